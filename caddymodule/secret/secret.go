@@ -1,0 +1,139 @@
+// Package secret derives every key of Doorpost from the one secret that never lies
+// in the store: what needs no reading again is kept as a MAC, what does is sealed.
+//
+// The first key closes, every key opens: to change the secret, put the new one
+// first and leave the old one behind it until what it closed has run out.
+package secret
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// MinLength is the least number of bytes of a secret.
+const MinLength = 32
+
+var (
+	// ErrWeak: a secret is too short, or is one byte over and over.
+	ErrWeak = fmt.Errorf("a secret needs at least %d random characters; make one with: openssl rand -base64 48", MinLength)
+	// ErrSealed: what was to be opened is damaged, meant for another purpose or
+	// place, or was closed with a secret that isn't among the keys.
+	ErrSealed = errors.New("sealed with another secret, or damaged")
+)
+
+// Keyring holds the secrets, the newest first. It is safe for use by many goroutines.
+type Keyring struct {
+	secrets [][]byte
+	derived sync.Map // purpose → []keys, in the order of secrets
+}
+
+type keys struct {
+	mac  []byte
+	aead cipher.AEAD
+}
+
+// New makes a Keyring whose first secret closes and which all open.
+func New(newest []byte, older ...[]byte) (*Keyring, error) {
+	k := &Keyring{}
+	for _, s := range append([][]byte{newest}, older...) {
+		if len(s) < MinLength || weak(s) {
+			return nil, ErrWeak
+		}
+		k.secrets = append(k.secrets, append([]byte(nil), s...))
+	}
+	return k, nil
+}
+
+// weak reports whether s has fewer than 8 different bytes: a placeholder, not a secret.
+func weak(s []byte) bool {
+	seen := map[byte]bool{}
+	for _, b := range s {
+		seen[b] = true
+	}
+	return len(seen) < 8
+}
+
+// Random returns 256 random bits as 43 characters that need no escaping in a URL.
+func Random() string {
+	var b [32]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+func (k *Keyring) keys(purpose string) []keys {
+	if v, ok := k.derived.Load(purpose); ok {
+		return v.([]keys)
+	}
+	all := make([]keys, len(k.secrets))
+	for i, s := range k.secrets {
+		okm, err := hkdf.Key(sha256.New, s, nil, "doorpost/1/"+purpose, 64)
+		if err != nil {
+			panic("secret: " + err.Error()) // only for lengths over 255 hashes
+		}
+		block, err := aes.NewCipher(okm[32:])
+		if err != nil {
+			panic("secret: " + err.Error()) // only for wrong key lengths
+		}
+		aead, err := cipher.NewGCMWithRandomNonce(block)
+		if err != nil {
+			panic("secret: " + err.Error())
+		}
+		all[i] = keys{mac: okm[:32], aead: aead}
+	}
+	v, _ := k.derived.LoadOrStore(purpose, all)
+	return v.([]keys)
+}
+
+// MAC returns the HMAC-SHA256 of the parts under the newest secret, as 43 URL-safe
+// characters. Each part is length-prefixed, so ("ab","c") and ("a","bc") differ.
+// purpose is a short constant of the program, never outside input.
+func (k *Keyring) MAC(purpose string, parts ...string) string {
+	return mac(k.keys(purpose)[0].mac, parts)
+}
+
+// MACs returns the MAC under each secret, the newest first: to look up what may
+// have been stored under an older one.
+func (k *Keyring) MACs(purpose string, parts ...string) []string {
+	all := k.keys(purpose)
+	out := make([]string, len(all))
+	for i := range all {
+		out[i] = mac(all[i].mac, parts)
+	}
+	return out
+}
+
+func mac(key []byte, parts []string) string {
+	h := hmac.New(sha256.New, key)
+	var n [8]byte
+	for _, p := range parts {
+		binary.BigEndian.PutUint64(n[:], uint64(len(p)))
+		h.Write(n[:])
+		h.Write([]byte(p))
+	}
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+// Seal encrypts and authenticates plain (AES-256-GCM) for one purpose and one place,
+// such as the record's key: what is moved to another place doesn't open there.
+func (k *Keyring) Seal(purpose, place string, plain []byte) []byte {
+	return k.keys(purpose)[0].aead.Seal(nil, nil, plain, []byte(place))
+}
+
+// Open returns what Seal got for the same purpose and place, or ErrSealed.
+func (k *Keyring) Open(purpose, place string, sealed []byte) ([]byte, error) {
+	for _, key := range k.keys(purpose) {
+		if plain, err := key.aead.Open(nil, nil, sealed, []byte(place)); err == nil {
+			return plain, nil
+		}
+	}
+	return nil, ErrSealed
+}
