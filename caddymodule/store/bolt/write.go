@@ -1,0 +1,297 @@
+package bolt
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// maxGroup bounds how many requests share a commit, and so its memory.
+const maxGroup = 512
+
+// request is one caller's change on its way through the writer.
+type request struct {
+	// judge decides, within the writer's transaction, and changes nothing. Its
+	// error is the caller's answer and concerns nobody else.
+	judge func(*bolt.Tx) error
+	// carry does what judge has allowed, and reports whether that changed anything.
+	// Its error undoes the whole group.
+	carry func(*bolt.Tx) (changed bool, err error)
+
+	taken  atomic.Bool // by the writer, or by a caller who gave up waiting for it
+	answer error
+	done   chan struct{} // closed when answer stands
+}
+
+// queue holds the requests that wait for the writer.
+type queue struct {
+	mu      *sync.Mutex
+	some    *sync.Cond
+	waiting []*request
+	closed  bool
+}
+
+func newQueue() queue {
+	mu := new(sync.Mutex)
+	return queue{mu: mu, some: sync.NewCond(mu)}
+}
+
+// add returns false once the queue has been closed.
+func (q *queue) add(r *request) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	q.waiting = append(q.waiting, r)
+	q.some.Signal()
+	return true
+}
+
+// next waits for requests and takes them; none come when the queue is closed and empty.
+func (q *queue) next() []*request {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.waiting) == 0 && !q.closed {
+		q.some.Wait()
+	}
+	n := min(len(q.waiting), maxGroup)
+	group := slices.Clone(q.waiting[:n])
+	q.waiting = slices.Delete(q.waiting, 0, n)
+	return group
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.some.Broadcast()
+}
+
+// submit hands r to the writer and waits for the answer. A context that ends before
+// the writer has begun takes r back; after that the true outcome is waited for, since
+// a caller who doesn't know whether a link was spent can do nothing right.
+func (db *DB) submit(ctx context.Context, r *request) error {
+	if ctx.Err() != nil {
+		return unavailable(context.Cause(ctx))
+	}
+	if db.damage.Load() != nil {
+		return db.damaged()
+	}
+	r.done = make(chan struct{})
+	if !db.queue.add(r) {
+		return unavailable(errClosed)
+	}
+	select {
+	case <-r.done:
+		return r.answer
+	case <-ctx.Done():
+		if r.taken.CompareAndSwap(false, true) {
+			return unavailable(context.Cause(ctx))
+		}
+	case <-db.dead:
+	}
+	select {
+	case <-r.done:
+		return r.answer
+	case <-db.dead:
+		return db.damaged()
+	}
+}
+
+// write is the writer: whatever waits when it is free shares the next commit.
+func (db *DB) write() {
+	debug.SetPanicOnFault(true)
+	for {
+		group := db.queue.next()
+		if len(group) == 0 {
+			return // closed
+		}
+		group = slices.DeleteFunc(group, func(r *request) bool { return !r.taken.CompareAndSwap(false, true) })
+		if len(group) == 0 {
+			continue
+		}
+		err := db.commit(group)
+		db.report(err)
+		for _, r := range group {
+			if err != nil {
+				r.answer = err
+			}
+			close(r.done)
+		}
+	}
+}
+
+var errUnchanged = errors.New("nothing to commit")
+
+// commit judges and carries out the group in one transaction. Each request's answer
+// is set; the error, if any, is everybody's.
+func (db *DB) commit(group []*request) (err error) {
+	if db.damage.Load() != nil {
+		return db.damaged()
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = db.hurt(p)
+		}
+	}()
+	err = db.bolt.Update(func(tx *bolt.Tx) error {
+		unchanged := true
+		for _, r := range group {
+			if r.answer = r.judge(tx); r.answer != nil {
+				continue
+			}
+			changed, err := r.carry(tx)
+			if err != nil {
+				return err
+			}
+			unchanged = unchanged && !changed
+		}
+		if unchanged {
+			return errUnchanged // saves the fsyncs
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errUnchanged) {
+		return unavailable(fmt.Errorf("writing the store %s: %w", db.path, err))
+	}
+	return nil
+}
+
+// report logs when commits begin to fail, and when they work again.
+func (db *DB) report(err error) {
+	switch failed := err != nil; {
+	case failed && !db.failed:
+		db.log.Error("the store can't be written; what is in it can be read on", "path", db.path, "error", err)
+		db.failed = true
+	case !failed && db.failed:
+		db.log.Info("the store can be written again", "path", db.path)
+		db.failed = false
+	}
+}
+
+// Apply implements store.Store. Applies that wait at the same time are committed
+// together, one after the other in effect; a conflict fails its own caller only.
+func (db *DB) Apply(ctx context.Context, ops ...store.Op) error {
+	changes := make([]change, len(ops))
+	for i := range ops {
+		changes[i].op = &ops[i]
+	}
+	// In the order of the file: bbolt adds a hundred thousand records to one leaf
+	// before it splits it, and only at the leaf's end without moving the others.
+	slices.SortFunc(changes, func(a, b change) int {
+		return cmp.Or(strings.Compare(a.op.Key.Bucket, b.op.Key.Bucket), strings.Compare(a.op.Key.ID, b.op.Key.ID))
+	})
+	if err := validate(changes); err != nil || len(ops) == 0 {
+		return err
+	}
+	err := db.submit(ctx, &request{
+		judge: func(tx *bolt.Tx) error { return db.judge(tx, changes) },
+		carry: func(tx *bolt.Tx) (bool, error) { return carry(tx, changes) },
+	})
+	return db.blame(err)
+}
+
+// change is one Op with what judge has found of the record that is there.
+type change struct {
+	op  *store.Op
+	was int64 // its expiry, 0 if none
+	had bool  // whether there is one, expired or not
+}
+
+// judge finds out whether every Op's condition holds.
+func (db *DB) judge(tx *bolt.Tx, changes []change) error {
+	now := db.clock()
+	for i := range changes {
+		c := &changes[i]
+		raw := lookup(tx, c.op.Key)
+		value, was, err := []byte(nil), int64(0), error(nil)
+		if c.had = raw != nil; c.had {
+			value, was, err = decode(c.op.Key, raw)
+		}
+		if err != nil && c.op.Verb != store.VerbPut && c.op.Verb != store.VerbDelete {
+			return err // only what is not asked for may be thrown away unread
+		}
+		c.was = was
+		if !c.op.Allows(c.had && !over(was, now), value) {
+			return store.ErrConflict
+		}
+	}
+	return nil
+}
+
+// carry does what judge has allowed.
+func carry(tx *bolt.Tx, changes []change) (changed bool, err error) {
+	for _, c := range changes {
+		switch c.op.Verb {
+		case store.VerbPut, store.VerbCreate, store.VerbReplace:
+			changed = true
+			err = put(tx, c.op.Key, c.op.Value, toMilli(c.op.Expires), c.was)
+		case store.VerbDelete, store.VerbRemove:
+			changed = changed || c.had
+			err = drop(tx, c.op.Key, c.was)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return changed, nil
+}
+
+// Take implements store.Store.
+func (db *DB) Take(ctx context.Context, k store.Key) (store.Record, error) {
+	// Whoever guesses gets the answer here, and no write for the asking.
+	if _, err := db.Get(ctx, k); err != nil {
+		return store.Record{}, err
+	}
+	var rec store.Record
+	err := db.submit(ctx, &request{
+		judge: func(tx *bolt.Tx) (err error) {
+			rec, err = db.find(tx, k)
+			return err
+		},
+		carry: func(tx *bolt.Tx) (bool, error) { return true, drop(tx, k, toMilli(rec.Expires)) },
+	})
+	if err != nil {
+		return store.Record{}, db.blame(err)
+	}
+	return rec, nil
+}
+
+// Limits of a key. bbolt's is 32 KiB for the whole of it.
+const (
+	maxID   = 512
+	maxName = 255
+)
+
+// validate refuses what no engine can keep, before anything is changed. The changes
+// are in the order of their keys.
+func validate(changes []change) error {
+	for i, c := range changes {
+		switch k, first := c.op.Key, changes[0].op.Key; {
+		case c.op.Verb == store.VerbNone || c.op.Verb > store.VerbCheck:
+			return fmt.Errorf("store: an Op for %q of firm %q has no verb", k.Bucket, k.Firm)
+		case k.Firm != first.Firm:
+			return fmt.Errorf("store: one Apply for the firms %q and %q", first.Firm, k.Firm)
+		case i > 0 && k == changes[i-1].op.Key:
+			return fmt.Errorf("store: one Apply changes a record in %q of firm %q twice", k.Bucket, k.Firm)
+		case k.ID == "" || len(k.ID) > maxID:
+			return fmt.Errorf("store: an ID has 1 to %d bytes, not %d", maxID, len(k.ID))
+		case k.Bucket == "" || len(k.Bucket) > maxName || len(k.Firm) > maxName:
+			return fmt.Errorf("store: the name of a bucket has 1 to %d bytes, that of a firm up to %[1]d", maxName)
+		case strings.ContainsRune(k.Firm, 0) || strings.ContainsRune(k.Bucket, 0):
+			return fmt.Errorf("store: %q of firm %q: names hold no NUL", k.Bucket, k.Firm)
+		}
+	}
+	return nil
+}
