@@ -1,0 +1,320 @@
+package directory
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/encoding/charmap"
+)
+
+// The limits of a CSV file.
+const (
+	maxRows      = 1_000_000
+	maxRow       = 64 << 10 // bytes
+	maxRowErrors = 100      // that are listed; the rest are counted
+)
+
+// RowError says what is wrong with one row of a file.
+type RowError struct {
+	Line   int    `json:"line"`             // where the row begins in the file, from 1
+	Column string `json:"column,omitempty"` // name in the header, where it is about one
+	Reason string `json:"reason"`           // for the operator
+}
+
+func (e RowError) Error() string {
+	if e.Column == "" {
+		return fmt.Sprintf("line %d: %s", e.Line, e.Reason)
+	}
+	return fmt.Sprintf("line %d, %s: %s", e.Line, e.Column, e.Reason)
+}
+
+// RowErrors are the bad rows of a file, in the order of their lines.
+type RowErrors struct {
+	Rows []RowError `json:"rows"` // the first hundred
+	More int        `json:"more"` // how many further ones there are
+}
+
+func (e *RowErrors) Error() string {
+	var b strings.Builder
+	for i, r := range e.Rows {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(r.Error())
+	}
+	if e.More > 0 {
+		fmt.Fprintf(&b, "\nand %d more", e.More)
+	}
+	return b.String()
+}
+
+func (e *RowErrors) add(line int, column, reason string) {
+	if len(e.Rows) == maxRowErrors {
+		e.More++
+		return
+	}
+	e.Rows = append(e.Rows, RowError{line, column, reason})
+}
+
+func (e *RowErrors) count() int { return len(e.Rows) + e.More }
+
+// orNil is the error of a file, or none.
+func (e *RowErrors) orNil() error {
+	if len(e.Rows) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(e.Rows, func(a, b RowError) int { return a.Line - b.Line })
+	return e
+}
+
+// table reads a CSV file row by row. What it can't read it notes in bad.
+type table struct {
+	bad     RowErrors
+	csv     *csv.Reader
+	input   *meter
+	columns []int    // for each column of the file, its place in known; -1: no name
+	known   []string // the names that columns may have
+	rows    int
+	line    int // where the last row began
+
+	hasBOM       bool
+	utf8, one252 int  // lines where text was seen that is the one, and not the other
+	stopped      bool // nothing more can be read
+}
+
+// newTable reads the header: a line with names of known, of which the first must be
+// there. After a header that can't be used, there are no rows.
+func newTable(r io.Reader, known []string) (*table, error) {
+	t := &table{known: known, input: &meter{r: r}}
+	in := bufio.NewReaderSize(t.input, maxRow)
+	t.input.left = maxRow
+	head, err := in.Peek(maxRow)
+	if err != nil && err != io.EOF && err != errLongRow {
+		return nil, fmt.Errorf("reading CSV: %w", err)
+	}
+	if bytes.HasPrefix(head, []byte("\xef\xbb\xbf")) {
+		t.hasBOM = true
+		head = head[3:]
+		in.Discard(3)
+	}
+	if bytes.HasPrefix(head, []byte("PK\x03\x04")) {
+		t.stop(1, "the file is a workbook; save it as “CSV UTF-8”")
+		return t, nil
+	}
+	if isUTF16(head) {
+		t.stop(1, "the file is in UTF-16; save it as “CSV UTF-8”")
+		return t, nil
+	}
+	first, _, _ := bytes.Cut(bytes.TrimLeft(head, "\r\n"), []byte("\n"))
+	first = bytes.TrimSuffix(first, []byte("\r"))
+	switch {
+	case len(bytes.TrimSpace(first)) == 0:
+		t.stop(1, "the file is empty; its first line must name the columns: "+strings.Join(known, ", "))
+		return t, nil
+	case bytes.Contains(first, []byte("\r")):
+		t.stop(1, "lines end with a carriage return alone; save the file as “CSV UTF-8”")
+		return t, nil
+	}
+	t.csv = csv.NewReader(in)
+	t.csv.Comma = delimiter(first, known)
+	t.csv.FieldsPerRecord = -1
+	t.csv.ReuseRecord = true
+	return t, t.header()
+}
+
+// isUTF16 goes by the byte order mark, and by the zeros that Latin text has in UTF-16.
+func isUTF16(head []byte) bool {
+	if len(head) < 2 {
+		return false
+	}
+	return bytes.HasPrefix(head, []byte("\xff\xfe")) || bytes.HasPrefix(head, []byte("\xfe\xff")) || head[0] == 0 || head[1] == 0
+}
+
+// delimiter returns what splits the header into the most names that are known; where
+// none is, into the most names, so that the error can say which they are.
+func delimiter(header []byte, known []string) rune {
+	best, bestScore := ',', -1
+	for _, d := range []rune{',', ';', '\t'} {
+		r := csv.NewReader(bytes.NewReader(header))
+		r.Comma = d
+		names, _ := r.Read()
+		score := len(names)
+		for _, n := range names {
+			if slices.Contains(known, columnName(n)) {
+				score += maxRow
+			}
+		}
+		if score > bestScore {
+			best, bestScore = d, score
+		}
+	}
+	return best
+}
+
+// columnName is how names of columns are compared: "First Name" is first_name.
+func columnName(s string) string {
+	return strings.NewReplacer(" ", "_", "-", "_").Replace(strings.ToLower(strings.TrimSpace(s)))
+}
+
+func (t *table) header() error {
+	record, err := t.read()
+	if record == nil {
+		return err
+	}
+	seen := map[int]bool{}
+	for i, name := range record {
+		k := slices.Index(t.known, columnName(name))
+		switch {
+		case strings.TrimSpace(name) == "": // as spreadsheets leave it behind the last column
+		case k < 0:
+			t.bad.add(t.line, "", fmt.Sprintf("column %d is called %q, which is not known; known are %s", i+1, name, strings.Join(t.known, ", ")))
+		case seen[k]:
+			t.bad.add(t.line, "", fmt.Sprintf("the column %s is there twice", t.known[k]))
+		default:
+			seen[k] = true
+		}
+		t.columns = append(t.columns, k)
+	}
+	if !seen[0] && len(t.bad.Rows) == 0 {
+		t.bad.add(t.line, "", fmt.Sprintf("there is no column %s", t.known[0]))
+	}
+	t.stopped = len(t.bad.Rows) > 0
+	return nil
+}
+
+// next returns the cells of the next row that can be read, by the place of their names
+// in known, "" where there is no such column. It returns nil at the end of the file,
+// and after what makes the rest unreadable.
+func (t *table) next() ([]string, error) {
+	for {
+		record, err := t.read()
+		if record == nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(record, func(s string) bool { return strings.TrimSpace(s) != "" }) {
+			continue // a row of delimiters, as spreadsheets leave them at the end
+		}
+		if t.rows++; t.rows > maxRows {
+			t.stop(t.line, fmt.Sprintf("more than %d rows", maxRows))
+			return nil, nil
+		}
+		if cells, ok := t.cells(record); ok {
+			return cells, nil
+		}
+	}
+}
+
+func (t *table) cells(record []string) ([]string, bool) {
+	if len(record) != len(t.columns) {
+		t.bad.add(t.line, "", fmt.Sprintf("has %d fields, the first line has %d; a field that holds %q needs double quotes around it", len(record), len(t.columns), t.csv.Comma))
+		return nil, false
+	}
+	cells := make([]string, len(t.known))
+	for i, s := range record {
+		k := t.columns[i]
+		if k < 0 {
+			if strings.TrimSpace(s) != "" {
+				t.bad.add(t.line, "", fmt.Sprintf("column %d has no name in the first line, but a value here", i+1))
+				return nil, false
+			}
+			continue
+		}
+		s, reason := t.decode(s)
+		if reason != "" {
+			t.bad.add(t.line, t.known[k], reason)
+			return nil, false
+		}
+		cells[k] = s
+	}
+	return cells, true
+}
+
+// decode makes UTF-8 of a cell. A file is in one encoding: bytes that are UTF-8 by
+// chance are rarer than a file that was put together from two.
+func (t *table) decode(s string) (text, reason string) {
+	if isASCII(s) {
+		return s, ""
+	}
+	if utf8.ValidString(s) {
+		t.utf8 = t.line
+	} else {
+		t.one252 = t.line
+	}
+	switch {
+	case t.one252 == 0:
+		return s, ""
+	case t.hasBOM:
+		return "", "is not valid UTF-8, which the file says it is in"
+	case t.utf8 != 0:
+		return "", fmt.Sprintf("the file is in UTF-8 in line %d and in Windows-1252 in line %d; save it as “CSV UTF-8”", t.utf8, t.one252)
+	}
+	text, err := charmap.Windows1252.NewDecoder().String(s)
+	if err != nil || strings.ContainsRune(text, utf8.RuneError) {
+		return "", "is neither UTF-8 nor Windows-1252; save the file as “CSV UTF-8”"
+	}
+	return text, ""
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// read returns the next record, or nil at the end and where nothing more can be read.
+// An error is of the reader below, not of what is in the file.
+func (t *table) read() ([]string, error) {
+	if t.stopped || t.csv == nil {
+		return nil, nil
+	}
+	t.input.left = maxRow
+	record, err := t.csv.Read()
+	var syntax *csv.ParseError
+	switch {
+	case err == nil:
+		t.line, _ = t.csv.FieldPos(0)
+		return record, nil
+	case err == io.EOF:
+		t.stopped = true
+		return nil, nil
+	case errors.Is(err, errLongRow):
+		t.stop(t.line+1, fmt.Sprintf("a row is longer than %d bytes; a double quote may not be closed", maxRow))
+		return nil, nil
+	case errors.As(err, &syntax):
+		t.stop(syntax.StartLine, "a double quote is not where it can be: write a field that holds one as \"5\"\" pipe\"; the rest of the file was not read")
+		return nil, nil
+	}
+	return nil, fmt.Errorf("reading CSV: %w", err)
+}
+
+func (t *table) stop(line int, reason string) {
+	t.bad.add(line, "", reason)
+	t.stopped = true
+}
+
+// meter bounds what one row takes of memory: an unclosed quote would take the file.
+type meter struct {
+	r    io.Reader
+	left int
+}
+
+var errLongRow = errors.New("row too long")
+
+func (m *meter) Read(p []byte) (int, error) {
+	if m.left <= 0 {
+		return 0, errLongRow
+	}
+	n, err := m.r.Read(p[:min(len(p), m.left)])
+	m.left -= n
+	return n, err
+}

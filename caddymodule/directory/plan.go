@@ -1,0 +1,384 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// Kind is what a file is about.
+type Kind string
+
+// The kinds.
+const (
+	Contacts  Kind = "contacts"
+	Companies Kind = "companies"
+)
+
+// Plan is what an import would do. It has been checked against the book and holds until
+// the book changes.
+type Plan struct {
+	Kind      Kind    `json:"kind"`
+	Added     []Entry `json:"added"`
+	Changed   []Entry `json:"changed"`
+	Unchanged int     `json:"unchanged"`
+	Kept      []Kept  `json:"kept"`
+
+	contacts   []contactWrite
+	companies  []Company
+	generation []byte
+}
+
+// Entry is one contact or company of a Plan.
+type Entry struct {
+	Line   int      `json:"line"`             // of the file
+	Item   string   `json:"item"`             // main address, or company id
+	Fields []string `json:"fields,omitempty"` // what changes; nothing for what is new
+}
+
+// Kept is where a file says one thing and somebody's hand has said another: the hand
+// has the last word.
+type Kept struct {
+	Line   int    `json:"line"`   // of the file
+	Item   string `json:"item"`   // address, or company id, as the file names it
+	Reason string `json:"reason"` // Removed, Disabled
+}
+
+// The reasons to keep something.
+const (
+	Removed  = "removed by hand"
+	Disabled = "disabled by hand"
+)
+
+func newPlan(k Kind) Plan {
+	return Plan{Kind: k, Added: []Entry{}, Changed: []Entry{}, Kept: []Kept{}}
+}
+
+type contactWrite struct {
+	before *entry // nil: a new one
+	after  entry
+}
+
+// PlanContacts finds out what an import of the rows would do, and changes nothing. An
+// error is a *RowErrors where rows don't fit what is in the book.
+func (b *Book) PlanContacts(ctx context.Context, rows []ContactRow) (Plan, error) {
+	generation, err := b.generation(ctx)
+	if err != nil {
+		return Plan{}, err
+	}
+	p := contactPlanner{staff: b.isStaff, newID: b.newID}
+	if p.companies, err = b.companyNames(ctx); err != nil {
+		return Plan{}, err
+	}
+	if p.owners, err = b.owners(ctx, rows); err != nil {
+		return Plan{}, err
+	}
+	if p.removed, err = b.removed(ctx); err != nil {
+		return Plan{}, err
+	}
+	plan, err := p.plan(rows)
+	plan.generation = generation
+	return plan, err
+}
+
+// owners returns the contacts that have any address of the rows, by all their addresses.
+func (b *Book) owners(ctx context.Context, rows []ContactRow) (map[address.Address]*entry, error) {
+	wanted := make(map[address.Address]bool, len(rows))
+	for _, r := range rows {
+		wanted[r.Email] = true
+		for _, a := range r.edit.others {
+			wanted[a] = true
+		}
+	}
+	owners := map[address.Address]*entry{}
+	err := b.eachContact(ctx, "", func(e *entry) bool {
+		if slices.ContainsFunc(e.Emails, func(a address.Address) bool { return wanted[a] }) {
+			kept := *e
+			for _, a := range kept.Emails {
+				owners[a] = &kept
+			}
+		}
+		return true
+	})
+	return owners, err
+}
+
+// removed returns the addresses that were removed by hand.
+func (b *Book) removed(ctx context.Context) (map[address.Address]bool, error) {
+	removed := map[address.Address]bool{}
+	return removed, b.scan(ctx, bucketRemoved, removedEmail, "", func(rec store.Record) (bool, error) {
+		var t tombstone
+		err := b.open(rec, &t)
+		removed[address.Address(t.What)] = true
+		return true, err
+	})
+}
+
+// contactPlanner decides what becomes of the rows of a file.
+type contactPlanner struct {
+	owners    map[address.Address]*entry
+	removed   map[address.Address]bool
+	companies companyNames
+	staff     func(address.Address) bool
+	newID     func(n int) string
+
+	out   Plan
+	mains map[address.Address]bool // with which rows begin
+	bad   RowErrors
+	lines map[*entry]int           // contacts of the book that a row has named, and where
+	freed map[address.Address]bool // by their contacts, in this file
+	taken []taken                  // by contacts that didn't have them
+}
+
+type taken struct {
+	address address.Address
+	line    int
+	from    *entry
+}
+
+func (p *contactPlanner) plan(rows []ContactRow) (Plan, error) {
+	p.out = newPlan(Contacts)
+	p.lines = map[*entry]int{}
+	p.freed = map[address.Address]bool{}
+	p.mains = make(map[address.Address]bool, len(rows))
+	for _, row := range rows {
+		p.mains[row.Email] = true
+	}
+	for _, row := range rows {
+		p.row(row)
+	}
+	for _, t := range p.taken {
+		if !p.freed[t.address] {
+			p.bad.add(t.line, "", fmt.Sprintf("%s belongs to another contact, %s", t.address, t.from.Email()))
+		}
+	}
+	return p.out, p.bad.orNil()
+}
+
+func (p *contactPlanner) row(row ContactRow) {
+	if p.removed[row.Email] {
+		p.out.Kept = append(p.out.Kept, Kept{row.Line, string(row.Email), Removed})
+		return
+	}
+	d := row.edit
+	if !p.resolve(row.Line, &d) {
+		return
+	}
+	before := p.owners[row.Email]
+	if before != nil && before.Email() != row.Email && p.mains[before.Email()] {
+		before = nil // another row is about that contact; this one takes an address from it
+	}
+	if before == nil {
+		after := entry{Contact: Contact{ID: p.newID(len(p.out.Added)), Role: Client}}.edited(d, false)
+		p.take(row.Line, nil, after.Emails)
+		p.out.Added = append(p.out.Added, Entry{Line: row.Line, Item: string(row.Email)})
+		p.out.contacts = append(p.out.contacts, contactWrite{nil, after})
+		return
+	}
+	if line, twice := p.lines[before]; twice {
+		p.bad.add(row.Line, fEmail.String(), fmt.Sprintf("%s is the same contact as in line %d; write it there, under other_emails", row.Email, line))
+		return
+	}
+	p.lines[before] = row.Line
+	after := before.edited(d, false)
+	for _, a := range lacking(before.Emails, after.Emails) {
+		if p.freed[a] = true; p.staff(a) {
+			p.bad.add(row.Line, fOthers.String(), fmt.Sprintf("lacks %s, which the Caddyfile names under staff", a))
+		}
+	}
+	p.take(row.Line, before, after.Emails)
+	if before.by == byHand && d.disabled != yes {
+		p.out.Kept = append(p.out.Kept, Kept{row.Line, string(row.Email), Disabled})
+	}
+	fields := differences(before, &after)
+	if len(fields) == 0 {
+		p.out.Unchanged++
+		return
+	}
+	p.out.Changed = append(p.out.Changed, Entry{row.Line, string(row.Email), fields})
+	p.out.contacts = append(p.out.contacts, contactWrite{before, after})
+}
+
+// resolve finds the companies of a row, and leaves out what was removed by hand.
+func (p *contactPlanner) resolve(line int, d *edit) bool {
+	ids, gone, err := p.companies.resolve(d.companies)
+	if err != nil {
+		p.bad.add(line, fCompanies.String(), err.Error())
+		return false
+	}
+	d.companies = ids
+	for _, company := range gone {
+		p.out.Kept = append(p.out.Kept, Kept{line, company, Removed})
+	}
+	others := make([]address.Address, 0, len(d.others))
+	for _, a := range d.others {
+		if p.removed[a] {
+			p.out.Kept = append(p.out.Kept, Kept{line, string(a), Removed})
+			continue
+		}
+		others = append(others, a)
+	}
+	d.others = others
+	return true
+}
+
+// take notes which addresses a contact gets from others.
+func (p *contactPlanner) take(line int, to *entry, addresses []address.Address) {
+	for _, a := range addresses {
+		if from := p.owners[a]; from != nil && from != to {
+			p.taken = append(p.taken, taken{a, line, from})
+		}
+	}
+}
+
+// PlanCompanies is PlanContacts for companies.
+func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, error) {
+	plan, bad := newPlan(Companies), RowErrors{}
+	var err error
+	if plan.generation, err = b.generation(ctx); err != nil {
+		return plan, err
+	}
+	known := map[string]Company{}
+	if err = b.eachCompany(ctx, "", func(c Company) bool { known[c.ID] = c; return true }); err != nil {
+		return plan, err
+	}
+	removed := map[string]bool{}
+	err = b.scan(ctx, bucketRemoved, removedCompany, "", func(rec store.Record) (bool, error) {
+		removed[strings.TrimPrefix(rec.Key.ID, removedCompany)] = true
+		return true, nil
+	})
+	if err != nil {
+		return plan, err
+	}
+	lines := map[string]int{}
+	for _, row := range rows {
+		before, there := known[row.ID]
+		after, fields := row.edited(before)
+		switch {
+		case removed[row.ID]:
+			plan.Kept = append(plan.Kept, Kept{row.Line, row.ID, Removed})
+			continue
+		case !there:
+			plan.Added = append(plan.Added, Entry{Line: row.Line, Item: row.ID})
+		case len(fields) == 0:
+			plan.Unchanged++
+			continue
+		default:
+			plan.Changed = append(plan.Changed, Entry{row.Line, row.ID, fields})
+		}
+		known[row.ID], lines[row.ID] = after, row.Line
+		plan.companies = append(plan.companies, after)
+	}
+	checkTokens(known, lines, &bad)
+	return plan, bad.orNil()
+}
+
+func (r CompanyRow) edited(c Company) (after Company, fields []string) {
+	after = Company{r.ID, c.Name, c.LegacyTokens}
+	if r.hasName {
+		after.Name = r.name
+	}
+	if after.Name == "" {
+		after.Name = r.ID
+	}
+	if r.hasTokens {
+		after.LegacyTokens = r.tokens
+	}
+	if after.Name != c.Name {
+		fields = append(fields, "name")
+	}
+	if !slices.Equal(after.LegacyTokens, c.LegacyTokens) {
+		fields = append(fields, "legacy_tokens")
+	}
+	return after, fields
+}
+
+// checkTokens notes the tokens that two companies would have; lines are those of the
+// companies that the file changes.
+func checkTokens(companies map[string]Company, lines map[string]int, bad *RowErrors) {
+	owner := map[string]string{}
+	for _, id := range slices.Sorted(maps.Keys(companies)) {
+		for _, token := range companies[id].LegacyTokens {
+			other, twice := owner[token]
+			owner[token] = id
+			if twice {
+				line := max(lines[id], lines[other])
+				bad.add(line, "legacy_tokens", fmt.Sprintf("%s and %s have one in common", other, id))
+			}
+		}
+	}
+}
+
+// Apply carries out a plan: all of it, or, with an error, nothing. It returns
+// ErrConflict when the book has changed since the plan was made. progress, if any, is
+// told how many of the plan's changes are prepared, and total when they are made.
+func (b *Book) Apply(ctx context.Context, p Plan, progress func(done, total int)) error {
+	return b.apply(ctx, p, progress)
+}
+
+func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int), more ...store.Op) error {
+	total := len(p.contacts) + len(p.companies)
+	if progress == nil {
+		progress = func(int, int) {}
+	}
+	ops := make([]store.Op, 0, len(more)+2*len(p.contacts)+len(p.companies)+1)
+	ops = append(ops, more...)
+	claims := p.claims()
+	for i, w := range p.contacts {
+		if i%pageSize == 0 {
+			progress(i, total)
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		ops = append(ops, b.contactOps(w.before, &w.after, claims)...)
+	}
+	for _, c := range p.companies {
+		ops = append(ops, store.Put(b.key(bucketCompany, c.ID), b.sealCompany(c), time.Time{}))
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	if total > 0 {
+		next := nextGeneration(p.generation)
+		if k := b.key(bucketState, stateGeneration); p.generation == nil {
+			ops = append(ops, store.Create(k, next, time.Time{}))
+		} else {
+			ops = append(ops, store.Replace(k, p.generation, next, time.Time{}))
+		}
+	}
+	err := b.Store.Apply(ctx, ops...)
+	b.counter().Add(1)
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		return ErrConflict
+	case err != nil:
+		return fmt.Errorf("writing the directory: %w", err)
+	}
+	progress(total, total)
+	return nil
+}
+
+// claims are the addresses that pass to contacts of the plan.
+func (p Plan) claims() map[address.Address]bool {
+	claims := map[address.Address]bool{}
+	for _, w := range p.contacts {
+		if w.before == nil {
+			for _, a := range w.after.Emails {
+				claims[a] = true
+			}
+			continue
+		}
+		for _, a := range lacking(w.after.Emails, w.before.Emails) {
+			claims[a] = true
+		}
+	}
+	return claims
+}

@@ -1,0 +1,400 @@
+package directory
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+const header = "email,other_emails,first_name,last_name,phone,companies,role,locale,disabled\n"
+
+// summary is a plan as one line.
+func summary(p Plan) string {
+	s := ""
+	for _, e := range p.Added {
+		s += fmt.Sprintf("+%d %s; ", e.Line, e.Item)
+	}
+	for _, e := range p.Changed {
+		s += fmt.Sprintf("~%d %s %v; ", e.Line, e.Item, e.Fields)
+	}
+	for _, k := range p.Kept {
+		s += fmt.Sprintf("!%d %s %s; ", k.Line, k.Item, k.Reason)
+	}
+	return s + fmt.Sprintf("=%d", p.Unchanged)
+}
+
+func TestImport(t *testing.T) {
+	ann := "[ann@b.de] Ann Baker [acme] client"
+	bob := "[bob@b.de bob@c.de] Bob [] client"
+	for name, c := range map[string]struct {
+		in   string
+		plan string
+		book []string
+	}{
+		"nothing new":      {header + "ann@b.de,,Ann,Baker,,acme,client,,\nBOB@b.de,bob@c.de,Bob,,,,,,\n", "=2", []string{ann, bob}},
+		"no rows":          {header, "=0", []string{ann, bob}},
+		"a new one":        {header + "cyd@b.de,,Cyd,,,Acme Ltd;birch,staff,,true\n", "+2 cyd@b.de; =0", []string{ann, bob, "[cyd@b.de] Cyd [acme birch] staff disabled"}},
+		"a row replaces":   {header + "ann@b.de,,Anna,,+1,birch,,,\n", "~2 ann@b.de [first_name last_name phone companies]; =0", []string{"[ann@b.de] Anna [birch] client", bob}},
+		"no column":        {"email,last_name\nann@b.de,Carver\nbob@b.de,\n", "~2 ann@b.de [last_name]; =1", []string{"[ann@b.de] Ann Carver [acme] client", bob}},
+		"promoted":         {"email\nbob@c.de\n", "~2 bob@c.de [email other_emails]; =0", []string{ann, "[bob@c.de bob@b.de] Bob [] client"}},
+		"replaced by it":   {"email,other_emails\nbob@c.de,\n", "~2 bob@c.de [email other_emails]; =0", []string{ann, "[bob@c.de] Bob [] client"}},
+		"passed on":        {"email,other_emails\nann@b.de,bob@c.de\nbob@b.de,\n", "~2 ann@b.de [other_emails]; ~3 bob@b.de [other_emails]; =0", []string{"[ann@b.de bob@c.de] Ann Baker [acme] client", "[bob@b.de] Bob [] client"}},
+		"passed to anew":   {"email,other_emails\nbob@c.de,\nbob@b.de,\n", "+2 bob@c.de; ~3 bob@b.de [other_emails]; =0", []string{ann, "[bob@b.de] Bob [] client", "[bob@c.de]  [] client"}},
+		"ids before names": {"email,companies\nann@b.de,Birch\n", "~2 ann@b.de [companies]; =0", []string{"[ann@b.de] Ann Baker [birch] client", bob}},
+		"disabled":         {"email,disabled\nann@b.de,true\nbob@b.de,false\n", "~2 ann@b.de [disabled]; =1", []string{ann + " disabled", bob}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, ctx := newBook(t), t.Context()
+			must(b.AddCompany(ctx, "acme", CompanyChange{Name: ptr("Acme Ltd")}))
+			must(b.AddCompany(ctx, "birch", CompanyChange{}))
+			must(b.AddCompany(ctx, "other", CompanyChange{Name: ptr("birch")}))
+			must(b.AddContact(ctx, "ann@b.de", Change{FirstName: ptr("Ann"), LastName: ptr("Baker"), Companies: &[]string{"acme"}}))
+			must(b.AddContact(ctx, "bob@b.de", Change{FirstName: ptr("Bob"), OtherEmails: &[]string{"bob@c.de"}}))
+			p, err := importCSV(t, b, c.in)
+			if got := summary(p); got != c.plan || err != nil {
+				t.Errorf("plan %s, %v; want %s", got, err, c.plan)
+			}
+			wantBook(t, b, c.book...)
+			all := must(b.Contacts(ctx, "", "", 10))
+			for _, contact := range all {
+				for _, a := range contact.Emails {
+					if got, err := b.ByEmail(ctx, a); got.ID != contact.ID || err != nil {
+						t.Errorf("ByEmail(%s) = %s, %v; want %s", a, got.ID, err, contact.ID)
+					}
+				}
+			}
+			if n := len(must(b.Store.Scan(ctx, b.Firm, bucketEmail, "", "", 100))); n != strings.Count(strings.Join(c.book, ""), "@") {
+				t.Errorf("%d addresses lead to contacts", n)
+			}
+			if again, err := importCSV(t, b, c.in); err != nil || len(again.Added)+len(again.Changed) > 0 {
+				t.Errorf("once more: %s, %v; want nothing", summary(again), err)
+			}
+		})
+	}
+}
+
+func TestImportRefuses(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	must(b.AddCompany(ctx, "one", CompanyChange{Name: ptr("Same"), LegacyTokens: &[]string{"tok1"}}))
+	must(b.AddCompany(ctx, "two", CompanyChange{Name: ptr("same ")}))
+	must(b.AddContact(ctx, "ann@b.de", Change{OtherEmails: &[]string{"ann@c.de"}}))
+	must(b.AddContact(ctx, "bob@b.de", Change{}))
+	before, version := everyone(t, b), b.Version()
+	for name, c := range map[string]struct {
+		in   string
+		want []string
+	}{
+		"unknown company":   {"email,companies\nnew@b.de,one\nann@b.de,one;nobody\n", []string{`3 "companies" "nobody" is no company`}},
+		"ambiguous company": {"email,companies\nann@b.de,SAME\n", []string{`2 "companies" "SAME" is the name of one and two; write the id`}},
+		"another's address": {"email,other_emails\nnew@b.de,ann@c.de\n", []string{`2 "" ann@c.de belongs to another contact, ann@b.de`}},
+		"another's main":    {"email,other_emails\nbob@b.de,ann@b.de\n", []string{`2 "" ann@b.de belongs to another contact`}},
+		"one contact twice": {"email\nann@b.de\nann@c.de\n", []string{`3 "" ann@c.de belongs to another contact, ann@b.de`}},
+		"all are listed":    {"email,companies\nann@b.de,x\nbob@b.de,y\nnew@b.de,one\n", []string{`2 "companies" "x"`, `3 "companies" "y"`}},
+	} {
+		_, err := importCSV(t, b, c.in)
+		t.Run(name, func(t *testing.T) { wantRows(t, err, c.want...) })
+	}
+	_, err := importCompanies(t, b, "id,legacy_tokens\nnew,tok9\nthree,tok1\nfour,tok8\nfive,tok8\n")
+	wantRows(t, err, `3 "legacy_tokens" one and three have one in common`, `5 "legacy_tokens" five and four have one in common`)
+	wantBook(t, b, before...)
+	if all := must(b.Companies(ctx, "", "", 10)); len(all) != 2 || b.Version() != version {
+		t.Errorf("%d companies, Version from %d to %d; want no change", len(all), version, b.Version())
+	}
+}
+
+// What was removed or disabled by hand stays so, whatever a file says, until a hand
+// undoes it.
+func TestTheHandHasTheLastWord(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	companies := "id,name\nacme,Acme\nbirch,Birch Ltd\n"
+	contacts := header +
+		"ann@b.de,ann@c.de,Ann,,,acme,,,\n" +
+		"bob@b.de,bob@c.de,Bob,,,acme;Birch Ltd,,,\n" +
+		"cyd@b.de,,Cyd,,,,,,false\n" +
+		"dan@b.de,,Dan,,,,,,true\n"
+	must(importCompanies(t, b, companies))
+	must(importCSV(t, b, contacts))
+
+	must(b.RemoveContact(ctx, "ann@c.de"))
+	must(b.SetContact(ctx, "bob@b.de", Change{Email: ptr("bob@new.de")}))
+	must(b.Disable(ctx, "cyd@b.de"))
+	must(b.RemoveCompany(ctx, "birch"))
+	book := []string{"[bob@new.de bob@c.de] Bob [acme] client", "[cyd@b.de] Cyd [] client disabled", "[dan@b.de] Dan [] client disabled"}
+	wantBook(t, b, book...)
+
+	for _, in := range []struct{ csv, plan string }{
+		{contacts, "!2 ann@b.de removed by hand; !3 bob@b.de removed by hand; !4 cyd@b.de disabled by hand; =2"},
+		{"email\nann@c.de\ncyd@b.de\n", "!2 ann@c.de removed by hand; !3 cyd@b.de disabled by hand; =1"},
+		{"email,other_emails,companies\nbob@new.de,bob@b.de;bob@c.de,birch ltd;acme\n", "!2 birch ltd removed by hand; !2 bob@b.de removed by hand; =1"},
+		{"email,disabled\ncyd@b.de,true\n", "=1"},
+	} {
+		p, err := importCSV(t, b, in.csv)
+		if got := summary(p); got != in.plan || err != nil {
+			t.Errorf("plan %s, %v; want %s", got, err, in.plan)
+		}
+		wantBook(t, b, book...)
+	}
+	if p, err := importCompanies(t, b, companies); summary(p) != "!3 birch removed by hand; =1" || err != nil {
+		t.Errorf("plan %s, %v", summary(p), err)
+	}
+
+	// A disabled one's other fields follow the file.
+	p, err := importCSV(t, b, "email,last_name,disabled\ncyd@b.de,Dale,no\n")
+	if summary(p) != "~2 cyd@b.de [last_name]; !2 cyd@b.de disabled by hand; =0" || err != nil {
+		t.Errorf("plan %s, %v", summary(p), err)
+	}
+	// What the file has disabled, it may enable; what a hand has enabled, it may disable.
+	must(importCSV(t, b, "email,disabled\ndan@b.de,false\n"))
+	must(b.Enable(ctx, "cyd@b.de"))
+	wantBook(t, b, "[bob@new.de bob@c.de] Bob [acme] client", "[cyd@b.de] Cyd Dale [] client", "[dan@b.de] Dan [] client")
+
+	// By hand they come back, and then the file has its say again.
+	must(b.AddCompany(ctx, "birch", CompanyChange{}))
+	must(b.AddContact(ctx, "ann@b.de", Change{}))
+	must(b.SetContact(ctx, "bob@new.de", Change{OtherEmails: &[]string{"bob@b.de", "bob@c.de"}}))
+	p, err = importCSV(t, b, "email,other_emails,first_name,companies\nann@b.de,ann@c.de,Ann,birch\nbob@b.de,bob@c.de,Bob,acme\n")
+	if want := "~2 ann@b.de [first_name companies]; ~3 bob@b.de [email other_emails]; !2 ann@c.de removed by hand; =0"; summary(p) != want || err != nil {
+		t.Errorf("plan %s, %v; want %s", summary(p), err, want)
+	}
+}
+
+func TestPlanChangesNothingAndIsJSON(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	rows, err := ReadContacts(strings.NewReader("email\nann@b.de\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := must(b.PlanContacts(ctx, rows))
+	wantBook(t, b)
+	out, err := json.Marshal(p)
+	if want := `{"kind":"contacts","added":[{"line":2,"item":"ann@b.de"}],"changed":[],"unchanged":0,"kept":[]}`; string(out) != want || err != nil {
+		t.Errorf("JSON %s, %v; want %s", out, err, want)
+	}
+}
+
+// A plan holds only while the book is what it was planned on.
+func TestApplyConflicts(t *testing.T) {
+	for name, change := range map[string]func(*Book, context.Context) error{
+		"added":   func(b *Book, ctx context.Context) error { return second(b.AddContact(ctx, "new@b.de", Change{})) },
+		"removed": func(b *Book, ctx context.Context) error { return second(b.RemoveContact(ctx, "ann@b.de")) },
+		"company": func(b *Book, ctx context.Context) error { return second(b.RemoveCompany(ctx, "acme")) },
+	} {
+		b, ctx := newBook(t), t.Context()
+		must(b.AddCompany(ctx, "acme", CompanyChange{}))
+		must(b.AddContact(ctx, "ann@b.de", Change{}))
+		rows, err := ReadContacts(strings.NewReader("email,companies\nann@b.de,acme\nnew@b.de,acme\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := must(b.PlanContacts(ctx, rows))
+		if err := change(b, ctx); err != nil {
+			t.Fatal(err)
+		}
+		before := everyone(t, b)
+		if err := b.Apply(ctx, p, nil); !errors.Is(err, ErrConflict) {
+			t.Errorf("%s: Apply: %v; want ErrConflict", name, err)
+		}
+		wantBook(t, b, before...)
+	}
+	// Also a plan on a book that was empty, and one that was carried out already.
+	b, ctx := newBook(t), t.Context()
+	p := must(b.PlanContacts(ctx, must(ReadContacts(strings.NewReader("email\nann@b.de\n")))))
+	if err := b.Apply(ctx, p, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Apply(ctx, p, nil); !errors.Is(err, ErrConflict) {
+		t.Errorf("Apply once more: %v; want ErrConflict", err)
+	}
+}
+
+func TestLoadFile(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	path := filepath.Join(t.TempDir(), "contacts.csv")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load := func(want string) {
+		t.Helper()
+		var last [2]int
+		r, err := b.LoadFile(ctx, path, Contacts, func(done, total int) { last = [2]int{done, total} })
+		if got := fmt.Sprintf("%v %d %d %d %v", r.Skipped, r.Added, r.Changed, r.Unchanged, r.Kept); got != want || err != nil {
+			t.Errorf("LoadFile = %s, %v; want %s", got, err, want)
+		}
+		if n := r.Added + r.Changed; last != [2]int{n, n} {
+			t.Errorf("progress ended at %v; want %d", last, n)
+		}
+	}
+	write("email\nann@b.de\nbob@b.de\n")
+	load("false 2 0 0 []")
+	load("true 0 0 0 []")
+	must(b.RemoveContact(ctx, "ann@b.de"))
+	load("true 0 0 0 []")
+	write("email,first_name\nann@b.de,Ann\nbob@b.de,Bob\n")
+	load("false 0 1 0 [{2 ann@b.de removed by hand}]")
+	wantBook(t, b, "[bob@b.de] Bob [] client")
+	write("email,first_name\nbob@b.de,Bob\n\n")
+	load("false 0 0 1 []")
+	load("true 0 0 0 []")
+
+	// What can't be loaded is tried again.
+	write("email,companies\nbob@b.de,acme\n")
+	for range 2 {
+		_, err := b.LoadFile(ctx, path, Contacts, nil)
+		wantRows(t, err, `2 "companies" "acme" is no company`)
+		if !strings.Contains(err.Error(), path) {
+			t.Errorf("%v; want the path in it", err)
+		}
+	}
+	must(b.AddCompany(ctx, "acme", CompanyChange{}))
+	load("false 0 1 0 []")
+	wantBook(t, b, "[bob@b.de] Bob [acme] client")
+
+	if _, err := b.LoadFile(ctx, path+"x", Contacts, nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v; want ErrNotExist", err)
+	}
+	if _, err := b.LoadFile(ctx, path, "x", nil); err == nil {
+		t.Error("a kind that there isn't: no error")
+	}
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
+	write("email\nnew@b.de\n")
+	if _, err := b.LoadFile(canceled, path, Contacts, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+}
+
+// busyStore lets another change come between plan and apply.
+type busyStore struct {
+	store.Store
+	times  int
+	change func()
+}
+
+func (s *busyStore) Apply(ctx context.Context, ops ...store.Op) error {
+	if s.times > 0 {
+		s.times--
+		s.change()
+	}
+	return s.Store.Apply(ctx, ops...)
+}
+
+func TestLoadFilePlansAgain(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	path := filepath.Join(t.TempDir(), "contacts.csv")
+	if err := os.WriteFile(path, []byte("email\nann@b.de\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n, quiet := 0, b.Store
+	other := &Book{Firm: b.Firm, Store: quiet, Keys: b.Keys}
+	b.Store = &busyStore{quiet, 3, func() { n++; must(other.AddContact(ctx, address.Address(fmt.Sprintf("n%d@b.de", n)), Change{})) }}
+	if r, err := b.LoadFile(ctx, path, Contacts, nil); r.Added != 1 || err != nil {
+		t.Errorf("LoadFile = %+v, %v; want 1 added", r, err)
+	}
+	if all := everyone(t, other); len(all) != 4 {
+		t.Errorf("the book: %v; want 4", all)
+	}
+}
+
+func TestSampleFiles(t *testing.T) {
+	b, ctx := newBook(t, "owner@example.com"), t.Context()
+	if err := b.EnsureStaff(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []Kind{Companies, Contacts} {
+		r, err := b.LoadFile(ctx, filepath.Join("..", "..", "testdata", string(kind)+".csv"), kind, nil)
+		if err != nil || r.Added+r.Changed != 12 || len(r.Kept) > 0 {
+			t.Errorf("%s: %+v, %v", kind, r, err)
+		}
+	}
+	ann, err := b.ByEmail(ctx, "ann@example.com")
+	if err != nil || ann.Name() != "Ann Baker" || ann.Role != Client || len(ann.Companies) != 2 || ann.Disabled {
+		t.Errorf("ann: %+v, %v", ann, err)
+	}
+	if owner, err := b.ByEmail(ctx, "owner@example.com"); err != nil || owner.Role != Staff || owner.Name() == "" {
+		t.Errorf("owner: %+v, %v", owner, err)
+	}
+}
+
+// A contact may be listed by 100,000 rows, and all of them are there in time.
+func TestImport100k(t *testing.T) {
+	b, start := newBook(t), time.Now()
+	importBig(t, b, 100_000)
+	took := time.Since(start)
+	t.Logf("100,000 contacts in %v", took)
+	if limit := 10 * time.Second; took > limit {
+		t.Errorf("took %v; want less than %v", took, limit)
+	}
+	for _, i := range []int{0, 50_000, 99_999} {
+		a := address.Address(fmt.Sprintf("other%d@example.org", i))
+		if c, err := b.ByEmail(t.Context(), a); err != nil || c.LastName != fmt.Sprintf("Baker-%d", i) {
+			t.Errorf("ByEmail(%s) = %+v, %v", a, c, err)
+		}
+	}
+}
+
+func importBig(t testing.TB, b *Book, n int) (Plan, []int) {
+	t.Helper()
+	var companies strings.Builder
+	companies.WriteString("id,name\n")
+	for i := range 100 {
+		fmt.Fprintf(&companies, "c%d,Company %d\n", i, i)
+	}
+	must(importCompanies(t, b, companies.String()))
+	rows := must(ReadContacts(bigFile(n)))
+	p := must(b.PlanContacts(t.Context(), rows))
+	var steps []int
+	if err := b.Apply(t.Context(), p, func(done, total int) { steps = append(steps, done) }); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.IsSorted(steps) || len(p.Added) != 0 && steps[len(steps)-1] != n {
+		t.Errorf("progress: %v", steps)
+	}
+	return p, steps
+}
+
+// One row is one contact with two addresses.
+func BenchmarkImport100k(b *testing.B) {
+	for name, changed := range map[string]bool{"new": false, "unchanged": true} {
+		b.Run(name, func(b *testing.B) {
+			peak := uint64(0)
+			for b.Loop() {
+				b.StopTimer()
+				book := newBook(b)
+				if changed {
+					importBig(b, book, 100_000)
+				}
+				runtime.GC()
+				b.StartTimer()
+				importBig(b, book, 100_000)
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				peak = max(peak, m.HeapSys)
+			}
+			b.ReportMetric(math.Round(float64(peak)/(1<<20)), "MiB-heap")
+		})
+	}
+}
+
+func BenchmarkByEmail(b *testing.B) {
+	book := newBook(b)
+	importBig(b, book, 10_000)
+	for b.Loop() {
+		if _, err := book.ByEmail(b.Context(), "other5000@example.org"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

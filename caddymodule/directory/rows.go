@@ -1,0 +1,184 @@
+package directory
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+)
+
+// ContactRow is one contact as a CSV file has it, checked by itself.
+type ContactRow struct {
+	Line  int
+	Email address.Address
+	edit  edit // for the columns that the file has
+}
+
+// CompanyRow is one company as a CSV file has it, checked by itself.
+type CompanyRow struct {
+	Line      int
+	ID        string
+	name      string
+	tokens    []string
+	hasName   bool
+	hasTokens bool
+}
+
+var companyColumns = []string{"id", "name", "legacy_tokens"}
+
+// ReadContacts reads a file of contacts: columns email, other_emails, first_name,
+// last_name, phone, companies, role, locale, disabled, of which email must be there.
+// Rows with the same email are one contact with all their companies. An error is a
+// *RowErrors with all that is wrong, or one of the reader.
+func ReadContacts(r io.Reader) ([]ContactRow, error) {
+	t, err := newTable(r, contactColumns)
+	if err != nil {
+		return nil, err
+	}
+	var has fieldSet
+	for _, k := range t.columns {
+		if k >= 0 {
+			has.add(field(k))
+		}
+	}
+	var rows []ContactRow
+	places := map[address.Address]int{} // of all addresses so far → their row
+	for {
+		cells, err := t.next()
+		if err != nil {
+			return nil, err
+		}
+		if cells == nil {
+			break
+		}
+		row := ContactRow{Line: t.line}
+		bad := t.bad.count()
+		for f, text := range cells {
+			if has.has(field(f)) {
+				if err := row.edit.set(field(f), text); err != nil {
+					t.bad.add(t.line, contactColumns[f], err.Error())
+				}
+			}
+		}
+		row.Email = row.edit.email
+		if t.bad.count() == bad {
+			rows = addRow(rows, row, places, &t.bad)
+		}
+	}
+	if err := t.bad.orNil(); err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// addRow adds a row, or joins it with the earlier one of the same contact.
+func addRow(rows []ContactRow, row ContactRow, places map[address.Address]int, bad *RowErrors) []ContactRow {
+	at, known := places[row.Email]
+	switch {
+	case known && rows[at].Email != row.Email:
+		bad.add(row.Line, fEmail.String(), fmt.Sprintf("%s is another address of %s in line %d; begin the row with that one", row.Email, rows[at].Email, rows[at].Line))
+		return rows
+	case !known:
+		at = len(rows)
+	}
+	for _, a := range row.edit.others {
+		if other, taken := places[a]; taken && other != at {
+			bad.add(row.Line, fOthers.String(), fmt.Sprintf("%s is in line %d too; one address belongs to one contact", a, rows[other].Line))
+			return rows
+		}
+	}
+	if !known {
+		rows = append(rows, row)
+	} else if f, reason := rows[at].edit.join(row.edit); reason != "" {
+		bad.add(row.Line, f.String(), fmt.Sprintf("%s in line %d, and %s is one contact", reason, rows[at].Line, row.Email))
+		return rows
+	}
+	places[row.Email] = at
+	for _, a := range row.edit.others {
+		places[a] = at
+	}
+	return rows
+}
+
+// join takes over what another row of the same contact says, or returns the field that
+// can't be joined and why.
+func (e *edit) join(o edit) (field, string) {
+	texts := []struct {
+		f    field
+		mine *string
+		is   string
+	}{{fFirst, &e.first, o.first}, {fLast, &e.last, o.last}, {fPhone, &e.phone, o.phone}, {fLocale, &e.locale, o.locale}, {fRole, (*string)(&e.role), string(o.role)}}
+	for _, t := range texts {
+		if *t.mine != "" && t.is != "" && *t.mine != t.is {
+			return t.f, fmt.Sprintf("is %q here and %q", t.is, *t.mine)
+		}
+	}
+	if e.disabled != unsaid && o.disabled != unsaid && e.disabled != o.disabled {
+		return fDisabled, "says the opposite"
+	}
+	others, companies := union(e.others, o.others), union(e.companies, o.companies)
+	switch {
+	case len(others) > maxOthers:
+		return fOthers, fmt.Sprintf("are more than %d with those", maxOthers)
+	case len(companies) > maxCompanies:
+		return fCompanies, fmt.Sprintf("are more than %d with those", maxCompanies)
+	}
+	for _, t := range texts {
+		*t.mine = cmp.Or(*t.mine, t.is)
+	}
+	e.disabled, e.others, e.companies = max(e.disabled, o.disabled), others, companies
+	return 0, ""
+}
+
+func union[T comparable](a, b []T) []T {
+	for _, x := range b {
+		if !slices.Contains(a, x) {
+			a = append(a, x)
+		}
+	}
+	return a
+}
+
+// ReadCompanies reads a file of companies: columns id, name, legacy_tokens, of which id
+// must be there. Errors are as ReadContacts'; they repeat no token.
+func ReadCompanies(r io.Reader) ([]CompanyRow, error) {
+	t, err := newTable(r, companyColumns)
+	if err != nil {
+		return nil, err
+	}
+	var rows []CompanyRow
+	lines := map[string]int{}
+	for {
+		cells, err := t.next()
+		if err != nil {
+			return nil, err
+		}
+		if cells == nil {
+			break
+		}
+		row := CompanyRow{Line: t.line, ID: strings.TrimSpace(cells[0]), hasName: slices.Contains(t.columns, 1), hasTokens: slices.Contains(t.columns, 2)}
+		bad := t.bad.count()
+		if !isCompanyID(row.ID) {
+			t.bad.add(t.line, "id", fmt.Sprintf("%q %s", row.ID, badCompanyID))
+		} else if line := lines[row.ID]; line > 0 {
+			t.bad.add(t.line, "id", fmt.Sprintf("%s is in line %d too", row.ID, line))
+		}
+		if row.name, err = cleanText(cells[1], maxCompany); err != nil {
+			t.bad.add(t.line, "name", err.Error())
+		}
+		if row.tokens, err = cleanTokens(splitList(cells[2])); err != nil {
+			t.bad.add(t.line, "legacy_tokens", err.Error())
+		}
+		lines[row.ID] = t.line
+		if t.bad.count() == bad {
+			rows = append(rows, row)
+		}
+	}
+	if err := t.bad.orNil(); err != nil {
+		return nil, err
+	}
+	return rows, nil
+}

@@ -1,0 +1,145 @@
+package directory
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// tombstone is what stays of what was removed by hand, so that no file brings it back.
+type tombstone struct {
+	What string    `json:"w"` // the address, or the name of the company
+	At   time.Time `json:"a"`
+}
+
+// The prefixes of tombstones.
+const (
+	removedEmail   = "email/"   // + MAC of the address
+	removedCompany = "company/" // + id
+)
+
+const stateGeneration = "generation"
+
+// change makes the changes that f finds right, all or none, and f anew whenever
+// somebody else's change came first. No changes are none.
+func (b *Book) change(ctx context.Context, f func() ([]store.Op, error)) error {
+	errNothing := errors.New("nothing to do")
+	tried := false
+	err := store.Swap(ctx, b.Store, b.key(bucketState, stateGeneration), func(was []byte) ([]byte, time.Time, []store.Op, error) {
+		ops, err := f()
+		if err == nil && len(ops) == 0 {
+			err = errNothing
+		}
+		tried = tried || err == nil
+		return nextGeneration(was), time.Time{}, ops, err
+	})
+	if tried {
+		// Also after an error: the engine may have made the change and failed to say so.
+		b.counter().Add(1)
+	}
+	if err == errNothing {
+		return nil
+	}
+	return err
+}
+
+// generation returns the record that every change counts up; nil before the first.
+func (b *Book) generation(ctx context.Context) ([]byte, error) {
+	rec, err := b.get(ctx, bucketState, stateGeneration)
+	if errors.Is(err, ErrUnknown) {
+		return nil, nil
+	}
+	return rec.Value, err
+}
+
+// nextGeneration returns a value that no earlier one equals.
+func nextGeneration(was []byte) []byte {
+	var n uint64
+	if len(was) == 9 {
+		n = binary.BigEndian.Uint64(was[1:])
+	}
+	return binary.BigEndian.AppendUint64([]byte{format}, n+1)
+}
+
+// contactOps are the records of a contact and of its addresses; before is nil for a new
+// contact, after for one to remove. Addresses that others claims get their records from
+// the contact that they pass to, in the same Apply.
+func (b *Book) contactOps(before, after *entry, claims map[address.Address]bool) (ops []store.Op) {
+	var had, has []address.Address
+	switch {
+	case after == nil:
+		had = before.Emails
+		ops = append(ops, store.Delete(b.key(bucketContact, before.ID)))
+	default:
+		has = after.Emails
+		ops = append(ops, store.Put(b.key(bucketContact, after.ID), b.sealContact(after), time.Time{}))
+		if before != nil {
+			had = before.Emails
+		}
+	}
+	for _, a := range lacking(had, has) {
+		for i, mac := range b.emailMACs(a) {
+			if i > 0 || !claims[a] {
+				ops = append(ops, store.Delete(b.key(bucketEmail, mac)))
+			}
+		}
+	}
+	for _, a := range lacking(has, had) {
+		ops = append(ops, store.Put(b.key(bucketEmail, b.emailMACs(a)[0]), append([]byte{format}, after.ID...), time.Time{}))
+	}
+	return ops
+}
+
+// companyNames finds companies by what people write.
+type companyNames struct {
+	ids   map[string]bool
+	names map[string][]string // folded name → ids
+	gone  map[string]bool     // ids and folded names of what was removed by hand
+}
+
+func (b *Book) companyNames(ctx context.Context) (companyNames, error) {
+	n := companyNames{map[string]bool{}, map[string][]string{}, map[string]bool{}}
+	err := b.eachCompany(ctx, "", func(c Company) bool {
+		n.ids[c.ID] = true
+		n.names[fold(c.Name)] = append(n.names[fold(c.Name)], c.ID)
+		return true
+	})
+	if err != nil {
+		return n, err
+	}
+	return n, b.scan(ctx, bucketRemoved, removedCompany, "", func(rec store.Record) (bool, error) {
+		var t tombstone
+		err := b.open(rec, &t)
+		n.gone[strings.TrimPrefix(rec.Key.ID, removedCompany)] = true
+		n.gone[fold(t.What)] = true
+		return true, err
+	})
+}
+
+// resolve returns the ids of companies that are written as id or as unique name; an id
+// wins over another's name. gone are those that were removed by hand.
+func (n companyNames) resolve(written []string) (ids, gone []string, err error) {
+	ids = make([]string, 0, len(written))
+	for _, w := range written {
+		id, name := strings.ToLower(w), fold(w)
+		switch named := n.names[name]; {
+		case n.ids[id]:
+			ids = append(ids, id)
+		case len(named) == 1:
+			ids = append(ids, named[0])
+		case len(named) > 1:
+			return nil, nil, fmt.Errorf("%q is the name of %s; write the id", w, strings.Join(named, " and "))
+		case n.gone[id] || n.gone[name]:
+			gone = append(gone, w)
+		default:
+			return nil, nil, fmt.Errorf("%q is no company; add it first", w)
+		}
+	}
+	return ids, gone, nil
+}
