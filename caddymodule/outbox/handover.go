@@ -1,0 +1,280 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+var errNoLetter = errors.New("the mail itself is missing in the store")
+
+// send hands a mail over, and writes down how that ended.
+func (q *Queue) send(ctx context.Context, id string, it item) result {
+	if it.sent {
+		_, e, err := q.load(ctx, id)
+		if err != nil {
+			return q.trouble(id, it, "read", err)
+		}
+		return q.finish(ctx, id, it, e)
+	}
+	e, m, r := q.lend(ctx, id, it)
+	if m == nil {
+		return r
+	}
+	release, err := q.handOver(ctx, *m)
+	defer release()
+	q.mu.Lock()
+	over := q.down.note(err, q.now())
+	q.mu.Unlock()
+	if over {
+		q.Log.Info("the mail server can be used again")
+	}
+	switch {
+	case err == nil:
+		return q.finish(ctx, id, it, e)
+	case errors.Is(err, ErrRefused):
+		return q.end(ctx, id, it, e, err)
+	}
+	return q.putBack(ctx, id, it, e, err)
+}
+
+// lend takes the lease of a mail; without one the message is nil, and result says what
+// becomes of the entry.
+func (q *Queue) lend(ctx context.Context, id string, it item) (entry, *Message, result) {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	for n := range conflicts {
+		rec, e, err := q.load(ctx, id)
+		if err != nil {
+			return e, nil, q.trouble(id, it, "read", err)
+		}
+		now := q.now()
+		switch step, at := e.next(now, q.name); step {
+		case stepDrop:
+			return e, nil, q.end(ctx, id, it, e, ErrLate)
+		case stepWait:
+			return e, nil, result{q.ready, item{due: at}}
+		}
+		data, err := q.letter(ctx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			return e, nil, q.end(ctx, id, it, e, errNoLetter)
+		} else if err != nil {
+			return e, nil, q.trouble(id, it, "read the mail", err)
+		}
+		if n == 0 && !q.Pace.Allow() { // another queue or worker took the token
+			return e, nil, result{q.ready, item{due: now.Add(untilToken(q.Pace))}}
+		}
+		var ops []store.Op
+		if q.Attempt != nil {
+			if ops, err = q.Attempt(ctx, e.Ref, now); errors.Is(err, ErrDrop) {
+				return e, nil, q.end(ctx, id, it, e, err)
+			} else if err != nil {
+				return e, nil, q.trouble(id, it, "begin", err)
+			}
+		}
+		e.Owner, e.Until = q.name, now.Add(q.lease)
+		lease := store.Replace(rec.Key, rec.Value, q.sealer.sealEntry(id, e), e.expires())
+		switch err = q.Store.Apply(ctx, append([]store.Op{lease}, ops...)...); {
+		case err == nil:
+			return e, &Message{ID: id, From: e.From, To: e.To, Data: data}, result{}
+		case !errors.Is(err, store.ErrConflict):
+			return e, nil, q.trouble(id, it, "lease", err)
+		}
+	}
+	return entry{}, nil, q.trouble(id, it, "lease", store.ErrConflict)
+}
+
+// letter returns the bytes of a mail.
+func (q *Queue) letter(ctx context.Context, id string) ([]byte, error) {
+	rec, err := q.Store.Get(ctx, q.sealer.key(bucketLetters, id))
+	if err != nil {
+		return nil, err
+	}
+	return q.sealer.open(rec.Key, rec.Value)
+}
+
+// handOver lets the Sender send, and keeps the lease meanwhile. release is to be called
+// when the store knows how it ended; see Message.lastStep.
+func (q *Queue) handOver(ctx context.Context, m Message) (release func(), err error) {
+	held := false
+	m.last = func(ctx context.Context) {
+		// Not for longer than this: a server that takes a minute to say yes to one mail
+		// must not be the pace for all others.
+		patience := time.NewTimer(lastPatience)
+		defer patience.Stop()
+		select {
+		case q.last <- struct{}{}:
+			held = true
+		case <-patience.C:
+		case <-ctx.Done():
+		}
+	}
+	release = func() {
+		if held {
+			held = false
+			<-q.last
+		}
+	}
+	sent := false
+	defer func() {
+		if !sent && err == nil {
+			release() // Send panicked
+		}
+	}()
+	defer q.keepLease(ctx, m.ID)()
+	err = q.Sender.Send(ctx, m)
+	sent = true
+	return release, err
+}
+
+// keepLease renews the lease until the function it returns is called. When renewing
+// fails there is nothing better to do than to go on: the mail may be with the server.
+func (q *Queue) keepLease(ctx context.Context, id string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(q.lease / 3)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			err := q.change(ctx, id, func(e *entry) { e.Until = q.now().Add(q.lease) })
+			if err != nil && ctx.Err() == nil {
+				q.Log.Warn("can't keep the lease of a mail", "mail", id, "error", err)
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// errLost: another queue has the entry in hand, or it is gone.
+var errLost = errors.New("another queue has it")
+
+// change changes an entry that this queue has the lease of.
+func (q *Queue) change(ctx context.Context, id string, f func(*entry)) error {
+	key := q.sealer.key(bucketQueue, id)
+	return store.Swap(ctx, q.Store, key, func(was []byte) ([]byte, time.Time, []store.Op, error) {
+		if was == nil {
+			return nil, time.Time{}, nil, errLost
+		}
+		e, err := q.sealer.openEntry(store.Record{Key: key, Value: was})
+		if err != nil {
+			return nil, time.Time{}, nil, err
+		}
+		if e.Owner != q.name {
+			return nil, time.Time{}, nil, errLost
+		}
+		f(&e)
+		return q.sealer.sealEntry(id, e), e.expires(), nil, nil
+	})
+}
+
+// afterwards is the context for writing down what has happened: it must be written even
+// while the queue stops.
+func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+}
+
+// finish deletes a mail that the server has taken. Until that succeeds the entry stays
+// in this queue as sent, so that it isn't sent once more.
+func (q *Queue) finish(ctx context.Context, id string, it item, e entry) result {
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
+	at := q.now()
+	err := q.remove(ctx, id, func() ([]store.Op, error) {
+		if q.Sent == nil {
+			return nil, nil
+		}
+		return q.Sent(ctx, e.Ref, at)
+	})
+	if err != nil {
+		it.sent = true
+		return q.trouble(id, it, "delete after sending", err)
+	}
+	q.Log.Info("mail sent", append(about(id, e), "after", at.Sub(e.Asked).Round(time.Millisecond))...)
+	return result{}
+}
+
+// end deletes an entry that will never be sent, and says why.
+func (q *Queue) end(ctx context.Context, id string, it item, e entry, why error) result {
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
+	dropped := errors.Is(why, ErrDrop)
+	err := q.remove(ctx, id, func() ([]store.Op, error) {
+		if q.Failed == nil || !e.Ready || dropped {
+			return nil, nil
+		}
+		return q.Failed(ctx, e.Ref, q.now(), why)
+	})
+	if err != nil {
+		return q.trouble(id, it, "delete unsent", err)
+	}
+	level := slog.LevelWarn
+	if dropped {
+		level = slog.LevelInfo
+	}
+	q.Log.Log(ctx, level, "mail not sent", append(about(id, e), "error", why, "last_error", e.Last)...)
+	return result{}
+}
+
+// remove deletes an entry together with the Ops of a hook, which is asked again when
+// they conflict with what is there by now.
+func (q *Queue) remove(ctx context.Context, id string, hook func() ([]store.Op, error)) (err error) {
+	for range conflicts {
+		var ops []store.Op
+		if ops, err = hook(); err != nil {
+			return err
+		}
+		ops = append([]store.Op{
+			store.Delete(q.sealer.key(bucketQueue, id)),
+			store.Delete(q.sealer.key(bucketLetters, id)),
+		}, ops...)
+		if err = q.Store.Apply(ctx, ops...); !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+	return err
+}
+
+// putBack returns a mail that wasn't taken to the queue, to be tried again.
+func (q *Queue) putBack(ctx context.Context, id string, it item, e entry, why error) result {
+	ctx, cancel := afterwards(ctx)
+	defer cancel()
+	var due time.Time
+	switch {
+	case errors.Is(why, context.Canceled):
+		q.Log.Debug("mail left to the next queue", about(id, e)...)
+	case errors.Is(why, ErrServer):
+		q.Log.Warn("mail waits for the mail server", append(about(id, e), "error", why)...)
+	default:
+		due = q.now().Add(backOff(messageSteps, e.Tries+1))
+		if due.After(e.NotAfter) {
+			due = e.NotAfter // when it ends
+		}
+		q.Log.Warn("mail not taken; it will be tried again", append(about(id, e), "try", e.Tries+1, "error", why, "until", due)...)
+	}
+	err := q.change(ctx, id, func(e *entry) {
+		e.Owner, e.Until, e.Last = "", time.Time{}, why.Error()
+		if !due.IsZero() {
+			e.Tries, e.Due = e.Tries+1, due
+		}
+	})
+	if errors.Is(err, errLost) {
+		return result{} // the next look finds it, if it is still there
+	} else if err != nil {
+		return q.trouble(id, it, "put back", err)
+	}
+	return result{q.ready, item{due: due}}
+}
+
+// about is what a log line says of an entry: never to whom.
+func about(id string, e entry) []any {
+	return []any{"mail", id, "kind", e.Kind, "to_domain", domain(e.To)}
+}

@@ -1,0 +1,283 @@
+// Package outbox sends what was promised: a request that is committed to the store
+// becomes a mail, and the mail is handed over until a server has taken it, refused it
+// for good, or its time is over.
+//
+// An entry goes from asked (a request) to ready (the bytes of a mail) to gone. Each of
+// these is one store.Apply, so a process that is killed between any two instructions
+// leaves either the request or the mail. What it may repeat is the last hand-over: the
+// very same bytes, once.
+//
+// Mails go out in the order of their IDs: who waits at a sign-in page first, then by age.
+package outbox
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+var (
+	// ErrFull: Max entries are waiting. The request wasn't accepted.
+	ErrFull = errors.New("outbox: too much is waiting already")
+	// ErrDrop is what Attempt returns when the mail is of no use any more.
+	ErrDrop = errors.New("outbox: no longer wanted")
+	// ErrLate is the reason that Failed gets for a mail whose time ran out.
+	ErrLate = errors.New("outbox: its time was over before a server took it")
+)
+
+const (
+	leaseTime    = 30 * time.Second // what a crash delays the mails that were in hand
+	prepareTime  = 30 * time.Second
+	storeTime    = 10 * time.Second
+	stopTime     = 10 * time.Second // for mails in hand, when the queue stops
+	lastPatience = 5 * time.Second
+)
+
+// Request is what was accepted. It is sealed in the store until it is a mail.
+type Request struct {
+	ID       string    // from NewID; empty: Add makes it
+	Kind     string    // such as "sign-in"; see NewID
+	Asked    time.Time // when
+	NotAfter time.Time // no hand-over begins later; zero: one hour after Asked
+	Payload  []byte    // for Prepare alone
+}
+
+// Prepared is what Prepare makes of a Request.
+type Prepared struct {
+	Message *Message   // its ID is ignored; nil: nothing is to be sent, and the request ends
+	Ops     []store.Op // applied in the one step that turns the request into the mail, or ends it
+	Ref     string     // given back to Attempt, Sent and Failed
+}
+
+// Queue is the outbox of one firm. Set its fields in one literal, then Start it. Several
+// queues may work on one store, in one process or in many: an entry is in the hands of
+// one of them. All methods may be called from many goroutines.
+type Queue struct {
+	Firm   string
+	Store  store.Store
+	Keys   *secret.Keyring
+	Sender Sender
+	Log    *slog.Logger
+	Now    func() time.Time // default time.Now; timers run by the real clock in any case
+
+	// Prepare turns a request that was accepted into a mail. It may be called again for
+	// the same request, as long as nothing it returned was applied: after an error, a
+	// panic, a conflict (store.ErrConflict) in its Ops, or a crash; and by two queues at
+	// once. ctx ends after 30 s.
+	Prepare func(ctx context.Context, r Request) (Prepared, error)
+
+	// Attempt, if set, is asked before each hand-over; its Ops are applied with the lease.
+	// The error ErrDrop ends the mail; any other one puts it off.
+	Attempt func(ctx context.Context, ref string, at time.Time) ([]store.Op, error)
+	// Sent, if set, is told after the server has taken the mail; its Ops are applied with
+	// the deletion. After a crash it may be called a second time for one mail.
+	Sent func(ctx context.Context, ref string, at time.Time) ([]store.Op, error)
+	// Failed, if set, is told when a mail ends unsent (why wraps ErrRefused or ErrLate);
+	// its Ops are applied with the deletion.
+	Failed func(ctx context.Context, ref string, at time.Time, why error) ([]store.Op, error)
+
+	Pace    *rate.Limiter // hand-overs; the queues of one mail server share one. Default PerMinute(60)
+	Workers int           // that prepare, and as many that send. Default 4
+	Max     int           // entries that may wait. Default 10,000
+	Look    time.Duration // how often to look for what other queues left or were given. Default 5 s
+
+	lease time.Duration // default leaseTime
+
+	sealer sealer
+	name   string        // of this queue as an owner of leases
+	last   chan struct{} // held by the message in its last step
+
+	stop, abort context.CancelFunc
+	running     sync.WaitGroup
+
+	mu    sync.Mutex
+	asked *lane // to be read, and prepared where that isn't done; nil before Start
+	ready *lane // to be sent
+	busy  map[string]bool
+	down  outage
+}
+
+// urgent are the kinds that somebody waits for in front of a page.
+func urgent(kind string) bool { return kind == "sign-in" || kind == "set-password" }
+
+// NewID makes the ID of a request. IDs sort in the order in which their mails go out:
+// the kinds "sign-in" and "set-password" before all others, then by time. They hold
+// digits, small letters and "-" only, never repeat, and tell nothing about anybody.
+func NewID(kind string, now time.Time) string {
+	class := "1-"
+	if urgent(kind) {
+		class = "0-"
+	}
+	at := strings.Replace(now.UTC().Format("20060102T150405.000"), ".", "", 1)
+	return class + strings.ToLower(at+"-"+rand.Text()[:16])
+}
+
+// Add returns the Op that commits the request. It counts as accepted once the Op is
+// applied, together with the caller's own; call Full before and Wake after that. The
+// request's ID is Op.Key.ID.
+func (q *Queue) Add(r Request) store.Op {
+	if r.ID == "" {
+		r.ID = NewID(r.Kind, r.Asked)
+	}
+	if r.NotAfter.IsZero() {
+		r.NotAfter = r.Asked.Add(time.Hour)
+	}
+	e := entry{Kind: r.Kind, Asked: r.Asked, NotAfter: r.NotAfter, Payload: r.Payload}
+	s := sealer{q.Firm, q.Keys}
+	return store.Create(s.key(bucketQueue, r.ID), s.sealEntry(r.ID, e), e.expires())
+}
+
+// Full returns ErrFull when as many entries wait as may, else nil. Among callers that
+// ask at the same time, a few more than Max may get in.
+func (q *Queue) Full() error {
+	if q.Len() >= q.max() {
+		return ErrFull
+	}
+	return nil
+}
+
+// Len returns how many entries wait or are in hand, as far as this queue knows.
+func (q *Queue) Len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.known()
+}
+
+// Down returns since when the mail server can't be used; the zero time while it can, or
+// while nobody has tried.
+func (q *Queue) Down() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.down.since
+}
+
+// Wake tells the queue that the request with this ID is in the store now. Without it
+// the request is found within Look. It never blocks.
+func (q *Queue) Wake(id string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.learn(id)
+}
+
+// Start finds what lies in the store and works on it until Stop. It doesn't wait for
+// the store or the mail server.
+func (q *Queue) Start() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.asked, q.ready, q.busy = newLane(), newLane(), map[string]bool{}
+	q.sealer = sealer{q.Firm, q.Keys}
+	q.name, q.last = rand.Text(), make(chan struct{}, 1)
+	if q.Pace == nil {
+		q.Pace = PerMinute(60)
+	}
+	if q.lease == 0 {
+		q.lease = leaseTime
+	}
+	var run, hand context.Context
+	run, q.stop = context.WithCancel(context.Background())
+	hand, q.abort = context.WithCancel(context.Background())
+	q.running.Go(func() { q.keepLooking(run) })
+	workers := q.Workers
+	if workers <= 0 {
+		workers = 4
+	}
+	for range workers {
+		q.running.Go(func() { q.work(run, hand, q.asked, q.prepare) })
+		q.running.Go(func() { q.work(run, hand, q.ready, q.send) })
+	}
+}
+
+// Stop takes nothing new in hand and waits for what is. After ten seconds it closes the
+// connections of mails that still aren't through, and leaves them in the store for the
+// next queue. Start may be called again.
+func (q *Queue) Stop() {
+	q.mu.Lock()
+	stop, abort := q.stop, q.abort
+	q.mu.Unlock()
+	if stop == nil {
+		return // it never started
+	}
+	stop()
+	patience := time.AfterFunc(stopTime, abort)
+	q.running.Wait()
+	patience.Stop()
+	abort()
+}
+
+// Entry is what may be shown of an entry in the queue.
+type Entry struct {
+	ID       string    `json:"id"`
+	Kind     string    `json:"kind"`
+	Asked    time.Time `json:"asked"`
+	NotAfter time.Time `json:"not_after"`
+	Ready    bool      `json:"ready"`               // it is a mail already
+	Domain   string    `json:"domain,omitempty"`    // the recipient's
+	Tries    int       `json:"tries"`               // hand-overs that failed
+	Due      time.Time `json:"due,omitzero"`        // no try before that
+	Last     string    `json:"last_error,omitzero"` // why the last one failed
+}
+
+// List returns up to limit entries with IDs after the ID after, in the order of sending.
+// What can't be read (see secret.ErrSealed) is left out.
+func (q *Queue) List(ctx context.Context, after string, limit int) ([]Entry, error) {
+	s := sealer{q.Firm, q.Keys}
+	recs, err := q.Store.Scan(ctx, q.Firm, bucketQueue, "", after, limit)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Entry, 0, len(recs))
+	for _, rec := range recs {
+		if e, err := s.openEntry(rec); err == nil {
+			list = append(list, Entry{rec.Key.ID, e.Kind, e.Asked, e.NotAfter, e.Ready, domain(e.To), e.Tries, e.Due, e.Last})
+		}
+	}
+	return list, nil
+}
+
+func domain(to string) string { return address.Address(to).Domain() }
+
+func (q *Queue) now() time.Time {
+	if q.Now == nil {
+		return time.Now()
+	}
+	return q.Now()
+}
+
+func (q *Queue) max() int {
+	if q.Max <= 0 {
+		return 10_000
+	}
+	return q.Max
+}
+
+// known counts the entries. q.mu is held.
+func (q *Queue) known() int {
+	if q.asked == nil {
+		return 0
+	}
+	return len(q.asked.items) + len(q.ready.items) + len(q.busy)
+}
+
+// learn takes in an ID that may be new. q.mu is held.
+func (q *Queue) learn(id string) {
+	if q.asked == nil || q.busy[id] {
+		return
+	}
+	if _, found := q.ready.items[id]; found {
+		return
+	}
+	if _, found := q.asked.items[id]; !found {
+		q.asked.items[id] = item{}
+		q.asked.ring()
+	}
+}

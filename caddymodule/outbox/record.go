@@ -1,0 +1,92 @@
+package outbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// Two buckets: the queue holds a small record of each entry, which changes with every
+// try; the letters hold the bytes of the mails, which never change.
+const (
+	bucketQueue   = "queue"
+	bucketLetters = "letter"
+
+	version = 1 // the first byte of every value; what follows is sealed
+	keep    = 6 * time.Hour
+)
+
+// errVersion: a newer Doorpost wrote this record.
+var errVersion = errors.New("written by a newer version")
+
+// entry is what the store knows about one request.
+type entry struct {
+	Kind     string    `json:"kind"`
+	Asked    time.Time `json:"asked"`
+	NotAfter time.Time `json:"not_after"`
+	Payload  []byte    `json:"payload,omitempty"` // until Prepare has made a mail of it
+
+	Ready bool   `json:"ready,omitempty"` // the mail lies in the letters
+	From  string `json:"from,omitempty"`
+	To    string `json:"to,omitempty"`
+	Ref   string `json:"ref,omitempty"`
+
+	Tries int       `json:"tries,omitempty"` // hand-overs that failed for this message
+	Due   time.Time `json:"due,omitzero"`    // not before
+	Last  string    `json:"last,omitempty"`  // why the last one failed
+
+	Owner string    `json:"owner,omitempty"` // the queue that has it in hand,
+	Until time.Time `json:"until,omitzero"`  // at most until then
+}
+
+// sealer turns entries into records and back. A value opens only at the key it was
+// made for: moved to another firm or entry it is worth nothing.
+type sealer struct {
+	firm string
+	keys *secret.Keyring
+}
+
+func (s sealer) key(bucket, id string) store.Key {
+	return store.Key{Firm: s.firm, Bucket: bucket, ID: id}
+}
+
+func (s sealer) seal(k store.Key, plain []byte) []byte {
+	return append([]byte{version}, s.keys.Seal("queue", place(k), plain)...)
+}
+
+func (s sealer) open(k store.Key, value []byte) ([]byte, error) {
+	if len(value) == 0 || value[0] != version {
+		return nil, errVersion
+	}
+	return s.keys.Open("queue", place(k), value[1:])
+}
+
+func place(k store.Key) string { return k.Firm + "/" + k.Bucket + "/" + k.ID }
+
+func (s sealer) sealEntry(id string, e entry) []byte {
+	plain, err := json.Marshal(e)
+	if err != nil {
+		panic("outbox: " + err.Error()) // a time beyond the year 9999, and nothing else
+	}
+	return s.seal(s.key(bucketQueue, id), plain)
+}
+
+func (s sealer) openEntry(rec store.Record) (entry, error) {
+	var e entry
+	plain, err := s.open(rec.Key, rec.Value)
+	if err == nil {
+		err = json.Unmarshal(plain, &e)
+	}
+	if err != nil {
+		return entry{}, fmt.Errorf("reading the entry: %w", err)
+	}
+	return e, nil
+}
+
+// expires is when the store forgets the entry on its own: some time after its end, so
+// that the queue sees it end, and says so.
+func (e entry) expires() time.Time { return e.NotAfter.Add(keep) }

@@ -1,0 +1,159 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// The steps between tries of one message: soon at first, since somebody is waiting, then
+// as long as greylisting wants, at most ten minutes.
+var messageSteps = []time.Duration{5 * time.Second, 30 * time.Second, time.Minute,
+	2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 10 * time.Minute}
+
+// The steps between tries of a server that can't be used. One message tries for all, so
+// this can be more often: what waits is on its way soon after the server is back.
+var serverSteps = []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second,
+	40 * time.Second, 80 * time.Second, 2 * time.Minute}
+
+// farthest is longer than any step with its jitter. What is due later than that was
+// written before the clock was set back, and is due now.
+const farthest = 15 * time.Minute
+
+// backOff returns how long to wait after that many failures, between 80 and 100 % of
+// the step, so that many messages that failed together don't come back together.
+func backOff(steps []time.Duration, failures int) time.Duration {
+	step := steps[min(max(failures, 1), len(steps))-1]
+	return step - time.Duration(rand.Int64N(int64(step)/5+1))
+}
+
+// PerMinute makes the limiter for Queue.Pace: never more than n hand-overs in any
+// minute, a tenth of them at once.
+func PerMinute(n int) *rate.Limiter {
+	n = max(n, 1)
+	burst := max(n/10, 1)
+	// What flows in within a minute comes on top of the burst that began it.
+	return rate.NewLimiter(rate.Limit(float64(n-burst+1)/60), burst)
+}
+
+// step is what to do with an entry that is ready to be sent.
+type step int
+
+const (
+	stepWait step = iota // not now: not before the time that comes with it
+	stepSend
+	stepDrop // its time is over
+)
+
+// next decides about an entry at a given time, for the queue with the name owner.
+func (e entry) next(now time.Time, owner string) (step, time.Time) {
+	switch {
+	case !now.Before(e.NotAfter):
+		return stepDrop, time.Time{}
+	case e.Owner != "" && e.Owner != owner && waits(e.Until, now):
+		return stepWait, e.Until
+	case waits(e.Due, now):
+		return stepWait, e.Due
+	}
+	return stepSend, time.Time{}
+}
+
+func waits(until, now time.Time) bool { return until.After(now) && until.Sub(now) <= farthest }
+
+// item is what a queue remembers of an entry between two looks at it.
+type item struct {
+	due   time.Time
+	fails int  // in a row, of what isn't counted in the store
+	sent  bool // the server has it; only the store doesn't know yet
+}
+
+// lane holds the entries that wait for the same kind of worker.
+type lane struct {
+	items map[string]item
+	bell  chan struct{} // rung when there may be something to do
+}
+
+func newLane() *lane {
+	return &lane{items: map[string]item{}, bell: make(chan struct{}, 1)}
+}
+
+func (l *lane) ring() {
+	select {
+	case l.bell <- struct{}{}:
+	default: // it is ringing already
+	}
+}
+
+// first returns the entry to do now, in the order of IDs (see NewID), or else the time
+// when the next one is due; zero: there is none. It looks at every entry: at most
+// Queue.Max, and each costs a write to the disk anyway.
+func (l *lane) first(now time.Time) (id string, due time.Time) {
+	for candidate, it := range l.items {
+		switch {
+		case waits(it.due, now):
+			if due.IsZero() || it.due.Before(due) {
+				due = it.due
+			}
+		case id == "" || candidate < id:
+			id = candidate
+		}
+	}
+	return id, due
+}
+
+// sleep waits until the bell rings, wait is over (negative: for the bell only), or ctx
+// is done, for which it returns false.
+func (l *lane) sleep(ctx context.Context, wait time.Duration) bool {
+	var alarm <-chan time.Time
+	if wait >= 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		alarm = timer.C
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-l.bell:
+	case <-alarm:
+	}
+	return true
+}
+
+// outage is what a queue knows about a mail server that can't be used: since when, and
+// when one message may try again for all.
+type outage struct {
+	since time.Time // zero: nothing is wrong
+	fails int
+	until time.Time
+	probe bool // the one message is on its way
+}
+
+// holds reports whether sending has to wait, and for how long (negative: for the probe).
+func (o *outage) holds(now time.Time) (time.Duration, bool) {
+	switch {
+	case o.since.IsZero():
+		return 0, false
+	case waits(o.until, now):
+		return o.until.Sub(now), true
+	}
+	return -1, o.probe
+}
+
+// note takes in how a try ended, and reports whether that ended the outage.
+func (o *outage) note(err error, now time.Time) (over bool) {
+	switch {
+	case errors.Is(err, context.Canceled): // this queue is stopping; nothing was learnt
+	case !errors.Is(err, ErrServer):
+		over = !o.since.IsZero()
+		*o = outage{}
+	case o.since.IsZero():
+		*o = outage{since: now, fails: 1, until: now.Add(backOff(serverSteps, 1))}
+	case !waits(o.until, now): // else it set out before the first of them came back
+		o.fails++
+		o.until = now.Add(backOff(serverSteps, o.fails))
+	}
+	return over
+}
