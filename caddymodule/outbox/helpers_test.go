@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -192,6 +193,8 @@ type sink struct {
 	conns int
 	mails []received
 	users []string
+
+	run atomic.Int64 // for tests that start several senders
 }
 
 type received struct {
@@ -199,6 +202,7 @@ type received struct {
 	to   []string
 	data string
 	tls  bool
+	run  int64 // see sink
 }
 
 func (s *sink) NewSession(c *smtp.Conn) (smtp.Session, error) {
@@ -206,7 +210,7 @@ func (s *sink) NewSession(c *smtp.Conn) (smtp.Session, error) {
 	defer s.mu.Unlock()
 	s.conns++
 	_, tls := c.TLSConnectionState()
-	return &session{sink: s, conn: c.Conn(), received: received{tls: tls}}, nil
+	return &session{sink: s, conn: c.Conn(), received: received{tls: tls, run: s.run.Load()}}, nil
 }
 
 type session struct {
@@ -215,7 +219,7 @@ type session struct {
 	conn net.Conn
 }
 
-func (s *session) Reset()        { s.received = received{tls: s.received.tls} }
+func (s *session) Reset()        { s.received = received{tls: s.received.tls, run: s.received.run} }
 func (s *session) Logout() error { return nil }
 func (s *session) Mail(from string, _ *smtp.MailOptions) error {
 	s.from = from
