@@ -1,0 +1,178 @@
+package gate
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+var testRules = rules{prefix: "/-", public: []Public{
+	{Paths: []string{"/assets/*", "/favicon.ico"}},
+	{Methods: []string{"POST"}, Paths: []string{"/webhooks/*"}},
+}}
+
+func TestClassify(t *testing.T) {
+	for _, c := range []struct {
+		method, target string
+		want           Kind
+	}{
+		{"GET", "/", Protected},
+		{"GET", "/assets/a.css", Open},
+		{"GET", "/assets/", Open},
+		{"GET", "/assets", Protected},
+		{"GET", "/assetsx/a", Protected},
+		{"GET", "/ASSETS/a.css", Protected},
+		{"GET", "/favicon.ico", Open},
+		{"GET", "/favicon.ico/", Protected},
+		{"GET", "/favicon.ico/x", Protected},
+		{"POST", "/webhooks/stripe", Open},
+		{"GET", "/webhooks/stripe", Protected},
+		{"post", "/webhooks/stripe", Protected},
+		{"GET", "/-", Own},
+		{"GET", "/-/sign-in", Own},
+		{"GET", "/-x", Protected},
+		{"GET", "/x?path=/assets/a", Protected},
+		{"GET", "/x?/assets/a", Protected},
+		{"GET", "/private;/assets/a", Protected},
+		{"TRACE", "/", Refused},
+		{"TRACK", "/assets/a", Refused},
+		{"CONNECT", "/assets/a", Refused},
+		{"FOO", "/x", Protected},
+	} {
+		r := httptest.NewRequest("GET", c.target, nil)
+		r.Method = c.method
+		if got := testRules.classify(r); got != c.want {
+			t.Errorf("classify(%s %s) = %d; want %d", c.method, c.target, got, c.want)
+		}
+	}
+}
+
+// CVE-2025-54576, CVE-2026-40575, CVE-2025-66490 and their kin: a path that somebody on
+// the way could read as another one is never open.
+func TestP06_OnlyAPathThatAllReadAlikeIsOpen(t *testing.T) {
+	tails := []string{"..%2fadmin", "%2e%2e/admin", "..;/admin", "%252e%252e/admin", "/../admin", "..%5cadmin", ".%2e/admin",
+		"..\\admin", "./admin", "../admin", "a/../../admin", "%2e/admin", "a%2fb", "a%5cb", "a;v=1", "a%3bv=1", "a%00", "a%0a", "a%7f",
+		"%c0%ae%c0%ae/admin/..", "a./b", "a../b", ".../b", "a%20/b", "a%252fb", "..%252fadmin", "..%c0%afadmin/..", "//admin", "a//b", "%25"}
+	for _, tail := range tails {
+		u, err := url.ParseRequestURI("/assets/" + tail)
+		if err != nil {
+			continue // refused by the server before us
+		}
+		r := &http.Request{Method: "GET", URL: u, Header: http.Header{}}
+		if got := testRules.classify(r); got != Protected {
+			t.Errorf("classify(GET /assets/%s) = %d; want Protected", tail, got)
+		}
+	}
+}
+
+func TestReturnPath(t *testing.T) {
+	for to, want := range map[string]string{
+		"":                               "/",
+		"/":                              "/",
+		"/orders/7?tab=2#total":          "/orders/7?tab=2#total",
+		"/a?u=https://elsewhere/":        "/a?u=https://elsewhere/",
+		"/caf%C3%A9":                     "/caf%C3%A9",
+		"/a%20b":                         "/a%20b",
+		"/a b":                           "/",
+		"orders/7":                       "/",
+		"//evil.example":                 "/",
+		"/\\evil.example":                "/",
+		"/%5cevil.example":               "/",
+		"/%2fevil.example":               "/",
+		"/%2f%2fevil.example":            "/",
+		"/./\\evil.example":              "/",
+		"/.//evil.example":               "/",
+		"/%252f%252fevil.example":        "/",
+		"/x//evil.example":               "/",
+		"https://evil.example":           "/",
+		"javascript:alert(1)":            "/",
+		"/\tevil":                        "/",
+		"/%09/evil.example":              "/%09/evil.example",
+		"/\x00":                          "/",
+		"/-/sign-out":                    "/",
+		"/-/link?t=x":                    "/",
+		"/-":                             "/",
+		"/-/":                            "/",
+		"/%2d/sign-out":                  "/",
+		"/x/../-/sign-out":               "/",
+		"/-/companies":                   "/-/companies",
+		"/-/account":                     "/-/account",
+		"/-/reports/a.pdf":               "/-/reports/a.pdf",
+		"/-/reports/../sign-out":         "/",
+		"/-/staff/":                      "/-/staff/",
+		"/-x/y":                          "/-x/y",
+		"/" + strings.Repeat("a", maxTo): "/",
+	} {
+		if to == "/%09/evil.example" {
+			want = "/" // a control character behind an escape
+		}
+		if got := testRules.returnPath(to); got != want {
+			t.Errorf("returnPath(%q) = %q; want %q", to, got, want)
+		}
+	}
+}
+
+// Wherever an untrusted `to` leads, a browser stays on this site.
+func FuzzReturnPath(f *testing.F) {
+	for _, seed := range []string{"/", "//evil", "/\\evil", "/%5c", "/./\\evil", "/a?b#c", "https://evil", "/\u2028/", "/%ff", "/.%2f/evil", "/;@evil", "/-/link"} {
+		f.Add(seed)
+	}
+	base, _ := url.Parse("https://portal.example")
+	f.Fuzz(func(t *testing.T, to string) {
+		got := testRules.returnPath(to)
+		if got == "" || got[0] != '/' || strings.HasPrefix(got, "//") || strings.ContainsAny(got, "\\\r\n\x00") {
+			t.Fatalf("returnPath(%q) = %q", to, got)
+		}
+		u, err := base.Parse(got)
+		if err != nil || u.Host != base.Host || u.Scheme != "https" || u.User != nil {
+			t.Fatalf("returnPath(%q) = %q, which leads to %v, %v", to, got, u, err)
+		}
+		if testRules.ours(u.Path) {
+			t.Fatalf("returnPath(%q) = %q, a page of ours", to, got)
+		}
+		if again := testRules.returnPath(got); again != got {
+			t.Fatalf("returnPath(%q) = %q, and of that %q", to, got, again)
+		}
+	})
+}
+
+func TestAnswerFor(t *testing.T) {
+	origin, _ := url.Parse("https://portal.example")
+	g := &Gate{URL: origin}
+	const html, form = "text/html,*/*", "application/x-www-form-urlencoded"
+	for _, c := range []struct {
+		name    string
+		method  string
+		headers []string
+		want    Answer
+	}{
+		{"a browser's page load", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, Prompt},
+		{"an old browser's", "GET", []string{"Accept", html}, Prompt},
+		{"curl", "GET", []string{"Accept", "*/*"}, Bare},
+		{"nothing accepted", "GET", nil, Bare},
+		{"HTML refused", "GET", []string{"Accept", "text/html;q=0,application/json"}, Bare},
+		{"fetch that accepts HTML", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, Bare},
+		{"XHR of an old browser", "GET", []string{"Accept", html, "X-Requested-With", "XMLHttpRequest"}, Bare},
+		{"an image", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, Bare},
+		{"a prefetch", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Purpose", "prefetch;prerender"}, Bare},
+		{"a frame", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, Frame},
+		{"a WebSocket", "GET", []string{"Accept", html, "Upgrade", "websocket", "Connection", "Upgrade"}, Bare},
+		{"a form", "POST", []string{"Accept", html, "Content-Type", form, "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, Held},
+		{"a form of an old browser", "POST", []string{"Accept", html, "Content-Type", form, "Origin", "https://portal.example"}, Held},
+		{"a form from elsewhere", "POST", []string{"Accept", html, "Content-Type", form, "Sec-Fetch-Site", "cross-site", "Origin", "https://portal.example"}, Bare},
+		{"a form from a sibling", "POST", []string{"Accept", html, "Content-Type", form, "Sec-Fetch-Site", "same-site"}, Bare},
+		{"a form from who knows where", "POST", []string{"Accept", html, "Content-Type", form}, Bare},
+		{"an upload", "POST", []string{"Accept", html, "Content-Type", "multipart/form-data; boundary=x", "Sec-Fetch-Site", "same-origin"}, Bare},
+		{"a PUT", "PUT", []string{"Accept", html}, Bare},
+	} {
+		r := httptest.NewRequest(c.method, "/x", nil)
+		for i := 0; i < len(c.headers); i += 2 {
+			r.Header.Set(c.headers[i], c.headers[i+1])
+		}
+		if got := g.answerFor(r); got != c.want {
+			t.Errorf("answerFor(%s) = %d; want %d", c.name, got, c.want)
+		}
+	}
+}

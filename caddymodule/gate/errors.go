@@ -1,0 +1,97 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// failure is an error with a page of its own, whose words are the visitor's.
+type failure struct {
+	status int
+	page   MessagePage
+}
+
+func (f *failure) Error() string { return f.page.Title }
+
+// What a page of ours can end in.
+var (
+	errNothing     = &failure{http.StatusNotFound, MessageFor(http.StatusNotFound)}
+	errCrossOrigin = &failure{http.StatusForbidden, MessageFor(http.StatusForbidden)}
+	errNotAForm    = &failure{http.StatusBadRequest, MessageFor(http.StatusBadRequest)}
+	errTooLarge    = &failure{http.StatusRequestEntityTooLarge, MessageFor(http.StatusRequestEntityTooLarge)}
+	errMethod      = &failure{http.StatusMethodNotAllowed, MessageFor(http.StatusMethodNotAllowed)}
+	errBusy        = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
+		Text: "Very many people are asking for a sign-in mail right now. Please wait a minute, then try once more."}}
+	errAway = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
+		Text: "We can’t check who is signed in just now. You are not signed out, and nothing is lost. Please wait a minute, then load this page once more."}}
+)
+
+// fail makes status, page and log line of an error: the one place where that happens.
+func (g *Gate) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var f *failure
+	if !errors.As(err, &f) {
+		f = errAway
+		if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+			return // nobody is there any more to hear it
+		}
+		g.Log.ErrorContext(r.Context(), "the gate can't serve",
+			"firm", g.Firm, "error", err, "store", errors.Is(err, store.ErrUnavailable), "path", ownPath(g, r))
+	}
+	if f.status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "10")
+	}
+	if g.answerFor(r) == Bare && !acceptsHTML(r.Header) {
+		_ = writeProblem(w, f.status, problem{Title: f.page.Title, Detail: f.page.Text})
+		return
+	}
+	g.page(w, r, f.status, f.page)
+}
+
+// ownPath is what a log may hold of a request's URL: the path of a page of ours,
+// never a query, and nothing of the portal's.
+func ownPath(g *Gate, r *http.Request) string {
+	if below(g.Prefix, r.URL.Path) {
+		return r.URL.Path
+	}
+	return ""
+}
+
+// refuse answers what no portal should see.
+func (g *Gate) refuse(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+	w.Header().Set("Connection", "close")
+	_ = writeProblem(w, errMethod.status, problem{Title: errMethod.page.Title, Detail: errMethod.page.Text})
+}
+
+// problem is the body of an answer for programs (RFC 9457).
+type problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	SignIn string `json:"sign_in_url,omitempty"`
+}
+
+func writeProblem(w http.ResponseWriter, status int, p problem) error {
+	p.Status = status
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Cookie realm="portal"`) // RFC 9110, 15.5.2 wants a challenge
+	}
+	return writeJSON(w, status, "application/problem+json", p)
+}
+
+// ignoreGone drops the error of a write to a browser that has gone: the answer was
+// given, and there is nobody to tell.
+func ignoreGone(error) error { return nil }
+
+// page shows one of our pages.
+func (g *Gate) page(w http.ResponseWriter, r *http.Request, status int, page Page) {
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Cookie realm="portal"`)
+	}
+	if err := g.Pages.Write(w, status, page); err != nil {
+		g.Log.ErrorContext(r.Context(), "a page couldn't be made", "firm", g.Firm, "error", err)
+	}
+}

@@ -1,0 +1,152 @@
+// Package gate is a visitor's way in: it stands in front of the portal, asks who isn't
+// signed in for an address, signs in who follows the mailed link or types its code,
+// and tells the portal who they are.
+//
+// Read Gate.ServeHTTP first: it is the whole flow. Then classify.go (what kind of
+// request is this?), visitor.go (whose is it?), identity.go (what the portal is
+// told), prompt.go, link.go and code.go (the way in).
+package gate
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+// Gate is the door of one firm. Set its fields in one literal and pass it to New.
+type Gate struct {
+	Firm   string   // the firm's id
+	URL    *url.URL // what mails link to: scheme and host, no path
+	Prefix string   // of our own pages, such as "/-"
+	Public []Public // what is open to everyone
+	Brand  brand.Brand
+
+	Book      *directory.Book
+	Sessions  *session.Sessions
+	Tokens    *token.Tokens
+	Queue     *outbox.Queue
+	Letters   *brand.Letters
+	Assertion *assertion.Signer
+	Audit     *audit.Log
+	Log       *slog.Logger
+	Pages     *Pages
+	Logo      *Logo  // nil: the firm has none
+	Mailbox   string // folder of the preview mailbox; "": there is none
+
+	ClientIP func(*http.Request) netip.Addr // the visitor's address; invalid where it isn't known
+	Now      func() time.Time               // the clock
+
+	rules   rules
+	cookies cookies
+	own     http.Handler
+	csrf    *http.CrossOriginProtection
+	doubles *doubles
+}
+
+// Logo is a firm's picture, as it is served at {prefix}/logo.
+type Logo struct {
+	Type string // its media type
+	Data []byte
+}
+
+// New makes a gate ready to serve.
+func New(g Gate) *Gate {
+	g.rules = rules{prefix: g.Prefix, public: g.Public}
+	g.cookies = cookiesFor(g.URL)
+	g.csrf = http.NewCrossOriginProtection()
+	if err := g.csrf.AddTrustedOrigin(g.URL.Scheme + "://" + g.URL.Host); err != nil {
+		panic("gate: url: " + err.Error()) // validated before it came here
+	}
+	g.doubles = new(doubles)
+	g.own = g.routes()
+	return &g
+}
+
+// ServeHTTP is the flow of every request. portal is the application behind the gate.
+func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Handler) {
+	stripIdentity(r) // nothing that visitors say about themselves reaches anyone
+	kind := g.rules.classify(r)
+	switch kind {
+	case Refused:
+		g.refuse(w, r)
+		return
+	case Own:
+		g.own.ServeHTTP(w, r)
+		return
+	}
+	switch v, err := g.visitor(r); {
+	case err == nil:
+		g.passAs(v, w, r, portal)
+	case kind == Open:
+		g.passAnonymous(w, r, portal)
+	case errors.Is(err, errNobody):
+		g.prompt(w, r)
+	default:
+		g.fail(w, r, err) // the store is away: not let in, and not told to be signed out
+	}
+}
+
+// routes is every page of ours. The last lines are the chain that they all go through.
+func (g *Gate) routes() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, page := range map[string]func(http.ResponseWriter, *http.Request) error{
+		"GET /sign-in":   g.getSignIn,
+		"POST /sign-in":  g.postSignIn,
+		"GET /sent":      g.getSent,
+		"POST /code":     g.postCode,
+		"GET /link":      g.getLink,
+		"POST /link":     g.postLink,
+		"GET /sign-out":  g.getSignOut,
+		"POST /sign-out": g.postSignOut,
+		"GET /me":        g.getMe,
+		"GET /jwks.json": g.getKeys,
+		"GET /health":    g.getHealth,
+		"GET /logo":      g.getLogo,
+		"GET /mailbox/":  g.getMailbox,
+		"/":              g.getNothing,
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if err := page(w, r); err != nil {
+				g.fail(w, r, err)
+			}
+		})
+	}
+	return g.guard(http.StripPrefix(g.Prefix, mux))
+}
+
+// guard lets a form of ours be sent by our own pages alone, and takes our paths as
+// they are written: one that had to be cleaned first is none of ours.
+func (g *Gate) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !plain(r.URL) || r.URL.Path == g.Prefix {
+			g.fail(w, r, errNothing)
+			return
+		}
+		if err := g.csrf.Check(r); err != nil {
+			g.fail(w, r, errCrossOrigin)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Watch ends requests in flight whose session is over or whose contact may not sign
+// in any more. It returns when ctx is done.
+func (g *Gate) Watch(ctx context.Context) {
+	g.Sessions.Watch(ctx, func(ctx context.Context, l *session.Live) bool {
+		_, err := g.resolve(ctx, l)
+		return !errors.Is(err, errNobody)
+	})
+}

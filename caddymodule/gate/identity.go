@@ -1,0 +1,254 @@
+package gate
+
+import (
+	"io"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// stripIdentity removes whatever a visitor sends under a name that the portal could
+// take for the gate's word, in any spelling, on every request, signed in or not.
+func stripIdentity(r *http.Request) {
+	h := r.Header
+	for name := range h {
+		if reserved(name) {
+			delete(h, name)
+		}
+	}
+	// Caddy deletes the headers that Connection names, ours among them, after we set
+	// them: a visitor could make their own identity vanish (CVE-2024-45410).
+	if lines := h["Connection"]; len(lines) > 0 {
+		stripConnection(h, lines)
+	}
+	if upgrade := h["Upgrade"]; len(upgrade) > 0 && strings.Contains(strings.ToLower(strings.Join(upgrade, ",")), "h2c") {
+		// A portal that switches to clear-text HTTP/2 would take further requests unseen.
+		delete(h, "Upgrade")
+		delete(h, "Http2-Settings")
+	}
+	// Trailers come after we have looked, and reach the portal as headers do. No
+	// browser sends any, so none goes on.
+	r.Trailer = nil
+	delete(h, "Trailer")
+}
+
+func stripConnection(h http.Header, lines []string) {
+	var keep []string
+	for _, line := range lines {
+		for option := range strings.SplitSeq(line, ",") {
+			option = textproto.TrimString(option)
+			if option == "" || reserved(option) || protectedOption(option) {
+				continue
+			}
+			keep = append(keep, option)
+		}
+	}
+	if keep == nil {
+		delete(h, "Connection")
+		return
+	}
+	h["Connection"] = []string{strings.Join(keep, ", ")}
+}
+
+// protectedOption names further headers that the portal relies on and that Connection
+// must not take away.
+func protectedOption(option string) bool {
+	option = strings.ToLower(option)
+	return strings.HasPrefix(option, "x-forwarded-") || option == "cookie" || option == "host" ||
+		option == "content-length" || option == "transfer-encoding"
+}
+
+// reserved reports whether a header is the gate's alone to set. Applications fold
+// case, "_" and "." into "-" (CGI does), so we do too.
+func reserved(name string) bool {
+	if len(name) < 5 || len(name) > 64 {
+		return len(name) > 64 && foldedPrefix(name, "portal-")
+	}
+	switch name[0] | 0x20 {
+	case 'p':
+		return foldedPrefix(name, "portal-") || folded(name, "proxy")
+	case 'r':
+		return foldedPrefix(name, "remote-") &&
+			(folded(name, "remote-user") || folded(name, "remote-email") || folded(name, "remote-name") || folded(name, "remote-groups"))
+	case 'f':
+		return folded(name, "forwarded")
+	case 'x':
+		if !foldedPrefix(name, "x-") {
+			return false
+		}
+		if foldedPrefix(name, "x-auth-request-") {
+			return true
+		}
+		for _, bad := range [...]string{"x-forwarded-user", "x-forwarded-email", "x-forwarded-prefix", "x-forwarded-uri",
+			"x-forwarded-method", "x-forwarded-groups", "x-forwarded-preferred-username", "x-forwarded-access-token",
+			"x-original-url", "x-rewrite-url", "x-original-uri", "x-remote-user"} {
+			if folded(name, bad) {
+				return true
+			}
+		}
+		// X_Forwarded_For and the like: only the hyphen form is Caddy's to rebuild.
+		return foldedPrefix(name, "x-forwarded-") && strings.ContainsAny(name, "_.")
+	}
+	return false
+}
+
+func folded(name, want string) bool { return len(name) == len(want) && foldedPrefix(name, want) }
+
+func foldedPrefix(name, want string) bool {
+	if len(name) < len(want) {
+		return false
+	}
+	for i := range len(want) {
+		c := name[i]
+		switch {
+		case c >= 'A' && c <= 'Z':
+			c += 'a' - 'A'
+		case c == '_' || c == '.':
+			c = '-'
+		}
+		if c != want[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// identity is what the portal is told about a visitor, made once and used for every
+// request of theirs: header names in canonical form, each with its one value. A value
+// that the contact doesn't have is no entry.
+type identity []struct {
+	name  string
+	value []string
+}
+
+func (id *identity) add(name, value string) {
+	if value = headerValue(value); value != "" {
+		*id = append(*id, struct {
+			name  string
+			value []string
+		}{name, []string{value}})
+	}
+}
+
+func (id identity) set(h http.Header) {
+	for _, one := range id {
+		h[one.name] = one.value
+	}
+}
+
+// headerValue keeps what may stand in a header: UTF-8 without control characters, at
+// most 1 KiB. (A line break would begin a header of its own.)
+func headerValue(s string) string {
+	s = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
+			return -1
+		}
+		return r
+	}, s))
+	for len(s) > 1<<10 {
+		_, size := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-size]
+	}
+	return s
+}
+
+// dropFrom removes our own cookies from what the portal gets; the others stay as
+// they are, byte by byte and in order.
+func (c cookies) dropFrom(h http.Header) {
+	lines := h["Cookie"]
+	if !slices.ContainsFunc(lines, c.anyIn) {
+		return
+	}
+	var keep []string
+	for _, line := range lines {
+		var rest []string
+		for pair := range strings.SplitSeq(line, ";") {
+			name, _, _ := strings.Cut(pair, "=")
+			if !c.ours(textproto.TrimString(name)) {
+				rest = append(rest, pair)
+			}
+		}
+		if s := textproto.TrimString(strings.Join(rest, ";")); s != "" {
+			keep = append(keep, s)
+		}
+	}
+	if keep == nil {
+		delete(h, "Cookie")
+		return
+	}
+	h["Cookie"] = keep
+}
+
+// anyIn reports whether a Cookie line has one of ours.
+func (c cookies) anyIn(line string) bool {
+	for pair := range strings.SplitSeq(line, ";") {
+		name, _, _ := strings.Cut(pair, "=")
+		if c.ours(textproto.TrimString(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// portalWriter is the response on its way from the portal: it may not set our cookies,
+// and what was meant for one person isn't left for a shared cache to give to another.
+type portalWriter struct {
+	http.ResponseWriter
+	cookies cookies
+	private bool
+	done    bool
+}
+
+// Unwrap lets http.ResponseController reach Flush, Hijack and the deadlines.
+func (w *portalWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *portalWriter) WriteHeader(status int) {
+	w.clean()
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		w.done = true
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *portalWriter) Write(b []byte) (int, error) {
+	if !w.done {
+		w.done = true
+		w.clean()
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// ReadFrom lets a file go out without passing through this process.
+func (w *portalWriter) ReadFrom(src io.Reader) (int64, error) {
+	if !w.done {
+		w.done = true
+		w.clean()
+	}
+	return io.Copy(w.ResponseWriter, src)
+}
+
+func (w *portalWriter) clean() {
+	h := w.Header()
+	if lines := h["Set-Cookie"]; len(lines) > 0 {
+		var keep []string
+		for _, line := range lines {
+			name, _, _ := strings.Cut(line, "=")
+			if !w.cookies.ours(textproto.TrimString(name)) {
+				keep = append(keep, line)
+			}
+		}
+		if keep == nil {
+			delete(h, "Set-Cookie")
+		} else {
+			h["Set-Cookie"] = keep
+		}
+	}
+	if w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0 {
+		h["Cache-Control"] = private
+	}
+}
+
+var private = []string{"private"}

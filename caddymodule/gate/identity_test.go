@@ -1,0 +1,116 @@
+package gate
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// GHSA-7r4p-vjf4-gxv4, CVE-2025-64484, CVE-2026-52845: an identity header of the
+// visitor's reaches nobody, in no spelling that an application could take for ours.
+func TestH03_ReservedInEverySpelling(t *testing.T) {
+	names := []string{"Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups",
+		"Portal-Company", "Portal-Role", "Portal-Firm", "Portal-Assertion", "Portal-Anything", "Portal-",
+		"Forwarded", "Proxy", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Method",
+		"X-Auth-Request-User", "X-Auth-Request-", "X-Original-URL", "X-Rewrite-URL"}
+	for _, name := range names {
+		for _, spelling := range []string{name, strings.ToLower(name), strings.ToUpper(name),
+			strings.ReplaceAll(name, "-", "_"), strings.ReplaceAll(name, "-", "."), strings.Replace(name, "-", "_", 1),
+			strings.ToUpper(strings.ReplaceAll(name, "-", "_"))} {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header[spelling] = []string{"admin"}
+			stripIdentity(r)
+			if len(r.Header) != 0 {
+				t.Errorf("stripIdentity leaves %v", r.Header)
+			}
+		}
+	}
+	for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Accept", "Cookie", "Authorization",
+		"Remote-Port", "Portalx", "Proxy-Authorization", "X-Real-Ip", "User-Agent", "Range", "X-Requested-With"} {
+		if reserved(name) {
+			t.Errorf("reserved(%q) = true; want false", name)
+		}
+	}
+}
+
+// CVE-2024-45410: Connection can't take away what we set, nor what Caddy sets.
+func TestH05_ConnectionTakesNothingAway(t *testing.T) {
+	for line, want := range map[string]string{
+		"close, Remote-User, X-Forwarded-For": "close",
+		"remote_user":                         "",
+		"keep-alive, Upgrade":                 "keep-alive, Upgrade",
+		"Portal-Assertion,cookie, X-Custom":   "X-Custom",
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Connection", line)
+		stripIdentity(r)
+		if got := r.Header.Get("Connection"); got != want {
+			t.Errorf("Connection: %s becomes %q; want %q", line, got, want)
+		}
+	}
+}
+
+func TestH09_TrailersAndH2CGoNoFurther(t *testing.T) {
+	r := httptest.NewRequest("POST", "/", nil)
+	r.Trailer = http.Header{"Remote-User": nil}
+	r.Header.Set("Trailer", "Remote-User")
+	r.Header.Set("Upgrade", "H2C")
+	r.Header.Set("Http2-Settings", "x")
+	stripIdentity(r)
+	if r.Trailer != nil || len(r.Header) != 0 {
+		t.Errorf("left: trailer %v, header %v; want none", r.Trailer, r.Header)
+	}
+}
+
+func TestH14_HeaderValues(t *testing.T) {
+	for in, want := range map[string]string{
+		"Ann Baker":                      "Ann Baker",
+		"Ann\r\nRemote-User: admin":      "AnnRemote-User: admin",
+		"Zoë\x00":                        "Zoë",
+		"\u202eevil":                     "evil",
+		"\xff\xfe":                       "",
+		"  ":                             "",
+		strings.Repeat("é", 4096)[:8000]: strings.Repeat("é", 512),
+	} {
+		if got := headerValue(in); got != want {
+			t.Errorf("headerValue(%.40q) = %.40q; want %.40q", in, got, want)
+		}
+	}
+}
+
+func TestH12_OurCookiesStayHere(t *testing.T) {
+	u, _ := url.Parse("https://portal.example")
+	c := cookiesFor(u)
+	for in, want := range map[string]string{
+		"a=1; __Host-portal=s; b=2":                             "a=1; b=2",
+		"__Host-portal=s":                                       "",
+		"__Host-portal-flow=x; __Host-portal-device=y; sid=7":   "sid=7",
+		"a=1;b=2;  c = 3":                                       "a=1;b=2;  c = 3",
+		"__host-PORTAL=s; a=__Host-portal":                      "a=__Host-portal",
+		"x__Host-portal=s; __Host-portalx=t; portal=u":          "x__Host-portal=s; __Host-portalx=t; portal=u",
+		"__Host-portal-visit=v;__Host-portal=a;__Host-portal=b": "",
+	} {
+		h := http.Header{"Cookie": {in}}
+		c.dropFrom(h)
+		if got := h.Get("Cookie"); got != want {
+			t.Errorf("Cookie: %s becomes %q; want %q", in, got, want)
+		}
+	}
+}
+
+func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
+	u, _ := url.Parse("https://portal.example")
+	rec := httptest.NewRecorder()
+	w := &portalWriter{ResponseWriter: rec, cookies: cookiesFor(u), private: true}
+	w.Header()["Set-Cookie"] = []string{"__Host-portal=x; Path=/", "sid=7", "__host-portal-FLOW =y"}
+	w.WriteHeader(200)
+	if got := rec.Result().Header["Set-Cookie"]; !slices.Equal(got, []string{"sid=7"}) {
+		t.Errorf("Set-Cookie = %q; want sid=7 alone", got)
+	}
+	if got := rec.Result().Header.Get("Cache-Control"); got != "private" {
+		t.Errorf("Cache-Control = %q; want private", got)
+	}
+}

@@ -1,0 +1,120 @@
+package gate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+const kindSignIn = "sign-in"
+
+// Prepare makes the mail of a committed request, in a worker, long after the visitor
+// has had their answer: who is it, may they have a link, which one. A request that
+// comes to nothing just ends.
+func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
+	var ask token.Ask
+	if err := json.Unmarshal(r.Payload, &ask); err != nil {
+		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
+	}
+	event := audit.Event{Address: ask.Address.Masked(), Request: ask.ID, Agent: ask.Agent}
+	nothing := func(kind audit.Kind) (outbox.Prepared, error) {
+		event.Kind = kind
+		g.Audit.Record(ctx, event)
+		return outbox.Prepared{}, nil
+	}
+	c, err := g.Book.ByEmail(ctx, ask.Address)
+	if errors.Is(err, directory.ErrUnknown) {
+		return nothing(audit.Unknown)
+	} else if err != nil {
+		return outbox.Prepared{}, err
+	}
+	event.Contact = c.ID
+	if c.Disabled {
+		return nothing(audit.Disabled)
+	}
+	// To the stored address that matched, never to what was typed.
+	i := slices.Index(c.Emails, ask.Address)
+	if i < 0 {
+		return nothing(audit.Unknown)
+	}
+	issued, err := g.Tokens.Issue(ctx, ask, c.ID, c.Emails[i])
+	if errors.Is(err, token.ErrTooMany) {
+		return nothing(audit.Limited)
+	} else if err != nil {
+		return outbox.Prepared{}, err
+	}
+	message, err := g.letter(ctx, ask, c, c.Emails[i], issued)
+	if err != nil {
+		return outbox.Prepared{}, err
+	}
+	event.Kind = audit.Queued
+	g.Audit.Record(ctx, event)
+	return outbox.Prepared{Message: message, Ops: issued.Ops, Ref: ask.ID + " " + issued.ID}, nil
+}
+
+// Attempt is called before each hand-over of a mail: its link's life begins anew.
+func (g *Gate) Attempt(ctx context.Context, ref string, at time.Time) ([]store.Op, error) {
+	_, link, _ := strings.Cut(ref, " ")
+	ops, err := g.Tokens.HandOver(ctx, link, at, false)
+	if errors.Is(err, token.ErrOver) || errors.Is(err, token.ErrUnknown) {
+		return nil, outbox.ErrDrop
+	}
+	return ops, err
+}
+
+// Sent is called when the mail server has accepted a mail.
+func (g *Gate) Sent(ctx context.Context, ref string, at time.Time) ([]store.Op, error) {
+	request, link, _ := strings.Cut(ref, " ")
+	ops, err := g.Tokens.HandOver(ctx, link, at, true)
+	if err == nil {
+		g.Audit.Record(ctx, audit.Event{Kind: audit.Sent, Request: request})
+	}
+	return ops, err
+}
+
+func (g *Gate) letter(ctx context.Context, ask token.Ask, c directory.Contact, to address.Address, issued token.Issued) (*outbox.Message, error) {
+	link := g.URL.JoinPath(g.Prefix, "link")
+	link.RawQuery = "t=" + issued.Token
+	companies, err := g.companyNames(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	letter, err := g.Letters.SignIn(brand.SignIn{
+		To: string(to), FirstName: c.FirstName, LastName: c.LastName, Companies: companies,
+		Link: link.String(), Code: issued.Code, Life: g.Tokens.Life, AskedAt: ask.At.Local(), Agent: ask.Agent,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("writing the sign-in mail: %w", err)
+	}
+	data, err := letter.Bytes(ask.At)
+	if err != nil {
+		return nil, fmt.Errorf("writing the sign-in mail: %w", err)
+	}
+	return &outbox.Message{From: letter.From, To: letter.To, Data: data}, nil
+}
+
+func (g *Gate) companyNames(ctx context.Context, c directory.Contact) ([]string, error) {
+	var names []string
+	for _, id := range c.Companies {
+		company, err := g.Book.Company(ctx, id)
+		if errors.Is(err, directory.ErrUnknown) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		names = append(names, company.Name)
+	}
+	return names, nil
+}

@@ -1,0 +1,124 @@
+package gate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+func (g *Gate) getSignOut(w http.ResponseWriter, r *http.Request) error {
+	v, err := g.visitor(r)
+	if errors.Is(err, errNobody) {
+		g.page(w, r, http.StatusOK, SignedOutPage{})
+		return nil
+	} else if err != nil {
+		return err
+	}
+	g.page(w, r, http.StatusOK, SignOutPage{Email: string(v.Contact.Emails[0])})
+	return nil
+}
+
+func (g *Gate) postSignOut(w http.ResponseWriter, r *http.Request) error {
+	v, err := g.visitor(r)
+	if err != nil && !errors.Is(err, errNobody) {
+		return err
+	}
+	if err == nil {
+		if err := g.Sessions.End(r.Context(), v.Contact.ID, v.Live.ID); err != nil {
+			return err
+		}
+		g.Audit.Record(r.Context(), audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Session: v.Live.Handle, IP: g.ClientIP(r)})
+	}
+	g.setCookie(w, g.cookies.session, "", -time.Second)
+	return seeOther(w, g.Prefix+"/sign-out")
+}
+
+// getMe is for scripts of the portal's pages: who is signed in?
+func (g *Gate) getMe(w http.ResponseWriter, r *http.Request) error {
+	v, err := g.visitor(r)
+	if errors.Is(err, errNobody) {
+		g.bare(w, r)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	companies := v.Contact.Companies
+	if companies == nil {
+		companies = []string{}
+	}
+	return writeJSON(w, http.StatusOK, "application/json", struct {
+		Email     string    `json:"email"`
+		FirstName string    `json:"first_name"`
+		LastName  string    `json:"last_name"`
+		Role      string    `json:"role"`
+		Firm      string    `json:"firm"`
+		Companies []string  `json:"companies"`
+		ExpiresAt time.Time `json:"expires_at"`
+	}{
+		string(v.Contact.Emails[0]), v.Contact.FirstName, v.Contact.LastName, string(v.Contact.Role), g.Firm,
+		companies, g.Sessions.ExpiresAt(v.Live).UTC().Truncate(time.Second),
+	})
+}
+
+// getKeys publishes the keys that assertions are checked with. Of all pages only this
+// one may be kept, for a while that is short beside a key's life.
+func (g *Gate) getKeys(w http.ResponseWriter, r *http.Request) error {
+	set, err := g.Assertion.Public(r.Context())
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/jwk-set+json")
+	h.Set("Cache-Control", "public, max-age=300")
+	h.Set("X-Content-Type-Options", "nosniff")
+	_, err = w.Write(set)
+	return ignoreGone(err)
+}
+
+// getHealth answers 204 while the gate can serve, that is, while its store answers.
+func (g *Gate) getHealth(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := context.WithTimeout(r.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err := g.Sessions.Store.Get(ctx, store.Key{Firm: g.Firm, Bucket: "health", ID: "probe"})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (g *Gate) getLogo(w http.ResponseWriter, r *http.Request) error {
+	if g.Logo == nil {
+		return errNothing
+	}
+	h := w.Header()
+	h.Set("Content-Type", g.Logo.Type)
+	h.Set("Cache-Control", "public, max-age=3600")
+	h.Set("X-Content-Type-Options", "nosniff")
+	// A drawing may hold scripts: opened by itself, it is shown and runs nothing.
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
+	_, err := w.Write(g.Logo.Data)
+	return ignoreGone(err)
+}
+
+func (g *Gate) getNothing(http.ResponseWriter, *http.Request) error { return errNothing }
+
+func writeJSON(w http.ResponseWriter, status int, kind string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", kind)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, err = w.Write(b)
+	return ignoreGone(err)
+}

@@ -1,0 +1,264 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/sessions"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+// errNobody: the request is nobody's who may come in.
+var errNobody = errors.New("gate: not signed in")
+
+// Visitor is who is signed in, worked out once for a session and used again for each
+// of its requests as long as the directory stands still.
+type Visitor struct {
+	Live    *session.Live
+	Contact directory.Contact
+
+	firm    string
+	version uint64 // of the book that the contact was read from
+	told    identity
+	minted  atomic.Pointer[minted]
+}
+
+type minted struct {
+	at    time.Time
+	value []string
+}
+
+type visitorKey struct{}
+
+// VisitorOf returns the visitor of a request that the gate passed on, or nil where
+// nobody is signed in.
+func VisitorOf(ctx context.Context) *Visitor {
+	v, _ := ctx.Value(visitorKey{}).(*Visitor)
+	return v
+}
+
+// visitor returns who makes the request, errNobody, or the store's error. A browser
+// may hold several cookies of one name, put there by another site of the domain, so
+// the first that is a session counts.
+func (g *Gate) visitor(r *http.Request) (*Visitor, error) {
+	result := errNobody
+	for i, cookie := range r.CookiesNamed(g.cookies.session) {
+		if i == 4 {
+			break
+		}
+		l, err := g.Sessions.Lookup(r.Context(), cookie.Value)
+		if errors.Is(err, session.ErrNone) {
+			continue
+		} else if err != nil {
+			result = err
+			continue
+		}
+		v, err := g.resolve(r.Context(), l)
+		if err == nil {
+			return v, nil
+		}
+		result = err
+	}
+	return nil, result
+}
+
+// resolve returns the visitor of a session: from memory while the book stands still,
+// else the contact is read once more. Who was removed or switched off is nobody.
+func (g *Gate) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
+	version := g.Book.Version() // before the read: a change during it is seen next time
+	if v, ok := l.Memo.Load().(*Visitor); ok && v.version == version {
+		return v, nil
+	}
+	c, err := g.Book.ByID(ctx, l.Contact)
+	if errors.Is(err, directory.ErrUnknown) || err == nil && c.Disabled {
+		return nil, errNobody
+	} else if err != nil {
+		return nil, err
+	}
+	v := &Visitor{Live: l, Contact: c, firm: g.Firm, version: version}
+	v.told.add("Remote-User", string(c.Emails[0]))
+	v.told.add("Remote-Email", string(c.Emails[0]))
+	v.told.add("Remote-Name", c.Name())
+	v.told.add("Remote-Groups", strings.Join(c.Companies, ","))
+	v.told.add("Portal-Role", string(c.Role))
+	v.told.add("Portal-Firm", g.Firm)
+	l.Memo.Store(v)
+	return v, nil
+}
+
+// assert returns the signed assertion for the visitor, at most half a minute old.
+func (g *Gate) assert(ctx context.Context, v *Visitor) ([]string, error) {
+	now := g.Now()
+	if m := v.minted.Load(); m != nil {
+		if age := now.Sub(m.at); age >= 0 && age < assertion.Life/2 {
+			return m.value, nil
+		}
+	}
+	jwt, err := g.Assertion.Sign(ctx, assertion.Claims{
+		Subject:   v.Contact.ID,
+		Session:   v.Live.Handle,
+		Email:     string(v.Contact.Emails[0]),
+		Name:      headerValue(v.Contact.Name()),
+		Role:      string(v.Contact.Role),
+		Firm:      g.Firm,
+		Companies: v.Contact.Companies,
+		AuthTime:  v.Live.Begun.Unix(),
+		Methods:   []string{v.Live.Method},
+	})
+	if err != nil {
+		return nil, err
+	}
+	m := &minted{at: now, value: []string{jwt}}
+	v.minted.Store(m)
+	return m.value, nil
+}
+
+// passAs hands the request on to the portal with the word of who it is.
+func (g *Gate) passAs(v *Visitor, w http.ResponseWriter, r *http.Request, portal http.Handler) {
+	jwt, err := g.assert(r.Context(), v)
+	if err != nil {
+		g.fail(w, r, err)
+		return
+	}
+	g.Sessions.Seen(r.Context(), v.Live)
+	g.cookies.dropFrom(r.Header)
+	v.told.set(r.Header)
+	r.Header["Portal-Assertion"] = jwt
+	ctx, detach := g.Sessions.Attach(r.Context(), v.Live)
+	defer detach()
+	portal.ServeHTTP(&portalWriter{ResponseWriter: w, cookies: g.cookies, private: true},
+		r.WithContext(context.WithValue(ctx, visitorKey{}, v)))
+}
+
+// passAnonymous hands on a request for what is open to everyone, with nobody's name.
+func (g *Gate) passAnonymous(w http.ResponseWriter, r *http.Request, portal http.Handler) {
+	g.cookies.dropFrom(r.Header)
+	portal.ServeHTTP(&portalWriter{ResponseWriter: w, cookies: g.cookies}, r)
+}
+
+// signIn begins a session for a proven contact and spends the proof in the same
+// step. It returns token.ErrOver when another was faster or the contact may not come
+// in any more.
+func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant) (cookie string, err error) {
+	ctx := r.Context()
+	c, err := g.Book.ByID(ctx, grant.Contact)
+	if errors.Is(err, directory.ErrUnknown) || err == nil && c.Disabled {
+		return "", token.ErrOver
+	} else if err != nil {
+		return "", err
+	}
+	var old *session.Live
+	if v, err := g.visitor(r); err == nil {
+		old = v.Live
+	}
+	b, err := g.Sessions.Begin(ctx, session.Session{
+		Contact: c.ID, Method: grant.Method, Agent: agentOf(r), Shared: grant.Shared,
+	}, old)
+	if err != nil {
+		return "", err
+	}
+	if err := g.Sessions.Store.Apply(ctx, append(grant.Ops, b.Ops...)...); errors.Is(err, store.ErrConflict) {
+		return "", token.ErrOver
+	} else if err != nil {
+		return "", err
+	}
+	g.Sessions.Began(b)
+	g.Audit.Record(ctx, audit.Event{Kind: audit.SignedIn, Contact: c.ID, Session: b.Handle,
+		Method: grant.Method, Agent: b.Agent, IP: g.ClientIP(r)})
+	g.setSession(w, b.Cookie, grant.Shared)
+	return b.Cookie, nil
+}
+
+// cookies are the names of ours under one origin.
+type cookies struct {
+	session, flow, device, visit string
+	secure                       bool
+}
+
+// cookiesFor names the cookies: with the prefix that pins them to this host and to
+// https (RFC 6265bis, 4.1.3.2), or, on loopback http, without.
+func cookiesFor(u *url.URL) cookies {
+	stem := "portal"
+	if u.Scheme == "https" {
+		stem = "__Host-portal"
+	}
+	return cookies{stem, stem + "-flow", stem + "-device", stem + "-visit", u.Scheme == "https"}
+}
+
+func (c cookies) ours(name string) bool {
+	return len(name) >= len(c.session) && strings.EqualFold(name[:len(c.session)], c.session) &&
+		(strings.EqualFold(name, c.session) || strings.EqualFold(name, c.flow) ||
+			strings.EqualFold(name, c.device) || strings.EqualFold(name, c.visit))
+}
+
+func (g *Gate) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
+	http.SetCookie(w, sessions.NewCookie(name, value, &sessions.Options{
+		Path: "/", MaxAge: int(life / time.Second), Secure: g.cookies.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	}))
+}
+
+// setSession gives the browser its session. The cookie lasts as long as a session may
+// last at most, since the limits are judged here; on a shared computer it ends with
+// the browser.
+func (g *Gate) setSession(w http.ResponseWriter, cookie string, shared bool) {
+	life := g.Sessions.Max
+	if shared {
+		life = 0
+	}
+	g.setCookie(w, g.cookies.session, cookie, life)
+}
+
+// browser returns the id of the asking browser, or "" when it has none yet.
+func (g *Gate) browser(r *http.Request) string {
+	c, err := r.Cookie(g.cookies.flow)
+	if err != nil || len(c.Value) != 43 {
+		return ""
+	}
+	return token.BrowserOf(c.Value)
+}
+
+// ensureBrowser returns the id of the asking browser and gives it one if it has none.
+func (g *Gate) ensureBrowser(w http.ResponseWriter, r *http.Request) string {
+	if id := g.browser(r); id != "" {
+		return id
+	}
+	value := secret.Random()
+	g.setCookie(w, g.cookies.flow, value, token.WayBack)
+	return token.BrowserOf(value)
+}
+
+// Placeholder returns the value of a Caddy placeholder {http.auth.user.…} for the
+// visitor.
+func (v *Visitor) Placeholder(key string) (any, bool) {
+	name, ok := strings.CutPrefix(key, "http.auth.user.")
+	if !ok {
+		return nil, false
+	}
+	switch name {
+	case "id":
+		return v.Contact.ID, true
+	case "email":
+		return string(v.Contact.Emails[0]), true
+	case "name":
+		return headerValue(v.Contact.Name()), true
+	case "companies":
+		return strings.Join(v.Contact.Companies, ","), true
+	case "role":
+		return string(v.Contact.Role), true
+	case "firm":
+		return v.firm, true
+	}
+	return nil, false
+}
