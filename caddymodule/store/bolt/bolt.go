@@ -139,9 +139,9 @@ func (db *DB) Close() error {
 	}
 	db.holder.release()
 	if db.damage.Load() != nil {
-		// bbolt's locks may be held for ever by what has panicked. Closing the
-		// file gives back the lock on it; the mapping goes with the process.
-		return db.file.Close()
+		// bbolt's Close might wait for ever for a lock that went down with a
+		// panic. Its mapping stays until the process ends.
+		return abandon(db.file)
 	}
 	return db.bolt.Close()
 }

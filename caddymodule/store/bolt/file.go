@@ -91,7 +91,7 @@ func openFile(path string, wait time.Duration) (o opened, err error) {
 			err = damagedf("%v", p)
 		}
 		if err != nil && o.file != nil {
-			o.file.Close() // gives back the lock, also when bbolt panicked; closing twice is harmless
+			abandon(o.file)
 		}
 	}()
 	o.bolt, err = bolt.Open(path, 0o600, &bolt.Options{
@@ -120,6 +120,12 @@ func openFile(path string, wait time.Duration) (o opened, err error) {
 		o.bolt.Close()
 	}
 	return o, err
+}
+
+// abandon closes a file that bbolt may have panicked on, or may have closed already.
+func abandon(f *os.File) error {
+	unlock(f)
+	return f.Close()
 }
 
 // openLocked opens the file that has the name once the lock is ours: Restore may

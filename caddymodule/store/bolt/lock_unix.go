@@ -17,3 +17,7 @@ func tryLock(f *os.File) error {
 	}
 	return err
 }
+
+// unlock gives the lock back at once. Closing f would do so only when the last
+// mapping of the file goes, and after a panic bbolt's stays.
+func unlock(f *os.File) { _ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }

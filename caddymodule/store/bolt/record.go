@@ -135,9 +135,9 @@ func lookup(tx *bolt.Tx, k store.Key) []byte {
 	return b.Get([]byte(k.ID))
 }
 
-// put writes the record and moves its entry in the index; was is the expiry of the
+// writeRecord writes the record and moves its entry in the index; was is the expiry of the
 // record that it replaces, 0 if there was none or it had none.
-func put(tx *bolt.Tx, k store.Key, value []byte, expires, was int64) error {
+func writeRecord(tx *bolt.Tx, k store.Key, value []byte, expires, was int64) error {
 	b, err := tx.CreateBucketIfNotExists([]byte(firmPrefix + k.Firm))
 	if err != nil {
 		return err
@@ -160,8 +160,8 @@ func put(tx *bolt.Tx, k store.Key, value []byte, expires, was int64) error {
 	return nil
 }
 
-// drop deletes the record, if there is one, and its entry in the index.
-func drop(tx *bolt.Tx, k store.Key, was int64) error {
+// dropRecord deletes the record, if there is one, and its entry in the index.
+func dropRecord(tx *bolt.Tx, k store.Key, was int64) error {
 	b := bucketOf(tx, k.Firm, k.Bucket)
 	if b == nil {
 		return nil

@@ -70,7 +70,7 @@ func deleteEnded(tx *bolt.Tx, ended []ending) error {
 		// An entry that doesn't fit its record was left behind by damage. The
 		// record has another one, or is nobody's to delete.
 		if e.known && len(raw) >= headerLen && int64(binary.BigEndian.Uint64(raw[1:])) == e.expires {
-			if err := drop(tx, e.key, 0); err != nil {
+			if err := dropRecord(tx, e.key, 0); err != nil {
 				return err
 			}
 		}

@@ -710,7 +710,7 @@ func testWholeApplies(t *testing.T, w *world) {
 	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	for range 4 {
+	for range 2 {
 		wg.Go(func() {
 			for {
 				select {
@@ -731,8 +731,8 @@ func testWholeApplies(t *testing.T, w *world) {
 			}
 		})
 	}
-	for i := range 200 {
-		if err := put(i * 5); err != nil {
+	for i := range 100 {
+		if err := put(i * 10); err != nil {
 			t.Error(err)
 		}
 	}

@@ -1,0 +1,621 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// contents is all that a store holds.
+type contents map[store.Key]string
+
+// specimen makes a store with all that a file can have in it: branches, leaves, small
+// buckets within their parent's page, values over several pages, free pages. It
+// returns the file, and what it holds before and after the last Apply.
+func specimen(t *testing.T, records int) (raw []byte, before, after contents) {
+	t.Helper()
+	path := newPath(t)
+	db := openAt(t, path, Options{})
+	after = contents{}
+	apply := func(ops ...store.Op) {
+		t.Helper()
+		before = maps.Clone(after)
+		if err := db.Apply(t.Context(), ops...); err != nil {
+			t.Fatal(err)
+		}
+		for _, op := range ops {
+			if op.Verb == store.VerbDelete {
+				delete(after, op.Key)
+			} else {
+				after[op.Key] = string(op.Value)
+			}
+		}
+	}
+	var ops, deletes []store.Op
+	for i := range records {
+		k := store.Key{Firm: "firm", Bucket: "bucket", ID: fmt.Sprintf("%04d", i*7%records)}
+		var expires time.Time
+		if i%2 == 0 {
+			expires = time.Now().Add(time.Duration(i+1) * time.Hour)
+		}
+		ops = append(ops, store.Put(k, bytes.Repeat([]byte{byte(i)}, 100+i%50), expires))
+		if i%5 == 0 {
+			deletes = append(deletes, store.Delete(k))
+		}
+	}
+	apply(ops...)
+	apply(store.Put(store.Key{Firm: "other", Bucket: "small", ID: "a"}, []byte("1"), time.Time{}))
+	apply(store.Put(store.Key{Firm: "other", Bucket: "bucket", ID: "b"}, []byte("22"), time.Time{}))
+	apply(store.Put(store.Key{Firm: "firm", Bucket: "big", ID: "c"}, bytes.Repeat([]byte("big"), 5000), time.Time{}))
+	apply(deletes...)
+	apply(store.Put(store.Key{Firm: "", Bucket: "last", ID: "d"}, []byte("last"), time.Now().Add(time.Hour)))
+	sound(t, db)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw, before, after
+}
+
+// held returns what the store holds, by Scan, and by Get of what is expected.
+func held(db *DB, expected contents) (contents, error) {
+	got, ctx := contents{}, context.Background()
+	places := map[store.Key]bool{}
+	for k := range expected {
+		places[store.Key{Firm: k.Firm, Bucket: k.Bucket}] = true
+		rec, err := db.Get(ctx, k)
+		if err == nil {
+			got[k] = string(rec.Value)
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+	}
+	for place := range places {
+		list, err := db.Scan(ctx, place.Firm, place.Bucket, "", "", 1e6)
+		if err != nil {
+			return nil, err
+		}
+		for _, rec := range list {
+			if value, ok := got[rec.Key]; ok && value != string(rec.Value) {
+				return nil, fmt.Errorf("Get and Scan differ on %v", rec.Key)
+			}
+			got[rec.Key] = string(rec.Value)
+		}
+	}
+	return got, nil
+}
+
+// TestFlippedBits damages a store in one place after the other. Open either finds
+// the damage and says what to do, or all that was written is there. For many more
+// places: go test -run TestFlippedBits -flips 100000 -seed 7 ./caddymodule/store/bolt
+func TestFlippedBits(t *testing.T) {
+	raw, before, after := specimen(t, 120)
+	random := rand.New(rand.NewPCG(*seed, 1))
+	path := newPath(t)
+	pageSize, pages := os.Getpagesize(), inUse(t, raw)
+	var refused, harmless, heads int
+	for i := range *flips {
+		at := pages[random.IntN(len(pages))]*pageSize + random.IntN(pageSize)
+		switch i % 8 {
+		case 0, 1, 2: // where pages keep what leads to the rest
+			at = at/pageSize*pageSize + random.IntN(160)
+		case 3: // anywhere
+			at = random.IntN(len(raw))
+		}
+		bit := byte(1) << random.IntN(8)
+		damaged := bytes.Clone(raw)
+		damaged[at] ^= bit
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		db, err := Open(path, Options{Log: logTo(&log)})
+		switch {
+		case errors.Is(err, ErrNewer):
+			refused++ // the number of the format
+		case err != nil:
+			refused++
+			if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "caddy doorpost restore FILE") {
+				t.Fatalf("byte %d ^ %#x: Open = %v; want ErrCorrupt with the path and what to do", at, bit, err)
+			}
+			if now, _ := os.ReadFile(path); !bytes.Equal(now, damaged) {
+				t.Fatalf("byte %d ^ %#x: Open has changed the damaged file", at, bit)
+			}
+		default:
+			got, err := held(db, after)
+			switch {
+			case err != nil:
+				t.Fatalf("byte %d ^ %#x: opened, then %v", at, bit, err)
+			case maps.Equal(got, after):
+				harmless++
+			case at < 2*pageSize && maps.Equal(got, before) && strings.Contains(log.String(), "the last change may be missing"):
+				heads++ // as after a power cut in the middle of the last commit
+			default:
+				t.Fatalf("byte %d ^ %#x: opened with %d records of %d", at, bit, len(got), len(after))
+			}
+			if i%10 == 0 {
+				stillWorks(t, db)
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Logf("%d flips: %d found, %d without effect, %d cost the last change", *flips, refused, harmless, heads)
+	if refused < *flips/3 {
+		t.Errorf("Open refused %d of %d damaged files; want at least a third", refused, *flips)
+	}
+}
+
+// inUse returns the numbers of the pages that matter.
+func inUse(t *testing.T, raw []byte) []int {
+	t.Helper()
+	r := bytes.NewReader(raw)
+	h, _, err := readHeads(r, int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &checker{file: r, head: h, used: make([]uint64, h.pages/64+1)}
+	if _, err := c.freelist(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.walk(everything); err != nil {
+		t.Fatal(err)
+	}
+	pages := []int{0, 1}
+	for id := range h.pages {
+		if c.used[id/64]&(1<<(id%64)) != 0 {
+			pages = append(pages, int(id))
+		}
+	}
+	return pages
+}
+
+func stillWorks(t *testing.T, db *DB) {
+	t.Helper()
+	put(t, db, "still works", "v", time.Now().Add(-time.Hour))
+	if _, err := db.Sweep(t.Context()); err != nil {
+		t.Errorf("Sweep = %v", err)
+	}
+}
+
+// bbolt's own check, where it survives, finds nothing that ours doesn't.
+func TestCheckIsAsStrictAsBbolts(t *testing.T) {
+	raw, _, _ := specimen(t, 60)
+	random := rand.New(rand.NewPCG(*seed, 2))
+	pageSize := os.Getpagesize()
+	path := newPath(t)
+	compared := 0
+	for range 400 {
+		damaged := bytes.Clone(raw)
+		damaged[2*pageSize+random.IntN(len(raw)-2*pageSize)] ^= 1 << random.IntN(8)
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = check(f, everything)
+		f.Close()
+		if err != nil {
+			continue // theirs might not survive it
+		}
+		compared++
+		b, err := bolt.Open(path, 0o600, nil)
+		if err != nil {
+			t.Fatalf("our check finds nothing; bbolt says %v", err)
+		}
+		err = b.View(func(tx *bolt.Tx) error {
+			for err := range tx.Check() {
+				t.Errorf("our check finds nothing; bbolt's: %v", err)
+			}
+			return nil
+		})
+		if err = errors.Join(err, b.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if compared == 0 {
+		t.Error("no file was fit to compare")
+	}
+}
+
+// A byte that sends bbolt beyond its mapping ends the process in bbolt's own check.
+func TestAnOffsetBeyondTheFile(t *testing.T) {
+	raw, _, _ := specimen(t, 120)
+	pageSize := os.Getpagesize()
+	path, tried := newPath(t), 0
+	for page := 2; page < len(raw)/pageSize; page++ {
+		at := page * pageSize
+		flags, count := binary.NativeEndian.Uint16(raw[at+8:]), binary.NativeEndian.Uint16(raw[at+10:])
+		if flags != leafPage && flags != branchPage || count < 3 {
+			continue
+		}
+		tried++
+		damaged := bytes.Clone(raw)
+		pos := at + pageHeader + elemSize // of the second entry
+		if flags == leafPage {
+			pos += 4
+		}
+		binary.NativeEndian.PutUint32(damaged[pos:], 0x7fff_fff0)
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if db, err := Open(path, Options{}); err == nil {
+			db.Close() // a free page
+		} else if !errors.Is(err, ErrCorrupt) {
+			t.Errorf("page %d: Open = %v; want ErrCorrupt", page, err)
+		}
+	}
+	if tried == 0 {
+		t.Error("no page to damage")
+	}
+}
+
+func TestWhatIsNoStore(t *testing.T) {
+	raw, _, after := specimen(t, 60)
+	pageSize := os.Getpagesize()
+	noHeads := bytes.Clone(raw)
+	clear(noHeads[:2*pageSize])
+	noise := make([]byte, len(raw))
+	for i := range noise {
+		noise[i] = byte(i * i >> 3)
+	}
+	tests := []struct {
+		name string
+		file []byte
+	}{
+		{"an empty file", nil},
+		{"one byte", []byte("x")},
+		{"text", []byte(strings.Repeat("secret = {env.SECRET}\n", 1000))},
+		{"noise", noise},
+		{"zeros", make([]byte, len(raw))},
+		{"both heads gone", noHeads},
+		{"cut after a byte", raw[:1]},
+		{"cut after the first head", raw[:pageSize]},
+		{"cut after both heads", raw[:2*pageSize]},
+		{"cut in the middle", raw[:len(raw)/2/pageSize*pageSize]},
+		{"cut within a page", raw[:len(raw)/2/pageSize*pageSize+100]},
+	}
+	for _, test := range tests {
+		path := newPath(t)
+		if err := os.WriteFile(path, test.file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		unchanged := snapshot(t, path)
+		db, err := Open(path, Options{})
+		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "caddy doorpost restore FILE") {
+			t.Errorf("%s: Open = %v, %v; want ErrCorrupt with the path and what to do", test.name, db, err)
+		}
+		unchanged()
+		// The file that was refused isn't held, and a backup takes its place.
+		kept, err := Restore(path, bytes.NewReader(raw))
+		if err != nil || (kept == "") != (len(test.file) == 0) {
+			t.Errorf("%s: Restore = %q, %v", test.name, kept, err)
+			continue
+		}
+		if got, err := held(openAt(t, path, Options{}), after); err != nil || !maps.Equal(got, after) {
+			t.Errorf("%s: restored, it holds %d records, %v; want %d", test.name, len(got), err, len(after))
+		}
+	}
+}
+
+// A head that is damaged is one a power cut has hit: the other one serves.
+func TestOneHeadIsEnough(t *testing.T) {
+	raw, before, after := specimen(t, 60)
+	for head := range 2 {
+		path := newPath(t)
+		damaged := bytes.Clone(raw)
+		clear(damaged[head*os.Getpagesize():][:os.Getpagesize()])
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		db := openAt(t, path, Options{Log: logTo(&log)})
+		if got, err := held(db, after); err != nil || !maps.Equal(got, after) && !maps.Equal(got, before) {
+			t.Errorf("without head %d: %d records, %v; want the %d or %d of the last two commits", head, len(got), err, len(before), len(after))
+		}
+		if !strings.Contains(log.String(), "the last change may be missing") {
+			t.Errorf("without head %d: the log says %q", head, &log)
+		}
+		put(t, db, "k", "v", time.Time{})
+		sound(t, db)
+	}
+}
+
+// leafOf finds the page of the file where the value lies.
+func leafOf(t *testing.T, path, value string) (at int64) {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := bytes.LastIndex(raw, []byte(value))
+	if i < 0 {
+		t.Fatalf("%q is not in the file", value)
+	}
+	return int64(i / os.Getpagesize() * os.Getpagesize())
+}
+
+func overwrite(t *testing.T, path string, at int64, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// big is a value that has a page of its own.
+func big(s string) string { return strings.Repeat(s, 2000) }
+
+// unusable fails the test unless err is what callers get of damage.
+func unusable(t *testing.T, what string, err error) {
+	t.Helper()
+	if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, ErrCorrupt) {
+		t.Errorf("%s = %v; want one that is ErrUnavailable and ErrCorrupt", what, err)
+	}
+}
+
+func TestARecordIsDamagedWhileTheStoreIsOpen(t *testing.T) {
+	path := newPath(t)
+	var log bytes.Buffer
+	db := openAt(t, path, Options{Log: logTo(&log)})
+	put(t, db, "damaged", "a value that is not what it was", time.Now().Add(time.Hour))
+	put(t, db, "whole", big("w"), time.Time{})
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, path, int64(bytes.LastIndex(raw, []byte("not what"))), []byte("NOT"))
+
+	_, err = db.Get(t.Context(), key("damaged"))
+	unusable(t, "Get", err)
+	_, err = db.Take(t.Context(), key("damaged"))
+	unusable(t, "Take", err)
+	_, err = db.Scan(t.Context(), "firm", "bucket", "", "", 9)
+	unusable(t, "Scan", err)
+	for _, op := range []store.Op{
+		store.Create(key("damaged"), nil, time.Time{}),
+		store.Check(key("damaged"), nil),
+		store.Remove(key("damaged"), nil),
+		store.Replace(key("damaged"), nil, nil, time.Time{}),
+	} {
+		unusable(t, "Apply", db.Apply(t.Context(), op))
+	}
+	if !strings.Contains(log.String(), "a record of the store is damaged") || !strings.Contains(log.String(), path) {
+		t.Errorf("the log says %q", &log)
+	}
+	want(t, db, big("w"), "whole")
+	put(t, db, "another", "v", time.Time{})
+
+	// Who writes it anew without asking mends it.
+	put(t, db, "damaged", "mended", time.Time{})
+	want(t, db, "mended", "damaged")
+	if n, err := db.sweepUntil(t.Context(), time.Now().Add(2*time.Hour)); err != nil || n != 1 {
+		t.Errorf("Sweep = %d, %v; want the entry that was left behind", n, err)
+	}
+	want(t, db, "mended", "damaged")
+	sound(t, db)
+}
+
+func TestAPageIsDamagedWhileTheStoreIsOpen(t *testing.T) {
+	path := newPath(t)
+	var log bytes.Buffer
+	db, err := Open(path, Options{Log: logTo(&log)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := 'a'; id <= 'z'; id++ {
+		put(t, db, string(id), big(string(id)), time.Time{})
+	}
+	overwrite(t, path, leafOf(t, path, big("m")), []byte("this is no page"))
+
+	_, err = db.Get(t.Context(), key("m"))
+	unusable(t, "Get", err)
+	// What can be read is read on; nothing is written any more.
+	want(t, db, big("a"), "a")
+	want(t, db, big("z"), "z")
+	unusable(t, "Apply", db.Apply(t.Context(), store.Put(key("new"), nil, time.Time{})))
+	_, err = db.Take(t.Context(), key("a"))
+	unusable(t, "Take", err)
+	want(t, db, big("a"), "a")
+	if strings.Count(log.String(), "nothing is written to it any more") != 1 || !strings.Contains(log.String(), path) {
+		t.Errorf("the log says %q; want it once", &log)
+	}
+	if err := db.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+	_, err = Open(path, Options{})
+	if !errors.Is(err, ErrCorrupt) {
+		t.Errorf("Open = %v; want ErrCorrupt", err)
+	}
+}
+
+func TestTheWriterPanics(t *testing.T) {
+	path := newPath(t)
+	db, err := Open(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, db, "k", "v", time.Time{})
+	err = db.submit(t.Context(), &request{judge: func(*bolt.Tx) error { panic("page 7 already freed") }})
+	unusable(t, "submit", err)
+	unusable(t, "Apply", db.Apply(t.Context(), store.Put(key("new"), nil, time.Time{})))
+	want(t, db, "v", "k")
+	want(t, db, "-", "new")
+	if err := db.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+	want(t, openAt(t, path, Options{}), "v", "k")
+}
+
+// Somebody copies another file over the store, or empties it, while it is open.
+func TestTheFileIsCutWhileTheStoreIsOpen(t *testing.T) {
+	for _, size := range []int64{0, 1, 2} { // pages
+		path := newPath(t)
+		db, err := Open(path, Options{Sweep: time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 20 {
+			put(t, db, fmt.Sprint(i), big("v"), time.Now().Add(time.Hour))
+		}
+		stop := make(chan struct{})
+		var readers []chan bool
+		for range 4 {
+			ended := make(chan bool)
+			readers = append(readers, ended)
+			go func() {
+				defer close(ended)
+				for i := 0; ; i++ {
+					rec, err := db.Get(context.Background(), key(fmt.Sprint(i%20)))
+					if err == nil && string(rec.Value) != big("v") || errors.Is(err, store.ErrNotFound) {
+						t.Errorf("Get = %d bytes, %v; want the value, or that it isn't available", len(rec.Value), err)
+					}
+					select {
+					case <-stop:
+						return
+					default:
+					}
+				}
+			}()
+		}
+		if err := os.Truncate(path, size*int64(os.Getpagesize())); err != nil {
+			t.Fatal(err)
+		}
+		within(t, func() {
+			for range 50 {
+				_, err := db.Get(t.Context(), key("7"))
+				unusable(t, "Get", err)
+			}
+			unusable(t, "Apply", db.Apply(t.Context(), store.Put(key("7"), nil, time.Time{})))
+			close(stop)
+			for _, ended := range readers {
+				<-ended
+			}
+			if err := db.Close(); err != nil {
+				t.Errorf("Close = %v", err)
+			}
+		})
+		if _, err := Open(path, Options{Wait: time.Millisecond}); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%d pages: Open = %v; want ErrCorrupt, and no longer ErrHeld", size, err)
+		}
+	}
+}
+
+// within fails the test, with all goroutines, if f hangs.
+func within(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		panic("it hangs")
+	}
+}
+
+// Damage that comes while the store is open ends no process and gives no wrong value.
+func TestFlippedBitsWhileTheStoreIsOpen(t *testing.T) {
+	raw, _, after := specimen(t, 120)
+	random := rand.New(rand.NewPCG(*seed, 3))
+	pageSize := os.Getpagesize()
+	ids := slices.Collect(maps.Keys(after))
+	for range *flips / 10 {
+		path := filepath.Join(t.TempDir(), "doorpost.db")
+		if err := os.WriteFile(path, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		db, err := Open(path, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			at := 2*pageSize + random.IntN(len(raw)-2*pageSize)
+			overwrite(t, path, int64(at), []byte{byte(random.Int())})
+		}
+		within(t, func() {
+			for _, k := range ids {
+				rec, err := db.Get(context.Background(), k)
+				switch {
+				case err == nil && string(rec.Value) == after[k], errors.Is(err, store.ErrNotFound):
+				default:
+					unusable(t, "Get", err)
+				}
+			}
+			for _, k := range ids[:10] {
+				err := db.Apply(context.Background(), store.Put(k, []byte("v"), time.Now()))
+				if err != nil {
+					unusable(t, "Apply", err)
+				}
+			}
+			if _, err := db.Sweep(context.Background()); err != nil {
+				unusable(t, "Sweep", err)
+			}
+			db.Close()
+		})
+	}
+}
+
+// Of a huge file only what most depends on is read at Open.
+func TestCheckKeepsToItsBudget(t *testing.T) {
+	raw, _, _ := specimen(t, 2000)
+	path := newPath(t)
+	read := func() int64 {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		h, _, err := readHeads(f, int64(len(raw)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &checker{file: f, head: h, used: make([]uint64, h.pages/64+1)}
+		if whole, err := c.walk(64 << 10); whole || err != nil {
+			t.Errorf("walk = %t, %v; want that it stops, and finds nothing", whole, err)
+		}
+		return c.read
+	}
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n := read(); n < 64<<10 || n > 128<<10 {
+		t.Errorf("it read %d bytes; want 64 KiB and what a page has beyond", n)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h, _, err := readHeads(f, int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, path, int64(h.root*h.pageSize), []byte("this is no page"))
+	if _, err := check(f, 64<<10); !errors.As(err, new(*damage)) {
+		t.Errorf("check of a damaged root within a budget = %v; want a damage", err)
+	}
+}
