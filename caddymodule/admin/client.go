@@ -1,0 +1,201 @@
+package admin
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+)
+
+// Client speaks to a Handler. Where the server refuses, the error is an *Error; else
+// it is of the way there.
+type Client struct {
+	Base string       // scheme and host, such as http://localhost:2019
+	HTTP *http.Client // how to get there
+}
+
+// Firms returns the firms of the server, by id.
+func (c *Client) Firms(ctx context.Context) ([]FirmInfo, error) {
+	var out FirmList
+	err := c.do(ctx, http.MethodGet, "/doorpost/", nil, &out)
+	return out.Firms, err
+}
+
+// Contacts returns one page of contacts.
+func (c *Client) Contacts(ctx context.Context, firm string, in ListRequest) (ContactList, error) {
+	return post[ContactList](ctx, c, firm, "contacts/list", in)
+}
+
+// AddContact adds the contact that in describes; in.Email is needed.
+func (c *Client) AddContact(ctx context.Context, firm string, in directory.Change) (ContactChanged, error) {
+	return post[ContactChanged](ctx, c, firm, "contacts/add", in)
+}
+
+// SetContact changes a contact.
+func (c *Client) SetContact(ctx context.Context, firm, email string, change directory.Change) (ContactChanged, error) {
+	return post[ContactChanged](ctx, c, firm, "contacts/set", SetContact{email, change})
+}
+
+// DisableContact keeps a contact from signing in, and shows it out.
+func (c *Client) DisableContact(ctx context.Context, firm, email string) (ContactChanged, error) {
+	return post[ContactChanged](ctx, c, firm, "contacts/disable", ByEmail{email})
+}
+
+// EnableContact undoes DisableContact; who was shown out signs in again.
+func (c *Client) EnableContact(ctx context.Context, firm, email string) (ContactChanged, error) {
+	return post[ContactChanged](ctx, c, firm, "contacts/enable", ByEmail{email})
+}
+
+// RemoveContact removes a contact, and shows it out.
+func (c *Client) RemoveContact(ctx context.Context, firm, email string) (ContactChanged, error) {
+	return post[ContactChanged](ctx, c, firm, "contacts/remove", ByEmail{email})
+}
+
+// Companies returns one page of companies.
+func (c *Client) Companies(ctx context.Context, firm string, in ListRequest) (CompanyList, error) {
+	return post[CompanyList](ctx, c, firm, "companies/list", in)
+}
+
+// AddCompany adds a company.
+func (c *Client) AddCompany(ctx context.Context, firm, id string, change directory.CompanyChange) (CompanyChanged, error) {
+	return post[CompanyChanged](ctx, c, firm, "companies/add", AddCompany{id, change})
+}
+
+// SetCompany changes a company.
+func (c *Client) SetCompany(ctx context.Context, firm, id string, change directory.CompanyChange) (CompanyChanged, error) {
+	return post[CompanyChanged](ctx, c, firm, "companies/set", SetCompany{id, change})
+}
+
+// RemoveCompany removes a company and takes it from its contacts.
+func (c *Client) RemoveCompany(ctx context.Context, firm, id string) (CompanyChanged, error) {
+	return post[CompanyChanged](ctx, c, firm, "companies/remove", ByID{id})
+}
+
+// Sessions returns the sessions of a contact, or one page of everybody's.
+func (c *Client) Sessions(ctx context.Context, firm string, in ListSessions) (SessionList, error) {
+	return post[SessionList](ctx, c, firm, "sessions/list", in)
+}
+
+// RevokeSessions ends the sessions of a contact, and the links on their way to it.
+func (c *Client) RevokeSessions(ctx context.Context, firm, email string) (ContactChanged, error) {
+	return post[ContactChanged](ctx, c, firm, "sessions/revoke", ByEmail{email})
+}
+
+// Import sends a CSV file of contacts or companies, and tells progress, if any, how
+// much of it is written. With dryRun nothing is changed.
+func (c *Client) Import(ctx context.Context, firm string, kind directory.Kind, file io.Reader, dryRun bool, progress func(Progress)) (Imported, error) {
+	path := fmt.Sprintf("/doorpost/%s/%s/import?dry_run=%t", url.PathEscape(firm), kind, dryRun)
+	resp, err := c.send(ctx, http.MethodPost, path, file, map[string]string{"Content-Type": "text/csv", "Accept": ndjson})
+	if err != nil {
+		return Imported{}, err
+	}
+	defer resp.Body.Close()
+	lines := json.NewDecoder(resp.Body)
+	for {
+		var line importLine
+		switch err := lines.Decode(&line); {
+		case err != nil:
+			return Imported{}, fmt.Errorf("the answer broke off, so it isn't known whether the file was imported: %w", err)
+		case line.Error != nil:
+			return Imported{}, line.Error
+		case line.Result != nil:
+			return *line.Result, nil
+		case line.Progress != nil && progress != nil:
+			progress(*line.Progress)
+		}
+	}
+}
+
+// Backup writes a copy of the store to w and returns its length in bytes. With an
+// error, what was written is no copy.
+func (c *Client) Backup(ctx context.Context, w io.Writer) (int64, error) {
+	resp, err := c.send(ctx, http.MethodPost, "/doorpost/backup", strings.NewReader("{}"), map[string]string{"Content-Type": "application/json"})
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(w, resp.Body)
+	if err != nil {
+		err = fmt.Errorf("the backup broke off after %d bytes: %w", n, err)
+	}
+	return n, err
+}
+
+func post[Out any](ctx context.Context, c *Client, firm, action string, in any) (out Out, err error) {
+	err = c.do(ctx, http.MethodPost, "/doorpost/"+url.PathEscape(firm)+"/"+action, in, &out)
+	return out, err
+}
+
+func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	body, header := io.Reader(nil), map[string]string{}
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body, header["Content-Type"] = bytes.NewReader(b), "application/json"
+	}
+	resp, err := c.send(ctx, method, path, body, header)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("reading the server's answer: %w", err)
+	}
+	return nil
+}
+
+// send returns an answer of status 200, whose body the caller closes.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader, header map[string]string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.Base+path, body)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range header {
+		req.Header.Set(name, value)
+	}
+	resp, err := c.HTTP.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, refusal(resp)
+}
+
+// refusal makes an Error of an answer. Caddy itself refuses too, with the "error" alone
+// or in plain text.
+func refusal(resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err != nil {
+		return fmt.Errorf("reading the server's answer: %w", err)
+	}
+	out := &Error{}
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if kind != "application/json" || json.Unmarshal(body, out) != nil || out.Reason == "" {
+		text, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+		out = &Error{Reason: cmp.Or(text, resp.Status)}
+	}
+	out.Status = resp.StatusCode
+	return out
+}
+
+// Code returns the code of an *Error, or "" for every other error.
+func Code(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return ""
+}

@@ -1,0 +1,93 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+)
+
+// CompanyList is one page of companies, by id.
+type CompanyList struct {
+	Companies []CompanyInfo `json:"companies"`
+	Next      string        `json:"next,omitempty"` // where the next page begins; "": there is none
+}
+
+// CompanyInfo is a company. The secrets of its old links are not shown.
+type CompanyInfo struct {
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	LegacyLinks int    `json:"legacy_links"` // how many old links lead to it
+}
+
+// AddCompany asks for a new company.
+type AddCompany struct {
+	ID string `json:"id"`
+	directory.CompanyChange
+}
+
+// SetCompany asks for a change of a company.
+type SetCompany struct {
+	ID     string                  `json:"id"`
+	Change directory.CompanyChange `json:"change"`
+}
+
+// ByID names a company.
+type ByID struct {
+	ID string `json:"id"`
+}
+
+// CompanyChanged answers a change of a company.
+type CompanyChanged struct {
+	Company  CompanyInfo `json:"company"`  // as it is now, or was when it was removed
+	Contacts int         `json:"contacts"` // how many contacts lost it
+}
+
+func (c CompanyChanged) changed() slog.Attr { return slog.String("company", c.Company.ID) }
+
+func infoOf(c directory.Company) CompanyInfo { return CompanyInfo{c.ID, c.Name, len(c.LegacyTokens)} }
+
+func listCompanies(ctx context.Context, f Firm, in ListRequest) (CompanyList, error) {
+	limit, err := in.limit()
+	if err != nil {
+		return CompanyList{}, err
+	}
+	found, err := f.Book.Companies(ctx, in.Text, in.After, limit)
+	if err != nil {
+		return CompanyList{}, err
+	}
+	out := CompanyList{Companies: make([]CompanyInfo, len(found))}
+	for i, c := range found {
+		out.Companies[i] = infoOf(c)
+	}
+	if len(found) == limit {
+		out.Next = found[limit-1].ID
+	}
+	return out, nil
+}
+
+func addCompany(ctx context.Context, f Firm, in AddCompany) (CompanyChanged, error) {
+	c, err := f.Book.AddCompany(ctx, in.ID, in.CompanyChange)
+	return CompanyChanged{Company: infoOf(c)}, err
+}
+
+func setCompany(ctx context.Context, f Firm, in SetCompany) (CompanyChanged, error) {
+	c, err := f.Book.SetCompany(ctx, in.ID, in.Change)
+	if errors.Is(err, directory.ErrUnknown) {
+		err = unknownCompany(in.ID)
+	}
+	return CompanyChanged{Company: infoOf(c)}, err
+}
+
+func removeCompany(ctx context.Context, f Firm, in ByID) (CompanyChanged, error) {
+	c, err := f.Book.Company(ctx, in.ID)
+	out := CompanyChanged{Company: infoOf(c)}
+	if err == nil {
+		out.Contacts, err = f.Book.RemoveCompany(ctx, in.ID)
+	}
+	if errors.Is(err, directory.ErrUnknown) {
+		err = unknownCompany(in.ID)
+	}
+	return out, err
+}

@@ -1,0 +1,100 @@
+// Package admin is the operator's side of Doorpost as JSON over HTTP: Handler serves it
+// on Caddy's admin listener, Client speaks to it for the command line and for tests.
+//
+// There is no authentication here: who may reach the listener may do everything, by
+// Caddy's own rules (its Host and Origin checks, the permissions of a unix socket). It
+// is never on the site's listener.
+//
+// # Requests
+//
+// FIRM is the firm's id. Every request but the first is a POST with a JSON body and
+// Content-Type: application/json. Addresses travel in bodies and never in URLs, which
+// are logged. A field that isn't known is an error.
+//
+//	GET  /doorpost/                                → {"firms": [{"id": "example"}]}
+//
+//	POST /doorpost/FIRM/contacts/list     LIST     → {"contacts": [CONTACT], "next": "…"}
+//	POST /doorpost/FIRM/contacts/add      CHANGE   → {"contact": CONTACT, "sessions_ended": 0}
+//	POST /doorpost/FIRM/contacts/set      {"email": "ann@example.com", "change": CHANGE}
+//	POST /doorpost/FIRM/contacts/disable  {"email": "ann@example.com"}
+//	POST /doorpost/FIRM/contacts/enable   {"email": "ann@example.com"}
+//	POST /doorpost/FIRM/contacts/remove   {"email": "ann@example.com"}
+//	POST /doorpost/FIRM/contacts/import   CSV      → IMPORT
+//
+//	POST /doorpost/FIRM/companies/list    LIST     → {"companies": [COMPANY], "next": "…"}
+//	POST /doorpost/FIRM/companies/add     {"id": "acme", "name": "Acme Ltd", "legacy_tokens": ["…"]}
+//	POST /doorpost/FIRM/companies/set     {"id": "acme", "change": {"name": "Acme Ltd"}}
+//	POST /doorpost/FIRM/companies/remove  {"id": "acme"}
+//	POST /doorpost/FIRM/companies/import  CSV      → IMPORT
+//
+//	POST /doorpost/FIRM/sessions/list     {"email": "ann@example.com"}, or LIST for everybody's
+//	                                               → {"sessions": [SESSION], "next": "…"}
+//	POST /doorpost/FIRM/sessions/revoke   {"email": "ann@example.com"}
+//
+//	POST /doorpost/backup                 {}       → the store, as application/octet-stream
+//
+// Where no answer is given, a request about a contact is answered like contacts/add,
+// one about a company with {"company": COMPANY, "contacts": 0}; contacts is how many
+// lost the company, with remove. Any of an address's contact names that contact.
+//
+// # Shapes
+//
+// LIST asks for one page: {"text": "ann acme", "after": "…", "limit": 100}. Every word
+// of text must be in what is listed (in a contact's name, addresses or companies; in a
+// company's id or name). limit is 100 unless said, at most 1000; "next" of an answer,
+// if there is one, is "after" of the next page. All three may be left out.
+//
+//	CONTACT  {"id": "…", "email": "ann@example.com", "other_emails": [], "first_name": "Ann",
+//	          "last_name": "Lee", "phone": "", "companies": ["acme"], "role": "client",
+//	          "locale": "en-GB", "disabled": false}
+//	CHANGE   what is to become of a contact: email, other_emails, first_name, last_name,
+//	         phone, companies (ids or unique names), role ("client" or "staff"), locale,
+//	         disabled. What is left out stays; a list replaces the whole list.
+//	COMPANY  {"id": "acme", "name": "Acme Ltd", "legacy_links": 2}
+//	SESSION  {"id": "…", "email": "ann@example.com", "name": "Ann Lee", "method": "link",
+//	          "agent": "Safari on iPhone", "shared": false, "begun_at": "2026-03-01T09:00:00Z",
+//	          "seen_at": "…", "expires_at": "…"}
+//
+// Disabling and removing a contact, and taking an address away from one, end the
+// contact's sessions and the links on their way: sessions_ended counts them. It is so
+// with sessions/revoke, and the next request of such a browser is signed out.
+//
+// # Import
+//
+// The body is the CSV file itself, Content-Type: text/csv, up to 256 MiB. All of it is
+// imported or, with an error, nothing. With ?dry_run=true nothing is changed in any
+// case, and the answer says what would be. "first" are up to 100 of them.
+//
+//	IMPORT   {"kind": "contacts", "dry_run": false,
+//	          "added":     {"count": 1, "first": [{"line": 2, "item": "ann@example.com"}]},
+//	          "changed":   {"count": 1, "first": [{"line": 3, "item": "bob@example.com", "fields": ["phone"]}]},
+//	          "unchanged": {"count": 118},
+//	          "kept":      {"count": 1, "first": [{"line": 9, "item": "cid@example.com", "reason": "removed by hand"}]},
+//	          "sessions_ended": 0}
+//
+// Who asks with Accept: application/x-ndjson gets lines instead: any number of
+// {"progress": {"done": 3000, "total": 100000}}, and at last {"result": IMPORT}, or an
+// error as below.
+//
+// # Errors
+//
+//	{"error": "ann@example.com belongs to another contact", "code": "taken",
+//	 "field": "email", "remedy": "…", "rows": [{"line": 7, "column": "email", "reason": "…"}], "more": 0}
+//
+// field, remedy, rows and more are there where they say something; rows are the bad
+// rows of a file, the first hundred, and more counts the rest.
+//
+//	400  bad_request  what was sent can't be read, or has a field that isn't known
+//	     invalid      a value can't be taken: field says which
+//	     rows         an import's file has bad rows; nothing was changed
+//	404  unknown      no such contact or company
+//	     unknown_firm, not_found, not_configured
+//	405  method
+//	409  taken        the address, id or old link is another's
+//	     staff        the Caddyfile names the address under staff
+//	     conflict     others changed the same thing at the same time; try again
+//	413  too_large
+//	415  media_type
+//	500  internal     the server's log says more
+//	503  unavailable  the store or the server can't do it just now; try again
+package admin

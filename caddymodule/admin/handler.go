@@ -1,0 +1,193 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+// maxBody is how much JSON is read: the longest change of one contact, many times over.
+const maxBody = 1 << 20
+
+// Firm is what there is to be seen and done about one firm.
+type Firm struct {
+	Book     *directory.Book
+	Sessions *session.Sessions
+	Tokens   *token.Tokens
+}
+
+// Handler answers the requests under /doorpost/ (see the package's doc). It holds
+// nothing between two requests, so it may serve one or many.
+type Handler struct {
+	Firms  map[string]Firm       // by id; not changed while the Handler serves
+	Backup func(io.Writer) error // writes a copy of the store; writes nothing where it can't
+	Log    *slog.Logger          // one line for each change; nil: nobody
+}
+
+// ServeHTTP is the table of all requests, and the answer to what isn't in it.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	mux := http.NewServeMux()
+	for pattern, do := range map[string]http.HandlerFunc{
+		"GET /doorpost/{$}":                      h.getFirms,
+		"POST /doorpost/backup":                  h.backup,
+		"POST /doorpost/{firm}/contacts/list":    act(h, listContacts),
+		"POST /doorpost/{firm}/contacts/add":     act(h, addContact),
+		"POST /doorpost/{firm}/contacts/set":     act(h, setContact),
+		"POST /doorpost/{firm}/contacts/disable": act(h, disableContact),
+		"POST /doorpost/{firm}/contacts/enable":  act(h, enableContact),
+		"POST /doorpost/{firm}/contacts/remove":  act(h, removeContact),
+		"POST /doorpost/{firm}/contacts/import":  h.importFile(directory.Contacts),
+		"POST /doorpost/{firm}/companies/list":   act(h, listCompanies),
+		"POST /doorpost/{firm}/companies/add":    act(h, addCompany),
+		"POST /doorpost/{firm}/companies/set":    act(h, setCompany),
+		"POST /doorpost/{firm}/companies/remove": act(h, removeCompany),
+		"POST /doorpost/{firm}/companies/import": h.importFile(directory.Companies),
+		"POST /doorpost/{firm}/sessions/list":    act(h, listSessions),
+		"POST /doorpost/{firm}/sessions/revoke":  act(h, revokeSessions),
+	} {
+		method, path, _ := strings.Cut(pattern, " ")
+		mux.Handle(pattern, do)
+		mux.Handle(path, only(method))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		(&Error{Status: 404, Code: "not_found", Reason: "there is nothing under this path", Remedy: "caddy doorpost --help lists what can be done"}).Write(w)
+	})
+	mux.ServeHTTP(w, r)
+}
+
+func only(method string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", method)
+		(&Error{Status: 405, Code: "method", Reason: fmt.Sprintf("%s isn't the method here", r.Method), Remedy: "use " + method}).Write(w)
+	}
+}
+
+// changed is an answer that says what was changed, for the log.
+type changed interface{ changed() slog.Attr }
+
+// act makes a handler of an action: from JSON, for one firm, to JSON.
+func act[In, Out any](h *Handler, do func(context.Context, Firm, In) (Out, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		f, err := h.firm(r)
+		if err == nil {
+			err = decode(w, r, &in)
+		}
+		var out Out
+		if err == nil {
+			out, err = do(r.Context(), f, in)
+		}
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		if c, ok := any(out).(changed); ok {
+			h.note(r, c.changed())
+		}
+		writeJSON(w, http.StatusOK, out)
+	}
+}
+
+// firm returns the firm that the path names.
+func (h *Handler) firm(r *http.Request) (Firm, error) {
+	id := r.PathValue("firm")
+	f, ok := h.Firms[id]
+	if !ok {
+		return f, &Error{Status: 404, Code: "unknown_firm", Reason: fmt.Sprintf("there is no firm %q here", id),
+			Remedy: "choose one of: " + strings.Join(slices.Sorted(maps.Keys(h.Firms)), ", ")}
+	}
+	return f, nil
+}
+
+// decode reads a body of JSON. That it has to say so keeps web pages out: a browser
+// asks first before it sends this type across origins.
+func decode(w http.ResponseWriter, r *http.Request, in any) error {
+	if err := checkType(r, "application/json"); err != nil {
+		return err
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	err := d.Decode(in)
+	if err == nil {
+		_, err = d.Token()
+		if err == io.EOF {
+			return nil
+		}
+		err = errors.New("there is something behind the JSON")
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return err
+	}
+	return &Error{Status: 400, Code: "bad_request", Reason: "the body can't be read: " + strings.TrimPrefix(err.Error(), "json: "),
+		Remedy: "send JSON with the fields that this request knows"}
+}
+
+func checkType(r *http.Request, want string) error {
+	if got, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && got == want {
+		return nil
+	}
+	return &Error{Status: 415, Code: "media_type", Reason: "the Content-Type isn't " + want, Remedy: "send the header Content-Type: " + want}
+}
+
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	out := errorOf(err)
+	if out.Status >= 500 && h.Log != nil && r.Context().Err() == nil {
+		h.Log.ErrorContext(r.Context(), "admin request failed", "path", r.URL.Path, "error", err)
+	}
+	out.Write(w)
+}
+
+// note writes down what was changed. The path names the action and the firm, and holds
+// no address.
+func (h *Handler) note(r *http.Request, what slog.Attr) {
+	if h.Log != nil {
+		h.Log.LogAttrs(r.Context(), slog.LevelInfo, "changed by an operator", slog.String("path", r.URL.Path), what)
+	}
+}
+
+// FirmInfo is a firm in the list of them.
+type FirmInfo struct {
+	ID string `json:"id"`
+}
+
+// FirmList answers GET /doorpost/.
+type FirmList struct {
+	Firms []FirmInfo `json:"firms"` // by id
+}
+
+func (h *Handler) getFirms(w http.ResponseWriter, r *http.Request) {
+	out := FirmList{Firms: []FirmInfo{}}
+	for _, id := range slices.Sorted(maps.Keys(h.Firms)) {
+		out.Firms = append(out.Firms, FirmInfo{id})
+	}
+	writeJSON(w, http.StatusOK, out)
+}
+
+// ListRequest asks for one page of a list.
+type ListRequest struct {
+	Text  string `json:"text,omitempty"`  // every word of it must be in what is listed; "": all
+	After string `json:"after,omitempty"` // Next of the page before; "": the first page
+	Limit int    `json:"limit,omitempty"` // 1 to 1000; 0: 100
+}
+
+func (l ListRequest) limit() (int, error) {
+	switch {
+	case l.Limit == 0:
+		return 100, nil
+	case l.Limit < 0 || l.Limit > 1000:
+		return 0, &Error{Status: 400, Code: "invalid", Field: "limit", Reason: fmt.Sprintf("is %d", l.Limit), Remedy: "write a number from 1 to 1000"}
+	}
+	return l.Limit, nil
+}

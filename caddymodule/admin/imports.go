@@ -1,0 +1,238 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// MaxImport is how large a file may be, in bytes.
+const MaxImport = 256 << 20
+
+const (
+	firstRows  = 100              // that an answer lists
+	replans    = 3                // tries against a book that others change meanwhile
+	endsAtOnce = 200              // contacts whose links end in one write
+	tellEvery  = time.Second / 10 // so often the progress is told
+	ndjson     = "application/x-ndjson"
+)
+
+// Imported says what an import did, or would do.
+type Imported struct {
+	Kind          directory.Kind         `json:"kind"`
+	DryRun        bool                   `json:"dry_run"`
+	Added         Tally[directory.Entry] `json:"added"`
+	Changed       Tally[directory.Entry] `json:"changed"`
+	Unchanged     Tally[directory.Entry] `json:"unchanged"`      // counted alone
+	Kept          Tally[directory.Kept]  `json:"kept"`           // as somebody's hand has left it, whatever the file says
+	SessionsEnded int                    `json:"sessions_ended"` // of contacts that were disabled or lost an address
+}
+
+// Tally is how many there are, and the first of them.
+type Tally[T any] struct {
+	Count int `json:"count"`
+	First []T `json:"first,omitempty"` // in the order of the file, up to a hundred
+}
+
+func tally[T any](all []T) Tally[T] { return Tally[T]{len(all), all[:min(len(all), firstRows)]} }
+
+// Progress is how much of an import is written.
+type Progress struct {
+	Done  int `json:"done"`
+	Total int `json:"total"`
+}
+
+// importLine is one line of an answer in ndjson.
+type importLine struct {
+	Progress *Progress `json:"progress,omitempty"`
+	Result   *Imported `json:"result,omitempty"`
+	*Error
+}
+
+// importFile takes a CSV file: reads it whole, plans, and applies.
+func (h *Handler) importFile(kind directory.Kind) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		answer := &importAnswer{w: w, lines: strings.Contains(r.Header.Get("Accept"), ndjson)}
+		f, err := h.firm(r)
+		var out Imported
+		if err == nil {
+			out, err = f.importFrom(r, w, kind, answer.progress)
+		}
+		switch {
+		case err == nil:
+			if !out.DryRun {
+				h.note(r, slog.Int("rows", out.Added.Count+out.Changed.Count))
+			}
+			answer.result(out)
+		case answer.begun:
+			answer.line(importLine{Error: errorOf(err)})
+		default:
+			h.fail(w, r, err)
+		}
+	}
+}
+
+func (f Firm) importFrom(r *http.Request, w http.ResponseWriter, kind directory.Kind, progress func(done, total int)) (Imported, error) {
+	if err := checkType(r, "text/csv"); err != nil {
+		return Imported{}, err
+	}
+	dry := false
+	if s := r.URL.Query().Get("dry_run"); s != "" {
+		var err error
+		if dry, err = strconv.ParseBool(s); err != nil {
+			return Imported{}, &Error{Status: 400, Code: "invalid", Field: "dry_run", Reason: fmt.Sprintf("%q is neither true nor false", s)}
+		}
+	}
+	if r.ContentLength > MaxImport {
+		return Imported{}, &http.MaxBytesError{Limit: MaxImport}
+	}
+	patient(w)
+	plan, err := f.planner(kind, http.MaxBytesReader(w, r.Body, MaxImport))
+	if err != nil {
+		return Imported{}, err
+	}
+	return f.carryOut(r.Context(), plan, dry, progress)
+}
+
+// patient takes the server's time limit from a body that may take long: Caddy's admin
+// server reads none for more than ten seconds. A connection that has no limit to take
+// away needs none.
+func patient(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+}
+
+// planner reads the file and returns what makes a plan of it for the book as it is then.
+func (f Firm) planner(kind directory.Kind, body io.Reader) (func(context.Context) (directory.Plan, error), error) {
+	if kind == directory.Companies {
+		rows, err := directory.ReadCompanies(body)
+		return func(ctx context.Context) (directory.Plan, error) { return f.Book.PlanCompanies(ctx, rows) }, err
+	}
+	rows, err := directory.ReadContacts(body)
+	return func(ctx context.Context) (directory.Plan, error) { return f.Book.PlanContacts(ctx, rows) }, err
+}
+
+func (f Firm) carryOut(ctx context.Context, plan func(context.Context) (directory.Plan, error), dry bool, progress func(done, total int)) (out Imported, err error) {
+	for range replans {
+		p, err := plan(ctx)
+		if err != nil {
+			return Imported{}, err
+		}
+		out = Imported{Kind: p.Kind, DryRun: dry, Added: tally(p.Added), Changed: tally(p.Changed), Kept: tally(p.Kept)}
+		out.Unchanged.Count = p.Unchanged
+		if dry {
+			return out, nil
+		}
+		before, err := f.touched(ctx, p)
+		if err != nil {
+			return Imported{}, err
+		}
+		if err = f.Book.Apply(ctx, p, progress); errors.Is(err, directory.ErrConflict) {
+			continue
+		} else if err != nil {
+			return Imported{}, err
+		}
+		out.SessionsEnded, err = f.endLosers(ctx, before)
+		return out, err
+	}
+	return Imported{}, directory.ErrConflict
+}
+
+// touched returns the contacts, as they are, that a plan may disable or take an
+// address from.
+func (f Firm) touched(ctx context.Context, p directory.Plan) (before []directory.Contact, err error) {
+	if p.Kind != directory.Contacts {
+		return nil, nil
+	}
+	for _, e := range p.Changed {
+		if !slices.ContainsFunc(e.Fields, func(s string) bool { return s == "email" || s == "other_emails" || s == "disabled" }) {
+			continue
+		}
+		c, err := f.Book.ByEmail(ctx, address.Address(e.Item))
+		if errors.Is(err, directory.ErrUnknown) {
+			continue // somebody was faster, so the plan won't be applied
+		} else if err != nil {
+			return nil, err
+		}
+		before = append(before, c)
+	}
+	return before, nil
+}
+
+// endLosers does for an import what endAccess does for one change.
+func (f Firm) endLosers(ctx context.Context, before []directory.Contact) (ended int, err error) {
+	ctx = context.WithoutCancel(ctx)
+	var ops []store.Op
+	var losers []string
+	for _, c := range before {
+		after, err := f.Book.ByID(ctx, c.ID)
+		if err != nil && !errors.Is(err, directory.ErrUnknown) {
+			return 0, err
+		}
+		if err == nil && !loses(c, after) {
+			continue
+		}
+		op, err := f.Tokens.EndAll(c.ID)
+		if err != nil {
+			return 0, err
+		}
+		ops, losers = append(ops, op), append(losers, c.ID)
+	}
+	for some := range slices.Chunk(ops, endsAtOnce) {
+		if err := f.Tokens.Store.Apply(ctx, some...); err != nil {
+			return 0, fmt.Errorf("the file was imported, but not all links on their way to contacts who lost an address or were disabled could be ended, do it with sessions revoke: %w", err)
+		}
+	}
+	for _, id := range losers {
+		n, err := f.Sessions.EndAll(ctx, id, "")
+		if ended += n; err != nil {
+			return ended, fmt.Errorf("the file was imported, but not all sessions of contacts who lost an address or were disabled could be ended, do it with sessions revoke: %w", err)
+		}
+	}
+	return ended, nil
+}
+
+// importAnswer writes the answer to an import, as lines or as one object.
+type importAnswer struct {
+	w     http.ResponseWriter
+	lines bool
+	begun bool
+	told  time.Time
+}
+
+func (a *importAnswer) progress(done, total int) {
+	if !a.lines || time.Since(a.told) < tellEvery && done < total {
+		return
+	}
+	a.told = time.Now()
+	a.line(importLine{Progress: &Progress{done, total}})
+}
+
+func (a *importAnswer) result(out Imported) {
+	if !a.lines {
+		writeJSON(a.w, http.StatusOK, out)
+		return
+	}
+	a.line(importLine{Result: &out})
+}
+
+func (a *importAnswer) line(l importLine) {
+	if !a.begun {
+		a.begun = true
+		a.w.Header().Set("Content-Type", ndjson)
+		a.w.Header().Set("Cache-Control", "no-store")
+	}
+	json.NewEncoder(a.w).Encode(l) // nobody listens any more: the request's context ends it
+	_ = http.NewResponseController(a.w).Flush()
+}
