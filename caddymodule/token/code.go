@@ -1,0 +1,120 @@
+package token
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"strings"
+	"unicode"
+
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// Guess tries a code in the browser that asked. The try is counted in the store
+// before it is judged, so that parallel tries get no more than Guesses. ErrCode is
+// every failure that isn't the store's. Of the grant, and of store.ErrConflict, the
+// same holds as with Spend; its Ops end every link and code of the contact.
+func (t *Tokens) Guess(ctx context.Context, browser, typed string) (Grant, error) {
+	code, ok := normalCode(typed)
+	if !ok || browser == "" {
+		return Grant{}, ErrCode
+	}
+	judged, err := t.count(ctx, browser)
+	if err != nil {
+		return Grant{}, err
+	}
+	var right *asked
+	for i := range judged {
+		// The same work whether or not there is a code: who asked for an unknown
+		// address must not see the difference.
+		h, err := t.handed(ctx, judged[i].Link)
+		if err != nil {
+			return Grant{}, err
+		}
+		same := t.isCode(browser, judged[i], code)
+		if h.good(judged[i].At, t.Life, t.now()) && same {
+			right = &judged[i]
+		}
+	}
+	if right == nil {
+		return Grant{}, ErrCode
+	}
+	l, was, err := t.live(ctx, right.Contact)
+	if err != nil {
+		return Grant{}, err
+	}
+	if l.find(right.Link) < 0 {
+		return Grant{}, ErrCode
+	}
+	g := Grant{Contact: right.Contact, Address: right.Address, To: right.To, Shared: right.Shared, Method: "code"}
+	g.Ops, err = t.enterOps(ctx, right.Contact, was, live{}, browser)
+	return g, err
+}
+
+// count adds a guess to every request of the browser that has one left, and returns
+// these. When none has, nothing is written: whoever goes on guessing costs us a read.
+func (t *Tokens) count(ctx context.Context, browser string) ([]asked, error) {
+	var counted []asked
+	err := t.swapFlow(ctx, browser, func(f *flow) ([]store.Op, error) {
+		counted = counted[:0]
+		for i := range f.Asks {
+			if f.Asks[i].Guesses < Guesses {
+				f.Asks[i].Guesses++
+				counted = append(counted, f.Asks[i])
+			}
+		}
+		if len(counted) == 0 {
+			return nil, ErrCode
+		}
+		return nil, nil
+	})
+	return counted, err
+}
+
+// isCode reports whether the code is the one of the request, under any of the secrets.
+func (t *Tokens) isCode(browser string, a asked, code string) bool {
+	is := false
+	for _, mac := range t.Keys.MACs(codePurpose, t.Firm, browser, a.ID, code) {
+		is = hmac.Equal([]byte(mac), []byte(a.Code)) || is
+	}
+	return is
+}
+
+// alphabet is Crockford's base 32: no i, l, o or u, so that nothing can be misread.
+const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+
+// newCode returns 40 random bits as abcd-efgh.
+func newCode() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	for i := range b {
+		b[i] = alphabet[b[i]&31]
+	}
+	return string(b[:4]) + "-" + string(b[4:])
+}
+
+// normalCode forgives what people and keyboards do to a code on its way from a mail to
+// a form: capitals, full-width letters, look-alikes, and whatever stands around or
+// between its characters.
+func normalCode(typed string) (code string, ok bool) {
+	if len(typed) > 256 {
+		return "", false
+	}
+	code = strings.Map(func(r rune) rune {
+		switch r = unicode.ToLower(r); {
+		case r == 'o':
+			return '0'
+		case r == 'i', r == 'l':
+			return '1'
+		case unicode.IsSpace(r), unicode.IsPunct(r), unicode.IsSymbol(r), unicode.Is(unicode.Cf, r):
+			return -1
+		}
+		return r
+	}, norm.NFKC.String(typed))
+	if len(code) != 8 || strings.Trim(code, alphabet) != "" {
+		return "", false
+	}
+	return code[:4] + "-" + code[4:], true
+}

@@ -1,0 +1,161 @@
+package token_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+func TestT11_FiveGuessesThenTheCodeIsBurnt(t *testing.T) {
+	w := newWorld(t)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	for range token.Guesses {
+		want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrCode)
+	}
+	want(t, "the right code after five wrong ones", w.guess("s", laptop, issued.Code), token.ErrCode)
+	want(t, "the link of the burnt code", w.spend("s", issued.Token, phone), nil)
+
+	issued = w.mail(laptop, "ann@example.com", "ann")
+	for range token.Guesses - 1 {
+		want(t, "a wrong code", w.guess("s2", laptop, "0000-0000"), token.ErrCode)
+	}
+	want(t, "the right code at the fifth try", w.guess("s2", laptop, issued.Code), nil)
+}
+
+func TestT11_AHundredParallelGuessesAreFive(t *testing.T) {
+	w := newWorld(t)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	seen := &watched{Store: w.db}
+	for _, err := range atOnce(100, func(i int) error {
+		return w.guess("s", laptop, fmt.Sprintf("0000-00%02d", i))
+	}) {
+		want(t, "a wrong code", err, token.ErrCode)
+	}
+	want(t, "the right code after that", w.guess("s", laptop, issued.Code), token.ErrCode)
+	// A new request in the same browser has guesses of its own.
+	again := w.mail(laptop, "ann@example.com", "ann")
+	want(t, "the burnt code again", w.guess("s", laptop, issued.Code), token.ErrCode)
+	want(t, "the code of a new mail", w.guess("s", laptop, again.Code), nil)
+
+	// Whoever goes on guessing at burnt codes costs no write.
+	w.mail(laptop, "ann@example.com", "ann")
+	for range token.Guesses {
+		want(t, "a wrong code", w.guess("s2", laptop, "0000-0000"), token.ErrCode)
+	}
+	watching := w.as(func(o *token.Tokens) { o.Store = seen })
+	want(t, "a guess at a burnt code", watching.guess("s2", laptop, "0000-0000"), token.ErrCode)
+	if !slices.Equal(seen.calls, []string{"get flow"}) {
+		t.Errorf("a guess at a burnt code asked the store for %q; want one read", seen.calls)
+	}
+}
+
+func TestT11_OfAHundredParallelGuessesFiveAreJudged(t *testing.T) {
+	// 95 and more wrong ones in front, the right one behind: it mostly comes too late,
+	// and never does more than one get in.
+	w := newWorld(t)
+	late := 0
+	for round := range 10 {
+		issued := w.mail(laptop, "ann@example.com", "ann")
+		errs := atOnce(100, func(i int) error {
+			if i < 95 {
+				return w.guess(fmt.Sprint(round, i), laptop, "0000-0000")
+			}
+			return w.guess(fmt.Sprint(round, i), laptop, issued.Code)
+		})
+		in := len(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, token.ErrCode) }))
+		if in > 1 {
+			t.Errorf("round %d: %d got in or failed", round, in)
+		}
+		if in == 0 {
+			late++
+			w.must(w.spend(fmt.Sprint(round), issued.Token, phone))
+		}
+	}
+	if late == 0 {
+		t.Error("five of a hundred guesses were right, all in ten rounds were judged; want few")
+	}
+}
+
+func TestGuess_OnlyInTheBrowserThatAsked(t *testing.T) {
+	w := newWorld(t)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	w.mail(phone, "bob@example.com", "bob")
+	for _, browser := range []string{"", phone, tablet, "laptop", "\x00"} {
+		want(t, fmt.Sprintf("Guess in browser %q", browser), w.guess("s", browser, issued.Code), token.ErrCode)
+	}
+	g, err := w.enter("s", func() (token.Grant, error) { return w.Guess(t.Context(), laptop, strings.ToUpper(issued.Code)) })
+	if err != nil || g.Contact != "ann" || g.Address != "ann@example.com" || g.To != "/orders/7" || g.Method != "code" {
+		t.Errorf("Guess in the browser that asked = %+v, %v; want ann's grant", g, err)
+	}
+}
+
+func TestN01_AGuessAtNobodysCodeDoesTheSameWork(t *testing.T) {
+	calls := func(known bool) []string {
+		w := newWorld(t)
+		if known {
+			w.mail(laptop, "ann@example.com", "ann")
+		} else {
+			w.ask(laptop, "nobody@example.com")
+		}
+		seen := &watched{Store: w.db}
+		guessing := w.as(func(o *token.Tokens) { o.Store = seen })
+		for range token.Guesses + 2 {
+			_, err := guessing.Guess(context.Background(), laptop, "0000-0000")
+			want(t, "a wrong code", err, token.ErrCode)
+		}
+		_, err := guessing.Guess(context.Background(), laptop, "abcd")
+		want(t, "no code at all", err, token.ErrCode)
+		return seen.calls
+	}
+	known, unknown := calls(true), calls(false)
+	if !slices.Equal(known, unknown) {
+		t.Errorf("guesses asked the store for\n%q where the address is known, and for\n%q where it isn't", known, unknown)
+	}
+	if len(known) != 3*token.Guesses+2 {
+		t.Errorf("%d guesses cost %d calls; want a read, a write and a read each, and a read when burnt", token.Guesses, len(known))
+	}
+}
+
+func TestAsk_TheLastFiveAreRemembered(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.Asked(t.Context(), laptop)
+	want(t, "Asked at first", err, token.ErrUnknown)
+	_, err = w.Asked(t.Context(), "")
+	want(t, "Asked of no browser", err, token.ErrUnknown)
+	var asks []token.Ask
+	for range 6 {
+		asks = append(asks, w.ask(laptop, "ann@example.com"))
+	}
+	got, err := w.Asked(t.Context(), laptop)
+	if err != nil || got.ID != asks[5].ID {
+		t.Errorf("Asked = %s, %v; want the last, %s", got.ID, err, asks[5].ID)
+	}
+	forgotten := w.issue(asks[0], "ann")
+	want(t, "the code of the sixth from the last", w.guess("s", laptop, forgotten.Code), token.ErrCode)
+	want(t, "its link", w.spend("s", forgotten.Token, laptop), nil)
+	fifth := w.issue(asks[1], "ann")
+	want(t, "the code of the fifth from the last", w.guess("s2", laptop, fifth.Code), nil)
+}
+
+func TestAsk_KeepsAllOfIt(t *testing.T) {
+	w := newWorld(t)
+	ask := token.Ask{ID: "1", Address: "ann@example.com", Hidden: true, Link: "the old link", To: "/a?b=c", Shared: true,
+		Browser: laptop, Agent: "Safari on iPhone", At: w.clock.now()}
+	w.must(w.Ask(t.Context(), ask))
+	if got, err := w.Asked(t.Context(), laptop); err != nil || got != ask {
+		t.Errorf("Asked = %+v, %v; want %+v", got, err, ask)
+	}
+	issued := w.issue(ask, "ann")
+	if got, err := w.Asked(t.Context(), laptop); err != nil || got != ask {
+		t.Errorf("Asked after Issue = %+v, %v; want %+v", got, err, ask)
+	}
+	g, err := w.Spend(t.Context(), issued.Token, laptop)
+	if err != nil || !g.Shared || g.To != "/a?b=c" || g.Method != "link" {
+		t.Errorf("Spend = %+v, %v; want shared, to /a?b=c, by link", g, err)
+	}
+}

@@ -1,0 +1,165 @@
+package token_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+func TestT14_LifeIsCountedFromTheHandOver(t *testing.T) {
+	type step func(w *world, issued token.Issued)
+	wait := func(d time.Duration) step { return func(w *world, _ token.Issued) { w.clock.move(d) } }
+	try := func(w *world, issued token.Issued) { w.handOver(issued, false) }
+	taken := func(w *world, issued token.Issued) { w.handOver(issued, true) }
+	giveUp := func(w *world, issued token.Issued) {
+		ops, err := w.GiveUp(w.t.Context(), issued.ID)
+		w.must(err)
+		w.must(w.Store.Apply(w.t.Context(), ops...))
+	}
+	const sending = 2 * time.Minute
+	for _, c := range []struct {
+		name  string
+		steps []step
+		left  time.Duration // from then on
+	}{
+		{"taken at once", []step{try, taken}, life},
+		{"taken by a slow server", []step{try, wait(time.Minute), taken}, life},
+		{"taken after most of an hour", []step{wait(59 * time.Minute), try, taken}, life},
+		{"tried, and we died before the answer", []step{try}, sending + life},
+		{"tried twice", []step{try, wait(5 * time.Minute), try, wait(time.Second), taken}, life},
+		{"taken twice, since we died after the first", []step{try, taken, wait(time.Minute), try, taken}, life},
+		{"taken, then given up for some reason", []step{try, taken, wait(time.Minute), giveUp}, life - time.Minute},
+		{"tried and given up", []step{try, wait(time.Minute), giveUp}, sending + life - time.Minute},
+		{"not tried yet", []step{wait(time.Minute)}, token.Patience + sending + life - time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			issued := w.issue(w.ask(laptop, "ann@example.com"), "ann")
+			for _, do := range c.steps {
+				do(w, issued)
+			}
+			w.clock.move(c.left - time.Second)
+			_, err := w.Peek(t.Context(), issued.Token)
+			want(t, "Peek a second before the end", err, nil)
+			_, err = w.Guess(t.Context(), laptop, issued.Code)
+			want(t, "Guess a second before the end", err, nil)
+			w.clock.move(time.Second)
+			link, err := w.Peek(t.Context(), issued.Token)
+			if !errors.Is(err, token.ErrOver) || link.Address != "ann@example.com" {
+				t.Errorf("Peek at the end = %v, %v; want the way back and ErrOver", link.Address, err)
+			}
+			want(t, "Spend at the end", w.spend("s", issued.Token, laptop), token.ErrOver)
+			_, err = w.Try(t.Context(), issued.Token)
+			want(t, "Try at the end", err, token.ErrOver)
+			want(t, "Guess at the end", w.guess("s", laptop, issued.Code), token.ErrCode)
+		})
+	}
+}
+
+func TestT14_TheLongestLifeFitsTheRecords(t *testing.T) {
+	w := newWorld(t)
+	w = w.as(func(o *token.Tokens) { o.Life = token.MaxLife })
+	issued := w.issue(w.ask(laptop, "ann@example.com"), "ann")
+	w.clock.move(token.Patience)
+	w.handOver(issued, false)
+	w.clock.move(time.Minute)
+	w.handOver(issued, true)
+	w.clock.move(token.MaxLife - time.Second)
+	_, err := w.Peek(t.Context(), issued.Token)
+	want(t, "Peek", err, nil)
+	want(t, "Guess", w.guess("s", laptop, issued.Code), nil)
+}
+
+func TestT14_AClockSetBackRevivesNothing(t *testing.T) {
+	w := newWorld(t)
+	used := w.mail(laptop, "ann@example.com", "ann")
+	w.must(w.spend("s", used.Token, phone))
+	expired := w.mail(tablet, "bob@example.com", "bob")
+	w.clock.move(life)
+	for _, back := range []time.Duration{0, -time.Hour, -24 * time.Hour} {
+		w.clock.move(back)
+		for name, issued := range map[string]token.Issued{"used": used, "expired": expired} {
+			_, err := w.Peek(t.Context(), issued.Token)
+			want(t, name+" link after "+back.String(), err, token.ErrOver)
+		}
+		want(t, "expired code after "+back.String(), w.guess("s2", tablet, expired.Code), token.ErrCode)
+	}
+	// The clocks of two machines may differ a little, and nobody is kept out.
+	w.clock.move(24 * time.Hour)
+	issued := w.mail(phone, "cy@example.com", "cy")
+	w.clock.move(-90 * time.Second)
+	_, err := w.Peek(t.Context(), issued.Token)
+	want(t, "a link from a clock that is 90 s ahead", err, nil)
+}
+
+func TestWayBack_AnOldLinkRemembersForThirtyDays(t *testing.T) {
+	w := newWorld(t)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	w.clock.move(token.WayBack - time.Second)
+	link, err := w.Peek(t.Context(), issued.Token)
+	if !errors.Is(err, token.ErrOver) || link.Address != "ann@example.com" || link.To != "/orders/7" {
+		t.Errorf("Peek after almost 30 days = %+v, %v; want the way back, ErrOver", link, err)
+	}
+	w.clock.move(time.Second)
+	link, err = w.Peek(t.Context(), issued.Token)
+	if !errors.Is(err, token.ErrUnknown) || link != (token.Link{}) {
+		t.Errorf("Peek after 30 days = %+v, %v; want nothing, ErrUnknown", link, err)
+	}
+}
+
+func TestHandOver_OnlyWhileTheMailIsOfUse(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.HandOver(t.Context(), "none", w.clock.now(), false)
+	want(t, "HandOver of no link", err, token.ErrUnknown)
+
+	issued := w.issue(w.ask(laptop, "ann@example.com"), "ann")
+	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now().Add(token.Patience), false)
+	want(t, "HandOver at the end of Patience", err, nil)
+	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now().Add(token.Patience+1), false)
+	want(t, "HandOver after Patience", err, token.ErrOver)
+	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now().Add(token.Patience+time.Minute), true)
+	want(t, "the late answer of a server", err, nil)
+
+	w.must(w.spend("s", issued.Token, phone)) // its code lives on, the mail is of no use
+	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now(), false)
+	want(t, "HandOver of a link that was used elsewhere", err, token.ErrOver)
+	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now(), true)
+	want(t, "the answer of a server after the link was used", err, nil)
+}
+
+func TestHandOver_AMailThatWaitsKeepsItsLink(t *testing.T) {
+	// With a short life, a link tried in vain runs out before the next attempt; a new
+	// request meanwhile must not cost the waiting mail its link.
+	w := newWorld(t)
+	w = w.as(func(o *token.Tokens) { o.Life = time.Minute })
+	waiting := w.issue(w.ask(laptop, "ann@example.com"), "ann")
+	w.handOver(waiting, false)
+	w.clock.move(20 * time.Minute)
+	w.issue(w.ask(phone, "ann@example.com"), "ann")
+	w.handOver(waiting, false)
+	w.handOver(waiting, true)
+	want(t, "the link that was mailed late", w.spend("s", waiting.Token, laptop), nil)
+}
+
+func TestGiveUp_FreesThePlaceOfALinkThatNobodyHas(t *testing.T) {
+	w := newWorld(t)
+	var all []token.Issued
+	for range token.MaxLive {
+		issued := w.issue(w.ask(laptop, "ann@example.com"), "ann")
+		w.handOver(issued, false)
+		all = append(all, issued)
+	}
+	w.clock.move(30 * time.Minute) // every attempt has failed
+	ask := w.ask(laptop, "ann@example.com")
+	if _, err := w.Issue(t.Context(), ask, "ann", ask.Address); !errors.Is(err, token.ErrTooMany) {
+		t.Fatalf("Issue while three mails wait = %v; want ErrTooMany", err)
+	}
+	ops, err := w.GiveUp(t.Context(), all[0].ID)
+	w.must(err)
+	w.must(w.Store.Apply(t.Context(), ops...))
+	w.issue(ask, "ann")
+	_, err = w.GiveUp(t.Context(), "none")
+	want(t, "GiveUp of no link", err, token.ErrUnknown)
+}

@@ -1,0 +1,330 @@
+package token
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// The buckets, see the package's doc.
+const (
+	flowBucket   = "flow"
+	linkBucket   = "link"
+	liveBucket   = "live"
+	handedBucket = "handed"
+)
+
+const (
+	signIn = "sign-in" // Link.Purpose
+
+	linkPurpose = "link" // of MACs
+	codePurpose = "code"
+	sealPurpose = "token" // of what is sealed
+
+	linkLength = 43              // of a token: 256 bits in base64url
+	version    = '1'             // first byte of every value of ours
+	skew       = 5 * time.Minute // by which the clocks of two machines may differ
+)
+
+// BrowserOf returns what stands for a browser in the store: the hash of its
+// 256-bit cookie.
+func BrowserOf(cookie string) string {
+	sum := sha256.Sum256([]byte(cookie))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// flow is what a browser asked for, the latest last.
+type flow struct {
+	Asks  []asked `json:"asks"`
+	Nonce string  `json:"nonce"` // makes every value differ, so that a compare-and-swap can't be fooled
+}
+
+type asked struct {
+	Ask
+	Code    string `json:"code,omitempty"` // MAC of the code, once there is one
+	Contact string `json:"contact,omitempty"`
+	Link    string `json:"for,omitempty"` // ID of the link that was mailed with the code
+	Guesses int    `json:"guesses"`
+}
+
+// without returns the flow less what was asked for the contact.
+func (f flow) without(contact string) flow {
+	var rest []asked
+	for _, one := range f.Asks {
+		if one.Contact != contact {
+			rest = append(rest, one)
+		}
+	}
+	return flow{Asks: rest}
+}
+
+// live is what works for a contact.
+type live struct {
+	Links []liveLink `json:"links"`
+	Nonce string     `json:"nonce"` // as in flow
+}
+
+type liveLink struct {
+	ID      string    `json:"id"`
+	Browser string    `json:"browser"` // that asked
+	Asked   time.Time `json:"asked"`
+	Tries   int       `json:"tries,omitempty"` // addresses compared on its page
+	Over    bool      `json:"over,omitempty"`  // the link is used up, its code isn't
+}
+
+// find returns the index of a link, or -1.
+func (l live) find(id string) int {
+	for i := range l.Links {
+		if l.Links[i].ID == id {
+			return i
+		}
+	}
+	return -1
+}
+
+// links counts those that aren't used up.
+func (l live) links() (n int) {
+	for _, one := range l.Links {
+		if !one.Over {
+			n++
+		}
+	}
+	return n
+}
+
+// handover is the last thing that is known of a mail on its way.
+type handover struct {
+	was what
+	at  time.Time
+}
+
+type what byte
+
+const (
+	waiting what = 'w' // for its first attempt; no record says so
+	tried   what = 't' // the server may have taken it, or an attempt will follow
+	taken   what = 'a'
+	givenUp what = 'g' // as tried, and no attempt will follow
+)
+
+// until returns when link and code end: life after the mail server took the mail. If
+// we died before we heard its answer, they must have lived long enough.
+func (h handover) until(asked time.Time, life time.Duration) time.Time {
+	switch h.was {
+	case taken:
+		return h.at.Add(life)
+	case tried, givenUp:
+		return h.at.Add(sending + life)
+	default:
+		return asked.Add(Patience + sending + life)
+	}
+}
+
+// free returns when the link's place among the MaxLive is free: not before the last
+// attempt that may yet be made has run out.
+func (h handover) free(asked time.Time, life time.Duration) time.Time {
+	if h.was == tried {
+		h.was = waiting
+	}
+	return h.until(asked, life)
+}
+
+// good reports whether link and code live now. A mail that was handed over in the
+// future was so by a clock that has been set back, by who knows how much: what might
+// have ended does not come back.
+func (h handover) good(asked time.Time, life time.Duration, now time.Time) bool {
+	start := asked
+	if h.was != waiting {
+		start = h.at
+	}
+	return now.Before(h.until(asked, life)) && !start.After(now.Add(skew))
+}
+
+// handed returns what is known of the mail of a link, at the cost of one read whatever
+// the ID is.
+func (t *Tokens) handed(ctx context.Context, linkID string) (handover, error) {
+	if linkID == "" {
+		linkID = "none"
+	}
+	rec, err := t.Store.Get(ctx, t.key(handedBucket, linkID))
+	if errors.Is(err, store.ErrNotFound) {
+		return handover{was: waiting}, nil
+	} else if err != nil {
+		return handover{}, err
+	}
+	if len(rec.Value) < 3 || rec.Value[0] != version {
+		return handover{}, foreign(handedBucket)
+	}
+	ms, err := strconv.ParseInt(string(rec.Value[2:]), 10, 64)
+	if err != nil {
+		return handover{}, fmt.Errorf("reading when a mail was handed over: %w", err)
+	}
+	return handover{was: what(rec.Value[1]), at: time.UnixMilli(ms)}, nil
+}
+
+func (t *Tokens) handedOp(link Link, h handover) store.Op {
+	value := strconv.AppendInt([]byte{version, byte(h.was)}, h.at.UnixMilli(), 10)
+	return store.Put(t.key(handedBucket, link.ID), value, link.Asked.Add(keep))
+}
+
+// link returns the link of an ID, or ErrUnknown.
+func (t *Tokens) link(ctx context.Context, id string) (Link, error) {
+	k := t.key(linkBucket, id)
+	rec, err := t.Store.Get(ctx, k)
+	if errors.Is(err, store.ErrNotFound) {
+		return Link{}, ErrUnknown
+	} else if err != nil {
+		return Link{}, err
+	}
+	var link Link
+	if err := t.open(k, rec.Value, &link); err != nil {
+		return Link{}, err
+	}
+	link.ID = id
+	return link, nil
+}
+
+func (t *Tokens) linkOp(link Link) (store.Op, error) {
+	k := t.key(linkBucket, link.ID)
+	value, err := t.seal(k, link)
+	return store.Create(k, value, link.Asked.Add(WayBack)), err
+}
+
+// live returns what works for a contact, and the value it was read from (nil: none).
+func (t *Tokens) live(ctx context.Context, contact string) (live, []byte, error) {
+	var l live
+	was, err := t.get(ctx, t.key(liveBucket, contact), &l)
+	return l, was, err
+}
+
+func (t *Tokens) sealLive(contact string, l live) ([]byte, error) {
+	l.Nonce = rand.Text()
+	return t.seal(t.key(liveBucket, contact), l)
+}
+
+func (t *Tokens) liveOp(contact string, was []byte, l live) (store.Op, error) {
+	value, err := t.sealLive(contact, l)
+	return swapOp(t.key(liveBucket, contact), was, value, t.now().Add(keep)), err
+}
+
+// swapLive changes the live record in one step; an error of change leaves it alone.
+func (t *Tokens) swapLive(ctx context.Context, contact string, change func(*live) error) error {
+	k := t.key(liveBucket, contact)
+	return store.Swap(ctx, t.Store, k, func(was []byte) ([]byte, time.Time, []store.Op, error) {
+		var l live
+		err := t.openIfAny(k, was, &l)
+		if err == nil {
+			err = change(&l)
+		}
+		if err != nil {
+			return nil, time.Time{}, nil, err
+		}
+		value, err := t.sealLive(contact, l)
+		return value, t.now().Add(keep), nil, err
+	})
+}
+
+// flow returns what a browser asked for, and the value it was read from (nil: none).
+func (t *Tokens) flow(ctx context.Context, browser string) (flow, []byte, error) {
+	var f flow
+	was, err := t.get(ctx, t.key(flowBucket, browser), &f)
+	return f, was, err
+}
+
+func (t *Tokens) sealFlow(browser string, f flow) ([]byte, error) {
+	f.Nonce = rand.Text()
+	return t.seal(t.key(flowBucket, browser), f)
+}
+
+func (t *Tokens) flowOp(browser string, was []byte, f flow) (store.Op, error) {
+	value, err := t.sealFlow(browser, f)
+	return swapOp(t.key(flowBucket, browser), was, value, t.now().Add(keep)), err
+}
+
+// swapFlow changes the flow record in one step, together with the Ops that change
+// returns; an error of change leaves it alone.
+func (t *Tokens) swapFlow(ctx context.Context, browser string, change func(*flow) ([]store.Op, error)) error {
+	k := t.key(flowBucket, browser)
+	return store.Swap(ctx, t.Store, k, func(was []byte) ([]byte, time.Time, []store.Op, error) {
+		var f flow
+		if err := t.openIfAny(k, was, &f); err != nil {
+			return nil, time.Time{}, nil, err
+		}
+		more, err := change(&f)
+		if err != nil {
+			return nil, time.Time{}, nil, err
+		}
+		value, err := t.sealFlow(browser, f)
+		return value, t.now().Add(keep), more, err
+	})
+}
+
+func (t *Tokens) key(bucket, id string) store.Key {
+	return store.Key{Firm: t.Firm, Bucket: bucket, ID: id}
+}
+
+// get opens the record into v and returns its value; nil, and v as it was, when there
+// is none.
+func (t *Tokens) get(ctx context.Context, k store.Key, v any) ([]byte, error) {
+	if k.ID == "" {
+		return nil, nil // nobody's; no engine keeps it
+	}
+	rec, err := t.Store.Get(ctx, k)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	return rec.Value, t.open(k, rec.Value, v)
+}
+
+func swapOp(k store.Key, was, value []byte, expires time.Time) store.Op {
+	if was == nil {
+		return store.Create(k, value, expires)
+	}
+	return store.Replace(k, was, value, expires)
+}
+
+func (t *Tokens) seal(k store.Key, v any) ([]byte, error) {
+	plain, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("writing a %s record: %w", k.Bucket, err)
+	}
+	return append([]byte{version}, t.Keys.Seal(sealPurpose, place(k), plain)...), nil
+}
+
+func (t *Tokens) openIfAny(k store.Key, value []byte, v any) error {
+	if value == nil {
+		return nil
+	}
+	return t.open(k, value, v)
+}
+
+func (t *Tokens) open(k store.Key, value []byte, v any) error {
+	if len(value) == 0 || value[0] != version {
+		return foreign(k.Bucket)
+	}
+	plain, err := t.Keys.Open(sealPurpose, place(k), value[1:])
+	if err != nil {
+		return fmt.Errorf("opening a %s record: %w", k.Bucket, err)
+	}
+	if err := json.Unmarshal(plain, v); err != nil {
+		return fmt.Errorf("reading a %s record: %w", k.Bucket, err)
+	}
+	return nil
+}
+
+// place is where a sealed value opens: nowhere but under its own key.
+func place(k store.Key) string { return k.Firm + "\x00" + k.Bucket + "\x00" + k.ID }
+
+func foreign(bucket string) error {
+	return fmt.Errorf("%s record of another version: %w", bucket, store.ErrUnavailable)
+}

@@ -1,0 +1,258 @@
+package token_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"math/bits"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+func TestT07_AMillionTokensAreAllDifferent(t *testing.T) {
+	const n = 1_000_000
+	heads := make([]uint64, n)
+	rising, ones := 0, 0
+	for i := range heads {
+		s := secret.Random()
+		if len(s) != 43 || i == 0 && !decodes(s) {
+			t.Fatalf("%q is not 256 bits in base64url", s)
+		}
+		var head [9]byte
+		if _, err := base64.RawURLEncoding.Decode(head[:], []byte(s[:12])); err != nil {
+			t.Fatal(err)
+		}
+		heads[i] = binary.BigEndian.Uint64(head[:8])
+		ones += bits.OnesCount64(heads[i])
+		if i > 0 && heads[i] > heads[i-1] {
+			rising++
+		}
+	}
+	// Each within six standard deviations of chance: wrong once in 10^9 runs.
+	if mean := float64(ones) / n; mean < 31.976 || mean > 32.024 {
+		t.Errorf("%.4f of 64 bits are set; want 32", mean)
+	}
+	if rising < n/2-1740 || rising > n/2+1740 {
+		t.Errorf("%d of %d are greater than the one before; want half", rising, n)
+	}
+	slices.Sort(heads)
+	if left := len(slices.Compact(heads)); left != n {
+		t.Errorf("%d of %d have their first 64 bits from another", n-left, n)
+	}
+}
+
+func decodes(s string) bool {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	return err == nil && len(b) == 32
+}
+
+func TestT08_TokenAndCodeAreIndependent(t *testing.T) {
+	w := newWorld(t)
+	seen := map[string]bool{}
+	ask := w.ask(laptop, "ann@example.com")
+	for range 1000 { // the same request, never applied
+		issued, err := w.Issue(t.Context(), ask, "ann", ask.Address)
+		w.must(err)
+		for _, s := range []string{issued.Token, issued.Code, issued.ID} {
+			if seen[s] {
+				t.Fatalf("%q came twice for one request", s)
+			}
+			seen[s] = true
+		}
+	}
+}
+
+func TestT09_TheStoreHoldsNothingThatOpensADoor(t *testing.T) {
+	w := newWorld(t)
+	cookies := []string{"the cookie of the laptop", "the cookie of the phone"}
+	secrets := slices.Clone(cookies)
+	var ids []string
+	note := func(issued token.Issued) {
+		plain := strings.ReplaceAll(issued.Code, "-", "")
+		secrets = append(secrets, issued.Token, issued.Code, plain, strings.ToUpper(plain))
+		raw, err := base64.RawURLEncoding.DecodeString(issued.Token)
+		w.must(err)
+		secrets = append(secrets, string(raw))
+		ids = append(ids, issued.ID)
+	}
+	first := w.mail(laptop, "ann@example.com", "ann")
+	note(first)
+	note(w.mail(phone, "ann@example.com", "ann"))
+	want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrCode)
+	// A request by the button under an old link keeps that link, to show the page again.
+	w.must(w.Ask(t.Context(), token.Ask{ID: "again", Address: "ann@example.com", Hidden: true, Link: first.Token, Browser: phone, At: w.clock.now()}))
+	_, err := w.Try(t.Context(), first.Token)
+	w.must(err)
+	w.must(w.guess("s", laptop, first.Code))
+	note(w.mail(laptop, "ann@example.com", "ann"))
+	w.must(w.Store.Apply(t.Context(), store.Put(store.Key{Firm: "example", Bucket: "control", ID: "1"}, []byte("a planted secret"), w.clock.now().Add(life))))
+
+	var dump bytes.Buffer
+	for _, bucket := range []string{"flow", "link", "live", "handed", "in", "control"} {
+		all, err := w.db.Scan(t.Context(), "example", bucket, "", "", 1000)
+		w.must(err)
+		if len(all) == 0 {
+			t.Errorf("no records in %s", bucket)
+		}
+		for _, rec := range all {
+			dump.WriteString(rec.Key.ID + "\n")
+			dump.Write(rec.Value)
+		}
+	}
+	file, err := os.ReadFile(w.path)
+	w.must(err)
+	for name, content := range map[string][]byte{"the file": file, "the records": dump.Bytes()} {
+		for _, s := range append(secrets, "ann@example.com", "/orders/7") {
+			if bytes.Contains(content, []byte(s)) {
+				t.Errorf("%s hold %q", name, s)
+			}
+		}
+		for _, s := range append(ids, "a planted secret") { // or the search itself is broken
+			if !bytes.Contains(content, []byte(s)) {
+				t.Errorf("%s don't hold %q", name, s)
+			}
+		}
+	}
+}
+
+func TestKeys_OldSecretsStillOpen(t *testing.T) {
+	before := newWorld(t)
+	before.Keys = keyring(t, oldSecret)
+	byLink := before.mail(laptop, "ann@example.com", "ann")
+	byCode := before.mail(phone, "bob@example.com", "bob")
+	spare := before.mail(tablet, "cy@example.com", "cy")
+
+	without := before.as(func(o *token.Tokens) { o.Keys = keyring(t, newSecret) })
+	_, err := without.Peek(t.Context(), spare.Token)
+	want(t, "Peek when the old secret is gone", err, token.ErrUnknown)
+	if err := without.guess("s0", tablet, spare.Code); !errors.Is(err, secret.ErrSealed) {
+		t.Errorf("Guess when the old secret is gone = %v; want ErrSealed, and no guess lost", err)
+	}
+
+	after := before.as(func(o *token.Tokens) { o.Keys = keyring(t, newSecret, oldSecret) })
+	want(t, "a link from before", after.spend("s1", byLink.Token, laptop), nil)
+	want(t, "a code from before", after.guess("s2", phone, byCode.Code), nil)
+	want(t, "the used link from before", after.spend("s3", byLink.Token, laptop), token.ErrOver)
+	now := after.mail(laptop, "ann@example.com", "ann")
+	_, err = before.Peek(t.Context(), now.Token)
+	want(t, "a link closed by the new secret, at the old one", err, token.ErrUnknown)
+}
+
+func TestK02_AStoreThatIsAwayIsNeverAnAnswer(t *testing.T) {
+	for name, do := range map[string]func(w *world, issued token.Issued, ask token.Ask) error{
+		"Ask": func(w *world, _ token.Issued, ask token.Ask) error { return w.Ask(context.Background(), ask) },
+		"Asked": func(w *world, _ token.Issued, _ token.Ask) error {
+			_, err := w.Asked(context.Background(), laptop)
+			return err
+		},
+		"Issue": func(w *world, _ token.Issued, ask token.Ask) error {
+			_, err := w.Issue(context.Background(), ask, "ann", ask.Address)
+			return err
+		},
+		"HandOver": func(w *world, i token.Issued, _ token.Ask) error {
+			_, err := w.HandOver(context.Background(), i.ID, w.clock.now(), false)
+			return err
+		},
+		"GiveUp": func(w *world, i token.Issued, _ token.Ask) error {
+			_, err := w.GiveUp(context.Background(), i.ID)
+			return err
+		},
+		"Peek": func(w *world, i token.Issued, _ token.Ask) error {
+			_, err := w.Peek(context.Background(), i.Token)
+			return err
+		},
+		"Try": func(w *world, i token.Issued, _ token.Ask) error {
+			_, err := w.Try(context.Background(), i.Token)
+			return err
+		},
+		"Spend": func(w *world, i token.Issued, _ token.Ask) error {
+			_, err := w.Spend(context.Background(), i.Token, laptop)
+			return err
+		},
+		"Guess": func(w *world, i token.Issued, _ token.Ask) error {
+			_, err := w.Guess(context.Background(), laptop, i.Code)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			ask := w.ask(laptop, "ann@example.com")
+			issued := w.issue(ask, "ann")
+			w.handOver(issued, true)
+			n := 0
+			for ; ; n++ { // away at the first call, at the second, … until it succeeds
+				broken := w.as(func(o *token.Tokens) {
+					o.Store = &watched{Store: w.db, away: func(call int) bool { return call == n }}
+				})
+				err := do(broken, issued, ask)
+				if err == nil {
+					break
+				}
+				if !errors.Is(err, store.ErrUnavailable) {
+					t.Fatalf("the store is away at call %d: %v; want ErrUnavailable", n, err)
+				}
+			}
+			if n == 0 {
+				t.Error("the store was never away")
+			}
+		})
+	}
+}
+
+func TestRecords_OfALaterVersionAreNotGuessedAt(t *testing.T) {
+	for _, bucket := range []string{"flow", "link", "live", "handed"} {
+		for name, spoil := range map[string]func([]byte) []byte{
+			"later version": func(v []byte) []byte { return append([]byte{'2'}, v[1:]...) },
+			"empty":         func([]byte) []byte { return []byte{} },
+			"garbage":       func(v []byte) []byte { return append(v[:len(v)-1:len(v)-1], v[len(v)-1]^0x40) },
+		} {
+			w := newWorld(t)
+			issued := w.mail(laptop, "ann@example.com", "ann")
+			all, err := w.db.Scan(t.Context(), "example", bucket, "", "", 10)
+			w.must(err)
+			w.must(w.Store.Apply(t.Context(), store.Put(all[0].Key, spoil(all[0].Value), all[0].Expires)))
+			var errs []error
+			if bucket == "flow" {
+				_, err = w.Asked(t.Context(), laptop)
+				errs = append(errs, err, w.guess("s", laptop, issued.Code))
+			} else {
+				_, err = w.Peek(t.Context(), issued.Token)
+				errs = append(errs, err, w.spend("s", issued.Token, laptop))
+			}
+			for _, err := range errs {
+				if err == nil || errors.Is(err, token.ErrOver) || errors.Is(err, token.ErrUnknown) || errors.Is(err, token.ErrCode) {
+					t.Errorf("%s record, %s: %v; want an error of its own", bucket, name, err)
+				}
+			}
+		}
+	}
+}
+
+func FuzzPeek(f *testing.F) {
+	w := newWorld(f)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	for _, seed := range []string{"", "\x00", "null", "[]", issued.ID, issued.Code, issued.Token[:42], issued.Token + "=",
+		strings.Repeat("A", 43), strings.Repeat("\xff", 43), strings.Repeat("/", 43), issued.Token[:42] + "\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if s == issued.Token {
+			return
+		}
+		link, err := w.Peek(context.Background(), s)
+		if !errors.Is(err, token.ErrUnknown) || link != (token.Link{}) {
+			t.Fatalf("Peek(%q) = %+v, %v; want nothing, ErrUnknown", s, link, err)
+		}
+		if _, err := w.Guess(context.Background(), s, s); !errors.Is(err, token.ErrCode) {
+			t.Fatalf("Guess(%q) = %v; want ErrCode", s, err)
+		}
+	})
+}

@@ -1,0 +1,167 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// Link says whose a link is and where it leads.
+type Link struct {
+	ID      string          `json:"-"` // the MAC of its secret
+	Contact string          `json:"contact"`
+	Address address.Address `json:"address"` // where the mail went
+	Browser string          `json:"browser"` // the browser that asked
+	To      string          `json:"to"`
+	Shared  bool            `json:"shared,omitempty"`
+	Asked   time.Time       `json:"asked"`
+	Purpose string          `json:"purpose"`
+}
+
+// Grant is a proof that was accepted: sign this contact in.
+type Grant struct {
+	Contact string
+	Address address.Address // the address that was proved
+	To      string
+	Shared  bool
+	Method  string // "link" or "code"
+	Ops     []store.Op
+}
+
+// Peek returns what a link is without spending it. The error is ErrUnknown when
+// there is none (the Link is empty), ErrOver when it works no longer (the Link says
+// whose it was and where it led), or the store's.
+func (t *Tokens) Peek(ctx context.Context, token string) (Link, error) {
+	link, _, _, err := t.look(ctx, token)
+	return link, err
+}
+
+// look is Peek, with the live record that it went by.
+func (t *Tokens) look(ctx context.Context, token string) (link Link, l live, was []byte, err error) {
+	if link, err = t.linkOf(ctx, token); err != nil {
+		return Link{}, l, nil, err
+	}
+	if l, was, err = t.live(ctx, link.Contact); err != nil {
+		return Link{}, l, nil, err
+	}
+	h, err := t.handed(ctx, link.ID)
+	if err != nil {
+		return Link{}, l, nil, err
+	}
+	if i := l.find(link.ID); i < 0 || l.Links[i].Over || !h.good(link.Asked, t.Life, t.now()) {
+		return link, l, was, ErrOver
+	}
+	return link, l, was, nil
+}
+
+// linkOf returns the link of a token, alive or not, or ErrUnknown.
+func (t *Tokens) linkOf(ctx context.Context, token string) (Link, error) {
+	if len(token) != linkLength {
+		return Link{}, ErrUnknown
+	}
+	for _, id := range t.Keys.MACs(linkPurpose, t.Firm, token) {
+		link, err := t.link(ctx, id)
+		switch {
+		case errors.Is(err, ErrUnknown):
+			continue
+		case err == nil && link.Purpose != signIn:
+			return Link{}, ErrUnknown
+		}
+		return link, err
+	}
+	return Link{}, ErrUnknown
+}
+
+// Try returns what Peek does, and counts that an address is going to be compared with
+// the link's: call it before the comparison, so that parallel tries get no more than
+// Guesses. After these it is ErrOver, though the link still works in the browser that
+// asked: a mail scanner that fills in forms must not lock anybody out.
+func (t *Tokens) Try(ctx context.Context, token string) (Link, error) {
+	link, _, _, err := t.look(ctx, token)
+	if err != nil {
+		return link, err
+	}
+	err = t.swapLive(ctx, link.Contact, func(l *live) error {
+		i := l.find(link.ID)
+		if i < 0 || l.Links[i].Over || l.Links[i].Tries >= Guesses {
+			return ErrOver
+		}
+		l.Links[i].Tries++
+		return nil
+	})
+	return link, err
+}
+
+// WrongAddress counts an address that has been compared already.
+//
+// Deprecated: use Try, which counts before the comparison.
+func (t *Tokens) WrongAddress(ctx context.Context, link Link) error {
+	err := t.swapLive(ctx, link.Contact, func(l *live) error {
+		i := l.find(link.ID)
+		if i < 0 || l.Links[i].Tries >= Guesses {
+			return ErrOver
+		}
+		l.Links[i].Tries++
+		return nil
+	})
+	if errors.Is(err, ErrOver) {
+		return nil
+	}
+	return err
+}
+
+// Spend returns the grant of a live link for the browser that opened it ("": one that
+// never asked for anything). The caller has made sure that it is the one that asked,
+// or that its visitor knows the address (see Try).
+//
+// The grant's Ops end every link and code of the contact, but for the codes of the
+// asking browser when another one has opened the link: there somebody may be waiting.
+// Errors are those of Peek; store.ErrConflict when the Ops are applied means that
+// something moved: call Spend again, it says ErrOver when another was faster.
+func (t *Tokens) Spend(ctx context.Context, token, browser string) (Grant, error) {
+	link, l, was, err := t.look(ctx, token)
+	if err != nil {
+		return Grant{}, err
+	}
+	var codes []liveLink
+	for _, one := range l.Links {
+		if one.Browser == link.Browser && browser != link.Browser {
+			one.Over = true
+			codes = append(codes, one)
+		}
+	}
+	g := Grant{Contact: link.Contact, Address: link.Address, To: link.To, Shared: link.Shared, Method: "link"}
+	g.Ops, err = t.enterOps(ctx, link.Contact, was, live{Links: codes}, browser)
+	return g, err
+}
+
+// enterOps returns the Ops by which a contact gets in: what is alive from now on, and
+// the browser's requests forgotten, since the next one in front of it may be somebody
+// else.
+func (t *Tokens) enterOps(ctx context.Context, contact string, was []byte, l live, browser string) ([]store.Op, error) {
+	liveOp, err := t.liveOp(contact, was, l)
+	if err != nil || browser == "" {
+		return []store.Op{liveOp}, err
+	}
+	f, wasFlow, err := t.flow(ctx, browser)
+	if err != nil {
+		return nil, err
+	}
+	rest := f.without(contact)
+	if len(rest.Asks) == len(f.Asks) {
+		return []store.Op{liveOp}, nil
+	}
+	flowOp, err := t.flowOp(browser, wasFlow, rest)
+	return []store.Op{liveOp, flowOp}, err
+}
+
+// EndAll returns the Op that ends every link and code of a contact, those included
+// that are being issued or spent at this moment. Apply it before the contact's
+// sessions are ended: after it none can begin by what was mailed before.
+func (t *Tokens) EndAll(contact string) (store.Op, error) {
+	value, err := t.sealLive(contact, live{})
+	return store.Put(t.key(liveBucket, contact), value, t.now().Add(keep)), err
+}

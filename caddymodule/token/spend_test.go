@@ -1,0 +1,416 @@
+package token_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+var (
+	laptop = token.BrowserOf("the cookie of the laptop")
+	phone  = token.BrowserOf("the cookie of the phone")
+	tablet = token.BrowserOf("the cookie of the tablet")
+)
+
+// atOnce runs n calls that begin together and returns their errors.
+func atOnce(n int, call func(i int) error) []error {
+	errs := make([]error, n)
+	begin := make(chan struct{})
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { <-begin; errs[i] = call(i) })
+	}
+	close(begin)
+	all.Wait()
+	return errs
+}
+
+// oneWinner checks that one call succeeded and that the others were told lost.
+func oneWinner(t *testing.T, errs []error, lost error) {
+	t.Helper()
+	winners := 0
+	for _, err := range errs {
+		switch {
+		case err == nil:
+			winners++
+		case !errors.Is(err, lost):
+			t.Errorf("a loser was told %v; want %v", err, lost)
+		}
+	}
+	if winners != 1 {
+		t.Errorf("%d of %d got in; want 1", winners, len(errs))
+	}
+}
+
+func TestT03_OneLinkPressedAHundredTimesSignsInOnce(t *testing.T) {
+	for name, at := range map[string]string{"in the asking browser": laptop, "in another": phone, "in one without a cookie": ""} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			issued := w.mail(laptop, "ann@example.com", "ann")
+			errs := atOnce(100, func(i int) error { return w.spend(fmt.Sprint(i), issued.Token, at) })
+			oneWinner(t, errs, token.ErrOver)
+			if n := w.sessions(); n != 1 {
+				t.Errorf("%d sessions; want 1", n)
+			}
+			want(t, "Spend once more", w.spend("again", issued.Token, at), token.ErrOver)
+		})
+	}
+}
+
+func TestT03_OneCodeTypedAHundredTimesSignsInOnce(t *testing.T) {
+	w := newWorld(t)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	errs := atOnce(100, func(i int) error { return w.guess(fmt.Sprint(i), laptop, issued.Code) })
+	oneWinner(t, errs, token.ErrCode)
+	if n := w.sessions(); n != 1 {
+		t.Errorf("%d sessions; want 1", n)
+	}
+}
+
+func TestT03_LinkAndCodeAtOnceSignInOnce(t *testing.T) {
+	w := newWorld(t)
+	for round := range 20 {
+		issued := w.mail(laptop, "ann@example.com", "ann")
+		var in atomic.Int32
+		atOnce(8, func(i int) error {
+			try := func() error { return w.spend(fmt.Sprint(round, i), issued.Token, laptop) }
+			if i%2 == 1 {
+				try = func() error { return w.guess(fmt.Sprint(round, i), laptop, issued.Code) }
+			}
+			if try() == nil {
+				in.Add(1)
+			}
+			return nil
+		})
+		if in.Load() != 1 {
+			t.Fatalf("round %d: %d got in; want 1", round, in.Load())
+		}
+	}
+}
+
+func TestK08_TwoNodesOneLinkAThousandRounds(t *testing.T) {
+	w := newWorld(t)
+	other := w.as(func(*token.Tokens) {}) // shares nothing but the store
+	const rounds = 1000
+	var ops []store.Op
+	links := make([]token.Issued, rounds)
+	for i := range links {
+		var err error
+		ask := token.Ask{ID: fmt.Sprint(i), Address: "ann@example.com", Browser: laptop, At: w.clock.now()}
+		links[i], err = w.Issue(context.Background(), ask, fmt.Sprintf("contact-%d", i), ask.Address)
+		w.must(err)
+		ops = append(ops, links[i].Ops...)
+	}
+	w.must(w.Store.Apply(context.Background(), ops...))
+
+	var lanes sync.WaitGroup
+	for lane := range 20 { // side by side, so that they share the commits
+		lanes.Go(func() {
+			for i := lane; i < rounds; i += 20 {
+				errs := atOnce(2, func(n int) error {
+					return []*world{w, other}[n].spend(fmt.Sprint(i, n), links[i].Token, phone)
+				})
+				if (errs[0] == nil) == (errs[1] == nil) {
+					t.Errorf("round %d: %v and %v; want one winner", i, errs[0], errs[1])
+				}
+			}
+		})
+	}
+	lanes.Wait()
+	if n := w.sessions(); n != rounds {
+		t.Errorf("%d sessions; want %d", n, rounds)
+	}
+}
+
+func TestT05_WhatIsNoTokenIsUnknown(t *testing.T) {
+	w := newWorld(t)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	for name, s := range map[string]string{
+		"nothing":           "",
+		"NUL":               "\x00",
+		"null":              "null",
+		"43 NULs":           strings.Repeat("\x00", 43),
+		"43 spaces":         strings.Repeat(" ", 43),
+		"one byte less":     issued.Token[:42],
+		"one byte more":     issued.Token + "A",
+		"another case":      strings.ToUpper(issued.Token),
+		"one bit off":       issued.Token[:42] + string(issued.Token[42]^1),
+		"its own stored ID": issued.ID,
+		"its code":          issued.Code,
+		"a mebibyte":        strings.Repeat("A", 1<<20),
+		"a random one":      secret.Random(),
+	} {
+		link, err := w.Peek(t.Context(), s)
+		if !errors.Is(err, token.ErrUnknown) || link != (token.Link{}) {
+			t.Errorf("Peek(%s) = %+v, %v; want nothing, ErrUnknown", name, link, err)
+		}
+		want(t, "Spend("+name+")", w.spend("s", s, laptop), token.ErrUnknown)
+		_, err = w.Try(t.Context(), s)
+		want(t, "Try("+name+")", err, token.ErrUnknown)
+	}
+	link, err := w.Peek(t.Context(), issued.Token)
+	if err != nil || link.Contact != "ann" || link.Address != "ann@example.com" || link.To != "/orders/7" || link.Browser != laptop {
+		t.Errorf("Peek(the token) = %+v, %v; want ann's link", link, err)
+	}
+}
+
+func TestT15_WhatSuccessEnds(t *testing.T) {
+	type mailed struct{ a, a2, b token.Issued } // asked for by laptop, laptop, tablet
+	for _, c := range []struct {
+		name  string
+		enter func(w *world, m mailed) error
+		codes map[string]bool // that still work; everything else is over
+	}{
+		{"a link in the browser that asked", func(w *world, m mailed) error { return w.spend("s", m.a.Token, laptop) }, nil},
+		{"the newest link in the browser that asked", func(w *world, m mailed) error { return w.spend("s", m.a2.Token, laptop) }, nil},
+		{"a code", func(w *world, m mailed) error { return w.guess("s", laptop, m.a.Code) }, nil},
+		{"a link in another browser", func(w *world, m mailed) error { return w.spend("s", m.a.Token, phone) },
+			map[string]bool{"a": true, "a2": true}},
+		{"a link in a browser without a cookie", func(w *world, m mailed) error { return w.spend("s", m.a.Token, "") },
+			map[string]bool{"a": true, "a2": true}},
+		{"a link in the browser that asked for another", func(w *world, m mailed) error { return w.spend("s", m.b.Token, laptop) },
+			map[string]bool{"b": true}},
+		{"the last of three in yet another browser", func(w *world, m mailed) error { return w.spend("s", m.b.Token, phone) },
+			map[string]bool{"b": true}},
+		{"two of them one after the other", func(w *world, m mailed) error {
+			err := w.spend("s", m.b.Token, phone)
+			return errors.Join(err, w.guess("s2", tablet, m.b.Code))
+		}, nil},
+		{"every session of the contact is revoked", func(w *world, m mailed) error {
+			op, err := w.EndAll("ann")
+			return errors.Join(err, w.Store.Apply(context.Background(), op))
+		}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			m := mailed{a: w.mail(laptop, "ann@example.com", "ann"), a2: w.mail(laptop, "ann@example.com", "ann"), b: w.mail(tablet, "ann@example.com", "ann")}
+			w.must(c.enter(w, m))
+			for name, issued := range map[string]token.Issued{"a": m.a, "a2": m.a2, "b": m.b} {
+				_, err := w.Spend(t.Context(), issued.Token, phone)
+				want(t, "link "+name, err, token.ErrOver)
+				browser, code := laptop, token.ErrCode
+				if name == "b" {
+					browser = tablet
+				}
+				if c.codes[name] {
+					code = nil
+				}
+				_, err = w.Guess(t.Context(), browser, issued.Code) // never applied
+				want(t, "code "+name, err, code)
+			}
+		})
+	}
+}
+
+func TestT15_TheCodeLeftBehindEndsWithItsLife(t *testing.T) {
+	w := newWorld(t)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	w.must(w.spend("s", issued.Token, phone))
+	w.clock.move(life)
+	want(t, "the code after its life", w.guess("s2", laptop, issued.Code), token.ErrCode)
+}
+
+func TestT15_SuccessElsewhereFreesThePlaceOfALink(t *testing.T) {
+	w := newWorld(t)
+	for range token.MaxLive {
+		w.mail(laptop, "ann@example.com", "ann")
+	}
+	last := w.ask(tablet, "ann@example.com")
+	if _, err := w.Issue(t.Context(), last, "ann", last.Address); !errors.Is(err, token.ErrTooMany) {
+		t.Fatalf("a fourth link: %v; want ErrTooMany", err)
+	}
+	if _, err := w.Issue(t.Context(), last, "bob", last.Address); err != nil {
+		t.Fatalf("somebody else's first link: %v", err)
+	}
+	one, err := w.Peek(t.Context(), w.mail(phone, "bob@example.com", "bob").Token)
+	w.must(err)
+	if one.Contact != "bob" {
+		t.Fatalf("bob's link is %s's", one.Contact)
+	}
+	w.clock.move(life - 1)
+	if _, err := w.Issue(t.Context(), last, "ann", last.Address); !errors.Is(err, token.ErrTooMany) {
+		t.Fatalf("a fourth link at the end of the others' life: %v; want ErrTooMany", err)
+	}
+	w.clock.move(1)
+	last.At = w.clock.now()
+	fourth := w.issue(last, "ann")
+	w.must(w.spend("s", fourth.Token, phone))
+	for range token.MaxLive {
+		w.mail(laptop, "ann@example.com", "ann")
+	}
+}
+
+func TestT15_IssueInParallelMakesNoFourthLink(t *testing.T) {
+	w := newWorld(t)
+	var made atomic.Int32
+	for _, err := range atOnce(12, func(i int) error {
+		ask := token.Ask{ID: fmt.Sprint(i), Address: "ann@example.com", Browser: token.BrowserOf(fmt.Sprint(i)), At: w.clock.now()}
+		for {
+			issued, err := w.Issue(context.Background(), ask, "ann", ask.Address)
+			if err != nil {
+				return err
+			}
+			if err = w.Store.Apply(context.Background(), issued.Ops...); err == nil {
+				made.Add(1)
+			}
+			if !errors.Is(err, store.ErrConflict) {
+				return err
+			}
+		}
+	}) {
+		if err != nil && !errors.Is(err, token.ErrTooMany) {
+			t.Error(err)
+		}
+	}
+	if made.Load() != token.MaxLive {
+		t.Errorf("%d links were made; want %d", made.Load(), token.MaxLive)
+	}
+}
+
+func TestT18_RevocationStopsWhatIsBeingIssuedOrSpent(t *testing.T) {
+	w := newWorld(t)
+	first := w.mail(laptop, "ann@example.com", "ann")
+	byLink, err := w.Spend(t.Context(), first.Token, phone)
+	w.must(err)
+	byCode, err := w.Guess(t.Context(), laptop, first.Code)
+	w.must(err)
+	ask := w.ask(tablet, "ann@example.com")
+	issued, err := w.Issue(t.Context(), ask, "ann", ask.Address)
+	w.must(err)
+
+	op, err := w.EndAll("ann")
+	w.must(err)
+	w.must(w.Store.Apply(t.Context(), op))
+
+	want(t, "a link's grant from before", w.Store.Apply(t.Context(), byLink.Ops...), store.ErrConflict)
+	want(t, "a code's grant from before", w.Store.Apply(t.Context(), byCode.Ops...), store.ErrConflict)
+	want(t, "a link made before", w.Store.Apply(t.Context(), issued.Ops...), store.ErrConflict)
+
+	// Nor when nothing was alive before.
+	first2, err := w.Issue(t.Context(), ask, "bob", ask.Address)
+	w.must(err)
+	op, err = w.EndAll("bob")
+	w.must(err)
+	w.must(w.Store.Apply(t.Context(), op))
+	want(t, "a first link made before", w.Store.Apply(t.Context(), first2.Ops...), store.ErrConflict)
+}
+
+func TestT17_TwoFirmsOnOneStore(t *testing.T) {
+	w := newWorld(t)
+	other := w.as(func(o *token.Tokens) { o.Firm = "other" })
+	issued := w.mail(laptop, "ann@example.com", "ann")
+
+	_, err := other.Peek(t.Context(), issued.Token)
+	want(t, "the link at another firm", err, token.ErrUnknown)
+	want(t, "the code at another firm", other.guess("s", laptop, issued.Code), token.ErrCode)
+	_, err = other.Asked(t.Context(), laptop)
+	want(t, "Asked at another firm", err, token.ErrUnknown)
+	_, err = other.HandOver(t.Context(), issued.ID, w.clock.now(), false)
+	want(t, "HandOver at another firm", err, token.ErrUnknown)
+
+	op, err := other.EndAll("ann")
+	w.must(err)
+	w.must(w.Store.Apply(t.Context(), op))
+	for range token.MaxLive {
+		other.mail(laptop, "ann@example.com", "ann")
+	}
+	w.must(w.spend("s", issued.Token, laptop))
+
+	// Not even when somebody moves the records: they open nowhere else.
+	for _, bucket := range []string{"flow", "link", "live"} {
+		all, err := w.db.Scan(t.Context(), "example", bucket, "", "", 100)
+		w.must(err)
+		if len(all) == 0 {
+			t.Fatalf("no %s records", bucket)
+		}
+		for _, rec := range all {
+			w.must(w.db.Apply(t.Context(), store.Put(store.Key{Firm: "third", Bucket: bucket, ID: rec.Key.ID}, rec.Value, rec.Expires)))
+		}
+	}
+	third := w.as(func(o *token.Tokens) { o.Firm = "third" })
+	_, err = third.Asked(t.Context(), phone)
+	want(t, "Asked without a record", err, token.ErrUnknown)
+	if _, err = third.HandOver(t.Context(), issued.ID, w.clock.now(), false); err == nil || errors.Is(err, token.ErrOver) {
+		t.Errorf("a link moved to another firm: %v; want that it doesn't open", err)
+	}
+}
+
+func TestTry_AnAddressIsComparedFiveTimesWhateverTheConcurrency(t *testing.T) {
+	w := newWorld(t)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	compared := 0
+	for _, err := range atOnce(100, func(int) error { _, err := w.Try(context.Background(), issued.Token); return err }) {
+		if err == nil {
+			compared++
+		} else {
+			want(t, "Try", err, token.ErrOver)
+		}
+	}
+	if compared != token.Guesses {
+		t.Errorf("%d addresses were compared; want %d", compared, token.Guesses)
+	}
+	link, err := w.Try(t.Context(), issued.Token)
+	if !errors.Is(err, token.ErrOver) || link.Address != "ann@example.com" {
+		t.Errorf("Try after that = %+v, %v; want the link and ErrOver, to send a new one", link, err)
+	}
+	want(t, "the code after that", w.guess("s", laptop, issued.Code), nil)
+
+	issued = w.mail(laptop, "ann@example.com", "ann")
+	for range token.Guesses {
+		_, err := w.Try(t.Context(), issued.Token)
+		w.must(err)
+	}
+	want(t, "the fifth address, right, elsewhere", w.spend("s2", issued.Token, phone), nil)
+
+	issued = w.mail(laptop, "ann@example.com", "ann")
+	for range 2 * token.Guesses { // a scanner that fills in forms
+		_, _ = w.Try(t.Context(), issued.Token)
+	}
+	want(t, "the link in the browser that asked", w.spend("s3", issued.Token, laptop), nil)
+	_, err = w.Try(t.Context(), issued.Token)
+	want(t, "Try of a used link", err, token.ErrOver)
+}
+
+func TestSpend_WritesNothingByItself(t *testing.T) {
+	w := newWorld(t)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	seen := &watched{Store: w.db}
+	looking := w.as(func(o *token.Tokens) { o.Store = seen })
+	for range 3 {
+		_, err := looking.Peek(t.Context(), issued.Token)
+		w.must(err)
+		_, err = looking.Spend(t.Context(), issued.Token, laptop)
+		w.must(err)
+	}
+	for _, call := range seen.calls {
+		if !strings.HasPrefix(call, "get ") {
+			t.Errorf("a look at a link did %q; want reads only", call)
+		}
+	}
+	w.must(w.spend("s", issued.Token, laptop))
+}
+
+func TestSpend_TheAskingBrowserForgetsTheAddress(t *testing.T) {
+	w := newWorld(t)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	w.ask(tablet, "bob@example.com")
+	w.must(w.spend("s", issued.Token, laptop))
+	_, err := w.Asked(t.Context(), laptop)
+	want(t, "Asked after the sign-in", err, token.ErrUnknown)
+	if a, err := w.Asked(t.Context(), tablet); err != nil || a.Address != "bob@example.com" {
+		t.Errorf("Asked in another browser = %v, %v; want bob's", a.Address, err)
+	}
+	// Others' requests in the same browser stay.
+	issued = w.mail(laptop, "ann@example.com", "ann")
+	bobs := w.mail(laptop, "bob@example.com", "bob")
+	w.must(w.guess("s2", laptop, issued.Code))
+	want(t, "another contact's code in that browser", w.guess("s3", laptop, bobs.Code), nil)
+}
