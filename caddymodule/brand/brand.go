@@ -1,10 +1,20 @@
 // Package brand is how a firm looks and speaks: its name, colours and picture on pages
 // and in mails, and the letters themselves.
+//
+// A letter is a pair of templates, which a firm may replace one by one: mails/sign-in.txt
+// in its folder of templates, whose first line is "Subject: …", and mails/sign-in.html.
+// They are Go's text/template and html/template; the merge tags are those of type tags.
 package brand
 
 import (
+	"bytes"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"image"
+	_ "image/jpeg" // so that image.DecodeConfig knows them
+	_ "image/png"
+	"io"
 	"net/mail"
 	"os"
 	"strings"
@@ -40,7 +50,7 @@ func (b Brand) Validate() error {
 	if err := plainText("name", b.Name, 100); err != nil {
 		return err
 	}
-	if b.Name == "" {
+	if strings.TrimSpace(b.Name) == "" {
 		return errors.New(`name is missing; write the firm's name as its clients know it: name "Example Bookkeeping"`)
 	}
 	if _, err := b.Sender(); err != nil {
@@ -128,21 +138,40 @@ func (b Brand) ReadLogo() (*Logo, error) {
 	}
 	kind := pictureType(data)
 	if kind == "" {
-		return nil, fmt.Errorf("logo: %s is no SVG, PNG, JPEG or WebP picture", b.Logo)
+		return nil, fmt.Errorf("logo: %s is no whole SVG, PNG, JPEG or WebP picture; write the path of one", b.Logo)
 	}
 	return &Logo{Type: kind, Data: data}, nil
 }
 
+// pictureType returns the media type of a picture that browsers can show; "" for
+// anything else, whatever the name of its file.
 func pictureType(data []byte) string {
-	switch s := string(data); {
-	case strings.HasPrefix(s, "\x89PNG\r\n\x1a\n"):
-		return "image/png"
-	case strings.HasPrefix(s, "\xff\xd8\xff"):
-		return "image/jpeg"
-	case len(s) > 12 && strings.HasPrefix(s, "RIFF") && s[8:12] == "WEBP":
+	if len(data) > 12 && string(data[:4]) == "RIFF" && string(data[8:12]) == "WEBP" {
 		return "image/webp"
-	case utf8.ValidString(s) && strings.Contains(s[:min(len(s), 2048)], "<svg"):
+	}
+	if _, format, err := image.DecodeConfig(bytes.NewReader(data)); err == nil {
+		return "image/" + format
+	}
+	if isSVG(data) {
 		return "image/svg+xml"
 	}
 	return ""
+}
+
+// isSVG reports whether data is well-formed XML with svg as its root. What else is in
+// there does no harm: pages show it as a picture, in which scripts don't run.
+func isSVG(data []byte) bool {
+	d := xml.NewDecoder(bytes.NewReader(data))
+	// Browsers know encodings that this package doesn't; it is the structure that counts.
+	d.CharsetReader = func(_ string, r io.Reader) (io.Reader, error) { return r, nil }
+	root := ""
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return errors.Is(err, io.EOF) && root == "svg"
+		}
+		if start, ok := token.(xml.StartElement); ok && root == "" {
+			root = start.Name.Local
+		}
+	}
 }

@@ -1,230 +1,266 @@
 package brand
 
 import (
-	"bytes"
 	"crypto/rand"
 	"embed"
 	"errors"
 	"fmt"
 	htmltemplate "html/template"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	texttemplate "text/template"
 	"time"
 	"unicode"
 
-	"github.com/wneessen/go-mail"
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-//go:embed letters
-var letterFiles embed.FS
+//go:embed mails
+var builtIn embed.FS
 
-// Kinds of letters: each is a pair of templates, KIND.txt, whose first line is
-// "Subject: …", and KIND.html.
+// KindSignIn is the kind of the letter with the sign-in link.
 const KindSignIn = "sign-in"
-
-var kinds = []string{KindSignIn}
 
 // Letters writes a firm's mails. It is safe for use by many goroutines.
 type Letters struct {
-	brand Brand
-	look  Look
-	pairs map[string]pair
+	firm   firmTags
+	from   string // address
+	name   string // before it
+	answer string // Reply-To
+	look   Look
+	signIn pair
 }
 
+// pair is a letter in both its forms. The first line of the text is the subject.
 type pair struct {
 	text *texttemplate.Template
 	html *htmltemplate.Template
 }
 
-// NewLetters parses the templates and writes each letter once with made-up data, so
-// that what is wrong with one shows now. A file mails/KIND.txt or mails/KIND.html in
-// the folder stands in for the built-in one; folder may be empty. An error names file
-// and line.
+// NewLetters reads the templates of the letters. Each kind has two, KIND.txt, whose first
+// line is "Subject: …", and KIND.html; a file of that name in folder/mails stands in for
+// the built-in one. folder may be empty, and so may folder/mails.
+//
+// Each template is tried out with made-up data, so that what is wrong with one shows now:
+// the error names the file, mostly the line, and what to write.
 func NewLetters(b Brand, folder string) (*Letters, error) {
-	l := &Letters{brand: b, look: b.Look(), pairs: make(map[string]pair)}
-	for _, kind := range kinds {
-		text, textPath, err := readTemplate(folder, kind+".txt")
-		if err != nil {
-			return nil, err
-		}
-		html, htmlPath, err := readTemplate(folder, kind+".html")
-		if err != nil {
-			return nil, err
-		}
-		var p pair
-		if p.text, err = texttemplate.New(textPath).Option("missingkey=error").Parse(text); err != nil {
-			return nil, explain(err)
-		}
-		if p.html, err = htmltemplate.New(htmlPath).Option("missingkey=error").Parse(html); err != nil {
-			return nil, explain(err)
-		}
-		l.pairs[kind] = p
+	if err := b.Validate(); err != nil {
+		return nil, err
 	}
-	sample := SignIn{To: "ann@example.com", FirstName: "Ann", LastName: "Baker", Companies: []string{"Acme"},
-		Link: "https://portal.example/-/link?t=x", Code: "abcd-efgh", Life: 10 * time.Minute, AskedAt: time.Unix(0, 0), Agent: "Safari on iPhone"}
-	if _, err := l.SignIn(sample); err != nil {
-		return nil, explain(err)
-	}
-	return l, nil
-}
-
-func explain(err error) error {
-	return fmt.Errorf("%w; the merge tags are {{.Contact.FirstName}}, {{.Contact.LastName}}, {{.Contact.Email}}, {{.Company.Name}}, {{.Companies}}, "+
-		"{{.Firm.Name}}, {{.Firm.Support}}, {{.Link}}, {{.Code}}, {{.ExpiresIn}} and {{.Asked}}", err)
-}
-
-func readTemplate(folder, name string) (text, path string, err error) {
-	if folder != "" {
-		path = filepath.Join(folder, "mails", name)
-		b, err := os.ReadFile(path)
-		if err == nil {
-			return string(b), path, nil
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return "", path, fmt.Errorf("templates: %w", err)
-		}
-	}
-	b, err := letterFiles.ReadFile("letters/" + name)
-	return string(b), name, err
-}
-
-// SignIn is what a sign-in mail says.
-type SignIn struct {
-	To                  string // the stored address
-	FirstName, LastName string
-	Companies           []string // names
-	Link, Code          string
-	Life                time.Duration // of link and code, from the hand-over
-	AskedAt             time.Time
-	Agent               string // the browser in words, such as "Safari on iPhone"
-}
-
-// fields are the merge tags.
-type fields struct {
-	Contact struct{ FirstName, LastName, Email string }
-	Company struct{ Name string } // the only company, where there is one
-	Firm    struct{ Name, Support string }
-
-	Companies, Link, Code, ExpiresIn, Asked string
-	AskedTime                               string // with seconds, so that no two subjects are the same
-
-	Look Look
-}
-
-// SignIn writes the sign-in mail.
-func (l *Letters) SignIn(d SignIn) (Letter, error) {
-	f := fields{Link: d.Link, Code: d.Code, ExpiresIn: inWords(d.Life), Look: l.look,
-		Asked: "at " + d.AskedAt.Format("15:04") + " from " + d.Agent, AskedTime: d.AskedAt.Format("15:04:05")}
-	f.Contact.FirstName, f.Contact.LastName, f.Contact.Email = oneLine(d.FirstName), oneLine(d.LastName), d.To
-	f.Firm.Name, f.Firm.Support = l.brand.Name, l.brand.Support
-	f.Companies = oneLine(strings.Join(d.Companies, ", "))
-	if len(d.Companies) == 1 {
-		f.Company.Name = f.Companies
-	}
-	return l.write(KindSignIn, d.To, f)
-}
-
-func (l *Letters) write(kind, to string, f fields) (Letter, error) {
-	sender, err := l.brand.Sender()
+	sender, err := b.Sender()
 	if err != nil {
-		return Letter{}, err
+		return nil, err
 	}
-	var text, html bytes.Buffer
-	if err := l.pairs[kind].text.Execute(&text, f); err != nil {
-		return Letter{}, err
+	l := &Letters{firm: firmTags{b.Name, b.Support}, from: sender.Address, name: sender.Name, look: b.Look()}
+	if l.name == "" {
+		l.name = b.Name
 	}
-	if err := l.pairs[kind].html.Execute(&html, f); err != nil {
-		return Letter{}, err
+	if b.ReplyTo != "" {
+		a, err := address.Parse(b.ReplyTo)
+		if err != nil {
+			return nil, fmt.Errorf("reply_to: %w", err)
+		}
+		l.answer = string(a)
+	}
+	if l.signIn, err = readPair(folder, KindSignIn); err != nil {
+		return nil, err
+	}
+	return l, l.tryOut()
+}
+
+func readPair(folder, kind string) (p pair, err error) {
+	text, name, err := readTemplate(folder, kind+".txt")
+	if err != nil {
+		return p, err
+	}
+	if p.text, err = texttemplate.New(name).Parse(text); err != nil {
+		return p, templateError(err)
+	}
+	html, name, err := readTemplate(folder, kind+".html")
+	if err != nil {
+		return p, err
+	}
+	p.html, err = htmltemplate.New(name).Parse(html)
+	return p, templateError(err)
+}
+
+// readTemplate returns a template and what to call it in errors: its path.
+func readTemplate(folder, file string) (text, name string, err error) {
+	if folder != "" {
+		name = filepath.Join(folder, "mails", file)
+		b, err := os.ReadFile(name)
+		if err == nil {
+			return string(b), name, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", name, fmt.Errorf("reading a mail template: %w", err)
+		}
+	}
+	b, err := builtIn.ReadFile("mails/" + file)
+	return string(b), "mails/" + file, err
+}
+
+// tryOut writes each letter for somebody of whom everything is known, and for somebody
+// of whom nothing is.
+func (l *Letters) tryOut() error {
+	rich := SignIn{To: "ann@example.com", FirstName: "Ann", LastName: "Baker", Companies: []string{"Acme", "Baker & Sons"},
+		Link: "https://clients.example.com/-/link?t=trial", Code: "abcd-efgh", Life: 10 * time.Minute,
+		AskedAt: time.Date(2026, 1, 2, 10, 2, 3, 0, time.UTC), Agent: "Safari on iPhone"}
+	poor := SignIn{To: rich.To, Link: rich.Link, Code: rich.Code, Life: rich.Life, AskedAt: rich.AskedAt}
+	for _, d := range []SignIn{rich, poor} {
+		letter, err := l.SignIn(d)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(letter.Text, d.Link) {
+			return fmt.Errorf("%s: {{.Link}} is missing; without it nobody gets in", l.signIn.text.Name())
+		}
+		if !strings.Contains(letter.HTML, d.Link) {
+			return fmt.Errorf("%s: {{.Link}} is missing; without it nobody gets in", l.signIn.html.Name())
+		}
+	}
+	return nil
+}
+
+// SignIn is what a sign-in letter says, and to whom.
+type SignIn struct {
+	To                  string        // the stored address, in the form of package address
+	FirstName, LastName string        // either may be empty
+	Companies           []string      // their names
+	Link                string        // an absolute URL, short and without "&", which some mail programs break
+	Code                string        // as it is shown: abcd-efgh
+	Life                time.Duration // of link and code, from the hand-over
+	AskedAt             time.Time     // in the time zone that the letter is to name it in
+	Agent               string        // the browser in our words, such as "Safari on iPhone"; others are left out
+}
+
+// tags are what templates may say; the README lists them.
+type tags struct {
+	Contact   contactTags
+	Company   companyTags // the contact's only one; of several, or none, it is empty
+	Companies list
+	Firm      firmTags
+	Link      string
+	Code      string
+	ExpiresIn string // "10 minutes"
+	Asked     string // "at 10:02 from Safari on iPhone"
+	Time      string // "10:02:31": when it was asked for, so that no two subjects are the same
+	Site      string // "clients.example.com": where the link leads, and the code belongs
+	Look      Look
+}
+
+type (
+	contactTags struct{ FirstName, LastName, Email string }
+	companyTags struct{ Name string }
+	firmTags    struct{ Name, Support string }
+	list        []string // {{.Companies}} is "Acme, Baker", {{range .Companies}} is one by one
+)
+
+func (l list) String() string { return strings.Join(l, ", ") }
+
+const tagNames = "{{.Contact.FirstName}}, {{.Contact.LastName}}, {{.Contact.Email}}, {{.Company.Name}}, {{.Companies}}, " +
+	"{{.Firm.Name}}, {{.Firm.Support}}, {{.Link}}, {{.Code}}, {{.ExpiresIn}}, {{.Asked}}, {{.Time}}, {{.Site}}"
+
+// ours are the words that a browser may be called by. Whatever a visitor can write into
+// a request must not get into a mail from the firm (CVE-2022-31127).
+var ours = regexp.MustCompile(`^[A-Za-z0-9 ]{1,60}$`)
+
+// SignIn writes the letter with the sign-in link.
+func (l *Letters) SignIn(d SignIn) (Letter, error) {
+	u, err := url.Parse(d.Link)
+	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http" ||
+		len(d.Link) > 250 || strings.ContainsFunc(d.Link, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`&"'<>\`, r) }) {
+		return Letter{}, errors.New("the link is not one that mail programs leave whole")
+	}
+	zone := ""
+	if name, _ := d.AskedAt.Zone(); name == "UTC" {
+		zone = " UTC" // a server's clock, not that of the people around it
+	}
+	t := tags{
+		Contact: contactTags{oneLine(d.FirstName), oneLine(d.LastName), d.To},
+		Firm:    l.firm, Link: d.Link, Code: oneLine(d.Code), ExpiresIn: inWords(d.Life),
+		Asked: "at " + d.AskedAt.Format("15:04") + zone, Time: d.AskedAt.Format("15:04:05") + zone,
+		Site: u.Host, Look: l.look,
+	}
+	if ours.MatchString(d.Agent) {
+		t.Asked += " from " + d.Agent
+	}
+	for _, c := range d.Companies {
+		t.Companies = append(t.Companies, oneLine(c))
+	}
+	if len(t.Companies) == 1 {
+		t.Company.Name = t.Companies[0]
+	}
+	return l.write(l.signIn, d.To, t)
+}
+
+func (l *Letters) write(p pair, to string, t tags) (Letter, error) {
+	if a, err := address.Parse(to); err != nil || string(a) != to {
+		return Letter{}, errors.New("the recipient's address isn't in its canonical form")
+	}
+	var text, html strings.Builder
+	if err := p.text.Execute(&text, t); err != nil {
+		return Letter{}, templateError(err)
+	}
+	if err := p.html.Execute(&html, t); err != nil {
+		return Letter{}, templateError(err)
 	}
 	first, rest, _ := strings.Cut(text.String(), "\n")
 	subject, ok := strings.CutPrefix(first, "Subject:")
-	if !ok {
-		return Letter{}, fmt.Errorf("%s: the first line must begin with \"Subject:\"", l.pairs[kind].text.Name())
+	if subject = oneLine(subject); !ok || subject == "" {
+		return Letter{}, fmt.Errorf("%s:1: the first line is the subject: write Subject: Your sign-in link for {{.Firm.Name}} ({{.Time}})", p.text.Name())
 	}
-	domain := sender.Address[strings.LastIndexByte(sender.Address, '@')+1:]
 	return Letter{
-		FromName: sender.Name, From: sender.Address, ReplyTo: l.brand.ReplyTo, To: to,
-		Subject: oneLine(subject), Text: strings.TrimSpace(rest) + "\n", HTML: html.String(),
-		MessageID: rand.Text() + "@" + domain,
+		FromName: l.name, From: l.from, ReplyTo: l.answer, To: to,
+		Subject: subject, Text: strings.TrimSpace(rest) + "\n", HTML: html.String(),
+		MessageID: strings.ToLower(rand.Text()) + "@" + address.Address(l.from).Domain(),
 	}, nil
 }
 
-// Letter is a mail that is written, but not yet in the form that travels.
-type Letter struct {
-	FromName, From, ReplyTo, To string // addresses without names; ReplyTo may be empty
-	Subject, Text, HTML         string
-	MessageID                   string // without the angle brackets
+// noField is how the template packages say that a tag doesn't exist.
+var noField = regexp.MustCompile(`^template: (.+:\d+):\d+: executing .* at <([^>]*)>: can't evaluate field`)
+
+// templateError puts an error of the template packages as the operator needs it: the
+// file and line first.
+func templateError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if m := noField.FindStringSubmatch(err.Error()); m != nil {
+		return fmt.Errorf("%s: {{%s}} is no merge tag; there are %s", m[1], m[2], tagNames)
+	}
+	s := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "html/"), "template:")
+	return errors.New(strings.TrimSpace(s))
 }
 
-// Bytes returns the message as it travels (RFC 5322, CRLF): text and HTML, and headers
-// that ask mail services to leave the link as it is and answering machines to be quiet.
-func (l Letter) Bytes(date time.Time) ([]byte, error) {
-	m := mail.NewMsg(mail.WithNoDefaultUserAgent())
-	var err error
-	if l.FromName != "" {
-		err = m.FromFormat(l.FromName, l.From)
-	} else {
-		err = m.From(l.From)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("from: %w", err)
-	}
-	if err := m.To(l.To); err != nil {
-		return nil, fmt.Errorf("to: %w", err)
-	}
-	if l.ReplyTo != "" {
-		if err := m.ReplyTo(l.ReplyTo); err != nil {
-			return nil, fmt.Errorf("reply_to: %w", err)
-		}
-	}
-	m.Subject(l.Subject)
-	m.SetDateWithValue(date)
-	m.SetMessageIDWithValue(l.MessageID)
-	for _, h := range [][2]string{
-		{"Auto-Submitted", "auto-generated"}, // RFC 3834
-		{"X-Auto-Response-Suppress", "All"},  // Exchange
-		{"X-Entity-Ref-ID", l.MessageID},     // Gmail: its own thread, so the newest link isn't hidden under an old one
-		// A service that rewrites links to count clicks would burn or log them.
-		{"X-SES-Configuration-Tracking", "off"},
-		{"X-PM-TrackLinks", "None"},
-		{"X-PM-TrackOpens", "false"},
-		{"X-Mailgun-Track", "no"},
-		{"X-MC-Track", "none"},
-		{"X-Mailjet-TrackClick", "0"},
-		{"X-Mailjet-TrackOpen", "0"},
-		{"X-MSYS-API", `{"options":{"click_tracking":false,"open_tracking":false}}`},
-		{"X-SMTPAPI", `{"filters":{"clicktrack":{"settings":{"enable":0}},"opentrack":{"settings":{"enable":0}}}}`},
-	} {
-		m.SetGenHeader(mail.Header(h[0]), h[1])
-	}
-	m.SetBodyString(mail.TypeTextPlain, l.Text)
-	m.AddAlternativeString(mail.TypeTextHTML, l.HTML)
-	var buf bytes.Buffer
-	if _, err := m.WriteTo(&buf); err != nil {
-		return nil, fmt.Errorf("making the message: %w", err)
-	}
-	return buf.Bytes(), nil
-}
-
-// oneLine removes what would begin a new line or hide text, in a value that isn't ours.
+// oneLine removes what would begin a new line, or hide or turn round what follows, from
+// a value that isn't ours.
 func oneLine(s string) string {
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || r == unicode.ReplacementChar || unicode.Is(unicode.Bidi_Control, r) {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case unicode.IsControl(r), r == unicode.ReplacementChar, unicode.Is(unicode.Bidi_Control, r):
 			return -1
 		}
 		return r
-	}, s))
+	}, s)
+	return strings.Join(strings.Fields(s), " ")
 }
 
 // inWords says how long, as a person would.
 func inWords(d time.Duration) string {
-	if d < 90*time.Second {
+	switch minutes := int(d / time.Minute); {
+	case minutes < 1:
 		return fmt.Sprintf("%d seconds", int(d/time.Second))
+	case minutes == 1:
+		return "1 minute"
+	case minutes == 60:
+		return "1 hour"
+	default:
+		return fmt.Sprintf("%d minutes", minutes)
 	}
-	if d%time.Hour == 0 && d == time.Hour {
-		return "one hour"
-	}
-	return fmt.Sprintf("%d minutes", int(d/time.Minute))
 }

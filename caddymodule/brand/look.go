@@ -11,17 +11,20 @@ import (
 // Look is a firm's colours, readable whatever the accent: each pair has a contrast of
 // at least 4.5 to 1, and so has the accent to the page (WCAG 2.2, 1.4.3 and 1.4.11).
 type Look struct {
-	LightAccent, LightOnAccent string // on a white page: the accent, and text on it
+	LightAccent, LightOnAccent string // on a light page: the accent, and text on it
 	DarkAccent, DarkOnAccent   string // on a dark page
 }
 
 type colour struct{ r, g, b float64 } // sRGB, 0 to 1
 
 var (
-	white     = colour{1, 1, 1}
-	black     = colour{0, 0, 0}
-	lightPage = white
-	darkPage  = colour{0x16 / 255.0, 0x18 / 255.0, 0x1c / 255.0} // of pages and of mails
+	white = colour{1, 1, 1}
+	black = colour{0, 0, 0}
+
+	// Of what pages and mails have behind the accent, the colours that leave it the
+	// least contrast.
+	lightPage = colour{0xf3 / 255.0, 0xf4 / 255.0, 0xf1 / 255.0}
+	darkPage  = colour{0x22 / 255.0, 0x27 / 255.0, 0x25 / 255.0}
 )
 
 const (
@@ -35,8 +38,8 @@ func (b Brand) Look() Look {
 	if err != nil {
 		accent, _ = parseColour(defaultAccent)
 	}
-	light := towards(accent, black, lightPage)
-	dark := towards(accent, white, darkPage)
+	light := until(darker, accent, lightPage)
+	dark := until(lighter, accent, darkPage)
 	return Look{light.String(), onIt(light).String(), dark.String(), onIt(dark).String()}
 }
 
@@ -61,16 +64,37 @@ func (c colour) String() string {
 	return fmt.Sprintf("#%02x%02x%02x", byte(math.Round(c.r*255)), byte(math.Round(c.g*255)), byte(math.Round(c.b*255)))
 }
 
-// towards mixes c with end until it can be read on the page, and text on it.
-func towards(c, end, page colour) colour {
-	for i := range 101 {
-		k := float64(i) / 100
-		mixed, _ := parseColour(colour{c.r + (end.r-c.r)*k, c.g + (end.g-c.g)*k, c.b + (end.b-c.b)*k}.String())
-		if contrast(mixed, page) >= readable && contrast(mixed, onIt(mixed)) >= readable {
-			return mixed
+// until changes the accent step by step, from as it is to an end that can be read for
+// sure, until it can be read on the page, and text on it.
+func until(change func(c colour, k float64) colour, accent, page colour) colour {
+	const steps = 200
+	for i := range steps {
+		// As it will be written: rounding must not undo what was reached.
+		c, _ := parseColour(change(accent, float64(i)/steps).String())
+		if contrast(c, page) >= readable && contrast(c, onIt(c)) >= readable {
+			return c
 		}
 	}
-	return end
+	return change(accent, 1)
+}
+
+// darker goes to black, lighter over the brightest colour of the same hue to white.
+func darker(c colour, k float64) colour { return c.mix(black, k) }
+
+func lighter(c colour, k float64) colour {
+	most := max(c.r, c.g, c.b)
+	if most == 0 {
+		return c.mix(white, k)
+	}
+	bright := colour{c.r / most, c.g / most, c.b / most}
+	if k < .5 {
+		return c.mix(bright, 2*k)
+	}
+	return bright.mix(white, 2*k-1)
+}
+
+func (c colour) mix(end colour, k float64) colour {
+	return colour{c.r + (end.r-c.r)*k, c.g + (end.g-c.g)*k, c.b + (end.b-c.b)*k}
 }
 
 // onIt is white or black, whichever is read better on c.

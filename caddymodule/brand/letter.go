@@ -1,0 +1,69 @@
+package brand
+
+import (
+	"bytes"
+	"fmt"
+	netmail "net/mail"
+	"strings"
+	"time"
+
+	"github.com/wneessen/go-mail"
+)
+
+// Letter is a mail that is written, but not yet in the form that travels.
+type Letter struct {
+	FromName  string // before the address of From; may be empty
+	From      string // address, of the envelope too
+	ReplyTo   string // address; empty: answers go to From
+	To        string // the one recipient's address
+	Subject   string
+	Text      string // lines end in LF, here and in HTML
+	HTML      string
+	MessageID string // without angle brackets; at the domain of From
+}
+
+// The headers that ask not to answer the letter, not to hide it under the one before,
+// and not to lead its link over somebody else's server: who counts clicks gets to see
+// the links, and rewritten ones are often broken. Services that a header doesn't belong
+// to ignore it. (Amazon SES has none; there it is the ses:no-track of the HTML.)
+var fixedHeaders = [][2]string{
+	{"Auto-Submitted", "auto-generated"}, // RFC 3834
+	{"X-Auto-Response-Suppress", "All"},  // Exchange
+	{"X-Mailgun-Track", "no"},
+	{"X-Mailgun-Track-Clicks", "no"},
+	{"X-Mailgun-Track-Opens", "no"},
+	{"X-Mailjet-TrackClick", "0"},
+	{"X-Mailjet-TrackOpen", "0"},
+	{"X-MSYS-API", `{"options": {"click_tracking": false, "open_tracking": false}}`}, // SparkPost
+	{"X-PM-TrackLinks", "None"}, // Postmark
+	{"X-PM-TrackOpens", "false"},
+	{"X-SMTPAPI", `{"filters": {"clicktrack": {"settings": {"enable": 0, "enable_text": false}}, "opentrack": {"settings": {"enable": 0}}}}`}, // SendGrid
+}
+
+// Bytes returns the letter as it travels: RFC 5322, text and HTML, lines that end in
+// CRLF and have at most 76 characters, but for what can't be folded. The same letter and
+// date give the same bytes.
+func (l Letter) Bytes(date time.Time) ([]byte, error) {
+	id, _, _ := strings.Cut(l.MessageID, "@")
+	m := mail.NewMsg(mail.WithNoDefaultUserAgent(), mail.WithBoundary("part-"+id))
+	m.FromMailAddress(&netmail.Address{Name: l.FromName, Address: l.From})
+	m.ToMailAddress(&netmail.Address{Address: l.To})
+	if l.ReplyTo != "" {
+		m.ReplyToMailAddress(&netmail.Address{Address: l.ReplyTo})
+	}
+	m.Subject(l.Subject)
+	m.SetDateWithValue(date)
+	m.SetMessageIDWithValue(l.MessageID)
+	// Gmail shows mails with the same one as a thread, and folds the newest link away.
+	m.SetGenHeader("X-Entity-Ref-ID", id)
+	for _, h := range fixedHeaders {
+		m.SetGenHeader(mail.Header(h[0]), h[1])
+	}
+	m.SetBodyString(mail.TypeTextPlain, l.Text)
+	m.AddAlternativeString(mail.TypeTextHTML, l.HTML)
+	var b bytes.Buffer
+	if _, err := m.WriteTo(&b); err != nil {
+		return nil, fmt.Errorf("making the message: %w", err)
+	}
+	return b.Bytes(), nil
+}
