@@ -212,8 +212,9 @@ func MessageFor(status int) MessagePage {
 // Pages renders the gate's own pages in the firm's look. It is safe for use by many goroutines.
 type Pages struct {
 	templates map[string]*template.Template // by Page.file
+	policies  map[string]string             // Content-Security-Policy by Page.file
 	firm      pageFirm
-	policy    string    // Content-Security-Policy up to what differs by page
+	prompt    []string  // the PromptPage that has To alone, cut where To goes; nil: it is rendered as any page
 	buffers   sync.Pool // of *bytes.Buffer
 }
 
@@ -227,26 +228,41 @@ func NewPages(c Chrome, overrideDir string) (*Pages, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pages{templates: map[string]*template.Template{}}
+	p := &Pages{templates: map[string]*template.Template{}, policies: map[string]string{}}
 	p.buffers.New = func() any { return new(bytes.Buffer) }
 	if p.firm, err = newPageFirm(c, source); err != nil {
 		return nil, err
 	}
-	p.policy = "default-src 'none'; style-src " + cspHash(string(p.firm.CSS)) + "; script-src " + cspHash(string(p.firm.JS)) +
+	policy := "default-src 'none'; style-src " + cspHash(string(p.firm.CSS)) + "; script-src " + cspHash(string(p.firm.JS)) +
 		"; img-src 'self'; base-uri 'none'"
 	for _, page := range samplePages() {
-		t, ok := p.templates[page.file()]
-		if !ok {
-			if t, err = parsePage(source, page.file()); err != nil {
+		file := page.file()
+		if p.templates[file] == nil {
+			if p.templates[file], err = parsePage(source, file); err != nil {
 				return nil, err
 			}
-			p.templates[page.file()] = t
+			p.policies[file] = policy + policyOf(page)
 		}
 		if err := p.render(new(bytes.Buffer), page); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", source[file].path, err)
 		}
 	}
-	return p, nil
+	if source["layout.html"].own || source["parts.html"].own || source["prompt.html"].own {
+		return p, nil // such a template may do anything with To
+	}
+	p.prompt, err = p.cutPrompt()
+	return p, err
+}
+
+// cutPrompt renders, once, the page that everybody who isn't signed in gets, and a flood of them: all
+// but To is the same for everyone.
+func (p *Pages) cutPrompt() ([]string, error) {
+	const to = "hereGoesTo"
+	var buf bytes.Buffer
+	if err := p.render(&buf, PromptPage{To: to}); err != nil {
+		return nil, err
+	}
+	return strings.Split(buf.String(), to), nil
 }
 
 // Write answers with a page and its headers; net/http leaves out the body for HEAD. The error is for
@@ -263,7 +279,7 @@ func (p *Pages) Write(w http.ResponseWriter, status int, page Page) error {
 		page = MessagePage{} // of no kind that has a policy of its own
 	}
 	h := w.Header()
-	h.Set("Content-Security-Policy", p.policy+policyOf(page))
+	h.Set("Content-Security-Policy", p.policies[page.file()])
 	if page.file() != (FramePage{}).file() {
 		h.Set("X-Frame-Options", "DENY")
 	}
@@ -324,11 +340,21 @@ func policyOf(page Page) string {
 // render writes a page into buf.
 func (p *Pages) render(buf *bytes.Buffer, page Page) error {
 	t := p.templates[page.file()]
-	switch held := page.(type) {
+	switch typed := page.(type) {
+	case PromptPage:
+		if p.prompt != nil && typed == (PromptPage{To: typed.To}) {
+			for i, part := range p.prompt {
+				if i > 0 {
+					template.HTMLEscape(buf, []byte(typed.To))
+				}
+				buf.WriteString(part)
+			}
+			return nil
+		}
 	case HeldFormPage:
-		page = asHeldForm(held)
+		page = asHeldForm(typed)
 	case *HeldFormPage:
-		page = asHeldForm(*held)
+		page = asHeldForm(*typed)
 	}
 	if err := t.ExecuteTemplate(buf, "layout", pageView{Firm: &p.firm, Page: page}); err != nil {
 		return fmt.Errorf("rendering page %s: %w", page.file(), err)
@@ -413,8 +439,9 @@ type span struct {
 }
 
 var (
-	supportLink = regexp.MustCompile(`https?://[^\s<>"]*[^\s<>".,;:!?)]|[^\s<>"(),;:]+@[^\s<>"(),;:]*[^\s<>"(),;:.]|\+?[0-9(][0-9 ()./-]{5,}[0-9]`)
-	webLink     = regexp.MustCompile(`https?://[^\s<>"]*[^\s<>".,;:!?)]`)
+	supportLink = regexp.MustCompile(`https?://[^\s<>"]*[^\s<>".,;:!?)]|[^\s<>"(),;:]+@[^\s<>"(),;:]*[^\s<>"(),;:.]|` +
+		`(?:\+[0-9]{1,3}[ ./-]?)?(?:\([0-9]{1,5}\)[ ./-]?)?[0-9](?:[ ./-]?[0-9]){4,}`)
+	webLink = regexp.MustCompile(`https?://[^\s<>"]*[^\s<>".,;:!?)]`)
 )
 
 // linkify cuts s into text and the links that pattern finds.
@@ -443,6 +470,9 @@ func linkURL(s string) template.URL {
 		return template.URL(s)
 	case strings.Contains(s, "@"):
 		return template.URL("mailto:" + s)
+	}
+	if strings.HasPrefix(s, "+") {
+		s = strings.Replace(s, "(0)", "", 1) // dialled within the country only
 	}
 	digits := strings.Map(func(r rune) rune {
 		if r == '+' || r >= '0' && r <= '9' {
@@ -488,7 +518,10 @@ func fromWindows1252(s string) string {
 }
 
 // pageFile is the text of a template, stylesheet or script, and the path that errors name.
-type pageFile struct{ path, text string }
+type pageFile struct {
+	path, text string
+	own        bool // of the firm, in place of the built-in one
+}
 
 // readPageFiles returns all files of pages/ by name, those in dir/pages in place of the built-in ones.
 func readPageFiles(dir string) (map[string]pageFile, error) {
@@ -528,7 +561,7 @@ func readPageFiles(dir string) (map[string]pageFile, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading page templates: %w", err)
 		}
-		files[e.Name()] = pageFile{path: full, text: string(text)}
+		files[e.Name()] = pageFile{path: full, text: string(text), own: true}
 	}
 	return files, nil
 }
