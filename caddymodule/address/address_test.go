@@ -84,6 +84,29 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestReasons(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                                  "empty",
+		"ann":                               "no @",
+		"a@b@example.com":                   "more than one @",
+		"Ann <ann@example.com>":             "' '",
+		"änn@example.com":                   "without accents",
+		".ann@example.com":                  "a dot before the @",
+		"@example.com":                      "nothing stands before the @",
+		"ann@localhost":                     "needs a dot",
+		"ann@1.2.3.4":                       "public domain",
+		"ann@-":                             "no valid domain",
+		strings.Repeat("a", 65) + "@b.de":   "64 characters",
+		"ann@exam\u200bple.com":             "invisible",
+		strings.Repeat(" ", 1025) + "a@b.c": "too long",
+		"ann@\xff.com":                      "UTF-8",
+	} {
+		if _, err := Parse(in); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Parse(%q): %v; want a reason with %q", in, err, want)
+		}
+	}
+}
+
 // An error goes into logs and to whoever reads them.
 func TestErrorsDontRepeatTheAddress(t *testing.T) {
 	for _, in := range []string{"secret.person@localhost", "secret.person@@x", "secret.person", `"secret.person"@example.com`} {

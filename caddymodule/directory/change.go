@@ -46,9 +46,9 @@ type CompanyChange struct {
 
 // FieldError says what is wrong with one field of a change, and what to do about it.
 type FieldError struct {
-	Field  string // as in CSV and JSON: first_name
-	Reason string // for the operator
-	Err    error  // ErrTaken, ErrStaff, ErrUnknown, or nil: the value itself is wrong
+	Field  string `json:"field"`  // as in CSV and JSON: first_name
+	Reason string `json:"reason"` // for the operator
+	Err    error  `json:"-"`      // ErrTaken, ErrStaff, ErrUnknown, or nil: the value itself is wrong
 }
 
 func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }

@@ -123,7 +123,7 @@ func newTable(r io.Reader, known []string) (*table, error) {
 		return t, nil
 	}
 	t.csv = csv.NewReader(in)
-	t.csv.Comma = delimiter(first, known)
+	t.csv.Comma = delimiter(first)
 	t.csv.FieldsPerRecord = -1
 	t.csv.ReuseRecord = true
 	return t, t.header()
@@ -137,22 +137,14 @@ func isUTF16(head []byte) bool {
 	return bytes.HasPrefix(head, []byte("\xff\xfe")) || bytes.HasPrefix(head, []byte("\xfe\xff")) || head[0] == 0 || head[1] == 0
 }
 
-// delimiter returns what splits the header into the most names that are known; where
-// none is, into the most names, so that the error can say which they are.
-func delimiter(header []byte, known []string) rune {
-	best, bestScore := ',', -1
+// delimiter returns what splits the header into the most names.
+func delimiter(header []byte) rune {
+	best, most := ',', 0
 	for _, d := range []rune{',', ';', '\t'} {
 		r := csv.NewReader(bytes.NewReader(header))
 		r.Comma = d
-		names, _ := r.Read()
-		score := len(names)
-		for _, n := range names {
-			if slices.Contains(known, columnName(n)) {
-				score += maxRow
-			}
-		}
-		if score > bestScore {
-			best, bestScore = d, score
+		if names, _ := r.Read(); len(names) > most {
+			best, most = d, len(names)
 		}
 	}
 	return best

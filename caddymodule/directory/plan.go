@@ -328,9 +328,9 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 	if progress == nil {
 		progress = func(int, int) {}
 	}
-	ops := make([]store.Op, 0, len(more)+2*len(p.contacts)+len(p.companies)+1)
-	ops = append(ops, more...)
 	claims := p.claims()
+	ops := make([]store.Op, 0, len(more)+len(p.contacts)+len(claims)+len(p.companies)+1)
+	ops = append(ops, more...)
 	for i, w := range p.contacts {
 		if i%pageSize == 0 {
 			progress(i, total)

@@ -127,15 +127,15 @@ func (b *Book) companyNames(ctx context.Context) (companyNames, error) {
 func (n companyNames) resolve(written []string) (ids, gone []string, err error) {
 	ids = make([]string, 0, len(written))
 	for _, w := range written {
-		id, name := strings.ToLower(w), fold(w)
-		switch named := n.names[name]; {
-		case n.ids[id]:
-			ids = append(ids, id)
+		key := fold(w) // an id folds to itself
+		switch named := n.names[key]; {
+		case n.ids[key]:
+			ids = append(ids, key)
 		case len(named) == 1:
 			ids = append(ids, named[0])
 		case len(named) > 1:
 			return nil, nil, fmt.Errorf("%q is the name of %s; write the id", w, strings.Join(named, " and "))
-		case n.gone[id] || n.gone[name]:
+		case n.gone[key]:
 			gone = append(gone, w)
 		default:
 			return nil, nil, fmt.Errorf("%q is no company; add it first", w)
