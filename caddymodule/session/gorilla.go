@@ -1,18 +1,24 @@
 package session
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/gorilla/sessions"
 )
 
 // Cookies is the gorilla/sessions Store over Sessions, for handlers that speak that
 // interface: one cookie, whose value is opaque, and whose session is read-only but
-// for its beginning and its end.
+// for its beginning and its end. (gorilla's own CookieStore trusts what the browser
+// sends back, and decodes it anew for every request.)
 type Cookies struct {
 	Sessions *Sessions
-	Options  sessions.Options // of the cookie; MaxAge 0 makes it end with the browser
+	// Options of the cookie. MaxAge 0 makes it end with the browser. It is HttpOnly
+	// always, SameSite=Lax and for the path / unless something else is set, and what
+	// a `__Host-` in its name asks for.
+	Options sessions.Options
 }
 
 var _ sessions.Store = (*Cookies)(nil)
@@ -25,6 +31,8 @@ const (
 	ValueLive    = "live"    // *Live: the session itself, on one that isn't new
 )
 
+const maxCookies = 4 // of one name that are looked up
+
 // Get returns the session of the request's cookie. Look-ups are cached by Sessions,
 // so the request needs no registry of its own.
 func (c *Cookies) Get(r *http.Request, name string) (*sessions.Session, error) {
@@ -32,38 +40,47 @@ func (c *Cookies) Get(r *http.Request, name string) (*sessions.Session, error) {
 }
 
 // New returns the session of the request's cookie, or an empty one with IsNew. It
-// never returns nil; an error is the store's.
+// never returns nil; an error is the store's. A browser may hold several cookies of
+// one name, put there by another site of the domain: the first that is a session counts.
 func (c *Cookies) New(r *http.Request, name string) (*sessions.Session, error) {
 	g := sessions.NewSession(c, name)
 	options := c.Options
 	g.Options, g.IsNew = &options, true
-	for _, cookie := range r.CookiesNamed(name) {
-		l, err := c.Sessions.Lookup(r.Context(), cookie.Value)
-		if errors.Is(err, ErrNone) {
-			continue
-		} else if err != nil {
-			return g, err
+	var failed error
+	for i, cookie := range r.CookiesNamed(name) {
+		if i == maxCookies {
+			break
 		}
-		g.ID, g.IsNew = l.ID, false
-		g.Values[ValueContact], g.Values[ValueMethod], g.Values[ValueAgent] = l.Contact, l.Method, l.Agent
-		g.Values[ValueLive] = l
-		return g, nil
+		l, err := c.Sessions.Lookup(r.Context(), cookie.Value)
+		switch {
+		case err == nil:
+			fill(g, l)
+			return g, nil
+		case !errors.Is(err, ErrNone):
+			failed = err
+		}
 	}
-	return g, nil
+	return g, failed
 }
 
-// Save begins a session for the contact in Values, under a new ID whatever the
-// browser had before, or ends it when Options.MaxAge is below zero, and sets the
-// cookie. Nothing is sent when the store fails.
+// Save begins a session for the contact in Values, or, where the browser has one of
+// the same contact and method, lets that one go on; either way under a new ID. With
+// Options.MaxAge below zero it ends the session instead. It sets the cookie, and
+// nothing when the store fails.
 func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Session) error {
 	old, _ := g.Values[ValueLive].(*Live)
+	if g.Options == nil { // made by hand
+		options := c.Options
+		g.Options = &options
+	}
 	if g.Options.MaxAge < 0 {
 		if old != nil {
 			if err := c.Sessions.End(r.Context(), old.Contact, old.ID); err != nil {
 				return err
 			}
+			delete(g.Values, ValueLive)
 		}
-		http.SetCookie(w, sessions.NewCookie(g.Name(), "", g.Options))
+		http.SetCookie(w, cookieOf(g, ""))
 		return nil
 	}
 	as := Session{Shared: g.Options.MaxAge == 0}
@@ -73,7 +90,11 @@ func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Sessi
 	if as.Contact == "" {
 		return errors.New("session: a session is somebody's: set its contact")
 	}
-	b, err := c.Sessions.Begin(r.Context(), as, old)
+	begin := c.Sessions.Begin
+	if old != nil && old.Contact == as.Contact && old.Method == as.Method {
+		begin = c.Sessions.goOn
+	}
+	b, err := begin(r.Context(), as, old)
 	if err != nil {
 		return err
 	}
@@ -81,7 +102,29 @@ func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Sessi
 		return err
 	}
 	c.Sessions.Began(b)
-	g.ID, g.IsNew = b.ID, false
-	http.SetCookie(w, sessions.NewCookie(g.Name(), b.Cookie, g.Options))
+	l, err := c.Sessions.Lookup(r.Context(), b.Cookie)
+	if err != nil {
+		return err
+	}
+	fill(g, l)
+	http.SetCookie(w, cookieOf(g, b.Cookie))
 	return nil
+}
+
+// fill makes g the session l.
+func fill(g *sessions.Session, l *Live) {
+	g.ID, g.IsNew = l.ID, false
+	g.Values[ValueContact], g.Values[ValueMethod], g.Values[ValueAgent] = l.Contact, l.Method, l.Agent
+	g.Values[ValueLive] = l
+}
+
+func cookieOf(g *sessions.Session, value string) *http.Cookie {
+	cookie := sessions.NewCookie(g.Name(), value, g.Options)
+	cookie.HttpOnly = true
+	cookie.SameSite = cmp.Or(cookie.SameSite, http.SameSiteLaxMode)
+	cookie.Path = cmp.Or(cookie.Path, "/")
+	if strings.HasPrefix(g.Name(), "__Host-") { // else browsers refuse it (RFC 6265bis, 4.1.3.2)
+		cookie.Secure, cookie.Path, cookie.Domain = true, "/", ""
+	}
+	return cookie
 }

@@ -3,17 +3,17 @@
 //
 // A cookie is 256 random bits; only its hash is stored, so a copy of the store signs
 // nobody in. Both limits, idle and absolute, are judged here and not by the browser.
+//
+// Read Begin and Lookup here; then memory.go (what is held between requests), end.go
+// (how sessions end), watch.go (what ends with them), record.go (how they are stored)
+// and gorilla.go (the gorilla/sessions Store).
 package session
 
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"sort"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,20 +22,16 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// ErrNone: the cookie belongs to no session, or to one that is over.
+// ErrNone: the cookie belongs to no session, or to one that is over. It is also the
+// cause of the contexts that a session's end cancels.
 var ErrNone = errors.New("session: none")
 
-const (
-	bucket      = "session"    // hash of the cookie → Session
-	byContact   = "session-of" // contact "/" hash of the cookie → when it began
-	perContact  = 100          // more than this many of one contact: the oldest end
-	cookieBytes = 43           // 256 bits in base64url
-	version     = '1'          // first byte of every value of ours
-)
+// PerContact is how many sessions a contact may have; one more ends the oldest.
+const PerContact = 100
 
 // Session is one signed-in browser, as it is stored.
 type Session struct {
-	ID      string    `json:"-"`                // SHA-256 of the cookie; the record's key
+	ID      string    `json:"id"`               // SHA-256 of the cookie, in base64url; the record's key
 	Handle  string    `json:"handle"`           // stands for the session in lists and as `sid`: 128 random bits, opens nothing
 	Contact string    `json:"contact"`          // the contact's ID
 	Method  string    `json:"method"`           // how they proved who they are: "link" or "code"
@@ -54,16 +50,19 @@ type Live struct {
 	// to find again. It goes with the Live.
 	Memo atomic.Value
 
-	seen   atomic.Int64 // the last request, Unix nanoseconds
-	stored atomic.Int64 // the value of seen that the store has
+	key   key
+	begun int64        // Begun in Unix nanoseconds
+	seen  atomic.Int64 // the last request, likewise
+	due   atomic.Int64 // when it is to be written to the store again, likewise
 
-	mu    sync.Mutex
-	over  bool
-	cause map[*context.CancelFunc]struct{} // requests in flight
+	mu      sync.Mutex
+	over    bool
+	watched bool      // by Watch: it has requests in flight, or had a moment ago
+	flights []*flight // requests in flight; see Attach
 }
 
-// Sessions are the sessions of one firm. All methods may be called from many
-// goroutines. Close it to stop its watch.
+// Sessions are the sessions of one firm. Set its fields in one literal. All methods
+// may be called from many goroutines.
 type Sessions struct {
 	Firm  string
 	Store store.Store
@@ -72,13 +71,7 @@ type Sessions struct {
 	Now   func() time.Time // the clock; nil: time.Now
 	Limit int              // how many are held in memory at most; 0: 1,000,000
 
-	cache   sync.Map // ID → *Live
-	cached  atomic.Int64
-	endings atomic.Uint64 // counts what ended; see Lookup
-	busy    [64]struct {
-		sync.Mutex
-		live map[*Live]struct{} // those with requests in flight
-	}
+	memory memory
 }
 
 func (s *Sessions) now() time.Time {
@@ -96,143 +89,141 @@ type Beginning struct {
 	ends []string // IDs of sessions that the Ops end
 }
 
-// Begin makes a session for a new sign-in. The caller applies its Ops together with
-// what proves the sign-in, and then calls Began. replaces is the session that the
-// browser had before (nil: none): the Ops end it, whoever it belonged to.
+// Begin makes a session for a new sign-in: as says whose, how, and on what. Its cookie,
+// ID, Handle and Begun are new whatever the browser had before. The caller applies the
+// Ops together with what proves the sign-in, and then calls Began. replaces is the
+// session that the browser had before (nil: none): the Ops end it, whoever it belonged to.
 func (s *Sessions) Begin(ctx context.Context, as Session, replaces *Live) (Beginning, error) {
-	now := s.now()
+	as.Begun = s.now().UTC().Round(0)
+	var ending []store.Op
+	if replaces != nil {
+		ending = s.deletes(replaces.Contact, replaces.ID)
+	}
+	return s.begin(ctx, as, replaces, ending)
+}
+
+// goOn is Begin for a session that goes on under another ID. Nobody has proved anything
+// anew, so its time runs on, and when it is over by now it stays so: ErrNone, or, when
+// the Ops are applied, store.ErrConflict.
+func (s *Sessions) goOn(ctx context.Context, as Session, replaces *Live) (Beginning, error) {
+	rec, err := s.Store.Get(ctx, s.key(replaces.ID))
+	if errors.Is(err, store.ErrNotFound) || err == nil && !s.alive(replaces) {
+		return Beginning{}, ErrNone
+	} else if err != nil {
+		return Beginning{}, err
+	}
+	as.Begun = replaces.Begun
+	return s.begin(ctx, as, replaces, []store.Op{
+		store.Remove(rec.Key, rec.Value),
+		store.Delete(s.indexKey(replaces.Contact, replaces.ID)),
+	})
+}
+
+func (s *Sessions) begin(ctx context.Context, as Session, replaces *Live, ending []store.Op) (Beginning, error) {
 	b := Beginning{Cookie: secret.Random(), Session: as}
-	b.ID, b.Handle, b.Begun, b.Seen = hash(b.Cookie), rand.Text(), now, now
+	b.ID, b.Handle, b.Seen = keyOf(b.Cookie).String(), rand.Text(), s.now().UTC().Round(0)
 	value, err := encode(b.Session)
 	if err != nil {
 		return Beginning{}, err
 	}
-	end := now.Add(s.Max)
-	b.Ops = []store.Op{
-		store.Create(s.key(b.ID), value, s.ends(b.Session)),
-		store.Put(s.ofContact(b.Contact, b.ID), b.Begun.UTC().AppendFormat(nil, time.RFC3339Nano), end),
-	}
-	if replaces != nil {
-		b.ends = append(b.ends, replaces.ID)
-		b.Ops = append(b.Ops, s.deletes(replaces.Contact, replaces.ID)...)
-	}
+	b.Ops = append(ending, store.Create(s.key(b.ID), value, s.ends(b.Session)), s.indexOp(b.Session))
 	old, err := s.index(ctx, b.Contact)
 	if err != nil {
 		return Beginning{}, err
 	}
-	sort.Slice(old, func(i, j int) bool { return string(old[i].Value) < string(old[j].Value) })
-	for i := 0; i <= len(old)-perContact; i++ {
-		id := old[i].Key.ID[len(b.Contact)+1:]
-		if replaces != nil && id == replaces.ID {
-			continue
-		}
-		b.ends = append(b.ends, id)
-		b.Ops = append(b.Ops, s.deletes(b.Contact, id)...)
+	if replaces != nil {
+		b.ends = append(b.ends, replaces.ID)
+		old = slices.DeleteFunc(old, func(e indexed) bool { return e.id == replaces.ID })
+	}
+	for _, e := range old[:max(0, len(old)+1-PerContact)] {
+		b.ends = append(b.ends, e.id)
+		b.Ops = append(b.Ops, s.deletes(b.Contact, e.id)...)
 	}
 	return b, nil
 }
 
 // Began tells the Sessions that the Ops of b were applied.
-func (s *Sessions) Began(b Beginning) { s.forget(b.ends...) }
+func (s *Sessions) Began(b Beginning) {
+	// The new one isn't put into memory here: it may have been ended since.
+	s.memory.forget(b.ends...)
+}
 
 // Lookup returns the session of a cookie value, ErrNone, or the store's error. A
 // session in memory costs no more than a hash and a look-up; any other is read once.
 func (s *Sessions) Lookup(ctx context.Context, cookie string) (*Live, error) {
-	if len(cookie) != cookieBytes {
+	if len(cookie) != cookieLength {
 		return nil, ErrNone
 	}
-	id := hash(cookie)
-	if v, ok := s.cache.Load(id); ok {
-		l := v.(*Live)
-		if s.alive(l) {
-			return l, nil
-		}
-		s.forget(id)
-		return nil, ErrNone
+	k := keyOf(cookie)
+	l := s.memory.find(k)
+	if l == nil {
+		return s.load(ctx, k)
 	}
-	for {
-		// What ends between our read and our write to the cache must not come
-		// back to life there, so look whether anything ended meanwhile.
-		before := s.endings.Load()
-		l, err := s.read(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		l = s.remember(l)
-		if s.endings.Load() == before {
-			return l, nil
-		}
-		s.drop(id)
-	}
-}
-
-func (s *Sessions) read(ctx context.Context, id string) (*Live, error) {
-	rec, err := s.Store.Get(ctx, s.key(id))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, ErrNone
-	} else if err != nil {
-		return nil, err
-	}
-	got, err := decode(rec)
-	if err != nil {
-		return nil, err
-	}
-	l := &Live{Session: got}
-	l.seen.Store(got.Seen.UnixNano())
-	l.stored.Store(got.Seen.UnixNano())
 	if !s.alive(l) {
+		s.memory.letGo(l)
 		return nil, ErrNone
 	}
 	return l, nil
 }
 
-// remember puts l in memory, or returns the one that is there already.
-func (s *Sessions) remember(l *Live) *Live {
-	limit := int64(s.Limit)
-	if limit == 0 {
-		limit = 1_000_000
+// load reads a session into memory.
+func (s *Sessions) load(ctx context.Context, k key) (*Live, error) {
+	for {
+		before := s.memory.endings(k)
+		as, err := s.read(ctx, k.String())
+		if err != nil {
+			return nil, err
+		}
+		if l, ok := s.memory.hold(s.newLive(k, as), before, s.Limit); ok {
+			return l, nil
+		}
 	}
-	if s.cached.Load() >= limit {
-		s.cache.Range(func(id, _ any) bool { // any one: those in use are read again
-			s.drop(id.(string))
-			return s.cached.Load() >= limit
-		})
-	}
-	v, loaded := s.cache.LoadOrStore(l.ID, l)
-	if !loaded {
-		s.cached.Add(1)
-	}
-	return v.(*Live)
 }
 
-// drop takes a session out of memory without ending it.
-func (s *Sessions) drop(id string) (*Live, bool) {
-	v, ok := s.cache.LoadAndDelete(id)
-	if !ok {
-		return nil, false
-	}
-	s.cached.Add(-1)
-	return v.(*Live), true
+func (s *Sessions) newLive(k key, as Session) *Live {
+	l := &Live{Session: as, key: k, begun: as.Begun.UnixNano()}
+	l.seen.Store(as.Seen.UnixNano())
+	l.due.Store(as.Seen.Add(s.Idle / 10).UnixNano())
+	return l
 }
 
 // alive judges both limits by this process's clock.
 func (s *Sessions) alive(l *Live) bool {
-	now := s.now()
-	return now.Before(l.Begun.Add(s.Max)) && now.Before(time.Unix(0, l.seen.Load()).Add(s.Idle))
+	now := s.now().UnixNano()
+	return now-l.begun < int64(s.Max) && now-l.seen.Load() < int64(s.Idle)
 }
+
+// ExpiresAt is when the session ends if it makes no further request.
+func (s *Sessions) ExpiresAt(l *Live) time.Time {
+	as := l.Session
+	as.Seen = time.Unix(0, l.seen.Load())
+	return s.ends(as)
+}
+
+const (
+	seenStep  = time.Second // requests closer than this are one
+	seenRetry = time.Minute // after a write that failed
+)
 
 // Seen notes that the session made a request now. It writes to the store at most
 // once in a tenth of the idle limit; a store that can't write just now is not an
-// error, since the session is still good and the next request tries again.
+// error, since the session is still good and a request a minute later tries again.
 func (s *Sessions) Seen(ctx context.Context, l *Live) {
 	now := s.now().UnixNano()
-	l.seen.Store(now)
-	last := l.stored.Load()
-	if now-last < int64(s.Idle)/10 || !l.stored.CompareAndSwap(last, now) {
+	// Parallel requests of one browser would pull this word from core to core.
+	if last := l.seen.Load(); now-last >= int64(min(seenStep, s.Idle/10)) {
+		l.seen.CompareAndSwap(last, now) // lost: somebody else was here just now
+	}
+	due := l.due.Load()
+	if now < due || !l.due.CompareAndSwap(due, now+int64(s.Idle/10)) {
 		return
 	}
-	if err := s.touch(ctx, l, time.Unix(0, now)); err != nil {
-		l.stored.CompareAndSwap(now, last)
+	err := s.touch(ctx, l, time.Unix(0, now).UTC())
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		s.memory.forget(l.ID) // another process has ended it
+	case err != nil:
+		l.due.Store(now + int64(min(seenRetry, s.Idle/10)))
 	}
 }
 
@@ -241,119 +232,18 @@ func (s *Sessions) touch(ctx context.Context, l *Live, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	as := l.Session
+	as, err := decode(rec)
+	if err != nil {
+		return err
+	}
+	if as.Seen.After(at) {
+		return nil // another process saw it later
+	}
 	as.Seen = at
 	value, err := encode(as)
 	if err != nil {
 		return err
 	}
 	// Replace, not Put: a session that was ended meanwhile stays ended.
-	return s.Store.Apply(ctx, store.Replace(s.key(l.ID), rec.Value, value, s.ends(as)))
-}
-
-// End ends one session; the next request with its cookie is signed out, and its
-// requests in flight are cancelled.
-func (s *Sessions) End(ctx context.Context, contact, id string) error {
-	err := s.Store.Apply(ctx, s.deletes(contact, id)...)
-	if err == nil {
-		s.forget(id)
-	}
-	return err
-}
-
-// EndAll ends every session of a contact but the one with the ID except ("": none
-// is spared) and returns how many ended.
-func (s *Sessions) EndAll(ctx context.Context, contact, except string) (int, error) {
-	all, err := s.List(ctx, contact)
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, one := range all {
-		if one.ID == except {
-			continue
-		}
-		if err := s.End(ctx, contact, one.ID); err != nil {
-			return n, err
-		}
-		n++
-	}
-	return n, nil
-}
-
-// List returns the sessions of a contact, the latest sign-in first.
-func (s *Sessions) List(ctx context.Context, contact string) ([]Session, error) {
-	index, err := s.index(ctx, contact)
-	if err != nil {
-		return nil, err
-	}
-	var all []Session
-	for _, rec := range index {
-		l, err := s.read(ctx, rec.Key.ID[len(contact)+1:])
-		if errors.Is(err, ErrNone) {
-			continue
-		} else if err != nil {
-			return nil, err
-		}
-		if v, ok := s.cache.Load(l.ID); ok { // memory knows the last request better
-			l.Session.Seen = time.Unix(0, v.(*Live).seen.Load())
-		}
-		all = append(all, l.Session)
-	}
-	sort.Slice(all, func(i, j int) bool { return all[i].Begun.After(all[j].Begun) })
-	return all, nil
-}
-
-func (s *Sessions) index(ctx context.Context, contact string) ([]store.Record, error) {
-	return s.Store.Scan(ctx, s.Firm, byContact, contact+"/", "", 10*perContact)
-}
-
-// forget ends sessions in memory, after the store has done so.
-func (s *Sessions) forget(ids ...string) {
-	s.endings.Add(1)
-	for _, id := range ids {
-		if l, ok := s.drop(id); ok {
-			l.end()
-		}
-	}
-}
-
-func (s *Sessions) deletes(contact, id string) []store.Op {
-	return []store.Op{store.Delete(s.key(id)), store.Delete(s.ofContact(contact, id))}
-}
-
-func (s *Sessions) ends(as Session) time.Time {
-	idle, most := as.Seen.Add(s.Idle), as.Begun.Add(s.Max)
-	if idle.Before(most) {
-		return idle
-	}
-	return most
-}
-
-func (s *Sessions) key(id string) store.Key { return store.Key{Firm: s.Firm, Bucket: bucket, ID: id} }
-
-func (s *Sessions) ofContact(contact, id string) store.Key {
-	return store.Key{Firm: s.Firm, Bucket: byContact, ID: contact + "/" + id}
-}
-
-func hash(cookie string) string {
-	sum := sha256.Sum256([]byte(cookie))
-	return base64.RawURLEncoding.EncodeToString(sum[:])
-}
-
-func encode(as Session) ([]byte, error) {
-	b, err := json.Marshal(as)
-	return append([]byte{version}, b...), err
-}
-
-func decode(rec store.Record) (Session, error) {
-	var as Session
-	if len(rec.Value) == 0 || rec.Value[0] != version {
-		return as, fmt.Errorf("session record of another version: %w", store.ErrUnavailable)
-	}
-	if err := json.Unmarshal(rec.Value[1:], &as); err != nil {
-		return as, fmt.Errorf("reading a session record: %w", err)
-	}
-	as.ID = rec.Key.ID
-	return as, nil
+	return s.Store.Apply(ctx, store.Replace(s.key(l.ID), rec.Value, value, s.ends(as)), s.indexOp(as))
 }

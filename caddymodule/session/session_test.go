@@ -1,0 +1,602 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+func TestS01_SignInMakesANewIDAndEndsTheOld(t *testing.T) {
+	for _, whose := range []string{"ann", "bob"} { // the same contact again, and another
+		w := newWorld(t)
+		first := w.signIn("ann", nil)
+		l := w.live(first)
+		second := w.signIn(whose, l)
+		if second == first {
+			t.Fatal("the second sign-in has the cookie of the first")
+		}
+		for name, s := range map[string]*session.Sessions{"in memory": w.Sessions, "in the store": w.fresh()} {
+			_, err := s.Lookup(t.Context(), first)
+			want(t, "the old cookie, "+name, err, session.ErrNone)
+			got, err := s.Lookup(t.Context(), second)
+			if err != nil || got.Contact != whose || got.ID == l.ID || got.Handle == l.Handle {
+				t.Errorf("the new cookie, %s = %+v, %v; want %s's under a new ID", name, got, err, whose)
+			}
+		}
+		ctx, _ := w.Attach(t.Context(), l)
+		want(t, "a request of the old session", context.Cause(ctx), session.ErrNone)
+	}
+}
+
+func TestS02_ACookieIsDeadAfterSignOut(t *testing.T) {
+	w := newWorld(t)
+	cookie, other := w.signIn("ann", nil), w.signIn("ann", nil)
+	l := w.live(cookie)
+	w.live(other)
+	w.must(w.End(t.Context(), l.Contact, l.ID))
+	_, err := w.Lookup(t.Context(), cookie)
+	want(t, "the next request", err, session.ErrNone)
+	_, err = w.fresh().Lookup(t.Context(), cookie)
+	want(t, "a request after a restart", err, session.ErrNone)
+	want(t, "the other device", w.request(other), nil)
+	if all, err := w.List(t.Context(), "ann"); err != nil || len(all) != 1 {
+		t.Errorf("List = %d sessions, %v; want 1", len(all), err)
+	}
+	w.Seen(t.Context(), l) // by a request that came before
+	w.clock.move(idle / 2)
+	w.Seen(t.Context(), l)
+	_, err = w.Lookup(t.Context(), cookie)
+	want(t, "a request after a late write", err, session.ErrNone)
+	w.must(w.End(t.Context(), l.Contact, l.ID)) // twice is once
+	w.must(w.End(t.Context(), "nobody", "not an ID"))
+}
+
+func TestS02_AllOrAllButOneEnd(t *testing.T) {
+	w := newWorld(t)
+	var cookies []string
+	for range 5 {
+		cookies = append(cookies, w.signIn("ann", nil))
+	}
+	bobs := w.signIn("bob", nil)
+	here := w.live(cookies[2])
+	for _, c := range cookies[:4] { // one isn't in memory
+		w.live(c)
+	}
+	n, err := w.EndAll(t.Context(), "ann", here.ID)
+	if n != 4 || err != nil {
+		t.Errorf("EndAll but one = %d, %v; want 4", n, err)
+	}
+	for i, c := range cookies {
+		ended := session.ErrNone
+		if i == 2 {
+			ended = nil
+		}
+		want(t, fmt.Sprintf("session %d of ann", i), w.request(c), ended)
+	}
+	n, err = w.EndAll(t.Context(), "ann", "")
+	if n != 1 || err != nil {
+		t.Errorf("EndAll = %d, %v; want 1", n, err)
+	}
+	want(t, "ann's last", w.request(cookies[2]), session.ErrNone)
+	want(t, "bob's", w.request(bobs), nil)
+	if n, err := w.EndAll(t.Context(), "ann", ""); n != 0 || err != nil {
+		t.Errorf("EndAll of nobody's = %d, %v; want 0", n, err)
+	}
+}
+
+const ms = time.Millisecond // what the store's clock knows
+
+func TestS03_BothLimitsAreJudgedHere(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		steps []time.Duration // a request after each but the last, which is only looked up
+		want  error
+	}{
+		{"just before the idle limit", []time.Duration{idle - ms}, nil},
+		{"at the idle limit", []time.Duration{idle}, session.ErrNone},
+		{"used in time", []time.Duration{idle - ms, idle - ms}, nil},
+		{"used in time, then not", []time.Duration{idle - ms, idle}, session.ErrNone},
+		{"just before the absolute limit", []time.Duration{idle - ms, idle - ms, idle - ms, idle - ms, 3 * ms}, nil},
+		{"at the absolute limit", []time.Duration{idle - ms, idle - ms, idle - ms, idle - ms, 4 * ms}, session.ErrNone},
+		{"years later", []time.Duration{10 * 365 * 24 * time.Hour}, session.ErrNone},
+	} {
+		w := newWorld(t)
+		cookie := w.signIn("ann", nil)
+		w.live(cookie)
+		for _, d := range c.steps[:len(c.steps)-1] {
+			w.clock.move(d)
+			want(t, c.name+": on the way", w.request(cookie), nil)
+		}
+		w.clock.move(c.steps[len(c.steps)-1])
+		stored := w.fresh()
+		_, err := w.Lookup(t.Context(), cookie)
+		want(t, c.name+", in memory", err, c.want)
+		_, err = stored.Lookup(t.Context(), cookie)
+		want(t, c.name+", in the store", err, c.want)
+		if all, err := stored.List(t.Context(), "ann"); err != nil || (len(all) == 1) != (c.want == nil) {
+			t.Errorf("%s: List = %d sessions, %v", c.name, len(all), err)
+		}
+	}
+}
+
+func TestS03_ExpiresAt(t *testing.T) {
+	w := newWorld(t)
+	begun := w.clock.now()
+	l := w.live(w.signIn("ann", nil))
+	for _, c := range []struct{ wait, want time.Duration }{
+		{0, idle},
+		{idle - ms, 2*idle - ms},
+		{idle - ms, 3*idle - 2*ms},
+		{idle - ms, 4*idle - 3*ms},
+		{idle - ms, most},
+	} {
+		w.clock.move(c.wait)
+		w.Seen(t.Context(), l)
+		if got := w.ExpiresAt(l); !got.Equal(begun.Add(c.want)) {
+			t.Errorf("ExpiresAt = %v after the sign-in; want %v", got.Sub(begun), c.want)
+		}
+	}
+}
+
+func TestSeen_WritesOnceInATenthOfTheIdleLimit(t *testing.T) {
+	w := newWorld(t)
+	l := w.live(w.signIn("ann", nil))
+	before := w.store.writes.Load()
+	const tenth = idle / 10
+	for range 1000 {
+		w.clock.move(31 * tenth / 10_000)
+		atOnce(4, func(int) { w.Seen(context.Background(), l) })
+	}
+	if n := w.store.writes.Load() - before; n != 3 {
+		t.Errorf("4,000 requests in 3.1 tenths of the idle limit wrote %d times; want 3", n)
+	}
+	w.clock.move(idle - tenth - 1) // what the store knows is a tenth old at most
+	_, err := w.fresh().Lookup(t.Context(), w.signIn("bob", nil))
+	w.must(err)
+	all, err := w.fresh().List(t.Context(), "ann")
+	if err != nil || len(all) != 1 {
+		t.Fatalf("List after a restart = %d, %v; want ann's session", len(all), err)
+	}
+}
+
+func TestSeen_AStoreThatCantWriteStopsNobody(t *testing.T) {
+	w := newWorld(t)
+	cookie := w.signIn("ann", nil)
+	w.live(cookie)
+	w.clock.move(idle / 2)
+	w.store.away.Store(true)
+	reads := w.store.reads.Load()
+	for range 100 {
+		want(t, "a request while the store is away", w.request(cookie), nil)
+	}
+	if n := w.store.reads.Load() - reads; n != 1 {
+		t.Errorf("100 requests asked a store that is away %d times; want 1", n)
+	}
+	w.clock.move(time.Minute)
+	w.store.away.Store(false)
+	before := w.store.writes.Load()
+	want(t, "a request when it is back", w.request(cookie), nil)
+	if n := w.store.writes.Load() - before; n != 1 {
+		t.Errorf("a minute later %d writes; want 1", n)
+	}
+}
+
+func TestSeen_BringsNobodyBack(t *testing.T) {
+	w := newWorld(t)
+	cookie := w.signIn("ann", nil)
+	l := w.live(cookie)
+	other := w.fresh() // another process
+	_, err := other.Lookup(t.Context(), cookie)
+	w.must(err)
+
+	w.clock.move(idle / 2)
+	done := false
+	w.store.afterGet = func(store.Key) { // ended between the read and the write of Seen
+		if !done {
+			done = true
+			w.must(w.End(context.Background(), "ann", l.ID))
+		}
+	}
+	w.Seen(t.Context(), l)
+	if !done {
+		t.Fatal("Seen didn't write")
+	}
+	_, err = w.fresh().Lookup(t.Context(), cookie)
+	want(t, "the store's word", err, session.ErrNone)
+	if all, err := w.List(t.Context(), "ann"); len(all) != 0 || err != nil {
+		t.Errorf("List = %d, %v; want none", len(all), err)
+	}
+	// The other process hears of it when it writes, at the latest.
+	ol, err := other.Lookup(t.Context(), cookie)
+	w.must(err)
+	other.Seen(t.Context(), ol)
+	_, err = other.Lookup(t.Context(), cookie)
+	want(t, "the other process after its write", err, session.ErrNone)
+}
+
+func TestLookup_WhatEndsDuringTheReadStaysEnded(t *testing.T) {
+	w := newWorld(t)
+	cookie := w.signIn("ann", nil)
+	l := w.live(cookie)
+	s := w.fresh()
+	done := false
+	w.store.afterGet = func(store.Key) {
+		if !done {
+			done = true
+			w.must(s.End(context.Background(), "ann", l.ID))
+		}
+	}
+	_, err := s.Lookup(t.Context(), cookie)
+	want(t, "Lookup while the session ends", err, session.ErrNone)
+	_, err = s.Lookup(t.Context(), cookie)
+	want(t, "Lookup after that", err, session.ErrNone)
+}
+
+func TestLookup_NobodyIsInAfterTheEndReturned(t *testing.T) {
+	w := newWorld(t)
+	for round := range 60 {
+		cookie := w.signIn("ann", nil)
+		id := w.live(cookie).ID
+		w.Sessions = w.fresh() // nothing is in memory
+		var ended atomic.Bool
+		atOnce(6, func(i int) {
+			if i == 0 {
+				if err := w.End(context.Background(), "ann", id); err != nil {
+					t.Error(err)
+				}
+				ended.Store(true)
+				return
+			}
+			for n := 0; n < 3; {
+				was := ended.Load()
+				_, err := w.Lookup(context.Background(), cookie)
+				if was && !errors.Is(err, session.ErrNone) {
+					t.Errorf("round %d: Lookup after the end = %v; want ErrNone", round, err)
+				}
+				if was {
+					n++
+				}
+			}
+		})
+	}
+}
+
+func TestK02_AStoreThatIsAwayIsNotSignedOut(t *testing.T) {
+	w := newWorld(t)
+	known, unknown := w.signIn("ann", nil), w.signIn("ann", nil)
+	l := w.live(known)
+	w.store.away.Store(true)
+	want(t, "a session in memory", w.request(known), nil)
+	_, err := w.Lookup(t.Context(), unknown)
+	want(t, "one that isn't", err, store.ErrUnavailable)
+	_, err = w.Lookup(t.Context(), secret.Random())
+	want(t, "a cookie of nobody", err, store.ErrUnavailable)
+	_, err = w.Begin(t.Context(), session.Session{Contact: "ann"}, nil)
+	want(t, "Begin", err, store.ErrUnavailable)
+	_, err = w.List(t.Context(), "ann")
+	want(t, "List", err, store.ErrUnavailable)
+	_, err = w.EndAll(t.Context(), "ann", "")
+	want(t, "EndAll", err, store.ErrUnavailable)
+
+	// An end whose outcome isn't known: memory doesn't vouch for the session any more.
+	want(t, "End", w.End(t.Context(), "ann", l.ID), store.ErrUnavailable)
+	_, err = w.Lookup(t.Context(), known)
+	want(t, "Lookup after that", err, store.ErrUnavailable)
+	w.store.away.Store(false)
+	want(t, "when the store is back", w.request(known), nil)
+}
+
+func TestK01_AnAnswerToAnotherQuestionSignsNobodyIn(t *testing.T) {
+	w := newWorld(t)
+	anns, bobs := w.signIn("ann", nil), w.signIn("bob", nil)
+	a, b := w.live(anns), w.live(bobs)
+	key := func(id string) store.Key { return store.Key{Firm: "example", Bucket: "session", ID: id} }
+	rec, err := w.Store.Get(t.Context(), key(b.ID))
+	w.must(err)
+	w.must(w.Store.Apply(t.Context(), store.Put(key(a.ID), rec.Value, rec.Expires)))
+	_, err = w.fresh().Lookup(t.Context(), anns)
+	want(t, "ann's cookie with bob's record", err, store.ErrUnavailable)
+
+	for name, value := range map[string]string{"a later version": "2" + string(rec.Value[1:]), "nothing": "", "garbage": "1{", "null": "1null"} {
+		w.must(w.Store.Apply(t.Context(), store.Put(key(b.ID), []byte(value), rec.Expires)))
+		if _, err = w.fresh().Lookup(t.Context(), bobs); err == nil || errors.Is(err, session.ErrNone) {
+			t.Errorf("a record of %s: %v; want an error of its own", name, err)
+		}
+	}
+}
+
+func TestK15_ClockJumps(t *testing.T) {
+	w := newWorld(t)
+	cookie := w.signIn("ann", nil)
+	for _, jump := range []time.Duration{5 * time.Minute, -5 * time.Minute, time.Hour, -2 * time.Hour, -24 * time.Hour, 24 * time.Hour} {
+		w.clock.move(jump)
+		want(t, "in memory after "+jump.String(), w.request(cookie), nil)
+		_, err := w.fresh().Lookup(t.Context(), cookie)
+		want(t, "from the store after "+jump.String(), err, nil)
+	}
+}
+
+func TestS16_TheOldestOfMoreThanAHundredEnds(t *testing.T) {
+	w := newWorld(t)
+	var cookies []string
+	bobs := w.signIn("bob", nil)
+	for range session.PerContact + 20 {
+		w.clock.move(time.Millisecond)
+		cookies = append(cookies, w.signIn("ann", nil))
+		w.live(cookies[len(cookies)-1])
+	}
+	for i, c := range cookies {
+		ended := session.ErrNone
+		if i >= 20 {
+			ended = nil
+		}
+		want(t, fmt.Sprintf("session %d", i), w.request(c), ended)
+	}
+	want(t, "bob's", w.request(bobs), nil)
+	all, err := w.List(t.Context(), "ann")
+	if err != nil || len(all) != session.PerContact {
+		t.Fatalf("List = %d, %v; want %d", len(all), err, session.PerContact)
+	}
+	for i := range all[1:] {
+		if all[i].Begun.Before(all[i+1].Begun) {
+			t.Fatalf("List isn't the latest first")
+		}
+	}
+	// Who signs in again in the same browser costs no other device its session.
+	w.signIn("ann", w.live(cookies[60]))
+	want(t, "the oldest after a renewal", w.request(cookies[20]), nil)
+}
+
+func TestS16_SessionsThatRanOutDontCount(t *testing.T) {
+	w := newWorld(t)
+	kept := w.signIn("ann", nil)
+	for range session.PerContact - 1 {
+		w.signIn("ann", nil)
+	}
+	w.clock.move(idle - ms)
+	want(t, "the one in use", w.request(kept), nil)
+	w.clock.move(2 * ms) // the others are over
+	for range session.PerContact - 1 {
+		w.signIn("ann", nil)
+	}
+	want(t, "the one in use, the oldest", w.request(kept), nil)
+	w.signIn("ann", nil)
+	want(t, "the one in use, after a hundred newer", w.request(kept), session.ErrNone)
+}
+
+func TestMemory_IsBounded(t *testing.T) {
+	w := newWorld(t)
+	w.Limit = 10
+	var cookies []string
+	for range 50 {
+		w.clock.move(time.Millisecond)
+		cookies = append(cookies, w.signIn(fmt.Sprint("contact-", len(cookies)), nil))
+	}
+	busy := w.live(cookies[0])
+	ctx, detach := w.Attach(t.Context(), busy)
+	defer detach()
+	for range 3 {
+		for _, c := range cookies[1:] {
+			want(t, "a session in memory or not", w.request(c), nil)
+		}
+	}
+	if w.live(cookies[0]) != busy {
+		t.Error("the session with a request in flight was moved out of memory")
+	}
+	reads := w.store.reads.Load()
+	for _, c := range cookies {
+		w.live(c)
+	}
+	if n := w.store.reads.Load() - reads; n < 40 {
+		t.Errorf("of 50 sessions %d were read again; want those that didn't fit into 10", n)
+	}
+	w.must(w.End(t.Context(), busy.Contact, busy.ID))
+	want(t, "the request in flight", context.Cause(ctx), session.ErrNone)
+}
+
+func TestMemory_TheOneInUseStays(t *testing.T) {
+	w := newWorld(t)
+	w.Limit = 1 << 10
+	cookie := w.signIn("ann", nil)
+	l := w.live(cookie)
+	l.Memo.Store("worked out")
+	w.must(w.request(cookie))
+	if got := w.live(cookie); got != l || got.Memo.Load() != "worked out" {
+		t.Error("the next request has another Live")
+	}
+}
+
+func TestD12_UnknownCookiesLeaveNothingBehind(t *testing.T) {
+	w := newWorld(t)
+	w.signIn("ann", nil)
+	before, err := os.Stat(w.path)
+	w.must(err)
+	writes := w.store.writes.Load()
+	for range 20_000 {
+		if _, err := w.Lookup(t.Context(), secret.Random()); !errors.Is(err, session.ErrNone) {
+			t.Fatalf("Lookup of a random cookie = %v; want ErrNone", err)
+		}
+	}
+	after, err := os.Stat(w.path)
+	w.must(err)
+	if w.store.writes.Load() != writes || after.Size() != before.Size() {
+		t.Errorf("random cookies made the store write")
+	}
+}
+
+func TestTwoFirmsOnOneStore(t *testing.T) {
+	w := newWorld(t)
+	cookie := w.signIn("ann", nil)
+	l := w.live(cookie)
+	other := w.fresh()
+	other.Firm = "other"
+	_, err := other.Lookup(t.Context(), cookie)
+	want(t, "the cookie at another firm", err, session.ErrNone)
+	if all, err := other.List(t.Context(), "ann"); len(all) != 0 || err != nil {
+		t.Errorf("List at another firm = %d, %v; want none", len(all), err)
+	}
+	w.must(other.End(t.Context(), "ann", l.ID))
+	if n, err := other.EndAll(t.Context(), "ann", ""); n != 0 || err != nil {
+		t.Errorf("EndAll at another firm = %d, %v; want none", n, err)
+	}
+	want(t, "ann's session", w.request(cookie), nil)
+	_, err = w.fresh().Lookup(t.Context(), cookie)
+	want(t, "ann's session in the store", err, nil)
+	// One contact's ID may begin with another's.
+	w.signIn("ann/x", nil)
+	if n, err := w.EndAll(t.Context(), "an", ""); n != 0 || err != nil {
+		t.Errorf("EndAll(an) = %d, %v; want none", n, err)
+	}
+}
+
+func TestSessionsSurviveARestart(t *testing.T) {
+	w := newWorld(t)
+	cookie := w.signIn("ann", nil)
+	l := w.live(cookie)
+	w.must(w.store.Close())
+	w.open()
+	got, err := w.fresh().Lookup(t.Context(), cookie)
+	if err != nil || got.Session != l.Session {
+		t.Errorf("after a restart %+v, %v; want %+v", got, err, l.Session)
+	}
+}
+
+func TestT09_TheStoreHoldsNoCookie(t *testing.T) {
+	w := newWorld(t)
+	cookie := w.signIn("ann", nil)
+	w.clock.move(idle / 2)
+	want(t, "a request", w.request(cookie), nil)
+	id := w.live(cookie).ID
+	renewed := w.signIn("ann", w.live(cookie))
+
+	file, err := os.ReadFile(w.path)
+	w.must(err)
+	dump := bytes.Buffer{}
+	for _, bucket := range []string{"session", "session-of"} {
+		all, err := w.Store.Scan(t.Context(), "example", bucket, "", "", 100)
+		w.must(err)
+		for _, rec := range all {
+			dump.WriteString(rec.Key.ID)
+			dump.Write(rec.Value)
+		}
+	}
+	for _, c := range []string{cookie, renewed} {
+		raw, err := base64.RawURLEncoding.DecodeString(c)
+		w.must(err)
+		for _, s := range []string{c, string(raw)} {
+			if bytes.Contains(file, []byte(s)) || bytes.Contains(dump.Bytes(), []byte(s)) {
+				t.Errorf("the store holds the cookie %q", s)
+			}
+		}
+	}
+	if newID := w.live(renewed).ID; !bytes.Contains(file, []byte(newID)) || !bytes.Contains(dump.Bytes(), []byte(newID)) {
+		t.Error("the store doesn't hold the ID: the search itself is broken")
+	}
+	// What is in the store is no cookie.
+	for _, s := range []string{id, w.live(renewed).ID, w.live(renewed).Handle} {
+		_, err := w.Lookup(t.Context(), s)
+		want(t, "Lookup of what the store holds", err, session.ErrNone)
+	}
+}
+
+func TestBegin_InParallel(t *testing.T) {
+	w := newWorld(t)
+	cookies := make([]string, 64)
+	atOnce(len(cookies), func(i int) {
+		b, err := w.Begin(context.Background(), session.Session{Contact: "ann"}, nil)
+		if err == nil {
+			err = w.Store.Apply(context.Background(), b.Ops...)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		w.Began(b)
+		cookies[i] = b.Cookie
+	})
+	for _, c := range cookies {
+		want(t, "a session", w.request(c), nil)
+	}
+}
+
+// TestEverythingAtOnce looks for races, and for sessions that end up in two states.
+func TestEverythingAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.Limit = 20
+	cookies := make([]string, 40)
+	for i := range cookies {
+		cookies[i] = w.signIn(fmt.Sprint("contact-", i%4), nil)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		w.Watch(ctx, func(context.Context, *session.Live) bool { return true })
+	}()
+	atOnce(8, func(worker int) {
+		rng := rand.New(rand.NewPCG(1, uint64(worker)))
+		for range 300 {
+			l, err := w.Lookup(context.Background(), cookies[rng.IntN(len(cookies))])
+			if errors.Is(err, session.ErrNone) {
+				continue
+			} else if err != nil {
+				t.Error(err)
+				return
+			}
+			_, detach := w.Attach(context.Background(), l)
+			w.clock.move(time.Hour)
+			w.Seen(context.Background(), l)
+			switch rng.IntN(40) {
+			case 0:
+				_ = w.End(context.Background(), l.Contact, l.ID)
+			case 1:
+				_, _ = w.List(context.Background(), l.Contact)
+			}
+			detach()
+		}
+	})
+	stop()
+	<-watching
+	stored := w.fresh()
+	for _, c := range cookies {
+		_, inMemory := w.Lookup(t.Context(), c)
+		_, inStore := stored.Lookup(t.Context(), c)
+		if !errors.Is(inMemory, inStore) {
+			t.Errorf("a session is %v in memory and %v in the store", inMemory, inStore)
+		}
+	}
+}
+
+func FuzzLookup(f *testing.F) {
+	w := newWorld(f)
+	cookie := w.signIn("ann", nil)
+	id := w.live(cookie).ID
+	for _, seed := range []string{"", "\x00", id, cookie[:42], cookie + "=", cookie + cookie, strings.Repeat("A", 43),
+		strings.Repeat("\xff", 43), strings.Repeat("\x00", 43), cookie[:42] + "\n", strings.ToUpper(cookie)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if s == cookie {
+			return
+		}
+		if l, err := w.Lookup(context.Background(), s); !errors.Is(err, session.ErrNone) || l != nil {
+			t.Fatalf("Lookup(%q) = %v, %v; want ErrNone", s, l, err)
+		}
+		if s != id {
+			_ = w.End(context.Background(), "bob", s) // some are no key of a store
+			want(t, "ann's session", w.request(cookie), nil)
+		}
+	})
+}
