@@ -40,7 +40,7 @@ const (
 // Parse returns the canonical form of s.
 //
 // What keyboards, address books and mail programs put around an address is taken off:
-// spaces and tabs, zero-width characters, `mailto:`, one dot at the end. The rest is
+// spaces and tabs, zero-width characters, `mailto:`. The rest is
 // taken as it is or refused, never repaired.
 func Parse(s string) (Address, error) {
 	if len(s) > maxTyped {
@@ -155,7 +155,6 @@ func parseDomain(s string) (string, error) {
 	if err != nil {
 		return "", invalid("after the @ there is no valid domain")
 	}
-	ascii = strings.TrimSuffix(ascii, ".")
 	labels := strings.Split(ascii, ".")
 	for _, label := range labels {
 		if !isLabel(label) {
