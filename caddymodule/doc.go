@@ -1,1 +1,60 @@
+// Package caddymodule is Doorpost: email sign-in for the portal that a firm already has.
+//
+// It stands in front of an existing web application as a Caddy module. It asks visitors
+// for their email address, mails them a one-time link, keeps them signed in with a
+// cookie, and tells the application who they are. The application need not change.
+//
+// # Words
+//
+//	firm       the business that runs the portal, with its own brand
+//	portal     the existing application behind the gate
+//	contact    a person who may sign in; one address belongs to one contact
+//	company    a client of the firm; a contact may belong to several
+//	staff      a contact of the firm itself, who reaches every company
+//	link, code what a sign-in mail carries: a one-time URL, and eight characters to
+//	           type in the browser that asked
+//	session    one signed-in browser
+//	visitor    who makes a request: a session, and the contact it belongs to
+//	book       the directory of a firm: its contacts and companies
+//	request    (of the outbox) what a browser asked for, committed before it is answered
+//
+// # The house
+//
+//	caddymodule      the glue: Caddyfile grammar, lifecycle, commands; alone imports Caddy
+//	├── gate         a visitor's way in; begin reading at Gate.ServeHTTP
+//	├── admin        the commands' actions as JSON on Caddy's admin endpoint
+//	├── brand        how a firm looks and speaks: colours, letters
+//	├── directory    contacts and companies; CSV read → plan → apply
+//	├── session      cookies, records, and the look-up in memory
+//	├── token        one-time links and codes: issue, peek, spend
+//	├── outbox       what goes out, goes out: queue, worker, SMTP, mail folder
+//	├── assertion    the signed word about a visitor, and the keys to check it
+//	├── audit        what happened at the door
+//	├── address      the one grammar of an email address
+//	├── secret       every key, derived from the one secret outside the store
+//	└── store        the narrow waist: small records by key; store/bolt keeps them
+//
+// Imports point down, siblings don't know one another; imports_test.go holds both.
+//
+// # One request
+//
+//	GET /orders/7                               no cookie
+//	  Handler → gate: what they say about themselves is stripped; Protected; nobody
+//	  401 and the prompt, at this very URL
+//	POST /-/sign-in   email=ann@example.com
+//	  one Apply commits the request and what the browser asked for, alike for every
+//	  valid address; 303 /-/sent. Nothing has been looked up yet
+//	a worker          contact → link and code (their MACs are stored) → letter → one
+//	                  Apply turns the request into a sealed mail → SMTP
+//	GET /-/link?t=…   in the browser that asked: one Apply spends the link and begins the
+//	                  session; 303 /orders/7. In any other: the address once more
+//	GET /orders/7     cookie: one hash, one look-up in memory; the identity is set; portal
+//
+// # What holds it together
+//
+// A link is used up if and only if somebody is in: token returns its changes, session
+// adds its own, and the store applies all or none. A mail is in the store before anyone
+// is told it is coming. What ends is deleted before anything else happens. A store that
+// can't answer means 503, never a way in and never "signed out". Nothing that opens a
+// door lies in the store in a form that opens it.
 package caddymodule

@@ -42,20 +42,18 @@ type Event struct {
 
 // Log records the events of one firm.
 type Log struct {
-	Firm   string
-	Logger *slog.Logger
+	Logger *slog.Logger // its lines name the firm
 }
 
 // Record writes the event down. It never fails what it tells of.
 func (l *Log) Record(ctx context.Context, e Event) {
-	attrs := make([]slog.Attr, 0, 9)
+	attrs := make([]slog.Attr, 0, 8)
 	add := func(key, value string) {
 		if value != "" {
 			attrs = append(attrs, slog.String(key, value))
 		}
 	}
 	add("event", string(e.Kind))
-	add("firm", l.Firm)
 	add("contact", e.Contact)
 	add("session", e.Session)
 	add("address", e.Address)

@@ -1,0 +1,333 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+)
+
+func init() { caddy.RegisterModule(new(App)) }
+
+// App is what all firms of one Caddy share: the secret, the store and the way out
+// for mail. In the Caddyfile it is the global option `doorpost`.
+//
+// The text settings of Secret and Mail may hold {env.NAME} and {file./PATH}. They
+// stay as they were written, here and in Caddy's /config; what they stand for lives
+// in unexported fields alone, from Provision on.
+type App struct {
+	// Secret is what every key is derived from: the newest first, then older ones,
+	// which open what they closed and close no more. Each has at least 32 random
+	// characters. Default: a file of mode 0600 in Caddy's data folder, made at the
+	// first start. Write {file./PATH} or {env.NAME}: what is written out here
+	// stands in /config and in Caddy's autosave.json.
+	Secret []string `json:"secret,omitempty"`
+
+	// Store is where everything is kept. Default: bolt in Caddy's data folder.
+	Store *StoreConfig `json:"store,omitempty"`
+
+	// Mail is the way out for mail. Required.
+	Mail *MailConfig `json:"mail,omitempty"`
+
+	log     *slog.Logger
+	metrics prometheus.Registerer
+	secrets [][]byte      // Secret, filled in; none: the file
+	path    string        // of the store, absolute
+	mail    MailConfig    // filled in
+	ready   chan struct{} // closed once Start has opened every firm
+
+	mu    sync.Mutex             // guards named until Start, which follows all Provisions
+	named map[string]*FirmConfig // by firm: its definition, filled in; nil: named, not defined
+
+	engine *engine          // from Start to Cleanup, and as long as a request is inside
+	share  *share           // of engine
+	firms  map[string]*firm // read-only once ready is closed
+}
+
+// StoreConfig is where everything is kept.
+type StoreConfig struct {
+	// Engine is "bolt" (default): one file, one process.
+	Engine string `json:"engine,omitempty"`
+
+	// Path is bolt's file. Default: doorpost/doorpost.db in Caddy's data folder. A
+	// relative one begins at the folder that Caddy was started in.
+	Path string `json:"path,omitempty"`
+}
+
+// MailConfig is the way out for mail.
+type MailConfig struct {
+	// Via is "smtp", or "folder" to try Doorpost out. Required.
+	Via string `json:"via,omitempty"`
+
+	// Address is the HOST:PORT of the mail server. Required with smtp.
+	Address string `json:"address,omitempty"`
+
+	// Username and Password, both or neither: relays by network need none.
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+
+	// TLS is "starttls" (default), "implicit" or "off". It is never less than what
+	// it says: a server that doesn't offer it gets no mail. With "off" a password
+	// is sent to this machine alone.
+	TLS string `json:"tls,omitempty"`
+
+	// Rate is how many mails go out in a second (s), minute (m) or hour (h), such
+	// as the default, "60/m".
+	Rate string `json:"rate,omitempty"`
+
+	// Path is the folder that gets one .eml file a message. Required with folder.
+	Path string `json:"path,omitempty"`
+}
+
+const defaultRate = "60/m"
+
+// CaddyModule names the app to Caddy.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "doorpost", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision fills in the placeholders and judges every setting and every file that
+// is named. It opens no store, makes no file and sends nothing, so that `caddy
+// validate` is good beside a running server.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.log = ctx.Slogger()
+	a.metrics = ctx.GetMetricsRegistry()
+	a.ready = make(chan struct{})
+	a.named = make(map[string]*FirmConfig)
+	return firstError(a.provisionSecret, a.provisionStore, a.provisionMail)
+}
+
+func (a *App) provisionSecret() error {
+	for i, s := range a.Secret {
+		name := "secret"
+		if i > 0 {
+			name = fmt.Sprintf("secret %d", i+1)
+		}
+		filled, err := fillIn(s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if filled == s {
+			a.log.Warn(name + " is written out in the config, where /config and autosave.json show it; write {file./PATH} or {env.NAME} instead")
+		}
+		if _, err := secret.New([]byte(filled)); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		a.secrets = append(a.secrets, []byte(filled))
+	}
+	if len(a.secrets) > 0 {
+		return nil
+	}
+	if _, err := readSecretFile(secretPath()); err != nil && !errors.Is(err, errNoSecretFile) {
+		return err
+	}
+	return nil
+}
+
+func (a *App) provisionStore() error {
+	cfg := StoreConfig{}
+	if a.Store != nil {
+		cfg = *a.Store
+	}
+	var err error
+	if cfg.Path, err = fillIn(cfg.Path); err != nil {
+		return at("store", err)
+	}
+	if err = cfg.Validate(); err != nil {
+		return err
+	}
+	if cfg.Path == "" {
+		cfg.Path = filepath.Join(dataDir(), "doorpost.db")
+	}
+	if a.path, err = filepath.Abs(cfg.Path); err != nil {
+		return at("store", err)
+	}
+	return at("store", checkStoreFile(a.path))
+}
+
+func (a *App) provisionMail() error {
+	if a.Mail != nil {
+		a.mail = *a.Mail
+	}
+	for _, t := range a.mail.texts() {
+		filled, err := fillIn(*t.value)
+		if err != nil {
+			return at(t.path, err)
+		}
+		if t.path == "mail.password" && filled == *t.value && filled != "" {
+			a.log.Warn("mail password is written out in the config, where /config and autosave.json show it; write {file./PATH} or {env.NAME} instead")
+		}
+		*t.value = filled
+	}
+	if err := a.mail.Validate(); err != nil {
+		return err
+	}
+	if a.mail.Via == "smtp" && a.mail.TLS == "off" && !loopback(hostOf(a.mail.Address)) {
+		a.log.Warn("mail tls off: every sign-in link crosses the network in the clear", "server", a.mail.Address)
+	}
+	return nil
+}
+
+// text is a setting that may hold placeholders.
+type text struct {
+	path  string
+	value *string
+}
+
+func (c *MailConfig) texts() []text {
+	return []text{
+		{"mail", &c.Address}, {"mail.username", &c.Username},
+		{"mail.password", &c.Password}, {"mail", &c.Path},
+	}
+}
+
+// name is called by each handler in its Provision. def is nil where a site block
+// only names a firm. One definition may come more than once, as a site block with
+// several addresses gives it to several servers; a different one is an error.
+func (a *App) name(id string, def *FirmConfig) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	was := a.named[id]
+	if def == nil || was != nil && was.equal(*def) {
+		def = was
+	} else if was != nil {
+		return fmt.Errorf(`firm %s is defined twice; define it in one site block and write "doorpost %s" alone in the others`, id, id)
+	}
+	a.named[id] = def
+	return nil
+}
+
+// undefined returns the error of a firm that no site block defines.
+func undefined(id string) error {
+	return fmt.Errorf(`firm %s is named, but no site block defines it; write "doorpost %s { url …, brand … }" in one of them`, id, id)
+}
+
+// Start opens the store, finds or makes the secret, and opens every firm. Whatever
+// it opened before an error is closed by the time Cleanup returns.
+func (a *App) Start() (err error) {
+	for id, def := range a.named {
+		if def == nil {
+			return undefined(id)
+		}
+	}
+	if a.engine, a.share, err = openEngine(a.path, a.log); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	keys, err := openKeys(ctx, a.engine.store, a.path, a.secrets)
+	if err != nil {
+		return err
+	}
+	pace, err := newPace(a.mail.Rate)
+	if err != nil {
+		return at("mail.rate", err)
+	}
+	firms := make(map[string]*firm, len(a.named))
+	for _, id := range slices.Sorted(maps.Keys(a.named)) {
+		f, err := openFirm(id, *a.named[id], deps{
+			store: a.engine.store, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace, metrics: a.metrics,
+			log:  a.log.With("firm", id),
+			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
+		})
+		if err != nil {
+			stopAll(firms)
+			return fmt.Errorf("firm %s: %w", id, err)
+		}
+		firms[id] = f
+	}
+	a.firms = firms
+	a.engine.log.to.Store(a.log)
+	close(a.ready)
+	if a.engine.first() {
+		a.welcome(os.Stderr)
+	}
+	return nil
+}
+
+// Stop ends what the firms do on their own. Requests that are inside go on, and new
+// ones of this config are still served until Cleanup: Caddy stops apps in any order.
+func (a *App) Stop() error {
+	stopAll(a.firms)
+	return nil
+}
+
+func stopAll(firms map[string]*firm) {
+	var wg sync.WaitGroup
+	for _, f := range firms {
+		wg.Go(f.Stop)
+	}
+	wg.Wait()
+}
+
+// Cleanup lets go of the store, which closes when no newer config and no request
+// that outlived this one needs it. It comes also after a Provision or Start that
+// failed half-way.
+func (a *App) Cleanup() error {
+	if a.share == nil {
+		return nil
+	}
+	return a.share.leave()
+}
+
+var (
+	errStarting = errors.New("not started yet")
+	errStopped  = errors.New("this configuration has been replaced")
+	errNoFirm   = errors.New("no such firm")
+)
+
+// startWait is how long a request waits for Start: Caddy starts apps in any order,
+// and with a quarter of the starts its servers are there first.
+const startWait = 5 * time.Second
+
+// enter returns the firm, which stays open until leave is called. It waits a while
+// for Start. The errors are errStarting, errStopped, errNoFirm, or that of ctx.
+func (a *App) enter(ctx context.Context, id string) (f *firm, leave func(), err error) {
+	select {
+	case <-a.ready:
+	default:
+		late := time.NewTimer(startWait)
+		defer late.Stop()
+		select {
+		case <-a.ready:
+		case <-late.C:
+			return nil, nil, errStarting
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+	if !a.share.enter() {
+		return nil, nil, errStopped
+	}
+	leave = func() {
+		if err := a.share.leave(); err != nil {
+			a.log.Error("closing the store", "error", err)
+		}
+	}
+	if f = a.firms[id]; f == nil {
+		leave()
+		return nil, nil, errNoFirm
+	}
+	return f, leave, nil
+}
+
+// Interface guards.
+var (
+	_ caddy.App                   = (*App)(nil)
+	_ caddy.Provisioner           = (*App)(nil)
+	_ caddy.CleanerUpper          = (*App)(nil)
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,688 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+)
+
+// site is a Caddyfile with one firm on a free port of this machine.
+type site struct {
+	global  string // lines of the global option, beside mail
+	options string // further global options
+	firm    string // lines of the firm, beside url and brand
+	before  string // what stands around the portal: lines of the site before doorpost
+	portal  string // the portal; default: respond "the portal"
+	more    string // further site blocks
+}
+
+func (s site) caddyfile() string {
+	if s.portal == "" {
+		s.portal = `respond "the portal"`
+	}
+	return fmt.Sprintf(`{
+	admin off
+	persist_config off
+	auto_https off
+	%s
+	doorpost {
+		mail folder ./mail
+		%s
+	}
+}
+http://:0 {
+	bind 127.0.0.1
+	%s
+	doorpost example {
+		url http://localhost:8080
+		brand {
+			name "Example Bookkeeping"
+			from hello@example.com
+		}
+		public /open /kept/* /late
+		%s
+	}
+	%s
+}
+%s
+`, s.options, s.global, s.before, s.firm, s.portal, s.more)
+}
+
+func adapt(t *testing.T, caddyfile string) []byte {
+	t.Helper()
+	out, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// load loads the config into the one Caddy of this process, until the test ends.
+func load(t *testing.T, s site) error {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Errorf("caddy.Stop() = %v", err)
+		}
+	})
+	return caddy.Load(adapt(t, s.caddyfile()), true)
+}
+
+// serve loads the config and returns the base URL of its site.
+func serve(t *testing.T, s site) string {
+	t.Helper()
+	if err := load(t, s); err != nil {
+		t.Fatal(err)
+	}
+	return base(t)
+}
+
+func base(t *testing.T) string {
+	t.Helper()
+	v, err := caddy.ActiveContext().AppIfConfigured("http")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, srv := range v.(*caddyhttp.App).Servers {
+		return "http://" + srv.Listeners()[0].Addr().String()
+	}
+	t.Fatal("no server")
+	return ""
+}
+
+func get(t *testing.T, url string) (status int, body string, header http.Header) {
+	t.Helper()
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b), res.Header
+}
+
+func validate(t *testing.T, caddyfile string) error {
+	t.Helper()
+	var cfg caddy.Config
+	if err := json.Unmarshal(adapt(t, caddyfile), &cfg); err != nil {
+		t.Fatal(err)
+	}
+	return caddy.Validate(&cfg)
+}
+
+// home gives the test a data folder of its own that isn't there yet, and returns
+// Doorpost's folder in it.
+func home(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "data")
+	t.Setenv("XDG_DATA_HOME", dir)
+	t.Chdir(filepath.Dir(dir))
+	return dataDir()
+}
+
+func TestServes(t *testing.T) {
+	home(t)
+	url := serve(t, site{})
+	if status, body, _ := get(t, url+"/open"); status != 200 || body != "the portal" {
+		t.Errorf("GET /open = %d %q; want 200 \"the portal\"", status, body)
+	}
+}
+
+func TestModules(t *testing.T) {
+	for _, id := range []string{"doorpost", "http.handlers.doorpost"} {
+		if _, err := caddy.GetModule(id); err != nil {
+			t.Errorf("GetModule(%s) = %v; want it registered", id, err)
+		}
+	}
+}
+
+// TestValidateMakesNothing: neither a file nor a folder.
+func TestValidateMakesNothing(t *testing.T) {
+	dir := home(t)
+	if err := validate(t, site{}.caddyfile()); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(".")
+	if err != nil || len(entries) != 0 {
+		t.Errorf("validate made %v in the folder of %s (%v); want nothing", entries, dir, err)
+	}
+}
+
+// TestValidateBesideARunningServer: the server, in another process or this one,
+// holds the store; validate doesn't ask for it.
+func TestValidateBesideARunningServer(t *testing.T) {
+	dir := home(t)
+	db, err := bolt.Open(filepath.Join(dir, "doorpost.db"), bolt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := validate(t, site{}.caddyfile()); err != nil {
+		t.Errorf("validate = %v; want nil", err)
+	}
+	if err := load(t, site{}); !errors.Is(err, bolt.ErrHeld) && !strings.Contains(fmt.Sprint(err), bolt.ErrHeld.Error()) {
+		t.Errorf("load = %v; want ErrHeld", err)
+	}
+	if n, open := engines.References(filepath.Join(dir, "doorpost.db")); open {
+		t.Errorf("after a failed start the engine has %d users; want none", n)
+	}
+}
+
+func TestReloadKeepsTheEngine(t *testing.T) {
+	dir := home(t)
+	path := filepath.Join(dir, "doorpost.db")
+	serve(t, site{})
+	first := activeApp(t).engine
+	first.keep("example\x00limiter", func() any { return "full" })
+	for i := range 20 {
+		url := serve(t, site{firm: fmt.Sprintf("link_lifetime %dm", i+1)})
+		if status, _, _ := get(t, url+"/open"); status != 200 {
+			t.Fatalf("after reload %d: GET /open = %d; want 200", i, status)
+		}
+	}
+	now := activeApp(t).engine
+	if now != first {
+		t.Error("the engine is another one after a reload")
+	}
+	if v := now.keep("example\x00limiter", func() any { return "empty" }); v != "full" {
+		t.Errorf("kept = %v; want full", v)
+	}
+	if n, _ := engines.References(path); n != 1 {
+		t.Errorf("the engine has %d users; want 1", n)
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, open := engines.References(path); open {
+		t.Error("the engine is still open after Stop")
+	}
+	db, err := bolt.Open(path, bolt.Options{})
+	if err != nil {
+		t.Fatalf("opening the store after Stop: %v", err)
+	}
+	db.Close()
+}
+
+func activeApp(t *testing.T) *App {
+	t.Helper()
+	v, err := caddy.ActiveContext().AppIfConfigured("doorpost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.(*App)
+}
+
+// TestOldRequestKeepsItsStore: Caddy cleans up the old config while a request of it
+// is under way; the store of that request closes when the request ends.
+func TestOldRequestKeepsItsStore(t *testing.T) {
+	dir := home(t)
+	inside, goOn := make(chan struct{}), make(chan struct{})
+	portal := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(inside)
+		<-goOn
+		io.WriteString(w, "late")
+	}))
+	defer portal.Close()
+	oldPath, newPath := filepath.Join(dir, "old.db"), filepath.Join(dir, "new.db")
+	url := serve(t, site{global: "store bolt " + oldPath, portal: "reverse_proxy " + portal.Listener.Addr().String()})
+	old := activeApp(t)
+	answer := make(chan string, 1)
+	go func() {
+		res, err := http.Get(url + "/open")
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		answer <- string(b)
+	}()
+	select {
+	case <-inside:
+	case got := <-answer:
+		t.Fatalf("the portal wasn't asked; the answer was %q", got)
+	}
+	serve(t, site{global: "store bolt " + newPath})
+	if n, _ := engines.References(oldPath); n != 1 {
+		t.Errorf("with a request inside, the old engine has %d users; want 1", n)
+	}
+	if _, err := old.engine.store.Get(t.Context(), canary); err != nil {
+		t.Errorf("with a request inside, the old store says %v; want the canary", err)
+	}
+	close(goOn)
+	if got := <-answer; got != "late" {
+		t.Errorf("the old request got %q; want \"late\"", got)
+	}
+	for range 100 { // the handler returns a moment after the answer
+		if _, open := engines.References(oldPath); !open {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if _, open := engines.References(oldPath); open {
+		t.Error("the old engine is still open after its last request")
+	}
+	if _, _, err := old.enter(t.Context(), "example"); !errors.Is(err, errStopped) {
+		t.Errorf("enter after Cleanup = %v; want errStopped", err)
+	}
+}
+
+func TestSecretFile(t *testing.T) {
+	dir := home(t)
+	serve(t, site{})
+	path := filepath.Join(dir, "secret")
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := info.Mode().Perm(); got != 0o600 {
+		t.Errorf("mode of the secret file = %o; want 600", got)
+	}
+	if folder, err := os.Stat(dir); err != nil || folder.Mode().Perm() != 0o700 {
+		t.Errorf("mode of %s = %v, %v; want 700", dir, folder.Mode(), err)
+	}
+	first, err := readSecretFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop(t)
+	serve(t, site{})
+	if again, _ := readSecretFile(path); string(again) != string(first) {
+		t.Error("a second start made another secret")
+	}
+	stop(t)
+
+	if err := os.Chmod(path, 0o604); err != nil {
+		t.Fatal(err)
+	}
+	want := "every user of this machine can read " + path + "; run: chmod 600 " + path
+	for name, err := range map[string]error{"validate": validate(t, site{}.caddyfile()), "load": load(t, site{})} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s with a secret that all can read = %v; want %q", name, err, want)
+		}
+	}
+
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	err = load(t, site{})
+	if want := "secret: " + path + " is gone, and the store"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("load without the secret file of a store = %v; want %q", err, want)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a new secret was made for a store that another one closed")
+	}
+}
+
+func stop(t *testing.T) {
+	t.Helper()
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// canaryOf returns the canary of a store that is closed.
+func canaryOf(t *testing.T, path string) []byte {
+	t.Helper()
+	db, err := bolt.Open(path, bolt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rec, err := db.Get(t.Context(), canary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rec.Value
+}
+
+func TestSecretChange(t *testing.T) {
+	path := filepath.Join(home(t), "doorpost.db")
+	first, second := secret.Random(), secret.Random()
+	t.Setenv("DOORPOST_TEST_FIRST", first)
+	t.Setenv("DOORPOST_TEST_SECOND", second)
+	serve(t, site{global: "secret {env.DOORPOST_TEST_FIRST}"})
+	stop(t)
+	before := canaryOf(t, path)
+
+	err := load(t, site{global: "secret {env.DOORPOST_TEST_SECOND}"})
+	if want := "the store " + path + " was closed with another secret than the secret; nothing was changed"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("load with a wrong secret = %v; want %q", err, want)
+	}
+	stop(t)
+	if after := canaryOf(t, path); string(after) != string(before) {
+		t.Error("a wrong secret changed the store")
+	}
+
+	serve(t, site{global: "secret {env.DOORPOST_TEST_FIRST} {env.DOORPOST_TEST_SECOND}"})
+	stop(t)
+	if after := canaryOf(t, path); string(after) != string(before) {
+		t.Error("the newest secret opens the store, but the canary was written anew")
+	}
+
+	serve(t, site{global: "secret {env.DOORPOST_TEST_SECOND} {env.DOORPOST_TEST_FIRST}"})
+	stop(t)
+	if after := canaryOf(t, path); string(after) == string(before) {
+		t.Error("an older secret opened the store, but the newest didn't close it again")
+	}
+	serve(t, site{global: "secret {env.DOORPOST_TEST_SECOND}"})
+}
+
+func TestNewerStore(t *testing.T) {
+	path := filepath.Join(home(t), "doorpost.db")
+	db, err := bolt.Open(path, bolt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Apply(t.Context(), store.Put(canary, []byte{canaryVersion + 1}, time.Time{})); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	t.Setenv("DOORPOST_TEST_FIRST", secret.Random())
+	err = load(t, site{global: "secret {env.DOORPOST_TEST_FIRST}"})
+	if want := "was written by a newer Doorpost"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("load = %v; want %q", err, want)
+	}
+}
+
+// TestFailedReload: the old config goes on, and nothing of the new one is left.
+func TestFailedReload(t *testing.T) {
+	dir := home(t)
+	url := serve(t, site{})
+	t.Setenv("DOORPOST_TEST_FIRST", secret.Random())
+	for range 5 {
+		if err := load(t, site{global: "secret {env.DOORPOST_TEST_FIRST}"}); err == nil {
+			t.Fatal("a reload with a wrong secret succeeded")
+		}
+		if status, _, _ := get(t, url+"/open"); status != 200 {
+			t.Errorf("after a failed reload GET /open = %d; want 200", status)
+		}
+	}
+	if n, _ := engines.References(filepath.Join(dir, "doorpost.db")); n != 1 {
+		t.Errorf("the engine has %d users; want 1", n)
+	}
+}
+
+// TestSecretsStayInside: neither the config, nor the log with debug on, nor an
+// exported field holds what a placeholder stands for.
+func TestSecretsStayInside(t *testing.T) {
+	home(t)
+	t.Setenv("DOORPOST_TEST_KEY", secret.Random())
+	t.Setenv("DOORPOST_TEST_PASSWORD", "sesame-open-the-door")
+	if err := os.WriteFile("user", []byte("portal-user\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, site{
+		options: "debug\nlog {\n\t\toutput file " + abs(t, "caddy.log") + "\n\t}\nservers {\n\t\ttrace\n\t}",
+		global:  `secret {env.DOORPOST_TEST_KEY}`,
+		more: `
+http://localhost:0 {
+	bind 127.0.0.1
+	respond "other"
+}`,
+	})
+	app := activeApp(t)
+	if string(app.secrets[0]) != os.Getenv("DOORPOST_TEST_KEY") {
+		t.Fatal("the secret wasn't filled in")
+	}
+	mail := &App{log: app.log, Mail: &MailConfig{Via: "smtp", Address: "smtp.example.com:587", Username: "{file./" + abs(t, "user")[1:] + "}", Password: "{env.DOORPOST_TEST_PASSWORD}"}}
+	if err := mail.provisionMail(); err != nil {
+		t.Fatal(err)
+	}
+	if mail.mail.Password != "sesame-open-the-door" || mail.mail.Username != "portal-user" {
+		t.Errorf("filled in = %q, %q; want the values", mail.mail.Username, mail.mail.Password)
+	}
+	for name, v := range map[string]any{"the app": app, "the app with mail": mail} {
+		shown, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, value := range []string{os.Getenv("DOORPOST_TEST_KEY"), "sesame", "portal-user"} {
+			if strings.Contains(string(shown), value) {
+				t.Errorf("%s shows %q: %s", name, value, shown)
+			}
+		}
+	}
+	logged, err := os.ReadFile("caddy.log")
+	if err != nil || !strings.Contains(string(logged), `"level":"debug"`) {
+		t.Fatalf("the log has no debug line: %v", err)
+	}
+	if strings.Contains(string(logged), os.Getenv("DOORPOST_TEST_KEY")) {
+		t.Error("the log shows the secret")
+	}
+}
+
+func abs(t *testing.T, path string) string {
+	t.Helper()
+	p, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestProvisionErrors: what only the machine can tell, with setting and path.
+func TestProvisionErrors(t *testing.T) {
+	home(t)
+	if err := os.WriteFile("plain", []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir("folder", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	wd := abs(t, ".")
+	t.Setenv("DOORPOST_TEST_SHORT", "short")
+	t.Setenv("DOORPOST_TEST_AGAIN", "{env.HOME}")
+	t.Setenv("DOORPOST_TEST_OWNER", "The Owner")
+	for _, c := range []struct {
+		site site
+		want string
+	}{
+		{site{firm: "contacts missing.csv"}, "firm example: contacts: open missing.csv: no such file or directory (Caddy was started in " + wd + "; an absolute path is good from anywhere)"},
+		{site{firm: "companies folder"}, "firm example: companies: folder is no file; write the path of one"},
+		{site{firm: "templates plain"}, "firm example: templates: plain is no folder; write the path of one"},
+		{site{firm: "templates /nowhere/templates"}, "firm example: templates: open /nowhere/templates: no such file or directory"},
+		{site{firm: "staff {env.DOORPOST_TEST_NOT_SET}"}, `firm example: staff: evaluated placeholder {env.DOORPOST_TEST_NOT_SET} is empty; write {env.NAME} or {file./PATH}, and \{ for a brace that is meant as one`},
+		{site{firm: "templates {evn.CONFIG}"}, `firm example: templates: unrecognized placeholder {evn.CONFIG}`},
+		{site{firm: "staff {env.DOORPOST_TEST_OWNER}"}, `firm example: staff: "The Owner": not an email address`},
+		{site{firm: "templates {env.DOORPOST_TEST_AGAIN}"}, "firm example: templates: what the placeholder stands for is a placeholder again"},
+		{site{global: "secret {file./nowhere/secret}"}, "secret: {file./nowhere/secret}: open /nowhere/secret: no such file or directory"},
+		{site{global: "secret {env.DOORPOST_TEST_SHORT}"}, "secret: a secret needs at least 32 random characters"},
+		{site{global: "store bolt folder"}, "store: " + wd + "/folder is a folder; write the path of a file in it, such as " + wd + "/folder/doorpost.db"},
+		{site{global: "store bolt plain/doorpost.db"}, "store: " + wd + "/plain is no folder; write a path in one"},
+		{site{more: "http://other:0 {\n\tdoorpost exampel\n}"}, `firm exampel is named, but no site block defines it; write "doorpost exampel { url …, brand … }" in one of them`},
+	} {
+		err := validate(t, c.site.caddyfile())
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("validate(%+v) = %v; want %q", c.site, err, c.want)
+		}
+	}
+}
+
+// TestFurtherSiteBlocks: the block that defines the firm may come before or after,
+// whatever order Caddy provisions its servers in.
+func TestFurtherSiteBlocks(t *testing.T) {
+	home(t)
+	more := `
+http://127.0.0.1:0 {
+	bind 127.0.0.2
+	route {
+		doorpost example
+		respond "here"
+	}
+}
+http://localhost:0 {
+	bind 127.0.0.3
+	handle /a/* {
+		doorpost example
+	}
+}`
+	for range 20 {
+		if err := validate(t, site{more: more}.caddyfile()); err != nil {
+			t.Fatal(err)
+		}
+		alone := site{more: more}.caddyfile()
+		alone = alone[:strings.Index(alone, "http://:0 {")] + more
+		if err := validate(t, alone); err == nil || !strings.Contains(err.Error(), "no site block defines it") {
+			t.Fatalf("validate without a definition = %v; want an error", err)
+		}
+	}
+}
+
+func TestTwoDefinitionsInJSON(t *testing.T) {
+	a := &App{named: map[string]*FirmConfig{}}
+	one, two := &FirmConfig{URL: "https://one.example.com"}, &FirmConfig{URL: "https://two.example.com"}
+	for _, c := range []struct {
+		def  *FirmConfig
+		fail bool
+	}{
+		{nil, false}, {one, false}, {nil, false},
+		{&FirmConfig{URL: "https://one.example.com"}, false}, // one site block, two servers
+		{two, true}, {nil, false},
+	} {
+		if err := a.name("example", c.def); (err != nil) != c.fail {
+			t.Errorf("name(%+v) = %v; want an error: %v", c.def, err, c.fail)
+		}
+	}
+	if a.named["example"].URL != one.URL {
+		t.Errorf("the definition is %+v; want the first", a.named["example"])
+	}
+}
+
+// TestPathChanged: a path that was changed before doorpost is refused, with the
+// remedy in the log and nothing of it on the page.
+func TestPathChanged(t *testing.T) {
+	home(t)
+	url := serve(t, site{
+		options: "log {\n\t\toutput file " + abs(t, "caddy.log") + "\n\t}",
+		more:    "",
+		before: `route /in/* {
+		uri strip_prefix /in
+		doorpost example
+	}
+	handle_path /cut/* {
+		doorpost example
+	}
+	handle /kept/* {
+		doorpost example
+		respond "kept"
+	}
+	rewrite /late /later`,
+		portal: `respond "{path}"`,
+	})
+	for _, c := range []struct {
+		path   string
+		status int
+		body   string
+	}{
+		{"/in/orders", 500, "This site is misconfigured; its log says how.\n"},
+		{"/cut/orders?t=TOKEN", 500, "This site is misconfigured; its log says how.\n"},
+		{"/cut/orders?t=TOKEN", 500, "This site is misconfigured; its log says how.\n"},
+		{"/kept/orders", 200, "kept"},
+		{"/late", 200, "/later"}, // rewrite comes after doorpost
+	} {
+		status, body, header := get(t, url+c.path)
+		if status != c.status || body != c.body {
+			t.Errorf("GET %s = %d %q; want %d %q", c.path, status, body, c.status, c.body)
+		}
+		if status == 500 && header.Get("Cache-Control") != "no-store" {
+			t.Errorf("GET %s may be cached: %v", c.path, header)
+		}
+	}
+	logged, err := os.ReadFile("caddy.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(logged), "something changed the path before doorpost saw it"); n != 2 {
+		t.Errorf("the log says it %d times; want once for each of the two places", n)
+	}
+	if strings.Contains(string(logged), "TOKEN") {
+		t.Errorf("the log shows the token: %s", logged)
+	}
+}
+
+// TestNotStarted: a request that comes before Start waits for it, but not for ever.
+func TestNotStarted(t *testing.T) {
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		_, err := io.WriteString(w, "the portal")
+		return err
+	})
+	newHandler := func() *Handler {
+		a := &App{ready: make(chan struct{}), share: &share{}, firms: map[string]*firm{"example": {}}}
+		a.share.users.Store(1)
+		return &Handler{Firm: "example", app: a}
+	}
+	t.Run("soon", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			h, w := newHandler(), httptest.NewRecorder()
+			time.AfterFunc(time.Second, func() { close(h.app.ready) })
+			if err := h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil), next); err != nil || w.Code != 200 {
+				t.Errorf("GET / = %d, %v; want 200", w.Code, err)
+			}
+			if n := h.app.share.users.Load(); n != 1 {
+				t.Errorf("%d users after the request; want 1", n)
+			}
+		})
+	})
+	t.Run("never", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			h, w, began := newHandler(), httptest.NewRecorder(), time.Now()
+			if err := h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil), next); err != nil {
+				t.Errorf("GET / = %v; want nil, as Caddy would log the URL", err)
+			}
+			if w.Code != 503 || w.Header().Get("Retry-After") != "1" || time.Since(began) != startWait {
+				t.Errorf("GET / = %d, Retry-After %q after %s; want 503, 1 after %s", w.Code, w.Header().Get("Retry-After"), time.Since(began), startWait)
+			}
+		})
+	})
+	t.Run("replaced", func(t *testing.T) {
+		h, w := newHandler(), httptest.NewRecorder()
+		close(h.app.ready)
+		h.app.share.users.Store(0)
+		if err := h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil), next); err != nil || w.Code != 503 {
+			t.Errorf("GET / of a config that was cleaned up = %d, %v; want 503", w.Code, err)
+		}
+	})
+}
+
+func TestPathChangedIsTold(t *testing.T) {
+	for _, c := range []struct {
+		asked, now string
+		want       bool
+	}{
+		{"/orders/7", "/orders/7", false},
+		{"/orders/7?a=b", "/orders/7?c=d", false}, // only the path counts
+		{"/in/orders/7", "/orders/7", true},
+		{"/a%2Fb", "/a%2Fb", false},
+		{"/a%2Fb", "/a/b", true},
+		{"/A", "/a", true},
+	} {
+		asked, r := httptest.NewRequest("GET", c.asked, nil), httptest.NewRequest("GET", c.now, nil)
+		r = r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, http.Request{URL: asked.URL}))
+		if got := pathChanged(r); got != c.want {
+			t.Errorf("pathChanged(%s to %s) = %v; want %v", c.asked, c.now, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,496 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+func init() {
+	httpcaddyfile.RegisterGlobalOption("doorpost", parseGlobal)
+	httpcaddyfile.RegisterDirective("doorpost", parseDirective)
+	// Before redir, the first that looks at the URL: what is judged is the URL that
+	// the visitor asked for, not what a rewrite made of it.
+	httpcaddyfile.RegisterDirectiveOrder("doorpost", httpcaddyfile.Before, "redir")
+}
+
+// parseGlobal reads the global option into an App:
+//
+//	doorpost {
+//		secret NEWEST [OLDER...]
+//		store bolt [PATH]
+//		mail smtp HOST:PORT {
+//			username NAME
+//			password PASSWORD
+//			tls starttls|implicit|off
+//			rate N/s|m|h
+//		}
+//		mail folder PATH
+//	}
+//
+// One `mail` is required. Each setting stands once.
+func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
+	d.Next()
+	if existing != nil {
+		return nil, d.Err("doorpost is there twice among the global options; put its settings into one block")
+	}
+	r := newReader(d)
+	app := &App{}
+	if args, err := r.args(); err != nil {
+		return nil, err
+	} else if len(args) > 0 {
+		return nil, d.Errf("the global option doorpost takes no argument, only a block; the firm %q belongs into a site block", args[0])
+	}
+	err := r.block("", settings{
+		"secret": r.list(&app.Secret),
+		"store": func(path string) error {
+			app.Store = &StoreConfig{}
+			return r.store(path, app.Store)
+		},
+		"mail": func(path string) error {
+			app.Mail = &MailConfig{}
+			return r.mail(path, app.Mail)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := firstError(
+		func() error { return literalSecrets(app.Secret) },
+		func() error { return valueOr(app.Store, StoreConfig{}).Validate() },
+		func() error { return valueOr(app.Mail, MailConfig{}).Validate() },
+	); err != nil {
+		return nil, r.place(err)
+	}
+	return httpcaddyfile.App{Name: "doorpost", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+func (r *reader) store(path string, c *StoreConfig) error {
+	args, err := r.args()
+	switch {
+	case err != nil:
+		return err
+	case len(args) == 0 || len(args) > 2:
+		return r.Errf(`store: write "store bolt", or "store bolt PATH"`)
+	}
+	c.Engine = args[0]
+	if len(args) == 2 {
+		c.Path = args[1]
+	}
+	if c.Engine == "redis" {
+		return r.place(c.Validate()) // before its block is called unknown
+	}
+	return r.noBlock(path)
+}
+
+func (r *reader) mail(path string, c *MailConfig) error {
+	args, err := r.args()
+	switch {
+	case err != nil:
+		return err
+	case len(args) == 0:
+		return r.Errf(`mail: write "mail smtp HOST:PORT", or "mail folder ./mail" to try it out`)
+	case len(args) > 2:
+		return r.Errf(`mail: %d values where two belong; write "mail smtp HOST:PORT" or "mail folder PATH"`, len(args))
+	}
+	c.Via = args[0]
+	if len(args) == 2 && c.Via == "folder" {
+		c.Path = args[1]
+	} else if len(args) == 2 {
+		c.Address = args[1]
+	}
+	if c.Via != "smtp" {
+		return r.noBlock(path)
+	}
+	return r.block(path, settings{
+		"username": r.one(&c.Username),
+		"password": r.one(&c.Password),
+		"tls":      r.one(&c.TLS),
+		"rate":     r.one(&c.Rate),
+	})
+}
+
+// parseDirective reads the directive into a Handler:
+//
+//	doorpost FIRM {
+//		url URL
+//		brand {
+//			name     NAME
+//			from     "NAME <ADDRESS>"
+//			reply_to ADDRESS
+//			logo     FILE
+//			accent   "#RRGGBB"
+//			support  TEXT
+//		}
+//		contacts  FILE.csv
+//		companies FILE.csv
+//		staff     ADDRESS...
+//		public    [METHOD...] PATH...
+//		session {
+//			idle DURATION
+//			max  DURATION
+//		}
+//		link_lifetime DURATION
+//		templates FOLDER
+//		prefix    PATH
+//	}
+//
+// `url`, and in `brand` `name` and `from`, are required. Each setting stands once,
+// but for `public`. Without a block the directive only names a firm that another
+// site block defines. It takes no matcher.
+func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	h.Next()
+	r := newReader(h.Dispenser)
+	args, err := r.args()
+	if err != nil {
+		return nil, err
+	}
+	if len(args) > 0 && (args[0] == "*" || strings.HasPrefix(args[0], "/") || strings.HasPrefix(args[0], "@")) {
+		return nil, h.Errf(`doorpost takes no matcher, it guards the whole site: remove %s, and open what everyone may see with "public" in its block`, args[0])
+	}
+	handler := &Handler{}
+	if len(args) > 0 {
+		handler.Firm = args[0]
+	}
+	if err := checkFirmID(handler.Firm); err != nil {
+		return nil, h.WrapErr(err)
+	}
+	if len(args) > 1 {
+		return nil, h.Errf(`doorpost takes the id of one firm; write "doorpost %s {" and the settings on the lines below`, args[0])
+	}
+	if h.Option("doorpost") == nil {
+		return nil, h.WrapErr(errNoGlobal)
+	}
+	cfg := &FirmConfig{}
+	if err := r.block("", r.firm(cfg)); err != nil {
+		return nil, err
+	}
+	if r.opened {
+		handler.Config = cfg
+		if err := cfg.Validate(); err != nil {
+			return nil, r.place(err)
+		}
+		if err := once(h, handler.Firm, r.start); err != nil {
+			return nil, err
+		}
+	}
+	return h.NewRoute(nil, handler), nil
+}
+
+// once remembers where the firm is defined and refuses a second definition.
+func once(h httpcaddyfile.Helper, firm string, here caddyfile.Token) error {
+	const key = "doorpost.defined"
+	defined, ok := h.State[key].(map[string]caddyfile.Token)
+	if !ok {
+		defined = make(map[string]caddyfile.Token)
+		h.State[key] = defined
+	}
+	if first, ok := defined[firm]; ok {
+		return errorAt(here, fmt.Errorf(`firm %s is already defined at %s:%d; write "doorpost %s" alone here, without a block`, firm, first.File, first.Line, firm))
+	}
+	defined[firm] = here
+	return nil
+}
+
+func (r *reader) firm(c *FirmConfig) settings {
+	return settings{
+		"url": r.one(&c.URL),
+		"brand": r.onlyBlock(settings{
+			"name":     r.one(&c.Brand.Name),
+			"from":     r.one(&c.Brand.From),
+			"reply_to": r.one(&c.Brand.ReplyTo),
+			"logo":     r.one(&c.Brand.Logo),
+			"accent":   r.one(&c.Brand.Accent),
+			"support":  r.one(&c.Brand.Support),
+		}),
+		"contacts":  r.one(&c.Contacts),
+		"companies": r.one(&c.Companies),
+		"staff":     r.list(&c.Staff),
+		"public":    r.public(&c.Public),
+		"session": r.onlyBlock(settings{
+			"idle": r.duration(&c.Session.Idle),
+			"max":  r.duration(&c.Session.Max),
+		}),
+		"link_lifetime": r.duration(&c.LinkLifetime),
+		"templates":     r.one(&c.Templates),
+		"prefix":        r.one(&c.Prefix),
+	}
+}
+
+func (r *reader) public(rules *[]PublicRule) setting {
+	return func(path string) error {
+		args, err := r.args()
+		if err != nil {
+			return err
+		}
+		var rule PublicRule
+		for len(args) > 0 && !strings.ContainsAny(args[0], "/*.") {
+			rule.Methods, args = append(rule.Methods, args[0]), args[1:]
+		}
+		rule.Paths = args
+		*rules = append(*rules, rule)
+		return r.noBlock(path)
+	}
+}
+
+// examples show how a setting is written, by its path.
+var examples = map[string]string{
+	"secret":         "secret {file./etc/doorpost/secret}",
+	"mail.username":  "username portal@example.com",
+	"mail.password":  "password {file./run/secrets/smtp}",
+	"mail.tls":       "tls starttls",
+	"mail.rate":      "rate 60/m",
+	"url":            "url https://clients.example.com",
+	"brand":          "brand {",
+	"brand.name":     `name "Example Bookkeeping"`,
+	"brand.from":     `from "Example Bookkeeping <hello@example.com>"`,
+	"brand.reply_to": "reply_to help@example.com",
+	"brand.logo":     "logo /etc/doorpost/logo.svg",
+	"brand.accent":   `accent "#0b6e4f"`,
+	"brand.support":  `support "help@example.com, +1 555 0100"`,
+	"contacts":       "contacts /etc/doorpost/contacts.csv",
+	"companies":      "companies /etc/doorpost/companies.csv",
+	"staff":          "staff owner@example.com",
+	"public":         "public /assets/* /favicon.ico",
+	"session":        "session {",
+	"session.idle":   "idle 45d",
+	"session.max":    "max 180d",
+	"link_lifetime":  "link_lifetime 10m",
+	"templates":      "templates /etc/doorpost/templates",
+	"prefix":         "prefix /-",
+}
+
+// onlyOnce adds to the error of a setting that stands twice how several values go.
+var onlyOnce = map[string]string{
+	"secret": ", with the older ones behind the newest",
+	"staff":  ", with all addresses on one line",
+}
+
+// notYet are settings of later versions, by their path.
+var notYet = []string{
+	"text", "mail.oauth",
+	"brand.dkim", "legacy_link", "company_path", "home", "passwords", "reports", "portal_session",
+}
+
+// repeatable are the settings that may stand more than once.
+var repeatable = []string{"public"}
+
+// setting reads what follows the name of a setting, which the cursor is on.
+type setting func(path string) error
+
+// settings are what a block may hold, by name.
+type settings map[string]setting
+
+// reader reads the blocks of one directive and remembers where each setting stands.
+type reader struct {
+	*caddyfile.Dispenser
+	start  caddyfile.Token            // the directive
+	places map[string]caddyfile.Token // by path
+	opened bool                       // there was a block, if perhaps an empty one
+}
+
+func newReader(d *caddyfile.Dispenser) *reader {
+	return &reader{Dispenser: d, start: d.Token(), places: make(map[string]caddyfile.Token)}
+}
+
+// block reads the block at the end of the line, if there is one.
+func (r *reader) block(path string, known settings) error {
+	before := r.Token()
+	for nesting := r.Nesting(); r.NextBlock(nesting); {
+		r.opened = true
+		if err := r.setting(path, known); err != nil {
+			return err
+		}
+	}
+	if r.Val() == "}" && r.Token().Line != before.Line {
+		r.opened = true
+	}
+	return nil
+}
+
+func (r *reader) setting(parent string, known settings) error {
+	name := r.Val()
+	path := strings.TrimPrefix(parent+"."+name, ".")
+	read, ok := known[name]
+	if !ok {
+		return r.unknown(path, parent, known)
+	}
+	if i := slices.Index(repeatable, path); i >= 0 {
+		n := 0
+		for ; r.places[fmt.Sprintf("%s[%d]", path, n)].Line > 0; n++ {
+		}
+		r.places[fmt.Sprintf("%s[%d]", path, n)] = r.Token()
+	} else if first, twice := r.places[path]; twice {
+		return r.Errf("%s stands already at %s:%d; write it once%s", words(path), first.File, first.Line, onlyOnce[path])
+	}
+	r.places[path] = r.Token()
+	return read(path)
+}
+
+func (r *reader) unknown(path, parent string, known settings) error {
+	name := r.Val()
+	where := "doorpost"
+	if parent != "" {
+		where = words(parent)
+	}
+	if bare := strings.TrimSuffix(name, "{"); bare != name {
+		return r.Errf(`put a space before the brace: "%s {"`, bare)
+	}
+	if slices.Contains(notYet, path) {
+		return r.Errf("this version of Doorpost doesn't have the setting %s yet; remove it", words(path))
+	}
+	for elsewhere := range examples {
+		if block, ok := strings.CutSuffix(elsewhere, "."+name); ok && block != parent {
+			return r.Errf("%s has no setting %s; it belongs into the block of %s", where, name, block)
+		}
+	}
+	names := slices.Sorted(maps.Keys(known))
+	if meant := nearest(name, names); meant != "" {
+		return r.Errf("%s has no setting %s; did you mean %s?", where, name, meant)
+	}
+	return r.Errf("%s has no setting %s; it knows %s", where, name, strings.Join(names, ", "))
+}
+
+// args reads the rest of the line up to a block.
+func (r *reader) args() ([]string, error) {
+	name := r.Val()
+	var args []string
+	for _, t := range r.RemainingArgsAsTokens() {
+		switch {
+		case t.Quoted():
+		case t.Text == "}":
+			return nil, errorAt(t, fmt.Errorf("%s: put the closing brace on a line of its own", name))
+		case strings.HasPrefix(t.Text, "{") && !strings.Contains(t.Text, "}"):
+			return nil, errorAt(t, fmt.Errorf("%s: the line ends with the opening brace; put %s on the next one", name, t.Text[1:]))
+		case len(t.Text) > 1 && strings.HasSuffix(t.Text, "{"):
+			return nil, errorAt(t, fmt.Errorf("%s: put a space before the brace: %s {", name, strings.TrimSuffix(t.Text, "{")))
+		case t.Text == "{}":
+			return nil, errorAt(t, fmt.Errorf("%s: the block is empty; put its settings on lines of their own", name))
+		}
+		if err := checkFixed(t.Text); err != nil {
+			return nil, errorAt(t, fmt.Errorf("%s: %w", name, err))
+		}
+		args = append(args, t.Text)
+	}
+	return args, nil
+}
+
+// noBlock refuses a block where none belongs.
+func (r *reader) noBlock(path string) error {
+	if r.NextBlock(r.Nesting()) {
+		return r.place(wrong(path, "takes no block; put all of it on one line"))
+	}
+	return nil
+}
+
+// one reads the one value of a setting.
+func (r *reader) one(value *string) setting {
+	return func(path string) error {
+		args, err := r.args()
+		switch {
+		case err != nil:
+			return err
+		case len(args) == 0 && path == "brand.accent":
+			return r.place(wrong(path, "which? Write %s with the quotes, as an unquoted # begins a comment", examples[path]))
+		case len(args) == 0:
+			return r.place(wrong(path, "which? Write %s", examples[path]))
+		case len(args) > 1:
+			return r.place(wrong(path, "%d values where one belongs; write %s (quotes keep a value with spaces together)", len(args), examples[path]))
+		case args[0] == "":
+			return r.place(wrong(path, "is empty; write %s, or leave the line out", examples[path]))
+		}
+		*value = args[0]
+		return r.noBlock(path)
+	}
+}
+
+// list reads the values of a setting, one at least.
+func (r *reader) list(values *[]string) setting {
+	return func(path string) error {
+		args, err := r.args()
+		if err != nil {
+			return err
+		}
+		if len(args) == 0 {
+			return r.place(wrong(path, "which? Write %s", examples[path]))
+		}
+		*values = args
+		return r.noBlock(path)
+	}
+}
+
+func (r *reader) duration(value *caddy.Duration) setting {
+	return func(path string) error {
+		var s string
+		if err := r.one(&s)(path); err != nil {
+			return err
+		}
+		d, err := duration(s)
+		*value = d
+		return r.place(at(path, err))
+	}
+}
+
+// onlyBlock reads a setting that is a block and nothing else.
+func (r *reader) onlyBlock(known settings) setting {
+	return func(path string) error {
+		args, err := r.args()
+		if err != nil {
+			return err
+		}
+		if len(args) > 0 {
+			return r.place(wrong(path, "takes a block; end the line after %q and put the settings on the lines below", examples[path]))
+		}
+		line := r.Line()
+		if err := r.block(path, known); err != nil {
+			return err
+		}
+		if r.Line() == line {
+			return r.place(wrong(path, "takes a block; end the line with a brace, %q, and put the settings on the lines below", examples[path]))
+		}
+		return nil
+	}
+}
+
+// place adds the file and line of the setting that the error is about; where that
+// isn't written down, of what it belongs to.
+func (r *reader) place(err error) error {
+	if err == nil {
+		return nil
+	}
+	var se *settingError
+	if !errors.As(err, &se) {
+		return errorAt(r.start, err)
+	}
+	path := se.Path
+	for path != "" {
+		if t, ok := r.places[path]; ok {
+			return errorAt(t, err)
+		}
+		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+	}
+	return errorAt(r.start, err)
+}
+
+// errorAt adds the file and line of the token, and through what it was imported.
+func errorAt(t caddyfile.Token, err error) error {
+	d := caddyfile.NewDispenser([]caddyfile.Token{t})
+	d.Next()
+	return d.WrapErr(err)
+}
+
+func words(path string) string { return strings.ReplaceAll(path, ".", " ") }
+
+func valueOr[T any](p *T, or T) T {
+	if p == nil {
+		return or
+	}
+	return *p
+}

@@ -1,0 +1,153 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+)
+
+func backupCommand() *cobra.Command {
+	return leaf{
+		use: "backup FILE", short: "Writes a copy of everything to a file, while the server runs",
+		long: `Writes a copy of everything that the server keeps to a file that only you can
+read: contacts, companies, sessions, mails that wait. The server goes on
+meanwhile. A file of that name is replaced once the copy is whole.
+
+The copy is sealed: it is of use only together with the secret, which isn't in
+it. Keep a copy of the secret too, in another place.`,
+		example: `  caddy doorpost backup /var/backups/doorpost.db`,
+		least:   1, most: 1, whole: true, run: (*call).backup,
+	}.command()
+}
+
+func restoreCommand() *cobra.Command {
+	return leaf{
+		use: "restore FILE [flags]", short: "Puts a copy back, while the server is stopped",
+		long: `Puts a copy that "backup" made in the place of the store. Stop the server first:
+while it runs, it holds the store, and the command says so. The file that is
+replaced is kept beside the new one.
+
+The store is the one that the Caddyfile names (the file of --config, or else the
+Caddyfile in this folder), by default doorpost/doorpost.db in the data folder of
+the user who runs the command. So run it as the user who runs Caddy.`,
+		example: `  sudo systemctl stop caddy
+  sudo -u caddy caddy doorpost restore /var/backups/doorpost.db --config /etc/caddy/Caddyfile
+  sudo systemctl start caddy`,
+		least: 1, most: 1, local: true, run: (*call).restore,
+		flags: func(cmd *cobra.Command) {
+			cmd.Flags().String("store", "", "Path of the store, if no configuration is to be asked for it")
+			cmd.Flags().Lookup("config").Usage = "Configuration file that names the store"
+		},
+	}.command()
+}
+
+// backedUp is what backup prints with --json.
+type backedUp struct {
+	File  string `json:"file"`
+	Bytes int64  `json:"bytes"`
+}
+
+func (c *call) backup() (err error) {
+	path := c.args[0]
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return &admin.Error{Reason: path + " is no file that can be replaced", Remedy: "write the path of a file"}
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*") // mode 0600
+	if err != nil {
+		return &admin.Error{Reason: err.Error(), Remedy: remedyFor(err)}
+	}
+	defer os.Remove(tmp.Name())
+	n, err := c.client.Backup(c.ctx, tmp)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	return c.print(backedUp{path, n}, func(w io.Writer) {
+		fmt.Fprintf(w, "Copied %d KiB to %s.\nIt is of use only together with the secret: keep a copy of that too, in another place.\n", (n+1023)>>10, path)
+	})
+}
+
+// restored is what restore prints with --json.
+type restored struct {
+	Store string `json:"store"`
+	Kept  string `json:"kept,omitempty"` // the file that was replaced; "": there was none
+}
+
+func (c *call) restore() error {
+	store, err := c.storePath()
+	if err != nil {
+		return err
+	}
+	file, err := os.Open(c.args[0])
+	if err != nil {
+		return &admin.Error{Reason: err.Error(), Remedy: remedyFor(err)}
+	}
+	defer file.Close()
+	kept, err := bolt.Restore(store, file)
+	switch {
+	case errors.Is(err, bolt.ErrHeld):
+		return &admin.Error{Reason: err.Error(), Remedy: "nothing was changed; stop Caddy, restore, and start it again"}
+	case errors.Is(err, bolt.ErrCorrupt) || errors.Is(err, bolt.ErrNewer):
+		return &admin.Error{Reason: err.Error(), Remedy: "choose another copy"}
+	case err != nil:
+		return &admin.Error{Reason: err.Error(), Remedy: remedyFor(err)}
+	}
+	if err := keepOwner(store, kept); err != nil {
+		return &admin.Error{Reason: fmt.Sprintf("the copy is in place, but %v", err), Remedy: "give the file to the user who runs Caddy: chown caddy " + store}
+	}
+	return c.print(restored{store, kept}, func(w io.Writer) {
+		fmt.Fprintf(w, "Restored %s.\n", store)
+		if kept == "" {
+			fmt.Fprintln(w, "There was no store before. If that surprises you, Caddy runs as another user or with another configuration: see --help.")
+		} else {
+			fmt.Fprintf(w, "The file that was there is kept as %s.\n", kept)
+		}
+		fmt.Fprintln(w, "You can start Caddy now.")
+	})
+}
+
+// storePath returns the path of the store that --store or the configuration names.
+func (c *call) storePath() (string, error) {
+	if path := flagOf[string](c.cmd, "store"); path != "" {
+		return filepath.Abs(path)
+	}
+	config, file, _, err := caddycmd.LoadConfig(flagOf[string](c.cmd, "config"), flagOf[string](c.cmd, "adapter"))
+	if err != nil {
+		return "", &admin.Error{Reason: err.Error(), Remedy: "correct it, or write the path of the store with --store"}
+	}
+	var app App
+	if file != "" {
+		var top struct {
+			Apps map[string]json.RawMessage `json:"apps"`
+		}
+		err = json.Unmarshal(config, &top)
+		raw, there := top.Apps["doorpost"]
+		if err == nil && !there {
+			err = errors.New("it has no doorpost in it")
+		}
+		if err == nil {
+			err = json.Unmarshal(raw, &app)
+		}
+	}
+	if err == nil {
+		err = app.provisionStore()
+	}
+	if err != nil {
+		return "", &admin.Error{Reason: fmt.Sprintf("looking for the store in %s: %v", file, err), Remedy: "write its path with --store"}
+	}
+	return app.path, nil
+}

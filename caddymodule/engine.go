@@ -1,0 +1,255 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+)
+
+// engines are the open stores by absolute path. This is the one package variable
+// that changes: on a reload Caddy starts the new config before it stops the old one,
+// and both need the one file that only one process can hold.
+var engines = caddy.NewUsagePool()
+
+// engine is what outlives a reload: the store, and what firms keep in memory.
+type engine struct {
+	store *bolt.DB
+	clock *clock // the one that the store judges by
+	log   *newestLog
+
+	greeted atomic.Bool // see first
+
+	mu   sync.Mutex
+	kept map[string]any
+}
+
+// Destruct closes the store, when the last share of it is gone.
+func (e *engine) Destruct() error { return e.store.Close() }
+
+// first reports whether this is the first config that the engine serves, rather than
+// one that a reload brought.
+func (e *engine) first() bool { return !e.greeted.Swap(true) }
+
+// keep returns what is kept under the name, which fresh makes the first time. It
+// stays until the store closes, over every reload; fresh mustn't call keep.
+func (e *engine) keep(name string, fresh func() any) any {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	v, ok := e.kept[name]
+	if !ok {
+		v = fresh()
+		e.kept[name] = v
+	}
+	return v
+}
+
+// share is one config's hold on an engine, counted per request as well: on a reload
+// Caddy cleans up the old config while its requests may still be under way.
+type share struct {
+	users atomic.Int64 // the config itself is one of them until Cleanup
+	path  string
+}
+
+// newestLog is a slog.Handler that writes to the log of the newest config that
+// started: that of the config which opened the engine ends with it.
+type newestLog struct{ to atomic.Pointer[slog.Logger] }
+
+func (l *newestLog) handler() slog.Handler { return l.to.Load().Handler() }
+
+// Enabled implements slog.Handler.
+func (l *newestLog) Enabled(ctx context.Context, level slog.Level) bool {
+	return l.handler().Enabled(ctx, level)
+}
+
+// Handle implements slog.Handler.
+func (l *newestLog) Handle(ctx context.Context, r slog.Record) error {
+	return l.handler().Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler; what it returns stays with the log of now.
+func (l *newestLog) WithAttrs(attrs []slog.Attr) slog.Handler { return l.handler().WithAttrs(attrs) }
+
+// WithGroup implements slog.Handler; what it returns stays with the log of now.
+func (l *newestLog) WithGroup(name string) slog.Handler { return l.handler().WithGroup(name) }
+
+// openEngine opens the store, or takes a share of it if it is open in this process.
+// The share is the caller's, to leave once.
+func openEngine(path string, log *slog.Logger) (*engine, *share, error) {
+	v, _, err := engines.LoadOrNew(path, func() (caddy.Destructor, error) {
+		newest := new(newestLog)
+		newest.to.Store(log)
+		clock := newClock()
+		db, err := bolt.Open(path, bolt.Options{Clock: clock.Now, Log: slog.New(newest)})
+		if err != nil {
+			return nil, err
+		}
+		return &engine{store: db, clock: clock, log: newest, kept: make(map[string]any)}, nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("store: %w", err)
+	}
+	s := &share{path: path}
+	s.users.Store(1)
+	return v.(*engine), s, nil
+}
+
+// enter adds a user; false when the last one has left.
+func (s *share) enter() bool {
+	for {
+		n := s.users.Load()
+		if n == 0 {
+			return false
+		}
+		if s.users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// leave takes the user away; the last one gives the share back.
+func (s *share) leave() error {
+	if s.users.Add(-1) > 0 {
+		return nil
+	}
+	_, err := engines.Delete(s.path)
+	return err
+}
+
+// dataDir is Doorpost's folder in Caddy's data folder.
+func dataDir() string { return filepath.Join(caddy.AppDataDir(), "doorpost") }
+
+// secretPath is the file that holds the secret where none is configured.
+func secretPath() string { return filepath.Join(dataDir(), "secret") }
+
+var errNoSecretFile = errors.New("there is no secret file")
+
+// readSecretFile returns the secret in the file, errNoSecretFile when there is
+// none, or what is wrong with it and what to do.
+func readSecretFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNoSecretFile
+	}
+	if err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	if info.Mode().Perm()&0o007 != 0 && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("secret: every user of this machine can read %s; run: chmod 600 %s", path, path)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	value := []byte(strings.TrimSpace(string(data)))
+	if _, err := secret.New(value); err != nil {
+		return nil, fmt.Errorf("secret: %s: %w", path, err)
+	}
+	return value, nil
+}
+
+// makeSecretFile makes the file with a new secret, whole or not at all, unless
+// another process was faster, and returns the secret that is in it.
+func makeSecretFile(path string) ([]byte, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".secret-*") // mode 0600
+	if err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.WriteString(secret.Random() + "\n")
+	err = errors.Join(err, tmp.Sync(), tmp.Close())
+	if err != nil {
+		return nil, fmt.Errorf("secret: writing %s: %w", path, err)
+	}
+	// A link, unlike a rename, never replaces a secret that is already in use.
+	if err := os.Link(tmp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	return readSecretFile(path)
+}
+
+// canary is the record that tells whether a secret is the one that closed the store.
+var canary = store.Key{Bucket: "doorpost", ID: "canary"}
+
+const (
+	canaryVersion = 1
+	canaryPurpose = "canary"
+	canaryPlain   = "doorpost"
+)
+
+// openKeys returns the keyring of the secrets, or of the secret file when there are
+// none; it makes that file for a new store. A secret that isn't the store's is an
+// error and changes nothing; one that opens it only as an older key makes the newest
+// one close the canary from now on.
+func openKeys(ctx context.Context, s store.Store, path string, secrets [][]byte) (*secret.Keyring, error) {
+	rec, err := s.Get(ctx, canary)
+	fresh := errors.Is(err, store.ErrNotFound)
+	if err != nil && !fresh {
+		return nil, fmt.Errorf("reading the store %s: %w", path, err)
+	}
+	from := "the secret"
+	if len(secrets) == 0 {
+		from = secretPath()
+		value, err := readSecretFile(from)
+		if errors.Is(err, errNoSecretFile) {
+			if !fresh {
+				return nil, fmt.Errorf("secret: %s is gone, and the store %s can't be read without it; put it back from a backup, or write it in the Caddyfile: secret {file./PATH}", from, path)
+			}
+			value, err = makeSecretFile(from)
+		}
+		if err != nil {
+			return nil, err
+		}
+		secrets = [][]byte{value}
+	}
+	keys, err := secret.New(secrets[0], secrets[1:]...)
+	if err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	if !fresh && len(rec.Value) > 0 && rec.Value[0] > canaryVersion {
+		return nil, fmt.Errorf("the store %s was written by a newer Doorpost; run that one, or restore a backup from before", path)
+	}
+	if fresh {
+		return keys, s.Apply(ctx, store.Create(canary, closeCanary(keys), time.Time{}))
+	}
+	newest, err := secret.New(secrets[0])
+	if err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	if opensCanary(newest, rec.Value) {
+		return keys, nil
+	}
+	if !opensCanary(keys, rec.Value) {
+		return nil, fmt.Errorf("secret: the store %s was closed with another secret than %s; nothing was changed. Put the right one first, or behind the new one: secret {file./NEW} {file./OLD}", path, from)
+	}
+	return keys, s.Apply(ctx, store.Replace(canary, rec.Value, closeCanary(keys), time.Time{}))
+}
+
+func closeCanary(keys *secret.Keyring) []byte {
+	return append([]byte{canaryVersion}, keys.Seal(canaryPurpose, canary.ID, []byte(canaryPlain))...)
+}
+
+func opensCanary(keys *secret.Keyring, value []byte) bool {
+	if len(value) == 0 || value[0] != canaryVersion {
+		return false
+	}
+	plain, err := keys.Open(canaryPurpose, canary.ID, value[1:])
+	return err == nil && string(plain) == canaryPlain
+}

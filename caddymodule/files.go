@@ -1,0 +1,103 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// What the settings say about the machine: placeholders, files and folders. All of
+// it only looks.
+
+var filePlaceholder = regexp.MustCompile(`\{file\.([^{}]*)\}`)
+
+// fillIn returns the value with its placeholders filled in. One that is unknown,
+// empty or can't be read is an error that says which and why.
+func fillIn(value string) (string, error) {
+	for _, m := range filePlaceholder.FindAllStringSubmatch(value, -1) {
+		f, err := os.Open(m[1])
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", m[0], explain(err))
+		}
+		f.Close()
+	}
+	filled, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
+	if err != nil {
+		return "", fmt.Errorf(`%w; write {env.NAME} or {file./PATH}, and \{ for a brace that is meant as one`, err)
+	}
+	if filled != value && later(filled) {
+		return "", errors.New("what the placeholder stands for is a placeholder again; write the value there")
+	}
+	return filled, nil
+}
+
+// explain adds to an error of the file system what the words leave out.
+func explain(err error) error {
+	var pe *fs.PathError
+	switch {
+	case !errors.As(err, &pe):
+		return err
+	case errors.Is(err, fs.ErrNotExist) && !filepath.IsAbs(pe.Path):
+		wd, _ := os.Getwd()
+		return fmt.Errorf("%w (Caddy was started in %s; an absolute path is good from anywhere)", err, wd)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w; let the user that runs Caddy read it", err)
+	}
+	return err
+}
+
+// checkFile reports why the file can't be read; an empty path is none.
+func checkFile(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return explain(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no file; write the path of one", path)
+	}
+	return err
+}
+
+// checkFolder reports why the folder can't be read; an empty path is none.
+func checkFolder(path string) error {
+	if path == "" {
+		return nil
+	}
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is no folder; write the path of one", path)
+	}
+	_, err := os.ReadDir(path)
+	return explain(err)
+}
+
+// checkStoreFile reports why the path can't be a store's: whether it is one, Start
+// finds out. A file or folder that isn't there yet is fine.
+func checkStoreFile(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("%s is a folder; write the path of a file in it, such as %s", path, filepath.Join(path, "doorpost.db"))
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		switch {
+		case err == nil && info.IsDir():
+			return nil
+		case err == nil:
+			return fmt.Errorf("%s is no folder; write a path in one", dir)
+		case !errors.Is(err, fs.ErrNotExist):
+			return explain(err)
+		}
+		if dir == filepath.Dir(dir) {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,273 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/gate"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+// deps is what a firm needs of the app.
+type deps struct {
+	store   store.Store
+	keys    *secret.Keyring
+	now     func() time.Time
+	mail    MailConfig    // filled in
+	pace    *rate.Limiter // of the mail server, which all firms share
+	log     *slog.Logger
+	metrics prometheus.Registerer // one for all firms of a config; new with each config
+
+	// keep returns what this firm keeps in memory under the name, over reloads;
+	// fresh makes it the first time.
+	keep func(name string, fresh func() any) any
+}
+
+// firm is a firm that is open: its gate, and what goes on beside requests.
+type firm struct {
+	id       string
+	cfg      FirmConfig
+	log      *slog.Logger
+	book     *directory.Book
+	sessions *session.Sessions
+	tokens   *token.Tokens
+	queue    *outbox.Queue
+	gate     *gate.Gate
+
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// checkFirm judges the files that the settings name. It opens no store and makes
+// nothing.
+func checkFirm(id string, cfg FirmConfig) error {
+	return firstError(
+		func() error { return at("contacts", checkFile(cfg.Contacts)) },
+		func() error { return at("companies", checkFile(cfg.Companies)) },
+		func() error { return at("templates", checkFolder(cfg.Templates)) },
+		func() error { _, _, _, err := look(cfg); return err },
+	)
+}
+
+// look reads what a firm's pages and letters are made of: picture and templates.
+func look(cfg FirmConfig) (*gate.Pages, *brand.Letters, *brand.Logo, error) {
+	logo, err := cfg.Brand.ReadLogo()
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("brand.%w", err)
+	}
+	sender, err := cfg.Brand.Sender()
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("brand.%w", err)
+	}
+	colours := cfg.Brand.Look()
+	chrome := gate.Chrome{
+		Name: cfg.Brand.Name, Support: cfg.Brand.Support, Prefix: cfg.Prefix, MailFrom: sender.Address,
+		LightAccent: colours.LightAccent, LightOnAccent: colours.LightOnAccent,
+		DarkAccent: colours.DarkAccent, DarkOnAccent: colours.DarkOnAccent,
+	}
+	if logo != nil {
+		chrome.LogoURL = cfg.Prefix + "/logo"
+	}
+	pages, err := gate.NewPages(chrome, cfg.Templates)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("templates: %w", err)
+	}
+	letters, err := brand.NewLetters(cfg.Brand, cfg.Templates)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("templates: %w", err)
+	}
+	return pages, letters, logo, nil
+}
+
+// openFirm makes the firm ready to serve, with whatever goes on beside requests.
+func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
+	origin, err := url.Parse(cfg.URL)
+	if err != nil {
+		return nil, err
+	}
+	pages, letters, logo, err := look(cfg)
+	if err != nil {
+		return nil, err
+	}
+	f := &firm{id: id, cfg: cfg, log: d.log}
+	changes := d.keep("changes", func() any { return new(atomic.Uint64) }).(*atomic.Uint64)
+	changes.Add(1) // who is staff may have changed with the config
+	f.book = &directory.Book{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Changes: changes}
+	for _, s := range cfg.Staff {
+		a, err := address.Parse(s)
+		if err != nil {
+			return nil, fmt.Errorf("staff: %w", err)
+		}
+		f.book.Staff = append(f.book.Staff, a)
+	}
+	idle, most := time.Duration(cfg.Session.Idle), time.Duration(cfg.Session.Max)
+	// Sessions in memory outlive a reload, and so do the requests that they end.
+	f.sessions = d.keep(fmt.Sprintf("sessions %v %v", idle, most), func() any {
+		return &session.Sessions{Firm: id, Store: d.store, Idle: idle, Max: most, Now: d.now}
+	}).(*session.Sessions)
+	f.tokens = &token.Tokens{Firm: id, Store: d.store, Keys: d.keys, Life: time.Duration(cfg.LinkLifetime), Now: d.now}
+	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: senderOf(d.mail), Log: d.log, Now: d.now, Pace: d.pace}
+	g := gate.Gate{
+		Firm: id, URL: origin, Prefix: cfg.Prefix, Brand: cfg.Brand,
+		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
+		Assertion: &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now},
+		Audit:     &audit.Log{Logger: d.log}, Log: d.log,
+		ClientIP: clientIP, Now: d.now,
+	}
+	for _, rule := range cfg.Public {
+		g.Public = append(g.Public, gate.Public(rule))
+	}
+	if logo != nil {
+		g.Logo = &gate.Logo{Type: logo.Type, Data: logo.Data}
+	}
+	if d.mail.Via == "folder" {
+		g.Mailbox = d.mail.Path
+	}
+	f.gate = gate.New(g)
+	f.queue.Prepare, f.queue.Attempt, f.queue.Sent = f.gate.Prepare, f.gate.Attempt, f.gate.Sent
+	return f, f.start()
+}
+
+// loadWait is how long a start or reload waits for the CSV files, so that the contacts
+// of a small firm are there from the first request on; a large file goes on beside it.
+const loadWait = 200 * time.Millisecond
+
+func (f *firm) start() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	f.stop = cancel
+	if err := f.book.EnsureStaff(ctx); err != nil {
+		cancel()
+		return err
+	}
+	loaded := make(chan struct{})
+	f.running.Go(func() { defer close(loaded); f.load(ctx) })
+	select {
+	case <-loaded:
+	case <-time.After(loadWait):
+		f.log.Info("loading contacts and companies goes on beside the requests")
+	}
+	f.running.Go(func() { f.gate.Watch(ctx) })
+	f.queue.Start()
+	return nil
+}
+
+// load closes the book with the newest secret and brings it up to the files of the
+// Caddyfile. What is wrong with one is
+// logged and leaves the book as it is: people who could sign in still can.
+func (f *firm) load(ctx context.Context) {
+	if err := f.book.Reseal(ctx); err != nil {
+		f.log.Error("the contacts are not yet closed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
+	}
+	for _, one := range []struct {
+		path string
+		kind directory.Kind
+	}{{f.cfg.Companies, directory.Companies}, {f.cfg.Contacts, directory.Contacts}} { // contacts name companies
+		if one.path == "" {
+			continue
+		}
+		report, err := f.book.LoadFile(ctx, one.path, one.kind, nil)
+		var rows *directory.RowErrors
+		switch {
+		case errors.As(err, &rows):
+			// The rows' words hold addresses, and a log is no place for these.
+			f.log.Error("a file was not loaded, and nothing of it was changed: some of its lines are wrong", "kind", one.kind, "path", one.path,
+				"first_line", rows.Rows[0].Line, "lines", len(rows.Rows)+rows.More,
+				"what_to_do", fmt.Sprintf("see them all: caddy doorpost --firm %s %s import %s --dry-run", f.id, one.kind, one.path))
+		case err != nil:
+			f.log.Error("a file was not loaded, and nothing of it was changed", "kind", one.kind, "path", one.path, "error", err)
+		case !report.Skipped:
+			f.log.Info("a file was loaded", "kind", one.kind, "path", one.path, "added", report.Added, "changed", report.Changed,
+				"unchanged", report.Unchanged, "kept_as_set_by_hand", len(report.Kept))
+		}
+	}
+}
+
+// Stop ends what goes on beside requests and waits for it. Requests may still come.
+func (f *firm) Stop() {
+	f.stop()
+	f.queue.Stop()
+	f.running.Wait()
+}
+
+// ServeHTTP serves one request; next is the portal. It returns the portal's errors
+// alone: what goes wrong at the gate is answered there, since Caddy logs a returned
+// error with the URL, which may be a sign-in link.
+func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if own := r.URL.Query(); r.URL.RawQuery != "" && (own.Has("t") || own.Has("x")) && under(f.cfg.Prefix, r.URL.Path) {
+		// The URL is a secret, and the access log would keep it.
+		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+	}
+	var err error
+	f.gate.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if v := gate.VisitorOf(r.Context()); v != nil {
+			setPlaceholders(r, v)
+		}
+		err = next.ServeHTTP(w, r)
+	}))
+	return err
+}
+
+// setPlaceholders offers who is signed in to the rest of the Caddyfile, as Caddy's own
+// authentication does. user.id is what access logs show, so it is opaque.
+func setPlaceholders(r *http.Request, v *gate.Visitor) {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return
+	}
+	repl.Map(func(key string) (any, bool) {
+		return v.Placeholder(key)
+	})
+}
+
+// clientIP is the visitor's address as Caddy sees it: the peer, or, behind proxies that
+// the server trusts, what they say.
+func clientIP(r *http.Request) netip.Addr {
+	s, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	ip, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ip.Unmap()
+}
+
+func senderOf(m MailConfig) outbox.Sender {
+	if m.Via == "folder" {
+		return outbox.Folder{Path: m.Path}
+	}
+	return outbox.SMTP{Address: m.Address, Username: m.Username, Password: m.Password, TLS: outbox.TLS(m.TLS)}
+}
+
+// newPace makes the limit of hand-overs, such as 60/m: evenly, with a small burst.
+func newPace(s string) (*rate.Limiter, error) {
+	n, per, err := parseRate(s)
+	if err != nil {
+		return nil, err
+	}
+	return rate.NewLimiter(rate.Limit(float64(n)/per.Seconds()), max(1, n/10)), nil
+}
+
+func under(prefix, path string) bool {
+	return len(path) > len(prefix) && path[:len(prefix)] == prefix && path[len(prefix)] == '/'
+}

@@ -1,0 +1,309 @@
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
+)
+
+func init() { caddy.RegisterModule(new(Handler)) }
+
+// Handler stands in front of a firm's portal. In the Caddyfile it is the directive
+// `doorpost`. It judges the URL that the visitor asked for, so it comes before
+// everything that changes the path.
+type Handler struct {
+	// Firm is the firm's id: 1 to 63 of a-z, 0-9 and the hyphen. It is in the name
+	// of every record, so a new id is a new firm with an empty address book. Required.
+	Firm string `json:"firm"`
+
+	// Config defines the firm. Exactly one site block of a firm has it; null in the
+	// others, which guard their site in the same way.
+	Config *FirmConfig `json:"config,omitempty"`
+
+	app   *App
+	moved *sync.Once // around the log line on a path that was changed
+}
+
+// FirmConfig is how a firm's portal is guarded. Its text settings may hold {env.NAME}
+// and {file./PATH}. Relative paths begin at the folder that Caddy was started in.
+type FirmConfig struct {
+	// URL is what mails link to: scheme, host and perhaps a port. http:// only for
+	// localhost. Required.
+	URL string `json:"url"`
+
+	// Brand is how the firm looks and speaks. Its name and from are required.
+	Brand brand.Brand `json:"brand"`
+
+	// Contacts and Companies are CSV files, read at start and reload if they
+	// changed. A row replaces what it names; nothing is deleted. Default: none.
+	Contacts  string `json:"contacts,omitempty"`
+	Companies string `json:"companies,omitempty"`
+
+	// Staff are addresses that are always staff, even with an empty address book.
+	Staff []string `json:"staff,omitempty"`
+
+	// Public is what is open to everyone. Default: nothing.
+	Public []PublicRule `json:"public,omitempty"`
+
+	// Session is how long people stay signed in.
+	Session Session `json:"session,omitzero"`
+
+	// LinkLifetime is how long a link and its code are good for, from the moment
+	// the mail server took the mail. Default 10m, at most 60m.
+	LinkLifetime caddy.Duration `json:"link_lifetime,omitempty"`
+
+	// Templates is a folder whose files take the place of the mails and pages of
+	// the same name. Default: none.
+	Templates string `json:"templates,omitempty"`
+
+	// Prefix is where Doorpost's own pages are: a slash and a plain path without a
+	// slash at its end. Default "/-".
+	Prefix string `json:"prefix,omitempty"`
+}
+
+// PublicRule opens paths to everyone. The zero value opens nothing.
+type PublicRule struct {
+	// Methods the rule is for, in capitals. Default: all.
+	Methods []string `json:"methods,omitempty"`
+
+	// Paths, decoded, from the root: "/favicon.ico" that path alone, "/assets/*"
+	// what is under it. Compared without case, as Caddy does. Required.
+	Paths []string `json:"paths"`
+}
+
+// Session is how long people stay signed in.
+type Session struct {
+	// Idle is how long without a request. Default 45d (longer than a month of
+	// bookkeeping), or Max where that is less.
+	Idle caddy.Duration `json:"idle,omitempty"`
+
+	// Max is how long at most. Default 180d, at most 400d.
+	Max caddy.Duration `json:"max,omitempty"`
+}
+
+const (
+	day                 = 24 * time.Hour
+	defaultIdle         = 45 * day
+	defaultMax          = 180 * day
+	maxSession          = 400 * day // RFC 6265bis: browsers keep no cookie longer
+	defaultLinkLifetime = 10 * time.Minute
+	maxLinkLifetime     = 60 * time.Minute
+	defaultPrefix       = "/-"
+)
+
+// CaddyModule names the handler to Caddy.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.doorpost", New: func() caddy.Module { return new(Handler) }}
+}
+
+// Provision judges the firm's settings and the files they name, and tells the app
+// of the firm. It opens nothing.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	if err := checkFirmID(h.Firm); err != nil {
+		return err
+	}
+	v, err := ctx.AppIfConfigured("doorpost")
+	if errors.Is(err, caddy.ErrNotConfigured) {
+		return errNoGlobal
+	}
+	if err != nil {
+		return err
+	}
+	h.app, h.moved = v.(*App), new(sync.Once)
+	if h.Config == nil {
+		if err := h.app.name(h.Firm, nil); err != nil {
+			return err
+		}
+		return h.findDefinition(ctx)
+	}
+	cfg, err := h.Config.filledIn()
+	if err == nil {
+		err = checkFirm(h.Firm, cfg)
+	}
+	if err == nil {
+		err = h.app.name(h.Firm, &cfg)
+	}
+	if err != nil {
+		return fmt.Errorf("firm %s: %w", h.Firm, err)
+	}
+	return nil
+}
+
+var errNoGlobal = errors.New(`doorpost needs its global option; begin the Caddyfile with a block that holds "doorpost {", a line "mail smtp HOST:PORT" or "mail folder ./mail", and "}"`)
+
+// filledIn returns the settings with placeholders and defaults filled in, or what
+// is wrong with them.
+func (c FirmConfig) filledIn() (FirmConfig, error) {
+	c.Staff = slices.Clone(c.Staff)
+	for _, t := range c.texts() {
+		if err := checkFixed(*t.value); err != nil {
+			return c, at(t.path, err)
+		}
+		filled, err := fillIn(*t.value)
+		if err != nil {
+			return c, at(t.path, err)
+		}
+		*t.value = filled
+	}
+	if err := c.Validate(); err != nil {
+		return c, err
+	}
+	return c.withDefaults(), nil
+}
+
+// texts are the settings that may hold placeholders.
+func (c *FirmConfig) texts() []text {
+	all := []text{
+		{"url", &c.URL},
+		{"brand.name", &c.Brand.Name}, {"brand.from", &c.Brand.From}, {"brand.reply_to", &c.Brand.ReplyTo},
+		{"brand.logo", &c.Brand.Logo}, {"brand.accent", &c.Brand.Accent}, {"brand.support", &c.Brand.Support},
+		{"contacts", &c.Contacts}, {"companies", &c.Companies}, {"templates", &c.Templates},
+	}
+	for i := range c.Staff {
+		all = append(all, text{fmt.Sprintf("staff[%d]", i), &c.Staff[i]})
+	}
+	return all
+}
+
+// withDefaults returns the settings with what wasn't given, and with URL as an origin.
+func (c FirmConfig) withDefaults() FirmConfig {
+	if c.Prefix == "" {
+		c.Prefix = defaultPrefix
+	}
+	if c.LinkLifetime == 0 {
+		c.LinkLifetime = caddy.Duration(defaultLinkLifetime)
+	}
+	if c.Session.Max == 0 {
+		c.Session.Max = caddy.Duration(defaultMax)
+	}
+	if c.Session.Idle == 0 {
+		c.Session.Idle = min(caddy.Duration(defaultIdle), c.Session.Max)
+	}
+	c.URL = origin(c.URL)
+	return c
+}
+
+// origin returns the origin of a URL as browsers write it (RFC 6454): small letters,
+// no default port, no slash at the end. What is no URL comes back as it is.
+func origin(s string) string {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" {
+		return s
+	}
+	host := strings.ToLower(u.Host)
+	switch u.Scheme {
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	}
+	return u.Scheme + "://" + host
+}
+
+func (c FirmConfig) equal(d FirmConfig) bool { return reflect.DeepEqual(c, d) }
+
+// findDefinition is for a handler that only names its firm: somewhere in the http
+// app there has to be one that defines it. Those that come later in Caddy's random
+// order aren't provisioned yet, but then their routes still hold the JSON.
+func (h *Handler) findDefinition(ctx caddy.Context) error {
+	h.app.mu.Lock()
+	known := h.app.named[h.Firm] != nil
+	h.app.mu.Unlock()
+	v, err := ctx.AppIfConfigured("http")
+	app, ok := v.(*caddyhttp.App)
+	if known || err != nil || !ok {
+		return nil // without an http app, Start is the judge
+	}
+	for _, srv := range app.Servers {
+		routes := slices.Clone(srv.Routes)
+		if srv.Errors != nil {
+			routes = append(routes, srv.Errors.Routes...)
+		}
+		for _, r := range srv.NamedRoutes {
+			routes = append(routes, *r)
+		}
+		for _, r := range routes {
+			for _, raw := range r.HandlersRaw {
+				if defines(raw, h.Firm) {
+					return nil
+				}
+			}
+		}
+	}
+	return undefined(h.Firm)
+}
+
+// defines reports whether a handler's JSON is, or holds, a definition of the firm.
+func defines(raw json.RawMessage, firm string) bool {
+	if !bytes.Contains(raw, []byte(`"doorpost"`)) {
+		return false // most are none of ours, and large
+	}
+	var v any
+	if json.Unmarshal(raw, &v) != nil {
+		return false
+	}
+	var search func(v any) bool
+	search = func(v any) bool {
+		switch v := v.(type) {
+		case []any:
+			return slices.ContainsFunc(v, search)
+		case map[string]any:
+			if v["handler"] == "doorpost" && v["firm"] == firm && v["config"] != nil {
+				return true
+			}
+			for _, inner := range v {
+				if search(inner) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	return search(v)
+}
+
+// ServeHTTP hands the request to its firm. What keeps it from doing so is answered
+// here and never returned: Caddy logs a returned error with the URL, and the URL may
+// be a sign-in link.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if pathChanged(r) {
+		h.moved.Do(func() {
+			h.app.log.Error("something changed the path before doorpost saw it, so it can't judge the URL that was asked for; "+
+				"put doorpost first, outside of handle_path and before rewrite, uri and try_files", "firm", h.Firm)
+		})
+		refuse(w, http.StatusInternalServerError, "This site is misconfigured; its log says how.")
+		return nil
+	}
+	f, leave, err := h.app.enter(r.Context(), h.Firm)
+	if err != nil {
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusServiceUnavailable, "This site is starting. Please try again in a moment.")
+		return nil
+	}
+	defer leave()
+	return f.ServeHTTP(w, r, next)
+}
+
+// pathChanged reports whether the request's path isn't the one that was asked for.
+func pathChanged(r *http.Request) bool {
+	asked, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	return ok && asked.URL.EscapedPath() != r.URL.EscapedPath()
+}
+
+func refuse(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Cache-Control", "no-store")
+	http.Error(w, text, status)
+}

@@ -1,0 +1,169 @@
+package caddymodule
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// arrows is the import graph: each folder, and the folders that it may import.
+//
+//	                        cmd/caddy
+//	                            │
+//	                       caddymodule ─────────────► Caddy, store/bolt
+//	                   ┌────────┴────────┐
+//	                   ▼                 ▼
+//	                 gate              admin
+//	                   └────────┬────────┘
+//	                            ▼
+//	brand directory session token limit outbox audit assertion
+//	                            │
+//	                            ▼
+//	               address    secret    store  ◄── store/bolt, store/storetest
+//
+// Imports point down, siblings don't know one another, and only caddymodule knows
+// Caddy. A new arrow is a line here.
+var arrows = map[string][]string{
+	"cmd/caddy":   {"caddymodule"},
+	"caddymodule": {"gate", "admin", "brand", "directory", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store", "store/bolt"},
+
+	"gate":  {"brand", "directory", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store"},
+	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store"},
+
+	"brand":     {"address"},
+	"directory": {"address", "secret", "store"},
+	"session":   {"address", "secret", "store"},
+	"token":     {"address", "secret", "store"},
+	"limit":     {"address", "secret", "store"},
+	"outbox":    {"address", "secret", "store"},
+	"audit":     {"address", "secret", "store"},
+	"assertion": {"address", "secret", "store"},
+
+	"address":         {},
+	"secret":          {},
+	"store":           {},
+	"store/bolt":      {"store"},
+	"store/storetest": {"store"},
+}
+
+// testArrows are those that only tests add: what they drive from outside.
+var testArrows = map[string][]string{
+	"*":          {"store/bolt", "store/storetest"},
+	"store/bolt": {"store/storetest"},
+}
+
+const module = "github.com/doorpost-auth/doorpost"
+
+// TestImports reads the sources themselves: what isn't an arrow above fails.
+func TestImports(t *testing.T) {
+	seen := map[string]bool{}
+	eachGoFile(t, "..", func(path, folder string, imports []string) {
+		seen[folder] = true
+		allowed, known := arrows[folder]
+		if !known {
+			t.Errorf("%s: the folder %s is not in the drawing", path, folder)
+		}
+		if strings.HasSuffix(path, "_test.go") {
+			allowed = slices.Concat(allowed, testArrows["*"], testArrows[folder], []string{folder})
+		}
+		for _, imp := range imports {
+			if why := forbidden(folder, imp, allowed); why != "" {
+				t.Errorf("%s imports %s: %s", path, imp, why)
+			}
+		}
+	})
+	for _, folder := range []string{"cmd/caddy", "caddymodule", "store", "store/bolt", "secret", "address"} {
+		if !seen[folder] {
+			t.Errorf("no source of %s was read", folder)
+		}
+	}
+}
+
+// forbidden returns why the folder may not import the package, or "".
+func forbidden(folder, imp string, allowed []string) string {
+	knowsCaddy := folder == "caddymodule" || folder == "cmd/caddy"
+	inner, ours := strings.CutPrefix(imp, module+"/")
+	switch {
+	case strings.HasPrefix(imp, "github.com/caddyserver/") && !knowsCaddy:
+		return "only caddymodule knows Caddy"
+	case !ours:
+		return ""
+	}
+	if inner = short(inner); !slices.Contains(allowed, inner) {
+		return "there is no arrow from " + folder + " to " + inner
+	}
+	return ""
+}
+
+// short returns the folder's name in the drawing.
+func short(folder string) string {
+	return strings.TrimPrefix(filepath.ToSlash(folder), "caddymodule/")
+}
+
+func eachGoFile(t *testing.T, root string, visit func(path, folder string, imports []string)) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && d.Name() != ".."):
+			return fs.SkipDir
+		case d.IsDir() || !strings.HasSuffix(path, ".go"):
+			return nil
+		}
+		src, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, src, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		var imports []string
+		for _, spec := range file.Imports {
+			imp, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			imports = append(imports, imp)
+		}
+		folder, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		visit(path, short(folder), imports)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestForbidden holds the judge itself.
+func TestForbidden(t *testing.T) {
+	for _, c := range []struct {
+		folder, imp string
+		want        string
+	}{
+		{"gate", module + "/caddymodule/token", ""},
+		{"token", module + "/caddymodule/session", "there is no arrow from token to session"},
+		{"token", module + "/caddymodule/gate", "there is no arrow from token to gate"},
+		{"gate", module + "/caddymodule/admin", "there is no arrow from gate to admin"},
+		{"gate", module + "/caddymodule/store/bolt", "there is no arrow from gate to store/bolt"},
+		{"gate", module + "/caddymodule", "there is no arrow from gate to caddymodule"},
+		{"gate", "github.com/caddyserver/caddy/v2", "only caddymodule knows Caddy"},
+		{"outbox", "github.com/caddyserver/certmagic", "only caddymodule knows Caddy"},
+		{"caddymodule", "github.com/caddyserver/caddy/v2", ""},
+		{"store", "net/http", ""},
+	} {
+		if got := forbidden(c.folder, c.imp, arrows[c.folder]); got != c.want {
+			t.Errorf("forbidden(%s, %s) = %q; want %q", c.folder, c.imp, got, c.want)
+		}
+	}
+}

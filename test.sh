@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Every test of Doorpost. Needs Go and git; what else a test needs, it installs from
+# Debian's packages (Chromium, npm, PHP) or from npm (axe-core, which judges accessibility).
+#
+#   ./test.sh          all of it, as CI runs it
+#   ./test.sh quick    formatting, vet and the Go tests that need nothing else
+#   ./test.sh long     all of it, with long kill and fuzz runs (about an hour)
+set -euo pipefail
+cd "$(dirname "$0")"
+what=${1:-all}
+case $what in all | quick | long) ;; *) sed -n '2,8s/^# \?//p' "$0"; exit 2 ;; esac
+
+say() { printf '\n== %s\n' "$*"; }
+
+install() { # install COMMAND PACKAGE: from Debian's packages, if the command isn't there
+	command -v "$1" >/dev/null && return
+	say "installing $2"
+	local root=
+	[ "$(id -u)" = 0 ] || root=sudo
+	command -v apt-get >/dev/null || { echo "this needs $1: please install $2" >&2; exit 1; }
+	[ -n "${updated:-}" ] || $root apt-get update -qq
+	updated=1
+	DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq --no-install-recommends "$2" >/dev/null
+}
+
+say "formatting"
+unformatted=$(git ls-files '*.go' | xargs gofmt -l)
+[ -z "$unformatted" ] || { echo "not formatted; run gofmt -w on:"; echo "$unformatted"; exit 1; }
+
+say "vet"
+go vet ./...
+go vet -tags browser ./caddymodule/
+
+say "tests"
+go test ./...
+[ "$what" = quick ] && exit
+
+say "tests for data races"
+CGO_ENABLED=1 go test -race ./caddymodule/store/... ./caddymodule/session ./caddymodule/token ./caddymodule/outbox ./caddymodule/directory
+
+say "fuzzing"
+fuzztime=5s
+[ "$what" = long ] && fuzztime=10m
+for package in $(go list ./caddymodule/...); do
+	for fuzz in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
+		go test -run '^$' -fuzz "^$fuzz\$" -fuzztime "$fuzztime" "$package"
+	done
+done
+
+if [ "$what" = long ]; then
+	say "killing, at length"
+	go test ./caddymodule/store/bolt -kills 500 -timeout 60m
+	go test ./caddymodule/outbox -kills 500 -timeout 60m
+fi
+
+say "tests with a browser"
+install chromium chromium
+install npm npm
+install php php-cli
+npm install --silent --no-save --no-package-lock --prefix .testing axe-core@4 >/dev/null
+go test -tags browser -run '^Test(Browser|PHP)' -count 1 ./caddymodule/
+
+say "the binary, and the README's first command"
+./xcaddy.sh .testing/caddy
+.testing/caddy list-modules --skip-standard
+.testing/caddy validate --config Caddyfile.example
+./.ci/example .testing/caddy
