@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,10 +12,12 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"golang.org/x/net/html"
 )
 
@@ -766,6 +769,72 @@ func TestPagesColours(t *testing.T) {
 	}
 	if got := body(t, newTestPages(t, Chrome{Name: "éa"}, ""), SignedOutPage{}); !strings.Contains(got, ">É<") || !strings.Contains(got, "--accent:#0b6e4f") {
 		t.Error("without logo and accent: want the initial on the quiet green")
+	}
+}
+
+// luminance and contrast are those of WCAG 2.2.
+func luminance(t *testing.T, colour string) float64 {
+	if len(colour) == 4 {
+		colour = "#" + colour[1:2] + colour[1:2] + colour[2:3] + colour[2:3] + colour[3:] + colour[3:]
+	}
+	n, err := strconv.ParseUint(strings.TrimPrefix(colour, "#"), 16, 24)
+	if err != nil || len(colour) != 7 {
+		t.Fatalf("colour %q: want #rrggbb", colour)
+	}
+	linear := func(v uint64) float64 {
+		c := float64(v&255) / 255
+		if c <= 0.04045 {
+			return c / 12.92
+		}
+		return math.Pow((c+0.055)/1.055, 2.4)
+	}
+	return 0.2126*linear(n>>16) + 0.7152*linear(n>>8) + 0.0722*linear(n)
+}
+
+func contrast(t *testing.T, a, b string) float64 {
+	x, y := luminance(t, a), luminance(t, b)
+	return (max(x, y) + 0.05) / (min(x, y) + 0.05)
+}
+
+func TestPagesContrast(t *testing.T) {
+	t.Parallel()
+	css, err := pageFiles.ReadFile("pages/page.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	themes := regexp.MustCompile(`:root\{([^}]*)\}`).FindAllStringSubmatch(string(css), -1)
+	if len(themes) != 2 {
+		t.Fatalf("page.css has %d themes; want light and dark", len(themes))
+	}
+	for i, name := range []string{"light", "dark"} {
+		theme := map[string]string{}
+		for _, m := range regexp.MustCompile(`--(\w+):(#\w+)`).FindAllStringSubmatch(themes[i][1], -1) {
+			theme[m[1]] = m[2]
+		}
+		check := func(what, over string, least float64) {
+			for _, surface := range []string{"paper", "sheet", "note"} {
+				if got := contrast(t, over, theme[surface]); got < least {
+					t.Errorf("%s: %s %s on %s %s has a contrast of %.2f; want %.1f", name, what, over, surface, theme[surface], got, least)
+				}
+			}
+		}
+		check("ink", theme["ink"], 7)
+		check("soft", theme["soft"], 4.5)
+		check("bad", theme["bad"], 4.5)
+		if got := contrast(t, theme["edge"], theme["sheet"]); got < 3 {
+			t.Errorf("%s: the edge of a field has a contrast of %.2f; want 3", name, got)
+		}
+		for _, accent := range []string{"#ffff00", "#ffffff", "#000000", "#777777", "#ff0000", "#0000ff", "#00ff00", "#0b6e4f", ""} {
+			look := brand.Brand{Accent: accent}.Look()
+			colour, on := look.LightAccent, look.LightOnAccent
+			if name == "dark" {
+				colour, on = look.DarkAccent, look.DarkOnAccent
+			}
+			check("accent", colour, 4.5)
+			if got := contrast(t, on, colour); got < 4.5 {
+				t.Errorf("%s: text %s on accent %s has a contrast of %.2f; want 4.5", name, on, colour, got)
+			}
+		}
 	}
 }
 
