@@ -29,7 +29,8 @@ type site struct {
 	global  string // lines of the global option, beside mail
 	options string // further global options
 	firm    string // lines of the firm, beside url and brand
-	before  string // what stands around the portal: lines of the site before doorpost
+	before  string // lines of the site before doorpost
+	within  string // a directive whose block holds doorpost and the portal
 	portal  string // the portal; default: respond "the portal"
 	more    string // further site blocks
 }
@@ -37,6 +38,9 @@ type site struct {
 func (s site) caddyfile() string {
 	if s.portal == "" {
 		s.portal = `respond "the portal"`
+	}
+	if s.within != "" {
+		s.within, s.portal = s.within+" {", s.portal+"\n\t}"
 	}
 	return fmt.Sprintf(`{
 	admin off
@@ -51,19 +55,20 @@ func (s site) caddyfile() string {
 http://:0 {
 	bind 127.0.0.1
 	%s
+	%s
 	doorpost example {
 		url http://localhost:8080
 		brand {
 			name "Example Bookkeeping"
 			from hello@example.com
 		}
-		public /open /kept/* /late
+		public /open /kept/*
 		%s
 	}
 	%s
 }
 %s
-`, s.options, s.global, s.before, s.firm, s.portal, s.more)
+`, s.options, s.global, s.before, s.within, s.firm, s.portal, s.more)
 }
 
 func adapt(t *testing.T, caddyfile string) []byte {
@@ -577,20 +582,16 @@ func TestPathChanged(t *testing.T) {
 	home(t)
 	url := serve(t, site{
 		options: "log {\n\t\toutput file " + abs(t, "caddy.log") + "\n\t}",
-		more:    "",
 		before: `route /in/* {
 		uri strip_prefix /in
 		doorpost example
 	}
 	handle_path /cut/* {
 		doorpost example
-	}
-	handle /kept/* {
-		doorpost example
-		respond "kept"
-	}
-	rewrite /late /later`,
-		portal: `respond "{path}"`,
+	}`,
+		within: "handle /kept/*",
+		portal: `rewrite /kept/late /later
+		respond "{path}"`,
 	})
 	for _, c := range []struct {
 		path   string
@@ -600,8 +601,8 @@ func TestPathChanged(t *testing.T) {
 		{"/in/orders", 500, "This site is misconfigured; its log says how.\n"},
 		{"/cut/orders?t=TOKEN", 500, "This site is misconfigured; its log says how.\n"},
 		{"/cut/orders?t=TOKEN", 500, "This site is misconfigured; its log says how.\n"},
-		{"/kept/orders", 200, "kept"},
-		{"/late", 200, "/later"}, // rewrite comes after doorpost
+		{"/kept/orders", 200, "/kept/orders"},
+		{"/kept/late", 200, "/later"}, // rewrite comes after doorpost
 	} {
 		status, body, header := get(t, url+c.path)
 		if status != c.status || body != c.body {
@@ -625,10 +626,6 @@ func TestPathChanged(t *testing.T) {
 
 // TestNotStarted: a request that comes before Start waits for it, but not for ever.
 func TestNotStarted(t *testing.T) {
-	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		_, err := io.WriteString(w, "the portal")
-		return err
-	})
 	newHandler := func() *Handler {
 		a := &App{ready: make(chan struct{}), share: &share{}, firms: map[string]*firm{"example": {}}}
 		a.share.users.Store(1)
@@ -636,12 +633,17 @@ func TestNotStarted(t *testing.T) {
 	}
 	t.Run("soon", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			h, w := newHandler(), httptest.NewRecorder()
-			time.AfterFunc(time.Second, func() { close(h.app.ready) })
-			if err := h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil), next); err != nil || w.Code != 200 {
-				t.Errorf("GET / = %d, %v; want 200", w.Code, err)
+			a, began := newHandler().app, time.Now()
+			time.AfterFunc(time.Second, func() { close(a.ready) })
+			f, leave, err := a.enter(t.Context(), "example")
+			if f != a.firms["example"] || err != nil || time.Since(began) != time.Second {
+				t.Fatalf("enter = %p, %v after %s; want the firm after 1s", f, err, time.Since(began))
 			}
-			if n := h.app.share.users.Load(); n != 1 {
+			if n := a.share.users.Load(); n != 2 {
+				t.Errorf("%d users with a request inside; want 2", n)
+			}
+			leave()
+			if n := a.share.users.Load(); n != 1 {
 				t.Errorf("%d users after the request; want 1", n)
 			}
 		})
@@ -649,7 +651,7 @@ func TestNotStarted(t *testing.T) {
 	t.Run("never", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			h, w, began := newHandler(), httptest.NewRecorder(), time.Now()
-			if err := h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil), next); err != nil {
+			if err := h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil), nil); err != nil {
 				t.Errorf("GET / = %v; want nil, as Caddy would log the URL", err)
 			}
 			if w.Code != 503 || w.Header().Get("Retry-After") != "1" || time.Since(began) != startWait {
@@ -657,12 +659,28 @@ func TestNotStarted(t *testing.T) {
 			}
 		})
 	})
+	t.Run("gone", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, _, err := newHandler().app.enter(ctx, "example"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("enter for a visitor who has gone = %v; want DeadlineExceeded", err)
+			}
+		})
+	})
 	t.Run("replaced", func(t *testing.T) {
 		h, w := newHandler(), httptest.NewRecorder()
 		close(h.app.ready)
 		h.app.share.users.Store(0)
-		if err := h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil), next); err != nil || w.Code != 503 {
+		if err := h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil), nil); err != nil || w.Code != 503 {
 			t.Errorf("GET / of a config that was cleaned up = %d, %v; want 503", w.Code, err)
+		}
+	})
+	t.Run("unknown", func(t *testing.T) {
+		a := newHandler().app
+		close(a.ready)
+		if _, _, err := a.enter(t.Context(), "other"); !errors.Is(err, errNoFirm) || a.share.users.Load() != 1 {
+			t.Errorf("enter(other) = %v, %d users; want errNoFirm and 1", err, a.share.users.Load())
 		}
 	})
 }
