@@ -34,6 +34,9 @@ func (c *call) importFile(kind directory.Kind) error {
 	p := &progress{to: terminal(c.cmd.ErrOrStderr()), name: filepath.Base(path), size: size}
 	out, err := c.client.Import(c.ctx, c.firm, kind, p.reader(file), dry, p.writing)
 	p.clear()
+	if refused, ok := errors.AsType[*admin.Error](err); ok && refused.Code == "rows" {
+		refused.Reason = fmt.Sprintf("%s has %s that can't be taken, so nothing was changed", path, count(len(refused.Rows)+refused.More, "row", "rows"))
+	}
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func fieldError(err *directory.FieldError) *Error {
 	case errors.Is(err, directory.ErrStaff):
 		out.Status, out.Code = 409, "staff"
 	case errors.Is(err, directory.ErrUnknown):
-		out.Remedy = "add the company first with companies add, or correct its id or name"
+		out.Remedy = "companies list shows which there are; companies add adds one"
 	}
 	return out
 }
