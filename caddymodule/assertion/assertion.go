@@ -9,17 +9,14 @@ package assertion
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -31,7 +28,11 @@ const (
 	// Rotation is how long a key signs.
 	Rotation = 30 * 24 * time.Hour
 
-	version = '1' // first byte of the sealed record
+	lookEvery = 5 * time.Minute  // how often to look whether another Signer has moved the keys up
+	lookAgain = 10 * time.Second // after the store was away
+
+	purpose = "signing" // of what is sealed
+	version = '1'       // first byte of the sealed record
 )
 
 // Claims are the claims of an assertion, beside `iss`, `aud`, `iat` and `exp`.
@@ -48,8 +49,8 @@ type Claims struct {
 	Methods   []string `json:"amr"`                 // how they proved who they are
 }
 
-// Signer signs the assertions of one firm. All methods may be called from many
-// goroutines.
+// Signer signs the assertions of one firm. Set its fields in one literal. All methods
+// may be called from many goroutines, and by several Signers on one store.
 type Signer struct {
 	Firm   string
 	Origin string // `iss` and `aud`: scheme, host and port of the firm's url
@@ -57,79 +58,98 @@ type Signer struct {
 	Keys   *secret.Keyring
 	Now    func() time.Time // the clock; nil: time.Now
 
-	mu      sync.RWMutex
-	ring    ring
-	current jose.Signer
-	looked  time.Time // when the ring was last read
+	known   atomic.Pointer[known] // nil before the first use
+	looking sync.Mutex            // held by the one who asks the store
 }
 
-// ring holds the keys, as they lie sealed in the store.
-type ring struct {
-	Keys  []jose.JSONWebKey `json:"keys"`  // previous (from the first rotation on), current, next
-	Since time.Time         `json:"since"` // when the current key began to sign
+// known is what a Signer read from the store, made ready.
+type known struct {
+	signer jose.Signer
+	public []byte    // the JWK set
+	since  time.Time // when the current key began to sign
+	next   time.Time // when to look again
 }
 
-func (r ring) current() jose.JSONWebKey { return r.Keys[len(r.Keys)-2] }
+// fresh reports whether there is no need to look. (A clock that was set back is a need:
+// it must not keep us from looking for as long as it went back.)
+func (k *known) fresh(now time.Time) bool {
+	return k != nil && now.Before(k.next) && k.next.Sub(now) <= lookEvery
+}
+
+// good reports whether the key that signs is in everybody's set still: the others may
+// have moved it up to be the previous one, and no further.
+func (k *known) good(now time.Time) bool {
+	return k != nil && now.Sub(k.since) < 2*Rotation-24*time.Hour
+}
 
 // Sign returns a fresh assertion of the claims.
 func (s *Signer) Sign(ctx context.Context, c Claims) (string, error) {
-	signer, _, err := s.signer(ctx)
+	k, err := s.current(ctx)
 	if err != nil {
 		return "", err
 	}
 	now := s.now()
-	return jwt.Signed(signer).Claims(jwt.Claims{
-		Issuer:   s.Origin,
-		Audience: jwt.Audience{s.Origin},
-		IssuedAt: jwt.NewNumericDate(now),
-		Expiry:   jwt.NewNumericDate(now.Add(Life)),
-	}).Claims(c).Serialize()
+	payload, err := json.Marshal(struct {
+		Issuer   string `json:"iss"`
+		Audience string `json:"aud"`
+		Claims
+		IssuedAt int64 `json:"iat"`
+		Expiry   int64 `json:"exp"`
+	}{s.Origin, s.Origin, c, now.Unix(), now.Add(Life).Unix()})
+	if err != nil {
+		return "", fmt.Errorf("writing an assertion: %w", err)
+	}
+	signed, err := k.signer.Sign(payload)
+	if err != nil {
+		return "", fmt.Errorf("signing an assertion: %w", err)
+	}
+	return signed.CompactSerialize()
 }
 
-// Public returns the JWK set with the public halves of all keys, as JSON.
+// Public returns the JWK set with the public halves of all keys, as JSON. It is shared:
+// don't change it.
 func (s *Signer) Public(ctx context.Context) ([]byte, error) {
-	_, r, err := s.signer(ctx)
+	k, err := s.current(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var set jose.JSONWebKeySet
-	for _, k := range r.Keys {
-		set.Keys = append(set.Keys, k.Public())
-	}
-	return json.Marshal(set)
+	return k.public, nil
 }
 
-// signer returns the current signer. It reads the store on first use and every few
-// minutes after, since another gate may have moved the keys up.
-func (s *Signer) signer(ctx context.Context) (jose.Signer, ring, error) {
+// current returns the keys to use now. It asks the store on first use and every few
+// minutes after, since another Signer may have moved them up. One caller asks; the
+// others, and all when the store is away, go on with the keys that are known.
+func (s *Signer) current(ctx context.Context) (*known, error) {
 	now := s.now()
-	s.mu.RLock()
-	signer, r, looked := s.current, s.ring, s.looked
-	s.mu.RUnlock()
-	if signer != nil && now.Sub(looked) < 5*time.Minute && now.Sub(r.Since) < Rotation {
-		return signer, r, nil
+	k := s.known.Load()
+	if k.fresh(now) {
+		return k, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r, err := s.load(ctx, now)
+	if !k.good(now) {
+		s.looking.Lock()
+	} else if !s.looking.TryLock() {
+		return k, nil
+	}
+	defer s.looking.Unlock()
+	if k = s.known.Load(); k.fresh(now) {
+		return k, nil // somebody else has looked meanwhile
+	}
+	looked, err := s.load(ctx, now)
 	if err != nil {
-		if s.current != nil && now.Sub(s.ring.Since) < Rotation+24*time.Hour {
-			return s.current, s.ring, nil // a store that is away for a while stops no signed-in visitor
+		if !k.good(now) {
+			return nil, err
 		}
-		return nil, ring{}, err
+		again := *k
+		again.next = now.Add(lookAgain)
+		looked = &again
 	}
-	key := r.current()
-	signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
-	if err != nil {
-		return nil, ring{}, fmt.Errorf("making a signer: %w", err)
-	}
-	s.current, s.ring, s.looked = signer, r, now
-	return signer, r, nil
+	s.known.Store(looked)
+	return looked, nil
 }
 
-// load reads the ring, and makes it or moves it up when it's time. Of several gates
+// load reads the ring, and makes it or moves it up when it's time. Of several Signers
 // that do so at once, one wins and the others read its keys.
-func (s *Signer) load(ctx context.Context, now time.Time) (ring, error) {
+func (s *Signer) load(ctx context.Context, now time.Time) (*known, error) {
 	k := store.Key{Firm: s.Firm, Bucket: "signing", ID: "keys"}
 	var r ring
 	err := store.Swap(ctx, s.Store, k, func(was []byte) ([]byte, time.Time, []store.Op, error) {
@@ -138,25 +158,24 @@ func (s *Signer) load(ctx context.Context, now time.Time) (ring, error) {
 			if err := s.open(k, was, &r); err != nil {
 				return nil, time.Time{}, nil, err
 			}
-			if now.Sub(r.Since) < Rotation {
-				return nil, time.Time{}, nil, errCurrent
-			}
 		}
-		next, err := r.moveUp(now)
+		changed, err := r.turn(now)
+		if err == nil && !changed {
+			err = errCurrent
+		}
 		if err != nil {
 			return nil, time.Time{}, nil, err
 		}
-		r = next
 		plain, err := json.Marshal(r)
 		if err != nil {
-			return nil, time.Time{}, nil, err
+			return nil, time.Time{}, nil, fmt.Errorf("writing the signing keys: %w", err)
 		}
-		return append([]byte{version}, s.Keys.Seal("signing", s.Firm, plain)...), time.Time{}, nil, nil
+		return append([]byte{version}, s.Keys.Seal(purpose, place(k), plain)...), time.Time{}, nil, nil
 	})
 	if err != nil && !errors.Is(err, errCurrent) {
-		return ring{}, fmt.Errorf("reading the signing keys: %w", err)
+		return nil, fmt.Errorf("reading the signing keys: %w", err)
 	}
-	return r, nil
+	return r.ready(now)
 }
 
 var errCurrent = errors.New("the keys are current") // ends a Swap without a change
@@ -165,30 +184,15 @@ func (s *Signer) open(k store.Key, value []byte, r *ring) error {
 	if len(value) == 0 || value[0] != version {
 		return fmt.Errorf("%s record of another version: %w", k.Bucket, store.ErrUnavailable)
 	}
-	plain, err := s.Keys.Open("signing", s.Firm, value[1:])
+	plain, err := s.Keys.Open(purpose, place(k), value[1:])
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(plain, r)
 }
 
-// moveUp drops the previous key, makes the next one current, and adds a new next. The
-// first time it makes two.
-func (r ring) moveUp(now time.Time) (ring, error) {
-	keys := r.Keys
-	if len(keys) > 2 {
-		keys = keys[len(keys)-2:]
-	}
-	keys = append([]jose.JSONWebKey(nil), keys...)
-	for want := len(keys) + 1; len(keys) < want || len(keys) < 2; {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return ring{}, err
-		}
-		keys = append(keys, jose.JSONWebKey{Key: k, KeyID: rand.Text(), Algorithm: string(jose.ES256), Use: "sig"})
-	}
-	return ring{Keys: keys, Since: now}, nil
-}
+// place is where a sealed value opens: nowhere but under its own key.
+func place(k store.Key) string { return k.Firm + "\x00" + k.Bucket + "\x00" + k.ID }
 
 func (s *Signer) now() time.Time {
 	if s.Now != nil {
