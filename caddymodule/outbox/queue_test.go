@@ -57,6 +57,7 @@ func TestWhatIsInTheStoreIsFoundAtStart(t *testing.T) {
 	for i := range 600 { // more than a page
 		ask(t, q, "sign-in", fmt.Sprintf("c%d@example.org", i))
 	}
+	q.Look = time.Hour
 	q.Start()
 	defer q.Stop()
 	until(t, "all are sent", func() bool { return r.count() == 600 && inStore(t, db) == 0 })
@@ -153,7 +154,6 @@ func TestServerDownForHours(t *testing.T) {
 			late++
 			return nil, nil
 		}
-		q.Workers = 1
 		q.Start()
 		defer q.Stop()
 		var early, fresh []string
@@ -259,6 +259,80 @@ func TestRefusedForGood(t *testing.T) {
 	if _, err := db.Get(t.Context(), store.Key{Firm: "example", Bucket: "test", ID: "failed"}); err != nil {
 		t.Errorf("the Op of Failed wasn't applied: %v", err)
 	}
+}
+
+// What can't be sent ends when its time is over, not a step later, and a request isn't
+// prepared any more.
+func TestGivesUpInTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, db store.Store) {
+		r := &recorder{answer: func(context.Context, Message, int) error { return errBoom }}
+		q, _ := newQueue(t, db, r)
+		var prepared, failed int
+		q.Prepare = func(_ context.Context, r Request) (Prepared, error) {
+			if string(r.Payload) == "broken@example.org" {
+				prepared++
+				return Prepared{}, errBoom
+			}
+			return letterTo(r), nil
+		}
+		q.Failed = func(_ context.Context, _ string, at time.Time, why error) ([]store.Op, error) {
+			failed++
+			if !errors.Is(why, ErrLate) {
+				t.Errorf("why = %v; want ErrLate", why)
+			}
+			return nil, nil
+		}
+		old := q.Add(Request{Kind: "sign-in", Asked: time.Now().Add(-time.Hour), Payload: []byte("broken@example.org")})
+		if err := db.Apply(t.Context(), old); err != nil {
+			t.Fatal(err)
+		}
+		q.Start()
+		time.Sleep(time.Second)
+		if prepared != 0 {
+			t.Error("a request was prepared after its time")
+		}
+		ask(t, q, "sign-in", "ann@example.org")
+		ask(t, q, "sign-in", "broken@example.org")
+		time.Sleep(time.Hour - time.Second)
+		if n := inStore(t, db); n != 3 {
+			t.Errorf("%d records just before the end; want 3", n)
+		}
+		time.Sleep(2 * time.Second)
+		if n := inStore(t, db); n > 1 || failed != 1 {
+			t.Errorf("%d records, %d failed just after the end; want the mail gone", n, failed)
+		}
+		time.Sleep(10 * time.Minute)
+		if n := inStore(t, db); n != 0 {
+			t.Errorf("%d records ten minutes after the end; want none", n)
+		}
+		q.Stop()
+	})
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, db store.Store) {
+		r := &recorder{answer: func(_ context.Context, _ Message, try int) error {
+			if try < 3 {
+				return errBoom
+			}
+			return nil
+		}}
+		q, _ := newQueue(t, db, r)
+		for range 40 {
+			ask(t, q, "sign-in", "ann@example.org")
+		}
+		q.Max = 5
+		q.Start()
+		defer q.Stop()
+		for end := time.Now().Add(20 * time.Minute); time.Now().Before(end); time.Sleep(time.Second) {
+			if q.Len() > 5 {
+				t.Fatalf("the queue knows of %d entries; want at most 5", q.Len())
+			}
+		}
+		if r.count() != 40 {
+			t.Errorf("%d mails; want 40: the rest comes when the first are gone", r.count())
+		}
+	})
 }
 
 func TestSlowYesIsNoReasonToSendTwice(t *testing.T) {
@@ -418,7 +492,7 @@ func TestPanicsAreContained(t *testing.T) {
 			}
 			return letterTo(r), nil
 		}
-		q.Workers = 1
+		q.Workers, q.Look = 1, time.Hour
 		q.Start()
 		defer q.Stop()
 		ask(t, q, "sign-in", "prepare@example.org")
@@ -713,6 +787,29 @@ func TestWaitingCostsNothing(t *testing.T) {
 		q.Stop()
 		if c.scans > 361 || c.gets > 50*4*10 || c.puts > 50*4*3 {
 			t.Errorf("in half an hour %d scans, %d gets, %d writes; want one scan in 5 s, and no more than the tries need", c.scans, c.gets, c.puts)
+		}
+	})
+}
+
+// While the pace holds up mails, they aren't read over and over.
+func TestPaceCostsNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, db store.Store) {
+		c, r := &counting{Store: db}, &recorder{}
+		q, _ := newQueue(t, c, r)
+		q.Pace = PerMinute(1)
+		for range 50 {
+			ask(t, q, "sign-in", "ann@example.org")
+		}
+		q.Start()
+		time.Sleep(30 * time.Minute)
+		q.Stop()
+		if r.count() != 30 && r.count() != 31 {
+			t.Errorf("%d mails; want one a minute", r.count())
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if most := 50 + 31*4; c.gets > most {
+			t.Errorf("%d gets; want at most %d", c.gets, most)
 		}
 	})
 }
