@@ -525,6 +525,28 @@ func TestTheFileIsCutWhileTheStoreIsOpen(t *testing.T) {
 	}
 }
 
+// The writer may be the first to meet the damage.
+func TestTheFileIsCutBeforeAWrite(t *testing.T) {
+	path := newPath(t)
+	db, err := Open(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		put(t, db, fmt.Sprint(i), big("v"), time.Time{})
+	}
+	if err := os.Truncate(path, 2*int64(os.Getpagesize())); err != nil {
+		t.Fatal(err)
+	}
+	within(t, func() {
+		unusable(t, "Apply", db.Apply(context.Background(), store.Put(key("new"), nil, time.Time{})))
+		unusable(t, "Apply", db.Apply(context.Background(), store.Put(key("new"), nil, time.Time{})))
+		if err := db.Close(); err != nil {
+			t.Errorf("Close = %v", err)
+		}
+	})
+}
+
 // within fails the test, with all goroutines, if f hangs.
 func within(t *testing.T, f func()) {
 	t.Helper()
@@ -577,6 +599,150 @@ func TestFlippedBitsWhileTheStoreIsOpen(t *testing.T) {
 			db.Close()
 		})
 	}
+}
+
+// leafWith returns the first leaf of a bucket that the test likes.
+func leafWith(t *testing.T, raw []byte, bucket string, likes func(visit, []element) bool) (v visit, at uint64) {
+	t.Helper()
+	r := bytes.NewReader(raw)
+	h, _, err := readHeads(r, int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &checker{file: r, head: h, used: make([]uint64, h.pages/64+1)}
+	for todo := []visit{{page: h.root}}; len(todo) > 0; todo = todo[1:] {
+		v := todo[0]
+		p, flags, count, err := c.page(v.page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		below, err := c.node(v, p, flags, count)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, _ := elements(p, flags, count)
+		if flags == leafPage && strings.Join(v.path, "/") == bucket && likes(v, list) {
+			return v, v.page * h.pageSize
+		}
+		todo = append(todo, below...)
+	}
+	t.Fatalf("no such leaf in %q", bucket)
+	return v, 0
+}
+
+// What no checksum covers: where the trees lie, and what is free.
+func TestCheckFindsWhatWouldDoHarmLater(t *testing.T) {
+	raw, _, _ := specimen(t, 1000)
+	h, _, err := readHeads(bytes.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := int(h.freelist*h.pageSize) + pageHeader
+	any := func(visit, []element) bool { return true }
+	tests := []struct {
+		name, want string
+		spoil      func(b []byte)
+	}{
+		{"a page that is in use is free", "in use and free", func(b []byte) {
+			v, _ := leafWith(t, b, "firm/firm/bucket", any)
+			binary.NativeEndian.PutUint16(b[list-6:], 1)
+			binary.NativeEndian.PutUint64(b[list:], v.page)
+		}},
+		{"a page is free twice", "the list of free pages", func(b []byte) {
+			copy(b[list+8:list+16], b[list:list+8])
+		}},
+		{"a page that isn't there is free", "the list of free pages", func(b []byte) {
+			binary.NativeEndian.PutUint16(b[list-6:], 1)
+			binary.NativeEndian.PutUint64(b[list:], h.pages)
+		}},
+		{"two buckets have one root", "used twice", func(b []byte) {
+			_, at := leafWith(t, b, "", any)
+			entries, err := elements(b[at:at+h.pageSize], leafPage, binary.NativeEndian.Uint16(b[at+10:]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var roots [][]byte
+			for _, e := range entries {
+				if binary.NativeEndian.Uint64(e.value) != 0 {
+					roots = append(roots, e.value[:8])
+				}
+			}
+			copy(roots[0], roots[1])
+		}},
+		{"a key lies in the wrong leaf", "wrong place", func(b []byte) {
+			_, at := leafWith(t, b, "expiry", func(v visit, _ []element) bool { return v.low != nil && v.high != nil })
+			entries, err := elements(b[at:at+h.pageSize], leafPage, binary.NativeEndian.Uint16(b[at+10:]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			clear(entries[0].key[:8])
+		}},
+	}
+	for _, test := range tests {
+		path := newPath(t)
+		damaged := bytes.Clone(raw)
+		test.spoil(damaged)
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(path, Options{}); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: Open = %v; want ErrCorrupt and %q", test.name, err, test.want)
+		}
+	}
+}
+
+func TestReadHeadsTakesTheNewerOne(t *testing.T) {
+	path := newPath(t)
+	db := openAt(t, path, Options{})
+	for i := range 4 {
+		put(t, db, "k", fmt.Sprint(i), time.Time{})
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, whole, err := readHeads(bytes.NewReader(raw), int64(len(raw)))
+		if err != nil || whole != 2 || h.txid != uint64(txid(t, db)) {
+			t.Errorf("readHeads = change %d, %d whole, %v; want change %d and both", h.txid, whole, err, txid(t, db))
+		}
+	}
+}
+
+// An index whose order is damaged while the store is open must not keep the sweeper,
+// and the disk, busy for ever.
+func TestTheSweeperGivesUpOnADamagedIndex(t *testing.T) {
+	clock := newClock()
+	path := newPath(t)
+	db, err := Open(path, Options{Clock: clock.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		put(t, db, fmt.Sprint(i), "v", clock.now().Add(time.Duration(i)*time.Second))
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, _, err := readHeads(bytes.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, at := leafWith(t, raw, "expiry", func(visit, []element) bool { return true })
+	entries, err := elements(raw[at:at+h.pageSize], leafPage, binary.NativeEndian.Uint16(raw[at+10:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The first is greater than the others now, and still over.
+	copy(entries[0].key, entries[len(entries)-1].key[:8])
+	overwrite(t, path, int64(at), raw[at:at+h.pageSize])
+	clock.pass(time.Hour)
+	within(t, func() {
+		_, err := db.Sweep(context.Background())
+		unusable(t, "Sweep", err)
+		if err := db.Close(); err != nil {
+			t.Errorf("Close = %v", err)
+		}
+	})
 }
 
 // Of a huge file only what most depends on is read at Open.

@@ -95,7 +95,7 @@ func TestAStalePidFileMisleadsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	stale := func() {
-		if err := os.WriteFile(path+".pid", fmt.Appendf(nil, "%d elsewhere 2020-01-01T00:00:00Z\nand more\n", os.Getpid()), 0o600); err != nil {
+		if err := os.WriteFile(path+".pid", fmt.Appendf(nil, "%d elsewhere 2020-01-01T00:00:00Z%s\n", os.Getpid(), strings.Repeat(" ", 99)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

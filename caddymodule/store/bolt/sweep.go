@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -65,6 +66,7 @@ func endedBy(tx *bolt.Tx, now time.Time) (ended []ending) {
 
 // deleteEnded deletes the entries, and the records that they speak of.
 func deleteEnded(tx *bolt.Tx, ended []ending) error {
+	index := tx.Bucket(expiryBucket)
 	for _, e := range ended {
 		raw := lookup(tx, e.key)
 		// An entry that doesn't fit its record was left behind by damage. The
@@ -74,9 +76,14 @@ func deleteEnded(tx *bolt.Tx, ended []ending) error {
 				return err
 			}
 		}
-		if err := tx.Bucket(expiryBucket).Delete(e.entry); err != nil {
+		if err := index.Delete(e.entry); err != nil {
 			return err
 		}
+	}
+	// In a damaged tree an entry may lie where no search finds it. It would come
+	// first for ever, and the sweeper would do nothing else.
+	if first, _ := index.Cursor().First(); len(ended) > 0 && bytes.Equal(first, ended[0].entry) {
+		return damagedf("an entry of the index can't be deleted")
 	}
 	return nil
 }

@@ -85,9 +85,6 @@ func (db *DB) submit(ctx context.Context, r *request) error {
 	if ctx.Err() != nil {
 		return unavailable(context.Cause(ctx))
 	}
-	if db.damage.Load() != nil {
-		return db.damaged()
-	}
 	r.done = make(chan struct{})
 	if !db.queue.add(r) {
 		return unavailable(errClosed)
@@ -162,10 +159,14 @@ func (db *DB) commit(group []*request) (err error) {
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errUnchanged) {
+	switch {
+	case err == nil, errors.Is(err, errUnchanged):
+		return nil
+	case errors.As(err, new(*damage)):
+		return db.hurt(err)
+	default:
 		return unavailable(fmt.Errorf("writing the store %s: %w", db.path, err))
 	}
-	return nil
 }
 
 // report logs when commits begin to fail, and when they work again.

@@ -281,6 +281,7 @@ func testExpiry(t *testing.T, w *world) {
 		store.Put(key("ends later"), []byte("v"), end.Add(time.Millisecond)),
 		store.Put(key("within the millisecond"), []byte("v"), end.Add(999*time.Microsecond)),
 		store.Put(key("ended"), []byte("v"), w.start.Add(-time.Hour)),
+		store.Put(key("ended in 1970"), []byte("v"), time.Unix(0, 0)),
 		store.Put(key("ended before 1970"), []byte("v"), time.Unix(-1, 0)),
 		store.Put(key("stays"), []byte("v"), time.Time{}))
 	for id, want := range map[string]time.Time{
@@ -307,6 +308,7 @@ func testExpiry(t *testing.T, w *world) {
 	w.holds(key("ends later"), "v")
 	w.holds(key("within the millisecond"), "-")
 	w.holds(key("ended"), "-")
+	w.holds(key("ended in 1970"), "-")
 	w.holds(key("ended before 1970"), "-")
 	w.at(10*time.Minute + time.Millisecond)
 	w.holds(key("ends later"), "-")
@@ -457,7 +459,8 @@ func idsOf(list []store.Record) []string {
 }
 
 func testCopies(t *testing.T, w *world) {
-	value := []byte("value")
+	long := strings.Repeat("long enough to lie where an engine keeps its own, ", 100)
+	value := []byte(long)
 	w.apply(nil, store.Put(key("a"), value, time.Time{}), store.Put(key("b"), value, time.Time{}))
 	spoil := func(b []byte) {
 		for i := range b[:cap(b)] {
@@ -465,7 +468,7 @@ func testCopies(t *testing.T, w *world) {
 		}
 	}
 	spoil(value)
-	w.holds(key("a"), "value")
+	w.holds(key("a"), long)
 	rec, err := w.Get(t.Context(), key("a"))
 	if err != nil {
 		t.Fatal(err)
@@ -473,7 +476,7 @@ func testCopies(t *testing.T, w *world) {
 	kept := string(rec.Value)
 	w.apply(nil, store.Put(key("a"), []byte("other"), time.Time{}))
 	if string(rec.Value) != kept {
-		t.Errorf("what Get returned has become %q", rec.Value)
+		t.Errorf("what Get returned has become %.40q", rec.Value)
 	}
 	spoil(rec.Value)
 	w.holds(key("a"), "other")
@@ -482,11 +485,11 @@ func testCopies(t *testing.T, w *world) {
 		t.Fatalf("Scan = %v, %v", list, err)
 	}
 	spoil(list[0].Value)
-	if string(list[1].Value) != "value" {
-		t.Errorf("Scan's values share their bytes: %q", list[1].Value)
+	if string(list[1].Value) != long {
+		t.Errorf("Scan's values share their bytes: %.40q", list[1].Value)
 	}
 	w.holds(key("a"), "other")
-	w.holds(key("b"), "value")
+	w.holds(key("b"), long)
 }
 
 func testScan(t *testing.T, w *world) {
