@@ -8,6 +8,7 @@
 package assertion
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -153,24 +154,20 @@ func (s *Signer) load(ctx context.Context, now time.Time) (*known, error) {
 	k := store.Key{Firm: s.Firm, Bucket: "signing", ID: "keys"}
 	var r ring
 	err := store.Swap(ctx, s.Store, k, func(was []byte) ([]byte, time.Time, []store.Op, error) {
-		r = ring{}
-		if was != nil {
-			if err := s.open(k, was, &r); err != nil {
-				return nil, time.Time{}, nil, err
-			}
+		var err error
+		if r, err = s.open(k, was); err != nil {
+			return nil, time.Time{}, nil, err
 		}
-		changed, err := r.turn(now)
-		if err == nil && !changed {
+		turned, err := r.turn(now)
+		// What an older secret has closed is closed anew, so that it may go.
+		if err == nil && !turned && bytes.HasPrefix(was, s.head()) {
 			err = errCurrent
 		}
 		if err != nil {
 			return nil, time.Time{}, nil, err
 		}
-		plain, err := json.Marshal(r)
-		if err != nil {
-			return nil, time.Time{}, nil, fmt.Errorf("writing the signing keys: %w", err)
-		}
-		return append([]byte{version}, s.Keys.Seal(purpose, place(k), plain)...), time.Time{}, nil, nil
+		value, err := s.seal(k, r)
+		return value, time.Time{}, nil, err
 	})
 	if err != nil && !errors.Is(err, errCurrent) {
 		return nil, fmt.Errorf("reading the signing keys: %w", err)
@@ -180,15 +177,36 @@ func (s *Signer) load(ctx context.Context, now time.Time) (*known, error) {
 
 var errCurrent = errors.New("the keys are current") // ends a Swap without a change
 
-func (s *Signer) open(k store.Key, value []byte, r *ring) error {
-	if len(value) == 0 || value[0] != version {
-		return fmt.Errorf("%s record of another version: %w", k.Bucket, store.ErrUnavailable)
-	}
-	plain, err := s.Keys.Open(purpose, place(k), value[1:])
+// head is what a value begins with that is closed with the newest secret.
+func (s *Signer) head() []byte {
+	return append([]byte{version}, s.Keys.MAC(purpose, s.Firm)...)
+}
+
+func (s *Signer) seal(k store.Key, r ring) ([]byte, error) {
+	plain, err := json.Marshal(r)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("writing the signing keys: %w", err)
 	}
-	return json.Unmarshal(plain, r)
+	return append(s.head(), s.Keys.Seal(purpose, place(k), plain)...), nil
+}
+
+// open returns the ring in a value; an empty one for nil.
+func (s *Signer) open(k store.Key, value []byte) (r ring, err error) {
+	if value == nil {
+		return r, nil
+	}
+	n := len(s.head())
+	if len(value) < n || value[0] != version {
+		return r, fmt.Errorf("%s record of another version: %w", k.Bucket, store.ErrUnavailable)
+	}
+	plain, err := s.Keys.Open(purpose, place(k), value[n:])
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(plain, &r); err != nil {
+		return r, fmt.Errorf("reading the signing keys: %w", err)
+	}
+	return r, nil
 }
 
 // place is where a sealed value opens: nowhere but under its own key.
