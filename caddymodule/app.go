@@ -119,9 +119,7 @@ func (a *App) provisionSecret() error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		if filled == s {
-			a.log.Warn(name + " is written out in the config, where /config and autosave.json show it; write {file./PATH} or {env.NAME} instead")
-		}
+		a.warnOf(name, s)
 		if _, err := secret.New([]byte(filled)); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -166,8 +164,8 @@ func (a *App) provisionMail() error {
 		if err != nil {
 			return at(t.path, err)
 		}
-		if t.path == "mail.password" && filled == *t.value && filled != "" {
-			a.log.Warn("mail password is written out in the config, where /config and autosave.json show it; write {file./PATH} or {env.NAME} instead")
+		if t.path == "mail.password" && filled != "" {
+			a.warnOf("mail password", *t.value)
 		}
 		*t.value = filled
 	}
@@ -178,6 +176,16 @@ func (a *App) provisionMail() error {
 		a.log.Warn("mail tls off: every sign-in link crosses the network in the clear", "server", a.mail.Address)
 	}
 	return nil
+}
+
+// warnOf warns of a secret that more people can read than should.
+func (a *App) warnOf(name, value string) {
+	if !later(value) {
+		a.log.Warn(name + " is written out in the config, where /config and autosave.json show it; write {file./PATH} or {env.NAME} instead")
+	}
+	if path := openToAll(value); path != "" {
+		a.log.Warn("every user of this machine can read the "+name+"; run: chmod o-r "+path, "path", path)
+	}
 }
 
 // text is a setting that may hold placeholders.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -552,6 +553,38 @@ http://localhost:0 {
 		alone = alone[:strings.Index(alone, "http://:0 {")] + more
 		if err := validate(t, alone); err == nil || !strings.Contains(err.Error(), "no site block defines it") {
 			t.Fatalf("validate without a definition = %v; want an error", err)
+		}
+	}
+}
+
+// TestWarnings: a secret that more people can read than should is worth a line.
+func TestWarnings(t *testing.T) {
+	home(t)
+	for name, mode := range map[string]os.FileMode{"open": 0o644, "shut": 0o640} {
+		if err := os.WriteFile(name, []byte(secret.Random()), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("DOORPOST_TEST_KEY", secret.Random())
+	for _, c := range []struct{ secret, want string }{
+		{"{file." + abs(t, "open") + "}", "every user of this machine can read the secret; run: chmod o-r " + abs(t, "open")},
+		{"{file." + abs(t, "shut") + "}", ""},
+		{"{env.DOORPOST_TEST_KEY}", ""},
+		{secret.Random(), "secret is written out in the config, where /config and autosave.json show it"},
+	} {
+		var logged strings.Builder
+		a := &App{Secret: []string{c.secret}, log: slog.New(slog.NewTextHandler(&logged, nil))}
+		if err := a.provisionSecret(); err != nil {
+			t.Fatal(err)
+		}
+		if c.want == "" && logged.Len() > 0 || !strings.Contains(logged.String(), c.want) {
+			t.Errorf("secret %s is logged as %q; want %q", c.secret, logged.String(), c.want)
+		}
+		if strings.Contains(logged.String(), string(a.secrets[0])) {
+			t.Errorf("the log shows the secret: %s", logged.String())
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -34,6 +35,18 @@ func fillIn(value string) (string, error) {
 		return "", errors.New("what the placeholder stands for is a placeholder again; write the value there")
 	}
 	return filled, nil
+}
+
+// openToAll returns the first file of a placeholder in the value that every user of
+// the machine can read, or "". Container runtimes mount secrets so, where there is no
+// other user: it is worth a warning, not a refusal.
+func openToAll(value string) string {
+	for _, m := range filePlaceholder.FindAllStringSubmatch(value, -1) {
+		if info, err := os.Stat(m[1]); err == nil && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
+			return m[1]
+		}
+	}
+	return ""
 }
 
 // explain adds to an error of the file system what the words leave out.

@@ -426,6 +426,8 @@ func (r PublicRule) Validate() error {
 	return nil
 }
 
+const allOpen = "/* would leave the whole portal open; name the paths that everyone may see, such as /assets/*"
+
 func checkPublicPath(p string) error {
 	if err := checkFixed(p); err != nil {
 		return err
@@ -438,7 +440,7 @@ func checkPublicPath(p string) error {
 		}
 		return fmt.Errorf("%q is no path; write it from the root, such as /assets/*", p)
 	case p == "/*":
-		return errors.New("/* would leave the whole portal open; name the paths that everyone may see, such as /assets/*")
+		return errors.New(allOpen)
 	case strings.Contains(plain, "*"):
 		return fmt.Errorf("%q: a * stands only at the end and after a slash, such as /assets/*", p)
 	case strings.ContainsAny(p, "?#"):
@@ -446,12 +448,15 @@ func checkPublicPath(p string) error {
 	case strings.ContainsAny(p, `\;{}%`) || strings.ContainsFunc(p, isControl):
 		return fmt.Errorf(`%q: write the path as it reads when decoded, without \ ; { } %% or control characters`, p)
 	}
-	clean := path.Clean(plain + "/")
-	if strings.HasSuffix(plain, "/") && clean != "/" {
+	clean := path.Clean(plain)
+	if plain == p && strings.HasSuffix(p, "/") && clean != "/" {
 		clean += "/"
 	}
-	if plain != "" && clean != plain {
-		return fmt.Errorf("%q isn't in its shortest form; write %s", p, strings.Replace(p, plain, clean, 1))
+	if clean == "/" && plain != p {
+		return errors.New(allOpen)
+	}
+	if clean != plain {
+		return fmt.Errorf("%q isn't in its shortest form; write %s", p, clean+strings.TrimPrefix(p, plain))
 	}
 	return nil
 }
@@ -514,7 +519,7 @@ func nearest(name string, names []string) string {
 		if len(name) > 2 && strings.HasPrefix(n, name) {
 			d = 1
 		}
-		if d < least && d < len(n) {
+		if d < least && 2*d <= len(name) {
 			best, least = n, d
 		}
 	}
