@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -38,8 +39,18 @@ type engine struct {
 	kept map[string]any
 }
 
-// Destruct closes the store, when the last share of it is gone.
-func (e *engine) Destruct() error { return e.store.Close() }
+// Destruct closes the store, when the last share of it is gone, and before it whatever
+// was kept and has to be closed.
+func (e *engine) Destruct() error {
+	for _, v := range e.kept {
+		if c, ok := v.(io.Closer); ok {
+			if err := c.Close(); err != nil {
+				e.log.to.Load().Error("closing what was kept", "error", err)
+			}
+		}
+	}
+	return e.store.Close()
+}
 
 // first reports whether this is the first config that the engine serves, rather than
 // one that a reload brought.

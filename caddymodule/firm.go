@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,6 +56,7 @@ type firm struct {
 	tokens   *token.Tokens
 	queue    *outbox.Queue
 	gate     *gate.Gate
+	watch    *watch
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -113,7 +115,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	}
 	f := &firm{id: id, cfg: cfg, log: d.log}
 	changes := d.keep("changes", func() any { return new(atomic.Uint64) }).(*atomic.Uint64)
-	changes.Add(1) // who is staff may have changed with the config
+	serial := changes.Add(1) // who is staff may have changed with the config
 	f.book = &directory.Book{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Changes: changes}
 	for _, s := range cfg.Staff {
 		a, err := address.Parse(s)
@@ -123,14 +125,14 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 		f.book.Staff = append(f.book.Staff, a)
 	}
 	idle, most := time.Duration(cfg.Session.Idle), time.Duration(cfg.Session.Max)
-	// Sessions in memory outlive a reload, and so do the requests that they end.
-	f.sessions = d.keep(fmt.Sprintf("sessions %v %v", idle, most), func() any {
-		return &session.Sessions{Firm: id, Store: d.store, Idle: idle, Max: most, Now: d.now}
-	}).(*session.Sessions)
+	// Sessions in memory outlive a reload, and so do the requests that end with them.
+	memory := d.keep("sessions", func() any { return new(session.Memory) }).(*session.Memory)
+	f.watch = d.keep("watch", func() any { return newWatch() }).(*watch)
+	f.sessions = &session.Sessions{Firm: id, Store: d.store, Idle: idle, Max: most, Now: d.now, Memory: memory}
 	f.tokens = &token.Tokens{Firm: id, Store: d.store, Keys: d.keys, Life: time.Duration(cfg.LinkLifetime), Now: d.now}
 	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: senderOf(d.mail), Log: d.log, Now: d.now, Pace: d.pace}
 	g := gate.Gate{
-		Firm: id, URL: origin, Prefix: cfg.Prefix, Brand: cfg.Brand,
+		Firm: id, Serial: serial, URL: origin, Prefix: cfg.Prefix, Brand: cfg.Brand,
 		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
 		Assertion: &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now},
 		Audit:     &audit.Log{Logger: d.log}, Log: d.log,
@@ -168,7 +170,7 @@ func (f *firm) start() error {
 	case <-time.After(loadWait):
 		f.log.Info("loading contacts and companies goes on beside the requests")
 	}
-	f.running.Go(func() { f.gate.Watch(ctx) })
+	f.watch.add(f.gate)
 	f.queue.Start()
 	return nil
 }
@@ -209,6 +211,73 @@ func (f *firm) Stop() {
 	f.stop()
 	f.queue.Stop()
 	f.running.Wait()
+	f.watch.remove(f.gate)
+}
+
+// watch ends requests when their session does. Requests outlive their config, so it
+// looks as long as the store is open: by the newest config that runs, or, when the firm
+// is in none any more, by the last one that had it.
+type watch struct {
+	mu    sync.Mutex
+	gates []*gate.Gate // of the configs that run, the newest last: two at a reload
+	last  *gate.Gate   // of the last one that ran, where none does
+
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// newWatch returns a watch that looks until it is closed.
+func newWatch() *watch {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &watch{stop: cancel}
+	w.running.Go(func() { w.run(ctx) })
+	return w
+}
+
+func (w *watch) run(ctx context.Context) {
+	tick := time.NewTicker(session.LookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if g := w.newest(); g != nil {
+			g.Look(ctx)
+		}
+	}
+}
+
+func (w *watch) newest() *gate.Gate {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.gates) == 0 {
+		return w.last
+	}
+	return w.gates[len(w.gates)-1]
+}
+
+func (w *watch) add(g *gate.Gate) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gates, w.last = append(w.gates, g), nil
+}
+
+func (w *watch) remove(g *gate.Gate) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gates = slices.DeleteFunc(w.gates, func(other *gate.Gate) bool { return other == g })
+	if len(w.gates) == 0 {
+		w.last = g
+	}
+}
+
+// Close ends the looking and waits for it.
+func (w *watch) Close() error {
+	w.stop()
+	w.running.Wait()
+	return nil
 }
 
 // ServeHTTP serves one request; next is the portal. It returns the portal's errors

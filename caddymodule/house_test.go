@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -39,6 +40,7 @@ type house struct {
 	dir    string
 	url    string // of the gate, as browsers see it
 	portal *portal
+	admin  string // address of the admin endpoint; "": there is none
 	config string // the Caddyfile
 }
 
@@ -49,6 +51,7 @@ type layout struct {
 	firm     string // further settings of the firm
 	site     string // what stands behind the gate; "" means reverse_proxy to the portal
 	more     string // further site blocks
+	admin    string // of the global option admin; "" means off
 	contacts string // CSV; "" means ann, bob, an owner, and one who is switched off
 }
 
@@ -67,7 +70,7 @@ birch,Birch & Sons,
 
 func openHouse(t *testing.T, l layout) *house {
 	t.Helper()
-	h := &house{t: t, dir: t.TempDir(), portal: newPortal(t)}
+	h := &house{t: t, dir: t.TempDir(), portal: newPortal(t), admin: l.admin}
 	t.Setenv("XDG_DATA_HOME", filepath.Join(h.dir, "data"))
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(h.dir, "config"))
 	h.url = "http://" + freeAddress(t)
@@ -84,7 +87,7 @@ func openHouse(t *testing.T, l layout) *house {
 		l.site = "reverse_proxy " + strings.TrimPrefix(h.portal.URL, "http://")
 	}
 	h.config = fmt.Sprintf(`{
-	admin off
+	admin %s
 	persist_config off
 	auto_https off
 	%s
@@ -107,7 +110,7 @@ func openHouse(t *testing.T, l layout) *house {
 	%s
 }
 %s
-`, l.global, l.app, h.url, h.url, h.path("contacts.csv"), h.path("companies.csv"), l.firm, l.site, l.more)
+`, cmp.Or(l.admin, "off"), l.global, l.app, h.url, h.url, h.path("contacts.csv"), h.path("companies.csv"), l.firm, l.site, l.more)
 	h.start()
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
@@ -124,6 +127,16 @@ func (h *house) start() {
 	if err := h.load(); err != nil {
 		h.t.Fatalf("loading: %v\n%s", err, h.config)
 	}
+}
+
+// change replaces a piece of the config and reloads.
+func (h *house) change(old, new string) {
+	h.t.Helper()
+	if !strings.Contains(h.config, old) {
+		h.t.Fatalf("the config has no %q", old)
+	}
+	h.config = strings.ReplaceAll(h.config, old, new)
+	h.start()
 }
 
 func (h *house) load() error {

@@ -28,6 +28,7 @@ import (
 // Gate is the door of one firm. Set its fields in one literal and pass it to New.
 type Gate struct {
 	Firm   string   // the firm's id
+	Serial uint64   // tells it from other gates of the firm that share its sessions, as at a reload
 	URL    *url.URL // what mails link to: scheme and host, no path
 	Prefix string   // of our own pages, such as "/-"
 	Public []Public // what is open to everyone
@@ -142,10 +143,10 @@ func (g *Gate) guard(next http.Handler) http.Handler {
 	})
 }
 
-// Watch ends requests in flight whose session is over or whose contact may not sign
-// in any more. It returns when ctx is done.
-func (g *Gate) Watch(ctx context.Context) {
-	g.Sessions.Watch(ctx, func(ctx context.Context, l *session.Live) bool {
+// Look ends requests in flight whose session is over or whose contact may not sign in
+// any more. It is to be called every session.LookEvery.
+func (g *Gate) Look(ctx context.Context) {
+	g.Sessions.Look(ctx, func(ctx context.Context, l *session.Live) bool {
 		_, err := g.resolve(ctx, l)
 		return !errors.Is(err, errNobody)
 	})

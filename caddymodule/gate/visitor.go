@@ -30,6 +30,7 @@ type Visitor struct {
 	Contact directory.Contact
 
 	firm    string
+	serial  uint64 // of the gate that worked it out: another one may have other staff
 	version uint64 // of the book that the contact was read from
 	told    identity
 	minted  atomic.Pointer[minted]
@@ -78,7 +79,7 @@ func (g *Gate) visitor(r *http.Request) (*Visitor, error) {
 // else the contact is read once more. Who was removed or switched off is nobody.
 func (g *Gate) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
 	version := g.Book.Version() // before the read: a change during it is seen next time
-	if v, ok := l.Memo.Load().(*Visitor); ok && v.version == version {
+	if v, ok := l.Memo.Load().(*Visitor); ok && v.serial == g.Serial && v.version == version {
 		return v, nil
 	}
 	c, err := g.Book.ByID(ctx, l.Contact)
@@ -87,7 +88,7 @@ func (g *Gate) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	v := &Visitor{Live: l, Contact: c, firm: g.Firm, version: version}
+	v := &Visitor{Live: l, Contact: c, firm: g.Firm, serial: g.Serial, version: version}
 	v.told.add("Remote-User", string(c.Emails[0]))
 	v.told.add("Remote-Email", string(c.Emails[0]))
 	v.told.add("Remote-Name", c.Name())

@@ -37,7 +37,7 @@ func filled(b *testing.B, n int) (*Sessions, []string) {
 		}
 		as := Session{ID: k.String(), Handle: "SZQ4JQKQQKZ2SWTQYVZ5Q4ZQ2E", Contact: k.String()[:26], Method: "link",
 			Agent: k.String()[:20], Begun: now, Seen: now}
-		s.memory.hold(s.newLive(k, as), 0, s.Limit)
+		s.memory().hold(s.newLive(k, as), 0, s.Limit)
 	}
 	return s, cookies
 }

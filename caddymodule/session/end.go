@@ -42,11 +42,11 @@ func (s *Sessions) end(ctx context.Context, contact string, ids ...string) error
 	if err := s.Store.Apply(ctx, ops...); err != nil {
 		// They may be gone all the same: let the store say so, not memory.
 		for _, id := range ids {
-			s.memory.reread(id)
+			s.memory().reread(id)
 		}
 		return err
 	}
-	s.memory.forget(ids...)
+	s.memory().forget(ids...)
 	return nil
 }
 
@@ -65,7 +65,7 @@ func (s *Sessions) List(ctx context.Context, contact string) ([]Session, error) 
 			return nil, err
 		}
 		if k, ok := parseKey(e.id); ok {
-			if l := s.memory.find(k); l != nil { // memory knows the last request better
+			if l := s.memory().find(k); l != nil { // memory knows the last request better
 				as.Seen = time.Unix(0, l.seen.Load()).UTC()
 			}
 		}

@@ -29,26 +29,29 @@ func parseKey(id string) (k key, ok bool) {
 	return k, err == nil && n == len(k)
 }
 
-// memory holds sessions between requests. The zero value is empty and ready.
-type memory struct {
+// Memory is what the Sessions of a firm hold between requests. Sessions that follow
+// one another on one store, as at a reload, share it, so that what one of them ends is
+// over for the requests of all. The zero value is empty and ready; it mustn't be copied.
+type Memory struct {
 	shards [256]shard
 	held   atomic.Int64
 	hand   atomic.Uint32 // the shard to make room in next
+	looked atomic.Uint32 // the shard to sweep next
 }
 
 // shard is a part of the memory, padded so that no two share a cache line.
 type shard struct {
 	mu   sync.RWMutex
 	live map[key]*Live
-	busy map[*Live]struct{} // those with requests in flight; see Watch
+	busy map[*Live]struct{} // those with requests in flight; see Look
 	ends uint64             // counts what ended here; see hold
 	_    [64 - 48]byte
 }
 
-func (m *memory) shard(k key) *shard { return &m.shards[k[0]] }
+func (m *Memory) shard(k key) *shard { return &m.shards[k[0]] }
 
 // find returns the session, or nil when it isn't held.
-func (m *memory) find(k key) *Live {
+func (m *Memory) find(k key) *Live {
 	sh := m.shard(k)
 	sh.mu.RLock()
 	l := sh.live[k]
@@ -57,7 +60,7 @@ func (m *memory) find(k key) *Live {
 }
 
 // endings counts the sessions that have ended in k's part of the memory.
-func (m *memory) endings(k key) uint64 {
+func (m *Memory) endings(k key) uint64 {
 	sh := m.shard(k)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
@@ -67,7 +70,7 @@ func (m *memory) endings(k key) uint64 {
 // hold puts l into memory, or returns the one that is there already. It refuses when
 // something ended in l's part since endings was before: what was read from the store
 // and ended on the way must not come back to life here.
-func (m *memory) hold(l *Live, before uint64, limit int) (*Live, bool) {
+func (m *Memory) hold(l *Live, before uint64, limit int) (*Live, bool) {
 	sh := m.shard(l.key)
 	sh.mu.Lock()
 	if sh.ends != before {
@@ -95,7 +98,7 @@ func (m *memory) hold(l *Live, before uint64, limit int) (*Live, bool) {
 
 // makeRoom drops one session: of a few that it comes across, the one that has been
 // quiet for longest. One with requests in flight stays, so that they hear of its end.
-func (m *memory) makeRoom() {
+func (m *Memory) makeRoom() {
 	for range m.shards {
 		sh := &m.shards[uint8(m.hand.Add(1))]
 		if m.dropFrom(sh) {
@@ -104,7 +107,7 @@ func (m *memory) makeRoom() {
 	}
 }
 
-func (m *memory) dropFrom(sh *shard) bool {
+func (m *Memory) dropFrom(sh *shard) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	var oldest *Live
@@ -125,7 +128,7 @@ func (m *memory) dropFrom(sh *shard) bool {
 }
 
 // drop takes l out of memory without ending it. The shard's lock is held.
-func (m *memory) drop(sh *shard, l *Live) {
+func (m *Memory) drop(sh *shard, l *Live) {
 	if sh.live[l.key] == l {
 		delete(sh.live, l.key)
 		m.held.Add(-1)
@@ -133,7 +136,7 @@ func (m *memory) drop(sh *shard, l *Live) {
 }
 
 // forget ends sessions in memory, after the store has done so.
-func (m *memory) forget(ids ...string) {
+func (m *Memory) forget(ids ...string) {
 	for _, id := range ids {
 		k, ok := parseKey(id)
 		if !ok {
@@ -154,7 +157,7 @@ func (m *memory) forget(ids ...string) {
 }
 
 // reread takes a session out of memory, so that the next request asks the store.
-func (m *memory) reread(id string) {
+func (m *Memory) reread(id string) {
 	if k, ok := parseKey(id); ok {
 		sh := m.shard(k)
 		sh.mu.Lock()
@@ -167,7 +170,7 @@ func (m *memory) reread(id string) {
 }
 
 // letGo takes l itself out of memory, and cancels what is in flight.
-func (m *memory) letGo(l *Live) {
+func (m *Memory) letGo(l *Live) {
 	sh := m.shard(l.key)
 	sh.mu.Lock()
 	m.drop(sh, l)
@@ -176,7 +179,7 @@ func (m *memory) letGo(l *Live) {
 }
 
 // sweep takes those out of one shard's memory that are over and of no use to anyone.
-func (m *memory) sweep(sh *shard, alive func(*Live) bool) {
+func (m *Memory) sweep(sh *shard, alive func(*Live) bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	for _, l := range sh.live {

@@ -57,7 +57,7 @@ type Live struct {
 
 	mu      sync.Mutex
 	over    bool
-	watched bool      // by Watch: it has requests in flight, or had a moment ago
+	watched bool      // by Look: it has requests in flight, or had a moment ago
 	flights []*flight // requests in flight; see Attach
 }
 
@@ -71,7 +71,18 @@ type Sessions struct {
 	Now   func() time.Time // the clock; nil: time.Now
 	Limit int              // how many are held in memory at most; 0: 1,000,000
 
-	memory memory
+	// Memory is shared by the Sessions of one firm and one store; nil: nobody shares it.
+	Memory *Memory
+
+	own Memory
+}
+
+// memory is the one that these Sessions use.
+func (s *Sessions) memory() *Memory {
+	if s.Memory != nil {
+		return s.Memory
+	}
+	return &s.own
 }
 
 func (s *Sessions) now() time.Time {
@@ -145,7 +156,7 @@ func (s *Sessions) begin(ctx context.Context, as Session, replaces *Live, ending
 // Began tells the Sessions that the Ops of b were applied.
 func (s *Sessions) Began(b Beginning) {
 	// The new one isn't put into memory here: it may have been ended since.
-	s.memory.forget(b.ends...)
+	s.memory().forget(b.ends...)
 }
 
 // Lookup returns the session of a cookie value, ErrNone, or the store's error. A
@@ -155,12 +166,12 @@ func (s *Sessions) Lookup(ctx context.Context, cookie string) (*Live, error) {
 		return nil, ErrNone
 	}
 	k := keyOf(cookie)
-	l := s.memory.find(k)
+	l := s.memory().find(k)
 	if l == nil {
 		return s.load(ctx, k)
 	}
 	if !s.alive(l) {
-		s.memory.letGo(l)
+		s.memory().letGo(l)
 		return nil, ErrNone
 	}
 	return l, nil
@@ -169,12 +180,12 @@ func (s *Sessions) Lookup(ctx context.Context, cookie string) (*Live, error) {
 // load reads a session into memory.
 func (s *Sessions) load(ctx context.Context, k key) (*Live, error) {
 	for {
-		before := s.memory.endings(k)
+		before := s.memory().endings(k)
 		as, err := s.read(ctx, k.String())
 		if err != nil {
 			return nil, err
 		}
-		if l, ok := s.memory.hold(s.newLive(k, as), before, s.Limit); ok {
+		if l, ok := s.memory().hold(s.newLive(k, as), before, s.Limit); ok {
 			return l, nil
 		}
 	}
@@ -221,7 +232,7 @@ func (s *Sessions) Seen(ctx context.Context, l *Live) {
 	err := s.touch(ctx, l, time.Unix(0, now).UTC())
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		s.memory.forget(l.ID) // another process has ended it
+		s.memory().forget(l.ID) // another process has ended it
 	case err != nil:
 		l.due.Store(now + int64(min(seenRetry, s.Idle/10)))
 	}

@@ -13,7 +13,7 @@ type flight struct {
 }
 
 // Attach binds ctx to the session: it is cancelled, with the cause ErrNone, within a
-// second of the session's end, as long as Watch runs. Call detach when the request is
+// second of the session's end, as long as Look is called. Call detach when the request is
 // done.
 func (s *Sessions) Attach(ctx context.Context, l *Live) (bound context.Context, detach func()) {
 	bound, cancel := context.WithCancelCause(ctx)
@@ -30,12 +30,12 @@ func (s *Sessions) Attach(ctx context.Context, l *Live) (bound context.Context, 
 	l.watched = true
 	l.mu.Unlock()
 	if tell {
-		s.memory.watch(l)
+		s.memory().watch(l)
 	}
 	return bound, func() { l.land(f) }
 }
 
-// land takes f out of those in flight. Nobody but Watch looks for a session without
+// land takes f out of those in flight. Nobody but Look looks for a session without
 // any: most have their next request soon.
 func (l *Live) land(f *flight) {
 	l.mu.Lock()
@@ -65,7 +65,7 @@ func (l *Live) end() {
 	}
 }
 
-func (m *memory) watch(l *Live) {
+func (m *Memory) watch(l *Live) {
 	sh := m.shard(l.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -98,35 +98,31 @@ func (sh *shard) watched() (busy []*Live) {
 	return busy
 }
 
-// Watch looks twice a second at the sessions with requests in flight and ends these
-// requests when the session's time is over, or when stillGood (the word of the
-// package above: is the contact still one, and not disabled?) says no. It also lets go
-// of what is over and still in memory. It returns when ctx is done.
-func (s *Sessions) Watch(ctx context.Context, stillGood func(context.Context, *Live) bool) {
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for n := uint8(0); ; n++ {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		for i := range s.memory.shards {
-			for _, l := range s.memory.shards[i].watched() {
-				if !s.good(ctx, l) || !stillGood(ctx, l) {
-					s.memory.letGo(l)
-				}
+// LookEvery is how often to call Look, for requests to end within a second of their session.
+const LookEvery = 500 * time.Millisecond
+
+// Look looks at the sessions with requests in flight, of all Sessions that share the
+// Memory, and ends these requests when the session's time is over by the limits of s, or
+// when stillGood (the word of the package above: is the contact still one, and not
+// disabled?) says no. It also lets go of what is over and still in memory. One caller at
+// a time is enough.
+func (s *Sessions) Look(ctx context.Context, stillGood func(context.Context, *Live) bool) {
+	m := s.memory()
+	for i := range m.shards {
+		for _, l := range m.shards[i].watched() {
+			if !s.good(ctx, l) || !stillGood(ctx, l) {
+				m.letGo(l)
 			}
 		}
-		s.memory.sweep(&s.memory.shards[n], s.alive)
 	}
+	m.sweep(&m.shards[uint8(m.looked.Add(1)-1)], s.alive)
 }
 
 // good reports whether l still is a session. One that was moved out of memory to make
 // room hears neither of its end nor of later requests, so the store is asked; when
 // that can't tell, what is in flight goes on.
 func (s *Sessions) good(ctx context.Context, l *Live) bool {
-	if s.memory.find(l.key) == l {
+	if s.memory().find(l.key) == l {
 		return s.alive(l)
 	}
 	_, err := s.read(ctx, l.ID)

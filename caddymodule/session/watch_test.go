@@ -12,11 +12,20 @@ import (
 
 func good(context.Context, *session.Live) bool { return true }
 
-// watch runs Watch until the test is over.
+// watch looks, as a gate does, until the test is over.
 func (w *world) watch(stillGood func(context.Context, *session.Live) bool) {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); w.Watch(ctx, stillGood) }()
+	go func() {
+		defer close(done)
+		for tick := time.NewTicker(session.LookEvery); ctx.Err() == nil; {
+			select {
+			case <-tick.C:
+				w.Look(ctx, stillGood)
+			case <-ctx.Done():
+			}
+		}
+	}()
 	w.t.Cleanup(func() { stop(); <-done })
 }
 
@@ -152,7 +161,7 @@ func TestAttach_ManyRequestsEndAtOnce(t *testing.T) {
 	}
 }
 
-func TestWatch_LetsGoOfWhatIsOver(t *testing.T) {
+func TestLook_LetsGoOfWhatIsOver(t *testing.T) {
 	// Any of the 256 parts of the memory may hold the session, and each look takes
 	// one: so the memory has something in all of them, and the first has its turn now.
 	w := newWorld(t)
@@ -171,12 +180,35 @@ func TestWatch_LetsGoOfWhatIsOver(t *testing.T) {
 		t.Fatalf("%d in memory; want 3000", n)
 	}
 	w.clock.move(idle)
-	w.watch(good)
-	for range 100 {
-		time.Sleep(20 * time.Millisecond)
-		if session.Held(w.Sessions) < 3000 {
-			return
-		}
+	for range 256 {
+		w.Look(t.Context(), good)
 	}
-	t.Errorf("%d sessions that are over are in memory still", session.Held(w.Sessions))
+	if n := session.Held(w.Sessions); n != 0 {
+		t.Errorf("%d sessions that are over are in memory still", n)
+	}
+}
+
+// At a reload with other limits, one Sessions follows another on the same store, and
+// requests of the first are still under way.
+func TestSharedMemory(t *testing.T) {
+	w := newWorld(t)
+	shared := new(session.Memory)
+	before := &session.Sessions{Firm: "example", Store: w.store, Idle: idle, Max: most, Now: w.clock.now, Memory: shared}
+	after := &session.Sessions{Firm: "example", Store: w.store, Idle: time.Hour, Max: 3 * time.Hour, Now: w.clock.now, Memory: shared}
+	stream := func(contact string) (*session.Live, context.Context) {
+		l, err := before.Lookup(t.Context(), w.signIn(contact, nil))
+		w.must(err)
+		ctx, _ := before.Attach(t.Context(), l)
+		return l, ctx
+	}
+	out, signedOut := stream("ann")
+	_, ranOut := stream("bob")
+	w.must(after.End(t.Context(), "ann", out.ID))
+	endsWithin(t, "a stream from before, signed out after", signedOut, 0)
+	w.clock.move(time.Hour - ms)
+	after.Look(t.Context(), good)
+	want(t, "a stream from before, within the idle limit", ranOut.Err(), nil)
+	w.clock.move(ms)
+	after.Look(t.Context(), good)
+	endsWithin(t, "a stream from before, whose session ran out by the limits of now", ranOut, 0)
 }
