@@ -135,9 +135,9 @@ func TestLookIsReadable(t *testing.T) {
 		return c
 	}
 	light, dark := []string{"#ffffff", "#f3f4f1"}, []string{"#0d0f0e", "#171a18", "#222725"}
-	for r := 0; r <= 255; r += 15 {
-		for g := 0; g <= 255; g += 15 {
-			for b := 0; b <= 255; b += 15 {
+	for r := 0; r <= 255; r += 36 {
+		for g := 0; g <= 255; g += 36 {
+			for b := 0; b <= 255; b += 36 {
 				accent := fmt.Sprintf("#%02x%02x%02x", r, g, b)
 				l := Brand{Accent: accent}.Look()
 				if c := contrast(parse(l.LightAccent), parse(l.LightOnAccent)); c < 4.5 {

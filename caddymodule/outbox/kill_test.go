@@ -142,9 +142,17 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	judge(t, fmt.Sprintf("seed %d", seed), accepted, s.got())
+	if raw, err := os.ReadFile(path); err != nil || bytes.Contains(raw, []byte("example.org")) {
+		t.Errorf("the store is readable (%v)", err)
+	}
+}
+
+// judge compares what was accepted with what arrived.
+func judge(t *testing.T, seed string, accepted map[string]bool, mails []received) {
 	arrived, in := map[string]string{}, map[string]int64{}
 	repeated, by := 0, map[int64]int{}
-	for _, m := range s.got() {
+	for _, m := range mails {
 		id := between(m.data, "Message-ID: <", "@")
 		before, again := arrived[id]
 		first := in[id]
@@ -153,24 +161,21 @@ func TestKill(t *testing.T) {
 		}
 		repeated++
 		if by[first]++; by[first] > 1 {
-			t.Errorf("seed %d: kill %d had more than one mail sent twice", seed, first)
+			t.Errorf("%s: kill %d had more than one mail sent twice", seed, first)
 		}
 		if before != m.data {
-			t.Errorf("seed %d: %s arrived twice, and differs:\n%q\n%q", seed, id, before, m.data)
+			t.Errorf("%s: %s arrived twice, and differs:\n%q\n%q", seed, id, before, m.data)
 		}
 	}
 	for id := range accepted {
 		if _, ok := arrived[id]; !ok {
-			t.Errorf("seed %d: %s was accepted and never arrived", seed, id)
+			t.Errorf("%s: %s was accepted and never arrived", seed, id)
 		}
 	}
 	if *kills >= 3 && repeated == 0 {
-		t.Errorf("seed %d: no kill came at a bad moment; the test shows nothing", seed)
+		t.Errorf("%s: no kill came at a bad moment; the test shows nothing", seed)
 	}
 	t.Logf("%d kills: %d requests accepted, %d arrived, %d of them twice", *kills, len(accepted), len(arrived), repeated)
-	if raw, err := os.ReadFile(path); err != nil || bytes.Contains(raw, []byte("example.org")) {
-		t.Errorf("the store is readable (%v)", err)
-	}
 }
 
 func between(s, from, to string) string {
