@@ -284,10 +284,6 @@ func (w *watch) Close() error {
 // alone: what goes wrong at the gate is answered there, since Caddy logs a returned
 // error with the URL, which may be a sign-in link.
 func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if own := r.URL.Query(); r.URL.RawQuery != "" && (own.Has("t") || own.Has("x")) && under(f.cfg.Prefix, r.URL.Path) {
-		// The URL is a secret, and the access log would keep it.
-		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
-	}
 	var err error
 	f.gate.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if v := gate.VisitorOf(r.Context()); v != nil {
@@ -321,22 +317,24 @@ func clientIP(r *http.Request) netip.Addr {
 	return ip.Unmap()
 }
 
+// handOverTime is how long a mail server may take for one mail. A link counts on it: its
+// life begins at the end of an attempt, whether or not we hear how that ended.
+const handOverTime = 2 * time.Minute
+
 func senderOf(m MailConfig) outbox.Sender {
 	if m.Via == "folder" {
 		return outbox.Folder{Path: m.Path}
 	}
-	return outbox.SMTP{Address: m.Address, Username: m.Username, Password: m.Password, TLS: outbox.TLS(m.TLS)}
+	return outbox.SMTP{Address: m.Address, Username: m.Username, Password: m.Password, TLS: outbox.TLS(m.TLS), Timeout: handOverTime}
 }
 
-// newPace makes the limit of hand-overs, such as 60/m: evenly, with a small burst.
+// newPace makes the limit of hand-overs, such as 60/m: no more than that in any such
+// time, a tenth of them at once.
 func newPace(s string) (*rate.Limiter, error) {
 	n, per, err := parseRate(s)
 	if err != nil {
 		return nil, err
 	}
-	return rate.NewLimiter(rate.Limit(float64(n)/per.Seconds()), max(1, n/10)), nil
-}
-
-func under(prefix, path string) bool {
-	return len(path) > len(prefix) && path[:len(prefix)] == prefix && path[len(prefix)] == '/'
+	burst := max(1, n/10) // comes on top of what flows in, so less flows
+	return rate.NewLimiter(rate.Limit(float64(n-burst+1)/per.Seconds()), burst), nil
 }

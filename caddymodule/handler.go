@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
+	"github.com/doorpost-auth/doorpost/caddymodule/gate"
 )
 
 func init() { caddy.RegisterModule(new(Handler)) }
@@ -279,6 +280,10 @@ func defines(raw json.RawMessage, firm string) bool {
 // here and never returned: Caddy logs a returned error with the URL, and the URL may
 // be a sign-in link.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if gate.Secret(h.app.prefix(h.Firm), askedURL(r), r.Header) {
+		// The access log would keep the URL, whatever comes of the request.
+		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+	}
 	if pathChanged(r) {
 		h.moved.Do(func() {
 			h.app.log.Error("something changed the path before doorpost saw it, so it can't judge the URL that was asked for; "+
@@ -297,10 +302,26 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return f.ServeHTTP(w, r, next)
 }
 
+// prefix is where the firm's own pages are. It is known as soon as all handlers are
+// provisioned, which is before the first request.
+func (a *App) prefix(firm string) string {
+	if def := a.named[firm]; def != nil {
+		return def.Prefix
+	}
+	return defaultPrefix
+}
+
 // pathChanged reports whether the request's path isn't the one that was asked for.
 func pathChanged(r *http.Request) bool {
-	asked, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
-	return ok && asked.URL.EscapedPath() != r.URL.EscapedPath()
+	return askedURL(r).EscapedPath() != r.URL.EscapedPath()
+}
+
+// askedURL is the URL that the visitor asked for, which is the one that logs show.
+func askedURL(r *http.Request) *url.URL {
+	if asked, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		return asked.URL
+	}
+	return r.URL
 }
 
 func refuse(w http.ResponseWriter, status int, text string) {

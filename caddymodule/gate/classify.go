@@ -33,17 +33,21 @@ type rules struct {
 // classify judges the method and the path, and nothing else that a visitor could set.
 func (ru rules) classify(r *http.Request) Kind {
 	switch r.Method {
-	case http.MethodConnect, http.MethodTrace, "TRACK":
+	case http.MethodConnect:
+		if !webSocket(r) {
+			return Refused
+		}
+	case http.MethodTrace, "TRACK":
 		return Refused
 	}
 	p := r.URL.Path
-	if p == "" || p[0] != '/' {
-		if r.Method == http.MethodOptions && p == "*" {
-			return Refused
-		}
+	if r.URL.Opaque != "" || p == "*" {
+		return Refused // no path, so there is nothing to judge
+	}
+	if p == "" {
 		return Protected
 	}
-	if below(ru.prefix, p) {
+	if ru.near(p) {
 		return Own
 	}
 	for _, rule := range ru.public {
@@ -57,6 +61,109 @@ func (ru rules) classify(r *http.Request) Kind {
 		}
 	}
 	return Protected
+}
+
+// webSocket reports whether a CONNECT is how HTTP/2 and HTTP/3 open a WebSocket (RFC
+// 8441, RFC 9220), in the two ways that Go's servers say so.
+func webSocket(r *http.Request) bool {
+	switch r.ProtoMajor {
+	case 2:
+		return slices.Equal(r.Header[":protocol"], []string{"websocket"})
+	case 3:
+		return r.Proto == "websocket"
+	}
+	return false
+}
+
+// near reports whether a path is a page of ours, or could be taken for one: a link from
+// a mail that was mangled on its way is not for the portal, nor for a log.
+func (ru rules) near(p string) bool {
+	if below(ru.prefix, p) {
+		return true
+	}
+	prefix := strings.ToLower(ru.prefix)
+	for range 3 {
+		if below(prefix, fold(p)) {
+			return true
+		}
+		next, err := url.PathUnescape(p)
+		if err != nil || next == p {
+			return false
+		}
+		p = next
+	}
+	return false
+}
+
+// fold returns a path as the most lenient reader would take it: cleaned, without
+// parameters, in small letters, with a backslash for a slash. It is for comparing alone.
+func fold(p string) string {
+	if strings.Contains(p, `\`) {
+		p = strings.ReplaceAll(p, `\`, "/")
+	}
+	if strings.Contains(p, ";") {
+		segments := strings.Split(p, "/")
+		for i, s := range segments {
+			segments[i], _, _ = strings.Cut(s, ";")
+		}
+		p = strings.Join(segments, "/")
+	}
+	return strings.ToLower(path.Clean(p))
+}
+
+// Secret reports whether no log may keep a request, whose URL is u: it is for a page of
+// ours below the prefix, and its URL, or that of the page it comes from, may hold the
+// secret of a sign-in link, as it was mailed or mangled on its way. What is the
+// portal's is logged whatever visitors send, so that nobody can hide there.
+func Secret(prefix string, u *url.URL, h http.Header) bool {
+	ru := rules{prefix: prefix}
+	return ru.near(u.Path) && (ru.link(u) || ru.fromLink(h.Get("Referer")))
+}
+
+// link reports whether a URL may be that of a sign-in link.
+func (ru rules) link(u *url.URL) bool {
+	return ru.near(u.Path) && (u.RawQuery != "" || u.ForceQuery || !plain(u) || holdsToken(u.Path))
+}
+
+// fromLink is link for a Referer. What is no URL may be anything.
+func (ru rules) fromLink(referer string) bool {
+	if referer == "" {
+		return false
+	}
+	u, err := url.Parse(referer)
+	return err != nil || ru.link(u)
+}
+
+// holdsToken reports whether a path has a run of characters as long as a token of ours.
+func holdsToken(p string) bool {
+	run := 0
+	for i := range len(p) {
+		c := p[i]
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' {
+			if run++; run >= tokenLength {
+				return true
+			}
+			continue
+		}
+		run = 0
+	}
+	return false
+}
+
+// tokenLength is the length of the secret of a link, in characters.
+const tokenLength = 43
+
+// hideLink takes the link out of a Referer: where a browser doesn't keep to our
+// Referrer-Policy, the portal gets the site's origin alone.
+func (ru rules) hideLink(h http.Header) {
+	referer := h.Get("Referer")
+	if !ru.fromLink(referer) {
+		return
+	}
+	delete(h, "Referer")
+	if u, err := url.Parse(referer); err == nil && u.Host != "" {
+		h["Referer"] = []string{u.Scheme + "://" + u.Host + "/"}
+	}
 }
 
 func below(prefix, p string) bool {
@@ -74,8 +181,8 @@ func matches(pattern, p string) bool {
 // that decodes once more, cuts off parameters or cleans dots. No other path is open.
 func plain(u *url.URL) bool {
 	p := u.Path
-	if strings.ContainsAny(p, `\;%`) || u.RawPath != "" {
-		return false
+	if strings.ContainsAny(p, `\;%?#`) || u.RawPath != "" && u.RawPath != p {
+		return false // a RawPath that is the Path is one with brackets and the like, which Go would escape
 	}
 	for i := range len(p) {
 		if p[i] < 0x20 || p[i] == 0x7f {
@@ -112,13 +219,10 @@ const (
 // it only chooses between ways to say no.
 func (g *Gate) answerFor(r *http.Request) Answer {
 	h := r.Header
-	if !acceptsHTML(h) || h.Get("Upgrade") != "" || h.Get("X-Requested-With") != "" || prefetch(h) {
+	if !wantsPage(h) || h.Get("Upgrade") != "" || prefetch(h) {
 		return Bare
 	}
-	mode, dest := h.Get("Sec-Fetch-Mode"), h.Get("Sec-Fetch-Dest")
-	if mode != "" && mode != "navigate" {
-		return Bare
-	}
+	dest := h.Get("Sec-Fetch-Dest")
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 		switch dest {
@@ -140,9 +244,14 @@ func (g *Gate) answerFor(r *http.Request) Answer {
 // top level, not a prefetch, an image, a frame or a script.
 func pageLoad(r *http.Request) bool {
 	h := r.Header
-	mode, dest := h.Get("Sec-Fetch-Mode"), h.Get("Sec-Fetch-Dest")
-	return r.Method == http.MethodGet && acceptsHTML(h) && !prefetch(h) && h.Get("X-Requested-With") == "" &&
-		(mode == "" || mode == "navigate") && (dest == "" || dest == "document")
+	dest := h.Get("Sec-Fetch-Dest")
+	return r.Method == http.MethodGet && wantsPage(h) && !prefetch(h) && (dest == "" || dest == "document")
+}
+
+// wantsPage reports whether the answer will be shown to a person: a program gets JSON.
+func wantsPage(h http.Header) bool {
+	mode := h.Get("Sec-Fetch-Mode")
+	return acceptsHTML(h) && h.Get("X-Requested-With") == "" && (mode == "" || mode == "navigate")
 }
 
 func acceptsHTML(h http.Header) bool {
@@ -225,8 +334,7 @@ func (ru rules) returnPath(to string) string {
 
 // ours reports whether a path is a page of ours that is no place to be sent to.
 func (ru rules) ours(p string) bool {
-	clean := strings.ToLower(path.Clean(p))
-	prefix := strings.ToLower(ru.prefix)
+	clean, prefix := fold(p), strings.ToLower(ru.prefix)
 	if !below(prefix, clean) {
 		return false
 	}

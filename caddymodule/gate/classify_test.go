@@ -36,15 +36,142 @@ func TestClassify(t *testing.T) {
 		{"GET", "/x?path=/assets/a", Protected},
 		{"GET", "/x?/assets/a", Protected},
 		{"GET", "/private;/assets/a", Protected},
+		{"GET", "/assets/a(1)!'*.png", Open},
+		{"GET", "/assets/%5Bslug%5D.js", Open},
+		{"OPTIONS", "*", Refused},
+		{"GET", "mailto:ann@example.com", Refused},
+		{"GET", "http://example.com", Protected},
 		{"TRACE", "/", Refused},
 		{"TRACK", "/assets/a", Refused},
 		{"CONNECT", "/assets/a", Refused},
 		{"FOO", "/x", Protected},
 	} {
-		r := httptest.NewRequest("GET", c.target, nil)
-		r.Method = c.method
+		u, err := url.ParseRequestURI(c.target)
+		if c.target == "*" {
+			u, err = &url.URL{Path: "*"}, nil // as net/http has it
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &http.Request{Method: c.method, URL: u, Header: http.Header{}}
 		if got := testRules.classify(r); got != c.want {
 			t.Errorf("classify(%s %s) = %d; want %d", c.method, c.target, got, c.want)
+		}
+	}
+}
+
+// RFC 8441, RFC 9220: CONNECT opens a WebSocket over HTTP/2 and HTTP/3, and nothing else.
+func TestH16_ConnectIsForWebSocketsAlone(t *testing.T) {
+	for _, c := range []struct {
+		major           int
+		proto, protocol string
+		want            Kind
+	}{
+		{1, "HTTP/1.1", "", Refused},
+		{1, "HTTP/1.1", "websocket", Refused},
+		{2, "HTTP/2.0", "", Refused},
+		{2, "HTTP/2.0", "connect-udp", Refused},
+		{2, "HTTP/2.0", "websocket", Protected},
+		{3, "HTTP/3.0", "", Refused},
+		{3, "connect-ip", "", Refused},
+		{3, "websocket", "", Protected},
+	} {
+		r := &http.Request{Method: "CONNECT", ProtoMajor: c.major, Proto: c.proto, URL: &url.URL{Path: "/ws"}, Header: http.Header{}}
+		if c.protocol != "" {
+			r.Header[":protocol"] = []string{c.protocol}
+		}
+		if got := testRules.classify(r); got != c.want {
+			t.Errorf("classify(CONNECT, HTTP/%d, %s, %s) = %d; want %d", c.major, c.proto, c.protocol, got, c.want)
+		}
+	}
+}
+
+// A link that was mangled on its way is neither the portal's nor a log's.
+func TestT10_AMangledLinkIsOursAndASecret(t *testing.T) {
+	ru := rules{prefix: "/door"}
+	const token = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEF-"
+	for _, c := range []struct {
+		target       string
+		near, secret bool
+	}{
+		{"/door/link?t=" + token, true, true},
+		{"/door/link?t=x", true, true},
+		{"/door/link?", true, true},
+		{"/door/?t=x", true, true},
+		{"/door?t=x", true, true},
+		{"/DOOR/link?t=x", true, true},
+		{"/Door/Link?t=x", true, true},
+		{"/%64oor/link?t=x", true, true},
+		{"/%2564oor/link?t=x", true, true},
+		{"//door/link?t=x", true, true},
+		{"/door//link?t=x", true, true},
+		{"/./door/link?t=x", true, true},
+		{"/x/../door/link?t=x", true, true},
+		{"/x/%2e%2e/door/link?t=x", true, true},
+		{"/door;v=1/link?t=x", true, true},
+		{"/door/link;t=x", true, true},
+		{"/\\door/link?t=x", true, true},
+		{"/%5cdoor/link?t=x", true, true},
+		{"/door%2flink?t=x", true, true},
+		{"/door/link%3ft=" + token, true, true},
+		{"/door/link%3Ft%3D" + token, true, true},
+		{"/door/link/" + token, true, true},
+		{"/door/link" + token, true, true},
+		{"/door/sign-in?to=/a", true, true},
+		{"/door/link", true, false},
+		{"/door/sent", true, false},
+		{"/door", true, false},
+		{"/doors/link?t=x", false, false},
+		{"/a/door/link?t=x", false, false},
+		{"/orders?t=" + token, false, false},
+		{"/orders/" + token, false, false},
+		{"/orders?to=/door/link", false, false},
+	} {
+		u, err := url.ParseRequestURI(c.target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ru.near(u.Path); got != c.near {
+			t.Errorf("near(%s) = %t; want %t", c.target, got, c.near)
+		}
+		if got := Secret("/door", u, nil); got != c.secret {
+			t.Errorf("Secret(%s) = %t; want %t", c.target, got, c.secret)
+		}
+		r := &http.Request{Method: "GET", URL: u, Header: http.Header{}}
+		if got := ru.classify(r) == Own; got != c.near {
+			t.Errorf("classify(%s) = Own is %t; want %t", c.target, got, c.near)
+		}
+	}
+}
+
+// A browser that doesn't keep to our Referrer-Policy: no log of our pages and no portal
+// gets the link. Nobody can hide a request to the portal from its log in this way.
+func TestT19_ALinkInTheReferer(t *testing.T) {
+	own, _ := url.Parse("/-/logo")
+	portals, _ := url.Parse("/orders")
+	for referer, want := range map[string]string{
+		"":                                      "",
+		"https://portal.example/":               "https://portal.example/",
+		"https://portal.example/orders?t=1":     "https://portal.example/orders?t=1",
+		"https://portal.example/-/link?t=TOKEN": "https://portal.example/",
+		"https://portal.example/-/LINK?t=TOKEN": "https://portal.example/",
+		"https://portal.example//-/link?t=TOKE": "https://portal.example/",
+		"/-/link?t=TOKEN":                       "",
+		"https://portal.example/%zz/-/link?t=T": "",
+	} {
+		h := http.Header{}
+		if referer != "" {
+			h.Set("Referer", referer)
+		}
+		if got := Secret("/-", own, h); got != (referer != want) {
+			t.Errorf("Secret(/-/logo, Referer %q) = %t; want %t", referer, got, referer != want)
+		}
+		if Secret("/-", portals, h) {
+			t.Errorf("Secret(/orders, Referer %q) = true; want false", referer)
+		}
+		testRules.hideLink(h)
+		if got := h.Get("Referer"); got != want {
+			t.Errorf("Referer %q becomes %q; want %q", referer, got, want)
 		}
 	}
 }

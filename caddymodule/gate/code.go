@@ -20,7 +20,7 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 	}
 	ask, err := g.asked(r)
 	if errors.Is(err, token.ErrUnknown) {
-		return seeOther(w, g.Prefix+"/sign-in")
+		return g.seeOwn(w, "/sign-in")
 	} else if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 		} else if err != nil {
 			return err
 		}
-		return seeOther(w, grant.To)
+		return g.seeOther(w, grant.To)
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongCode, Address: ask.Address.Masked(), Request: ask.ID,
 		Agent: agentOf(r), IP: g.ClientIP(r)})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -22,6 +23,7 @@ var (
 	errCrossOrigin = &failure{http.StatusForbidden, MessageFor(http.StatusForbidden)}
 	errNotAForm    = &failure{http.StatusBadRequest, MessageFor(http.StatusBadRequest)}
 	errTooLarge    = &failure{http.StatusRequestEntityTooLarge, MessageFor(http.StatusRequestEntityTooLarge)}
+	errTooSlow     = &failure{http.StatusRequestTimeout, MessageFor(http.StatusBadRequest)}
 	errMethod      = &failure{http.StatusMethodNotAllowed, MessageFor(http.StatusMethodNotAllowed)}
 	errBusy        = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
 		Text: "Very many people are asking for a sign-in mail right now. Please wait a minute, then try once more."}}
@@ -34,27 +36,28 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var f *failure
 	if !errors.As(err, &f) {
 		f = errAway
-		if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-			return // nobody is there any more to hear it
+		if !errors.Is(err, context.Canceled) || r.Context().Err() == nil { // else nobody is there any more to hear it
+			g.Log.ErrorContext(r.Context(), "the gate can't serve",
+				"error", err, "store", errors.Is(err, store.ErrUnavailable), "page", g.pageOf(r))
 		}
-		g.Log.ErrorContext(r.Context(), "the gate can't serve",
-			"firm", g.Firm, "error", err, "store", errors.Is(err, store.ErrUnavailable), "path", ownPath(g, r))
 	}
 	if f.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "10")
 	}
-	if g.answerFor(r) == Bare && !acceptsHTML(r.Header) {
+	if !wantsPage(r.Header) {
 		_ = writeProblem(w, f.status, problem{Title: f.page.Title, Detail: f.page.Text})
 		return
 	}
 	g.page(w, r, f.status, f.page)
 }
 
-// ownPath is what a log may hold of a request's URL: the path of a page of ours,
-// never a query, and nothing of the portal's.
-func ownPath(g *Gate, r *http.Request) string {
-	if below(g.Prefix, r.URL.Path) {
-		return r.URL.Path
+// pageOf is what a log may hold of a request's URL: which page of ours it is, and
+// nothing of the portal's, nor of a link that was mangled on its way.
+func (g *Gate) pageOf(r *http.Request) string {
+	if name, ok := strings.CutPrefix(r.URL.Path, g.Prefix); ok {
+		if _, ok := g.own[name]; ok {
+			return name
+		}
 	}
 	return ""
 }

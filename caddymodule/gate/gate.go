@@ -51,7 +51,7 @@ type Gate struct {
 
 	rules   rules
 	cookies cookies
-	own     http.Handler
+	own     map[string]own // by path under Prefix
 	csrf    *http.CrossOriginProtection
 	doubles *doubles
 }
@@ -71,22 +71,25 @@ func New(g Gate) *Gate {
 		panic("gate: url: " + err.Error()) // validated before it came here
 	}
 	g.doubles = new(doubles)
-	g.own = g.routes()
+	g.own = g.pages()
 	return &g
 }
 
 // ServeHTTP is the flow of every request. portal is the application behind the gate.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Handler) {
-	stripIdentity(r) // nothing that visitors say about themselves reaches anyone
 	kind := g.rules.classify(r)
 	switch kind {
 	case Refused:
 		g.refuse(w, r)
 		return
 	case Own:
-		g.own.ServeHTTP(w, r)
+		if err := g.serveOwn(w, r); err != nil {
+			g.fail(w, r, err)
+		}
 		return
 	}
+	stripIdentity(r) // nothing that visitors say about themselves reaches the portal
+	g.rules.hideLink(r.Header)
 	switch v, err := g.visitor(r); {
 	case err == nil:
 		g.passAs(v, w, r, portal)
@@ -97,50 +100,6 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 	default:
 		g.fail(w, r, err) // the store is away: not let in, and not told to be signed out
 	}
-}
-
-// routes is every page of ours. The last lines are the chain that they all go through.
-func (g *Gate) routes() http.Handler {
-	mux := http.NewServeMux()
-	for pattern, page := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"GET /sign-in":   g.getSignIn,
-		"POST /sign-in":  g.postSignIn,
-		"GET /sent":      g.getSent,
-		"POST /code":     g.postCode,
-		"GET /link":      g.getLink,
-		"POST /link":     g.postLink,
-		"GET /sign-out":  g.getSignOut,
-		"POST /sign-out": g.postSignOut,
-		"GET /me":        g.getMe,
-		"GET /jwks.json": g.getKeys,
-		"GET /health":    g.getHealth,
-		"GET /logo":      g.getLogo,
-		"GET /mailbox/":  g.getMailbox,
-		"/":              g.getNothing,
-	} {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if err := page(w, r); err != nil {
-				g.fail(w, r, err)
-			}
-		})
-	}
-	return g.guard(http.StripPrefix(g.Prefix, mux))
-}
-
-// guard lets a form of ours be sent by our own pages alone, and takes our paths as
-// they are written: one that had to be cleaned first is none of ours.
-func (g *Gate) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !plain(r.URL) || r.URL.Path == g.Prefix {
-			g.fail(w, r, errNothing)
-			return
-		}
-		if err := g.csrf.Check(r); err != nil {
-			g.fail(w, r, errCrossOrigin)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // Look ends requests in flight whose session is over or whose contact may not sign in

@@ -62,10 +62,10 @@ func protectedOption(option string) bool {
 }
 
 // reserved reports whether a header is the gate's alone to set. Applications fold
-// case, "_" and "." into "-" (CGI does), so we do too.
+// case, and characters such as "_" and ".", into one (CGI does), so we fold them all.
 func reserved(name string) bool {
-	if len(name) < 5 || len(name) > 64 {
-		return len(name) > 64 && foldedPrefix(name, "portal-")
+	if len(name) < len("proxy") {
+		return false
 	}
 	switch name[0] | 0x20 {
 	case 'p':
@@ -90,7 +90,9 @@ func reserved(name string) bool {
 			}
 		}
 		// X_Forwarded_For and the like: only the hyphen form is Caddy's to rebuild.
-		return foldedPrefix(name, "x-forwarded-") && strings.ContainsAny(name, "_.")
+		return foldedPrefix(name, "x-forwarded-") && strings.ContainsFunc(name, func(c rune) bool {
+			return c != '-' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')
+		})
 	}
 	return false
 }
@@ -104,9 +106,10 @@ func foldedPrefix(name, want string) bool {
 	for i := range len(want) {
 		c := name[i]
 		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
 		case c >= 'A' && c <= 'Z':
 			c += 'a' - 'A'
-		case c == '_' || c == '.':
+		default:
 			c = '-'
 		}
 		if c != want[i] {
@@ -119,23 +122,21 @@ func foldedPrefix(name, want string) bool {
 // identity is what the portal is told about a visitor, made once and used for every
 // request of theirs: header names in canonical form, each with its one value. A value
 // that the contact doesn't have is no entry.
-type identity []struct {
-	name  string
-	value []string
-}
+type identity []struct{ name, value string }
 
 func (id *identity) add(name, value string) {
 	if value = headerValue(value); value != "" {
-		*id = append(*id, struct {
-			name  string
-			value []string
-		}{name, []string{value}})
+		*id = append(*id, struct{ name, value string }{name, value})
 	}
 }
 
+// set writes the identity into a request's header. The values are the request's own:
+// handlers behind us may change a value in place.
 func (id identity) set(h http.Header) {
-	for _, one := range id {
-		h[one.name] = one.value
+	values := make([]string, len(id))
+	for i, one := range id {
+		values[i] = one.value
+		h[one.name] = values[i : i+1 : i+1]
 	}
 }
 
@@ -230,13 +231,34 @@ func (w *portalWriter) ReadFrom(src io.Reader) (int64, error) {
 	return io.Copy(w.ResponseWriter, src)
 }
 
+// FlushError sends what there is. A handler may flush before it writes: the header
+// goes out then, too.
+func (w *portalWriter) FlushError() error {
+	if !w.done {
+		w.done = true
+		w.clean()
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// setCookieName returns the name under which the cookie of a Set-Cookie line would come
+// back. One without a name comes back as its value alone, and that may look like a name.
+func setCookieName(line string) string {
+	pair, _, _ := strings.Cut(line, ";")
+	name, rest, _ := strings.Cut(pair, "=")
+	if name = textproto.TrimString(name); name != "" {
+		return name
+	}
+	name, _, _ = strings.Cut(rest, "=")
+	return textproto.TrimString(name)
+}
+
 func (w *portalWriter) clean() {
 	h := w.Header()
 	if lines := h["Set-Cookie"]; len(lines) > 0 {
 		var keep []string
 		for _, line := range lines {
-			name, _, _ := strings.Cut(line, "=")
-			if !w.cookies.ours(textproto.TrimString(name)) {
+			if !w.cookies.ours(setCookieName(line)) {
 				keep = append(keep, line)
 			}
 		}
@@ -247,8 +269,6 @@ func (w *portalWriter) clean() {
 		}
 	}
 	if w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0 {
-		h["Cache-Control"] = private
+		h["Cache-Control"] = []string{"private"}
 	}
 }
-
-var private = []string{"private"}

@@ -15,11 +15,13 @@ func TestH03_ReservedInEverySpelling(t *testing.T) {
 	names := []string{"Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups",
 		"Portal-Company", "Portal-Role", "Portal-Firm", "Portal-Assertion", "Portal-Anything", "Portal-",
 		"Forwarded", "Proxy", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Method",
-		"X-Auth-Request-User", "X-Auth-Request-", "X-Original-URL", "X-Rewrite-URL"}
+		"X-Auth-Request-User", "X-Auth-Request-", "X-Auth-Request-" + strings.Repeat("x", 100), "Portal-" + strings.Repeat("x", 100),
+		"X-Original-URL", "X-Rewrite-URL"}
 	for _, name := range names {
 		for _, spelling := range []string{name, strings.ToLower(name), strings.ToUpper(name),
 			strings.ReplaceAll(name, "-", "_"), strings.ReplaceAll(name, "-", "."), strings.Replace(name, "-", "_", 1),
-			strings.ToUpper(strings.ReplaceAll(name, "-", "_"))} {
+			strings.ToUpper(strings.ReplaceAll(name, "-", "_")), strings.ReplaceAll(name, "-", "~"), strings.ReplaceAll(name, "-", "!"),
+			strings.Replace(name, "-", "'", 1)} {
 			r := httptest.NewRequest("GET", "/", nil)
 			r.Header[spelling] = []string{"admin"}
 			stripIdentity(r)
@@ -105,12 +107,52 @@ func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 	u, _ := url.Parse("https://portal.example")
 	rec := httptest.NewRecorder()
 	w := &portalWriter{ResponseWriter: rec, cookies: cookiesFor(u), private: true}
-	w.Header()["Set-Cookie"] = []string{"__Host-portal=x; Path=/", "sid=7", "__host-portal-FLOW =y"}
+	w.Header()["Set-Cookie"] = []string{"__Host-portal=x; Path=/", "sid=7", "__host-portal-FLOW =y", "=__Host-portal=x; Path=/",
+		" = __Host-portal =x", "__Host-portal", "__Host-portal; Path=/", "\t__Host-portal\t=x"}
 	w.WriteHeader(200)
 	if got := rec.Result().Header["Set-Cookie"]; !slices.Equal(got, []string{"sid=7"}) {
 		t.Errorf("Set-Cookie = %q; want sid=7 alone", got)
 	}
 	if got := rec.Result().Header.Get("Cache-Control"); got != "private" {
 		t.Errorf("Cache-Control = %q; want private", got)
+	}
+}
+
+// A handler that flushes before it writes sends the header out, too.
+func TestH13_NorByFlushing(t *testing.T) {
+	u, _ := url.Parse("https://portal.example")
+	rec := httptest.NewRecorder()
+	w := &portalWriter{ResponseWriter: rec, cookies: cookiesFor(u), private: true}
+	w.Header()["Set-Cookie"] = []string{"__Host-portal=x"}
+	if err := http.NewResponseController(w).Flush(); err != nil || !rec.Flushed {
+		t.Fatalf("Flush = %v, flushed %t; want it passed on", err, rec.Flushed)
+	}
+	if got := rec.Result().Header; len(got["Set-Cookie"]) != 0 || got.Get("Cache-Control") != "private" {
+		t.Errorf("header = %v; want no cookie, and private", got)
+	}
+}
+
+// Caddy's header directives replace within a value in place: what they change is one
+// request's, and not the next one's or another visitor's.
+func TestH01_ValuesBelongToOneRequest(t *testing.T) {
+	var id identity
+	id.add("Remote-User", "ann@example.com")
+	id.add("Remote-Groups", "acme")
+	first, second := http.Header{}, http.Header{}
+	id.set(first)
+	first["Remote-User"][0] = "changed"
+	first["Remote-User"] = append(first["Remote-User"], "more")
+	id.set(second)
+	if got := second.Get("Remote-User"); got != "ann@example.com" || first.Get("Remote-Groups") != "acme" {
+		t.Errorf("the next request has Remote-User %q; the first one Remote-Groups %q", got, first.Get("Remote-Groups"))
+	}
+	u, _ := url.Parse("https://portal.example")
+	for range 2 {
+		w := &portalWriter{ResponseWriter: httptest.NewRecorder(), cookies: cookiesFor(u), private: true}
+		w.WriteHeader(200)
+		if got := w.Header().Get("Cache-Control"); got != "private" {
+			t.Errorf("Cache-Control = %q; want private", got)
+		}
+		w.Header()["Cache-Control"][0] = "changed"
 	}
 }

@@ -31,13 +31,9 @@ func (g *Gate) getLink(w http.ResponseWriter, r *http.Request) error {
 	case err == nil && asking && (verr != nil || mine):
 		return g.enter(w, r, t, browser)
 	case mine && pageLoad(r):
-		return seeOther(w, link.To) // they are in already, and the link is theirs
-	case err != nil && asking:
-		if cookie, ok := g.doubles.find(link.ID, browser, g.Now()); ok {
-			g.setSession(w, cookie, link.Shared) // the second click of a double click
-			return seeOther(w, link.To)
-		}
-		fallthrough
+		return g.seeOther(w, link.To) // they are in already, and the link is theirs
+	case err != nil && asking && verr != nil && g.again(w, link, browser):
+		return g.seeOther(w, link.To)
 	case err != nil:
 		return g.linkError(w, r, t, link, err)
 	}
@@ -58,15 +54,12 @@ func (g *Gate) postLink(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	t := f.Get("t")
-	link, err := g.Tokens.Peek(r.Context(), t)
+	link, err := g.Tokens.Try(r.Context(), t) // counted before it is compared
 	if err != nil {
 		return g.linkError(w, r, t, link, err)
 	}
 	typed, err := address.Parse(f.Get("email"))
 	if err != nil || typed != link.Address {
-		if err := g.Tokens.WrongAddress(r.Context(), link); err != nil {
-			return err
-		}
 		g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongMail, Contact: link.Contact, Agent: agentOf(r), IP: g.ClientIP(r)})
 		page := LinkPage{T: t, Masked: link.Address.Masked(),
 			Problem: "That isn’t the address this mail was sent to. Please type the whole address that begins as shown above."}
@@ -83,9 +76,10 @@ func (g *Gate) postLink(w http.ResponseWriter, r *http.Request) error {
 func (g *Gate) enter(w http.ResponseWriter, r *http.Request, t, browser string) error {
 	for range 3 {
 		grant, err := g.Tokens.Spend(r.Context(), t, browser)
-		if err != nil {
-			link, _ := g.Tokens.Peek(r.Context(), t)
-			return g.linkError(w, r, t, link, err)
+		if errors.Is(err, token.ErrOver) {
+			break
+		} else if err != nil {
+			return g.linkError(w, r, t, token.Link{}, err)
 		}
 		cookie, err := g.signIn(w, r, grant)
 		if errors.Is(err, token.ErrOver) {
@@ -96,10 +90,33 @@ func (g *Gate) enter(w http.ResponseWriter, r *http.Request, t, browser string) 
 		if link, err := g.Tokens.Peek(r.Context(), t); errors.Is(err, token.ErrOver) {
 			g.doubles.add(link.ID, browser, cookie, g.Now())
 		}
-		return seeOther(w, grant.To)
+		return g.seeOther(w, grant.To)
 	}
-	link, _ := g.Tokens.Peek(r.Context(), t)
+	link, err := g.Tokens.Peek(r.Context(), t)
+	if err != nil && !errors.Is(err, token.ErrOver) {
+		return g.linkError(w, r, t, link, err)
+	}
+	// Two clicks at once: the faster one is signed in, and about to say so.
+	for range 20 {
+		if browser == "" || browser != link.Browser || r.Context().Err() != nil {
+			break
+		}
+		if g.again(w, link, browser) {
+			return g.seeOther(w, link.To)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	return g.linkError(w, r, t, link, token.ErrOver)
+}
+
+// again gives the browser that asked the session that it began by this link a moment
+// ago: people double-click, and only the second answer is shown.
+func (g *Gate) again(w http.ResponseWriter, link token.Link, browser string) bool {
+	cookie, ok := g.doubles.find(link.ID, browser, g.Now())
+	if ok {
+		g.setSession(w, cookie, link.Shared)
+	}
+	return ok
 }
 
 // linkError answers for a link that doesn't work. One that never was says nothing; one
@@ -108,7 +125,7 @@ func (g *Gate) enter(w http.ResponseWriter, r *http.Request, t, browser string) 
 func (g *Gate) linkError(w http.ResponseWriter, r *http.Request, t string, link token.Link, err error) error {
 	switch {
 	case errors.Is(err, token.ErrOver) && link.Address != "":
-		g.page(w, r, http.StatusGone, SpentLinkPage{T: t, Masked: link.Address.Masked()})
+		g.page(w, r, http.StatusGone, SpentLinkPage{T: t, Masked: link.Address.Masked(), To: link.To, Shared: link.Shared})
 	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
 		g.page(w, r, http.StatusBadRequest, UnknownLinkPage{To: "/"})
 	default:

@@ -24,11 +24,10 @@ import (
 // mail server. Whoever sees it can sign in as anybody, so it opens for this machine
 // alone: the site is on loopback, and so is the peer, who came without a detour.
 
+const mailboxPath = "/mailbox/"
+
 func (g *Gate) getMailbox(w http.ResponseWriter, r *http.Request) error {
-	if !g.mailboxFor(r) {
-		return errNothing
-	}
-	name := strings.TrimPrefix(r.URL.Path, "/mailbox/")
+	name := strings.TrimPrefix(r.URL.Path, g.Prefix+mailboxPath)
 	if name == "" {
 		return g.listMails(w, r)
 	}
@@ -46,25 +45,38 @@ func (g *Gate) getMailbox(w http.ResponseWriter, r *http.Request) error {
 		g.Pages.WriteMailHTML(w, m.html)
 		return nil
 	}
-	page := MailPage{MailboxURL: g.Prefix + "/mailbox/", From: m.From, To: m.To, Subject: m.Subject, Time: m.Time, Text: m.text}
+	page := MailPage{MailboxURL: g.Prefix + mailboxPath, From: m.From, To: m.To, Subject: m.Subject, Time: m.Time, Text: m.text}
 	if m.html != nil {
-		page.HTMLURL = g.Prefix + "/mailbox/" + url.PathEscape(name) + ".html"
+		page.HTMLURL = g.Prefix + mailboxPath + url.PathEscape(name) + ".html"
 	}
 	g.page(w, r, http.StatusOK, page)
 	return nil
 }
 
+// mailboxFor reports whether the mailbox is there for who asks.
 func (g *Gate) mailboxFor(r *http.Request) bool {
 	if g.Mailbox == "" || !loopbackHost(g.URL.Hostname()) || !strings.EqualFold(r.Host, g.URL.Host) {
 		return false
 	}
 	for name := range r.Header {
-		if lower := strings.ToLower(name); strings.HasPrefix(lower, "x-forwarded") || lower == "x-real-ip" || lower == "via" {
+		if forwarding(name) {
 			return false
 		}
 	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	return err == nil && loopbackHost(host)
+}
+
+// forwarding reports whether a header tells of somebody between the visitor and us: a
+// proxy or a tunnel on this machine, which makes everybody's peer a loopback one.
+func forwarding(name string) bool {
+	name = strings.ToLower(name)
+	for _, part := range [...]string{"forwarded", "client-ip", "connecting-ip", "real-ip", "x-original-", "cdn-loop"} {
+		if strings.Contains(name, part) {
+			return true
+		}
+	}
+	return name == "via"
 }
 
 func loopbackHost(host string) bool {
@@ -80,7 +92,7 @@ func (g *Gate) listMails(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	page := MailboxPage{URL: g.Prefix + "/mailbox/"}
+	page := MailboxPage{URL: g.Prefix + mailboxPath}
 	for _, e := range slices.Backward(entries) { // their names begin with the time
 		if len(page.Mails) == 100 || !strings.HasSuffix(e.Name(), ".eml") {
 			continue
@@ -89,7 +101,7 @@ func (g *Gate) listMails(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			continue // being replaced just now, or no mail of ours
 		}
-		m.URL = g.Prefix + "/mailbox/" + url.PathEscape(e.Name())
+		m.URL = g.Prefix + mailboxPath + url.PathEscape(e.Name())
 		page.Mails = append(page.Mails, m.MailRow)
 	}
 	g.page(w, r, http.StatusOK, page)

@@ -5,11 +5,100 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
+
+// own is a page of ours: what it does by method. The error is shown by fail.
+type own struct {
+	get, post func(http.ResponseWriter, *http.Request) error // nil: not by that method
+}
+
+// allow is the page's Allow header.
+func (o own) allow() string {
+	switch {
+	case o.post == nil:
+		return "GET, HEAD"
+	case o.get == nil:
+		return "POST"
+	}
+	return "GET, HEAD, POST"
+}
+
+// pages are all pages of ours by their path under the prefix, but for the mailbox.
+func (g *Gate) pages() map[string]own {
+	return map[string]own{
+		"/sign-in":   {get: g.getSignIn, post: g.postSignIn},
+		"/sent":      {get: g.getSent},
+		"/code":      {post: g.postCode},
+		"/link":      {get: g.getLink, post: g.postLink},
+		"/sign-out":  {get: g.getSignOut, post: g.postSignOut},
+		"/me":        {get: g.getMe},
+		"/jwks.json": {get: g.getKeys},
+		"/health":    {get: g.getHealth},
+		"/logo":      {get: g.getLogo},
+	}
+}
+
+// serveOwn serves a page of ours. It takes a path as it is written: one that had to be
+// decoded or cleaned first is none of ours. A form is taken from our own pages alone.
+func (g *Gate) serveOwn(w http.ResponseWriter, r *http.Request) error {
+	if !plain(r.URL) || !below(g.Prefix, r.URL.Path) {
+		return errNothing
+	}
+	name := r.URL.Path[len(g.Prefix):]
+	page, ok := g.own[name]
+	if !ok && strings.HasPrefix(name, mailboxPath) && g.mailboxFor(r) {
+		page, ok = own{get: g.getMailbox}, true
+	}
+	if !ok {
+		return errNothing
+	}
+	do := page.get
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+	case http.MethodPost:
+		do = page.post
+	default:
+		do = nil
+	}
+	if do == nil {
+		w.Header().Set("Allow", page.allow())
+		return errMethod
+	}
+	if err := g.checkOrigin(r); err != nil {
+		return errCrossOrigin
+	}
+	return do(w, r)
+}
+
+// checkOrigin is an error where another site's page sent the form. A browser that says
+// neither Sec-Fetch-Site nor Origin is old, or none at all: then its Referer counts,
+// and without one it may do nothing in the name of who is signed in.
+func (g *Gate) checkOrigin(r *http.Request) error {
+	if err := g.csrf.Check(r); err != nil {
+		return err
+	}
+	h := r.Header
+	if r.Method != http.MethodPost || h.Get("Sec-Fetch-Site") != "" || h.Get("Origin") != "" {
+		return nil
+	}
+	referer := h.Get("Referer")
+	if referer == "" {
+		if len(r.CookiesNamed(g.cookies.session)) > 0 {
+			return errCrossOrigin
+		}
+		return nil
+	}
+	if u, err := url.Parse(referer); err == nil && (strings.EqualFold(u.Host, r.Host) || strings.EqualFold(u.Host, g.URL.Host)) {
+		return nil
+	}
+	return errCrossOrigin
+}
 
 func (g *Gate) getSignOut(w http.ResponseWriter, r *http.Request) error {
 	v, err := g.visitor(r)
@@ -35,7 +124,7 @@ func (g *Gate) postSignOut(w http.ResponseWriter, r *http.Request) error {
 		g.Audit.Record(r.Context(), audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Session: v.Live.Handle, IP: g.ClientIP(r)})
 	}
 	g.setCookie(w, g.cookies.session, "", -time.Second)
-	return seeOther(w, g.Prefix+"/sign-out")
+	return g.seeOwn(w, "/sign-out")
 }
 
 // getMe is for scripts of the portal's pages: who is signed in?
@@ -106,8 +195,6 @@ func (g *Gate) getLogo(w http.ResponseWriter, r *http.Request) error {
 	_, err := w.Write(g.Logo.Data)
 	return ignoreGone(err)
 }
-
-func (g *Gate) getNothing(http.ResponseWriter, *http.Request) error { return errNothing }
 
 func writeJSON(w http.ResponseWriter, status int, kind string, v any) error {
 	b, err := json.Marshal(v)

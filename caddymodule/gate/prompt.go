@@ -6,7 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
+	"os"
 	"strings"
 	"time"
 
@@ -19,6 +19,7 @@ import (
 const (
 	maxForm   = 16 << 10 // bytes of a form of ours
 	maxFields = 16
+	bodyTime  = 10 * time.Second // within which a form has to come
 	// resendAfter is how long the page asks people to wait before another mail; it is
 	// the least time between two mails to one address.
 	resendAfter = time.Minute
@@ -47,10 +48,10 @@ func (g *Gate) prompt(w http.ResponseWriter, r *http.Request) {
 
 // bare answers what can't show a page. A body that is still coming is not waited for.
 func (g *Gate) bare(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 && r.Body != nil && r.ProtoMajor == 1 {
+	if r.ContentLength != 0 && r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close")
 	}
-	writeProblem(w, http.StatusUnauthorized, problem{
+	_ = writeProblem(w, http.StatusUnauthorized, problem{
 		Title:  "Sign-in needed",
 		Detail: "Open sign_in_url in a browser to sign in, then repeat the request.",
 		SignIn: g.URL.JoinPath(g.Prefix, "sign-in").String(),
@@ -60,13 +61,13 @@ func (g *Gate) bare(w http.ResponseWriter, r *http.Request) {
 // hold shows what was typed into a form before the session was over, so that nothing
 // is lost: they sign in in another tab and send it by a press.
 func (g *Gate) hold(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxHeld))
+	body, err := readBody(w, r, maxHeld)
 	if err != nil {
 		g.bare(w, r)
 		return
 	}
 	var fields []Field
-	for pair := range strings.SplitSeq(string(body), "&") {
+	for pair := range strings.SplitSeq(body, "&") {
 		if pair == "" {
 			continue
 		}
@@ -97,9 +98,12 @@ func (g *Gate) clearDeadCookie(w http.ResponseWriter, r *http.Request) {
 func (g *Gate) getSignIn(w http.ResponseWriter, r *http.Request) error {
 	to := g.rules.returnPath(r.URL.Query().Get("to"))
 	if _, err := g.visitor(r); err == nil {
-		return seeOther(w, to)
+		return g.seeOther(w, to)
 	} else if !errors.Is(err, errNobody) {
 		return err
+	}
+	if pageLoad(r) {
+		g.clearDeadCookie(w, r)
 	}
 	g.page(w, r, http.StatusOK, PromptPage{To: to})
 	return nil
@@ -130,7 +134,7 @@ func (g *Gate) postSignIn(w http.ResponseWriter, r *http.Request) error {
 	if err := g.commit(w, r, ask); err != nil {
 		return err
 	}
-	return seeOther(w, g.Prefix+"/sent")
+	return g.seeOwn(w, "/sent")
 }
 
 // commit puts the request into the store, whoever's address it holds, before anybody
@@ -144,7 +148,12 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	ask.At = g.Now()
 	ask.ID = outbox.NewID(kindSignIn, ask.At)
 	ask.Agent = agentOf(r)
-	ask.Browser = g.ensureBrowser(w, r)
+	browser := g.browser(r)
+	fresh := ""
+	if browser == "" {
+		fresh, browser = newBrowser()
+	}
+	ask.Browser = browser
 	payload, err := json.Marshal(ask)
 	if err != nil {
 		return err
@@ -155,6 +164,9 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	if err := g.Tokens.Ask(r.Context(), ask, add); err != nil {
 		return err
 	}
+	if fresh != "" {
+		g.setCookie(w, g.cookies.flow, fresh, token.WayBack)
+	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.Asked, Address: ask.Address.Masked(), Request: ask.ID,
 		Agent: ask.Agent, IP: g.ClientIP(r)})
 	g.Queue.Wake(ask.ID)
@@ -164,12 +176,12 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 func (g *Gate) getSent(w http.ResponseWriter, r *http.Request) error {
 	ask, err := g.asked(r)
 	if errors.Is(err, token.ErrUnknown) {
-		return seeOther(w, g.Prefix+"/sign-in")
+		return g.seeOwn(w, "/sign-in")
 	} else if err != nil {
 		return err
 	}
 	if v, err := g.visitor(r); err == nil && v.Live.Begun.After(ask.At) {
-		return seeOther(w, ask.To) // already in, from another tab
+		return g.seeOther(w, ask.To) // already in, from another tab
 	}
 	g.page(w, r, http.StatusOK, g.sentPage(ask, ""))
 	return nil
@@ -200,31 +212,60 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if !urlencoded(r.Header) {
 		return nil, errNotAForm
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := r.ParseForm(); err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			return nil, errTooLarge
-		}
+	body, err := readBody(w, r, maxForm)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Count(body, "&") >= maxFields {
 		return nil, errNotAForm
 	}
-	if len(r.PostForm) > maxFields {
+	form, err := url.ParseQuery(body)
+	if err != nil {
 		return nil, errNotAForm
 	}
-	known := []string{"email", "to", "shared", "t", "code"}
-	for name, values := range r.PostForm {
-		if len(values) > 1 && slices.Contains(known, name) || strings.HasSuffix(name, "]") {
-			return nil, errNotAForm
-		}
-		if strings.ContainsAny(values[0], "\x00") {
+	for name, values := range form {
+		// PHP and its kin would read "email[]" as a second "email".
+		if len(values) > 1 || strings.ContainsAny(name, "[]") || strings.Contains(values[0], "\x00") {
 			return nil, errNotAForm
 		}
 	}
-	return r.PostForm, nil
+	return form, nil
 }
 
-// seeOther sends the browser to a path on this site.
-func seeOther(w http.ResponseWriter, to string) error {
+// readBody reads a body of at most limit bytes, which has to come soon: who isn't
+// signed in doesn't keep a connection busy. The error is one that fail can show.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) (string, error) {
+	if r.ContentLength > limit {
+		return "", errTooLarge // and is not asked to send it
+	}
+	// Not every connection has deadlines; the server's own then have to do.
+	deadline := http.NewResponseController(w)
+	_ = deadline.SetReadDeadline(time.Now().Add(bodyTime))
+	defer func() { _ = deadline.SetReadDeadline(time.Time{}) }()
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return "", errTooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "", errTooSlow
+	case err != nil:
+		return "", errNotAForm
+	}
+	return string(body), nil
+}
+
+// seeOther sends the browser to a path on this site, which is judged once more.
+func (g *Gate) seeOther(w http.ResponseWriter, to string) error {
+	return redirect(w, g.rules.returnPath(to))
+}
+
+// seeOwn sends the browser to a page of ours, by its path under the prefix.
+func (g *Gate) seeOwn(w http.ResponseWriter, name string) error {
+	return redirect(w, g.Prefix+name)
+}
+
+func redirect(w http.ResponseWriter, to string) error {
 	h := w.Header()
 	h.Set("Location", to)
 	h.Set("Cache-Control", "no-store")

@@ -20,6 +20,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
+// maxCookies is how many session cookies of one request are looked up.
+const maxCookies = 4
+
 // errNobody: the request is nobody's who may come in.
 var errNobody = errors.New("gate: not signed in")
 
@@ -37,8 +40,8 @@ type Visitor struct {
 }
 
 type minted struct {
-	at    time.Time
-	value []string
+	at  time.Time
+	jwt string
 }
 
 type visitorKey struct{}
@@ -56,21 +59,20 @@ func VisitorOf(ctx context.Context) *Visitor {
 func (g *Gate) visitor(r *http.Request) (*Visitor, error) {
 	result := errNobody
 	for i, cookie := range r.CookiesNamed(g.cookies.session) {
-		if i == 4 {
+		if i == maxCookies {
 			break
 		}
 		l, err := g.Sessions.Lookup(r.Context(), cookie.Value)
-		if errors.Is(err, session.ErrNone) {
-			continue
-		} else if err != nil {
-			result = err
-			continue
-		}
-		v, err := g.resolve(r.Context(), l)
+		var v *Visitor
 		if err == nil {
-			return v, nil
+			v, err = g.resolve(r.Context(), l)
 		}
-		result = err
+		switch {
+		case err == nil:
+			return v, nil
+		case !errors.Is(err, session.ErrNone) && !errors.Is(err, errNobody):
+			result = err // as long as one can't be read, nobody is told to be signed out
+		}
 	}
 	return nil, result
 }
@@ -100,11 +102,11 @@ func (g *Gate) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
 }
 
 // assert returns the signed assertion for the visitor, at most half a minute old.
-func (g *Gate) assert(ctx context.Context, v *Visitor) ([]string, error) {
+func (g *Gate) assert(ctx context.Context, v *Visitor) (string, error) {
 	now := g.Now()
 	if m := v.minted.Load(); m != nil {
 		if age := now.Sub(m.at); age >= 0 && age < assertion.Life/2 {
-			return m.value, nil
+			return m.jwt, nil
 		}
 	}
 	jwt, err := g.Assertion.Sign(ctx, assertion.Claims{
@@ -119,11 +121,10 @@ func (g *Gate) assert(ctx context.Context, v *Visitor) ([]string, error) {
 		Methods:   []string{v.Live.Method},
 	})
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	m := &minted{at: now, value: []string{jwt}}
-	v.minted.Store(m)
-	return m.value, nil
+	v.minted.Store(&minted{at: now, jwt: jwt})
+	return jwt, nil
 }
 
 // passAs hands the request on to the portal with the word of who it is.
@@ -136,7 +137,7 @@ func (g *Gate) passAs(v *Visitor, w http.ResponseWriter, r *http.Request, portal
 	g.Sessions.Seen(r.Context(), v.Live)
 	g.cookies.dropFrom(r.Header)
 	v.told.set(r.Header)
-	r.Header["Portal-Assertion"] = jwt
+	r.Header["Portal-Assertion"] = []string{jwt}
 	ctx, detach := g.Sessions.Attach(r.Context(), v.Live)
 	defer detach()
 	portal.ServeHTTP(&portalWriter{ResponseWriter: w, cookies: g.cookies, private: true},
@@ -230,14 +231,10 @@ func (g *Gate) browser(r *http.Request) string {
 	return token.BrowserOf(c.Value)
 }
 
-// ensureBrowser returns the id of the asking browser and gives it one if it has none.
-func (g *Gate) ensureBrowser(w http.ResponseWriter, r *http.Request) string {
-	if id := g.browser(r); id != "" {
-		return id
-	}
-	value := secret.Random()
-	g.setCookie(w, g.cookies.flow, value, token.WayBack)
-	return token.BrowserOf(value)
+// newBrowser makes the cookie of an asking browser that has none yet, and its id.
+func newBrowser() (cookie, id string) {
+	cookie = secret.Random()
+	return cookie, token.BrowserOf(cookie)
 }
 
 // Placeholder returns the value of a Caddy placeholder {http.auth.user.…} for the
