@@ -86,11 +86,19 @@ func TestT14_AClockSetBackRevivesNothing(t *testing.T) {
 		}
 		want(t, "expired code after "+back.String(), w.guess("s2", tablet, expired.Code), token.ErrCode)
 	}
-	// The clocks of two machines may differ a little, and nobody is kept out.
 	w.clock.move(24 * time.Hour)
+	late := w.issue(w.ask(laptop, "di@example.com"), "di")
+	w.clock.move(40 * time.Minute)
+	w.handOver(late, true)
+	w.clock.move(life)
+	w.clock.move(-30 * time.Minute) // to before the hand-over, not before the request
+	_, err := w.Peek(t.Context(), late.Token)
+	want(t, "a link that was mailed late, after -30m", err, token.ErrOver)
+
+	// The clocks of two machines may differ a little, and nobody is kept out.
 	issued := w.mail(phone, "cy@example.com", "cy")
 	w.clock.move(-90 * time.Second)
-	_, err := w.Peek(t.Context(), issued.Token)
+	_, err = w.Peek(t.Context(), issued.Token)
 	want(t, "a link from a clock that is 90 s ahead", err, nil)
 }
 
@@ -125,6 +133,10 @@ func TestHandOver_OnlyWhileTheMailIsOfUse(t *testing.T) {
 	w.must(w.spend("s", issued.Token, phone)) // its code lives on, the mail is of no use
 	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now(), false)
 	want(t, "HandOver of a link that was used elsewhere", err, token.ErrOver)
+	here := w.issue(w.ask(laptop, "ann@example.com"), "ann")
+	w.must(w.spend("s2", here.Token, laptop))
+	_, err = w.HandOver(t.Context(), here.ID, w.clock.now(), false)
+	want(t, "HandOver of a link that was used", err, token.ErrOver)
 	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now(), true)
 	want(t, "the answer of a server after the link was used", err, nil)
 }

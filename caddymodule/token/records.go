@@ -2,7 +2,6 @@ package token
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -43,8 +42,7 @@ func BrowserOf(cookie string) string {
 
 // flow is what a browser asked for, the latest last.
 type flow struct {
-	Asks  []asked `json:"asks"`
-	Nonce string  `json:"nonce"` // makes every value differ, so that a compare-and-swap can't be fooled
+	Asks []asked `json:"asks"`
 }
 
 type asked struct {
@@ -69,7 +67,6 @@ func (f flow) without(contact string) flow {
 // live is what works for a contact.
 type live struct {
 	Links []liveLink `json:"links"`
-	Nonce string     `json:"nonce"` // as in flow
 }
 
 type liveLink struct {
@@ -205,14 +202,8 @@ func (t *Tokens) live(ctx context.Context, contact string) (live, []byte, error)
 	return l, was, err
 }
 
-func (t *Tokens) sealLive(contact string, l live) ([]byte, error) {
-	l.Nonce = rand.Text()
-	return t.seal(t.key(liveBucket, contact), l)
-}
-
 func (t *Tokens) liveOp(contact string, was []byte, l live) (store.Op, error) {
-	value, err := t.sealLive(contact, l)
-	return swapOp(t.key(liveBucket, contact), was, value, t.now().Add(keep)), err
+	return t.swapOp(t.key(liveBucket, contact), was, l)
 }
 
 // swapLive changes the live record in one step; an error of change leaves it alone.
@@ -227,7 +218,7 @@ func (t *Tokens) swapLive(ctx context.Context, contact string, change func(*live
 		if err != nil {
 			return nil, time.Time{}, nil, err
 		}
-		value, err := t.sealLive(contact, l)
+		value, err := t.seal(k, l)
 		return value, t.now().Add(keep), nil, err
 	})
 }
@@ -239,14 +230,8 @@ func (t *Tokens) flow(ctx context.Context, browser string) (flow, []byte, error)
 	return f, was, err
 }
 
-func (t *Tokens) sealFlow(browser string, f flow) ([]byte, error) {
-	f.Nonce = rand.Text()
-	return t.seal(t.key(flowBucket, browser), f)
-}
-
 func (t *Tokens) flowOp(browser string, was []byte, f flow) (store.Op, error) {
-	value, err := t.sealFlow(browser, f)
-	return swapOp(t.key(flowBucket, browser), was, value, t.now().Add(keep)), err
+	return t.swapOp(t.key(flowBucket, browser), was, f)
 }
 
 // swapFlow changes the flow record in one step, together with the Ops that change
@@ -262,7 +247,7 @@ func (t *Tokens) swapFlow(ctx context.Context, browser string, change func(*flow
 		if err != nil {
 			return nil, time.Time{}, nil, err
 		}
-		value, err := t.sealFlow(browser, f)
+		value, err := t.seal(k, f)
 		return value, t.now().Add(keep), more, err
 	})
 }
@@ -286,13 +271,17 @@ func (t *Tokens) get(ctx context.Context, k store.Key, v any) ([]byte, error) {
 	return rec.Value, t.open(k, rec.Value, v)
 }
 
-func swapOp(k store.Key, was, value []byte, expires time.Time) store.Op {
+// swapOp returns the Op that makes v the record, if its value still is was (nil: none).
+func (t *Tokens) swapOp(k store.Key, was []byte, v any) (store.Op, error) {
+	value, err := t.seal(k, v)
 	if was == nil {
-		return store.Create(k, value, expires)
+		return store.Create(k, value, t.now().Add(keep)), err
 	}
-	return store.Replace(k, was, value, expires)
+	return store.Replace(k, was, value, t.now().Add(keep)), err
 }
 
+// seal never returns the same value twice, whatever v is, so that a compare-and-swap
+// can't take what has come back for what has stayed.
 func (t *Tokens) seal(k store.Key, v any) ([]byte, error) {
 	plain, err := json.Marshal(v)
 	if err != nil {

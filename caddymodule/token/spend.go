@@ -162,6 +162,7 @@ func (t *Tokens) enterOps(ctx context.Context, contact string, was []byte, l liv
 // that are being issued or spent at this moment. Apply it before the contact's
 // sessions are ended: after it none can begin by what was mailed before.
 func (t *Tokens) EndAll(contact string) (store.Op, error) {
-	value, err := t.sealLive(contact, live{})
-	return store.Put(t.key(liveBucket, contact), value, t.now().Add(keep)), err
+	k := t.key(liveBucket, contact)
+	value, err := t.seal(k, live{})
+	return store.Put(k, value, t.now().Add(keep)), err
 }

@@ -156,6 +156,17 @@ func TestT05_WhatIsNoTokenIsUnknown(t *testing.T) {
 		_, err = w.Try(t.Context(), s)
 		want(t, "Try("+name+")", err, token.ErrUnknown)
 	}
+	// What can't be one costs nothing.
+	seen := &watched{Store: w.db}
+	asking := w.as(func(o *token.Tokens) { o.Store = seen })
+	for _, s := range []string{"", issued.Token + "A", strings.Repeat("A", 1<<20)} {
+		_, _ = asking.Peek(t.Context(), s)
+		_, _ = asking.Guess(t.Context(), laptop, s)
+		_, _ = asking.Guess(t.Context(), "", "abcd-efgh")
+	}
+	if len(seen.calls) > 0 {
+		t.Errorf("what is no token, code or browser asked the store for %q", seen.calls)
+	}
 	link, err := w.Peek(t.Context(), issued.Token)
 	if err != nil || link.Contact != "ann" || link.Address != "ann@example.com" || link.To != "/orders/7" || link.Browser != laptop {
 		t.Errorf("Peek(the token) = %+v, %v; want ann's link", link, err)
