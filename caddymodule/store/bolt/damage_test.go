@@ -669,6 +669,15 @@ func TestCheckFindsWhatWouldDoHarmLater(t *testing.T) {
 			}
 			copy(roots[0], roots[1])
 		}},
+		{"keys out of order", "out of order", func(b []byte) {
+			_, at := leafWith(t, b, "expiry", any)
+			entries, err := elements(b[at:at+h.pageSize], leafPage, binary.NativeEndian.Uint16(b[at+10:]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(entries[1].key, entries[2].key[:8])
+			copy(entries[2].key, entries[0].key[:8])
+		}},
 		{"a key lies in the wrong leaf", "wrong place", func(b []byte) {
 			_, at := leafWith(t, b, "expiry", func(v visit, _ []element) bool { return v.low != nil && v.high != nil })
 			entries, err := elements(b[at:at+h.pageSize], leafPage, binary.NativeEndian.Uint16(b[at+10:]))

@@ -21,7 +21,7 @@ import (
 var (
 	seed  = flag.Uint64("seed", 1, "seed of the tests that try random moments and places")
 	kills = flag.Int("kills", 20, "how often TestKill kills")
-	flips = flag.Int("flips", 400, "in how many places TestFlippedBits damages the file")
+	flips = flag.Int("flips", 300, "in how many places TestFlippedBits damages the file")
 )
 
 // Some tests need a process of their own, to kill it or to take its disk away: they
