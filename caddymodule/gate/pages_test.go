@@ -604,6 +604,9 @@ func TestPagesSay(t *testing.T) {
 		{SpentLinkPage{Reason: "?"}, []string{"no longer works"}, nil},
 		{SignOutPage{Email: "ann@example.com"}, []string{"ann@example.com", "Stay signed in"}, nil},
 		{MailboxPage{}, []string{"No mail yet"}, nil},
+		{MessageFor(404), []string{"There is no page here", "typed wrong", "Go to the start page"}, nil},
+		{MessagePage{Text: "Later.", URL: "/x"}, []string{"Later.", "Try again"}, nil},
+		{MessageFor(429), []string{"wait a few minutes"}, []string{"Try again"}},
 	} {
 		got := words(t, body(t, p, c.page))
 		for _, w := range c.want {
