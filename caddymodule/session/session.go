@@ -118,7 +118,7 @@ func (s *Sessions) Begin(ctx context.Context, as Session, replaces *Live) (Begin
 // the Ops are applied, store.ErrConflict.
 func (s *Sessions) goOn(ctx context.Context, as Session, replaces *Live) (Beginning, error) {
 	rec, err := s.Store.Get(ctx, s.key(replaces.ID))
-	if errors.Is(err, store.ErrNotFound) || err == nil && !s.alive(replaces) {
+	if errors.Is(err, store.ErrNotFound) {
 		return Beginning{}, ErrNone
 	} else if err != nil {
 		return Beginning{}, err

@@ -137,6 +137,8 @@ func TestS03_ExpiresAt(t *testing.T) {
 	l := w.live(w.signIn("ann", nil))
 	for _, c := range []struct{ wait, want time.Duration }{
 		{0, idle},
+		{time.Second, idle + time.Second},
+		{-time.Second, idle + time.Second}, // a clock that goes back makes nobody older
 		{idle - ms, 2*idle - ms},
 		{idle - ms, 3*idle - 2*ms},
 		{idle - ms, 4*idle - 3*ms},
@@ -404,6 +406,30 @@ func TestMemory_IsBounded(t *testing.T) {
 	}
 	w.must(w.End(t.Context(), busy.Contact, busy.ID))
 	want(t, "the request in flight", context.Cause(ctx), session.ErrNone)
+}
+
+func TestMemory_LetsGoOfOneWhoseRequestsAreDone(t *testing.T) {
+	w := newWorld(t)
+	w.Limit = 1
+	first := w.signIn("ann", nil)
+	l := w.live(first)
+	_, detach := w.Attach(t.Context(), l)
+	var others []string
+	for range 20 {
+		others = append(others, w.signIn("bob", nil))
+		w.live(others[len(others)-1])
+	}
+	if w.live(first) != l || session.Held(w.Sessions) > 2 {
+		t.Fatalf("%d in memory, or not the one with a request in flight", session.Held(w.Sessions))
+	}
+	detach()
+	w.Look(t.Context(), good)
+	for _, c := range others {
+		w.live(c)
+	}
+	if n := session.Held(w.Sessions); n != 1 || w.live(first) == l {
+		t.Errorf("%d in memory; want the last alone", n)
+	}
 }
 
 func TestMemory_TheOneInUseStays(t *testing.T) {
