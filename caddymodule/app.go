@@ -301,7 +301,8 @@ var (
 const startWait = 5 * time.Second
 
 // enter returns the firm, which stays open until leave is called. It waits a while
-// for Start. The errors are errStarting, errStopped, errNoFirm, or that of ctx.
+// for Start; after Cleanup it is the firm of the config that runs now. The errors are
+// errStarting, errStopped, errNoFirm, or that of ctx.
 func (a *App) enter(ctx context.Context, id string) (f *firm, leave func(), err error) {
 	select {
 	case <-a.ready:
@@ -317,7 +318,7 @@ func (a *App) enter(ctx context.Context, id string) (f *firm, leave func(), err 
 		}
 	}
 	if !a.share.enter() {
-		return nil, nil, errStopped
+		return a.enterNewest(ctx, id)
 	}
 	leave = func() {
 		if err := a.share.leave(); err != nil {
@@ -329,6 +330,17 @@ func (a *App) enter(ctx context.Context, id string) (f *firm, leave func(), err 
 		return nil, nil, errNoFirm
 	}
 	return f, leave, nil
+}
+
+// enterNewest is for a request that Caddy lets in by a server of this config after its
+// Cleanup, as happens to a few at a reload: the config that runs now serves it.
+func (a *App) enterNewest(ctx context.Context, id string) (*firm, func(), error) {
+	v, err := caddy.ActiveContext().AppIfConfigured("doorpost")
+	newest, ok := v.(*App)
+	if err != nil || !ok || newest == a {
+		return nil, nil, errStopped
+	}
+	return newest.enter(ctx, id)
 }
 
 // Interface guards.

@@ -17,19 +17,24 @@ type clock struct {
 func newClock() *clock { return &clock{start: time.Now()} }
 
 // Now returns the time. It may be called from many goroutines.
-func (c *clock) Now() time.Time { return c.at(time.Now()) }
+func (c *clock) Now() time.Time {
+	now := time.Now()
+	return c.at(now.Round(0), now.Sub(c.start))
+}
 
-func (c *clock) at(wall time.Time) time.Time {
-	ahead := c.ahead.Load()
-	steady := c.start.Round(0).Add(wall.Sub(c.start) + time.Duration(ahead))
-	wall = wall.Round(0)
-	for late := wall.Sub(steady); late > 0; late = wall.Sub(steady) {
+// at returns the time when the machine's clock says wall, and passed has passed since
+// the start, whatever the machine's clock was set to meanwhile.
+func (c *clock) at(wall time.Time, passed time.Duration) time.Time {
+	steady := c.start.Round(0).Add(passed)
+	for {
+		ahead := c.ahead.Load()
+		now := steady.Add(time.Duration(ahead))
+		late := wall.Sub(now)
+		if late <= 0 {
+			return now
+		}
 		if c.ahead.CompareAndSwap(ahead, ahead+int64(late)) {
 			return wall
 		}
-		next := c.ahead.Load()
-		steady = steady.Add(time.Duration(next - ahead))
-		ahead = next
 	}
-	return steady
 }

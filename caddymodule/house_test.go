@@ -52,6 +52,7 @@ type layout struct {
 	site     string // what stands behind the gate; "" means reverse_proxy to the portal
 	more     string // further site blocks
 	admin    string // of the global option admin; "" means off
+	url      string // of the firm, as mails have it; "" means the house's own
 	contacts string // CSV; "" means ann, bob, an owner, and one who is switched off
 }
 
@@ -110,7 +111,7 @@ func openHouse(t *testing.T, l layout) *house {
 	%s
 }
 %s
-`, cmp.Or(l.admin, "off"), l.global, l.app, h.url, h.url, h.path("contacts.csv"), h.path("companies.csv"), l.firm, l.site, l.more)
+`, cmp.Or(l.admin, "off"), l.global, l.app, h.url, cmp.Or(l.url, h.url), h.path("contacts.csv"), h.path("companies.csv"), l.firm, l.site, l.more)
 	h.start()
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
@@ -165,6 +166,9 @@ func (h *house) path(name string) string { return filepath.Join(h.dir, name) }
 
 func (h *house) write(name, text string) {
 	h.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(h.path(name)), 0o700); err != nil {
+		h.t.Fatal(err)
+	}
 	if err := os.WriteFile(h.path(name), []byte(text), 0o600); err != nil {
 		h.t.Fatal(err)
 	}
