@@ -315,6 +315,8 @@ func finish(cmd *cobra.Command, err error) error {
 	}
 	if misused = errors.As(err, new(usageError)); misused {
 		told.Code, told.Remedy = "usage", cmd.CommandPath()+" --help"
+	} else if told.Code == "" {
+		told.Code = "failed"
 	}
 	if asked := cmd.Flags().Lookup("json"); asked != nil && asked.Value.String() == "true" {
 		e := json.NewEncoder(cmd.ErrOrStderr())

@@ -260,5 +260,5 @@ func signedOut(sessions int) string {
 	if sessions == 0 {
 		return "They weren't signed in anywhere."
 	}
-	return fmt.Sprintf("They are signed out of %s.", count(sessions, "browser", "browsers"))
+	return fmt.Sprintf("They were signed out of %s.", count(sessions, "browser", "browsers"))
 }

@@ -54,7 +54,11 @@ func (c *call) listSessions() error {
 	}
 	return c.print(all, func(w io.Writer) {
 		if len(all.Sessions) == 0 {
-			fmt.Fprintln(w, "Nobody is signed in.")
+			who := "Nobody is"
+			if in.Email != "" {
+				who = in.Email + " isn't"
+			}
+			fmt.Fprintln(w, who, "signed in.")
 			return
 		}
 		const layout = "2006-01-02 15:04"
@@ -80,7 +84,12 @@ func (c *call) revokeSessions() error {
 		return err
 	}
 	return c.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %s Links on their way to them no longer work.\nThey may sign in again; to keep them out: caddy doorpost contacts disable %s\n",
-			person(out.Contact), signedOut(out.SessionsEnded), out.Contact.Email())
+		who := person(out.Contact)
+		if out.SessionsEnded == 0 {
+			fmt.Fprintf(w, "%s wasn't signed in anywhere.", who)
+		} else {
+			fmt.Fprintf(w, "Signed %s out of %s.", who, count(out.SessionsEnded, "browser", "browsers"))
+		}
+		fmt.Fprintf(w, " Links on their way no longer work.\nThey may sign in again; to keep them out: caddy doorpost contacts disable %s\n", out.Contact.Email())
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -63,7 +64,11 @@ func (c *call) backup() (err error) {
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*") // mode 0600
 	if err != nil {
-		return &admin.Error{Reason: err.Error(), Remedy: remedyFor(err)}
+		remedy := remedyFor(err)
+		if broken, ok := errors.AsType[*fs.PathError](err); ok { // the name in it is one of ours
+			err = fmt.Errorf("%s can't be written: %w", path, broken.Err)
+		}
+		return &admin.Error{Reason: err.Error(), Remedy: remedy}
 	}
 	defer os.Remove(tmp.Name())
 	n, err := c.client.Backup(c.ctx, tmp)

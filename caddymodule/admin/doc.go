@@ -97,4 +97,7 @@
 //	415  media_type
 //	500  internal     the server's log says more
 //	503  unavailable  the store or the server can't do it just now; try again
+//
+// The commands print the same on stderr with --json, and have two codes of their own:
+// usage (exit code 2) and failed, for what isn't the server's.
 package admin

@@ -24,10 +24,10 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Field != "" {
-		return e.Field + ": " + e.Reason
+	if e.Field == "" || e.Code == "unknown" { // whose reason says what was looked for
+		return e.Reason
 	}
-	return e.Reason
+	return e.Field + ": " + e.Reason
 }
 
 // Write answers a request with the error.
