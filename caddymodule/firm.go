@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -130,7 +131,8 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	f.watch = d.keep("watch", func() any { return newWatch() }).(*watch)
 	f.sessions = &session.Sessions{Firm: id, Store: d.store, Idle: idle, Max: most, Now: d.now, Memory: memory}
 	f.tokens = &token.Tokens{Firm: id, Store: d.store, Keys: d.keys, Life: time.Duration(cfg.LinkLifetime), Now: d.now}
-	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: senderOf(d.mail), Log: d.log, Now: d.now, Pace: d.pace}
+	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: senderOf(d.mail), Log: d.log, Now: d.now, Pace: d.pace,
+		Process: d.keep("process", func() any { return rand.Text() }).(string)}
 	g := gate.Gate{
 		Firm: id, Serial: serial, URL: origin, Prefix: cfg.Prefix, Brand: cfg.Brand,
 		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
@@ -148,7 +150,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 		g.Mailbox = d.mail.Path
 	}
 	f.gate = gate.New(g)
-	f.queue.Prepare, f.queue.Attempt, f.queue.Sent = f.gate.Prepare, f.gate.Attempt, f.gate.Sent
+	f.queue.Prepare, f.queue.Attempt, f.queue.Sent, f.queue.Failed = f.gate.Prepare, f.gate.Attempt, f.gate.Sent, f.gate.Failed
 	return f, f.start()
 }
 

@@ -21,6 +21,8 @@ const (
 	Limited   Kind = "limited"    // … too often, or with enough links alive
 	Queued    Kind = "queued"     // the sign-in mail was made
 	Sent      Kind = "sent"       // the mail server accepted it
+	Refused   Kind = "refused"    // … or refused it for good
+	Late      Kind = "late"       // … or couldn't take it in time
 	Opened    Kind = "opened"     // a link was opened, without being spent
 	WrongCode Kind = "wrong-code" // a code was tried that doesn't work
 	WrongMail Kind = "wrong-mail" // on a link's page, the address wasn't the link's

@@ -84,6 +84,17 @@ func (g *Gate) Sent(ctx context.Context, ref string, at time.Time) ([]store.Op, 
 	return ops, err
 }
 
+// Failed is called when a mail ends unsent: refused for good, or too late.
+func (g *Gate) Failed(ctx context.Context, ref string, _ time.Time, why error) ([]store.Op, error) {
+	request, link, _ := strings.Cut(ref, " ")
+	kind := audit.Late
+	if errors.Is(why, outbox.ErrRefused) {
+		kind = audit.Refused
+	}
+	g.Audit.Record(ctx, audit.Event{Kind: kind, Request: request})
+	return g.Tokens.GiveUp(ctx, link)
+}
+
 func (g *Gate) letter(ctx context.Context, ask token.Ask, c directory.Contact, to address.Address, issued token.Issued) (*outbox.Message, error) {
 	link := g.URL.JoinPath(g.Prefix, "link")
 	link.RawQuery = "t=" + issued.Token

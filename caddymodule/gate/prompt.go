@@ -202,6 +202,7 @@ func (g *Gate) sentPage(ask token.Ask, problem string) SentPage {
 	}
 	since := g.Now().Sub(ask.At)
 	p.ResendIn = max(0, int((resendAfter-since)/time.Second))
+	p.HelpIn = max(1, int((waited-since)/time.Second))
 	p.Waited = since >= waited
 	return p
 }
