@@ -215,7 +215,7 @@ func openKeys(ctx context.Context, s store.Store, path string, secrets [][]byte)
 	if err != nil && !fresh {
 		return nil, fmt.Errorf("reading the store %s: %w", path, err)
 	}
-	from := "the secret"
+	from := "the one that is configured"
 	if len(secrets) == 0 {
 		from = secretPath()
 		value, err := readSecretFile(from)
