@@ -95,24 +95,6 @@ func (t *Tokens) Try(ctx context.Context, token string) (Link, error) {
 	return link, err
 }
 
-// WrongAddress counts an address that has been compared already.
-//
-// Deprecated: use Try, which counts before the comparison.
-func (t *Tokens) WrongAddress(ctx context.Context, link Link) error {
-	err := t.swapLive(ctx, link.Contact, func(l *live) error {
-		i := l.find(link.ID)
-		if i < 0 || l.Links[i].Tries >= Guesses {
-			return ErrOver
-		}
-		l.Links[i].Tries++
-		return nil
-	})
-	if errors.Is(err, ErrOver) {
-		return nil
-	}
-	return err
-}
-
 // Spend returns the grant of a live link for the browser that opened it ("": one that
 // never asked for anything). The caller has made sure that it is the one that asked,
 // or that its visitor knows the address (see Try).
