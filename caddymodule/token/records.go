@@ -174,16 +174,13 @@ func (t *Tokens) handedOp(link Link, h handover) store.Op {
 
 // link returns the link of an ID, or ErrUnknown.
 func (t *Tokens) link(ctx context.Context, id string) (Link, error) {
-	k := t.key(linkBucket, id)
-	rec, err := t.Store.Get(ctx, k)
-	if errors.Is(err, store.ErrNotFound) {
-		return Link{}, ErrUnknown
-	} else if err != nil {
+	var link Link
+	value, err := t.get(ctx, t.key(linkBucket, id), &link)
+	if err != nil {
 		return Link{}, err
 	}
-	var link Link
-	if err := t.open(k, rec.Value, &link); err != nil {
-		return Link{}, err
+	if value == nil {
+		return Link{}, ErrUnknown
 	}
 	link.ID = id
 	return link, nil

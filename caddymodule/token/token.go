@@ -197,10 +197,13 @@ func (t *Tokens) HandOver(ctx context.Context, linkID string, at time.Time, acce
 
 // GiveUp returns the Ops for a mail that will not be sent any more, whether or not an
 // attempt has been made: a link that can't be in any mailbox doesn't count among the
-// MaxLive. One that might be lives as long as that attempt has given it.
+// MaxLive. One that might be lives as long as that attempt has given it. There are no
+// Ops for a link that isn't there: a mail that is over must not wait for it.
 func (t *Tokens) GiveUp(ctx context.Context, linkID string) ([]store.Op, error) {
 	link, err := t.link(ctx, linkID)
-	if err != nil {
+	if errors.Is(err, ErrUnknown) {
+		return nil, nil
+	} else if err != nil {
 		return nil, err
 	}
 	h, err := t.handed(ctx, linkID)
