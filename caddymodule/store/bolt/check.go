@@ -61,15 +61,27 @@ func check(f *os.File, budget int64) (heads int, err error) {
 		return heads, err
 	}
 	whole, err := c.walk(budget)
-	if err != nil || !whole {
+	if err != nil || !whole || h.freelist == noFreelist {
 		return heads, err
 	}
+	return heads, c.account(free)
+}
+
+// account finds each page either in use or free. One that is neither was part of a
+// tree: where a damaged root led past it, a whole bucket may be missing.
+func (c *checker) account(free []uint64) error {
 	for _, id := range free {
 		if c.used[id/64]&(1<<(id%64)) != 0 {
-			return heads, damagedf("page %d is in use and free", id)
+			return damagedf("page %d is in use and free", id)
+		}
+		c.used[id/64] |= 1 << (id % 64)
+	}
+	for id := uint64(2); id < c.head.pages; id++ {
+		if c.used[id/64]&(1<<(id%64)) == 0 {
+			return damagedf("page %d is neither in use nor free", id)
 		}
 	}
-	return heads, nil
+	return nil
 }
 
 // readHeads returns the newer of the heads that are whole.
@@ -297,6 +309,9 @@ func elements(p []byte, flags, count uint16) ([]element, error) {
 	at := uint64(pageHeader) + elemSize*uint64(count)
 	if at > uint64(len(p)) {
 		return nil, damagedf("more entries than have room")
+	}
+	if count == 0 && len(bytes.TrimLeft(p[at:], "\x00")) > 0 {
+		return nil, damagedf("no entries, but what they held")
 	}
 	list := make([]element, count)
 	for i := range list {

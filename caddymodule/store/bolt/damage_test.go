@@ -3,7 +3,6 @@ package bolt
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -148,7 +147,10 @@ func TestFlippedBits(t *testing.T) {
 			case at < 2*pageSize && maps.Equal(got, before) && strings.Contains(log.String(), "the last change may be missing"):
 				heads++ // as after a power cut in the middle of the last commit
 			default:
-				t.Fatalf("byte %d ^ %#x: opened with %d records of %d", at, bit, len(got), len(after))
+				for k := range got {
+					delete(after, k)
+				}
+				t.Fatalf("byte %d ^ %#x: opened with %d records; missing are %q", at, bit, len(got), slices.Collect(maps.Keys(after)))
 			}
 			if i%10 == 0 {
 				stillWorks(t, db)
@@ -245,7 +247,7 @@ func TestAnOffsetBeyondTheFile(t *testing.T) {
 	path, tried := newPath(t), 0
 	for page := 2; page < len(raw)/pageSize; page++ {
 		at := page * pageSize
-		flags, count := binary.NativeEndian.Uint16(raw[at+8:]), binary.NativeEndian.Uint16(raw[at+10:])
+		flags, count := native.Uint16(raw[at+8:]), native.Uint16(raw[at+10:])
 		if flags != leafPage && flags != branchPage || count < 3 {
 			continue
 		}
@@ -255,7 +257,7 @@ func TestAnOffsetBeyondTheFile(t *testing.T) {
 		if flags == leafPage {
 			pos += 4
 		}
-		binary.NativeEndian.PutUint32(damaged[pos:], 0x7fff_fff0)
+		native.PutUint32(damaged[pos:], 0x7fff_fff0)
 		if err := os.WriteFile(path, damaged, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -645,33 +647,63 @@ func TestCheckFindsWhatWouldDoHarmLater(t *testing.T) {
 	}{
 		{"a page that is in use is free", "in use and free", func(b []byte) {
 			v, _ := leafWith(t, b, "firm/firm/bucket", any)
-			binary.NativeEndian.PutUint16(b[list-6:], 1)
-			binary.NativeEndian.PutUint64(b[list:], v.page)
+			native.PutUint16(b[list-6:], 1)
+			native.PutUint64(b[list:], v.page)
 		}},
 		{"a page is free twice", "the list of free pages", func(b []byte) {
 			copy(b[list+8:list+16], b[list:list+8])
 		}},
 		{"a page that isn't there is free", "the list of free pages", func(b []byte) {
-			binary.NativeEndian.PutUint16(b[list-6:], 1)
-			binary.NativeEndian.PutUint64(b[list:], h.pages)
+			native.PutUint16(b[list-6:], 1)
+			native.PutUint64(b[list:], h.pages)
 		}},
 		{"two buckets have one root", "used twice", func(b []byte) {
 			_, at := leafWith(t, b, "", any)
-			entries, err := elements(b[at:at+h.pageSize], leafPage, binary.NativeEndian.Uint16(b[at+10:]))
+			entries, err := elements(b[at:at+h.pageSize], leafPage, native.Uint16(b[at+10:]))
 			if err != nil {
 				t.Fatal(err)
 			}
 			var roots [][]byte
 			for _, e := range entries {
-				if binary.NativeEndian.Uint64(e.value) != 0 {
+				if native.Uint64(e.value) != 0 {
 					roots = append(roots, e.value[:8])
 				}
 			}
 			copy(roots[0], roots[1])
 		}},
+		{"a bucket's root leads past the rest of its tree", "neither in use nor free", func(b []byte) {
+			_, at := leafWith(t, b, "firm/firm", any)
+			leaf, _ := leafWith(t, b, "firm/firm/bucket", any)
+			entries, err := elements(b[at:at+h.pageSize], leafPage, native.Uint16(b[at+10:]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				if string(e.key) == "bucket" {
+					native.PutUint64(e.value, leaf.page)
+				}
+			}
+		}},
+		{"a leaf without entries", "what they held", func(b []byte) {
+			_, at := leafWith(t, b, "firm/firm/bucket", any)
+			native.PutUint16(b[at+10:], 0)
+		}},
+		{"a firm under another name", "none of its buckets", func(b []byte) {
+			_, at := leafWith(t, b, "", any)
+			b[int(at)+bytes.Index(b[at:at+h.pageSize], []byte("firm/other"))] ^= 1
+		}},
+		{"a firm that is no bucket", "neither in use nor free", func(b []byte) {
+			_, at := leafWith(t, b, "", any)
+			entries := native.Uint16(b[at+10:])
+			b[at+pageHeader+elemSize*uint64(entries-1)] ^= 1
+		}},
+		{"a small bucket that is none", "is no bucket", func(b []byte) {
+			_, at := leafWith(t, b, "firm/other", any)
+			b[at+pageHeader] ^= 1
+		}},
 		{"keys out of order", "out of order", func(b []byte) {
 			_, at := leafWith(t, b, "expiry", any)
-			entries, err := elements(b[at:at+h.pageSize], leafPage, binary.NativeEndian.Uint16(b[at+10:]))
+			entries, err := elements(b[at:at+h.pageSize], leafPage, native.Uint16(b[at+10:]))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -680,7 +712,7 @@ func TestCheckFindsWhatWouldDoHarmLater(t *testing.T) {
 		}},
 		{"a key lies in the wrong leaf", "wrong place", func(b []byte) {
 			_, at := leafWith(t, b, "expiry", func(v visit, _ []element) bool { return v.low != nil && v.high != nil })
-			entries, err := elements(b[at:at+h.pageSize], leafPage, binary.NativeEndian.Uint16(b[at+10:]))
+			entries, err := elements(b[at:at+h.pageSize], leafPage, native.Uint16(b[at+10:]))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -737,7 +769,7 @@ func TestTheSweeperGivesUpOnADamagedIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, at := leafWith(t, raw, "expiry", func(visit, []element) bool { return true })
-	entries, err := elements(raw[at:at+h.pageSize], leafPage, binary.NativeEndian.Uint16(raw[at+10:]))
+	entries, err := elements(raw[at:at+h.pageSize], leafPage, native.Uint16(raw[at+10:]))
 	if err != nil {
 		t.Fatal(err)
 	}

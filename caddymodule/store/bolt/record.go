@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -195,5 +196,21 @@ func markOf(tx *bolt.Tx) error {
 	if format > schema {
 		return fmt.Errorf("%w: its format is %d and this program knows up to %d: run the newer one, or give this one another path", ErrNewer, format, schema)
 	}
-	return nil
+	// A bucket under a damaged name, or marked as none, would be missing without a word.
+	return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+		switch {
+		case b == nil:
+			return damagedf("%q is no bucket", name)
+		case bytes.Equal(name, metaBucket), bytes.Equal(name, expiryBucket):
+			return nil
+		case !bytes.HasPrefix(name, []byte(firmPrefix)):
+			return damagedf("%q is none of its buckets", name)
+		}
+		return b.ForEach(func(inner, value []byte) error {
+			if value != nil {
+				return damagedf("%q in %q is no bucket", inner, name)
+			}
+			return nil
+		})
+	})
 }
