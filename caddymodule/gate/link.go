@@ -54,12 +54,16 @@ func (g *Gate) postLink(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	t := f.Get("t")
-	link, err := g.Tokens.Try(r.Context(), t) // counted before it is compared
+	typed, badAddress := address.Parse(f.Get("email"))
+	try := g.Tokens.Try // counts before we compare
+	if badAddress != nil {
+		try = g.Tokens.Peek // what is no address is no guess: scanners fill in forms, too
+	}
+	link, err := try(r.Context(), t)
 	if err != nil {
 		return g.linkError(w, r, t, link, err)
 	}
-	typed, err := address.Parse(f.Get("email"))
-	if err != nil || typed != link.Address {
+	if badAddress != nil || typed != link.Address {
 		g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongMail, Contact: link.Contact, Agent: agentOf(r), IP: g.ClientIP(r)})
 		page := LinkPage{T: t, Masked: link.Address.Masked(),
 			Problem: "That isn’t the address this mail was sent to. Please type the whole address that begins as shown above."}

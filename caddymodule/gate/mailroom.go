@@ -87,11 +87,11 @@ func (g *Gate) Sent(ctx context.Context, ref string, at time.Time) ([]store.Op, 
 // Failed is called when a mail ends unsent: refused for good, or too late.
 func (g *Gate) Failed(ctx context.Context, ref string, _ time.Time, why error) ([]store.Op, error) {
 	request, link, _ := strings.Cut(ref, " ")
-	kind := audit.Late
 	if errors.Is(why, outbox.ErrRefused) {
-		kind = audit.Refused
+		g.Audit.Record(ctx, audit.Event{Kind: audit.Refused, Request: request})
+		return g.Tokens.Refused(ctx, link)
 	}
-	g.Audit.Record(ctx, audit.Event{Kind: kind, Request: request})
+	g.Audit.Record(ctx, audit.Event{Kind: audit.Late, Request: request})
 	return g.Tokens.GiveUp(ctx, link)
 }
 

@@ -214,6 +214,19 @@ func (t *Tokens) GiveUp(ctx context.Context, linkID string) ([]store.Op, error) 
 	return []store.Op{t.handedOp(link, h)}, nil
 }
 
+// Refused returns the Ops for a mail that the mail server will not take: its link is in
+// nobody's mailbox, so it ends and frees its place at once. Like GiveUp, there are none
+// for a link that isn't there.
+func (t *Tokens) Refused(ctx context.Context, linkID string) ([]store.Op, error) {
+	link, err := t.link(ctx, linkID)
+	if errors.Is(err, ErrUnknown) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	return []store.Op{t.handedOp(link, handover{was: givenUp, at: link.Asked.Add(-sending - MaxLife)})}, nil
+}
+
 func (t *Tokens) now() time.Time {
 	if t.Now != nil {
 		return t.Now()
