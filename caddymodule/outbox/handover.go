@@ -52,7 +52,7 @@ func (q *Queue) lend(ctx context.Context, id string, it item) (entry, *Message, 
 			return e, nil, q.trouble(id, it, "read", err)
 		}
 		now := q.now()
-		switch step, at := e.next(now, q.name); step {
+		switch step, at := q.next(e, now); step {
 		case stepDrop:
 			return e, nil, q.end(ctx, id, it, e, ErrLate)
 		case stepWait:

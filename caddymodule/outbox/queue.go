@@ -86,6 +86,11 @@ type Queue struct {
 	// its Ops are applied with the deletion.
 	Failed func(ctx context.Context, ref string, at time.Time, why error) ([]store.Op, error)
 
+	// Process, if set, names the one process that can have the store open now: what any
+	// other had in hand is free at once, since that one is dead. Queues of one process
+	// have it in common.
+	Process string
+
 	Pace    *rate.Limiter // hand-overs; the queues of one mail server share one. Default PerMinute(60)
 	Workers int           // that prepare, and as many that send. Default 4
 	Max     int           // entries that may wait. Default 10,000
@@ -176,7 +181,7 @@ func (q *Queue) Start() {
 	defer q.mu.Unlock()
 	q.asked, q.ready, q.busy = newLane(), newLane(), map[string]bool{}
 	q.sealer = sealer{q.Firm, q.Keys}
-	q.name, q.last = rand.Text(), make(chan struct{}, 1)
+	q.name, q.last = q.Process+"/"+rand.Text(), make(chan struct{}, 1)
 	if q.Pace == nil {
 		q.Pace = PerMinute(60)
 	}

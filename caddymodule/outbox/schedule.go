@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -59,6 +60,14 @@ func (e entry) next(now time.Time, owner string) (step, time.Time) {
 		return stepWait, e.Due
 	}
 	return stepSend, time.Time{}
+}
+
+// next decides about an entry at a given time.
+func (q *Queue) next(e entry, now time.Time) (step, time.Time) {
+	if q.Process != "" && !strings.HasPrefix(e.Owner, q.Process+"/") {
+		e.Owner = "" // who had it in hand is dead
+	}
+	return e.next(now, q.name)
 }
 
 func waits(until, now time.Time) bool { return until.After(now) && until.Sub(now) <= farthest }

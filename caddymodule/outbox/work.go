@@ -204,7 +204,7 @@ func (q *Queue) prepare(ctx context.Context, id string, it item) result {
 			return q.end(ctx, id, it, e, ErrLate)
 		}
 		if e.Ready {
-			_, due := e.next(q.now(), q.name)
+			_, due := q.next(e, q.now())
 			return result{q.ready, item{due: due}}
 		}
 		p, err := q.Prepare(ctx, Request{id, e.Kind, e.Asked, e.NotAfter, e.Payload})
