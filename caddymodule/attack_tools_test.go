@@ -102,7 +102,8 @@ type mailServer struct {
 	mu     sync.Mutex
 	folder string
 	to     []string
-	slow   time.Duration // before each answer
+	mails  int           // begun
+	held   chan struct{} // while it isn't nil, nothing is answered until it closes
 }
 
 // startMailServer starts it; call moveInto once there is a house.
@@ -135,10 +136,25 @@ func (m *mailServer) moveInto(h *house) {
 	}
 }
 
-func (m *mailServer) slowDown(d time.Duration) {
+// hold makes the server keep everybody waiting until release is called.
+func (m *mailServer) hold() (release func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.slow = d
+	held := make(chan struct{})
+	m.held = held
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.held = nil
+		close(held)
+	}
+}
+
+// begun is how many mails the server has been told of.
+func (m *mailServer) begun() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mails
 }
 
 // recipients are those of all RCPT TO so far.
@@ -152,12 +168,20 @@ type mailSession struct{ m *mailServer }
 
 func (s *mailSession) wait() {
 	s.m.mu.Lock()
-	d := s.m.slow
+	held := s.m.held
 	s.m.mu.Unlock()
-	time.Sleep(d)
+	if held != nil {
+		<-held
+	}
 }
 
-func (s *mailSession) Mail(string, *smtp.MailOptions) error { s.wait(); return nil }
+func (s *mailSession) Mail(string, *smtp.MailOptions) error {
+	s.m.mu.Lock()
+	s.m.mails++
+	s.m.mu.Unlock()
+	s.wait()
+	return nil
+}
 
 func (s *mailSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 	s.wait()

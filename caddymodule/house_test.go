@@ -158,7 +158,7 @@ func (h *house) settled() {
 			return false
 		}
 		resp.Body.Close()
-		return resp.StatusCode == http.StatusNoContent
+		return resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusUnauthorized // where the prefix is another
 	})
 }
 

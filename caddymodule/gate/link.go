@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"sync"
@@ -29,10 +30,10 @@ func (g *Gate) getLink(w http.ResponseWriter, r *http.Request) error {
 	asking := browser != "" && browser == link.Browser && pageLoad(r)
 	switch {
 	case err == nil && asking && (verr != nil || mine):
-		return g.enter(w, r, t, browser)
+		return g.enter(w, r, t, link, browser)
 	case mine && pageLoad(r):
 		return g.seeOther(w, link.To) // they are in already, and the link is theirs
-	case err != nil && asking && verr != nil && g.again(w, link, browser):
+	case err != nil && asking && verr != nil && g.again(w, r, link, browser):
 		return g.seeOther(w, link.To)
 	case err != nil:
 		return g.linkError(w, r, t, link, err)
@@ -73,54 +74,61 @@ func (g *Gate) postLink(w http.ResponseWriter, r *http.Request) error {
 		g.page(w, r, http.StatusForbidden, page)
 		return nil
 	}
-	return g.enter(w, r, t, g.browser(r))
+	return g.enter(w, r, t, link, g.browser(r))
 }
 
-// enter spends the link and begins the session.
-func (g *Gate) enter(w http.ResponseWriter, r *http.Request, t, browser string) error {
+// enter spends the link and begins the session, once for all the clicks of a browser:
+// people double-click, and only the second answer is shown.
+func (g *Gate) enter(w http.ResponseWriter, r *http.Request, t string, link token.Link, browser string) error {
+	for browser != "" {
+		click, first := g.doubles.begin(link.ID, browser, g.Now())
+		if first {
+			cookie := ""
+			defer func() { g.doubles.end(link.ID, browser, click, cookie) }()
+			var err error
+			cookie, err = g.spend(w, r, t, browser)
+			return err
+		}
+		if g.again(w, r, link, browser) {
+			return g.seeOther(w, link.To)
+		}
+		if err := r.Context().Err(); err != nil {
+			return err
+		}
+	}
+	_, err := g.spend(w, r, t, browser)
+	return err
+}
+
+// spend answers the request. It returns the session's cookie, or "" where none began.
+func (g *Gate) spend(w http.ResponseWriter, r *http.Request, t, browser string) (cookie string, err error) {
 	for range 3 {
 		grant, err := g.Tokens.Spend(r.Context(), t, browser)
-		if errors.Is(err, token.ErrOver) {
-			break
-		} else if err != nil {
-			return g.linkError(w, r, t, token.Link{}, err)
+		if err != nil {
+			link, _ := g.Tokens.Peek(r.Context(), t)
+			return "", g.linkError(w, r, t, link, err)
 		}
 		cookie, err := g.signIn(w, r, grant)
 		if errors.Is(err, token.ErrOver) {
 			continue // somebody was faster, or the mail of another link was handed over just now
 		} else if err != nil {
-			return err
+			return "", err
 		}
-		if link, err := g.Tokens.Peek(r.Context(), t); errors.Is(err, token.ErrOver) {
-			g.doubles.add(link.ID, browser, cookie, g.Now())
-		}
-		return g.seeOther(w, grant.To)
+		return cookie, g.seeOther(w, grant.To)
 	}
-	link, err := g.Tokens.Peek(r.Context(), t)
-	if err != nil && !errors.Is(err, token.ErrOver) {
-		return g.linkError(w, r, t, link, err)
-	}
-	// Two clicks at once: the faster one is signed in, and about to say so.
-	for range 20 {
-		if browser == "" || browser != link.Browser || r.Context().Err() != nil {
-			break
-		}
-		if g.again(w, link, browser) {
-			return g.seeOther(w, link.To)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return g.linkError(w, r, t, link, token.ErrOver)
+	link, _ := g.Tokens.Peek(r.Context(), t)
+	return "", g.linkError(w, r, t, link, token.ErrOver)
 }
 
-// again gives the browser that asked the session that it began by this link a moment
-// ago: people double-click, and only the second answer is shown.
-func (g *Gate) again(w http.ResponseWriter, link token.Link, browser string) bool {
-	cookie, ok := g.doubles.find(link.ID, browser, g.Now())
-	if ok {
-		g.setSession(w, cookie, link.Shared)
+// again gives the browser the session that it began by this link a moment ago, or is
+// about to.
+func (g *Gate) again(w http.ResponseWriter, r *http.Request, link token.Link, browser string) bool {
+	cookie := g.doubles.find(r.Context(), link.ID, browser, g.Now())
+	if cookie == "" {
+		return false
 	}
-	return ok
+	g.setSession(w, cookie, link.Shared)
+	return true
 }
 
 // linkError answers for a link that doesn't work. One that never was says nothing; one
@@ -146,41 +154,65 @@ func one(values []string) string {
 	return values[0]
 }
 
-// doubles remembers for ten seconds who came in by which link, for the browser that
-// asked: people double-click, and the second answer is the one they see. The zero
-// value is ready.
+// doubles remembers for ten seconds which browser came in by which link. The zero value
+// is ready.
 type doubles struct {
 	mu  sync.Mutex
-	all map[string]double // link and browser → cookie
+	all map[string]*double // by link and browser
 }
 
+// double is one browser's way in by one link.
 type double struct {
-	cookie string
+	done   chan struct{} // closed when it is known what came of it
+	cookie string        // of the session; "" if none began. To be read after done
 	at     time.Time
 }
 
 const doubleClick = 10 * time.Second
 
-func (d *doubles) add(link, browser, cookie string, now time.Time) {
-	if browser == "" {
-		return
-	}
+// begin returns the way in that is under way or was a moment ago, or else begins one,
+// which the caller has to end.
+func (d *doubles) begin(link, browser string, now time.Time) (one *double, first bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for k, one := range d.all {
-		if now.Sub(one.at) > doubleClick || len(d.all) > 10_000 {
+	for k, old := range d.all {
+		if now.Sub(old.at) > doubleClick || len(d.all) > 10_000 {
 			delete(d.all, k)
 		}
 	}
-	if d.all == nil {
-		d.all = make(map[string]double)
+	if one = d.all[link+browser]; one != nil {
+		return one, false
 	}
-	d.all[link+browser] = double{cookie, now}
+	if d.all == nil {
+		d.all = make(map[string]*double)
+	}
+	one = &double{done: make(chan struct{}), at: now}
+	d.all[link+browser] = one
+	return one, true
 }
 
-func (d *doubles) find(link, browser string, now time.Time) (cookie string, ok bool) {
+func (d *doubles) end(link, browser string, one *double, cookie string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	one, ok := d.all[link+browser]
-	return one.cookie, ok && now.Sub(one.at) <= doubleClick
+	one.cookie = cookie
+	close(one.done)
+	if cookie == "" && d.all[link+browser] == one {
+		delete(d.all, link+browser)
+	}
+}
+
+// find returns the cookie of who came in a moment ago, or "". It waits for what is under way.
+func (d *doubles) find(ctx context.Context, link, browser string, now time.Time) (cookie string) {
+	d.mu.Lock()
+	one := d.all[link+browser]
+	d.mu.Unlock()
+	if one == nil || now.Sub(one.at) > doubleClick {
+		return ""
+	}
+	select {
+	case <-one.done:
+		return one.cookie
+	case <-ctx.Done():
+		return ""
+	}
 }
