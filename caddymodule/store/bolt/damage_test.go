@@ -632,6 +632,17 @@ func leafWith(t *testing.T, raw []byte, bucket string, likes func(visit, []eleme
 	return v, 0
 }
 
+// entriesAt returns the entries of the page at an offset, within b.
+func entriesAt(t *testing.T, b []byte, at uint64) []element {
+	t.Helper()
+	p := b[at:][:os.Getpagesize()]
+	list, err := elements(p, native.Uint16(p[8:]), native.Uint16(p[10:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
 // What no checksum covers: where the trees lie, and what is free.
 func TestCheckFindsWhatWouldDoHarmLater(t *testing.T) {
 	raw, _, _ := specimen(t, 1000)
@@ -639,32 +650,29 @@ func TestCheckFindsWhatWouldDoHarmLater(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := int(h.freelist*h.pageSize) + pageHeader
-	any := func(visit, []element) bool { return true }
+	first := func(b []byte, bucket string) (page, at uint64) {
+		v, at := leafWith(t, b, bucket, func(visit, []element) bool { return true })
+		return v.page, at
+	}
+	free := h.freelist*h.pageSize + pageHeader
+	freeOnly := func(b []byte, page uint64) {
+		native.PutUint16(b[free-6:], 1)
+		native.PutUint64(b[free:], page)
+	}
 	tests := []struct {
 		name, want string
 		spoil      func(b []byte)
 	}{
 		{"a page that is in use is free", "in use and free", func(b []byte) {
-			v, _ := leafWith(t, b, "firm/firm/bucket", any)
-			native.PutUint16(b[list-6:], 1)
-			native.PutUint64(b[list:], v.page)
+			page, _ := first(b, "firm/firm/bucket")
+			freeOnly(b, page)
 		}},
-		{"a page is free twice", "the list of free pages", func(b []byte) {
-			copy(b[list+8:list+16], b[list:list+8])
-		}},
-		{"a page that isn't there is free", "the list of free pages", func(b []byte) {
-			native.PutUint16(b[list-6:], 1)
-			native.PutUint64(b[list:], h.pages)
-		}},
+		{"a page that isn't there is free", "the list of free pages", func(b []byte) { freeOnly(b, h.pages) }},
+		{"a page is free twice", "the list of free pages", func(b []byte) { copy(b[free+8:free+16], b[free:free+8]) }},
 		{"two buckets have one root", "used twice", func(b []byte) {
-			_, at := leafWith(t, b, "", any)
-			entries, err := elements(b[at:at+h.pageSize], leafPage, native.Uint16(b[at+10:]))
-			if err != nil {
-				t.Fatal(err)
-			}
+			_, at := first(b, "")
 			var roots [][]byte
-			for _, e := range entries {
+			for _, e := range entriesAt(t, b, at) {
 				if native.Uint64(e.value) != 0 {
 					roots = append(roots, e.value[:8])
 				}
@@ -672,64 +680,60 @@ func TestCheckFindsWhatWouldDoHarmLater(t *testing.T) {
 			copy(roots[0], roots[1])
 		}},
 		{"a bucket's root leads past the rest of its tree", "neither in use nor free", func(b []byte) {
-			_, at := leafWith(t, b, "firm/firm", any)
-			leaf, _ := leafWith(t, b, "firm/firm/bucket", any)
-			entries, err := elements(b[at:at+h.pageSize], leafPage, native.Uint16(b[at+10:]))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, e := range entries {
-				if string(e.key) == "bucket" {
-					native.PutUint64(e.value, leaf.page)
-				}
-			}
+			leaf, _ := first(b, "firm/firm/bucket")
+			_, at := first(b, "firm/firm")
+			list := entriesAt(t, b, at)
+			i := slices.IndexFunc(list, func(e element) bool { return string(e.key) == "bucket" })
+			native.PutUint64(list[i].value, leaf)
 		}},
 		{"a leaf without entries", "what they held", func(b []byte) {
-			_, at := leafWith(t, b, "firm/firm/bucket", any)
+			_, at := first(b, "firm/firm/bucket")
 			native.PutUint16(b[at+10:], 0)
 		}},
 		{"a firm under another name", "none of its buckets", func(b []byte) {
-			_, at := leafWith(t, b, "", any)
+			_, at := first(b, "")
 			b[int(at)+bytes.Index(b[at:at+h.pageSize], []byte("firm/other"))] ^= 1
 		}},
 		{"a firm that is no bucket", "neither in use nor free", func(b []byte) {
-			_, at := leafWith(t, b, "", any)
-			entries := native.Uint16(b[at+10:])
-			b[at+pageHeader+elemSize*uint64(entries-1)] ^= 1
+			_, at := first(b, "")
+			b[at+pageHeader+elemSize*uint64(native.Uint16(b[at+10:])-1)] ^= 1
 		}},
 		{"a small bucket that is none", "is no bucket", func(b []byte) {
-			_, at := leafWith(t, b, "firm/other", any)
+			_, at := first(b, "firm/other")
 			b[at+pageHeader] ^= 1
 		}},
 		{"keys out of order", "out of order", func(b []byte) {
-			_, at := leafWith(t, b, "expiry", any)
-			entries, err := elements(b[at:at+h.pageSize], leafPage, native.Uint16(b[at+10:]))
-			if err != nil {
-				t.Fatal(err)
-			}
-			copy(entries[1].key, entries[2].key[:8])
-			copy(entries[2].key, entries[0].key[:8])
+			_, at := first(b, "expiry")
+			list := entriesAt(t, b, at)
+			copy(list[1].key, list[2].key[:8])
+			copy(list[2].key, list[0].key[:8])
 		}},
 		{"a key lies in the wrong leaf", "wrong place", func(b []byte) {
 			_, at := leafWith(t, b, "expiry", func(v visit, _ []element) bool { return v.low != nil && v.high != nil })
-			entries, err := elements(b[at:at+h.pageSize], leafPage, native.Uint16(b[at+10:]))
-			if err != nil {
-				t.Fatal(err)
-			}
-			clear(entries[0].key[:8])
+			clear(entriesAt(t, b, at)[0].key[:8])
 		}},
 	}
 	for _, test := range tests {
-		path := newPath(t)
 		damaged := bytes.Clone(raw)
 		test.spoil(damaged)
-		if err := os.WriteFile(path, damaged, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Open(path, Options{}); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), test.want) {
+		if err := tryOpen(t, damaged); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: Open = %v; want ErrCorrupt and %q", test.name, err, test.want)
 		}
 	}
+}
+
+// tryOpen returns what Open says of a file.
+func tryOpen(t *testing.T, raw []byte) error {
+	t.Helper()
+	path := newPath(t)
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db, err := Open(path, Options{})
+	if err == nil {
+		db.Close()
+	}
+	return err
 }
 
 func TestReadHeadsTakesTheNewerOne(t *testing.T) {
@@ -764,18 +768,11 @@ func TestTheSweeperGivesUpOnADamagedIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, _, err := readHeads(bytes.NewReader(raw), int64(len(raw)))
-	if err != nil {
-		t.Fatal(err)
-	}
 	_, at := leafWith(t, raw, "expiry", func(visit, []element) bool { return true })
-	entries, err := elements(raw[at:at+h.pageSize], leafPage, native.Uint16(raw[at+10:]))
-	if err != nil {
-		t.Fatal(err)
-	}
+	entries := entriesAt(t, raw, at)
 	// The first is greater than the others now, and still over.
 	copy(entries[0].key, entries[len(entries)-1].key[:8])
-	overwrite(t, path, int64(at), raw[at:at+h.pageSize])
+	overwrite(t, path, int64(at), raw[at:][:os.Getpagesize()])
 	clock.pass(time.Hour)
 	within(t, func() {
 		_, err := db.Sweep(context.Background())

@@ -119,7 +119,11 @@ func (db *DB) write() {
 			continue
 		}
 		err := db.commit(group)
-		db.report(err)
+		if errors.Is(err, errUnchanged) {
+			err = nil
+		} else {
+			db.report(err)
+		}
 		for _, r := range group {
 			if err != nil {
 				r.answer = err
@@ -132,7 +136,7 @@ func (db *DB) write() {
 var errUnchanged = errors.New("nothing to commit")
 
 // commit judges and carries out the group in one transaction. Each request's answer
-// is set; the error, if any, is everybody's.
+// is set; an error is everybody's, but for errUnchanged.
 func (db *DB) commit(group []*request) (err error) {
 	if db.damage.Load() != nil {
 		return db.damaged()
@@ -161,7 +165,7 @@ func (db *DB) commit(group []*request) (err error) {
 	})
 	switch {
 	case err == nil, errors.Is(err, errUnchanged):
-		return nil
+		return err
 	case errors.As(err, new(*damage)):
 		return db.hurt(err)
 	default:
