@@ -25,7 +25,7 @@ import (
 //	brand directory session token limit outbox audit assertion
 //	                            │
 //	                            ▼
-//	               address    secret    store  ◄── store/bolt, store/storetest
+//	               address    secret    store  ◄── store/bolt, store/redis, store/storetest
 //
 // Imports point down, siblings don't know one another, and only caddymodule knows
 // Caddy. A new arrow is a line here.
@@ -49,13 +49,15 @@ var arrows = map[string][]string{
 	"secret":          {},
 	"store":           {},
 	"store/bolt":      {"store"},
+	"store/redis":     {"store"},
 	"store/storetest": {"store"},
 }
 
 // testArrows are those that only tests add: what they drive from outside.
 var testArrows = map[string][]string{
-	"*":          {"store/bolt", "store/storetest"},
-	"store/bolt": {"store/storetest"},
+	"*":           {"store/bolt", "store/storetest"},
+	"store/bolt":  {"store/storetest"},
+	"store/redis": {"store/storetest"},
 }
 
 const module = "github.com/doorpost-auth/doorpost"

@@ -10,6 +10,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"time"
 )
 
@@ -26,7 +28,8 @@ var (
 
 // Key names a record. All records of a firm lie together (on Redis Cluster in one
 // slot), and those of a bucket are kept in the byte order of their IDs. Firm and
-// Bucket hold no NUL byte; an empty Firm is Doorpost's own. An ID is 1 to 512 bytes.
+// Bucket hold no NUL byte; an empty Firm is Doorpost's own. A Firm is up to 255 bytes,
+// a Bucket 1 to 255, an ID 1 to 512.
 type Key struct{ Firm, Bucket, ID string }
 
 // Record is a value with the key it was found under. The value belongs to the caller.
@@ -44,11 +47,13 @@ type Store interface {
 	Get(ctx context.Context, k Key) (Record, error)
 
 	// Take returns the record and deletes it in one step: of many callers at the
-	// same time one gets the record, the others ErrNotFound.
+	// same time one gets the record, the others ErrNotFound. After ErrUnavailable
+	// it may be gone or not.
 	Take(ctx context.Context, k Key) (Record, error)
 
 	// Apply makes all the changes or none. It returns ErrConflict when a
-	// condition doesn't hold. All keys must be of one firm, no key twice.
+	// condition doesn't hold. All keys must be of one firm, no key twice. After
+	// ErrUnavailable the changes may have been made, all of them, or not.
 	Apply(ctx context.Context, ops ...Op) error
 
 	// Scan returns up to limit records of a bucket whose IDs begin with prefix
@@ -121,9 +126,9 @@ func (op Op) Allows(found bool, value []byte) bool {
 // Swap is read, change, Replace, and once more from the start when somebody else was
 // faster. change gets the present value (nil when there is none) and returns the new
 // one, its expiry, and further Ops to apply with it; a nil value deletes the record.
-// An error of change ends Swap with that error and no change.
+// An error of change ends Swap with that error and no change; change leaves was as it is.
 func Swap(ctx context.Context, s Store, k Key, change func(was []byte) (value []byte, expires time.Time, more []Op, err error)) error {
-	for range 64 {
+	for try := range 64 {
 		rec, err := s.Get(ctx, k)
 		found := err == nil
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -147,6 +152,13 @@ func Swap(ctx context.Context, s Store, k Key, change func(was []byte) (value []
 		}
 		if err = s.Apply(ctx, ops...); !errors.Is(err, ErrConflict) {
 			return err
+		}
+		// Those who meet at one record would meet again and again: of each round
+		// one gets through. At random moments all do, in a while.
+		select {
+		case <-time.After(rand.N(time.Millisecond * time.Duration(1+min(try, 20)))):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 		}
 	}
 	return ErrConflict
