@@ -83,6 +83,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 		g.refuse(w, r)
 		return
 	case Own:
+		leaveBody(w, r)
 		if err := g.serveOwn(w, r); err != nil {
 			g.fail(w, r, err)
 		}
@@ -96,8 +97,10 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 	case kind == Open:
 		g.passAnonymous(w, r, portal)
 	case errors.Is(err, errNobody):
+		leaveBody(w, r)
 		g.prompt(w, r)
 	default:
+		leaveBody(w, r)
 		g.fail(w, r, err) // the store is away: not let in, and not told to be signed out
 	}
 }

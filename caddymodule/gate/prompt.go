@@ -46,11 +46,8 @@ func (g *Gate) prompt(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// bare answers what can't show a page. A body that is still coming is not waited for.
+// bare answers what can't show a page.
 func (g *Gate) bare(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 && r.ProtoMajor == 1 {
-		w.Header().Set("Connection", "close")
-	}
 	_ = writeProblem(w, http.StatusUnauthorized, problem{
 		Title:  "Sign-in needed",
 		Detail: "Open sign_in_url in a browser to sign in, then repeat the request.",
@@ -253,7 +250,16 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) (string, erro
 	case err != nil:
 		return "", errNotAForm
 	}
+	w.Header().Del("Connection") // see leaveBody
 	return string(body), nil
+}
+
+// leaveBody has the connection closed after an answer for which nobody reads the body:
+// the server would first wait for it, even where the client waits for the answer.
+func leaveBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 && r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // seeOther sends the browser to a path on this site, which is judged once more.

@@ -1,0 +1,398 @@
+package caddymodule_test
+
+// Class S: sessions, cookies, forms from elsewhere, frames, caches.
+//
+// Not here: S07 (a session is random and kept, not signed: no key is in it; links and codes
+// under an older secret are in token/secret_test.go), S16's hundred sessions
+// (session/session_test.go), S02 and S15 over two nodes (there is one yet).
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// CVE-2026-34454: a sign-in never goes on with an id from before, whosever it was.
+func TestS01_CVE_2026_34454_ANewIdAtEverySignIn(t *testing.T) {
+	h, _ := openFastHouse(t, layout{})
+	u, _ := url.Parse(h.url)
+	plant := func(b *browser, value string) {
+		b.client.Jar.SetCookies(u, []*http.Cookie{{Name: "portal", Value: value, Path: "/"}})
+	}
+	attackers := strings.Repeat("A", 43)
+	for way, in := range map[string]func(*browser, letter) answer{
+		"by link":           func(b *browser, l letter) answer { return b.open(l.link) },
+		"by code":           func(b *browser, l letter) answer { return b.send("/-/code", form("code", l.code)) },
+		"by link elsewhere": func(_ *browser, l letter) answer { return answer{} },
+	} {
+		b := h.browser()
+		if way == "by link elsewhere" {
+			in = func(b *browser, l letter) answer {
+				return b.send("/-/link", form("t", secretOf(l.link), "email", "ann@example.com"))
+			}
+		}
+		plant(b, attackers)
+		l := b.ask("ann@example.com", "/")
+		if way == "by link elsewhere" {
+			b = h.browser()
+			plant(b, attackers)
+		}
+		if a := in(b, l); a.StatusCode != 303 || b.cookie("portal") == attackers || len(b.cookie("portal")) != 43 {
+			t.Errorf("%s = %d with the cookie %q; want a new one", way, a.StatusCode, b.cookie("portal"))
+		}
+		if a := h.get("/x", "Cookie: portal="+attackers); a.status != 401 {
+			t.Errorf("%s: the planted id = %d; want 401", way, a.status)
+		}
+		// And again, as the same and as another person: the id before is dead each time.
+		for _, email := range []string{"ann@example.com", "bob@example.com"} {
+			before := b.cookie("portal")
+			l := b.ask(email, "/")
+			if email == "ann@example.com" {
+				b.open(l.link)
+			} else {
+				b.send("/-/code", form("code", l.code))
+			}
+			if b.cookie("portal") == before || b.me()["email"] != email {
+				t.Errorf("%s, then as %s: in as %v with the cookie of before: %t", way, email, b.me()["email"], b.cookie("portal") == before)
+			}
+			if a := h.get("/x", "Cookie: portal="+before); a.status != 401 {
+				t.Errorf("%s, then as %s: the id before = %d; want 401", way, email, a.status)
+			}
+		}
+	}
+	// What opens nothing any more is cleared away, by a page load alone.
+	for _, path := range []string{"/x", "/-/sign-in"} {
+		for _, c := range []struct {
+			lines []string
+			clear bool
+		}{
+			{[]string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, true},
+			{[]string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"}, false},
+			{[]string{"Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}, false},
+			{[]string{"X-Requested-With: XMLHttpRequest"}, false},
+			{[]string{"Sec-Purpose: prefetch"}, false},
+		} {
+			a := h.get(path, append(c.lines, "Cookie: portal="+attackers)...)
+			if got := slices.Equal(a.header["Set-Cookie"], []string{"portal=; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0; HttpOnly; SameSite=Lax"}); got != c.clear || !c.clear && len(a.header["Set-Cookie"]) != 0 {
+				t.Errorf("GET %s with a dead cookie, %v: Set-Cookie %q; want it cleared: %t", path, c.lines, a.header["Set-Cookie"], c.clear)
+			}
+		}
+	}
+}
+
+// A browser with many cookies of our name, put there by somebody else: the one that is a
+// session counts, at a cost that doesn't grow.
+func TestS01_ManyCookies(t *testing.T) {
+	h := openHouse(t, layout{})
+	good := "portal=" + h.in("bob@example.com").cookie("portal")
+	junk := "portal=" + strings.Repeat("B", 43)
+	for name, c := range map[string]struct {
+		cookie string
+		status int
+	}{
+		"one that is, behind two that aren't":   {junk + "; portal=x; " + good, 200},
+		"one that is, before a hundred":         {good + strings.Repeat("; "+junk, 100), 200},
+		"a hundred that aren't":                 {strings.Repeat(junk+"; ", 100), 401},
+		"one that is, behind a hundred":         {strings.Repeat(junk+"; ", 100) + good, 401},
+		"a large one":                           {"portal=" + strings.Repeat("x", 12_000), 401},
+		"a large one of somebody else":          {"x=" + strings.Repeat("x", 12_000) + "; " + good, 200},
+		"one in quotes":                         {`portal="` + good[7:] + `"`, 200},
+		"one with something behind it":          {good + "x", 401},
+		"one in capitals":                       {"PORTAL=" + good[7:], 401},
+		"one with another name":                 {"portal2=" + good[7:], 401},
+		"none":                                  {"", 401},
+		"a name alone":                          {"portal", 401},
+		"more than the server reads":            {strings.Repeat("a=b; ", 10_000), 431},
+		"two thousand of somebody else, no one": {strings.Repeat("a=b; ", 2_000), 401},
+	} {
+		if a := h.get("/x", "Cookie: "+c.cookie); a.status != c.status {
+			t.Errorf("%s = %d; want %d", name, a.status, c.status)
+		}
+	}
+}
+
+// CVE-2024-21492: after the sign-out a copy of the cookie is of no use.
+func TestS02_CVE_2024_21492_SigningOutIsForGood(t *testing.T) {
+	h := openHouse(t, layout{})
+	b, other := h.in("ann@example.com"), h.in("ann@example.com")
+	copied := b.session()
+	if a := b.open("/-/sign-out"); a.StatusCode != 200 || b.me() == nil {
+		t.Errorf("GET /-/sign-out = %d; want 200, and nobody signed out", a.StatusCode)
+	}
+	a := b.send("/-/sign-out", url.Values{})
+	if want := "portal=; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0; HttpOnly; SameSite=Lax"; a.StatusCode != 303 || !slices.Equal(a.Header["Set-Cookie"], []string{want}) {
+		t.Errorf("POST /-/sign-out = %d, Set-Cookie %q; want 303 and the cookie cleared", a.StatusCode, a.Header["Set-Cookie"])
+	}
+	for _, path := range []string{"/x", "/-/me"} {
+		if a := h.get(path, copied); a.status != 401 {
+			t.Errorf("GET %s with a copy of the cookie = %d; want 401", path, a.status)
+		}
+	}
+	if other.me() == nil {
+		t.Error("another browser of theirs is signed out, too")
+	}
+	h.start() // a reload
+	if a := h.get("/x", copied); a.status != 401 {
+		t.Errorf("GET with a copy of the cookie after a reload = %d; want 401", a.status)
+	}
+}
+
+// gorilla/securecookie's 30 days: both limits are the server's, whatever the browser keeps.
+func TestS03_TheServerJudgesTheLimits(t *testing.T) {
+	h := openHouse(t, layout{firm: "session {\n\t\t\tidle 1s\n\t\t\tmax 2500ms\n\t\t}"})
+	busy, idle := h.in("ann@example.com"), h.in("bob@example.com")
+	began := time.Now()
+	copied := [2]string{busy.session(), idle.session()}
+	for time.Since(began) < 1500*time.Millisecond {
+		if a := h.get("/x", copied[0]); a.status != 200 {
+			t.Fatalf("GET of a busy one after %v = %d; want 200", time.Since(began), a.status)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	if a := h.get("/x", copied[1]); a.status != 401 {
+		t.Errorf("GET of an idle one after %v = %d; want 401", time.Since(began), a.status)
+	}
+	for time.Since(began) < 2600*time.Millisecond {
+		h.get("/x", copied[0])
+		time.Sleep(200 * time.Millisecond)
+	}
+	if a := h.get("/x", copied[0]); a.status != 401 {
+		t.Errorf("GET of a busy one after %v = %d; want 401", time.Since(began), a.status)
+	}
+}
+
+// S04, S11: TLS ends in front of Caddy, where the Host is another one. The cookies are
+// those of the https site, and forms of its pages are taken.
+func TestS04_CookiesOfAnHTTPSSite(t *testing.T) {
+	h := openHouse(t, layout{url: "https://portal.example"})
+	flags := regexp.MustCompile(`^__Host-portal(-flow)?=[A-Za-z0-9_-]{43}; Path=/; (Expires=[^;]*; Max-Age=\d+; )?HttpOnly; Secure; SameSite=Lax$`)
+	post := func(path, body string, lines ...string) rawAnswer { return h.post(path, body, lines...) }
+	for name, lines := range map[string][]string{
+		"a browser of today":         {"Origin: https://portal.example", "Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: navigate"},
+		"one without Sec-Fetch":      {"Origin: https://portal.example"},
+		"one without Origin, either": {"Referer: https://portal.example/"},
+	} {
+		a := post("/-/sign-in", "email=ann%40example.com&shared=1", lines...)
+		if a.status != 303 || len(a.header["Set-Cookie"]) != 1 || !flags.MatchString(a.header.Get("Set-Cookie")) {
+			t.Errorf("%s: POST /-/sign-in = %d, Set-Cookie %q", name, a.status, a.header["Set-Cookie"])
+		}
+	}
+	l := h.nextLetter("ann@example.com", 2)
+	if !strings.HasPrefix(l.link, "https://portal.example/-/link?t=") {
+		t.Errorf("the link is %s", l.link)
+	}
+	a := post("/-/link", form("t", secretOf(l.link), "email", "ann@example.com").Encode(), "Origin: https://portal.example")
+	cookie := a.header.Get("Set-Cookie")
+	if a.status != 303 || len(a.header["Set-Cookie"]) != 1 || !flags.MatchString(cookie) {
+		t.Fatalf("POST /-/link = %d, Set-Cookie %q", a.status, a.header["Set-Cookie"])
+	}
+	if strings.Contains(cookie, "Max-Age") || strings.Contains(cookie, "Expires") {
+		t.Errorf("on a shared computer: %s; want it to end with the browser", cookie)
+	}
+	name, _, _ := strings.Cut(cookie, ";")
+	if a := h.get("/x", "Cookie: a=1; "+name); a.status != 200 {
+		t.Errorf("GET with it = %d; want 200", a.status)
+	}
+	if got, _ := h.portal.last(); got.Header.Get("Cookie") != "a=1" {
+		t.Errorf("the portal got Cookie: %q; want a=1", got.Header.Get("Cookie"))
+	}
+	// Without the prefix it is somebody else's.
+	_, value, _ := strings.Cut(name, "=")
+	for _, other := range []string{"portal", "Portal", "__Secure-portal", "__host-portal", "__Host-Portal", "Host-portal"} {
+		if a := h.get("/x", "Cookie: "+other+"="+value); a.status != 401 {
+			t.Errorf("GET with %s = %d; want 401", other, a.status)
+		}
+	}
+	h2 := openHouse(t, layout{})
+	b := h2.in("ann@example.com")
+	life := regexp.MustCompile(`portal=[^;]{43}; Path=/; Expires=[^;]*; Max-Age=15552000; HttpOnly; SameSite=Lax$`)
+	l = b.ask("ann@example.com", "/")
+	if a := b.open(l.link); !life.MatchString(strings.Join(a.Header["Set-Cookie"], "|")) {
+		t.Errorf("on loopback: Set-Cookie %q; want half a year, HttpOnly, Lax", a.Header["Set-Cookie"])
+	}
+}
+
+// CVE-2025-24358, CVE-2025-46721: each of our forms, from each place that it could come from.
+func TestS09_CVE_2025_24358_FormsFromElsewhere(t *testing.T) {
+	h, _ := openFastHouse(t, layout{firm: "public /public/*"})
+	own := "Origin: " + h.url
+	_, port, _ := strings.Cut(h.host(), ":")
+	sources := []struct {
+		name  string
+		lines []string
+		taken bool
+	}{
+		{"our page", []string{own, "Sec-Fetch-Site: same-origin"}, true},
+		{"our page, with a policy that hides it", []string{"Origin: null", "Sec-Fetch-Site: same-origin"}, true},
+		{"our page, in an older browser", []string{own}, true},
+		{"our page, in a very old one", []string{"Referer: " + h.url + "/x"}, true},
+		{"typed in", []string{"Sec-Fetch-Site: none"}, true},
+		{"elsewhere", []string{"Origin: https://evil.example", "Sec-Fetch-Site: cross-site"}, false},
+		{"elsewhere, in an older browser", []string{"Origin: https://evil.example"}, false},
+		{"elsewhere, in a very old one", []string{"Referer: https://evil.example/"}, false},
+		{"elsewhere, in a very old one, in disguise", []string{"Referer: https://evil.example/?" + h.url}, false},
+		{"a sibling", []string{"Origin: http://sub.127.0.0.1:" + port, "Sec-Fetch-Site: same-site"}, false},
+		{"a sibling, in an older browser", []string{"Origin: http://sub.127.0.0.1:" + port}, false},
+		{"another port", []string{"Origin: http://127.0.0.1:1", "Sec-Fetch-Site: same-site"}, false},
+		{"another port, in an older browser", []string{"Origin: http://127.0.0.1:1"}, false},
+		{"nowhere", []string{"Origin: null"}, false},
+		{"nowhere, and elsewhere", []string{"Origin: null", "Sec-Fetch-Site: cross-site"}, false},
+		{"two places", []string{"Origin: https://evil.example", own}, false},
+		{"a place that begins like ours", []string{"Origin: " + h.url + ".evil.example"}, false},
+		{"a place that ends like ours", []string{"Origin: https://evil.example#" + h.host()}, false},
+		{"what isn't known", []string{"Sec-Fetch-Site: something"}, false},
+		{"a browser that says nothing", nil, false},
+		{"with a token of somebody else", []string{"Origin: https://evil.example", "Cookie: csrf=x; _gorilla_csrf=x", "X-CSRF-Token: x"}, false},
+		{"another method inside", []string{"Origin: https://evil.example", "X-HTTP-Method-Override: GET"}, false},
+	}
+	for _, path := range []string{"/-/sign-in", "/-/code", "/-/link", "/-/sign-out"} {
+		b := h.in("ann@example.com")
+		for _, s := range sources {
+			lines := append(slices.Clone(s.lines), b.session()+"; portal-flow="+b.cookie("portal-flow"))
+			a := h.post(path, "email=x&code=y&t=z", lines...)
+			if (a.status == 403 && len(a.header["Set-Cookie"]) == 0 && strings.Contains(a.body, "another website")) == s.taken {
+				t.Errorf("POST %s from %s = %d, Set-Cookie %q; want it taken: %t", path, s.name, a.status, a.header["Set-Cookie"], s.taken)
+			}
+			if !s.taken && b.me() == nil {
+				t.Fatalf("POST %s from %s has signed out", path, s.name)
+			}
+			if path == "/-/sign-out" && s.taken {
+				if b.me() != nil {
+					t.Errorf("POST %s from %s: still signed in", path, s.name)
+				}
+				b = h.in("ann@example.com")
+			}
+		}
+	}
+	// CVE-2025-47910: no spelling of a path goes round it.
+	b := h.in("ann@example.com")
+	for _, path := range []string{"/-/sign-out/", "/-//sign-out", "//-/sign-out", "/%2d/sign-out", "/-/sign-out%2f", "/-/./sign-out", "/public/../-/sign-out", "/-/SIGN-OUT", "/-/sign-out;x"} {
+		if a := h.post(path, "", "Origin: https://evil.example", b.session()); a.status < 400 || b.me() == nil {
+			t.Errorf("POST %s from elsewhere = %d, still in: %t", path, a.status, b.me() != nil)
+		}
+	}
+	// A program that holds no cookie of anybody's does nothing in anybody's name.
+	if a := h.post("/-/sign-in", "email=ann%40example.com"); a.status != 303 {
+		t.Errorf("POST /-/sign-in by a program = %d; want 303", a.status)
+	}
+}
+
+// The headers of our own pages, S13, S14 and the contract's, on each of them.
+func TestS13_HeadersOfOurPages(t *testing.T) {
+	h, _ := openFastHouse(t, layout{})
+	b := h.browser()
+	l := b.ask("ann@example.com", "/orders")
+	held := h.browser().do(h.browser().request("POST", "/x", strings.NewReader("a=b"), "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-origin"))
+	pages := map[string]answer{
+		"the prompt": h.browser().open("/x"), "the prompt by itself": h.browser().open("/-/sign-in"), "the prompt, typed wrong": b.send("/-/sign-in", form("email", "x")),
+		"the sent page": b.open("/-/sent"), "the sent page, wrong code": b.send("/-/code", form("code", "x")), "the link's page": h.browser().open(l.link),
+		"the link's page, typed wrong": h.browser().send("/-/link", form("t", secretOf(l.link), "email", "x@example.com")), "no link": b.open("/-/link?t=x"),
+		"signed out": b.open("/-/sign-out"), "nothing": b.open("/-/nothing"), "wrong method": b.do(b.request("PUT", "/-/sent", nil)), "no form": b.do(b.request("POST", "/-/code", nil)),
+		"from elsewhere": b.send("/-/code", nil, "Sec-Fetch-Site", "cross-site"), "a held form": held,
+	}
+	b.open(l.link)
+	pages["the sign-out page"] = b.open("/-/sign-out")
+	pages["the used link's page"] = h.browser().open(l.link)
+	pages["too much"] = b.send("/-/code", form("code", strings.Repeat("x", 20_000)))
+	for name, a := range pages {
+		for header, want := range map[string]string{"Cache-Control": "no-store", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "strict-origin",
+			"Content-Type": "text/html; charset=utf-8"} {
+			if got := a.Header.Get(header); got != want {
+				t.Errorf("%s (%d): %s: %q; want %q", name, a.StatusCode, header, got, want)
+			}
+		}
+		wantPolicy(t, name, a)
+		if strings.Contains(strings.ToLower(a.body), "doorpost") || strings.Contains(strings.ToLower(fmt.Sprint(a.Header)), "doorpost") {
+			t.Errorf("%s names Doorpost", name)
+		}
+	}
+	frame := h.browser().open("/x", "Sec-Fetch-Dest", "iframe")
+	if csp := frame.Header.Get("Content-Security-Policy"); frame.StatusCode != 401 || strings.Contains(frame.body, "<form") || !strings.Contains(csp, "form-action 'none'") {
+		t.Errorf("in a frame = %d, %s; want 401 and nothing to send", frame.StatusCode, csp)
+	}
+	// What isn't a page, and where people are sent.
+	for name, a := range map[string]answer{"a bare 401": h.browser().open("/x", "Accept", "*/*"), "signed in": b.open("/-/me"), "sent on": b.open("/-/sign-in?to=/x"),
+		"an error in JSON": b.open("/-/nothing", "Accept", "application/json"), "health": b.open("/-/health"), "refused": b.do(b.request("TRACE", "/x", nil))} {
+		if got := a.Header.Get("Cache-Control"); got != "no-store" {
+			t.Errorf("%s (%d): Cache-Control: %q; want no-store", name, a.StatusCode, got)
+		}
+	}
+}
+
+// wantPolicy wants a Content-Security-Policy that runs and loads nothing but what the
+// page itself brings along, by its hash.
+func wantPolicy(t *testing.T, name string, a answer) {
+	t.Helper()
+	csp := a.Header.Get("Content-Security-Policy")
+	for _, want := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'", "script-src 'sha256-", "style-src 'sha256-"} {
+		if !strings.Contains(csp, want) {
+			t.Errorf("%s: Content-Security-Policy: %s; want %s", name, csp, want)
+		}
+	}
+	for _, bad := range []string{"unsafe", "*", "data:", "http:", "blob:"} {
+		if strings.Contains(csp, bad) {
+			t.Errorf("%s: Content-Security-Policy: %s; want no %s", name, csp, bad)
+		}
+	}
+}
+
+// Cache deception: what was answered to one person is no cache's to keep for another.
+func TestS14_NoCacheKeepsWhatIsOnes(t *testing.T) {
+	h := openHouse(t, layout{firm: "public /public/*"})
+	bob := h.in("bob@example.com")
+	answers := map[string]http.Header{"": {}, "max-age=60": {"Cache-Control": {"max-age=60"}}, "no-cache": {"Cache-Control": {"no-cache"}}, "expires": {"Expires": {"0"}}}
+	for name, header := range answers {
+		h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+			for k, v := range header {
+				w.Header()[k] = v
+			}
+			w.Write([]byte("hello"))
+		}
+		for _, path := range []string{"/orders/x.css", "/public/x.css"} {
+			want := header.Get("Cache-Control")
+			if name == "" {
+				want = "private"
+			}
+			if a := h.get(path, bob.session()); a.header.Get("Cache-Control") != want {
+				t.Errorf("GET %s as bob, the portal says %q: Cache-Control: %q; want %q", path, name, a.header.Get("Cache-Control"), want)
+			}
+		}
+		if a := h.get("/public/x.css"); a.header.Get("Cache-Control") != header.Get("Cache-Control") {
+			t.Errorf("GET /public/x.css, the portal says %q: Cache-Control: %q; want the portal's word", name, a.header.Get("Cache-Control"))
+		}
+	}
+	for _, accept := range []string{"text/html", "*/*", "text/css"} {
+		a := h.raw(h.message("GET", "/orders/x.css", "Accept: "+accept))
+		if a.status != 401 || a.header.Get("Cache-Control") != "no-store" || a.header.Get("Location") != "" {
+			t.Errorf("GET /orders/x.css, signed out, Accept: %s = %d, Cache-Control: %q; want 401, no-store", accept, a.status, a.header.Get("Cache-Control"))
+		}
+	}
+}
+
+// CVE-2021-41230: who is switched off, removed or changed is so from the next request on.
+func TestS15_CVE_2021_41230_ChangesCountAtOnce(t *testing.T) {
+	h := openHouse(t, layout{admin: freeAddress(t)})
+	ann, bob := h.in("ann@example.com"), h.in("bob@example.com")
+	waiting := h.browser().ask("ann@example.com", "/")
+	ann.open("/x")
+	h.operator("contacts/disable", "ann@example.com")
+	h.operator("contacts/remove", "bob@example.com")
+	for name, b := range map[string]*browser{"switched off": ann, "removed": bob} {
+		h.portal.unseen(t, name, func() {
+			if a := h.get("/x", b.session()); a.status != 401 {
+				t.Errorf("%s: GET = %d; want 401", name, a.status)
+			}
+			if a := h.get("/-/me", b.session()); a.status != 401 {
+				t.Errorf("%s: GET /-/me = %d; want 401", name, a.status)
+			}
+		})
+	}
+	if a := h.browser().send("/-/link", form("t", secretOf(waiting.link), "email", "ann@example.com")); a.StatusCode != 410 {
+		t.Errorf("a link of who was switched off = %d; want 410", a.StatusCode)
+	}
+}
