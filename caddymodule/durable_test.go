@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -108,7 +109,7 @@ func newPost(t *testing.T, seed uint64) *post {
 		t.Fatal(err)
 	}
 	s := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &delivery{post: p}, nil }))
-	s.Domain = "localhost"
+	s.Domain, s.ErrorLog = "localhost", log.New(io.Discard, "", 0) // of connections that a kill cut
 	p.address = l.Addr().String()
 	go s.Serve(l)
 	t.Cleanup(func() { s.Close() })
