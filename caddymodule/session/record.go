@@ -36,7 +36,7 @@ func (s *Sessions) read(ctx context.Context, id string) (Session, error) {
 
 // ends is when the session is over if nobody is seen any more.
 func (s *Sessions) ends(as Session) time.Time {
-	idle, most := as.Seen.Add(s.Idle), as.Begun.Add(s.Max)
+	idle, most := as.Seen.Add(s.Idle), as.Begun.Add(s.most(as.Shared))
 	if idle.Before(most) {
 		return idle
 	}

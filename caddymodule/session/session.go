@@ -29,6 +29,10 @@ var ErrNone = errors.New("session: none")
 // PerContact is how many sessions a contact may have; one more ends the oldest.
 const PerContact = 100
 
+// SharedMax is how long a session on a shared computer lives at most. Its cookie ends
+// with the browser, but phones never end one, and some computers bring it back.
+const SharedMax = 12 * time.Hour
+
 // Session is one signed-in browser, as it is stored.
 type Session struct {
 	ID      string    `json:"id"`               // SHA-256 of the cookie, in base64url; the record's key
@@ -201,7 +205,15 @@ func (s *Sessions) newLive(k key, as Session) *Live {
 // alive judges both limits by this process's clock.
 func (s *Sessions) alive(l *Live) bool {
 	now := s.now().UnixNano()
-	return now-l.begun < int64(s.Max) && now-l.seen.Load() < int64(s.Idle)
+	return now-l.begun < int64(s.most(l.Shared)) && now-l.seen.Load() < int64(s.Idle)
+}
+
+// most is how long a session lives at most.
+func (s *Sessions) most(shared bool) time.Duration {
+	if shared {
+		return min(s.Max, SharedMax)
+	}
+	return s.Max
 }
 
 // ExpiresAt is when the session ends if it makes no further request.
