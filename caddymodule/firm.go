@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -57,6 +58,7 @@ type firm struct {
 	tokens   *token.Tokens
 	queue    *outbox.Queue
 	gate     *gate.Gate
+	stranger sync.Once // around the log line on a name that isn't url's
 	watch    *watch
 
 	stop    context.CancelFunc
@@ -286,6 +288,9 @@ func (w *watch) Close() error {
 // alone: what goes wrong at the gate is answered there, since Caddy logs a returned
 // error with the URL, which may be a sign-in link.
 func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if !strings.EqualFold(r.Host, f.gate.URL.Host) {
+		f.strangeName(r)
+	}
 	var err error
 	f.gate.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if v := gate.VisitorOf(r.Context()); v != nil {
@@ -294,6 +299,15 @@ func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		err = next.ServeHTTP(w, r)
 	}))
 	return err
+}
+
+// strangeName tells once that the site is reached by a name that isn't that of its url:
+// mails lead to the url, so a typo there would go unseen until nobody can get in.
+func (f *firm) strangeName(r *http.Request) {
+	f.stranger.Do(func() {
+		f.log.Warn("people come by another name than that of url, to which mails lead; if it is the portal's, write it as url",
+			"name", r.Host, "url", f.cfg.URL)
+	})
 }
 
 // setPlaceholders offers who is signed in to the rest of the Caddyfile, as Caddy's own
