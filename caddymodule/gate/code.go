@@ -9,8 +9,25 @@ import (
 )
 
 // wrongCode is what every code that doesn't work is told, wrong, burnt, run out or
-// never sent: the difference would help who guesses.
-const wrongCode = "That code doesn’t work. Please check it against the newest mail, or have a new mail sent."
+// never sent: the difference would help who guesses. So it has to help all of them,
+// also who types the right code for the sixth time.
+const wrongCode = "That code doesn’t work. Please check it against the newest mail. " +
+	"After five tries a code is used up: then open the link in the mail, or press “Send the mail again”."
+
+// notACode says what is wrong with what can't be a code. It knows what was typed, and
+// nothing else.
+func notACode(e token.ShapeError) string {
+	number := []string{"", "one", "two", "three", "four", "five", "six", "seven"}
+	switch {
+	case e.Has == 0:
+		return "Please type the code from the mail. It has eight letters and digits."
+	case e.Has < token.CodeLength:
+		return "The code has eight letters and digits; this has " + number[e.Has] + ". Please check it against the mail."
+	case e.Has > token.CodeLength:
+		return "The code has eight letters and digits; this is longer. Please type the code alone."
+	}
+	return "One of these characters is never in a code, such as “u” or “é”. Please check it against the mail."
+}
 
 // postCode signs in the browser that asked, by the code typed from the mail.
 func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
@@ -26,7 +43,10 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 	}
 	for range 3 {
 		grant, err := g.Tokens.Guess(r.Context(), ask.Browser, f.Get("code"))
-		if errors.Is(err, token.ErrCode) {
+		if shape, ok := errors.AsType[token.ShapeError](err); ok {
+			g.page(w, r, http.StatusBadRequest, g.sentPage(ask, notACode(shape)))
+			return nil
+		} else if errors.Is(err, token.ErrCode) {
 			break
 		} else if err != nil {
 			return err

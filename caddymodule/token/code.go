@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
+	"fmt"
 	"strings"
 	"unicode"
 
@@ -12,13 +13,32 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Guess tries a code in the browser that asked. The try is counted in the store
-// before it is judged, so that parallel tries get no more than Guesses. ErrCode is
-// every failure that isn't the store's. Of the grant, and of store.ErrConflict, the
-// same holds as with Spend; its Ops end every link and code of the contact.
+// CodeLength is how many letters and digits a code has, without its hyphen.
+const CodeLength = 8
+
+// ShapeError says that what was typed can't be a code, whatever was mailed and whoever
+// types: it is no guess, and may be told apart from a wrong one.
+type ShapeError struct {
+	// Has is how many letters and digits were typed; CodeLength+1 stands for all that is
+	// longer. CodeLength itself: the number is right, but a character is in no code.
+	Has int
+}
+
+func (e ShapeError) Error() string {
+	return fmt.Sprintf("token: not the shape of a code: %d characters", e.Has)
+}
+
+// Guess tries a code in the browser that asked. A ShapeError comes before the store is
+// asked, and counts as no try. Any other try is counted in the store before it is
+// judged, so that parallel tries get no more than Guesses. ErrCode is every failure
+// else that isn't the store's. Of the grant, and of store.ErrConflict, the same holds
+// as with Spend; its Ops end every link and code of the contact.
 func (t *Tokens) Guess(ctx context.Context, browser, typed string) (Grant, error) {
-	code, ok := normalCode(typed)
-	if !ok || browser == "" {
+	code, err := normalCode(typed)
+	if err != nil {
+		return Grant{}, err
+	}
+	if browser == "" {
 		return Grant{}, ErrCode
 	}
 	judged, err := t.count(ctx, browser)
@@ -87,7 +107,7 @@ const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 
 // newCode returns 40 random bits as abcd-efgh.
 func newCode() string {
-	var b [8]byte
+	var b [CodeLength]byte
 	rand.Read(b[:]) // never fails (crypto/rand)
 	for i := range b {
 		b[i] = alphabet[b[i]&31]
@@ -97,24 +117,30 @@ func newCode() string {
 
 // normalCode forgives what people and keyboards do to a code on its way from a mail to
 // a form: capitals, full-width letters, look-alikes, and whatever stands around or
-// between its characters.
-func normalCode(typed string) (code string, ok bool) {
+// between its characters. Its error is a ShapeError.
+func normalCode(typed string) (string, error) {
 	if len(typed) > 256 {
-		return "", false
+		return "", ShapeError{Has: CodeLength + 1}
 	}
-	code = strings.Map(func(r rune) rune {
-		switch r = unicode.ToLower(r); {
-		case r == 'o':
-			return '0'
-		case r == 'i', r == 'l':
-			return '1'
-		case unicode.IsSpace(r), unicode.IsPunct(r), unicode.IsSymbol(r), unicode.Is(unicode.Cf, r):
+	has := 0
+	code := strings.Map(func(r rune) rune {
+		r = unicode.ToLower(r)
+		if unicode.IsSpace(r) || unicode.IsPunct(r) || unicode.IsSymbol(r) || unicode.Is(unicode.Cf, r) {
 			return -1
+		}
+		if unicode.IsLetter(r) || unicode.IsNumber(r) {
+			has++
+		}
+		switch r {
+		case 'o':
+			return '0'
+		case 'i', 'l':
+			return '1'
 		}
 		return r
 	}, norm.NFKC.String(typed))
-	if len(code) != 8 || strings.Trim(code, alphabet) != "" {
-		return "", false
+	if len(code) != CodeLength || strings.Trim(code, alphabet) != "" {
+		return "", ShapeError{Has: min(has, CodeLength+1)}
 	}
-	return code[:4] + "-" + code[4:], true
+	return code[:4] + "-" + code[4:], nil
 }

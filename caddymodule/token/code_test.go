@@ -7,7 +7,7 @@ import (
 
 func TestNormalCode(t *testing.T) {
 	for _, c := range []struct {
-		typed, want string // "": refused
+		typed, want string
 	}{
 		{"abcd-efgh", "abcd-efgh"},
 		{"abcdefgh", "abcd-efgh"},
@@ -27,23 +27,40 @@ func TestNormalCode(t *testing.T) {
 		{"ａｂｃｄ－ｅｆｇｈ", "abcd-efgh"},
 		{"０１２３4567", "0123-4567"},
 		{"OIL0-oil1", "0110-0111"},
-		{"", ""},
-		{"-", ""},
-		{"abcd-efg", ""},
-		{"abcd-efghj", ""},
-		{"abcd-efgu", ""}, // no u in a code
-		{"abcd-efg\x00", ""},
-		{"abcd-efgh\x00", ""},
-		{"abcd-ef\xffh", ""},
-		{"авсd-efgh", ""}, // Cyrillic
-		{"Code: abcd-efgh", ""},
 		{strings.Repeat(" ", 248) + "abcdefgh", "abcd-efgh"},
-		{strings.Repeat(" ", 249) + "abcdefgh", ""},
-		{strings.Repeat("a", 1<<20), ""},
 	} {
-		got, ok := normalCode(c.typed)
-		if got != c.want || ok != (c.want != "") {
-			t.Errorf("normalCode(%.40q) = %q, %t; want %q", c.typed, got, ok, c.want)
+		if got, err := normalCode(c.typed); got != c.want || err != nil {
+			t.Errorf("normalCode(%.40q) = %q, %v; want %q", c.typed, got, err, c.want)
+		}
+	}
+}
+
+func TestNormalCode_WhatIsNone(t *testing.T) {
+	for _, c := range []struct {
+		typed string
+		has   int
+	}{
+		{"", 0},
+		{"-", 0},
+		{"\u200b \u2068", 0},
+		{"7", 1},
+		{"a-b-c", 3},
+		{"äöü", 3},
+		{"abcd-efg", 7},
+		{"abcd-efg\x00", 7},
+		{"abcd-efghj", 9},
+		{"Code: abcd-efgh", 9},
+		{"abcd-efgh\x00", 8},
+		{"abcd-ef\xffh", 7},
+		{"abcd-efgu", 8}, // no u in a code
+		{"ABCD-EFGÉ", 8},
+		{"авсd-efgh", 8}, // Cyrillic
+		{strings.Repeat(" ", 249) + "abcdefgh", 9},
+		{strings.Repeat("a", 256), 9},
+		{strings.Repeat("a", 1<<20), 9},
+	} {
+		if got, err := normalCode(c.typed); got != "" || err != (ShapeError{Has: c.has}) {
+			t.Errorf("normalCode(%.40q) = %q, %v; want ShapeError{%d}", c.typed, got, err, c.has)
 		}
 	}
 }
@@ -53,9 +70,9 @@ func TestT07_CodesUseEverySymbolAlike(t *testing.T) {
 	var counts [8][256]int
 	for range n {
 		code := newCode()
-		got, ok := normalCode(strings.ToUpper(strings.ReplaceAll(code, "-", " ")))
-		if !ok || got != code {
-			t.Fatalf("normalCode(%q) = %q, %t; want itself", code, got, ok)
+		got, err := normalCode(strings.ToUpper(strings.ReplaceAll(code, "-", " ")))
+		if err != nil || got != code {
+			t.Fatalf("normalCode(%q) = %q, %v; want itself", code, got, err)
 		}
 		for i, at := range [8]int{0, 1, 2, 3, 5, 6, 7, 8} {
 			counts[i][code[at]]++
@@ -79,10 +96,10 @@ func FuzzNormalCode(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, typed string) {
-		code, ok := normalCode(typed)
-		if !ok {
-			if code != "" {
-				t.Fatalf("normalCode(%q) = %q, false", typed, code)
+		code, err := normalCode(typed)
+		if err != nil {
+			if shape, ok := err.(ShapeError); !ok || code != "" || shape.Has < 0 || shape.Has > CodeLength+1 {
+				t.Fatalf("normalCode(%q) = %q, %v; want nothing, and how many characters it has", typed, code, err)
 			}
 			return
 		}
@@ -90,8 +107,8 @@ func FuzzNormalCode(f *testing.F) {
 			t.Fatalf("normalCode(%q) = %q; want abcd-efgh", typed, code)
 		}
 		for _, again := range []string{code, strings.ToUpper(code), " " + strings.ReplaceAll(code, "-", "\u2013")} {
-			if got, ok := normalCode(again); !ok || got != code {
-				t.Fatalf("normalCode(%q) = %q, %t; want %q", again, got, ok, code)
+			if got, err := normalCode(again); err != nil || got != code {
+				t.Fatalf("normalCode(%q) = %q, %v; want %q", again, got, err, code)
 			}
 		}
 	})

@@ -27,6 +27,32 @@ func TestT11_FiveGuessesThenTheCodeIsBurnt(t *testing.T) {
 	want(t, "the right code at the fifth try", w.guess("s2", laptop, issued.Code), nil)
 }
 
+func TestT11_WhatIsNoCodeIsNoGuess(t *testing.T) {
+	w := newWorld(t)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	seen := &watched{Store: w.db}
+	watching := w.as(func(o *token.Tokens) { o.Store = seen })
+	// The words depend on what was typed alone: the same in a browser that never asked,
+	// and with no code left to try.
+	none := func(when string) {
+		for _, browser := range []string{laptop, phone, ""} {
+			for typed, has := range map[string]int{"": 0, "abc": 3, "abcd-efghj": 9, "abcd-efgu": 8, strings.Repeat("a", 1000): 9} {
+				want(t, fmt.Sprintf("%.20q in browser %q %s", typed, browser, when), watching.guess("s", browser, typed), token.ShapeError{Has: has})
+			}
+		}
+	}
+	none("at first")
+	for range token.Guesses - 1 {
+		want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrCode)
+	}
+	none("after four tries")
+	want(t, "the right code at the fifth try", w.guess("s", laptop, issued.Code), nil)
+	none("after the code was used")
+	if len(seen.calls) != 0 {
+		t.Errorf("what is no code asked the store for %q; want nothing", seen.calls)
+	}
+}
+
 func TestT11_AHundredParallelGuessesAreFive(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
@@ -109,7 +135,7 @@ func TestN01_AGuessAtNobodysCodeDoesTheSameWork(t *testing.T) {
 			want(t, "a wrong code", err, token.ErrCode)
 		}
 		_, err := guessing.Guess(context.Background(), laptop, "abcd")
-		want(t, "no code at all", err, token.ErrCode)
+		want(t, "no code at all", err, token.ShapeError{Has: 4})
 		return seen.calls
 	}
 	known, unknown := calls(true), calls(false)

@@ -28,8 +28,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// What callers decide on. A wrong, burnt, expired or never issued code is one error,
-// since the difference would help who guesses.
+// What callers decide on, beside ShapeError. A wrong, burnt, expired or never issued
+// code is one error, since the difference would help who guesses.
 var (
 	ErrUnknown = errors.New("token: no such link")
 	ErrOver    = errors.New("token: the link was used, replaced, or ran out")

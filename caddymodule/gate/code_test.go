@@ -1,0 +1,71 @@
+package gate
+
+import (
+	"io"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+// typeCode sends a code and returns the status and the words beside the field.
+func (h *awayHouse) typeCode(code string) (status int, problem string) {
+	h.t.Helper()
+	resp := h.do("/-/code", url.Values{"code": {code}}.Encode(), h.flow)
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if len(resp.Header["Set-Cookie"]) != 0 {
+		h.t.Errorf("code %.20q sets %q; want nothing", code, resp.Header["Set-Cookie"])
+	}
+	for _, n := range nodes(h.t, string(page)) {
+		if attr(n, "id") == "problem" {
+			problem = n.FirstChild.Data
+		}
+	}
+	return resp.StatusCode, problem
+}
+
+// T11: what is no code costs none of the five tries, and is told what is wrong with it;
+// a wrong code and a burnt one read the same.
+func TestT11_ACodeOfTheWrongShapeIsNoTry(t *testing.T) {
+	h := openAwayHouse(t)
+	shapes := func() {
+		for typed, want := range map[string]string{
+			"":                        "Please type the code from the mail.",
+			" - ":                     "Please type the code from the mail.",
+			"a":                       "eight letters and digits; this has one.",
+			"abc":                     "eight letters and digits; this has three.",
+			"abcd-efg":                "eight letters and digits; this has seven.",
+			"abcd-efghj":              "eight letters and digits; this is longer.",
+			"My code is abcd-efgh":    "eight letters and digits; this is longer.",
+			strings.Repeat("x", 1000): "eight letters and digits; this is longer.",
+			"abcd-efgu":               "never in a code",
+		} {
+			if status, problem := h.typeCode(typed); status != 400 || !strings.Contains(problem, want) {
+				t.Errorf("code %.20q = %d %q; want 400 and %q", typed, status, problem, want)
+			}
+		}
+	}
+	shapes()
+	for range token.Guesses {
+		if status, problem := h.typeCode("0000-0000"); status != 403 || problem != wrongCode {
+			t.Errorf("a wrong code = %d %q; want 403 %q", status, problem, wrongCode)
+		}
+	}
+	shapes()
+	if status, problem := h.typeCode(h.code); status != 403 || problem != wrongCode {
+		t.Errorf("the right code after five wrong ones = %d %q; want 403 %q", status, problem, wrongCode)
+	}
+
+	h = openAwayHouse(t)
+	for range token.Guesses - 1 {
+		h.typeCode("0000-0000")
+	}
+	shapes()
+	if resp := h.do("/-/code", "code="+h.code, h.flow); resp.StatusCode != 303 {
+		t.Errorf("the right code at the fifth try = %d; want 303", resp.StatusCode)
+	}
+}
