@@ -91,19 +91,11 @@ type LinkPage struct {
 	Problem    string // what is wrong with Email; empty: nothing
 }
 
-// Reasons of SpentLinkPage.
-const (
-	SpentUsed     = "used"
-	SpentExpired  = "expired"
-	SpentReplaced = "replaced"
-)
-
 // SpentLinkPage is shown for a link that was good once, and sends a new one to the same address.
 // Its form: POST {prefix}/sign-in with t, shared.
 type SpentLinkPage struct {
 	T      string
 	Masked string // the link's address, in part
-	Reason string // one of Spent…; any other: a sentence that fits all
 	To     string // path on this site to go on to, for who uses another address
 	Shared bool
 }
@@ -595,9 +587,7 @@ func samplePages() []Page {
 		SentPage{Address: masked, Masked: true, T: "abc", To: "/", Waited: true, Problem: "Please look at the code once more.", CodeAction: "/code"},
 		LinkPage{T: "abc", Masked: masked},
 		LinkPage{T: "abc", Masked: masked, Email: full, SignedInAs: "bob@example.com", Problem: "Please look at the address once more."},
-		SpentLinkPage{T: "abc", Masked: masked, Reason: SpentUsed, To: "/orders/7", Shared: true},
-		SpentLinkPage{T: "abc", Masked: masked, Reason: SpentExpired},
-		SpentLinkPage{T: "abc", Masked: masked, Reason: SpentReplaced},
+		SpentLinkPage{T: "abc", Masked: masked, To: "/orders/7", Shared: true},
 		SpentLinkPage{},
 		UnknownLinkPage{},
 		UnknownLinkPage{To: "/orders/7"},
