@@ -319,9 +319,12 @@ func policyOf(page Page) string {
 	switch page.file() {
 	case (FramePage{}).file():
 		return "; form-action 'none'"
-	case (HeldFormPage{}).file():
-		// Chromium holds the redirects that follow a form against form-action, too: a portal that answers
-		// by sending the visitor to pay elsewhere would seem not to have taken the form, and get it twice.
+	case (HeldFormPage{}).file(), (SentPage{}).file(), (LinkPage{}).file():
+		// Chromium holds the redirects that follow a form against form-action, too. A portal that answers a
+		// held form by sending the visitor to pay elsewhere would seem not to have taken it, and get it
+		// twice; and who signs in by a code or an address goes on to a page of the portal, which may send
+		// them to another site: they would be in, and stuck on the page that they had just filled in. The
+		// forms' own actions are ours, and nobody can put another into these pages.
 		return "; form-action 'self' https:; frame-ancestors 'none'"
 	case (MailPage{}).file():
 		return "; form-action 'self'; frame-src 'self'; frame-ancestors 'none'"
