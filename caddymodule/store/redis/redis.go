@@ -1,0 +1,289 @@
+// Package redis keeps the store on one Redis server (6.2 or later, or Valkey) for many
+// machines, on go-redis.
+//
+// Every verb is one script, so that it happens as a whole; every question carries a number
+// that its answer repeats, so that an answer to somebody else's question is noticed; and
+// what changes something leaves its answer on the server for some seconds, so that asking
+// again after a lost answer changes nothing twice.
+//
+// The clock of Options decides what has ended. The server forgets by itself too, a day
+// after that, so that nothing lies there for ever: each key has a life. That of records
+// that stay is ten years, and renewed every year while a Doorpost runs. The clocks of all
+// machines have to agree.
+//
+// What a method has acknowledged is as durable as the server is set to be: with
+// "appendonly yes" and "appendfsync everysec" a power failure costs a second at most.
+//
+// An error that wraps store.ErrUnavailable from Apply or Take doesn't say that nothing
+// was done: the server may have done it and not been able to say so.
+package redis
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// Options are what Open is told.
+type Options struct {
+	URL      string // redis://HOST:PORT/DB, rediss:// for TLS, unix:///PATH?db=DB; required
+	Username string // of the server's ACL; "": the server's default user, or the URL's
+	Password string // "": none, or the URL's
+
+	Clock func() time.Time // decides what has expired; time.Now when nil
+	Log   *slog.Logger     // when the server is gone, and when it is back; nobody when nil
+	Sweep time.Duration    // between two looks for what has expired; 0: ten seconds
+}
+
+// Store is an open store. It implements store.Store, and is safe for use by many goroutines.
+type Store struct {
+	options *redis.Options // never changed; every client gets a copy
+	address string         // as logs show it, without credentials
+	clock   func() time.Time
+	log     *slog.Logger
+
+	client   atomic.Pointer[redis.Client] // another one after each trouble, see renew
+	renewing sync.Mutex
+	nonces   string // what this Store's nonces begin with
+	asked    atomic.Uint64
+	down     atomic.Pointer[outage] // nil while the server answers
+	fell     chan struct{}          // wakes the watcher: down has been set
+
+	firms  sync.Map // of the firms that were asked for, to be swept
+	closed atomic.Bool
+	life   context.Context // ends with Close
+	end    context.CancelFunc
+	tasks  sync.WaitGroup // the watcher and the sweeper
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open connects to the server and makes sure that it can be worked with. A server that
+// can't be reached, or refuses, is an error that wraps store.ErrUnavailable and says what
+// to do; one that may lose what it is given is a warning in the log. The caller owns the
+// Store and has to Close it.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	options, err := parse(o)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		options: options,
+		address: options.Addr,
+		clock:   o.Clock,
+		log:     o.Log,
+		nonces:  rand.Text()[:16],
+		fell:    make(chan struct{}, 1),
+	}
+	s.life, s.end = context.WithCancel(context.Background())
+	if s.clock == nil {
+		s.clock = time.Now
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.client.Store(s.dial())
+	s.tasks.Go(s.watch)
+	if err := s.greet(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("the store at %s: %w", s.address, err), s.Close())
+	}
+	s.tasks.Go(func() { s.sweep(cmp.Or(o.Sweep, 10*time.Second)) })
+	return s, nil
+}
+
+// How long one attempt may take, and how many there are: together less than a second.
+const (
+	patience = 450 * time.Millisecond
+	attempts = 2
+)
+
+// parse reads the URL. Its errors don't show it, since it may hold a password.
+func parse(o Options) (*redis.Options, error) {
+	u, err := url.Parse(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("store redis: the URL can't be read; write redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH")
+	}
+	for setting := range u.Query() {
+		if u.Scheme != "unix" || setting != "db" {
+			return nil, fmt.Errorf("store redis: the URL has a setting %q, which isn't one of Doorpost's; leave it out", setting)
+		}
+	}
+	r, err := redis.ParseURL(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("store redis: %s://%s is not a URL of a server; write redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH", u.Scheme, u.Host)
+	}
+	r.Username, r.Password = cmp.Or(o.Username, r.Username), cmp.Or(o.Password, r.Password)
+	if r.TLSConfig != nil {
+		r.TLSConfig = &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}
+	}
+	r.Protocol = 2           // nothing comes that wasn't asked for
+	r.MaxRetries = -1        // it would repeat what mustn't be done twice; ask repeats with a nonce
+	r.DialerRetries = 1      // ask repeats
+	r.DisableIdentity = true // its answer, come late, was once taken for another one (CVE-2025-29923)
+	r.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	r.DialTimeout, r.ReadTimeout, r.WriteTimeout = patience, patience, patience
+	r.ContextTimeoutEnabled = true
+	r.PoolSize = max(32, 10*runtime.GOMAXPROCS(0))
+	r.PoolTimeout = 300 * time.Millisecond // less than patience: a crowd is no sign of a dead server
+	r.ConnMaxIdleTime = time.Minute        // less than what stands between lets idle ones live
+	r.ReadBufferSize, r.WriteBufferSize = 8<<10, 8<<10
+	return r, nil
+}
+
+func (s *Store) dial() *redis.Client {
+	options := *s.options
+	return redis.NewClient(&options)
+}
+
+// Close lets go of the server. What is under way may end with store.ErrUnavailable; later
+// calls of any method do. A second Close does nothing.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	s.end()
+	s.tasks.Wait()
+	s.renewing.Lock() // whoever renews the client has done so, or sees that it is too late
+	defer s.renewing.Unlock()
+	return s.client.Load().Close()
+}
+
+// greet finds out whether the server can be worked with.
+func (s *Store) greet(ctx context.Context) error {
+	if err := s.reach(ctx); err != nil {
+		return explain(err)
+	}
+	// Every command that the verbs need, on a record of our own: where the server's user
+	// may not use one, a script would stop half done.
+	k := store.Key{Bucket: "probe", ID: rand.Text()}
+	err := s.Apply(ctx, store.Create(k, nil, s.clock().Add(time.Minute)))
+	if err == nil {
+		_, err = s.Scan(ctx, k.Firm, k.Bucket, k.ID, "", 1)
+	}
+	if err == nil {
+		_, err = s.Take(ctx, k)
+	}
+	if err == nil {
+		_, err = s.Sweep(ctx)
+	}
+	if err == nil {
+		err = s.Publish(ctx, k.Firm, "probe")
+	}
+	if err == nil {
+		err = s.compareClocks(ctx)
+	}
+	if err != nil {
+		return explain(err)
+	}
+	s.advise(ctx)
+	return nil
+}
+
+// reach asks the first question, and waits a little for a server that is just starting.
+func (s *Store) reach(ctx context.Context) error {
+	for end := time.Now().Add(2 * time.Second); ; {
+		_, err := s.Get(ctx, nothing)
+		_, foreign := errors.AsType[*tls.CertificateVerificationError](err)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return nil
+		case foreign:
+			return err
+		case ctx.Err() != nil, time.Now().After(end), errorOf(err, "WRONGPASS", "NOAUTH", "NOPERM", forbidden) != "":
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// errorOf returns which of the kinds the server's answer is, or "".
+func errorOf(err error, kinds ...string) string {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if many, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, err := range many.Unwrap() {
+				if kind := errorOf(err, kinds...); kind != "" {
+					return kind
+				}
+			}
+			return ""
+		}
+		for _, kind := range kinds {
+			if strings.HasPrefix(err.Error(), kind+" ") {
+				return kind
+			}
+		}
+	}
+	return ""
+}
+
+// forbidden is how NOPERM reads where a script meets it.
+const forbidden = "ERR The user executing the script"
+
+// explain adds to an error of the first contact what the operator can do.
+func explain(err error) error {
+	switch errorOf(err, "WRONGPASS", "NOAUTH", "NOPERM", forbidden, "READONLY") {
+	case "WRONGPASS", "NOAUTH":
+		return fmt.Errorf("%w: check username and password", err)
+	case "NOPERM", forbidden:
+		return fmt.Errorf("%w: give the user: ~%s* &%[2]s* +@read +@write +@scripting +@pubsub +@connection +info +time", err, keyPrefix)
+	case "READONLY":
+		return fmt.Errorf("%w: this server is a replica; give the address of the master", err)
+	default:
+		return err
+	}
+}
+
+// compareClocks warns where the server's clock and ours disagree: others that use the
+// store have ours or the server's.
+func (s *Store) compareClocks(ctx context.Context) error {
+	server, err := s.serverTime(ctx)
+	if err != nil {
+		return err
+	}
+	if apart := time.Since(server).Abs(); apart > 30*time.Second {
+		s.log.Warn("the clocks of this machine and of the Redis server disagree; set both by NTP", "address", s.address, "apart", apart.Round(time.Second).String())
+	}
+	return nil
+}
+
+// advise warns of settings of the server by which it would lose what it is given. A user
+// who may not ask for them gets no advice.
+func (s *Store) advise(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	info, err := s.client.Load().Info(ctx).Result()
+	if err != nil {
+		s.log.Debug("the settings of the Redis server can't be looked at", "address", s.address, "error", err)
+		return
+	}
+	settings := map[string]string{}
+	for line := range strings.Lines(info) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			settings[name] = value
+		}
+	}
+	if policy := settings["maxmemory_policy"]; policy != "" && policy != "noeviction" {
+		s.log.Warn("the Redis server throws records away when its memory is full: people would be signed out, and contacts be gone; set maxmemory-policy noeviction", "address", s.address, "maxmemory_policy", policy)
+	}
+	if settings["aof_enabled"] == "0" {
+		s.log.Warn("the Redis server forgets what came since its last snapshot when it stops; set appendonly yes", "address", s.address)
+	}
+}

@@ -1,0 +1,26 @@
+-- Reads a page of a bucket. KEYS: the bucket's index. ARGV: nonce, what the keys of its
+-- records begin with, least id, greatest id (as ZRANGEBYLEX has them), limit, now, bytes.
+-- Answers nonce, the id to go on after ('' where there are no more), and the raw values.
+local least, limit, now, room = ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local out, seen = {ARGV[1], ''}, 0
+while true do
+  local ids = redis.call('ZRANGEBYLEX', KEYS[1], least, ARGV[4], 'LIMIT', 0, 200)
+  for _, id in ipairs(ids) do
+    local raw = redis.call('GET', ARGV[2] .. id)
+    seen = seen + 1
+    if raw then
+      local ends = string.byte(raw) == 1 and tonumber(string.sub(raw, 2, 17)) or 0
+      if ends == 0 or now < ends then
+        out[#out + 1] = raw
+        room = room - #raw
+      end
+    end
+    -- One long page, or a long stretch of what has ended, would hold up everybody.
+    if #out - 2 >= limit or room <= 0 or seen >= 2000 then
+      out[2] = id
+      return out
+    end
+    least = '(' .. id
+  end
+  if #ids < 200 then return out end
+end
