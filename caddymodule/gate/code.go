@@ -12,7 +12,7 @@ import (
 // never sent: the difference would help who guesses. So it has to help all of them,
 // also who types the right code for the sixth time.
 const wrongCode = "That code doesn’t work. Please check it against the newest mail. " +
-	"After five tries a code is used up: then open the link in the mail, or press “Send the mail again”."
+	"A code has five tries; then use the link in the mail, or press “Send the mail again”."
 
 // notACode says what is wrong with what can't be a code. It knows what was typed, and
 // nothing else.

@@ -188,7 +188,7 @@ func MessageFor(status int) MessagePage {
 	case http.StatusNotFound:
 		home.Title, home.Text = "There is no page here", "The address may have been typed wrong, or the page has moved."
 	case http.StatusMethodNotAllowed:
-		home.Title, home.Text = "This page can’t do that", "Please go back and try once more."
+		home.Title, home.Text = "This page can’t do that", "Please go back and try once more, or begin again."
 	case http.StatusRequestEntityTooLarge:
 		home.Title, home.Text = "This is too large", "We can’t take this much at once. Please go back and send less."
 	case http.StatusTooManyRequests:
