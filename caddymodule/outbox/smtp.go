@@ -118,7 +118,7 @@ func (s SMTP) Send(ctx context.Context, m Message) error {
 	defer context.AfterFunc(ctx, func() { wire.Close() })()
 	c, err := client.DialToSMTPClientWithContext(ctx)
 	if err != nil {
-		return serverError(ctx, "connecting", err)
+		return serverError(ctx, "connecting", s.connectError(err))
 	}
 	if err := c.Mail("<" + m.From + ">"); err != nil {
 		return serverError(ctx, "MAIL FROM", err) // it is the same for all our messages
@@ -264,6 +264,22 @@ func (w *wire) Close() error {
 	return w.Conn.Close()
 }
 
+// connectError says what an error of connecting means and what to do, where go-mail's
+// words don't. What the server said stays behind it.
+func (s SMTP) connectError(err error) error {
+	if reply, ok := errors.AsType[*textproto.Error](err); ok && (reply.Code == 534 || reply.Code == 535) {
+		return fmt.Errorf("the mail server doesn't take username and password: %d %s", reply.Code, reply.Msg)
+	}
+	if unsafe, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		host, _, _ := s.hostPort()
+		return fmt.Errorf("its certificate isn't valid for %s: %w", host, unsafe.Err)
+	}
+	if strings.Contains(err.Error(), "does not support STARTTLS") { // go-mail has no name for it
+		return errors.New("the server offers no STARTTLS: write `tls implicit` for port 465, or `tls off` for a relay on this machine")
+	}
+	return err
+}
+
 // serverError is an error from before the recipient was named. It keeps the server's
 // words: they tell the operator what to do, and there is nothing in them to hide yet.
 func serverError(ctx context.Context, doing string, err error) error {
@@ -271,7 +287,7 @@ func serverError(ctx context.Context, doing string, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	return fmt.Errorf("%w: %s: %s", ErrServer, doing, oneLine(err.Error()))
+	return fmt.Errorf("%w: %s: %s", ErrServer, doing, loggable(err.Error()))
 }
 
 // messageError is an error from after that. Of the server's words it keeps the codes
@@ -309,8 +325,8 @@ func codes(reply *textproto.Error) string {
 	return strings.TrimSpace(strconv.Itoa(reply.Code) + " " + enhanced.FindString(reply.Msg))
 }
 
-// oneLine makes what a server said fit for a log.
-func oneLine(s string) string {
+// loggable makes what a server said fit for a log.
+func loggable(s string) string {
 	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
 	if r := []rune(s); len(r) > 300 {
 		s = string(r[:300]) + "…"

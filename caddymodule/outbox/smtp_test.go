@@ -126,18 +126,23 @@ func TestSMTPEncryptsOrDoesNotSend(t *testing.T) {
 		sink *sink
 		smtp SMTP
 		want error
+		says string
 	}{
-		{"starttls", newSink(t, withTLS(cert)), SMTP{RootCAs: pool}, nil},
-		{"implicit", newSink(t, implicit), SMTP{RootCAs: pool, TLS: TLSImplicit}, nil},
-		{"starttls isn't offered", newSink(t), SMTP{RootCAs: pool}, ErrServer},
-		{"nobody knows the certificate", newSink(t, withTLS(cert)), SMTP{}, ErrServer},
-		{"another host's certificate", newSink(t, withTLS(other)), SMTP{RootCAs: otherPool}, ErrServer},
-		{"implicit, unknown certificate", newSink(t, implicit), SMTP{TLS: TLSImplicit}, ErrServer},
+		{"starttls", newSink(t, withTLS(cert)), SMTP{RootCAs: pool}, nil, ""},
+		{"implicit", newSink(t, implicit), SMTP{RootCAs: pool, TLS: TLSImplicit}, nil, ""},
+		{"starttls isn't offered", newSink(t), SMTP{RootCAs: pool}, ErrServer,
+			"connecting: the server offers no STARTTLS: write `tls implicit` for port 465, or `tls off` for a relay on this machine"},
+		{"nobody knows the certificate", newSink(t, withTLS(cert)), SMTP{}, ErrServer, "connecting: its certificate isn't valid for 127.0.0.1: x509: "},
+		{"another host's certificate", newSink(t, withTLS(other)), SMTP{RootCAs: otherPool}, ErrServer, "connecting: its certificate isn't valid for 127.0.0.1: x509: "},
+		{"implicit, unknown certificate", newSink(t, implicit), SMTP{TLS: TLSImplicit}, ErrServer, "connecting: its certificate isn't valid for 127.0.0.1: x509: "},
 	} {
 		c.smtp.Address, c.smtp.Username, c.smtp.Password = c.sink.addr, "portal", "right"
 		err := c.smtp.Send(t.Context(), message("ann@example.org"))
 		if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
 			t.Errorf("%s: Send = %v; want %v", c.name, err, c.want)
+		}
+		if err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: Send = %v; want %q", c.name, err, c.says)
 		}
 		got := c.sink.got()
 		if (len(got) == 1) != (c.want == nil) {
@@ -171,7 +176,7 @@ func TestSMTPPasswords(t *testing.T) {
 		if c.ok && (err != nil || len(s.users) != 1) {
 			t.Errorf("%s over %s: Send = %v, users %q; want sent", c.password, c.tls, err, s.users)
 		}
-		if !c.ok && (!errors.Is(err, ErrServer) || !strings.Contains(err.Error(), "535") || strings.Contains(err.Error(), c.password)) {
+		if !c.ok && (!errors.Is(err, ErrServer) || !strings.Contains(err.Error(), "connecting: the mail server doesn't take username and password: 535 5.7.8") || strings.Contains(err.Error(), c.password)) {
 			t.Errorf("%s over %s: Send = %v; want ErrServer with 535 and without the password", c.password, c.tls, err)
 		}
 	}
