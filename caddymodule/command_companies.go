@@ -52,9 +52,10 @@ brings it back; "companies add" does.`,
 any order: id, name, legacy_tokens. Only id is needed. Several tokens in a cell
 are separated by ";".
 
-A row replaces what its columns name, nothing is deleted, and what was removed
-by hand stays so. If any row is wrong, nothing at all is changed, and the rows
-are listed.`,
+A row replaces what its columns name: an empty cell empties; leave the column
+out to keep what is there. Nothing is deleted, and what was removed by hand
+stays so. If any row is wrong, nothing at all is changed, and the rows are
+listed.`,
 			example: `  caddy doorpost companies import companies.csv --dry-run
   caddy doorpost companies import companies.csv
 

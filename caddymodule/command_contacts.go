@@ -18,79 +18,102 @@ address or several, each of which leads in, and belongs to any number of
 companies.`,
 		`  caddy doorpost contacts list acme
   caddy doorpost contacts add ann@example.com --first-name Ann --last-name Lee --companies acme,birch`,
-		leaf{
-			use: "list [TEXT]", short: "Lists contacts",
-			long: `Lists contacts, in the order in which they were added. With TEXT only those
+		listContactsCommand(), addContactCommand(), setContactCommand(),
+		disableContactCommand(), enableContactCommand(), removeContactCommand(), importContactsCommand())
+}
+
+func listContactsCommand() *cobra.Command {
+	return leaf{
+		use: "list [TEXT]", short: "Lists contacts",
+		long: `Lists contacts, in the order in which they were added. With TEXT only those
 that have each word of it in a name, an address or a company.`,
-			example: `  caddy doorpost contacts list
+		example: `  caddy doorpost contacts list
   caddy doorpost contacts list lee acme
   caddy doorpost contacts list --json | jq -r '.contacts[].email'`,
-			most: -1, run: (*call).listContacts,
-		}.command(),
-		leaf{
-			use: "add EMAIL [flags]", short: "Adds a contact, who may sign in from then on",
-			long: `Adds a contact, who may sign in from then on. No mail is sent: people get a link
+		most: -1, run: (*call).listContacts,
+	}.command()
+}
+
+func addContactCommand() *cobra.Command {
+	return leaf{
+		use: "add EMAIL [flags]", short: "Adds a contact, who may sign in from then on",
+		long: `Adds a contact, who may sign in from then on. No mail is sent: people get a link
 when they ask for one.`,
-			example: `  caddy doorpost contacts add ann@example.com
+		example: `  caddy doorpost contacts add ann@example.com
   caddy doorpost contacts add ann@example.com --first-name Ann --last-name Lee --companies acme,birch`,
-			least: 1, most: 1, flags: contactFlags, run: (*call).addContact,
-		}.command(),
-		leaf{
-			use: "set EMAIL [flags]", short: "Changes a contact",
-			long: `Changes what the flags name about a contact, and leaves the rest. A list
+		least: 1, most: 1, flags: contactFlags, run: (*call).addContact,
+	}.command()
+}
+
+func setContactCommand() *cobra.Command {
+	return leaf{
+		use: "set EMAIL [flags]", short: "Changes a contact",
+		long: `Changes what the flags name about a contact, and leaves the rest. A list
 replaces the whole list; an empty value ("") empties it. Who loses an address
 is signed out, since they may have come in by it.`,
-			example: `  caddy doorpost contacts set ann@example.com --phone "+1 555 0100"
+		example: `  caddy doorpost contacts set ann@example.com --phone "+1 555 0100"
   caddy doorpost contacts set ann@example.com --companies acme,birch
   caddy doorpost contacts set ann@example.com --email ann.lee@example.com`,
-			least: 1, most: 1,
-			flags: func(cmd *cobra.Command) {
-				contactFlags(cmd)
-				cmd.Flags().String("email", "", "The new main address, in place of the present one")
-			},
-			run: (*call).setContact,
-		}.command(),
-		leaf{
-			use: "disable EMAIL", short: "Keeps a contact from signing in, and signs them out",
-			long: `Keeps a contact from signing in, and signs them out everywhere with their next
+		least: 1, most: 1,
+		flags: func(cmd *cobra.Command) {
+			contactFlags(cmd)
+			cmd.Flags().String("email", "", "The new main address, in place of the present one")
+		},
+		run: (*call).setContact,
+	}.command()
+}
+
+func disableContactCommand() *cobra.Command {
+	return leaf{
+		use: "disable EMAIL", short: "Keeps a contact from signing in, and signs them out",
+		long: `Keeps a contact from signing in, and signs them out everywhere with their next
 request. It stays so, whatever a CSV file says, until they are enabled.`,
-			example: `  caddy doorpost contacts disable ann@example.com`,
-			least:   1, most: 1, run: (*call).disableContact,
-		}.command(),
-		leaf{
-			use: "enable EMAIL", short: "Lets a disabled contact sign in again",
-			long:    `Lets a disabled contact sign in again.`,
-			example: `  caddy doorpost contacts enable ann@example.com`,
-			least:   1, most: 1, run: (*call).enableContact,
-		}.command(),
-		leaf{
-			use: "remove EMAIL", short: "Removes a contact, and signs them out",
-			long: `Removes a contact with all their addresses, and signs them out everywhere with
+		example: `  caddy doorpost contacts disable ann@example.com`,
+		least:   1, most: 1, run: (*call).disableContact,
+	}.command()
+}
+
+func enableContactCommand() *cobra.Command {
+	return leaf{
+		use: "enable EMAIL", short: "Lets a disabled contact sign in again",
+		long:    `Lets a disabled contact sign in again.`,
+		example: `  caddy doorpost contacts enable ann@example.com`,
+		least:   1, most: 1, run: (*call).enableContact,
+	}.command()
+}
+
+func removeContactCommand() *cobra.Command {
+	return leaf{
+		use: "remove EMAIL", short: "Removes a contact, and signs them out",
+		long: `Removes a contact with all their addresses, and signs them out everywhere with
 their next request. No CSV file brings them back; "contacts add" does.`,
-			example: `  caddy doorpost contacts remove ann@example.com`,
-			least:   1, most: 1, run: (*call).removeContact,
-		}.command(),
-		leaf{
-			use: "import FILE.csv [--dry-run]", short: "Adds and changes contacts from a CSV file",
-			long: `Adds and changes contacts from a CSV file. Its first line names the columns, in
+		example: `  caddy doorpost contacts remove ann@example.com`,
+		least:   1, most: 1, run: (*call).removeContact,
+	}.command()
+}
+
+func importContactsCommand() *cobra.Command {
+	return leaf{
+		use: "import FILE.csv [--dry-run]", short: "Adds and changes contacts from a CSV file",
+		long: `Adds and changes contacts from a CSV file. Its first line names the columns, in
 any order: email, other_emails, first_name, last_name, phone, companies, role,
 locale, disabled. Only email is needed. Several values in a cell are separated
 by ";". Companies are ids, or names that only one company has; they must be
 there already.
 
-A row replaces what its columns name, nobody is deleted, and who was removed or
-disabled by hand stays so. If any row is wrong, nothing at all is changed, and
-the rows are listed.`,
-			example: `  caddy doorpost contacts import contacts.csv --dry-run
+A row replaces what its columns name: an empty cell empties; leave the column
+out to keep what is there. Nobody is deleted, and who was removed or disabled
+by hand stays so. If any row is wrong, nothing at all is changed, and the rows
+are listed.`,
+		example: `  caddy doorpost contacts import contacts.csv --dry-run
   caddy doorpost contacts import contacts.csv
 
   email,first_name,last_name,companies
   ann@example.com,Ann,Lee,acme;birch
   bob@example.com,Bob,Ray,"Acme Ltd"`,
-			least: 1, most: 1, flags: importFlags,
-			run: func(c *call) error { return c.importFile(directory.Contacts) },
-		}.command(),
-	)
+		least: 1, most: 1, flags: importFlags,
+		run: func(c *call) error { return c.importFile(directory.Contacts) },
+	}.command()
 }
 
 func contactFlags(cmd *cobra.Command) {
@@ -105,7 +128,14 @@ func contactFlags(cmd *cobra.Command) {
 }
 
 // contactChange is what the flags say.
-func (c *call) contactChange() directory.Change {
+func (c *call) contactChange() (directory.Change, error) {
+	for _, list := range []string{"companies", "other-emails"} {
+		for _, v := range flagOf[[]string](c.cmd, list) {
+			if strings.Contains(v, ";") { // as in a CSV file
+				return directory.Change{}, usage("--%s: a comma separates here: write %q", list, strings.ReplaceAll(v, ";", ","))
+			}
+		}
+	}
 	return directory.Change{
 		OtherEmails: given[[]string](c.cmd, "other-emails"),
 		FirstName:   given[string](c.cmd, "first-name"),
@@ -114,7 +144,7 @@ func (c *call) contactChange() directory.Change {
 		Companies:   given[[]string](c.cmd, "companies"),
 		Role:        (*directory.Role)(given[string](c.cmd, "role")),
 		Locale:      given[string](c.cmd, "locale"),
-	}
+	}, nil
 }
 
 func (c *call) listContacts() error {
@@ -162,7 +192,10 @@ func nothingFound(what, text, add string) string {
 }
 
 func (c *call) addContact() error {
-	change := c.contactChange()
+	change, err := c.contactChange()
+	if err != nil {
+		return err
+	}
 	change.Email = &c.args[0]
 	ctx, cancel := c.brief()
 	defer cancel()
@@ -178,7 +211,10 @@ func (c *call) addContact() error {
 }
 
 func (c *call) setContact() error {
-	change := c.contactChange()
+	change, err := c.contactChange()
+	if err != nil {
+		return err
+	}
 	change.Email = given[string](c.cmd, "email")
 	if change == (directory.Change{}) {
 		return usage("say what to change, such as --phone or --companies")

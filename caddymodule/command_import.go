@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,8 +91,8 @@ func imported(w io.Writer, path string, out admin.Imported) {
 	})
 	if out.DryRun {
 		entries(w, would+"added", out.Added)
-		entries(w, would+"changed", out.Changed)
 	}
+	entries(w, would+"changed", out.Changed)
 	if out.Kept.Count > 0 {
 		fmt.Fprintln(w, "\nkept, since somebody's hand has the last word:")
 		for _, k := range out.Kept.First[:min(shownRows, len(out.Kept.First))] {
@@ -114,9 +114,12 @@ func entries(w io.Writer, what string, t admin.Tally[directory.Entry]) {
 	}
 	fmt.Fprintf(w, "\n%s:\n", what)
 	for _, e := range t.First[:min(shownRows, len(t.First))] {
-		fields := ""
-		if len(e.Fields) > 0 {
-			fields = ": " + strings.Join(e.Fields, ", ")
+		fields, before := "", ": "
+		for _, f := range e.Fields {
+			if fields += before + f; slices.Contains(e.Emptied, f) {
+				fields += " (now empty)"
+			}
+			before = ", "
 		}
 		fmt.Fprintf(w, "  line %-6d %s%s\n", e.Line, e.Item, fields)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,6 +162,8 @@ func TestShapes(t *testing.T) {
 		{"POST", "/doorpost/example/sessions/list", json, `{}`, 200, `{"sessions":[]}`},
 		{"POST", "/doorpost/example/contacts/import?dry_run=true", csv, "email,phone\nann@example.com,12\nbob@example.com,\n",
 			200, `{"kind":"contacts","dry_run":true,"added":{"count":1,"first":[{"line":3,"item":"bob@example.com"}]},"changed":{"count":1,"first":[{"line":2,"item":"ann@example.com","fields":["phone"]}]},"unchanged":{"count":0},"kept":{"count":0},"sessions_ended":0}`},
+		{"POST", "/doorpost/example/contacts/import?dry_run=true", csv, "email,phone,companies\nann@example.com,12,\n",
+			200, `{"kind":"contacts","dry_run":true,"added":{"count":0},"changed":{"count":1,"first":[{"line":2,"item":"ann@example.com","fields":["phone","companies"],"emptied":["companies"]}]},"unchanged":{"count":0},"kept":{"count":0},"sessions_ended":0}`},
 		{"POST", "/doorpost/example/companies/remove", json, `{"id":"acme"}`,
 			200, `{"company":{"id":"acme","name":"Acme \u0026 Co","legacy_links":2},"contacts":1}`},
 
@@ -171,12 +174,29 @@ func TestShapes(t *testing.T) {
 		{"POST", "/doorpost/nobody/contacts/list", json, `{}`,
 			404, `{"error":"there is no firm \"nobody\" here","code":"unknown_firm","remedy":"choose one of: example, other"}`},
 		{"POST", "/doorpost/example/contacts/import", csv, "email,role\nann@example.com,boss\n@,client\n",
-			400, `{"error":"the file has rows that can't be taken, so nothing was changed","code":"rows","remedy":"correct them and import the file again","rows":[{"line":2,"column":"role","reason":"is none of client, staff"},{"line":3,"column":"email","reason":"not an email address: *"}]}`},
+			400, `{"error":"the file has rows that can't be taken, so nothing was changed","code":"rows","remedy":"correct them and import the file again","rows":[{"line":2,"column":"role","reason":"\"boss\" is none of client, staff"},{"line":3,"column":"email","reason":"not an email address: *"}]}`},
 	} {
 		status, got := o.send(one.method, one.path, one.kind, one.body)
 		if status != one.status || !like(got, one.want) {
 			t.Errorf("%s %s %s =\n%d %s; want\n%d %s", one.method, one.path, one.body, status, got, one.status, one.want)
 		}
+	}
+}
+
+// Of what an import changes only the first are shown: none that loses a value may hide
+// behind them.
+func TestLosersFirst(t *testing.T) {
+	lost := []string{"phone"}
+	in := []directory.Entry{{Line: 2}, {Line: 3, Emptied: lost}, {Line: 4}, {Line: 5, Emptied: lost}}
+	var got []int
+	for _, e := range losersFirst(in) {
+		got = append(got, e.Line)
+	}
+	if want := []int{3, 5, 2, 4}; !slices.Equal(got, want) || in[0].Line != 2 {
+		t.Errorf("losersFirst = lines %v; want %v, and its argument as it was", got, want)
+	}
+	if out := losersFirst(nil); len(out) != 0 {
+		t.Errorf("losersFirst(nil) = %v; want none", out)
 	}
 }
 

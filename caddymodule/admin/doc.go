@@ -63,11 +63,13 @@
 //
 // The body is the CSV file itself, Content-Type: text/csv, up to 256 MiB. All of it is
 // imported or, with an error, nothing. With ?dry_run=true nothing is changed in any
-// case, and the answer says what would be. "first" are up to 100 of them.
+// case, and the answer says what would be. "first" are up to 100 of them; of what is
+// changed, those that lose a value come first: "emptied" names the fields.
 //
 //	IMPORT   {"kind": "contacts", "dry_run": false,
 //	          "added":     {"count": 1, "first": [{"line": 2, "item": "ann@example.com"}]},
-//	          "changed":   {"count": 1, "first": [{"line": 3, "item": "bob@example.com", "fields": ["phone"]}]},
+//	          "changed":   {"count": 1, "first": [{"line": 3, "item": "bob@example.com",
+//	                                           "fields": ["phone"], "emptied": ["phone"]}]},
 //	          "unchanged": {"count": 118},
 //	          "kept":      {"count": 1, "first": [{"line": 9, "item": "cid@example.com", "reason": "removed by hand"}]},
 //	          "sessions_ended": 0}

@@ -24,7 +24,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Field == "" || e.Code == "unknown" { // whose reason says what was looked for
+	if e.Field == "" || e.Code == "unknown" || e.Code == "staff" { // whose reasons name the thing itself
 		return e.Reason
 	}
 	return e.Field + ": " + e.Reason
@@ -84,7 +84,7 @@ func fieldError(err *directory.FieldError) *Error {
 			out.Remedy = "an address belongs to one contact; change that one with contacts set, or remove it first"
 		}
 	case errors.Is(err, directory.ErrStaff):
-		out.Status, out.Code = 409, "staff"
+		out.Status, out.Code, out.Remedy = 409, "staff", "take the address out of staff in the Caddyfile and reload; then do this again"
 	case errors.Is(err, directory.ErrUnknown):
 		out.Remedy = "companies list shows which there are; companies add adds one"
 	}

@@ -34,7 +34,7 @@ type Imported struct {
 	Kind          directory.Kind         `json:"kind"`
 	DryRun        bool                   `json:"dry_run"`
 	Added         Tally[directory.Entry] `json:"added"`
-	Changed       Tally[directory.Entry] `json:"changed"`
+	Changed       Tally[directory.Entry] `json:"changed"`        // what loses a value comes first
 	Unchanged     Tally[directory.Entry] `json:"unchanged"`      // counted alone
 	Kept          Tally[directory.Kept]  `json:"kept"`           // as somebody's hand has left it, whatever the file says
 	SessionsEnded int                    `json:"sessions_ended"` // of contacts that were disabled or lost an address
@@ -43,10 +43,22 @@ type Imported struct {
 // Tally is how many there are, and the first of them.
 type Tally[T any] struct {
 	Count int `json:"count"`
-	First []T `json:"first,omitempty"` // in the order of the file, up to a hundred
+	First []T `json:"first,omitempty"` // up to a hundred, in the order of the file
 }
 
 func tally[T any](all []T) Tally[T] { return Tally[T]{len(all), all[:min(len(all), firstRows)]} }
+
+// losersFirst returns the entries with those before the others that lose a value, since
+// the first are all that is shown of a long list.
+func losersFirst(all []directory.Entry) []directory.Entry {
+	rank := func(e directory.Entry) int {
+		if len(e.Emptied) > 0 {
+			return 0
+		}
+		return 1
+	}
+	return slices.SortedStableFunc(slices.Values(all), func(a, b directory.Entry) int { return rank(a) - rank(b) })
+}
 
 // Progress is how much of an import is written.
 type Progress struct {
@@ -129,7 +141,7 @@ func (f Firm) carryOut(ctx context.Context, plan func(context.Context) (director
 		if err != nil {
 			return Imported{}, err
 		}
-		out = Imported{Kind: p.Kind, DryRun: dry, Added: tally(p.Added), Changed: tally(p.Changed), Kept: tally(p.Kept)}
+		out = Imported{Kind: p.Kind, DryRun: dry, Added: tally(p.Added), Changed: tally(losersFirst(p.Changed)), Kept: tally(p.Kept)}
 		out.Unchanged.Count = p.Unchanged
 		if dry {
 			return out, nil

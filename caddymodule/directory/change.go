@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -249,6 +250,23 @@ func differences(a, b *entry) (names []string) {
 	return names
 }
 
+// emptied returns the names of the fields that have a value in a and none in b.
+func emptied(a, b *entry) (names []string) {
+	for f, gone := range []bool{
+		fOthers:    len(a.Emails) > 1 && len(b.Emails) == 1,
+		fFirst:     a.FirstName != "" && b.FirstName == "",
+		fLast:      a.LastName != "" && b.LastName == "",
+		fPhone:     a.Phone != "" && b.Phone == "",
+		fCompanies: len(a.Companies) > 0 && len(b.Companies) == 0,
+		fLocale:    a.Locale != "" && b.Locale == "",
+	} {
+		if gone {
+			names = append(names, field(f).String())
+		}
+	}
+	return names
+}
+
 // lacking returns the addresses of a that b doesn't have.
 func lacking(a, b []address.Address) (out []address.Address) {
 	for _, x := range a {
@@ -319,12 +337,21 @@ func isPlain(s string) bool {
 	return true
 }
 
+// quoted repeats in an error what somebody wrote, or the beginning of it.
+func quoted(s string) string {
+	const most = 60
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most]) + "…"
+	}
+	return strconv.Quote(s)
+}
+
 func cleanRole(s string) (Role, error) {
 	switch r := Role(strings.ToLower(strings.TrimSpace(s))); r {
 	case "", Client, Staff:
 		return r, nil
 	}
-	return "", fmt.Errorf("is none of client, staff")
+	return "", fmt.Errorf("%s is none of client, staff", quoted(s))
 }
 
 func cleanBool(s string) (tri, error) {
@@ -336,7 +363,7 @@ func cleanBool(s string) (tri, error) {
 	case "false", "no", "0":
 		return no, nil
 	}
-	return unsaid, fmt.Errorf("is none of true, false")
+	return unsaid, fmt.Errorf("%s is none of true, false", quoted(s))
 }
 
 func cleanLocale(s string) (string, error) {
@@ -345,7 +372,7 @@ func cleanLocale(s string) (string, error) {
 	}
 	tag, err := language.Parse(s)
 	if err != nil {
-		return "", fmt.Errorf("is no language tag, such as en or en-GB")
+		return "", fmt.Errorf("%s is no language tag, such as en or en-GB", quoted(s))
 	}
 	return tag.String(), nil
 }

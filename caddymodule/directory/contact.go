@@ -92,15 +92,15 @@ func (c Contact) matches(words []string, companies map[string]string) bool {
 	for _, id := range c.Companies {
 		text.WriteString(" " + id + " " + companies[id])
 	}
-	return containsAll(fold(text.String()), words)
+	return containsAll(nameKey(text.String()), words)
 }
 
 func containsAll(text string, words []string) bool {
 	return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) })
 }
 
-// fold is how names are compared: by letter, not by case, by form or by spaces.
-func fold(s string) string {
+// nameKey is how names are compared: by letter, not by case, by form or by spaces.
+func nameKey(s string) string {
 	return strings.Join(strings.Fields(strings.ToLower(norm.NFKC.String(s))), " ")
 }
 

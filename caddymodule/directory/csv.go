@@ -3,12 +3,14 @@ package directory
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding/charmap"
@@ -150,9 +152,26 @@ func delimiter(header []byte) rune {
 	return best
 }
 
-// columnName is how names of columns are compared: "First Name" is first_name.
-func columnName(s string) string {
-	return strings.NewReplacer(" ", "_", "-", "_").Replace(strings.ToLower(strings.TrimSpace(s)))
+// synonyms are other names of columns that address books export, in the form of
+// columnKey.
+var synonyms = map[string]string{"mail": "email", "emailaddress": "email", "surname": "lastname", "company": "companies"}
+
+// columnKey is how names of columns are compared: "First Name" and "firstname" are
+// first_name.
+func columnKey(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || r == '-' || r == '_' {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, s)
+}
+
+// column returns the place in known of the column with this name, or -1.
+func (t *table) column(name string) int {
+	key := columnKey(name)
+	key = cmp.Or(synonyms[key], key)
+	return slices.IndexFunc(t.known, func(k string) bool { return columnKey(k) == key })
 }
 
 func (t *table) header() error {
@@ -162,13 +181,13 @@ func (t *table) header() error {
 	}
 	seen := map[int]bool{}
 	for i, name := range record {
-		k := slices.Index(t.known, columnName(name))
+		k := t.column(name)
 		switch {
 		case strings.TrimSpace(name) == "": // as spreadsheets leave it behind the last column
 		case k < 0:
-			t.bad.add(t.line, "", fmt.Sprintf("column %d is called %q, which is not known; known are %s", i+1, name, strings.Join(t.known, ", ")))
+			t.bad.add(t.line, "", fmt.Sprintf("column %d, %s, isn't known; rename it to one of %s, or delete the column", i+1, quoted(name), strings.Join(t.known, ", ")))
 		case seen[k]:
-			t.bad.add(t.line, "", fmt.Sprintf("the column %s is there twice", t.known[k]))
+			t.bad.add(t.line, "", fmt.Sprintf("column %d, %s, is %s, which is there already; delete one of the two", i+1, quoted(name), t.known[k]))
 		default:
 			seen[k] = true
 		}

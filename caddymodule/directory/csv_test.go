@@ -74,6 +74,31 @@ func TestReadContacts(t *testing.T) {
 	}
 }
 
+// Address books export other names of columns than ours.
+func TestColumnNames(t *testing.T) {
+	for want, names := range map[string]string{
+		"email":        "email|E-Mail|e-mail|Email Address|EMAIL_ADDRESS|Mail| e mail |email\u00a0address",
+		"other_emails": "other_emails|Other E-Mails|OtherEmails",
+		"first_name":   "first_name|First Name|firstname|FirstName|first-name",
+		"last_name":    "last_name|Last name|lastname|Surname|sur-name",
+		"companies":    "companies|Company|COMPANY",
+		"":             "name|e.mail|first|emails|Company Name||-",
+	} {
+		for name := range strings.SplitSeq(names, "|") {
+			got := ""
+			if k := (&table{known: contactColumns}).column(name); k >= 0 {
+				got = contactColumns[k]
+			}
+			if got != want {
+				t.Errorf("column(%q) = %q; want %q", name, got, want)
+			}
+		}
+	}
+	if k := (&table{known: companyColumns}).column("Company"); k != -1 {
+		t.Errorf("column(Company) of companies = %d; want none", k)
+	}
+}
+
 func TestReadContactsRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		in   string
@@ -82,10 +107,12 @@ func TestReadContactsRefuses(t *testing.T) {
 		"empty":             {"", []string{`1 "" the file is empty; its first line must name the columns: email, other_emails`}},
 		"blank":             {"\n\n", []string{`1 "" the file is empty`}},
 		"no email":          {"first_name\nAnn\n", []string{`1 "" there is no column email`}},
-		"unknown column":    {"email,frist_name\na@b.de,Ann\n", []string{`1 "" column 2 is called "frist_name", which is not known; known are email, other_emails, first_name`}},
-		"no header":         {"a@b.de,Ann\n", []string{`1 "" column 1 is called "a@b.de"`, `1 "" column 2 is called "Ann"`}},
-		"column twice":      {"email,Email\na@b.de,c@d.de\n", []string{`1 "" the column email is there twice`}},
-		"pipes":             {"email|first_name\n", []string{`1 "" column 1 is called "email|first_name"`}},
+		"unknown column":    {"email,frist_name\na@b.de,Ann\n", []string{`1 "" column 2, "frist_name", isn't known; rename it to one of email, other_emails, first_name`}},
+		"no header":         {"a@b.de,Ann\n", []string{`1 "" column 1, "a@b.de", isn't known`, `1 "" column 2, "Ann", isn't known`}},
+		"column twice":      {"email,Email\na@b.de,c@d.de\n", []string{`1 "" column 2, "Email", is email, which is there already; delete one of the two`}},
+		"synonym twice":     {"E-Mail,Mail\na@b.de,c@d.de\n", []string{`1 "" column 2, "Mail", is email`}},
+		"delete the column": {"email,Nickname\na@b.de,Annie\n", []string{`1 "" role, locale, disabled, or delete the column`}},
+		"pipes":             {"email|first_name\n", []string{`1 "" column 1, "email|first_name", isn't known`}},
 		"UTF-16LE":          {"\xff\xfee\x00m\x00", []string{`1 "" UTF-16; save it as “CSV UTF-8”`}},
 		"UTF-16BE":          {"\xfe\xff\x00e\x00m", []string{`1 "" UTF-16`}},
 		"UTF-16, no BOM":    {"e\x00m\x00a\x00i\x00l\x00", []string{`1 "" UTF-16`}},
@@ -97,7 +124,7 @@ func TestReadContactsRefuses(t *testing.T) {
 		"bad addresses":     {"email,other_emails\nx,\na@b.de,y\n,\n\"\",z@b.de\n", []string{`2 "email" it has no @`, `3 "other_emails" it has no @`, `5 "email" it is empty`}},
 		"bad rows apart":    {"email,first_name\nx,Ann\ny,Bob\n", []string{`2 "email" no @`, `3 "email" no @`}},
 		"list in email":     {"email,first_name\na@b.de;c@d.de,Ann\n", []string{`2 "email" more than one @`}},
-		"several in a row":  {"email,role,locale,disabled\na@b.de,admin,english,maybe\n", []string{`2 "role" none of client, staff`, `2 "locale" no language tag`, `2 "disabled" none of true, false`}},
+		"several in a row":  {"email,role,locale,disabled\na@b.de,admin,english,maybe\n", []string{`2 "role" "admin" is none of client, staff`, `2 "locale" "english" is no language tag`, `2 "disabled" "maybe" is none of true, false`}},
 		"line break":        {"email,first_name\na@b.de,\"Ann\nX-Evil: 1\"\n", []string{`2 "first_name" U+000A`}},
 		"controls":          {"email,first_name,companies\na@b.de,A\x00nn,\"a\x07b\"\n", []string{`2 "first_name" U+0000`, `2 "companies" U+0007`}},
 		"long field":        {"email,first_name\na@b.de," + strings.Repeat("n", 101) + "\n", []string{`2 "first_name" 101 characters, at most 100`}},
@@ -135,7 +162,7 @@ func TestReadCompanies(t *testing.T) {
 		t.Errorf("%s%v; want %s", got, err, want)
 	}
 	_, err = ReadCompanies(strings.NewReader("id,name,legacy_tokens\nAcme,,\nb,,t0k en\nc,,\nc,,\n,x,\nd,\"a\nb\",\n"))
-	wantRows(t, err, `2 "id" "Acme" is no id`, `3 "legacy_tokens" one holds a space`, `5 "id" c is in line 4 too`, `6 "id" "" is no id`, `7 "name" U+000A`)
+	wantRows(t, err, `2 "id" "Acme" is no id of a company; write 1 to 63 of a-z, 0-9, dot, hyphen and underscore, the first a letter or digit, such as acme-ltd`, `3 "legacy_tokens" one holds a space`, `5 "id" c is in line 4 too`, `6 "id" "" is no id`, `7 "name" U+000A`)
 	if strings.Contains(err.Error(), "t0k") {
 		t.Errorf("the error repeats a token: %v", err)
 	}

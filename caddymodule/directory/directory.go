@@ -101,7 +101,7 @@ func (b *Book) ByID(ctx context.Context, id string) (Contact, error) {
 // the addresses, or in an id or name of the companies; without text all match. Fewer
 // than limit means that there are no more.
 func (b *Book) Contacts(ctx context.Context, text, after string, limit int) ([]Contact, error) {
-	words := strings.Fields(fold(text))
+	words := strings.Fields(nameKey(text))
 	var names map[string]string
 	if len(words) > 0 {
 		all, err := b.allCompanies(ctx)
@@ -126,10 +126,10 @@ func (b *Book) Contacts(ctx context.Context, text, after string, limit int) ([]C
 // Companies returns up to limit companies in the order of their ids, after the id
 // after. Each word of text must be in a company's id or name.
 func (b *Book) Companies(ctx context.Context, text, after string, limit int) ([]Company, error) {
-	words := strings.Fields(fold(text))
+	words := strings.Fields(nameKey(text))
 	var found []Company
 	err := b.eachCompany(ctx, after, func(c Company) bool {
-		if containsAll(fold(c.ID+" "+c.Name), words) {
+		if containsAll(nameKey(c.ID+" "+c.Name), words) {
 			found = append(found, c)
 		}
 		return len(found) < limit

@@ -103,7 +103,7 @@ func (b *Book) AddCompany(ctx context.Context, id string, c CompanyChange) (Comp
 	var after Company
 	err := b.change(ctx, func() ([]store.Op, error) {
 		if !isCompanyID(id) {
-			return nil, &FieldError{Field: "id", Reason: badCompanyID}
+			return nil, &FieldError{Field: "id", Reason: quoted(id) + " " + badCompanyID}
 		}
 		switch _, err := b.Company(ctx, id); {
 		case err == nil:
@@ -172,7 +172,7 @@ func (b *Book) RemoveCompany(ctx context.Context, id string) (contacts int, err 
 	return contacts, nil
 }
 
-const badCompanyID = "is no id of a company: 1 to 63 of a-z, 0-9, dot, hyphen and underscore, the first a letter or digit"
+const badCompanyID = "is no id of a company; write 1 to 63 of a-z, 0-9, dot, hyphen and underscore, the first a letter or digit, such as acme-ltd"
 
 func (b *Book) editCompany(ctx context.Context, c Company, change CompanyChange) (Company, error) {
 	if change.Name != nil {
@@ -250,7 +250,7 @@ func (b *Book) keepsStaff(before, after []address.Address) error {
 }
 
 func staffError(f field, a address.Address) error {
-	return &FieldError{Field: f.String(), Reason: fmt.Sprintf("the Caddyfile names %s under staff; take it out there first", a), Err: ErrStaff}
+	return &FieldError{Field: f.String(), Reason: fmt.Sprintf("%s is under staff in the Caddyfile, which has the last word", a), Err: ErrStaff}
 }
 
 // opsByHand are the records of a change by hand: addresses that a contact loses are

@@ -54,7 +54,7 @@ func (b *Book) closedWith(ctx context.Context) (int, error) {
 	}
 	i := slices.Index(marks, string(rec.Value[1:]))
 	if i < 0 {
-		return 0, fmt.Errorf("the contacts of firm %s: %w; write the secret that they were closed with behind the new one", b.Firm, secret.ErrSealed)
+		return 0, fmt.Errorf("the contacts of firm %s: %w; write the secret that they were sealed with behind the new one", b.Firm, secret.ErrSealed)
 	}
 	return i, nil
 }
@@ -71,7 +71,7 @@ func (b *Book) Reseal(ctx context.Context) error {
 		ops    func(store.Record) ([]store.Op, error)
 	}{{bucketContact, b.resealContact}, {bucketCompany, b.resealCompany}, {bucketRemoved, b.resealTombstone}} {
 		if err := b.resealBucket(ctx, part.bucket, part.ops); err != nil {
-			return fmt.Errorf("closing the contacts of firm %s with the new secret: %w", b.Firm, err)
+			return fmt.Errorf("sealing the contacts of firm %s with the new secret: %w", b.Firm, err)
 		}
 	}
 	mark := append([]byte{format}, b.Keys.MAC("book", b.Firm)...)

@@ -41,6 +41,9 @@ type Entry struct {
 	Line   int      `json:"line"`             // of the file
 	Item   string   `json:"item"`             // main address, or company id
 	Fields []string `json:"fields,omitempty"` // what changes; nothing for what is new
+
+	// Emptied are those of Fields that lose their value: the file has an empty cell there.
+	Emptied []string `json:"emptied,omitempty"`
 }
 
 // Kept is where a file says one thing and somebody's hand has said another: the hand
@@ -202,7 +205,7 @@ func (p *contactPlanner) row(row ContactRow) {
 		p.out.Unchanged++
 		return
 	}
-	p.out.Changed = append(p.out.Changed, Entry{row.Line, string(row.Email), fields})
+	p.out.Changed = append(p.out.Changed, Entry{row.Line, string(row.Email), fields, emptied(before, &after)})
 	p.out.contacts = append(p.out.contacts, contactWrite{before, after})
 }
 
@@ -260,7 +263,7 @@ func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, erro
 	lines := map[string]int{}
 	for _, row := range rows {
 		before, there := known[row.ID]
-		after, fields := row.edited(before)
+		after, fields, gone := row.edited(before)
 		switch {
 		case removed[row.ID]:
 			plan.Kept = append(plan.Kept, Kept{row.Line, row.ID, Removed})
@@ -271,7 +274,7 @@ func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, erro
 			plan.Unchanged++
 			continue
 		default:
-			plan.Changed = append(plan.Changed, Entry{row.Line, row.ID, fields})
+			plan.Changed = append(plan.Changed, Entry{row.Line, row.ID, fields, gone})
 		}
 		known[row.ID], lines[row.ID] = after, row.Line
 		plan.companies = append(plan.companies, after)
@@ -280,7 +283,9 @@ func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, erro
 	return plan, bad.orNil()
 }
 
-func (r CompanyRow) edited(c Company) (after Company, fields []string) {
+// edited returns the company after the row, which fields changed, and which of them
+// lost their value: a company without a name is called by its id.
+func (r CompanyRow) edited(c Company) (after Company, fields, emptied []string) {
 	after = Company{r.ID, c.Name, c.LegacyTokens}
 	if r.hasName {
 		after.Name = r.name
@@ -293,11 +298,17 @@ func (r CompanyRow) edited(c Company) (after Company, fields []string) {
 	}
 	if after.Name != c.Name {
 		fields = append(fields, "name")
+		if r.name == "" {
+			emptied = append(emptied, "name")
+		}
 	}
 	if !slices.Equal(after.LegacyTokens, c.LegacyTokens) {
 		fields = append(fields, "legacy_tokens")
+		if len(after.LegacyTokens) == 0 {
+			emptied = append(emptied, "legacy_tokens")
+		}
 	}
-	return after, fields
+	return after, fields, emptied
 }
 
 // checkTokens notes the tokens that two companies would have; lines are those of the

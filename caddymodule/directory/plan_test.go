@@ -26,7 +26,11 @@ func summary(p Plan) string {
 		s += fmt.Sprintf("+%d %s; ", e.Line, e.Item)
 	}
 	for _, e := range p.Changed {
-		s += fmt.Sprintf("~%d %s %v; ", e.Line, e.Item, e.Fields)
+		s += fmt.Sprintf("~%d %s %v", e.Line, e.Item, e.Fields)
+		if len(e.Emptied) > 0 {
+			s += fmt.Sprintf(" without %v", e.Emptied)
+		}
+		s += "; "
 	}
 	for _, k := range p.Kept {
 		s += fmt.Sprintf("!%d %s %s; ", k.Line, k.Item, k.Reason)
@@ -45,12 +49,13 @@ func TestImport(t *testing.T) {
 		"nothing new":      {header + "ann@b.de,,Ann,Baker,,acme,client,,\nBOB@b.de,bob@c.de,Bob,,,,,,\n", "=2", []string{ann, bob}},
 		"no rows":          {header, "=0", []string{ann, bob}},
 		"a new one":        {header + "cyd@b.de,,Cyd,,,Acme Ltd;birch,staff,,true\n", "+2 cyd@b.de; =0", []string{ann, bob, "[cyd@b.de] Cyd [acme birch] staff disabled"}},
-		"a row replaces":   {header + "ann@b.de,,Anna,,+1,birch,,,\n", "~2 ann@b.de [first_name last_name phone companies]; =0", []string{"[ann@b.de] Anna [birch] client", bob}},
+		"a row replaces":   {header + "ann@b.de,,Anna,,+1,birch,,,\n", "~2 ann@b.de [first_name last_name phone companies] without [last_name]; =0", []string{"[ann@b.de] Anna [birch] client", bob}},
+		"empty cells":      {header + "ann@b.de,,Ann,,,,,,\nbob@b.de,,Bob,,,,,,\n", "~2 ann@b.de [last_name companies] without [last_name companies]; ~3 bob@b.de [other_emails] without [other_emails]; =0", []string{"[ann@b.de] Ann [] client", "[bob@b.de] Bob [] client"}},
 		"no column":        {"email,last_name\nann@b.de,Carver\nbob@b.de,\n", "~2 ann@b.de [last_name]; =1", []string{"[ann@b.de] Ann Carver [acme] client", bob}},
 		"promoted":         {"email\nbob@c.de\n", "~2 bob@c.de [email other_emails]; =0", []string{ann, "[bob@c.de bob@b.de] Bob [] client"}},
-		"replaced by it":   {"email,other_emails\nbob@c.de,\n", "~2 bob@c.de [email other_emails]; =0", []string{ann, "[bob@c.de] Bob [] client"}},
-		"passed on":        {"email,other_emails\nann@b.de,bob@c.de\nbob@b.de,\n", "~2 ann@b.de [other_emails]; ~3 bob@b.de [other_emails]; =0", []string{"[ann@b.de bob@c.de] Ann Baker [acme] client", "[bob@b.de] Bob [] client"}},
-		"passed to anew":   {"email,other_emails\nbob@c.de,\nbob@b.de,\n", "+2 bob@c.de; ~3 bob@b.de [other_emails]; =0", []string{ann, "[bob@b.de] Bob [] client", "[bob@c.de]  [] client"}},
+		"replaced by it":   {"email,other_emails\nbob@c.de,\n", "~2 bob@c.de [email other_emails] without [other_emails]; =0", []string{ann, "[bob@c.de] Bob [] client"}},
+		"passed on":        {"email,other_emails\nann@b.de,bob@c.de\nbob@b.de,\n", "~2 ann@b.de [other_emails]; ~3 bob@b.de [other_emails] without [other_emails]; =0", []string{"[ann@b.de bob@c.de] Ann Baker [acme] client", "[bob@b.de] Bob [] client"}},
+		"passed to anew":   {"email,other_emails\nbob@c.de,\nbob@b.de,\n", "+2 bob@c.de; ~3 bob@b.de [other_emails] without [other_emails]; =0", []string{ann, "[bob@b.de] Bob [] client", "[bob@c.de]  [] client"}},
 		"ids before names": {"email,companies\nann@b.de,Birch\n", "~2 ann@b.de [companies]; =0", []string{"[ann@b.de] Ann Baker [birch] client", bob}},
 		"disabled":         {"email,disabled\nann@b.de,true\nbob@b.de,false\n", "~2 ann@b.de [disabled]; =1", []string{ann + " disabled", bob}},
 	} {
@@ -89,10 +94,10 @@ func TestImportCompanies(t *testing.T) {
 	for _, step := range []struct{ in, plan, book string }{
 		{"id,name,legacy_tokens\nacme,Acme,one;two\nbirch,,\n", "+2 acme; +3 birch; =0", "[{acme Acme [one two]} {birch birch []}]"},
 		{"id\nacme\nbirch\n", "=2", "[{acme Acme [one two]} {birch birch []}]"},
-		{"id,name\nacme,\n", "~2 acme [name]; =0", "[{acme acme [one two]} {birch birch []}]"},
+		{"id,name\nacme,\n", "~2 acme [name] without [name]; =0", "[{acme acme [one two]} {birch birch []}]"},
 		// A token may pass from one to another.
 		{"id,legacy_tokens\nbirch,two\nacme,one\n", "~2 birch [legacy_tokens]; ~3 acme [legacy_tokens]; =0", "[{acme acme [one]} {birch birch [two]}]"},
-		{"id,legacy_tokens\nbirch,\n", "~2 birch [legacy_tokens]; =0", "[{acme acme [one]} {birch birch []}]"},
+		{"id,legacy_tokens\nbirch,\n", "~2 birch [legacy_tokens] without [legacy_tokens]; =0", "[{acme acme [one]} {birch birch []}]"},
 	} {
 		p, err := importCompanies(t, b, step.in)
 		if got := fmt.Sprint(must(b.Companies(ctx, "", "", 10))); summary(p) != step.plan || got != step.book || err != nil {

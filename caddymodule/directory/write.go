@@ -99,15 +99,15 @@ func (b *Book) contactOps(before, after *entry, claims map[address.Address]bool)
 // companyNames finds companies by what people write.
 type companyNames struct {
 	ids   map[string]bool
-	names map[string][]string // folded name → ids
-	gone  map[string]bool     // ids and folded names of what was removed by hand
+	names map[string][]string // key of a name → ids
+	gone  map[string]bool     // ids and keys of names of what was removed by hand
 }
 
 func (b *Book) companyNames(ctx context.Context) (companyNames, error) {
 	n := companyNames{map[string]bool{}, map[string][]string{}, map[string]bool{}}
 	err := b.eachCompany(ctx, "", func(c Company) bool {
 		n.ids[c.ID] = true
-		n.names[fold(c.Name)] = append(n.names[fold(c.Name)], c.ID)
+		n.names[nameKey(c.Name)] = append(n.names[nameKey(c.Name)], c.ID)
 		return true
 	})
 	if err != nil {
@@ -117,7 +117,7 @@ func (b *Book) companyNames(ctx context.Context) (companyNames, error) {
 		var t tombstone
 		err := b.open(rec, &t)
 		n.gone[strings.TrimPrefix(rec.Key.ID, removedCompany)] = true
-		n.gone[fold(t.What)] = true
+		n.gone[nameKey(t.What)] = true
 		return true, err
 	})
 }
@@ -127,7 +127,7 @@ func (b *Book) companyNames(ctx context.Context) (companyNames, error) {
 func (n companyNames) resolve(written []string) (ids, gone []string, err error) {
 	ids = make([]string, 0, len(written))
 	for _, w := range written {
-		key := fold(w) // an id folds to itself
+		key := nameKey(w) // the key of an id is the id
 		switch named := n.names[key]; {
 		case n.ids[key]:
 			ids = append(ids, key)
