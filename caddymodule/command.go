@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
@@ -36,9 +37,9 @@ const aboutDoorpost = `Manages who may sign in to the portal: contacts, the comp
 the browsers that are signed in, and copies of it all.
 
 The commands talk to the running server over Caddy's admin endpoint, as
-"caddy reload" does: its address is the default one, or that of --address, or
-the one in the file of --config. What they change is in force with the next
-request; nothing has to be reloaded.
+"caddy reload" does. Its address is that of --address, or the one in the file of
+--config, or in a Caddyfile in this folder, or else the default one. What they
+change is in force with the next request; nothing has to be reloaded.
 
 With --json, answers and errors are JSON of a stable shape, for scripts. The
 exit code is 0 when it was done, 1 when it failed, and 2 when the command
@@ -117,7 +118,7 @@ func (l leaf) command() *cobra.Command {
 		return nil
 	}
 	cmd.Flags().Bool("json", false, "Print JSON, for scripts")
-	cmd.Flags().StringP("config", "c", "", "Configuration file (to find the admin address in, without --address)")
+	cmd.Flags().StringP("config", "c", "", "Configuration file to find the admin address in, without --address (default: Caddyfile, if it is in this folder)")
 	cmd.Flags().StringP("adapter", "a", "", "Name of the config adapter to apply to the file")
 	if !l.local {
 		cmd.Flags().String("address", "", "Address of the admin endpoint, if it isn't the default one")
@@ -144,7 +145,7 @@ func (l leaf) do(cmd *cobra.Command, args []string) error {
 		return l.run(c)
 	}
 	var err error
-	if c.address, err = caddycmd.DetermineAdminAPIAddress(flagOf[string](cmd, "address"), nil, flagOf[string](cmd, "config"), flagOf[string](cmd, "adapter")); err != nil {
+	if c.address, c.source, err = adminAddress(flagOf[string](cmd, "address"), flagOf[string](cmd, "config"), flagOf[string](cmd, "adapter")); err != nil {
 		return &admin.Error{Reason: err.Error(), Remedy: "say where the admin endpoint is with --address"}
 	}
 	if c.client, err = connect(c.address); err != nil {
@@ -192,6 +193,7 @@ type call struct {
 	json    bool
 	out     io.Writer
 	address string        // of the admin endpoint
+	source  string        // where that comes from, for people
 	client  *admin.Client // nil for a local command
 	firm    string
 }
@@ -236,6 +238,51 @@ func (c *call) print(v any, human func(io.Writer)) error {
 	}
 	human(c.out)
 	return nil
+}
+
+// adminAddress returns where the admin endpoint is, and what says so: the address, if
+// it isn't empty, or the file, or the Caddyfile in this folder. Without one of them, and
+// where that Caddyfile can't be used, it is Caddy's default.
+func adminAddress(address, config, adapter string) (at, source string, err error) {
+	if address != "" {
+		return address, "as --address says", nil
+	}
+	raw, file, err := loadConfig(config, adapter)
+	named := config != "" || adapter != ""
+	var top struct {
+		Admin caddy.AdminConfig `json:"admin"`
+	}
+	if err == nil && len(raw) > 0 {
+		err = json.Unmarshal(raw, &top)
+	}
+	if err == nil && top.Admin.Disabled {
+		err = fmt.Errorf("%s says admin off, and without the admin endpoint the commands reach no server", file)
+	}
+	if err == nil && top.Admin.Listen != "" {
+		at, err = caddy.NewReplacer().ReplaceOrErr(top.Admin.Listen, true, true)
+		source = "as " + file + " says"
+	}
+	switch {
+	case err != nil && named:
+		return "", "", err
+	case err != nil:
+		return caddy.DefaultAdminListen, fmt.Sprintf("the default address, as the Caddyfile in this folder is of no use: %v", err), nil
+	case at == "":
+		return caddy.DefaultAdminListen, "the default address", nil
+	}
+	return at, source, nil
+}
+
+// loadConfig is caddycmd.LoadConfig without the log lines that it writes to stderr,
+// where only the command's own words belong. file is "" where there is no configuration.
+func loadConfig(config, adapter string) (raw []byte, file string, err error) {
+	_, log, lines := caddy.BufferedLog()
+	defer func() {
+		lines.FlushTo(zap.NewNop())
+		caddy.UnbufferDefaultLogger(log)
+	}()
+	raw, file, _, err = caddycmd.LoadConfig(config, adapter)
+	return raw, file, err
 }
 
 // connect returns a client for Caddy's admin endpoint at an address as Caddy writes it.
@@ -288,12 +335,12 @@ func (c *call) explain(err error) error {
 	case errors.Is(err, context.Canceled) && c.ctx.Err() != nil:
 		return &admin.Error{Reason: "interrupted"}
 	case errors.As(err, &dial) && dial.Op == "dial":
-		return &admin.Error{Reason: fmt.Sprintf("no Caddy answers at %s (%v)", c.address, dial.Err),
+		return &admin.Error{Reason: fmt.Sprintf("no Caddy answers at %s, %s (%v)", c.address, c.source, dial.Err),
 			Remedy: "start it, or say where its admin endpoint is with --address or --config"}
 	case errors.Is(err, context.DeadlineExceeded):
-		return &admin.Error{Reason: fmt.Sprintf("the server at %s didn't answer within %s", c.address, patience), Remedy: "look into its log, then try again"}
+		return &admin.Error{Reason: fmt.Sprintf("the server at %s, %s, didn't answer within %s", c.address, c.source, patience), Remedy: "look into its log, then try again"}
 	case errors.As(err, &refused) && refused.Code == "" && refused.Status == http.StatusNotFound:
-		return &admin.Error{Reason: fmt.Sprintf("the Caddy at %s has no doorpost in it", c.address),
+		return &admin.Error{Reason: fmt.Sprintf("the Caddy at %s, %s, has no doorpost in it", c.address, c.source),
 			Remedy: "start the one that has, or say where its admin endpoint is with --address or --config"}
 	case errors.As(err, &refused) && refused.Code == "" && refused.Status == http.StatusForbidden:
 		return &admin.Error{Reason: fmt.Sprintf("the admin endpoint at %s refuses: %s", c.address, refused.Reason),

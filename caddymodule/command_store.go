@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
@@ -37,15 +36,24 @@ func restoreCommand() *cobra.Command {
 while it runs, it holds the store, and the command says so. The file that is
 replaced is kept beside the new one.
 
-The store is the one that the Caddyfile names (the file of --config, or else the
-Caddyfile in this folder), by default doorpost/doorpost.db in the data folder of
-the user who runs the command. So run it as the user who runs Caddy.`,
+Name the store with --store. Without it the store is the one that the Caddyfile
+names (the file of --config, or else the Caddyfile in this folder), by default
+doorpost/doorpost.db in the data folder. Which folder that is the environment of
+this command decides, and on a server Caddy's service has another one. Run the
+command as the user who runs Caddy, and let that user read the copy.
+
+A copy brings everything back as it was: also contacts that were disabled or
+removed since, and sessions that were ended since. End those once more, with
+"caddy doorpost sessions revoke EMAIL".`,
 		example: `  sudo systemctl stop caddy
-  sudo -u caddy caddy doorpost restore /var/backups/doorpost.db --config /etc/caddy/Caddyfile
-  sudo systemctl start caddy`,
+  sudo install -m 600 -o caddy -g caddy doorpost-backup.db /tmp/doorpost-backup.db
+  sudo -u caddy caddy doorpost restore /tmp/doorpost-backup.db \
+    --store /var/lib/caddy/.local/share/caddy/doorpost/doorpost.db
+  sudo systemctl start caddy
+  caddy doorpost sessions revoke ann@example.com`,
 		least: 1, most: 1, local: true, run: (*call).restore,
 		flags: func(cmd *cobra.Command) {
-			cmd.Flags().String("store", "", "Path of the store, if no configuration is to be asked for it")
+			cmd.Flags().String("store", "", "Path of the store; without it, the configuration is asked for it")
 			cmd.Flags().Lookup("config").Usage = "Configuration file that names the store"
 		},
 	}.command()
@@ -121,7 +129,7 @@ func (c *call) restore() error {
 		} else {
 			fmt.Fprintf(w, "The file that was there is kept as %s.\n", kept)
 		}
-		fmt.Fprintln(w, "You can start Caddy now.")
+		fmt.Fprintln(w, "You can start Caddy now.\nSessions that were ended since the copy was made are back. To end them once more: caddy doorpost sessions revoke EMAIL")
 	})
 }
 
@@ -130,7 +138,7 @@ func (c *call) storePath() (string, error) {
 	if path := flagOf[string](c.cmd, "store"); path != "" {
 		return filepath.Abs(path)
 	}
-	config, file, _, err := caddycmd.LoadConfig(flagOf[string](c.cmd, "config"), flagOf[string](c.cmd, "adapter"))
+	config, file, err := loadConfig(flagOf[string](c.cmd, "config"), flagOf[string](c.cmd, "adapter"))
 	if err != nil {
 		return "", &admin.Error{Reason: err.Error(), Remedy: "correct it, or write the path of the store with --store"}
 	}

@@ -203,7 +203,6 @@ var unsteady = []struct {
 	{regexp.MustCompile(`before-restore-\S+?\.?\n`), "before-restore-TIME\n"},
 	{regexp.MustCompile(`process \d+ \(on \S+, since TIME\)`), "process N"},
 	{regexp.MustCompile(`\d+ KiB`), "N KiB"},
-	{regexp.MustCompile(`(?m)^\{"level":"(info|warn)".*\n`), ""}, // Caddy reading a config
 }
 
 // steady takes out what differs from one run to the next.
@@ -276,6 +275,15 @@ func TestHelpTeaches(t *testing.T) {
 		}
 	}
 	visit(root, nil)
+	for command, says := range map[string]string{
+		"contacts import":  "an empty cell empties; leave the column",
+		"companies import": "an empty cell empties; leave the column",
+		"restore":          "--store /var/lib/caddy/.local/share/caddy/doorpost/doorpost.db",
+	} {
+		if stdout, _, _ := d.run(append(strings.Fields(command), "--help")...); !strings.Contains(stdout, says) {
+			t.Errorf("%s --help doesn't say %q:\n%s", command, says, stdout)
+		}
+	}
 }
 
 // mainArgs makes the test binary Caddy's own main, with these arguments, one a line.
@@ -314,6 +322,64 @@ func TestExitCodes(t *testing.T) {
 		code := cmd.ProcessState.ExitCode()
 		if code != one.code || !strings.HasPrefix(stdout.String(), one.stdout) || !strings.HasPrefix(stderr.String(), one.stderr) || one.stderr == "" && stderr.Len() > 0 {
 			t.Errorf("caddy doorpost %v = %d\n%s%s; want %d, %q, %q", one.args, code, &stdout, &stderr, one.code, one.stdout, one.stderr)
+		}
+	}
+}
+
+// Where the server is: --address, the file of --config, the Caddyfile in the folder, or
+// Caddy's default. Caddy's own log lines about files stay out of the answer.
+func TestFindsTheServer(t *testing.T) {
+	d := openDesk(t, "example")
+	write := func(name, admin string) {
+		if err := os.WriteFile(name, []byte("{\n\tadmin "+admin+"\n}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("named", d.address)
+	write("env", "{env.DOORPOST_TEST_ADMIN}")
+	write("off", "off")
+	write("nobody", "127.0.0.1:1")
+	write("bad", "off\n\tno_such_option")
+	const ok = "There is no contact yet."
+	for _, one := range []struct {
+		caddyfile string // copied to Caddyfile
+		byDefault string // Caddy's default address
+		args      string
+		says      string // on stdout, or, where it isn't ok, on stderr
+	}{
+		{"", "127.0.0.1:1", "--config named --adapter caddyfile", ok},
+		{"", "127.0.0.1:1", "--config env --adapter caddyfile", ok},
+		{"nobody", "127.0.0.1:1", "--config named --adapter caddyfile", ok},
+		{"nobody", "127.0.0.1:1", "--address " + d.address, ok},
+		{"named", "127.0.0.1:1", "", ok},
+		{"", d.address, "", ok},
+		{"bad", d.address, "", ok},
+		{"off", d.address, "", ok},
+		{"nobody", d.address, "", "Error: no Caddy answers at 127.0.0.1:1, as Caddyfile says (connect: "},
+		{"", "127.0.0.1:1", "", "Error: no Caddy answers at 127.0.0.1:1, the default address (connect: "},
+		{"bad", "127.0.0.1:1", "", "Error: no Caddy answers at 127.0.0.1:1, the default address, as the Caddyfile in this folder is of no use: "},
+		{"", d.address, "--config bad --adapter caddyfile", "Error: adapting config using caddyfile: "},
+		{"", d.address, "--config off --adapter caddyfile", "Error: off says admin off"},
+		{"", d.address, "--config missing", "Error: reading config from file: "},
+	} {
+		os.Remove("Caddyfile")
+		if one.caddyfile != "" {
+			if err := os.Link(one.caddyfile, "Caddyfile"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "CADDY_ADMIN="+one.byDefault, "DOORPOST_TEST_ADMIN="+d.address,
+			mainArgs+"="+strings.Join(append([]string{"doorpost", "contacts", "list"}, argsOf(one.args)...), "\n"))
+		var stdout, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		err := cmd.Run()
+		said, quiet := &stdout, &stderr
+		if one.says != ok {
+			said, quiet = quiet, said
+		}
+		if (err == nil) != (one.says == ok) || !strings.HasPrefix(said.String(), one.says) || quiet.Len() > 0 {
+			t.Errorf("contacts list %s, with the Caddyfile %q = %v\n%s%s; want %q and no more", one.args, one.caddyfile, err, &stdout, &stderr, one.says)
 		}
 	}
 }
