@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -383,7 +385,7 @@ func TestSecretChange(t *testing.T) {
 	before := canaryOf(t, path)
 
 	err := load(t, site{global: "secret {env.DOORPOST_TEST_SECOND}"})
-	if want := "the store " + path + " was closed with another secret than the one that is configured; nothing was changed"; err == nil || !strings.Contains(err.Error(), want) {
+	if want := "the store " + path + " was sealed with another secret than the one that is configured; nothing was changed"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("load with a wrong secret = %v; want %q", err, want)
 	}
 	stop(t)
@@ -518,7 +520,7 @@ func TestProvisionErrors(t *testing.T) {
 		{site{firm: "contacts missing.csv"}, "firm example: contacts: open missing.csv: no such file or directory (Caddy was started in " + wd + "; an absolute path is good from anywhere)"},
 		{site{firm: "companies folder"}, "firm example: companies: folder is no file; write the path of one"},
 		{site{firm: "templates plain"}, "firm example: templates: plain is no folder; write the path of one"},
-		{site{firm: "templates /nowhere/templates"}, "firm example: templates: open /nowhere/templates: no such file or directory"},
+		{site{firm: "templates /nowhere/templates"}, "firm example: templates: open /nowhere/templates: no such file or directory; correct the path, or put there what belongs there"},
 		{site{firm: "staff {env.DOORPOST_TEST_NOT_SET}"}, `firm example: staff: evaluated placeholder {env.DOORPOST_TEST_NOT_SET} is empty; write {env.NAME} or {file./PATH}, and \{ for a brace that is meant as one`},
 		{site{firm: "templates {evn.CONFIG}"}, `firm example: templates: unrecognized placeholder {evn.CONFIG}`},
 		{site{firm: "staff {env.DOORPOST_TEST_OWNER}"}, `firm example: staff: "The Owner": not an email address`},
@@ -532,6 +534,33 @@ func TestProvisionErrors(t *testing.T) {
 		err := validate(t, c.site.caddyfile())
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("validate(%+v) = %v; want %q", c.site, err, c.want)
+		}
+	}
+}
+
+// TestExplain: what can't be read, and how Caddy's user can. A root user can read
+// everything, so the errors are made here.
+func TestExplain(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "contacts.csv")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	behind := filepath.Join(file, "contacts.csv") // a file on the way is as good as a closed folder
+	for _, c := range []struct {
+		path string
+		err  error
+		want string
+	}{
+		{file, syscall.EACCES, "open " + file + ": permission denied; let Caddy's user read it: chgrp caddy " + file + " && chmod 640 " + file},
+		{dir, syscall.EACCES, "open " + dir + ": permission denied; let Caddy's user read it: chgrp caddy " + dir + " && chmod 750 " + dir},
+		{behind, syscall.EACCES, "open " + behind + ": permission denied; Caddy's user can't enter every folder on the way to it; put it where it can, such as in /etc/doorpost"},
+		{"/x", syscall.ENOENT, "open /x: no such file or directory; correct the path, or put there what belongs there"},
+		{"/x", syscall.EIO, "open /x: input/output error"},
+	} {
+		err := explain(&fs.PathError{Op: "open", Path: c.path, Err: c.err})
+		if err.Error() != c.want || !errors.Is(err, c.err) {
+			t.Errorf("explain(open %s: %v) = %v; want %s", c.path, c.err, err, c.want)
 		}
 	}
 }

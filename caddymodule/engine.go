@@ -157,14 +157,14 @@ func readSecretFile(path string) ([]byte, error) {
 		return nil, errNoSecretFile
 	}
 	if err != nil {
-		return nil, fmt.Errorf("secret: %w", err)
+		return nil, fmt.Errorf("secret: %w", explain(err))
 	}
 	if info.Mode().Perm()&0o007 != 0 && runtime.GOOS != "windows" {
 		return nil, fmt.Errorf("secret: every user of this machine can read %s; run: chmod 600 %s", path, path)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("secret: %w", err)
+		return nil, fmt.Errorf("secret: %w", explain(err))
 	}
 	value := []byte(strings.TrimSpace(string(data)))
 	if _, err := secret.New(value); err != nil {
@@ -196,7 +196,7 @@ func makeSecretFile(path string) ([]byte, error) {
 	return readSecretFile(path)
 }
 
-// canary is the record that tells whether a secret is the one that closed the store.
+// canary is the record that tells whether a secret is the one that sealed the store.
 var canary = store.Key{Bucket: "doorpost", ID: "canary"}
 
 const (
@@ -248,7 +248,7 @@ func openKeys(ctx context.Context, s store.Store, path string, secrets [][]byte)
 		return keys, nil
 	}
 	if !opensCanary(keys, rec.Value) {
-		return nil, fmt.Errorf("secret: the store %s was closed with another secret than %s; nothing was changed. Put the right one first, or behind the new one: secret {file./NEW} {file./OLD}", path, from)
+		return nil, fmt.Errorf("secret: the store %s was sealed with another secret than %s; nothing was changed. Put the right one first, or behind the new one: secret {file./NEW} {file./OLD}", path, from)
 	}
 	return keys, s.Apply(ctx, store.Replace(canary, rec.Value, closeCanary(keys), time.Time{}))
 }

@@ -49,19 +49,40 @@ func openToAll(value string) string {
 	return ""
 }
 
-// explain adds to an error of the file system what the words leave out.
+// explain adds to an error of the file system what the words leave out: what to do.
 func explain(err error) error {
-	var pe *fs.PathError
+	pe, ok := errors.AsType[*fs.PathError](err)
 	switch {
-	case !errors.As(err, &pe):
+	case !ok:
 		return err
 	case errors.Is(err, fs.ErrNotExist) && !filepath.IsAbs(pe.Path):
 		wd, _ := os.Getwd()
 		return fmt.Errorf("%w (Caddy was started in %s; an absolute path is good from anywhere)", err, wd)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w; correct the path, or put there what belongs there", err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w; let the user that runs Caddy read it", err)
+		return fmt.Errorf("%w; %s", err, letRead(pe.Path))
 	}
 	return err
+}
+
+// letRead says how Caddy's user, and nobody else besides its owner, can read a file or
+// folder. A folder on the way to it is perhaps another person's, and is left alone.
+func letRead(path string) string {
+	info, err := os.Stat(path)
+	if err != nil { // nor is anything to be seen of it
+		return "Caddy's user can't enter every folder on the way to it; put it where it can, such as in /etc/doorpost"
+	}
+	return "let Caddy's user read it: " + shut(path, info)
+}
+
+// shut returns the commands that leave a file or folder to its owner and Caddy's user.
+func shut(path string, info fs.FileInfo) string {
+	mode := "640"
+	if info.IsDir() {
+		mode = "750"
+	}
+	return fmt.Sprintf("chgrp caddy %s && chmod %s %s", path, mode, path)
 }
 
 // checkFile reports why the file can't be read; an empty path is none.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
 
@@ -132,8 +133,12 @@ func (c MailConfig) validateSMTP() error {
 		return wrong("mail.username", `has no password beside it; add "password {file./PATH}", or remove the username where the relay needs none`)
 	case c.Password != "" && c.Username == "":
 		return wrong("mail.password", `has no username beside it; add "username NAME", or remove the password where the relay needs none`)
-	case c.TLS == "off" && c.Username != "" && !later(c.Address) && !loopback(hostOf(c.Address)):
-		return wrong("mail.tls", `off would send the password in the clear; write "starttls" or "implicit"`)
+	case c.TLS != "" && !later(c.Address):
+		// What is left to be wrong is the way to encrypt, of which the sender has the last word.
+		s := outbox.SMTP{Address: c.Address, Username: c.Username, Password: c.Password, TLS: outbox.TLS(c.TLS)}
+		if err := s.Validate(); err != nil {
+			return wrong("mail.tls", "%s", strings.TrimPrefix(err.Error(), "tls "))
+		}
 	}
 	if _, _, err := parseRate(c.Rate); err != nil {
 		return at("mail.rate", err)
