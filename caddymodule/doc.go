@@ -6,6 +6,8 @@
 //
 // # Words
 //
+//	gate       the door of one firm: asks who is there, lets in, tells the portal
+//	prefix     where the gate's own pages are, /- unless set otherwise
 //	firm       the business that runs the portal, with its own brand
 //	portal     the existing application behind the gate
 //	contact    a person who may sign in; one address belongs to one contact
@@ -13,10 +15,16 @@
 //	staff      a contact of the firm itself, who reaches every company
 //	link, code what a sign-in mail carries: a one-time URL, and eight characters to
 //	           type in the browser that asked
-//	session    one signed-in browser
+//	live       (of a link) it works; of one contact at most three do
+//	grant      a proof that was accepted, by link or by code: whom to sign in
+//	session    one signed-in browser; Live is how the process holds it
 //	visitor    who makes a request: a session, and the contact it belongs to
 //	book       the directory of a firm: its contacts and companies
-//	request    (of the outbox) what a browser asked for, committed before it is answered
+//	ask        what a browser asked for: a sign-in mail, for an address
+//	letter     a mail that is written; the outbox hands it over to a mail server
+//
+// An outbox.Request is an ask that was committed and that no worker has read yet; every
+// other request is one of HTTP.
 //
 // # The house
 //
@@ -25,14 +33,16 @@
 //	├── admin        the commands' actions as JSON on Caddy's admin endpoint
 //	├── brand        how a firm looks and speaks: colours, letters
 //	├── directory    contacts and companies; CSV read → plan → apply
-//	├── session      cookies, records, and the look-up in memory
+//	├── session      cookies, records, and the look-up in memory; also as a Store of
+//	│                gorilla/sessions, for handlers that speak that interface
 //	├── token        one-time links and codes: issue, peek, spend
 //	├── outbox       what goes out, goes out: queue, worker, SMTP, mail folder
 //	├── assertion    the signed word about a visitor, and the keys to check it
 //	├── audit        what happened at the door
 //	├── address      the one grammar of an email address
 //	├── secret       every key, derived from the one secret outside the store
-//	└── store        the narrow waist: small records by key; store/bolt keeps them
+//	└── store        small records by key, which is all that the packages above know of
+//	                 a database; store/bolt keeps them in one file
 //
 // Imports point down, siblings don't know one another; imports_test.go holds both.
 //
