@@ -184,7 +184,7 @@ func (a *App) warnOf(name, value string) {
 		a.log.Warn(name + " is written out in the config, where /config and autosave.json show it; write {file./PATH} or {env.NAME} instead")
 	}
 	if path := openToAll(value); path != "" {
-		a.log.Warn("every user of this machine can read the "+name+"; run: chmod o-r "+path, "path", path)
+		a.log.Warn("every user of this machine can read the "+name+"; run: chgrp caddy "+path+" && chmod 640 "+path, "path", path)
 	}
 }
 

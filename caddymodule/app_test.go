@@ -608,7 +608,7 @@ func TestWarnings(t *testing.T) {
 	}
 	t.Setenv("DOORPOST_TEST_KEY", secret.Random())
 	for _, c := range []struct{ secret, want string }{
-		{"{file." + abs(t, "open") + "}", "every user of this machine can read the secret; run: chmod o-r " + abs(t, "open")},
+		{"{file." + abs(t, "open") + "}", "every user of this machine can read the secret; run: chgrp caddy " + abs(t, "open") + " && chmod 640 " + abs(t, "open")},
 		{"{file." + abs(t, "shut") + "}", ""},
 		{"{env.DOORPOST_TEST_KEY}", ""},
 		{secret.Random(), "secret is written out in the config, where /config and autosave.json show it"},

@@ -179,12 +179,12 @@ func (f *firm) start() error {
 	return nil
 }
 
-// load closes the book with the newest secret and brings it up to the files of the
-// Caddyfile. What is wrong with one is
-// logged and leaves the book as it is: people who could sign in still can.
+// load seals the book with the newest secret and brings it up to the files of the
+// Caddyfile. What is wrong with one is logged and leaves the book as it is: people who
+// could sign in still can.
 func (f *firm) load(ctx context.Context) {
 	if err := f.book.Reseal(ctx); err != nil {
-		f.log.Error("the contacts are not yet closed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
+		f.log.Error("the contacts are not yet sealed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
 	}
 	for _, one := range []struct {
 		path string
