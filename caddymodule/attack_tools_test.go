@@ -318,13 +318,15 @@ func (a answer) shape() string {
 	for i, line := range header["Set-Cookie"] {
 		name, rest, _ := strings.Cut(line, "=")
 		_, rest, _ = strings.Cut(rest, ";")
-		header["Set-Cookie"][i] = name + "=;" + rest
+		header["Set-Cookie"][i] = name + "=;" + expiry.ReplaceAllString(rest, "")
 	}
 	fmt.Fprintf(&b, "%s\n", a.Status)
 	header.Write(&b)
 	fmt.Fprintf(&b, "\n%s", a.body)
 	return b.String()
 }
+
+var expiry = regexp.MustCompile(` Expires=[^;]*;`)
 
 // logFile is a log of everything, at the most talkative level: the access log, errors,
 // and what Caddy's own handlers say. global goes into the global options, site into a

@@ -2,7 +2,8 @@ package caddymodule_test
 
 // Class W: what goes over the wire. Class D: as far as one request can be too much.
 //
-// Not here: W06 to W08 (Caddy's and Go's own; floods come with the limits), D01 to D11 and
+// Not here: D14's forms that drip (gate/away_test.go, where the clock can be made to run);
+// W06 to W08 (Caddy's and Go's own; floods come with the limits), D01 to D11 and
 // D17 (budgets come with the limits; passwords don't exist yet), D06 and D12 are with the
 // answers.
 
@@ -122,58 +123,6 @@ func flood(h *house, head string, chunked bool) (sent int) {
 		}
 	}
 	return sent
-}
-
-// D14: a form that comes drop by drop is given up, and so is one that never comes.
-func TestD14_FormsThatDrip(t *testing.T) {
-	h := openHouse(t, layout{})
-	heads := map[string]string{
-		"a form of ours": "POST /-/sign-in HTTP/1.1\r\nHost: " + h.host() + "\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\nemail=",
-		"in chunks":      "POST /-/code HTTP/1.1\r\nHost: " + h.host() + "\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ncode=\r\n",
-		"a held form":    "POST /x HTTP/1.1\r\nHost: " + h.host() + "\r\nAccept: text/html\r\nSec-Fetch-Site: same-origin\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\na=",
-	}
-	type result struct {
-		name   string
-		status int
-		took   time.Duration
-	}
-	results := make(chan result)
-	began := time.Now()
-	for name, head := range heads {
-		conn := h.dial()
-		go func() {
-			conn.SetDeadline(began.Add(20 * time.Second))
-			io.WriteString(conn, head)
-			answered := make(chan int, 1)
-			go func() {
-				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-				if err != nil {
-					answered <- 0
-					return
-				}
-				answered <- resp.StatusCode
-			}()
-			for {
-				select {
-				case status := <-answered:
-					results <- result{name, status, time.Since(began)}
-					return
-				case <-time.After(500 * time.Millisecond):
-					if name == "in chunks" {
-						io.WriteString(conn, "1\r\nx\r\n")
-					} else {
-						io.WriteString(conn, "x")
-					}
-				}
-			}
-		}()
-	}
-	for range heads {
-		r := <-results
-		if r.took > 12*time.Second || r.took < 9*time.Second || r.status != 408 && r.status != 401 {
-			t.Errorf("%s that drips = %d after %v; want it given up after ten seconds", r.name, r.status, r.took)
-		}
-	}
 }
 
 // D15: many fields, a large one, deep JSON: refused, and cheap.

@@ -1,18 +1,23 @@
 package gate
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
@@ -251,3 +256,71 @@ func TestK12_WhileTheDiskIsFull(t *testing.T) {
 		t.Errorf("the code, when there is room = %d to %q; want 303 to /orders", resp.StatusCode, resp.Header.Get("Location"))
 	}
 }
+
+// D14: a form that comes drop by drop is given up after ten seconds, on the server that
+// real ones come to, over a connection and by a clock of the test's own.
+func TestD14_FormsThatDrip(t *testing.T) {
+	heads := map[string]string{
+		"a form of ours": "POST /-/sign-in HTTP/1.1\r\nHost: portal.example\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\nemail=",
+		"in chunks":      "POST /-/code HTTP/1.1\r\nHost: portal.example\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ncode=\r\n",
+		"a held form":    "POST /x HTTP/1.1\r\nHost: portal.example\r\nAccept: text/html\r\nSec-Fetch-Site: same-origin\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\na=",
+	}
+	for name, head := range heads {
+		synctest.Test(t, func(t *testing.T) {
+			h := openAwayHouse(t)
+			l := &oneConn{conns: make(chan net.Conn, 1)}
+			server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				h.ServeHTTP(w, r, http.NotFoundHandler())
+			})}
+			var running sync.WaitGroup
+			running.Go(func() { server.Serve(l) })
+			ours, theirs := net.Pipe()
+			l.conns <- theirs
+			began := time.Now()
+			running.Go(func() {
+				io.WriteString(ours, head)
+				for range 60 {
+					drop := "x"
+					if name == "in chunks" {
+						drop = "1\r\nx\r\n"
+					}
+					if _, err := io.WriteString(ours, drop); err != nil {
+						return
+					}
+					time.Sleep(500 * time.Millisecond)
+				}
+			})
+			resp, err := http.ReadResponse(bufio.NewReader(ours), nil)
+			if err != nil {
+				t.Fatalf("%s that drips, after %v: %v", name, time.Since(began), err)
+			}
+			if took := time.Since(began); took != bodyTime || resp.StatusCode != 408 && resp.StatusCode != 401 {
+				t.Errorf("%s that drips = %d after %v; want it given up after %v", name, resp.StatusCode, took, bodyTime)
+			}
+			ours.Close()
+			server.Close()
+			running.Wait()
+		})
+	}
+}
+
+// oneConn is a listener for a connection that is there already.
+type oneConn struct {
+	conns chan net.Conn
+	once  sync.Once
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	c, ok := <-l.conns
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+func (l *oneConn) Close() error {
+	l.once.Do(func() { close(l.conns) })
+	return nil
+}
+
+func (*oneConn) Addr() net.Addr { return &net.TCPAddr{} }

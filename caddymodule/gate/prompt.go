@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -23,6 +24,8 @@ const (
 	// resendAfter is how long the page asks people to wait before another mail; it is
 	// the least time between two mails to one address.
 	resendAfter = time.Minute
+	// wakeAfter is how long a request lies before it is looked at, and at most twice that.
+	wakeAfter = 20 * time.Millisecond
 	// waited is when the page offers other ways to get in.
 	waited = 2 * time.Minute
 )
@@ -166,7 +169,9 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.Asked, Address: ask.Address.Masked(), Request: ask.ID,
 		Agent: ask.Agent, IP: g.ClientIP(r)})
-	g.Queue.Wake(ask.ID)
+	// Not at once: what the worker does differs by address, and would be felt in the time
+	// of this answer and of the next.
+	time.AfterFunc(wakeAfter+rand.N(wakeAfter), func() { g.Queue.Wake(ask.ID) })
 	return nil
 }
 
