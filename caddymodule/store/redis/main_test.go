@@ -26,7 +26,7 @@ import (
 
 // server is a Redis server of the test's own.
 type server struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	port string
 	args []string
@@ -35,7 +35,7 @@ type server struct {
 
 // startServer starts a server that keeps what it is given when it is killed. It is gone
 // when the test ends.
-func startServer(t *testing.T, args ...string) *server {
+func startServer(t testing.TB, args ...string) *server {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Fatal("there is no redis-server; ./test.sh installs it")
@@ -91,7 +91,7 @@ func (s *server) raw() *redis.Client {
 }
 
 // openAt opens a store and closes it when the test ends.
-func openAt(t *testing.T, url string, o Options) *Store {
+func openAt(t testing.TB, url string, o Options) *Store {
 	t.Helper()
 	o.URL = cmp.Or(o.URL, url)
 	s, err := Open(t.Context(), o)
@@ -172,6 +172,9 @@ type proxy struct {
 	lose   atomic.Pointer[func(question []byte) bool] // true: the answer doesn't come, and the connection ends
 	change atomic.Pointer[func(answer []byte) []byte] // what comes in its place
 
+	stuck atomic.Int64 // of the connections, the oldest; nothing comes back on them
+	begun atomic.Int64 // how many connections there were
+
 	mu    sync.Mutex
 	conns map[net.Conn]bool
 	wg    sync.WaitGroup
@@ -226,6 +229,7 @@ func (p *proxy) note(c net.Conn, there bool) {
 func (p *proxy) serve(down net.Conn) {
 	p.note(down, true)
 	defer p.note(down, false)
+	number := p.begun.Add(1)
 	up, err := net.Dial("tcp", p.to)
 	if err != nil {
 		return
@@ -248,6 +252,9 @@ func (p *proxy) serve(down net.Conn) {
 	pump(up, down, func(b []byte) []byte {
 		if lost.Load() {
 			return nil
+		}
+		if number <= p.stuck.Load() {
+			return []byte{}
 		}
 		for start := time.Now(); time.Since(start) < time.Duration(p.delay.Load()); {
 			time.Sleep(time.Millisecond)

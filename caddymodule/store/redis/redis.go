@@ -1,5 +1,5 @@
-// Package redis keeps the store on one Redis server (6.2 or later, or Valkey) for many
-// machines, on go-redis.
+// Package redis keeps the store on one Redis server for many machines, on go-redis. It is
+// tested with Redis 7.0.
 //
 // Every verb is one script, so that it happens as a whole; every question carries a number
 // that its answer repeats, so that an answer to somebody else's question is noticed; and
@@ -199,12 +199,11 @@ func (s *Store) reach(ctx context.Context) error {
 	for end := time.Now().Add(2 * time.Second); ; {
 		_, err := s.Get(ctx, nothing)
 		_, foreign := errors.AsType[*tls.CertificateVerificationError](err)
+		kind := kindOf(err)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			return nil
-		case foreign:
-			return err
-		case ctx.Err() != nil, time.Now().After(end), errorOf(err, "WRONGPASS", "NOAUTH", "NOPERM", forbidden) != "":
+		case ctx.Err() != nil, time.Now().After(end), foreign, kind == "WRONGPASS", kind == "NOAUTH", kind == "NOPERM":
 			return err
 		}
 		select {
@@ -214,24 +213,17 @@ func (s *Store) reach(ctx context.Context) error {
 	}
 }
 
-// errorOf returns which of the kinds the server's answer is, or "".
-func errorOf(err error, kinds ...string) string {
-	for ; err != nil; err = errors.Unwrap(err) {
-		if many, ok := err.(interface{ Unwrap() []error }); ok {
-			for _, err := range many.Unwrap() {
-				if kind := errorOf(err, kinds...); kind != "" {
-					return kind
-				}
-			}
-			return ""
-		}
-		for _, kind := range kinds {
-			if strings.HasPrefix(err.Error(), kind+" ") {
-				return kind
-			}
-		}
+// kindOf returns the first word of the server's answer, where the error is one.
+func kindOf(err error) string {
+	answer, ok := errors.AsType[redis.Error](err)
+	if !ok {
+		return ""
 	}
-	return ""
+	if strings.HasPrefix(answer.Error(), forbidden) {
+		return "NOPERM"
+	}
+	kind, _, _ := strings.Cut(answer.Error(), " ")
+	return kind
 }
 
 // forbidden is how NOPERM reads where a script meets it.
@@ -239,10 +231,10 @@ const forbidden = "ERR The user executing the script"
 
 // explain adds to an error of the first contact what the operator can do.
 func explain(err error) error {
-	switch errorOf(err, "WRONGPASS", "NOAUTH", "NOPERM", forbidden, "READONLY") {
+	switch kindOf(err) {
 	case "WRONGPASS", "NOAUTH":
 		return fmt.Errorf("%w: check username and password", err)
-	case "NOPERM", forbidden:
+	case "NOPERM":
 		return fmt.Errorf("%w: give the user: ~%s* &%[2]s* +@read +@write +@scripting +@pubsub +@connection +info +time", err, keyPrefix)
 	case "READONLY":
 		return fmt.Errorf("%w: this server is a replica; give the address of the master", err)

@@ -80,6 +80,12 @@ func TestEveryKeyHasALifeAndItsFirmsSlot(t *testing.T) {
 			t.Errorf("%q has %d keys; want %d", tag, n, want)
 		}
 	}
+	// Each record is in one of the two indexes of endings.
+	for set, want := range map[string]string{endingsKey("firm"): "bucket\x00ends bucket\x00far", base("firm") + "s": "bucket\x00stays"} {
+		if got := strings.Join(raw.ZRange(t.Context(), set, 0, -1).Val(), " "); got != want {
+			t.Errorf("%q has %q; want %q", set, got, want)
+		}
+	}
 	const hour = 3600
 	for _, c := range []struct {
 		id    string
@@ -163,6 +169,9 @@ func TestWhatStaysIsRenewed(t *testing.T) {
 		if life := raw.PTTL(t.Context(), k).Val(); life < forever-time.Minute {
 			t.Errorf("%q lives %v; want ten years", k, life)
 		}
+	}
+	if at := raw.ZScore(t.Context(), all[2], "bucket\x00k").Val(); int64(at) < time.Now().Add(forever-time.Minute).UnixMilli() {
+		t.Errorf("the record counts as renewed until %v", time.UnixMilli(int64(at)))
 	}
 	holds(t, s, "k", "v")
 }
