@@ -293,9 +293,7 @@ func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	var err error
 	f.gate.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if v := gate.VisitorOf(r.Context()); v != nil {
-			setPlaceholders(r, v)
-		}
+		setPlaceholders(r, gate.VisitorOf(r.Context()))
 		err = next.ServeHTTP(w, r)
 	}))
 	return err
@@ -317,9 +315,7 @@ func setPlaceholders(r *http.Request, v *gate.Visitor) {
 	if !ok {
 		return
 	}
-	repl.Map(func(key string) (any, bool) {
-		return v.Placeholder(key)
-	})
+	repl.Map(v.Placeholder)
 }
 
 // clientIP is the visitor's address as Caddy sees it: the peer, or, behind proxies that

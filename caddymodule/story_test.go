@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -89,5 +90,39 @@ func TestAnotherDevice(t *testing.T) {
 	}
 	if a := laptop.send("/-/code", url.Values{"code": {l.code}}); a.StatusCode == 303 && strings.HasPrefix(a.Header.Get("Location"), "/x") {
 		t.Error("the code worked twice")
+	}
+}
+
+// The rest of the Caddyfile knows who is signed in; where nobody is, or there is no such
+// value, a placeholder is empty and never goes out as it was written.
+func TestPlaceholders(t *testing.T) {
+	const names = "id email name company companies role firm"
+	site := "reverse_proxy {PORTAL} {\n"
+	for name := range strings.FieldsSeq(names) {
+		site += "\t\theader_up X-" + name + " \"<{http.auth.user." + name + "}>\"\n"
+	}
+	p := newPortal(t)
+	h := openHouse(t, layout{firm: "public /open", site: strings.Replace(site, "{PORTAL}", strings.TrimPrefix(p.URL, "http://"), 1) + "\t}"})
+	b := h.browser()
+	got := func(path string) map[string]string {
+		b.open(path)
+		last, _ := p.last()
+		all := map[string]string{}
+		for name := range strings.FieldsSeq(names) {
+			all[name] = strings.Trim(last.Header.Get("X-"+name), "<>")
+		}
+		return all
+	}
+	for name, value := range got("/open") {
+		if value != "" {
+			t.Errorf("signed out, {http.auth.user.%s} = %q; want nothing", name, value)
+		}
+	}
+	b.signIn("ann@example.com")
+	all := got("/x")
+	want := map[string]string{"id": all["id"], "email": "ann@example.com", "name": "Ann Baker", "company": "",
+		"companies": "acme,birch", "role": "client", "firm": "example"}
+	if !maps.Equal(all, want) || all["id"] == "" || strings.Contains(all["id"], "ann") {
+		t.Errorf("signed in, {http.auth.user.…} = %v; want %v and an opaque id", all, want)
 	}
 }

@@ -238,11 +238,20 @@ func newBrowser() (cookie, id string) {
 }
 
 // Placeholder returns the value of a Caddy placeholder {http.auth.user.…} for the
-// visitor.
+// visitor, and false for any other. For nil, where nobody is signed in, and for what the
+// contact doesn't have, it is empty: a placeholder that isn't known goes out as written.
 func (v *Visitor) Placeholder(key string) (any, bool) {
 	name, ok := strings.CutPrefix(key, "http.auth.user.")
 	if !ok {
 		return nil, false
+	}
+	switch name {
+	case "id", "email", "name", "company", "companies", "role", "firm":
+	default:
+		return nil, false
+	}
+	if v == nil {
+		return "", true
 	}
 	switch name {
 	case "id":
@@ -258,5 +267,5 @@ func (v *Visitor) Placeholder(key string) (any, bool) {
 	case "firm":
 		return v.firm, true
 	}
-	return nil, false
+	return "", true
 }
