@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every test of Doorpost. Needs Go and git; what else a test needs, it installs from
-# Debian's packages (Chromium, npm, PHP) or from npm (axe-core, which judges accessibility).
+# Debian's packages (Redis, Chromium, npm, PHP) or from npm (axe-core, which judges accessibility).
 #
 #   ./test.sh          all of it, as CI runs it
 #   ./test.sh quick    formatting, vet and the Go tests that need nothing else
@@ -29,11 +29,15 @@ unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 
 say "vet"
 go vet ./...
-go vet -tags browser ./caddymodule/
+go vet -tags browser,servers ./caddymodule/ ./caddymodule/store/redis
 
 say "tests"
 go test ./...
 [ "$what" = quick ] && exit
+
+say "tests with a Redis server"
+install redis-server redis-server
+go test -tags servers ./caddymodule/store/redis
 
 say "tests for data races"
 CGO_ENABLED=1 go test -race ./caddymodule/store/... ./caddymodule/session ./caddymodule/token ./caddymodule/outbox ./caddymodule/directory
