@@ -90,6 +90,27 @@ func TestN03_AnswersDontWaitForMail(t *testing.T) {
 	h.eventually("the mail server holds mails", func() bool { return m.begun() > 0 })
 }
 
+// CVE-2026-32595's class: the work that differs by address begins only when the answer is
+// out, so that it is felt in nobody's time.
+func TestN02_CVE_2026_32595_TheWorkComesLater(t *testing.T) {
+	log := newLogFile(t)
+	h := openHouse(t, layout{global: log.global})
+	h.browser().ask("ann@example.com", "/")
+	told := map[string]float64{}
+	for line := range strings.SplitSeq(log.text(t), "\n") {
+		var e struct {
+			Event string
+			TS    float64
+		}
+		if json.Unmarshal([]byte(line), &e) == nil && e.Event != "" {
+			told[e.Event] = e.TS
+		}
+	}
+	if d := told["queued"] - told["asked"]; told["asked"] == 0 || d < 0.015 {
+		t.Errorf("the contact was looked up %.1f ms after the request; want 20 at least", d*1000)
+	}
+}
+
 // Random, malformed, of another firm: one page. One that is over says so to who holds all
 // of it, and still names nobody.
 func TestN07_TokensTellNothing(t *testing.T) {
@@ -432,6 +453,12 @@ func TestK20_TheMailboxIsForThisMachine(t *testing.T) {
 		}
 	}
 	// Not at all where the site isn't on loopback, or mail goes out.
+	anyHost := freeAddress(t)
+	_, port, _ := strings.Cut(anyHost, ":")
+	h = openHouse(t, layout{url: "https://portal.example", more: "http://:" + port + " {\n\tdoorpost example\n\trespond hello\n}"})
+	if a := h.rawTo(anyHost, "GET /-/mailbox/ HTTP/1.1\r\nHost: portal.example\r\nConnection: close\r\n\r\n"); a.status != 404 {
+		t.Errorf("a public url, that host: GET /-/mailbox/ = %d; want 404", a.status)
+	}
 	for name, l := range map[string]layout{"a public url": {url: "https://portal.example"}, "a mail server": {app: "mail smtp 127.0.0.1:1 {\n\t\t\ttls off\n\t\t}"}} {
 		h := openHouse(t, l)
 		for _, host := range []string{h.host(), "portal.example"} {

@@ -160,8 +160,11 @@ func TestH10_CVE_2026_35051_NothingThatTellsAnotherPath(t *testing.T) {
 			t.Errorf("the portal got %s: %q; want %q", name, g, want)
 		}
 	}
-	h.get("/", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", h.in("bob@example.com").session())
-	got, _ = h.portal.last()
+	h.raw("GET /switched HTTP/1.1\r\nHost: " + h.host() + "\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n" +
+		h.in("bob@example.com").session() + "\r\n\r\n")
+	if got, _ = h.portal.last(); got.URI != "/switched" {
+		t.Fatalf("the portal got %s; want /switched", got.URI)
+	}
 	if got.Header.Get("Upgrade") != "" || got.Header.Get("Http2-Settings") != "" {
 		t.Errorf("the portal got Upgrade: %q, HTTP2-Settings: %q; want none", got.Header.Get("Upgrade"), got.Header.Get("Http2-Settings"))
 	}

@@ -441,7 +441,15 @@ func TestT13_SomebodyElsesLinkAsksFirst(t *testing.T) {
 	if a := attacker.open(l.link); a.StatusCode != 200 || attacker.me()["email"] != "ann@example.com" {
 		t.Errorf("GET link of another in the asking browser, signed in = %d as %v; want 200, and still ann", a.StatusCode, attacker.me()["email"])
 	}
+	// Nor by the second half of a double click, within the seconds that it may take.
+	l = attacker.ask("ann@example.com", "/")
+	attacker.open(l.link)
+	attacker.send("/-/code", form("code", attacker.ask("bob@example.com", "/").code))
+	if a := attacker.open(l.link); a.StatusCode != 410 || len(a.Header["Set-Cookie"]) != 0 || attacker.me()["email"] != "bob@example.com" {
+		t.Errorf("GET used link of another, a moment after = %d as %v; want 410, and still bob", a.StatusCode, attacker.me()["email"])
+	}
 	// Who means it, may.
+	trap = form("t", secretOf(h.browser().ask("bob@example.com", "/").link), "email", "bob@example.com")
 	if a := ann.send("/-/link", trap); a.StatusCode != 303 || ann.me()["email"] != "bob@example.com" {
 		t.Errorf("switching = %d as %v; want 303 as bob", a.StatusCode, ann.me()["email"])
 	}

@@ -72,12 +72,17 @@ func TestS01_CVE_2026_34454_ANewIdAtEverySignIn(t *testing.T) {
 			clear bool
 		}{
 			{[]string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, true},
+			{[]string{"HEAD"}, false},
 			{[]string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"}, false},
 			{[]string{"Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}, false},
 			{[]string{"X-Requested-With: XMLHttpRequest"}, false},
 			{[]string{"Sec-Purpose: prefetch"}, false},
 		} {
-			a := h.get(path, append(c.lines, "Cookie: portal="+attackers)...)
+			method, lines := "GET", c.lines
+			if lines[0] == "HEAD" {
+				method, lines = "HEAD", nil
+			}
+			a := h.raw(h.message(method, path, append(lines, "Accept: text/html", "Cookie: portal="+attackers)...))
 			if got := slices.Equal(a.header["Set-Cookie"], []string{"portal=; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0; HttpOnly; SameSite=Lax"}); got != c.clear || !c.clear && len(a.header["Set-Cookie"]) != 0 {
 				t.Errorf("GET %s with a dead cookie, %v: Set-Cookie %q; want it cleared: %t", path, c.lines, a.header["Set-Cookie"], c.clear)
 			}
@@ -394,5 +399,36 @@ func TestS15_CVE_2021_41230_ChangesCountAtOnce(t *testing.T) {
 	}
 	if a := h.browser().send("/-/link", form("t", secretOf(waiting.link), "email", "ann@example.com")); a.StatusCode != 410 {
 		t.Errorf("a link of who was switched off = %d; want 410", a.StatusCode)
+	}
+}
+
+// The same where the address book says it, and nobody has ended what was there.
+func TestS15_ChangesOfTheAddressBookCount(t *testing.T) {
+	h := openHouse(t, layout{})
+	ann := h.in("ann@example.com")
+	asking := h.browser()
+	waiting := asking.ask("ann@example.com", "/")
+	h.write("contacts.csv", strings.Replace(someContacts, `"acme; birch",,`, `"acme; birch",,true`, 1))
+	h.start()
+	http.DefaultClient.CloseIdleConnections()
+	h.portal.unseen(t, "switched off", func() {
+		if a := h.get("/x", ann.session()); a.status != 401 {
+			t.Errorf("GET of who was switched off = %d; want 401", a.status)
+		}
+	})
+	flow := "Cookie: portal-flow=" + asking.cookie("portal-flow")
+	for way, a := range map[string]rawAnswer{
+		"the link":      h.get("/-/link?t="+secretOf(waiting.link), flow),
+		"its form":      h.post("/-/link", form("t", secretOf(waiting.link), "email", "ann@example.com").Encode()),
+		"the code":      h.post("/-/code", form("code", waiting.code).Encode(), flow),
+		"another of it": h.post("/-/sign-in", form("email", "ann.b@example.org").Encode()),
+	} {
+		if strings.Contains(strings.Join(a.header["Set-Cookie"], " "), "portal=") || a.status == 303 && way != "another of it" {
+			t.Errorf("%s of who was switched off = %d, Set-Cookie %q; want no session", way, a.status, a.header["Set-Cookie"])
+		}
+	}
+	time.Sleep(100 * time.Millisecond) // for the worker
+	if n := len(h.letters("ann")); n != 2 {
+		t.Errorf("%d mails; want the two from before", n)
 	}
 }

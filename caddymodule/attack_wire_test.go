@@ -133,7 +133,7 @@ func TestD15_TooMuchInAForm(t *testing.T) {
 		body, kind string
 	}{
 		"ten thousand fields":      {strings.Repeat("a=b&", 4_000) + "email=ann%40example.com", ""},
-		"fields with many names":   {strings.Join(names(3000), "&"), ""},
+		"fields with many names":   {strings.Join(names(1500), "&") + "&email=ann%40example.com", ""},
 		"a field of 15 KiB":        {"email=" + strings.Repeat("a", 15<<10), ""},
 		"a field of 17 KiB":        {"to=/" + strings.Repeat("a", 17<<10), ""},
 		"a field of 1 MiB":         {"to=/" + strings.Repeat("a", 1<<20), ""},

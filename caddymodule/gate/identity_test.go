@@ -140,9 +140,15 @@ func TestH01_ValuesBelongToOneRequest(t *testing.T) {
 	id.add("Remote-Groups", "acme")
 	first, second := http.Header{}, http.Header{}
 	id.set(first)
+	if len(first["Remote-User"]) != 1 {
+		t.Errorf("Remote-User = %q; want one value", first["Remote-User"])
+	}
 	first["Remote-User"][0] = "changed"
 	first["Remote-User"] = append(first["Remote-User"], "more")
 	id.set(second)
+	if got := first["Remote-User"]; got[0] != "changed" {
+		t.Errorf("the next request has changed the first one's Remote-User to %q", got)
+	}
 	if got := second.Get("Remote-User"); got != "ann@example.com" || first.Get("Remote-Groups") != "acme" {
 		t.Errorf("the next request has Remote-User %q; the first one Remote-Groups %q", got, first.Get("Remote-Groups"))
 	}
