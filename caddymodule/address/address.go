@@ -131,6 +131,9 @@ func parseLocal(s string) (string, error) {
 	switch {
 	case len(b) == 0:
 		return "", invalid("nothing stands before the @")
+	case strings.Contains(s, "=?") || strings.Contains(s, "?="):
+		// Legal, but a mail program may show, or an application read, what it stands for.
+		return "", invalid("before the @ there is an encoded word (RFC 2047)")
 	case len(b) > maxLocal:
 		return "", invalid("more than %d characters stand before the @", maxLocal)
 	}
