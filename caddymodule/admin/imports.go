@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -111,7 +110,7 @@ func (f Firm) importFrom(r *http.Request, w http.ResponseWriter, kind directory.
 		return Imported{}, &http.MaxBytesError{Limit: MaxImport}
 	}
 	patient(w)
-	plan, err := f.planner(kind, http.MaxBytesReader(w, r.Body, MaxImport))
+	plan, err := f.Book.Planner(http.MaxBytesReader(w, r.Body, MaxImport), kind)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -123,16 +122,6 @@ func (f Firm) importFrom(r *http.Request, w http.ResponseWriter, kind directory.
 // away needs none.
 func patient(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-}
-
-// planner reads the file and returns what makes a plan of it for the book as it is then.
-func (f Firm) planner(kind directory.Kind, body io.Reader) (func(context.Context) (directory.Plan, error), error) {
-	if kind == directory.Companies {
-		rows, err := directory.ReadCompanies(body)
-		return func(ctx context.Context) (directory.Plan, error) { return f.Book.PlanCompanies(ctx, rows) }, err
-	}
-	rows, err := directory.ReadContacts(body)
-	return func(ctx context.Context) (directory.Plan, error) { return f.Book.PlanContacts(ctx, rows) }, err
 }
 
 func (f Firm) carryOut(ctx context.Context, plan func(context.Context) (directory.Plan, error), dry bool, progress func(done, total int)) (out Imported, err error) {

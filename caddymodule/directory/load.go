@@ -59,7 +59,7 @@ func (b *Book) loadFile(ctx context.Context, path string, kind Kind, progress fu
 	// What is remembered is what was read now: the file may have changed since.
 	hash.Reset()
 	read := io.TeeReader(f, hash)
-	plan, err := b.planner(read, kind)
+	plan, err := b.Planner(read, kind)
 	if err != nil {
 		return Report{}, err
 	}
@@ -81,17 +81,42 @@ func (b *Book) loadFile(ctx context.Context, path string, kind Kind, progress fu
 	return Report{}, ErrConflict
 }
 
-// planner reads a file and returns what plans its import.
-func (b *Book) planner(r io.Reader, kind Kind) (func(context.Context) (Plan, error), error) {
+// Planner reads a file and returns what makes a plan of its import for the book as it is
+// at that moment. Bad rows are that function's *RowErrors: those that can't be read, and
+// among the others those that the book can't take, so that all are seen at once.
+func (b *Book) Planner(r io.Reader, kind Kind) (func(context.Context) (Plan, error), error) {
+	var plan func(context.Context) (Plan, error)
+	var err error
 	switch kind {
 	case Contacts:
-		rows, err := ReadContacts(r)
-		return func(ctx context.Context) (Plan, error) { return b.PlanContacts(ctx, rows) }, err
+		var rows []ContactRow
+		rows, err = ReadContacts(r)
+		plan = func(ctx context.Context) (Plan, error) { return b.PlanContacts(ctx, rows) }
 	case Companies:
-		rows, err := ReadCompanies(r)
-		return func(ctx context.Context) (Plan, error) { return b.PlanCompanies(ctx, rows) }, err
+		var rows []CompanyRow
+		rows, err = ReadCompanies(r)
+		plan = func(ctx context.Context) (Plan, error) { return b.PlanCompanies(ctx, rows) }
+	default:
+		return nil, fmt.Errorf("%q is neither %s nor %s", kind, Contacts, Companies)
 	}
-	return nil, fmt.Errorf("%q is neither %s nor %s", kind, Contacts, Companies)
+	var unread *RowErrors
+	if !errors.As(err, &unread) {
+		return plan, err
+	}
+	return func(ctx context.Context) (Plan, error) {
+		_, err := plan(ctx)
+		all := RowErrors{Rows: slices.Clone(unread.Rows), More: unread.More}
+		var untaken *RowErrors
+		if errors.As(err, &untaken) {
+			for _, row := range untaken.Rows {
+				all.add(row.Line, row.Column, row.Reason)
+			}
+			all.More += untaken.More
+		} else if err != nil {
+			return Plan{}, err
+		}
+		return Plan{}, all.orNil()
+	}, nil
 }
 
 // fileMACs are a file's mark under each key. A plain hash would tell who has a copy of

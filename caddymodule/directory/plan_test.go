@@ -406,3 +406,15 @@ func BenchmarkByEmail(b *testing.B) {
 		}
 	}
 }
+
+// Whoever mends a file sees all of its bad rows at once: those that can't be read, and
+// those that the book can't take.
+func TestPlannerListsEveryBadRow(t *testing.T) {
+	b := newBook(t)
+	plan, err := b.Planner(strings.NewReader("email,companies\ngood@example.com,\nbad@@x,\nbob@example.com,nowhere\nalso bad,\n"), Contacts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = plan(t.Context())
+	wantRows(t, err, `3 "email" `, `4 "companies" `, `5 "email" `)
+}

@@ -32,7 +32,8 @@ var companyColumns = []string{"id", "name", "legacy_tokens"}
 // ReadContacts reads a file of contacts: columns email, other_emails, first_name,
 // last_name, phone, companies, role, locale, disabled, of which email must be there.
 // Rows with the same email are one contact with all their companies. An error is a
-// *RowErrors with all that is wrong, or one of the reader.
+// *RowErrors with all that is wrong, beside which stand the other rows, or one of the
+// reader.
 func ReadContacts(r io.Reader) ([]ContactRow, error) {
 	t, err := newTable(r, contactColumns)
 	if err != nil {
@@ -68,10 +69,7 @@ func ReadContacts(r io.Reader) ([]ContactRow, error) {
 			rows = addRow(rows, row, places, &t.bad)
 		}
 	}
-	if err := t.bad.orNil(); err != nil {
-		return nil, err
-	}
-	return rows, nil
+	return rows, t.bad.orNil()
 }
 
 // addRow adds a row, or joins it with the earlier one of the same contact.
@@ -177,8 +175,5 @@ func ReadCompanies(r io.Reader) ([]CompanyRow, error) {
 			rows = append(rows, row)
 		}
 	}
-	if err := t.bad.orNil(); err != nil {
-		return nil, err
-	}
-	return rows, nil
+	return rows, t.bad.orNil()
 }
