@@ -9,6 +9,7 @@ package address
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -110,6 +111,9 @@ func trim(s string) string {
 	})
 }
 
+// encodedWord is =?charset?encoding?text?= of RFC 2047.
+var encodedWord = regexp.MustCompile(`=\?[^?]+\?[^?]+\?[^?]*\?=`)
+
 // parseLocal takes a dot-atom of RFC 5322, section 3.2.3, and folds A-Z only: what
 // else Unicode calls a capital letter (İ) would become another person's address.
 func parseLocal(s string) (string, error) {
@@ -131,7 +135,7 @@ func parseLocal(s string) (string, error) {
 	switch {
 	case len(b) == 0:
 		return "", invalid("nothing stands before the @")
-	case strings.Contains(s, "=?") || strings.Contains(s, "?="):
+	case encodedWord.MatchString(s):
 		// Legal, but a mail program may show, or an application read, what it stands for.
 		return "", invalid("before the @ there is an encoded word (RFC 2047)")
 	case len(b) > maxLocal:

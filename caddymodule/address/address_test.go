@@ -65,7 +65,7 @@ func TestParseRefuses(t *testing.T) {
 		"controls":       {"ann@example.com\r\nBcc:eve@example.org", "ann@example.com\n", "\r\nann@example.com", "ann@example.com\r", "ann@example.com\x00", "\x00ann@example.com", "an\x00n@example.com", "ann@exam\x00ple.com", "ann\x7f@example.com", "ann@example.com\r\n\tx", "\u0085ann@example.com", "ann@example.com\u2029", "a\x1b[2Jnn@example.com"},
 		"inner spaces":   {"an n@example.com", "ann @example.com", "ann@ example.com", "ann@exam ple.com", "an\tn@example.com", "an\u00a0n@example.com", "ann@\u3000example.com"},
 		"invisible":      {"an\u200bn@example.com", "ann\u200b@example.com", "ann@exam\u200bple.com", "ann@exam\u00adple.com", "ann@exam\u200cple.com", "ann@exam\u2060ple.com", "ann@\ufeffexample.com", "a\u202enn@example.com"},
-		"encoded words":  {"=?utf-8?q?a?=@example.com", "=?UTF-8?B?YQ==?=@example.com", "x=?utf-8?q?=40?=@example.com", "a=?b@example.com"},
+		"encoded words":  {"=?utf-8?q?a?=@example.com", "=?UTF-8?B?YQ==?=@example.com", "x=?utf-8?q?=40?=@example.com"},
 		"dots":           {".ann@example.com", "ann.@example.com", "a..b@example.com", "ann@.example.com", "ann@example..com", "ann@example.com.", "ann@example.com..", "ann@example.com.。", "ann@.", "ann@..", "ann@。example.com", "ann．．b@example.com"},
 		"letters":        {"änn@example.com", "a\u0308nn@example.com", "аnn@example.com", "İnn@example.com", "ınn@example.com", "例@example.com", "ann😀@example.com", "\xe4nn@example.com", "ann\xff@example.com"},
 		"domain bytes":   {"ann@exam_ple.com", "ann@example.com/x", "ann@example.com:25", "ann@example!com", "ann@exa%6dple.com", "ann@example.c\\om", "ann@ex\xe4mple.com", "ann@example.com#", "ann@{host}.com", "ann@ⅹ／y.com"},
