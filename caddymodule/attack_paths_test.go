@@ -220,7 +220,7 @@ func TestP18_PreflightsGetNothing(t *testing.T) {
 // A page of ours with a method that it doesn't have says which it has.
 func TestP14_OurPagesAndTheirMethods(t *testing.T) {
 	h := openHouse(t, layout{})
-	pages := map[string]string{"/-/sign-in": "GET, HEAD, POST", "/-/sent": "GET, HEAD", "/-/code": "POST", "/-/link": "GET, HEAD, POST",
+	pages := map[string]string{"/-/sign-in": "GET, HEAD, POST", "/-/sent": "GET, HEAD", "/-/code": "GET, HEAD, POST", "/-/link": "GET, HEAD, POST",
 		"/-/sign-out": "GET, HEAD, POST", "/-/me": "GET, HEAD", "/-/jwks.json": "GET, HEAD", "/-/health": "GET, HEAD", "/-/logo": "GET, HEAD"}
 	for page, allow := range pages {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "FOO"} {

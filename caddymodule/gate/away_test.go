@@ -62,7 +62,7 @@ func (m *moody) Apply(ctx context.Context, ops ...store.Op) error {
 // waiting in the browser that asked.
 type awayHouse struct {
 	*Gate
-	t       *testing.T
+	t       testing.TB
 	store   *moody
 	log     *bytes.Buffer
 	session string // a cookie line
@@ -72,7 +72,7 @@ type awayHouse struct {
 	portal  int // requests that it saw
 }
 
-func openAwayHouse(t *testing.T) *awayHouse {
+func openAwayHouse(t testing.TB) *awayHouse {
 	t.Helper()
 	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{})
 	if err != nil {

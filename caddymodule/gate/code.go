@@ -29,6 +29,9 @@ func notACode(e token.ShapeError) string {
 	return "One of these characters is never in a code, such as “u” or “é”. Please check it against the mail."
 }
 
+// getCode is for a tab that is loaded again after a wrong code: phones do so by themselves.
+func (g *Gate) getCode(w http.ResponseWriter, _ *http.Request) error { return g.seeOwn(w, "/sent") }
+
 // postCode signs in the browser that asked, by the code typed from the mail.
 func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 	f, err := readForm(w, r)

@@ -34,7 +34,7 @@ func (g *Gate) pages() map[string]own {
 	return map[string]own{
 		"/sign-in":   {get: g.getSignIn, post: g.postSignIn},
 		"/sent":      {get: g.getSent},
-		"/code":      {post: g.postCode},
+		"/code":      {get: g.getCode, post: g.postCode},
 		"/link":      {get: g.getLink, post: g.postLink},
 		"/sign-out":  {get: g.getSignOut, post: g.postSignOut},
 		"/me":        {get: g.getMe},
