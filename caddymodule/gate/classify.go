@@ -329,7 +329,10 @@ func (ru rules) returnPath(to string) string {
 		}
 		decoded = next
 	}
-	return u.String()
+	if to = u.String(); len(to) > maxTo { // escaping has made it longer
+		return home
+	}
+	return to
 }
 
 // ours reports whether a path is a page of ours that is no place to be sent to.
