@@ -81,7 +81,7 @@ type PublicRule struct {
 	Methods []string `json:"methods,omitempty"`
 
 	// Paths, decoded, from the root: "/favicon.ico" that path alone, "/assets/*"
-	// what is under it. Compared without case, as Caddy does. Required.
+	// what is under it. Compared with case: what isn't written isn't open. Required.
 	Paths []string `json:"paths"`
 }
 
