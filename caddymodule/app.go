@@ -14,7 +14,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
@@ -42,7 +41,6 @@ type App struct {
 	Mail *MailConfig `json:"mail,omitempty"`
 
 	log     *slog.Logger
-	metrics prometheus.Registerer
 	secrets [][]byte      // Secret, filled in; none: the file
 	path    string        // of the store, absolute
 	mail    MailConfig    // filled in
@@ -103,7 +101,6 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // validate` is good beside a running server.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.log = ctx.Slogger()
-	a.metrics = ctx.GetMetricsRegistry()
 	a.ready = make(chan struct{})
 	a.named = make(map[string]*FirmConfig)
 	return firstError(a.provisionSecret, a.provisionStore, a.provisionMail)
@@ -246,7 +243,7 @@ func (a *App) Start() (err error) {
 	firms := make(map[string]*firm, len(a.named))
 	for _, id := range slices.Sorted(maps.Keys(a.named)) {
 		f, err := openFirm(id, *a.named[id], deps{
-			store: a.engine.store, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace, metrics: a.metrics,
+			store: a.engine.store, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace,
 			log:  a.log.With("firm", id),
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})

@@ -17,7 +17,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
@@ -35,13 +34,12 @@ import (
 
 // deps is what a firm needs of the app.
 type deps struct {
-	store   store.Store
-	keys    *secret.Keyring
-	now     func() time.Time
-	mail    MailConfig    // filled in
-	pace    *rate.Limiter // of the mail server, which all firms share
-	log     *slog.Logger
-	metrics prometheus.Registerer // one for all firms of a config; new with each config
+	store store.Store
+	keys  *secret.Keyring
+	now   func() time.Time
+	mail  MailConfig    // filled in
+	pace  *rate.Limiter // of the mail server, which all firms share
+	log   *slog.Logger
 
 	// keep returns what this firm keeps in memory under the name, over reloads;
 	// fresh makes it the first time.
@@ -136,7 +134,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: senderOf(d.mail), Log: d.log, Now: d.now, Pace: d.pace,
 		Process: d.keep("process", func() any { return rand.Text() }).(string)}
 	g := gate.Gate{
-		Firm: id, Serial: serial, URL: origin, Prefix: cfg.Prefix, Brand: cfg.Brand,
+		Firm: id, Serial: serial, URL: origin, Prefix: cfg.Prefix,
 		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
 		Assertion: &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now},
 		Audit:     &audit.Log{Logger: d.log}, Log: d.log,

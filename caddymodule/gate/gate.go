@@ -32,7 +32,6 @@ type Gate struct {
 	URL    *url.URL // what mails link to: scheme and host, no path
 	Prefix string   // of our own pages, such as "/-"
 	Public []Public // what is open to everyone
-	Brand  brand.Brand
 
 	Book      *directory.Book
 	Sessions  *session.Sessions
