@@ -23,6 +23,16 @@ install() { # install COMMAND PACKAGE: from Debian's packages, if the command is
 	DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq --no-install-recommends "$2" >/dev/null
 }
 
+gotest() { # go test, with what failed once more at the end, where a long log is read first
+	local log
+	log=$(mktemp)
+	if go test "$@" 2>&1 | tee "$log"; then rm "$log"; return; fi
+	say "what failed"
+	grep -nE -A12 '^ *--- FAIL|^panic: |^fatal error: |^FAIL|^WARNING: DATA RACE' "$log" | grep -v '"level":"' | cut -c1-500 | tail -n 100
+	rm "$log"
+	return 1
+}
+
 say "formatting"
 unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 [ -z "$unformatted" ] || { echo "not formatted; run gofmt -w on:"; echo "$unformatted"; exit 1; }
@@ -32,29 +42,29 @@ go vet ./...
 go vet -tags browser,servers ./caddymodule/ ./caddymodule/store/redis
 
 say "tests"
-go test ./...
+gotest ./...
 [ "$what" = quick ] && exit
 
 say "tests with a Redis server"
 install redis-server redis-server
-go test -tags servers ./caddymodule/store/redis
+gotest -tags servers ./caddymodule/store/redis
 
 say "tests for data races"
-CGO_ENABLED=1 go test -race ./caddymodule/store/... ./caddymodule/session ./caddymodule/token ./caddymodule/outbox ./caddymodule/directory
+CGO_ENABLED=1 gotest -race ./caddymodule/store/... ./caddymodule/session ./caddymodule/token ./caddymodule/outbox ./caddymodule/directory
 
 say "fuzzing"
 fuzztime=5s
 [ "$what" = long ] && fuzztime=10m
 for package in $(go list ./caddymodule/...); do
 	for fuzz in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
-		go test -run '^$' -fuzz "^$fuzz\$" -fuzztime "$fuzztime" "$package"
+		gotest -run '^$' -fuzz "^$fuzz\$" -fuzztime "$fuzztime" "$package"
 	done
 done
 
 if [ "$what" = long ]; then
 	say "killing, at length"
-	go test ./caddymodule/store/bolt -kills 500 -timeout 60m
-	go test ./caddymodule/outbox -kills 500 -timeout 60m
+	gotest ./caddymodule/store/bolt -kills 500 -timeout 60m
+	gotest ./caddymodule/outbox -kills 500 -timeout 60m
 fi
 
 say "tests with a browser"
@@ -62,7 +72,7 @@ install chromium chromium
 install npm npm
 install php php-cli
 npm install --silent --no-save --no-package-lock --prefix .testing axe-core@4 >/dev/null
-go test -tags browser -run '^Test(Browser|PHP)' -count 1 ./caddymodule/
+gotest -tags browser -run '^Test(Browser|PHP)' -count 1 ./caddymodule/
 
 say "the binary, and the README's first command"
 ./xcaddy.sh .testing/caddy
