@@ -102,7 +102,7 @@ func TestAdminAPIShowsOut(t *testing.T) {
 		if err := f.sessions.Store.Apply(t.Context(), b.Ops...); err != nil {
 			t.Fatal(err)
 		}
-		f.sessions.Began(b)
+		f.sessions.Began(t.Context(), b)
 		visit := func() int {
 			r, err := http.NewRequest("GET", url, nil)
 			if err != nil {

@@ -118,7 +118,7 @@ func (o *office) signIn(contact directory.Contact) (cookie, link string) {
 	if err := o.db.Apply(ctx, append(b.Ops, issued.Ops...)...); err != nil {
 		o.t.Fatal(err)
 	}
-	f.Sessions.Began(b)
+	f.Sessions.Began(context.Background(), b)
 	if !o.in(b.Cookie) || !o.works(issued.Token) {
 		o.t.Fatal("the session or the link doesn't work from the start")
 	}

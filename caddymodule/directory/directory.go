@@ -53,7 +53,11 @@ type Book struct {
 	// as the old and the new one do during a reload; nil: this Book has its own.
 	Changes *atomic.Uint64
 
-	own atomic.Uint64
+	// Others are the other processes that have the store open; nil: there are none.
+	Others *store.Others
+
+	own  atomic.Uint64
+	last atomic.Pointer[string] // the generation that CatchUp saw
 }
 
 // The buckets.
@@ -72,9 +76,28 @@ const (
 )
 
 // Version moves with every change that was made through this process, before the call
-// that made it returns. Read it first, then the contact: what was read then is good for
-// as long as Version stands still.
-func (b *Book) Version() uint64 { return b.counter().Load() }
+// that made it returns, and with what CatchUp hears of. Read it first, then the contact:
+// what was read then is good for as long as Version stands still. While there is doubt
+// about what other processes have changed, it never stands still.
+func (b *Book) Version() uint64 {
+	if b.Others.Doubtful() {
+		return b.counter().Add(1)
+	}
+	return b.counter().Load()
+}
+
+// CatchUp moves Version if the book was changed since the last call: another process may
+// have done so. One caller at a time is enough.
+func (b *Book) CatchUp(ctx context.Context) error {
+	now, err := b.generation(ctx)
+	if err != nil {
+		return err
+	}
+	if was := b.last.Swap(new(string(now))); was == nil || *was != string(now) {
+		b.counter().Add(1)
+	}
+	return nil
+}
 
 func (b *Book) counter() *atomic.Uint64 {
 	if b.Changes != nil {

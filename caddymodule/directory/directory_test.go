@@ -445,6 +445,38 @@ func TestVersionIsShared(t *testing.T) {
 	}
 }
 
+// Two processes see each other's changes when they catch up, and tell each other to.
+func TestCatchUp(t *testing.T) {
+	here, ctx, told := newBook(t), t.Context(), 0
+	here.Others = &store.Others{Tell: func(context.Context) { told++ }}
+	there := &Book{Firm: here.Firm, Store: here.Store, Keys: here.Keys, Others: new(store.Others)}
+	for name, change := range map[string]func() error{
+		"by hand":   func() error { _, err := here.AddContact(ctx, "ann@example.com", Change{}); return err },
+		"by a file": func() error { _, err := importCSV(t, here, "email\nbob@example.com\n"); return err },
+	} {
+		if err := there.CatchUp(ctx); err != nil {
+			t.Fatal(err)
+		}
+		was, before := there.Version(), told
+		if err := there.CatchUp(ctx); err != nil || there.Version() != was {
+			t.Errorf("%s: CatchUp = %v, and Version moves without a change", name, err)
+		}
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if told == before {
+			t.Errorf("%s: the others weren't told", name)
+		}
+		if err := there.CatchUp(ctx); err != nil || there.Version() == was {
+			t.Errorf("%s: CatchUp = %v; Version stays at %d", name, err, was)
+		}
+	}
+	there.Others.Doubt(true)
+	if there.Version() == there.Version() {
+		t.Error("Version stands still while there is doubt")
+	}
+}
+
 // Who caches a contact by Version must see every change that was acknowledged.
 func TestVersionIsNeverAhead(t *testing.T) {
 	b, ctx := newBook(t), t.Context()

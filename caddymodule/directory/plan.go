@@ -367,6 +367,7 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 	}
 	err := b.Store.Apply(ctx, ops...)
 	b.counter().Add(1)
+	b.Others.Changed(ctx)
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		return ErrConflict

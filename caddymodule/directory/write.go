@@ -42,6 +42,7 @@ func (b *Book) change(ctx context.Context, f func() ([]store.Op, error)) error {
 	if tried {
 		// Also after an error: the engine may have made the change and failed to say so.
 		b.counter().Add(1)
+		b.Others.Changed(ctx)
 	}
 	if err == errNothing {
 		return nil

@@ -176,7 +176,7 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	} else if err != nil {
 		return "", err
 	}
-	g.Sessions.Began(b)
+	g.Sessions.Began(ctx, b)
 	g.Audit.Record(ctx, audit.Event{Kind: audit.SignedIn, Contact: c.ID, Session: b.Handle,
 		Method: grant.Method, Agent: b.Agent, IP: g.ClientIP(r)})
 	g.setSession(w, b.Cookie, grant.Shared)

@@ -39,6 +39,7 @@ func (s *Sessions) end(ctx context.Context, contact string, ids ...string) error
 	for _, id := range ids {
 		ops = append(ops, s.deletes(contact, id)...)
 	}
+	ops = append(ops, s.news(ids...)...)
 	if err := s.Store.Apply(ctx, ops...); err != nil {
 		// They may be gone all the same: let the store say so, not memory.
 		for _, id := range ids {
@@ -47,6 +48,7 @@ func (s *Sessions) end(ctx context.Context, contact string, ids ...string) error
 		return err
 	}
 	s.memory().forget(ids...)
+	s.Others.Changed(ctx)
 	return nil
 }
 

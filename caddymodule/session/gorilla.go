@@ -101,7 +101,7 @@ func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Sessi
 	if err := c.Sessions.Store.Apply(r.Context(), b.Ops...); err != nil {
 		return err
 	}
-	c.Sessions.Began(b)
+	c.Sessions.Began(r.Context(), b)
 	l, err := c.Sessions.Lookup(r.Context(), b.Cookie)
 	if err != nil {
 		return err

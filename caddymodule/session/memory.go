@@ -37,6 +37,8 @@ type Memory struct {
 	held   atomic.Int64
 	hand   atomic.Uint32 // the shard to make room in next
 	looked atomic.Uint32 // the shard to sweep next
+
+	told news // by other processes
 }
 
 // shard is a part of the memory, padded so that no two share a cache line.

@@ -78,6 +78,9 @@ type Sessions struct {
 	// Memory is shared by the Sessions of one firm and one store; nil: nobody shares it.
 	Memory *Memory
 
+	// Others are the other processes that have the store open; nil: there are none.
+	Others *store.Others
+
 	own Memory
 }
 
@@ -154,13 +157,17 @@ func (s *Sessions) begin(ctx context.Context, as Session, replaces *Live, ending
 		b.ends = append(b.ends, e.id)
 		b.Ops = append(b.Ops, s.deletes(b.Contact, e.id)...)
 	}
+	b.Ops = append(b.Ops, s.news(b.ends...)...)
 	return b, nil
 }
 
 // Began tells the Sessions that the Ops of b were applied.
-func (s *Sessions) Began(b Beginning) {
+func (s *Sessions) Began(ctx context.Context, b Beginning) {
 	// The new one isn't put into memory here: it may have been ended since.
 	s.memory().forget(b.ends...)
+	if len(b.ends) > 0 {
+		s.Others.Changed(ctx)
+	}
 }
 
 // Lookup returns the session of a cookie value, ErrNone, or the store's error. A
@@ -174,9 +181,10 @@ func (s *Sessions) Lookup(ctx context.Context, cookie string) (*Live, error) {
 	if l == nil {
 		return s.load(ctx, k)
 	}
-	if !s.alive(l) {
-		s.memory().letGo(l)
-		return nil, ErrNone
+	if !s.alive(l) || s.Others.Doubtful() {
+		if err := s.renew(ctx, l); err != nil {
+			return nil, err
+		}
 	}
 	return l, nil
 }

@@ -549,7 +549,7 @@ func TestBegin_InParallel(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		w.Began(b)
+		w.Began(context.Background(), b)
 		cookies[i] = b.Cookie
 	})
 	for _, c := range cookies {

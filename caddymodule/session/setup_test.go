@@ -69,7 +69,7 @@ func (w *world) signIn(contact string, replaces *session.Live) string {
 	b, err := w.Begin(context.Background(), session.Session{Contact: contact, Method: "link", Agent: "Safari on iPhone"}, replaces)
 	w.must(err)
 	w.must(w.Store.Apply(context.Background(), b.Ops...))
-	w.Began(b)
+	w.Began(context.Background(), b)
 	return b.Cookie
 }
 

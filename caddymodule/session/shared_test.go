@@ -16,7 +16,7 @@ func TestSharedComputersForgetOvernight(t *testing.T) {
 		b, err := w.Begin(t.Context(), session.Session{Contact: "ann", Method: "link", Shared: shared}, nil)
 		w.must(err)
 		w.must(w.Store.Apply(t.Context(), b.Ops...))
-		w.Began(b)
+		w.Began(t.Context(), b)
 		return b.Cookie
 	}
 	shared, own := begin(true), begin(false)

@@ -123,7 +123,7 @@ func (s *Sessions) Look(ctx context.Context, stillGood func(context.Context, *Li
 // that can't tell, what is in flight goes on.
 func (s *Sessions) good(ctx context.Context, l *Live) bool {
 	if s.memory().find(l.key) == l {
-		return s.alive(l)
+		return s.alive(l) || !errors.Is(s.renew(ctx, l), ErrNone)
 	}
 	_, err := s.read(ctx, l.ID)
 	return !errors.Is(err, ErrNone)

@@ -1,0 +1,117 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// neighbours are the Sessions of two processes on one store.
+func neighbours(t *testing.T) (w *world, here, there *session.Sessions, told *int) {
+	w = newWorld(t)
+	told = new(int)
+	here, there = w.fresh(), w.fresh()
+	here.Others = &store.Others{Tell: func(context.Context) { *told++ }}
+	there.Others = &store.Others{Tell: func(context.Context) { *told++ }}
+	w.Sessions = here
+	return w, here, there, told
+}
+
+func TestAnotherProcessEndsASession(t *testing.T) {
+	w, here, there, told := neighbours(t)
+	for name, end := range map[string]func(l *session.Live){
+		"signed out":     func(l *session.Live) { w.must(here.End(t.Context(), l.Contact, l.ID)) },
+		"revoked":        func(l *session.Live) { _, err := here.EndAll(t.Context(), l.Contact, ""); w.must(err) },
+		"another person": func(l *session.Live) { w.signIn("bob", l) },
+	} {
+		cookie := w.signIn("ann", nil)
+		l, err := there.Lookup(t.Context(), cookie)
+		w.must(err)
+		flying, landed := there.Attach(t.Context(), l)
+		*told = 0
+		end(w.live(cookie))
+		if *told != 1 {
+			t.Errorf("%s: the others were told %d times; want once", name, *told)
+		}
+		_, err = there.Lookup(t.Context(), cookie)
+		want(t, name+", before there is news", err, nil)
+		w.must(there.CatchUp(t.Context()))
+		_, err = there.Lookup(t.Context(), cookie)
+		want(t, name+", after it", err, session.ErrNone)
+		if !errors.Is(context.Cause(flying), session.ErrNone) {
+			t.Errorf("%s: a request in flight goes on", name)
+		}
+		landed()
+	}
+	cookie := w.signIn("ann", nil)
+	l, err := there.Lookup(t.Context(), cookie)
+	w.must(err)
+	for range 3 { // old news is no news
+		w.must(there.CatchUp(t.Context()))
+		again, err := there.Lookup(t.Context(), cookie)
+		w.must(err)
+		if again != l {
+			t.Error("CatchUp without news has a session read again")
+		}
+	}
+}
+
+// Two clocks may differ by a minute, and what one process tells isn't overheard.
+func TestNewsOfAProcessWhoseClockIsSlow(t *testing.T) {
+	w, here, there, _ := neighbours(t)
+	cookie := w.signIn("ann", nil)
+	_, err := there.Lookup(t.Context(), cookie)
+	w.must(err)
+	there.Now = func() time.Time { return w.clock.now().Add(time.Minute) }
+	w.must(there.CatchUp(t.Context()))
+	l := w.live(cookie)
+	w.must(here.End(t.Context(), l.Contact, l.ID))
+	w.must(there.CatchUp(t.Context()))
+	_, err = there.Lookup(t.Context(), cookie)
+	want(t, "after the news", err, session.ErrNone)
+}
+
+// As long as there is doubt, what is in memory isn't believed.
+func TestDoubt(t *testing.T) {
+	w, here, there, _ := neighbours(t)
+	cookie := w.signIn("ann", nil)
+	_, err := there.Lookup(t.Context(), cookie)
+	w.must(err)
+	l := w.live(cookie)
+	there.Others.Doubt(true)
+	_, err = there.Lookup(t.Context(), cookie)
+	want(t, "in doubt, while it goes on", err, nil)
+	w.store.away.Store(true)
+	_, err = there.Lookup(t.Context(), cookie)
+	want(t, "in doubt, while the store is away", err, store.ErrUnavailable)
+	_, err = here.Lookup(t.Context(), cookie)
+	want(t, "without doubt, while the store is away", err, nil)
+	w.store.away.Store(false)
+	w.must(here.End(t.Context(), l.Contact, l.ID))
+	_, err = there.Lookup(t.Context(), cookie)
+	want(t, "in doubt, when it is over", err, session.ErrNone)
+}
+
+// Who works at another process all day isn't idle here.
+func TestAnotherProcessSawThem(t *testing.T) {
+	w, here, there, _ := neighbours(t)
+	cookie := w.signIn("ann", nil)
+	_, err := there.Lookup(t.Context(), cookie)
+	w.must(err)
+	for range 12 {
+		w.clock.move(idle / 10)
+		w.must(w.request(cookie)) // here
+	}
+	l, err := there.Lookup(t.Context(), cookie)
+	want(t, "the session", err, nil)
+	there.Seen(t.Context(), l)
+	w.clock.move(idle + time.Second)
+	_, err = there.Lookup(t.Context(), cookie)
+	want(t, "the session, idle everywhere", err, session.ErrNone)
+	_, err = here.Lookup(t.Context(), cookie)
+	want(t, "the session, idle everywhere", err, session.ErrNone)
+}
