@@ -222,7 +222,13 @@ func TestX05_NaughtyStrings(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range naughty {
+	all := naughty
+	for line := range strings.SplitSeq(string(collection(t, "blns/blns.txt")), "\n") {
+		if line != "" && line[0] != '#' {
+			all = append(all, line)
+		}
+	}
+	for _, s := range all {
 		esc, what := url.QueryEscape(s), fmt.Sprintf("%.30q", s)
 		flow := "Cookie: portal-flow=" + b.cookie("portal-flow")
 		for _, field := range []string{"email", "to", "shared", "t", "code"} {
