@@ -1,0 +1,349 @@
+package caddymodule_test
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"text/tabwriter"
+	"time"
+)
+
+// How fast is it, beside a plain Caddy? Machines drift, so what is compared is measured a
+// second apart, in pairs, in a shuffled order, in one process. By hand:
+//
+//	go test ./caddymodule -run TestSpeed -segments 24 -v
+//
+// Without -segments it only shows that all of it works.
+var segments = flag.Int("segments", 0, "how many one-second segments of each variant TestSpeed measures; 0: one short one")
+
+// segment is how long one variant is measured at a time, and rounds how often.
+func segment() (length time.Duration, rounds int) {
+	if *segments == 0 {
+		return 50 * time.Millisecond, 1
+	}
+	return time.Second, *segments
+}
+
+// visitors are the connections of the load, each of another person.
+const visitors = 32
+
+// variant is one way of being served.
+type variant struct {
+	name     string
+	beside   *variant // what it is compared with; nil: nothing
+	status   int
+	requests [][]byte // one a connection
+	wires    []*wire
+
+	rates, costs []float64 // by segment: requests per second, CPU seconds per request
+	rate, cost   []float64 // by pair: logarithms of the ratio to the one beside it
+	mu           sync.Mutex
+	waits        []time.Duration
+}
+
+// measure sends requests for a while on all connections.
+func (v *variant) measure(t *testing.T, length time.Duration, pid int) {
+	t.Helper()
+	cpu, start := cpuTime(pid), time.Now()
+	var all sync.WaitGroup
+	var done atomic.Int64
+	for i, w := range v.wires {
+		all.Go(func() {
+			var waits []time.Duration
+			for at := start; at.Sub(start) < length; {
+				status, err := w.ask(v.requests[i])
+				if err != nil || status != v.status {
+					t.Errorf("%s: answered %d, %v; want %d", v.name, status, err, v.status)
+					return
+				}
+				now := time.Now()
+				waits = append(waits, now.Sub(at))
+				at = now
+			}
+			done.Add(int64(len(waits)))
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.waits = append(v.waits, waits...)
+		})
+	}
+	all.Wait()
+	n := float64(done.Load())
+	v.rates = append(v.rates, n/time.Since(start).Seconds())
+	v.costs = append(v.costs, (cpuTime(pid)-cpu).Seconds()/n)
+}
+
+// compare measures the variants, each a second before or after the one beside it.
+func compare(t *testing.T, variants []*variant, pid int) {
+	t.Helper()
+	length, rounds := segment()
+	var pairs []*variant
+	for range rounds {
+		for _, v := range variants {
+			if v.beside != nil {
+				pairs = append(pairs, v)
+			}
+		}
+	}
+	rand.Shuffle(len(pairs), func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
+	for _, v := range variants {
+		v.measure(t, length/2, pid) // to warm up
+		v.rates, v.costs, v.waits = nil, nil, nil
+	}
+	for _, v := range pairs {
+		order := []*variant{v, v.beside}
+		if rand.N(2) == 0 {
+			slices.Reverse(order)
+		}
+		for _, one := range order {
+			one.measure(t, length, pid)
+		}
+		if t.Failed() {
+			return
+		}
+		last := func(of []float64) float64 { return of[len(of)-1] }
+		v.rate = append(v.rate, math.Log(last(v.rates)/last(v.beside.rates)))
+		v.cost = append(v.cost, math.Log(last(v.costs)/last(v.beside.costs)))
+	}
+}
+
+func report(t *testing.T, title string, variants []*variant) {
+	length, rounds := segment()
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s: %d cores, %d connections, %d segments of %v\n", title, runtime.NumCPU(), visitors, rounds, length)
+	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\trequests/s\tCPU a request\tp99\trequests/s, ratio\tCPU, ratio\tbeside")
+	for _, v := range variants {
+		rates, cpu, beside, p99 := "", "", "", quantile(v.waits, 0.99).Round(10*time.Microsecond)
+		if v.beside != nil {
+			rates, cpu, beside = ratioOf(v.rate).String(), ratioOf(v.cost).String(), v.beside.name
+		}
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f µs\t%v\t%s\t%s\t%s\n", v.name, mean(v.rates), mean(v.costs)*1e6, p99, rates, cpu, beside)
+	}
+	w.Flush()
+	t.Log("\n" + out.String())
+}
+
+// tinyPortal is an application that costs next to nothing: to every request it gives the
+// same answer.
+type tinyPortal struct {
+	address string
+	mu      sync.Mutex
+	heads   map[string]string // the latest request's head, by path
+}
+
+func newTinyPortal(t *testing.T) *tinyPortal {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	p := &tinyPortal{address: l.Addr().String(), heads: make(map[string]string)}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go p.serve(conn)
+		}
+	}()
+	return p
+}
+
+var tinyAnswer = []byte("HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 1024\r\n\r\n" + strings.Repeat("portal\n\n", 128))
+
+func (p *tinyPortal) serve(conn net.Conn) {
+	defer conn.Close()
+	in := bufio.NewReaderSize(conn, 16<<10)
+	for first := true; ; first = false {
+		var head []byte
+		for {
+			line, err := in.ReadSlice('\n')
+			if err != nil {
+				return
+			}
+			if first {
+				head = append(head, line...)
+			}
+			if len(line) <= 2 {
+				break
+			}
+		}
+		if first { // of a connection: to keep all would be work
+			_, rest, _ := strings.Cut(string(head), " ")
+			path, _, _ := strings.Cut(rest, " ")
+			p.mu.Lock()
+			p.heads[path] = string(head)
+			p.mu.Unlock()
+		}
+		if _, err := conn.Write(tinyAnswer); err != nil {
+			return
+		}
+	}
+}
+
+// head is what the portal was told in the latest request for a path that was the first of
+// its connection.
+func (p *tinyPortal) head(path string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.heads[path]
+}
+
+// street is a server of several sites in one process: a plain Caddy, one that sets what
+// Doorpost sets, and Doorpost.
+type street struct {
+	*server
+	portal  *tinyPortal
+	cookies []string // of who is signed in
+
+	plain, reference, referenceWithout, doorpost, without string // addresses of the sites
+}
+
+// sid is a cookie of the portal's own, which goes through to it.
+const sid = "sid=0123456789abcdef0123456789abcdef"
+
+func openStreet(t *testing.T, store string) *street {
+	t.Helper()
+	mails := startMailServer(t)
+	s := &street{portal: newTinyPortal(t), plain: freeAddress(t), reference: freeAddress(t), referenceWithout: freeAddress(t),
+		doorpost: freeAddress(t), without: freeAddress(t)}
+	s.server = newServer(t, "", manyContacts(visitors))
+	s.url = "http://" + s.doorpost
+	s.app(mails.app()+"\n"+store, "")
+	mails.moveInto(s.house)
+	s.start()
+	for i := range visitors {
+		b := s.browser()
+		b.signIn(contact(i))
+		s.cookies = append(s.cookies, b.cookie("portal"))
+	}
+	// The reference says what Doorpost says, so it has to be heard first.
+	w := dialWire(t, s.doorpost)
+	if status, err := w.ask(s.page(s.doorpost, "/heard", 0)); status != 200 {
+		t.Fatalf("GET /heard, signed in = %d, %v; want 200", status, err)
+	}
+	s.kill()
+	s.app(mails.app()+"\n"+store, s.sites(s.portal.head("/heard")))
+	s.start()
+	return s
+}
+
+// app writes the Caddyfile: the site behind Doorpost, and others.
+func (s *street) app(app, others string) {
+	s.write("Caddyfile", fmt.Sprintf(`{
+	admin off
+	persist_config off
+	auto_https off
+	doorpost {
+		%s
+	}
+}
+http://%s {
+	doorpost example {
+		url %s
+		brand {
+			name Example
+			from hello@example.com
+		}
+		contacts %s
+		public /open/*
+	}
+	reverse_proxy %s
+}
+%s`, app, s.doorpost, s.url, s.path("contacts.csv"), s.portal.address, others))
+}
+
+var identityLine = regexp.MustCompile(`(?m)^((?:Remote|Portal)-[A-Za-z]+): (.*)\r$`)
+
+// sites are the others: head is what the portal hears from Doorpost.
+func (s *street) sites(head string) string {
+	set := ""
+	for _, line := range identityLine.FindAllStringSubmatch(head, -1) {
+		set += fmt.Sprintf("\t\theader_up %s %q\n", line[1], line[2])
+	}
+	like := "http://%s {\n\theader Cache-Control private\n\treverse_proxy %s {\n\t\theader_up Cookie \"" + sid + "\"\n%s\t}\n}\n"
+	withoutAssertion := regexp.MustCompile(`(?m)^.*Portal-Assertion.*\n`).ReplaceAllString(set, "")
+	return fmt.Sprintf("http://%s {\n\treverse_proxy %s\n}\n", s.plain, s.portal.address) +
+		fmt.Sprintf(like, s.reference, s.portal.address, set) +
+		fmt.Sprintf(like, s.referenceWithout, s.portal.address, withoutAssertion) +
+		fmt.Sprintf("http://%s {\n\tdoorpost example\n\treverse_proxy %s {\n\t\theader_up -Portal-Assertion\n\t}\n}\n", s.without, s.portal.address)
+}
+
+// page is the request of the i-th visitor, who is signed in.
+func (s *street) page(host, path string, i int) []byte {
+	return pageBytes(host, path, "Cookie: portal="+s.cookies[i]+"; "+sid)
+}
+
+func (s *street) variants() []*variant {
+	made := func(name, address, path string, cookie bool, status int, beside *variant) *variant {
+		v := &variant{name: name, beside: beside, status: status}
+		for i := range visitors {
+			v.wires = append(v.wires, dialWire(s.t, address))
+			request := pageBytes(address, path)
+			if cookie {
+				request = s.page(address, path, i)
+			}
+			v.requests = append(v.requests, request)
+		}
+		return v
+	}
+	reference := made("reference: plain Caddy, cookie, same headers", s.reference, "/reference", true, 200, nil)
+	referenceWithout := made("reference without assertion", s.referenceWithout, "/without", true, 200, nil)
+	plain := made("plain Caddy, no cookie", s.plain, "/plain", false, 200, reference)
+	return []*variant{
+		reference, referenceWithout, plain,
+		made("signed in", s.doorpost, "/in", true, 200, reference),
+		made("signed in, without assertion", s.without, "/without", true, 200, referenceWithout),
+		made("open path", s.doorpost, "/open/page", false, 200, plain),
+		made("the prompt", s.doorpost, "/prompt", false, 401, reference),
+	}
+}
+
+// The speed of Doorpost beside a plain Caddy in the same process.
+func TestSpeed(t *testing.T) {
+	t.Run("bolt", func(t *testing.T) {
+		s := openStreet(t, "")
+		all := s.variants()
+		compare(t, all, s.cmd.Process.Pid)
+		s.comparable()
+		report(t, "On bolt, beside plain Caddy in one process", all)
+	})
+}
+
+// comparable fails the test unless the portal is told the same by Doorpost and by the
+// reference, to the byte, but for what differs by person.
+func (s *street) comparable() {
+	s.t.Helper()
+	lines := func(path string) (all []string) {
+		for line := range strings.SplitSeq(s.portal.head(path), "\r\n") {
+			name, value, _ := strings.Cut(line, ": ")
+			switch name {
+			case "Remote-User", "Remote-Email", "Remote-Name":
+				value = strings.TrimRight(value, "0123456789@example.com")
+			case "Portal-Assertion":
+				value = fmt.Sprint(len(value)/16, " times 16 bytes")
+			case "Host", "X-Forwarded-Host":
+				value = ""
+			}
+			all = append(all, name+": "+value)
+		}
+		all = all[1:] // the request line
+		slices.Sort(all)
+		return all
+	}
+	if got, want := lines("/in"), lines("/reference"); !slices.Equal(got, want) || len(got) < 15 {
+		s.t.Errorf("the portal is told\n%s\nand by the reference\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
