@@ -1,55 +1,122 @@
-// Package audit tells the operator what happened at the door: one call, one event.
+// Package audit tells the operator what happened at the door: one call, one event. An
+// event is a line in the log, a record in the store, and a count.
 //
-// An event names contacts and sessions by their opaque IDs, addresses in part, and
-// never a token, code, cookie or password.
+// It names contacts and sessions by their opaque IDs, addresses in part, and never a
+// token, code, cookie or password. The one place that holds whole addresses of visitors
+// is the list of those that are no contact's (see Log.Strangers), sealed and short.
+//
+// Begin reading at Log.Record; trail.go keeps events, flood.go holds back floods,
+// strangers.go is that list, scanner.go guesses who opened a link.
 package audit
 
 import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Kind is what happened. The kinds are a closed set.
+// Kind is what happened. The kinds are a closed set, see kinds.
 type Kind string
 
 // What happens at the door.
 const (
-	Asked     Kind = "asked"      // somebody asked for a sign-in mail
-	Unknown   Kind = "unknown"    // … with an address that is no contact's
-	Disabled  Kind = "disabled"   // … with the address of a contact who is switched off
-	Limited   Kind = "limited"    // … too often, or with enough links alive
-	Queued    Kind = "queued"     // the sign-in mail was made
-	Sent      Kind = "sent"       // the mail server accepted it
-	Refused   Kind = "refused"    // … or refused it for good
-	Late      Kind = "late"       // … or couldn't take it in time
-	Opened    Kind = "opened"     // a link was opened, without being spent
-	WrongCode Kind = "wrong-code" // a code was tried that doesn't work
-	WrongMail Kind = "wrong-mail" // on a link's page, the address wasn't the link's
+	Asked     Kind = "asked"        // somebody asked for a sign-in mail
+	Unknown   Kind = "unknown"      // … with an address that is no contact's
+	Disabled  Kind = "disabled"     // … with the address of a contact who is switched off
+	Limited   Kind = "limited"      // … too often, or with enough links alive
+	Queued    Kind = "queued"       // the sign-in mail was made
+	Sent      Kind = "sent"         // the mail server accepted it
+	Refused   Kind = "refused"      // … or refused it for good
+	Late      Kind = "late"         // … or couldn't take it in time
+	Opened    Kind = "opened"       // a link was opened, without being spent
+	OpenedOld Kind = "opened-old"   // … that was used, replaced or has run out
+	NoLink    Kind = "unknown-link" // … that never was one
+	WrongCode Kind = "wrong-code"   // a code was tried that doesn't work
+	WrongMail Kind = "wrong-mail"   // on a link's page, the address wasn't the link's
 	SignedIn  Kind = "signed-in"
 	SignedOut Kind = "signed-out"
+	Changed   Kind = "changed" // an operator, or a file of the Caddyfile, changed something
 )
+
+// trait is what the log and the store make of a kind.
+type trait struct {
+	// cheap events cost whoever is outside nothing, so a flood of them is written down
+	// in part; see flood.
+	cheap bool
+	// strange events know of no contact: they have a place of their own, so that they
+	// push out none of a contact's.
+	strange bool
+}
+
+// kinds are all there are.
+var kinds = map[Kind]trait{
+	Asked: {true, true}, Unknown: {true, true}, NoLink: {true, true}, WrongCode: {true, true},
+	Disabled: {true, false}, Limited: {true, false}, Opened: {true, false}, OpenedOld: {true, false}, WrongMail: {true, false},
+	Queued: {}, Sent: {}, Refused: {}, Late: {}, SignedIn: {}, SignedOut: {}, Changed: {},
+}
 
 // Event is one thing that happened. Empty fields are left out.
 type Event struct {
-	Kind    Kind
-	Contact string // ID
-	Session string // handle
-	Address string // in part
-	Method  string
-	Agent   string
-	IP      netip.Addr
-	Request string // ID of the request for a mail, which ties its events together
+	ID   string    `json:"-"` // made by Record or With, in the order of time
+	Time time.Time `json:"-"` // made with it, to the microsecond, UTC
+
+	Kind      Kind       `json:"event"`
+	Contact   string     `json:"contact,omitempty"` // ID
+	Session   string     `json:"session,omitempty"` // handle
+	Address   string     `json:"address,omitempty"` // in part
+	Method    string     `json:"method,omitempty"`  // of a sign-in
+	Agent     string     `json:"agent,omitempty"`   // the browser, in our words
+	IP        netip.Addr `json:"ip,omitzero"`
+	Request   string     `json:"request,omitempty"`   // ID of the request for a mail, which ties its events together
+	Automatic bool       `json:"automatic,omitempty"` // see Automatic
+	Reason    string     `json:"reason,omitempty"`    // why the mail server refused: its codes
+
+	By     string   `json:"by,omitempty"`     // with Changed: who, "admin" or "file"
+	What   string   `json:"what,omitempty"`   // … which action, such as "contacts/disable"
+	Fields []string `json:"fields,omitempty"` // … which fields, without their values
+	Count  int      `json:"count,omitempty"`  // … how many rows were changed or sessions ended
+
+	More int `json:"more,omitempty"` // not one event: so many more of the kind, written down together
+
+	// Unknown is the whole address that is no contact's, for the list of these alone.
+	Unknown address.Address `json:"-"`
 }
 
-// Log records the events of one firm.
+// Log records the events of one firm, for one configuration.
 type Log struct {
-	Logger *slog.Logger // its lines name the firm
+	Logger *slog.Logger    // its lines name the firm
+	Keys   *secret.Keyring // seals what is stored
+	Trail  *Trail          // keeps and counts; nil: there are only lines
 }
 
-// Record writes the event down. It never fails what it tells of.
+// Record writes the event down. It never fails what it tells of, and never waits: the
+// record is in the store within a second, and a process that is killed loses that
+// second.
 func (l *Log) Record(ctx context.Context, e Event) {
-	attrs := make([]slog.Attr, 0, 8)
+	if l.Trail == nil || l.Trail.add(l, &e) {
+		l.line(ctx, e)
+	}
+}
+
+// With returns the event and the Ops that store it, for what must be in the history if
+// and only if it has happened: apply them together with the change, then Record the
+// event that was returned.
+func (l *Log) With(e Event) (Event, []store.Op) {
+	if l.Trail == nil {
+		return e, nil
+	}
+	return l.Trail.with(l, e)
+}
+
+// line writes the event into the log.
+func (l *Log) line(ctx context.Context, e Event) {
+	attrs := make([]slog.Attr, 0, 12)
 	add := func(key, value string) {
 		if value != "" {
 			attrs = append(attrs, slog.String(key, value))
@@ -65,5 +132,20 @@ func (l *Log) Record(ctx context.Context, e Event) {
 	if e.IP.IsValid() {
 		add("ip", e.IP.String())
 	}
-	l.Logger.LogAttrs(ctx, slog.LevelInfo, "door", attrs...)
+	add("reason", e.Reason)
+	add("by", e.By)
+	add("what", e.What)
+	add("fields", strings.Join(e.Fields, ","))
+	if e.Automatic {
+		attrs = append(attrs, slog.Bool("automatic", true))
+	}
+	if e.Count > 0 {
+		attrs = append(attrs, slog.Int("count", e.Count))
+	}
+	message := "door"
+	if e.More > 0 {
+		message = "door: and more of the same, which have no lines of their own"
+		attrs = append(attrs, slog.Int("more", e.More))
+	}
+	l.Logger.LogAttrs(ctx, slog.LevelInfo, message, attrs...)
 }

@@ -1,0 +1,441 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+)
+
+// desk is a Log over a real store, with a clock that tests set.
+type desk struct {
+	*Log
+	t    *testing.T
+	db   *bolt.DB
+	out  *bytes.Buffer
+	time atomic.Int64
+	all  *Counters
+}
+
+func (d *desk) now() time.Time       { return time.UnixMicro(d.time.Load()) }
+func (d *desk) pass(t time.Duration) { d.time.Add(t.Microseconds()) }
+
+func openDesk(t *testing.T) *desk {
+	t.Helper()
+	d := &desk{t: t, out: new(bytes.Buffer), all: NewCounters()}
+	d.time.Store(time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC).UnixMicro())
+	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{Clock: d.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := secret.New([]byte(secret.Random()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.db = db
+	d.Log = &Log{Logger: slog.New(slog.NewJSONHandler(d.out, nil)), Keys: keys, Trail: NewTrail("example", db, d.now, d.all)}
+	t.Cleanup(func() {
+		d.Trail.Close()
+		db.Close()
+	})
+	return d
+}
+
+func (d *desk) events() (list []Event) {
+	d.t.Helper()
+	for after := ""; ; {
+		page, next, err := d.Events(d.t.Context(), time.Time{}, after, 300)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		list = append(list, page...)
+		if after = next; after == "" {
+			return list
+		}
+	}
+}
+
+// counted returns the value of a series.
+func (d *desk) counted(firm string, kind Kind) float64 {
+	d.t.Helper()
+	r := prometheus.NewPedanticRegistry() // as Caddy's
+	r.MustRegister(d.all)
+	families, err := r.Gather()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			labels := fmt.Sprint(m.GetLabel())
+			if f.GetName() == "doorpost_events_total" && strings.Contains(labels, `"`+firm+`"`) && strings.Contains(labels, `"`+string(kind)+`"`) {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	d.t.Fatalf("there is no series of %s, %s", firm, kind)
+	return 0
+}
+
+func TestRecord_LineRecordAndCount(t *testing.T) {
+	d := openDesk(t)
+	e := Event{Kind: SignedIn, Contact: "c1", Session: "s1", Address: "a•••@example.com", Method: "link",
+		Agent: "Safari on iPhone", IP: netip.MustParseAddr("203.0.113.9"), Request: "r1"}
+	d.Record(t.Context(), e)
+	got := d.events()
+	if len(got) != 1 || !got[0].Time.Equal(d.now()) || got[0].ID == "" {
+		t.Fatalf("Events = %+v; want the one event, at %v", got, d.now())
+	}
+	e.ID, e.Time = got[0].ID, got[0].Time
+	if fmt.Sprint(got[0]) != fmt.Sprint(e) {
+		t.Errorf("Events = %+v; want %+v", got[0], e)
+	}
+	if n := d.counted("example", SignedIn); n != 1 {
+		t.Errorf("signed-in = %v; want 1", n)
+	}
+	for _, want := range []string{`"event":"signed-in"`, `"contact":"c1"`, `"ip":"203.0.113.9"`} {
+		if !strings.Contains(d.out.String(), want) {
+			t.Errorf("the line is %s; want %s in it", d.out, want)
+		}
+	}
+	recs, err := d.db.Scan(t.Context(), "example", "events", "", "", 10)
+	if err != nil || len(recs) != 1 || bytes.Contains(recs[0].Value, []byte("203.0.113.9")) || recs[0].Value[0] != version {
+		t.Errorf("the record is %v, %v; want it sealed, with its version", recs, err)
+	}
+	if want := d.now().Add(Keep); !recs[0].Expires.Equal(want) {
+		t.Errorf("the record ends %v; want %v", recs[0].Expires, want)
+	}
+}
+
+// What goes with a change is stored with it, once, or not at all.
+func TestWith(t *testing.T) {
+	d := openDesk(t)
+	e, ops := d.With(Event{Kind: SignedIn, Contact: "c1"})
+	if err := d.db.Apply(t.Context(), ops...); err != nil {
+		t.Fatal(err)
+	}
+	d.Record(t.Context(), e)
+	d.With(Event{Kind: SignedIn, Contact: "c2"}) // whose change didn't come to pass
+	if got := d.events(); len(got) != 1 || got[0].Contact != "c1" {
+		t.Errorf("Events = %+v; want the one that was applied", got)
+	}
+	if n := d.counted("example", SignedIn); n != 1 {
+		t.Errorf("signed-in = %v; want 1", n)
+	}
+}
+
+func TestEvents_OrderPagesAndSince(t *testing.T) {
+	d := openDesk(t)
+	for i := range 1000 { // of both places, several within one tick of the clock
+		e := Event{Kind: Queued, Request: fmt.Sprint(i), Contact: "c1"}
+		if i%2 == 0 {
+			e = Event{Kind: Asked, Request: fmt.Sprint(i)}
+		}
+		d.Record(t.Context(), e)
+		if i%10 == 0 {
+			d.pass(time.Second)
+		}
+	}
+	got := d.events()
+	for i, e := range got {
+		if e.Request != fmt.Sprint(i) {
+			t.Fatalf("event %d is that of request %s", i, e.Request)
+		}
+	}
+	if len(got) != 1000 {
+		t.Errorf("%d events; want 1000", len(got))
+	}
+	since := got[500].Time
+	late, _, err := d.Events(t.Context(), since, "", 1)
+	if err != nil || len(late) != 1 || late[0].Request != "500" {
+		t.Errorf("Events since %v = %+v, %v; want the 501st first", since, late, err)
+	}
+}
+
+// D17: of a flood the log and the store hold a part, and the counters all.
+func TestD17_Flood(t *testing.T) {
+	d := openDesk(t)
+	const many = 1_000_000
+	for i := range many {
+		d.Record(t.Context(), Event{Kind: Unknown, Address: "x•••@example.com", Unknown: address.Address(fmt.Sprintf("x%d@example.com", i))})
+		if i%1000 == 0 {
+			d.pass(100 * time.Millisecond) // a hundred seconds in all
+		}
+	}
+	d.Record(t.Context(), Event{Kind: Limited, Contact: "c1"})
+	d.pass(sumUpEvery)
+	d.Record(t.Context(), Event{Kind: SignedIn, Contact: "c1"})
+	var singly, more int
+	kept := map[Kind]bool{}
+	for _, e := range d.events() {
+		kept[e.Kind] = true
+		if e.Kind != Unknown {
+			continue
+		}
+		if e.More == 0 {
+			singly++
+		}
+		more += e.More
+	}
+	if singly < floodBurst || singly > floodBurst+110 || singly+more != many {
+		t.Errorf("%d of the flood are stored singly and %d summed up; want a thousand and one a second, and all others", singly, more)
+	}
+	if !kept[Limited] || !kept[SignedIn] {
+		t.Errorf("stored are %v; want what happened to a contact meanwhile", kept)
+	}
+	if n := d.counted("example", Unknown); n != many {
+		t.Errorf("unknown = %v; want %d", n, many)
+	}
+	if n := strings.Count(d.out.String(), "\n"); n > singly+20 {
+		t.Errorf("%d lines; want hardly more than %d", n, singly)
+	}
+	all, err := d.Strangers(t.Context())
+	if err != nil || len(all) > maxStrangers {
+		t.Errorf("%d strangers, %v; want %d at most", len(all), err, maxStrangers)
+	}
+	recs, err := d.db.Scan(t.Context(), "example", strangersBucket, "", "", 5000)
+	if err != nil || len(recs) > maxStrangers+slackStrangers+batch {
+		t.Errorf("%d records of strangers, %v", len(recs), err)
+	}
+}
+
+func TestPrune(t *testing.T) {
+	d := openDesk(t)
+	for i := range 2500 {
+		d.Record(t.Context(), Event{Kind: SignedIn, Contact: fmt.Sprint(i)})
+	}
+	d.Trail.Flush(t.Context())
+	if err := d.Trail.prune(t.Context(), place{bucket: events.bucket, most: 1200}); err != nil {
+		t.Fatal(err)
+	}
+	got := d.events()
+	if len(got) != 1200 || got[0].Contact != "1300" || got[1199].Contact != "2499" {
+		t.Errorf("%d events are left, from %s to %s; want the latest 1200", len(got), got[0].Contact, got[len(got)-1].Contact)
+	}
+}
+
+func TestStrangers(t *testing.T) {
+	d := openDesk(t)
+	ask := func(a address.Address, agent string) {
+		d.Record(t.Context(), Event{Kind: Unknown, Address: a.Masked(), Agent: agent, Unknown: a})
+		d.pass(time.Minute)
+	}
+	first := d.now().UTC()
+	ask("ann@exmaple.com", "Safari on iPhone")
+	ask("bob@example.org", "")
+	d.Trail.Flush(t.Context())
+	ask("ann@exmaple.com", "Firefox on Windows")
+	ask("ann@exmaple.com", "Firefox on Windows")
+	got, err := d.Strangers(t.Context())
+	want := []Stranger{
+		{"ann@exmaple.com", 3, first, first.Add(3 * time.Minute), "Firefox on Windows"},
+		{"bob@example.org", 1, first.Add(time.Minute), first.Add(time.Minute), ""},
+	}
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("Strangers = %v, %v; want %v", got, err, want)
+	}
+	if strings.Contains(d.out.String(), "ann@") {
+		t.Errorf("the log holds a whole address: %s", d.out)
+	}
+	for _, e := range d.events() {
+		if b, _ := json.Marshal(e); bytes.Contains(b, []byte("ann@")) {
+			t.Errorf("an event holds a whole address: %s", b)
+		}
+	}
+	for _, bucket := range []string{"strangers", "strange-events"} {
+		recs, err := d.db.Scan(t.Context(), "example", bucket, "", "", 10)
+		if err != nil || len(recs) == 0 {
+			t.Fatal(len(recs), err)
+		}
+		for _, rec := range recs {
+			if s := rec.Key.ID + string(rec.Value); strings.Contains(s, "ann") || strings.Contains(s, "exmaple") {
+				t.Errorf("%s: an address lies open in the store: %q", bucket, s)
+			}
+		}
+	}
+	d.pass(KeepStrangers)
+	if got, err := d.Strangers(t.Context()); err != nil || len(got) != 0 {
+		t.Errorf("Strangers after 30 days = %v, %v; want none", got, err)
+	}
+}
+
+// away is a store that can't be reached for a while.
+type away struct {
+	store.Store
+	yes atomic.Bool
+}
+
+func (a *away) Apply(ctx context.Context, ops ...store.Op) error {
+	if a.yes.Load() {
+		return store.ErrUnavailable
+	}
+	return a.Store.Apply(ctx, ops...)
+}
+
+// While the store is away nobody waits, and what fits is written later.
+func TestStoreAway(t *testing.T) {
+	d := openDesk(t)
+	s := &away{Store: d.db}
+	s.yes.Store(true)
+	l := &Log{Logger: d.Logger, Keys: d.Keys, Trail: NewTrail("other", s, d.now, d.all)}
+	for range maxWaiting + 7 {
+		l.Record(t.Context(), Event{Kind: SignedIn, Contact: "c1"})
+	}
+	l.Trail.Flush(t.Context())
+	if !strings.Contains(d.out.String(), "can't be stored for now") {
+		t.Error("the log doesn't say that events can't be stored")
+	}
+	s.yes.Store(false)
+	l.Trail.Flush(t.Context())
+	if n := d.counted("other", SignedIn); n != maxWaiting+7 {
+		t.Errorf("counted %v; want all", n)
+	}
+	l.Record(t.Context(), Event{Kind: SignedOut, Contact: "c1"})
+	if err := l.Trail.Close(); err != nil { // writes what waits
+		t.Fatal(err)
+	}
+	n := 0
+	for after := ""; ; {
+		recs, err := d.db.Scan(t.Context(), "other", "events", "", after, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n += len(recs); len(recs) == 0 {
+			break
+		}
+		after = recs[len(recs)-1].Key.ID
+	}
+	if n != maxWaiting+1 {
+		t.Errorf("%d events are stored; want %d", n, maxWaiting+1)
+	}
+	if !strings.Contains(d.out.String(), `"events":7`) {
+		t.Error("the log doesn't say how many are missing")
+	}
+	l.Record(t.Context(), Event{Kind: SignedOut}) // after Close: counted, and no panic
+	l.Trail.Flush(t.Context())
+}
+
+// One set of counters serves registry after registry, as reloads make them.
+func TestCounters(t *testing.T) {
+	d := openDesk(t)
+	d.Record(t.Context(), Event{Kind: SignedIn})
+	d.Record(t.Context(), Event{Kind: "made up by a bug"})
+	for range 3 {
+		r := prometheus.NewPedanticRegistry()
+		if err := r.Register(d.all); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Register(d.all); !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+			t.Errorf("registering twice = %v; want that it is there already", err)
+		}
+	}
+	if n := d.counted("example", SignedIn); n != 1 {
+		t.Errorf("signed-in = %v; want 1", n)
+	}
+	if n := d.counted("example", "other"); n != 1 {
+		t.Errorf("other = %v; want 1", n)
+	}
+}
+
+// Every Kind is in the table that says what becomes of it.
+func TestKindsAreAll(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "audit.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	ast.Inspect(file, func(node ast.Node) bool {
+		if spec, ok := node.(*ast.ValueSpec); ok {
+			if id, ok := spec.Type.(*ast.Ident); ok && id.Name == "Kind" {
+				n++
+				value := Kind(strings.Trim(spec.Values[0].(*ast.BasicLit).Value, `"`))
+				if _, known := kinds[value]; !known {
+					t.Errorf("%s is not among the kinds", value)
+				}
+			}
+		}
+		return true
+	})
+	if n != len(kinds) || n < 10 {
+		t.Errorf("%d constants, %d kinds", n, len(kinds))
+	}
+}
+
+func TestAutomatic(t *testing.T) {
+	const (
+		iphone  = "Mozilla/5.0 (iPhone; CPU iPhone OS 15_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/15.0 Mobile/15E148 Safari/604.1"
+		chrome  = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+		firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+	)
+	for _, c := range []struct {
+		method, ua string
+		fetch      bool
+		want       bool
+	}{
+		{"GET", chrome, true, false},
+		{"GET", firefox, true, false},
+		{"GET", iphone, true, false},
+		{"GET", iphone, false, false}, // Safari before 16.4 sends none
+		{"GET", chrome, false, true},
+		{"GET", firefox, false, true},
+		{"HEAD", chrome, true, true},
+		{"GET", "", true, true},
+		{"GET", "curl/8.5.0", false, true},
+		{"GET", "Mozilla/5.0 (compatible; BingPreview/1.0b)", false, true},
+		{"GET", "Mozilla/5.0 (compatible; Barracuda Sentinel/1.0)", false, true},
+		{"GET", "Mozilla/5.0 (X11; Linux x86_64) HeadlessChrome/140.0.0.0 Safari/537.36", true, true},
+	} {
+		if got := Automatic(c.method, c.ua, c.fetch); got != c.want {
+			t.Errorf("Automatic(%s, %q, %t) = %t; want %t", c.method, c.ua, c.fetch, got, c.want)
+		}
+	}
+}
+
+func TestScanner(t *testing.T) {
+	at := time.Date(2026, 3, 1, 10, 2, 3, 0, time.UTC)
+	here, next, there := netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("203.0.113.77"), netip.MustParseAddr("198.51.100.1")
+	home6, same6, other6 := netip.MustParseAddr("2001:db8:0:1::1"), netip.MustParseAddr("2001:db8:0:ff::2"), netip.MustParseAddr("2001:db8:0:100::1")
+	for _, c := range []struct {
+		name      string
+		automatic bool
+		after     time.Duration // since it was sent; negative: it wasn't, as far as is known
+		from, by  netip.Addr    // who asked, who opened
+		want      bool
+	}{
+		{"a person, later, elsewhere", false, time.Minute, here, there, false},
+		{"a program, whenever", true, time.Hour, here, here, true},
+		{"at once, elsewhere", false, 2 * time.Second, here, there, true},
+		{"at once, next door", false, 2 * time.Second, here, next, false},
+		{"at once, elsewhere by IPv6", false, 2 * time.Second, home6, other6, true},
+		{"at once, at home by IPv6", false, 2 * time.Second, home6, same6, false},
+		{"the same in the long form of IPv4", false, 2 * time.Second, here, netip.AddrFrom16(next.As16()), false},
+		{"at once, nobody knows who asked", false, 2 * time.Second, netip.Addr{}, there, false},
+		{"nobody knows when it was sent", false, -1, here, there, false},
+	} {
+		opened := Event{Kind: Opened, Automatic: c.automatic, IP: c.by, Time: at.Add(c.after)}
+		sent := Event{Kind: Sent, Time: at}
+		if c.after < 0 {
+			sent = Event{}
+		}
+		if got := Scanner(opened, Event{Kind: Asked, IP: c.from}, sent); got != c.want {
+			t.Errorf("%s: Scanner = %t; want %t", c.name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,105 @@
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+const (
+	version = 1 // the first byte of every value; what follows is sealed
+	purpose = "audit"
+)
+
+// errVersion: a newer Doorpost wrote this record.
+var errVersion = errors.New("written by a newer version")
+
+// place is where events of one sort are kept.
+type place struct {
+	bucket string
+	keep   time.Duration
+	most   int
+}
+
+var (
+	events  = place{"events", Keep, maxEvents}
+	strange = place{"strange-events", KeepStrange, maxStrange}
+)
+
+// placeOf returns where the event belongs: one that anybody can cause, and that knows
+// of no contact, pushes out its like alone.
+func placeOf(e Event) place {
+	if trait, known := kinds[e.Kind]; (trait.strange || !known) && e.Contact == "" {
+		return strange
+	}
+	return events
+}
+
+// record returns the Op that stores an event.
+func record(firm string, e entry) (store.Op, place) {
+	p := placeOf(e.Event)
+	k := store.Key{Firm: firm, Bucket: p.bucket, ID: e.ID}
+	plain, err := json.Marshal(e.Event)
+	if err != nil {
+		panic("audit: " + err.Error()) // a field that is no JSON, which there is none
+	}
+	return store.Put(k, seal(e.keys, k, plain), e.Time.Add(p.keep)), p
+}
+
+func seal(keys *secret.Keyring, k store.Key, plain []byte) []byte {
+	return append([]byte{version}, keys.Seal(purpose, k.Firm+"/"+k.Bucket+"/"+k.ID, plain)...)
+}
+
+func open(keys *secret.Keyring, rec store.Record, into any) error {
+	if len(rec.Value) == 0 || rec.Value[0] != version {
+		return errVersion
+	}
+	k := rec.Key
+	plain, err := keys.Open(purpose, k.Firm+"/"+k.Bucket+"/"+k.ID, rec.Value[1:])
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(plain, into)
+}
+
+// Events returns up to limit stored events in the order of time: those after the ID
+// after, and not before since. next is the ID to go on after, "" where there are no
+// more. What can't be read (see secret.ErrSealed) is left out. An event that was
+// recorded by another process may turn up a few seconds late, before events that were
+// returned already.
+func (l *Log) Events(ctx context.Context, since time.Time, after string, limit int) (list []Event, next string, err error) {
+	t := l.Trail
+	if t == nil {
+		return nil, "", nil
+	}
+	t.Flush(ctx)
+	if from := since.UTC().Format(idTime); !since.IsZero() && from > after {
+		after = from
+	}
+	var recs []store.Record
+	for _, p := range []place{events, strange} {
+		some, err := t.store.Scan(ctx, t.firm, p.bucket, "", after, limit)
+		if err != nil {
+			return nil, "", err
+		}
+		recs = append(recs, some...)
+	}
+	slices.SortFunc(recs, func(a, b store.Record) int { return strings.Compare(a.Key.ID, b.Key.ID) })
+	if len(recs) >= limit {
+		recs = recs[:limit]
+		next = recs[limit-1].Key.ID
+	}
+	for _, rec := range recs {
+		e := Event{ID: rec.Key.ID, Time: timeOf(rec.Key.ID)}
+		if open(l.Keys, rec, &e) == nil {
+			list = append(list, e)
+		}
+	}
+	return list, next, nil
+}

@@ -1,0 +1,316 @@
+package audit
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+const (
+	// Keep is how long events are kept at most, KeepStrange those that know of no contact.
+	Keep        = 90 * 24 * time.Hour
+	KeepStrange = 30 * 24 * time.Hour
+
+	// How many events of a firm are kept; the oldest go first.
+	maxEvents  = 100_000
+	maxStrange = 10_000
+
+	writeEvery = 500 * time.Millisecond // events of this time share a write
+	retryEvery = 2 * time.Second        // while the store is away
+	writeTime  = 5 * time.Second        // that one write may take
+	maxWaiting = 20_000                 // events that wait for the store
+	batch      = 200                    // events in one write
+	pruneEvery = 500                    // events between two looks at how many there are
+)
+
+// Trail keeps the events of one firm, and counts them. It outlives configurations:
+// their Logs share it. All methods may be called from many goroutines; the Trails of
+// several processes may write to one store.
+type Trail struct {
+	firm     string
+	store    store.Store
+	now      func() time.Time
+	counters *Counters
+
+	bell    chan struct{} // rung when something waits
+	flush   chan chan struct{}
+	stop    chan struct{}
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	last    time.Time // of the latest event, since IDs are in the order of events
+	flood   flood
+	waiting []entry
+	lost    int           // since that was told last
+	logger  *slog.Logger  // of the newest event
+	unseen  map[place]int // events written since their place was pruned; the writer's own
+}
+
+// entry is an event that waits for the store.
+type entry struct {
+	Event
+	keys *secret.Keyring
+}
+
+// NewTrail begins to keep the events of a firm, until Close.
+func NewTrail(firm string, s store.Store, now func() time.Time, c *Counters) *Trail {
+	t := &Trail{firm: firm, store: s, now: now, counters: c, bell: make(chan struct{}, 1),
+		flush: make(chan chan struct{}), stop: make(chan struct{}), unseen: map[place]int{events: pruneEvery, strange: pruneEvery}}
+	c.show(firm)
+	t.running.Go(t.write)
+	return t
+}
+
+// Close writes what waits, for at most five seconds, and ends. Events that come later
+// are counted, and lost.
+func (t *Trail) Close() error {
+	close(t.stop)
+	t.running.Wait()
+	return nil
+}
+
+// Flush returns when what was recorded before is in the store, or couldn't be written
+// for now, or ctx is done.
+func (t *Trail) Flush(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case t.flush <- done:
+	case <-t.stop:
+		return
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// add takes an event in, gives it time and ID, and reports whether it is to have a line.
+func (t *Trail) add(l *Log, e *Event) bool {
+	t.counters.count(t.firm, e.Kind)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.logger = l.Logger
+	if e.ID != "" {
+		return true // With has stored it
+	}
+	if t.flood.holds(l, *e, t.now()) {
+		t.ring() // that the sum isn't forgotten
+		return false
+	}
+	t.put(l, e)
+	return true
+}
+
+// with gives the event its time and ID, and the Op that stores it.
+func (t *Trail) with(l *Log, e Event) (Event, []store.Op) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stamp(&e)
+	op, _ := record(t.firm, entry{e, l.Keys})
+	return e, []store.Op{op}
+}
+
+// stamp gives the event its time and ID. t.mu is held.
+func (t *Trail) stamp(e *Event) {
+	now := t.now().UTC().Truncate(time.Microsecond)
+	if !now.After(t.last) && t.last.Sub(now) < time.Second { // else the clock was set
+		now = t.last.Add(time.Microsecond)
+	}
+	t.last = now
+	e.Time, e.ID = now, newID(now)
+}
+
+// put queues the event, with time and ID. t.mu is held.
+func (t *Trail) put(l *Log, e *Event) {
+	t.stamp(e)
+	if len(t.waiting) >= maxWaiting {
+		t.lost++
+		t.counters.lose(t.firm, 1)
+		return
+	}
+	t.waiting = append(t.waiting, entry{*e, l.Keys})
+	t.ring()
+}
+
+func (t *Trail) ring() {
+	select {
+	case t.bell <- struct{}{}:
+	default:
+	}
+}
+
+// write is the one writer: it waits for the first event, then a moment for others, so
+// that many share one write and nobody waits for any.
+func (t *Trail) write() {
+	var wake <-chan time.Time
+	for {
+		var done chan struct{}
+		select {
+		case <-t.bell:
+			if wake == nil {
+				wake = time.After(writeEvery)
+			}
+			continue
+		case <-wake:
+		case done = <-t.flush:
+		case <-t.stop:
+			t.writeAll(true)
+			return
+		}
+		wait := t.writeAll(false)
+		if wake = nil; wait > 0 {
+			wake = time.After(wait)
+		}
+		if done != nil {
+			close(done)
+		}
+	}
+}
+
+// writeAll writes what waits, and returns when to try again; 0: when the bell rings.
+func (t *Trail) writeAll(end bool) time.Duration {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTime)
+	defer cancel()
+	again := t.sumUp(end)
+	for {
+		t.mu.Lock()
+		some := t.waiting[:min(len(t.waiting), batch)]
+		t.mu.Unlock()
+		if len(some) == 0 {
+			break
+		}
+		if err := t.keep(ctx, some); err != nil {
+			t.tell(slog.LevelWarn, "what happened at the door can't be stored for now", "error", err)
+			return retryEvery
+		}
+		t.mu.Lock()
+		t.waiting = append([]entry(nil), t.waiting[len(some):]...)
+		t.mu.Unlock()
+	}
+	t.mu.Lock()
+	lost := t.lost
+	t.lost = 0
+	t.mu.Unlock()
+	if lost > 0 {
+		t.tell(slog.LevelError, "events are missing in the history, since the store was away; their lines in the log are all there is", "events", lost)
+	}
+	return again
+}
+
+// sumUp writes down what a flood held back, and returns when to do so again.
+func (t *Trail) sumUp(end bool) time.Duration {
+	t.mu.Lock()
+	all, wait := t.flood.sums(t.now(), end)
+	var told []Event
+	for _, s := range all {
+		e := Event{Kind: s.kind, More: s.more}
+		t.put(s.log, &e)
+		told = append(told, e)
+	}
+	t.mu.Unlock()
+	for i, e := range told {
+		all[i].log.line(context.Background(), e)
+	}
+	return wait
+}
+
+func (t *Trail) tell(level slog.Level, message string, args ...any) {
+	t.mu.Lock()
+	logger := t.logger
+	t.mu.Unlock()
+	if logger != nil {
+		logger.Log(context.Background(), level, message, args...)
+	}
+}
+
+// keep writes some events. What was written before is the same written twice.
+func (t *Trail) keep(ctx context.Context, some []entry) error {
+	var ops []store.Op
+	asked := map[address.Address][]entry{}
+	for _, e := range some {
+		op, p := record(t.firm, e)
+		ops = append(ops, op)
+		t.unseen[p]++
+		if e.Unknown != "" {
+			asked[e.Unknown] = append(asked[e.Unknown], e)
+		}
+	}
+	if err := t.store.Apply(ctx, ops...); err != nil {
+		return err
+	}
+	var failed error
+	for a, es := range asked {
+		failed = errors.Join(failed, t.meet(ctx, a, es))
+	}
+	if failed == nil && len(asked) > 0 {
+		failed = t.forgetStrangers(ctx, some[0].keys)
+	}
+	for _, p := range []place{events, strange} {
+		if failed == nil && t.unseen[p] >= pruneEvery {
+			if failed = t.prune(ctx, p); failed == nil {
+				t.unseen[p] = 0
+			}
+		}
+	}
+	if failed != nil { // the events themselves are there
+		t.tell(slog.LevelWarn, "the list of addresses that are no contact's, or the end of the history, couldn't be brought up to date", "error", failed)
+	}
+	return nil
+}
+
+// prune deletes the oldest events of a place that has too many.
+func (t *Trail) prune(ctx context.Context, p place) error {
+	n := 0
+	for after := ""; ; {
+		recs, err := t.store.Scan(ctx, t.firm, p.bucket, "", after, 1000)
+		if err != nil {
+			return err
+		}
+		if n += len(recs); len(recs) < 1000 {
+			break
+		}
+		after = recs[len(recs)-1].Key.ID
+	}
+	for n > p.most {
+		recs, err := t.store.Scan(ctx, t.firm, p.bucket, "", "", min(n-p.most, batch))
+		if err != nil || len(recs) == 0 {
+			return err
+		}
+		ops := make([]store.Op, len(recs))
+		for i, rec := range recs {
+			ops[i] = store.Delete(rec.Key)
+		}
+		if err := t.store.Apply(ctx, ops...); err != nil {
+			return err
+		}
+		n -= len(recs)
+	}
+	return nil
+}
+
+// idTime is the first part of an ID: its order is that of time.
+const idTime = "20060102t150405.000000"
+
+// newID makes the ID of an event. IDs of several processes don't collide.
+func newID(at time.Time) string {
+	return at.UTC().Format(idTime) + "-" + strings.ToLower(rand.Text()[:10])
+}
+
+// timeOf returns the time in an ID; zero where there is none.
+func timeOf(id string) time.Time {
+	at, err := time.Parse(idTime, id[:min(len(id), len(idTime))])
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}
