@@ -79,7 +79,7 @@ func (a *App) backup(w io.Writer) error {
 	if s, ok := any(a.engine.store).(interface{ Backup(io.Writer) error }); ok {
 		return s.Backup(w)
 	}
-	return errors.New("this store has its own way to be backed up")
+	return errors.New("the store is a Redis server; copy its dump.rdb or appendonlydir, as Redis describes")
 }
 
 // Interface guards.

@@ -23,7 +23,7 @@ func init() { caddy.RegisterModule(new(App)) }
 // App is what all firms of one Caddy share: the secret, the store and the way out
 // for mail. In the Caddyfile it is the global option `doorpost`.
 //
-// The text settings of Secret and Mail may hold {env.NAME} and {file./PATH}. They
+// The text settings may hold {env.NAME} and {file./PATH}. They
 // stay as they were written, here and in Caddy's /config; what they stand for lives
 // in unexported fields alone, from Provision on.
 type App struct {
@@ -42,7 +42,7 @@ type App struct {
 
 	log     *slog.Logger
 	secrets [][]byte      // Secret, filled in; none: the file
-	path    string        // of the store, absolute
+	place   place         // of the store, filled in
 	mail    MailConfig    // filled in
 	ready   chan struct{} // closed once Start has opened every firm
 
@@ -56,12 +56,22 @@ type App struct {
 
 // StoreConfig is where everything is kept.
 type StoreConfig struct {
-	// Engine is "bolt" (default): one file, one process.
+	// Engine is "bolt" (default): one file, one process; or "redis": one server, any
+	// number of Caddys with the same secret.
 	Engine string `json:"engine,omitempty"`
 
 	// Path is bolt's file. Default: doorpost/doorpost.db in Caddy's data folder. A
 	// relative one begins at the folder that Caddy was started in.
 	Path string `json:"path,omitempty"`
+
+	// URL is the server of redis: redis://HOST:PORT/DB, rediss:// with TLS, or
+	// unix:///PATH. Required with redis.
+	URL string `json:"url,omitempty"`
+
+	// Username and Password of redis, where it asks for them. As in Secret and Mail,
+	// write {file./PATH} or {env.NAME}.
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
 }
 
 // MailConfig is the way out for mail.
@@ -125,10 +135,22 @@ func (a *App) provisionSecret() error {
 	if len(a.secrets) > 0 {
 		return nil
 	}
+	if err := a.needsSecret(); err != nil {
+		return err
+	}
 	if _, err := readSecretFile(secretPath()); err != nil && !errors.Is(err, errNoSecretFile) {
 		return err
 	}
 	return nil
+}
+
+// needsSecret is the error of a config whose secret can't be a file made here, since
+// other machines need the same one.
+func (a *App) needsSecret() error {
+	if a.Store == nil || a.Store.Engine != "redis" || len(a.Secret) > 0 {
+		return nil
+	}
+	return wrong("secret", `is required with "store redis", and the same on each machine; make one with "openssl rand -base64 32", and write "secret {file./etc/doorpost/secret}" or "secret {env.DOORPOST_SECRET}"`)
 }
 
 func (a *App) provisionStore() error {
@@ -136,20 +158,32 @@ func (a *App) provisionStore() error {
 	if a.Store != nil {
 		cfg = *a.Store
 	}
-	var err error
-	if cfg.Path, err = fillIn(cfg.Path); err != nil {
-		return at("store", err)
+	for _, t := range cfg.texts() {
+		filled, err := fillIn(*t.value)
+		if err != nil {
+			return at(t.path, err)
+		}
+		if t.path == "store.password" && filled != "" {
+			a.warnOf("store password", *t.value)
+		}
+		*t.value = filled
 	}
-	if err = cfg.Validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return err
+	}
+	if cfg.Engine == "redis" {
+		a.place = place{url: cfg.URL, username: cfg.Username, password: cfg.Password}
+		return nil
 	}
 	if cfg.Path == "" {
 		cfg.Path = filepath.Join(dataDir(), "doorpost.db")
 	}
-	if a.path, err = filepath.Abs(cfg.Path); err != nil {
+	path, err := filepath.Abs(cfg.Path)
+	if err != nil {
 		return at("store", err)
 	}
-	return at("store", checkStoreFile(a.path))
+	a.place = place{path: path}
+	return at("store", checkStoreFile(path))
 }
 
 func (a *App) provisionMail() error {
@@ -191,6 +225,13 @@ type text struct {
 	value *string
 }
 
+func (c *StoreConfig) texts() []text {
+	return []text{
+		{"store", &c.Path}, {"store", &c.URL},
+		{"store.username", &c.Username}, {"store.password", &c.Password},
+	}
+}
+
 func (c *MailConfig) texts() []text {
 	return []text{
 		{"mail", &c.Address}, {"mail.username", &c.Username},
@@ -227,12 +268,12 @@ func (a *App) Start() (err error) {
 			return undefined(id)
 		}
 	}
-	if a.engine, a.share, err = openEngine(a.path, a.log); err != nil {
+	if a.engine, a.share, err = openEngine(a.place, a.log); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	keys, err := openKeys(ctx, a.engine.store, a.path, a.secrets)
+	keys, err := openKeys(ctx, a.engine.store, a.place, a.secrets)
 	if err != nil {
 		return err
 	}
@@ -243,7 +284,7 @@ func (a *App) Start() (err error) {
 	firms := make(map[string]*firm, len(a.named))
 	for _, id := range slices.Sorted(maps.Keys(a.named)) {
 		f, err := openFirm(id, *a.named[id], deps{
-			store: a.engine.store, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace,
+			store: a.engine.store, others: a.engine.others, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace,
 			log:  a.log.With("firm", id),
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})

@@ -26,6 +26,10 @@ func init() {
 //	doorpost {
 //		secret NEWEST [OLDER...]
 //		store bolt [PATH]
+//		store redis URL {
+//			username NAME
+//			password PASSWORD
+//		}
 //		mail smtp HOST:PORT {
 //			username NAME
 //			password PASSWORD
@@ -65,6 +69,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	if err := firstError(
 		func() error { return literalSecrets(app.Secret) },
 		func() error { return valueOr(app.Store, StoreConfig{}).Validate() },
+		app.needsSecret,
 		func() error { return valueOr(app.Mail, MailConfig{}).Validate() },
 	); err != nil {
 		return nil, r.place(err)
@@ -78,16 +83,22 @@ func (r *reader) store(path string, c *StoreConfig) error {
 	case err != nil:
 		return err
 	case len(args) == 0 || len(args) > 2:
-		return r.Errf(`store: write "store bolt", or "store bolt PATH"`)
+		return r.Errf(`store: write "store bolt", "store bolt PATH" or "store redis redis://HOST:6379/0"`)
 	}
 	c.Engine = args[0]
+	if c.Engine != "redis" {
+		if len(args) == 2 {
+			c.Path = args[1]
+		}
+		return r.noBlock(path)
+	}
 	if len(args) == 2 {
-		c.Path = args[1]
+		c.URL = args[1]
 	}
-	if c.Engine == "redis" {
-		return r.place(c.Validate()) // before its block is called unknown
-	}
-	return r.noBlock(path)
+	return r.block(path, settings{
+		"username": r.one(&c.Username),
+		"password": r.one(&c.Password),
+	})
 }
 
 func (r *reader) mail(path string, c *MailConfig) error {

@@ -162,5 +162,8 @@ func (c *call) storePath() (string, error) {
 	if err != nil {
 		return "", &admin.Error{Reason: fmt.Sprintf("looking for the store in %s: %v", file, err), Remedy: "write its path with --store"}
 	}
-	return app.path, nil
+	if app.place.path == "" {
+		return "", &admin.Error{Reason: "the store is a Redis server: " + app.place.String(), Remedy: "bring its own backup back (dump.rdb or appendonlydir), as Redis describes"}
+	}
+	return app.place.path, nil
 }

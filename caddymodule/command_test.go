@@ -114,7 +114,7 @@ func (d *desk) signIn(firm, email string) (cookie string) {
 	if err := d.db.Apply(d.t.Context(), b.Ops...); err != nil {
 		d.t.Fatal(err)
 	}
-	f.Sessions.Began(t.Context(), b)
+	f.Sessions.Began(d.t.Context(), b)
 	return b.Cookie
 }
 

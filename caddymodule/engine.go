@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,18 +21,54 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 )
 
-// engines are the open stores by absolute path. This is the one package variable
+// engines are the open stores by place. This is the one package variable
 // that changes: on a reload Caddy starts the new config before it stops the old one,
 // and both need the one file that only one process can hold.
 var engines = caddy.NewUsagePool()
 
+// place is where a store is: a file, or a server.
+type place struct {
+	path                    string // of bolt's file, absolute; "": a Redis server
+	url, username, password string // of the Redis server
+}
+
+// String returns the place as logs and errors show it.
+func (p place) String() string {
+	if p.path != "" {
+		return p.path
+	}
+	u, err := url.Parse(p.url)
+	if err != nil { // validated before it came here
+		return "redis"
+	}
+	u.User = nil
+	return u.String()
+}
+
+// open opens the store. others is nil where no other process can have it open.
+func (p place) open(clock *clock, log *slog.Logger) (s store.Store, others *redis.Store, err error) {
+	if p.path != "" {
+		s, err = bolt.Open(p.path, bolt.Options{Clock: clock.Now, Log: log})
+		return s, nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), openTime)
+	defer cancel()
+	others, err = redis.Open(ctx, redis.Options{URL: p.url, Username: p.username, Password: p.password, Clock: clock.Now, Log: log})
+	return others, others, err
+}
+
+// openTime is what a start waits for the store.
+const openTime = 10 * time.Second
+
 // engine is what outlives a reload: the store, and what firms keep in memory.
 type engine struct {
-	store *bolt.DB
-	clock *clock // the one that the store judges by
-	log   *newestLog
+	store  store.Store
+	others *redis.Store // the same store, where other processes may have it open; else nil
+	clock  *clock       // the one that the store judges by
+	log    *newestLog
 
 	greeted atomic.Bool // see first
 
@@ -73,7 +110,7 @@ func (e *engine) keep(name string, fresh func() any) any {
 // Caddy cleans up the old config while its requests may still be under way.
 type share struct {
 	users atomic.Int64 // the config itself is one of them until Cleanup
-	path  string
+	place place
 }
 
 // newestLog is a slog.Handler that writes to the log of the newest config that
@@ -100,21 +137,21 @@ func (l *newestLog) WithGroup(name string) slog.Handler { return l.handler().Wit
 
 // openEngine opens the store, or takes a share of it if it is open in this process.
 // The share is the caller's, to leave once.
-func openEngine(path string, log *slog.Logger) (*engine, *share, error) {
-	v, _, err := engines.LoadOrNew(path, func() (caddy.Destructor, error) {
+func openEngine(p place, log *slog.Logger) (*engine, *share, error) {
+	v, _, err := engines.LoadOrNew(p, func() (caddy.Destructor, error) {
 		newest := new(newestLog)
 		newest.to.Store(log)
 		clock := newClock()
-		db, err := bolt.Open(path, bolt.Options{Clock: clock.Now, Log: slog.New(newest)})
+		s, others, err := p.open(clock, slog.New(newest))
 		if err != nil {
 			return nil, err
 		}
-		return &engine{store: db, clock: clock, log: newest, kept: make(map[string]any)}, nil
+		return &engine{store: s, others: others, clock: clock, log: newest, kept: make(map[string]any)}, nil
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("store: %w", err)
 	}
-	s := &share{path: path}
+	s := &share{place: p}
 	s.users.Store(1)
 	return v.(*engine), s, nil
 }
@@ -137,7 +174,7 @@ func (s *share) leave() error {
 	if s.users.Add(-1) > 0 {
 		return nil
 	}
-	_, err := engines.Delete(s.path)
+	_, err := engines.Delete(s.place)
 	return err
 }
 
@@ -209,11 +246,20 @@ const (
 // none; it makes that file for a new store. A secret that isn't the store's is an
 // error and changes nothing; one that opens it only as an older key makes the newest
 // one close the canary from now on.
-func openKeys(ctx context.Context, s store.Store, path string, secrets [][]byte) (*secret.Keyring, error) {
+func openKeys(ctx context.Context, s store.Store, at place, secrets [][]byte) (keys *secret.Keyring, err error) {
+	for range 3 { // another process may start at the same time on the same new store
+		if keys, err = tryKeys(ctx, s, at, secrets); !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	return keys, err
+}
+
+func tryKeys(ctx context.Context, s store.Store, at place, secrets [][]byte) (*secret.Keyring, error) {
 	rec, err := s.Get(ctx, canary)
 	fresh := errors.Is(err, store.ErrNotFound)
 	if err != nil && !fresh {
-		return nil, fmt.Errorf("reading the store %s: %w", path, err)
+		return nil, fmt.Errorf("reading the store %s: %w", at, err)
 	}
 	from := "the one that is configured"
 	if len(secrets) == 0 {
@@ -221,7 +267,7 @@ func openKeys(ctx context.Context, s store.Store, path string, secrets [][]byte)
 		value, err := readSecretFile(from)
 		if errors.Is(err, errNoSecretFile) {
 			if !fresh {
-				return nil, fmt.Errorf("secret: %s is gone, and the store %s can't be read without it; put it back from a backup, or write it in the Caddyfile: secret {file./PATH}", from, path)
+				return nil, fmt.Errorf("secret: %s is gone, and the store %s can't be read without it; put it back from a backup, or write it in the Caddyfile: secret {file./PATH}", from, at)
 			}
 			value, err = makeSecretFile(from)
 		}
@@ -235,7 +281,7 @@ func openKeys(ctx context.Context, s store.Store, path string, secrets [][]byte)
 		return nil, fmt.Errorf("secret: %w", err)
 	}
 	if !fresh && len(rec.Value) > 0 && rec.Value[0] > canaryVersion {
-		return nil, fmt.Errorf("the store %s was written by a newer Doorpost; run that one, or restore a backup from before", path)
+		return nil, fmt.Errorf("the store %s was written by a newer Doorpost; run that one, or restore a backup from before", at)
 	}
 	if fresh {
 		return keys, s.Apply(ctx, store.Create(canary, closeCanary(keys), time.Time{}))
@@ -248,7 +294,7 @@ func openKeys(ctx context.Context, s store.Store, path string, secrets [][]byte)
 		return keys, nil
 	}
 	if !opensCanary(keys, rec.Value) {
-		return nil, fmt.Errorf("secret: the store %s was sealed with another secret than %s; nothing was changed. Put the right one first, or behind the new one: secret {file./NEW} {file./OLD}", path, from)
+		return nil, fmt.Errorf("secret: the store %s was sealed with another secret than %s; nothing was changed. Put the right one first, or behind the new one: secret {file./NEW} {file./OLD}", at, from)
 	}
 	return keys, s.Apply(ctx, store.Replace(canary, rec.Value, closeCanary(keys), time.Time{}))
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,17 +28,19 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
 // deps is what a firm needs of the app.
 type deps struct {
-	store store.Store
-	keys  *secret.Keyring
-	now   func() time.Time
-	mail  MailConfig    // filled in
-	pace  *rate.Limiter // of the mail server, which all firms share
-	log   *slog.Logger
+	store  store.Store
+	others *redis.Store // the same, where other processes may have it open; else nil
+	keys   *secret.Keyring
+	now    func() time.Time
+	mail   MailConfig    // filled in
+	pace   *rate.Limiter // of the mail server, which all firms share
+	log    *slog.Logger
 
 	// keep returns what this firm keeps in memory under the name, over reloads;
 	// fresh makes it the first time.
@@ -117,7 +118,8 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	f := &firm{id: id, cfg: cfg, log: d.log}
 	changes := d.keep("changes", func() any { return new(atomic.Uint64) }).(*atomic.Uint64)
 	serial := changes.Add(1) // who is staff may have changed with the config
-	f.book = &directory.Book{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Changes: changes}
+	others := d.keep("others", func() any { return othersOf(id, d.others) }).(*store.Others)
+	f.book = &directory.Book{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Changes: changes, Others: others}
 	for _, s := range cfg.Staff {
 		a, err := address.Parse(s)
 		if err != nil {
@@ -128,11 +130,13 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	idle, most := time.Duration(cfg.Session.Idle), time.Duration(cfg.Session.Max)
 	// Sessions in memory outlive a reload, and so do the requests that end with them.
 	memory := d.keep("sessions", func() any { return new(session.Memory) }).(*session.Memory)
-	f.watch = d.keep("watch", func() any { return newWatch() }).(*watch)
-	f.sessions = &session.Sessions{Firm: id, Store: d.store, Idle: idle, Max: most, Now: d.now, Memory: memory}
+	f.watch = d.keep("watch", func() any { return newWatch(id, d.others, others) }).(*watch)
+	f.sessions = &session.Sessions{Firm: id, Store: d.store, Idle: idle, Max: most, Now: d.now, Memory: memory, Others: others}
 	f.tokens = &token.Tokens{Firm: id, Store: d.store, Keys: d.keys, Life: time.Duration(cfg.LinkLifetime), Now: d.now}
-	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: senderOf(d.mail), Log: d.log, Now: d.now, Pace: d.pace,
-		Process: d.keep("process", func() any { return rand.Text() }).(string)}
+	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: senderOf(d.mail), Log: d.log, Now: d.now, Pace: d.pace}
+	if others == nil {
+		f.queue.Process = d.keep("process", func() any { return rand.Text() }).(string)
+	}
 	g := gate.Gate{
 		Firm: id, Serial: serial, URL: origin, Prefix: cfg.Prefix,
 		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
@@ -214,72 +218,6 @@ func (f *firm) Stop() {
 	f.queue.Stop()
 	f.running.Wait()
 	f.watch.remove(f.gate)
-}
-
-// watch ends requests when their session does. Requests outlive their config, so it
-// looks as long as the store is open: by the newest config that runs, or, when the firm
-// is in none any more, by the last one that had it.
-type watch struct {
-	mu    sync.Mutex
-	gates []*gate.Gate // of the configs that run, the newest last: two at a reload
-	last  *gate.Gate   // of the last one that ran, where none does
-
-	stop    context.CancelFunc
-	running sync.WaitGroup
-}
-
-// newWatch returns a watch that looks until it is closed.
-func newWatch() *watch {
-	ctx, cancel := context.WithCancel(context.Background())
-	w := &watch{stop: cancel}
-	w.running.Go(func() { w.run(ctx) })
-	return w
-}
-
-func (w *watch) run(ctx context.Context) {
-	tick := time.NewTicker(session.LookEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if g := w.newest(); g != nil {
-			g.Look(ctx)
-		}
-	}
-}
-
-func (w *watch) newest() *gate.Gate {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.gates) == 0 {
-		return w.last
-	}
-	return w.gates[len(w.gates)-1]
-}
-
-func (w *watch) add(g *gate.Gate) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.gates, w.last = append(w.gates, g), nil
-}
-
-func (w *watch) remove(g *gate.Gate) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.gates = slices.DeleteFunc(w.gates, func(other *gate.Gate) bool { return other == g })
-	if len(w.gates) == 0 {
-		w.last = g
-	}
-}
-
-// Close ends the looking and waits for it.
-func (w *watch) Close() error {
-	w.stop()
-	w.running.Wait()
-	return nil
 }
 
 // ServeHTTP serves one request; next is the portal. It returns the portal's errors

@@ -40,8 +40,9 @@ type house struct {
 	dir    string
 	url    string // of the gate, as browsers see it
 	portal *portal
-	admin  string // address of the admin endpoint; "": there is none
-	config string // the Caddyfile
+	admin  string       // address of the admin endpoint; "": there is none
+	config string       // the Caddyfile
+	redis  *redisServer // where it stands on one
 }
 
 // layout is what a test wants different from the usual house.
@@ -84,6 +85,7 @@ func openHouse(t *testing.T, l layout) *house {
 	if l.app == "" {
 		l.app = "mail folder " + h.path("mail")
 	}
+	l.app += "\n\t\t" + h.storeLines(l.app)
 	if l.site == "" {
 		l.site = "reverse_proxy " + strings.TrimPrefix(h.portal.URL, "http://")
 	}

@@ -16,7 +16,7 @@ import (
 //
 //	                        cmd/caddy
 //	                            │
-//	                       caddymodule ─────────────► Caddy, store/bolt
+//	                       caddymodule ─────────────► Caddy, store/bolt, store/redis
 //	                   ┌────────┴────────┐
 //	                   ▼                 ▼
 //	                 gate              admin
@@ -31,7 +31,7 @@ import (
 // Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"gate", "admin", "brand", "directory", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store", "store/bolt"},
+	"caddymodule": {"gate", "admin", "brand", "directory", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store", "store/bolt", "store/redis"},
 
 	"gate":  {"brand", "directory", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store"},
 	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store"},

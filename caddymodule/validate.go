@@ -19,6 +19,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 )
 
 // Everything in this file is pure: it looks at values and touches nothing. The
@@ -85,14 +86,32 @@ func checkFixed(value string) error {
 // Validate reports the first setting that can't stand, and what to write instead.
 // Values with placeholders that aren't filled in yet pass.
 func (c StoreConfig) Validate() error {
+	server := c.URL != "" || c.Username != "" || c.Password != ""
 	switch c.Engine {
 	case "", "bolt":
+		if server {
+			return wrong("store", `bolt is a file and takes no URL, username or password; write "store bolt PATH", or "store redis URL"`)
+		}
 		return nil
 	case "redis":
-		return wrong("store", `this version of Doorpost has no store "redis" yet; write "store bolt"`)
+		return c.validateRedis()
 	default:
-		return wrong("store", `there is no store %q; write "store bolt" or "store bolt PATH"`, c.Engine)
+		return wrong("store", `there is no store %q; write "store bolt", "store bolt PATH" or "store redis redis://HOST:6379/0"`, c.Engine)
 	}
+}
+
+func (c StoreConfig) validateRedis() error {
+	switch {
+	case c.Path != "":
+		return wrong("store", `redis takes a URL and no path; write "store redis redis://HOST:6379/0"`)
+	case c.URL == "":
+		return wrong("store", `which server? Write "store redis redis://HOST:6379/0"`)
+	case c.Username != "" && c.Password == "":
+		return wrong("store.username", `has no password beside it; add "password {file./PATH}" or "password {env.NAME}"`)
+	case later(c.URL):
+		return nil
+	}
+	return at("store", redis.Options{URL: c.URL}.Validate())
 }
 
 // Validate reports the first setting that can't stand, and what to write instead.

@@ -112,3 +112,12 @@ func (g *Gate) Look(ctx context.Context) {
 		return !errors.Is(err, errNobody)
 	})
 }
+
+// CatchUp has memory follow what other processes on the store have changed. It is to be
+// called every few seconds, and when they tell.
+func (g *Gate) CatchUp(ctx context.Context) error {
+	if err := g.Sessions.CatchUp(ctx); err != nil {
+		return err
+	}
+	return g.Book.CatchUp(ctx)
+}

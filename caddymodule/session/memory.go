@@ -171,6 +171,19 @@ func (m *Memory) reread(id string) {
 	}
 }
 
+// rereadAll takes every session out of memory. What is in flight goes on: Look asks the
+// store about it.
+func (m *Memory) rereadAll() {
+	for i := range m.shards {
+		sh := &m.shards[i]
+		sh.mu.Lock()
+		sh.ends++
+		m.held.Add(-int64(len(sh.live)))
+		clear(sh.live)
+		sh.mu.Unlock()
+	}
+}
+
 // letGo takes l itself out of memory, and cancels what is in flight.
 func (m *Memory) letGo(l *Live) {
 	sh := m.shard(l.key)

@@ -38,12 +38,15 @@ func (s *Sessions) news(ids ...string) []store.Op {
 // newsID is what the IDs of news from then on begin with, or come behind.
 func newsID(at time.Time) string { return fmt.Sprintf("%013d-", max(0, at.UnixMilli())) }
 
-// CatchUp ends here what other processes have ended: what has its requests cancelled, and
-// is read from the store when it is asked for. One caller at a time is enough.
+// CatchUp ends here what other processes have ended, with its requests in flight. One
+// caller at a time is enough.
 func (s *Sessions) CatchUp(ctx context.Context) error {
 	m := s.memory()
 	m.told.mu.Lock()
 	defer m.told.mu.Unlock()
+	if s.Others.Doubtful() {
+		m.rereadAll() // there may be news that is gone by now
+	}
 	now := s.now()
 	for after := newsID(now.Add(-newsAgain)); ; {
 		const page = 500

@@ -50,6 +50,12 @@ type Options struct {
 	Sweep time.Duration    // between two looks for what has expired; 0: ten seconds
 }
 
+// Validate reports what is wrong with the URL, without showing it: it may hold a password.
+func (o Options) Validate() error {
+	_, err := parse(o)
+	return err
+}
+
 // Store is an open store. It implements store.Store, and is safe for use by many goroutines.
 type Store struct {
 	options *redis.Options // never changed; every client gets a copy
@@ -116,16 +122,16 @@ const (
 func parse(o Options) (*redis.Options, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil {
-		return nil, fmt.Errorf("store redis: the URL can't be read; write redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH")
+		return nil, fmt.Errorf("the URL can't be read; write redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH")
 	}
 	for setting := range u.Query() {
 		if u.Scheme != "unix" || setting != "db" {
-			return nil, fmt.Errorf("store redis: the URL has a setting %q, which isn't one of Doorpost's; leave it out", setting)
+			return nil, fmt.Errorf("the URL has a setting %q, which isn't one of Doorpost's; leave it out", setting)
 		}
 	}
 	r, err := redis.ParseURL(o.URL)
 	if err != nil {
-		return nil, fmt.Errorf("store redis: %s://%s is not a URL of a server; write redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH", u.Scheme, u.Host)
+		return nil, fmt.Errorf("that is not the URL of a Redis server; write redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH")
 	}
 	r.Username, r.Password = cmp.Or(o.Username, r.Username), cmp.Or(o.Password, r.Password)
 	if r.TLSConfig != nil {
