@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,18 +17,46 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
+// counting counts what is asked of a store.
+type counting struct {
+	store.Store
+	calls atomic.Int64
+}
+
+func (c *counting) Get(ctx context.Context, k store.Key) (store.Record, error) {
+	c.calls.Add(1)
+	return c.Store.Get(ctx, k)
+}
+
+func (c *counting) Take(ctx context.Context, k store.Key) (store.Record, error) {
+	c.calls.Add(1)
+	return c.Store.Take(ctx, k)
+}
+
+func (c *counting) Apply(ctx context.Context, ops ...store.Op) error {
+	c.calls.Add(1)
+	return c.Store.Apply(ctx, ops...)
+}
+
+func (c *counting) Scan(ctx context.Context, firm, bucket, prefix, after string, limit int) ([]store.Record, error) {
+	c.calls.Add(1)
+	return c.Store.Scan(ctx, firm, bucket, prefix, after, limit)
+}
+
 // benchGate is a gate on a real store with one contact, who is signed in.
-func benchGate(b *testing.B) (g *Gate, cookie string) {
+func benchGate(b testing.TB) (g *Gate, cookie string, db *counting) {
 	b.Helper()
-	db, err := bolt.Open(filepath.Join(b.TempDir(), "doorpost.db"), bolt.Options{})
+	file, err := bolt.Open(filepath.Join(b.TempDir(), "doorpost.db"), bolt.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { db.Close() })
+	b.Cleanup(func() { file.Close() })
+	db = &counting{Store: file}
 	keys, err := secret.New([]byte(secret.Random()))
 	if err != nil {
 		b.Fatal(err)
@@ -60,7 +89,7 @@ func benchGate(b *testing.B) (g *Gate, cookie string) {
 	if err := db.Apply(ctx, begun.Ops...); err != nil {
 		b.Fatal(err)
 	}
-	return g, begun.Cookie
+	return g, begun.Cookie, db
 }
 
 // blank takes an answer and keeps nothing.
@@ -70,9 +99,38 @@ func (w *blank) Header() http.Header         { return w.header }
 func (w *blank) Write(b []byte) (int, error) { return len(b), nil }
 func (w *blank) WriteHeader(int)             {}
 
+// The store is away as often as a network is: what a portal does all day doesn't ask it.
+func TestAnOrdinaryRequestAsksNoStore(t *testing.T) {
+	g, cookie, db := benchGate(t)
+	portal := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	for i, c := range []struct {
+		method, path, cookie string
+		status               int
+	}{
+		{"GET", "/first", cookie, 200}, // reads session, contact and keys
+		{"GET", "/orders/7", cookie, 200},
+		{"POST", "/orders/7", cookie, 200},
+		{"GET", "/-/me", cookie, 200},
+		{"GET", "/assets/portal.css", cookie, 200},
+		{"GET", "/assets/portal.css", "", 200},
+		{"GET", "/orders/7", "", 401},
+		{"GET", "/orders/7", "not-a-cookie", 401},
+		{"GET", "/-/sign-in", "", 200},
+	} {
+		r := httptest.NewRequest(c.method, "https://portal.example"+c.path, nil)
+		r.Header = http.Header{"Cookie": {"__Host-portal=" + c.cookie}, "Sec-Fetch-Site": {"same-origin"}}
+		before, w := db.calls.Load(), httptest.NewRecorder()
+		g.ServeHTTP(w, r, portal)
+		if n := db.calls.Load() - before; n != 0 && i > 0 || w.Code != c.status || w.Header().Get("Set-Cookie") != "" {
+			t.Errorf("%s %s with cookie %.5q = %d after %d calls of the store, Set-Cookie %q; want %d after none, and no cookie",
+				c.method, c.path, c.cookie, w.Code, n, w.Header().Get("Set-Cookie"), c.status)
+		}
+	}
+}
+
 // BenchmarkGate is our whole part of a request, without Caddy and the network.
 func BenchmarkGate(b *testing.B) {
-	g, cookie := benchGate(b)
+	g, cookie, _ := benchGate(b)
 	portal := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	for _, c := range []struct{ name, path, cookie string }{
 		{"plain", "", "__Host-portal=" + cookie + "; sid=0123456789abcdef"}, // the portal alone: what the others stand on
