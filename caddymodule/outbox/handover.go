@@ -198,6 +198,9 @@ func (q *Queue) finish(ctx context.Context, id string, it item, e entry) result 
 		it.sent = true
 		return q.trouble(id, it, "delete after sending", err)
 	}
+	if q.Ended != nil {
+		q.Ended(ctx, id, nil)
+	}
 	q.Log.Info("mail sent", append(about(id, e), "after", at.Sub(e.Asked).Round(time.Millisecond))...)
 	return result{}
 }
@@ -215,6 +218,9 @@ func (q *Queue) end(ctx context.Context, id string, it item, e entry, why error)
 	})
 	if err != nil {
 		return q.trouble(id, it, "delete unsent", err)
+	}
+	if q.Ended != nil && !dropped {
+		q.Ended(ctx, id, why)
 	}
 	level := slog.LevelWarn
 	if dropped {

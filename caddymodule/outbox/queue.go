@@ -57,6 +57,7 @@ type Prepared struct {
 	Message *Message   // its ID is ignored; nil: nothing is to be sent, and the request ends
 	Ops     []store.Op // applied in the one step that turns the request into the mail, or ends it
 	Ref     string     // given back to Attempt, Sent and Failed
+	Done    func()     // if set, is called once Ops are applied; of several tries, that of the last
 }
 
 // Queue is the outbox of one firm. Set its fields in one literal, then Start it. Several
@@ -85,6 +86,10 @@ type Queue struct {
 	// Failed, if set, is told when a mail ends unsent (why wraps ErrRefused or ErrLate);
 	// its Ops are applied with the deletion.
 	Failed func(ctx context.Context, ref string, at time.Time, why error) ([]store.Op, error)
+	// Ended, if set, is told once a mail is out of the store, with the ID of its request:
+	// why is nil after the server has taken it, and else what Failed got. It isn't told of
+	// what came to nothing in Prepare or Attempt, nor of what ended while a crash came.
+	Ended func(ctx context.Context, id string, why error)
 
 	// Process, if set, names the one process that can have the store open now: what any
 	// other had in hand is free at once, since that one is dead. Queues of one process

@@ -245,10 +245,15 @@ func TestRefusedForGood(t *testing.T) {
 		failed = append(failed, fmt.Sprintf("%s: %v %v", ref, errors.Is(why, ErrRefused), why))
 		return []store.Op{store.Put(store.Key{Firm: "example", Bucket: "test", ID: "failed"}, []byte{1}, time.Time{})}, nil
 	}
+	var ended []string
+	q.Ended = func(_ context.Context, id string, why error) { ended = append(ended, fmt.Sprint(id, ": ", why)) }
 	q.Start()
 	id := ask(t, q, "sign-in", "ann@example.org")
 	until(t, "it is gone", func() bool { return inStore(t, db) == 0 })
 	q.Stop()
+	if want := id + ": outbox: refused for good: RCPT TO: 550 5.1.1"; len(ended) != 1 || ended[0] != want {
+		t.Errorf("Ended got %q; want %q", ended, want)
+	}
 	want := "ref-" + id + ": true outbox: refused for good: RCPT TO: 550 5.1.1"
 	if len(failed) != 1 || failed[0] != want {
 		t.Errorf("Failed got %q; want %q", failed, want)
@@ -535,9 +540,10 @@ func TestPrepareIsAskedAgain(t *testing.T) {
 		if err := db.Apply(t.Context(), store.Put(taken, []byte("x"), time.Time{})); err != nil {
 			t.Fatal(err)
 		}
-		calls := 0
+		calls, done := 0, 0
 		q.Prepare = func(_ context.Context, r Request) (Prepared, error) {
 			p := letterTo(r)
+			p.Done = func() { done++ }
 			switch calls++; calls {
 			case 1:
 				return Prepared{}, errBoom
@@ -559,6 +565,14 @@ func TestPrepareIsAskedAgain(t *testing.T) {
 		if rec, err := db.Get(t.Context(), taken); calls != 3 || r.count() != 1 || err != nil || string(rec.Value) != "good" {
 			t.Errorf("%d calls, %d mails, %q %v; want 3, 1, good", calls, r.count(), rec.Value, err)
 		}
+		if done != 1 {
+			t.Errorf("Done was called %d times; want once, for what was applied", done)
+		}
+		ask(t, q, "sign-in", "") // comes to nothing
+		synctest.Wait()
+		if done != 2 {
+			t.Errorf("Done was called %d times; want it also for a request that ends", done)
+		}
 	})
 }
 
@@ -570,7 +584,8 @@ func TestHooks(t *testing.T) {
 			}
 			return nil
 		}}
-		q, _ := newQueue(t, db, r)
+		f := &failing{Store: db}
+		q, _ := newQueue(t, f, r)
 		var calls []string
 		life := store.Key{Firm: "example", Bucket: "test", ID: "life"}
 		note := func(what string) func(context.Context, string, time.Time) ([]store.Op, error) {
@@ -583,9 +598,19 @@ func TestHooks(t *testing.T) {
 			}
 		}
 		q.Attempt, q.Sent = note("attempt"), note("sent")
+		var id, ended string
+		q.Ended = func(_ context.Context, id string, why error) { ended += fmt.Sprint(id, why) }
+		conflicts := 0
+		f.set(func(ops []store.Op) error {
+			if ops[0].Verb == store.VerbDelete && conflicts < 2 {
+				conflicts++
+				return store.ErrConflict
+			}
+			return nil
+		})
 		q.Start()
 		defer q.Stop()
-		ask(t, q, "sign-in", "ann@example.org")
+		id = ask(t, q, "sign-in", "ann@example.org")
 		synctest.Wait()
 		if rec, err := db.Get(t.Context(), life); err != nil || string(rec.Value) != "attempt" {
 			t.Errorf("life = %q %v; want attempt", rec.Value, err)
@@ -594,8 +619,11 @@ func TestHooks(t *testing.T) {
 		if rec, err := db.Get(t.Context(), life); err != nil || string(rec.Value) != "sent" {
 			t.Errorf("life = %q %v; want sent", rec.Value, err)
 		}
-		if want := []string{"attempt", "attempt", "sent"}; !slices.Equal(calls, want) {
+		if want := []string{"attempt", "attempt", "sent", "sent", "sent"}; !slices.Equal(calls, want) { // twice after a conflict
 			t.Errorf("calls = %q; want %q", calls, want)
+		}
+		if want := fmt.Sprint(id, nil); ended != want {
+			t.Errorf("Ended got %q; want %q, once", ended, want)
 		}
 
 		q.Attempt = func(context.Context, string, time.Time) ([]store.Op, error) { return nil, ErrDrop }
@@ -604,6 +632,9 @@ func TestHooks(t *testing.T) {
 		synctest.Wait()
 		if r.all() != before || inStore(t, db) != 0 {
 			t.Errorf("%d hand-overs and %d records after ErrDrop; want none", r.all()-before, inStore(t, db))
+		}
+		if strings.Contains(ended, "no longer wanted") {
+			t.Errorf("Ended was told of a mail that was dropped: %q", ended)
 		}
 	})
 }

@@ -217,7 +217,11 @@ func (q *Queue) prepare(ctx context.Context, id string, it item) result {
 			continue
 		case err != nil:
 			return q.trouble(id, it, "store", err)
-		case p.Message == nil:
+		}
+		if p.Done != nil {
+			p.Done()
+		}
+		if p.Message == nil {
 			return result{}
 		}
 		return result{q.ready, item{}}
