@@ -14,7 +14,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
 
@@ -40,11 +42,12 @@ type App struct {
 	// Mail is the way out for mail. Required.
 	Mail *MailConfig `json:"mail,omitempty"`
 
-	log     *slog.Logger
-	secrets [][]byte      // Secret, filled in; none: the file
-	place   place         // of the store, filled in
-	mail    MailConfig    // filled in
-	ready   chan struct{} // closed once Start has opened every firm
+	log      *slog.Logger
+	secrets  [][]byte              // Secret, filled in; none: the file
+	place    place                 // of the store, filled in
+	mail     MailConfig            // filled in
+	ready    chan struct{}         // closed once Start has opened every firm
+	registry prometheus.Registerer // of this config; what it counts is kept in engine
 
 	mu    sync.Mutex             // guards named until Start, which follows all Provisions
 	named map[string]*FirmConfig // by firm: its definition, filled in; nil: named, not defined
@@ -111,7 +114,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // validate` is good beside a running server.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.log = ctx.Slogger()
-	a.ready = make(chan struct{})
+	a.ready, a.registry = make(chan struct{}), ctx.GetMetricsRegistry()
 	a.named = make(map[string]*FirmConfig)
 	return firstError(a.provisionSecret, a.provisionStore, a.provisionMail)
 }
@@ -281,11 +284,16 @@ func (a *App) Start() (err error) {
 	if err != nil {
 		return at("mail.rate", err)
 	}
+	// The registry is this config's own; the counters go on over reloads.
+	counters := a.engine.keep("counters", func() any { return audit.NewCounters() }).(*audit.Counters)
+	if err := a.registry.Register(counters); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	firms := make(map[string]*firm, len(a.named))
 	for _, id := range slices.Sorted(maps.Keys(a.named)) {
 		f, err := openFirm(id, *a.named[id], deps{
 			store: a.engine.store, others: a.engine.others, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace,
-			log:  a.log.With("firm", id),
+			log: a.log.With("firm", id), counters: counters,
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})
 		if err != nil {

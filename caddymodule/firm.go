@@ -34,13 +34,14 @@ import (
 
 // deps is what a firm needs of the app.
 type deps struct {
-	store  store.Store
-	others *redis.Store // the same, where other processes may have it open; else nil
-	keys   *secret.Keyring
-	now    func() time.Time
-	mail   MailConfig    // filled in
-	pace   *rate.Limiter // of the mail server, which all firms share
-	log    *slog.Logger
+	store    store.Store
+	others   *redis.Store // the same, where other processes may have it open; else nil
+	keys     *secret.Keyring
+	now      func() time.Time
+	mail     MailConfig    // filled in
+	pace     *rate.Limiter // of the mail server, which all firms share
+	log      *slog.Logger
+	counters *audit.Counters // of all firms
 
 	// keep returns what this firm keeps in memory under the name, over reloads;
 	// fresh makes it the first time.
@@ -56,6 +57,7 @@ type firm struct {
 	sessions *session.Sessions
 	tokens   *token.Tokens
 	queue    *outbox.Queue
+	audit    *audit.Log
 	gate     *gate.Gate
 	stranger sync.Once // around the log line on a name that isn't url's
 	watch    *watch
@@ -137,11 +139,14 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	if others == nil {
 		f.queue.Process = d.keep("process", func() any { return rand.Text() }).(string)
 	}
+	// Events of requests that outlive this config are kept, too.
+	trail := d.keep("audit", func() any { return audit.NewTrail(id, d.store, d.now, d.counters) }).(*audit.Trail)
+	f.audit = &audit.Log{Logger: d.log, Keys: d.keys, Trail: trail}
 	g := gate.Gate{
 		Firm: id, Serial: serial, URL: origin, Prefix: cfg.Prefix,
 		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
 		Assertion: &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now},
-		Audit:     &audit.Log{Logger: d.log}, Log: d.log,
+		Audit:     f.audit, Log: d.log,
 		ClientIP: clientIP, Now: d.now,
 	}
 	for _, rule := range cfg.Public {
@@ -155,6 +160,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	}
 	f.gate = gate.New(g)
 	f.queue.Prepare, f.queue.Attempt, f.queue.Sent, f.queue.Failed = f.gate.Prepare, f.gate.Attempt, f.gate.Sent, f.gate.Failed
+	f.queue.Ended = f.gate.Ended
 	return f, f.start()
 }
 
@@ -218,6 +224,9 @@ func (f *firm) Stop() {
 	f.queue.Stop()
 	f.running.Wait()
 	f.watch.remove(f.gate)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	f.audit.Trail.Flush(ctx)
 }
 
 // ServeHTTP serves one request; next is the portal. It returns the portal's errors

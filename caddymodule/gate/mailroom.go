@@ -28,11 +28,16 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	if err := json.Unmarshal(r.Payload, &ask); err != nil {
 		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
 	}
-	event := audit.Event{Address: ask.Address.Masked(), Request: ask.ID, Agent: ask.Agent}
-	nothing := func(kind audit.Kind) (outbox.Prepared, error) {
+	event := audit.Event{Address: ask.Address.Masked(), Request: ask.ID, Agent: ask.Agent, IP: ask.IP}
+	note := func(kind audit.Kind) func() {
 		event.Kind = kind
-		g.Audit.Record(ctx, event)
-		return outbox.Prepared{}, nil
+		return func() { g.Audit.Record(ctx, event) }
+	}
+	nothing := func(kind audit.Kind) (outbox.Prepared, error) {
+		if kind == audit.Unknown {
+			event.Unknown = ask.Address
+		}
+		return outbox.Prepared{Done: note(kind)}, nil
 	}
 	c, err := g.Book.ByEmail(ctx, ask.Address)
 	if errors.Is(err, directory.ErrUnknown) {
@@ -59,9 +64,7 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	if err != nil {
 		return outbox.Prepared{}, err
 	}
-	event.Kind = audit.Queued
-	g.Audit.Record(ctx, event)
-	return outbox.Prepared{Message: message, Ops: issued.Ops, Ref: ask.ID + " " + issued.ID}, nil
+	return outbox.Prepared{Message: message, Ops: issued.Ops, Ref: ask.ID + " " + issued.ID, Done: note(audit.Queued)}, nil
 }
 
 // Attempt is called before each hand-over of a mail: its link's life begins anew.
@@ -76,23 +79,29 @@ func (g *Gate) Attempt(ctx context.Context, ref string, at time.Time) ([]store.O
 
 // Sent is called when the mail server has accepted a mail.
 func (g *Gate) Sent(ctx context.Context, ref string, at time.Time) ([]store.Op, error) {
-	request, link, _ := strings.Cut(ref, " ")
-	ops, err := g.Tokens.HandOver(ctx, link, at, true)
-	if err == nil {
-		g.Audit.Record(ctx, audit.Event{Kind: audit.Sent, Request: request})
-	}
-	return ops, err
+	_, link, _ := strings.Cut(ref, " ")
+	return g.Tokens.HandOver(ctx, link, at, true)
 }
 
 // Failed is called when a mail ends unsent: refused for good, or too late.
 func (g *Gate) Failed(ctx context.Context, ref string, _ time.Time, why error) ([]store.Op, error) {
-	request, link, _ := strings.Cut(ref, " ")
+	_, link, _ := strings.Cut(ref, " ")
 	if errors.Is(why, outbox.ErrRefused) {
-		g.Audit.Record(ctx, audit.Event{Kind: audit.Refused, Request: request})
 		return g.Tokens.Refused(ctx, link)
 	}
-	g.Audit.Record(ctx, audit.Event{Kind: audit.Late, Request: request})
 	return g.Tokens.GiveUp(ctx, link)
+}
+
+// Ended is called once a mail has left the outbox: sent, or, with why, unsent.
+func (g *Gate) Ended(ctx context.Context, request string, why error) {
+	event := audit.Event{Kind: audit.Sent, Request: request}
+	switch {
+	case errors.Is(why, outbox.ErrRefused):
+		event.Kind, event.Reason = audit.Refused, strings.TrimPrefix(why.Error(), outbox.ErrRefused.Error()+": ")
+	case why != nil:
+		event.Kind = audit.Late
+	}
+	g.Audit.Record(ctx, event)
 }
 
 func (g *Gate) letter(ctx context.Context, ask token.Ask, c directory.Contact, to address.Address, issued token.Issued) (*outbox.Message, error) {

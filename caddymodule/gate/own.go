@@ -121,7 +121,8 @@ func (g *Gate) postSignOut(w http.ResponseWriter, r *http.Request) error {
 		if err := g.Sessions.End(r.Context(), v.Contact.ID, v.Live.ID); err != nil {
 			return err
 		}
-		g.Audit.Record(r.Context(), audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Session: v.Live.Handle, IP: g.ClientIP(r)})
+		g.Audit.Record(r.Context(), audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Session: v.Live.Handle,
+			Address: v.Contact.Emails[0].Masked(), Agent: agentOf(r), IP: g.ClientIP(r)})
 	}
 	g.setCookie(w, g.cookies.session, "", -time.Second)
 	return g.seeOwn(w, "/sign-out")

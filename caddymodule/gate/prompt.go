@@ -147,7 +147,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	}
 	ask.At = g.Now()
 	ask.ID = outbox.NewID(kindSignIn, ask.At)
-	ask.Agent = agentOf(r)
+	ask.Agent, ask.IP = agentOf(r), g.ClientIP(r)
 	browser := g.browser(r)
 	fresh := ""
 	if browser == "" {
@@ -168,7 +168,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 		g.setCookie(w, g.cookies.flow, fresh, token.WayBack)
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.Asked, Address: ask.Address.Masked(), Request: ask.ID,
-		Agent: ask.Agent, IP: g.ClientIP(r)})
+		Agent: ask.Agent, IP: ask.IP})
 	// Not at once: what the worker does differs by address, and would be felt in the time
 	// of this answer and of the next.
 	time.AfterFunc(wakeAfter+rand.N(wakeAfter), func() { g.Queue.Wake(ask.ID) })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -171,14 +172,15 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	if err != nil {
 		return "", err
 	}
-	if err := g.Sessions.Store.Apply(ctx, append(grant.Ops, b.Ops...)...); errors.Is(err, store.ErrConflict) {
+	event, stored := g.Audit.With(audit.Event{Kind: audit.SignedIn, Contact: c.ID, Session: b.Handle,
+		Address: grant.Address.Masked(), Method: grant.Method, Agent: b.Agent, IP: g.ClientIP(r)})
+	if err := g.Sessions.Store.Apply(ctx, slices.Concat(grant.Ops, b.Ops, stored)...); errors.Is(err, store.ErrConflict) {
 		return "", token.ErrOver
 	} else if err != nil {
 		return "", err
 	}
 	g.Sessions.Began(ctx, b)
-	g.Audit.Record(ctx, audit.Event{Kind: audit.SignedIn, Contact: c.ID, Session: b.Handle,
-		Method: grant.Method, Agent: b.Agent, IP: g.ClientIP(r)})
+	g.Audit.Record(ctx, event)
 	g.setSession(w, b.Cookie, grant.Shared)
 	return b.Cookie, nil
 }

@@ -21,6 +21,7 @@ package token
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
@@ -74,6 +75,7 @@ type Ask struct {
 	Shared  bool            `json:"shared,omitempty"` // a shared computer
 	Browser string          `json:"browser"`          // see BrowserOf
 	Agent   string          `json:"agent,omitempty"`  // the browser in words
+	IP      netip.Addr      `json:"ip,omitzero"`      // where it came from, as far as is known
 	At      time.Time       `json:"at"`
 }
 
