@@ -69,7 +69,7 @@ func TestAdminAPI(t *testing.T) {
 	if err := loadWithAdmin(t, d.address, "{\n\tadmin off\n\tpersist_config off\n}\n"); err != nil {
 		t.Fatal(err)
 	}
-	if _, open := engines.References(filepath.Join(dir, "doorpost.db")); open {
+	if _, open := engines.References(place{path: filepath.Join(dir, "doorpost.db")}); open {
 		t.Error("the store is still open without doorpost in the config: a request has kept it")
 	}
 	if _, stderr, code := d.run("contacts", "list"); code != 1 || !strings.Contains(stderr, "no doorpost in it") {

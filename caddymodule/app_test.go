@@ -193,7 +193,7 @@ func TestValidateBesideARunningServer(t *testing.T) {
 	if err := load(t, site{}); !errors.Is(err, bolt.ErrHeld) && !strings.Contains(fmt.Sprint(err), bolt.ErrHeld.Error()) {
 		t.Errorf("load = %v; want ErrHeld", err)
 	}
-	if n, open := engines.References(filepath.Join(dir, "doorpost.db")); open {
+	if n, open := engines.References(place{path: filepath.Join(dir, "doorpost.db")}); open {
 		t.Errorf("after a failed start the engine has %d users; want none", n)
 	}
 }
@@ -217,13 +217,13 @@ func TestReloadKeepsTheEngine(t *testing.T) {
 	if v := now.keep("example\x00limiter", func() any { return "empty" }); v != "full" {
 		t.Errorf("kept = %v; want full", v)
 	}
-	if n, _ := engines.References(path); n != 1 {
+	if n, _ := engines.References(place{path: path}); n != 1 {
 		t.Errorf("the engine has %d users; want 1", n)
 	}
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if _, open := engines.References(path); open {
+	if _, open := engines.References(place{path: path}); open {
 		t.Error("the engine is still open after Stop")
 	}
 	db, err := bolt.Open(path, bolt.Options{})
@@ -273,7 +273,7 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 		t.Fatalf("the portal wasn't asked; the answer was %q", got)
 	}
 	serve(t, site{global: "store bolt " + newPath})
-	if n, _ := engines.References(oldPath); n != 1 {
+	if n, _ := engines.References(place{path: oldPath}); n != 1 {
 		t.Errorf("with a request inside, the old engine has %d users; want 1", n)
 	}
 	if _, err := old.engine.store.Get(t.Context(), canary); err != nil {
@@ -284,12 +284,12 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 		t.Errorf("the old request got %q; want \"late\"", got)
 	}
 	for range 100 { // the handler returns a moment after the answer
-		if _, open := engines.References(oldPath); !open {
+		if _, open := engines.References(place{path: oldPath}); !open {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if _, open := engines.References(oldPath); open {
+	if _, open := engines.References(place{path: oldPath}); open {
 		t.Error("the old engine is still open after its last request")
 	}
 	// Caddy lets in a few requests by the old config even now.
@@ -437,7 +437,7 @@ func TestFailedReload(t *testing.T) {
 			t.Errorf("after a failed reload GET /open = %d; want 200", status)
 		}
 	}
-	if n, _ := engines.References(filepath.Join(dir, "doorpost.db")); n != 1 {
+	if n, _ := engines.References(place{path: filepath.Join(dir, "doorpost.db")}); n != 1 {
 		t.Errorf("the engine has %d users; want 1", n)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -245,14 +246,22 @@ func TestT09_NothingInTheStoreOpensADoor(t *testing.T) {
 	}
 }
 
-// store is the whole of the embedded store's file.
+// store is all that the store has on its disk.
 func (h *house) store() string {
 	h.t.Helper()
-	data, err := os.ReadFile(h.path("data/caddy/doorpost/doorpost.db"))
-	if err != nil {
-		h.t.Fatal(err)
+	files := []string{h.path("data/caddy/doorpost/doorpost.db")}
+	if h.redis != nil {
+		files, _ = filepath.Glob(filepath.Join(h.redis.dir, "appendonlydir", "*.aof"))
 	}
-	return string(data)
+	var all strings.Builder
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		all.Write(data)
+	}
+	return all.String()
 }
 
 // ory/kratos #3126 and its kin: at the most talkative level, with access logs, and with
