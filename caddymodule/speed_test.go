@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
+	"os"
 	"regexp"
 	"runtime"
 	"slices"
@@ -21,10 +22,10 @@ import (
 // How fast is it, beside a plain Caddy? Machines drift, so what is compared is measured a
 // second apart, in pairs, in a shuffled order, in one process. By hand:
 //
-//	go test ./caddymodule -run TestSpeed -segments 24 -v
+//	go test ./caddymodule -run TestSpeed -segments 24 -v [-store redis]
 //
-// Without -segments it only shows that all of it works.
-var segments = flag.Int("segments", 0, "how many one-second segments of each variant TestSpeed measures; 0: one short one")
+// Without -segments these tests only show that all of it works.
+var segments = flag.Int("segments", 0, "how many one-second segments of each variant TestSpeed measures; 0: a short one")
 
 // segment is how long one variant is measured at a time, and rounds how often.
 func segment() (length time.Duration, rounds int) {
@@ -214,14 +215,16 @@ type street struct {
 // sid is a cookie of the portal's own, which goes through to it.
 const sid = "sid=0123456789abcdef0123456789abcdef"
 
-func openStreet(t *testing.T, store string) *street {
+func openStreet(t *testing.T) *street {
 	t.Helper()
 	mails := startMailServer(t)
 	s := &street{portal: newTinyPortal(t), plain: freeAddress(t), reference: freeAddress(t), referenceWithout: freeAddress(t),
 		doorpost: freeAddress(t), without: freeAddress(t)}
 	s.server = newServer(t, "", manyContacts(visitors))
 	s.url = "http://" + s.doorpost
-	s.app(mails.app()+"\n"+store, "")
+	app := mails.app()
+	app += "\n\t\t" + s.storeLines(app)
+	s.configure(app, "")
 	mails.moveInto(s.house)
 	s.start()
 	for i := range visitors {
@@ -235,13 +238,13 @@ func openStreet(t *testing.T, store string) *street {
 		t.Fatalf("GET /heard, signed in = %d, %v; want 200", status, err)
 	}
 	s.kill()
-	s.app(mails.app()+"\n"+store, s.sites(s.portal.head("/heard")))
+	s.configure(app, s.sites(s.portal.head("/heard")))
 	s.start()
 	return s
 }
 
-// app writes the Caddyfile: the site behind Doorpost, and others.
-func (s *street) app(app, others string) {
+// configure writes the Caddyfile: the site behind Doorpost, and others.
+func (s *street) configure(app, others string) {
 	s.write("Caddyfile", fmt.Sprintf(`{
 	admin off
 	persist_config off
@@ -313,13 +316,11 @@ func (s *street) variants() []*variant {
 
 // The speed of Doorpost beside a plain Caddy in the same process.
 func TestSpeed(t *testing.T) {
-	t.Run("bolt", func(t *testing.T) {
-		s := openStreet(t, "")
-		all := s.variants()
-		compare(t, all, s.cmd.Process.Pid)
-		s.comparable()
-		report(t, "On bolt, beside plain Caddy in one process", all)
-	})
+	s := openStreet(t)
+	all := s.variants()
+	compare(t, all, s.cmd.Process.Pid)
+	s.comparable()
+	report(t, "Doorpost on "+*onStore+" and plain Caddy in one process", all)
 }
 
 // comparable fails the test unless the portal is told the same by Doorpost and by the
@@ -345,5 +346,112 @@ func (s *street) comparable() {
 	}
 	if got, want := lines("/in"), lines("/reference"); !slices.Equal(got, want) || len(got) < 15 {
 		s.t.Errorf("the portal is told\n%s\nand by the reference\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// Requests for a sign-in mail, each of which is on the disk before it is answered, beside
+// what the disk can do.
+func TestSpeedOfAsking(t *testing.T) {
+	const clients = 64
+	s := newServer(t, "", manyContacts(1))
+	host := strings.TrimPrefix(s.url, "http://")
+	app := "mail folder " + s.path("mail")
+	s.write("Caddyfile", strings.NewReplacer("auto_https off\n", "auto_https off\n servers {\n trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict\n }\n",
+		app, app+"\n"+s.storeLines(app)).Replace(s.config))
+	s.start()
+	length, rounds := segment()
+	var wires []*wire
+	for range clients {
+		wires = append(wires, dialWire(t, host))
+	}
+	var asked atomic.Int64
+	var syncs, rates []float64
+	for range rounds {
+		syncs = append(syncs, syncRate(t, s.path("sync"), length))
+		start, before := time.Now(), asked.Load()
+		var all sync.WaitGroup
+		for _, w := range wires {
+			all.Go(func() {
+				for time.Since(start) < length {
+					// Nobody's address, so that no mail is written, from a network of its own.
+					i := asked.Add(1)
+					status, err := w.ask(formBytes(host, "/-/sign-in", fmt.Sprintf("email=n%d@example.net&to=%%2Forders", i),
+						fmt.Sprintf("X-Forwarded-For: 10.%d.%d.1", i>>8&255, i&255)))
+					if err != nil || status != 303 {
+						t.Errorf("POST /-/sign-in = %d, %v; want 303", status, err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		rates = append(rates, float64(asked.Load()-before)/time.Since(start).Seconds())
+		// What was asked is worked on; it shall not be the next round's burden.
+		time.Sleep(length / 2)
+	}
+	t.Logf("%d cores, %d clients, %d segments of %v on %s: %.0f sign-in requests a second, all of them durable (the slowest second %.0f); the disk alone: %.0f fsyncs a second",
+		runtime.NumCPU(), clients, rounds, length, *onStore, mean(rates), slices.Min(rates), mean(syncs))
+}
+
+// syncRate is how often a second the disk can make one page durable.
+func syncRate(t *testing.T, path string, length time.Duration) float64 {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	page, n, start := make([]byte, 4096), 0, time.Now()
+	for ; time.Since(start) < length; n++ {
+		if _, err := f.WriteAt(page, int64(n%256)*4096); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return float64(n) / time.Since(start).Seconds()
+}
+
+// How long a start takes, and what an idle process holds, with a large directory and with
+// a small one, beside a plain Caddy.
+func TestSpeedOfStarting(t *testing.T) {
+	_, rounds := segment()
+	many := 2000
+	if *segments > 0 {
+		many = 100_000
+	}
+	plain := newServer(t, "", "")
+	plain.write("Caddyfile", "{\n admin off\n persist_config off\n auto_https off\n}\n"+plain.url+" {\n respond /-/health 204\n}\n")
+	servers := []*server{plain}
+	for _, n := range []int{100, many} {
+		s := newServer(t, "", manyContacts(n))
+		app := "mail folder " + s.path("mail")
+		s.write("Caddyfile", strings.Replace(s.config, app, app+"\n"+s.storeLines(app), 1))
+		servers = append(servers, s)
+	}
+	var took [3][]time.Duration
+	var held [3][]float64
+	for round := range 1 + min(rounds, 10) {
+		for i, s := range servers {
+			start := time.Now()
+			s.start()
+			if round > 0 { // the first one reads the file of contacts
+				took[i] = append(took[i], time.Since(start))
+			} else if i > 0 {
+				t.Logf("the first start, which reads %d contacts: %v", []int{0, 100, many}[i], time.Since(start).Round(time.Millisecond))
+			}
+			if *segments > 0 {
+				time.Sleep(2 * time.Second) // until it is idle
+			}
+			held[i] = append(held[i], memoryOf(s.cmd.Process.Pid))
+			s.kill()
+		}
+	}
+	for i, name := range []string{"plain Caddy", "100 contacts", fmt.Sprint(many, " contacts")} {
+		if i > 0 {
+			name += " on " + *onStore
+		}
+		t.Logf("%s: serves after %v, holds %.1f MB idle (medians of %d)", name, quantile(took[i], 0.5).Round(time.Millisecond), quantile(held[i][1:], 0.5), len(took[i]))
 	}
 }
