@@ -206,6 +206,14 @@ func TestS04_CookiesOfAnHTTPSSite(t *testing.T) {
 	if got, _ := h.portal.last(); got.Header.Get("Cookie") != "a=1" {
 		t.Errorf("the portal got Cookie: %q; want a=1", got.Header.Get("Cookie"))
 	}
+	// S09, R10: a page of the same name without TLS isn't one of ours.
+	for _, line := range []string{"Origin: http://portal.example", "Referer: http://portal.example/", "Origin: http://portal.example:443", "Origin: portal.example", "Origin: //portal.example"} {
+		for _, path := range []string{"/-/sign-in", "/-/code", "/-/link", "/-/sign-out"} {
+			if a := post(path, "email=ann%40example.com", line, "Cookie: "+name); a.status != 403 || len(a.header["Set-Cookie"]) != 0 {
+				t.Errorf("POST %s with %s = %d, Set-Cookie %q; want 403", path, line, a.status, a.header["Set-Cookie"])
+			}
+		}
+	}
 	// Without the prefix it is somebody else's.
 	_, value, _ := strings.Cut(name, "=")
 	for _, other := range []string{"portal", "Portal", "__Secure-portal", "__host-portal", "__Host-Portal", "Host-portal"} {

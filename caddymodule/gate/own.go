@@ -76,28 +76,35 @@ func (g *Gate) serveOwn(w http.ResponseWriter, r *http.Request) error {
 	return do(w, r)
 }
 
-// checkOrigin is an error where another site's page sent the form. A browser that says
-// neither Sec-Fetch-Site nor Origin is old, or none at all: then its Referer counts,
-// and without one it may do nothing in the name of who is signed in.
+// checkOrigin is an error where another site's page sent the form. A browser that doesn't
+// say Sec-Fetch-Site is old, or none at all: then its Origin counts, or else its Referer,
+// and without either it may do nothing in the name of who is signed in.
 func (g *Gate) checkOrigin(r *http.Request) error {
 	if err := g.csrf.Check(r); err != nil {
 		return err
 	}
 	h := r.Header
-	if r.Method != http.MethodPost || h.Get("Sec-Fetch-Site") != "" || h.Get("Origin") != "" {
+	if r.Method != http.MethodPost || h.Get("Sec-Fetch-Site") != "" {
 		return nil
 	}
-	referer := h.Get("Referer")
-	if referer == "" {
+	from := h.Get("Origin")
+	if from == "" {
+		from = h.Get("Referer")
+	}
+	if from == "" {
 		if len(r.CookiesNamed(g.cookies.session)) > 0 {
 			return errCrossOrigin
 		}
 		return nil
 	}
-	if u, err := url.Parse(referer); err == nil && (strings.EqualFold(u.Host, r.Host) || strings.EqualFold(u.Host, g.URL.Host)) {
-		return nil
+	u, err := url.Parse(from)
+	if err != nil || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, g.URL.Host) {
+		return errCrossOrigin
 	}
-	return errCrossOrigin
+	if u.Scheme != "https" && (r.TLS != nil || g.URL.Scheme == "https" && strings.EqualFold(u.Host, g.URL.Host)) {
+		return errCrossOrigin // a page of the same name without TLS: whoever is on the way may have written it
+	}
+	return nil
 }
 
 func (g *Gate) getSignOut(w http.ResponseWriter, r *http.Request) error {
