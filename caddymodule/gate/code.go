@@ -45,7 +45,7 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	for range 3 {
-		grant, err := g.Tokens.Guess(r.Context(), ask.Browser, f.Get("code"))
+		grant, err := g.Tokens.Guess(r.Context(), ask.Browser, f.Get("code"), false)
 		if shape, ok := errors.AsType[token.ShapeError](err); ok {
 			g.page(w, r, http.StatusBadRequest, g.sentPage(ask, notACode(shape)))
 			return nil

@@ -28,34 +28,43 @@ func (e ShapeError) Error() string {
 	return fmt.Sprintf("token: not the shape of a code: %d characters", e.Has)
 }
 
+// ErrBurnt is an ErrCode: nothing of what the browser asked for had a guess left, so
+// nothing was judged.
+var ErrBurnt = fmt.Errorf("%w: no guesses are left", ErrCode)
+
 // Guess tries a code in the browser that asked. A ShapeError comes before the store is
 // asked, and counts as no try. Any other try is counted in the store before it is
-// judged, so that parallel tries get no more than Guesses. ErrCode is every failure
-// else that isn't the store's. Of the grant, and of store.ErrConflict, the same holds
-// as with Spend; its Ops end every link and code of the contact.
-func (t *Tokens) Guess(ctx context.Context, browser, typed string) (Grant, error) {
+// judged, so that parallel tries get no more than Guesses a code, and no more than
+// GuessesPerHour a contact. ErrCode is every failure else that isn't the store's. Of the
+// grant, and of store.ErrConflict, the same holds as with Spend; its Ops end every link
+// and code of the contact.
+//
+// limited: the try comes from where there were too many. It is counted and takes its
+// time as any other, but is wrong even if it is right, unless it comes from a device
+// that the contact has signed in on.
+func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool) (Grant, error) {
 	code, err := normalCode(typed)
 	if err != nil {
 		return Grant{}, err
 	}
 	if browser == "" {
-		return Grant{}, ErrCode
+		return Grant{}, ErrBurnt
 	}
-	judged, err := t.count(ctx, browser)
+	all, err := t.count(ctx, browser)
 	if err != nil {
 		return Grant{}, err
 	}
-	var right *asked
-	for i := range judged {
+	var right *counted
+	for i := range all {
 		// The same work whether or not there is a code: who asked for an unknown
 		// address must not see the difference.
-		h, err := t.handed(ctx, judged[i].Link)
+		h, err := t.handed(ctx, all[i].Link)
 		if err != nil {
 			return Grant{}, err
 		}
-		same := t.isCode(browser, judged[i], code)
-		if h.good(judged[i].At, t.Life, t.now()) && same {
-			right = &judged[i]
+		same := t.isCode(browser, all[i].asked, code)
+		if h.good(all[i].At, t.Life, t.now()) && same && !all[i].over && (!limited || all[i].Known) {
+			right = &all[i]
 		}
 	}
 	if right == nil {
@@ -73,24 +82,31 @@ func (t *Tokens) Guess(ctx context.Context, browser, typed string) (Grant, error
 	return g, err
 }
 
-// count adds a guess to every request of the browser that has one left, and returns
-// these. When none has, nothing is written: whoever goes on guessing costs us a read.
-func (t *Tokens) count(ctx context.Context, browser string) ([]asked, error) {
-	var counted []asked
+// counted is a request at which a guess was made, and counted.
+type counted struct {
+	asked
+	over bool // there were too many at its contact's codes
+}
+
+// count adds a guess to every request of the browser that has one left, and to the
+// contacts of these, and returns them. When none has, nothing is written: whoever goes on
+// guessing costs us a read.
+func (t *Tokens) count(ctx context.Context, browser string) ([]counted, error) {
+	var all []counted
 	err := t.swapFlow(ctx, browser, func(f *flow) ([]store.Op, error) {
-		counted = counted[:0]
+		all = all[:0]
 		for i := range f.Asks {
 			if f.Asks[i].Guesses < Guesses {
 				f.Asks[i].Guesses++
-				counted = append(counted, f.Asks[i])
+				all = append(all, counted{asked: f.Asks[i]})
 			}
 		}
-		if len(counted) == 0 {
-			return nil, ErrCode
+		if len(all) == 0 {
+			return nil, ErrBurnt
 		}
-		return nil, nil
+		return t.reserve(ctx, all)
 	})
-	return counted, err
+	return all, err
 }
 
 // isCode reports whether the code is the one of the request, under any of the secrets.

@@ -43,7 +43,7 @@ func TestT14_LifeIsCountedFromTheHandOver(t *testing.T) {
 			w.clock.move(c.left - time.Second)
 			_, err := w.Peek(t.Context(), issued.Token)
 			want(t, "Peek a second before the end", err, nil)
-			_, err = w.Guess(t.Context(), laptop, issued.Code)
+			_, err = w.Guess(t.Context(), laptop, issued.Code, false)
 			want(t, "Guess a second before the end", err, nil)
 			w.clock.move(time.Second)
 			link, err := w.Peek(t.Context(), issued.Token)

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -19,6 +20,8 @@ const (
 	linkBucket   = "link"
 	liveBucket   = "live"
 	handedBucket = "handed"
+	ringBucket   = "ring"
+	triesBucket  = "tries"
 )
 
 const (
@@ -42,7 +45,19 @@ func BrowserOf(cookie string) string {
 
 // flow is what a browser asked for, the latest last.
 type flow struct {
-	Asks []asked `json:"asks"`
+	Asks  []asked   `json:"asks"`
+	Slot  string    `json:"slot,omitempty"` // its place in the ring, as long as it isn't kept
+	Until time.Time `json:"until,omitzero"` // when that ends, see ringLife
+	Kept  bool      `json:"kept,omitempty"` // a mail was made for it: it isn't in the ring
+}
+
+// expires is when the flow is of no use any more, or its place in the ring ends.
+func (f flow) expires(now time.Time) time.Time {
+	end := now.Add(keep)
+	if !f.Kept && !f.Until.IsZero() && f.Until.Before(end) {
+		return f.Until
+	}
+	return end
 }
 
 type asked struct {
@@ -61,7 +76,8 @@ func (f flow) without(contact string) flow {
 			rest = append(rest, one)
 		}
 	}
-	return flow{Asks: rest}
+	f.Asks = rest
+	return f
 }
 
 // live is what works for a contact.
@@ -71,7 +87,8 @@ type live struct {
 
 type liveLink struct {
 	ID      string    `json:"id"`
-	Browser string    `json:"browser"` // that asked
+	Browser string    `json:"browser"`          // that asked
+	Device  string    `json:"device,omitempty"` // that asked, where it knows the contact
 	Asked   time.Time `json:"asked"`
 	Tries   int       `json:"tries,omitempty"` // addresses compared on its page
 	Over    bool      `json:"over,omitempty"`  // the link is used up, its code isn't
@@ -87,10 +104,10 @@ func (l live) find(id string) int {
 	return -1
 }
 
-// links counts those that aren't used up.
-func (l live) links() (n int) {
+// links counts those that aren't used up, of one known device or ("") of all others.
+func (l live) links(device string) (n int) {
 	for _, one := range l.Links {
-		if !one.Over {
+		if !one.Over && one.Device == device {
 			n++
 		}
 	}
@@ -228,7 +245,7 @@ func (t *Tokens) flow(ctx context.Context, browser string) (flow, []byte, error)
 }
 
 func (t *Tokens) flowOp(browser string, was []byte, f flow) (store.Op, error) {
-	return t.swapOp(t.key(flowBucket, browser), was, f)
+	return t.swapOpUntil(t.key(flowBucket, browser), was, f, f.expires(t.now()))
 }
 
 // swapFlow changes the flow record in one step, together with the Ops that change
@@ -245,7 +262,7 @@ func (t *Tokens) swapFlow(ctx context.Context, browser string, change func(*flow
 			return nil, time.Time{}, nil, err
 		}
 		value, err := t.seal(k, f)
-		return value, t.now().Add(keep), more, err
+		return value, f.expires(t.now()), more, err
 	})
 }
 
@@ -270,21 +287,35 @@ func (t *Tokens) get(ctx context.Context, k store.Key, v any) ([]byte, error) {
 
 // swapOp returns the Op that makes v the record, if its value still is was (nil: none).
 func (t *Tokens) swapOp(k store.Key, was []byte, v any) (store.Op, error) {
+	return t.swapOpUntil(k, was, v, t.now().Add(keep))
+}
+
+func (t *Tokens) swapOpUntil(k store.Key, was []byte, v any, expires time.Time) (store.Op, error) {
 	value, err := t.seal(k, v)
 	if was == nil {
-		return store.Create(k, value, t.now().Add(keep)), err
+		return store.Create(k, value, expires), err
 	}
-	return store.Replace(k, was, value, t.now().Add(keep)), err
+	return store.Replace(k, was, value, expires), err
 }
 
 // seal never returns the same value twice, whatever v is, so that a compare-and-swap
 // can't take what has come back for what has stayed.
 func (t *Tokens) seal(k store.Key, v any) ([]byte, error) {
-	plain, err := json.Marshal(v)
+	plain, err := Compact(v)
 	if err != nil {
 		return nil, fmt.Errorf("writing a %s record: %w", k.Bucket, err)
 	}
 	return append([]byte{version}, t.Keys.Seal(sealPurpose, place(k), plain)...), nil
+}
+
+// Compact is json.Marshal without the escaping that only HTML needs: what visitors send
+// must not take six times the room in the store.
+func Compact(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 func (t *Tokens) openIfAny(k store.Key, value []byte, v any) error {

@@ -178,7 +178,7 @@ func TestK02_AStoreThatIsAwayIsNeverAnAnswer(t *testing.T) {
 			return err
 		},
 		"Guess": func(w *world, i token.Issued, _ token.Ask) error {
-			_, err := w.Guess(context.Background(), laptop, i.Code)
+			_, err := w.Guess(context.Background(), laptop, i.Code, false)
 			return err
 		},
 	} {
@@ -251,7 +251,7 @@ func FuzzPeek(f *testing.F) {
 		if !errors.Is(err, token.ErrUnknown) || link != (token.Link{}) {
 			t.Fatalf("Peek(%q) = %+v, %v; want nothing, ErrUnknown", s, link, err)
 		}
-		_, err = w.Guess(context.Background(), s, s)
+		_, err = w.Guess(context.Background(), s, s, false)
 		if _, shape := errors.AsType[token.ShapeError](err); !shape && !errors.Is(err, token.ErrCode) {
 			t.Fatalf("Guess(%q) = %v; want ErrCode or a ShapeError", s, err)
 		}

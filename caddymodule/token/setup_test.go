@@ -137,7 +137,7 @@ func (w *world) spend(session, secret, browser string) error {
 }
 
 func (w *world) guess(session, browser, code string) error {
-	_, err := w.enter(session, func() (token.Grant, error) { return w.Guess(context.Background(), browser, code) })
+	_, err := w.enter(session, func() (token.Grant, error) { return w.Guess(context.Background(), browser, code, false) })
 	return err
 }
 

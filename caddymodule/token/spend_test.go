@@ -104,7 +104,7 @@ func TestK08_TwoNodesOneLinkAThousandRounds(t *testing.T) {
 	links := make([]token.Issued, rounds)
 	for i := range links {
 		var err error
-		ask := token.Ask{ID: fmt.Sprint(i), Address: "ann@example.com", Browser: laptop, At: w.clock.now()}
+		ask := token.Ask{ID: fmt.Sprint(i), Address: "ann@example.com", Browser: fmt.Sprint("browser-", i), At: w.clock.now()}
 		links[i], err = w.Issue(context.Background(), ask, fmt.Sprintf("contact-%d", i), ask.Address)
 		w.must(err)
 		ops = append(ops, links[i].Ops...)
@@ -161,8 +161,8 @@ func TestT05_WhatIsNoTokenIsUnknown(t *testing.T) {
 	asking := w.as(func(o *token.Tokens) { o.Store = seen })
 	for _, s := range []string{"", issued.Token + "A", strings.Repeat("A", 1<<20)} {
 		_, _ = asking.Peek(t.Context(), s)
-		_, _ = asking.Guess(t.Context(), laptop, s)
-		_, _ = asking.Guess(t.Context(), "", "abcd-efgh")
+		_, _ = asking.Guess(t.Context(), laptop, s, false)
+		_, _ = asking.Guess(t.Context(), "", "abcd-efgh", false)
 	}
 	if len(seen.calls) > 0 {
 		t.Errorf("what is no token, code or browser asked the store for %q", seen.calls)
@@ -214,7 +214,7 @@ func TestT15_WhatSuccessEnds(t *testing.T) {
 				if c.codes[name] {
 					code = nil
 				}
-				_, err = w.Guess(t.Context(), browser, issued.Code) // never applied
+				_, err = w.Guess(t.Context(), browser, issued.Code, false) // never applied
 				want(t, "code "+name, err, code)
 			}
 		})
@@ -291,7 +291,7 @@ func TestT18_RevocationStopsWhatIsBeingIssuedOrSpent(t *testing.T) {
 	first := w.mail(laptop, "ann@example.com", "ann")
 	byLink, err := w.Spend(t.Context(), first.Token, phone)
 	w.must(err)
-	byCode, err := w.Guess(t.Context(), laptop, first.Code)
+	byCode, err := w.Guess(t.Context(), laptop, first.Code, false)
 	w.must(err)
 	ask := w.ask(tablet, "ann@example.com")
 	issued, err := w.Issue(t.Context(), ask, "ann", ask.Address)

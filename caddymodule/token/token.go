@@ -2,10 +2,12 @@
 // a code to type in the browser that asked.
 //
 // Four records hold the state. "flow", by browser: what this browser asked for, and
-// the MACs of its codes with their guesses. "link", by the MAC of a link's secret:
+// the MACs of its codes with their guesses; as long as no mail was made for it, it has a
+// place in a ring (ring.go), since anybody can ask for anything. "link", by the MAC of a link's secret:
 // whose it is and where it leads; kept for 30 days, so that an old link still knows
 // the way back. "live", by contact: which links and codes work now. "handed", by link:
-// when the mail server took the mail, from which the life of both is counted.
+// when the mail server took the mail, from which the life of both is counted. A fifth,
+// "tries", counts the guesses at a contact's codes over all browsers (tries.go).
 //
 // A link is good if and only if "live" names it, a code if and only if "live" names
 // its link, and spending either is one compare-and-swap there: of any number of
@@ -39,7 +41,8 @@ var (
 )
 
 const (
-	// MaxLive is how many links of a contact work at a time.
+	// MaxLive is how many links of a contact work at a time: of each known device, and
+	// of all others together, so that these can't take up the places of the owner.
 	MaxLive = 3
 	// Guesses is how often a code may be tried, and an address on a link's page.
 	Guesses = 5
@@ -63,6 +66,7 @@ type Tokens struct {
 	Keys  *secret.Keyring
 	Life  time.Duration    // of a link and its code, from each hand-over to the mail server; at most MaxLife
 	Now   func() time.Time // the clock; nil: time.Now
+	Ring  *Ring            // where new browsers get their places; nil: anywhere
 }
 
 // Ask is one request for a sign-in mail, as a browser made it.
@@ -76,7 +80,19 @@ type Ask struct {
 	Browser string          `json:"browser"`          // see BrowserOf
 	Agent   string          `json:"agent,omitempty"`  // the browser in words
 	IP      netip.Addr      `json:"ip,omitzero"`      // where it came from, as far as is known
+	Device  string          `json:"device,omitempty"` // ID of the device, where it has one
 	At      time.Time       `json:"at"`
+
+	// Known: the contact has signed in on Device. To be found out before Issue.
+	Known bool `json:"known,omitempty"`
+}
+
+// purse is the device whose links are counted apart, or "".
+func (a Ask) purse() string {
+	if a.Known {
+		return a.Device
+	}
+	return ""
 }
 
 // Ask commits a request together with the Ops of the caller, alike for every
@@ -85,7 +101,11 @@ func (t *Tokens) Ask(ctx context.Context, a Ask, with ...store.Op) error {
 	return t.swapFlow(ctx, a.Browser, func(f *flow) ([]store.Op, error) {
 		f.Asks = append(f.Asks, asked{Ask: a})
 		f.Asks = f.Asks[max(0, len(f.Asks)-flowAsks):]
-		return with, nil
+		for len(f.Asks) > 1 && f.size() > maxFlow {
+			f.Asks = f.Asks[1:]
+		}
+		place, err := t.takePlace(ctx, a.Browser, f)
+		return append(place, with...), err
 	})
 }
 
@@ -122,10 +142,10 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, contact string, to address.Ad
 	if l.Links, err = t.stillLive(ctx, l.Links); err != nil {
 		return Issued{}, err
 	}
-	if l.links() >= MaxLive {
+	if l.links(a.purse()) >= MaxLive {
 		return Issued{}, ErrTooMany
 	}
-	l.Links = append(l.Links, liveLink{ID: out.ID, Browser: a.Browser, Asked: a.At})
+	l.Links = append(l.Links, liveLink{ID: out.ID, Browser: a.Browser, Device: a.purse(), Asked: a.At})
 	liveOp, err := t.liveOp(contact, was, l)
 	if err != nil {
 		return Issued{}, err
@@ -137,23 +157,35 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, contact string, to address.Ad
 	}
 	out.Ops = []store.Op{liveOp, linkOp}
 
-	f, wasFlow, err := t.flow(ctx, a.Browser)
+	codeOps, err := t.codeOps(ctx, a, contact, out)
+	out.Ops = append(out.Ops, codeOps...)
+	return out, err
+}
+
+// codeOps returns the Ops by which the browser that asked learns of the code, and is
+// kept from now on.
+func (t *Tokens) codeOps(ctx context.Context, a Ask, contact string, issued Issued) ([]store.Op, error) {
+	f, was, err := t.flow(ctx, a.Browser)
 	if err != nil {
-		return Issued{}, err
+		return nil, err
+	}
+	if was == nil {
+		f.Asks = []asked{{Ask: a}} // a flood has pushed it out of the ring
 	}
 	for i := range f.Asks {
-		if f.Asks[i].ID == a.ID {
-			f.Asks[i].Code = t.Keys.MAC(codePurpose, t.Firm, a.Browser, a.ID, out.Code)
-			f.Asks[i].Contact, f.Asks[i].Link = contact, out.ID
-			op, err := t.flowOp(a.Browser, wasFlow, f)
-			if err != nil {
-				return Issued{}, err
-			}
-			out.Ops = append(out.Ops, op)
-			break
+		if f.Asks[i].ID != a.ID {
+			continue
 		}
+		f.Asks[i].Code = t.Keys.MAC(codePurpose, t.Firm, a.Browser, a.ID, issued.Code)
+		f.Asks[i].Contact, f.Asks[i].Link, f.Asks[i].Known = contact, issued.ID, a.Known
+		ops, err := t.leavePlace(ctx, a.Browser, &f)
+		if err != nil {
+			return nil, err
+		}
+		op, err := t.flowOp(a.Browser, was, f)
+		return append(ops, op), err
 	}
-	return out, nil
+	return nil, nil // it has asked for so much since that it was forgotten
 }
 
 // stillLive returns the links that still work, or may yet be mailed, and those whose

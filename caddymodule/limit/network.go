@@ -1,0 +1,171 @@
+package limit
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// Class is what is counted.
+type Class uint8
+
+// The classes. A Guess is a Failure that is counted for the whole firm, too.
+const (
+	Ask     Class = iota // for a sign-in mail
+	Failure              // an address that isn't the link's, a link that never was
+	Guess                // a code
+)
+
+// level is a part of the net that one hand may hold, and how much it may do: once its
+// burst is used up, one more in every.
+type level struct {
+	bits     int // of the prefix
+	ask, bad rate
+}
+
+// The sustained rate of failures is 20 in 15 minutes for one address, 60 for a /56, 100
+// for a /24 and 200 for a /48. The bursts are those of an office: sixty people behind one
+// address who all ask twice and mistype a code twice within ten minutes. A guess that was
+// right is given back, so an office that gets in uses up nothing.
+var (
+	levels4 = []level{
+		{32, rate{150, 24 * time.Second}, rate{150, 45 * time.Second}},
+		{24, rate{300, 12 * time.Second}, rate{200, 9 * time.Second}},
+	}
+	levels6 = []level{
+		{64, rate{150, 24 * time.Second}, rate{150, 45 * time.Second}},
+		{56, rate{200, 18 * time.Second}, rate{170, 15 * time.Second}},
+		{48, rate{300, 12 * time.Second}, rate{250, 4500 * time.Millisecond}},
+	}
+	// firmGuesses is how many wrong codes a firm takes from all sides: 100 a minute.
+	firmGuesses = rate{200, 600 * time.Millisecond}
+	// deviceAsks is what a device may ask for when its network may not.
+	deviceAsks = rate{6, 10 * time.Minute}
+)
+
+// longest is what the slowest of them takes to be paid off.
+const longest = 150 * 45 * time.Second
+
+// Networks counts for a firm what networks do, in memory of at most Cells cells, about
+// 10 MiB. What finds no cell is over its limit. Set its fields in one literal; to keep
+// the counts over restarts, have Run run.
+type Networks struct {
+	Firm  string
+	Store store.Store // for Run
+	Keys  *secret.Keyring
+	Now   func() time.Time // the clock; nil: time.Now
+	Log   *slog.Logger     // for Run
+
+	cells   cells
+	changed atomic.Bool // since the last snapshot
+
+	saving sync.Mutex
+	id     string         // of this process's snapshots; "": nothing was taken over yet
+	merged []store.Record // snapshots of others that were, to be deleted with the next of ours
+}
+
+type cell struct {
+	key uint64
+	rate
+}
+
+// Take counts one more by the visitor at ip, and reports whether there may be: if not,
+// nothing was counted. Addresses that aren't known (the zero Addr) are one network.
+func (n *Networks) Take(c Class, ip netip.Addr) bool { return n.take(n.cellsOf(c, ip)) }
+
+// GiveBack undoes a Take that was granted, for what turned out to be right.
+func (n *Networks) GiveBack(c Class, ip netip.Addr) {
+	for _, one := range n.cellsOf(c, ip) {
+		n.cells.giveBack(one.key, one.rate)
+	}
+}
+
+// TakeDevice counts one more ask by a device (see Devices.ID) whose network is over its
+// limit: who has signed in before isn't locked out by their neighbours.
+func (n *Networks) TakeDevice(id string) bool {
+	return id != "" && n.take([]cell{{n.key("device", id), deviceAsks}})
+}
+
+// take is all or nothing.
+func (n *Networks) take(all []cell) bool {
+	now := n.now()
+	for i, one := range all {
+		if !n.cells.take(one.key, one.rate, now) {
+			for _, taken := range all[:i] {
+				n.cells.giveBack(taken.key, taken.rate)
+			}
+			return false
+		}
+	}
+	n.changed.Store(true)
+	return true
+}
+
+// cellsOf returns what an event of the class counts for, the widest first: where a whole
+// network is over its limit, its addresses take up no cells.
+func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
+	kind := "bad"
+	if c == Ask {
+		kind = "ask"
+	}
+	all := make([]cell, 0, 4)
+	if c == Guess {
+		all = append(all, cell{n.key("guess"), firmGuesses})
+	}
+	ip = ip.Unmap().WithZone("")
+	levels := levels4
+	if ip.Is6() {
+		levels = levels6
+	}
+	for i := range levels {
+		l := levels[len(levels)-1-i]
+		r := l.bad
+		if c == Ask {
+			r = l.ask
+		}
+		all = append(all, cell{n.key(kind, prefix(ip, l.bits)), r})
+	}
+	return all
+}
+
+// prefix returns the network of an address in words; "" for none.
+func prefix(ip netip.Addr, bits int) string {
+	p, err := ip.Prefix(bits)
+	if err != nil {
+		return ""
+	}
+	return p.String()
+}
+
+// Name stands for the neighbourhood of an address, all of which one hand may hold: the
+// /24, or the /48 of IPv6. It says nothing to who doesn't have the secret.
+func (n *Networks) Name(ip netip.Addr) string {
+	ip = ip.Unmap().WithZone("")
+	bits := 24
+	if ip.Is6() {
+		bits = 48
+	}
+	return n.Keys.MAC("network", n.Firm, prefix(ip, bits))[:16]
+}
+
+func (n *Networks) key(parts ...string) uint64 {
+	mac, err := base64.RawURLEncoding.DecodeString(n.Keys.MAC("limit", append([]string{n.Firm}, parts...)...))
+	if err != nil {
+		panic("limit: " + err.Error()) // a MAC is base64url
+	}
+	return binary.BigEndian.Uint64(mac)
+}
+
+func (n *Networks) now() time.Time {
+	if n.Now != nil {
+		return n.Now()
+	}
+	return time.Now()
+}

@@ -1,0 +1,108 @@
+package token
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+const (
+	// GuessesPerHour is how many codes of one contact may be compared with what is typed
+	// in any hour, in all browsers together: one hit in three million years of guessing.
+	GuessesPerHour = 40
+
+	nobodies = 1024 // records that stand in for contacts that there aren't
+)
+
+// tries are when codes of a contact were tried, in the last hour.
+type tries struct {
+	At []time.Time `json:"at"`
+}
+
+// reserve counts a guess at the codes of each request's contact, and marks the requests
+// whose contact had too many. It costs the same whether or not there is a contact, one
+// record for each address: nobodies share some. The Ops are to be applied before
+// anything is compared.
+func (t *Tokens) reserve(ctx context.Context, all []counted) (ops []store.Op, err error) {
+	paid := map[address.Address]bool{}
+	over := map[string]bool{} // by ID of the record
+	for i := range all {
+		a := all[i].Address
+		contact := contactAt(all, a)
+		if !paid[a] {
+			paid[a] = true
+			id := contact
+			if _, twice := over[id]; id == "" || twice {
+				id = nobody(a)
+			}
+			if _, twice := over[id]; !twice {
+				op, full, err := t.try(ctx, id, codesOf(all, contact))
+				if err != nil {
+					return nil, err
+				}
+				ops, over[id] = append(ops, op), full
+			}
+		}
+		all[i].over = contact != "" && over[contact] // no contact's ID is a nobody's
+	}
+	return ops, nil
+}
+
+// contactAt returns the contact that an address turned out to be, or "".
+func contactAt(all []counted, a address.Address) string {
+	for _, one := range all {
+		if one.Address == a && one.Contact != "" {
+			return one.Contact
+		}
+	}
+	return ""
+}
+
+// codesOf counts the requests with a code of the contact; one for nobody.
+func codesOf(all []counted, contact string) (n int) {
+	for _, one := range all {
+		if one.Contact == contact {
+			n++
+		}
+	}
+	if contact == "" {
+		return 1
+	}
+	return n
+}
+
+// nobody returns the ID of the record for an address that is no contact's, as far as is
+// known yet. It is no contact's ID, nor is it more than one of a few.
+func nobody(a address.Address) string {
+	h := fnv.New32a()
+	h.Write([]byte(a))
+	return fmt.Sprintf("nobody-%d", h.Sum32()%nobodies)
+}
+
+// try returns the Op that counts n more, or, where these would be too many, one that
+// changes nothing.
+func (t *Tokens) try(ctx context.Context, id string, n int) (op store.Op, full bool, err error) {
+	k := t.key(triesBucket, id)
+	var had tries
+	was, err := t.get(ctx, k, &had)
+	if err != nil {
+		return store.Op{}, false, err
+	}
+	now := t.now()
+	had.At = slices.DeleteFunc(had.At, func(at time.Time) bool {
+		// What is in the future was written before the clock was set back.
+		return now.Sub(at) >= time.Hour || now.Sub(at) < -skew
+	})
+	if full = len(had.At)+n > GuessesPerHour; !full {
+		for range n {
+			had.At = append(had.At, now.UTC().Round(0))
+		}
+	}
+	op, err = t.swapOpUntil(k, was, had, now.Add(time.Hour))
+	return op, full, err
+}
