@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
@@ -54,12 +56,15 @@ func openDesk(t *testing.T, firms ...string) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
+	counters := audit.NewCounters()
 	for _, id := range firms {
 		d.firms[id] = admin.Firm{
 			Book:     &directory.Book{Firm: id, Store: db, Keys: keys, Staff: []address.Address{"owner@example.com"}, Now: time.Now},
 			Sessions: &session.Sessions{Firm: id, Store: db, Idle: time.Hour, Max: 2 * time.Hour},
 			Tokens:   &token.Tokens{Firm: id, Store: db, Keys: keys, Life: 10 * time.Minute},
+			Audit:    &audit.Log{Logger: slog.New(slog.DiscardHandler), Keys: keys, Trail: audit.NewTrail(id, db, time.Now, counters)},
 		}
+		t.Cleanup(func() { d.firms[id].Audit.Trail.Close() })
 	}
 	s := httptest.NewServer(&admin.Handler{Firms: d.firms, Backup: db.Backup})
 	t.Cleanup(s.Close)

@@ -1,6 +1,10 @@
 package admin
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+)
 
 // backup sends a copy of the store. Where it breaks off, the connection does too, so
 // that nobody takes a part for the whole.
@@ -14,6 +18,9 @@ func (h *Handler) backup(w http.ResponseWriter, r *http.Request) {
 	err := h.Backup(out)
 	switch {
 	case err == nil:
+		for _, f := range h.Firms {
+			f.note(r, audit.Event{})
+		}
 	case !out.yes:
 		h.fail(w, r, err)
 	default:

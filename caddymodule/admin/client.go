@@ -90,6 +90,21 @@ func (c *Client) RevokeSessions(ctx context.Context, firm, email string) (Contac
 	return post[ContactChanged](ctx, c, firm, "sessions/revoke", ByEmail{email})
 }
 
+// Timeline returns what happened around an address.
+func (c *Client) Timeline(ctx context.Context, firm string, in TimelineOf) (Timeline, error) {
+	return post[Timeline](ctx, c, firm, "contacts/timeline", in)
+}
+
+// Events returns one page of what happened at the door.
+func (c *Client) Events(ctx context.Context, firm string, in ListEvents) (EventList, error) {
+	return post[EventList](ctx, c, firm, "audit/list", in)
+}
+
+// Strangers returns the addresses that somebody asked with and that are no contact's.
+func (c *Client) Strangers(ctx context.Context, firm string) (StrangerList, error) {
+	return post[StrangerList](ctx, c, firm, "audit/unknown", struct{}{})
+}
+
 // Import sends a CSV file of contacts or companies, and tells progress, if any, how
 // much of it is written. With dryRun nothing is changed.
 func (c *Client) Import(ctx context.Context, firm string, kind directory.Kind, file io.Reader, dryRun bool, progress func(Progress)) (Imported, error) {

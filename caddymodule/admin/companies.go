@@ -3,8 +3,8 @@ package admin
 import (
 	"context"
 	"errors"
-	"log/slog"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
@@ -44,7 +44,11 @@ type CompanyChanged struct {
 	Contacts int         `json:"contacts"` // how many contacts lost it
 }
 
-func (c CompanyChanged) changed() slog.Attr { return slog.String("company", c.Company.ID) }
+func (c CompanyChanged) changed() audit.Event {
+	return audit.Event{Company: c.Company.ID, Count: c.Contacts}
+}
+
+func (s SetCompany) fields() []string { return named(s.Change) }
 
 func infoOf(c directory.Company) CompanyInfo { return CompanyInfo{c.ID, c.Name, len(c.LegacyTokens)} }
 
@@ -89,5 +93,8 @@ func removeCompany(ctx context.Context, f Firm, in ByID) (CompanyChanged, error)
 	if errors.Is(err, directory.ErrUnknown) {
 		err = unknownCompany(in.ID)
 	}
-	return out, err
+	if err != nil {
+		return CompanyChanged{}, err
+	}
+	return out, nil
 }

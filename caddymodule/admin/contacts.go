@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
@@ -34,7 +34,11 @@ type ContactChanged struct {
 	SessionsEnded int               `json:"sessions_ended"` // browsers that were signed out by it
 }
 
-func (c ContactChanged) changed() slog.Attr { return slog.String("contact", c.Contact.ID) }
+func (c ContactChanged) changed() audit.Event {
+	return audit.Event{Contact: c.Contact.ID, Address: c.Contact.Email().Masked(), Count: c.SessionsEnded}
+}
+
+func (s SetContact) fields() []string { return named(s.Change) }
 
 func listContacts(ctx context.Context, f Firm, in ListRequest) (ContactList, error) {
 	limit, err := in.limit()

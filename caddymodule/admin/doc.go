@@ -20,6 +20,8 @@
 //	POST /doorpost/FIRM/contacts/enable   {"email": "ann@example.com"}
 //	POST /doorpost/FIRM/contacts/remove   {"email": "ann@example.com"}
 //	POST /doorpost/FIRM/contacts/import   CSV      → IMPORT
+//	POST /doorpost/FIRM/contacts/timeline {"email": "ann@example.com", "since": "2026-03-01T09:00:00Z"}
+//	                                               → TIMELINE
 //
 //	POST /doorpost/FIRM/companies/list    LIST     → {"companies": [COMPANY], "next": "…"}
 //	POST /doorpost/FIRM/companies/add     {"id": "acme", "name": "Acme Ltd", "legacy_tokens": ["…"]}
@@ -30,6 +32,10 @@
 //	POST /doorpost/FIRM/sessions/list     {"email": "ann@example.com"}, or LIST for everybody's
 //	                                               → {"sessions": [SESSION], "next": "…"}
 //	POST /doorpost/FIRM/sessions/revoke   {"email": "ann@example.com"}
+//
+//	POST /doorpost/FIRM/audit/list        {"since": "2026-03-01T09:00:00Z", "after": "…", "limit": 100}
+//	                                               → {"events": [EVENT], "next": "…"}
+//	POST /doorpost/FIRM/audit/unknown     {}       → {"addresses": [STRANGER]}
 //
 //	POST /doorpost/backup                 {}       → the store, as application/octet-stream
 //
@@ -54,10 +60,36 @@
 //	SESSION  {"id": "…", "email": "ann@example.com", "name": "Ann Lee", "method": "link",
 //	          "agent": "Safari on iPhone", "shared": false, "begun_at": "2026-03-01T09:00:00Z",
 //	          "seen_at": "…", "expires_at": "…"}
+//	EVENT    {"id": "…", "time": "2026-03-01T10:02:00.5Z", "event": "signed-in", "contact": "…",
+//	          "session": "…", "address": "a•••@example.com", "method": "link",
+//	          "agent": "Safari on iPhone", "ip": "203.0.113.9", "request": "…"}
+//	STRANGER {"email": "ann@exmaple.com", "count": 3, "first": "…", "last": "…",
+//	          "agent": "Safari on iPhone"}
+//	TIMELINE {"email": "ann@example.com", "contact": CONTACT, "sessions": 1, "events": [EVENT],
+//	          "similar": [STRANGER], "asked": STRANGER, "near": [CONTACT]}
 //
 // Disabling and removing a contact, and taking an address away from one, end the
 // contact's sessions and the links on their way: sessions_ended counts them. It is so
 // with sessions/revoke, and the next request of such a browser is signed out.
+//
+// # History
+//
+// An EVENT is one of asked, unknown, disabled, limited, queued, sent, refused, late (what
+// became of a request for a mail), opened, opened-old, unknown-link (a link that let
+// nobody in: a good one, one that is over, one that never was), wrong-code, wrong-mail,
+// signed-in, signed-out and changed. Of its fields those are there that say something:
+// request ties the events of one request together; reason holds the codes by which the
+// mail server refused; automatic says that a link was opened by what looks like a program,
+// scanner, in a timeline, by what looks like a mail scanner; "more": 1234 stands for so
+// many further events of a flood. With changed: by ("admin", or "file" of the Caddyfile),
+// what ("contacts/disable"), company, fields (names alone) and count (rows changed,
+// sessions ended, contacts that lost the company).
+//
+// Events are listed in the order of time. With several servers on one store an event may
+// turn up some seconds late: who follows the list asks again for the last seconds, and goes
+// by id. In a TIMELINE, contact is missing where the address is nobody's; then asked says
+// whether somebody asked with it, and near are contacts with an address like it. similar
+// are addresses like the contact's that somebody asked with and that are nobody's.
 //
 // # Import
 //

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
@@ -26,6 +27,7 @@ type Firm struct {
 	Book     *directory.Book
 	Sessions *session.Sessions
 	Tokens   *token.Tokens
+	Audit    *audit.Log // is told of every change
 }
 
 // Handler answers the requests under /doorpost/ (see the package's doc). It holds
@@ -33,29 +35,32 @@ type Firm struct {
 type Handler struct {
 	Firms  map[string]Firm       // by id; not changed while the Handler serves
 	Backup func(io.Writer) error // writes a copy of the store; writes nothing where it can't
-	Log    *slog.Logger          // one line for each change; nil: nobody
+	Log    *slog.Logger          // what goes wrong; nil: nobody
 }
 
 // ServeHTTP is the table of all requests, and the answer to what isn't in it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	mux := http.NewServeMux()
 	for pattern, do := range map[string]http.HandlerFunc{
-		"GET /doorpost/{$}":                      h.getFirms,
-		"POST /doorpost/backup":                  h.backup,
-		"POST /doorpost/{firm}/contacts/list":    act(h, listContacts),
-		"POST /doorpost/{firm}/contacts/add":     act(h, addContact),
-		"POST /doorpost/{firm}/contacts/set":     act(h, setContact),
-		"POST /doorpost/{firm}/contacts/disable": act(h, disableContact),
-		"POST /doorpost/{firm}/contacts/enable":  act(h, enableContact),
-		"POST /doorpost/{firm}/contacts/remove":  act(h, removeContact),
-		"POST /doorpost/{firm}/contacts/import":  h.importFile(directory.Contacts),
-		"POST /doorpost/{firm}/companies/list":   act(h, listCompanies),
-		"POST /doorpost/{firm}/companies/add":    act(h, addCompany),
-		"POST /doorpost/{firm}/companies/set":    act(h, setCompany),
-		"POST /doorpost/{firm}/companies/remove": act(h, removeCompany),
-		"POST /doorpost/{firm}/companies/import": h.importFile(directory.Companies),
-		"POST /doorpost/{firm}/sessions/list":    act(h, listSessions),
-		"POST /doorpost/{firm}/sessions/revoke":  act(h, revokeSessions),
+		"GET /doorpost/{$}":                       h.getFirms,
+		"POST /doorpost/backup":                   h.backup,
+		"POST /doorpost/{firm}/contacts/list":     act(h, listContacts),
+		"POST /doorpost/{firm}/contacts/add":      act(h, addContact),
+		"POST /doorpost/{firm}/contacts/set":      act(h, setContact),
+		"POST /doorpost/{firm}/contacts/disable":  act(h, disableContact),
+		"POST /doorpost/{firm}/contacts/enable":   act(h, enableContact),
+		"POST /doorpost/{firm}/contacts/remove":   act(h, removeContact),
+		"POST /doorpost/{firm}/contacts/import":   h.importFile(directory.Contacts),
+		"POST /doorpost/{firm}/companies/list":    act(h, listCompanies),
+		"POST /doorpost/{firm}/companies/add":     act(h, addCompany),
+		"POST /doorpost/{firm}/companies/set":     act(h, setCompany),
+		"POST /doorpost/{firm}/companies/remove":  act(h, removeCompany),
+		"POST /doorpost/{firm}/companies/import":  h.importFile(directory.Companies),
+		"POST /doorpost/{firm}/contacts/timeline": act(h, timeline),
+		"POST /doorpost/{firm}/audit/list":        act(h, listEvents),
+		"POST /doorpost/{firm}/audit/unknown":     act(h, listStrangers),
+		"POST /doorpost/{firm}/sessions/list":     act(h, listSessions),
+		"POST /doorpost/{firm}/sessions/revoke":   act(h, revokeSessions),
 	} {
 		method, path, _ := strings.Cut(pattern, " ")
 		mux.Handle(pattern, do)
@@ -74,8 +79,12 @@ func only(method string) http.HandlerFunc {
 	}
 }
 
-// changed is an answer that says what was changed, for the log.
-type changed interface{ changed() slog.Attr }
+// changed is an answer that says what was changed: the contact or company, and how many
+// lost something by it; nothing where nothing was changed.
+type changed interface{ changed() audit.Event }
+
+// fields is a request that says which fields it changes.
+type fields interface{ fields() []string }
 
 // act makes a handler of an action: from JSON, for one firm, to JSON.
 func act[In, Out any](h *Handler, do func(context.Context, Firm, In) (Out, error)) http.HandlerFunc {
@@ -89,12 +98,17 @@ func act[In, Out any](h *Handler, do func(context.Context, Firm, In) (Out, error
 		if err == nil {
 			out, err = do(r.Context(), f, in)
 		}
+		if c, ok := any(out).(changed); ok { // also when what had to follow failed
+			if e := c.changed(); e.Contact != "" || e.Company != "" {
+				if c, ok := any(in).(fields); ok {
+					e.Fields = c.fields()
+				}
+				f.note(r, e)
+			}
+		}
 		if err != nil {
 			h.fail(w, r, err)
 			return
-		}
-		if c, ok := any(out).(changed); ok {
-			h.note(r, c.changed())
 		}
 		writeJSON(w, http.StatusOK, out)
 	}
@@ -149,12 +163,24 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	out.Write(w)
 }
 
-// note writes down what was changed. The path names the action and the firm, and holds
-// no address.
-func (h *Handler) note(r *http.Request, what slog.Attr) {
-	if h.Log != nil {
-		h.Log.LogAttrs(r.Context(), slog.LevelInfo, "changed by an operator", slog.String("path", r.URL.Path), what)
+// note tells what an operator changed. The path ends in the action, and holds no address.
+func (f Firm) note(r *http.Request, e audit.Event) {
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	e.Kind, e.By, e.What = audit.Changed, "admin", strings.Join(parts[min(len(parts)-1, 2):], "/")
+	f.Audit.Record(r.Context(), e)
+}
+
+// named returns the names of the fields that are set in a change.
+func named(change any) (names []string) {
+	b, err := json.Marshal(change)
+	set := map[string]json.RawMessage{}
+	if err == nil {
+		err = json.Unmarshal(b, &set)
 	}
+	if err != nil {
+		panic("admin: " + err.Error()) // it came in as JSON
+	}
+	return slices.Sorted(maps.Keys(set))
 }
 
 // FirmInfo is a firm in the list of them.

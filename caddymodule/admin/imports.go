@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -84,7 +84,7 @@ func (h *Handler) importFile(kind directory.Kind) http.HandlerFunc {
 		switch {
 		case err == nil:
 			if !out.DryRun {
-				h.note(r, slog.Int("rows", out.Added.Count+out.Changed.Count))
+				f.note(r, audit.Event{Count: out.Added.Count + out.Changed.Count})
 			}
 			answer.result(out)
 		case answer.begun:

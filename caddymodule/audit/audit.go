@@ -77,10 +77,11 @@ type Event struct {
 	Automatic bool       `json:"automatic,omitempty"` // see Automatic
 	Reason    string     `json:"reason,omitempty"`    // why the mail server refused: its codes
 
-	By     string   `json:"by,omitempty"`     // with Changed: who, "admin" or "file"
-	What   string   `json:"what,omitempty"`   // … which action, such as "contacts/disable"
-	Fields []string `json:"fields,omitempty"` // … which fields, without their values
-	Count  int      `json:"count,omitempty"`  // … how many rows were changed or sessions ended
+	By      string   `json:"by,omitempty"`      // with Changed: who, "admin" or "file"
+	What    string   `json:"what,omitempty"`    // … which action, such as "contacts/disable"
+	Company string   `json:"company,omitempty"` // … of which company, if it was one; its id
+	Fields  []string `json:"fields,omitempty"`  // … which fields, without their values
+	Count   int      `json:"count,omitempty"`   // … how many rows were changed or sessions ended
 
 	More int `json:"more,omitempty"` // not one event: so many more of the kind, written down together
 
@@ -135,6 +136,7 @@ func (l *Log) line(ctx context.Context, e Event) {
 	add("reason", e.Reason)
 	add("by", e.By)
 	add("what", e.What)
+	add("company", e.Company)
 	add("fields", strings.Join(e.Fields, ","))
 	if e.Automatic {
 		attrs = append(attrs, slog.Bool("automatic", true))

@@ -1,0 +1,219 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+)
+
+// ListEvents asks for one page of what happened at the door.
+type ListEvents struct {
+	Since time.Time `json:"since,omitzero"`  // not before; zero: from the beginning
+	After string    `json:"after,omitempty"` // Next of the page before; "": the first page
+	Limit int       `json:"limit,omitempty"` // 1 to 1000; 0: 100
+}
+
+// EventList is one page of events, in the order of time.
+type EventList struct {
+	Events []Event `json:"events"`
+	Next   string  `json:"next,omitempty"` // where the next page begins; "": there is none
+}
+
+// Event is one thing that happened at the door.
+type Event struct {
+	ID   string    `json:"id"`
+	Time time.Time `json:"time"`
+	audit.Event
+	Scanner bool `json:"scanner,omitempty"` // in a timeline: it looks like a mail scanner's
+}
+
+// StrangerList is the addresses that somebody asked with and that are no contact's, the
+// latest first.
+type StrangerList struct {
+	Addresses []audit.Stranger `json:"addresses"`
+}
+
+func listEvents(ctx context.Context, f Firm, in ListEvents) (EventList, error) {
+	out := EventList{Events: []Event{}}
+	limit, err := ListRequest{Limit: in.Limit}.limit()
+	if err != nil {
+		return out, err
+	}
+	events, next, err := f.Audit.Events(ctx, in.Since, in.After, limit)
+	for _, e := range events {
+		out.Events = append(out.Events, Event{ID: e.ID, Time: e.Time, Event: e})
+	}
+	out.Next = next
+	return out, err
+}
+
+func listStrangers(ctx context.Context, f Firm, _ struct{}) (StrangerList, error) {
+	all, err := f.Audit.Strangers(ctx)
+	if all == nil {
+		all = []audit.Stranger{}
+	}
+	return StrangerList{all}, err
+}
+
+// TimelineOf asks what happened to the contact that has the address.
+type TimelineOf struct {
+	Email string    `json:"email"`
+	Since time.Time `json:"since,omitzero"` // not before; zero: from the beginning
+}
+
+// Timeline is what happened around one address.
+type Timeline struct {
+	Email    string              `json:"email"`             // in its canonical form
+	Contact  *directory.Contact  `json:"contact,omitempty"` // nil: the address is no contact's
+	Sessions int                 `json:"sessions"`          // browsers that the contact is signed in with now
+	Events   []Event             `json:"events"`            // in the order of time
+	Asked    *audit.Stranger     `json:"asked,omitempty"`   // where it is no contact's: who asked with it all the same
+	Similar  []audit.Stranger    `json:"similar"`           // addresses like it that somebody asked with and that are no contact's
+	Near     []directory.Contact `json:"near"`              // where it is no contact's: those with an address like it, at most five
+}
+
+const maxNear = 5
+
+func timeline(ctx context.Context, f Firm, in TimelineOf) (Timeline, error) {
+	email, err := parseAddress(in.Email)
+	if err != nil {
+		return Timeline{}, err
+	}
+	out := Timeline{Email: string(email), Events: []Event{}, Similar: []audit.Stranger{}, Near: []directory.Contact{}}
+	emails := []address.Address{email}
+	c, err := f.Book.ByEmail(ctx, email)
+	switch {
+	case errors.Is(err, directory.ErrUnknown):
+		if out.Near, err = f.near(ctx, email); err != nil {
+			return out, err
+		}
+	case err != nil:
+		return out, err
+	default:
+		out.Contact, emails = &c, c.Emails
+		sessions, err := f.Sessions.List(ctx, c.ID)
+		if err != nil {
+			return out, err
+		}
+		out.Sessions = len(sessions)
+		if out.Events, err = f.eventsOf(ctx, c.ID, in.Since); err != nil {
+			return out, err
+		}
+	}
+	strangers, err := f.Audit.Strangers(ctx)
+	for _, s := range strangers {
+		switch {
+		case s.Address == email:
+			out.Asked = &s
+		case slices.ContainsFunc(emails, func(a address.Address) bool { return alike(a, s.Address) }):
+			out.Similar = append(out.Similar, s)
+		}
+	}
+	if out.Contact != nil {
+		out.Asked = nil // from before it was a contact's
+	}
+	return out, err
+}
+
+// eventsOf returns the events of a contact, and those of its requests that don't know
+// whose they are.
+func (f Firm) eventsOf(ctx context.Context, contact string, since time.Time) ([]Event, error) {
+	var some []audit.Event // that may be the contact's
+	requests := map[string]bool{}
+	for after := ""; ; {
+		page, next, err := f.Audit.Events(ctx, since, after, 1000)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range page {
+			if e.Contact == contact || e.Contact == "" && e.Request != "" {
+				some = append(some, e)
+			}
+			if e.Contact == contact && e.Request != "" {
+				requests[e.Request] = true
+			}
+		}
+		if after = next; after == "" {
+			break
+		}
+	}
+	some = slices.DeleteFunc(some, func(e audit.Event) bool { return e.Contact != contact && !requests[e.Request] })
+	out := []Event{}
+	var asked, sent audit.Event // the latest, which a link that is opened is likely from
+	for _, e := range some {
+		one := Event{ID: e.ID, Time: e.Time, Event: e}
+		switch e.Kind {
+		case audit.Asked:
+			asked = e
+		case audit.Sent:
+			sent = e
+		case audit.Opened, audit.OpenedOld:
+			one.Scanner = audit.Scanner(e, asked, sent)
+		}
+		out = append(out, one)
+	}
+	return out, nil
+}
+
+// near returns the first contacts that have an address like this one.
+func (f Firm) near(ctx context.Context, email address.Address) ([]directory.Contact, error) {
+	found := []directory.Contact{}
+	for after := ""; ; {
+		contacts, err := f.Book.Contacts(ctx, "", after, contactsAtOnce)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range contacts {
+			if slices.ContainsFunc(c.Emails, func(a address.Address) bool { return alike(a, email) }) {
+				if found = append(found, c); len(found) == maxNear {
+					return found, nil
+				}
+			}
+			after = c.ID
+		}
+		if len(contacts) < contactsAtOnce {
+			return found, nil
+		}
+	}
+}
+
+// alike reports whether one address may be meant by the other: the same name at another
+// domain, or two slips of the finger.
+func alike(a, b address.Address) bool {
+	nameA, _, _ := strings.Cut(string(a), "@")
+	nameB, _, _ := strings.Cut(string(b), "@")
+	return len(nameA) >= 3 && strings.EqualFold(nameA, nameB) || slips(string(a), string(b)) <= 2
+}
+
+// slips counts what turns one word into the other: letters too many, missing, wrong, or
+// in the other's place. Above 2 it may say 3.
+func slips(a, b string) int {
+	if d := len(a) - len(b); d > 2 || d < -2 {
+		return 3
+	}
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}
