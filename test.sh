@@ -48,6 +48,7 @@ gotest ./...
 say "tests with a Redis server"
 install redis-server redis-server
 gotest -tags servers ./caddymodule/store/redis
+gotest -tags servers ./caddymodule -store redis
 
 say "tests for data races"
 CGO_ENABLED=1 gotest -race ./caddymodule/store/... ./caddymodule/session ./caddymodule/token ./caddymodule/outbox ./caddymodule/directory
@@ -65,6 +66,8 @@ if [ "$what" = long ]; then
 	say "killing, at length"
 	gotest ./caddymodule/store/bolt -kills 500 -timeout 60m
 	gotest ./caddymodule/outbox -kills 500 -timeout 60m
+	gotest ./caddymodule -run 'K09|K16|K17' -kills 500 -long -timeout 60m
+	gotest -tags servers ./caddymodule -run K08_OneLink -rounds 1000 -timeout 60m
 fi
 
 say "tests with a browser"

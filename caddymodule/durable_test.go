@@ -47,6 +47,7 @@ func newServer(t *testing.T, app, contacts string) *server {
 	if app == "" {
 		app = "mail folder " + h.path("mail") + "\n"
 	}
+	app += h.storeLines(app)
 	h.config = fmt.Sprintf("{\n admin off\n persist_config off\n auto_https off\n doorpost {\n %s\n }\n}\n%s {\n doorpost example {\n url %s\n"+
 		" brand {\n name Example\n from hello@example.com\n }\n contacts %s\n public /open\n }\n respond \"for {http.auth.user.email}\"\n}\n",
 		app, h.url, h.url, h.path("contacts.csv"))
@@ -331,9 +332,9 @@ func TestK09_KilledAtAnyMoment(t *testing.T) {
 // config beside it is fine and makes nothing.
 func TestK08_ASecondProcess(t *testing.T) {
 	t.Parallel()
-	first := newServer(t, "", manyContacts(1))
+	first := newServer(t, "store bolt\n mail folder mail", manyContacts(1))
 	first.start()
-	second := newServer(t, "", manyContacts(1))
+	second := newServer(t, "store bolt\n mail folder mail", manyContacts(1))
 	second.env = first.env // the same data folder
 
 	before := tree(t, first.path("data/caddy/doorpost"))
