@@ -113,6 +113,18 @@ func cpuTime(pid int) time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond // proc(5): in hundredths of a second
 }
 
+// idle waits, for a minute at most, until a process has nothing to do.
+func idle(pid int) {
+	const look = 200 * time.Millisecond
+	for range time.Minute / look {
+		before := cpuTime(pid)
+		time.Sleep(look)
+		if cpuTime(pid)-before <= look/20 {
+			return
+		}
+	}
+}
+
 // memoryOf is what a process holds of the machine's memory, in MB; 0 where there is no /proc.
 func memoryOf(pid int) float64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -386,8 +386,7 @@ func TestSpeedOfAsking(t *testing.T) {
 		}
 		all.Wait()
 		rates = append(rates, float64(asked.Load()-before)/time.Since(start).Seconds())
-		// What was asked is worked on; it shall not be the next round's burden.
-		time.Sleep(length / 2)
+		idle(s.cmd.Process.Pid) // what was asked is worked on, and shall not be the next round's burden
 	}
 	t.Logf("%d cores, %d clients, %d segments of %v on %s: %.0f sign-in requests a second, all of them durable (the slowest second %.0f); the disk alone: %.0f fsyncs a second",
 		runtime.NumCPU(), clients, rounds, length, *onStore, mean(rates), slices.Min(rates), mean(syncs))
@@ -439,11 +438,9 @@ func TestSpeedOfStarting(t *testing.T) {
 			if round > 0 { // the first one reads the file of contacts
 				took[i] = append(took[i], time.Since(start))
 			} else if i > 0 {
-				t.Logf("the first start, which reads %d contacts: %v", []int{0, 100, many}[i], time.Since(start).Round(time.Millisecond))
+				t.Logf("the first start, which goes on to read %d contacts: serves after %v", []int{0, 100, many}[i], time.Since(start).Round(time.Millisecond))
 			}
-			if *segments > 0 {
-				time.Sleep(2 * time.Second) // until it is idle
-			}
+			idle(s.cmd.Process.Pid) // the file is read while it serves
 			held[i] = append(held[i], memoryOf(s.cmd.Process.Pid))
 			s.kill()
 		}

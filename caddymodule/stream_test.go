@@ -184,11 +184,12 @@ func (h *house) operator(path, email string) {
 
 // manyContacts is a book of c0@example.com and so on.
 func manyContacts(n int) string {
-	text := "email,first_name,companies\n"
+	var text strings.Builder
+	text.WriteString("email,first_name,companies\n")
 	for i := range n {
-		text += fmt.Sprintf("c%d@example.com,Name%d,acme\n", i, i)
+		fmt.Fprintf(&text, "c%d@example.com,Name%d,acme\n", i, i)
 	}
-	return text
+	return text.String()
 }
 
 func contact(i int) string { return fmt.Sprintf("c%d@example.com", i) }
