@@ -22,7 +22,7 @@ import (
 //	                 gate              admin
 //	                   └────────┬────────┘
 //	                            ▼
-//	brand directory session token limit outbox audit assertion
+//	brand directory session token limit outbox audit assertion legacy
 //	                            │
 //	                            ▼
 //	               address    secret    store  ◄── store/bolt, store/redis, store/storetest
@@ -31,9 +31,9 @@ import (
 // Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"gate", "admin", "brand", "directory", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store", "store/bolt", "store/redis"},
+	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store", "store/bolt", "store/redis"},
 
-	"gate":  {"brand", "directory", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store"},
+	"gate":  {"brand", "directory", "legacy", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store"},
 	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store"},
 
 	"brand":     {"address"},
@@ -44,6 +44,7 @@ var arrows = map[string][]string{
 	"outbox":    {"address", "secret", "store"},
 	"audit":     {"address", "secret", "store"},
 	"assertion": {"address", "secret", "store"},
+	"legacy":    {},
 
 	"address":         {},
 	"secret":          {},

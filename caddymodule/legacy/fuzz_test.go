@@ -1,0 +1,257 @@
+package legacy
+
+import (
+	"net/http"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The readers below are portals, each with the habits of some real one. What any of them
+// takes for a token or a company, Match has to have judged.
+
+var (
+	readsOneClick = regexp.MustCompile(`(?i)^(?:/index\.php)?/one-click(?:\.php)?/([^/]+)(?:/|$)`)
+	readsCard     = regexp.MustCompile(`(?i)^(?:/index\.php)?/c-([^/]+)\.html(?:/|$)`)
+	readsView     = regexp.MustCompile(`(?i)^/view(?:\.php)?(?:/|$)`)
+	readsFiles    = regexp.MustCompile(`(?i)^(?:/index\.php)?/files(?:\.php)?/([^/]+)/`)
+	readsPortal   = regexp.MustCompile(`(?i)^(?:/index\.php)?/portal/([^/]+)(?:/|$)`)
+)
+
+// readings returns the paths that portals make of a path as it was sent.
+func readings(raw string) []string {
+	all := []string{raw}
+	add := func(f func(string) string) {
+		for _, p := range slices.Clone(all) {
+			if q := f(p); !slices.Contains(all, q) {
+				all = append(all, q)
+			}
+		}
+	}
+	decode := func(p string) string { q, _ := unescape(p, false); return q }
+	eachSegment := func(f func(string) string) func(string) string {
+		return func(p string) string {
+			segs := strings.Split(p, "/")
+			for i := range segs {
+				segs[i] = f(segs[i])
+			}
+			return strings.Join(segs, "/")
+		}
+	}
+	all[0] = decode(raw) // everybody decodes once
+	add(decode)
+	add(func(p string) string { return strings.ReplaceAll(p, `\`, "/") })
+	add(eachSegment(func(s string) string { s, _, _ = strings.Cut(s, ";"); return s }))
+	add(eachSegment(func(s string) string { s, _, _ = strings.Cut(s, "::"); return s }))
+	add(func(p string) string { p, _, _ = strings.Cut(p, "\x00"); return p })
+	add(eachSegment(func(s string) string {
+		if s == "." || s == ".." {
+			return s
+		}
+		return strings.TrimRight(s, ". ")
+	}))
+	add(func(p string) string {
+		if strings.HasSuffix(p, "/") && path.Clean(p) != "/" {
+			return path.Clean(p) + "/"
+		}
+		return path.Clean(p)
+	})
+	return all
+}
+
+// parameter returns what portals see under the name: PHP (the last; names cut at NUL and
+// [, dots and spaces are underscores; 1,000 at most), others (the first), some that split
+// at semicolons too, some that compare without case.
+func parameter(query, want string) (seen []string) {
+	for _, separators := range []string{"&", "&;"} {
+		pairs := strings.FieldsFunc(query, func(r rune) bool { return strings.ContainsRune(separators, r) })
+		first, last, folded := "", "", ""
+		for i, pair := range pairs {
+			name, value, _ := strings.Cut(pair, "=")
+			name, _ = unescape(name, true)
+			value, _ = unescape(value, false)
+			if name == want && first == "" {
+				first = value
+			}
+			if strings.EqualFold(name, want) && folded == "" {
+				folded = value
+			}
+			name, _, _ = strings.Cut(strings.TrimLeft(name, " "), "\x00")
+			if at := strings.IndexByte(name, '['); at > 0 {
+				name = name[:at]
+			}
+			if strings.NewReplacer(".", "_", " ", "_").Replace(name) == want && i < 1000 {
+				last = value
+			}
+		}
+		seen = append(seen, first, last, folded)
+	}
+	return slices.DeleteFunc(seen, func(s string) bool { return s == "" })
+}
+
+var fuzzed = Config{
+	Prefix: "/-",
+	Links: []Link{
+		{Old: "/one-click/{token}/*", New: "/portal/{company}/*"},
+		{Old: "/view?client={token}", New: "/portal/{company}"},
+		{Old: "/c-{token}.html", New: "/card/{company}"},
+	},
+	CompanyPaths: []string{"/files/{company}/*"},
+}
+
+// FuzzMatch: what any portal takes for a token is the token that was judged, a stray one
+// or a 400, and what it takes for a company is the company that was judged or a 400.
+func FuzzMatch(f *testing.F) {
+	for _, s := range []string{
+		"/", "/one-click/T/x", "/view?client=T", "/c-T.html", "/portal/acme/x", "/portal/acme", "/files/acme/x?client=T", "/one-click/a/?client=b",
+		"/one-click%2fT/", "/x/..%2fone-click/T/", "/one%252dclick/T/", "/one-click;x/T;y/", `/one-click\T\`, "/index.php/one-click/T/x", "/FILES./acme/x",
+		"/files/acme%00/x", "/files/acme;/x", "/view?client=a&client=b", "/view?client[]=a", "/view?x;client=a&client=b", "/view.php?Client=a", "/view/?+client=a",
+		"/view?cl%69ent=a&client%00=b", "/files.php/acme/x", "/files/a::$DATA/x", "/portal/%61cme/./x", "/c-%2e.html", "/c-x.html.html", "/one-click/T.",
+		"/portal/acme/?client=T", "/portal//acme/", "/%66iles/acme/%2e%2e/bolt/x", "/view?a.b=1&client=T;", "/view/.%2f?client=T",
+	} {
+		f.Add(s)
+	}
+	r := compile(f, fuzzed)
+	f.Fuzz(func(t *testing.T, s string) {
+		u, err := url.ParseRequestURI(s)
+		if err != nil || u.Host != "" || u.Scheme != "" || !strings.HasPrefix(u.Path, "/") || len(s) > 2000 {
+			return
+		}
+		v := r.Match(u)
+		if v.Kind == Bad {
+			return
+		}
+		token := func(reader, seen string) {
+			if seen != "" && !(v.Kind == Old && v.Token == seen) && !slices.Contains(v.Strays, seen) {
+				t.Errorf("%q is %s; a portal reads the token %q (%s)", s, v, seen, reader)
+			}
+		}
+		company := func(reader, seen string) {
+			// What no company is called belongs to none, and the patterns want the slash.
+			if isID(seen) && v.Company != strings.ToLower(seen) {
+				t.Errorf("%q is %s; a portal reads the company %q (%s)", s, v, seen, reader)
+			}
+		}
+		for _, p := range readings(u.EscapedPath()) {
+			if m := readsOneClick.FindStringSubmatch(p); m != nil {
+				token("one-click", m[1])
+			}
+			if m := readsCard.FindStringSubmatch(p); m != nil {
+				token("card", m[1])
+			}
+			if m := readsFiles.FindStringSubmatch(p); m != nil {
+				company("files", m[1])
+			}
+			if m := readsPortal.FindStringSubmatch(p); m != nil {
+				company("portal", m[1])
+			}
+			if readsView.MatchString(p) {
+				for _, seen := range parameter(u.RawQuery, "client") {
+					token("view", seen)
+				}
+			}
+		}
+	})
+}
+
+// FuzzRewrite: a new link holds no token and is judged as the new link of that company;
+// what the portal gets in its place is judged as the old link with that token.
+func FuzzRewrite(f *testing.F) {
+	for _, s := range []string{
+		"/one-click/secret-token/x/y?z=1", "/view?a=1&client=secret-token&b=2", "/c-secret-token.html?x", "/one-click/secret-token/secret-token",
+		"/one-click/secret-token/?back=%2Fone-click%2Fsecret-token%2F", "/view?client=secret%2Ftoken&client2=x", "/one-click/b%C3%BCro-token/%5B?q", "/view?client=secret-token&x=secret%252Dtoken",
+		"/view?client=secret%26token&secret&token", "/one-click/secret+token/x?a=secret+token", "/portal/acme/x?y", "/portal/acme?client2=1;2", "/card/acme?",
+	} {
+		f.Add(s, "another-secret")
+	}
+	f.Add("/portal/acme/x", "a/b")
+	f.Add("/portal/acme?x", "a&b=c;d#e%2f")
+	f.Add("/card/acme", "..")
+	r := compile(f, fuzzed)
+	f.Fuzz(func(t *testing.T, s, token string) {
+		u, err := url.ParseRequestURI(s)
+		if err != nil || u.Host != "" || u.Scheme != "" {
+			return
+		}
+		v := r.Match(u)
+		if v.Kind == Old {
+			to := r.NewURL(v, "acme")
+			if len(v.Token) >= minSecret && holds(to, v.Token) && !holds(r.links[v.link].to.path("acme", ""), v.Token) {
+				t.Errorf("the token %q of %q is in its new link, %q", v.Token, s, to)
+			}
+			u, err := url.ParseRequestURI(to)
+			if err != nil {
+				t.Fatalf("NewURL(%q) = %q: %v", s, to, err)
+			}
+			if v := r.Match(u); v.Kind != New || v.Company != "acme" {
+				t.Fatalf("NewURL(%q) = %q, which is %s", s, to, v)
+			} else if back, ok := r.OldURL(u, v, token); ok {
+				same(t, r, to, back, v, token)
+			}
+		}
+		if v.Kind == New {
+			if back, ok := r.OldURL(u, v, token); ok {
+				same(t, r, s, back, v, token)
+			}
+		}
+	})
+}
+
+// same checks that what the portal gets, as it goes over the wire, is that token's link.
+func same(t *testing.T, r *Rules, s string, back *url.URL, v Verdict, token string) {
+	t.Helper()
+	sent := back.RequestURI()
+	u, err := url.ParseRequestURI(sent)
+	if err != nil {
+		t.Fatalf("OldURL(%q, %q) = %q: %v", s, token, sent, err)
+	}
+	got := r.Match(u)
+	if got.Kind != Old || got.Token != token || got.link != v.link || got.Tail != v.Tail || got.Query != v.Query || got.Loose {
+		t.Errorf("OldURL(%q, %q) = %q, which is %s; want that of %s", s, token, sent, got, v)
+	}
+}
+
+// FuzzOutgoing: no header that we write holds a token that leads to a company, neither as
+// what a browser would ask for nor in its text; what leads to no old link stays.
+func FuzzOutgoing(f *testing.F) {
+	for _, s := range []string{
+		"/one-click/secret-of-acme/x", "edit.php", "../x?y#z", `\one-click\secret-of-acme\`, "https://clients.example.com/one-click/secret-of-acme/", "//clients.example.com:443/view?client=secret-of-acme",
+		"/one-click//secret-of-acme/a;b", "/one%2dclick/secret%2Dof-acme/100%", "?client=secret-of-acme", "/login?next=/one-click/secret-of-acme/", "/x#/one-click/secret-of-acme/", "http://[::1/", "https://elsewhere.example/one-click/secret-of-acme/",
+		"5; url=/one-click/secret-of-acme/", "0;URL='x'", "a=1; Path=/one-click/secret-of-acme", "a=secret-of-acme; path=", "a=1",
+	} {
+		f.Add(s, true)
+		f.Add(s, false)
+	}
+	f.Add("A://clients.example.com/one-CliCk/secret-of-acme", true)
+	r := compile(f, fuzzed)
+	f.Fuzz(func(t *testing.T, s string, moved bool) {
+		seen := "/one-click/secret-of-acme/orders/list"
+		o := outgoing(t, r, seen, moved)
+		h := http.Header{"Location": {s}, "Refresh": {"0; url=" + s}, "Set-Cookie": {s}}
+		o.Header(h)
+		to := h.Get("Location")
+		if to != s && holds(to, "secret-of-acme") && !strings.Contains(s, "client") && !strings.Contains(s, "?") {
+			t.Errorf("Location: %q → %q", s, to)
+		}
+		at := "/portal/acme/orders/list"
+		if !moved {
+			at = seen
+		}
+		ref, err := url.Parse(to)
+		if err != nil || moved && to == "" {
+			return
+		}
+		if page := request(t, at).ResolveReference(ref); to != "" && ref.User == nil && (ref.Host == "" && ref.Scheme == "" || o.own(ref)) {
+			page.Scheme, page.Host = "", ""
+			if v := r.Match(page); v.Kind == Old && v.Token == "secret-of-acme" && !(to == s && strings.HasPrefix(s, "#")) {
+				t.Errorf("Location: %q → %q, at which a browser asks for the old link", s, to)
+			}
+		}
+		if again := o.URL(to); moved && again != to && strings.HasPrefix(to, "/") && !strings.Contains(to, "?") {
+			t.Errorf("Location: %q → %q → %q", s, to, again)
+		}
+	})
+}

@@ -1,0 +1,373 @@
+package legacy
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// portal is a firm with links of every form.
+var portal = Config{
+	Prefix: "/-",
+	Links: []Link{
+		{Old: "/one-click/{token}/*", New: "/portal/{company}/*"},
+		{Old: "/view?client={token}", New: "/portal/{company}"},
+		{Old: "/c-{token}.html", New: "/card/{company}"},
+		{Old: "/index.php?do=open&key={token}", New: "/open/{company}"},
+		{Old: "/app/*?k={token}", New: "/a/{company}/*"},
+		{Old: "/new/{token}", New: "/known/{company}", ForwardNew: true},
+	},
+	CompanyPaths: []string{"/files/{company}/*", "/faq/{company}"},
+	Home:         "/portal/{company}",
+}
+
+func compile(t testing.TB, c Config) *Rules {
+	t.Helper()
+	r, err := Compile(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// request reads a URL as a server reads it from a request line.
+func request(t testing.TB, s string) *url.URL {
+	t.Helper()
+	u, err := url.ParseRequestURI(s)
+	if err != nil {
+		t.Fatalf("%q: %v", s, err)
+	}
+	return u
+}
+
+func (k Kind) String() string { return []string{"Bad", "None", "Old", "New", "Company"}[k] }
+
+func (v Verdict) String() string {
+	s := v.Kind.String()
+	if v.Kind == Old {
+		s += fmt.Sprintf(" %d %q", v.link, v.Token)
+	}
+	if v.Kind == New {
+		s += fmt.Sprint(" ", v.link)
+	}
+	for name, text := range map[string]string{"": v.Company} {
+		if text != "" {
+			s += " " + name + text
+		}
+	}
+	if v.Tail != "" {
+		s += " tail=" + v.Tail
+	}
+	if v.Query != "" {
+		s += " query=" + v.Query
+	}
+	if v.Loose {
+		s += " loose"
+	}
+	if v.Strays != nil {
+		s += fmt.Sprintf(" strays%q", v.Strays)
+	}
+	return s
+}
+
+func TestMatch(t *testing.T) {
+	r := compile(t, portal)
+	for in, want := range map[string]string{
+		"/":                   "None",
+		"/orders/7?page=2":    "None",
+		"/assets/one-click.j": "None",
+		"/one-click":          "None",
+		"/one-click/":         "None",
+		"/one-clicks/T/":      "None",
+
+		"/one-click/T/":              `Old 0 "T"`,
+		"/one-click/t/":              `Old 0 "t"`,
+		"/ONE-Click/T/a/b.pdf?x=1":   `Old 0 "T" tail=a/b.pdf query=x=1`,
+		"/one%2dclick/%54/%41?x=%41": `Old 0 "T" tail=%41 query=x=%41`,
+		"/one-click/T/B%C3%BCro/x":   `Old 0 "T" tail=B%C3%BCro/x`,
+		"/one-click/a.b/":            `Old 0 "a.b"`,
+		"/one-click/a+b/":            `Old 0 "a+b"`,
+		"/one-click/T":               `Old 0 "T" loose`,
+
+		"/view?client=T":              `Old 1 "T"`,
+		"/View?client=T":              `Old 1 "T"`,
+		"/view/?client=T":             `Old 1 "T"`,
+		"/view?a=1&client=T&b=x;y":    `Old 1 "T" query=a=1&b=x;y`,
+		"/view?%63lient=%54":          `Old 1 "T"`,
+		"/view?client=a%2Fb%3D":       `Old 1 "a/b="`,
+		"/view?client=a+b":            `Old 1 "a+b"`,
+		"/view?client=..":             `Old 1 ".."`,
+		"/view?client=":               `Old 1 ""`,
+		"/view?client=a%00b":          "Old 1 \"a\\x00b\"",
+		"/view":                       "None",
+		"/view?x=1":                   "None",
+		"/orders?client=T":            `None strays["T"]`,
+		"/orders?Client[]=T&client=U": `None strays["T" "U"]`,
+
+		"/c-T.html":    `Old 2 "T"`,
+		"/c-.html":     "None",
+		"/C-T.HTML?x":  `Old 2 "T" query=x`,
+		"/c-T.html/":   `Old 2 "T"`,
+		"/c-T.html/on": `None strays["T"]`,
+
+		"/index.php?do=open&key=T&x=2": `Old 3 "T" query=x=2`,
+		"/index.php?key=T&do=open":     `Old 3 "T"`,
+		"/index.php?do=list&key=T":     `None strays["T"]`,
+		"/index.php?key=T":             `None strays["T"]`,
+		"/index.php?do=list":           "None",
+
+		"/app/?k=T":      `Old 4 "T"`,
+		"/app/x/y?k=T&z": `Old 4 "T" tail=x/y query=z`,
+		"/app/x/y":       "None",
+		"/new/T":         `Old 5 "T"`,
+		"/new/T/":        `Old 5 "T"`,
+		"/new/T/x":       `None strays["T"]`,
+
+		"/portal/acme/":                 "New 0 acme",
+		"/portal/ACME/x%20y?z=1":        "New 0 acme tail=x%20y query=z=1",
+		"/portal/acme":                  "New 1 acme",
+		"/card/acme":                    "New 2 acme",
+		"/card/acme/":                   "Company acme",
+		"/open/acme?x=1":                "New 3 acme query=x=1",
+		"/a/acme":                       "Company acme loose",
+		"/known/acme?x=1":               "Company acme",
+		"/files/acme/x?client=T":        `Company acme strays["T"]`,
+		"/files/Acme":                   "Company acme loose",
+		"/files/some%20page":            "None",
+		"/files":                        "None",
+		"/faq/acme":                     "Company acme",
+		"/faq/acme/":                    "Company acme",
+		"/portal/acme/one-click/T/x":    "New 0 acme tail=one-click/T/x",
+		"/portal/acme/x?key=T":          `New 0 acme tail=x query=key=T strays["T"]`,
+		"/one-click/T/?client=U":        `Old 0 "T" query=client=U strays["U"]`,
+		"/.well-known/acme-challenge/x": "None",
+	} {
+		if got := r.Match(request(t, in)).String(); got != want {
+			t.Errorf("Match(%s) = %s; want %s", in, got, want)
+		}
+	}
+}
+
+// Each of these some reader takes for an old link, or for a path of a company.
+func TestMatchBad(t *testing.T) {
+	r := compile(t, portal)
+	many := strings.Repeat("x=1&", 10_000)
+	for _, in := range []string{
+		"/one-click//T/", "//one-click/T/", "/x/../one-click/T/", "/one-click/./T/", "/one-click/T/..", "/one-click/T/../U/x",
+		"/one-click%2fT/", "/one-click/T%2f", "/one-click/a%2Fb/", "/one-click%5cT/", `/one-click\T/`, "/one-click/T%5c",
+		"/one-click;x/T/", "/one-click/T;x/", "/one-click/T/;x=1", "/one-click%3bx/T/", "/one-click/T%00/", "/one-click/T/%0a",
+		"/one-click./T/", "/one-click/T./", "/one-click/T/x.", "/one-click%20/T/", "/one-click/T/x%20", "/one-click/T/..%2f",
+		"/one%252dclick/T/", "/%256fne-click/T/", "/one-click/%2554/", "/one-click%252fT/", "/one-click/T/%3fx",
+		"/index.php/one-click/T/x", "/app.PHP/one-click/T", "/one-click.php/T/", "/index.php/new/T/x", "/one-click::$DATA/T/",
+		"/%EF%BD%8Fne-click/T/", "/one-click%EF%BC%8FT%EF%BC%8F", "/one-click/T/x%c0%af%2e%2e/",
+
+		"/view?client=T&client=U", "/view?client=T&Client=U", "/view?client[]=T", "/view?client%5B%5D=T", "/view?client%00=T", "/view?+client=T",
+		"/view?client=T;client=U", "/view?x;client=T", "/view?client=T;x", "/view?client=T&x=1;client=U", "/view?%2563lient=T", "/view?CLIENT=T",
+		"/view?client=T&client%00x=U", "/view?cl%C3%ADent=T", "/view?" + many + "client=T", "/view?client=T&" + many, "/view??client=T",
+		"/view/index.php?client=T", "/view.php?client=T", "/view/x?client=T", "/view/.?client=T", "/VIEW./?client=T", "//view?client=T",
+		"/view;x?client=T", "/view%2f?client=T", "/view?x=1&amp;client=T",
+		"/?do=open&key=T", "/index.html?key=T", "/index.php?do=open&do=list&key=T", "/index.php?do=OPEN&key=T", "/index.php?DO=open&key=T",
+		"/app?k=T", "/app/x?k=T&k=U", "/app/x/../y?k=T", "/App.php?k=T",
+
+		"/portal/acme/..", "/portal//acme/", "/portal/acme/../other/x", "/portal/acme;x/y", "/portal/acme%2fx", "/portal/acme.", "/portal/acme./x",
+		"/portal/acme%5cx", `/portal/acme\x`, "/portal%20/acme/", "/portal/acme%20/x", "/portal/acme%00/x", "/portal/acm%C3%A9/x", "/portal/%61cm%EF%BD%85/x",
+		"/portal/acme/a%2Fb.pdf", "/portal/acme/a;b", "/portal/_cme/x", "/portal/%25cme/x", "/./portal/acme", "/portal/./acme", "/%2e/portal/acme/x",
+		"/portal/acme?client=T", "/portal/acme?Client=T", "/portal/acme?x;client=T", "/portal/acme?client[a]=T", "/open/acme?key=T", "/open/acme?do=list", "/a/acme/?k=T",
+		"/FILES//acme/x", "/files/acme/x.", "/files.php/acme/x", "/index.php/files/acme/x", "/files/acm%65%2e/x", "/p%C3%B3rtal/acme/x", "/files/acme%3a%3a$INDEX/x",
+		"/faq/acme.", "/faq;/acme", "/faq/%2e%2e/faq/acme", "/portal/" + strings.Repeat("a", 64) + "/",
+	} {
+		if got := r.Match(request(t, in)); got.Kind != Bad {
+			t.Errorf("Match(%.60s) = %s; want Bad", in, got)
+		}
+	}
+	for _, n := range []int{1, 500, 501, 4096, 1 << 20} {
+		token := strings.Repeat("T", n)
+		for _, in := range []string{"/one-click/" + token + "/x", "/view?client=" + token} {
+			if got := r.Match(request(t, in)); got.Kind != Old || got.Token != token {
+				t.Errorf("a token of %d characters: %.60s", n, got)
+			}
+		}
+	}
+	// Where no pattern could apply, odd paths are the portal's.
+	for _, in := range []string{"/b//c", "/x;y", "/x%2fy", "/x/", "/orders.", "/b/../c", "/v1.2/x/y", "/x.php/y/z", "/%F0%9F%98%80/x", "/overview?client=T"} {
+		if got := r.Match(request(t, in)); got.Kind != None {
+			t.Errorf("Match(%s) = %s; want None", in, got)
+		}
+	}
+}
+
+func TestMatchNothing(t *testing.T) {
+	var none *Rules
+	if got := none.Match(request(t, "/one-click/T/")).Kind; got != None {
+		t.Errorf("nil Rules: %s; want None", got)
+	}
+	if none.HasLinks() || none.Page("acme") != "" || none.Home("acme") != "" || none.Opens("/x/*") != "" {
+		t.Error("nil Rules have something")
+	}
+	r := compile(t, Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*"}})
+	if r.HasLinks() {
+		t.Error("a company path alone is no old link")
+	}
+	if got := r.Page("acme"); got != "/files/acme/" {
+		t.Errorf("Page = %q", got)
+	}
+	root := compile(t, Config{Prefix: "/-", Links: []Link{{Old: "/?client={token}", New: "/c/{company}"}, {Old: "/{token}", New: "/d/{company}"}}})
+	for in, want := range map[string]string{
+		"/?client=T":          `Old 0 "T"`,
+		"/index.php?client=T": "Bad",
+		"/orders/7?client=T":  `None strays["orders" "T"]`,
+		"/T":                  `Old 1 "T"`,
+		"/":                   "None",
+		"/c/acme":             "New 0 acme",
+	} {
+		if got := root.Match(request(t, in)).String(); got != want {
+			t.Errorf("root: Match(%s) = %s; want %s", in, got, want)
+		}
+	}
+}
+
+func TestRewrite(t *testing.T) {
+	r := compile(t, portal)
+	for _, c := range []struct{ in, want string }{
+		{"/one-click/secret-token/", "/portal/acme/"},
+		{"/one-click/secret-token", "/portal/acme/"},
+		{"/one-click/secret-token/a%20b/c.pdf?x=1&y=%2F", "/portal/acme/a%20b/c.pdf?x=1&y=%2F"},
+		{"/one-click/secret-token/of/secret-token?x=1", "/portal/acme/?x=1"},
+		{"/one-click/secret-token/x?back=%2Fone-click%2Fsecret%252Dtoken%2F&y=1", "/portal/acme/x?y=1"},
+		{"/view?client=secret-token&page=2", "/portal/acme?page=2"},
+		{"/view?client=7&page=7", "/portal/acme?page=7"},
+		{"/c-secret-token.html", "/card/acme"},
+		{"/index.php?do=open&key=secret-token&x", "/open/acme?x"},
+		{"/app/b/c?k=secret-token", "/a/acme/b/c"},
+		{"/new/secret-token", "/known/acme"},
+	} {
+		v := r.Match(request(t, c.in))
+		if v.Kind != Old {
+			t.Errorf("Match(%s) = %s", c.in, v)
+			continue
+		}
+		if got := r.NewURL(v, "acme"); got != c.want {
+			t.Errorf("NewURL(%s) = %s; want %s", c.in, got, c.want)
+		}
+	}
+	for _, c := range []struct{ in, token, want string }{
+		{"/portal/acme/a%20b/?x=1", "T", "/one-click/T/a%20b/?x=1"},
+		{"/portal/ACME/", "a b+c", "/one-click/a%20b+c/"},
+		{"/portal/acme", "a/b+c=", "/view?client=a%2Fb%2Bc%3D"},
+		{"/portal/acme?x=1", "T", "/view?client=T&x=1"},
+		{"/card/acme", "T", "/c-T.html"},
+		{"/open/acme?x=1", "T", "/index.php?do=open&key=T&x=1"},
+		{"/a/acme/b", "T", "/app/b?k=T"},
+		{"/portal/acme/", "a/b", ""},
+		{"/portal/acme/", "..", ""},
+		{"/portal/acme/", "", ""},
+		{"/portal/acme/", "a.", ""},
+		{"/portal/acme/", "a;b", ""},
+		{"/portal/acme/", "a%2fb", ""},
+		{"/portal/acme", "", ""},
+	} {
+		u := request(t, c.in)
+		got := ""
+		if old, ok := r.OldURL(u, r.Match(u), c.token); ok {
+			got = old.RequestURI()
+		}
+		if got != c.want {
+			t.Errorf("OldURL(%s, %q) = %q; want %q", c.in, c.token, got, c.want)
+		}
+	}
+	if got := r.Home("acme"); got != "/portal/acme" {
+		t.Errorf("Home = %q", got)
+	}
+}
+
+func TestCompileErrors(t *testing.T) {
+	old := func(s string) Config { return Config{Prefix: "/-", Links: []Link{{Old: s, New: "/p/{company}"}}} }
+	to := func(o, n string) Config { return Config{Prefix: "/-", Links: []Link{{Old: o, New: n}}} }
+	two := func(a, b string) Config {
+		return Config{Prefix: "/-", Links: []Link{{Old: a, New: "/p/{company}"}, {Old: b, New: "/q/{company}"}}}
+	}
+	for _, c := range []struct {
+		in   Config
+		want string
+	}{
+		{old("one-click/{token}"), `legacy_link 1: "one-click/{token}" is no path; write it from the root`},
+		{old("https://x/{token}"), "is no path"},
+		{old("/one-click/*"), "/one-click/* has no {token}; write it where"},
+		{old("/{token}/{token}"), "has {token} 2 times; write it once"},
+		{old("/{company}/{token}"), "only {token} has a meaning here"},
+		{old("/a/{token}/*/b"), "a * stands only at the end"},
+		{old("/a/{token}*"), "a * stands only at the end"},
+		{old("/a//{token}"), "isn't in its shortest form; write /a/{token}"},
+		{old("/a/../{token}"), "isn't in its shortest form"},
+		{old("/a%20b/{token}"), "write it as it reads when decoded"},
+		{old("/a;b/{token}"), "write it as it reads when decoded"},
+		{old("/a./{token}"), "drop a dot at the end"},
+		{old("/a?{token}=1"), "is no name of a parameter"},
+		{old("/a?x[]={token}"), "is no name of a parameter"},
+		{old("/a?x={token}&X=1"), "the parameter X twice"},
+		{old("/a?{token}"), "is no name of a parameter"},
+		{old("/" + strings.Repeat("a", 1025) + "{token}"), "longer than 1024"},
+		{to("/a/{token}", "/p"), "/p has no {company}"},
+		{to("/a/{token}", "/p?c={company}"), "{company} stands in the path"},
+		{to("/a/{token}", "/p/{company}?x=1"), "the query of an old link is carried over by itself; write /p/{company}"},
+		{to("/a/{token}", "/c-{company}"), "needs a segment of its own"},
+		{to("/a/{token}/*", "/p/{company}"), "all that follows would be lost; write /p/{company}/*"},
+		{to("/a/{token}", "/p/{company}/*"), "write /a/{token}/*, or /p/{company}/* without the *"},
+		{to("/v?c={token}", "/p/{company}/*"), "write /v/*?c={token}, or"},
+		{to("/-/{token}", "/p/{company}"), "/-/{token} is under /-, where the gate's own pages are"},
+		{to("/a/{token}", "/-/{company}"), "/-/{company} is under /-"},
+		{Config{Prefix: "/door", Links: []Link{{Old: "/a/{token}", New: "/{company}"}}}, "/{company} is under /door"},
+		{two("/a/{token}", "/a/{token}"), "legacy_link 2: /a/{token} and /a/{token} match the same links, and only one of them can; write it once"},
+		{two("/a/{token}", "/A/x{token}"), "match the same links"},
+		{two("/a/{token}", "/a/b?c={token}"), "/a/{token} and /a/b?c={token} match the same links, and only one of them can; remove the narrower"},
+		{two("/v?c={token}", "/v?C={token}"), "match the same links"},
+		{two("/v?c={token}", "/v?c={token}&x=1"), "match the same links"},
+		{to("/a/{token}", "/a/{company}"), "the new link /a/{company} could match the old one /a/{token}, which would lead in a circle"},
+		{to("/{token}", "/{company}"), "in a circle"},
+		{to("/v/*?c={token}", "/v/{company}/*"), "in a circle"},
+		{Config{Prefix: "/-", Links: []Link{{Old: "/a/{token}", New: "/p/{company}"}, {Old: "/b/{token}", New: "/p/{company}"}}},
+			"legacy_link 2: /p/{company} and /p/{company} match the same links, so which old link to put back can't be said"},
+		{Config{Prefix: "/-", Links: []Link{{Old: "/a/{token}", New: "/p/{company}"}}, CompanyPaths: []string{"/p/{company}"}},
+			"company_path 1: /p/{company} and the new link /p/{company} match the same paths"},
+		{Config{Prefix: "/-", Links: []Link{{Old: "/a/{token}", New: "/p/{company}"}}, CompanyPaths: []string{"/a/{company}"}},
+			"company_path 1: /a/{company} could match the old link /a/{token}"},
+		{Config{Prefix: "/-", CompanyPaths: []string{"/f/{company}/*", "/f/{company}/x/*"}}, "company_path 2: /f/{company}/* and /f/{company}/x/* match the same paths; write the wider one alone"},
+		{Config{Prefix: "/-", Home: "/p/{company}/*"}, "home 1: /p/{company}/* is no one page; write it without the *"},
+		{Config{Prefix: "/-", Home: "/p"}, "home 1: /p has no {company}"},
+		{Config{Prefix: "/-", Links: []Link{{Old: "/a/{token}", New: "/p/{company}"}}, Home: "/a/{company}"}, "home 1: /a/{company} could be an old link, /a/{token}"},
+	} {
+		_, err := Compile(c.in)
+		var e *Error
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("Compile(%+v) = %v; want %q", c.in, err, c.want)
+		}
+	}
+	for _, good := range []Config{
+		{},
+		two("/v?c={token}", "/v?d={token}"),
+		two("/v?a=x&c={token}", "/v?a=y&c={token}"),
+		two("/a/{token}", "/a/{token}/x"),
+		to("/{token}", "/p/{company}"),
+		{Prefix: "/-", Links: []Link{{Old: "/a/{token}", New: "/p/{company}", ForwardNew: true}, {Old: "/b/{token}", New: "/p/{company}", ForwardNew: true}}},
+		{Prefix: "/-", Links: []Link{{Old: "/a/{token}", New: "/p/{company}"}}, CompanyPaths: []string{"/p/{company}/*"}, Home: "/p/{company}/"},
+	} {
+		if _, err := Compile(good); err != nil {
+			t.Errorf("Compile(%+v): %v", good, err)
+		}
+	}
+}
+
+func TestOpens(t *testing.T) {
+	r := compile(t, portal)
+	for in, want := range map[string]string{
+		"/assets/*": "", "/favicon.ico": "", "/index.php": "/index.php?do=open&key={token}",
+		"/one-click/*": "/one-click/{token}/*", "/portal/*": "/portal/{company}/*", "/files/acme/*": "/files/{company}/*",
+		"/portal/acme": "/portal/{company}", "/view": "/view?client={token}",
+	} {
+		if got := r.Opens(in); got != want {
+			t.Errorf("Opens(%s) = %q; want %q", in, got, want)
+		}
+	}
+}

@@ -1,0 +1,431 @@
+package legacy
+
+import (
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Kind is what a URL is by the patterns. The zero value is the safe one.
+type Kind uint8
+
+// The kinds of URL.
+const (
+	Bad     Kind = iota // some reader would see an old link or a company where another doesn't: 400
+	None                // no pattern has to do with it
+	Old                 // an old link
+	New                 // a new link, in whose place the portal gets the old one
+	Company             // a path of a company, which the portal gets as it was sent
+)
+
+// Verdict is what Match finds. What it doesn't name for a Kind is empty.
+type Verdict struct {
+	Kind    Kind
+	Token   string // Old: decoded; perhaps empty, unknown or very long
+	Company string // New, Company: an id, in small letters; perhaps of no company
+	Tail    string // Old, New: what stands for the *, escaped as it was sent
+	Query   string // Old, New: the raw query but for what the pattern names
+
+	// Strays (every Kind but Bad) are what some portal could take for a token, decoded,
+	// and no pattern expects where it is. Where one is a token of a company that the
+	// visitor doesn't reach, the request is not to reach the portal.
+	Strays []string
+
+	// Loose (Old, Company): the path lacks the slash that the pattern's /* needs. It is
+	// what Kind says only if there is such a token or such a company, else None.
+	Loose bool
+
+	link int // which of the links: Old, New
+}
+
+var none = Verdict{Kind: None}
+
+// Match judges the path and the query of a URL as a server reads it from a request.
+func (r *Rules) Match(u *url.URL) Verdict {
+	if r == nil || len(r.links) == 0 && len(r.companies) == 0 {
+		return none
+	}
+	p := u.Path
+	if p == "" || p[0] != '/' {
+		return none
+	}
+	v := none
+	switch look := lookAt(p, u.RawPath); {
+	case look.unclear && r.nearUnclear(p, u.RawQuery):
+		return Verdict{}
+	case look.unclear:
+	default:
+		v = r.matchPlain(p, u)
+		if v.Kind == None && (look.foreign && r.nearForeign(p) || look.script && r.nearProgram(p)) {
+			return Verdict{}
+		}
+	}
+	if v.Kind != Bad && u.RawQuery != "" {
+		r.addStrays(&v, u.RawQuery)
+	}
+	return v
+}
+
+// addStrays adds what the query has under the name of a parameter with a token, where
+// that isn't the token which was judged.
+func (r *Rules) addStrays(v *Verdict, query string) {
+	for i := range r.links {
+		s := r.links[i].old
+		if s.name == "" || v.Kind == Old && canonical(s.name) == canonical(r.links[v.link].old.name) || !s.names(query) {
+			continue
+		}
+		for p := range pieces(query) {
+			name, value, _ := strings.Cut(p.text, "=")
+			if _, near := sameName(name, s.name); near && len(v.Strays) < maxStrays {
+				value, _ = s.slotOf(value)
+				v.Strays = append(v.Strays, value)
+			}
+		}
+	}
+	if len(v.Strays) == maxStrays {
+		*v = Verdict{} // nobody sends so many
+	}
+}
+
+// maxStrays is how many of them a request may cost to look up.
+const maxStrays = 16
+
+// look is what a path's characters tell.
+type look struct {
+	unclear bool // readers differ on it
+	foreign bool // it has characters beyond ASCII
+	script  bool // some segment but the last could be a program, with more behind it
+}
+
+func lookAt(p, raw string) (l look) {
+	dots := false
+	for i := range len(p) {
+		switch c := p[i]; {
+		case c < 0x20 || c == 0x7f || c == '\\' || c == ';' || c == '%' || c == '?' || c == '#':
+			return look{unclear: true}
+		case c >= 0x80:
+			l.foreign = true
+		case c == '/' && i > 0:
+			before := p[i-1]
+			if before == '/' || before == '.' || before == ' ' {
+				return look{unclear: true}
+			}
+			l.script = l.script || dots
+			dots = false
+		case c == '.':
+			dots = true
+		case c == ':' && i > 0 && p[i-1] == ':':
+			return look{unclear: true} // a stream of NTFS: file.php::$DATA
+		}
+	}
+	if last := p[len(p)-1]; last == '.' || last == ' ' {
+		return look{unclear: true}
+	}
+	if raw != "" && hasEscapedSlash(raw) {
+		return look{unclear: true}
+	}
+	return l
+}
+
+func hasEscapedSlash(raw string) bool {
+	for i := strings.IndexByte(raw, '%'); i >= 0 && i+2 < len(raw); {
+		if c := raw[i+2] | 0x20; raw[i+1] == '2' && c == 'f' || raw[i+1] == '5' && c == 'c' {
+			return true
+		}
+		next := strings.IndexByte(raw[i+1:], '%')
+		if next < 0 {
+			break
+		}
+		i += next + 1
+	}
+	return false
+}
+
+// matchPlain judges a plain path. A pattern that fits exactly wins over one that fits
+// but for a slash.
+func (r *Rules) matchPlain(p string, u *url.URL) Verdict {
+	found := none
+	for i := range r.links {
+		l := &r.links[i]
+		if v := r.matchOld(i, p, u); v.Kind == Bad || v.Kind == Old && !v.Loose {
+			return v
+		} else if v.Kind != None || v.Strays != nil {
+			found = better(found, v)
+		}
+		if v := l.to.matchCompany(p); v.Kind == Company && v.exact && !l.forwardNew {
+			if l.old.hasAny(u.RawQuery) {
+				return Verdict{} // two tokens, or what tells two links apart twice
+			}
+			return Verdict{Kind: New, Company: v.Company, Tail: l.to.tailOf(u, v.at), Query: u.RawQuery, link: i}
+		} else if v.Kind != None {
+			if v.Kind == Bad || v.exact {
+				return v.Verdict
+			}
+			found = better(found, v.Verdict)
+		}
+	}
+	for _, s := range r.companies {
+		if v := s.matchCompany(p); v.Kind != None {
+			if v.Kind == Bad || v.exact {
+				return v.Verdict
+			}
+			found = better(found, v.Verdict)
+		}
+	}
+	return found
+}
+
+// better returns the one that says more: what depends on a look-up comes behind what
+// doesn't.
+func better(a, b Verdict) Verdict {
+	strays := append(slices.Clip(a.Strays), b.Strays...)
+	if a.Kind == None || b.Kind != None && a.Loose && !b.Loose {
+		a = b
+	}
+	a.Strays = strays
+	return a
+}
+
+// matchOld judges a plain path as one link's old form.
+func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
+	s := r.links[i].old
+	if s.name != "" {
+		return r.matchParam(i, p, u)
+	}
+	fill, at, f := s.match(p)
+	if f == apart {
+		return none
+	}
+	stray := Verdict{Kind: None, Strays: []string{fill}}
+	if f == below {
+		return stray
+	}
+	_, rest, is := "", u.RawQuery, present
+	if len(s.fixed) > 0 {
+		_, rest, is = s.readQuery(u.RawQuery)
+	}
+	switch is {
+	case mangled:
+		return Verdict{}
+	case other:
+		return stray
+	}
+	v := Verdict{Kind: Old, Token: fill, Query: rest, Loose: f == loose && s.tail, link: i}
+	if f == exact {
+		v.Tail = s.tailOf(u, at)
+	}
+	return v
+}
+
+// matchParam is matchOld for a link whose token is in the query.
+func (r *Rules) matchParam(i int, p string, u *url.URL) Verdict {
+	s := r.links[i].old
+	if u.RawQuery == "" || !s.names(u.RawQuery) {
+		return none
+	}
+	_, at, f := s.match(p)
+	switch {
+	case f == exact, f == loose && !s.tail:
+	case s.resembles(p):
+		return Verdict{}
+	default:
+		return none // addStrays finds the token
+	}
+	token, rest, is := s.readQuery(u.RawQuery)
+	switch is {
+	case mangled:
+		return Verdict{}
+	case other, absent:
+		return none
+	}
+	v := Verdict{Kind: Old, Token: token, Query: rest, link: i}
+	if f == exact {
+		v.Tail = s.tailOf(u, at)
+	}
+	return v
+}
+
+// names reports whether a query has the parameter with the slot, or nearly.
+func (s *shape) names(query string) bool {
+	for p := range pieces(query) {
+		name, _, _ := strings.Cut(p.text, "=")
+		if _, near := sameName(name, s.name); near {
+			return true
+		}
+	}
+	return false
+}
+
+type companyMatch struct {
+	Verdict
+	exact bool
+	at    int
+}
+
+// matchCompany judges a plain path as one of a company. What stands where the id belongs
+// and is none is Bad: a database may yet take it for one.
+func (s *shape) matchCompany(p string) companyMatch {
+	fill, at, f := s.match(p)
+	switch {
+	case f == apart || f == below:
+		return companyMatch{Verdict: none}
+	case !isID(fill) && s.tail && f == loose:
+		return companyMatch{Verdict: none} // the pattern wants the slash, and no company has that name
+	case !isID(fill):
+		return companyMatch{}
+	}
+	return companyMatch{Verdict{Kind: Company, Company: strings.ToLower(fill), Loose: s.tail && f == loose}, f == exact, at}
+}
+
+// isID reports whether s is the id of a company, in any case.
+func isID(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && (i == 0 || c != '.' && c != '_' && c != '-') {
+			return false
+		}
+	}
+	return len(s) >= 1 && len(s) <= 63
+}
+
+// tailOf returns what stands for the * of a plain path, escaped as it was sent: in a
+// plain path the raw form has the same slashes.
+func (s *shape) tailOf(u *url.URL, at int) string {
+	if !s.tail || at >= len(u.Path) {
+		return ""
+	}
+	raw := u.EscapedPath()
+	if len(raw) == len(u.Path) {
+		return raw[at:]
+	}
+	for range strings.Count(u.Path[:at], "/") {
+		_, raw, _ = strings.Cut(raw, "/")
+	}
+	return raw
+}
+
+// nearForeign reports whether a path that matches nothing would match something for a
+// reader that takes letters for others.
+func (r *Rules) nearForeign(p string) bool {
+	return r.matchPlain(path.Clean("/"+fold(p)), &url.URL{}).Kind != None
+}
+
+// nearProgram reports whether a path that matches nothing would match something for a
+// portal that runs a program with the rest of the path: /index.php/one-click/t,
+// /files.php/acme.
+func (r *Rules) nearProgram(p string) bool {
+	for at := 1; ; {
+		end := strings.IndexByte(p[at:], '/')
+		if end < 0 {
+			return false
+		}
+		end += at
+		if stem, ext, dot := cutExtension(p[at:end]); dot && isProgram(ext) {
+			for _, reading := range []string{p[end:], p[:at] + stem + p[end:]} {
+				if v := r.matchPlain(reading, &url.URL{}); v.Kind != None || len(v.Strays) > 0 {
+					return true
+				}
+			}
+		}
+		at = end + 1
+	}
+}
+
+func cutExtension(s string) (stem, ext string, dot bool) {
+	i := strings.LastIndexByte(s, '.')
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+// isProgram reports whether files of this extension are run, and get the rest of the
+// path.
+func isProgram(ext string) bool {
+	ext = strings.ToLower(ext)
+	switch ext {
+	case "phtml", "phar", "cgi", "fcgi", "pl", "py", "rb", "lua", "exe", "dll", "asp", "aspx", "ashx", "asmx", "cfm", "cfc", "jsp", "jspx", "do", "action":
+		return true
+	}
+	return strings.HasPrefix(ext, "php")
+}
+
+// nearUnclear reports whether some reader of a path that isn't plain could see a
+// pattern's path in it: however it is decoded, it holds the pattern's longest word.
+func (r *Rules) nearUnclear(p, query string) bool {
+	words := map[string]bool{}
+	for range 5 {
+		for w := range strings.FieldsFuncSeq(fold(p), func(r rune) bool { return strings.ContainsRune(`/\;:?#`, r) }) {
+			w = strings.Trim(w, ". ")
+			words[w] = true
+			if stem, ext, dot := cutExtension(w); dot && isProgram(ext) {
+				words[stem] = true
+			}
+		}
+		next, _ := unescape(p, false)
+		if next == p {
+			break
+		}
+		p = next
+	}
+	for _, l := range r.links {
+		if l.to.isIn(words) || l.old.isIn(words) && (l.old.name == "" || l.old.names(query)) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.companies, func(s *shape) bool { return s.isIn(words) })
+}
+
+// isIn reports whether the words of a path, folded, have the longest of the shape's that
+// is the whole of a segment; where it has none, any that its slot could be in.
+func (s *shape) isIn(words map[string]bool) bool {
+	longest := ""
+	for _, g := range s.segs {
+		text := fold(g.pre)
+		if stem, ext, dot := cutExtension(text); dot && isProgram(ext) {
+			text = stem
+		}
+		if !g.open && len(text) > len(longest) && text != "index" && text != "default" {
+			longest = text
+		}
+	}
+	if longest != "" {
+		return words[longest]
+	}
+	if s.open < 0 {
+		return true
+	}
+	for w := range words {
+		if g := s.segs[s.open]; strings.HasPrefix(w, fold(g.pre)) && strings.HasSuffix(w, fold(g.suf)) {
+			return true
+		}
+	}
+	return false
+}
+
+// resembles reports whether a plain path may lead to the same page as the shape's,
+// whose token is in the query: by an index page, an extension or what a program gets as
+// the rest of the path.
+func (s *shape) resembles(p string) bool {
+	mine, theirs := stems(s.path("", "")), stems(p)
+	if len(mine) == 0 {
+		return len(theirs) == 0
+	}
+	return len(theirs) >= len(mine) && slices.Equal(theirs[:len(mine)], mine)
+}
+
+// stems are the segments of a path, folded, without extensions, index pages and the
+// names of programs at the root.
+func stems(p string) []string {
+	var all []string
+	for s := range strings.SplitSeq(fold(p), "/") {
+		if stem, ext, dot := cutExtension(s); dot && (isProgram(ext) || strings.HasPrefix(ext, "htm")) {
+			s = stem
+		}
+		if s != "" && s != "index" && s != "default" {
+			all = append(all, s)
+		}
+	}
+	return all
+}

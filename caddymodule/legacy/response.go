@@ -1,0 +1,325 @@
+package legacy
+
+import (
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Outgoing rewrites the headers of one answer of the portal, old links to new ones. Set
+// all fields in one literal.
+type Outgoing struct {
+	Rules *Rules
+	Hosts []string // under which people reach the site: host, or host:port where that isn't the scheme's own
+	Seen  *url.URL // the request's URL as the portal saw it: relative links are relative to it
+	Moved bool     // whether the browser knows another one: the portal got an old link put back
+
+	// Company returns whose the token is, if old links of that company are to become
+	// new ones.
+	Company func(token string) (id string, ok bool)
+}
+
+// Header rewrites Location, Content-Location, Refresh and the paths of cookies, in
+// place. Bodies and other headers stay.
+func (o *Outgoing) Header(h http.Header) {
+	for _, name := range []string{"Location", "Content-Location"} {
+		for i, v := range h[name] {
+			h[name][i] = o.URL(v)
+		}
+	}
+	for i, v := range h["Refresh"] {
+		h["Refresh"][i] = o.refresh(v)
+	}
+	for i, v := range h["Set-Cookie"] {
+		h["Set-Cookie"][i] = o.cookie(v)
+	}
+}
+
+// URL returns what a reference of the portal's is to be for the browser: where it leads
+// to an old link, the new one, in the form that it had (with scheme and host, with a
+// host, from the root); else itself. A reference relative to the page becomes one from
+// the root, where the browser knows the page by another URL.
+func (o *Outgoing) URL(ref string) string { return o.rewrite(ref, 2) }
+
+func (o *Outgoing) rewrite(ref string, depth int) string {
+	trimmed := strings.Trim(ref, " \t")
+	u, err := url.Parse(asBrowsersRead(trimmed))
+	if err != nil || trimmed == "" || u.Opaque != "" || u.User != nil {
+		return ref
+	}
+	if u.Host != "" && !o.own(u) || u.Scheme != "" && u.Host == "" {
+		return ref
+	}
+	to := o.Seen.ResolveReference(&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery})
+	if u.Path == "" && u.Host != "" {
+		to = &url.URL{Path: "/", RawQuery: u.RawQuery}
+	}
+	tidy(to)
+	relative := u.Host == "" && !strings.HasPrefix(u.Path, "/")
+	next, fragment := "", ""
+	if i := strings.IndexByte(trimmed, '#'); i >= 0 {
+		fragment = trimmed[i:]
+	}
+	if v, company := o.judge(to); v.Kind == Old {
+		v.Query = o.nested(v.Query, depth)
+		next = o.Rules.NewURL(v, company)
+		if holds(fragment, v.Token) {
+			fragment = ""
+		}
+	} else {
+		query := o.nested(to.RawQuery, depth)
+		if query == to.RawQuery && !(relative && o.Moved) {
+			return ref
+		}
+		next = join(to.EscapedPath(), query)
+	}
+	if u.Host != "" {
+		next = "//" + u.Host + next
+	}
+	if u.Scheme != "" {
+		next = u.Scheme + ":" + next
+	}
+	return next + fragment
+}
+
+// judge returns what a URL of the portal's is, and whose, if it is an old link that is to
+// become a new one. Here nobody is let in, so that readers differ on its tail is no reason
+// to let its token out.
+func (o *Outgoing) judge(u *url.URL) (Verdict, string) {
+	v := o.Rules.Match(u)
+	if v.Kind == Bad && strings.HasPrefix(u.Path, "/") {
+		v = o.Rules.matchPlain(u.Path, u)
+	}
+	if v.Kind != Old {
+		return none, ""
+	}
+	if company, ok := o.Company(v.Token); ok {
+		return v, company
+	}
+	return none, ""
+}
+
+// nested rewrites the old links that are values in a query, such as next=/one-click/t.
+func (o *Outgoing) nested(query string, depth int) string {
+	if depth == 0 || query == "" {
+		return query
+	}
+	parts := strings.Split(query, "&")
+	for i, p := range parts {
+		name, value, has := strings.Cut(p, "=")
+		plain, whole := unescape(value, true)
+		if !has || !whole || !strings.HasPrefix(plain, "/") && !strings.Contains(plain, "://") {
+			continue
+		}
+		if is := o.rewrite(plain, depth-1); is != plain {
+			parts[i] = name + "=" + escape(is)
+		}
+	}
+	return strings.Join(parts, "&")
+}
+
+// own reports whether an absolute URL leads to the site.
+func (o *Outgoing) own(u *url.URL) bool {
+	if u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https" {
+		return false
+	}
+	host := bareHost(u.Host)
+	return slices.ContainsFunc(o.Hosts, func(h string) bool { return strings.EqualFold(bareHost(h), host) })
+}
+
+func bareHost(h string) string {
+	h = strings.TrimSuffix(strings.TrimSuffix(h, ":443"), ":80")
+	return strings.TrimSuffix(strings.TrimSuffix(h, ":"), ".")
+}
+
+// asBrowsersRead returns a reference as browsers take it: before the query, a backslash
+// is a slash; tabs don't count; a percent sign that escapes nothing is one.
+func asBrowsersRead(ref string) string {
+	ref = strings.ReplaceAll(ref, "\t", "")
+	end := strings.IndexAny(ref, "?#")
+	if end < 0 {
+		end = len(ref)
+	}
+	var b strings.Builder
+	for i := range len(ref) {
+		switch c := ref[i]; {
+		case c == '\\' && i < end:
+			b.WriteByte('/')
+		case c == '%' && (i+2 >= len(ref) || hex(ref[i+1]) < 0 || hex(ref[i+2]) < 0):
+			b.WriteString("%25")
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// tidy takes slashes out that stand twice: portals put paths together carelessly, and
+// read what comes of it.
+func tidy(u *url.URL) {
+	if !strings.Contains(u.Path, "//") {
+		return
+	}
+	clean := path.Clean(u.Path)
+	if strings.HasSuffix(u.Path, "/") && clean != "/" {
+		clean += "/"
+	}
+	raw := path.Clean(u.EscapedPath())
+	if strings.HasSuffix(clean, "/") && raw != "/" {
+		raw += "/"
+	}
+	if p, err := url.PathUnescape(raw); err == nil && p == clean {
+		u.Path, u.RawPath = p, raw
+	}
+}
+
+// refresh rewrites `5; url=/one-click/t`, in the forms that browsers read (HTML Standard,
+// "shared declarative refresh steps").
+func (o *Outgoing) refresh(v string) string {
+	i := strings.IndexFunc(v, func(r rune) bool { return r != ' ' && r != '\t' && r != '.' && (r < '0' || r > '9') })
+	if i < 0 || v[i] != ';' && v[i] != ',' && v[i-min(i, 1)] != ' ' {
+		return v
+	}
+	at := i + 1
+	if v[i] != ';' && v[i] != ',' {
+		at = i
+	}
+	rest := v[at:]
+	trimmed := strings.TrimLeft(rest, " \t")
+	if len(trimmed) >= 3 && strings.EqualFold(trimmed[:3], "url") {
+		if after, ok := strings.CutPrefix(strings.TrimLeft(trimmed[3:], " \t"), "="); ok {
+			trimmed = strings.TrimLeft(after, " \t")
+		}
+	}
+	head, ref, end := v[:len(v)-len(trimmed)], trimmed, ""
+	if trimmed != "" && (trimmed[0] == '\'' || trimmed[0] == '"') {
+		if close := strings.IndexByte(trimmed[1:], trimmed[0]); close >= 0 {
+			head, ref, end = head+trimmed[:1], trimmed[1:1+close], trimmed[1+close:]
+		} else {
+			head, ref = head+trimmed[:1], trimmed[1:]
+		}
+	}
+	if ref == "" {
+		return v
+	}
+	return head + o.URL(ref) + end
+}
+
+// cookie rewrites the path of a Set-Cookie. One without a path gets that of the page as
+// the portal knows it (RFC 6265, 5.1.4), where the browser knows it by another.
+func (o *Outgoing) cookie(v string) string {
+	parts := strings.Split(v, ";")
+	last := -1 // of several, browsers take the last (RFC 6265, 5.3)
+	for i, p := range parts[1:] {
+		if name, _, _ := strings.Cut(p, "="); strings.EqualFold(strings.Trim(name, " \t"), "path") {
+			last = i + 1
+		}
+	}
+	was := ""
+	if last >= 0 {
+		_, was, _ = strings.Cut(parts[last], "=")
+		was = strings.Trim(was, " \t")
+	}
+	byPage := !strings.HasPrefix(was, "/")
+	if byPage && !o.Moved {
+		return v
+	}
+	if byPage {
+		was = defaultPath(o.Seen.EscapedPath())
+	}
+	is := o.cookiePath(was)
+	switch {
+	case is == was && !byPage:
+		return v
+	case last >= 0:
+		parts[last] = " Path=" + is
+	default:
+		parts = append(parts, " Path="+is)
+	}
+	return strings.Join(parts, ";")
+}
+
+func defaultPath(p string) string {
+	if i := strings.LastIndexByte(p, '/'); i > 0 {
+		return p[:i]
+	}
+	return "/"
+}
+
+// cookiePath returns where a cookie for an old path belongs: below a company's old link,
+// below its new one; above all old links of a pattern, as far up as the new ones are.
+func (o *Outgoing) cookiePath(p string) string {
+	decoded, err := url.PathUnescape(p)
+	if err != nil || lookAt(decoded, p).unclear {
+		return p
+	}
+	u := &url.URL{Path: decoded, RawPath: p}
+	for _, l := range o.Rules.links {
+		if l.old.name != "" {
+			continue
+		}
+		token, at, f := l.old.match(decoded)
+		if f < loose {
+			continue
+		}
+		company, ok := o.Company(token)
+		if !ok {
+			continue
+		}
+		tail := ""
+		if f == exact {
+			tail = l.old.tailOf(u, at)
+		}
+		is := l.to.path(company, tail)
+		if !strings.HasSuffix(decoded, "/") && is != "/" {
+			is = strings.TrimSuffix(is, "/")
+		}
+		return is
+	}
+	is := p
+	for _, l := range o.Rules.links {
+		if l.old.beneath(decoded) {
+			is = common(is, l.to.head())
+		}
+	}
+	return is
+}
+
+// beneath reports whether the shape's old links are at or below a path, which holds none
+// of their tokens.
+func (s *shape) beneath(p string) bool {
+	segs := strings.FieldsFunc(p, func(r rune) bool { return r == '/' })
+	if len(segs) > len(s.segs) {
+		return false
+	}
+	for i, text := range segs {
+		if s.segs[i].open || !strings.EqualFold(s.segs[i].pre, text) {
+			return false
+		}
+	}
+	return true
+}
+
+// head returns the path as far as it is the same for all companies.
+func (s *shape) head() string {
+	var b strings.Builder
+	for _, g := range s.segs[:s.open] {
+		b.WriteString("/" + url.PathEscape(g.pre))
+	}
+	return b.String() + "/"
+}
+
+// common returns the longest path that both are at or below.
+func common(a, b string) string {
+	x, y := strings.Split(strings.Trim(a, "/"), "/"), strings.Split(strings.Trim(b, "/"), "/")
+	n := 0
+	for n < len(x) && n < len(y) && x[n] == y[n] {
+		n++
+	}
+	if n == len(x) {
+		return a
+	}
+	return "/" + strings.Join(x[:n], "/")
+}
