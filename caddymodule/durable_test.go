@@ -47,7 +47,7 @@ func newServer(t *testing.T, app, contacts string) *server {
 	if app == "" {
 		app = "mail folder " + h.path("mail") + "\n"
 	}
-	app += h.storeLines(app)
+	app += "\n" + h.storeLines(app)
 	h.config = fmt.Sprintf("{\n admin off\n persist_config off\n auto_https off\n doorpost {\n %s\n }\n}\n%s {\n doorpost example {\n url %s\n"+
 		" brand {\n name Example\n from hello@example.com\n }\n contacts %s\n public /open\n }\n respond \"for {http.auth.user.email}\"\n}\n",
 		app, h.url, h.url, h.path("contacts.csv"))
