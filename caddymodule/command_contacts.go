@@ -19,7 +19,7 @@ companies.`,
 		`  caddy doorpost contacts list acme
   caddy doorpost contacts add ann@example.com --first-name Ann --last-name Lee --companies acme,birch`,
 		listContactsCommand(), addContactCommand(), setContactCommand(),
-		disableContactCommand(), enableContactCommand(), removeContactCommand(), importContactsCommand())
+		disableContactCommand(), enableContactCommand(), removeContactCommand(), importContactsCommand(), timelineCommand())
 }
 
 func listContactsCommand() *cobra.Command {

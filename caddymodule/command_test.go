@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -123,8 +124,33 @@ func (d *desk) signIn(firm, email string) (cookie string) {
 	return b.Cookie
 }
 
+// happens records an event: "% door JSON", whose contact is named by address, or "% unknown
+// EMAIL" for somebody who asks with an address that is no contact's.
+func (d *desk) happens(line string) {
+	d.t.Helper()
+	f := d.firms["example"]
+	if email, ok := strings.CutPrefix(line, "% unknown "); ok {
+		f.Audit.Record(d.t.Context(), audit.Event{Kind: audit.Unknown, Agent: "Safari on iPhone",
+			Address: address.Address(email).Masked(), Unknown: address.Address(email)})
+		return
+	}
+	var e audit.Event
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(line, "% door ")), &e); err != nil {
+		d.t.Fatal(line, err)
+	}
+	if e.Contact != "" {
+		c, err := f.Book.ByEmail(d.t.Context(), address.Address(e.Contact))
+		if err != nil {
+			d.t.Fatal(line, err)
+		}
+		e.Contact, e.Address = c.ID, c.Email().Masked()
+	}
+	f.Audit.Record(d.t.Context(), e)
+}
+
 // TestStories runs the commands of testdata/commands/*.txt and compares what they
-// print: a line "$ …" is a command, "% sign in EMAIL" a contact's browser, "% file
+// print: a line "$ …" is a command, "% sign in EMAIL" a contact's browser, "% door JSON"
+// and "% unknown EMAIL" what happens at the door (see happens), "% file
 // NAME" begins a file that ends at an empty line; "# …" is said to the reader. Behind a
 // command stands what it prints, on stderr with "! ", and its exit code unless it is 0.
 func TestStories(t *testing.T) {
@@ -179,6 +205,9 @@ func (d *desk) tell(story string) string {
 		case strings.HasPrefix(line, "% sign in "):
 			d.signIn("example", strings.TrimPrefix(line, "% sign in "))
 			fmt.Fprintf(&out, "\n%s\n", line)
+		case strings.HasPrefix(line, "% door "), strings.HasPrefix(line, "% unknown "):
+			d.happens(line)
+			fmt.Fprintf(&out, "\n%s\n", line)
 		case strings.HasPrefix(line, "% file "):
 			var text strings.Builder
 			fmt.Fprintf(&out, "\n%s\n", line)
@@ -204,6 +233,9 @@ var unsteady = []struct {
 }{
 	{regexp.MustCompile(`"id":"[0-9a-v]{32}"`), `"id":"…"`},
 	{regexp.MustCompile(`"id":"[A-Z2-7]{26}"`), `"id":"…"`},
+	{regexp.MustCompile(`"id":"\d{8}t\d{6}\.\d{6}-[a-z2-7]{10}"`), `"id":"…"`},
+	{regexp.MustCompile(`"contact":"[0-9a-v]{32}"`), `"contact":"…"`},
+	{regexp.MustCompile(`(\d{4}-\d\d-\d\d )?\b\d\d:\d\d:\d\d\b`), "TIME"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?Z?)?`), "TIME"},
 	{regexp.MustCompile(`before-restore-\S+?\.?\n`), "before-restore-TIME\n"},
 	{regexp.MustCompile(`process \d+ \(on \S+, since TIME\)`), "process N"},

@@ -1,0 +1,273 @@
+package caddymodule
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+)
+
+func timelineCommand() *cobra.Command {
+	return leaf{
+		use: "timeline EMAIL [--since 7d]", short: "Tells what happened to a contact at the door, and what to do",
+		long: `Tells, for who has the client on the phone, what happened around an address: when
+they asked for a mail and from which browser, what our mail server said, who
+opened the link, which codes were wrong, when they were in; and what to do now.
+
+EMAIL may also be an address that is no contact's: then it says whether somebody
+asked with it, and which contact has one like it. That what opened a link looks
+like a mail scanner is a guess, by its words and its haste.`,
+		example: `  caddy doorpost contacts timeline ann@example.com
+  caddy doorpost contacts timeline ann@example.com --since 60d`,
+		least: 1, most: 1, run: (*call).timeline,
+		flags: func(cmd *cobra.Command) { cmd.Flags().String("since", "7d", "How far back, such as 24h or 30d") },
+	}.command()
+}
+
+func (c *call) timeline() error {
+	back, err := c.since()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	ctx, cancel := c.brief()
+	defer cancel()
+	out, err := c.client.Timeline(ctx, c.firm, admin.TimelineOf{Email: c.args[0], Since: now.Add(-back)})
+	if err != nil {
+		return err
+	}
+	return c.print(out, func(w io.Writer) {
+		if out.Contact != nil {
+			fmt.Fprintf(w, "%s, %s\n\n", person(*out.Contact), standing(*out.Contact))
+		}
+		lines := story(out.Events, now)
+		for _, line := range lines {
+			fmt.Fprintln(w, line)
+		}
+		if len(lines) > 0 {
+			fmt.Fprintln(w)
+		}
+		for _, line := range advice(out, flagOf[string](c.cmd, "since"), now) {
+			fmt.Fprintln(w, line)
+		}
+	})
+}
+
+func standing(c directory.Contact) string {
+	if c.Disabled {
+		return "disabled."
+	}
+	if c.Role == directory.Staff {
+		return "staff."
+	}
+	if len(c.Companies) == 0 {
+		return "client, of no company yet."
+	}
+	return "client of " + strings.Join(c.Companies, ", ") + "."
+}
+
+// story tells the events, a line each; what comes again right away is told once.
+func story(events []admin.Event, now time.Time) (lines []string) {
+	asked := map[string]bool{} // requests that have their line
+	type told struct {
+		what        string
+		first, last time.Time
+		n           int
+	}
+	var all []told
+	for _, e := range events {
+		switch {
+		case e.Kind == audit.Queued && asked[e.Request]:
+			continue // what comes next says so
+		case e.Kind == audit.Queued:
+			e.Kind = audit.Asked // that event is gone, or not here yet
+			fallthrough
+		case e.Kind == audit.Asked:
+			asked[e.Request] = true
+		}
+		what := inWords(e)
+		if e.IP.IsValid() && e.Kind != audit.Limited && e.Kind != audit.Disabled {
+			what += " (" + e.IP.String() + ")"
+		}
+		if n := len(all); n > 0 && all[n-1].what == what {
+			all[n-1].last = e.Time
+			all[n-1].n++
+			continue
+		}
+		all = append(all, told{what, e.Time, e.Time, 1})
+	}
+	for _, t := range all {
+		line := when(t.first, now) + "  " + t.what
+		if t.n > 1 {
+			line += fmt.Sprintf(", %s until %s", times(t.n), when(t.last, now))
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// advice says what the timeline means, and what to do now.
+func advice(t admin.Timeline, since string, now time.Time) []string {
+	if t.Contact == nil {
+		return adviceOnNobody(t, now)
+	}
+	c := *t.Contact
+	var lines []string
+	last, sent := decisive(t.Events)
+	switch {
+	case c.Disabled:
+		lines = append(lines, "They are disabled, so no mail is made, and the page says the same as ever.",
+			"To let them in: caddy doorpost contacts enable "+shellWord(t.Email))
+	case last == nil:
+		lines = append(lines, fmt.Sprintf("Nobody has asked for a mail with an address of this contact in the last %s.", since),
+			"Ask which address they type, letter by letter: the page says the same for every address.")
+	default:
+		lines = append(lines, adviceOn(*last, c, now)...)
+	}
+	if last != nil && sent != nil && last.Kind == audit.Sent && sent.Scanner {
+		lines = append(lines, "What opened the link looks like a mail scanner of their mail service; it can't use up the link.")
+	}
+	switch t.Sessions {
+	case 0:
+		lines = append(lines, "They aren't signed in anywhere now.")
+	default:
+		lines = append(lines, "They are signed in with "+count(t.Sessions, "browser", "browsers")+" now.")
+	}
+	for _, s := range t.Similar {
+		lines = append(lines, fmt.Sprintf("Somebody asked with %s, which is no contact's: %s, last at %s%s.", s.Address, times(s.Count), when(s.Last, now), from(s)),
+			"If that was them, let them type their own. Only if it is theirs as well, and no slip:",
+			"  "+addAddress(c, string(s.Address)))
+	}
+	return lines
+}
+
+// decisive returns the last event that says where they stand, and the last one at all
+// that a scanner may have caused; nil where there is none.
+func decisive(events []admin.Event) (last, scanned *admin.Event) {
+	for i := range events {
+		e := &events[i]
+		switch {
+		case e.Scanner || e.Automatic:
+			scanned = e
+		case e.Kind != audit.Changed && e.Kind != audit.SignedOut:
+			last = e
+		}
+	}
+	return last, scanned
+}
+
+// adviceOn says what to do when that was the last that happened.
+func adviceOn(e admin.Event, c directory.Contact, now time.Time) []string {
+	young := now.Sub(e.Time) < time.Minute
+	switch e.Kind {
+	case audit.Asked:
+		if young {
+			return []string{"The mail is being made. Look again in a moment."}
+		}
+		return []string{"Nothing has become of it yet. The server's log says why: look for “mail is put off”."}
+	case audit.Queued:
+		if young {
+			return []string{"The mail is on its way to our mail server. Look again in a moment."}
+		}
+		return []string{"Our mail server hasn't taken the mail yet; it is tried again until an hour is over.",
+			"The server's log says what it answers: look for “mail waits for the mail server” and “mail not taken”."}
+	case audit.Limited:
+		return []string{"No mail was made this time, since several had been asked for; those from before still work for their time.",
+			"Let them take the newest mail they have, or ask again in some minutes."}
+	case audit.Sent:
+		return []string{"Our mail server took the mail, and nobody has come in by it.",
+			"Let them look for it, also in the spam folder. If it isn't there after some minutes, their mail service holds it back."}
+	case audit.Refused:
+		return []string{"No mail reaches this address: our mail server refuses it for good. Check the spelling with them, then:",
+			"  caddy doorpost contacts set " + shellWord(string(c.Email())) + " --email NEW-ADDRESS"}
+	case audit.Late:
+		return []string{"Our mail server couldn't be used, or didn't take the mail, until its time was over. The server's log says why.",
+			"When it is well again, let them ask for a new one."}
+	case audit.Opened:
+		return []string{"They opened the link in another browser than the one they asked in, so the page asks for the address.",
+			"Let them type it there, or type the code from the mail where they began."}
+	case audit.OpenedOld:
+		return []string{"They opened a link that was used, or whose time is over. The button on that page sends a new one."}
+	case audit.WrongCode:
+		return []string{"A code works in the browser that asked for it, five tries, until its time is over, and the newest mail has the right one.",
+			"Let them use the link in the mail, or ask for a new mail."}
+	case audit.WrongMail:
+		return []string{"On the link's page they have to type the very address that the mail went to. Let them check it there."}
+	case audit.SignedIn:
+		return []string{"They got in."}
+	}
+	return nil
+}
+
+// adviceOnNobody is for an address that is no contact's.
+func adviceOnNobody(t admin.Timeline, now time.Time) []string {
+	lines := []string{fmt.Sprintf("%s is no contact's address, so no mail goes there.", t.Email)}
+	if s := t.Asked; s != nil {
+		lines = append(lines, fmt.Sprintf("Somebody asked with it %s, last at %s%s.", times(s.Count), when(s.Last, now), from(*s)))
+	} else {
+		lines = append(lines, "Nobody has asked with it in the last 30 days.")
+	}
+	for _, c := range t.Near {
+		lines = append(lines, fmt.Sprintf("%s has an address like it. If that is them, let them type that one. Only if this one is theirs as well, and no slip:", person(c)),
+			"  "+addAddress(c, t.Email))
+	}
+	if len(t.Near) == 0 {
+		lines = append(lines, "To look for the person: caddy doorpost contacts list NAME", "To let them in: caddy doorpost contacts add "+shellWord(t.Email))
+	}
+	return lines
+}
+
+// addAddress is the command that gives a contact a further address.
+func addAddress(c directory.Contact, email string) string {
+	var others []string
+	for _, a := range c.Emails[min(1, len(c.Emails)):] {
+		others = append(others, string(a))
+	}
+	return fmt.Sprintf("caddy doorpost contacts set %s --other-emails %s", shellWord(string(c.Email())), shellWord(strings.Join(append(others, email), ",")))
+}
+
+// shellWord quotes what a shell would read otherwise: an address may hold a backtick,
+// whoever typed it, and these lines are there to be copied.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r < 0x80 && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("@.,_+-", r))
+	}
+	if strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func from(s audit.Stranger) string {
+	if s.Agent == "" {
+		return ""
+	}
+	return ", from " + s.Agent
+}
+
+func times(n int) string {
+	switch n {
+	case 1:
+		return "once"
+	case 2:
+		return "twice"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// printable is what another server said, for a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
