@@ -42,8 +42,8 @@
 //	├── address      the one grammar of an email address
 //	├── secret       every key, derived from the one secret outside the store
 //	└── store        small records by key, which is all that the packages above know of
-//	                 a database: store/bolt keeps them in one file, store/redis (which
-//	                 no setting of the Caddyfile chooses yet) on a server
+//	                 a database: store/bolt keeps them in one file, for one process;
+//	                 store/redis on a server, for many
 //
 // Imports point down, siblings don't know one another; imports_test.go holds both.
 //
