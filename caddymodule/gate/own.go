@@ -101,8 +101,10 @@ func (g *Gate) checkOrigin(r *http.Request) error {
 	if err != nil || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, g.URL.Host) {
 		return errCrossOrigin
 	}
-	if u.Scheme != "https" && (r.TLS != nil || g.URL.Scheme == "https" && strings.EqualFold(u.Host, g.URL.Host)) {
-		return errCrossOrigin // a page of the same name without TLS: whoever is on the way may have written it
+	// A page of the same name without TLS may have been written by whoever is on the way.
+	tls := r.TLS != nil || g.URL.Scheme == "https" && strings.EqualFold(u.Host, g.URL.Host)
+	if u.Scheme != "https" && (u.Scheme != "http" || tls) {
+		return errCrossOrigin
 	}
 	return nil
 }

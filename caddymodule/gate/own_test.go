@@ -30,6 +30,8 @@ func TestS09_APageWithoutTLSIsNotOurs(t *testing.T) {
 		{"https://second.example", "http://second.example", false},
 		{"http://second.example", "http://second.example", true}, // it has no TLS
 		{"http://second.example", "http://portal.example", false},
+		{"http://second.example", "//second.example", false},
+		{"http://second.example", "ftp://second.example", false},
 		{"https://portal.example", "https://second.example", false},
 	} {
 		for _, name := range []string{"Origin", "Referer"} {

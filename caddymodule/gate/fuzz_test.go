@@ -1,0 +1,610 @@
+package gate
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/textproto"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"golang.org/x/net/html"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// The judges here read what visitors send in ways of their own, not in those of the gate:
+// as the most lenient application, browser or proxy would.
+
+// still is a store that says yes to every change and makes none: each input finds the
+// gate as the first one did.
+type still struct{ store.Store }
+
+func (still) Apply(context.Context, ...store.Op) error { return nil }
+
+// forgery returns what is left in a header that the portal could take for the gate's word,
+// or "". want are the gate's own.
+func forgery(h http.Header, want map[string]string) string {
+	told := map[string][]string{}
+	for name, values := range h {
+		folded := foldName(name)
+		for _, mine := range []string{"remote-user", "remote-email", "remote-name", "remote-groups", "forwarded", "proxy", "x-forwarded-user", "x-forwarded-email",
+			"x-forwarded-prefix", "x-forwarded-uri", "x-forwarded-method", "x-original-url", "x-rewrite-url"} {
+			if folded == mine {
+				told[folded] = append(told[folded], values...)
+			}
+		}
+		if strings.HasPrefix(folded, "portal-") || strings.HasPrefix(folded, "x-auth-request-") {
+			told[folded] = append(told[folded], values...)
+		}
+	}
+	if _, ok := want["portal-assertion"]; ok && len(told["portal-assertion"]) == 1 && strings.Count(told["portal-assertion"][0], ".") == 2 {
+		told["portal-assertion"] = []string{want["portal-assertion"]} // it is another one each minute
+	}
+	for name, value := range want {
+		if !slices.Equal(told[name], []string{value}) {
+			return fmt.Sprintf("%s: %q; want %q", name, told[name], value)
+		}
+		delete(told, name)
+	}
+	for name, values := range told {
+		return fmt.Sprintf("%s: %q", name, values)
+	}
+	for _, line := range h["Connection"] {
+		for option := range strings.SplitSeq(line, ",") {
+			folded := foldName(strings.TrimSpace(option))
+			if _, ok := want[folded]; ok || strings.HasPrefix(folded, "x-forwarded-") || folded == "cookie" {
+				return "Connection: " + line
+			}
+		}
+	}
+	if strings.Contains(strings.ToLower(strings.Join(h["Upgrade"], ",")), "h2c") {
+		return "Upgrade: h2c"
+	}
+	if len(h["Trailer"]) > 0 {
+		return "Trailer"
+	}
+	return ""
+}
+
+// foldName reads a header's name as CGI and its kin do: letters and digits, and anything
+// else is one and the same.
+func foldName(name string) string {
+	return strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
+			return c
+		}
+		return '-'
+	}, strings.ToLower(name))
+}
+
+var toldOfAnn = map[string]string{"remote-user": "ann@example.com", "remote-email": "ann@example.com", "remote-name": "Ann Baker",
+	"portal-role": "client", "portal-firm": "example", "portal-assertion": "JWT"}
+
+// readings are the paths that somebody could take a request's path for: decoded up to
+// three times, with and without parameters and backslashes, cleaned, in small letters.
+func readings(target string) (all []string) {
+	p, _, _ := strings.Cut(target, "?")
+	if scheme, rest, ok := strings.Cut(p, "://"); ok && !strings.Contains(scheme, "/") {
+		_, p, _ = strings.Cut(rest, "/") // the request line names a host of its own
+		p = "/" + p
+	}
+	for range 4 {
+		for _, read := range []string{p, strings.ReplaceAll(p, `\`, "/"), cutParameters(p), cutParameters(strings.ReplaceAll(p, `\`, "/"))} {
+			read, _, _ = strings.Cut(read, "\x00")
+			all = append(all, strings.ToLower(path.Clean(read)))
+		}
+		next, err := url.PathUnescape(p)
+		if err != nil || next == p {
+			break
+		}
+		p = next
+	}
+	return all
+}
+
+func cutParameters(p string) string {
+	var b strings.Builder
+	for segment := range strings.SplitAfterSeq(p, "/") {
+		cut, _, found := strings.Cut(segment, ";")
+		b.WriteString(cut)
+		if found && strings.HasSuffix(segment, "/") {
+			b.WriteByte('/')
+		}
+	}
+	return b.String()
+}
+
+// fuzzHouse is a gate of which nothing is left after a request. In what is sent to it,
+// SESSION, FLOW, TOKEN and CODE stand for what works.
+type fuzzHouse struct {
+	*awayHouse
+	secrets *strings.Replacer
+	cookies [2]string // the values of the session's and of the browser's
+}
+
+func openFuzzHouse(f *testing.F) *fuzzHouse {
+	h := &fuzzHouse{awayHouse: openAwayHouse(f)}
+	h.store.Store = still{h.store.Store}
+	_, h.cookies[0], _ = strings.Cut(h.session, "=")
+	_, h.cookies[1], _ = strings.Cut(h.flow, "=")
+	h.secrets = strings.NewReplacer("SESSION", h.cookies[0], "FLOW", h.cookies[1], "TOKEN", h.token, "CODE", h.code)
+	return h
+}
+
+// read reads bytes as Go's server does; nil where it would refuse them itself.
+func (h *fuzzHouse) read(raw string) *http.Request {
+	raw = h.secrets.Replace(raw)
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
+	if err != nil || !httpguts.ValidHostHeader(r.Host) {
+		return nil
+	}
+	for name, values := range r.Header {
+		if !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
+			return nil
+		}
+	}
+	r.RemoteAddr = "192.0.2.1:1234"
+	return r
+}
+
+// Whatever comes over the wire: nobody without a session gets to the portal but on an open
+// path, nobody is who they aren't, no page of ours is the portal's, nothing breaks, and
+// nothing that opens a door is told.
+func FuzzServeHTTP(f *testing.F) {
+	h := openFuzzHouse(f)
+	const browser = "Accept: text/html\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n"
+	const form = browser + "Sec-Fetch-Site: same-origin\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+	host := "HTTP/1.1\r\nHost: portal.example\r\n"
+	for _, seed := range []string{
+		"GET / " + host + "\r\n", "GET /orders?a=1 " + host + browser + "Cookie: a=1; __Host-portal=SESSION; b=2\r\nRemote-User: evil\r\nPortal_Role: staff\r\n\r\n",
+		"GET /public/x " + host + "X-Auth-Request-User: evil\r\nConnection: Remote-User, close\r\n\r\n", "GET /public/..%2fadmin " + host + "\r\n",
+		"GET /public/%252e%252e/admin;x " + host + "\r\n", "GET //-/link?t=TOKEN " + host + "\r\n", "GET /%2d/link " + host + "Cookie: __Host-portal=SESSION\r\n\r\n",
+		"GET /-/link?t=TOKEN " + host + browser + "Cookie: __Host-portal-flow=FLOW\r\n\r\n", "HEAD /-/link?t=TOKEN " + host + browser + "\r\n",
+		"GET /-/link?t=TOKEN " + host + browser + "Sec-Purpose: prefetch\r\nCookie: __Host-portal-flow=FLOW\r\n\r\n",
+		"POST /-/link " + host + form + "Content-Length: 69\r\n\r\nt=TOKEN&email=ann%40example.com", "POST /-/code " + host + form + "Cookie: __Host-portal-flow=FLOW\r\nContent-Length: 14\r\n\r\ncode=CODE",
+		"POST /-/sign-in " + host + form + "Content-Length: 37\r\n\r\nemail=ann%40example.com&to=//evil&t=xx", "POST /-/sign-out " + host + form + "Cookie: __Host-portal=SESSION\r\nContent-Length: 0\r\n\r\n",
+		"POST /-/sign-out " + host + "Origin: https://evil.example\r\nCookie: __Host-portal=SESSION\r\n\r\n", "GET /-/sign-in?to=/%09/evil " + host + browser + "\r\n",
+		"GET /-/me " + host + "Cookie: __Host-portal=\"SESSION\"\r\n\r\n", "POST /orders " + host + form + "Content-Length: 11\r\n\r\n<zq=<zq&b=c", "GET /<zq?<zq " + host + browser + "Sec-Fetch-Dest: iframe\r\n\r\n",
+		"CONNECT /public/x " + host + "\r\n", "OPTIONS * " + host + "\r\n", "TRACE /public/x " + host + "\r\n", "PRI * HTTP/2.0\r\n\r\n", "GET http://evil.example/public/x " + host + "\r\n",
+		"POST /x " + host + "Cookie: __Host-portal=SESSION\r\nTransfer-Encoding: chunked\r\nTrailer: Remote-User\r\n\r\n3\r\nabc\r\n0\r\nRemote-User: evil\r\n\r\n",
+		"GET /ws " + host + "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\nHttp2-Settings: AA\r\nCookie: __Host-portal=SESSION\r\n\r\n", "GET /-/mailbox/../../x.eml " + host + "\r\n",
+		"GET /-/health HTTP/1.0\r\n\r\n", "GET /-/logo " + host + "Range: bytes=0-1\r\nIf-None-Match: *\r\n\r\n", "PUT /-/sent " + host + "\r\n",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		r := h.read(raw)
+		if r == nil {
+			return
+		}
+		target, method, header := r.RequestURI, r.Method, r.Header.Clone()
+		signedIn := false
+		for _, c := range r.CookiesNamed("__Host-portal") {
+			signedIn = signedIn || c.Value == h.cookies[0]
+		}
+		asked := strings.Join(header["Cookie"], "; ") + r.Host + target
+		h.log.Reset()
+		w := httptest.NewRecorder()
+		reached := false
+		h.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			reached = true
+			h.wantAtPortal(t, r, target, signedIn)
+			fmt.Fprint(w, "portal")
+		}))
+		resp := w.Result()
+		body, _ := io.ReadAll(resp.Body)
+		what := fmt.Sprintf("%q = %d", raw, resp.StatusCode)
+		if resp.StatusCode >= 500 {
+			t.Fatalf("%s; want no 5xx\n%s", what, h.log)
+		}
+		if !reached && bytes.Contains(body, []byte("<zq")) {
+			t.Fatalf("%s: a page has what was sent as it was sent: %s", what, body)
+		}
+		h.wantAnswer(t, what, method, header, resp, reached)
+		for _, secret := range append(h.cookies[:], h.token) {
+			if strings.Contains(h.log.String(), secret) {
+				t.Fatalf("%s: the log has a secret: %s", what, h.log)
+			}
+			if secret != h.token && !strings.Contains(asked, secret) && strings.Contains(string(body), secret) {
+				t.Fatalf("%s: the page has a cookie that nobody sent", what)
+			}
+		}
+	})
+}
+
+// wantAtPortal judges what the portal gets.
+func (h *fuzzHouse) wantAtPortal(t *testing.T, r *http.Request, target string, signedIn bool) {
+	t.Helper()
+	var want map[string]string
+	if signedIn {
+		want = toldOfAnn
+	}
+	if f := forgery(r.Header, want); f != "" {
+		t.Fatalf("%q: the portal was told %s", target, f)
+	}
+	if len(r.Trailer) > 0 {
+		t.Fatalf("%q: the portal gets the trailer %v", target, r.Trailer)
+	}
+	for _, name := range []string{"__Host-portal", "__Host-portal-flow", "__Host-portal-device", "__Host-portal-visit"} {
+		if got := r.CookiesNamed(name); len(got) > 0 {
+			t.Fatalf("%q: the portal gets %v", target, got)
+		}
+	}
+	for _, p := range append(readings(target), readings(r.URL.EscapedPath())...) {
+		if p == "/-" || strings.HasPrefix(p, "/-/") {
+			t.Fatalf("%q: a page of ours, %q, went to the portal", target, p)
+		}
+		if !signedIn && !strings.HasPrefix(p, "/public") {
+			t.Fatalf("%q: the portal serves who isn't signed in, and could read %q", target, p)
+		}
+	}
+	switch r.Method {
+	case http.MethodConnect, http.MethodTrace:
+		t.Fatalf("the portal gets a %s", r.Method)
+	}
+}
+
+// wantAnswer judges where an answer leads, and what it leaves in the browser.
+func (h *fuzzHouse) wantAnswer(t *testing.T, what, method string, asked http.Header, resp *http.Response, reached bool) {
+	t.Helper()
+	if to := resp.Header.Get("Location"); to != "" {
+		base := &url.URL{Scheme: "https", Host: "portal.example"}
+		u, err := base.Parse(strings.NewReplacer("\t", "", `\`, "/").Replace(to))
+		if err != nil || u.Host != base.Host || u.Scheme != base.Scheme || to[0] != '/' {
+			t.Fatalf("%s: Location: %s", what, to)
+		}
+	}
+	cookies := resp.Header["Set-Cookie"]
+	for _, line := range cookies {
+		name, _, _ := strings.Cut(line, "=")
+		if (name != "__Host-portal" && name != "__Host-portal-flow") || !strings.Contains(line, "; Path=/") || !strings.Contains(line, "; HttpOnly; Secure; SameSite=Lax") || strings.Contains(line, "Domain") {
+			t.Fatalf("%s: Set-Cookie: %s", what, line)
+		}
+		if strings.HasPrefix(line, "__Host-portal=") && !strings.HasPrefix(line, "__Host-portal=;") && resp.StatusCode != http.StatusSeeOther {
+			t.Fatalf("%s: a session without the way on", what)
+		}
+	}
+	if len(cookies) > 0 && (reached || method != http.MethodGet && method != http.MethodPost || prefetch(asked)) {
+		t.Fatalf("%s: Set-Cookie %q on what is no page load and no form", what, cookies)
+	}
+	if cc := resp.Header.Get("Cache-Control"); !reached && cc != "no-store" && !strings.HasPrefix(cc, "public, max-age=") {
+		t.Fatalf("%s: Cache-Control: %q", what, cc)
+	}
+}
+
+// No header of the visitor's is the gate's word, however it is spelt, wherever it is named.
+func FuzzIdentityHeaders(f *testing.F) {
+	for _, seed := range [][4]string{{"Remote-User", "admin", "close", "a=1"}, {"remote_user", "admin", "Remote-User", ""}, {"Portal.Role", "staff", "portal-role,,X", "__Host-portal=x"},
+		{"X-Forwarded_For", "1.2.3.4", "x-forwarded-for", ""}, {"Upgrade", "h2c, websocket", "Upgrade", ""}, {"Trailer", "Remote-User", "trailer", ""}, {"X-Auth-Request-", "x", "", ""},
+		{"Rem\u00f6te-User", "x", "", ""}, {"Remote\u2010User", "x", "", ""}, {"\u017f", "x", "", ""}, {"X~Original!URL", "/x", "", ""}, {"Connection", "Remote-Name", "", ""}} {
+		f.Add(seed[0], seed[1], seed[2], seed[3], true)
+	}
+	var told identity
+	for _, name := range slices.Sorted(maps.Keys(toldOfAnn)) {
+		told.add(textproto.CanonicalMIMEHeaderKey(name), toldOfAnn[name])
+	}
+	f.Fuzz(func(t *testing.T, name, value, connection, cookie string, signedIn bool) {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return // no server lets it in: see TestH01_NamesThatNoHeaderHas
+		}
+		r := &http.Request{Header: http.Header{"Accept": {"*/*"}}, Trailer: http.Header{name: nil}}
+		for _, n := range []string{name, strings.ToLower(name), textproto.CanonicalMIMEHeaderKey(name)} {
+			r.Header[n] = append(r.Header[n], value)
+		}
+		r.Header["Connection"] = append(r.Header["Connection"], connection)
+		r.Header["Cookie"] = append(r.Header["Cookie"], cookie)
+		stripIdentity(r)
+		var want map[string]string
+		if signedIn {
+			want = toldOfAnn
+			told.set(r.Header)
+		}
+		if f := forgery(r.Header, want); f != "" {
+			t.Fatalf("%q: %q, Connection: %q, leave the portal with %s", name, value, connection, f)
+		}
+		if r.Trailer != nil {
+			t.Fatalf("the trailer %v is left", r.Trailer)
+		}
+	})
+}
+
+// Whatever somebody is called, it is one header with one value.
+func FuzzHeaderValue(f *testing.F) {
+	for _, seed := range []string{"Ann Baker", "Ann\r\nPortal-Role: staff", "\x00", "\u2028", strings.Repeat("é", 1000), "\xff\xfe", "\u202eAnn", " Ann ", "\u0085", "\x1b[2J"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		var id identity
+		id.add("Remote-Name", s)
+		h := http.Header{}
+		id.set(h)
+		for _, v := range h["Remote-Name"] {
+			if v == "" || len(v) > 1<<10 || !utf8.ValidString(v) || !httpguts.ValidHeaderFieldValue(v) || v != strings.TrimSpace(v) || headerValue(v) != v {
+				t.Fatalf("headerValue(%q) = %q", s, v)
+			}
+		}
+	})
+}
+
+// The portal gets every cookie but ours, each as it was, in their order; and it can't give
+// a browser what comes back as one of ours.
+func FuzzCookies(f *testing.F) {
+	for _, seed := range []string{"a=1; __Host-portal=x; b=2", "__Host-portal-flow=x", "__HOST-PORTAL=x;;", " __Host-portal =x", "=__Host-portal=x", "==__Host-portal=x", "__Host-portal", `a="; __Host-portal=x"`,
+		"a=1;\t__Host-portal-device=x; Path=/", "__Host-portal=x; Domain=portal.example", "\x00__Host-portal=x", "__Host-portal\x00=x", ";__Host-portal=x", "a,__Host-portal=x", " = __Host-portal = x", "=\t__Host-portal=x; Path=/"} {
+		f.Add(seed)
+	}
+	c := cookiesFor(&url.URL{Scheme: "https", Host: "portal.example"})
+	ours := func(r *http.Request) bool {
+		return slices.ContainsFunc(r.Cookies(), func(one *http.Cookie) bool {
+			return strings.HasPrefix(strings.ToLower(one.Name), "__host-portal") && c.ours(one.Name)
+		})
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		before := &http.Request{Header: http.Header{"Cookie": {line, "z=9"}}}
+		var want []*http.Cookie
+		for _, one := range before.Cookies() {
+			switch strings.ToLower(one.Name) {
+			case "__host-portal", "__host-portal-flow", "__host-portal-device", "__host-portal-visit":
+			default:
+				want = append(want, one)
+			}
+		}
+		after := &http.Request{Header: before.Header.Clone()}
+		c.dropFrom(after.Header)
+		if got := after.Cookies(); !slices.EqualFunc(got, want, func(a, b *http.Cookie) bool { return a.Name == b.Name && a.Value == b.Value && a.Quoted == b.Quoted }) {
+			t.Fatalf("of Cookie: %q the portal gets %v; want %v", line, got, want)
+		}
+		rest := line
+		for _, kept := range after.Header["Cookie"] {
+			if kept == "z=9" {
+				continue
+			}
+			for pair := range strings.SplitSeq(kept, ";") {
+				i := strings.Index(rest, pair)
+				if i < 0 {
+					t.Fatalf("of Cookie: %q the portal gets %q", line, kept)
+				}
+				rest = rest[i+len(pair):]
+			}
+		}
+
+		w := httptest.NewRecorder()
+		w.Header()["Set-Cookie"] = []string{line, "z=9"}
+		p := &portalWriter{ResponseWriter: w, cookies: c}
+		p.WriteHeader(http.StatusOK)
+		back := &http.Request{Header: http.Header{}}
+		for _, set := range w.Header()["Set-Cookie"] {
+			if sent := sentBack(set); sent != "" {
+				back.Header.Add("Cookie", sent)
+			}
+		}
+		if ours(back) {
+			t.Fatalf("Set-Cookie: %q comes back as %q", line, back.Header["Cookie"])
+		}
+		if !slices.Contains(w.Header()["Set-Cookie"], "z=9") {
+			t.Fatalf("Set-Cookie: z=9 is gone beside %q", line)
+		}
+	})
+}
+
+// sentBack is the Cookie line of a browser that was sent the Set-Cookie line (RFC 6265bis,
+// 5.6 and 5.8.3), or "" where it takes none. It keeps no order of attributes, and is told
+// no origin: what could be kept anywhere is kept.
+func sentBack(set string) string {
+	pair, _, _ := strings.Cut(set, ";")
+	if strings.ContainsFunc(pair, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
+		return ""
+	}
+	name, value, found := strings.Cut(pair, "=")
+	if !found {
+		name, value = "", pair
+	}
+	name, value = strings.Trim(name, " \t"), strings.Trim(value, " \t")
+	if name == "" {
+		return value
+	}
+	return name + "=" + value
+}
+
+// A form of ours has each field once, under a name that no application reads as another,
+// and says the same when it is sent again.
+func FuzzReadForm(f *testing.F) {
+	for _, seed := range []string{"email=ann%40example.com&to=/", "email=a&email=b", "email[]=a", "email%5b%5d=a", "email=a%00", "email=a;b=c", "&&&", "=", "e%6dail=x", "%", "+=+", "email=a&Email=b", "\xff=\xfe",
+		strings.Repeat("a=b&", 20), "email=" + strings.Repeat("x", maxForm), "\xff\xfee\x00m\x00a\x00i\x00l\x00"} {
+		f.Add(seed, "application/x-www-form-urlencoded")
+	}
+	for _, kind := range []string{"application/x-www-form-urlencoded; charset=utf-16", "multipart/form-data; boundary=x", "text/plain", "", "APPLICATION/X-WWW-FORM-URLENCODED ;", "application/x-www-form-urlencoded, text/plain"} {
+		f.Add("email=ann%40example.com", kind)
+	}
+	read := func(body, kind string) (url.Values, error) {
+		r := httptest.NewRequest("POST", "/", strings.NewReader(body))
+		r.Header["Content-Type"] = []string{kind}
+		return readForm(httptest.NewRecorder(), r)
+	}
+	f.Fuzz(func(t *testing.T, body, kind string) {
+		form, err := read(body, kind)
+		if err != nil {
+			if err != errNotAForm && err != errTooLarge {
+				t.Fatalf("readForm(%q) = %v", body, err)
+			}
+			return
+		}
+		if media, _, _ := strings.Cut(kind, ";"); strings.ToLower(strings.TrimSpace(media)) != "application/x-www-form-urlencoded" || len(body) > maxForm || len(form) > maxFields {
+			t.Fatalf("readForm(%.100q…, %q) = %d fields", body, kind, len(form))
+		}
+		for name, values := range form {
+			if len(values) != 1 || strings.ContainsAny(name, "[]") || strings.ContainsAny(values[0], "\x00") {
+				t.Fatalf("readForm(%q) = %q: %q", body, name, values)
+			}
+			// PHP's names, and those of who looks for the text in the bytes.
+			decoded, _ := url.QueryUnescape(body)
+			if name == "email" && !strings.Contains(decoded, "email=") {
+				t.Fatalf("readForm(%q) has an email", body)
+			}
+		}
+		if again := form.Encode(); len(again) <= maxForm {
+			if got, err := read(again, kind); err != nil || got.Encode() != again {
+				t.Fatalf("readForm(%q) = %q; of that: %q, %v", body, form, got, err)
+			}
+		}
+	})
+}
+
+// What somebody typed into the portal's form comes out of the page that holds it as it was
+// typed, and goes to where it was to go, or it isn't held at all.
+func FuzzHeldForm(f *testing.F) {
+	h := openFuzzHouse(f)
+	for _, seed := range [][2]string{{"/orders?a=1", "note=hello&b="}, {"/x", "a=%22%3E%3Cscript%3E&%3Cb%3E=1"}, {"/x", "a=%e9&b=%ff%81"}, {"//evil.example", "a=b"}, {"/-/sign-out", "a=b"}, {"/x", "a=1&a=2&a"},
+		{"/x", "%zz=1"}, {"/x", "a=%0d%0ab"}, {"/x", "&&=&=x"}, {"/x?<zq", "{{.Firm}}=x&a={{.}}"}, {"/é", "é=é"}, {`/\evil`, "a=b"}} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, target, body string) {
+		r := h.read("POST " + target + " HTTP/1.1\r\nHost: portal.example\r\nAccept: text/html\r\nSec-Fetch-Site: same-origin\r\nContent-Type: application/x-www-form-urlencoded\r\n" +
+			fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(h.secrets.Replace(body)), body))
+		if r == nil {
+			return
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r, http.NotFoundHandler())
+		page := w.Body.String()
+		if w.Code != http.StatusUnauthorized || !strings.Contains(page, "Your form is kept") {
+			return
+		}
+		action, charset, fields := heldIn(t, page)
+		u, err := (&url.URL{Scheme: "https", Host: "portal.example"}).Parse(action)
+		if err != nil || u.Host != "portal.example" || u.Scheme != "https" || !strings.HasPrefix(action, "/") {
+			t.Fatalf("the form for %q goes to %q", target, action)
+		}
+		want, err := url.ParseQuery(strings.ReplaceAll(h.secrets.Replace(body), ";", "%3B"))
+		if err != nil {
+			t.Fatalf("%q is held; %v", body, err)
+		}
+		if charset != "" || strings.ContainsAny(want.Encode(), "\r") || strings.Contains(want.Encode(), "%0D") || strings.Contains(want.Encode(), "%00") {
+			return // bytes that aren't UTF-8, and line ends, are as the browser sends them: see pages_test.go
+		}
+		if fields.Encode() != want.Encode() {
+			t.Fatalf("%q is held as %q", body, fields.Encode())
+		}
+	})
+}
+
+// heldIn reads the form with the hidden fields out of a page, as a browser does.
+func heldIn(t *testing.T, page string) (action, charset string, fields url.Values) {
+	t.Helper()
+	doc, err := html.Parse(strings.NewReader(page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields = url.Values{}
+	for n := range doc.Descendants() {
+		attr := map[string]string{}
+		for _, a := range n.Attr {
+			attr[a.Key] = a.Val
+		}
+		switch {
+		case n.Type == html.ElementNode && n.Data == "form":
+			action, charset = attr["action"], attr["accept-charset"]
+		case n.Type == html.ElementNode && n.Data == "input" && attr["type"] == "hidden":
+			fields.Add(attr["name"], attr["value"])
+		case n.Type == html.ElementNode && n.Data == "script" && n.Parent.Data != "body" && n.Parent.Data != "head":
+			t.Fatalf("a script in %s", n.Parent.Data)
+		}
+	}
+	return action, charset, fields
+}
+
+// A form is taken from this site, by the browser's word, or from who has nothing to lose.
+func FuzzOrigin(f *testing.F) {
+	h := openFuzzHouse(f)
+	for _, seed := range [][3]string{{"https://portal.example", "", "portal.example"}, {"null", "", "portal.example"}, {"", "https://portal.example/x", "portal.example"}, {"http://portal.example", "", "portal.example"},
+		{"https://portal.example.evil", "", "portal.example"}, {"https://evil@portal.example", "", "portal.example"}, {"https://other.example", "", "other.example"}, {"", "https://evil/?https://portal.example", "x"}, {"", "", "portal.example"}} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	f.Fuzz(func(t *testing.T, origin, referer, host string) {
+		r := &http.Request{Method: "POST", Host: host, URL: &url.URL{Path: "/-/sign-out"}, Header: http.Header{"Cookie": {h.session}}}
+		if origin != "" {
+			r.Header["Origin"] = []string{origin}
+		}
+		if referer != "" {
+			r.Header["Referer"] = []string{referer}
+		}
+		if h.checkOrigin(r) != nil {
+			return
+		}
+		from := origin
+		if from == "" {
+			from = referer
+		}
+		scheme, rest, ok := strings.Cut(from, "://")
+		authority := rest
+		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+			authority = rest[:i]
+		}
+		authority = authority[strings.LastIndexByte(authority, '@')+1:]
+		if !ok || strings.Contains(authority, "%") {
+			if from == "" || authority == "" {
+				t.Fatalf("a form is taken with Origin %q, Referer %q, at %q", origin, referer, host)
+			}
+			return // escapes in a host are written by no browser
+		}
+		known := strings.EqualFold(authority, "portal.example") && strings.EqualFold(scheme, "https") || strings.EqualFold(authority, host)
+		if !known || strings.EqualFold(authority, "portal.example") && !strings.EqualFold(scheme, "https") {
+			t.Fatalf("a form is taken with Origin %q, Referer %q, at %q", origin, referer, host)
+		}
+	})
+}
+
+// The mailbox opens for this machine, without a detour, by the site's own name.
+func FuzzMailboxFor(f *testing.F) {
+	for _, seed := range [][4]string{{"localhost:8080", "127.0.0.1:1", "A", "b"}, {"LOCALHOST:8080", "[::1]:1", "X-Forwarded-For", "127.0.0.1"}, {"localhost:8080.", "127.0.0.1:1", "Via", "x"}, {"evil.example", "127.0.0.1:1", "", ""},
+		{"localhost:8080", "192.0.2.1:1", "", ""}, {"localhost:8080", "[::ffff:127.0.0.1]:1", "x_real_ip", ""}, {"localhost:8080", "@", "Forwarded", ""}, {"localhost:8080", "localhost:1", "", ""}} {
+		f.Add(seed[0], seed[1], seed[2], seed[3])
+	}
+	g := &Gate{URL: &url.URL{Scheme: "http", Host: "localhost:8080"}, Mailbox: "x"}
+	f.Fuzz(func(t *testing.T, host, peer, name, value string) {
+		r := &http.Request{Host: host, RemoteAddr: peer, Header: http.Header{}}
+		if name != "" {
+			r.Header[name] = []string{value}
+		}
+		if !g.mailboxFor(r) {
+			return
+		}
+		folded := strings.ToLower(name)
+		if !strings.EqualFold(host, "localhost:8080") || !strings.Contains(peer, "127.") && !strings.Contains(peer, "1]:") && !strings.EqualFold(peer[:strings.LastIndexByte(peer, ':')], "localhost") ||
+			strings.HasPrefix(folded, "x-forwarded") || folded == "forwarded" || folded == "via" || folded == "x-real-ip" {
+			t.Fatalf("the mailbox opens for %q at %q with %q: %q", peer, host, name, value)
+		}
+	})
+}
+
+// What is said of a browser is one of a few words of ours, whatever it says of itself.
+func FuzzAgentOf(f *testing.F) {
+	for _, seed := range []string{"Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0", "", "(", "()", "/", "Mozilla/5.0 (", "iPad <b>", "Chrome/", "; ; ;", "\x00", strings.Repeat("(", 600)} {
+		f.Add(seed)
+	}
+	words := map[string]bool{"a browser": true}
+	for _, system := range append(slices.Collect(maps.Values(systems)), "iPad", "") {
+		for _, name := range append(slices.Collect(maps.Values(browsers)), "a browser") {
+			if words[name] = true; system != "" {
+				words[name+" on "+system] = true
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, agent string) {
+		if got := agentOf(&http.Request{Header: http.Header{"User-Agent": {agent}}}); !words[got] {
+			t.Fatalf("agentOf(%q) = %q", agent, got)
+		}
+	})
+}
