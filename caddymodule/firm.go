@@ -24,6 +24,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/gate"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
@@ -57,6 +58,7 @@ type firm struct {
 	sessions *session.Sessions
 	tokens   *token.Tokens
 	queue    *outbox.Queue
+	networks *limit.Networks
 	audit    *audit.Log
 	gate     *gate.Gate
 	stranger sync.Once // around the log line on a name that isn't url's
@@ -134,7 +136,11 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	memory := d.keep("sessions", func() any { return new(session.Memory) }).(*session.Memory)
 	f.watch = d.keep("watch", func() any { return newWatch(id, d.others, others) }).(*watch)
 	f.sessions = &session.Sessions{Firm: id, Store: d.store, Idle: idle, Max: most, Now: d.now, Memory: memory, Others: others}
-	f.tokens = &token.Tokens{Firm: id, Store: d.store, Keys: d.keys, Life: time.Duration(cfg.LinkLifetime), Now: d.now}
+	f.tokens = &token.Tokens{Firm: id, Store: d.store, Keys: d.keys, Life: time.Duration(cfg.LinkLifetime), Now: d.now,
+		Ring: d.keep("ring", func() any { return token.NewRing() }).(*token.Ring)}
+	f.networks = d.keep("networks", func() any {
+		return &limit.Networks{Firm: id, Store: d.store, Keys: d.keys, Now: d.now}
+	}).(*limit.Networks)
 	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: senderOf(d.mail), Log: d.log, Now: d.now, Pace: d.pace}
 	if others == nil {
 		f.queue.Process = d.keep("process", func() any { return rand.Text() }).(string)
@@ -147,7 +153,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
 		Assertion: &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now},
 		Audit:     f.audit, Log: d.log,
-		ClientIP: clientIP, Now: d.now,
+		ClientIP: clientIP, Now: d.now, Networks: f.networks,
 	}
 	for _, rule := range cfg.Public {
 		g.Public = append(g.Public, gate.Public(rule))
@@ -184,6 +190,7 @@ func (f *firm) start() error {
 	}
 	f.watch.add(f.gate)
 	f.queue.Start()
+	f.running.Go(func() { f.networks.Run(ctx, f.log) })
 	return nil
 }
 

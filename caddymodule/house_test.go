@@ -29,7 +29,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
-	_ "github.com/doorpost-auth/doorpost/caddymodule"
+	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
 // A house is a whole Caddy in this process, with a gate, a portal behind it and a mail
@@ -423,10 +423,26 @@ func (b *browser) ask(email, to string) letter {
 	b.h.t.Helper()
 	stored := strings.ToLower(email)
 	before := len(b.h.letters(stored))
+	b.h.mayMailAgain(before)
 	if a := b.send("/-/sign-in", url.Values{"email": {email}, "to": {to}}); a.StatusCode != http.StatusSeeOther {
 		b.h.t.Fatalf("POST /-/sign-in = %d; want 303\n%s", a.StatusCode, a.body)
 	}
 	return b.h.nextLetter(stored, before)
+}
+
+// mayMailAgain lets so much time pass that there may be one more mail to somebody who
+// got n: a minute, and after what one network may have in an hour or a day, so long.
+func (h *house) mayMailAgain(n int) {
+	h.t.Helper()
+	switch {
+	case n == 0:
+	case n%6 == 0:
+		caddymodule.Advance(h.t, 24*time.Hour)
+	case n%3 == 0:
+		caddymodule.Advance(h.t, time.Hour)
+	default:
+		caddymodule.Advance(h.t, time.Minute)
+	}
 }
 
 // signIn goes the whole way in.

@@ -90,12 +90,14 @@ func TestRefusedMailsFreeTheirPlace(t *testing.T) {
 	h := openHouse(t, layout{app: fmt.Sprintf("mail smtp %s {\n\t\t\ttls off\n\t\t}", s.addr)})
 	b := h.browser()
 	for i := range 3 {
+		h.mayMailAgain(i)
 		b.send("/-/sign-in", url.Values{"email": {"ann@example.com"}, "to": {"/"}})
 		h.eventually("the refusal", func() bool { n, _ := s.counts(); return n == i+1 })
 	}
 	s.mu.Lock()
 	s.refuse = nil
 	s.mu.Unlock()
+	h.mayMailAgain(3)
 	h.eventually("a mail after three refused ones", func() bool {
 		if n, _ := s.counts(); n < 8 {
 			b.send("/-/sign-in", url.Values{"email": {"ann@example.com"}, "to": {"/"}})

@@ -9,6 +9,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 )
 
 // ContactList is one page of contacts, in the order in which they were added.
@@ -141,7 +142,7 @@ func loses(before, after directory.Contact) bool {
 }
 
 // endAccess ends the sessions of a contact, and the links and codes on their way to
-// it; it returns how many sessions there were. What was changed before stays changed,
+// it, and no device is known to be theirs any more; it returns how many sessions there were. What was changed before stays changed,
 // so it goes on when the client has left.
 func (f Firm) endAccess(ctx context.Context, contact string) (int, error) {
 	ctx = context.WithoutCancel(ctx)
@@ -155,6 +156,10 @@ func (f Firm) endAccess(ctx context.Context, contact string) (int, error) {
 	n, err := f.Sessions.EndAll(ctx, contact, "")
 	if err != nil {
 		return n, fmt.Errorf("the contact's sessions couldn't all be ended, do it again with sessions revoke: %w", err)
+	}
+	devices := limit.Devices{Firm: f.Tokens.Firm, Store: f.Tokens.Store, Keys: f.Tokens.Keys}
+	if err := devices.Forget(ctx, contact); err != nil {
+		return n, fmt.Errorf("the contact is signed out; do it again with sessions revoke, so that their devices are forgotten, too: %w", err)
 	}
 	return n, nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
@@ -44,12 +45,23 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 	} else if err != nil {
 		return err
 	}
+	ip := g.ClientIP(r)
+	free := g.Networks.Take(limit.Guess, ip) // counted before it is compared
+	wrong := false
+	if free {
+		defer func() {
+			if !wrong {
+				g.Networks.GiveBack(limit.Guess, ip)
+			}
+		}()
+	}
 	for range 3 {
-		grant, err := g.Tokens.Guess(r.Context(), ask.Browser, f.Get("code"), false)
+		grant, err := g.Tokens.Guess(r.Context(), ask.Browser, f.Get("code"), !free)
 		if shape, ok := errors.AsType[token.ShapeError](err); ok {
 			g.page(w, r, http.StatusBadRequest, g.sentPage(ask, notACode(shape)))
 			return nil
 		} else if errors.Is(err, token.ErrCode) {
+			wrong = !errors.Is(err, token.ErrBurnt)
 			break
 		} else if err != nil {
 			return err
@@ -63,7 +75,7 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 		return g.seeOther(w, grant.To)
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongCode, Address: ask.Address.Masked(), Request: ask.ID,
-		Agent: agentOf(r), IP: g.ClientIP(r)})
+		Agent: agentOf(r), IP: ip})
 	g.page(w, r, http.StatusForbidden, g.sentPage(ask, wrongCode))
 	return nil
 }

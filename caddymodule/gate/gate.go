@@ -20,6 +20,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
@@ -42,8 +43,9 @@ type Gate struct {
 	Audit     *audit.Log
 	Log       *slog.Logger
 	Pages     *Pages
-	Logo      *Logo  // nil: the firm has none
-	Mailbox   string // folder of the preview mailbox; "": there is none
+	Logo      *Logo           // nil: the firm has none
+	Mailbox   string          // folder of the preview mailbox; "": there is none
+	Networks  *limit.Networks // counts over reloads what networks do; nil: for this gate alone
 
 	ClientIP func(*http.Request) netip.Addr // the visitor's address; invalid where it isn't known
 	Now      func() time.Time               // the clock
@@ -53,6 +55,8 @@ type Gate struct {
 	own     map[string]own // by path under Prefix
 	csrf    *http.CrossOriginProtection
 	doubles *doubles
+	mails   *limit.Mails
+	devices *limit.Devices
 }
 
 // Logo is a firm's picture, as it is served at {prefix}/logo.
@@ -70,6 +74,12 @@ func New(g Gate) *Gate {
 		panic("gate: url: " + err.Error()) // validated before it came here
 	}
 	g.doubles = new(doubles)
+	t := g.Tokens
+	g.mails = &limit.Mails{Firm: g.Firm, Store: t.Store}
+	g.devices = &limit.Devices{Firm: g.Firm, Store: t.Store, Keys: t.Keys}
+	if g.Networks == nil {
+		g.Networks = &limit.Networks{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: g.Now}
+	}
 	g.own = g.pages()
 	return &g
 }

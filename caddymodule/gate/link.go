@@ -9,6 +9,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
@@ -64,7 +65,13 @@ func (g *Gate) postLink(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return g.linkError(w, r, t, link, err)
 	}
-	if badAddress != nil || typed != link.Address {
+	ok := badAddress == nil
+	if ok {
+		if ok, err = g.compare(r, link, typed); err != nil {
+			return err
+		}
+	}
+	if !ok {
 		g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongMail, Contact: link.Contact, Agent: agentOf(r), IP: g.ClientIP(r)})
 		page := LinkPage{T: t, Masked: link.Address.Masked(),
 			Problem: "That isn’t the address this mail was sent to. Please type the whole address that begins as shown above."}
@@ -75,6 +82,22 @@ func (g *Gate) postLink(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	return g.enter(w, r, t, link, g.browser(r))
+}
+
+// compare reports whether the address typed is the link's. Where there were too many
+// wrong ones it isn't, unless a device asks that the contact has signed in on.
+func (g *Gate) compare(r *http.Request, link token.Link, typed address.Address) (bool, error) {
+	ip := g.ClientIP(r)
+	if !g.Networks.Take(limit.Failure, ip) { // counted before it is compared
+		_, device := g.device(r)
+		known, err := g.devices.Knows(r.Context(), device, link.Contact)
+		return known && typed == link.Address, err
+	}
+	if typed != link.Address {
+		return false, nil
+	}
+	g.Networks.GiveBack(limit.Failure, ip)
+	return true, nil
 }
 
 // enter spends the link and begins the session, once for all the clicks of a browser:

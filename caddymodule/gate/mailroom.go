@@ -13,6 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
@@ -54,6 +55,15 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	if i < 0 {
 		return nothing(audit.Unknown)
 	}
+	spent, err := g.spendMail(ctx, &ask, c)
+	switch {
+	case errors.Is(err, limit.ErrOver):
+		return nothing(audit.Limited)
+	case err != nil:
+		return outbox.Prepared{}, err
+	case !spent.Later.IsZero():
+		return outbox.Prepared{Later: spent.Later, Ops: spent.Ops}, nil
+	}
 	issued, err := g.Tokens.Issue(ctx, ask, c.ID, c.Emails[i])
 	if errors.Is(err, token.ErrTooMany) {
 		return nothing(audit.Limited)
@@ -64,7 +74,23 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	if err != nil {
 		return outbox.Prepared{}, err
 	}
-	return outbox.Prepared{Message: message, Ops: issued.Ops, Ref: ask.ID + " " + issued.ID, Done: note(audit.Queued)}, nil
+	return outbox.Prepared{Message: message, Ops: append(issued.Ops, spent.Ops...), Ref: ask.ID + " " + issued.ID, Done: note(audit.Queued)}, nil
+}
+
+// spendMail counts one more mail to the contact, in the purse that the asking device
+// has, and notes in the ask whether that is a known one.
+func (g *Gate) spendMail(ctx context.Context, ask *token.Ask, c directory.Contact) (spent limit.Spent, err error) {
+	if ask.Known, err = g.devices.Knows(ctx, ask.Device, c.ID); err != nil {
+		return limit.Spent{}, err
+	}
+	purse, budget := limit.Purse{Contact: c.ID}, limit.ForClients
+	if ask.Known {
+		purse.Device = ask.Device
+	}
+	if c.Role == directory.Staff {
+		budget = limit.ForStaff
+	}
+	return g.mails.Spend(ctx, purse, budget, ask.ID, g.Networks.Name(ask.IP), g.Now())
 }
 
 // Attempt is called before each hand-over of a mail: its link's life begins anew.

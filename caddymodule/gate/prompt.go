@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -13,7 +12,9 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
@@ -154,14 +155,20 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 		fresh, browser = newBrowser()
 	}
 	ask.Browser = browser
-	payload, err := json.Marshal(ask)
+	_, ask.Device = g.device(r)
+	payload, err := token.Compact(ask)
 	if err != nil {
 		return err
 	}
-	add := g.Queue.Add(outbox.Request{
+	add := []store.Op{g.Queue.Add(outbox.Request{
 		ID: ask.ID, Kind: kindSignIn, Asked: ask.At, NotAfter: ask.At.Add(token.Patience), Payload: payload,
-	})
-	if err := g.Tokens.Ask(r.Context(), ask, add); err != nil {
+	})}
+	// Where too much was asked for, the page shows what was typed as ever, and that is all.
+	limited := !g.Networks.Take(limit.Ask, ask.IP) && !g.Networks.TakeDevice(ask.Device)
+	if limited {
+		add = nil
+	}
+	if err := g.Tokens.Ask(r.Context(), ask, add...); err != nil {
 		return err
 	}
 	if fresh != "" {
@@ -169,6 +176,11 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.Asked, Address: ask.Address.Masked(), Request: ask.ID,
 		Agent: ask.Agent, IP: ask.IP})
+	if limited {
+		g.Audit.Record(r.Context(), audit.Event{Kind: audit.Limited, Address: ask.Address.Masked(), Request: ask.ID,
+			Agent: ask.Agent, IP: ask.IP})
+		return nil
+	}
 	// Not at once: what the worker does differs by address, and would be felt in the time
 	// of this answer and of the next.
 	time.AfterFunc(wakeAfter+rand.N(wakeAfter), func() { g.Queue.Wake(ask.ID) })

@@ -15,6 +15,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -172,9 +173,13 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	if err != nil {
 		return "", err
 	}
+	known, device, err := g.knowDevice(r, c, grant.Shared)
+	if err != nil {
+		return "", err
+	}
 	event, stored := g.Audit.With(audit.Event{Kind: audit.SignedIn, Contact: c.ID, Session: b.Handle,
 		Address: grant.Address.Masked(), Method: grant.Method, Agent: b.Agent, IP: g.ClientIP(r)})
-	if err := g.Sessions.Store.Apply(ctx, slices.Concat(grant.Ops, b.Ops, stored)...); errors.Is(err, store.ErrConflict) {
+	if err := g.Sessions.Store.Apply(ctx, slices.Concat(grant.Ops, b.Ops, known, stored)...); errors.Is(err, store.ErrConflict) {
 		return "", token.ErrOver
 	} else if err != nil {
 		return "", err
@@ -182,7 +187,36 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	g.Sessions.Began(ctx, b)
 	g.Audit.Record(ctx, event)
 	g.setSession(w, b.Cookie, grant.Shared)
+	if device != "" {
+		g.setCookie(w, g.cookies.device, device, limit.DeviceLife)
+	}
 	return b.Cookie, nil
+}
+
+// knowDevice returns the Ops by which a sign-in makes its device a known one and answers
+// the mails so far, and the device's cookie; "" on a shared computer, which isn't known.
+func (g *Gate) knowDevice(r *http.Request, c directory.Contact, shared bool) (ops []store.Op, cookie string, err error) {
+	ctx, now := r.Context(), g.Now()
+	cookie, id := g.device(r)
+	purses := []limit.Purse{{Contact: c.ID}}
+	if id != "" {
+		purses = append(purses, limit.Purse{Contact: c.ID, Device: id})
+	}
+	for _, purse := range purses {
+		answered, err := g.mails.Answered(ctx, purse, now)
+		if err != nil {
+			return nil, "", err
+		}
+		ops = append(ops, answered...)
+	}
+	if shared {
+		return ops, "", nil
+	}
+	if id == "" {
+		cookie, id = g.devices.New()
+	}
+	learnt, err := g.devices.Learn(ctx, id, c.ID, now)
+	return append(ops, learnt...), cookie, err
 }
 
 // cookies are the names of ours under one origin.
@@ -231,6 +265,20 @@ func (g *Gate) browser(r *http.Request) string {
 		return ""
 	}
 	return token.BrowserOf(c.Value)
+}
+
+// device returns the cookie of a device that has been signed in on, and the device's
+// ID, or "" where there is none that we gave.
+func (g *Gate) device(r *http.Request) (cookie, id string) {
+	for i, c := range r.CookiesNamed(g.cookies.device) {
+		if i == maxCookies {
+			break
+		}
+		if id := g.devices.ID(c.Value); id != "" {
+			return c.Value, id
+		}
+	}
+	return "", ""
 }
 
 // newBrowser makes the cookie of an asking browser that has none yet, and its id.

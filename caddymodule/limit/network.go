@@ -3,7 +3,6 @@ package limit
 import (
 	"encoding/base64"
 	"encoding/binary"
-	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -19,7 +18,7 @@ type Class uint8
 // The classes. A Guess is a Failure that is counted for the whole firm, too.
 const (
 	Ask     Class = iota // for a sign-in mail
-	Failure              // an address that isn't the link's, a link that never was
+	Failure              // an address that isn't the link's
 	Guess                // a code
 )
 
@@ -61,7 +60,6 @@ type Networks struct {
 	Store store.Store // for Run
 	Keys  *secret.Keyring
 	Now   func() time.Time // the clock; nil: time.Now
-	Log   *slog.Logger     // for Run
 
 	cells   cells
 	changed atomic.Bool // since the last snapshot

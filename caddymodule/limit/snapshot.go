@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -26,13 +27,13 @@ const (
 // every few seconds, and once more when ctx ends: so a process that is killed forgets a
 // few seconds. It sees to it that memory is given back after a flood, too. Several may
 // run at once, as around a reload.
-func (n *Networks) Run(ctx context.Context) {
+func (n *Networks) Run(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
 	for failed := false; ; {
 		err := n.Save(ctx)
 		if err != nil && !failed && ctx.Err() == nil {
-			n.Log.Error("what networks did isn't written down, and is forgotten if the process ends now", "error", err)
+			log.Error("what networks did isn't written down, and is forgotten if the process ends now", "error", err)
 		}
 		failed = err != nil
 		select {
@@ -40,7 +41,7 @@ func (n *Networks) Run(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
 			defer cancel()
 			if err := n.Save(ctx); err != nil {
-				n.Log.Error("what networks did since the last seconds is forgotten", "error", err)
+				log.Error("what networks did since the last seconds is forgotten", "error", err)
 			}
 			return
 		case <-tick.C:

@@ -57,7 +57,11 @@ type Prepared struct {
 	Message *Message   // its ID is ignored; nil: nothing is to be sent, and the request ends
 	Ops     []store.Op // applied in the one step that turns the request into the mail, or ends it
 	Ref     string     // given back to Attempt, Sent and Failed
-	Done    func()     // if set, is called once Ops are applied; of several tries, that of the last
+
+	// Later, if set, puts the request off: its Ops are applied, and Prepare is called for
+	// it again then (after a restart, perhaps sooner). At most a quarter of an hour ahead.
+	Later time.Time
+	Done  func() // if set, is called once Ops are applied; of several tries, that of the last
 }
 
 // Queue is the outbox of one firm. Set its fields in one literal, then Start it. Several

@@ -221,7 +221,10 @@ func (q *Queue) prepare(ctx context.Context, id string, it item) result {
 		if p.Done != nil {
 			p.Done()
 		}
-		if p.Message == nil {
+		switch {
+		case !p.Later.IsZero():
+			return result{q.asked, item{due: p.Later}}
+		case p.Message == nil:
 			return result{}
 		}
 		return result{q.ready, item{}}
@@ -231,6 +234,9 @@ func (q *Queue) prepare(ctx context.Context, id string, it item) result {
 
 // prepared returns the one step from a request to what Prepare made of it.
 func (q *Queue) prepared(rec store.Record, e entry, p Prepared) []store.Op {
+	if !p.Later.IsZero() {
+		return append([]store.Op{store.Check(rec.Key, rec.Value)}, p.Ops...)
+	}
 	if p.Message == nil {
 		return append([]store.Op{store.Remove(rec.Key, rec.Value)}, p.Ops...)
 	}
