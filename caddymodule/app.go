@@ -302,6 +302,9 @@ func (a *App) Start() (err error) {
 		}
 		firms[id] = f
 	}
+	if err := a.tellRestore(ctx, firms); err != nil {
+		a.log.Error("whether a backup was restored can't be told", "error", err)
+	}
 	a.firms = firms
 	a.engine.log.to.Store(a.log)
 	close(a.ready)

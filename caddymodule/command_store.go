@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,10 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
@@ -101,7 +105,7 @@ type restored struct {
 }
 
 func (c *call) restore() error {
-	store, err := c.storePath()
+	path, err := c.storePath()
 	if err != nil {
 		return err
 	}
@@ -110,7 +114,7 @@ func (c *call) restore() error {
 		return &admin.Error{Reason: err.Error(), Remedy: remedyFor(err)}
 	}
 	defer file.Close()
-	kept, err := bolt.Restore(store, file)
+	kept, err := bolt.Restore(path, file)
 	switch {
 	case errors.Is(err, bolt.ErrHeld):
 		return &admin.Error{Reason: err.Error(), Remedy: "nothing was changed; stop Caddy, restore, and start it again"}
@@ -119,11 +123,14 @@ func (c *call) restore() error {
 	case err != nil:
 		return &admin.Error{Reason: err.Error(), Remedy: remedyFor(err)}
 	}
-	if err := keepOwner(store, kept); err != nil {
-		return &admin.Error{Reason: fmt.Sprintf("the copy is in place, but %v", err), Remedy: "give the file to the user who runs Caddy: chown caddy " + store}
+	if err := noteRestore(c.ctx, path); err != nil {
+		return &admin.Error{Reason: fmt.Sprintf("the copy is in place, but the history won't tell of it: %v", err), Remedy: "start Caddy"}
 	}
-	return c.print(restored{store, kept}, func(w io.Writer) {
-		fmt.Fprintf(w, "Restored %s.\n", store)
+	if err := keepOwner(path, kept); err != nil {
+		return &admin.Error{Reason: fmt.Sprintf("the copy is in place, but %v", err), Remedy: "give the file to the user who runs Caddy: chown caddy " + path}
+	}
+	return c.print(restored{path, kept}, func(w io.Writer) {
+		fmt.Fprintf(w, "Restored %s.\n", path)
 		if kept == "" {
 			fmt.Fprintln(w, "There was no store before. If that surprises you, Caddy runs as another user or with another configuration: see --help.")
 		} else {
@@ -131,6 +138,32 @@ func (c *call) restore() error {
 		}
 		fmt.Fprintln(w, "You can start Caddy now.\nSessions that were ended since the copy was made are back. To end them once more: caddy doorpost sessions revoke EMAIL")
 	})
+}
+
+// restoredMark is the record by which the next start learns that a copy was put back:
+// the command has no key to seal an event with.
+var restoredMark = store.Key{Bucket: "doorpost", ID: "restored"}
+
+func noteRestore(ctx context.Context, path string) error {
+	db, err := bolt.Open(path, bolt.Options{})
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.Apply(ctx, store.Put(restoredMark, []byte{1}, time.Time{})), db.Close())
+}
+
+// tellRestore makes an event of each firm's of a copy that was put back before this start.
+func (a *App) tellRestore(ctx context.Context, firms map[string]*firm) error {
+	_, err := a.engine.store.Take(ctx, restoredMark)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	for _, f := range firms {
+		if err == nil {
+			f.audit.Record(ctx, audit.Event{Kind: audit.Changed, By: "admin", What: "restore"})
+		}
+	}
+	return err
 }
 
 // storePath returns the path of the store that --store or the configuration names.

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 )
 
@@ -280,6 +282,44 @@ func TestNoHistoryHasASecret(t *testing.T) {
 	for _, s := range []string{"stranger@", "Chrome on", "signed-out"} {
 		if bytes.Contains(raw, []byte(s)) {
 			t.Errorf("the store has %q in the clear", s)
+		}
+	}
+}
+
+// That a copy was put back is told by the server that finds it, once.
+func TestRestoreIsTold(t *testing.T) {
+	h := openHouse(t, layout{admin: freeAddress(t)})
+	told := func() (all []string) {
+		for _, e := range h.history() {
+			if e.Kind == "changed" && e.By == "admin" {
+				all = append(all, e.What)
+			}
+		}
+		return all
+	}
+	run := func(args ...string) {
+		t.Helper()
+		cmd := h.caddy(args...)
+		if args[1] == "restore" {
+			cmd.Env = append(os.Environ(), "DOORPOST_TEST_CADDY_ARGS="+strings.Join(args, "\n"))
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	run("doorpost", "backup", h.path("copy.db"))
+	if got := told(); !slices.Equal(got, []string{"backup"}) {
+		t.Errorf("changes = %v; want the backup", got)
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	run("doorpost", "restore", h.path("copy.db"), "--store", h.path("data/caddy/doorpost/doorpost.db"))
+	for range 2 {
+		h.start()
+		h.settled()
+		if got := told(); !slices.Equal(got, []string{"restore"}) { // the copy is from before the backup
+			t.Errorf("changes = %v; want the restore, once", got)
 		}
 	}
 }
