@@ -268,10 +268,10 @@ func (h *fuzzHouse) wantAnswer(t *testing.T, what, method string, asked http.Hea
 	cookies := resp.Header["Set-Cookie"]
 	for _, line := range cookies {
 		name, _, _ := strings.Cut(line, "=")
-		if (name != "__Host-portal" && name != "__Host-portal-flow") || !strings.Contains(line, "; Path=/") || !strings.Contains(line, "; HttpOnly; Secure; SameSite=Lax") || strings.Contains(line, "Domain") {
+		if !slices.Contains([]string{"__Host-portal", "__Host-portal-flow", "__Host-portal-device"}, name) || !strings.Contains(line, "; Path=/") || !strings.Contains(line, "; HttpOnly; Secure; SameSite=Lax") || strings.Contains(line, "Domain") {
 			t.Fatalf("%s: Set-Cookie: %s", what, line)
 		}
-		if strings.HasPrefix(line, "__Host-portal=") && !strings.HasPrefix(line, "__Host-portal=;") && resp.StatusCode != http.StatusSeeOther {
+		if name != "__Host-portal-flow" && !strings.HasPrefix(line, name+"=;") && resp.StatusCode != http.StatusSeeOther {
 			t.Fatalf("%s: a session without the way on", what)
 		}
 	}
