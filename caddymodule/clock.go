@@ -1,11 +1,18 @@
 package caddymodule
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// clock tells the time, and never goes back while the process lives: what has run out
+// clock tells the time, and never goes back while the process lives, nor, with a store that
+// this process alone has, from one start to the next: what has run out
 // stays so when somebody sets the machine's clock back. It does go forward with the
 // machine's clock, since a machine that slept must not think that no time has passed.
 // Make it with newClock.
@@ -35,6 +42,68 @@ func (c *clock) at(wall time.Time, passed time.Duration) time.Time {
 		}
 		if c.ahead.CompareAndSwap(ahead, ahead+int64(late)) {
 			return wall
+		}
+	}
+}
+
+// notBefore has the time be t at least.
+func (c *clock) notBefore(t time.Time) {
+	for {
+		ahead := c.ahead.Load()
+		late := t.Sub(c.start.Round(0).Add(time.Since(c.start) + time.Duration(ahead)))
+		if late <= 0 || c.ahead.CompareAndSwap(ahead, ahead+int64(late)) {
+			return
+		}
+	}
+}
+
+const (
+	noteEvery = time.Minute
+	// mostBehind is how far a clock that was set back while nothing ran is made up for.
+	// One that is further behind was wrong before, and is believed now.
+	mostBehind = 2 * time.Hour
+)
+
+// noted is where the time is noted now and then, so that what has run out stays so also
+// when the clock is set back between two starts.
+var noted = store.Key{Bucket: "doorpost", ID: "clock"}
+
+// resume has the clock go on from where it was when the store was last open; after a
+// kill from a minute before at most. It returns how far the machine's clock is behind.
+func (c *clock) resume(ctx context.Context, s store.Store) (behind time.Duration, err error) {
+	rec, err := s.Get(ctx, noted)
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	last, err := strconv.ParseInt(string(rec.Value), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading when the store was last open: %w", err)
+	}
+	behind = time.UnixMilli(last).Sub(c.Now())
+	if behind > 0 && behind <= mostBehind {
+		c.notBefore(time.UnixMilli(last))
+	}
+	return behind, nil
+}
+
+// note notes the time.
+func (c *clock) note(ctx context.Context, s store.Store) error {
+	return s.Apply(ctx, store.Put(noted, strconv.AppendInt(nil, c.Now().UnixMilli(), 10), time.Time{}))
+}
+
+// keepNoting notes the time every minute until ctx ends, and then once more.
+func (c *clock) keepNoting(ctx context.Context, s store.Store) {
+	tick := time.NewTicker(noteEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_ = c.note(ctx, s) // a store that can't write says so itself; the next minute will do
+		case <-ctx.Done():
+			_ = c.note(context.WithoutCancel(ctx), s)
+			return
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
@@ -130,5 +132,38 @@ func TestK15_WhatRanOutStaysDead(t *testing.T) {
 	check("an idle hour later", false, false)
 	for _, set = range []time.Duration{-time.Hour, -24 * time.Hour, 0} {
 		check("the clock set by "+set.String(), false, false)
+	}
+}
+
+// What has run out stays so when the clock is set back while nothing runs.
+func TestK15_TheClockIsSetBackBetweenTwoStarts(t *testing.T) {
+	ctx := t.Context()
+	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, c := range []struct {
+		behind, made time.Duration // by the machine's clock; and made up for
+	}{{0, 0}, {-time.Hour, 0}, {time.Minute, time.Minute}, {time.Hour, time.Hour}, {mostBehind, mostBehind}, {mostBehind + time.Hour, 0}, {87600 * time.Hour, 0}} {
+		last := newClock()
+		last.notBefore(last.Now().Add(c.behind)) // which was right then
+		if c.behind < 0 {
+			last.start = last.start.Add(c.behind)
+			err = db.Apply(ctx, store.Put(noted, strconv.AppendInt(nil, last.start.UnixMilli(), 10), time.Time{}))
+		} else {
+			err = last.note(ctx, db)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := newClock()
+		behind, err := next.resume(ctx, db)
+		if err != nil || (behind-c.behind).Abs() > 5*time.Second {
+			t.Errorf("behind by %v: resume = %v, %v", c.behind, behind, err)
+		}
+		if made := next.Now().Sub(time.Now()); (made - c.made).Abs() > 5*time.Second {
+			t.Errorf("behind by %v: %v is made up for; want %v", c.behind, made, c.made)
+		}
 	}
 }

@@ -71,6 +71,8 @@ type engine struct {
 	log    *newestLog
 
 	greeted atomic.Bool // see first
+	stop    context.CancelFunc
+	running sync.WaitGroup // what goes on as long as the store is open
 
 	mu   sync.Mutex
 	kept map[string]any
@@ -86,6 +88,8 @@ func (e *engine) Destruct() error {
 			}
 		}
 	}
+	e.stop()
+	e.running.Wait()
 	return e.store.Close()
 }
 
@@ -146,7 +150,8 @@ func openEngine(p place, log *slog.Logger) (*engine, *share, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &engine{store: s, others: others, clock: clock, log: newest, kept: make(map[string]any)}, nil
+		e := &engine{store: s, others: others, clock: clock, log: newest, kept: make(map[string]any)}
+		return e, e.begin()
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("store: %w", err)
@@ -154,6 +159,26 @@ func openEngine(p place, log *slog.Logger) (*engine, *share, error) {
 	s := &share{place: p}
 	s.users.Store(1)
 	return v.(*engine), s, nil
+}
+
+// begin begins what goes on as long as the store is open. After an error the store is closed.
+func (e *engine) begin() error {
+	ctx, stop := context.WithCancel(context.Background())
+	e.stop = stop
+	if e.others != nil { // of many clocks, one that is wrong mustn't set all others
+		return nil
+	}
+	behind, err := e.clock.resume(ctx, e.store)
+	if err != nil {
+		stop()
+		return errors.Join(err, e.store.Close())
+	}
+	if behind > time.Minute {
+		slog.New(e.log).Warn("this machine's clock says an earlier time than when the store was last open; set it right (NTP)",
+			"behind", behind.Round(time.Second).String(), "made_up_for", behind <= mostBehind)
+	}
+	e.running.Go(func() { e.clock.keepNoting(ctx, e.store) })
+	return nil
 }
 
 // enter adds a user; false when the last one has left.
