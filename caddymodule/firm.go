@@ -62,6 +62,7 @@ type firm struct {
 	audit    *audit.Log
 	gate     *gate.Gate
 	stranger sync.Once // around the log line on a name that isn't url's
+	proxies  proxies
 	watch    *watch
 
 	stop    context.CancelFunc
@@ -242,6 +243,9 @@ func (f *firm) Stop() {
 func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if !strings.EqualFold(r.Host, f.gate.URL.Host) {
 		f.strangeName(r)
+	}
+	if r.Method == http.MethodPost && strings.HasPrefix(r.URL.Path, f.cfg.Prefix+"/") {
+		f.proxies.look(r, f.log)
 	}
 	var err error
 	f.gate.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
