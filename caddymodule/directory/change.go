@@ -384,7 +384,7 @@ func cleanTokens(values []string) ([]string, error) {
 	}
 	out := make([]string, 0, len(values))
 	for _, v := range values {
-		v = strings.TrimSpace(v)
+		v = decodeToken(strings.TrimSpace(v))
 		switch {
 		case v == "":
 			continue

@@ -111,6 +111,17 @@ type Company struct {
 	// LegacyTokens are the secrets in the old links of the company. They open doors, so
 	// JSON has only their number.
 	LegacyTokens []string
+	// Upgraded says that its old links ask for sign-in. Else it is open: they work as
+	// ever. One that is added without a token is upgraded from birth.
+	Upgraded bool
+}
+
+// State is open or upgraded.
+func (c Company) State() string {
+	if c.Upgraded {
+		return "upgraded"
+	}
+	return "open"
 }
 
 // companyJSON is a company as the admin API shows it.
@@ -118,11 +129,12 @@ type companyJSON struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
 	LegacyLinks int    `json:"legacy_links"`
+	State       string `json:"state"`
 }
 
 // MarshalJSON writes the shape of the admin API.
 func (c Company) MarshalJSON() ([]byte, error) {
-	return json.Marshal(companyJSON{c.ID, c.Name, len(c.LegacyTokens)})
+	return json.Marshal(companyJSON{c.ID, c.Name, len(c.LegacyTokens), c.State()})
 }
 
 // isCompanyID reports whether s is [a-z0-9][a-z0-9._-]{0,62}.
@@ -167,6 +179,7 @@ type contactRecord struct {
 type companyRecord struct {
 	Name   string   `json:"n"`
 	Tokens []string `json:"t,omitempty"`
+	State  string   `json:"s,omitempty"` // "": written before there were states
 }
 
 func (b *Book) sealContact(e *entry) []byte {
@@ -193,11 +206,18 @@ func (b *Book) openContact(rec store.Record) (entry, error) {
 }
 
 func (b *Book) sealCompany(c Company) []byte {
-	return b.seal(bucketCompany, c.ID, companyRecord{c.Name, c.LegacyTokens})
+	return b.seal(bucketCompany, c.ID, companyRecord{c.Name, c.LegacyTokens, c.State()})
 }
 
 func (b *Book) openCompany(rec store.Record) (Company, error) {
 	var r companyRecord
 	err := b.open(rec, &r)
-	return Company{rec.Key.ID, r.Name, r.Tokens}, err
+	c := Company{rec.Key.ID, r.Name, r.Tokens, r.State == "upgraded"}
+	if r.State == "" {
+		c.Upgraded = len(r.Tokens) == 0
+		for i, t := range r.Tokens { // they were kept as they were written
+			c.LegacyTokens[i] = decodeToken(t)
+		}
+	}
+	return c, err
 }

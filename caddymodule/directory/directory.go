@@ -9,6 +9,7 @@ package directory
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
 	"encoding/json"
@@ -58,14 +59,18 @@ type Book struct {
 
 	own  atomic.Uint64
 	last atomic.Pointer[string] // the generation that CatchUp saw
+
+	heldTokens    memo[[sha256.Size]byte, *Standing] // by SHA-256 of the token
+	heldCompanies memo[string, *Standing]            // by id
 }
 
 // The buckets.
 const (
-	bucketState   = "directory" // generation, key
+	bucketState   = "directory" // generation, key, marks
 	bucketContact = "contact"   // contact id → sealed contactRecord
 	bucketEmail   = "email"     // MAC of an address → contact id
 	bucketCompany = "company"   // company id → sealed companyRecord
+	bucketLegacy  = "legacy"    // MAC of an old link's token → company id
 	bucketRemoved = "removed"   // what was removed by hand: email/MAC, company/id
 	bucketLoad    = "load"      // kind of file → MAC of what was loaded last
 )

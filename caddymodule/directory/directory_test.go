@@ -262,7 +262,7 @@ func TestCompanies(t *testing.T) {
 		}
 	}
 	out, err := json.Marshal(acme)
-	if want := `{"id":"acme","name":"acme","legacy_links":2}`; string(out) != want || err != nil {
+	if want := `{"id":"acme","name":"acme","legacy_links":2,"state":"open"}`; string(out) != want || err != nil {
 		t.Errorf("JSON %s, %v; want %s", out, err, want)
 	}
 	for _, c := range []struct {

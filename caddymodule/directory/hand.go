@@ -115,10 +115,12 @@ func (b *Book) AddCompany(ctx context.Context, id string, c CompanyChange) (Comp
 		if after, err = b.editCompany(ctx, Company{ID: id, Name: id}, c); err != nil {
 			return nil, err
 		}
-		return []store.Op{
-			store.Put(b.key(bucketCompany, id), b.sealCompany(after), time.Time{}),
-			store.Delete(b.key(bucketRemoved, removedCompany+id)),
-		}, nil
+		born, err := b.bornUpgraded(ctx)
+		if err != nil {
+			return nil, err
+		}
+		after.Upgraded = born(after)
+		return append(b.companyOps(nil, &after, nil), store.Delete(b.key(bucketRemoved, removedCompany+id))), nil
 	})
 	return after, err
 }
@@ -138,7 +140,7 @@ func (b *Book) SetCompany(ctx context.Context, id string, c CompanyChange) (Comp
 		if after.Name == before.Name && slices.Equal(after.LegacyTokens, before.LegacyTokens) {
 			return nil, nil
 		}
-		return []store.Op{store.Put(b.key(bucketCompany, id), b.sealCompany(after), time.Time{})}, nil
+		return b.companyOps(&before, &after, nil), nil
 	})
 	return after, err
 }
@@ -151,10 +153,8 @@ func (b *Book) RemoveCompany(ctx context.Context, id string) (contacts int, err 
 		if err != nil {
 			return nil, err
 		}
-		ops := []store.Op{
-			store.Delete(b.key(bucketCompany, id)),
-			store.Put(b.key(bucketRemoved, removedCompany+id), b.seal(bucketRemoved, removedCompany+id, tombstone{gone.Name, b.now()}), time.Time{}),
-		}
+		ops := append(b.companyOps(&gone, nil, nil),
+			store.Put(b.key(bucketRemoved, removedCompany+id), b.seal(bucketRemoved, removedCompany+id, tombstone{gone.Name, b.now()}), time.Time{}))
 		contacts = 0
 		err = b.eachContact(ctx, "", func(e *entry) bool {
 			if i := slices.Index(e.Companies, id); i >= 0 {
@@ -192,13 +192,12 @@ func (b *Book) editCompany(ctx context.Context, c Company, change CompanyChange)
 		return c, &FieldError{Field: "legacy_tokens", Reason: err.Error()}
 	}
 	c.LegacyTokens = tokens
-	all, err := b.allCompanies(ctx)
-	if err != nil {
-		return c, err
-	}
-	for _, other := range all {
-		if other.ID != c.ID && slices.ContainsFunc(tokens, func(t string) bool { return slices.Contains(other.LegacyTokens, t) }) {
-			return c, &FieldError{Field: "legacy_tokens", Reason: "one is in the old links of " + other.ID, Err: ErrTaken}
+	for _, token := range tokens {
+		switch other, err := b.tokenOwner(ctx, token); {
+		case err == nil && other != c.ID:
+			return c, &FieldError{Field: "legacy_tokens", Reason: "one is in the old links of " + other, Err: ErrTaken}
+		case err != nil && !errors.Is(err, ErrUnknown):
+			return c, err
 		}
 	}
 	return c, nil

@@ -123,7 +123,14 @@ func (b *Book) resealCompany(rec store.Record) ([]store.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []store.Op{store.Put(rec.Key, b.sealCompany(c), time.Time{})}, nil
+	ops := []store.Op{store.Put(rec.Key, b.sealCompany(c), time.Time{})}
+	for _, token := range c.LegacyTokens {
+		ops = append(ops, b.putToken(token, c.ID))
+		for _, old := range b.tokenMACs(token)[1:] {
+			ops = append(ops, store.Delete(b.key(bucketLegacy, old)))
+		}
+	}
+	return ops, nil
 }
 
 func (b *Book) resealTombstone(rec store.Record) ([]store.Op, error) {

@@ -32,7 +32,7 @@ type Plan struct {
 	Kept      []Kept  `json:"kept"`
 
 	contacts   []contactWrite
-	companies  []Company
+	companies  []companyWrite
 	generation []byte
 }
 
@@ -67,6 +67,11 @@ func newPlan(k Kind) Plan {
 type contactWrite struct {
 	before *entry // nil: a new one
 	after  entry
+}
+
+type companyWrite struct {
+	before *Company // nil: a new one
+	after  Company
 }
 
 // PlanContacts finds out what an import of the rows would do, and changes nothing. An
@@ -260,6 +265,10 @@ func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, erro
 	if err != nil {
 		return plan, err
 	}
+	born, err := b.bornUpgraded(ctx)
+	if err != nil {
+		return plan, err
+	}
 	lines := map[string]int{}
 	for _, row := range rows {
 		before, there := known[row.ID]
@@ -269,6 +278,7 @@ func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, erro
 			plan.Kept = append(plan.Kept, Kept{row.Line, row.ID, Removed})
 			continue
 		case !there:
+			after.Upgraded = born(after)
 			plan.Added = append(plan.Added, Entry{Line: row.Line, Item: row.ID})
 		case len(fields) == 0:
 			plan.Unchanged++
@@ -277,7 +287,11 @@ func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, erro
 			plan.Changed = append(plan.Changed, Entry{row.Line, row.ID, fields, gone})
 		}
 		known[row.ID], lines[row.ID] = after, row.Line
-		plan.companies = append(plan.companies, after)
+		write := companyWrite{nil, after}
+		if there {
+			write.before = &before
+		}
+		plan.companies = append(plan.companies, write)
 	}
 	checkTokens(known, lines, &bad)
 	return plan, bad.orNil()
@@ -286,7 +300,7 @@ func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, erro
 // edited returns the company after the row, which fields changed, and which of them
 // lost their value: a company without a name is called by its id.
 func (r CompanyRow) edited(c Company) (after Company, fields, emptied []string) {
-	after = Company{r.ID, c.Name, c.LegacyTokens}
+	after = Company{r.ID, c.Name, c.LegacyTokens, c.Upgraded}
 	if r.hasName {
 		after.Name = r.name
 	}
@@ -351,8 +365,15 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 		}
 		ops = append(ops, b.contactOps(w.before, &w.after, claims)...)
 	}
-	for _, c := range p.companies {
-		ops = append(ops, store.Put(b.key(bucketCompany, c.ID), b.sealCompany(c), time.Time{}))
+	tokens := p.tokens()
+	for i, w := range p.companies {
+		if i%pageSize == 0 {
+			progress(len(p.contacts)+i, total)
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		ops = append(ops, b.companyOps(w.before, &w.after, tokens)...)
 	}
 	if len(ops) == 0 {
 		return nil
@@ -393,4 +414,15 @@ func (p Plan) claims() map[address.Address]bool {
 		}
 	}
 	return claims
+}
+
+// tokens are those that companies of the plan have from now on.
+func (p Plan) tokens() map[string]bool {
+	tokens := map[string]bool{}
+	for _, w := range p.companies {
+		for _, t := range w.after.LegacyTokens {
+			tokens[t] = true
+		}
+	}
+	return tokens
 }

@@ -92,12 +92,12 @@ func TestImport(t *testing.T) {
 func TestImportCompanies(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	for _, step := range []struct{ in, plan, book string }{
-		{"id,name,legacy_tokens\nacme,Acme,one;two\nbirch,,\n", "+2 acme; +3 birch; =0", "[{acme Acme [one two]} {birch birch []}]"},
-		{"id\nacme\nbirch\n", "=2", "[{acme Acme [one two]} {birch birch []}]"},
-		{"id,name\nacme,\n", "~2 acme [name] without [name]; =0", "[{acme acme [one two]} {birch birch []}]"},
+		{"id,name,legacy_tokens\nacme,Acme,one;two\nbirch,,\n", "+2 acme; +3 birch; =0", "[{acme Acme [one two] false} {birch birch [] true}]"},
+		{"id\nacme\nbirch\n", "=2", "[{acme Acme [one two] false} {birch birch [] true}]"},
+		{"id,name\nacme,\n", "~2 acme [name] without [name]; =0", "[{acme acme [one two] false} {birch birch [] true}]"},
 		// A token may pass from one to another.
-		{"id,legacy_tokens\nbirch,two\nacme,one\n", "~2 birch [legacy_tokens]; ~3 acme [legacy_tokens]; =0", "[{acme acme [one]} {birch birch [two]}]"},
-		{"id,legacy_tokens\nbirch,\n", "~2 birch [legacy_tokens] without [legacy_tokens]; =0", "[{acme acme [one]} {birch birch []}]"},
+		{"id,legacy_tokens\nbirch,two\nacme,one\n", "~2 birch [legacy_tokens]; ~3 acme [legacy_tokens]; =0", "[{acme acme [one] false} {birch birch [two] true}]"},
+		{"id,legacy_tokens\nbirch,\n", "~2 birch [legacy_tokens] without [legacy_tokens]; =0", "[{acme acme [one] false} {birch birch [] true}]"},
 	} {
 		p, err := importCompanies(t, b, step.in)
 		if got := fmt.Sprint(must(b.Companies(ctx, "", "", 10))); summary(p) != step.plan || got != step.book || err != nil {

@@ -1,0 +1,336 @@
+package directory
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// wantTokens checks which tokens lead where, by asking and by what is in the index.
+func wantTokens(t testing.TB, b *Book, want string) {
+	t.Helper()
+	ctx := t.Context()
+	found := map[string]string{}
+	for _, token := range []string{"one", "two", "three", "a/b", "a%2Fb", "One", ""} {
+		s, err := b.StandingByToken(ctx, token)
+		if err != nil && !errors.Is(err, ErrUnknown) {
+			t.Fatal(err)
+		}
+		if err == nil {
+			found[token] = s.Company
+		}
+	}
+	var got []string
+	for _, token := range slices.Sorted(maps.Keys(found)) {
+		got = append(got, token+":"+found[token])
+	}
+	if s := strings.Join(got, " "); s != want {
+		t.Errorf("tokens lead to %q; want %q", s, want)
+	}
+	if n := len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))); n != len(found) {
+		t.Errorf("the index has %d records; want %d", n, len(found))
+	}
+}
+
+func TestTokens(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	wantTokens(t, b, "")
+	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"one", " a%2Fb "}}))
+	wantTokens(t, b, "a/b:acme one:acme")
+	must(b.SetCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"two", "one"}}))
+	wantTokens(t, b, "one:acme two:acme")
+	must(b.SetCompany(ctx, "acme", CompanyChange{Name: ptr("Acme")}))
+	wantTokens(t, b, "one:acme two:acme")
+	must(b.AddCompany(ctx, "birch", CompanyChange{}))
+	must(importCompanies(t, b, "id,legacy_tokens\nbirch,two\nacme,one;three\n")) // one passes on
+	wantTokens(t, b, "one:acme three:acme two:birch")
+	must(importCompanies(t, b, "id,name\nbirch,Birch\n"))
+	wantTokens(t, b, "one:acme three:acme two:birch")
+	must(b.RemoveCompany(ctx, "acme"))
+	wantTokens(t, b, "two:birch")
+	must(b.AddCompany(ctx, "cedar", CompanyChange{LegacyTokens: &[]string{"one"}}))
+	wantTokens(t, b, "one:cedar two:birch")
+
+	for _, change := range []CompanyChange{{LegacyTokens: &[]string{"three", "two"}}, {LegacyTokens: &[]string{"%74wo"}}} {
+		_, err := b.AddCompany(ctx, "dogwood", change)
+		var field *FieldError
+		if !errors.As(err, &field) || !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "birch") || strings.Contains(err.Error(), "two") {
+			t.Errorf("a token of another company: %v; want ErrTaken that names birch", err)
+		}
+	}
+	_, err := importCompanies(t, b, "id,legacy_tokens\nelm,x\nfir,%6fne\n")
+	wantRows(t, err, `3 "legacy_tokens" cedar and fir have one in common`)
+	wantTokens(t, b, "one:cedar two:birch")
+
+	if s, err := b.StandingOf(ctx, "cedar"); err != nil || s != (Standing{"cedar", false, "one"}) {
+		t.Errorf("StandingOf = %+v, %v", s, err)
+	}
+	for _, id := range []string{"", "nobody", "Cedar"} {
+		if _, err := b.StandingOf(ctx, id); !errors.Is(err, ErrUnknown) {
+			t.Errorf("StandingOf(%q): %v; want ErrUnknown", id, err)
+		}
+	}
+}
+
+// Another firm's tokens lead nowhere here.
+func TestTokensOfAnotherFirm(t *testing.T) {
+	b := newBook(t)
+	must(b.AddCompany(t.Context(), "acme", CompanyChange{LegacyTokens: &[]string{"one"}}))
+	other := &Book{Firm: "other", Store: b.Store, Keys: b.Keys}
+	wantTokens(t, other, "")
+}
+
+func TestTokensReseal(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	if err := b.EnsureStaff(ctx); err != nil {
+		t.Fatal(err)
+	}
+	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"one", "two"}}))
+	both := &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "second", "first")}
+	wantTokens(t, both, "one:acme two:acme")
+	must(both.SetCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"two", "three"}}))
+	wantTokens(t, both, "three:acme two:acme")
+	if err := both.Reseal(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantTokens(t, &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "second")}, "three:acme two:acme")
+	stranger := &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "third")}
+	if s, err := stranger.StandingByToken(ctx, "two"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("under another secret: %+v, %v; want ErrUnknown", s, err)
+	}
+}
+
+// A book of before the index has companies alone, with tokens as they were written.
+func TestEnsureTokens(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	for id, tokens := range map[string][]string{"acme": {"one", "a%2Fb"}, "birch": nil} {
+		plain := must(json.Marshal(map[string]any{"n": strings.ToUpper(id), "t": tokens}))
+		value := append([]byte{format}, b.Keys.Seal("directory", b.place(bucketCompany, id), plain)...)
+		if err := b.Store.Apply(ctx, store.Put(b.key(bucketCompany, id), value, time.Time{})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := b.Version()
+	for range 2 {
+		if err := b.EnsureTokens(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if b.Version() == before {
+			t.Error("Version stood still")
+		}
+	}
+	if got := fmt.Sprint(must(b.Companies(ctx, "", "", 10))); got != "[{acme ACME [one a/b] false} {birch BIRCH [] true}]" {
+		t.Errorf("the companies are %s", got)
+	}
+	if n := len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))); n != 2 {
+		t.Errorf("the index has %d records; want 2", n)
+	}
+	for token, want := range map[string]string{"one": "acme", "a/b": "acme"} {
+		if s, err := b.StandingByToken(ctx, token); err != nil || s.Company != want {
+			t.Errorf("%s leads to %+v, %v", token, s, err)
+		}
+	}
+	// Once it is there, it isn't made again.
+	at := b.Version()
+	if err := b.EnsureTokens(ctx); err != nil || b.Version() != at {
+		t.Errorf("a second time: %v, Version moved by %d", err, b.Version()-at)
+	}
+}
+
+func TestStandingIsHeld(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	counted := &countingStore{Store: b.Store}
+	b.Store = counted
+	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"one"}}))
+	must(b.StandingByToken(ctx, "one"))
+	reads := counted.gets
+	for range 3 {
+		if s, err := b.StandingByToken(ctx, "one"); err != nil || s.Company != "acme" || s.Upgraded {
+			t.Errorf("%+v, %v", s, err)
+		}
+		must(b.StandingOf(ctx, "acme"))
+	}
+	if counted.gets != reads {
+		t.Errorf("%d reads of what is held", counted.gets-reads)
+	}
+	must(b.AddContact(ctx, "ann@b.de", Change{Companies: &[]string{"acme"}}))
+	must(b.Upgrade(ctx, Upgrade{Companies: []string{"acme"}}, nil))
+	if s, err := b.StandingByToken(ctx, "one"); err != nil || !s.Upgraded {
+		t.Errorf("after the upgrade: %+v, %v", s, err)
+	}
+	must(b.SetCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{}}))
+	if s, err := b.StandingByToken(ctx, "one"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("after the token was taken away: %+v, %v", s, err)
+	}
+}
+
+type countingStore struct {
+	store.Store
+	gets int
+}
+
+func (s *countingStore) Get(ctx context.Context, k store.Key) (store.Record, error) {
+	s.gets++
+	return s.Store.Get(ctx, k)
+}
+
+func TestMemo(t *testing.T) {
+	var m memo[int, int]
+	const size = 100
+	for i := range 10 * size {
+		m.put(i, 1, i, size)
+		if v, ok := m.get(i, 1); !ok || v != i {
+			t.Fatalf("the last: %d, %t", v, ok)
+		}
+		if len(m.held) != min(i+1, size) {
+			t.Fatalf("%d are held after %d", len(m.held), i+1)
+		}
+	}
+	if _, ok := m.get(10*size-1, 2); ok {
+		t.Error("what is of another version was returned")
+	}
+	m.put(10*size-1, 2, 5, size)
+	if v, ok := m.get(10*size-1, 2); !ok || v != 5 || len(m.held) != size {
+		t.Errorf("of the new version: %d, %t, %d held", v, ok, len(m.held))
+	}
+}
+
+func TestUpgrade(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	must(importCompanies(t, b, "id,name,legacy_tokens\nacme,Acme Ltd,one\nbirch,,two\ncedar,,three\ndogwood,,\nelm,,a/b\n"))
+	must(importCSV(t, b, "email,companies,disabled\nann@b.de,acme;birch,\nbob@b.de,acme,\ncay@b.de,cedar,true\n"))
+	states := func() (s string) {
+		for _, c := range must(b.Companies(ctx, "", "", 10)) {
+			s += c.State()[:1]
+		}
+		return s
+	}
+	ids := func(all []UpgradedCompany) (s string) {
+		for _, c := range all {
+			s += fmt.Sprint(c.ID, c.Asked, " ")
+		}
+		return strings.TrimSpace(s)
+	}
+	if got := states(); got != "ooouo" {
+		t.Fatalf("at birth: %s", got)
+	}
+	for _, step := range []struct {
+		do                        Upgrade
+		changed, refused, becomes string
+		unchanged                 int
+	}{
+		{Upgrade{Companies: []string{"Acme Ltd"}, DryRun: true}, "acme[ann@b.de bob@b.de]", "", "ooouo", 0},
+		{Upgrade{Companies: []string{"Acme Ltd"}}, "acme[ann@b.de bob@b.de]", "", "uoouo", 0},
+		{Upgrade{Companies: []string{"acme", "dogwood"}}, "", "", "uoouo", 2},
+		{Upgrade{Companies: []string{"birch", "cedar"}}, "birch[ann@b.de]", "cedar[]", "uuouo", 0},
+		{Upgrade{Companies: []string{"birch", "dogwood"}, Undo: true}, "birch[ann@b.de]", "", "uoouo", 1},
+		{Upgrade{All: true, DryRun: true}, "birch[ann@b.de]", "cedar[] elm[]", "uoouo", 2},
+		{Upgrade{All: true}, "birch[ann@b.de]", "cedar[] elm[]", "uuouo", 2},
+	} {
+		done, total := -1, -1
+		out, err := b.Upgrade(ctx, step.do, func(d, n int) { done, total = d, n })
+		if ids(out.Changed) != step.changed || ids(out.Refused) != step.refused || out.Unchanged != step.unchanged || err != nil || states() != step.becomes {
+			t.Errorf("%+v: %+v, %v, then %s; want %+v", step.do, out, err, states(), step)
+		}
+		if n := len(out.Changed); !step.do.DryRun && (done != n || total != n) {
+			t.Errorf("%+v: progress ended at %d of %d", step.do, done, total)
+		}
+	}
+	// From now on every new one is upgraded from birth, until all is undone.
+	must(b.AddCompany(ctx, "fir", CompanyChange{LegacyTokens: &[]string{"f1"}}))
+	must(importCompanies(t, b, "id,legacy_tokens\ngum,g1\ncedar,three\n"))
+	if got := states(); got != "uuououu" {
+		t.Errorf("after all: %s", got)
+	}
+	must(b.Upgrade(ctx, Upgrade{All: true, Undo: true}, nil))
+	must(b.AddCompany(ctx, "hazel", CompanyChange{LegacyTokens: &[]string{"h1"}}))
+	if got := states(); got != "ooouoooo" {
+		t.Errorf("after all was undone: %s", got)
+	}
+	// The state outlives what else is changed.
+	must(b.Upgrade(ctx, Upgrade{Companies: []string{"acme"}}, nil))
+	must(b.SetCompany(ctx, "acme", CompanyChange{Name: ptr("A"), LegacyTokens: &[]string{"x"}}))
+	must(importCompanies(t, b, "id,name,legacy_tokens\nacme,B,y\nbirch,B2,z\n"))
+	if got := states(); got != "uoouoooo" {
+		t.Errorf("after other changes: %s", got)
+	}
+	for _, names := range [][]string{{"nobody"}, {"acme", "nobody"}} {
+		var field *FieldError
+		if _, err := b.Upgrade(ctx, Upgrade{Companies: names, Undo: true}, nil); !errors.As(err, &field) || !errors.Is(err, ErrUnknown) {
+			t.Errorf("Upgrade(%v): %v; want ErrUnknown", names, err)
+		}
+	}
+	if got := states(); got != "uoouoooo" {
+		t.Errorf("after a refusal: %s", got)
+	}
+}
+
+// 100,000 companies with three tokens each.
+func BenchmarkStandingByToken(b *testing.B) {
+	book, ctx := newBook(b), b.Context()
+	const n = 100_000
+	var file strings.Builder
+	file.WriteString("id,legacy_tokens\n")
+	token := func(i int) string { return fmt.Sprintf("hb7Qm2xVt9Kp4Rz%d", i) }
+	for i := range n {
+		fmt.Fprintf(&file, "company-%d,%s;%s;%s\n", i, token(3*i), token(3*i+1), token(3*i+2))
+	}
+	must(importCompanies(b, book, file.String()))
+	tokens := make([]string, 3*n)
+	for i := range tokens {
+		tokens[i] = token(i)
+	}
+	heap := func() int {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc >> 10)
+	}
+	file.Reset()
+	before := heap()
+	b.Run("first", func(b *testing.B) {
+		i := 0
+		for b.Loop() {
+			must(book.StandingByToken(ctx, tokens[i%len(tokens)]))
+			i++
+		}
+	})
+	for _, token := range tokens {
+		must(book.StandingByToken(ctx, token))
+	}
+	grown := float64(heap() - before)
+	b.Run("held", func(b *testing.B) {
+		b.ReportAllocs()
+		i := 0
+		for b.Loop() {
+			i = (i + 7919) % len(tokens)
+			must(book.StandingByToken(ctx, tokens[i]))
+		}
+		b.ReportMetric(grown, "KiB-held")
+	})
+	b.Run("unknown", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := book.StandingByToken(ctx, "hb7Qm2xVt9Kp4Rz-nobody"); err == nil {
+				b.Fatal("known")
+			}
+		}
+	})
+	b.Run("held-at-once", func(b *testing.B) {
+		b.RunParallel(func(pb *testing.PB) {
+			for i := 0; pb.Next(); i = (i + 7919) % len(tokens) {
+				must(book.StandingByToken(ctx, tokens[i]))
+			}
+		})
+	})
+}
