@@ -250,11 +250,16 @@ func inWords(e admin.Event) string {
 	case audit.Asked:
 		return by("asked for a sign-in mail", " from ")
 	case audit.Unknown:
-		return by("asked with an address that is no contact's", ", from ")
+		return "no mail was made: the address is no contact's"
 	case audit.Disabled:
 		return "no mail was made: the contact is disabled"
 	case audit.Limited:
+		if e.Contact == "" {
+			return "no mail was made: too many had been asked for from this network"
+		}
 		return "no mail was made: too many had been asked for"
+	case audit.Delayed:
+		return "the mail was put off, so soon after the last one"
 	case audit.Queued:
 		return "the mail was made"
 	case audit.Sent:

@@ -131,7 +131,7 @@ func (d *desk) happens(line string) {
 	f := d.firms["example"]
 	if email, ok := strings.CutPrefix(line, "% unknown "); ok {
 		f.Audit.Record(d.t.Context(), audit.Event{Kind: audit.Unknown, Agent: "Safari on iPhone",
-			Address: address.Address(email).Masked(), Unknown: address.Address(email)})
+			Address: address.Address(email).Masked(), Whole: address.Address(email)})
 		return
 	}
 	var e audit.Event

@@ -93,7 +93,7 @@ func story(events []admin.Event, now time.Time) (lines []string) {
 			asked[e.Request] = true
 		}
 		what := inWords(e)
-		if e.IP.IsValid() && e.Kind != audit.Limited && e.Kind != audit.Disabled {
+		if e.IP.IsValid() && e.Kind != audit.Limited && e.Kind != audit.Disabled && e.Kind != audit.Unknown && e.Kind != audit.Delayed {
 			what += " (" + e.IP.String() + ")"
 		}
 		if n := len(all); n > 0 && all[n-1].what == what {
@@ -172,6 +172,8 @@ func adviceOn(e admin.Event, c directory.Contact, now time.Time) []string {
 			return []string{"The mail is being made. Look again in a moment."}
 		}
 		return []string{"Nothing has become of it yet. The server's log says why: look for “mail is put off”."}
+	case audit.Delayed:
+		return []string{"They asked again so soon that the mail waits until a minute has gone by since the last one. It is on its way then."}
 	case audit.Queued:
 		if young {
 			return []string{"The mail is on its way to our mail server. Look again in a moment."}
@@ -179,6 +181,10 @@ func adviceOn(e admin.Event, c directory.Contact, now time.Time) []string {
 		return []string{"Our mail server hasn't taken the mail yet; it is tried again until an hour is over.",
 			"The server's log says what it answers: look for “mail waits for the mail server” and “mail not taken”."}
 	case audit.Limited:
+		if e.Contact == "" {
+			return []string{"So many mails were asked for from their network that this one wasn't made.",
+				"Let them ask again in some minutes, or from another network, such as that of their phone."}
+		}
 		return []string{"No mail was made this time, since several had been asked for; those from before still work for their time.",
 			"Let them take the newest mail they have, or ask again in some minutes."}
 	case audit.Sent:

@@ -47,10 +47,16 @@ func listEvents(ctx context.Context, f Firm, in ListEvents) (EventList, error) {
 	}
 	events, next, err := f.Audit.Events(ctx, in.Since, in.After, limit)
 	for _, e := range events {
-		out.Events = append(out.Events, Event{ID: e.ID, Time: e.Time, Event: e})
+		out.Events = append(out.Events, eventOf(e))
 	}
 	out.Next = next
 	return out, err
+}
+
+// eventOf is an event as it is shown: without the mark, which says nothing to people.
+func eventOf(e audit.Event) Event {
+	e.Mark = ""
+	return Event{ID: e.ID, Time: e.Time, Event: e}
 }
 
 func listStrangers(ctx context.Context, f Firm, _ struct{}) (StrangerList, error) {
@@ -86,7 +92,7 @@ func timeline(ctx context.Context, f Firm, in TimelineOf) (Timeline, error) {
 		return Timeline{}, err
 	}
 	out := Timeline{Email: string(email), Events: []Event{}, Similar: []audit.Stranger{}, Near: []directory.Contact{}}
-	emails := []address.Address{email}
+	emails, contact := []address.Address{email}, ""
 	c, err := f.Book.ByEmail(ctx, email)
 	switch {
 	case errors.Is(err, directory.ErrUnknown):
@@ -96,15 +102,15 @@ func timeline(ctx context.Context, f Firm, in TimelineOf) (Timeline, error) {
 	case err != nil:
 		return out, err
 	default:
-		out.Contact, emails = &c, c.Emails
+		out.Contact, emails, contact = &c, c.Emails, c.ID
 		sessions, err := f.Sessions.List(ctx, c.ID)
 		if err != nil {
 			return out, err
 		}
 		out.Sessions = len(sessions)
-		if out.Events, err = f.eventsOf(ctx, c.ID, in.Since); err != nil {
-			return out, err
-		}
+	}
+	if out.Events, err = f.eventsOf(ctx, contact, emails, in.Since); err != nil {
+		return out, err
 	}
 	strangers, err := f.Audit.Strangers(ctx)
 	for _, s := range strangers {
@@ -121,21 +127,29 @@ func timeline(ctx context.Context, f Firm, in TimelineOf) (Timeline, error) {
 	return out, err
 }
 
-// eventsOf returns the events of a contact, and those of its requests that don't know
-// whose they are.
-func (f Firm) eventsOf(ctx context.Context, contact string, since time.Time) ([]Event, error) {
+// eventsOf returns the events of a contact ("": of nobody), and those of its addresses and
+// requests that don't know whose they are.
+func (f Firm) eventsOf(ctx context.Context, contact string, emails []address.Address, since time.Time) ([]Event, error) {
 	var some []audit.Event // that may be the contact's
-	requests := map[string]bool{}
+	requests, marks := map[string]bool{}, map[string]bool{}
+	for _, a := range emails {
+		for _, m := range f.Audit.Marks(a) {
+			marks[m] = true
+		}
+	}
+	about := func(e audit.Event) bool {
+		return e.Contact != "" && e.Contact == contact || e.Contact == "" && marks[e.Mark]
+	}
 	for after := ""; ; {
 		page, next, err := f.Audit.Events(ctx, since, after, 1000)
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range page {
-			if e.Contact == contact || e.Contact == "" && e.Request != "" {
+			if about(e) || e.Contact == "" && e.Request != "" {
 				some = append(some, e)
 			}
-			if e.Contact == contact && e.Request != "" {
+			if about(e) && e.Request != "" {
 				requests[e.Request] = true
 			}
 		}
@@ -143,11 +157,11 @@ func (f Firm) eventsOf(ctx context.Context, contact string, since time.Time) ([]
 			break
 		}
 	}
-	some = slices.DeleteFunc(some, func(e audit.Event) bool { return e.Contact != contact && !requests[e.Request] })
+	some = slices.DeleteFunc(some, func(e audit.Event) bool { return !about(e) && !requests[e.Request] })
 	out := []Event{}
 	var asked, sent audit.Event // the latest, which a link that is opened is likely from
 	for _, e := range some {
-		one := Event{ID: e.ID, Time: e.Time, Event: e}
+		one := eventOf(e)
 		switch e.Kind {
 		case audit.Asked:
 			asked = e

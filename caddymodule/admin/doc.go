@@ -74,8 +74,8 @@
 //
 // # History
 //
-// An EVENT is one of asked, unknown, disabled, limited, queued, sent, refused, late (what
-// became of a request for a mail), opened, opened-old, unknown-link (a link that let
+// An EVENT is one of asked, unknown, disabled, limited, delayed, queued, sent, refused,
+// late (what became of a request for a mail), opened, opened-old, unknown-link (a link that let
 // nobody in: a good one, one that is over, one that never was), wrong-code, wrong-mail,
 // signed-in, signed-out and changed. Of its fields those are there that say something:
 // request ties the events of one request together; reason holds the codes by which the

@@ -30,6 +30,7 @@ const (
 	Unknown   Kind = "unknown"      // … with an address that is no contact's
 	Disabled  Kind = "disabled"     // … with the address of a contact who is switched off
 	Limited   Kind = "limited"      // … too often, or with enough links alive
+	Delayed   Kind = "delayed"      // … too soon after the last mail: this one is put off for a while
 	Queued    Kind = "queued"       // the sign-in mail was made
 	Sent      Kind = "sent"         // the mail server accepted it
 	Refused   Kind = "refused"      // … or refused it for good
@@ -44,21 +45,18 @@ const (
 	Changed   Kind = "changed" // an operator, or a file of the Caddyfile, changed something
 )
 
-// trait is what the log and the store make of a kind.
-type trait struct {
-	// cheap events cost whoever is outside nothing, so a flood of them is written down
-	// in part; see flood.
-	cheap bool
-	// strange events know of no contact: they have a place of their own, so that they
-	// push out none of a contact's.
-	strange bool
+// kinds are all there are, each with whether it is cheap: it costs whoever is outside
+// nothing. A flood of cheap events is written down in part (see flood), and those that
+// know of no contact have a place of their own, where they push out none of a contact's.
+var kinds = map[Kind]bool{
+	Asked: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, NoLink: true, WrongCode: true, WrongMail: true,
+	Queued: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Changed: false,
 }
 
-// kinds are all there are.
-var kinds = map[Kind]trait{
-	Asked: {true, true}, Unknown: {true, true}, NoLink: {true, true}, WrongCode: {true, true},
-	Disabled: {true, false}, Limited: {true, false}, Opened: {true, false}, OpenedOld: {true, false}, WrongMail: {true, false},
-	Queued: {}, Sent: {}, Refused: {}, Late: {}, SignedIn: {}, SignedOut: {}, Changed: {},
+// cheap is the word of kinds; what isn't known is cheap.
+func (k Kind) cheap() bool {
+	cheap, known := kinds[k]
+	return cheap || !known
 }
 
 // Event is one thing that happened. Empty fields are left out.
@@ -85,8 +83,11 @@ type Event struct {
 
 	More int `json:"more,omitempty"` // not one event: so many more of the kind, written down together
 
-	// Unknown is the whole address that is no contact's, for the list of these alone.
-	Unknown address.Address `json:"-"`
+	// Whole is the address that was typed. It is in no line and in no event, but for a Mark
+	// that tells who knows it that it was this one (see Log.Marks), where Contact can't say
+	// so; with Unknown it goes into the list of strangers.
+	Whole address.Address `json:"-"`
+	Mark  string          `json:"mark,omitempty"` // made when the event is stored
 }
 
 // Log records the events of one firm, for one configuration.
@@ -113,6 +114,15 @@ func (l *Log) With(e Event) (Event, []store.Op) {
 		return e, nil
 	}
 	return l.Trail.with(l, e)
+}
+
+// Marks returns what the Mark of an event is that is about this address: one for each
+// secret.
+func (l *Log) Marks(a address.Address) (all []string) {
+	for _, mac := range l.Keys.MACs(markPurpose, string(a)) {
+		all = append(all, mac[:markLength])
+	}
+	return all
 }
 
 // line writes the event into the log.

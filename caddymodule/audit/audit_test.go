@@ -174,7 +174,7 @@ func TestD17_Flood(t *testing.T) {
 	d := openDesk(t)
 	const many = 1_000_000
 	for i := range many {
-		d.Record(t.Context(), Event{Kind: Unknown, Address: "x•••@example.com", Unknown: address.Address(fmt.Sprintf("x%d@example.com", i))})
+		d.Record(t.Context(), Event{Kind: Unknown, Address: "x•••@example.com", Whole: address.Address(fmt.Sprintf("x%d@example.com", i))})
 		if i%1000 == 0 {
 			d.pass(100 * time.Millisecond) // a hundred seconds in all
 		}
@@ -234,7 +234,7 @@ func TestPrune(t *testing.T) {
 func TestStrangers(t *testing.T) {
 	d := openDesk(t)
 	ask := func(a address.Address, agent string) {
-		d.Record(t.Context(), Event{Kind: Unknown, Address: a.Masked(), Agent: agent, Unknown: a})
+		d.Record(t.Context(), Event{Kind: Unknown, Address: a.Masked(), Agent: agent, Whole: a})
 		d.pass(time.Minute)
 	}
 	first := d.now().UTC()

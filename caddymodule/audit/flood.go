@@ -34,7 +34,7 @@ type level struct {
 
 // holds reports whether the event is counted only.
 func (f *flood) holds(l *Log, e Event, now time.Time) bool {
-	if trait, known := kinds[e.Kind]; known && !trait.cheap {
+	if !e.Kind.cheap() {
 		return false
 	}
 	d := dam{e.Kind, e.Contact != ""}

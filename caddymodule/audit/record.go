@@ -15,6 +15,9 @@ import (
 const (
 	version = 1 // the first byte of every value; what follows is sealed
 	purpose = "audit"
+
+	markPurpose = "audit mark"
+	markLength  = 16 // characters, of six bits: enough to tell a firm's addresses apart
 )
 
 // errVersion: a newer Doorpost wrote this record.
@@ -35,7 +38,7 @@ var (
 // placeOf returns where the event belongs: one that anybody can cause, and that knows
 // of no contact, pushes out its like alone.
 func placeOf(e Event) place {
-	if trait, known := kinds[e.Kind]; (trait.strange || !known) && e.Contact == "" {
+	if e.Kind.cheap() && e.Contact == "" {
 		return strange
 	}
 	return events
@@ -45,6 +48,9 @@ func placeOf(e Event) place {
 func record(firm string, e entry) (store.Op, place) {
 	p := placeOf(e.Event)
 	k := store.Key{Firm: firm, Bucket: p.bucket, ID: e.ID}
+	if e.Whole != "" && e.Contact == "" {
+		e.Mark = e.keys.MAC(markPurpose, string(e.Whole))[:markLength]
+	}
 	plain, err := json.Marshal(e.Event)
 	if err != nil {
 		panic("audit: " + err.Error()) // a field that is no JSON, which there is none

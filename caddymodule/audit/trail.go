@@ -241,8 +241,8 @@ func (t *Trail) keep(ctx context.Context, some []entry) error {
 		op, p := record(t.firm, e)
 		ops = append(ops, op)
 		t.unseen[p]++
-		if e.Unknown != "" {
-			asked[e.Unknown] = append(asked[e.Unknown], e)
+		if e.Kind == Unknown && e.Whole != "" {
+			asked[e.Whole] = append(asked[e.Whole], e)
 		}
 	}
 	if err := t.store.Apply(ctx, ops...); err != nil {

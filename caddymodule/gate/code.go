@@ -75,7 +75,7 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 		return g.seeOther(w, grant.To)
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongCode, Address: ask.Address.Masked(), Request: ask.ID,
-		Agent: agentOf(r), IP: ip})
+		Agent: agentOf(r), IP: ip, Whole: ask.Address})
 	g.page(w, r, http.StatusForbidden, g.sentPage(ask, wrongCode))
 	return nil
 }

@@ -37,8 +37,10 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if !errors.As(err, &f) {
 		f = errAway
 		if !errors.Is(err, context.Canceled) || r.Context().Err() == nil { // else nobody is there any more to hear it
-			g.Log.ErrorContext(r.Context(), "the gate can't serve",
-				"error", err, "store", errors.Is(err, store.ErrUnavailable), "page", g.pageOf(r))
+			g.away.Do(func() { // not a line for each of the many who meet it
+				g.Log.ErrorContext(r.Context(), "the gate can't serve",
+					"error", err, "store", errors.Is(err, store.ErrUnavailable), "page", g.pageOf(r))
+			})
 		}
 	}
 	if f.status == http.StatusServiceUnavailable {

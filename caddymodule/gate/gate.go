@@ -16,6 +16,8 @@ import (
 	"net/url"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
@@ -57,6 +59,7 @@ type Gate struct {
 	doubles *doubles
 	mails   *limit.Mails
 	devices *limit.Devices
+	away    *rate.Sometimes // around the log line on what keeps the gate from serving
 }
 
 // Logo is a firm's picture, as it is served at {prefix}/logo.
@@ -74,6 +77,7 @@ func New(g Gate) *Gate {
 		panic("gate: url: " + err.Error()) // validated before it came here
 	}
 	g.doubles = new(doubles)
+	g.away = &rate.Sometimes{First: 10, Interval: time.Second}
 	t := g.Tokens
 	g.mails = &limit.Mails{Firm: g.Firm, Store: t.Store}
 	g.devices = &limit.Devices{Firm: g.Firm, Store: t.Store, Keys: t.Keys}

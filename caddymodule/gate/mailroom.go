@@ -29,15 +29,12 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	if err := json.Unmarshal(r.Payload, &ask); err != nil {
 		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
 	}
-	event := audit.Event{Address: ask.Address.Masked(), Request: ask.ID, Agent: ask.Agent, IP: ask.IP}
+	event := audit.Event{Address: ask.Address.Masked(), Request: ask.ID, Agent: ask.Agent, IP: ask.IP, Whole: ask.Address}
 	note := func(kind audit.Kind) func() {
 		event.Kind = kind
 		return func() { g.Audit.Record(ctx, event) }
 	}
 	nothing := func(kind audit.Kind) (outbox.Prepared, error) {
-		if kind == audit.Unknown {
-			event.Unknown = ask.Address
-		}
 		return outbox.Prepared{Done: note(kind)}, nil
 	}
 	c, err := g.Book.ByEmail(ctx, ask.Address)
@@ -62,7 +59,7 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	case err != nil:
 		return outbox.Prepared{}, err
 	case !spent.Later.IsZero():
-		return outbox.Prepared{Later: spent.Later, Ops: spent.Ops}, nil
+		return outbox.Prepared{Later: spent.Later, Ops: spent.Ops, Done: note(audit.Delayed)}, nil
 	}
 	issued, err := g.Tokens.Issue(ctx, ask, c.ID, c.Emails[i])
 	if errors.Is(err, token.ErrTooMany) {

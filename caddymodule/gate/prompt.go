@@ -175,10 +175,10 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 		g.setCookie(w, g.cookies.flow, fresh, token.WayBack)
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.Asked, Address: ask.Address.Masked(), Request: ask.ID,
-		Agent: ask.Agent, IP: ask.IP})
+		Agent: ask.Agent, IP: ask.IP, Whole: ask.Address})
 	if limited {
 		g.Audit.Record(r.Context(), audit.Event{Kind: audit.Limited, Address: ask.Address.Masked(), Request: ask.ID,
-			Agent: ask.Agent, IP: ask.IP})
+			Agent: ask.Agent, IP: ask.IP, Whole: ask.Address})
 		return nil
 	}
 	// Not at once: what the worker does differs by address, and would be felt in the time
