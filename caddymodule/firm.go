@@ -178,9 +178,11 @@ const loadWait = 200 * time.Millisecond
 func (f *firm) start() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	f.stop = cancel
-	if err := f.book.EnsureStaff(ctx); err != nil {
-		cancel()
-		return err
+	for _, ensure := range []func(context.Context) error{f.book.EnsureStaff, f.book.EnsureTokens} {
+		if err := ensure(ctx); err != nil {
+			cancel()
+			return err
+		}
 	}
 	loaded := make(chan struct{})
 	f.running.Go(func() { defer close(loaded); f.load(ctx) })
