@@ -313,6 +313,7 @@ func changedInWords(e admin.Event) string {
 		"contacts/enable": "enabled the contact", "contacts/remove": "removed the contact", "contacts/import": "imported contacts",
 		"companies/add": "added the company", "companies/set": "changed the company", "companies/remove": "removed the company",
 		"companies/import": "imported companies", "sessions/revoke": "signed the contact out everywhere",
+		"contacts/load": "brought contacts", "companies/load": "brought companies",
 		"backup": "made a backup", "restore": "restored a backup",
 	}[e.What]
 	if what == "" {

@@ -224,6 +224,7 @@ func (f *firm) load(ctx context.Context) {
 		case !report.Skipped:
 			f.log.Info("a file was loaded", "kind", one.kind, "path", one.path, "added", report.Added, "changed", report.Changed,
 				"unchanged", report.Unchanged, "kept_as_set_by_hand", len(report.Kept))
+			f.audit.Record(ctx, audit.Event{Kind: audit.Changed, By: "file", What: string(one.kind) + "/load", Count: report.Added + report.Changed})
 		}
 	}
 }
