@@ -1,0 +1,215 @@
+package gate
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// Bound are the portal's own session cookies, each of which is good only for whom it was
+// set: who signs in after another person, in the same browser, doesn't come into that
+// person's portal session, and a membership that was taken away isn't outlived by one.
+//
+// On its way out a cookie's value gets a seal in front, which names whom it is for and
+// fits this name and this value alone; on the way back the seal is taken off, or the
+// cookie is left out. Only what scripts can't read is bound, and what Names says: other
+// values have to stay as the portal's scripts know them.
+type Bound struct {
+	Firm  string
+	Store store.Store
+	Keys  *secret.Keyring
+	Names []string // bound also where scripts could read them
+	Log   *slog.Logger
+
+	mu      sync.RWMutex
+	learned map[string]bool // names that the portal has set as HttpOnly, ever, folded; nil: not read yet
+}
+
+// holder is whom a portal's cookie was set for.
+type holder struct {
+	contact string // ID; "": a visit's
+	company string // "": the request was about none
+	visit   string // ID; "": a contact's
+}
+
+const (
+	boundPurpose = "portal-cookie"
+	boundMark    = "~." // what a bound value begins with; no portal's does
+	boundBucket  = "portal-cookie"
+	maxLearned   = 100 // names that are remembered
+)
+
+// out returns the portal's Set-Cookie line for the browser. Attributes stay as they are.
+func (b *Bound) out(ctx context.Context, line string, h holder) string {
+	pair, attributes, _ := strings.Cut(line, ";")
+	name, value, ok := strings.Cut(pair, "=")
+	name, value = textproto.TrimString(name), textproto.TrimString(value)
+	if !ok || name == "" || value == "" { // a cookie without a value is one that is taken away
+		return line
+	}
+	if !b.named(name) {
+		if !httpOnly(attributes) {
+			return line
+		}
+		b.learn(ctx, name)
+	}
+	seal := b.Keys.Seal(boundPurpose, b.place(name, value), []byte(h.contact+"\x00"+h.company+"\x00"+h.visit))
+	bound := name + "=" + boundMark + base64.RawURLEncoding.EncodeToString(seal) + "." + value
+	if len(line) > len(pair) {
+		bound += line[len(pair):]
+	}
+	return bound
+}
+
+// in makes of a request's cookies what the portal gets: bound ones as it set them, if
+// allowed says so of whom they were set for, and no others of a bound name. The rest stay
+// byte by byte and in order.
+func (b *Bound) in(ctx context.Context, h http.Header, allowed func(holder) bool) error {
+	lines := h["Cookie"]
+	if len(lines) == 0 {
+		return nil
+	}
+	if err := b.read(ctx); err != nil {
+		return err
+	}
+	var keep []string
+	changed := false
+	for _, line := range lines {
+		var rest []string
+		for pair := range strings.SplitSeq(line, ";") {
+			got, ok := b.back(pair, allowed)
+			changed = changed || !ok || got != pair
+			if ok {
+				rest = append(rest, got)
+			}
+		}
+		if s := textproto.TrimString(strings.Join(rest, ";")); s != "" {
+			keep = append(keep, s)
+		}
+	}
+	switch {
+	case !changed:
+	case keep == nil:
+		delete(h, "Cookie")
+	default:
+		h["Cookie"] = keep
+	}
+	return nil
+}
+
+// back returns a cookie of a request as the portal gets it, or false where it doesn't.
+func (b *Bound) back(pair string, allowed func(holder) bool) (string, bool) {
+	name, value, _ := strings.Cut(pair, "=")
+	trimmed := textproto.TrimString(name)
+	value = textproto.TrimString(value)
+	rest, bound := strings.CutPrefix(value, boundMark)
+	if !bound {
+		return pair, !b.named(trimmed) && !b.knows(trimmed)
+	}
+	seal, value, ok := strings.Cut(rest, ".")
+	raw, err := base64.RawURLEncoding.DecodeString(seal)
+	if !ok || err != nil {
+		return "", false
+	}
+	plain, err := b.Keys.Open(boundPurpose, b.place(trimmed, value), raw)
+	if err != nil {
+		return "", false
+	}
+	parts := strings.Split(string(plain), "\x00")
+	if len(parts) != 3 || !allowed(holder{parts[0], parts[1], parts[2]}) {
+		return "", false
+	}
+	return name + "=" + value, true
+}
+
+func (b *Bound) place(name, value string) string { return b.Firm + "\x00" + name + "\x00" + value }
+
+func (b *Bound) named(name string) bool {
+	return slices.ContainsFunc(b.Names, func(n string) bool { return n == name || cookieFold(n) == cookieFold(name) })
+}
+
+func (b *Bound) knows(name string) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.learned[cookieFold(name)]
+}
+
+// cookieFold returns a cookie's name as the most lenient portal would read it: PHP takes
+// several characters for an underscore, and was long decoding escapes.
+func cookieFold(name string) string {
+	if strings.Contains(name, "%") {
+		if decoded, err := url.PathUnescape(name); err == nil {
+			name = decoded
+		}
+	}
+	name, _, _ = strings.Cut(name, "\x00")
+	return strings.ToLower(strings.NewReplacer(".", "_", " ", "_", "[", "_", "+", "_").Replace(strings.TrimLeft(name, " ")))
+}
+
+// learn remembers that a name is bound, so that no value without a seal gets through
+// under it: neither one from before the gate stood here, nor one whose seal was cut off.
+func (b *Bound) learn(ctx context.Context, name string) {
+	if b.knows(name) {
+		return
+	}
+	err := b.read(ctx)
+	b.mu.Lock()
+	full := len(b.learned) >= maxLearned
+	name = cookieFold(name)
+	if err == nil && !full {
+		b.learned[name] = true
+	}
+	b.mu.Unlock()
+	if err == nil && !full && len(name) <= 200 {
+		err = b.Store.Apply(context.WithoutCancel(ctx), store.Put(store.Key{Firm: b.Firm, Bucket: boundBucket, ID: name}, []byte{'1'}, time.Time{}))
+	}
+	if err != nil {
+		b.Log.Error("the name of a portal's cookie can't be remembered", "error", err)
+	}
+}
+
+// read reads the names that were learned, once.
+func (b *Bound) read(ctx context.Context) error {
+	b.mu.RLock()
+	known := b.learned != nil
+	b.mu.RUnlock()
+	if known {
+		return nil
+	}
+	recs, err := b.Store.Scan(ctx, b.Firm, boundBucket, "", "", maxLearned)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("reading the names of the portal's cookies: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.learned == nil {
+		b.learned = make(map[string]bool)
+	}
+	for _, rec := range recs {
+		b.learned[rec.Key.ID] = true
+	}
+	return nil
+}
+
+// httpOnly reports whether the attributes of a Set-Cookie line keep scripts away.
+func httpOnly(attributes string) bool {
+	for one := range strings.SplitSeq(attributes, ";") {
+		name, _, _ := strings.Cut(one, "=")
+		if strings.EqualFold(textproto.TrimString(name), "HttpOnly") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,151 @@
+package gate
+
+import (
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+)
+
+func newBound(t testing.TB, names ...string) *Bound {
+	t.Helper()
+	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return boundOn(t, db, names...)
+}
+
+func boundOn(t testing.TB, s store.Store, names ...string) *Bound {
+	t.Helper()
+	keys, err := secret.New([]byte("the secret of these tests, 32 long"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Bound{Firm: "example", Store: s, Keys: keys, Names: names, Log: slog.New(slog.DiscardHandler)}
+}
+
+// sent returns the cookie that a browser sends after it got the Set-Cookie line.
+func sent(line string) string {
+	pair, _, _ := strings.Cut(line, ";")
+	return pair
+}
+
+// arrives returns the Cookie lines that the portal gets for those that a browser sent.
+func arrives(t *testing.T, b *Bound, allowed func(holder) bool, lines ...string) []string {
+	t.Helper()
+	h := http.Header{"Cookie": lines}
+	if err := b.in(t.Context(), h, allowed); err != nil {
+		t.Fatal(err)
+	}
+	return h["Cookie"]
+}
+
+func only(want holder) func(holder) bool { return func(h holder) bool { return h == want } }
+
+func TestBoundCookies(t *testing.T) {
+	b := newBound(t, "legacy_sid")
+	dana := holder{contact: "dana", company: "acme"}
+	for _, c := range []struct {
+		line, value string
+		bound       bool
+	}{
+		{"PHPSESSID=abc; path=/; HttpOnly", "PHPSESSID=abc", true},
+		{"PHPSESSID=abc; path=/; httponly=yes; SameSite=Lax", "PHPSESSID=abc", true},
+		{`sid="a b.c~"; HttpOnly`, `sid="a b.c~"`, true},
+		{"sid=a=b=c; HttpOnly", "sid=a=b=c", true},
+		{"legacy_sid=xyz; path=/", "legacy_sid=xyz", true}, // by its name
+		{"theme=dark; path=/", "theme=dark", false},        // a script's
+		{"theme=dark; path=/HttpOnly", "theme=dark", false},
+		{"gone=; Max-Age=0; HttpOnly", "gone=", false}, // taken away
+		{"nothing; HttpOnly", "nothing", false},
+	} {
+		out := b.out(t.Context(), c.line, dana)
+		_, attributes, _ := strings.Cut(c.line, ";")
+		if _, got, _ := strings.Cut(out, ";"); got != attributes {
+			t.Errorf("%s: the attributes became %q", c.line, got)
+		}
+		if bound := out != c.line; bound != c.bound {
+			t.Errorf("out(%q) = %q; want it bound: %v", c.line, out, c.bound)
+		}
+		if strings.Contains(out, "dana") || strings.Contains(out, "acme") {
+			t.Errorf("out(%q) = %q, which names somebody", c.line, out)
+		}
+		if got := arrives(t, b, only(dana), sent(out)); !slices.Equal(got, []string{c.value}) {
+			t.Errorf("%s: the portal gets %q; want %q", c.line, got, c.value)
+		}
+		want := []string{c.value}
+		if c.bound {
+			want = nil
+		}
+		if got := arrives(t, b, only(holder{contact: "bob", company: "acme"}), sent(out)); !slices.Equal(got, want) {
+			t.Errorf("%s: for another person the portal gets %q; want %q", c.line, got, want)
+		}
+	}
+}
+
+// Whatever is done to a bound cookie, it isn't good for somebody else.
+func TestBoundCookiesCantBeMoved(t *testing.T) {
+	b := newBound(t)
+	set := func(line string, h holder) string { return sent(b.out(t.Context(), line, h)) }
+	set("portal_sid=x; HttpOnly", holder{contact: "dana"})
+	danas := set("PHPSESSID=danas; HttpOnly", holder{contact: "dana", company: "acme"})
+	bobs := set("PHPSESSID=bobs; HttpOnly", holder{contact: "bob", company: "birch"})
+	seal := func(cookie string) string { return cookie[:strings.LastIndex(cookie, ".")+1] }
+	other := boundOn(t, b.Store)
+	other.Firm = "other"
+	for name, cookie := range map[string]string{
+		"hers":                       danas,
+		"hers under his seal":        seal(bobs) + "danas",
+		"hers without a seal":        "PHPSESSID=danas",
+		"hers under another name":    strings.Replace(danas, "PHPSESSID", "phpsessid", 1),
+		"a name that reads alike":    "phpsessid=danas",
+		"an escaped name":            "PHPSESS%49D=danas",
+		"a name for PHP":             "portal.sid=danas; portal[sid=danas; portal sid=danas; portal%5fsid=danas; portal_sid%00x=danas",
+		"a mark and nothing":         "PHPSESSID=~.",
+		"a mark and no seal":         "PHPSESSID=~..danas",
+		"a seal that is cut":         seal(danas)[:40] + ".danas",
+		"another firm's":             sent(other.out(t.Context(), "PHPSESSID=danas; HttpOnly", holder{contact: "bob", company: "birch"})),
+		"one that doesn't decode":    "PHPSESSID=~.!!!.danas",
+		"with spaces around":         " PHPSESSID = danas",
+		"behind one that is his":     bobs + "; PHPSESSID=danas",
+		"in front of one that's his": "PHPSESSID=danas; " + bobs,
+	} {
+		for _, line := range arrives(t, b, only(holder{contact: "bob", company: "birch"}), cookie) {
+			if strings.Contains(line, "danas") {
+				t.Errorf("%s: the portal gets %q", name, line)
+			}
+		}
+	}
+	// Without a script's cookie of that name, another name is a stranger to the portal.
+	if got := arrives(t, b, only(holder{}), "a=1; "+danas+"; b=2", "c=3"); !slices.Equal(got, []string{"a=1; b=2", "c=3"}) {
+		t.Errorf("the portal gets %q; want the others as they were", got)
+	}
+}
+
+// What was learned is known after a restart, so that a seal can't be cut off then.
+func TestBoundNamesAreRemembered(t *testing.T) {
+	b := newBound(t)
+	everybody := func(holder) bool { return true }
+	if got := arrives(t, b, everybody, "PHPSESSID=early"); len(got) != 1 {
+		t.Errorf("before the portal has set it, the portal gets %q; want it as it was sent", got)
+	}
+	b.out(t.Context(), "PHPSESSID=x; HttpOnly", holder{contact: "ann"})
+	again := boundOn(t, b.Store)
+	if got := arrives(t, again, everybody, "PHPSESSID=early; theme=dark"); !slices.Equal(got, []string{"theme=dark"}) {
+		t.Errorf("after a restart the portal gets %q; want no cookie without its seal", got)
+	}
+	for i := range 3 * maxLearned {
+		b.out(t.Context(), strings.Repeat("n", i+1)+"=x; HttpOnly", holder{contact: "ann"})
+	}
+	if len(b.learned) > maxLearned {
+		t.Errorf("%d names are remembered; want %d at most", len(b.learned), maxLearned)
+	}
+}
