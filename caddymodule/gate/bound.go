@@ -154,9 +154,14 @@ func cookieFold(name string) string {
 			name = decoded
 		}
 	}
-	name, _, _ = strings.Cut(name, "\x00")
-	return strings.ToLower(strings.NewReplacer(".", "_", " ", "_", "[", "_", "+", "_").Replace(strings.TrimLeft(name, " ")))
+	if strings.ContainsAny(name, ". [+\x00") {
+		name, _, _ = strings.Cut(name, "\x00")
+		name = asPHP.Replace(strings.TrimLeft(name, " "))
+	}
+	return strings.ToLower(name)
 }
+
+var asPHP = strings.NewReplacer(".", "_", " ", "_", "[", "_", "+", "_")
 
 // learn remembers that a name is bound, so that no value without a seal gets through
 // under it: neither one from before the gate stood here, nor one whose seal was cut off.
