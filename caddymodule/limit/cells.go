@@ -85,7 +85,9 @@ func (s *shard) sweep(at int64) {
 	before := len(s.paid)
 	maps.DeleteFunc(s.paid, func(_ uint64, paid int64) bool { return paid <= at })
 	if len(s.paid) < before/4 {
-		s.paid = maps.Clone(s.paid) // a map never shrinks by itself
+		small := make(map[uint64]int64, len(s.paid)) // a map never shrinks by itself
+		maps.Copy(small, s.paid)
+		s.paid = small
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -133,13 +134,12 @@ func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
 	return all
 }
 
-// prefix returns the network of an address in words; "" for none.
+// prefix returns the network of an address in words; the zero Addr is in one, too.
 func prefix(ip netip.Addr, bits int) string {
-	p, err := ip.Prefix(bits)
-	if err != nil {
-		return ""
+	if !ip.IsValid() {
+		return "/" + strconv.Itoa(bits)
 	}
-	return p.String()
+	return netip.PrefixFrom(ip, bits).Masked().String()
 }
 
 // Name stands for the neighbourhood of an address, all of which one hand may hold: the

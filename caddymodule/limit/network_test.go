@@ -1,0 +1,337 @@
+package limit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// clock is a time that stands still until it is moved.
+type clock struct{ at atomic.Int64 }
+
+func newClock() *clock {
+	c := new(clock)
+	c.at.Store(noon.UnixNano())
+	return c
+}
+
+func (c *clock) now() time.Time       { return time.Unix(0, c.at.Load()).UTC() }
+func (c *clock) move(d time.Duration) { c.at.Add(int64(d)) }
+
+func newNetworks(t testing.TB) (*Networks, *clock) {
+	t.Helper()
+	c := newClock()
+	return &Networks{Firm: "example", Store: openStore(t), Keys: keyring(t), Now: c.now}, c
+}
+
+// taken is how many of n are granted, from addresses that ip gives.
+func taken(n *Networks, c Class, count int, ip func(i int) string) (got int) {
+	for i := range count {
+		a, _ := netip.ParseAddr(ip(i))
+		if n.Take(c, a) {
+			got++
+		}
+	}
+	return got
+}
+
+func one(ip string) func(int) string { return func(int) string { return ip } }
+
+func TestNetworks_AtOnceAndOverTime(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		class Class
+		ip    func(i int) string
+		burst int // of 5,000 at once
+		hour  int // of one each second of the hour after that
+	}{
+		{"asks of one address", Ask, one("192.0.2.1"), 150, 150},
+		{"asks of one address, as IPv6 maps it", Ask, one("::ffff:192.0.2.1"), 150, 150},
+		{"asks of a /24", Ask, func(i int) string { return fmt.Sprintf("192.0.2.%d", i%256) }, 300, 300},
+		{"asks of a /64", Ask, func(i int) string { return fmt.Sprintf("2001:db8::%x", i) }, 150, 150},
+		{"asks of a /56", Ask, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%256) }, 200, 200},
+		{"asks of a /48", Ask, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%65536) }, 300, 300},
+		{"asks from nowhere", Ask, one(""), 150, 150},
+		{"failures of one address", Failure, one("192.0.2.1"), 150, 80},
+		{"failures of a /24", Failure, func(i int) string { return fmt.Sprintf("192.0.2.%d", i%256) }, 200, 400},
+		{"failures of a /64", Failure, func(i int) string { return fmt.Sprintf("2001:db8::%x", i) }, 150, 80},
+		{"failures of a /56", Failure, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%256) }, 170, 240},
+		{"failures of a /48", Failure, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%65536) }, 250, 800},
+		{"codes of one address", Guess, one("192.0.2.1"), 150, 80},
+		{"codes of a firm, from everywhere", Guess, func(i int) string { return fmt.Sprintf("10.%d.%d.1", i/256, i%256) }, 200, 3600},
+	} {
+		n, clock := newNetworks(t)
+		if got := taken(n, c.class, 5000, c.ip); got != c.burst {
+			t.Errorf("%s: %d at once; want %d", c.name, got, c.burst)
+		}
+		got := 0
+		for i := range 3600 {
+			clock.move(time.Second)
+			got += taken(n, c.class, 3, func(j int) string { return c.ip(5000 + 3*i + j) })
+		}
+		if c.hour == 3600 {
+			c.hour = 6000 // a hundred a minute
+		}
+		if got < c.hour-1 || got > c.hour+1 {
+			t.Errorf("%s: %d in the hour after that; want %d", c.name, got, c.hour)
+		}
+	}
+}
+
+func TestNetworks_TheirNeighboursAreFree(t *testing.T) {
+	n, _ := newNetworks(t)
+	taken(n, Ask, 5000, one("192.0.2.1"))
+	taken(n, Ask, 5000, one("2001:db8::1"))
+	for ip, want := range map[string]bool{"192.0.2.1": false, "192.0.2.2": true, "192.0.3.1": true, "2001:db8::2": false, "2001:db8:0:1::1": true, "2001:db8:1::1": true, "": true} {
+		if got := taken(n, Ask, 1, one(ip)) == 1; got != want {
+			t.Errorf("Take from %q = %t; want %t", ip, got, want)
+		}
+	}
+	if got := taken(n, Failure, 1, one("192.0.2.1")); got != 1 {
+		t.Error("who asked too often has no failures left")
+	}
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.200")
+	if n.Name(a) != n.Name(b) || n.Name(a) == n.Name(netip.MustParseAddr("192.0.3.1")) || n.Name(a) == "" {
+		t.Error("a /24 has one name, and no other has it")
+	}
+	if n.Name(netip.MustParseAddr("2001:db8:0:1::1")) != n.Name(netip.MustParseAddr("2001:db8:0:ffff::1")) {
+		t.Error("a /48 has one name")
+	}
+	for i := range 7 {
+		if got := n.TakeDevice("device"); got != (i < 6) {
+			t.Errorf("ask %d of a device = %t", i+1, got)
+		}
+	}
+	if n.TakeDevice("") {
+		t.Error("no device may ask")
+	}
+}
+
+func TestNetworks_AnOfficeOfSixtyBehindOneAddress(t *testing.T) {
+	for _, ip := range []string{"192.0.2.1", "2001:db8::1"} {
+		n, clock := newNetworks(t)
+		a := netip.MustParseAddr(ip)
+		// The worst order: all ask, all mistype, and only then do they get in.
+		for i := range 60 {
+			if got := taken(n, Ask, 2, one(ip)); got != 2 {
+				t.Errorf("%s: person %d could ask %d times; want 2", ip, i+1, got)
+			}
+			clock.move(3 * time.Second)
+		}
+		for i := range 60 {
+			if got := taken(n, Guess, 2, one(ip)); got != 2 {
+				t.Errorf("%s: person %d could mistype %d times; want 2", ip, i+1, got)
+			}
+			clock.move(3 * time.Second)
+		}
+		for i := range 60 {
+			if !n.Take(Guess, a) {
+				t.Errorf("%s: person %d didn't get in", ip, i+1)
+			}
+			n.GiveBack(Guess, a)
+			clock.move(3 * time.Second)
+		}
+	}
+}
+
+func TestD10_FailuresAtOnceAreCountedEach(t *testing.T) {
+	n, _ := newNetworks(t)
+	var got atomic.Int64
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() { got.Add(int64(taken(n, Guess, 20, one("192.0.2.1")))) })
+	}
+	all.Wait()
+	if got.Load() > 150 || got.Load() < 140 { // one that is being given back may be in the way
+		t.Errorf("%d of a thousand at once are granted; want 150", got.Load())
+	}
+}
+
+// heap returns how many bytes are in use.
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func TestD12_MemoryIsBoundedAndFullMeansLimited(t *testing.T) {
+	n, clock := newNetworks(t)
+	before := heap()
+	const flood = 1_500_000
+	granted := 0
+	for i := range flood {
+		if n.cells.take(uint64(i)*0x9e3779b97f4a7c15, rate{150, 24 * time.Second}, clock.now()) {
+			granted++
+		}
+	}
+	used := int64(heap()) - int64(before)
+	t.Logf("%d cells of %d asked for take %d KiB", granted, flood, used>>10)
+	if granted > Cells || granted < Cells*9/10 {
+		t.Errorf("%d cells; want all of %d", granted, Cells)
+	}
+	if used > 16<<20 {
+		t.Errorf("%d bytes for %d cells; want at most 16 MiB", used, granted)
+	}
+	if got := taken(n, Ask, 100, func(i int) string { return fmt.Sprintf("10.0.%d.1", i) }); got != 0 {
+		t.Errorf("%d new networks got in while all cells are in use; want none", got)
+	}
+	// And then it is over.
+	clock.move(25 * time.Second)
+	if got := taken(n, Ask, 100, func(i int) string { return fmt.Sprintf("10.0.%d.1", i) }); got != 100 {
+		t.Errorf("%d of 100 new networks got in after the flood; want all", got)
+	}
+	n.cells.sweep(clock.now())
+	if used := int64(heap()) - int64(before); used > 1<<20 {
+		t.Errorf("%d bytes are left after the flood; want next to none", used)
+	}
+	runtime.KeepAlive(n)
+}
+
+// again is another process on the same store.
+func again(n *Networks) *Networks {
+	return &Networks{Firm: n.Firm, Store: n.Store, Keys: n.Keys, Now: n.Now}
+}
+
+func TestNetworks_ARestartKeepsTheCounts(t *testing.T) {
+	n, clock := newNetworks(t)
+	save := func(n *Networks) {
+		t.Helper()
+		if err := n.Save(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records := func() []store.Record {
+		t.Helper()
+		recs, err := n.Store.Scan(t.Context(), "example", limitsBucket, "", "", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return recs
+	}
+	save(n)
+	if got := len(records()); got != 0 {
+		t.Errorf("%d snapshots of nothing; want none", got)
+	}
+	taken(n, Ask, 200, one("192.0.2.1"))
+	save(n)
+	save(n)
+	next := again(n)
+	save(next)
+	if got := taken(next, Ask, 10, one("192.0.2.1")); got != 0 {
+		t.Errorf("%d granted after a restart; want none", got)
+	}
+	if got := taken(next, Ask, 10, one("198.51.100.1")); got != 10 {
+		t.Errorf("%d granted to another network after a restart; want all", got)
+	}
+	save(next)
+	if got := len(records()); got != 1 {
+		t.Errorf("%d snapshots after a restart; want one", got)
+	}
+	clock.move(24 * time.Minute) // sixty more
+	next = again(n)
+	save(next)
+	if got := taken(next, Ask, 100, one("192.0.2.1")); got != 60 {
+		t.Errorf("%d granted 24 minutes later; want 60", got)
+	}
+
+	// A clock that was set back locks nobody out for longer.
+	taken(next, Ask, 200, one("192.0.2.1"))
+	save(next)
+	damaged := string(records()[0].Value[:17])
+	clock.move(-1000 * time.Hour)
+	back := again(n)
+	save(back)
+	clock.move(time.Hour)
+	if got := taken(back, Ask, 150, one("192.0.2.1")); got != 150 {
+		t.Errorf("%d granted an hour later, by a clock that was set back; want all", got)
+	}
+
+	// What it can't read, it leaves.
+	for _, bad := range []string{"", "1", "2aaaaaaaaaaaaaaaaaaaaaaaaaaa", "1\xff\xff\xff\xff\xff\xff\xff\xffxxxxxxxxxxxx", damaged} {
+		if err := n.Store.Apply(t.Context(), store.Put(store.Key{Firm: "example", Bucket: limitsBucket, ID: "x" + bad}, append([]byte{}, bad...), clock.now().Add(time.Hour))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	odd := again(n)
+	save(odd)
+	if got := taken(odd, Ask, 10, one("203.0.113.1")); got != 10 {
+		t.Errorf("%d granted with damaged snapshots; want all", got)
+	}
+}
+
+func TestNetworks_ASnapshotIsBounded(t *testing.T) {
+	n, clock := newNetworks(t)
+	for i := range 50_000 {
+		n.cells.take(uint64(i)*0x9e3779b97f4a7c15, rate{150, 24 * time.Second}, clock.now())
+	}
+	taken(n, Ask, 200, one("192.0.2.1"))
+	value := n.snapshot(clock.now())
+	if len(value) != headSize+saved*cellSize {
+		t.Errorf("a snapshot of 50,000 has %d bytes; want %d", len(value), headSize+saved*cellSize)
+	}
+	next := again(n)
+	next.merge(value, clock.now())
+	if got := taken(next, Ask, 10, one("192.0.2.1")); got != 0 {
+		t.Errorf("the network that owes the most isn't in it: %d granted", got)
+	}
+}
+
+// away is a store that can't write.
+type away struct {
+	store.Store
+	is atomic.Bool
+}
+
+func (a *away) Apply(ctx context.Context, ops ...store.Op) error {
+	if a.is.Load() {
+		return store.ErrUnavailable
+	}
+	return a.Store.Apply(ctx, ops...)
+}
+
+func TestNetworks_RunWritesAtTheEnd(t *testing.T) {
+	n, _ := newNetworks(t)
+	a := &away{Store: n.Store}
+	n.Store = a
+	a.is.Store(true)
+	taken(n, Ask, 200, one("192.0.2.1"))
+	if err := n.Save(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("Save without a store = %v; want its error", err)
+	}
+	if got := taken(n, Ask, 10, one("192.0.2.1")); got != 0 {
+		t.Errorf("%d granted while the store is away; want none", got)
+	}
+	a.is.Store(false)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	n.Run(ctx, slog.New(slog.DiscardHandler))
+	next := again(n)
+	if err := next.Save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := taken(next, Ask, 10, one("192.0.2.1")); got != 0 {
+		t.Errorf("%d granted after a restart; want none", got)
+	}
+}
+
+func BenchmarkTake(b *testing.B) {
+	n, _ := newNetworks(b)
+	n.Now = time.Now
+	ip := netip.MustParseAddr("2001:db8::1")
+	b.ReportAllocs()
+	for b.Loop() {
+		n.Take(Guess, ip)
+		n.GiveBack(Guess, ip)
+	}
+}
