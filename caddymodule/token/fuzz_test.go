@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
@@ -31,6 +32,7 @@ func (damaged) Apply(context.Context, ...store.Op) error { return nil }
 // answer, either: it is neither a link that is over nor a code that is wrong.
 func FuzzRecords(f *testing.F) {
 	w := newWorld(f)
+	w.Keys = keyring(f, secret.Random()) // what another process of the fuzzer has sealed is strange here
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	other := w.mail(laptop+"x", "bob@example.com", "bob")
 	buckets := []string{"flow", "link", "live", "handed"}
