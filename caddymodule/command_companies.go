@@ -102,7 +102,7 @@ func (c *call) listCompanies() error {
 		}
 		rows := [][]string{{"ID", "NAME", "OLD LINKS"}}
 		for _, one := range all.Companies {
-			rows = append(rows, []string{one.ID, one.Name, strconv.Itoa(one.LegacyLinks)})
+			rows = append(rows, []string{one.ID, one.Name, oldLinks(one)})
 		}
 		columns(w, rows)
 		fmt.Fprintf(w, "\n%s.\n", count(len(all.Companies), "company", "companies"))
@@ -148,6 +148,15 @@ func (c *call) removeCompany() error {
 		fmt.Fprintf(w, "Removed %s, and took it from %s.\nNo CSV file brings it back; to do so: caddy doorpost companies add %s\n",
 			firmName(out.Company), count(out.Contacts, "contact", "contacts"), out.Company.ID)
 	})
+}
+
+// oldLinks is a company's old links in a table; the word "upgraded" is for firms alone
+// that have any.
+func oldLinks(c admin.CompanyInfo) string {
+	if c.LegacyLinks == 0 {
+		return "0"
+	}
+	return strconv.Itoa(c.LegacyLinks) + ", " + c.State
 }
 
 // firmName is a company in a sentence: acme (Acme Ltd, 2 old links).

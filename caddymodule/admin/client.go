@@ -80,6 +80,11 @@ func (c *Client) RemoveCompany(ctx context.Context, firm, id string) (CompanyCha
 	return post[CompanyChanged](ctx, c, firm, "companies/remove", ByID{id})
 }
 
+// Upgrade makes old links ask for sign-in, or undoes that.
+func (c *Client) Upgrade(ctx context.Context, firm string, in Upgrade) (Upgraded, error) {
+	return post[Upgraded](ctx, c, firm, "upgrade", in)
+}
+
 // Sessions returns the sessions of a contact, or one page of everybody's.
 func (c *Client) Sessions(ctx context.Context, firm string, in ListSessions) (SessionList, error) {
 	return post[SessionList](ctx, c, firm, "sessions/list", in)

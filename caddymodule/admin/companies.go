@@ -19,6 +19,7 @@ type CompanyInfo struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
 	LegacyLinks int    `json:"legacy_links"` // how many old links lead to it
+	State       string `json:"state"`        // "open": they work as ever; "upgraded": they ask for sign-in
 }
 
 // AddCompany asks for a new company.
@@ -50,7 +51,9 @@ func (c CompanyChanged) changed() audit.Event {
 
 func (s SetCompany) fields() []string { return named(s.Change) }
 
-func infoOf(c directory.Company) CompanyInfo { return CompanyInfo{c.ID, c.Name, len(c.LegacyTokens)} }
+func infoOf(c directory.Company) CompanyInfo {
+	return CompanyInfo{c.ID, c.Name, len(c.LegacyTokens), c.State()}
+}
 
 func listCompanies(ctx context.Context, f Firm, in ListRequest) (CompanyList, error) {
 	limit, err := in.limit()

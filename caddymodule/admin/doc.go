@@ -29,6 +29,9 @@
 //	POST /doorpost/FIRM/companies/remove  {"id": "acme"}
 //	POST /doorpost/FIRM/companies/import  CSV      → IMPORT
 //
+//	POST /doorpost/FIRM/upgrade           {"companies": ["acme"], "all": false, "undo": false,
+//	                                       "dry_run": true}  → UPGRADE
+//
 //	POST /doorpost/FIRM/sessions/list     {"email": "ann@example.com"}, or LIST for everybody's
 //	                                               → {"sessions": [SESSION], "next": "…"}
 //	POST /doorpost/FIRM/sessions/revoke   {"email": "ann@example.com"}
@@ -56,7 +59,7 @@
 //	CHANGE   what is to become of a contact: email, other_emails, first_name, last_name,
 //	         phone, companies (ids or unique names), role ("client" or "staff"), locale,
 //	         disabled. What is left out stays; a list replaces the whole list.
-//	COMPANY  {"id": "acme", "name": "Acme Ltd", "legacy_links": 2}
+//	COMPANY  {"id": "acme", "name": "Acme Ltd", "legacy_links": 2, "state": "open"}
 //	SESSION  {"id": "…", "email": "ann@example.com", "name": "Ann Lee", "method": "link",
 //	          "agent": "Safari on iPhone", "shared": false, "begun_at": "2026-03-01T09:00:00Z",
 //	          "seen_at": "…", "expires_at": "…"}
@@ -71,6 +74,21 @@
 // Disabling and removing a contact, and taking an address away from one, end the
 // contact's sessions and the links on their way: sessions_ended counts them. It is so
 // with sessions/revoke, and the next request of such a browser is signed out.
+//
+// # Upgrade
+//
+// The old links of an upgraded company ask for sign-in, those of an open one work as
+// ever. companies are ids or unique names; all stands for every company, also those that
+// are added later. undo is the way back. Nothing is changed with dry_run.
+//
+//	UPGRADE  {"dry_run": true,
+//	          "changed": [{"id": "acme", "name": "Acme Ltd", "contacts": ["ann@example.com"]}],
+//	          "refused": [{"id": "birch", "name": "Birch & Sons", "contacts": []}],
+//	          "unchanged": 3, "linked": 5, "done": 4}
+//
+// contacts are those who are asked to sign in. A company without one is refused, as nobody
+// could reach it any more, and stays open; the others are changed. Of the linked companies
+// of the firm, which have old links, done are upgraded then.
 //
 // # History
 //

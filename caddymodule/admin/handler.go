@@ -56,6 +56,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/companies/set":     act(h, setCompany),
 		"POST /doorpost/{firm}/companies/remove":  act(h, removeCompany),
 		"POST /doorpost/{firm}/companies/import":  h.importFile(directory.Companies),
+		"POST /doorpost/{firm}/upgrade":           act(h, upgrade),
 		"POST /doorpost/{firm}/contacts/timeline": act(h, timeline),
 		"POST /doorpost/{firm}/audit/list":        act(h, listEvents),
 		"POST /doorpost/{firm}/audit/unknown":     act(h, listStrangers),
@@ -99,7 +100,7 @@ func act[In, Out any](h *Handler, do func(context.Context, Firm, In) (Out, error
 			out, err = do(r.Context(), f, in)
 		}
 		if c, ok := any(out).(changed); ok { // also when what had to follow failed
-			if e := c.changed(); e.Contact != "" || e.Company != "" {
+			if e := c.changed(); e.Contact != "" || e.Company != "" || e.Count > 0 {
 				if c, ok := any(in).(fields); ok {
 					e.Fields = c.fields()
 				}

@@ -226,19 +226,19 @@ func TestUpgrade(t *testing.T) {
 	for _, step := range []struct {
 		do                        Upgrade
 		changed, refused, becomes string
-		unchanged                 int
+		unchanged, done           int
 	}{
-		{Upgrade{Companies: []string{"Acme Ltd"}, DryRun: true}, "acme[ann@b.de bob@b.de]", "", "ooouo", 0},
-		{Upgrade{Companies: []string{"Acme Ltd"}}, "acme[ann@b.de bob@b.de]", "", "uoouo", 0},
-		{Upgrade{Companies: []string{"acme", "dogwood"}}, "", "", "uoouo", 2},
-		{Upgrade{Companies: []string{"birch", "cedar"}}, "birch[ann@b.de]", "cedar[]", "uuouo", 0},
-		{Upgrade{Companies: []string{"birch", "dogwood"}, Undo: true}, "birch[ann@b.de]", "", "uoouo", 1},
-		{Upgrade{All: true, DryRun: true}, "birch[ann@b.de]", "cedar[] elm[]", "uoouo", 2},
-		{Upgrade{All: true}, "birch[ann@b.de]", "cedar[] elm[]", "uuouo", 2},
+		{Upgrade{Companies: []string{"Acme Ltd"}, DryRun: true}, "acme[ann@b.de bob@b.de]", "", "ooouo", 0, 1},
+		{Upgrade{Companies: []string{"Acme Ltd"}}, "acme[ann@b.de bob@b.de]", "", "uoouo", 0, 1},
+		{Upgrade{Companies: []string{"acme", "dogwood"}}, "", "", "uoouo", 2, 1},
+		{Upgrade{Companies: []string{"birch", "cedar"}}, "birch[ann@b.de]", "cedar[]", "uuouo", 0, 2},
+		{Upgrade{Companies: []string{"birch", "dogwood"}, Undo: true}, "birch[ann@b.de]", "", "uoouo", 1, 1},
+		{Upgrade{All: true, DryRun: true}, "birch[ann@b.de]", "cedar[] elm[]", "uoouo", 2, 2},
+		{Upgrade{All: true}, "birch[ann@b.de]", "cedar[] elm[]", "uuouo", 2, 2},
 	} {
 		done, total := -1, -1
 		out, err := b.Upgrade(ctx, step.do, func(d, n int) { done, total = d, n })
-		if ids(out.Changed) != step.changed || ids(out.Refused) != step.refused || out.Unchanged != step.unchanged || err != nil || states() != step.becomes {
+		if ids(out.Changed) != step.changed || ids(out.Refused) != step.refused || out.Unchanged != step.unchanged || out.Done != step.done || out.Linked != 4 || err != nil || states() != step.becomes {
 			t.Errorf("%+v: %+v, %v, then %s; want %+v", step.do, out, err, states(), step)
 		}
 		if n := len(out.Changed); !step.do.DryRun && (done != n || total != n) {

@@ -19,8 +19,11 @@ type Upgrade struct {
 // Upgraded is what an Upgrade did, or would do.
 type Upgraded struct {
 	Changed   []UpgradedCompany
-	Unchanged int // that were so already, or have no old links to open again
-	Refused   []UpgradedCompany
+	Refused   []UpgradedCompany // nobody who may sign in belongs to them
+	Unchanged int               // that were so already, or have no old links to open again
+
+	Linked int // companies of the firm that have old links
+	Done   int // how many of those are upgraded then
 }
 
 // UpgradedCompany is a company whose old links ask for sign-in from now on, or as ever.
@@ -92,6 +95,7 @@ func (b *Book) planUpgrade(ctx context.Context, u Upgrade) (out Upgraded, change
 	}
 	err = b.eachCompany(ctx, "", func(c Company) bool {
 		one := UpgradedCompany{ID: c.ID, Name: c.Name}
+		defer func() { out.count(c) }()
 		switch {
 		case !u.All && !wanted[c.ID]:
 			return true
@@ -107,6 +111,17 @@ func (b *Book) planUpgrade(ctx context.Context, u Upgrade) (out Upgraded, change
 		return true
 	})
 	return out, changed, err
+}
+
+// count counts a company as it is then.
+func (u *Upgraded) count(c Company) {
+	if len(c.LegacyTokens) == 0 {
+		return
+	}
+	u.Linked++
+	if c.Upgraded {
+		u.Done++
+	}
 }
 
 // namedCompanies returns the ids of companies that are written as id or unique name.
