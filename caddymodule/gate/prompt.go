@@ -166,7 +166,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	// Where too much was asked for, the page shows what was typed as ever, and that is all.
 	limited := !g.Networks.Take(limit.Ask, ask.IP) && !g.Networks.TakeDevice(ask.Device)
 	if limited {
-		add = nil
+		add, ask.Crowded = nil, true
 	}
 	if err := g.Tokens.Ask(r.Context(), ask, add...); err != nil {
 		return err

@@ -62,6 +62,8 @@ func TestD12_BrowsersWithoutAMailAreBounded(t *testing.T) {
 	}
 	_, err := w.Asked(t.Context(), phone)
 	want(t, "Asked after the whole ring", err, token.ErrUnknown)
+	_, err = w.Asked(t.Context(), laptop)
+	want(t, "Asked by who got a mail, after the whole ring", err, token.ErrUnknown)
 	want(t, "the code of who got a mail", w.guess("s", laptop, mailed.Code), nil)
 	issued := w.issue(late, "bob")
 	w.handOver(issued, true)

@@ -46,15 +46,15 @@ func BrowserOf(cookie string) string {
 // flow is what a browser asked for, the latest last.
 type flow struct {
 	Asks  []asked   `json:"asks"`
-	Slot  string    `json:"slot,omitempty"` // its place in the ring, as long as it isn't kept
+	Slot  string    `json:"slot,omitempty"` // its place in the ring, unless another has that by now
 	Until time.Time `json:"until,omitzero"` // when that ends, see ringLife
-	Kept  bool      `json:"kept,omitempty"` // a mail was made for it: it isn't in the ring
+	Kept  bool      `json:"kept,omitempty"` // a mail was made for it: it stays when another takes the place
 }
 
 // expires is when the flow is of no use any more, or its place in the ring ends.
 func (f flow) expires(now time.Time) time.Time {
 	end := now.Add(keep)
-	if !f.Kept && !f.Until.IsZero() && f.Until.Before(end) {
+	if !f.Until.IsZero() && f.Until.Before(end) {
 		return f.Until
 	}
 	return end

@@ -1,7 +1,6 @@
 package token
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,13 +11,16 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Anybody can ask for anything, without a cookie, as often as they like. So the browsers
-// for which no mail was made have places in a ring: a new one takes the next place, and
-// with it, in the same step, ends the flow that had it. A flow for which a mail is made
-// leaves the ring; how many these are is bounded by what contacts are mailed.
+// Anybody can ask for anything, without a cookie, as often as they like. So browsers have
+// places in a ring: a new one takes the next place, and with it, in the same step, ends the
+// flow that had it. Only a flow for which a mail was made stays, for its code's sake; how
+// many these are is bounded by what contacts are mailed. But Asked doesn't know it any more,
+// either: else a flood would tell for which addresses there was a mail. What comes from
+// networks over their limit has a ring of its own, so that one network pushes nobody out.
 const (
-	// ringPlaces, times maxFlow and what a store adds, is less than 64 MiB.
-	ringPlaces = 8192
+	// ringPlaces and crowdPlaces, times maxFlow and what a store adds, are less than 64 MiB.
+	ringPlaces  = 8192
+	crowdPlaces = 512
 	// ringLife is how long a place lasts; records of the ring have to end some time.
 	ringLife = 24 * time.Hour
 	// maxFlow is about how many bytes of requests a flow may hold, or else one request.
@@ -27,21 +29,54 @@ const (
 
 // Ring hands out the places of new browsers. Its zero value is ready; NewRing begins
 // somewhere, so that several processes don't want the same places.
-type Ring struct{ head atomic.Uint64 }
+type Ring struct{ head, crowd atomic.Uint64 }
 
 // NewRing makes a Ring for a process.
 func NewRing() *Ring {
 	r := new(Ring)
 	r.head.Store(rand.Uint64())
+	r.crowd.Store(rand.Uint64())
 	return r
 }
 
-func (r *Ring) next() string {
-	n := rand.Uint64()
-	if r != nil {
-		n = r.head.Add(1)
+func (r *Ring) next(crowded bool) string {
+	if r == nil {
+		r = NewRing()
 	}
-	return fmt.Sprintf("%04x", n%ringPlaces)
+	if crowded {
+		return fmt.Sprintf("crowd-%03x", r.crowd.Add(1)%crowdPlaces)
+	}
+	return fmt.Sprintf("%04x", r.head.Add(1)%ringPlaces)
+}
+
+// The second byte of a place: whether the flow of who has it stays when another takes it.
+const passing, staying = 'p', 's'
+
+// holder is the value of a browser's place.
+func holder(browser string, kept bool) []byte {
+	mark := byte(passing)
+	if kept {
+		mark = staying
+	}
+	return append([]byte{version, mark}, browser...)
+}
+
+// has reports whether the browser has the place, at the cost of one read whatever the
+// place is, and returns the place's record.
+func (t *Tokens) has(ctx context.Context, browser, slot string) (bool, store.Record, error) {
+	if slot == "" {
+		slot = "none"
+	}
+	rec, err := t.Store.Get(ctx, t.key(ringBucket, slot))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return false, store.Record{}, nil
+	case err != nil:
+		return false, store.Record{}, err
+	case len(rec.Value) < 3 || rec.Value[0] != version:
+		return false, store.Record{}, foreign(ringBucket)
+	}
+	return string(rec.Value[2:]) == browser, rec, nil
 }
 
 // size is about how many bytes the flow's requests take.
@@ -52,47 +87,34 @@ func (f flow) size() (n int) {
 	return n
 }
 
-// takePlace gives a flow its place in the ring, unless it has one for a while yet, or
-// needs none. The Ops are to be applied with the flow.
-func (t *Tokens) takePlace(ctx context.Context, browser string, f *flow) ([]store.Op, error) {
-	if now := t.now(); f.Kept || f.Slot != "" && f.Until.Sub(now) >= keep {
-		return nil, nil
-	}
-	f.Slot, f.Until = t.Ring.next(), t.now().Add(ringLife)
-	k := t.key(ringBucket, f.Slot)
-	mine := append([]byte{version}, browser...)
-	rec, err := t.Store.Get(ctx, k)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return []store.Op{store.Create(k, mine, f.Until)}, nil
-	case err != nil:
+// takePlace gives a flow its place in the ring, unless it has one for a while yet. The Ops
+// are to be applied with the flow.
+func (t *Tokens) takePlace(ctx context.Context, browser string, f *flow, crowded bool) ([]store.Op, error) {
+	if mine, _, err := t.has(ctx, browser, f.Slot); err != nil || mine && f.Until.Sub(t.now()) >= keep {
 		return nil, err
-	case len(rec.Value) < 2 || rec.Value[0] != version:
-		return nil, foreign(ringBucket)
 	}
-	ops := []store.Op{store.Replace(k, rec.Value, mine, f.Until)}
-	if !bytes.Equal(rec.Value, mine) {
-		ops = append(ops, store.Delete(t.key(flowBucket, string(rec.Value[1:]))))
+	f.Slot, f.Until = t.Ring.next(crowded), t.now().Add(ringLife)
+	k := t.key(ringBucket, f.Slot)
+	mine, rec, err := t.has(ctx, browser, f.Slot)
+	if err != nil {
+		return nil, err
+	}
+	if rec.Value == nil {
+		return []store.Op{store.Create(k, holder(browser, f.Kept), f.Until)}, nil
+	}
+	ops := []store.Op{store.Replace(k, rec.Value, holder(browser, f.Kept), f.Until)}
+	if !mine && rec.Value[1] == passing {
+		ops = append(ops, store.Delete(t.key(flowBucket, string(rec.Value[2:]))))
 	}
 	return ops, nil
 }
 
-// leavePlace takes a flow out of the ring, so that it stays until it expires.
-func (t *Tokens) leavePlace(ctx context.Context, browser string, f *flow) ([]store.Op, error) {
-	slot := f.Slot
-	f.Kept, f.Slot, f.Until = true, "", time.Time{}
-	if slot == "" {
-		return nil, nil
-	}
-	k := t.key(ringBucket, slot)
-	rec, err := t.Store.Get(ctx, k)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return nil, nil
-	case err != nil:
+// keepFlow makes a flow stay until it expires, whoever takes its place in the ring.
+func (t *Tokens) keepFlow(ctx context.Context, browser string, f *flow) ([]store.Op, error) {
+	f.Kept = true
+	mine, rec, err := t.has(ctx, browser, f.Slot)
+	if err != nil || !mine {
 		return nil, err
-	case !bytes.Equal(rec.Value, append([]byte{version}, browser...)):
-		return nil, nil
 	}
-	return []store.Op{store.Remove(k, rec.Value)}, nil
+	return []store.Op{store.Replace(rec.Key, rec.Value, holder(browser, true), rec.Expires)}, nil
 }

@@ -83,6 +83,9 @@ type Ask struct {
 	Device  string          `json:"device,omitempty"` // ID of the device, where it has one
 	At      time.Time       `json:"at"`
 
+	// Crowded: it comes from where too much is asked for, so no mail is made for it.
+	Crowded bool `json:"-"`
+
 	// Known: the contact has signed in on Device. To be found out before Issue.
 	Known bool `json:"known,omitempty"`
 }
@@ -104,18 +107,23 @@ func (t *Tokens) Ask(ctx context.Context, a Ask, with ...store.Op) error {
 		for len(f.Asks) > 1 && f.size() > maxFlow {
 			f.Asks = f.Asks[1:]
 		}
-		place, err := t.takePlace(ctx, a.Browser, f)
+		place, err := t.takePlace(ctx, a.Browser, f, a.Crowded)
 		return append(place, with...), err
 	})
 }
 
-// Asked returns what the browser asked for last, or ErrUnknown.
+// Asked returns what the browser asked for last, or ErrUnknown, also when so many others
+// have asked since that it is forgotten.
 func (t *Tokens) Asked(ctx context.Context, browser string) (Ask, error) {
 	f, _, err := t.flow(ctx, browser)
 	if err != nil {
 		return Ask{}, err
 	}
-	if len(f.Asks) == 0 {
+	placed, _, err := t.has(ctx, browser, f.Slot)
+	if err != nil {
+		return Ask{}, err
+	}
+	if len(f.Asks) == 0 || !placed {
 		return Ask{}, ErrUnknown
 	}
 	return f.Asks[len(f.Asks)-1].Ask, nil
@@ -178,7 +186,7 @@ func (t *Tokens) codeOps(ctx context.Context, a Ask, contact string, issued Issu
 		}
 		f.Asks[i].Code = t.Keys.MAC(codePurpose, t.Firm, a.Browser, a.ID, issued.Code)
 		f.Asks[i].Contact, f.Asks[i].Link, f.Asks[i].Known = contact, issued.ID, a.Known
-		ops, err := t.leavePlace(ctx, a.Browser, &f)
+		ops, err := t.keepFlow(ctx, a.Browser, &f)
 		if err != nil {
 			return nil, err
 		}
