@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -22,8 +23,9 @@ import (
 
 // wire is one connection to a server. It sends bytes as they are.
 type wire struct {
-	conn net.Conn
-	in   *bufio.Reader
+	conn       net.Conn
+	in         *bufio.Reader
+	head, body []byte // of the last answer, until the next
 }
 
 func dialWire(t *testing.T, address string) *wire {
@@ -33,12 +35,12 @@ func dialWire(t *testing.T, address string) *wire {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return &wire{conn, bufio.NewReaderSize(conn, 64<<10)}
+	return &wire{conn: conn, in: bufio.NewReaderSize(conn, 64<<10)}
 }
 
 var errUnframed = errors.New("the answer has no Content-Length")
 
-// ask sends a request and reads the answer, of which it keeps the status alone.
+// ask sends a request and reads the answer.
 func (w *wire) ask(request []byte) (status int, err error) {
 	if _, err := w.conn.Write(request); err != nil {
 		return 0, err
@@ -54,11 +56,13 @@ func (w *wire) ask(request []byte) (status int, err error) {
 		return 0, err
 	}
 	length := -1
+	w.head = append(w.head[:0], line...)
 	for {
 		line, err = w.in.ReadSlice('\n')
 		if err != nil {
 			return 0, err
 		}
+		w.head = append(w.head, line...)
 		if len(line) <= 2 {
 			break
 		}
@@ -71,7 +75,8 @@ func (w *wire) ask(request []byte) (status int, err error) {
 	if length < 0 && status != 204 {
 		return 0, errUnframed
 	}
-	_, err = w.in.Discard(max(length, 0))
+	w.body = slices.Grow(w.body[:0], max(length, 0))[:max(length, 0)]
+	_, err = io.ReadFull(w.in, w.body)
 	return status, err
 }
 

@@ -1,0 +1,421 @@
+package caddymodule_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+)
+
+// Does an answer tell whether an address is known? Neither its bytes may, nor its time. By
+// hand, which takes a while:
+//
+//	go test ./caddymodule -run TestUniform -samples 2000 -v -timeout 2h [-store redis]
+//
+// As it runs with all the tests, it judges the bytes, and finds a difference in time only
+// when it is gross.
+var samples = flag.Int("samples", 0, "how many answers of each kind TestUniform times; 0: a few")
+
+const (
+	maxAUC = 0.55             // of two classes that nobody shall tell apart
+	maxGap = time.Millisecond // between their medians
+
+	// Of a few samples chance makes more: these are many times its standard deviation.
+	fewSamples = 40
+	grossAUC   = 0.85
+	grossGap   = 20 * time.Millisecond
+)
+
+// ledger holds what answers were like, by the class of who asked.
+type ledger struct {
+	t     *testing.T
+	title string
+	took  map[string][]time.Duration
+	like  map[string]string // class → its answer
+	tells bool              // the answer may differ by class, as long as its time doesn't much
+}
+
+func newLedger(t *testing.T, title string) *ledger {
+	return &ledger{t: t, title: title, took: make(map[string][]time.Duration), like: make(map[string]string)}
+}
+
+// time sends a request and notes the answer, which has to be like all others: of its class,
+// and, unless it tells, of all classes.
+func (l *ledger) time(class string, w *wire, request []byte) {
+	l.t.Helper()
+	start := time.Now()
+	if _, err := w.ask(request); err != nil {
+		l.t.Fatalf("%s, %s: %v", l.title, class, err)
+	}
+	l.took[class] = append(l.took[class], time.Since(start))
+	said := w.said()
+	for other, like := range l.like {
+		if said != like && (other == class || !l.tells) {
+			a, b := firstDifference(said, like)
+			l.t.Fatalf("%s: %s is answered\n%s\nand %s\n%s", l.title, class, a, other, b)
+		}
+	}
+	l.like[class] = said
+}
+
+// report prints how well each pair of classes can be told apart, and fails the test where
+// that is too well.
+func (l *ledger) report(classes ...string) {
+	l.t.Helper()
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s\n", l.title)
+	for _, class := range classes {
+		fmt.Fprintf(&out, "  %-22s %5d answers, median %v, 99th of a hundred %v\n", class, len(l.took[class]),
+			quantile(l.took[class], 0.5).Round(time.Microsecond), quantile(l.took[class], 0.99).Round(time.Microsecond))
+	}
+	for i, a := range classes {
+		for _, b := range classes[i+1:] {
+			area, gap := auc(l.took[a], l.took[b]), (quantile(l.took[a], 0.5) - quantile(l.took[b], 0.5)).Abs()
+			verdict := ""
+			if *samples > 0 && (area > maxAUC && !l.tells || gap > maxGap) || *samples == 0 && (area > grossAUC && !l.tells && gap > grossGap/20 || gap > grossGap) {
+				verdict = "  TOO WELL"
+				l.t.Errorf("%s: %s and %s can be told apart: AUC %.3f, medians %v apart", l.title, a, b, area, gap)
+			}
+			fmt.Fprintf(&out, "  %-45s AUC %.3f, medians %v apart%s\n", a+" / "+b, area, gap.Round(100*time.Nanosecond), verdict)
+		}
+	}
+	l.t.Log("\n" + out.String())
+}
+
+var (
+	secretPattern  = regexp.MustCompile(`[A-Za-z0-9_-]{43}\b`) // cookies, and tokens in forms
+	datePattern    = regexp.MustCompile(`[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT`)
+	personPattern  = regexp.MustCompile(`[a-z][0-9]{5}@example\.com`)
+	secondsPattern = regexp.MustCompile(`(data-[a-z-]+)(="|>)[0-9]{1,3}`) // of a countdown
+	lengthLine     = regexp.MustCompile(`(?m)^Content-Length: .*$`)
+)
+
+// said is the last answer, without what differs by time or browser.
+func (w *wire) said() string {
+	lines := strings.Split(strings.TrimSpace(string(w.head)), "\r\n")
+	slices.Sort(lines[1:])
+	head := datePattern.ReplaceAllString(strings.Join(lines, "\n"), "DATE")
+	head = secretPattern.ReplaceAllString(head, "SECRET")
+	body := personPattern.ReplaceAllString(string(w.body), "PERSON")
+	if counted := secondsPattern.ReplaceAllString(body, "$1 SECONDS"); counted != body {
+		body, head = counted, lengthLine.ReplaceAllString(head, "Content-Length")
+	}
+	return head + "\n\n" + secretPattern.ReplaceAllString(body, "SECRET")
+}
+
+// firstDifference returns the first lines in which two texts differ.
+func firstDifference(a, b string) (string, string) {
+	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
+	for i := range min(len(x), len(y)) {
+		if x[i] != y[i] {
+			return x[i], y[i]
+		}
+	}
+	return fmt.Sprint(len(x), " lines"), fmt.Sprint(len(y), " lines")
+}
+
+// cookie returns the value of a cookie that the last answer sets.
+func (w *wire) cookie(name string) string {
+	_, rest, _ := strings.Cut(string(w.head), "\r\nSet-Cookie: "+name+"=")
+	value, _, _ := strings.Cut(rest, ";")
+	return value
+}
+
+// The classes of who asks, by the letter that their addresses begin with.
+const (
+	known    = "known"
+	unknown  = "unknown"
+	disabled = "disabled"
+	limited  = "over its limit"
+	crowded  = "network over its limit"
+)
+
+var askers = []string{known, unknown, disabled, limited, crowded}
+
+// uniformHouse is a server, with as many contacts as are needed: k….@ are known, d….@ are
+// disabled, u….@ are nobody, and l00000@ has asked too often.
+type uniformHouse struct {
+	*server
+	host string
+	w    *wire
+	next map[string]int // by class
+}
+
+func openUniformHouse(t *testing.T, mail string, people int, further ...string) *uniformHouse {
+	t.Helper()
+	var contacts strings.Builder
+	contacts.WriteString("email,disabled\nl00000@example.com,\ns00000@example.com,\n")
+	for i := range people {
+		fmt.Fprintf(&contacts, "k%05d@example.com,\nd%05d@example.com,true\n", i, i)
+	}
+	s := newServer(t, "", contacts.String())
+	lines := mail + "\n" + s.storeLines(mail)
+	s.config = strings.NewReplacer("mail folder "+s.path("mail"), lines,
+		"auto_https off\n", "auto_https off\n servers {\n trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict\n }\n").Replace(s.config)
+	s.write("Caddyfile", s.config+strings.Join(further, "\n"))
+	s.start()
+	h := &uniformHouse{server: s, host: strings.TrimPrefix(s.url, "http://"), next: make(map[string]int)}
+	h.w = dialWire(t, h.host)
+	for range 30 { // far beyond any limit of an address, and of a network
+		h.asks("l00000@example.com", network(rand.N(1<<24)))
+		h.asks("l00000@example.com", crowdedNetwork)
+		h.asks(fmt.Sprintf("u%05d@example.com", 90000+rand.N(10000)), crowdedNetwork)
+	}
+	for range 300 {
+		h.asks(fmt.Sprintf("u%05d@example.com", 90000+rand.N(10000)), crowdedNetwork)
+	}
+	idle(s.cmd.Process.Pid)
+	return h
+}
+
+const crowdedNetwork = "X-Forwarded-For: 192.0.2.77"
+
+// network is a header line by which a request comes from the i-th of many networks.
+func network(i int) string {
+	return fmt.Sprintf("X-Forwarded-For: 10.%d.%d.%d", i>>16&255, i>>8&255, i&255)
+}
+
+// someone returns an address of the class that was never asked for before, and where it is
+// asked from.
+func (h *uniformHouse) someone(class string) (email, from string) {
+	i := h.next[class]
+	h.next[class]++
+	from = network(rand.N(1 << 24))
+	switch class {
+	case limited:
+		return "l00000@example.com", from
+	case crowded:
+		return fmt.Sprintf("k%05d@example.com", 50000+i), crowdedNetwork
+	}
+	return fmt.Sprintf("%c%05d@example.com", class[0], i), from
+}
+
+// asks asks for a mail and returns the flow cookie.
+func (h *uniformHouse) asks(email, from string) string {
+	h.t.Helper()
+	if status, err := h.w.ask(h.asking(email, from)); status != 303 || err != nil {
+		h.t.Fatalf("POST /-/sign-in = %d, %v; want 303", status, err)
+	}
+	return h.w.cookie("portal-flow")
+}
+
+func (h *uniformHouse) asking(email, from string) []byte {
+	return formBytes(h.host, "/-/sign-in", "email="+strings.Replace(email, "@", "%40", 1)+"&to=%2Forders", from)
+}
+
+// busy keeps the server busy with 64 clients who are signed in, until stop is called.
+func (h *uniformHouse) busy(cookie string) (stop func()) {
+	request := pageBytes(h.host, "/orders", "Cookie: portal="+cookie)
+	end := make(chan struct{})
+	var all sync.WaitGroup
+	for range 64 {
+		w := dialWire(h.t, h.host)
+		all.Go(func() {
+			for {
+				select {
+				case <-end:
+					return
+				default:
+				}
+				if status, err := w.ask(request); status != 200 || err != nil {
+					h.t.Errorf("GET /orders, signed in = %d, %v; want 200", status, err)
+					return
+				}
+			}
+		})
+	}
+	return func() { close(end); all.Wait() }
+}
+
+// shuffled returns every class n times.
+func shuffled(n int, classes ...string) []string {
+	var all []string
+	for range n {
+		all = append(all, classes...)
+	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
+// howMany answers a class is to have.
+func howMany() int {
+	if *samples == 0 {
+		return fewSamples
+	}
+	return *samples
+}
+
+// asking measures the answer to who asks for a mail, and the page after it.
+func (h *uniformHouse) measureAsking(when string) {
+	posts, pages := newLedger(h.t, "POST /-/sign-in, "+when), newLedger(h.t, "GET /-/sent after it, "+when)
+	for _, class := range shuffled(howMany(), askers...) {
+		email, from := h.someone(class)
+		posts.time(class, h.w, h.asking(email, from))
+		pages.time(class, h.w, pageBytes(h.host, "/-/sent", from, "Cookie: portal-flow="+h.w.cookie("portal-flow")))
+	}
+	posts.report(askers...)
+	pages.report(askers...)
+}
+
+// measureGuessing measures the answer to a wrong code. Whether its tries are used up is
+// nothing that the guesser doesn't know; who was asked for is.
+func (h *uniformHouse) measureGuessing(when string) {
+	const tries = 5
+	type guesser struct{ class, from, cookie string }
+	var guessers, guesses []guesser
+	for _, class := range shuffled((howMany()+tries-1)/tries, askers...) {
+		email, from := h.someone(class)
+		guessers = append(guessers, guesser{class, from, h.asks(email, from)})
+	}
+	time.Sleep(2 * time.Second) // known ones have a code by then
+	for range tries {
+		guesses = append(guesses, guessers...)
+	}
+	for _, stage := range []string{"a wrong code", "one more, its tries used up"} {
+		l := newLedger(h.t, "POST /-/code, "+stage+", "+when)
+		rand.Shuffle(len(guesses), func(i, j int) { guesses[i], guesses[j] = guesses[j], guesses[i] })
+		for _, g := range guesses {
+			l.time(g.class, h.w, formBytes(h.host, "/-/code", "code=0000-000z", g.from, "Cookie: portal-flow="+g.cookie))
+		}
+		l.report(askers...)
+	}
+}
+
+// Asking for a mail, and trying codes.
+func TestUniformAnswers(t *testing.T) {
+	quiet := startMailServer(t)
+	gone := "mail smtp " + freeAddress(t) + " {\ntls off\nrate 10000/s\n}"
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and never says a word
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	for _, one := range []struct{ when, mail string }{
+		{"idle", quiet.app()},
+		{"under load", quiet.app()},
+		{"no mail server", gone},
+		{"a mail server that hangs", strings.Replace(quiet.app(), quiet.address, silent.Addr().String(), 1)},
+	} {
+		if *samples == 0 && (one.when == "under load" || one.mail == gone) {
+			continue // takes long; what it is about is time
+		}
+		t.Run(one.when, func(t *testing.T) {
+			h := openUniformHouse(t, one.mail, howMany()*2)
+			quiet.moveInto(h.house)
+			if one.when == "under load" {
+				b := h.browser()
+				b.signIn("s00000@example.com")
+				defer h.busy(b.cookie("portal"))()
+			}
+			when := fmt.Sprintf("%s, %s, %d cores", one.when, *onStore, runtime.NumCPU())
+			h.measureAsking(when)
+			h.measureGuessing(when)
+		})
+	}
+}
+
+// What a browser asked for is forgotten when thousands ask after it, since anybody can. That
+// must not tell for whom a mail was made, either.
+func TestUniformAfterAFlood(t *testing.T) {
+	h := openUniformHouse(t, "mail folder ./mail", 100)
+	askedBy := make(map[string]string) // class → flow cookie
+	for _, class := range askers {
+		askedBy[class] = h.asks(h.someone(class))
+	}
+	time.Sleep(500 * time.Millisecond) // known ones have a code by then
+	var flood sync.WaitGroup
+	const clients, each = 16, 700
+	for range clients {
+		w := dialWire(t, h.host)
+		flood.Go(func() {
+			for i := range each {
+				from := network(rand.N(1 << 24))
+				if i%8 == 0 {
+					from = crowdedNetwork
+				}
+				request := h.asking(fmt.Sprintf("u%05d@example.com", rand.N(90000)), from)
+				if status, err := w.ask(request); status != 303 || err != nil {
+					t.Errorf("POST /-/sign-in = %d, %v; want 303", status, err)
+					return
+				}
+			}
+		})
+	}
+	flood.Wait()
+	pages, codes := newLedger(t, "GET /-/sent after a flood"), newLedger(t, "POST /-/code after a flood")
+	for _, class := range askers {
+		cookie := "Cookie: portal-flow=" + askedBy[class]
+		pages.time(class, h.w, pageBytes(h.host, "/-/sent", cookie))
+		codes.time(class, h.w, formBytes(h.host, "/-/code", "code=0000-000z", cookie))
+	}
+	if !strings.Contains(pages.like[unknown], "Location: /-/sign-in") {
+		t.Errorf("GET /-/sent after a flood is answered\n%s\nwant what is said where nothing was asked for: it was no flood", pages.like[unknown])
+	}
+}
+
+// A link that is opened elsewhere: whose the address is that is typed, when it isn't the
+// link's, tells nothing; and what became of a link isn't felt by who doesn't hold it.
+func TestUniformLinks(t *testing.T) {
+	const tries = 5
+	typed := []string{known, unknown, disabled, limited}
+	people := (len(typed)*howMany() + tries - 1) / tries
+	mails, brief := startMailServer(t), freeAddress(t)
+	h := openUniformHouse(t, mails.app(), people, fmt.Sprintf("http://%s {\n doorpost brief {\n url http://%s\n link_lifetime 1s\n"+
+		" brand {\n name Example\n from hello@example.com\n }\n staff s00000@example.com\n }\n respond ok\n}\n", brief, brief))
+	mails.moveInto(h.house)
+	for range people {
+		h.asks(h.someone(known))
+	}
+	h.eventually("all mails are there", func() bool { return len(h.letters("k")) == people })
+	var tokens []string
+	for _, l := range h.letters("k") {
+		for range tries {
+			tokens = append(tokens, secretOf(l.link))
+		}
+	}
+	rand.Shuffle(len(tokens), func(i, j int) { tokens[i], tokens[j] = tokens[j], tokens[i] })
+
+	elsewhere := func(host, token, email string) []byte {
+		return formBytes(host, "/-/link", "t="+token+"&email="+strings.Replace(email, "@", "%40", 1), network(rand.N(1<<24)))
+	}
+	wrong := newLedger(t, "POST /-/link, an address that isn't the link's, "+*onStore)
+	for i, class := range shuffled(howMany(), typed...) {
+		email, _ := h.someone(class)
+		wrong.time(class, h.w, elsewhere(h.host, tokens[i], email))
+	}
+	wrong.report(typed...)
+
+	b := h.browser()
+	used := secretOf(b.ask("s00000@example.com", "/").link)
+	b.open("/-/link?t=" + used)
+	before := len(h.letters("s00000"))
+	w := dialWire(t, brief)
+	if status, err := w.ask(formBytes(brief, "/-/sign-in", "email=s00000%40example.com")); status != 303 || err != nil {
+		t.Fatalf("POST /-/sign-in = %d, %v; want 303", status, err)
+	}
+	expired := secretOf(h.nextLetter("s00000", before).link)
+	time.Sleep(1100 * time.Millisecond)
+	const never, over, late = "never was", "used", "ran out"
+	links := newLedger(t, "POST /-/link, a link that doesn't work, "+*onStore)
+	links.tells = true // who holds a whole link that was good once is offered another
+	for _, class := range shuffled(howMany(), never, over, late) {
+		switch class {
+		case never:
+			links.time(class, h.w, elsewhere(h.host, secret.Random(), "s00000@example.com"))
+		case over:
+			links.time(class, h.w, elsewhere(h.host, used, "s00000@example.com"))
+		case late:
+			links.time(class, w, elsewhere(brief, expired, "s00000@example.com"))
+		}
+	}
+	links.report(never, over, late)
+}
