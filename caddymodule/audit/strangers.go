@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -75,20 +76,22 @@ func (t *Trail) strangers(ctx context.Context, keys *secret.Keyring) ([]Stranger
 	return list, places, nil
 }
 
-// meet notes that somebody asked with an address that is no contact's.
-func (t *Trail) meet(ctx context.Context, a address.Address, times []entry) error {
+// meet returns the Op which notes that somebody asked with an address that is no
+// contact's. Where two processes do so at once, one time isn't counted.
+func (t *Trail) meet(ctx context.Context, a address.Address, times []entry) (store.Op, error) {
 	last := times[len(times)-1]
 	k := store.Key{Firm: t.firm, Bucket: strangersBucket, ID: last.keys.MAC(purpose, t.firm, string(a))}
-	return store.Swap(ctx, t.store, k, func(was []byte) ([]byte, time.Time, []store.Op, error) {
-		s := Stranger{First: times[0].Time}
-		if was != nil {
-			_ = open(last.keys, store.Record{Key: k, Value: was}, &s) // else it begins anew
-		}
-		s.Address, s.Last, s.Agent = a, last.Time, last.Agent
-		s.Count += len(times)
-		plain, err := json.Marshal(s)
-		return seal(last.keys, k, plain), s.Last.Add(KeepStrangers), nil, err
-	})
+	s := Stranger{First: times[0].Time}
+	switch rec, err := t.store.Get(ctx, k); {
+	case err == nil:
+		_ = open(last.keys, rec, &s) // else it begins anew
+	case !errors.Is(err, store.ErrNotFound):
+		return store.Op{}, err
+	}
+	s.Address, s.Last, s.Agent = a, last.Time, last.Agent
+	s.Count += len(times)
+	plain, err := json.Marshal(s)
+	return store.Put(k, seal(last.keys, k, plain), s.Last.Add(KeepStrangers)), err
 }
 
 // forgetStrangers deletes those who came longest ago where there are too many.

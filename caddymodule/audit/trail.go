@@ -2,9 +2,9 @@ package audit
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
+	crypto "crypto/rand"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +23,7 @@ const (
 	maxEvents  = 100_000
 	maxStrange = 10_000
 
-	writeEvery = 500 * time.Millisecond // events of this time share a write
+	writeEvery = 500 * time.Millisecond // events of this time, and at most as much again, share a write
 	retryEvery = 2 * time.Second        // while the store is away
 	writeTime  = 5 * time.Second        // that one write may take
 	maxWaiting = 20_000                 // events that wait for the store
@@ -49,9 +49,12 @@ type Trail struct {
 	last    time.Time // of the latest event, since IDs are in the order of events
 	flood   flood
 	waiting []entry
-	lost    int           // since that was told last
-	logger  *slog.Logger  // of the newest event
-	unseen  map[place]int // events written since their place was pruned; the writer's own
+	lost    int          // since that was told last
+	logger  *slog.Logger // of the newest event
+
+	// The writer's own.
+	unseen map[place]int // events written since their place was pruned
+	met    int           // strangers written since their list was cut
 }
 
 // entry is an event that waits for the store.
@@ -63,7 +66,7 @@ type entry struct {
 // NewTrail begins to keep the events of a firm, until Close.
 func NewTrail(firm string, s store.Store, now func() time.Time, c *Counters) *Trail {
 	t := &Trail{firm: firm, store: s, now: now, counters: c, bell: make(chan struct{}, 1),
-		flush: make(chan chan struct{}), stop: make(chan struct{}), unseen: map[place]int{events: pruneEvery, strange: pruneEvery}}
+		flush: make(chan chan struct{}), stop: make(chan struct{}), unseen: map[place]int{events: pruneEvery, strange: pruneEvery}, met: slackStrangers}
 	c.show(firm)
 	t.running.Go(t.write)
 	return t
@@ -158,7 +161,8 @@ func (t *Trail) write() {
 		select {
 		case <-t.bell:
 			if wake == nil {
-				wake = time.After(writeEvery)
+				// At no sure time, so that nobody who times other requests learns what was written.
+				wake = time.After(writeEvery + rand.N(writeEvery))
 			}
 			continue
 		case <-wake:
@@ -233,7 +237,8 @@ func (t *Trail) tell(level slog.Level, message string, args ...any) {
 	}
 }
 
-// keep writes some events. What was written before is the same written twice.
+// keep writes some events, all in one step: what is about a stranger costs no more than
+// what is about a contact. Events that were written before are the same written twice.
 func (t *Trail) keep(ctx context.Context, some []entry) error {
 	var ops []store.Op
 	asked := map[address.Address][]entry{}
@@ -245,15 +250,27 @@ func (t *Trail) keep(ctx context.Context, some []entry) error {
 			asked[e.Whole] = append(asked[e.Whole], e)
 		}
 	}
+	for a, times := range asked {
+		op, err := t.meet(ctx, a, times)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, op)
+	}
 	if err := t.store.Apply(ctx, ops...); err != nil {
 		return err
 	}
+	t.tidy(ctx, some[0].keys, len(asked))
+	return nil
+}
+
+// tidy keeps all lists within their bounds, now and then.
+func (t *Trail) tidy(ctx context.Context, keys *secret.Keyring, met int) {
 	var failed error
-	for a, es := range asked {
-		failed = errors.Join(failed, t.meet(ctx, a, es))
-	}
-	if failed == nil && len(asked) > 0 {
-		failed = t.forgetStrangers(ctx, some[0].keys)
+	if t.met += met; t.met >= slackStrangers {
+		if failed = t.forgetStrangers(ctx, keys); failed == nil {
+			t.met = 0
+		}
 	}
 	for _, p := range []place{events, strange} {
 		if failed == nil && t.unseen[p] >= pruneEvery {
@@ -262,10 +279,9 @@ func (t *Trail) keep(ctx context.Context, some []entry) error {
 			}
 		}
 	}
-	if failed != nil { // the events themselves are there
-		t.tell(slog.LevelWarn, "the list of addresses that are no contact's, or the end of the history, couldn't be brought up to date", "error", failed)
+	if failed != nil {
+		t.tell(slog.LevelWarn, "the end of the history couldn't be cut off for now", "error", failed)
 	}
-	return nil
 }
 
 // prune deletes the oldest events of a place that has too many.
@@ -303,7 +319,7 @@ const idTime = "20060102t150405.000000"
 
 // newID makes the ID of an event. IDs of several processes don't collide.
 func newID(at time.Time) string {
-	return at.UTC().Format(idTime) + "-" + strings.ToLower(rand.Text()[:10])
+	return at.UTC().Format(idTime) + "-" + strings.ToLower(crypto.Text()[:10])
 }
 
 // timeOf returns the time in an ID; zero where there is none.
