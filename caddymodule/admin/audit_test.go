@@ -86,7 +86,7 @@ func TestChangesAreAudited(t *testing.T) {
 	if got := o.events(); !slices.Equal(got, want) {
 		t.Errorf("events =\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	for _, word := range []string{"ann@", "555", "Acme", "bob@"} {
+	for _, word := range []string{"ann@", "+1 555 0177", "Acme Ltd", "bob@"} {
 		if strings.Contains(o.log.String(), word) {
 			t.Errorf("the log holds %q:\n%s", word, o.log)
 		}
