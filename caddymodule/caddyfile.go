@@ -11,6 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 )
 
 func init() {
@@ -143,6 +145,9 @@ func (r *reader) mail(path string, c *MailConfig) error {
 //		contacts  FILE.csv
 //		companies FILE.csv
 //		staff     ADDRESS...
+//		legacy_link  OLD NEW [forward_new]
+//		company_path PATH...
+//		home         PATH
 //		public    [METHOD...] PATH...
 //		session {
 //			idle DURATION
@@ -154,7 +159,7 @@ func (r *reader) mail(path string, c *MailConfig) error {
 //	}
 //
 // `url`, and in `brand` `name` and `from`, are required. Each setting stands once,
-// but for `public`. Without a block the directive only names a firm that another
+// but for `legacy_link`, `company_path` and `public`. Without a block the directive only names a firm that another
 // site block defines. It takes no matcher.
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	h.Next()
@@ -225,6 +230,11 @@ func (r *reader) firm(c *FirmConfig) settings {
 		"companies": r.one(&c.Companies),
 		"staff":     r.list(&c.Staff),
 		"public":    r.public(&c.Public),
+
+		"legacy_link":  r.legacyLink(&c.LegacyLinks),
+		"company_path": r.companyPaths(&c.CompanyPaths),
+		"home":         r.one(&c.Home),
+
 		"session": r.onlyBlock(settings{
 			"idle": r.duration(&c.Session.Idle),
 			"max":  r.duration(&c.Session.Max),
@@ -251,6 +261,38 @@ func (r *reader) public(rules *[]PublicRule) setting {
 	}
 }
 
+func (r *reader) legacyLink(links *[]legacy.Link) setting {
+	return func(path string) error {
+		args, err := r.args()
+		switch {
+		case err != nil:
+			return err
+		case len(args) < 2:
+			return r.place(wrong(path, "which? Write the old form and the new one: %s", examples[path]))
+		case len(args) > 3 || len(args) == 3 && args[2] != "forward_new":
+			return r.place(wrong(path, "%q is one too many; write the old form and the new one, and forward_new behind them where the portal knows the new one", args[2]))
+		}
+		*links = append(*links, legacy.Link{Old: args[0], New: args[1], ForwardNew: len(args) == 3})
+		return r.noBlock(path)
+	}
+}
+
+// companyPaths reads one or more patterns of a line, each of which has the place of it.
+func (r *reader) companyPaths(patterns *[]string) setting {
+	return func(path string) error {
+		line := r.Token()
+		var args []string
+		if err := r.list(&args)(path); err != nil {
+			return err
+		}
+		for _, p := range args {
+			r.places[fmt.Sprintf("%s[%d]", path, len(*patterns))] = line
+			*patterns = append(*patterns, p)
+		}
+		return nil
+	}
+}
+
 // examples show how a setting is written, by its path.
 var examples = map[string]string{
 	"secret":         "secret {file./etc/doorpost/secret}",
@@ -269,6 +311,9 @@ var examples = map[string]string{
 	"contacts":       "contacts /etc/doorpost/contacts.csv",
 	"companies":      "companies /etc/doorpost/companies.csv",
 	"staff":          "staff owner@example.com",
+	"legacy_link":    "legacy_link /one-click/{token}/* /portal/{company}/*",
+	"company_path":   "company_path /files/{company}/*",
+	"home":           "home /portal/{company}",
 	"public":         "public /assets/* /favicon.ico",
 	"session":        "session {",
 	"session.idle":   "idle 45d",
@@ -287,11 +332,11 @@ var onlyOnce = map[string]string{
 // notYet are settings of later versions, by their path.
 var notYet = []string{
 	"text", "mail.oauth",
-	"brand.dkim", "legacy_link", "company_path", "home", "passwords", "reports", "portal_session",
+	"brand.dkim", "passwords", "reports", "portal_session",
 }
 
 // repeatable are the settings that may stand more than once.
-var repeatable = []string{"public"}
+var repeatable = []string{"public", "legacy_link", "company_path"}
 
 // setting reads what follows the name of a setting, which the cursor is on.
 type setting func(path string) error

@@ -18,6 +18,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/gate"
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 )
 
 func init() { caddy.RegisterModule(new(Handler)) }
@@ -55,6 +56,18 @@ type FirmConfig struct {
 
 	// Staff are addresses that are always staff, even with an empty address book.
 	Staff []string `json:"staff,omitempty"`
+
+	// LegacyLinks are the old one-click links of the portal, and the new ones in their
+	// place. Default: none.
+	LegacyLinks []legacy.Link `json:"legacy_links,omitempty"`
+
+	// CompanyPaths are further paths that belong to one company, with {company} as a
+	// segment, such as "/files/{company}/*". Default: none.
+	CompanyPaths []string `json:"company_paths,omitempty"`
+
+	// Home is where `/` leads a contact, with {company} as a segment, such as
+	// "/portal/{company}". Default: `/` is the portal's.
+	Home string `json:"home,omitempty"`
 
 	// Public is what is open to everyone. Default: nothing.
 	Public []PublicRule `json:"public,omitempty"`

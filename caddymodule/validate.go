@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
@@ -231,6 +232,7 @@ func (c FirmConfig) Validate() error {
 		c.validateStaff,
 		func() error { return at("prefix", checkPrefix(c.Prefix)) },
 		c.validatePublic,
+		c.validateLegacy,
 		c.Session.Validate,
 		c.validateLink,
 	)
@@ -422,6 +424,37 @@ func (c FirmConfig) validatePublic() error {
 		for _, p := range rule.Paths {
 			if p := strings.ToLower(p); p == prefix || strings.HasPrefix(p, prefix+"/") {
 				return wrong(where, "%s is under the prefix, where Doorpost's own pages are; remove it", p)
+			}
+		}
+	}
+	return nil
+}
+
+// legacyRules returns the patterns of old links and of companies' paths, or which of them
+// can't stand.
+func (c FirmConfig) legacyRules() (*legacy.Rules, error) {
+	rules, err := legacy.Compile(legacy.Config{
+		Prefix: c.withDefaults().Prefix, Links: c.LegacyLinks, CompanyPaths: c.CompanyPaths, Home: c.Home,
+	})
+	if e, ok := errors.AsType[*legacy.Error](err); ok {
+		where := e.Setting
+		if slices.Contains(repeatable, where) {
+			where = fmt.Sprintf("%s[%d]", where, e.Index)
+		}
+		return nil, at(where, errors.New(e.Reason))
+	}
+	return rules, err
+}
+
+func (c FirmConfig) validateLegacy() error {
+	rules, err := c.legacyRules()
+	if err != nil {
+		return err
+	}
+	for i, rule := range c.Public {
+		for _, p := range rule.Paths {
+			if around := rules.Opens(p); around != "" {
+				return wrong(fmt.Sprintf("public[%d]", i), "%s would let everyone get around %s, which is for those alone who belong to the company; write a path that begins otherwise", p, around)
 			}
 		}
 	}

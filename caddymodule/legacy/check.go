@@ -42,7 +42,10 @@ func (r *Rules) check(prefix string) error {
 		all = append(all, place{r.home, "home", 0, false})
 	}
 	for _, p := range all {
-		if hidden(prefix, p.shape) {
+		switch under, company := hidden(prefix, p.shape); {
+		case company != "":
+			return &Error{p.setting, p.index, fmt.Sprintf("%s: the gate's own pages, under %s, are where those of a company called %s would be; write a path that begins otherwise", p.text, prefix, company)}
+		case under:
 			return &Error{p.setting, p.index, fmt.Sprintf("%s is under %s, where the gate's own pages are; write another path, or another prefix", p.text, prefix)}
 		}
 	}
@@ -57,20 +60,21 @@ func (r *Rules) check(prefix string) error {
 }
 
 // hidden reports whether the gate's own pages would be in the place of a path of the
-// shape. A token that is like the prefix isn't feared.
-func hidden(prefix string, s *shape) bool {
+// shape, and of which company alone, if so. A token that is like the prefix isn't feared.
+func hidden(prefix string, s *shape) (under bool, company string) {
 	names := strings.Split(strings.TrimPrefix(prefix, "/"), "/")
 	if prefix == "" || len(s.segs) < len(names) {
-		return false
+		return false, ""
 	}
 	for i, name := range names {
 		switch g := s.segs[i]; {
 		case g.open && s.slot == companySlot && isID(name):
+			company = strings.ToLower(name)
 		case g.open || !strings.EqualFold(g.pre, name):
-			return false
+			return false, ""
 		}
 	}
-	return true
+	return true, company
 }
 
 // clash returns why two patterns can't stand together, or "". b is the later one.
@@ -95,6 +99,9 @@ func (r *Rules) clash(a, b place) string {
 	case a.setting == "legacy_link" && b.setting == "legacy_link":
 		if r.links[a.index].forwardNew && r.links[b.index].forwardNew && a.text == b.text {
 			return "" // nothing has to be put back
+		}
+		if a.text == b.text {
+			return fmt.Sprintf("two old links have the new link %s, so which of them to put back can't be said; write another one here", b.text)
 		}
 		return fmt.Sprintf("%s and %s match the same links, so which old link to put back can't be said; write another new link for one of them", a.text, b.text)
 	case a.slot == tokenSlot || b.slot == tokenSlot:

@@ -17,6 +17,9 @@ const (
 	companySlot slot = "{company}"
 )
 
+// meaning is what a link has in the place of a slot.
+var meaning = map[slot]string{tokenSlot: "secret", companySlot: "id of the company"}
+
 // shape is one pattern, read.
 type shape struct {
 	text  string // as it was written
@@ -64,13 +67,13 @@ func parse(text string, want slot) (*shape, error) {
 func checkText(text string, want slot) error {
 	example := "/one-click/{token}/* or /view?client={token}"
 	if want == companySlot {
-		example = "/portal/{company}/*"
+		example = "/portal/{company}"
 	}
 	switch n := strings.Count(text, string(want)); {
 	case !strings.HasPrefix(text, "/") || strings.HasPrefix(text, "//"):
 		return fmt.Errorf("%q is no path; write it from the root, such as %s", text, example)
 	case n == 0:
-		return fmt.Errorf("%s has no %s; write it where the link has it, such as %s", text, want, example)
+		return fmt.Errorf("%s has no %s; write it where the link has the %s, such as %s", text, want, meaning[want], example)
 	case n > 1:
 		return fmt.Errorf("%s has %s %d times; write it once", text, want, n)
 	case strings.ContainsAny(strings.Replace(text, string(want), "", 1), "{}"):
@@ -88,7 +91,7 @@ func unseen(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) }
 func (s *shape) parsePath(p string) error {
 	p, s.tail = strings.CutSuffix(p, "/*")
 	if strings.Contains(p, "*") {
-		return fmt.Errorf("%s: a * stands only at the end and after a slash, such as %s/*", s.text, strings.TrimRight(strings.ReplaceAll(p, "*", ""), "/"))
+		return fmt.Errorf("%s: a * stands only at the end and after a slash, such as %s", s.text, path.Clean(strings.ReplaceAll(p, "*", ""))+"/*")
 	}
 	if !s.tail {
 		p, s.slash = strings.CutSuffix(p, "/")
@@ -105,7 +108,7 @@ func (s *shape) parsePath(p string) error {
 			s.open = len(s.segs)
 		}
 		if open && s.slot == companySlot && text != string(s.slot) {
-			return fmt.Errorf("%s: the id of a company may hold dots and hyphens, so it needs a segment of its own; write /%s/", s.text, s.slot)
+			return fmt.Errorf("%s: the id of a company may hold dots and hyphens, so it needs a segment of its own, such as /portal/%s", s.text, s.slot)
 		}
 		if strings.HasSuffix(text, ".") {
 			return fmt.Errorf("%s: some systems drop a dot at the end of a segment; take it out", s.text)
