@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -27,6 +28,10 @@ const (
 	resendAfter = time.Minute
 	// wakeAfter is how long a request lies before it is looked at, and at most twice that.
 	wakeAfter = 20 * time.Millisecond
+	// longTo is how many bytes of a way back are kept while manyWait requests wait: what a
+	// flood brings mustn't fill the disk.
+	longTo   = 1 << 10
+	manyWait = 500
 	// waited is when the page offers other ways to get in.
 	waited = 2 * time.Minute
 )
@@ -146,6 +151,9 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	} else if err != nil {
 		return err
 	}
+	if len(ask.To) > longTo && g.Queue.Len() > manyWait {
+		ask.To = "/"
+	}
 	ask.At = g.Now()
 	ask.ID = outbox.NewID(kindSignIn, ask.At)
 	ask.Agent, ask.IP = agentOf(r), g.ClientIP(r)
@@ -176,14 +184,17 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.Asked, Address: ask.Address.Masked(), Request: ask.ID,
 		Agent: ask.Agent, IP: ask.IP, Whole: ask.Address})
+	// Not at once: what differs by address, and by network, would be felt in the time of
+	// this answer and of the next.
+	later := func() { g.Queue.Wake(ask.ID) }
 	if limited {
-		g.Audit.Record(r.Context(), audit.Event{Kind: audit.Limited, Address: ask.Address.Masked(), Request: ask.ID,
-			Agent: ask.Agent, IP: ask.IP, Whole: ask.Address})
-		return nil
+		ctx := context.WithoutCancel(r.Context())
+		later = func() {
+			g.Audit.Record(ctx, audit.Event{Kind: audit.Limited, Address: ask.Address.Masked(), Request: ask.ID,
+				Agent: ask.Agent, IP: ask.IP, Whole: ask.Address})
+		}
 	}
-	// Not at once: what the worker does differs by address, and would be felt in the time
-	// of this answer and of the next.
-	time.AfterFunc(wakeAfter+rand.N(wakeAfter), func() { g.Queue.Wake(ask.ID) })
+	time.AfterFunc(wakeAfter+rand.N(wakeAfter), later)
 	return nil
 }
 
