@@ -43,7 +43,7 @@ func (w *world) flood(n int) {
 }
 
 func TestD12_BrowsersWithoutAMailAreBounded(t *testing.T) {
-	const places = 8192
+	const places = 4096
 	w := newWorld(t)
 	w = w.as(func(o *token.Tokens) { o.Ring = token.NewRing() })
 	mailed := w.mail(laptop, "ann@example.com", "ann")

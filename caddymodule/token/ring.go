@@ -19,7 +19,7 @@ import (
 // networks over their limit has a ring of its own, so that one network pushes nobody out.
 const (
 	// ringPlaces and crowdPlaces, times maxFlow and what a store adds, are less than 64 MiB.
-	ringPlaces  = 8192
+	ringPlaces  = 4096
 	crowdPlaces = 512
 	// ringLife is how long a place lasts; records of the ring have to end some time.
 	ringLife = 24 * time.Hour

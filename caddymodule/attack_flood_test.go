@@ -1,0 +1,414 @@
+package caddymodule_test
+
+// Class D: floods. Nobody is flooded with mail, nobody guesses, nothing grows without
+// bound, and whoever is in front of the door at that time still gets in.
+//
+// Not here: D03, D04, D08 (there are no passwords yet; what a network may get wrong is in
+// limit/network_test.go), D14 and D15 (attack_wire_test.go), D17 (audit).
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
+)
+
+// behindProxy are the global options of a house behind a proxy on this machine, so that
+// a test can come from many networks.
+const behindProxy = "servers {\n\t\ttrusted_proxies static 127.0.0.0/8\n\t\ttrusted_proxies_strict\n\t}\n"
+
+// from is the header line by which a request comes from the address.
+func from(ip string) []string { return []string{"X-Forwarded-For", ip} }
+
+// ithNetwork returns an address in the i-th of many networks.
+func ithNetwork(i int) string { return fmt.Sprintf("10.%d.%d.1", i/256%256, i%256) }
+
+// at makes all the browser's requests come from the address.
+func (b *browser) at(ip string) *browser {
+	b.client.Transport = fromTransport{ip}
+	return b
+}
+
+type fromTransport struct{ ip string }
+
+func (f fromTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("X-Forwarded-For", f.ip)
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// events counts what the log tells, by kind.
+func (l logFile) events(t *testing.T) map[string]int {
+	t.Helper()
+	all := map[string]int{}
+	for line := range strings.SplitSeq(l.text(t), "\n") {
+		var e struct{ Logger, Event string }
+		if json.Unmarshal([]byte(line), &e) == nil && e.Logger == "doorpost" && e.Event != "" {
+			all[e.Event]++
+		}
+	}
+	return all
+}
+
+// flood asks for mails for an address from so many networks, and waits until the workers
+// are through.
+func (h *house) flood(email string, first, n int, log logFile) (shapes map[string]int) {
+	h.t.Helper()
+	before := log.events(h.t)
+	shapes = map[string]int{}
+	for i := range n {
+		a := h.browser().send("/-/sign-in", form("email", email), from(ithNetwork(first+i))...)
+		shapes[a.shape()]++
+	}
+	h.eventually("the flood is dealt with", func() bool {
+		now := log.events(h.t)
+		done := 0
+		for _, kind := range []string{"queued", "limited", "delayed", "unknown"} {
+			done += now[kind] - before[kind]
+		}
+		return done >= n
+	})
+	return shapes
+}
+
+func TestD01_CVE_2025_35432_AFloodOnOneVictim(t *testing.T) {
+	log := newLogFile(t)
+	m := startMailServer(t)
+	h := openHouse(t, layout{global: log.global + behindProxy, app: m.app()})
+	m.moveInto(h)
+	device := h.in("ann@example.com")
+	device.send("/-/sign-out", url.Values{})
+	caddymodule.Advance(t, 61*time.Minute) // the mail of that is of another hour
+	before := len(h.letters(""))
+
+	shapes, asked := map[string]int{}, 0
+	for minute := range 31 { // of the hour; what it may hold is used up by then
+		for shape, n := range h.flood([]string{"ann@example.com", "ANN.B@example.org"}[minute%2], asked, 6, log) {
+			shapes[shape] += n
+		}
+		asked += 6
+		if n := len(h.letters("")) - before; n > minute+1 {
+			t.Errorf("%d mails by minute %d; want them a minute apart", n, minute)
+		}
+		caddymodule.Advance(t, time.Minute)
+	}
+	if mails := len(h.letters("")) - before; mails != 6 {
+		t.Errorf("%d mails in the hour; want 6", mails)
+	}
+	if len(shapes) != 1 {
+		t.Errorf("%d different answers: %v", len(shapes), shapes)
+	}
+
+	// The owner, on a device that has signed in before, has a mail at once. Another
+	// contact has no more of that device than of any other.
+	l := device.at("203.0.113.1").ask("ann@example.com", "/orders")
+	if a := device.open(l.link); a.StatusCode != 303 || device.me() == nil {
+		t.Errorf("the link of a known device = %d; want to be in", a.StatusCode)
+	}
+	// On any other, they get in by whatever mail the flood has brought them.
+	caddymodule.Advance(t, 61*time.Minute)
+	n := len(h.letters(""))
+	h.flood("ann@example.com", asked, 6, log)
+	h.eventually("a mail an hour later", func() bool { return len(h.letters("")) > n })
+	all := h.letters("")
+	phone := h.browser().at("203.0.113.2")
+	if a := phone.send("/-/link", form("t", secretOf(all[len(all)-1].link), "email", "ann@example.com")); a.StatusCode != 303 || phone.me() == nil {
+		t.Errorf("a link that the flood brought = %d; want to be in", a.StatusCode)
+	}
+}
+
+func TestD06_CVE_2024_21494_ATellTaleHeaderIsNoNetwork(t *testing.T) {
+	log := newLogFile(t)
+	m := startMailServer(t)
+	h := openHouse(t, layout{global: log.global, app: m.app()})
+	m.moveInto(h)
+	free := walkIn(h, "who@example.com")
+	for i := range 160 {
+		ip := ithNetwork(i)
+		h.browser().send("/-/sign-in", form("email", fmt.Sprintf("who%d@example.com", i)), "X-Forwarded-For", []string{ip, "1.1.1.1, " + ip}[i%2],
+			"X-Real-Ip", ip, "Cf-Connecting-Ip", ip, "Forwarded", "for="+ip, "True-Client-Ip", ip)
+	}
+	limited := func() int { return log.events(t)["limited"] }
+	was := limited()
+	if was < 5 || was > 30 {
+		t.Errorf("%d of 161 asks of one address are limited; want some ten", was)
+	}
+	still := func(when string) {
+		t.Helper()
+		was := limited()
+		if got := walkIn(h, "ann@example.com"); got != free {
+			t.Errorf("%s, the answers over the limit are\n%s\nand below\n%s", when, got, free)
+		}
+		if n := limited(); n <= was {
+			t.Errorf("%s: nothing is limited any more", when)
+		}
+	}
+	still("at once")
+	h.start()
+	still("after a reload")
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	h.settled()
+	still("after a restart")
+	if n := len(m.recipients()); n != 0 {
+		t.Errorf("%d mails; want none", n)
+	}
+}
+
+var anySeconds = regexp.MustCompile(`data-wait="\d+"|<span data-seconds>\d+</span>`)
+
+// walkIn asks for a mail and looks at the page after it, and types a wrong code; it
+// returns the answers, less what differs by itself.
+func walkIn(h *house, email string) string {
+	b := h.browser()
+	b.client.CloseIdleConnections() // a reload may have cut them
+	all := b.send("/-/sign-in", form("email", email)).shape() + b.open("/-/sent").shape() + b.send("/-/code", form("code", "0000-0000")).shape()
+	for _, name := range []string{"who@example.com", "ann@example.com"} {
+		all = strings.ReplaceAll(all, name, "ADDRESS")
+	}
+	return anySeconds.ReplaceAllString(all, "SECONDS")
+}
+
+func TestT11_ANetworkThatGuessesIsAnsweredAsWrong(t *testing.T) {
+	m := startMailServer(t)
+	h := openHouse(t, layout{global: behindProxy, app: m.app()})
+	m.moveInto(h)
+	ann := h.in("ann@example.com")
+	ann.send("/-/sign-out", url.Values{})
+	annCode := ann.ask("ann@example.com", "/").code
+	bob := h.browser()
+	l := bob.ask("bob@example.com", "/")
+	const bad = "192.0.2.7"
+	wrong := ""
+	for i := range 32 {
+		b := h.browser()
+		b.send("/-/sign-in", form("email", "who@example.com"), from(ithNetwork(i))...)
+		for range 5 {
+			wrong = anySeconds.ReplaceAllString(strings.ReplaceAll(b.send("/-/code", form("code", "0000-0000"), from(bad)...).shape(), "who@", "bob@"), "SECONDS")
+		}
+	}
+	right := bob.send("/-/code", form("code", l.code), from(bad)...)
+	if got := anySeconds.ReplaceAllString(right.shape(), "SECONDS"); right.StatusCode != 403 || got != wrong {
+		t.Errorf("the right code from where too many were wrong = %s\na wrong one = %s", got, wrong)
+	}
+	if a := h.browser().send("/-/link", form("t", secretOf(l.link), "email", "bob@example.com"), from(bad)...); a.StatusCode != 403 {
+		t.Errorf("the right address from there = %d; want 403, as for a wrong one", a.StatusCode)
+	}
+	if a := ann.send("/-/code", form("code", annCode), from(bad)...); a.StatusCode != 303 {
+		t.Errorf("the right code from there, on a device that has signed in before = %d; want 303", a.StatusCode)
+	}
+	if a := bob.send("/-/code", form("code", l.code), from("198.51.100.1")...); a.StatusCode != 303 {
+		t.Errorf("the right code from elsewhere = %d; want 303", a.StatusCode)
+	}
+	bob.send("/-/sign-out", url.Values{})
+	l = bob.ask("bob@example.com", "/")
+	if a := bob.open(l.link, from(bad)...); a.StatusCode != 303 {
+		t.Errorf("the link from there, in the browser that asked = %d; want 303: links go on working", a.StatusCode)
+	}
+}
+
+func TestD09_AnOfficeOfSixtyGetsIn(t *testing.T) {
+	m := startMailServer(t)
+	var contacts strings.Builder
+	contacts.WriteString("email\n")
+	for i := range 60 {
+		fmt.Fprintf(&contacts, "person%d@example.com\n", i)
+	}
+	h := openHouse(t, layout{global: behindProxy, app: m.app(), contacts: contacts.String()})
+	m.moveInto(h)
+	people := make([]*browser, 60)
+	codes := make([]string, 60)
+	for i := range people {
+		email := fmt.Sprintf("person%d@example.com", i)
+		people[i] = h.browser().at("192.0.2.1")
+		codes[i] = people[i].ask(email, "/").code
+		people[i].send("/-/sign-in", form("email", email)) // impatient
+		caddymodule.Advance(t, 3*time.Second)
+	}
+	for i, b := range people {
+		for range 2 {
+			if a := b.send("/-/code", form("code", "0000-0000")); a.StatusCode != 403 {
+				t.Errorf("person %d: a wrong code = %d; want 403", i, a.StatusCode)
+			}
+		}
+		caddymodule.Advance(t, 3*time.Second)
+	}
+	for i, b := range people {
+		if a := b.send("/-/code", form("code", codes[i])); a.StatusCode != 303 || b.me() == nil {
+			t.Errorf("person %d: the right code = %d; want to be in", i, a.StatusCode)
+		}
+		caddymodule.Advance(t, time.Second)
+	}
+}
+
+func TestDevice_KnownToThoseWhoSignedInOnIt(t *testing.T) {
+	h, m := openFastHouse(t, layout{admin: freeAddress(t), firm: "public /public/*"})
+	b := h.browser()
+	l := b.ask("ann@example.com", "/")
+	if a := b.send("/-/sign-in", form("email", "x@example.com")); b.cookie("portal-device") != "" || len(a.Header["Set-Cookie"]) != 0 {
+		t.Error("a device is known that nobody has signed in on")
+	}
+	b.open(l.link)
+	device := b.cookie("portal-device")
+	if device == "" || strings.Contains(h.store(), device) || strings.Contains(h.store(), device[:43]) {
+		t.Errorf("the device's cookie is %q, or the store has it", device)
+	}
+	b.open("/orders")
+	b.open("/public/x")
+	for _, seen := range h.portal.seen {
+		if strings.Contains(seen.Header.Get("Cookie"), "device") {
+			t.Errorf("the portal got Cookie: %s", seen.Header.Get("Cookie"))
+		}
+	}
+	b.send("/-/sign-out", url.Values{})
+	if b.cookie("portal-device") != device {
+		t.Error("the device's cookie ended with the session")
+	}
+	shared := h.browser()
+	caddymodule.Advance(t, time.Minute)
+	shared.send("/-/sign-in", form("email", "ann@example.com", "shared", "1"))
+	shared.open(h.nextLetter("ann@example.com", 1).link)
+	if shared.me() == nil || shared.cookie("portal-device") != "" {
+		t.Error("a shared computer is a known device")
+	}
+
+	// What strangers have used up is the device's own: three in the hour by one network.
+	caddymodule.Advance(t, time.Minute)
+	h.browser().ask("ann@example.com", "/")
+	before := len(m.recipients())
+	h.browser().send("/-/sign-in", form("email", "ann@example.com"))
+	time.Sleep(150 * time.Millisecond) // for what mustn't come
+	if n := len(m.recipients()); n != before {
+		t.Errorf("%d mails more than one network may have in an hour", n-before)
+	}
+	with := b.send("/-/sign-in", form("email", "ann@example.com"))
+	without := shared.send("/-/sign-in", form("email", "ann@example.com"))
+	if with.shape() != without.shape() {
+		t.Errorf("the answer to a known device is\n%s\nto another\n%s", with.shape(), without.shape())
+	}
+	h.eventually("the mail to a known device", func() bool { return len(m.recipients()) == before+1 })
+
+	// A device that knows ann knows nothing of bob, and one that is made up nobody.
+	for i := range 3 {
+		h.mayMailAgain(i)
+		h.browser().ask("bob@example.com", "/")
+	}
+	caddymodule.Advance(t, time.Minute)
+	before = len(m.recipients())
+	b.send("/-/sign-in", form("email", "bob@example.com"))
+	h.browser().send("/-/sign-in", form("email", "bob@example.com"), "Cookie", "portal-device="+strings.Repeat("A", 86))
+	time.Sleep(150 * time.Millisecond)
+	if n := len(m.recipients()); n != before {
+		t.Errorf("%d mails to bob by a device that knows ann, or is made up; want none", n-before)
+	}
+	h.remove("ann@example.com")
+	recs, err := caddymodule.OpenStore(t).Scan(t.Context(), "example", "device", "", "", 10)
+	if err != nil || len(recs) != 0 {
+		t.Errorf("%d devices, %v, after the contact was removed; want none", len(recs), err)
+	}
+}
+
+// remove removes a contact by the admin endpoint.
+func (h *house) remove(email string) {
+	h.t.Helper()
+	body, err := json.Marshal(map[string]string{"email": email})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	resp, err := http.Post("http://"+h.admin+"/doorpost/example/contacts/remove", "application/json", bytes.NewReader(body))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		h.t.Fatalf("removing %s = %d", email, resp.StatusCode)
+	}
+}
+
+func TestD12_AsksOfStrangersAreBounded(t *testing.T) {
+	h, m := openFastHouse(t, layout{global: behindProxy})
+	ann := h.browser()
+	l := ann.ask("ann@example.com", "/")
+	const asks, clients = 12_000, 16
+	before := heapInUse()
+	var next atomic.Int64
+	var all sync.WaitGroup
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	for range clients {
+		all.Go(func() {
+			for {
+				i := int(next.Add(1))
+				if i > asks {
+					return
+				}
+				r, err := http.NewRequest("POST", h.url+"/-/sign-in", strings.NewReader(fmt.Sprintf("email=who%d%%40example.com&to=/x%s", i, strings.Repeat("y", 4000))))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				r.Header = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Origin": {h.url}, "X-Forwarded-For": {ithNetwork(i)}}
+				resp, err := client.Do(r)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp.Body.Close()
+				if resp.StatusCode != 303 && resp.StatusCode != 503 {
+					t.Errorf("ask %d = %d; want 303, or 503 while too many wait", i, resp.StatusCode)
+				}
+			}
+		})
+	}
+	all.Wait()
+	client.CloseIdleConnections()
+	count := func(bucket string) (n int) {
+		for after := ""; ; {
+			recs, err := caddymodule.OpenStore(t).Scan(t.Context(), "example", bucket, "", after, 5000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n += len(recs); len(recs) < 5000 {
+				return n
+			}
+			after = recs[len(recs)-1].Key.ID
+		}
+	}
+	for deadline := time.Now().Add(2 * time.Minute); count("queue") > 0; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d requests still wait two minutes later", count("queue"))
+		}
+	}
+	if n := count("flow"); n > 4096+1 || n < 4000 {
+		t.Errorf("%d browsers are remembered after %d; want 4096, and one with a mail", n, asks)
+	}
+	if info, err := os.Stat(h.path("data/caddy/doorpost/doorpost.db")); h.redis == nil && (err != nil || info.Size() > 64<<20) {
+		t.Errorf("the store has %d bytes, %v; want at most 64 MiB", info.Size(), err)
+	} else if h.redis == nil {
+		t.Logf("the store has %d KiB", info.Size()>>10)
+	}
+	grown := int64(heapInUse()) - int64(before)
+	t.Logf("the heap has grown by %d KiB", grown>>10)
+	if grown > 64<<20 {
+		t.Errorf("the heap has grown by %d bytes; want at most 64 MiB", grown)
+	}
+	if a := ann.open(l.link); a.StatusCode != 303 || ann.me() == nil {
+		t.Errorf("the link of who was mailed before = %d; want to be in", a.StatusCode)
+	}
+	if n := len(m.recipients()); n != 1 {
+		t.Errorf("%d mails; want one", n)
+	}
+}
