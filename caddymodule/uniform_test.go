@@ -92,10 +92,11 @@ func (l *ledger) report(classes ...string) {
 }
 
 var (
-	secretPattern  = regexp.MustCompile(`[A-Za-z0-9_-]{43}\b`) // cookies, and tokens in forms
-	datePattern    = regexp.MustCompile(`[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT`)
-	personPattern  = regexp.MustCompile(`[a-z][0-9]{5}@example\.com`)
-	secondsPattern = regexp.MustCompile(`(data-[a-z-]+)(="|>)[0-9]{1,3}`) // of a countdown
+	secretPattern = regexp.MustCompile(`[A-Za-z0-9_-]{43}\b`) // cookies, and tokens in forms
+	datePattern   = regexp.MustCompile(`[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT`)
+	personPattern = regexp.MustCompile(`[a-z][0-9]{5}@example\.com`)
+	// The countdowns of a page, which are gone when they are over.
+	secondsPattern = regexp.MustCompile(` data-wait="[0-9]+"| data-open-in="[0-9]+"|data-seconds>[0-9]+|<details class="part" open`)
 	lengthLine     = regexp.MustCompile(`(?m)^Content-Length: .*$`)
 )
 
@@ -106,8 +107,8 @@ func (w *wire) said() string {
 	head := datePattern.ReplaceAllString(strings.Join(lines, "\n"), "DATE")
 	head = secretPattern.ReplaceAllString(head, "SECRET")
 	body := personPattern.ReplaceAllString(string(w.body), "PERSON")
-	if counted := secondsPattern.ReplaceAllString(body, "$1 SECONDS"); counted != body {
-		body, head = counted, lengthLine.ReplaceAllString(head, "Content-Length")
+	if counted := secondsPattern.ReplaceAllString(body, ""); counted != body {
+		body, head = strings.ReplaceAll(counted, `<details class="part"`, ""), lengthLine.ReplaceAllString(head, "Content-Length")
 	}
 	return head + "\n\n" + secretPattern.ReplaceAllString(body, "SECRET")
 }
