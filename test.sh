@@ -5,10 +5,12 @@
 #   ./test.sh          all of it, as CI runs it
 #   ./test.sh quick    formatting, vet and the Go tests that need nothing else
 #   ./test.sh long     all of it, with long kill and fuzz runs (about an hour)
+#   ./test.sh speed    how fast it is, beside a plain Caddy, on both stores (20 minutes; nothing else should run)
+#   ./test.sh uniform  whether the time of an answer tells who is a contact, on both stores (half an hour)
 set -euo pipefail
 cd "$(dirname "$0")"
 what=${1:-all}
-case $what in all | quick | long) ;; *) sed -n '2,8s/^# \?//p' "$0"; exit 2 ;; esac
+case $what in all | quick | long | speed | uniform) ;; *) sed -n '2,10s/^# \?//p' "$0"; exit 2 ;; esac
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -36,6 +38,20 @@ failed() { # failed LOG
 	grep -nE -A12 '^ *--- FAIL|^panic: |^fatal error: |^FAIL|^WARNING: DATA RACE' "$1" | grep -v '"level":"' | cut -c1-500 | tail -n 100
 	rm "$1"
 }
+
+case $what in speed | uniform)
+	install redis-server redis-server
+	for store in bolt redis; do
+		say "$what on $store"
+		case $what in
+		speed) gotest ./caddymodule -run '^TestSpeed' -segments 24 -store $store -v -timeout 1h ;;
+		uniform) gotest ./caddymodule -run '^TestUniform' -samples 2000 -store $store -v -timeout 2h ;;
+		esac
+	done
+	[ "$what" = uniform ] || gotest ./caddymodule/gate ./caddymodule/session -run '^$' -bench '^Benchmark(Gate|Lookup)$'
+	exit
+	;;
+esac
 
 say "formatting"
 unformatted=$(git ls-files '*.go' | xargs gofmt -l)
