@@ -39,9 +39,21 @@ func TestP03_CVE_2026_40575_HeadersOpenNothing(t *testing.T) {
 	for _, line := range []string{"X-Forwarded-Uri: /public/x", "X-Original-URL: /public/x", "X-Rewrite-URL: /public/x", "X-Original-URI: /public/x",
 		"X-Forwarded-Prefix: /public", "X-Forwarded-Path: /public/x", "Referer: http://127.0.0.1/public/x", "X-Forwarded-For: 127.0.0.1",
 		"X-Real-IP: 127.0.0.1", "Authorization: Basic YWRtaW46YWRtaW4=", "X-Forwarded-Method: OPTIONS", "Content-Location: /public/x",
-		// CVE-2026-34457: who says that they are a monitor.
-		"User-Agent: GoogleHC/1.0", "User-Agent: kube-probe/1.2", "User-Agent: ELB-HealthChecker/2.0"} {
+		"X-HTTP-Path: /public/x", "X-Request-URI: /public/x", "X-Sendfile: /public/x", "X-Accel-Redirect: /public/x", "SOAPAction: /public/x"} {
 		h.shut(t, line, h.message("GET", "/secret", line))
+	}
+}
+
+func TestP04_CVE_2026_34457_MonitorsAreStrangers(t *testing.T) {
+	h := openHouse(t, layout{firm: someOpen})
+	for _, agent := range []string{"GoogleHC/1.0", "kube-probe/1.2", "ELB-HealthChecker/2.0", "Googlebot/2.1", "curl/8.0", "Consul Health Check", ""} {
+		for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
+			h.shut(t, agent, h.message(method, "/secret", "User-Agent: "+agent))
+			h.shut(t, agent, h.message(method, "/", "User-Agent: "+agent))
+		}
+		if a := h.get("/-/health", "User-Agent: "+agent); a.status != 204 || a.body != "" {
+			t.Errorf("GET /-/health by %s = %d %q; want 204", agent, a.status, a.body)
+		}
 	}
 }
 

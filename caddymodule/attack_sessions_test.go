@@ -171,6 +171,46 @@ func TestS03_TheServerJudgesTheLimits(t *testing.T) {
 	}
 }
 
+// A new secret is put before the old one, and what the old one closed works on; when that is
+// gone, links from before are as if they had never been. Sessions are under no secret.
+func TestS07_AnOlderSecretOpensUntilItIsGone(t *testing.T) {
+	t.Setenv("ATTACK_OLD", "an old secret of thirty-two characters or more")
+	t.Setenv("ATTACK_NEW", "a new secret of thirty-two characters, or more")
+	t.Setenv("ATTACK_OTHER", "another secret of thirty-two characters, or more")
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: m.app() + "\n\t\tsecret {env.ATTACK_OLD}"})
+	m.moveInto(h)
+	bob, before := h.in("bob@example.com"), h.browser()
+	l := before.ask("ann@example.com", "/orders")
+	late := h.browser()
+	waiting := late.ask("owner@example.com", "/")
+	h.change("secret {env.ATTACK_OLD}", "secret {env.ATTACK_NEW} {env.ATTACK_OLD}")
+	http.DefaultClient.CloseIdleConnections()
+	if bob.me() == nil {
+		t.Error("a new secret has signed bob out")
+	}
+	if a := before.open(l.link); a.StatusCode != 303 || before.me()["email"] != "ann@example.com" {
+		t.Errorf("GET link from before the new secret = %d; want 303", a.StatusCode)
+	}
+	b := h.browser()
+	now := b.ask("nameless@example.com", "/")
+	if secretOf(now.link) == "" || b.send("/-/code", form("code", now.code)).StatusCode != 303 {
+		t.Error("a code under the new secret doesn't work")
+	}
+	h.change("secret {env.ATTACK_NEW} {env.ATTACK_OLD}", "secret {env.ATTACK_NEW}")
+	http.DefaultClient.CloseIdleConnections()
+	if a := late.open(waiting.link); a.StatusCode != 400 || late.me() != nil {
+		t.Errorf("GET link from before, when the old secret is gone = %d; want 400", a.StatusCode)
+	}
+	if a := b.open("/x"); a.StatusCode != 200 {
+		t.Errorf("a session, when the old secret is gone = %d; want 200", a.StatusCode)
+	}
+	h.config = strings.ReplaceAll(h.config, "secret {env.ATTACK_NEW}", "secret {env.ATTACK_OTHER}")
+	if err := h.load(); err == nil || b.open("/x").StatusCode != 200 {
+		t.Errorf("loading with a secret that never was = %v; want it refused, and all as before", err)
+	}
+}
+
 // S04, S11: TLS ends in front of Caddy, where the Host is another one. The cookies are
 // those of the https site, and forms of its pages are taken.
 func TestS04_CookiesOfAnHTTPSSite(t *testing.T) {
@@ -287,16 +327,36 @@ func TestS09_CVE_2025_24358_FormsFromElsewhere(t *testing.T) {
 			}
 		}
 	}
-	// CVE-2025-47910: no spelling of a path goes round it.
-	b := h.in("ann@example.com")
-	for _, path := range []string{"/-/sign-out/", "/-//sign-out", "//-/sign-out", "/%2d/sign-out", "/-/sign-out%2f", "/-/./sign-out", "/public/../-/sign-out", "/-/SIGN-OUT", "/-/sign-out;x"} {
-		if a := h.post(path, "", "Origin: https://evil.example", b.session()); a.status < 400 || b.me() == nil {
-			t.Errorf("POST %s from elsewhere = %d, still in: %t", path, a.status, b.me() != nil)
-		}
-	}
 	// A program that holds no cookie of anybody's does nothing in anybody's name.
 	if a := h.post("/-/sign-in", "email=ann%40example.com"); a.status != 303 {
 		t.Errorf("POST /-/sign-in by a program = %d; want 303", a.status)
+	}
+}
+
+// CVE-2025-47910: no spelling of a path, no method and no kind of form goes round it.
+func TestS10_CVE_2025_47910_NoSpellingGoesRoundIt(t *testing.T) {
+	h, _ := openFastHouse(t, layout{firm: "public /public/*"})
+	b := h.in("ann@example.com")
+	for _, path := range []string{"/-/sign-out", "/-/sign-out/", "/-//sign-out", "//-/sign-out", "/%2d/sign-out", "/-/sign-out%2f", "/-/./sign-out", "/public/../-/sign-out", "/-/SIGN-OUT", "/-/sign-out;x",
+		"/-/sign-out?x", "/-/sign-out?Sec-Fetch-Site=same-origin", "/-/sign-out#x", "/-/sign-out%00", "/-/x/../sign-out", "/-/sign%2dout", `/-\sign-out`, h.url + "/-/sign-out"} {
+		for _, lines := range [][]string{nil, {"X-HTTP-Method-Override: GET"}, {"X-HTTP-Method-Override: POST"}, {"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, {"Referer: " + h.url + "/x"}, {"X-Forwarded-Host: evil.example"},
+			{"X-Forwarded-Host: " + h.host()}, {"Sec-Fetch-Site: "}, {"sec_fetch_site: same-origin"}} {
+			if a := h.post(path, "", append(lines, "Origin: https://evil.example", b.session())...); a.status < 400 || b.me() == nil {
+				t.Fatalf("POST %s from elsewhere, %q = %d, still in: %t", path, lines, a.status, b.me() != nil)
+			}
+		}
+		for _, method := range []string{"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "post", "POST\x00"} {
+			h.raw(h.message(method, path, "Origin: https://evil.example", "X-HTTP-Method-Override: POST", "Content-Type: application/x-www-form-urlencoded", "Content-Length: 0", b.session()))
+			if b.me() == nil {
+				t.Fatalf("%s %s from elsewhere has signed out", method, path)
+			}
+		}
+		for _, kind := range []string{"text/plain", "multipart/form-data; boundary=x", "application/json", ""} {
+			a := h.raw(h.message("POST", path, "Origin: https://evil.example", "Content-Type: "+kind, "Content-Length: 0", b.session()))
+			if a.status < 400 || b.me() == nil {
+				t.Fatalf("POST %s of %q from elsewhere = %d, still in: %t", path, kind, a.status, b.me() != nil)
+			}
+		}
 	}
 }
 

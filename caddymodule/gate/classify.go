@@ -270,7 +270,7 @@ func acceptsHTML(h http.Header) bool {
 
 func prefetch(h http.Header) bool {
 	for _, name := range []string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
-		v := strings.ToLower(h.Get(name))
+		v := strings.ToLower(strings.Join(h.Values(name), ","))
 		if strings.Contains(v, "prefetch") || strings.Contains(v, "prerender") || strings.Contains(v, "preview") {
 			return true
 		}
