@@ -20,6 +20,9 @@
 //	session    one signed-in browser; Live is how the process holds it
 //	visitor    who makes a request: a session, and the contact it belongs to
 //	book       the directory of a firm: its contacts and companies
+//	old link   a one-click URL of one company, whose token was the key to the portal;
+//	           the new link in its place holds no secret (see package legacy)
+//	open       (of a company) its old links work as ever; upgraded: they ask for sign-in
 //	ask        what a browser asked for: a sign-in mail, for an address
 //	letter     a mail that is written; the outbox hands it over to a mail server
 //
@@ -33,6 +36,7 @@
 //	├── admin        the commands' actions as JSON on Caddy's admin endpoint
 //	├── brand        how a firm looks and speaks: colours, letters
 //	├── directory    contacts and companies; CSV read → plan → apply
+//	├── legacy       old one-click links: what a URL is, and rewriting in both directions
 //	├── session      cookies, records, and the look-up in memory; also as a Store of
 //	│                gorilla/sessions, for handlers that speak that interface
 //	├── token        one-time links and codes: issue, peek, spend

@@ -274,6 +274,26 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
+func BenchmarkUpgradeAll100k(b *testing.B) {
+	book, ctx := newBook(b), b.Context()
+	var companies, contacts strings.Builder
+	companies.WriteString("id,legacy_tokens\n")
+	contacts.WriteString("email,companies\n")
+	for i := range 100_000 {
+		fmt.Fprintf(&companies, "company-%d,t%d;u%d;v%d\n", i, i, i, i)
+		fmt.Fprintf(&contacts, "c%d@example.com,company-%d\n", i, i)
+	}
+	must(importCompanies(b, book, companies.String()))
+	must(importCSV(b, book, contacts.String()))
+	undo := false
+	for b.Loop() {
+		if out := must(book.Upgrade(ctx, Upgrade{All: true, Undo: undo}, nil)); len(out.Changed) != 100_000 {
+			b.Fatalf("%d changed", len(out.Changed))
+		}
+		undo = !undo
+	}
+}
+
 // 100,000 companies with three tokens each.
 func BenchmarkStandingByToken(b *testing.B) {
 	book, ctx := newBook(b), b.Context()

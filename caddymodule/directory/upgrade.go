@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -59,9 +60,7 @@ func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total
 					return nil, err
 				}
 			}
-			before := c
-			before.Upgraded = u.Undo
-			ops = append(ops, b.companyOps(&before, &c, nil)...)
+			ops = append(ops, store.Put(b.key(bucketCompany, c.ID), b.sealCompany(c), time.Time{}))
 		}
 		marked, err := b.marked(ctx, stateUpgraded)
 		switch {

@@ -228,6 +228,30 @@ func TestMatchNothing(t *testing.T) {
 	}
 }
 
+func TestSecret(t *testing.T) {
+	r := compile(t, portal)
+	for in, want := range map[string]bool{
+		"/one-click/T/x": true, "/one-click/T": true, "/one-click/a%2Fb/": true, "/view?client=T": true, "/orders?client=T": true, "/c-T.html/on": true,
+		"/portal/acme/x?k=T": true, "/portal/acme/x": false, "/files/acme/x": false, "/orders/7?page=2": false, "/": false,
+	} {
+		if got := r.Secret(request(t, in)); got != want {
+			t.Errorf("Secret(%s) = %t; want %t", in, got, want)
+		}
+	}
+	for in, want := range map[string]string{
+		"/one-click/T/x": "/one-click/{token}/*", "/portal/acme": "/portal/{company}", "/files/acme/x": "", "/": "",
+	} {
+		if got := r.Pattern(r.Match(request(t, in))); got != want {
+			t.Errorf("Pattern(%s) = %q; want %q", in, got, want)
+		}
+	}
+	// Without old links there are no tokens, so nothing is kept from the log.
+	r = compile(t, Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*"}})
+	if r.Secret(request(t, "/files//acme/x")) {
+		t.Error("a company's path is kept from the log")
+	}
+}
+
 func TestRewrite(t *testing.T) {
 	r := compile(t, portal)
 	for _, c := range []struct{ in, want string }{
