@@ -314,7 +314,7 @@ func changedInWords(e admin.Event) string {
 		"companies/add": "added the company", "companies/set": "changed the company", "companies/remove": "removed the company",
 		"companies/import": "imported companies", "sessions/revoke": "signed the contact out everywhere",
 		"contacts/load": "brought contacts", "companies/load": "brought companies",
-		"backup": "made a backup", "restore": "restored a backup",
+		"upgrade": "upgraded companies", "backup": "made a backup", "restore": "restored a backup",
 	}[e.What]
 	if what == "" {
 		what = "did " + e.What
