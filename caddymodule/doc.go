@@ -40,6 +40,7 @@
 //	├── session      cookies, records, and the look-up in memory; also as a Store of
 //	│                gorilla/sessions, for handlers that speak that interface
 //	├── token        one-time links and codes: issue, peek, spend
+//	├── password     passwords: policy, argon2id behind permits, guesses
 //	├── limit        budgets: of mails, of networks, of known devices
 //	├── outbox       what goes out, goes out: queue, worker, SMTP, mail folder
 //	├── assertion    the signed word about a visitor, and the keys to check it

@@ -22,7 +22,7 @@ import (
 //	                 gate              admin
 //	                   └────────┬────────┘
 //	                            ▼
-//	brand directory session token limit outbox audit assertion legacy
+//	brand directory session token password limit outbox audit assertion legacy
 //	                            │
 //	                            ▼
 //	               address    secret    store  ◄── store/bolt, store/redis, store/storetest
@@ -41,6 +41,7 @@ var arrows = map[string][]string{
 	"session":   {"address", "secret", "store"},
 	"token":     {"address", "secret", "store"},
 	"limit":     {"address", "secret", "store"},
+	"password":  {"address", "secret", "store"},
 	"outbox":    {"address", "secret", "store"},
 	"audit":     {"address", "secret", "store"},
 	"assertion": {"address", "secret", "store"},

@@ -1,0 +1,167 @@
+package password
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// resident returns the memory of the process in bytes: now, and the most since the last
+// forgetPeak. On systems without /proc both are 0.
+func resident() (now, peak uint64) {
+	status, _ := os.ReadFile("/proc/self/status")
+	for line := range strings.Lines(string(status)) {
+		if f := strings.Fields(line); len(f) == 3 {
+			kib, _ := strconv.ParseUint(f[1], 10, 64)
+			switch f[0] {
+			case "VmRSS:":
+				now = kib << 10
+			case "VmHWM:":
+				peak = kib << 10
+			}
+		}
+	}
+	return now, peak
+}
+
+func forgetPeak() { os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }
+
+// heap returns the bytes of all that is on the heap, garbage included.
+func heap() uint64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
+}
+
+// flood is what 1,000 who come at once do to a process.
+type flood struct {
+	base, peak          uint64 // of the heap
+	baseRSS, peakRSS    uint64
+	judged, busy        int64
+	took                time.Duration
+	slowest, slowKnown  time.Duration // of those who were told to come again; of known devices
+	knownIn, knownTried int64
+}
+
+// run has n try passwords at once, half of whom go away after 50 ms, while one known
+// device signs in again and again.
+func (f *flood) run(w *world, n int) {
+	w.set("owner", good)
+	w.is("owner", good, nil) // what is made once is there
+	debug.FreeOSMemory()
+	f.base = heap()
+	forgetPeak()
+	f.baseRSS, _ = resident()
+	var all sync.WaitGroup
+	var slowest atomic.Int64
+	stop := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for {
+			f.peak = max(f.peak, heap())
+			select {
+			case <-stop:
+				return
+			case <-time.After(200 * time.Microsecond):
+			}
+		}
+	})
+	watch.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			from := time.Now()
+			f.knownTried++
+			if w.try(Attempt{Contact: "owner", Device: "laptop", Password: good}) == nil {
+				f.knownIn++
+			}
+			f.slowKnown = max(f.slowKnown, time.Since(from))
+		}
+	})
+	from := time.Now()
+	for i := range n {
+		all.Go(func() {
+			ctx := context.Background()
+			if i%2 == 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+				defer cancel()
+			}
+			began := time.Now()
+			_, err := w.Check(ctx, Attempt{Contact: fmt.Sprintf("contact-%d", i), Password: other})
+			switch {
+			case errors.Is(err, ErrWrong):
+				atomic.AddInt64(&f.judged, 1)
+			case errors.Is(err, ErrBusy):
+				atomic.AddInt64(&f.busy, 1)
+				for d := int64(time.Since(began)); ; {
+					if old := slowest.Load(); d <= old || slowest.CompareAndSwap(old, d) {
+						break
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	f.took = time.Since(from)
+	close(stop)
+	watch.Wait()
+	f.slowest = time.Duration(slowest.Load())
+	_, f.peakRSS = resident()
+}
+
+// BenchmarkFlood prints what 1,000 parallel attempts take.
+func BenchmarkFlood(b *testing.B) {
+	for b.Loop() {
+		w := newWorld(b).as(func(p *Passwords) { p.Cost = Standard })
+		var f flood
+		f.run(w, 1000)
+		const mib = 1 << 20
+		permits := cap(w.Permits.all) + cap(w.Permits.known)
+		b.ReportMetric(float64(permits), "permits")
+		b.ReportMetric(float64(uint64(permits)*Standard.bytes())/mib, "MiB-of-permits")
+		b.ReportMetric(float64(f.peak-f.base)/mib, "MiB-heap-extra")
+		b.ReportMetric(float64(f.peakRSS-f.baseRSS)/mib, "MiB-rss-extra")
+		b.ReportMetric(float64(f.baseRSS)/mib, "MiB-rss-base")
+		b.ReportMetric(float64(f.judged), "judged")
+		b.ReportMetric(float64(f.busy), "busy")
+		b.ReportMetric(float64(f.slowest.Milliseconds()), "ms-busy-max")
+		b.ReportMetric(float64(f.slowKnown.Milliseconds()), "ms-known-max")
+		b.ReportMetric(float64(f.knownIn), "known-in")
+		b.ReportMetric(float64(f.knownTried-f.knownIn), "known-refused")
+		b.ReportMetric(float64(f.took.Milliseconds()), "ms-all")
+	}
+}
+
+// BenchmarkHash is one hash of today's cost, and of the others that OWASP calls equal.
+func BenchmarkHash(b *testing.B) {
+	for _, c := range []Cost{Standard, {Memory: 47104, Time: 1, Threads: 1}, {Memory: 12288, Time: 3, Threads: 1}, {Memory: 9216, Time: 4, Threads: 1}} {
+		b.Run(string(c.shape()), func(b *testing.B) {
+			var took []time.Duration
+			for b.Loop() {
+				from := time.Now()
+				if _, err := c.hash(good); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(from))
+				runtime.GC()
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms/hash-median")
+		})
+	}
+}

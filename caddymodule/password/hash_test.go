@@ -1,0 +1,177 @@
+package password
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// Hashes that other programs made.
+const (
+	ofReference = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc" // "password", by the reference in C
+	ofPHP       = "$2y$07$BCryptRequires22Chrcte/VlQH0piJtjXl.0t1XkA8pw9dMXTpOq"                           // "rasmuslerdorf", by PHP
+)
+
+func TestParseHash(t *testing.T) {
+	salt, key := "c29tZXNhbHRzb21lc2FsdA", "CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
+	tail := "$" + salt + "$" + key
+	for _, c := range []struct {
+		hash string
+		want shape // "": ErrHash
+	}{
+		{ofReference, "$argon2id$v=19$m=65536,t=2,p=1"},
+		{ofPHP, "$2$07"},
+		{"$2a$" + ofPHP[4:], "$2$07"},
+		{"$2b$" + ofPHP[4:], "$2$07"},
+		{"$2b$14" + ofPHP[6:], "$2$14"},
+		{"$argon2id$v=19$m=131072,t=10,p=16" + tail, "$argon2id$v=19$m=131072,t=10,p=16"},
+		{"$argon2id$v=19$m=8,t=1,p=1" + tail, "$argon2id$v=19$m=8,t=1,p=1"},
+
+		{"", ""},
+		{"$", ""},
+		{"password", ""},
+		{"$2b$15" + ofPHP[6:], ""}, // two seconds of work
+		{"$2b$31" + ofPHP[6:], ""},
+		{"$2b$03" + ofPHP[6:], ""},
+		{"$2x$" + ofPHP[4:], ""}, // made by a broken bcrypt
+		{"$2$" + ofPHP[4:], ""},
+		{ofPHP[:59], ""},
+		{ofPHP + "a", ""},
+		{ofPHP + "\n", ""},
+		{"$argon2id$v=19$m=131073,t=1,p=1" + tail, ""},
+		{"$argon2id$v=19$m=65536,t=11,p=1" + tail, ""},
+		{"$argon2id$v=19$m=65536,t=1,p=17" + tail, ""},
+		{"$argon2id$v=19$m=4194304,t=100,p=64" + tail, ""}, // D04
+		{"$argon2id$v=19$m=4294967295,t=4294967295,p=255" + tail, ""},
+		{"$argon2id$v=19$m=4294967296,t=1,p=1" + tail, ""},
+		{"$argon2id$v=19$m=65536,t=0,p=1" + tail, ""}, // the library panics at these
+		{"$argon2id$v=19$m=65536,t=1,p=0" + tail, ""},
+		{"$argon2id$v=19$m=7,t=1,p=1" + tail, ""},
+		{"$argon2id$v=19$m=-1,t=1,p=1" + tail, ""},
+		{"$argon2id$v=19$m=+65536,t=1,p=1" + tail, ""},
+		{"$argon2id$v=19$m=065536,t=1,p=1" + tail, ""},
+		{"$argon2id$v=19$m=65536,t=1,p=1,x=1" + tail, ""},
+		{"$argon2id$v=19$m= 65536,t=1,p=1" + tail, ""},
+		{"$argon2id$v=19x$m=65536,t=1,p=1" + tail, ""},
+		{"$argon2id$v=16$m=65536,t=1,p=1" + tail, ""},
+		{"$argon2id$m=65536,t=1,p=1" + tail, ""},
+		{"$argon2i$v=19$m=65536,t=1,p=1" + tail, ""},
+		{"$argon2d$v=19$m=65536,t=1,p=1" + tail, ""},
+		{"$argon2id$v=19$m=65536,t=1,p=1" + tail + "$", ""},
+		{"$argon2id$v=19$m=65536,t=1,p=1$" + salt + "$", ""}, // an empty hash is everybody's
+		{"$argon2id$v=19$m=65536,t=1,p=1$" + salt + "$AAAA", ""},
+		{"$argon2id$v=19$m=65536,t=1,p=1$$" + key, ""},
+		{"$argon2id$v=19$m=65536,t=1,p=1$c29t$" + key, ""},
+		{"$argon2id$v=19$m=65536,t=1,p=1$" + strings.Repeat("A", 88) + "$" + key, ""},
+		{"$argon2id$v=19$m=65536,t=1,p=1$" + salt + "$" + strings.Repeat("A", 88), ""},
+		{"$argon2id$v=19$m=65536,t=1,p=1$" + salt + "\n$" + key, ""},
+		{"$argon2id$v=19$m=65536,t=1,p=1$" + salt + "==$" + key, ""},
+		{"$argon2id$v=19$m=65536,t=1,p=1$" + strings.Repeat("A", 1<<20) + "$" + key, ""},
+		{"$1$abc$def", ""},
+	} {
+		h, err := parseHash(c.hash)
+		if h.shape != c.want || errors.Is(err, ErrHash) != (c.want == "") {
+			t.Errorf("parseHash(%.80q) = %q, %v; want %q", c.hash, h.shape, err, c.want)
+		}
+		if err != nil && len(c.hash) > 20 && strings.Contains(err.Error(), c.hash[10:]) {
+			t.Errorf("the error for %.80q repeats it", c.hash)
+		}
+	}
+}
+
+func TestMatches(t *testing.T) {
+	long := strings.Repeat("x", 72)
+	// As a portal that cuts off at 72 bytes would have it, and one that has exactly 72.
+	cut, err := bcrypt.GenerateFromPassword([]byte(long), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		hash, password string
+		want           bool
+	}{
+		{ofReference, "password", true},
+		{ofReference, "Password", false},
+		{ofReference, "", false},
+		{ofPHP, "rasmuslerdorf", true},
+		{"$2b$" + ofPHP[4:], "rasmuslerdorf", true},
+		{ofPHP, "rasmuslerdorf\x00", false},
+		{ofPHP, "rasmuslerdor", false},
+		{ofPHP, "", false},
+		{ofPHP, long + "rasmuslerdorf", false},
+		{string(cut), long, true},
+		{string(cut), long + "x", false},
+		{"", "", false},
+		{"$2", "", false},
+	} {
+		if got := matches(c.hash, c.password); got != c.want {
+			t.Errorf("matches(%q, %q) = %t; want %t", c.hash, c.password, got, c.want)
+		}
+	}
+}
+
+func TestDummy(t *testing.T) {
+	for _, s := range []shape{Standard.shape(), cheap.shape(), "$2$04", "$2$12", "$argon2id$v=19$m=131072,t=10,p=16"} {
+		seen := map[string]bool{}
+		for range 100 {
+			d := s.dummy()
+			if h, err := parseHash(d); err != nil || h.shape != s || seen[d] {
+				t.Fatalf("dummy of %s = %q: %q, %v, seen before: %t", s, d, h.shape, err, seen[d])
+			}
+			seen[d] = true
+		}
+	}
+	if d := cheap.shape().dummy(); matches(d, "") || matches(d, good) {
+		t.Errorf("a password opens %s", d)
+	}
+}
+
+// What is checked against is in no library's words only: a hash of ours is PHC.
+func TestHashIsPHC(t *testing.T) {
+	hash, err := Standard.hash(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := parseHash(hash); err != nil || h.cost != Standard || !strings.HasPrefix(hash, "$argon2id$v=19$m=19456,t=2,p=1$") {
+		t.Errorf("hash = %q (%+v, %v); want argon2id as OWASP names it", hash, h, err)
+	}
+	again, err := Standard.hash(good)
+	if err != nil || again == hash {
+		t.Errorf("two hashes of one password are the same: %v", err)
+	}
+	if !matches(hash, good) || matches(hash, other) {
+		t.Errorf("matches(%q) is wrong", hash)
+	}
+}
+
+func FuzzParseHash(f *testing.F) {
+	for _, s := range []string{ofReference, ofPHP, Standard.shape().dummy(), "$argon2id$v=19$m=1,t=1,p=1$$", "$2b$14$", "$argon2id$v=19$m=9,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, hash string) {
+		h, err := parseHash(hash)
+		if (err == nil) != (h.shape != "") {
+			t.Fatalf("parseHash(%q) = %+v, %v", hash, h, err)
+		}
+		if err != nil {
+			if !errors.Is(err, ErrHash) {
+				t.Fatalf("parseHash(%q) = %v; want ErrHash", hash, err)
+			}
+			return
+		}
+		if h.cost.Memory > maxMemory || h.cost.Time > maxTime || h.cost.Threads > maxThreads || !strings.Contains(hash, "$") {
+			t.Fatalf("parseHash(%q) lets through %+v", hash, h)
+		}
+		if d, err := parseHash(h.shape.dummy()); err != nil || d != h {
+			t.Fatalf("the dummy of %q is %+v, %v", hash, d, err)
+		}
+		if h.cost.Memory > 1024 || strings.HasPrefix(hash, "$2") && hash[4:6] > "05" {
+			return // it would take too long
+		}
+		if matches(hash, "a password that nobody has") {
+			t.Fatalf("%q opens", hash)
+		}
+	})
+}

@@ -1,0 +1,148 @@
+// Package password keeps the passwords of contacts: sets, checks and removes them.
+//
+// A check costs the same whoever is asked for, and whatever there is to be compared with
+// (check.go). What it costs is bounded for the whole process (permits.go), and so is how
+// often anybody may guess (guess.go). Which passwords may be chosen is a pure decision
+// (policy.go). What lies in the store is an argon2id hash, sealed (hash.go, record.go):
+// a copy of the store without the secret gives nobody anything to try passwords on.
+package password
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+var (
+	// ErrWrong: this is not the contact's password, or there is no such contact, or it
+	// may not be tried now. Whoever typed it gets one answer for all of these.
+	ErrWrong = errors.New("password: wrong")
+	// ErrNone is an ErrWrong: there is no contact, or no password to compare with.
+	ErrNone = fmt.Errorf("%w: there is none", ErrWrong)
+	// ErrThrottled is an ErrWrong: there were too many tries, so nothing was judged.
+	ErrThrottled = fmt.Errorf("%w: too many tries", ErrWrong)
+	// ErrBusy: there are too many checks at the moment. Answer 503, with RetryAfter.
+	ErrBusy = errors.New("password: too many checks at the moment")
+)
+
+// Passwords are those of a firm's contacts. Set its fields in one literal. Many
+// goroutines may use it, and several processes on one store.
+type Passwords struct {
+	Firm    string
+	Name    string // of the firm: no password may contain it
+	Store   store.Store
+	Keys    *secret.Keyring
+	Permits *Permits // of the process, for all its firms
+	// MinLength is how many characters a password needs; 0 is DefaultLength, and what
+	// is below LeastLength counts as that.
+	MinLength int
+	Cost      Cost             // of new hashes; the zero value: Standard
+	Now       func() time.Time // the clock; nil: time.Now
+}
+
+// Set decides whether the contact may have the password, and returns the Ops that give
+// it to them: a Refused says what is wrong with it. Whoever calls has proof that it is
+// the contact who chose it. store.ErrConflict of the Ops means that another was faster.
+func (p *Passwords) Set(ctx context.Context, contact, password string, about About) ([]store.Op, error) {
+	if err := p.Judge(password, about); err != nil {
+		return nil, err
+	}
+	var hash string
+	var failed error
+	err := p.Permits.run(ctx, true, nil, func() { hash, failed = p.hash(password) })
+	if err = errors.Join(err, failed); err != nil {
+		return nil, err
+	}
+	was, err := p.read(ctx, contact)
+	if err != nil {
+		return nil, err
+	}
+	ops, err := p.write(was, record{Hash: hash, From: chosen, At: p.now()})
+	if err != nil {
+		return nil, err
+	}
+	purses, err := p.purses(ctx, contact)
+	return append(ops, purses...), err
+}
+
+// Remove returns the Ops after which the contact has no password, nor gets one by an
+// import. None: there was none.
+func (p *Passwords) Remove(ctx context.Context, contact string) ([]store.Op, error) {
+	was, err := p.read(ctx, contact)
+	if err != nil || was.Hash == "" {
+		return nil, err
+	}
+	return p.write(was, record{From: removed, At: p.now()})
+}
+
+// Forget returns the Ops that leave nothing of a contact who is no more.
+func (p *Passwords) Forget(ctx context.Context, contact string) ([]store.Op, error) {
+	was, err := p.read(ctx, contact)
+	if err != nil {
+		return nil, err
+	}
+	ops := []store.Op{store.Delete(was.key)}
+	if was.shape() != "" {
+		ops = append(ops, store.Delete(p.index(was.shape(), contact)))
+	}
+	purses, err := p.purses(ctx, contact)
+	return append(ops, purses...), err
+}
+
+// Import returns the Ops that give a contact the hash they had elsewhere: bcrypt, or
+// argon2id in the PHC format, within the bounds that CheckHash tells. It gives none to a
+// contact who has chosen or removed a password here (no Ops): a file that is read again
+// undoes nothing.
+func (p *Passwords) Import(ctx context.Context, contact, hash string) ([]store.Op, error) {
+	if err := CheckHash(hash); err != nil {
+		return nil, err
+	}
+	was, err := p.read(ctx, contact)
+	if err != nil || was.Hash == hash || was.From == chosen || was.From == removed {
+		return nil, err
+	}
+	return p.write(was, record{Hash: hash, From: imported, At: p.now()})
+}
+
+// State says since when the contact has a password, and whether it was chosen here; the
+// zero State: there is none.
+func (p *Passwords) State(ctx context.Context, contact string) (State, error) {
+	rec, err := p.read(ctx, contact)
+	if err != nil || rec.Hash == "" {
+		return State{}, err
+	}
+	return State{Since: rec.At, Imported: rec.From == imported}, nil
+}
+
+// State is what may be told of a password.
+type State struct {
+	Since    time.Time // when it was chosen, or imported
+	Imported bool      // it was brought from elsewhere, and not used since
+}
+
+// Has reports whether there is a password.
+func (s State) Has() bool { return !s.Since.IsZero() }
+
+// hash makes a hash of today's cost. The caller holds a permit.
+func (p *Passwords) hash(password string) (hash string, err error) {
+	p.Permits.compute(p.cost().bytes(), func() { hash, err = p.cost().hash(normal(password)) })
+	return hash, err
+}
+
+func (p *Passwords) cost() Cost {
+	if p.Cost == (Cost{}) {
+		return Standard
+	}
+	return p.Cost
+}
+
+func (p *Passwords) now() time.Time {
+	if p.Now != nil {
+		return p.Now().UTC().Round(0)
+	}
+	return time.Now().UTC().Round(0)
+}

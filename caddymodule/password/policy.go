@@ -1,0 +1,245 @@
+package password
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+)
+
+// How long a password may be, in characters (code points in the form of NFKC).
+const (
+	DefaultLength = 15  // NIST SP 800-63B-4, section 3.1.1.2, for one that stands alone
+	LeastLength   = 8   // OWASP ASVS 5.0, 6.2.1
+	MaxLength     = 256 // at most 1 KiB, so nothing is cut off anywhere
+)
+
+// About is what others know of a contact: no password may contain it.
+type About struct {
+	Names     []string          // first and last
+	Emails    []address.Address // all of them
+	Companies []string          // names and ids; none for staff, who reach all
+}
+
+// Reason is why a password may not be chosen.
+type Reason string
+
+// The reasons.
+const (
+	TooShort     Reason = "too short"
+	TooLong      Reason = "too long"
+	NoText       Reason = "not text"                 // it isn't UTF-8
+	Regular      Reason = "regular"                  // aaaa, 1234, qwerty, or a few characters over and over
+	Common       Reason = "common"                   // among those that are tried first, or little more
+	HasFirm      Reason = "has the firm's name"      // or a word of it
+	HasName      Reason = "has the person's name"    // or a word of it
+	HasAddress   Reason = "has the person's address" // or a part of it
+	HasCompany   Reason = "has a company's name"     // or a word of it
+	longEnough          = 4                          // characters that a word must have to be looked for
+	fewFresh            = 4                          // characters that don't follow from the one before
+	fewDifferent        = 4
+	shortUnit           = 7 // characters of what is repeated
+	decoration          = 4 // characters around a common password that change little
+)
+
+// Refused is a password that may not be chosen. Its Error has no part of the password,
+// its Words may.
+type Refused struct {
+	Why  Reason
+	Has  int    // characters; of TooShort and TooLong
+	Min  int    // characters; of TooShort
+	Word string // of HasFirm, HasName, HasAddress, HasCompany: what to leave out
+}
+
+func (r Refused) Error() string { return "password: refused: " + string(r.Why) }
+
+// Words says it to the person who chose the password, on a page.
+func (r Refused) Words() string {
+	leaveOut := func(what string) string {
+		return fmt.Sprintf("Please leave out “%s”: it is part of %s, and that is tried first by who wants to get in.", r.Word, what)
+	}
+	switch r.Why {
+	case TooShort:
+		return fmt.Sprintf("Please use at least %d characters; so far there %s. Four or five words in a row make a good password.", r.Min, are(r.Has))
+	case TooLong:
+		return fmt.Sprintf("Please use at most %d characters; there are %d.", MaxLength, r.Has)
+	case NoText:
+		return "This has a character that can’t be read. Please type it once more, or choose another one."
+	case Regular:
+		return "This follows a simple pattern, such as neighbouring keys or the same again and again. Please choose something less regular."
+	case Common:
+		return "This is one of the passwords that many people use, or nearly one. Please choose something that only you would think of."
+	case HasFirm:
+		return leaveOut("our name")
+	case HasName:
+		return leaveOut("your name")
+	case HasAddress:
+		return leaveOut("your email address")
+	case HasCompany:
+		return leaveOut("your company’s name")
+	}
+	return "Please choose another password."
+}
+
+func are(n int) string {
+	if n == 1 {
+		return "is 1"
+	}
+	return fmt.Sprintf("are %d", n)
+}
+
+// Judge decides whether somebody may have the password: nil, or a Refused with the first
+// thing that is wrong. It asks for no digits, capitals or signs, nor does it count what
+// can't be seen differently from what can.
+func (p *Passwords) Judge(password string, about About) error {
+	if !utf8.ValidString(password) {
+		return Refused{Why: NoText}
+	}
+	if len(password) > maxTyped {
+		return Refused{Why: TooLong, Has: utf8.RuneCountInString(password)}
+	}
+	has, least := utf8.RuneCountInString(normal(password)), p.minLength()
+	switch {
+	case has < least:
+		return Refused{Why: TooShort, Has: has, Min: least}
+	case has > MaxLength:
+		return Refused{Why: TooLong, Has: has}
+	}
+	folded := fold(password)
+	switch {
+	case isCommon(folded) || nearlyCommon(folded):
+		return Refused{Why: Common}
+	case isRegular(folded):
+		return Refused{Why: Regular}
+	}
+	plain := squash(folded)
+	for _, one := range p.known(about) {
+		for _, text := range one.texts {
+			if word := contained(plain, text); word != "" {
+				return Refused{Why: one.why, Word: word}
+			}
+		}
+	}
+	return nil
+}
+
+func (p *Passwords) minLength() int {
+	if p.MinLength == 0 {
+		return DefaultLength
+	}
+	return min(max(p.MinLength, LeastLength), MaxLength)
+}
+
+// known is what must not be in a password, in the order in which it is told.
+func (p *Passwords) known(about About) []struct {
+	why   Reason
+	texts []string
+} {
+	var emails []string
+	for _, a := range about.Emails {
+		local, domain, _ := strings.Cut(string(a), "@")
+		if i := strings.LastIndexByte(domain, '.'); i >= 0 {
+			domain = domain[:i] // com and the like say nothing about anybody
+		}
+		emails = append(emails, local, domain)
+	}
+	return []struct {
+		why   Reason
+		texts []string
+	}{
+		{HasName, append([]string{strings.Join(about.Names, " ")}, about.Names...)},
+		{HasAddress, emails},
+		{HasFirm, []string{p.Name}},
+		{HasCompany, about.Companies},
+	}
+}
+
+// everybodys are words of names that are in so many names that they say nothing.
+var everybodys = map[string]bool{
+	"company": true, "corporation": true, "group": true, "holding": true, "holdings": true,
+	"gmbh": true, "incorporated": true, "limited": true, "services": true, "with": true,
+}
+
+// contained returns what of the text is in a squashed password: all of it, or one of its
+// words, if that is long enough; else "".
+func contained(plain, text string) string {
+	folded := fold(text)
+	words := append([]string{folded}, strings.FieldsFunc(folded, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsNumber(r) })...)
+	for _, word := range words {
+		w := squash(word)
+		if utf8.RuneCountInString(w) >= longEnough && !everybodys[w] && strings.Contains(plain, w) {
+			return word
+		}
+	}
+	return ""
+}
+
+// fold takes away what guessers vary first: capitals, accents, forms of the same letter.
+func fold(s string) string {
+	return norm.NFC.String(strings.Map(func(r rune) rune {
+		if unicode.Is(unicode.Mn, r) {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, norm.NFKD.String(s)))
+}
+
+// squash leaves letters and digits.
+func squash(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsNumber(r) {
+			return r
+		}
+		return -1
+	}, s)
+}
+
+// isRegular reports whether the text goes on as it began: few of its characters don't
+// follow from the one before (on a keyboard, too), or few are different, or a short piece
+// comes again and again.
+func isRegular(s string) bool {
+	r := []rune(s)
+	different, fresh := map[rune]bool{}, 0
+	for i := range r {
+		different[r[i]] = true
+		if i == 0 || !follows(r[i-1], r[i]) {
+			fresh++
+		}
+	}
+	return fresh <= fewFresh || len(different) <= fewDifferent || unit(r) <= shortUnit && unit(r) < len(r)
+}
+
+// keyboards are rows on which fingers wander.
+var keyboards = []string{"1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm", "qwertzuiop", "yxcvbnm", "azertyuiop", "qsdfghjklm", "wxcvbn"}
+
+func follows(a, b rune) bool {
+	if d := b - a; d >= -1 && d <= 1 {
+		return true
+	}
+	for _, row := range keyboards {
+		i, j := strings.IndexRune(row, a), strings.IndexRune(row, b)
+		if i >= 0 && j >= 0 && (i-j == 1 || j-i == 1) {
+			return true
+		}
+	}
+	return false
+}
+
+// unit returns the length of the shortest piece that makes up the text by being repeated,
+// the last time perhaps in part; that of the text, if it isn't so.
+func unit(r []rune) int {
+	for n := 1; n <= len(r)/2; n++ {
+		again := true
+		for i := n; i < len(r) && again; i++ {
+			again = r[i] == r[i-n]
+		}
+		if again {
+			return n
+		}
+	}
+	return len(r)
+}
