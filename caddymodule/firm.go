@@ -31,6 +31,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	legacyusage "github.com/doorpost-auth/doorpost/caddymodule/usage" // usage is what a misused command says
 )
 
 // deps is what a firm needs of the app.
@@ -59,6 +60,7 @@ type firm struct {
 	tokens   *token.Tokens
 	queue    *outbox.Queue
 	networks *limit.Networks
+	usage    *legacyusage.Counter
 	audit    *audit.Log
 	gate     *gate.Gate
 	stranger sync.Once // around the log line on a name that isn't url's
@@ -142,6 +144,9 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	f.networks = d.keep("networks", func() any {
 		return &limit.Networks{Firm: id, Store: d.store, Keys: d.keys, Now: d.now}
 	}).(*limit.Networks)
+	f.usage = d.keep("usage", func() any {
+		return &legacyusage.Counter{Firm: id, Store: d.store, Keys: d.keys, Now: d.now}
+	}).(*legacyusage.Counter)
 	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: senderOf(d.mail), Log: d.log, Now: d.now, Pace: d.pace}
 	if others == nil {
 		f.queue.Process = d.keep("process", func() any { return rand.Text() }).(string)
@@ -194,6 +199,7 @@ func (f *firm) start() error {
 	f.watch.add(f.gate)
 	f.queue.Start()
 	f.running.Go(func() { f.networks.Run(ctx, f.log) })
+	f.running.Go(func() { f.usage.Run(ctx, f.log) })
 	return nil
 }
 

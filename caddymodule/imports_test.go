@@ -22,7 +22,7 @@ import (
 //	                 gate              admin
 //	                   └────────┬────────┘
 //	                            ▼
-//	brand directory session token password limit outbox audit assertion legacy
+//	brand directory session token password limit outbox audit usage assertion legacy
 //	                            │
 //	                            ▼
 //	               address    secret    store  ◄── store/bolt, store/redis, store/storetest
@@ -31,10 +31,10 @@ import (
 // Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store", "store/bolt", "store/redis"},
+	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/bolt", "store/redis"},
 
-	"gate":  {"brand", "directory", "legacy", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store"},
-	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "assertion", "address", "secret", "store"},
+	"gate":  {"brand", "directory", "legacy", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store"},
+	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store"},
 
 	"brand":     {"address"},
 	"directory": {"address", "secret", "store"},
@@ -44,6 +44,7 @@ var arrows = map[string][]string{
 	"password":  {"address", "secret", "store"},
 	"outbox":    {"address", "secret", "store"},
 	"audit":     {"address", "secret", "store"},
+	"usage":     {"secret", "store"},
 	"assertion": {"address", "secret", "store"},
 	"legacy":    {},
 
