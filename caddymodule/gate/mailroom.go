@@ -74,16 +74,13 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	return outbox.Prepared{Message: message, Ops: append(issued.Ops, spent.Ops...), Ref: ask.ID + " " + issued.ID, Done: note(audit.Queued)}, nil
 }
 
-// spendMail counts one more mail to the contact, in the purse that the asking device
-// has, and notes in the ask whether that is a known one.
+// spendMail counts one more mail to the contact, in the purse of the ask, and notes in the
+// ask whether its device is a known one.
 func (g *Gate) spendMail(ctx context.Context, ask *token.Ask, c directory.Contact) (spent limit.Spent, err error) {
 	if ask.Known, err = g.devices.Knows(ctx, ask.Device, c.ID); err != nil {
 		return limit.Spent{}, err
 	}
-	purse, budget := limit.Purse{Contact: c.ID}, limit.ForClients
-	if ask.Known {
-		purse.Device = ask.Device
-	}
+	purse, budget := limit.Purse{Contact: c.ID, Apart: ask.Purse()}, limit.ForClients
 	if c.Role == directory.Staff {
 		budget = limit.ForStaff
 	}

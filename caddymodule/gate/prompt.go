@@ -172,7 +172,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 		ID: ask.ID, Kind: kindSignIn, Asked: ask.At, NotAfter: ask.At.Add(token.Patience), Payload: payload,
 	})}
 	// Where too much was asked for, the page shows what was typed as ever, and that is all.
-	limited := !g.Networks.Take(limit.Ask, ask.IP) && !g.Networks.TakeDevice(ask.Device)
+	limited := !g.Networks.Take(limit.Ask, ask.IP) && !g.Networks.TakeApart(ask.Device) && !g.Networks.TakeApart(ask.Link)
 	if limited {
 		add, ask.Crowded = nil, true
 	}

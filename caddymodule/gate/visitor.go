@@ -198,9 +198,9 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 func (g *Gate) knowDevice(r *http.Request, c directory.Contact, shared bool) (ops []store.Op, cookie string, err error) {
 	ctx, now := r.Context(), g.Now()
 	cookie, id := g.device(r)
-	purses := []limit.Purse{{Contact: c.ID}}
+	purses := []limit.Purse{{Contact: c.ID}, {Contact: c.ID, Apart: "link"}}
 	if id != "" {
-		purses = append(purses, limit.Purse{Contact: c.ID, Device: id})
+		purses = append(purses, limit.Purse{Contact: c.ID, Apart: id})
 	}
 	for _, purse := range purses {
 		answered, err := g.mails.Answered(ctx, purse, now)

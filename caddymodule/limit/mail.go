@@ -36,18 +36,19 @@ var (
 	ForStaff   = Budget{Apart: time.Minute, Hour: 12, Day: 24}
 )
 
-// Purse is whose budget it is: a contact's, whatever address or spelling was typed, or
-// that of one of the devices the contact has signed in on.
+// Purse is whose budget it is: a contact's, whatever address or spelling was typed. What
+// strangers can't do has a purse apart: one for each device the contact has signed in on,
+// and one for old links.
 type Purse struct {
 	Contact string // ID
-	Device  string // ID; "": all other devices together
+	Apart   string // the device's ID, or another word; "": what anybody can ask for
 }
 
 func (p Purse) id() string {
-	if p.Device == "" {
+	if p.Apart == "" {
 		return p.Contact
 	}
-	return p.Contact + "/" + p.Device
+	return p.Contact + "/" + p.Apart
 }
 
 // Mail is one mail that was made.
@@ -70,8 +71,8 @@ const clockSkew = 5 * time.Minute
 
 // allows decides on one more mail after those that were made: ErrOver, or how long to
 // wait for it, which is never longer than Apart. A network may use half of a budget, so
-// that who floods from one place leaves room for the owner in another; of a device's
-// budget (network "") it may use all.
+// that who floods from one place leaves room for the owner in another; of a purse
+// apart (network "") it may use all.
 func (b Budget) allows(p purse, now time.Time, network string) (wait time.Duration, err error) {
 	var hour, day, hourHere, dayHere int
 	for _, m := range p.Made {
@@ -120,7 +121,7 @@ type Spent struct {
 // than Apart ago, one request of a purse is put off until then: whoever corrects
 // themselves gets a mail. Others meanwhile are ErrOver: a mail is on its way anyhow.
 func (m *Mails) Spend(ctx context.Context, whose Purse, b Budget, request, network string, now time.Time) (Spent, error) {
-	if whose.Device != "" {
+	if whose.Apart != "" {
 		network = ""
 	}
 	k, p, was, err := m.read(ctx, whose)

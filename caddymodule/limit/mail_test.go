@@ -121,7 +121,7 @@ func TestD01_TenThousandAsksFromTenThousandNetworks(t *testing.T) {
 		{"a client", Purse{Contact: "ann"}, ForClients, func(i int) string { return fmt.Sprint(i) }, 6, 12},
 		{"a client, from one network", Purse{Contact: "bob"}, ForClients, func(int) string { return "a" }, 3, 6},
 		{"staff", Purse{Contact: "olive"}, ForStaff, func(i int) string { return fmt.Sprint(i) }, 12, 24},
-		{"a known device", Purse{Contact: "ann", Device: "d"}, ForClients, func(int) string { return "a" }, 6, 12},
+		{"a known device", Purse{Contact: "ann", Apart: "d"}, ForClients, func(int) string { return "a" }, 6, 12},
 	} {
 		var last time.Time
 		hour, day := 0, 0
@@ -182,7 +182,7 @@ func TestMails_OneIsPutOff(t *testing.T) {
 			t.Errorf("request %s after %d s = %s; want %s", c.id, c.s, got, c.want)
 		}
 	}
-	if got := ask(t, m, Purse{Contact: "ann", Device: "d"}, ForClients, "6", "a", at(181)); got != "now" {
+	if got := ask(t, m, Purse{Contact: "ann", Apart: "d"}, ForClients, "6", "a", at(181)); got != "now" {
 		t.Errorf("on a known device = %s; want now", got)
 	}
 }

@@ -46,8 +46,8 @@ var (
 	}
 	// firmGuesses is how many wrong codes a firm takes from all sides: 100 a minute.
 	firmGuesses = rate{200, 600 * time.Millisecond}
-	// deviceAsks is what a device may ask for when its network may not.
-	deviceAsks = rate{6, 10 * time.Minute}
+	// asksApart is what a device or old link may ask for when its network may not.
+	asksApart = rate{6, 10 * time.Minute}
 )
 
 // longest is what the slowest of them takes to be paid off.
@@ -86,10 +86,11 @@ func (n *Networks) GiveBack(c Class, ip netip.Addr) {
 	}
 }
 
-// TakeDevice counts one more ask by a device (see Devices.ID) whose network is over its
-// limit: who has signed in before isn't locked out by their neighbours.
-func (n *Networks) TakeDevice(id string) bool {
-	return id != "" && n.take([]cell{{n.key("device", id), deviceAsks}})
+// TakeApart counts one more ask by what no stranger has, such as a device that was signed
+// in on, where its network is over its limit: who was here before isn't locked out by
+// their neighbours. It is false for "".
+func (n *Networks) TakeApart(id string) bool {
+	return id != "" && n.take([]cell{{n.key("apart", id), asksApart}})
 }
 
 // take is all or nothing.

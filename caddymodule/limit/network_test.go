@@ -107,11 +107,11 @@ func TestNetworks_TheirNeighboursAreFree(t *testing.T) {
 		t.Error("a /48 has one name")
 	}
 	for i := range 7 {
-		if got := n.TakeDevice("device"); got != (i < 6) {
+		if got := n.TakeApart("device"); got != (i < 6) {
 			t.Errorf("ask %d of a device = %t", i+1, got)
 		}
 	}
-	if n.TakeDevice("") {
+	if n.TakeApart("") {
 		t.Error("no device may ask")
 	}
 }

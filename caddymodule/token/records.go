@@ -87,8 +87,8 @@ type live struct {
 
 type liveLink struct {
 	ID      string    `json:"id"`
-	Browser string    `json:"browser"`          // that asked
-	Device  string    `json:"device,omitempty"` // that asked, where it knows the contact
+	Browser string    `json:"browser"`         // that asked
+	Purse   string    `json:"purse,omitempty"` // see Ask.Purse
 	Asked   time.Time `json:"asked"`
 	Tries   int       `json:"tries,omitempty"` // addresses compared on its page
 	Over    bool      `json:"over,omitempty"`  // the link is used up, its code isn't
@@ -104,10 +104,10 @@ func (l live) find(id string) int {
 	return -1
 }
 
-// links counts those that aren't used up, of one known device or ("") of all others.
-func (l live) links(device string) (n int) {
+// links counts those that aren't used up, of one purse.
+func (l live) links(purse string) (n int) {
 	for _, one := range l.Links {
-		if !one.Over && one.Device == device {
+		if !one.Over && one.Purse == purse {
 			n++
 		}
 	}

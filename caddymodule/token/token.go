@@ -41,8 +41,8 @@ var (
 )
 
 const (
-	// MaxLive is how many links of a contact work at a time: of each known device, and
-	// of all others together, so that these can't take up the places of the owner.
+	// MaxLive is how many links of a contact work at a time: of each purse (see
+	// Ask.Purse), so that strangers can't take up the places of the owner.
 	MaxLive = 3
 	// Guesses is how often a code may be tried, and an address on a link's page.
 	Guesses = 5
@@ -90,10 +90,15 @@ type Ask struct {
 	Known bool `json:"known,omitempty"`
 }
 
-// purse is the device whose links are counted apart, or "".
-func (a Ask) purse() string {
-	if a.Known {
+// Purse is what sets the ask apart from those that anybody can make, or "": the device,
+// where the contact is known on it; "link", where it comes from an old link, which only
+// who reads the contact's mail has.
+func (a Ask) Purse() string {
+	switch {
+	case a.Known:
 		return a.Device
+	case a.Link != "":
+		return "link"
 	}
 	return ""
 }
@@ -150,10 +155,10 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, contact string, to address.Ad
 	if l.Links, err = t.stillLive(ctx, l.Links); err != nil {
 		return Issued{}, err
 	}
-	if l.links(a.purse()) >= MaxLive {
+	if l.links(a.Purse()) >= MaxLive {
 		return Issued{}, ErrTooMany
 	}
-	l.Links = append(l.Links, liveLink{ID: out.ID, Browser: a.Browser, Device: a.purse(), Asked: a.At})
+	l.Links = append(l.Links, liveLink{ID: out.ID, Browser: a.Browser, Purse: a.Purse(), Asked: a.At})
 	liveOp, err := t.liveOp(contact, was, l)
 	if err != nil {
 		return Issued{}, err
