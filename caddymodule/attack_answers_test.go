@@ -3,8 +3,8 @@ package caddymodule_test
 // Class N: nobody learns from an answer whether an address is known. Class X: what visitors
 // type stays text. Class K, as far as the gate itself answers.
 //
-// Not here: N02 (thousands of samples: measured, not tested), X08 beyond the events of the
-// gate; K01 to K05, K08 (Redis), K09 to K11 (outbox), K12, K14, K18 (store/bolt), K15
+// Not here: N02's thousands of samples (measured, not tested), X08 beyond the events of the
+// gate (audit); K01 to K05, K08 (store/redis, redis_gates_test.go), K09 to K11 (outbox), K12, K14, K18 (store/bolt), K15
 // (token, clock_test.go), K16, K17 (app_test.go, reload_test.go), K20's weak secrets
 // (app_test.go); gate/away_test.go has what happens when the store fails.
 

@@ -249,6 +249,35 @@ func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 	}
 }
 
+// Nor by what comes behind the body, announced or not: no browser takes a cookie from
+// there, but a proxy in front may make headers of it. What else the portal sends there
+// stays. (Clear-Site-Data stays, too: a portal that has a browser forget everything means
+// it, and nobody is signed out but there.)
+func TestH13_NorByTrailers(t *testing.T) {
+	h := openHouse(t, layout{firm: "public /public/*"})
+	for _, announced := range []string{"", "Set-Cookie", "X-Sum, set-cookie", "X-Sum"} {
+		h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+			if announced != "" {
+				w.Header().Set("Trailer", announced)
+			}
+			io.WriteString(w, "ok")
+			w.(http.Flusher).Flush()
+			for _, name := range []string{"Set-Cookie", http.TrailerPrefix + "Set-Cookie"} {
+				w.Header().Set(name, "portal=x; Path=/")
+			}
+			w.Header().Set("X-Sum", "7")
+		}
+		for _, who := range []string{"A: b", h.in("bob@example.com").session()} {
+			conn := h.dial()
+			io.WriteString(conn, h.message("GET", "/public/x", who, "TE: trailers"))
+			all, _ := io.ReadAll(conn)
+			if answer := strings.ToLower(string(all)); strings.Contains(answer, "portal=x") || !strings.Contains(answer, "200 ok") || strings.Contains(announced, "X-Sum") && !strings.Contains(answer, "x-sum: 7") {
+				t.Errorf("announced %q: %q; want no cookie of ours, and the rest", announced, all)
+			}
+		}
+	}
+}
+
 // What stands in a name makes no header of its own, and breaks no request.
 func TestH14_NamesMakeNoHeaders(t *testing.T) {
 	long := strings.Repeat("é", 100)

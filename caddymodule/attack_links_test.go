@@ -2,10 +2,10 @@ package caddymodule_test
 
 // Class T: one-time links and codes.
 //
-// Not here: T03 and T14 over two nodes (there is one store to a process yet); T07's
-// statistics and T08 (secret/secret_test.go, token/secret_test.go: what is in a link is
-// independent of what is in a code); T14's clocks that jump (token/life_test.go); T18
-// (there are no passwords yet). T11's budget over many flows comes with limits.
+// Not here: T03 over two gates (redis_gates_test.go); T07's statistics and T08
+// (secret/secret_test.go, token/secret_test.go: what is in a link is independent of what is
+// in a code); T14's clocks that jump (token/life_test.go); T18 (there are no passwords yet);
+// T11's budget over many browsers (token, attack_flood_test.go).
 
 import (
 	"fmt"

@@ -2,9 +2,8 @@ package caddymodule_test
 
 // Class S: sessions, cookies, forms from elsewhere, frames, caches.
 //
-// Not here: S07 (a session is random and kept, not signed: no key is in it; links and codes
-// under an older secret are in token/secret_test.go), S16's hundred sessions
-// (session/session_test.go), S02 and S15 over two nodes (there is one yet).
+// Not here: S16's hundred sessions (session/session_test.go), S02 and S15 over two gates
+// (redis_gates_test.go).
 
 import (
 	"fmt"

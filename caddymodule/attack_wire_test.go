@@ -3,9 +3,8 @@ package caddymodule_test
 // Class W: what goes over the wire. Class D: as far as one request can be too much.
 //
 // Not here: D14's forms that drip (gate/away_test.go, where the clock can be made to run);
-// W06 to W08 (Caddy's and Go's own; floods come with the limits), D01 to D11 and
-// D17 (budgets come with the limits; passwords don't exist yet), D06 and D12 are with the
-// answers.
+// W06 to W08 (attack_http2_test.go, attack_odd_test.go); D01 to D11 and D17, which are about
+// more than one request (attack_flood_test.go, limit, audit).
 
 import (
 	"bufio"

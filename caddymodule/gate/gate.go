@@ -107,8 +107,10 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 	switch v, err := g.visitor(r); {
 	case err == nil:
 		g.passAs(v, w, r, portal)
+		g.cookies.dropSet(w.Header())
 	case kind == Open:
 		g.passAnonymous(w, r, portal)
+		g.cookies.dropSet(w.Header())
 	case errors.Is(err, errNobody):
 		leaveBody(w, r)
 		g.prompt(w, r)

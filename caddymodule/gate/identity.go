@@ -255,20 +255,31 @@ func setCookieName(line string) string {
 
 func (w *portalWriter) clean() {
 	h := w.Header()
-	if lines := h["Set-Cookie"]; len(lines) > 0 {
+	w.cookies.dropSet(h)
+	if w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0 {
+		h["Cache-Control"] = []string{"private"}
+	}
+}
+
+// dropSet removes our own cookies from what a portal sets, in the header and, once the
+// portal is done, in the trailer: there no browser looks for any, but who is in front of us
+// may make a header of it.
+func (c cookies) dropSet(h http.Header) {
+	for _, name := range [...]string{"Set-Cookie", http.TrailerPrefix + "Set-Cookie"} {
+		lines := h[name]
+		if len(lines) == 0 {
+			continue
+		}
 		var keep []string
 		for _, line := range lines {
-			if !w.cookies.ours(setCookieName(line)) {
+			if !c.ours(setCookieName(line)) {
 				keep = append(keep, line)
 			}
 		}
 		if keep == nil {
-			delete(h, "Set-Cookie")
+			delete(h, name)
 		} else {
-			h["Set-Cookie"] = keep
+			h[name] = keep
 		}
-	}
-	if w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0 {
-		h["Cache-Control"] = []string{"private"}
 	}
 }
