@@ -33,8 +33,9 @@ const (
 	// Keep is how long a company is remembered after the last use of its links.
 	Keep = 400 * 24 * time.Hour
 
-	bucket  = "usage" // by company: record
-	purpose = "usage"
+	bucket      = "usage"       // by company: record
+	bucketSince = "usage-since" // since when there is counting: version, and seconds since 1970
+	purpose     = "usage"
 
 	writeEvery  = 5 * time.Second
 	writeTime   = 10 * time.Second // that one round of writing may take
@@ -155,7 +156,11 @@ func browserID(company, browser string) uint64 {
 func (c *Counter) Run(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(writeEvery)
 	defer tick.Stop()
-	for failed := false; ; {
+	for failed, begun := false, false; ; {
+		if !begun {
+			_, err := c.Since(ctx)
+			begun = err == nil
+		}
 		select {
 		case <-ctx.Done():
 			if err := c.flush(ctx, lastTime); err != nil {
@@ -319,6 +324,36 @@ func (c *Counter) From(ctx context.Context, after string, each func(company stri
 			return nil
 		}
 	}
+}
+
+// Since returns since when uses are known of: the first call of this firm's Counters
+// notes it, at most Keep ago. Of no Counter it is the zero Time.
+func (c *Counter) Since(ctx context.Context) (time.Time, error) {
+	if c == nil {
+		return time.Time{}, nil
+	}
+	now := c.now().UTC().Truncate(time.Second)
+	since := now
+	k := store.Key{Firm: c.Firm, Bucket: bucketSince, ID: "since"}
+	rec, err := c.Store.Get(ctx, k)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		value := binary.BigEndian.AppendUint64([]byte{version}, uint64(now.Unix()))
+		if err := c.Store.Apply(ctx, store.Create(k, value, time.Time{})); err != nil && !errors.Is(err, store.ErrConflict) {
+			return time.Time{}, err
+		}
+	case err != nil:
+		return time.Time{}, err
+	case len(rec.Value) == 9 && rec.Value[0] == version:
+		since = time.Unix(int64(binary.BigEndian.Uint64(rec.Value[1:])), 0).UTC()
+	}
+	if since.After(now) { // the clock was set back
+		since = now
+	}
+	if earliest := now.Add(-Keep); since.Before(earliest) {
+		since = earliest
+	}
+	return since, nil
 }
 
 // read returns what a record says, and whether it can be read.

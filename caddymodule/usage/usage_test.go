@@ -432,7 +432,8 @@ func TestRun(t *testing.T) {
 				t.Errorf("%s: %d writes; want %d", what, m.writes, writes)
 			}
 		}
-		wait(time.Hour, 0, "nothing was counted")
+		wait(time.Hour, 1, "nothing was counted, but that there is counting")
+		m.writes = 0
 		c.Note("acme", Use{})
 		c.Note("acme", Use{})
 		c.Note("birch", Use{})
@@ -470,6 +471,7 @@ func TestLostAndClosed(t *testing.T) {
 		time.Sleep(time.Minute)
 		stop()
 		runs.Wait()
+		m.writes = 0
 		if strings.Count(log.String(), "uses=7") != 1 {
 			t.Errorf("the log says %q; want uses=7, once", &log)
 		}
@@ -478,6 +480,28 @@ func TestLostAndClosed(t *testing.T) {
 			t.Errorf("Close = %v after %d writes; want one write", err, m.writes)
 		}
 	})
+}
+
+func TestSince(t *testing.T) {
+	w := newWorld(t)
+	for _, step := range []struct{ now, want time.Duration }{
+		{0, 0}, {days(5), 0}, {days(400), 0}, {days(500), days(100)}, {-days(1), -days(1)},
+	} {
+		w.set(morning.Add(step.now))
+		got, err := w.counter().Since(t.Context())
+		w.no(err)
+		if got != morning.Add(step.want) {
+			t.Errorf("at %v: since %v; want %v", w.now(), got, morning.Add(step.want))
+		}
+	}
+	var none *Counter
+	if got, err := none.Since(t.Context()); !got.IsZero() || err != nil {
+		t.Errorf("of no Counter: %v, %v; want never", got, err)
+	}
+	w.no(w.db.Close())
+	if _, err := w.counter().Since(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("of no store: %v; want %v", err, store.ErrUnavailable)
+	}
 }
 
 func must[T any](v T, err error) T {
