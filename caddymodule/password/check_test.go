@@ -1,0 +1,413 @@
+package password
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+func bcryptOf(t testing.TB, password string) string {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(hash)
+}
+
+func TestCheck(t *testing.T) {
+	w := newWorld(t)
+	w.is("ann", good, ErrNone)
+	w.set("ann", good)
+	w.is("ann", good, nil)
+	w.is("ann", good+" ", ErrWrong)
+	w.is("ann", strings.ToUpper(good), ErrWrong)
+	w.is("ann", "", ErrWrong)
+	w.is("bob", good, ErrNone)
+	w.is("", good, ErrNone)
+	w.set("ann", other)
+	w.is("ann", good, ErrWrong)
+	w.is("ann", other, nil)
+	w.must(w.Remove(context.Background(), "ann"))
+	w.is("ann", other, ErrNone)
+	for _, err := range []error{ErrNone, ErrThrottled} {
+		if !errors.Is(err, ErrWrong) {
+			t.Errorf("%v is no ErrWrong", err)
+		}
+	}
+}
+
+func TestState(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	state := func(want State) {
+		t.Helper()
+		if got, err := w.State(ctx, "ann"); got != want || err != nil || got.Has() == want.Since.IsZero() {
+			t.Errorf("State = %+v, %v; want %+v", got, err, want)
+		}
+	}
+	state(State{})
+	w.must(w.Import(ctx, "ann", bcryptOf(t, good)))
+	first := w.clock.now()
+	state(State{Since: first, Imported: true})
+	w.clock.move(time.Hour)
+	w.is("ann", good, nil)
+	state(State{Since: first}) // it is the same password
+	w.set("ann", other)
+	state(State{Since: w.clock.now()})
+	w.must(w.Remove(ctx, "ann"))
+	state(State{})
+}
+
+// A keyboard that writes é as e and an accent is as good as one that has é.
+func TestCheck_EveryFormOfALetter(t *testing.T) {
+	w := newWorld(t)
+	w.set("ann", "un café près du château")
+	w.is("ann", "un cafe\u0301 pre\u0300s du cha\u0302teau", nil)
+	w.is("ann", "ｕｎ café près du château", nil)
+	w.is("ann", "un cafe pres du chateau", ErrWrong)
+}
+
+// The whole of a password counts, up to the longest there may be.
+func TestCheck_NothingIsCutOff(t *testing.T) {
+	w := newWorld(t)
+	long := strings.Repeat("Zwölf Boxkämpfer jagen Viktor. ", 9)[:264] + "the end" // ä and ö are two bytes
+	for len([]rune(long)) > MaxLength {
+		long = long[1:]
+	}
+	w.set("ann", long)
+	w.is("ann", long, nil)
+	w.is("ann", long[:len(long)-1], ErrWrong)
+	w.is("ann", long+"x", ErrWrong)
+	w.is("ann", long[:72], ErrWrong)
+	w.is("ann", strings.Repeat("x", 1<<20), ErrWrong)
+	w.is("ann", "\xff"+long, ErrWrong)
+}
+
+// T09: a copy of the store has no password, and no hash to try passwords on.
+func TestT09_TheStoreHasNoHash(t *testing.T) {
+	w := newWorld(t)
+	hash := bcryptOf(t, other)
+	w.set("ann", good)
+	w.must(w.Import(context.Background(), "bob", hash))
+	w.Store.Close()
+	file, err := os.ReadFile(w.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{good, other, hash, hash[10:], `"hash"`} {
+		if bytes.Contains(file, []byte(secret)) {
+			t.Errorf("%q is in the store", secret)
+		}
+	}
+	if !bytes.Contains(file, []byte("ann")) {
+		t.Error("the file isn't the store")
+	}
+}
+
+// Who can write to the store can't give one contact the password of another.
+func TestCheck_MovedRecordsDontOpen(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	w.set("mallory", good)
+	rec, err := w.Store.Get(ctx, store.Key{Firm: w.Firm, Bucket: passwordBucket, ID: "mallory"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec.Key.ID = "ann"
+	w.must([]store.Op{store.Put(rec.Key, rec.Value, time.Time{})}, nil)
+	w.is("ann", good, ErrNone)
+	elsewhere := w.as(func(p *Passwords) { p.Firm = "other" })
+	rec.Key = store.Key{Firm: "other", Bucket: passwordBucket, ID: "mallory"}
+	w.must([]store.Op{store.Put(rec.Key, rec.Value, time.Time{})}, nil)
+	elsewhere.is("mallory", good, ErrNone)
+	w.is("mallory", good, nil)
+}
+
+// A sign-in by a password that is changed at the same moment fails.
+func TestCheck_ChangedInBetween(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	w.set("ann", good)
+	m, err := w.Check(ctx, Attempt{Contact: "ann", Password: good})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.set("ann", other)
+	if err := w.Store.Apply(ctx, m.Ops...); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("Apply of a Match by the old password = %v; want ErrConflict", err)
+	}
+	w.is("ann", other, nil)
+}
+
+// A hash is made anew when the cost rises, and only after a right password.
+func TestCheck_CostRises(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	w.set("ann", good)
+	dear := w.as(func(p *Passwords) { p.Cost = Cost{Memory: 128, Time: 2, Threads: 1} })
+	hash := func() string {
+		t.Helper()
+		rec, err := dear.read(ctx, "ann")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rec.Hash
+	}
+	before := hash()
+	dear.is("ann", other, ErrWrong)
+	if hash() != before {
+		t.Error("a wrong password changed the hash")
+	}
+	shapes, err := dear.shapes(ctx)
+	if want := []shape{cheap.shape()}; err != nil || !reflect.DeepEqual(shapes, want) {
+		t.Errorf("shapes = %q, %v; want %q", shapes, err, want)
+	}
+	dear.is("ann", good, nil)
+	if h, err := parseHash(hash()); err != nil || h.cost != dear.Cost {
+		t.Errorf("after a right password the hash has %+v, %v; want %+v", h, err, dear.Cost)
+	}
+	if shapes, err = dear.shapes(ctx); err != nil || !reflect.DeepEqual(shapes, []shape{dear.Cost.shape()}) {
+		t.Errorf("shapes = %q, %v; want those that there are", shapes, err)
+	}
+	dear.is("ann", good, nil)
+	w.is("ann", good, nil) // who goes back to the release before can still sign in
+}
+
+func TestImport(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	old := "Short-1" // shorter than could be chosen here, with what nobody types the same
+	w.must(w.Import(ctx, "ann", bcryptOf(t, old)))
+	w.is("ann", good, ErrWrong)
+	m, err := w.Check(ctx, Attempt{Contact: "ann", Password: old})
+	if err != nil || !m.First {
+		t.Fatalf("Check = First %t, %v; want the first use of it", m.First, err)
+	}
+	w.must(m.Ops, nil)
+	rec, err := w.read(ctx, "ann")
+	if err != nil || !strings.HasPrefix(rec.Hash, "$argon2id$") || rec.From != chosen {
+		t.Errorf("after its first use: %+v, %v; want argon2id", rec.record, err)
+	}
+	if n := w.records(shapeBucket); n != 1 {
+		t.Errorf("%d shapes of one contact are kept; want 1", n)
+	}
+	if m, err = w.Check(ctx, Attempt{Contact: "ann", Password: old}); err != nil || m.First {
+		t.Errorf("the second time: First %t, %v", m.First, err)
+	}
+	for _, bad := range []string{"", "secret", "$argon2id$v=19$m=4194304,t=100,p=64$c29tZXNhbHRzb21lc2FsdA$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"} {
+		if ops, err := w.Import(ctx, "bob", bad); !errors.Is(err, ErrHash) || ops != nil {
+			t.Errorf("Import(%q) = %d Ops, %v; want ErrHash", bad, len(ops), err)
+		}
+	}
+}
+
+// A file of contacts is read at every start: what they did here since, stays.
+func TestImport_UndoesNothing(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	hash, later := bcryptOf(t, good), bcryptOf(t, other)
+	imports := func(contact, hash string, want bool) {
+		t.Helper()
+		ops, err := w.Import(ctx, contact, hash)
+		if err != nil || (len(ops) > 0) != want {
+			t.Errorf("Import(%s) = %d Ops, %v; want some: %t", contact, len(ops), err, want)
+		}
+		w.must(ops, nil)
+	}
+	imports("ann", hash, true)
+	imports("ann", hash, false)
+	imports("ann", later, true) // not used yet: the newest file is right
+	imports("ann", hash, true)
+	w.is("ann", good, nil)
+	imports("ann", hash, false)
+	imports("ann", later, false)
+	w.is("ann", good, nil)
+
+	w.set("bob", good)
+	imports("bob", later, false)
+	w.is("bob", good, nil)
+	w.must(w.Remove(ctx, "bob"))
+	imports("bob", later, false)
+	w.is("bob", other, ErrNone)
+
+	imports("eve", hash, true)
+	w.must(w.Forget(ctx, "eve"))
+	imports("eve", hash, true)
+	w.is("eve", good, nil)
+}
+
+// bcrypt sees 72 bytes. Nobody gets in who knows only these.
+func TestImport_NothingIsCutOff(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	head := strings.Repeat("a long way from home, ", 4)[:72]
+	w.must(w.Import(ctx, "ann", bcryptOf(t, head)))
+	w.is("ann", head+" and back", ErrWrong)
+	w.is("ann", head, nil)
+}
+
+// Other portals hash what is typed, in whatever form; here it is the same afterwards.
+func TestImport_FormsOfALetter(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	typed := "cafe\u0301 au lait"
+	w.must(w.Import(ctx, "ann", bcryptOf(t, typed)))
+	w.is("ann", typed, nil)
+	w.is("ann", "café au lait", nil)
+}
+
+// D08: no contact has a password that everybody tries, wherever it is from.
+func TestD08_CommonPasswordsOpenNothing(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	for i, common := range []string{"password1", "123456789", "qwertyuiop", "iloveyou"} {
+		contact := fmt.Sprint("contact-", i)
+		w.must(w.Import(ctx, contact, bcryptOf(t, common)))
+		w.is(contact, common, ErrWrong)
+	}
+}
+
+// An older secret may go when everything was sealed anew; what wasn't counts as none.
+func TestReseal(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	before := w.as(func(p *Passwords) { p.Keys = keyring(t, oldSecret) })
+	for i := range 600 { // more than a page
+		before.must(before.Import(ctx, fmt.Sprint("contact-", i), ofPHP))
+	}
+	before.set("ann", good)
+	before.must(before.Remove(ctx, "contact-7"))
+	w.is("ann", good, ErrNone)
+	both := w.as(func(p *Passwords) { p.Keys = keyring(t, newSecret, oldSecret) })
+	both.is("contact-8", "rasmuslerdorf", nil)
+	if err := both.Reseal(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.is("ann", good, nil)
+	for i := range 600 {
+		rec, err := w.read(ctx, fmt.Sprint("contact-", i))
+		if want := map[int]origin{7: removed, 8: chosen}[i]; err != nil || want != "" && rec.From != want || want == "" && rec.Hash != ofPHP {
+			t.Fatalf("contact-%d after Reseal: %+v, %v", i, rec.record, err)
+		}
+	}
+	if n := w.records(shapeBucket); n != 600 {
+		t.Errorf("%d shapes; want 600", n)
+	}
+}
+
+func TestForget(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	w.set("ann", good)
+	w.is("ann", other, ErrWrong)
+	if err := w.try(Attempt{Contact: "ann", Device: "laptop", Password: other}); !errors.Is(err, ErrWrong) {
+		t.Fatal(err)
+	}
+	w.must(w.Forget(ctx, "ann"))
+	for _, bucket := range []string{passwordBucket, shapeBucket, guessBucket} {
+		if n := w.records(bucket); n != 0 {
+			t.Errorf("%d records of nobody are left in %s", n, bucket)
+		}
+	}
+	w.must(w.Forget(ctx, "nobody ever"))
+}
+
+// counting is a store that counts what is asked of it.
+type counting struct {
+	store.Store
+	mu    sync.Mutex
+	calls []string
+}
+
+func (c *counting) note(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls = append(c.calls, fmt.Sprintf(format, args...))
+}
+
+func (c *counting) Get(ctx context.Context, k store.Key) (store.Record, error) {
+	c.note("get %s", k.Bucket)
+	return c.Store.Get(ctx, k)
+}
+
+func (c *counting) Apply(ctx context.Context, ops ...store.Op) error {
+	for _, op := range ops {
+		c.note("write %s", op.Key.Bucket)
+	}
+	return c.Store.Apply(ctx, ops...)
+}
+
+func (c *counting) Scan(ctx context.Context, firm, bucket, prefix, after string, limit int) ([]store.Record, error) {
+	c.note("scan %s %d", bucket, limit)
+	return c.Store.Scan(ctx, firm, bucket, prefix, after, limit)
+}
+
+// N02: whoever it is, and whatever is wrong, the work is the same: as many calls of the
+// store, and a hash of each of the shapes that contacts have.
+func TestN02_TheSameWorkForEverybody(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	w.set("ann", good)
+	w.must(w.Import(ctx, "bcrypt", bcryptOf(t, good)))
+	w.must(w.Import(ctx, "argon2id", Cost{Memory: 256, Time: 3, Threads: 2}.shape().dummy()))
+	w.set("removed", good)
+	w.must(w.Remove(ctx, "removed"))
+	w.set("throttled", good)
+	for range ForUnknown.Hour {
+		w.is("throttled", other, ErrWrong)
+	}
+	w = w.as(func(p *Passwords) { p.Cost = Cost{Memory: 128, Time: 1, Threads: 1} }) // it was raised, too
+	counted := &counting{Store: w.Store}
+	w.Store = counted
+	var first string
+	for _, c := range []struct {
+		what string
+		a    Attempt
+		want error
+	}{
+		{"wrong", Attempt{Contact: "ann", Password: other}, ErrWrong},
+		{"nobody", Attempt{Password: other}, ErrNone},
+		{"no password", Attempt{Contact: "bob", Password: other}, ErrNone},
+		{"removed", Attempt{Contact: "removed", Password: other}, ErrNone},
+		{"bcrypt", Attempt{Contact: "bcrypt", Password: other}, ErrWrong},
+		{"argon2id", Attempt{Contact: "argon2id", Password: other}, ErrWrong},
+		{"throttled and wrong", Attempt{Contact: "throttled", Password: other}, ErrThrottled},
+		{"throttled and right", Attempt{Contact: "throttled", Password: good}, ErrThrottled},
+		{"limited and right", Attempt{Contact: "ann", Password: good, Limited: true}, ErrThrottled},
+		{"a known device", Attempt{Contact: "ann", Password: other, Device: "laptop"}, ErrWrong},
+		{"empty", Attempt{Contact: "ann"}, ErrWrong},
+		{"common", Attempt{Contact: "ann", Password: "password"}, ErrWrong},
+		{"endless", Attempt{Contact: "ann", Password: strings.Repeat("x", 1<<16)}, ErrWrong},
+		{"no text", Attempt{Contact: "ann", Password: "\xff\xfe"}, ErrWrong},
+	} {
+		counted.calls = nil
+		comparison, err := w.prepare(ctx, c.a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		work := fmt.Sprint(comparison.shapes, counted.calls)
+		if comparison.compare(w.Passwords); comparison.renewed != "" {
+			t.Errorf("%s: a hash was made", c.what)
+		}
+		if first == "" {
+			first = work
+		}
+		if work != first || len(comparison.shapes) != 4 {
+			t.Errorf("%s takes\n%s\nbut a wrong password\n%s", c.what, work, first)
+		}
+		if err := w.try(c.a); !errors.Is(err, c.want) {
+			t.Errorf("%s: Check = %v; want %v", c.what, err, c.want)
+		}
+	}
+}
+
+// A store that can't answer lets nobody in, and says so.
+func TestCheck_StoreIsGone(t *testing.T) {
+	w := newWorld(t)
+	w.set("ann", good)
+	w.Store.Close()
+	for range 10 { // more than there are permits
+		w.is("ann", good, store.ErrUnavailable)
+	}
+	w.is("", good, store.ErrUnavailable)
+}
