@@ -274,9 +274,15 @@ func TestD08_CommonPasswordsOpenNothing(t *testing.T) {
 func TestReseal(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	before := w.as(func(p *Passwords) { p.Keys = keyring(t, oldSecret) })
+	var all []store.Op
 	for i := range 600 { // more than a page
-		before.must(before.Import(ctx, fmt.Sprint("contact-", i), ofPHP))
+		ops, err := before.Import(ctx, fmt.Sprint("contact-", i), ofPHP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, ops...)
 	}
+	before.must(all, nil)
 	before.set("ann", good)
 	before.must(before.Remove(ctx, "contact-7"))
 	w.is("ann", good, ErrNone)
