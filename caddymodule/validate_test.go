@@ -181,7 +181,7 @@ func TestJSONIsHeldToTheSame(t *testing.T) {
 		{`"url":"http://localhost:8080"`, `"url":"http://localhost:8080","legacy_link":"/a"`, "legacy_link"},
 		{`"url":"http://localhost:8080"`, `"url":"http://localhost:8080","legacy_links":[{"old":"/a/{token}","new":"/p"}]`, "firm example: legacy_link: /p has no {company}"},
 		{`"url":"http://localhost:8080"`, `"url":"http://localhost:8080","company_paths":["/open/{company}"],"home":"/p"`, "firm example: home: /p has no {company}"},
-		{`"url":"http://localhost:8080"`, `"url":"http://localhost:8080","company_paths":["/{company}"]`, "firm example: public: /open would let everyone get around /{company}"},
+		{`"url":"http://localhost:8080"`, `"url":"http://localhost:8080","legacy_links":[{"old":"/open?k={token}","new":"/p/{company}"}]`, "firm example: public: /open would let everyone get around /open?k={token}"},
 		{`"from":"hello@example.com"`, `"from":""`, "firm example: brand from: is missing"},
 		{`"/open"`, `"/*"`, "firm example: public: /* would leave the whole portal open"},
 		{`"/open"`, `"/-/mailbox"`, "firm example: public: /-/mailbox is under the prefix"},

@@ -182,8 +182,9 @@ func beginsAlike(a, b string, begins func(s, part string) bool) bool {
 	return begins(a, b) || begins(b, a)
 }
 
-// Opens returns the pattern that paths of a public path, such as "/assets/*", would get
-// around, or "".
+// Opens returns the pattern whose links a public path, such as "/assets/*", would leave
+// unjudged, or "". A path that says itself what is in the place of a slot is meant so:
+// /portal/help beside /portal/{company}.
 func (r *Rules) Opens(public string) string {
 	if r == nil {
 		return ""
@@ -192,15 +193,12 @@ func (r *Rules) Opens(public string) string {
 	if err := s.parsePath(public); err != nil {
 		return ""
 	}
+	all := slices.Clone(r.companies)
 	for _, l := range r.links {
-		for _, one := range []*shape{l.old, l.to} {
-			if pathsOverlap(s, one) {
-				return one.text
-			}
-		}
+		all = append(all, l.old, l.to)
 	}
-	for _, one := range r.companies {
-		if pathsOverlap(s, one) {
+	for _, one := range all {
+		if pathsOverlap(s, one) && (one.name != "" || len(s.segs) <= one.open) {
 			return one.text
 		}
 	}

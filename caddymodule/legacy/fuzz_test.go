@@ -14,10 +14,11 @@ import (
 // takes for a token or a company, Match has to have judged.
 
 var (
-	readsOneClick = regexp.MustCompile(`(?i)^(?:/index\.php)?/one-click(?:\.php)?/([^/]+)(?:/|$)`)
+	readsOneClick = regexp.MustCompile(`(?i)^(?:/[^/]+)?/one-click(?:\.php)?/([^/]+)(?:/|$)`)
 	readsCard     = regexp.MustCompile(`(?i)^(?:/index\.php)?/c-([^/]+)\.html(?:/|$)`)
 	readsView     = regexp.MustCompile(`(?i)^/view(?:\.php)?(?:/|$)`)
 	readsFiles    = regexp.MustCompile(`(?i)^(?:/index\.php)?/files(?:\.php)?/([^/]+)/`)
+	readsBehind   = regexp.MustCompile(`(?i)^/[^/]+/files/([^/]+)/`)
 	readsPortal   = regexp.MustCompile(`(?i)^(?:/index\.php)?/portal/([^/]+)(?:/|$)`)
 )
 
@@ -110,7 +111,7 @@ func FuzzMatch(f *testing.F) {
 		"/one-click%2fT/", "/x/..%2fone-click/T/", "/one%252dclick/T/", "/one-click;x/T;y/", `/one-click\T\`, "/index.php/one-click/T/x", "/FILES./acme/x",
 		"/files/acme%00/x", "/files/acme;/x", "/view?client=a&client=b", "/view?client[]=a", "/view?x;client=a&client=b", "/view.php?Client=a", "/view/?+client=a",
 		"/view?cl%69ent=a&client%00=b", "/files.php/acme/x", "/files/a::$DATA/x", "/portal/%61cme/./x", "/c-%2e.html", "/c-x.html.html", "/one-click/T.",
-		"/portal/acme/?client=T", "/portal//acme/", "/%66iles/acme/%2e%2e/bolt/x", "/view?a.b=1&client=T;", "/view/.%2f?client=T",
+		"/portal/acme/?client=T", "/portal//acme/", "/%66iles/acme/%2e%2e/bolt/x", "/view?a.b=1&client=T;", "/C-%23.html", "/index/one-click/T", "/x/files/acme/y", "/view/.%2f?client=T",
 	} {
 		f.Add(s)
 	}
@@ -144,6 +145,9 @@ func FuzzMatch(f *testing.F) {
 			}
 			if m := readsFiles.FindStringSubmatch(p); m != nil {
 				company("files", m[1])
+			}
+			if m := readsBehind.FindStringSubmatch(p); m != nil && v.Kind == None {
+				company("files behind another path", m[1])
 			}
 			if m := readsPortal.FindStringSubmatch(p); m != nil {
 				company("portal", m[1])

@@ -139,10 +139,16 @@ func TestMatch(t *testing.T) {
 		"/files":                        "None",
 		"/faq/acme":                     "Company acme",
 		"/faq/acme/":                    "Company acme",
-		"/portal/acme/one-click/T/x":    "New 0 acme tail=one-click/T/x",
+		"/portal/acme/one-click/T/x":    `New 0 acme tail=one-click/T/x strays["T"]`,
 		"/portal/acme/x?key=T":          `New 0 acme tail=x query=key=T strays["T"]`,
 		"/one-click/T/?client=U":        `Old 0 "T" query=client=U strays["U"]`,
 		"/.well-known/acme-challenge/x": "None",
+		"/index/one-click/T/x":          `None strays["T"]`,
+		"/x/y/new/T":                    `None strays["T"]`,
+		"/one-click/T/one-click/U/":     `Old 0 "T" tail=one-click/U/ strays["U"]`,
+		"/index/files/acme/x":           "Company acme loose",
+		"/index/known/Acme":             "Company acme loose",
+		"/index/portal/acme/x":          "None",
 	} {
 		if got := r.Match(request(t, in)).String(); got != want {
 			t.Errorf("Match(%s) = %s; want %s", in, got, want)
@@ -174,7 +180,7 @@ func TestMatchBad(t *testing.T) {
 		"/portal/acme/..", "/portal//acme/", "/portal/acme/../other/x", "/portal/acme;x/y", "/portal/acme%2fx", "/portal/acme.", "/portal/acme./x",
 		"/portal/acme%5cx", `/portal/acme\x`, "/portal%20/acme/", "/portal/acme%20/x", "/portal/acme%00/x", "/portal/acm%C3%A9/x", "/portal/%61cm%EF%BD%85/x",
 		"/portal/acme/a%2Fb.pdf", "/portal/acme/a;b", "/portal/_cme/x", "/portal/%25cme/x", "/./portal/acme", "/portal/./acme", "/%2e/portal/acme/x",
-		"/portal/acme?client=T", "/portal/acme?Client=T", "/portal/acme?x;client=T", "/portal/acme?client[a]=T", "/open/acme?key=T", "/open/acme?do=list", "/a/acme/?k=T",
+		"/c-%23.html", "/c-T;x.html", "/C-a%2fb.html", "/portal/acme?client=T", "/portal/acme?Client=T", "/portal/acme?x;client=T", "/portal/acme?client[a]=T", "/open/acme?key=T", "/open/acme?do=list", "/a/acme/?k=T",
 		"/FILES//acme/x", "/files/acme/x.", "/files.php/acme/x", "/index.php/files/acme/x", "/files/acm%65%2e/x", "/p%C3%B3rtal/acme/x", "/files/acme%3a%3a$INDEX/x",
 		"/faq/acme.", "/faq;/acme", "/faq/%2e%2e/faq/acme", "/portal/" + strings.Repeat("a", 64) + "/",
 	} {
@@ -387,8 +393,8 @@ func TestOpens(t *testing.T) {
 	r := compile(t, portal)
 	for in, want := range map[string]string{
 		"/assets/*": "", "/favicon.ico": "", "/index.php": "/index.php?do=open&key={token}",
-		"/one-click/*": "/one-click/{token}/*", "/portal/*": "/portal/{company}/*", "/files/acme/*": "/files/{company}/*",
-		"/portal/acme": "/portal/{company}", "/view": "/view?client={token}",
+		"/one-click/*": "/one-click/{token}/*", "/portal/*": "/portal/{company}/*", "/files/*": "/files/{company}/*",
+		"/files/acme/*": "", "/portal/help": "", "/one-click/logo.png": "", "/view": "/view?client={token}", "/view/": "", "/app/x.css": "/app/*?k={token}",
 	} {
 		if got := r.Opens(in); got != want {
 			t.Errorf("Opens(%s) = %q; want %q", in, got, want)

@@ -32,8 +32,9 @@ type Verdict struct {
 	// visitor doesn't reach, the request is not to reach the portal.
 	Strays []string
 
-	// Loose (Old, Company): the path lacks the slash that the pattern's /* needs. It is
-	// what Kind says only if there is such a token or such a company, else None.
+	// Loose (Old, Company): the path lacks the slash that the pattern's /* needs, or a
+	// company's path stands behind another. It is what Kind says only if there is such a
+	// token or such a company, else None.
 	Loose bool
 
 	link int // which of the links: Old, New
@@ -60,6 +61,7 @@ func (r *Rules) Match(u *url.URL) Verdict {
 		if v.Kind == None && (look.foreign && r.nearForeign(p) || look.script && r.nearProgram(p)) {
 			return Verdict{}
 		}
+		r.addBehind(&v, p)
 	}
 	if v.Kind != Bad && u.RawQuery != "" {
 		r.addStrays(&v, u.RawQuery)
@@ -107,6 +109,46 @@ func (r *Rules) addStrays(v *Verdict, query string) {
 	}
 	if len(v.Strays) == maxStrays {
 		*v = Verdict{} // nobody sends so many
+	}
+}
+
+// addBehind adds what a program could find behind its own name, where that stands in the
+// path without an extension: Apache's MultiViews takes /index/one-click/t for
+// /index.php/one-click/t. It may as well be a page of the portal's.
+func (r *Rules) addBehind(v *Verdict, p string) {
+	if v.Kind == Bad {
+		return
+	}
+	for at := 1; ; at++ {
+		end := strings.IndexByte(p[at:], '/')
+		if end < 0 {
+			return
+		}
+		at += end
+		for i := range r.links {
+			l := &r.links[i]
+			if l.old.open > 0 {
+				if fill, _, f := l.old.match(p[at:]); f != apart && len(v.Strays) < maxStrays {
+					v.Strays = append(v.Strays, fill)
+				}
+			}
+			if l.forwardNew {
+				l.to.addCompany(v, p[at:])
+			}
+		}
+		for _, s := range r.companies {
+			s.addCompany(v, p[at:])
+		}
+	}
+}
+
+// addCompany makes None a company's, if there is such a company.
+func (s *shape) addCompany(v *Verdict, p string) {
+	if v.Kind != None || s.open < 1 {
+		return
+	}
+	if m := s.matchCompany(p); m.Kind == Company {
+		v.Kind, v.Company, v.Loose = Company, m.Company, true
 	}
 }
 
@@ -415,11 +457,13 @@ func (s *shape) isIn(words map[string]bool) bool {
 	if longest != "" {
 		return words[longest]
 	}
-	if s.open < 0 {
+	if s.open < 0 || s.segs[s.open].pre+s.segs[s.open].suf == "" {
 		return true
 	}
+	// What cuts words may be in the token, so one end of it is enough.
+	pre, suf := fold(s.segs[s.open].pre), fold(s.segs[s.open].suf)
 	for w := range words {
-		if g := s.segs[s.open]; strings.HasPrefix(w, fold(g.pre)) && strings.HasSuffix(w, fold(g.suf)) {
+		if pre != "" && strings.HasPrefix(w, pre) || pre == "" && strings.HasSuffix(w, suf) {
 			return true
 		}
 	}
