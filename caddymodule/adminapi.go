@@ -69,7 +69,7 @@ func (a *App) enterAdmin() (leave func(), err error) {
 func (a *App) adminFirms() map[string]admin.Firm {
 	firms := make(map[string]admin.Firm, len(a.firms))
 	for id, f := range a.firms {
-		firms[id] = admin.Firm{Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Audit: f.audit}
+		firms[id] = admin.Firm{Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Audit: f.audit, Usage: f.usage}
 	}
 	return firms
 }

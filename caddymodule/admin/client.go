@@ -85,6 +85,11 @@ func (c *Client) Upgrade(ctx context.Context, firm string, in Upgrade) (Upgraded
 	return post[Upgraded](ctx, c, firm, "upgrade", in)
 }
 
+// LegacyUsage returns one page of who still uses old links.
+func (c *Client) LegacyUsage(ctx context.Context, firm string, in ListRequest) (UsageList, error) {
+	return post[UsageList](ctx, c, firm, "legacy/usage", in)
+}
+
 // Sessions returns the sessions of a contact, or one page of everybody's.
 func (c *Client) Sessions(ctx context.Context, firm string, in ListSessions) (SessionList, error) {
 	return post[SessionList](ctx, c, firm, "sessions/list", in)

@@ -32,6 +32,8 @@
 //	POST /doorpost/FIRM/upgrade           {"companies": ["acme"], "all": false, "undo": false,
 //	                                       "dry_run": true}  → UPGRADE
 //
+//	POST /doorpost/FIRM/legacy/usage      LIST     → {"counted_since": "…", "companies": [USAGE], "next": "…"}
+//
 //	POST /doorpost/FIRM/sessions/list     {"email": "ann@example.com"}, or LIST for everybody's
 //	                                               → {"sessions": [SESSION], "next": "…"}
 //	POST /doorpost/FIRM/sessions/revoke   {"email": "ann@example.com"}
@@ -89,6 +91,24 @@
 // contacts are those who are asked to sign in. A company without one is refused, as nobody
 // could reach it any more, and stays open; the others are changed. Of the linked companies
 // of the firm, which have old links, done are upgraded then.
+//
+// # Use of old links
+//
+// Who still uses old links is counted by company. USAGE has recent, of the last 90 days,
+// and ever; its page lists companies with old links, or with a use, and may hold fewer than
+// limit. Where they were never used, or not for 400 days, first_used and last_used are
+// missing. Uses before counted_since aren't known.
+//
+//	USAGE    {"id": "acme", "name": "Acme Ltd", "legacy_links": 2, "state": "open",
+//	          "recent": SUM, "ever": SUM, "first_used": "…", "last_used": "…"}
+//	SUM      {"hits": 12, "asked": 5, "not_browsers": 4, "sign_ins": 1, "browsers": 3,
+//	          "more_browsers": false}
+//
+// Of the hits, asked are those of links that asked for sign-in, and not_browsers those by
+// what isn't a browser, such as a mail scanner. browsers are different ones, up to 200, the
+// latest: more_browsers says that there were more. The dry run of an upgrade (not of undo)
+// has counted_since, too, and recent, ever, first_used and last_used of each company that is
+// changed or refused.
 //
 // # History
 //

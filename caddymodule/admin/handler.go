@@ -17,6 +17,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
 
 // maxBody is how much JSON is read: the longest change of one contact, many times over.
@@ -27,7 +28,8 @@ type Firm struct {
 	Book     *directory.Book
 	Sessions *session.Sessions
 	Tokens   *token.Tokens
-	Audit    *audit.Log // is told of every change
+	Audit    *audit.Log     // is told of every change
+	Usage    *usage.Counter // of old links; nil: they aren't counted
 }
 
 // Handler answers the requests under /doorpost/ (see the package's doc). It holds
@@ -57,6 +59,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/companies/remove":  act(h, removeCompany),
 		"POST /doorpost/{firm}/companies/import":  h.importFile(directory.Companies),
 		"POST /doorpost/{firm}/upgrade":           act(h, upgrade),
+		"POST /doorpost/{firm}/legacy/usage":      act(h, legacyUsage),
 		"POST /doorpost/{firm}/contacts/timeline": act(h, timeline),
 		"POST /doorpost/{firm}/audit/list":        act(h, listEvents),
 		"POST /doorpost/{firm}/audit/unknown":     act(h, listStrangers),

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
@@ -23,6 +24,8 @@ type Upgraded struct {
 	Unchanged int               `json:"unchanged"`
 	Linked    int               `json:"linked"` // companies of the firm that have old links
 	Done      int               `json:"done"`   // how many of those are upgraded then
+
+	CountedSince time.Time `json:"counted_since,omitzero"` // uses of old links before aren't known; only with DryRun
 }
 
 // UpgradedCompany is one company of an Upgrade.
@@ -30,6 +33,7 @@ type UpgradedCompany struct {
 	ID       string   `json:"id"`
 	Name     string   `json:"name"`
 	Contacts []string `json:"contacts"` // main addresses of those who may sign in
+	*Used             // how its old links were used; only with DryRun, and not for Undo
 }
 
 func (u Upgrade) fields() (names []string) {
@@ -60,13 +64,17 @@ func upgrade(ctx context.Context, f Firm, in Upgrade) (Upgraded, error) {
 	if err != nil {
 		return Upgraded{}, err
 	}
-	return Upgraded{in.DryRun, upgradedInfo(out.Changed), upgradedInfo(out.Refused), out.Unchanged, out.Linked, out.Done}, nil
+	did := Upgraded{DryRun: in.DryRun, Changed: upgradedInfo(out.Changed), Refused: upgradedInfo(out.Refused), Unchanged: out.Unchanged, Linked: out.Linked, Done: out.Done}
+	if in.DryRun && !in.Undo && f.Usage != nil {
+		err = addUsage(ctx, f, &did)
+	}
+	return did, err
 }
 
 func upgradedInfo(all []directory.UpgradedCompany) []UpgradedCompany {
 	out := make([]UpgradedCompany, len(all))
 	for i, c := range all {
-		out[i] = UpgradedCompany{c.ID, c.Name, c.Asked}
+		out[i] = UpgradedCompany{ID: c.ID, Name: c.Name, Contacts: c.Asked}
 		if c.Asked == nil {
 			out[i].Contacts = []string{}
 		}
