@@ -48,16 +48,20 @@ type Session struct {
 // Live is a session as this process holds it, the same pointer for every request of
 // it as long as it stays in memory.
 type Live struct {
-	Session // as it was read; for the time of the last request ask Sessions
+	// What every request reads comes first, in one cache line: with a million sessions
+	// none of it is in a cache, and each line is 0.1 µs.
+	begun  int64        // Begun in Unix nanoseconds
+	seen   atomic.Int64 // the last request, likewise
+	due    atomic.Int64 // when it is to be written to the store again, likewise
+	shared bool         // Shared
 
 	// Memo is for the package above: what it worked out for this session and wants
 	// to find again. It goes with the Live.
 	Memo atomic.Value
 
-	key   key
-	begun int64        // Begun in Unix nanoseconds
-	seen  atomic.Int64 // the last request, likewise
-	due   atomic.Int64 // when it is to be written to the store again, likewise
+	Session // as it was read; for the time of the last request ask Sessions
+
+	key key
 
 	mu      sync.Mutex
 	over    bool
@@ -204,7 +208,7 @@ func (s *Sessions) load(ctx context.Context, k key) (*Live, error) {
 }
 
 func (s *Sessions) newLive(k key, as Session) *Live {
-	l := &Live{Session: as, key: k, begun: as.Begun.UnixNano()}
+	l := &Live{Session: as, key: k, begun: as.Begun.UnixNano(), shared: as.Shared}
 	l.seen.Store(as.Seen.UnixNano())
 	l.due.Store(as.Seen.Add(s.Idle / 10).UnixNano())
 	return l
@@ -213,7 +217,7 @@ func (s *Sessions) newLive(k key, as Session) *Live {
 // alive judges both limits by this process's clock.
 func (s *Sessions) alive(l *Live) bool {
 	now := s.now().UnixNano()
-	return now-l.begun < int64(s.most(l.Shared)) && now-l.seen.Load() < int64(s.Idle)
+	return now-l.begun < int64(s.most(l.shared)) && now-l.seen.Load() < int64(s.Idle)
 }
 
 // most is how long a session lives at most.
