@@ -15,7 +15,7 @@ import (
 const (
 	limitsBucket = "limits" // by process: what networks owe, as it was when last written
 
-	saveEvery = 5 * time.Second
+	saveEvery = time.Second
 	saveTime  = 2 * time.Second // for the last snapshot, when the firm stops
 	saved     = 8192            // keys of a snapshot: those that owe the most
 	processes = 64              // whose snapshots are read
@@ -24,8 +24,8 @@ const (
 )
 
 // Run takes over what was counted before a restart, and writes down what is counted
-// every few seconds, and once more when ctx ends: so a process that is killed forgets a
-// few seconds. It sees to it that memory is given back after a flood, too. Several may
+// every second, and once more when ctx ends: so a process that is killed forgets no
+// more than that. It sees to it that memory is given back after a flood, too. Several may
 // run at once, as around a reload.
 func (n *Networks) Run(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(saveEvery)
@@ -41,7 +41,7 @@ func (n *Networks) Run(ctx context.Context, log *slog.Logger) {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
 			defer cancel()
 			if err := n.Save(ctx); err != nil {
-				log.Error("what networks did since the last seconds is forgotten", "error", err)
+				log.Error("what networks did in the last second is forgotten", "error", err)
 			}
 			return
 		case <-tick.C:
