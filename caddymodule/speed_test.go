@@ -218,13 +218,11 @@ const sid = "sid=0123456789abcdef0123456789abcdef"
 func openStreet(t *testing.T) *street {
 	t.Helper()
 	mails := startMailServer(t)
-	s := &street{portal: newTinyPortal(t), plain: freeAddress(t), reference: freeAddress(t), referenceWithout: freeAddress(t),
-		doorpost: freeAddress(t), without: freeAddress(t)}
-	s.server = newServer(t, "", manyContacts(visitors))
-	s.url = "http://" + s.doorpost
-	app := mails.app()
-	app += "\n\t\t" + s.storeLines(app)
-	s.configure(app, "")
+	s := &street{server: newServer(t, mails.app(), manyContacts(visitors)), portal: newTinyPortal(t), plain: freeAddress(t),
+		reference: freeAddress(t), referenceWithout: freeAddress(t), without: freeAddress(t)}
+	s.doorpost = strings.TrimPrefix(s.url, "http://")
+	s.config = strings.Replace(s.config, `respond "for {http.auth.user.email}"`, "reverse_proxy "+s.portal.address, 1)
+	s.write("Caddyfile", s.config)
 	mails.moveInto(s.house)
 	s.start()
 	for i := range visitors {
@@ -238,34 +236,9 @@ func openStreet(t *testing.T) *street {
 		t.Fatalf("GET /heard, signed in = %d, %v; want 200", status, err)
 	}
 	s.kill()
-	s.configure(app, s.sites(s.portal.head("/heard")))
+	s.write("Caddyfile", s.config+s.sites(s.portal.head("/heard")))
 	s.start()
 	return s
-}
-
-// configure writes the Caddyfile: the site behind Doorpost, and others.
-func (s *street) configure(app, others string) {
-	s.write("Caddyfile", fmt.Sprintf(`{
-	admin off
-	persist_config off
-	auto_https off
-	doorpost {
-		%s
-	}
-}
-http://%s {
-	doorpost example {
-		url %s
-		brand {
-			name Example
-			from hello@example.com
-		}
-		contacts %s
-		public /open/*
-	}
-	reverse_proxy %s
-}
-%s`, app, s.doorpost, s.url, s.path("contacts.csv"), s.portal.address, others))
 }
 
 var identityLine = regexp.MustCompile(`(?m)^((?:Remote|Portal)-[A-Za-z]+): (.*)\r$`)
@@ -309,7 +282,7 @@ func (s *street) variants() []*variant {
 		reference, referenceWithout, plain,
 		made("signed in", s.doorpost, "/in", true, 200, reference),
 		made("signed in, without assertion", s.without, "/without", true, 200, referenceWithout),
-		made("open path", s.doorpost, "/open/page", false, 200, plain),
+		made("open path", s.doorpost, "/open", false, 200, plain),
 		made("the prompt", s.doorpost, "/prompt", false, 401, reference),
 	}
 }
@@ -355,9 +328,7 @@ func TestSpeedOfAsking(t *testing.T) {
 	const clients = 64
 	s := newServer(t, "", manyContacts(1))
 	host := strings.TrimPrefix(s.url, "http://")
-	app := "mail folder " + s.path("mail")
-	s.write("Caddyfile", strings.NewReplacer("auto_https off\n", "auto_https off\n servers {\n trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict\n }\n",
-		app, app+"\n"+s.storeLines(app)).Replace(s.config))
+	s.write("Caddyfile", s.behindProxies())
 	s.start()
 	length, rounds := segment()
 	rounds = min(rounds, 8) // each is followed by the work that it has made
@@ -393,6 +364,12 @@ func TestSpeedOfAsking(t *testing.T) {
 		runtime.NumCPU(), clients, rounds, length, *onStore, mean(rates), slices.Min(rates), mean(syncs))
 }
 
+// behindProxies is the Caddyfile of a server that takes this machine's word for where
+// requests come from.
+func (s *server) behindProxies() string {
+	return strings.Replace(s.config, "auto_https off\n", "auto_https off\n servers {\n trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict\n }\n", 1)
+}
+
 // syncRate is how often a second the disk can make one page durable.
 func syncRate(t *testing.T, path string, length time.Duration) float64 {
 	t.Helper()
@@ -426,10 +403,7 @@ func TestSpeedOfStarting(t *testing.T) {
 	plain.write("Caddyfile", "{\n admin off\n persist_config off\n auto_https off\n}\n"+plain.url+" {\n respond /-/health 204\n}\n")
 	servers := []*server{plain}
 	for _, n := range []int{100, many} {
-		s := newServer(t, "", manyContacts(n))
-		app := "mail folder " + s.path("mail")
-		s.write("Caddyfile", strings.Replace(s.config, app, app+"\n"+s.storeLines(app), 1))
-		servers = append(servers, s)
+		servers = append(servers, newServer(t, "", manyContacts(n)))
 	}
 	var took [3][]time.Duration
 	var held [3][]float64

@@ -151,18 +151,16 @@ type uniformHouse struct {
 	next map[string]int // by class
 }
 
-func openUniformHouse(t *testing.T, mail string, people int, further ...string) *uniformHouse {
+func openUniformHouse(t *testing.T, mails *mailServer, app string, people int, further ...string) *uniformHouse {
 	t.Helper()
 	var contacts strings.Builder
 	contacts.WriteString("email,disabled\nl00000@example.com,\ns00000@example.com,\n")
 	for i := range people {
 		fmt.Fprintf(&contacts, "k%05d@example.com,\nd%05d@example.com,true\n", i, i)
 	}
-	s := newServer(t, "", contacts.String())
-	lines := mail + "\n" + s.storeLines(mail)
-	s.config = strings.NewReplacer("mail folder "+s.path("mail"), lines,
-		"auto_https off\n", "auto_https off\n servers {\n trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict\n }\n").Replace(s.config)
-	s.write("Caddyfile", s.config+strings.Join(further, "\n"))
+	s := newServer(t, app, contacts.String())
+	mails.moveInto(s.house)
+	s.write("Caddyfile", s.behindProxies()+strings.Join(further, "\n"))
 	s.start()
 	h := &uniformHouse{server: s, host: strings.TrimPrefix(s.url, "http://"), next: make(map[string]int)}
 	h.w = dialWire(t, h.host)
@@ -310,8 +308,7 @@ func TestUniformAnswers(t *testing.T) {
 			continue // takes long; what it is about is time
 		}
 		t.Run(one.when, func(t *testing.T) {
-			h := openUniformHouse(t, one.mail, howMany()*2)
-			quiet.moveInto(h.house)
+			h := openUniformHouse(t, quiet, one.mail, howMany()*2)
 			if one.when == "under load" {
 				b := h.browser()
 				b.signIn("s00000@example.com")
@@ -327,7 +324,8 @@ func TestUniformAnswers(t *testing.T) {
 // What a browser asked for is forgotten when thousands ask after it, since anybody can. That
 // must not tell for whom a mail was made, either.
 func TestUniformAfterAFlood(t *testing.T) {
-	h := openUniformHouse(t, "mail folder ./mail", 100)
+	mails := startMailServer(t)
+	h := openUniformHouse(t, mails, mails.app(), 100)
 	askedBy := make(map[string]string) // class → flow cookie
 	for _, class := range askers {
 		askedBy[class] = h.asks(h.someone(class))
@@ -370,9 +368,8 @@ func TestUniformLinks(t *testing.T) {
 	typed := []string{known, unknown, disabled, limited}
 	people := (len(typed)*howMany() + tries - 1) / tries
 	mails, brief := startMailServer(t), freeAddress(t)
-	h := openUniformHouse(t, mails.app(), people, fmt.Sprintf("http://%s {\n doorpost brief {\n url http://%s\n link_lifetime 1s\n"+
+	h := openUniformHouse(t, mails, mails.app(), people, fmt.Sprintf("http://%s {\n doorpost brief {\n url http://%s\n link_lifetime 1s\n"+
 		" brand {\n name Example\n from hello@example.com\n }\n staff s00000@example.com\n }\n respond ok\n}\n", brief, brief))
-	mails.moveInto(h.house)
 	for range people {
 		h.asks(h.someone(known))
 	}
