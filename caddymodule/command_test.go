@@ -64,6 +64,7 @@ func openDesk(t *testing.T, firms ...string) *desk {
 			Sessions: &session.Sessions{Firm: id, Store: db, Idle: time.Hour, Max: 2 * time.Hour},
 			Tokens:   &token.Tokens{Firm: id, Store: db, Keys: keys, Life: 10 * time.Minute},
 			Audit:    &audit.Log{Logger: slog.New(slog.DiscardHandler), Keys: keys, Trail: audit.NewTrail(id, db, time.Now, counters)},
+			Usage:    d.usage(id, keys),
 		}
 		t.Cleanup(func() { d.firms[id].Audit.Trail.Close() })
 	}
@@ -150,7 +151,8 @@ func (d *desk) happens(line string) {
 
 // TestStories runs the commands of testdata/commands/*.txt and compares what they
 // print: a line "$ …" is a command, "% sign in EMAIL" a contact's browser, "% door JSON"
-// and "% unknown EMAIL" what happens at the door (see happens), "% file
+// and "% unknown EMAIL" what happens at the door (see happens), "% use …" a use of an old
+// link (see uses), "% file
 // NAME" begins a file that ends at an empty line; "# …" is said to the reader. Behind a
 // command stands what it prints, on stderr with "! ", and its exit code unless it is 0.
 func TestStories(t *testing.T) {
@@ -208,6 +210,9 @@ func (d *desk) tell(story string) string {
 		case strings.HasPrefix(line, "% door "), strings.HasPrefix(line, "% unknown "):
 			d.happens(line)
 			fmt.Fprintf(&out, "\n%s\n", line)
+		case strings.HasPrefix(line, "% use "):
+			d.uses(strings.Fields(line)[2:])
+			fmt.Fprintf(&out, "\n%s\n", line)
 		case strings.HasPrefix(line, "% file "):
 			var text strings.Builder
 			fmt.Fprintf(&out, "\n%s\n", line)
@@ -237,6 +242,7 @@ var unsteady = []struct {
 	{regexp.MustCompile(`"contact":"[0-9a-v]{32}"`), `"contact":"…"`},
 	{regexp.MustCompile(`(\d{4}-\d\d-\d\d )?\b\d\d:\d\d:\d\d\b`), "TIME"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?Z?)?`), "TIME"},
+	{regexp.MustCompile(`since \d{4}-\d\d-\d\d\b`), "since DATE"},
 	{regexp.MustCompile(`before-restore-\S+?\.?\n`), "before-restore-TIME\n"},
 	{regexp.MustCompile(`process \d+ \(on \S+, since TIME\)`), "process N"},
 	{regexp.MustCompile(`\d+ KiB`), "N KiB"},

@@ -31,7 +31,7 @@ are upgraded.
 		flags: func(cmd *cobra.Command) {
 			cmd.Flags().Bool("all", false, "Every company, also later ones")
 			cmd.Flags().Bool("undo", false, "Let old links work as ever again")
-			cmd.Flags().Bool("dry-run", false, "Only show who would be asked, and which company has no contact")
+			cmd.Flags().Bool("dry-run", false, "Only show who would be asked, which company has no contact, and how old links were used")
 		},
 	}.command()
 }
@@ -90,6 +90,7 @@ func upgraded(w io.Writer, in admin.Upgrade, out admin.Upgraded) {
 			asked = ": " + some(one.Contacts)
 		}
 		fmt.Fprintf(w, "%s %s%s\n", one.ID, what, asked)
+		tellUse(w, one, out.CountedSince)
 	}
 	if in.DryRun {
 		for i, one := range out.Refused {
@@ -98,6 +99,7 @@ func upgraded(w io.Writer, in admin.Upgrade, out admin.Upgraded) {
 				break
 			}
 			fmt.Fprintf(w, "%s would be refused: it has no contact who may sign in\n", one.ID)
+			tellUse(w, one, out.CountedSince)
 		}
 	}
 	if out.Unchanged > 0 {
