@@ -158,8 +158,8 @@ func (p *Passwords) shapes(ctx context.Context) (all []shape, err error) {
 
 const maxTyped = 4096 // bytes that are looked at at all
 
-// typeable reports whether a password could have been chosen by its length. By its
-// shortness it always could: elsewhere, or here before MinLength rose.
+// typeable reports whether there is anything to compare, and not too much. What is shorter
+// than may be chosen may be right: it may come from elsewhere, or MinLength have risen.
 func typeable(password string) bool {
-	return len(password) <= maxTyped && utf8.ValidString(password) && utf8.RuneCountInString(normal(password)) <= MaxLength
+	return password != "" && len(password) <= maxTyped && utf8.ValidString(password) && utf8.RuneCountInString(normal(password)) <= MaxLength
 }

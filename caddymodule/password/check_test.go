@@ -178,6 +178,12 @@ func TestCheck_CostRises(t *testing.T) {
 		t.Errorf("shapes = %q, %v; want those that there are", shapes, err)
 	}
 	dear.is("ann", good, nil)
+	for i := range 2 * maxShapes { // however many have it, it is one shape
+		w.set(fmt.Sprint("contact-", i), good)
+	}
+	if shapes, err = dear.shapes(ctx); err != nil || len(shapes) != 2 {
+		t.Errorf("shapes = %q, %v; want two", shapes, err)
+	}
 	w.is("ann", good, nil) // who goes back to the release before can still sign in
 }
 
@@ -258,6 +264,29 @@ func TestImport_FormsOfALetter(t *testing.T) {
 	w.must(w.Import(ctx, "ann", bcryptOf(t, typed)))
 	w.is("ann", typed, nil)
 	w.is("ann", "café au lait", nil)
+
+	like, err := cheap.hash(typed) // as dear as ours, and yet not ours
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.must(w.Import(ctx, "bob", like))
+	w.is("bob", typed, nil)
+	w.is("bob", typed, nil)
+}
+
+// Elsewhere there may have been none to type, or one without an end.
+func TestImport_EmptyAndEndless(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	w.must(w.Import(ctx, "empty", bcryptOf(t, "")))
+	w.is("empty", "", ErrWrong)
+	w.is("empty", "password", ErrWrong) // nothing is compared in its place
+	long := strings.Repeat("a long way from home, ", 12)[:MaxLength+1]
+	hash, err := cheap.hash(long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.must(w.Import(ctx, "endless", hash))
+	w.is("endless", long, ErrWrong)
 }
 
 // D08: no contact has a password that everybody tries, wherever it is from.
@@ -286,6 +315,9 @@ func TestReseal(t *testing.T) {
 	before.set("ann", good)
 	before.must(before.Remove(ctx, "contact-7"))
 	w.is("ann", good, ErrNone)
+	if err := w.Reseal(ctx); err != nil { // too early: what doesn't open is left as it is
+		t.Fatal(err)
+	}
 	both := w.as(func(p *Passwords) { p.Keys = keyring(t, newSecret, oldSecret) })
 	both.is("contact-8", "rasmuslerdorf", nil)
 	if err := both.Reseal(ctx); err != nil {
@@ -307,9 +339,7 @@ func TestForget(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	w.set("ann", good)
 	w.is("ann", other, ErrWrong)
-	if err := w.try(Attempt{Contact: "ann", Device: "laptop", Password: other}); !errors.Is(err, ErrWrong) {
-		t.Fatal(err)
-	}
+	w.isOn("laptop", "ann", other, ErrWrong)
 	w.must(w.Forget(ctx, "ann"))
 	for _, bucket := range []string{passwordBucket, shapeBucket, guessBucket} {
 		if n := w.records(bucket); n != 0 {

@@ -1,0 +1,68 @@
+package password
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+)
+
+// BenchmarkAlike prints how well a stopwatch tells apart those who may not learn who they
+// are: for each of them the median, and the share of pairs with someone who mistyped in
+// which it took longer (AUC: 0.5 is a coin). With -benchtime 2000x it takes 2,000 of each.
+func BenchmarkAlike(b *testing.B) {
+	for _, imports := range []bool{false, true} {
+		b.Run(fmt.Sprintf("imported=%t", imports), func(b *testing.B) { alike(b, imports) })
+	}
+}
+
+func alike(b *testing.B, imports bool) {
+	w, ctx := newWorld(b).as(func(p *Passwords) { p.Cost = Standard }), context.Background()
+	w.set("mistyped", good)
+	w.set("throttled", good)
+	for range ForUnknown.Hour {
+		w.is("throttled", other, ErrWrong)
+	}
+	classes := []string{"mistyped", "nobody", "none", "throttled"}
+	if imports {
+		w.must(w.Import(ctx, "bcrypt", bcryptOf(b, good)))
+		classes = append(classes, "bcrypt")
+	}
+	took := make([][]time.Duration, len(classes))
+	for round := 0; b.Loop(); round++ {
+		if round%ForUnknown.Hour == 0 { // those who may guess can do so again
+			w.must(w.purses(ctx, "mistyped"))
+			w.must(w.purses(ctx, "bcrypt"))
+			w.must(w.purses(ctx, "none"))
+		}
+		for i := range classes {
+			i = (i + round) % len(classes) // so that each comes after each
+			a := Attempt{Contact: classes[i], Address: "ann@example.com", Password: other}
+			if a.Contact == "nobody" {
+				a.Contact, a.Address = "", address.Address(fmt.Sprintf("x%d@example.net", round))
+			}
+			from := time.Now()
+			if _, err := w.Check(ctx, a); !errors.Is(err, ErrWrong) {
+				b.Fatal(err)
+			}
+			took[i] = append(took[i], time.Since(from))
+		}
+	}
+	slices.Sort(took[0])
+	for i, class := range classes {
+		slices.Sort(took[i])
+		longer := 0.0
+		for _, d := range took[i] {
+			at, found := slices.BinarySearch(took[0], d)
+			if longer += float64(at); found {
+				longer += 0.5
+			}
+		}
+		b.ReportMetric(longer/float64(len(took[i])*len(took[0])), class+"-AUC")
+		b.ReportMetric(float64(took[i][len(took[i])/2].Microseconds())/1000, class+"-ms")
+	}
+}
