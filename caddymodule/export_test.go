@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	legacyusage "github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
 
 // OpenStore returns the store that the running config has open.
@@ -12,3 +13,6 @@ func OpenStore(t *testing.T) store.Store { return activeApp(t).engine.store }
 
 // Advance sets the machine's clock ahead, as far as the running config can tell.
 func Advance(t *testing.T, d time.Duration) { activeApp(t).engine.clock.ahead.Add(int64(d)) }
+
+// UsageOf returns what counts the uses of a firm's old links in the running config.
+func UsageOf(t *testing.T, firm string) *legacyusage.Counter { return activeApp(t).firms[firm].usage }
