@@ -148,6 +148,7 @@ func (r *reader) mail(path string, c *MailConfig) error {
 //		legacy_link  OLD NEW [forward_new]
 //		company_path PATH...
 //		home         PATH
+//		portal_session COOKIE...
 //		public    [METHOD...] PATH...
 //		session {
 //			idle DURATION
@@ -231,9 +232,10 @@ func (r *reader) firm(c *FirmConfig) settings {
 		"staff":     r.list(&c.Staff),
 		"public":    r.public(&c.Public),
 
-		"legacy_link":  r.legacyLink(&c.LegacyLinks),
-		"company_path": r.companyPaths(&c.CompanyPaths),
-		"home":         r.one(&c.Home),
+		"legacy_link":    r.legacyLink(&c.LegacyLinks),
+		"company_path":   r.companyPaths(&c.CompanyPaths),
+		"home":           r.one(&c.Home),
+		"portal_session": r.list(&c.PortalSession),
 
 		"session": r.onlyBlock(settings{
 			"idle": r.duration(&c.Session.Idle),
@@ -314,6 +316,7 @@ var examples = map[string]string{
 	"legacy_link":    "legacy_link /one-click/{token}/* /portal/{company}/*",
 	"company_path":   "company_path /files/{company}/*",
 	"home":           "home /portal/{company}",
+	"portal_session": "portal_session PHPSESSID",
 	"public":         "public /assets/* /favicon.ico",
 	"session":        "session {",
 	"session.idle":   "idle 45d",
@@ -332,7 +335,7 @@ var onlyOnce = map[string]string{
 // notYet are settings of later versions, by their path.
 var notYet = []string{
 	"text", "mail.oauth",
-	"brand.dkim", "passwords", "reports", "portal_session",
+	"brand.dkim", "passwords", "reports",
 }
 
 // repeatable are the settings that may stand more than once.

@@ -160,6 +160,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 		Assertion: &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now},
 		Audit:     f.audit, Log: d.log,
 		ClientIP: clientIP, Now: d.now, Networks: f.networks,
+		Legacy: cfg.rules, Usage: f.usage, PortalSession: cfg.PortalSession,
 	}
 	for _, rule := range cfg.Public {
 		g.Public = append(g.Public, gate.Public(rule))
@@ -249,7 +250,8 @@ func (f *firm) Stop() {
 // ServeHTTP serves one request; next is the portal. It returns the portal's errors
 // alone: what goes wrong at the gate is answered there, since Caddy logs a returned
 // error with the URL, which may be a sign-in link.
-func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+// hidden says that no log may keep its URL or Referer.
+func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, hidden bool) error {
 	if !strings.EqualFold(r.Host, f.gate.URL.Host) {
 		f.strangeName(r)
 	}
@@ -257,11 +259,51 @@ func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		f.proxies.look(r, f.log)
 	}
 	var err error
+	asked := *r.URL
 	f.gate.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		setPlaceholders(r, gate.VisitorOf(r.Context()))
-		err = next.ServeHTTP(w, r)
+		old := *r.URL != asked
+		if old {
+			r = asIfAsked(r)
+		}
+		setPlaceholders(r, gate.PassedOf(r.Context()))
+		if err = next.ServeHTTP(w, r); err != nil && (old || hidden) {
+			f.unanswered(w, r, err)
+			err = nil
+		}
 	}))
 	return err
+}
+
+// asIfAsked has a request look as if its URL had been asked for: PHP is told of that one.
+func asIfAsked(r *http.Request) *http.Request {
+	asked, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	if !ok {
+		return r
+	}
+	asked.URL = new(*r.URL)
+	return r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, asked))
+}
+
+// unanswered answers for a portal that doesn't, where Caddy would log the URL: there is a
+// company's token in it.
+func (f *firm) unanswered(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusBadGateway
+	if he, ok := errors.AsType[caddyhttp.HandlerError](err); ok && he.StatusCode >= 400 {
+		status = he.StatusCode
+	}
+	f.log.Error("the portal doesn't answer an old link", "status", status, "error", scrubbed(err, r.URL), "method", r.Method)
+	refuse(w, status, "The portal does not answer. Please try again in a moment.")
+}
+
+// scrubbed is the text of an error without what a URL has in it.
+func scrubbed(err error, u *url.URL) string {
+	text := err.Error()
+	for _, part := range []string{u.RequestURI(), u.EscapedPath(), u.Path, u.RawQuery} {
+		if len(part) > 1 {
+			text = strings.ReplaceAll(text, part, "…")
+		}
+	}
+	return text
 }
 
 // strangeName tells once that the site is reached by a name that isn't that of its url:
@@ -275,12 +317,12 @@ func (f *firm) strangeName(r *http.Request) {
 
 // setPlaceholders offers who is signed in to the rest of the Caddyfile, as Caddy's own
 // authentication does. user.id is what access logs show, so it is opaque.
-func setPlaceholders(r *http.Request, v *gate.Visitor) {
+func setPlaceholders(r *http.Request, p gate.Passed) {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
 		return
 	}
-	repl.Map(v.Placeholder)
+	repl.Map(p.Placeholder)
 }
 
 // clientIP is the visitor's address as Caddy sees it: the peer, or, behind proxies that

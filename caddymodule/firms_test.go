@@ -147,7 +147,7 @@ func TestTwoFirmsKnowNothingOfEachOther(t *testing.T) {
 			{"sign-out, page", "GET", p + "/sign-out", nil, all, 200, "", nil},
 			{"sign-out", "POST", p + "/sign-out", nil, all, 303, p + "/sign-out", nil},
 			{"me", "GET", p + "/me", nil, all, 401, "", nil},
-			{"companies", "GET", p + "/companies", nil, all, 404, "", nil},
+			{"companies", "GET", p + "/companies", nil, all, 401, "", nil},
 		} {
 			a := at.raw(t, h, c.method, c.path, c.form, c.cookies)
 			if a.StatusCode != c.status || a.Header.Get("Location") != c.location || !slices.Equal(cookiesOf(a), c.sets) {

@@ -69,6 +69,11 @@ type FirmConfig struct {
 	// "/portal/{company}". Default: `/` is the portal's.
 	Home string `json:"home,omitempty"`
 
+	// PortalSession are the portal's cookies that are bound to whom they were set for, as
+	// its HttpOnly cookies are always: the sign-in of an old portal that lets scripts read
+	// its session cookie. Default: none.
+	PortalSession []string `json:"portal_session,omitempty"`
+
 	// Public is what is open to everyone. Default: nothing.
 	Public []PublicRule `json:"public,omitempty"`
 
@@ -86,6 +91,8 @@ type FirmConfig struct {
 	// Prefix is where Doorpost's own pages are: a slash and a plain path without a
 	// slash at its end. Default "/-".
 	Prefix string `json:"prefix,omitempty"`
+
+	rules *legacy.Rules // of LegacyLinks, CompanyPaths and Home, once they are filled in
 }
 
 // PublicRule opens paths to everyone. The zero value opens nothing.
@@ -175,7 +182,10 @@ func (c FirmConfig) filledIn() (FirmConfig, error) {
 	if err := c.Validate(); err != nil {
 		return c, err
 	}
-	return c.withDefaults(), nil
+	c = c.withDefaults()
+	var err error
+	c.rules, err = c.legacyRules()
+	return c, err
 }
 
 // texts are the settings that may hold placeholders.
@@ -293,9 +303,17 @@ func defines(raw json.RawMessage, firm string) bool {
 // here and never returned: Caddy logs a returned error with the URL, and the URL may
 // be a sign-in link.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if gate.Secret(h.app.prefix(h.Firm), askedURL(r), r.Header) {
+	prefix, rules := h.app.shape(h.Firm)
+	asked := askedURL(r)
+	hidden := gate.Hides(rules, asked, r.Header)
+	if gate.Secret(prefix, asked, r.Header) {
 		// The access log would keep the URL, whatever comes of the request.
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+	} else if hidden {
+		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+		recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
+		defer h.logHidden(r, asked, rules, recorder, time.Now())
+		w = recorder
 	}
 	if pathChanged(r) {
 		h.moved.Do(func() {
@@ -312,16 +330,30 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	defer leave()
-	return f.ServeHTTP(w, r, next)
+	return f.ServeHTTP(w, r, next, hidden)
 }
 
-// prefix is where the firm's own pages are. It is known as soon as all handlers are
-// provisioned, which is before the first request.
-func (a *App) prefix(firm string) string {
-	if def := a.named[firm]; def != nil {
-		return def.Prefix
+// logHidden writes, in the place of the access log, what can be said of a request whose
+// URL or Referer has a company's token in it.
+func (h *Handler) logHidden(r *http.Request, asked *url.URL, rules *legacy.Rules, w caddyhttp.ResponseRecorder, began time.Time) {
+	uri := rules.Pattern(rules.Match(asked))
+	switch {
+	case uri == "" && rules.Secret(asked):
+		uri = "(hidden)"
+	case uri == "":
+		uri = asked.RequestURI()
 	}
-	return defaultPrefix
+	h.app.log.Info("request with an old link", "firm", h.Firm, "method", r.Method, "uri", uri, "status", w.Status(), "size", w.Size(),
+		"duration", time.Since(began).Seconds(), "client_ip", clientIP(r).String(), "agent", r.UserAgent())
+}
+
+// shape is where the firm's own pages are, and its old links. It is known as soon as all
+// handlers are provisioned, which is before the first request.
+func (a *App) shape(firm string) (prefix string, rules *legacy.Rules) {
+	if def := a.named[firm]; def != nil {
+		return def.Prefix, def.rules
+	}
+	return defaultPrefix, nil
 }
 
 // pathChanged reports whether the request's path isn't the one that was asked for.

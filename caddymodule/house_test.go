@@ -47,14 +47,15 @@ type house struct {
 
 // layout is what a test wants different from the usual house.
 type layout struct {
-	global   string // further lines of the global options
-	app      string // of the global option doorpost; "" means mail in the folder
-	firm     string // further settings of the firm
-	site     string // what stands behind the gate; "" means reverse_proxy to the portal
-	more     string // further site blocks
-	admin    string // of the global option admin; "" means off
-	url      string // of the firm, as mails have it; "" means the house's own
-	contacts string // CSV; "" means ann, bob, an owner, and one who is switched off
+	global    string // further lines of the global options
+	app       string // of the global option doorpost; "" means mail in the folder
+	firm      string // further settings of the firm
+	site      string // what stands behind the gate; "" means reverse_proxy to the portal
+	more      string // further site blocks
+	admin     string // of the global option admin; "" means off
+	url       string // of the firm, as mails have it; "" means the house's own
+	companies string // CSV; "" means acme and birch, without old links
+	contacts  string // CSV; "" means ann, bob, an owner, and one who is switched off
 }
 
 const someContacts = `email,other_emails,first_name,last_name,companies,role,disabled
@@ -81,7 +82,7 @@ func openHouse(t *testing.T, l layout) *house {
 		contacts = someContacts
 	}
 	h.write("contacts.csv", contacts)
-	h.write("companies.csv", someCompanies)
+	h.write("companies.csv", cmp.Or(l.companies, someCompanies))
 	if l.app == "" {
 		l.app = "mail folder " + h.path("mail")
 	}

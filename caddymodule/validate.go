@@ -233,6 +233,7 @@ func (c FirmConfig) Validate() error {
 		func() error { return at("prefix", checkPrefix(c.Prefix)) },
 		c.validatePublic,
 		c.validateLegacy,
+		c.validatePortalSession,
 		c.Session.Validate,
 		c.validateLink,
 	)
@@ -456,6 +457,25 @@ func (c FirmConfig) validateLegacy() error {
 			if around := rules.Opens(p); around != "" {
 				return wrong(fmt.Sprintf("public[%d]", i), "%s would let everyone get around %s, which is for those alone who belong to the company; write a path that begins otherwise", p, around)
 			}
+		}
+	}
+	return nil
+}
+
+// cookieName is what RFC 6265bis calls a token.
+var cookieName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}$")
+
+func (c FirmConfig) validatePortalSession() error {
+	for i, name := range c.PortalSession {
+		where := fmt.Sprintf("portal_session[%d]", i)
+		lower := strings.ToLower(name)
+		switch {
+		case !cookieName.MatchString(name):
+			return wrong(where, "%q is no name of a cookie; write it as the portal sets it, such as PHPSESSID", name)
+		case lower == "portal" || strings.HasPrefix(lower, "portal-") || strings.HasPrefix(lower, "__host-portal"):
+			return wrong(where, "%s is a cookie of Doorpost's, which the portal never gets; remove it", name)
+		case slices.Contains(c.PortalSession[:i], name):
+			return wrong(where, "%s is there twice; remove one", name)
 		}
 	}
 	return nil

@@ -42,6 +42,7 @@ const (
 	WrongMail Kind = "wrong-mail"   // on a link's page, the address wasn't the link's
 	SignedIn  Kind = "signed-in"
 	SignedOut Kind = "signed-out"
+	Entered   Kind = "entered" // staff looked at a company's pages
 	Changed   Kind = "changed" // an operator, or a file of the Caddyfile, changed something
 )
 
@@ -50,7 +51,7 @@ const (
 // know of no contact have a place of their own, where they push out none of a contact's.
 var kinds = map[Kind]bool{
 	Asked: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, NoLink: true, WrongCode: true, WrongMail: true,
-	Queued: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Changed: false,
+	Queued: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, Changed: false,
 }
 
 // cheap is the word of kinds; what isn't known is cheap.
@@ -77,7 +78,7 @@ type Event struct {
 
 	By      string   `json:"by,omitempty"`      // with Changed: who, "admin" or "file"
 	What    string   `json:"what,omitempty"`    // … which action, such as "contacts/disable"
-	Company string   `json:"company,omitempty"` // … of which company, if it was one; its id
+	Company string   `json:"company,omitempty"` // … of which company, if it was one; its id. Also with Entered
 	Fields  []string `json:"fields,omitempty"`  // … which fields, without their values
 	Count   int      `json:"count,omitempty"`   // … how many rows were changed or sessions ended
 

@@ -3,38 +3,39 @@ package gate
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Bound are the portal's own session cookies, each of which is good only for whom it was
+// bound are the portal's own session cookies, each of which is good only for whom it was
 // set: who signs in after another person, in the same browser, doesn't come into that
 // person's portal session, and a membership that was taken away isn't outlived by one.
 //
 // On its way out a cookie's value gets a seal in front, which names whom it is for and
 // fits this name and this value alone; on the way back the seal is taken off, or the
-// cookie is left out. Only what scripts can't read is bound, and what Names says: other
+// cookie is left out. Only what scripts can't read is bound, and what names says: other
 // values have to stay as the portal's scripts know them.
-type Bound struct {
-	Firm  string
-	Store store.Store
-	Keys  *secret.Keyring
-	Names []string // bound also where scripts could read them
-	Log   *slog.Logger
+type bound struct {
+	firm  string
+	store store.Store
+	keys  *secret.Keyring
+	names []string // bound also where scripts could read them
+	log   *slog.Logger
 
-	mu      sync.RWMutex
-	learned map[string]bool // names that the portal has set as HttpOnly, ever, folded; nil: not read yet
+	mu      sync.Mutex                      // around changes of learned
+	learned atomic.Pointer[map[string]bool] // names that the portal has set as HttpOnly, ever, folded; nil: not read yet
 }
 
 // holder is whom a portal's cookie was set for.
@@ -52,7 +53,7 @@ const (
 )
 
 // out returns the portal's Set-Cookie line for the browser. Attributes stay as they are.
-func (b *Bound) out(ctx context.Context, line string, h holder) string {
+func (b *bound) out(ctx context.Context, line string, h holder) string {
 	pair, attributes, _ := strings.Cut(line, ";")
 	name, value, ok := strings.Cut(pair, "=")
 	name, value = textproto.TrimString(name), textproto.TrimString(value)
@@ -65,7 +66,7 @@ func (b *Bound) out(ctx context.Context, line string, h holder) string {
 		}
 		b.learn(ctx, name)
 	}
-	seal := b.Keys.Seal(boundPurpose, b.place(name, value), []byte(h.contact+"\x00"+h.company+"\x00"+h.visit))
+	seal := b.keys.Seal(boundPurpose, b.place(name, value), []byte(h.contact+"\x00"+h.company+"\x00"+h.visit))
 	bound := name + "=" + boundMark + base64.RawURLEncoding.EncodeToString(seal) + "." + value
 	if len(line) > len(pair) {
 		bound += line[len(pair):]
@@ -76,7 +77,7 @@ func (b *Bound) out(ctx context.Context, line string, h holder) string {
 // in makes of a request's cookies what the portal gets: bound ones as it set them, if
 // allowed says so of whom they were set for, and no others of a bound name. The rest stay
 // byte by byte and in order.
-func (b *Bound) in(ctx context.Context, h http.Header, allowed func(holder) bool) error {
+func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) bool) error {
 	lines := h["Cookie"]
 	if len(lines) == 0 {
 		return nil
@@ -110,7 +111,7 @@ func (b *Bound) in(ctx context.Context, h http.Header, allowed func(holder) bool
 }
 
 // back returns a cookie of a request as the portal gets it, or false where it doesn't.
-func (b *Bound) back(pair string, allowed func(holder) bool) (string, bool) {
+func (b *bound) back(pair string, allowed func(holder) bool) (string, bool) {
 	name, value, _ := strings.Cut(pair, "=")
 	trimmed := textproto.TrimString(name)
 	value = textproto.TrimString(value)
@@ -123,7 +124,7 @@ func (b *Bound) back(pair string, allowed func(holder) bool) (string, bool) {
 	if !ok || err != nil {
 		return "", false
 	}
-	plain, err := b.Keys.Open(boundPurpose, b.place(trimmed, value), raw)
+	plain, err := b.keys.Open(boundPurpose, b.place(trimmed, value), raw)
 	if err != nil {
 		return "", false
 	}
@@ -134,16 +135,15 @@ func (b *Bound) back(pair string, allowed func(holder) bool) (string, bool) {
 	return name + "=" + value, true
 }
 
-func (b *Bound) place(name, value string) string { return b.Firm + "\x00" + name + "\x00" + value }
+func (b *bound) place(name, value string) string { return b.firm + "\x00" + name + "\x00" + value }
 
-func (b *Bound) named(name string) bool {
-	return slices.ContainsFunc(b.Names, func(n string) bool { return n == name || cookieFold(n) == cookieFold(name) })
+func (b *bound) named(name string) bool {
+	return slices.ContainsFunc(b.names, func(n string) bool { return n == name || cookieFold(n) == cookieFold(name) })
 }
 
-func (b *Bound) knows(name string) bool {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return b.learned[cookieFold(name)]
+func (b *bound) knows(name string) bool {
+	learned := b.learned.Load()
+	return learned != nil && (*learned)[cookieFold(name)]
 }
 
 // cookieFold returns a cookie's name as the most lenient portal would read it: PHP takes
@@ -165,46 +165,54 @@ var asPHP = strings.NewReplacer(".", "_", " ", "_", "[", "_", "+", "_")
 
 // learn remembers that a name is bound, so that no value without a seal gets through
 // under it: neither one from before the gate stood here, nor one whose seal was cut off.
-func (b *Bound) learn(ctx context.Context, name string) {
+func (b *bound) learn(ctx context.Context, name string) {
 	if b.knows(name) {
 		return
 	}
 	err := b.read(ctx)
-	b.mu.Lock()
-	full := len(b.learned) >= maxLearned
+	full := false
 	name = cookieFold(name)
-	if err == nil && !full {
-		b.learned[name] = true
+	if err == nil {
+		b.mu.Lock()
+		more := maps.Clone(*b.learned.Load())
+		if full = len(more) >= maxLearned; !full {
+			more[name] = true
+			b.learned.Store(&more)
+		}
+		b.mu.Unlock()
 	}
-	b.mu.Unlock()
 	if err == nil && !full && len(name) <= 200 {
-		err = b.Store.Apply(context.WithoutCancel(ctx), store.Put(store.Key{Firm: b.Firm, Bucket: boundBucket, ID: name}, []byte{'1'}, time.Time{}))
+		err = b.store.Apply(context.WithoutCancel(ctx), store.Put(store.Key{Firm: b.firm, Bucket: boundBucket, ID: name}, []byte{'1'}, time.Time{}))
 	}
 	if err != nil {
-		b.Log.Error("the name of a portal's cookie can't be remembered", "error", err)
+		b.log.Error("the name of a portal's cookie can't be remembered", "error", err)
 	}
 }
 
 // read reads the names that were learned, once.
-func (b *Bound) read(ctx context.Context) error {
-	b.mu.RLock()
-	known := b.learned != nil
-	b.mu.RUnlock()
-	if known {
+func (b *bound) read(ctx context.Context) error {
+	if b.learned.Load() != nil {
 		return nil
 	}
-	recs, err := b.Store.Scan(ctx, b.Firm, boundBucket, "", "", maxLearned)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	return b.reread(ctx)
+}
+
+// reread reads them again: another process may have learned some.
+func (b *bound) reread(ctx context.Context) error {
+	recs, err := b.store.Scan(ctx, b.firm, boundBucket, "", "", maxLearned)
+	if err != nil {
 		return fmt.Errorf("reading the names of the portal's cookies: %w", err)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.learned == nil {
-		b.learned = make(map[string]bool)
+	learned := make(map[string]bool)
+	if was := b.learned.Load(); was != nil {
+		maps.Copy(learned, *was)
 	}
 	for _, rec := range recs {
-		b.learned[rec.Key.ID] = true
+		learned[rec.Key.ID] = true
 	}
+	b.learned.Store(&learned)
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
-func newBound(t testing.TB, names ...string) *Bound {
+func newBound(t testing.TB, names ...string) *bound {
 	t.Helper()
 	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{})
 	if err != nil {
@@ -23,13 +23,13 @@ func newBound(t testing.TB, names ...string) *Bound {
 	return boundOn(t, db, names...)
 }
 
-func boundOn(t testing.TB, s store.Store, names ...string) *Bound {
+func boundOn(t testing.TB, s store.Store, names ...string) *bound {
 	t.Helper()
 	keys, err := secret.New([]byte("the secret of these tests, 32 long"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Bound{Firm: "example", Store: s, Keys: keys, Names: names, Log: slog.New(slog.DiscardHandler)}
+	return &bound{firm: "example", store: s, keys: keys, names: names, log: slog.New(slog.DiscardHandler)}
 }
 
 // sent returns the cookie that a browser sends after it got the Set-Cookie line.
@@ -39,7 +39,7 @@ func sent(line string) string {
 }
 
 // arrives returns the Cookie lines that the portal gets for those that a browser sent.
-func arrives(t *testing.T, b *Bound, allowed func(holder) bool, lines ...string) []string {
+func arrives(t *testing.T, b *bound, allowed func(holder) bool, lines ...string) []string {
 	t.Helper()
 	h := http.Header{"Cookie": lines}
 	if err := b.in(t.Context(), h, allowed); err != nil {
@@ -99,8 +99,8 @@ func TestBoundCookiesCantBeMoved(t *testing.T) {
 	danas := set("PHPSESSID=danas; HttpOnly", holder{contact: "dana", company: "acme"})
 	bobs := set("PHPSESSID=bobs; HttpOnly", holder{contact: "bob", company: "birch"})
 	seal := func(cookie string) string { return cookie[:strings.LastIndex(cookie, ".")+1] }
-	other := boundOn(t, b.Store)
-	other.Firm = "other"
+	other := boundOn(t, b.store)
+	other.firm = "other"
 	for name, cookie := range map[string]string{
 		"hers":                       danas,
 		"hers under his seal":        seal(bobs) + "danas",
@@ -138,14 +138,14 @@ func TestBoundNamesAreRemembered(t *testing.T) {
 		t.Errorf("before the portal has set it, the portal gets %q; want it as it was sent", got)
 	}
 	b.out(t.Context(), "PHPSESSID=x; HttpOnly", holder{contact: "ann"})
-	again := boundOn(t, b.Store)
+	again := boundOn(t, b.store)
 	if got := arrives(t, again, everybody, "PHPSESSID=early; theme=dark"); !slices.Equal(got, []string{"theme=dark"}) {
 		t.Errorf("after a restart the portal gets %q; want no cookie without its seal", got)
 	}
 	for i := range 3 * maxLearned {
 		b.out(t.Context(), strings.Repeat("n", i+1)+"=x; HttpOnly", holder{contact: "ann"})
 	}
-	if len(b.learned) > maxLearned {
-		t.Errorf("%d names are remembered; want %d at most", len(b.learned), maxLearned)
+	if len(*b.learned.Load()) > maxLearned {
+		t.Errorf("%d names are remembered; want %d at most", len(*b.learned.Load()), maxLearned)
 	}
 }

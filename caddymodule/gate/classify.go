@@ -28,6 +28,7 @@ type Public struct {
 type rules struct {
 	prefix string
 	public []Public
+	sealed func(query string) bool // whether it is what /go takes, made by us; nil: nothing is
 }
 
 // classify judges the method and the path, and nothing else that a visitor could set.
@@ -294,7 +295,7 @@ func (g *Gate) fromOurPages(r *http.Request) bool {
 
 // returnPath makes of an untrusted `to` a path on this site that is safe to send
 // people to: never another origin, never a page of ours but those that are places to
-// be. What isn't such a path becomes "/".
+// be, and where an old link leads that we sealed. What isn't such a path becomes "/".
 func (ru rules) returnPath(to string) string {
 	const home = "/"
 	if len(to) < 2 || len(to) > maxTo || to[0] != '/' || to[1] == '/' {
@@ -320,7 +321,7 @@ func (ru rules) returnPath(to string) string {
 		if strings.Contains(decoded, "//") || strings.HasPrefix(path.Clean(decoded), "//") {
 			return home
 		}
-		if ru.ours(decoded) {
+		if ru.ours(decoded) && (u.Path != ru.prefix+"/go" || ru.sealed == nil || !ru.sealed(u.RawQuery)) {
 			return home
 		}
 		next, err := url.PathUnescape(decoded)

@@ -340,6 +340,7 @@ func FuzzHeaderValue(f *testing.F) {
 // The portal gets every cookie but ours, each as it was, in their order; and it can't give
 // a browser what comes back as one of ours.
 func FuzzCookies(f *testing.F) {
+	tied := newBound(f)
 	for _, seed := range []string{"a=1; __Host-portal=x; b=2", "__Host-portal-flow=x", "__HOST-PORTAL=x;;", " __Host-portal =x", "=__Host-portal=x", "==__Host-portal=x", "__Host-portal", `a="; __Host-portal=x"`,
 		"a=1;\t__Host-portal-device=x; Path=/", "__Host-portal=x; Domain=portal.example", "\x00__Host-portal=x", "__Host-portal\x00=x", ";__Host-portal=x", "a,__Host-portal=x", " = __Host-portal = x", "=\t__Host-portal=x; Path=/"} {
 		f.Add(seed)
@@ -381,7 +382,7 @@ func FuzzCookies(f *testing.F) {
 
 		w := httptest.NewRecorder()
 		w.Header()["Set-Cookie"] = []string{line, "z=9"}
-		p := &portalWriter{ResponseWriter: w, cookies: c}
+		p := &portalWriter{ResponseWriter: w, cookies: c, bound: tied, ctx: t.Context()}
 		p.WriteHeader(http.StatusOK)
 		back := &http.Request{Header: http.Header{}}
 		for _, set := range w.Header()["Set-Cookie"] {

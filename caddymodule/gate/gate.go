@@ -3,8 +3,9 @@
 // and tells the portal who they are.
 //
 // Read Gate.ServeHTTP first: it is the whole flow. Then classify.go (what kind of
-// request is this?), visitor.go (whose is it?), identity.go (what the portal is
-// told), prompt.go, link.go and code.go (the way in).
+// request is this?), visitor.go (whose is it?), portal.go (what becomes of it, by old
+// links and companies), identity.go (what the portal is told), legacy.go and visit.go
+// (old links), prompt.go, link.go and code.go (the way in).
 package gate
 
 import (
@@ -14,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -22,10 +24,13 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
 
 // Gate is the door of one firm. Set its fields in one literal and pass it to New.
@@ -35,6 +40,10 @@ type Gate struct {
 	URL    *url.URL // what mails link to: scheme and host, no path
 	Prefix string   // of our own pages, such as "/-"
 	Public []Public // what is open to everyone
+
+	Legacy        *legacy.Rules  // old links and companies' paths; nil: there are none
+	Usage         *usage.Counter // of old links; required where there are any
+	PortalSession []string       // the portal's cookies that are bound beside its HttpOnly ones
 
 	Book      *directory.Book
 	Sessions  *session.Sessions
@@ -57,6 +66,9 @@ type Gate struct {
 	own     map[string]own // by path under Prefix
 	csrf    *http.CrossOriginProtection
 	doubles *doubles
+	keys    *secret.Keyring
+	bound   *bound
+	fronted *atomic.Bool // TLS ends in front of this Caddy, which we learned from a request
 	mails   *limit.Mails
 	devices *limit.Devices
 	away    *rate.Sometimes // around the log line on what keeps the gate from serving
@@ -76,15 +88,18 @@ func New(g Gate) *Gate {
 	if err := g.csrf.AddTrustedOrigin(g.URL.Scheme + "://" + g.URL.Host); err != nil {
 		panic("gate: url: " + err.Error()) // validated before it came here
 	}
-	g.doubles = new(doubles)
+	g.doubles, g.fronted = new(doubles), new(atomic.Bool)
 	g.away = &rate.Sometimes{First: 10, Interval: time.Second}
 	t := g.Tokens
+	g.keys = t.Keys
+	g.bound = &bound{firm: g.Firm, store: t.Store, keys: t.Keys, names: g.PortalSession, log: g.Log}
 	g.mails = &limit.Mails{Firm: g.Firm, Store: t.Store}
 	g.devices = &limit.Devices{Firm: g.Firm, Store: t.Store, Keys: t.Keys}
 	if g.Networks == nil {
 		g.Networks = &limit.Networks{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: g.Now}
 	}
 	g.own = g.pages()
+	g.rules.sealed = g.isGone
 	return &g
 }
 
@@ -104,19 +119,13 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 	}
 	stripIdentity(r) // nothing that visitors say about themselves reaches the portal
 	g.rules.hideLink(r.Header)
-	switch v, err := g.visitor(r); {
-	case err == nil:
-		g.passAs(v, w, r, portal)
-		g.cookies.dropSet(w.Header())
-	case kind == Open:
-		g.passAnonymous(w, r, portal)
-		g.cookies.dropSet(w.Header())
-	case errors.Is(err, errNobody):
+	v, err := g.visitor(r)
+	if err == nil || errors.Is(err, errNobody) || kind == Open {
+		err = g.servePortal(w, r, kind, v, portal)
+	}
+	if err != nil {
 		leaveBody(w, r)
-		g.prompt(w, r)
-	default:
-		leaveBody(w, r)
-		g.fail(w, r, err) // the store is away: not let in, and not told to be signed out
+		g.fail(w, r, err) // such as: the store is away. Not let in, and not told to be signed out
 	}
 }
 
@@ -133,6 +142,9 @@ func (g *Gate) Look(ctx context.Context) {
 // called every few seconds, and when they tell.
 func (g *Gate) CatchUp(ctx context.Context) error {
 	if err := g.Sessions.CatchUp(ctx); err != nil {
+		return err
+	}
+	if err := g.bound.reread(ctx); err != nil {
 		return err
 	}
 	return g.Book.CatchUp(ctx)

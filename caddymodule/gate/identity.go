@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/textproto"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 )
 
 // stripIdentity removes whatever a visitor sends under a name that the portal could
@@ -198,9 +201,14 @@ func (c cookies) anyIn(line string) bool {
 // and what was meant for one person isn't left for a shared cache to give to another.
 type portalWriter struct {
 	http.ResponseWriter
-	cookies cookies
-	private bool
-	done    bool
+	cookies  cookies
+	private  bool
+	bound    *bound
+	holder   holder           // for whom the portal's session cookies are bound
+	outgoing *legacy.Outgoing // nil: there are no old links to rewrite
+	visit    string           // our own cookie that goes with the answer; "": none
+	ctx      context.Context
+	done     bool
 }
 
 // Unwrap lets http.ResponseController reach Flush, Hijack and the deadlines.
@@ -241,6 +249,16 @@ func (w *portalWriter) FlushError() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
+// serve has the portal answer. One that writes nothing has answered, too.
+func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
+	portal.ServeHTTP(w, r)
+	if !w.done {
+		w.clean()
+		return
+	}
+	w.cookies.dropSet(w.Header()) // by now they are trailers
+}
+
 // setCookieName returns the name under which the cookie of a Set-Cookie line would come
 // back. One without a name comes back as its value alone, and that may look like a name.
 func setCookieName(line string) string {
@@ -256,6 +274,15 @@ func setCookieName(line string) string {
 func (w *portalWriter) clean() {
 	h := w.Header()
 	w.cookies.dropSet(h)
+	for i, line := range h["Set-Cookie"] {
+		h["Set-Cookie"][i] = w.bound.out(w.ctx, line, w.holder)
+	}
+	if w.outgoing != nil {
+		w.outgoing.Header(h)
+	}
+	if w.visit != "" {
+		http.SetCookie(w.ResponseWriter, w.cookies.make(w.cookies.visit, w.visit, 0))
+	}
 	if w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0 {
 		h["Cache-Control"] = []string{"private"}
 	}

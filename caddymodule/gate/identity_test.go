@@ -106,7 +106,7 @@ func TestH12_OurCookiesStayHere(t *testing.T) {
 func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 	u, _ := url.Parse("https://portal.example")
 	rec := httptest.NewRecorder()
-	w := &portalWriter{ResponseWriter: rec, cookies: cookiesFor(u), private: true}
+	w := &portalWriter{ResponseWriter: rec, cookies: cookiesFor(u), private: true, bound: newBound(t), ctx: t.Context()}
 	w.Header()["Set-Cookie"] = []string{"__Host-portal=x; Path=/", "sid=7", "__host-portal-FLOW =y", "=__Host-portal=x; Path=/",
 		" = __Host-portal =x", "__Host-portal", "__Host-portal; Path=/", "\t__Host-portal\t=x"}
 	w.WriteHeader(200)
@@ -122,7 +122,7 @@ func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 func TestH13_NorByFlushing(t *testing.T) {
 	u, _ := url.Parse("https://portal.example")
 	rec := httptest.NewRecorder()
-	w := &portalWriter{ResponseWriter: rec, cookies: cookiesFor(u), private: true}
+	w := &portalWriter{ResponseWriter: rec, cookies: cookiesFor(u), private: true, bound: newBound(t), ctx: t.Context()}
 	w.Header()["Set-Cookie"] = []string{"__Host-portal=x"}
 	if err := http.NewResponseController(w).Flush(); err != nil || !rec.Flushed {
 		t.Fatalf("Flush = %v, flushed %t; want it passed on", err, rec.Flushed)
@@ -154,7 +154,7 @@ func TestH01_ValuesBelongToOneRequest(t *testing.T) {
 	}
 	u, _ := url.Parse("https://portal.example")
 	for range 2 {
-		w := &portalWriter{ResponseWriter: httptest.NewRecorder(), cookies: cookiesFor(u), private: true}
+		w := &portalWriter{ResponseWriter: httptest.NewRecorder(), cookies: cookiesFor(u), private: true, bound: newBound(t), ctx: t.Context()}
 		w.WriteHeader(200)
 		if got := w.Header().Get("Cache-Control"); got != "private" {
 			t.Errorf("Cache-Control = %q; want private", got)

@@ -36,6 +36,8 @@ func (g *Gate) pages() map[string]own {
 		"/sent":      {get: g.getSent},
 		"/code":      {get: g.getCode, post: g.postCode},
 		"/link":      {get: g.getLink, post: g.postLink},
+		"/go":        {get: g.getGo},
+		"/companies": {get: g.getCompanies},
 		"/sign-out":  {get: g.getSignOut, post: g.postSignOut},
 		"/me":        {get: g.getMe},
 		"/jwks.json": {get: g.getKeys},

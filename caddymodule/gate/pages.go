@@ -133,6 +133,23 @@ type SignOutPage struct {
 // SignedOutPage says that it's done, and leads to the prompt.
 type SignedOutPage struct{}
 
+// CompanyRow is a company of CompaniesPage.
+type CompanyRow struct {
+	Name string
+	URL  string // of its page; empty: it has none
+}
+
+// CompaniesPage lists the companies of who is signed in.
+// Its form: GET {prefix}/companies with q.
+type CompaniesPage struct {
+	Email     string // who is signed in
+	None      bool   // they have no company at all
+	Companies []CompanyRow
+	Search    bool   // there are enough to search among
+	Query     string // as it was typed
+	More      bool   // there are more than are shown
+}
+
 // MessagePage says what went wrong and what to do. MessageFor has the usual ones.
 type MessagePage struct {
 	Title, Text string
@@ -172,6 +189,7 @@ func (FramePage) file() string       { return "frame.html" }
 func (HeldFormPage) file() string    { return "held.html" }
 func (SignOutPage) file() string     { return "sign-out.html" }
 func (SignedOutPage) file() string   { return "signed-out.html" }
+func (CompaniesPage) file() string   { return "companies.html" }
 func (MessagePage) file() string     { return "message.html" }
 func (MailboxPage) file() string     { return "mailbox.html" }
 func (MailPage) file() string        { return "mail.html" }
@@ -592,6 +610,10 @@ func samplePages() []Page {
 		LinkPage{T: "abc", Masked: masked, Email: full, SignedInAs: "bob@example.com", Problem: "Please look at the address once more."},
 		SpentLinkPage{T: "abc", Masked: masked, To: "/orders/7", Shared: true},
 		SpentLinkPage{},
+		CompaniesPage{Email: full, None: true},
+		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}, {"Birch & Sons", ""}}},
+		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}}, Search: true, Query: "a", More: true},
+		CompaniesPage{Email: full, Search: true, Query: "zzz"},
 		UnknownLinkPage{},
 		UnknownLinkPage{To: "/orders/7"},
 		FramePage{URL: "/orders/7"},

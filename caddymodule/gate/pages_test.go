@@ -730,7 +730,7 @@ func TestPagesOverrideErrors(t *testing.T) {
 	t.Parallel()
 	const ends = `{{define "title"}}x{{end}}{{define "main"}}x{{end}}`
 	for _, c := range []struct{ name, text, want string }{
-		{"promt.html", ends, "promt.html: no page has this name; pages are frame.html"},
+		{"promt.html", ends, "promt.html: no page has this name; pages are companies.html, frame.html"},
 		{"prompt.html", "\n\n{{define \"main\"}}{{if}}{{end}}", "prompt.html:3: "},
 		{"prompt.html", "\n{{define \"title\"}}{{end}}\n{{define \"main\"}}\n{{.Page.Emial}}{{end}}", "prompt.html:4:"},
 		{"prompt.html", "\n{{define \"title\"}}{{end}}\n{{define \"main\"}}\n<a href={{.Page.Email}}{{if .Page.To}}\"{{end}}>{{end}}", "prompt.html: "},

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,20 +40,31 @@ type Visitor struct {
 	version uint64 // of the book that the contact was read from
 	told    identity
 	minted  atomic.Pointer[minted]
+	entered sync.Map // the companies that staff have looked at
 }
 
 type minted struct {
-	at  time.Time
-	jwt string
+	at      time.Time
+	company string
+	jwt     string
 }
 
 type visitorKey struct{}
 
-// VisitorOf returns the visitor of a request that the gate passed on, or nil where
-// nobody is signed in.
-func VisitorOf(ctx context.Context) *Visitor {
-	v, _ := ctx.Value(visitorKey{}).(*Visitor)
-	return v
+// Passed is a request that the gate passed on for who is signed in.
+type Passed struct {
+	*Visitor
+	Company string // that the request is about; "": none
+}
+
+// PassedOf returns that of a request's context, or the zero Passed where nobody is
+// signed in.
+func PassedOf(ctx context.Context) Passed {
+	p, _ := ctx.Value(visitorKey{}).(*Passed)
+	if p == nil {
+		return Passed{}
+	}
+	return *p
 }
 
 // visitor returns who makes the request, errNobody, or the store's error. A browser
@@ -103,10 +115,11 @@ func (g *Gate) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
 	return v, nil
 }
 
-// assert returns the signed assertion for the visitor, at most half a minute old.
-func (g *Gate) assert(ctx context.Context, v *Visitor) (string, error) {
+// assert returns the signed assertion for the visitor and the company that the request is
+// about ("": none), at most half a minute old.
+func (g *Gate) assert(ctx context.Context, v *Visitor, company string) (string, error) {
 	now := g.Now()
-	if m := v.minted.Load(); m != nil {
+	if m := v.minted.Load(); m != nil && m.company == company {
 		if age := now.Sub(m.at); age >= 0 && age < assertion.Life/2 {
 			return m.jwt, nil
 		}
@@ -118,6 +131,7 @@ func (g *Gate) assert(ctx context.Context, v *Visitor) (string, error) {
 		Name:      headerValue(v.Contact.Name()),
 		Role:      string(v.Contact.Role),
 		Firm:      g.Firm,
+		Company:   company,
 		Companies: v.Contact.Companies,
 		AuthTime:  v.Live.Begun.Unix(),
 		Methods:   []string{v.Live.Method},
@@ -125,31 +139,8 @@ func (g *Gate) assert(ctx context.Context, v *Visitor) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	v.minted.Store(&minted{at: now, jwt: jwt})
+	v.minted.Store(&minted{at: now, company: company, jwt: jwt})
 	return jwt, nil
-}
-
-// passAs hands the request on to the portal with the word of who it is.
-func (g *Gate) passAs(v *Visitor, w http.ResponseWriter, r *http.Request, portal http.Handler) {
-	jwt, err := g.assert(r.Context(), v)
-	if err != nil {
-		g.fail(w, r, err)
-		return
-	}
-	g.Sessions.Seen(r.Context(), v.Live)
-	g.cookies.dropFrom(r.Header)
-	v.told.set(r.Header)
-	r.Header["Portal-Assertion"] = []string{jwt}
-	ctx, detach := g.Sessions.Attach(r.Context(), v.Live)
-	defer detach()
-	portal.ServeHTTP(&portalWriter{ResponseWriter: w, cookies: g.cookies, private: true},
-		r.WithContext(context.WithValue(ctx, visitorKey{}, v)))
-}
-
-// passAnonymous hands on a request for what is open to everyone, with nobody's name.
-func (g *Gate) passAnonymous(w http.ResponseWriter, r *http.Request, portal http.Handler) {
-	g.cookies.dropFrom(r.Header)
-	portal.ServeHTTP(&portalWriter{ResponseWriter: w, cookies: g.cookies}, r)
 }
 
 // signIn begins a session for a proven contact and spends the proof in the same
@@ -242,9 +233,13 @@ func (c cookies) ours(name string) bool {
 }
 
 func (g *Gate) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
-	http.SetCookie(w, sessions.NewCookie(name, value, &sessions.Options{
-		Path: "/", MaxAge: int(life / time.Second), Secure: g.cookies.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-	}))
+	http.SetCookie(w, g.cookies.make(name, value, life))
+}
+
+func (c cookies) make(name, value string, life time.Duration) *http.Cookie {
+	return sessions.NewCookie(name, value, &sessions.Options{
+		Path: "/", MaxAge: int(life / time.Second), Secure: c.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
 }
 
 // setSession gives the browser its session. The cookie lasts as long as a session may
@@ -290,7 +285,7 @@ func newBrowser() (cookie, id string) {
 // Placeholder returns the value of a Caddy placeholder {http.auth.user.…} for the
 // visitor, and false for any other. For nil, where nobody is signed in, and for what the
 // contact doesn't have, it is empty: a placeholder that isn't known goes out as written.
-func (v *Visitor) Placeholder(key string) (any, bool) {
+func (p Passed) Placeholder(key string) (any, bool) {
 	name, ok := strings.CutPrefix(key, "http.auth.user.")
 	if !ok {
 		return nil, false
@@ -300,6 +295,7 @@ func (v *Visitor) Placeholder(key string) (any, bool) {
 	default:
 		return nil, false
 	}
+	v := p.Visitor
 	if v == nil {
 		return "", true
 	}
@@ -316,6 +312,8 @@ func (v *Visitor) Placeholder(key string) (any, bool) {
 		return string(v.Contact.Role), true
 	case "firm":
 		return v.firm, true
+	case "company":
+		return p.Company, true
 	}
 	return "", true
 }

@@ -1,0 +1,78 @@
+package gate
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+)
+
+const (
+	searchFrom  = 10 // so many companies have a search field
+	shownAtOnce = 50
+)
+
+// getCompanies lists the companies of who is signed in, each with its page.
+func (g *Gate) getCompanies(w http.ResponseWriter, r *http.Request) error {
+	v, err := g.visitor(r)
+	if err != nil {
+		return g.needSignIn(w, r, err)
+	}
+	query := strings.TrimSpace(r.URL.Query().Get("q"))
+	all, total, err := g.companiesOf(r, v, query)
+	if err != nil {
+		return err
+	}
+	page := CompaniesPage{Email: string(v.Contact.Emails[0]), Query: query, None: total == 0, Search: total >= searchFrom, More: len(all) > shownAtOnce}
+	for _, c := range all[:min(len(all), shownAtOnce)] {
+		page.Companies = append(page.Companies, CompanyRow{Name: c.Name, URL: g.Legacy.Page(c.ID)})
+	}
+	g.page(w, r, http.StatusOK, page)
+	return nil
+}
+
+// companiesOf returns the companies that match the query, by name, and how many the
+// visitor has in all (of staff: at least).
+func (g *Gate) companiesOf(r *http.Request, v *Visitor, query string) (found []directory.Company, total int, err error) {
+	if v.Contact.Role == directory.Staff {
+		found, err = g.Book.Companies(r.Context(), query, "", shownAtOnce+1)
+		return found, max(len(found), searchFrom), err
+	}
+	for _, id := range v.Contact.Companies {
+		c, err := g.Book.Company(r.Context(), id)
+		switch {
+		case errors.Is(err, directory.ErrUnknown):
+		case err != nil:
+			return nil, 0, err
+		case named(c.Name, query):
+			found = append(found, c)
+		}
+	}
+	slices.SortFunc(found, func(a, b directory.Company) int {
+		return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
+	})
+	return found, len(v.Contact.Companies), nil
+}
+
+// named reports whether a name has each word of the query in it, whatever its case.
+func named(name, query string) bool {
+	name = strings.ToLower(name)
+	for word := range strings.FieldsSeq(strings.ToLower(query)) {
+		if !strings.Contains(name, word) {
+			return false
+		}
+	}
+	return true
+}
+
+// needSignIn answers for a page of ours that is for who is signed in: the prompt, with
+// the way back here; or the store's error.
+func (g *Gate) needSignIn(w http.ResponseWriter, r *http.Request, err error) error {
+	if !errors.Is(err, errNobody) {
+		return err
+	}
+	g.prompt(w, r)
+	return nil
+}

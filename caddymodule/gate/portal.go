@@ -1,0 +1,312 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/usage"
+)
+
+// about is what a request is about: whether its URL is an old link or a company's, of
+// which company, and who comes with it.
+type about struct {
+	legacy.Verdict
+	standing directory.Standing // of the company; zero where none is known
+	visitor  *Visitor           // nil: nobody is signed in
+	visit    *visit             // nil: there is none
+	bound    string             // the company that the portal's cookies were set for, where the URL names none
+}
+
+// company is the id of the company that the request is about, or "".
+func (a *about) company() string {
+	if a.standing.Company != "" {
+		return a.standing.Company
+	}
+	return a.bound
+}
+
+// reaches reports whether the visitor may see what is the company's.
+func (v *Visitor) reaches(company string) bool {
+	return v.Contact.Role == directory.Staff || slices.Contains(v.Contact.Companies, company)
+}
+
+// step is what becomes of a request for the portal. The zero value is the safe one.
+type step uint8
+
+const (
+	ask     step = iota // who is there?
+	bad                 // readers would differ on what it is about
+	pass                // on to the portal, as who is signed in
+	visits              // on to the portal, as a company's old link lets anyone
+	openly              // on to the portal, as what is open to everyone
+	toNew               // the same page, by its new link
+	toGo                // the prompt, at a URL that says nothing
+	notHere             // there is nothing here for who is signed in
+)
+
+// facts are what a step is decided by.
+type facts struct {
+	kind     legacy.Kind
+	public   bool // the path is open to everyone
+	known    bool // there is such a company, by id or by token
+	upgraded bool // its old links ask for sign-in
+	signedIn bool
+	reaches  bool // the company, as a member or as staff
+	visiting bool // comes by an open company's old link: of this company, where the URL names one
+	load     bool // somebody opens a page, rather than a page something
+	astray   bool // there is a token where none belongs, of a company that isn't theirs to reach
+}
+
+func (f facts) decide() step {
+	signedIn := func(yes bool, s step) step {
+		switch {
+		case !f.signedIn:
+			return ask
+		case yes && !f.astray:
+			return s
+		}
+		return notHere
+	}
+	switch f.kind {
+	case legacy.None:
+		switch {
+		case f.signedIn:
+			return signedIn(true, pass)
+		case f.astray:
+			return ask
+		case f.public:
+			return openly
+		case f.visiting:
+			return visits
+		}
+		return ask
+	case legacy.Old:
+		switch {
+		case f.signedIn && f.known && f.reaches && !f.astray:
+			if f.upgraded && f.load {
+				return toNew
+			}
+			return pass // what the portal's own pages send: forms, fetches, sockets
+		case f.known && !f.upgraded && !f.astray:
+			return visits
+		case !f.signedIn && f.load:
+			return toGo
+		}
+		return signedIn(false, pass)
+	case legacy.New, legacy.Company:
+		if !f.signedIn && f.visiting && !f.astray {
+			return visits
+		}
+		return signedIn(f.known && f.reaches, pass)
+	}
+	return bad
+}
+
+// judge finds out what a request is about. The error is the store's.
+func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
+	a := about{Verdict: g.Legacy.Match(r.URL), visitor: v}
+	var err error
+	switch a.Kind {
+	case legacy.Old:
+		a.standing, err = g.Book.StandingByToken(r.Context(), a.Token)
+	case legacy.New, legacy.Company:
+		a.standing, err = g.Book.StandingOf(r.Context(), a.Company)
+	}
+	if err != nil && !errors.Is(err, directory.ErrUnknown) {
+		return a, err
+	}
+	if a.Loose && a.standing.Company == "" {
+		a.Kind = legacy.None // it only looked like one
+	}
+	if v == nil && kind != Open && g.Legacy.HasLinks() {
+		a.visit, err = g.visitOf(r)
+		return a, err
+	}
+	return a, nil
+}
+
+// facts are those of a request.
+func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
+	f := facts{
+		kind: a.Kind, public: kind == Open, known: a.standing.Company != "", upgraded: a.standing.Upgraded,
+		signedIn: a.visitor != nil, load: pageLoad(r) || r.Method == http.MethodHead && wantsPage(r.Header),
+	}
+	f.reaches = f.signedIn && f.known && a.visitor.reaches(a.standing.Company)
+	f.visiting = a.visit != nil && (a.Kind == legacy.None || a.visit.company == a.standing.Company)
+	for _, token := range a.Strays {
+		s, err := g.Book.StandingByToken(r.Context(), token)
+		switch {
+		case errors.Is(err, directory.ErrUnknown):
+		case err != nil:
+			return f, err
+		case s.Upgraded && (a.visitor == nil || !a.visitor.reaches(s.Company)):
+			f.astray = true
+		}
+	}
+	return f, nil
+}
+
+// servePortal is the flow of a request for the portal. v is who is signed in, or nil.
+func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v *Visitor, portal http.Handler) error {
+	began := g.Now()
+	g.hideOldLink(r.Header)
+	if g.inTheClear(r) && g.Legacy.Secret(r.URL) {
+		return g.toTLS(w, r)
+	}
+	a, err := g.judge(r, kind, v)
+	if err != nil {
+		return err
+	}
+	f, err := g.facts(r, kind, &a)
+	if err != nil {
+		return err
+	}
+	s := f.decide()
+	if a.Kind == legacy.Old && f.known && (f.load || r.Header.Get("Sec-Fetch-Mode") == "") { // not what a page loads by itself
+		g.Usage.Note(a.standing.Company, g.useOf(r, f))
+	}
+	switch s {
+	case pass:
+		if to := g.homeOf(r, &a); to != "" {
+			return redirect(w, to)
+		}
+		return g.passAs(&a, w, r, portal)
+	case visits:
+		return g.passVisit(&a, w, r, portal)
+	case openly:
+		return g.passAnonymous(w, r, portal)
+	case toNew:
+		return found(w, g.Legacy.NewURL(a.Verdict, a.standing.Company))
+	case bad:
+		return errUnclear
+	}
+	leaveBody(w, r)
+	if a.Kind != legacy.None || f.astray {
+		g.evenOut(r.Context(), began)
+	}
+	switch {
+	case s == toGo:
+		return found(w, g.goURL(r.URL))
+	case s == notHere:
+		return errNotHere
+	case a.Kind != legacy.Old:
+		g.prompt(w, r)
+	case g.answerFor(r) == Frame: // nothing of ours repeats the token
+		g.page(w, r, http.StatusUnauthorized, FramePage{URL: g.goURL(r.URL)})
+	default:
+		g.bare(w, r)
+	}
+	return nil
+}
+
+var (
+	// errUnclear is the answer to a URL that the portal might read in another way than we do.
+	errUnclear = &failure{http.StatusBadRequest, MessageFor(http.StatusBadRequest)}
+	// errNotHere is the one answer to an old link that never was one, and to what is
+	// another company's.
+	errNotHere = &failure{http.StatusNotFound, MessagePage{Title: "This page is not in your portal",
+		Text: "You are signed in, but there is nothing here for you. The link may be an old one, or meant for somebody else. If you think you should see this page, please ask us.",
+		URL:  "/", Link: "Go to your own portal"}}
+)
+
+// useOf is how an old link was used, as far as that can be told.
+func (g *Gate) useOf(r *http.Request, f facts) usage.Use {
+	u := usage.Use{Upgraded: f.upgraded}
+	if f.load && !audit.Automatic(r.Method, r.UserAgent(), r.Header.Get("Sec-Fetch-Mode") != "") {
+		u.Browser = g.Usage.Browser(g.ClientIP(r), r.UserAgent())
+	}
+	return u
+}
+
+// found sends the browser to a path and query on this site, by a link that is no secret.
+func found(w http.ResponseWriter, to string) error {
+	h := w.Header()
+	h.Set("Location", to)
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "strict-origin")
+	w.WriteHeader(http.StatusFound)
+	return nil
+}
+
+// homeOf is where `/` leads a client: to the one company's home, or to the list. Staff,
+// and everybody of a firm without a home, stay there ("").
+func (g *Gate) homeOf(r *http.Request, a *about) string {
+	if r.URL.Path != "/" || a.Kind != legacy.None || a.visitor.Contact.Role == directory.Staff || !pageLoad(r) || g.Legacy.Home("x") == "" {
+		return ""
+	}
+	if mine := a.visitor.Contact.Companies; len(mine) == 1 {
+		return g.Legacy.Home(mine[0])
+	}
+	return g.Prefix + "/companies"
+}
+
+// passAs hands the request on to the portal with the word of who it is.
+func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
+	v := a.visitor
+	g.cookies.dropFrom(r.Header)
+	err := g.bound.in(r.Context(), r.Header, func(h holder) bool {
+		switch {
+		case h.contact != v.Contact.ID, h.company != "" && !v.reaches(h.company):
+			return false
+		case h.company == "" || h.company == a.company():
+			return true
+		case a.company() != "":
+			return false // the other company's, of a contact who has two
+		}
+		a.bound = h.company
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	company := a.company()
+	jwt, err := g.assert(r.Context(), v, company)
+	if err != nil {
+		return err
+	}
+	moved, restore, err := g.asOld(r, a)
+	defer restore()
+	if err != nil {
+		return err
+	}
+	g.enters(r, a)
+	g.Sessions.Seen(r.Context(), v.Live)
+	v.told.set(r.Header)
+	r.Header["Portal-Assertion"] = []string{jwt}
+	if company != "" {
+		r.Header["Portal-Company"] = []string{company}
+	}
+	ctx, detach := g.Sessions.Attach(r.Context(), v.Live)
+	defer detach()
+	(&portalWriter{ResponseWriter: w, ctx: r.Context(), cookies: g.cookies, private: true,
+		bound: g.bound, holder: holder{contact: v.Contact.ID, company: company}, outgoing: g.outgoing(ctx, r.URL, moved)}).serve(portal, r.WithContext(context.WithValue(ctx, visitorKey{}, &Passed{v, company})))
+	return nil
+}
+
+// passAnonymous hands on a request for what is open to everyone, with nobody's name.
+func (g *Gate) passAnonymous(w http.ResponseWriter, r *http.Request, portal http.Handler) error {
+	g.cookies.dropFrom(r.Header)
+	nobodys := func(h holder) bool { return h == holder{} } // what an open page set comes back to open pages
+	if err := g.bound.in(r.Context(), r.Header, nobodys); err != nil {
+		return err
+	}
+	(&portalWriter{ResponseWriter: w, ctx: r.Context(), cookies: g.cookies, bound: g.bound}).serve(portal, r)
+	return nil
+}
+
+// enters tells the history, once for a session and a company, that staff looked at a client's pages.
+func (g *Gate) enters(r *http.Request, a *about) {
+	v, company := a.visitor, a.company()
+	if company == "" || v.Contact.Role != directory.Staff {
+		return
+	}
+	if _, before := v.entered.LoadOrStore(company, true); !before {
+		g.Audit.Record(r.Context(), audit.Event{Kind: audit.Entered, Contact: v.Contact.ID, Session: v.Live.Handle,
+			Company: company, Agent: agentOf(r), IP: g.ClientIP(r)})
+	}
+}
