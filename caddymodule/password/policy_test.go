@@ -65,6 +65,8 @@ func TestJudge(t *testing.T) {
 		{"1234567890123456789", 0, Regular, ""},
 		{"azazazazazazazaz", 0, Regular, ""},
 		{"xq7xq7xq7xq7xq7xq7", 0, Regular, ""},
+		{"kx9q2mkx9q2mkx9q2m", 0, Regular, ""},
+		{"qzmtmqtzqmztqtzm", 0, Regular, ""}, // four letters, mixed
 		{"lkjhgfdsapoiuytrewq", 0, Regular, ""},
 		{"                    ", 0, Regular, ""},
 		{"\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b", 0, Regular, ""},
