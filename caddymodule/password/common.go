@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"unicode"
-	"unicode/utf8"
 )
 
 // commonText is the list of common passwords that zxcvbn-ts keeps (49,233 of them, from
@@ -25,7 +24,7 @@ func isCommon(folded string) bool {
 }
 
 // nearlyCommon reports whether a folded text is a common password over and over, or one
-// with a little before or behind it: up to four signs or digits, or more of them that
+// with a little before or behind it: up to four different signs or digits, or more that
 // are a pattern or common themselves (sunshine!!, password12345678, dragon19841984).
 func nearlyCommon(folded string) bool {
 	r := []rune(folded)
@@ -38,5 +37,5 @@ func nearlyCommon(folded string) bool {
 	}
 	before, behind, _ := strings.Cut(folded, core)
 	rest := before + behind
-	return utf8.RuneCountInString(rest) <= decoration || isCommon(rest) || isRegular(rest)
+	return isCommon(rest) || isRegular(rest)
 }

@@ -30,20 +30,22 @@ type Reason string
 
 // The reasons.
 const (
-	TooShort     Reason = "too short"
-	TooLong      Reason = "too long"
-	NoText       Reason = "not text"                 // it isn't UTF-8
-	Regular      Reason = "regular"                  // aaaa, 1234, qwerty, or a few characters over and over
-	Common       Reason = "common"                   // among those that are tried first, or little more
-	HasFirm      Reason = "has the firm's name"      // or a word of it
-	HasName      Reason = "has the person's name"    // or a word of it
-	HasAddress   Reason = "has the person's address" // or a part of it
-	HasCompany   Reason = "has a company's name"     // or a word of it
-	longEnough          = 4                          // characters that a word must have to be looked for
-	fewFresh            = 4                          // characters that don't follow from the one before
-	fewDifferent        = 4
-	shortUnit           = 7 // characters of what is repeated
-	decoration          = 4 // characters around a common password that change little
+	TooShort   Reason = "too short"
+	TooLong    Reason = "too long"
+	NoText     Reason = "not text"                 // it isn't UTF-8
+	Regular    Reason = "regular"                  // aaaa, 1234, qwerty, or a few characters over and over
+	Common     Reason = "common"                   // among those that are tried first, or little more
+	HasFirm    Reason = "has the firm's name"      // or a word of it
+	HasName    Reason = "has the person's name"    // or a word of it
+	HasAddress Reason = "has the person's address" // or a part of it
+	HasCompany Reason = "has a company's name"     // or a word of it
+)
+
+const (
+	longEnough   = 4 // characters that a word must have to be looked for
+	fewFresh     = 4 // characters that don't follow from the one before
+	fewDifferent = 4
+	shortUnit    = 7 // characters of what is repeated
 )
 
 // Refused is a password that may not be chosen. Its Error has no part of the password,
