@@ -280,6 +280,8 @@ func inWords(e admin.Event) string {
 		return by("signed in by "+e.Method, " in ")
 	case audit.SignedOut:
 		return by("signed out", " in ")
+	case audit.Entered:
+		return by("looked at the pages of "+e.Company+" as staff", ", in ")
 	case audit.Changed:
 		return changedInWords(e)
 	}

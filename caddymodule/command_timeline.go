@@ -156,7 +156,7 @@ func decisive(events []admin.Event) (last, scanned *admin.Event) {
 		switch {
 		case e.Scanner || e.Automatic:
 			scanned = e
-		case e.Kind != audit.Changed && e.Kind != audit.SignedOut:
+		case e.Kind != audit.Changed && e.Kind != audit.SignedOut && e.Kind != audit.Entered:
 			last = e
 		}
 	}

@@ -396,3 +396,27 @@ func TestNoLogHasACompanysToken(t *testing.T) {
 		}
 	}
 }
+
+// Staff reach every company, and the history says so, once for a session and a company.
+func TestStaffAreAudited(t *testing.T) {
+	h := openOldHouse(t, "acme", "birch")
+	owner, ann := h.in("owner@example.com"), h.in("ann@example.com")
+	for range 3 {
+		owner.open("/portal/acme/")
+		owner.open("/files/birch/x")
+		ann.open("/portal/acme/")
+	}
+	h.eventually("two events", func() bool {
+		var entered []string
+		for _, e := range h.history() {
+			if e.Kind == "entered" {
+				entered = append(entered, e.Company)
+			}
+		}
+		return fmt.Sprint(entered) == "[acme birch]"
+	})
+	out, err := h.caddy("doorpost", "audit").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "looked at the pages of acme as staff") {
+		t.Errorf("caddy doorpost audit = %v\n%s", err, out)
+	}
+}
