@@ -251,8 +251,13 @@ func pageLoad(r *http.Request) bool {
 
 // wantsPage reports whether the answer will be shown to a person: a program gets JSON.
 func wantsPage(h http.Header) bool {
-	mode := h.Get("Sec-Fetch-Mode")
-	return acceptsHTML(h) && h.Get("X-Requested-With") == "" && (mode == "" || mode == "navigate")
+	switch h.Get("Sec-Fetch-Mode") {
+	case "navigate": // no script can say so; apps on Android put their name into X-Requested-With when they show a page
+		return acceptsHTML(h)
+	case "":
+		return acceptsHTML(h) && h.Get("X-Requested-With") == ""
+	}
+	return false
 }
 
 func acceptsHTML(h http.Header) bool {

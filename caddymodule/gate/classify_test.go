@@ -283,6 +283,8 @@ func TestAnswerFor(t *testing.T) {
 		{"HTML refused", "GET", []string{"Accept", "text/html;q=0,application/json"}, Bare},
 		{"fetch that accepts HTML", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, Bare},
 		{"XHR of an old browser", "GET", []string{"Accept", html, "X-Requested-With", "XMLHttpRequest"}, Bare},
+		{"a page in an app on Android", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "X-Requested-With", "com.google.android.gm"}, Prompt},
+		{"a script in an app on Android", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "X-Requested-With", "com.google.android.gm"}, Bare},
 		{"an image", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, Bare},
 		{"a prefetch", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Purpose", "prefetch;prerender"}, Bare},
 		{"a frame", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, Frame},
