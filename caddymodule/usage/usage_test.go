@@ -73,13 +73,15 @@ type away struct {
 	store.Store
 	err    error
 	before func()
+	after  int // writes that succeed, then err; 0: it is err at once
 	writes int
 }
 
 func (a *away) Apply(ctx context.Context, ops ...store.Op) error {
-	if a.err != nil {
+	if a.err != nil && a.after == 0 {
 		return a.err
 	}
+	a.after = max(0, a.after-1)
 	if before := a.before; before != nil {
 		a.before = nil
 		before()
@@ -230,6 +232,29 @@ func TestManyBrowsers(t *testing.T) {
 	check("when there is place again", 2, 200, false, true)
 }
 
+// What a process had to let go of before it wrote anything is known, too, and falls away
+// although the clock was ahead then.
+func TestManyBrowsersAtOnce(t *testing.T) {
+	w := newWorld(t)
+	c := w.counter()
+	w.pass(days(20)) // the clock was wrong
+	for i := range MaxBrowsers + 1 {
+		c.Note("acme", browser(i))
+	}
+	w.flush(c)
+	w.set(morning)
+	c.Note("acme", Use{})
+	for _, step := range []struct {
+		day  int
+		want bool
+	}{{0, true}, {89, true}, {90, false}} {
+		w.set(morning.Add(days(step.day)))
+		if got := w.usage(c, "acme"); got.Recent.MoreBrowsers != step.want || !got.Ever.MoreBrowsers {
+			t.Errorf("on day %d: recent %+v, ever %+v; want more browsers %v, and ever", step.day, got.Recent, got.Ever, step.want)
+		}
+	}
+}
+
 // A record stays small, whatever happens.
 func TestRecordSize(t *testing.T) {
 	w := newWorld(t)
@@ -340,6 +365,64 @@ func TestStoreAway(t *testing.T) {
 	}
 }
 
+// Of a round that is broken off, what was written isn't written again.
+func TestStoreGoesAwayInTheMiddle(t *testing.T) {
+	w := newWorld(t)
+	const n = batch + 10
+	for _, test := range []struct {
+		what  string
+		after int
+		clash bool // somebody else writes the first company, so that each is written by itself
+	}{{"between two batches", 1, false}, {"between two companies", 3, true}} {
+		db := &away{Store: w.db, err: store.ErrUnavailable, after: test.after}
+		c := &Counter{Firm: "firm of " + test.what, Store: db, Keys: w.keys, Now: w.now}
+		for i := range n {
+			c.Note(fmt.Sprintf("company-%05d", i), Use{})
+		}
+		want := 0
+		if test.clash {
+			other := &Counter{Firm: c.Firm, Store: w.db, Keys: w.keys, Now: w.now}
+			other.Note("company-00000", Use{})
+			db.before, want = func() { w.flush(other) }, 1
+		}
+		if err := c.Flush(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+			t.Fatalf("%s: Flush = %v; want %v", test.what, err, store.ErrUnavailable)
+		}
+		db.err = nil
+		sum := 0
+		w.no(c.All(t.Context(), func(_ string, u Usage) bool { sum += u.Ever.Hits; return true }))
+		if sum != n+want {
+			t.Errorf("%s: %d hits; want %d", test.what, sum, n+want)
+		}
+	}
+}
+
+// Who asks while somebody else writes waits until that is there.
+func TestAskedDuringAWrite(t *testing.T) {
+	w := newWorld(t)
+	db := &away{Store: w.db}
+	c := w.counter()
+	c.Store = db
+	c.Note("acme", Use{})
+	writing, asked := make(chan struct{}), make(chan Usage, 1)
+	db.before = func() {
+		close(writing)
+		time.Sleep(50 * time.Millisecond) // a slow disk
+	}
+	go func() {
+		<-writing
+		u, err := c.Company(context.Background(), "acme")
+		if err != nil {
+			t.Error(err)
+		}
+		asked <- u
+	}()
+	w.flush(c)
+	if u := <-asked; u.Ever.Hits != 1 {
+		t.Errorf("asked during a write: %+v; want what is being written", u)
+	}
+}
+
 // What waits is bounded, and what finds no place is told.
 func TestFlood(t *testing.T) {
 	w := newWorld(t)
@@ -421,8 +504,9 @@ func TestRun(t *testing.T) {
 		var log bytes.Buffer
 		ctx, stop := context.WithCancel(t.Context())
 		var runs sync.WaitGroup
+		logger := slog.New(slog.NewTextHandler(&log, nil))
 		for range 2 {
-			runs.Go(func() { c.Run(ctx, slog.New(slog.NewTextHandler(&log, nil))) })
+			runs.Go(func() { c.Run(ctx, logger) })
 		}
 		wait := func(d time.Duration, writes int, what string) {
 			t.Helper()
