@@ -45,6 +45,7 @@
 //	├── outbox       what goes out, goes out: queue, worker, SMTP, mail folder
 //	├── assertion    the signed word about a visitor, and the keys to check it
 //	├── audit        what happened at the door
+//	├── usage        who still uses old links
 //	├── address      the one grammar of an email address
 //	├── secret       every key, derived from the one secret outside the store
 //	└── store        small records by key, which is all that the packages above know of
