@@ -6,14 +6,18 @@ import (
 	"io"
 	"maps"
 	"net/url"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 )
 
-// welcome tells who tries Doorpost out, with mails kept in a folder, where to go and
-// which address to type. A config that sends mails has nothing to say here.
+// welcome tells who tries Doorpost out, with mails kept in a folder, where to go, which
+// address to type and which old link to open. A config that sends mails has nothing to
+// say here.
 func (a *App) welcome(w io.Writer) {
 	if a.mail.Via != "folder" {
 		return
@@ -26,30 +30,67 @@ func (a *App) welcome(w io.Writer) {
 			continue
 		}
 		fmt.Fprintf(w, "\n%s: the portal is at %s/\n", f.cfg.Brand.Name, f.cfg.URL)
-		if who := f.someone(ctx); who != "" {
-			fmt.Fprintf(w, "  type this address:  %s\n", who)
+		who, ok := f.someone(ctx)
+		if !ok {
+			fmt.Fprintf(w, "  nobody may sign in yet; add somebody: %s doorpost contacts add ann@example.com\n", called())
 		} else {
-			fmt.Fprintf(w, "  nobody may sign in yet; add somebody: caddy doorpost contacts add ann@example.com\n")
+			fmt.Fprintf(w, "  type this address:  %s\n", who.Email())
 		}
-		fmt.Fprintf(w, "  then read the mail: %s%s/mailbox/\n\n", f.cfg.URL, f.cfg.Prefix)
+		fmt.Fprintf(w, "  then read the mail: %s%s/mailbox/\n", f.cfg.URL, f.cfg.Prefix)
+		if link, company, upgraded := f.oldLink(ctx, who.Companies); link != "" {
+			now, undo := "it opens at once; to have it ask who you are", ""
+			if upgraded {
+				now, undo = "it asks who you are; to have it open at once", " --undo"
+			}
+			fmt.Fprintf(w, "  try an old link:    %s%s\n  %s: %s doorpost upgrade %s%s\n", f.cfg.URL, link, now, called(), company, undo)
+		}
+		fmt.Fprintln(w)
 	}
 }
 
-// someone returns the address of a client who may sign in, else of anybody who may.
-func (f *firm) someone(ctx context.Context) string {
+// someone returns a client who may sign in, else anybody who may; not ok: nobody may.
+func (f *firm) someone(ctx context.Context) (who directory.Contact, ok bool) {
 	all, err := f.book.Contacts(ctx, "", "", 50)
 	if err != nil {
-		return ""
+		return who, false
 	}
-	staff := ""
 	for _, c := range all {
 		switch {
 		case c.Disabled:
 		case c.Role == directory.Client:
-			return string(c.Email())
-		case staff == "":
-			staff = string(c.Email())
+			return c, true
+		case !ok:
+			who, ok = c, true
 		}
 	}
-	return staff
+	return who, ok
+}
+
+// oldLink returns the path of an old link of the first of the companies that has one,
+// and whether it asks for sign-in; "" where none has.
+func (f *firm) oldLink(ctx context.Context, companies []string) (link, company string, upgraded bool) {
+	for _, id := range companies {
+		s, err := f.book.StandingOf(ctx, id)
+		if err != nil || s.Token == "" {
+			continue
+		}
+		page := &url.URL{Path: f.cfg.rules.Page(id)}
+		v := f.cfg.rules.Match(page)
+		if v.Kind != legacy.New {
+			continue
+		}
+		if old, ok := f.cfg.rules.OldURL(page, v, s.Token); ok {
+			return old.RequestURI(), id, s.Upgraded
+		}
+	}
+	return "", "", false
+}
+
+// called is how this program was most likely called: `go run` keeps what it built in a
+// folder of its own.
+func called() string {
+	if path, err := os.Executable(); err == nil && strings.Contains(path, "go-build") {
+		return "go run ./cmd/caddy"
+	}
+	return "caddy"
 }
