@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -149,7 +148,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	}).(*legacyusage.Counter)
 	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: senderOf(d.mail), Log: d.log, Now: d.now, Pace: d.pace}
 	if others == nil {
-		f.queue.Process = d.keep("process", func() any { return rand.Text() }).(string)
+		f.queue.Process = d.keep("process", func() any { return new(outbox.Process) }).(*outbox.Process)
 	}
 	// Events of requests that outlive this config are kept, too.
 	trail := d.keep("audit", func() any { return audit.NewTrail(id, d.store, d.now, d.counters) }).(*audit.Trail)

@@ -64,6 +64,15 @@ type Prepared struct {
 	Done  func() // if set, is called once Ops are applied; of several tries, that of the last
 }
 
+// Process is the one process that has the store open, and its queues that run: what any
+// other queue had in hand is free at once, since that one has stopped, or is dead.
+type Process struct{ running sync.Map } // by name
+
+func (p *Process) holds(queue string) bool {
+	_, running := p.running.Load(queue)
+	return running
+}
+
 // Queue is the outbox of one firm. Set its fields in one literal, then Start it. Several
 // queues may work on one store, in one process or in many: an entry is in the hands of
 // one of them. All methods may be called from many goroutines.
@@ -95,10 +104,9 @@ type Queue struct {
 	// what came to nothing in Prepare or Attempt, nor of what ended while a crash came.
 	Ended func(ctx context.Context, id string, why error)
 
-	// Process, if set, names the one process that can have the store open now: what any
-	// other had in hand is free at once, since that one is dead. Queues of one process
-	// have it in common.
-	Process string
+	// Process, if set, is the one process that can have the store open now. Its queues have
+	// it in common.
+	Process *Process
 
 	Pace    *rate.Limiter // hand-overs; the queues of one mail server share one. Default PerMinute(60)
 	Workers int           // that prepare, and as many that send. Default 4
@@ -190,7 +198,10 @@ func (q *Queue) Start() {
 	defer q.mu.Unlock()
 	q.asked, q.ready, q.busy = newLane(), newLane(), map[string]bool{}
 	q.sealer = sealer{q.Firm, q.Keys}
-	q.name, q.last = q.Process+"/"+rand.Text(), make(chan struct{}, 1)
+	q.name, q.last = rand.Text(), make(chan struct{}, 1)
+	if q.Process != nil {
+		q.Process.running.Store(q.name, true)
+	}
 	if q.Pace == nil {
 		q.Pace = PerMinute(60)
 	}
@@ -226,6 +237,9 @@ func (q *Queue) Stop() {
 	q.running.Wait()
 	patience.Stop()
 	abort()
+	if q.Process != nil {
+		q.Process.running.Delete(q.name)
+	}
 }
 
 // Entry is what may be shown of an entry in the queue.

@@ -406,19 +406,21 @@ func die(q *Queue) {
 }
 
 func TestAfterACrashTheMailIsSentSoon(t *testing.T) {
+	one, two := new(Process), new(Process)
 	for _, c := range []struct {
-		name, dead, alive string // Process
-		least, most       time.Duration
+		name        string
+		dead, alive *Process
+		least, most time.Duration
 	}{
-		{"who shares the store with others", "", "", 25 * time.Second, 40 * time.Second},
-		{"another queue of one process", "one", "one", 25 * time.Second, 40 * time.Second},
-		{"the next process that has the store alone", "one", "two", 0, time.Second},
+		{"who shares the store with others", nil, nil, 25 * time.Second, 40 * time.Second},
+		{"another queue of one process", one, one, 25 * time.Second, 40 * time.Second},
+		{"the next process that has the store alone", one, two, 0, time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) { afterACrash(t, c.dead, c.alive, c.least, c.most) })
 	}
 }
 
-func afterACrash(t *testing.T, dead, alive string, least, most time.Duration) {
+func afterACrash(t *testing.T, dead, alive *Process, least, most time.Duration) {
 	inBubble(t, func(t *testing.T, db store.Store) {
 		stuck := make(chan struct{})
 		r := &recorder{answer: func(ctx context.Context, m Message, try int) error {
@@ -459,6 +461,37 @@ func afterACrash(t *testing.T, dead, alive string, least, most time.Duration) {
 		if inStore(t, db) != 0 {
 			t.Error("something is left")
 		}
+	})
+}
+
+// Whoever corrects the settings of a mail server that couldn't be reached doesn't wait for
+// what the old settings had in hand.
+func TestAReloadGoesOnAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, db store.Store) {
+		process := new(Process)
+		r := &recorder{answer: func(_ context.Context, _ Message, try int) error {
+			if try == 1 {
+				return fmt.Errorf("no such host: %w", ErrServer)
+			}
+			return nil
+		}}
+		q1, _ := newQueue(t, db, r)
+		q1.Process = process
+		q1.Start()
+		ask(t, q1, "sign-in", "ann@example.org")
+		synctest.Wait()
+		q1.Stop()
+		q2, _ := newQueue(t, db, r)
+		q2.Process = process
+		begun := time.Now()
+		q2.Start()
+		for r.count() == 0 && time.Since(begun) < time.Hour {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("sent %v after the new settings; want it at once", took)
+		}
+		q2.Stop()
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -64,8 +63,8 @@ func (e entry) next(now time.Time, owner string) (step, time.Time) {
 
 // next decides about an entry at a given time.
 func (q *Queue) next(e entry, now time.Time) (step, time.Time) {
-	if q.Process != "" && !strings.HasPrefix(e.Owner, q.Process+"/") {
-		e.Owner = "" // who had it in hand is dead
+	if q.Process != nil && !q.Process.holds(e.Owner) {
+		e.Owner = "" // who had it in hand has stopped, or is dead
 	}
 	return e.next(now, q.name)
 }
