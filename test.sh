@@ -105,6 +105,7 @@ say "tests with a browser"
 install chromium chromium
 install npm npm
 install php php-cli
+compgen -G '/usr/sbin/php-fpm*' >/dev/null || install php-fpm php-fpm
 npm install --silent --no-save --no-package-lock --prefix .testing axe-core@4 >/dev/null
 gotest -tags browser -run '^Test(Browser|PHP)' -count 1 ./caddymodule/
 
