@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -22,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -277,6 +279,16 @@ type answer struct {
 func (b *browser) do(r *http.Request) answer {
 	b.h.t.Helper()
 	resp, err := b.client.Do(r)
+	for range 3 {
+		// Around a reload Caddy closes connections that a request is just being written to.
+		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) || r.Body != nil && r.GetBody == nil {
+			break
+		}
+		if r.GetBody != nil {
+			r.Body, _ = r.GetBody()
+		}
+		resp, err = b.client.Do(r)
+	}
 	if err != nil {
 		b.h.t.Fatalf("%s %s: %v", r.Method, r.URL, err)
 	}
