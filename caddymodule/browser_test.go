@@ -212,10 +212,6 @@ func TestBrowserFrame(t *testing.T) {
 
 // Every page, in both themes, on a phone and on a desktop: axe finds nothing.
 func TestBrowserAccessibility(t *testing.T) {
-	axe, err := os.ReadFile("../.testing/node_modules/axe-core/axe.min.js")
-	if err != nil {
-		t.Fatalf("%v; ./test.sh installs axe-core", err)
-	}
 	h := openHouse(t, layout{})
 	h.html()
 	ctx := chromium(t)
@@ -224,10 +220,7 @@ func TestBrowserAccessibility(t *testing.T) {
 	used := elsewhere.ask("bob@example.com", "/").link
 	elsewhere.open(used)
 
-	pages := []struct {
-		name  string
-		steps []step
-	}{
+	judge(t, ctx, []shown{
 		{"prompt", []step{chromedp.Navigate(h.url + "/orders/7")}},
 		{"prompt-problem", []step{chromedp.Navigate(h.url + "/-/sign-in"),
 			chromedp.Evaluate[chromedp.Void](`document.querySelector("form").noValidate = true`),
@@ -242,6 +235,22 @@ func TestBrowserAccessibility(t *testing.T) {
 		{"no-such-page", []step{chromedp.Navigate(h.url + "/-/nothing")}},
 		{"mailbox", []step{chromedp.Navigate(h.url + "/-/mailbox/")}},
 		{"mail", []step{chromedp.Navigate(h.url + "/-/mailbox/"), chromedp.Click(css(`main a[href$=".eml"]`)), where(".eml")}},
+	})
+}
+
+// shown is a page, and how to come to it.
+type shown struct {
+	name  string
+	steps []step
+}
+
+// judge opens each page, in both themes, on a phone and on a desktop, and fails the test
+// if axe finds something, or the page scrolls sideways.
+func judge(t *testing.T, ctx context.Context, pages []shown) {
+	t.Helper()
+	axe, err := os.ReadFile("../.testing/node_modules/axe-core/axe.min.js")
+	if err != nil {
+		t.Fatalf("%v; ./test.sh installs axe-core", err)
 	}
 	for _, p := range pages {
 		run(t, ctx, p.steps...)
