@@ -15,14 +15,20 @@
 //	staff      a contact of the firm itself, who reaches every company
 //	link, code what a sign-in mail carries: a one-time URL, and eight characters to
 //	           type in the browser that asked
-//	live       (of a link) it works; of one contact at most three do
+//	live       (of a link) it works; of one purse at most three do
 //	grant      a proof that was accepted, by link or by code: whom to sign in
 //	session    one signed-in browser; Live is how the process holds it
 //	visitor    who makes a request: a session, and the contact it belongs to
 //	book       the directory of a firm: its contacts and companies
-//	old link   a one-click URL of one company, whose token was the key to the portal;
-//	           the new link in its place holds no secret (see package legacy)
+//	old link   a one-click URL of one company, whose token was the key to the portal
+//	new link   the URL in its place, with the company's id: it holds no secret
 //	open       (of a company) its old links work as ever; upgraded: they ask for sign-in
+//	visit      what an open company's old link gives: a way in without a person
+//	bound      (of a portal's cookie) good only for the contact and company, or the visit,
+//	           that it was set for
+//	budget     how often something may happen. A purse is whose budget of mails it is: a
+//	           contact's, or that of a device which they have signed in on before
+//	trail      the events at the door, as they are stored
 //	ask        what a browser asked for: a sign-in mail, for an address
 //	letter     a mail that is written; the outbox hands it over to a mail server
 //
@@ -67,6 +73,14 @@
 //	GET /-/link?t=…   in the browser that asked: one Apply spends the link and begins the
 //	                  session; 303 /orders/7. In any other: the address once more
 //	GET /orders/7     cookie: one hash, one look-up in memory; the identity is set; portal
+//
+// And one by an old link, with the patterns /one-click/{token}/* and /portal/{company}/*:
+//
+//	GET /one-click/TOKEN/7    its company is open: portal, with a visit and no identity
+//	                          upgraded: 302 /-/go?x=…, where the URL is sealed; there the
+//	                          prompt, and after the way above 302 /portal/acme/7
+//	GET /portal/acme/7        a contact of acme: the old URL is put back for the portal, and
+//	                          what its answer's headers say of old URLs becomes new again
 //
 // # What holds it together
 //

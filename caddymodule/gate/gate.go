@@ -4,8 +4,9 @@
 //
 // Read Gate.ServeHTTP first: it is the whole flow. Then classify.go (what kind of
 // request is this?), visitor.go (whose is it?), portal.go (what becomes of it, by old
-// links and companies), identity.go (what the portal is told), legacy.go and visit.go
-// (old links), prompt.go, link.go and code.go (the way in).
+// links and companies), identity.go and bound.go (what the portal is told, and its
+// cookies), legacy.go and visit.go (old links), prompt.go, mailroom.go, link.go and
+// code.go (the way in). own.go has the table of our own pages, pages.go what they show.
 package gate
 
 import (
