@@ -38,7 +38,7 @@ var (
 
 // Purse is whose budget it is: a contact's, whatever address or spelling was typed. What
 // strangers can't do has a purse apart: one for each device the contact has signed in on,
-// and one for old links.
+// and one for the buttons of sign-in links that are over.
 type Purse struct {
 	Contact string // ID
 	Apart   string // the device's ID, or another word; "": what anybody can ask for
