@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -310,13 +311,16 @@ func changedInWords(e admin.Event) string {
 	if e.By == "file" {
 		who = "a file of the Caddyfile"
 	}
+	if e.What == "upgrade" {
+		return who + " " + upgradeInWords(e)
+	}
 	what := map[string]string{
 		"contacts/add": "added the contact", "contacts/set": "changed the contact", "contacts/disable": "disabled the contact",
 		"contacts/enable": "enabled the contact", "contacts/remove": "removed the contact", "contacts/import": "imported contacts",
 		"companies/add": "added the company", "companies/set": "changed the company", "companies/remove": "removed the company",
 		"companies/import": "imported companies", "sessions/revoke": "signed the contact out everywhere",
 		"contacts/load": "brought contacts", "companies/load": "brought companies",
-		"upgrade": "upgraded companies", "backup": "made a backup", "restore": "restored a backup",
+		"backup": "made a backup", "restore": "restored a backup",
 	}[e.What]
 	if what == "" {
 		what = "did " + e.What
@@ -337,4 +341,15 @@ func changedInWords(e admin.Event) string {
 		what += " (" + count(e.Count, "row", "rows") + ")"
 	}
 	return who + " " + what
+}
+
+func upgradeInWords(e admin.Event) string {
+	what := "upgraded "
+	if slices.Contains(e.Fields, "undo") {
+		what = "undid the upgrade of "
+	}
+	if e.Company != "" {
+		return what + e.Company
+	}
+	return what + count(e.Count, "company", "companies")
 }
