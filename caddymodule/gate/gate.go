@@ -70,6 +70,7 @@ type Gate struct {
 	keys    *secret.Keyring
 	bound   *bound
 	fronted *atomic.Bool // TLS ends in front of this Caddy, which we learned from a request
+	endsTLS *atomic.Bool // somebody came with TLS that ends here, so that fronted means nothing
 	mails   *limit.Mails
 	devices *limit.Devices
 	away    *rate.Sometimes // around the log line on what keeps the gate from serving
@@ -89,7 +90,7 @@ func New(g Gate) *Gate {
 	if err := g.csrf.AddTrustedOrigin(g.URL.Scheme + "://" + g.URL.Host); err != nil {
 		panic("gate: url: " + err.Error()) // validated before it came here
 	}
-	g.doubles, g.fronted = new(doubles), new(atomic.Bool)
+	g.doubles, g.fronted, g.endsTLS = new(doubles), new(atomic.Bool), new(atomic.Bool)
 	g.away = &rate.Sometimes{First: 10, Interval: time.Second}
 	t := g.Tokens
 	g.keys = t.Keys

@@ -92,7 +92,16 @@ func (g *Gate) outgoing(ctx context.Context, seen *url.URL, moved bool) *legacy.
 
 // inTheClear reports whether a request came without TLS, though people are to come with it.
 func (g *Gate) inTheClear(r *http.Request) bool {
-	return g.URL.Scheme == "https" && r.TLS == nil && !strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") && !g.fronted.Load()
+	if g.URL.Scheme != "https" {
+		return false
+	}
+	if r.TLS != nil {
+		if !g.endsTLS.Load() {
+			g.endsTLS.Store(true)
+		}
+		return false
+	}
+	return !strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") && (g.endsTLS.Load() || !g.fronted.Load())
 }
 
 // toTLS answers an old link that came without TLS, before a redirect of Caddy's would
@@ -161,7 +170,7 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 		return errNothing
 	}
 	if g.inTheClear(r) {
-		g.fronted.Store(true) // who was sent here came with TLS: it ends in front of us
+		g.fronted.Store(true) // who was sent here came with TLS: it ends in front of us, if it never ends here
 	}
 	v, err := g.visitor(r)
 	if err != nil && !errors.Is(err, errNobody) {
