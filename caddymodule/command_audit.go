@@ -277,6 +277,12 @@ func inWords(e admin.Event) string {
 		return by("typed a code that doesn't work", ", in ")
 	case audit.WrongMail:
 		return by("typed another address than the mail's on the link's page", ", in ")
+	case audit.WrongPass:
+		return by("typed a password that doesn't sign in", ", in ")
+	case audit.PassSet:
+		return by("set a password", " in ")
+	case audit.PassGone:
+		return by("removed the password", " in ")
 	case audit.SignedIn:
 		return by("signed in by "+e.Method, " in ")
 	case audit.SignedOut:

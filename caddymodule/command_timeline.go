@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -156,7 +157,7 @@ func decisive(events []admin.Event) (last, scanned *admin.Event) {
 		switch {
 		case e.Scanner || e.Automatic:
 			scanned = e
-		case e.Kind != audit.Changed && e.Kind != audit.SignedOut && e.Kind != audit.Entered:
+		case !slices.Contains([]audit.Kind{audit.Changed, audit.SignedOut, audit.Entered, audit.PassSet, audit.PassGone}, e.Kind):
 			last = e
 		}
 	}
@@ -206,6 +207,8 @@ func adviceOn(e admin.Event, c directory.Contact, now time.Time) []string {
 			"Let them use the link in the mail, or ask for a new mail."}
 	case audit.WrongMail:
 		return []string{"On the link's page they have to type the very address that the mail went to. Let them check it there."}
+	case audit.WrongPass:
+		return []string{"Let them have a link mailed in place of it, or choose another password: “Get help signing in” on the sign-in page."}
 	case audit.SignedIn:
 		return []string{"They got in."}
 	}

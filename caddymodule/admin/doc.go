@@ -115,8 +115,9 @@
 // An EVENT is one of asked, unknown, disabled, limited, delayed, queued, sent, refused,
 // late (what became of a request for a mail), opened, opened-old, unknown-link (a link that let
 // nobody in: a good one, one that is over, one that never was), wrong-code, wrong-mail,
-// signed-in, signed-out, entered (staff looked at the pages of the company) and
-// changed. Of its fields those are there that say something:
+// wrong-password, signed-in, signed-out, password-set, password-removed, entered (staff
+// looked at the pages of the company) and changed. Of its fields those are there that say
+// something:
 // request ties the events of one request together; reason holds the codes by which the
 // mail server refused; automatic says that a link was opened by what looks like a program,
 // scanner, in a timeline, by what looks like a mail scanner; "more": 1234 stands for so

@@ -26,32 +26,35 @@ type Kind string
 
 // What happens at the door.
 const (
-	Asked     Kind = "asked"        // somebody asked for a sign-in mail
-	Unknown   Kind = "unknown"      // … with an address that is no contact's
-	Disabled  Kind = "disabled"     // … with the address of a contact who is switched off
-	Limited   Kind = "limited"      // … too often, or with enough links alive
-	Delayed   Kind = "delayed"      // … too soon after the last mail: this one is put off for a while
-	Queued    Kind = "queued"       // the sign-in mail was made
-	Sent      Kind = "sent"         // the mail server accepted it
-	Refused   Kind = "refused"      // … or refused it for good
-	Late      Kind = "late"         // … or couldn't take it in time
-	Opened    Kind = "opened"       // a link was opened, without being spent
-	OpenedOld Kind = "opened-old"   // … that was used, replaced or has run out
-	NoLink    Kind = "unknown-link" // … that never was one
-	WrongCode Kind = "wrong-code"   // a code was tried that doesn't work
-	WrongMail Kind = "wrong-mail"   // on a link's page, the address wasn't the link's
+	Asked     Kind = "asked"          // somebody asked for a sign-in mail
+	Unknown   Kind = "unknown"        // … with an address that is no contact's
+	Disabled  Kind = "disabled"       // … with the address of a contact who is switched off
+	Limited   Kind = "limited"        // … too often, or with enough links alive
+	Delayed   Kind = "delayed"        // … too soon after the last mail: this one is put off for a while
+	Queued    Kind = "queued"         // the sign-in mail was made
+	Sent      Kind = "sent"           // the mail server accepted it
+	Refused   Kind = "refused"        // … or refused it for good
+	Late      Kind = "late"           // … or couldn't take it in time
+	Opened    Kind = "opened"         // a link was opened, without being spent
+	OpenedOld Kind = "opened-old"     // … that was used, replaced or has run out
+	NoLink    Kind = "unknown-link"   // … that never was one
+	WrongCode Kind = "wrong-code"     // a code was tried that doesn't work
+	WrongMail Kind = "wrong-mail"     // on a link's page, the address wasn't the link's
+	WrongPass Kind = "wrong-password" // a password was tried that doesn't sign in
 	SignedIn  Kind = "signed-in"
 	SignedOut Kind = "signed-out"
-	Entered   Kind = "entered" // staff looked at a company's pages
-	Changed   Kind = "changed" // an operator, or a file of the Caddyfile, changed something
+	Entered   Kind = "entered"          // staff looked at a company's pages
+	PassSet   Kind = "password-set"     // a contact chose a password
+	PassGone  Kind = "password-removed" // … or has none any more
+	Changed   Kind = "changed"          // an operator, or a file of the Caddyfile, changed something
 )
 
 // kinds are all there are, each with whether it is cheap: it costs whoever is outside
 // nothing. A flood of cheap events is written down in part (see flood), and those that
 // know of no contact have a place of their own, where they push out none of a contact's.
 var kinds = map[Kind]bool{
-	Asked: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, NoLink: true, WrongCode: true, WrongMail: true,
-	Queued: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, Changed: false,
+	Asked: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, NoLink: true, WrongCode: true, WrongMail: true, WrongPass: true,
+	Queued: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, PassSet: false, PassGone: false, Changed: false,
 }
 
 // cheap is the word of kinds; what isn't known is cheap.
@@ -69,7 +72,7 @@ type Event struct {
 	Contact   string     `json:"contact,omitempty"` // ID
 	Session   string     `json:"session,omitempty"` // handle
 	Address   string     `json:"address,omitempty"` // in part
-	Method    string     `json:"method,omitempty"`  // of a sign-in
+	Method    string     `json:"method,omitempty"`  // of a sign-in, or of the proof that a password was changed by
 	Agent     string     `json:"agent,omitempty"`   // the browser, in our words
 	IP        netip.Addr `json:"ip,omitzero"`
 	Request   string     `json:"request,omitempty"`   // ID of the request for a mail, which ties its events together

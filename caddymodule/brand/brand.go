@@ -2,7 +2,7 @@
 // and in mails, and the letters themselves.
 //
 // A letter is a pair of templates, which a firm may replace one by one: mails/sign-in.txt
-// in its folder of templates, whose first line is "Subject: …", and mails/sign-in.html.
+// in its folder of templates, whose first line is "Subject: …", and mails/sign-in.html; and so on.
 // They are Go's text/template and html/template; the merge tags are those of type tags.
 package brand
 

@@ -22,8 +22,12 @@ import (
 //go:embed mails
 var builtIn embed.FS
 
-// KindSignIn is the kind of the letter with the sign-in link.
-const KindSignIn = "sign-in"
+// The kinds of letters.
+const (
+	KindSignIn          = "sign-in"          // with the sign-in link
+	KindSetPassword     = "set-password"     // with the link to set a password
+	KindPasswordChanged = "password-changed" // tells that it was set or removed
+)
 
 // Letters writes a firm's mails. It is safe for use by many goroutines.
 type Letters struct {
@@ -32,7 +36,8 @@ type Letters struct {
 	name   string // before it
 	answer string // Reply-To
 	look   Look
-	signIn pair
+
+	signIn, setPassword, passwordChanged pair
 }
 
 // pair is a letter in both its forms. The first line of the text is the subject.
@@ -66,8 +71,13 @@ func NewLetters(b Brand, folder string) (*Letters, error) {
 		}
 		l.answer = string(a)
 	}
-	if l.signIn, err = readPair(folder, KindSignIn); err != nil {
-		return nil, err
+	for _, one := range []struct {
+		kind string
+		pair *pair
+	}{{KindSignIn, &l.signIn}, {KindSetPassword, &l.setPassword}, {KindPasswordChanged, &l.passwordChanged}} {
+		if *one.pair, err = readPair(folder, one.kind); err != nil {
+			return nil, err
+		}
 	}
 	return l, l.tryOut()
 }
@@ -106,27 +116,39 @@ func readTemplate(folder, file string) (text, name string, err error) {
 // tryOut writes each letter for somebody of whom everything is known, and for somebody
 // of whom nothing is.
 func (l *Letters) tryOut() error {
-	rich := SignIn{To: "ann@example.com", FirstName: "Ann", LastName: "Baker", Companies: []string{"Acme", "Baker & Sons"},
+	rich := Mail{To: "ann@example.com", FirstName: "Ann", LastName: "Baker", Companies: []string{"Acme", "Baker & Sons"},
 		Link: "https://clients.example.com/-/link?t=trial", Code: "abcd-efgh", Life: 10 * time.Minute,
 		AskedAt: time.Date(2026, 1, 2, 10, 2, 3, 0, time.UTC), Agent: "Safari on iPhone"}
-	poor := SignIn{To: rich.To, Link: rich.Link, Code: rich.Code, Life: rich.Life, AskedAt: rich.AskedAt}
-	for _, d := range []SignIn{rich, poor} {
-		letter, err := l.SignIn(d)
-		if err != nil {
-			return err
-		}
-		if !strings.Contains(letter.Text, d.Link) {
-			return fmt.Errorf("%s: {{.Link}} is missing; without it nobody gets in", l.signIn.text.Name())
-		}
-		if !strings.Contains(letter.HTML, d.Link) {
-			return fmt.Errorf("%s: {{.Link}} is missing; without it nobody gets in", l.signIn.html.Name())
+	poor := Mail{To: rich.To, Link: rich.Link, Code: rich.Code, Life: rich.Life, AskedAt: rich.AskedAt}
+	for _, m := range []Mail{rich, poor} {
+		for _, one := range []struct {
+			pair  pair
+			write func() (Letter, error)
+			need  string // why the link has to be in it
+		}{
+			{l.signIn, func() (Letter, error) { return l.SignIn(SignIn(m)) }, "without it nobody gets in"},
+			{l.setPassword, func() (Letter, error) { return l.SetPassword(SetPassword{Mail: m}) }, "without it nobody can set a password"},
+			{l.setPassword, func() (Letter, error) { return l.SetPassword(SetPassword{Mail: m, ByStaff: true}) }, "without it nobody can set a password"},
+			{l.passwordChanged, func() (Letter, error) { return l.PasswordChanged(PasswordChanged{Mail: m}) }, ""},
+			{l.passwordChanged, func() (Letter, error) { return l.PasswordChanged(PasswordChanged{Mail: m, Removed: true}) }, ""},
+		} {
+			letter, err := one.write()
+			if err != nil {
+				return err
+			}
+			if one.need != "" && !strings.Contains(letter.Text, m.Link) {
+				return fmt.Errorf("%s: {{.Link}} is missing; %s", one.pair.text.Name(), one.need)
+			}
+			if one.need != "" && !strings.Contains(letter.HTML, m.Link) {
+				return fmt.Errorf("%s: {{.Link}} is missing; %s", one.pair.html.Name(), one.need)
+			}
 		}
 	}
 	return nil
 }
 
-// SignIn is what a sign-in letter says, and to whom.
-type SignIn struct {
+// Mail is what a letter says, and to whom.
+type Mail struct {
 	To                  string        // the stored address, in the form of package address
 	FirstName, LastName string        // either may be empty
 	Companies           []string      // their names
@@ -135,6 +157,21 @@ type SignIn struct {
 	Life                time.Duration // of link and code, from the hand-over
 	AskedAt             time.Time     // in the time zone that the letter is to name it in
 	Agent               string        // the browser in our words, such as "Safari on iPhone"; others are left out
+}
+
+// SignIn is the letter with the sign-in link.
+type SignIn Mail
+
+// SetPassword is the letter with the link to set a password.
+type SetPassword struct {
+	Mail
+	ByStaff bool // the contact didn't ask for it: the firm did
+}
+
+// PasswordChanged is the letter that tells of a password that was set, or removed.
+type PasswordChanged struct {
+	Mail
+	Removed bool
 }
 
 // tags are what templates may say; the README lists them.
@@ -150,6 +187,9 @@ type tags struct {
 	Time      string // "10:02:31": when it was asked for, so that no two subjects are the same
 	Site      string // "clients.example.com": where the link leads, and the code belongs
 	Look      Look
+
+	ByStaff bool // in set-password: the firm has asked for it
+	Removed bool // in password-changed: there is no password any more
 }
 
 type (
@@ -170,10 +210,40 @@ var ours = regexp.MustCompile(`^[A-Za-z0-9 ]{1,60}$`)
 
 // SignIn writes the letter with the sign-in link.
 func (l *Letters) SignIn(d SignIn) (Letter, error) {
+	t, err := l.tags(d)
+	if err != nil {
+		return Letter{}, err
+	}
+	return l.write(l.signIn, d.To, t)
+}
+
+// SetPassword writes the letter with the link to set a password; it has no code.
+func (l *Letters) SetPassword(d SetPassword) (Letter, error) {
+	t, err := l.tags(SignIn(d.Mail))
+	if err != nil {
+		return Letter{}, err
+	}
+	t.ByStaff = d.ByStaff
+	return l.write(l.setPassword, d.To, t)
+}
+
+// PasswordChanged writes the letter that tells of a password that was set or removed. Its
+// Link leads to where who didn't do that sets another; its time is when it was done.
+func (l *Letters) PasswordChanged(d PasswordChanged) (Letter, error) {
+	t, err := l.tags(SignIn(d.Mail))
+	if err != nil {
+		return Letter{}, err
+	}
+	t.Removed = d.Removed
+	return l.write(l.passwordChanged, d.To, t)
+}
+
+// tags fills in what all letters say.
+func (l *Letters) tags(d SignIn) (tags, error) {
 	u, err := url.Parse(d.Link)
 	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http" ||
 		len(d.Link) > 250 || strings.ContainsFunc(d.Link, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`&"'<>\`, r) }) {
-		return Letter{}, errors.New("the link is not one that mail programs leave whole")
+		return tags{}, errors.New("the link is not one that mail programs leave whole")
 	}
 	zone := ""
 	if name, _ := d.AskedAt.Zone(); name == "UTC" {
@@ -194,7 +264,7 @@ func (l *Letters) SignIn(d SignIn) (Letter, error) {
 	if len(t.Companies) == 1 {
 		t.Company.Name = t.Companies[0]
 	}
-	return l.write(l.signIn, d.To, t)
+	return t, nil
 }
 
 func (l *Letters) write(p pair, to string, t tags) (Letter, error) {
@@ -260,6 +330,8 @@ func inWords(d time.Duration) string {
 		return "1 minute"
 	case minutes == 60:
 		return "1 hour"
+	case minutes > 60 && minutes%60 == 0:
+		return fmt.Sprintf("%d hours", minutes/60)
 	default:
 		return fmt.Sprintf("%d minutes", minutes)
 	}

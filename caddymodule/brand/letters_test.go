@@ -76,9 +76,27 @@ func read(t *testing.T, data []byte) (mail.Header, string, string) {
 func TestGolden(t *testing.T) {
 	plain := SignIn{To: "bob@example.org", Link: full.Link, Code: full.Code, Life: time.Hour,
 		AskedAt: asked.UTC(), Agent: "see https://evil.example"}
+	l, err := NewLetters(example, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := func(letter Letter, err error) Letter {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return letter
+	}
+	mail := Mail(full)
+	mail.Code = ""
+	day := mail
+	day.Life = 24 * time.Hour
 	for name, letter := range map[string]Letter{
-		"sign-in":         write(t, example, "", full),
-		"sign-in-nothing": write(t, Brand{Name: "Müller & Söhne", From: "hello@example.com"}, "", plain),
+		"sign-in":               write(t, example, "", full),
+		"sign-in-nothing":       write(t, Brand{Name: "Müller & Söhne", From: "hello@example.com"}, "", plain),
+		"set-password":          written(l.SetPassword(SetPassword{Mail: mail})),
+		"set-password-by-staff": written(l.SetPassword(SetPassword{Mail: day, ByStaff: true})),
+		"password-changed":      written(l.PasswordChanged(PasswordChanged{Mail: mail})),
+		"password-removed":      written(l.PasswordChanged(PasswordChanged{Mail: mail, Removed: true})),
 	} {
 		letter.MessageID = "3ztnqlyv5c6dk2hwrx7ja4pemu@example.com"
 		got, err := letter.Bytes(asked)

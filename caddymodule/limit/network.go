@@ -18,34 +18,42 @@ type Class uint8
 
 // The classes. A Guess is a Failure that is counted for the whole firm, too.
 const (
-	Ask     Class = iota // for a sign-in mail
-	Failure              // an address that isn't the link's
-	Guess                // a code
+	Ask      Class = iota // for a mail
+	Failure               // an address that isn't the link's
+	Guess                 // a code
+	Password              // a password
+	Spraying              // a password, counted for the whole firm alone, whatever the address
 )
 
 // level is a part of the net that one hand may hold, and how much it may do: once its
 // burst is used up, one more in every.
 type level struct {
-	bits     int // of the prefix
-	ask, bad rate
+	bits               int // of the prefix
+	ask, bad, password rate
 }
 
 // The sustained rate of failures is 20 in 15 minutes for one address, 60 for a /56, 100
 // for a /24 and 200 for a /48. The bursts are those of an office: sixty people behind one
 // address who all ask twice and mistype a code twice within ten minutes. A guess that was
 // right is given back, so an office that gets in uses up nothing.
+//
+// Passwords are another matter: the same one can be tried on everybody. So in no quarter
+// of an hour are there more wrong ones than 20 from one address, 60 from a /56, 100 from
+// a /24 and 200 from a /48; three quarters of that may come at once.
 var (
 	levels4 = []level{
-		{32, rate{150, 24 * time.Second}, rate{150, 45 * time.Second}},
-		{24, rate{300, 12 * time.Second}, rate{200, 9 * time.Second}},
+		{32, rate{150, 24 * time.Second}, rate{150, 45 * time.Second}, rate{15, 3 * time.Minute}},
+		{24, rate{300, 12 * time.Second}, rate{200, 9 * time.Second}, rate{75, 36 * time.Second}},
 	}
 	levels6 = []level{
-		{64, rate{150, 24 * time.Second}, rate{150, 45 * time.Second}},
-		{56, rate{200, 18 * time.Second}, rate{170, 15 * time.Second}},
-		{48, rate{300, 12 * time.Second}, rate{250, 4500 * time.Millisecond}},
+		{64, rate{150, 24 * time.Second}, rate{150, 45 * time.Second}, rate{15, 3 * time.Minute}},
+		{56, rate{200, 18 * time.Second}, rate{170, 15 * time.Second}, rate{45, time.Minute}},
+		{48, rate{300, 12 * time.Second}, rate{250, 4500 * time.Millisecond}, rate{150, 18 * time.Second}},
 	}
 	// firmGuesses is how many wrong codes a firm takes from all sides: 100 a minute.
 	firmGuesses = rate{200, 600 * time.Millisecond}
+	// firmPasswords is how many wrong passwords a firm takes from all sides: 40 a minute.
+	firmPasswords = rate{200, 1500 * time.Millisecond}
 	// asksApart is what a device or old link may ask for when its network may not.
 	asksApart = rate{6, 10 * time.Minute}
 )
@@ -111,13 +119,17 @@ func (n *Networks) take(all []cell) bool {
 // cellsOf returns what an event of the class counts for, the widest first: where a whole
 // network is over its limit, its addresses take up no cells.
 func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
-	kind := "bad"
-	if c == Ask {
-		kind = "ask"
-	}
+	kind, of := "bad", func(l level) rate { return l.bad }
 	all := make([]cell, 0, 4)
-	if c == Guess {
+	switch c {
+	case Ask:
+		kind, of = "ask", func(l level) rate { return l.ask }
+	case Password:
+		kind, of = "password", func(l level) rate { return l.password }
+	case Guess:
 		all = append(all, cell{n.key("guess"), firmGuesses})
+	case Spraying:
+		return append(all, cell{n.key("spraying"), firmPasswords})
 	}
 	ip = ip.Unmap().WithZone("")
 	levels := levels4
@@ -126,11 +138,7 @@ func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
 	}
 	for i := range levels {
 		l := levels[len(levels)-1-i]
-		r := l.bad
-		if c == Ask {
-			r = l.ask
-		}
-		all = append(all, cell{n.key(kind, prefix(ip, l.bits)), r})
+		all = append(all, cell{n.key(kind, prefix(ip, l.bits)), of(l)})
 	}
 	return all
 }

@@ -67,6 +67,12 @@ func TestNetworks_AtOnceAndOverTime(t *testing.T) {
 		{"failures of a /56", Failure, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%256) }, 170, 240},
 		{"failures of a /48", Failure, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%65536) }, 250, 800},
 		{"codes of one address", Guess, one("192.0.2.1"), 150, 80},
+		{"passwords of one address", Password, one("192.0.2.1"), 15, 20},
+		{"passwords of a /24", Password, func(i int) string { return fmt.Sprintf("192.0.2.%d", i%256) }, 75, 100},
+		{"passwords of a /64", Password, func(i int) string { return fmt.Sprintf("2001:db8::%x", i) }, 15, 20},
+		{"passwords of a /56", Password, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%256) }, 45, 60},
+		{"passwords of a /48", Password, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%65536) }, 150, 200},
+		{"passwords of a firm, from everywhere", Spraying, func(i int) string { return fmt.Sprintf("10.%d.%d.1", i/256, i%256) }, 200, 2400},
 		{"codes of a firm, from everywhere", Guess, func(i int) string { return fmt.Sprintf("10.%d.%d.1", i/256, i%256) }, 200, 3600},
 	} {
 		n, clock := newNetworks(t)

@@ -35,21 +35,58 @@ func (s *Sessions) EndAll(ctx context.Context, contact, except string) (int, err
 }
 
 func (s *Sessions) end(ctx context.Context, contact string, ids ...string) error {
-	var ops []store.Op
-	for _, id := range ids {
-		ops = append(ops, s.deletes(contact, id)...)
+	e := s.ending(contact, ids)
+	err := s.Store.Apply(ctx, e.Ops...)
+	s.Ended(ctx, e, err)
+	return err
+}
+
+// Ending is the end of sessions, which comes as soon as its Ops are applied.
+type Ending struct {
+	Ops []store.Op
+	ids []string
+}
+
+// Ending makes the end of every session of a contact but the one with the ID except ("":
+// none is spared), for who applies its Ops together with something else, and then calls
+// Ended.
+func (s *Sessions) Ending(ctx context.Context, contact, except string) (Ending, error) {
+	index, err := s.index(ctx, contact)
+	if err != nil {
+		return Ending{}, err
 	}
-	ops = append(ops, s.news(ids...)...)
-	if err := s.Store.Apply(ctx, ops...); err != nil {
+	var ids []string
+	for _, e := range index {
+		if e.id != except {
+			ids = append(ids, e.id)
+		}
+	}
+	return s.ending(contact, ids), nil
+}
+
+func (s *Sessions) ending(contact string, ids []string) Ending {
+	e := Ending{ids: ids}
+	for _, id := range ids {
+		e.Ops = append(e.Ops, s.deletes(contact, id)...)
+	}
+	e.Ops = append(e.Ops, s.news(ids...)...)
+	return e
+}
+
+// Ended tells the Sessions what came of applying the Ops: nil, or the store's error.
+func (s *Sessions) Ended(ctx context.Context, e Ending, err error) {
+	if len(e.ids) == 0 {
+		return
+	}
+	if err != nil {
 		// They may be gone all the same: let the store say so, not memory.
-		for _, id := range ids {
+		for _, id := range e.ids {
 			s.memory().reread(id)
 		}
-		return err
+		return
 	}
-	s.memory().forget(ids...)
+	s.memory().forget(e.ids...)
 	s.Others.Changed(ctx)
-	return nil
 }
 
 // List returns the sessions of a contact, the latest sign-in first.

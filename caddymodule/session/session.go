@@ -38,7 +38,7 @@ type Session struct {
 	ID      string    `json:"id"`               // SHA-256 of the cookie, in base64url; the record's key
 	Handle  string    `json:"handle"`           // stands for the session in lists and as `sid`: 128 random bits, opens nothing
 	Contact string    `json:"contact"`          // the contact's ID
-	Method  string    `json:"method"`           // how they proved who they are: "link" or "code"
+	Method  string    `json:"method"`           // how they proved who they are: "link", "code" or "password"
 	Agent   string    `json:"agent,omitempty"`  // the browser in words, such as "Safari on iPhone"
 	Shared  bool      `json:"shared,omitempty"` // on a shared computer: the cookie ends with the browser
 	Begun   time.Time `json:"begun"`            // the sign-in (`auth_time`)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
@@ -21,7 +22,7 @@ func TestT17_ALinkForAnotherPurposeIsNoSignInLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	tokens := &Tokens{Firm: "example", Store: db, Keys: keys, Life: time.Minute}
-	for purpose, want := range map[string]error{signIn: nil, "set-password": ErrUnknown, "": ErrUnknown} {
+	for purpose, want := range map[string]error{SignIn: nil, "set-password": ErrUnknown, "": ErrUnknown} {
 		s := secret.Random()
 		link := Link{ID: keys.MAC(linkPurpose, "example", s), Contact: "ann" + purpose, Address: "ann@example.com", Asked: time.Now(), Purpose: purpose}
 		linkOp, err := tokens.linkOp(link)
@@ -42,4 +43,130 @@ func TestT17_ALinkForAnotherPurposeIsNoSignInLink(t *testing.T) {
 			t.Errorf("Spend of a link to %q = %v; want %v", purpose, err, want)
 		}
 	}
+}
+
+// A link signs in or sets a password, never both; either ends all of the contact's.
+func TestT17_ALinkIsForOneThing(t *testing.T) {
+	for _, of := range []string{SignIn, SetPassword} {
+		w := openPurposes(t)
+		signIn, set := w.mail(t, Ask{ID: "a", Purpose: SignIn}), w.mail(t, Ask{ID: "b", Purpose: SetPassword})
+		if signIn.Code == "" || set.Code != "" {
+			t.Errorf("codes %q and %q; want one to sign in and none to set a password", signIn.Code, set.Code)
+		}
+		if _, err := w.Peek(t.Context(), set.Token); !errors.Is(err, ErrUnknown) {
+			t.Errorf("Peek of a set-password link = %v; want ErrUnknown", err)
+		}
+		if _, err := w.Try(t.Context(), set.Token); !errors.Is(err, ErrUnknown) {
+			t.Errorf("Try of a set-password link = %v; want ErrUnknown", err)
+		}
+		if _, err := w.Spend(t.Context(), set.Token, "browser"); !errors.Is(err, ErrUnknown) {
+			t.Errorf("Spend of a set-password link = %v; want ErrUnknown", err)
+		}
+		if _, err := w.PeekPassword(t.Context(), signIn.Token); !errors.Is(err, ErrUnknown) {
+			t.Errorf("PeekPassword of a sign-in link = %v; want ErrUnknown", err)
+		}
+		if _, _, err := w.SpendPassword(t.Context(), signIn.Token); !errors.Is(err, ErrUnknown) {
+			t.Errorf("SpendPassword of a sign-in link = %v; want ErrUnknown", err)
+		}
+		var ops []store.Op
+		if of == SignIn {
+			grant, err := w.Spend(t.Context(), signIn.Token, "elsewhere")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ops = grant.Ops
+		} else {
+			link, spent, err := w.SpendPassword(t.Context(), set.Token)
+			if err != nil || link.Contact != "ann" || link.Address != "ann@example.com" {
+				t.Fatalf("SpendPassword = %+v, %v; want ann's", link, err)
+			}
+			ops = spent
+		}
+		if err := w.Store.Apply(t.Context(), ops...); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Store.Apply(t.Context(), ops...); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("a link to %s, spent twice = %v; want ErrConflict", of, err)
+		}
+		if _, err := w.Peek(t.Context(), signIn.Token); !errors.Is(err, ErrOver) {
+			t.Errorf("sign-in link after a link to %s = %v; want ErrOver", of, err)
+		}
+		if link, err := w.PeekPassword(t.Context(), set.Token); !errors.Is(err, ErrOver) || link.Address == "" {
+			t.Errorf("set-password link after a link to %s = %+v, %v; want ErrOver, and whose it was", of, link, err)
+		}
+		if _, err := w.Guess(t.Context(), "browser", signIn.Code, false); of == SetPassword && !errors.Is(err, ErrCode) {
+			t.Errorf("code after the password was set = %v; want ErrCode", err)
+		}
+	}
+}
+
+// Who asked has as long as for any link; whom staff sent one, a day, whatever else is
+// mailed meanwhile.
+func TestPasswordLinkLives(t *testing.T) {
+	for _, c := range []struct {
+		staff bool
+		life  time.Duration
+	}{{false, 10 * time.Minute}, {true, StaffLife}} {
+		w := openPurposes(t)
+		set := w.mail(t, Ask{ID: "a", Purpose: SetPassword, Staff: c.staff})
+		w.now = w.now.Add(c.life - time.Minute)
+		w.mail(t, Ask{ID: "b"})
+		if _, err := w.PeekPassword(t.Context(), set.Token); err != nil {
+			t.Errorf("staff %v: a minute before its end = %v; want nil", c.staff, err)
+		}
+		w.now = w.now.Add(time.Minute)
+		if _, err := w.PeekPassword(t.Context(), set.Token); !errors.Is(err, ErrOver) {
+			t.Errorf("staff %v: at its end = %v; want ErrOver", c.staff, err)
+		}
+	}
+}
+
+// purposes are Tokens whose clock tests set.
+type purposes struct {
+	*Tokens
+	now time.Time
+}
+
+func openPurposes(t *testing.T) *purposes {
+	t.Helper()
+	w := &purposes{now: time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)}
+	clock := func() time.Time { return w.now }
+	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{Clock: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	keys, err := secret.New([]byte("a secret of at least 32 characters for this test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Tokens = &Tokens{Firm: "example", Store: db, Keys: keys, Life: 10 * time.Minute, Now: clock}
+	return w
+}
+
+// mail asks as ann, makes the link and hands it over.
+func (w *purposes) mail(t *testing.T, ask Ask) Issued {
+	t.Helper()
+	ask.Address, ask.At = "ann@example.com", w.now
+	if !ask.Staff {
+		ask.Browser = "browser"
+		if err := w.Ask(t.Context(), ask); err != nil {
+			t.Fatal(err)
+		}
+	}
+	issued, err := w.Issue(t.Context(), ask, "ann", "ann@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Store.Apply(t.Context(), issued.Ops...); err != nil {
+		t.Fatal(err)
+	}
+	ops, err := w.HandOver(t.Context(), issued.ID, w.now, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Store.Apply(t.Context(), ops...); err != nil {
+		t.Fatal(err)
+	}
+	return issued
 }

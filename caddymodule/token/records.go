@@ -25,7 +25,9 @@ const (
 )
 
 const (
-	signIn = "sign-in" // Link.Purpose
+	// SignIn and SetPassword are what a link is for: Link.Purpose, Ask.Purpose.
+	SignIn      = "sign-in"
+	SetPassword = "set-password"
 
 	linkPurpose = "link" // of MACs
 	codePurpose = "code"
@@ -92,6 +94,19 @@ type liveLink struct {
 	Asked   time.Time `json:"asked"`
 	Tries   int       `json:"tries,omitempty"` // addresses compared on its page
 	Over    bool      `json:"over,omitempty"`  // the link is used up, its code isn't
+
+	Life time.Duration `json:"life,omitempty"` // its own; 0: Tokens.Life
+}
+
+// expires is when none of it is of any use any more.
+func (l live) expires(now time.Time) time.Time {
+	end := now.Add(keep)
+	for _, one := range l.Links {
+		if own := one.Asked.Add(keep + one.Life); own.After(end) {
+			end = own
+		}
+	}
+	return end
 }
 
 // find returns the index of a link, or -1.
@@ -186,7 +201,7 @@ func (t *Tokens) handed(ctx context.Context, linkID string) (handover, error) {
 
 func (t *Tokens) handedOp(link Link, h handover) store.Op {
 	value := strconv.AppendInt([]byte{version, byte(h.was)}, h.at.UnixMilli(), 10)
-	return store.Put(t.key(handedBucket, link.ID), value, link.Asked.Add(keep))
+	return store.Put(t.key(handedBucket, link.ID), value, link.Asked.Add(keep+link.Life))
 }
 
 // link returns the link of an ID, or ErrUnknown.
@@ -217,7 +232,7 @@ func (t *Tokens) live(ctx context.Context, contact string) (live, []byte, error)
 }
 
 func (t *Tokens) liveOp(contact string, was []byte, l live) (store.Op, error) {
-	return t.swapOp(t.key(liveBucket, contact), was, l)
+	return t.swapOpUntil(t.key(liveBucket, contact), was, l, l.expires(t.now()))
 }
 
 // swapLive changes the live record in one step; an error of change leaves it alone.
@@ -233,7 +248,7 @@ func (t *Tokens) swapLive(ctx context.Context, contact string, change func(*live
 			return nil, time.Time{}, nil, err
 		}
 		value, err := t.seal(k, l)
-		return value, t.now().Add(keep), nil, err
+		return value, l.expires(t.now()), nil, err
 	})
 }
 
@@ -285,11 +300,7 @@ func (t *Tokens) get(ctx context.Context, k store.Key, v any) ([]byte, error) {
 	return rec.Value, t.open(k, rec.Value, v)
 }
 
-// swapOp returns the Op that makes v the record, if its value still is was (nil: none).
-func (t *Tokens) swapOp(k store.Key, was []byte, v any) (store.Op, error) {
-	return t.swapOpUntil(k, was, v, t.now().Add(keep))
-}
-
+// swapOpUntil returns the Op that makes v the record, if its value still is was (nil: none).
 func (t *Tokens) swapOpUntil(k store.Key, was []byte, v any, expires time.Time) (store.Op, error) {
 	value, err := t.seal(k, v)
 	if was == nil {

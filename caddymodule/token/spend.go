@@ -19,6 +19,7 @@ type Link struct {
 	Shared  bool            `json:"shared,omitempty"`
 	Asked   time.Time       `json:"asked"`
 	Purpose string          `json:"purpose"`
+	Life    time.Duration   `json:"life,omitempty"` // its own; 0: Tokens.Life
 }
 
 // Grant is a proof that was accepted: sign this contact in.
@@ -27,21 +28,39 @@ type Grant struct {
 	Address address.Address // the address that was proved
 	To      string
 	Shared  bool
-	Method  string // "link" or "code"
+	Method  string // "link", "code" or "password"
 	Ops     []store.Op
 }
 
-// Peek returns what a link is without spending it. The error is ErrUnknown when
+// Peek returns what a sign-in link is without spending it. The error is ErrUnknown when
 // there is none (the Link is empty), ErrOver when it works no longer (the Link says
 // whose it was and where it led), or the store's.
 func (t *Tokens) Peek(ctx context.Context, token string) (Link, error) {
-	link, _, _, err := t.look(ctx, token)
+	link, _, _, err := t.look(ctx, SignIn, token)
 	return link, err
 }
 
-// look is Peek, with the live record that it went by.
-func (t *Tokens) look(ctx context.Context, token string) (link Link, l live, was []byte, err error) {
-	if link, err = t.linkOf(ctx, token); err != nil {
+// PeekPassword is Peek for a link to set a password: a link for one is none for the other.
+func (t *Tokens) PeekPassword(ctx context.Context, token string) (Link, error) {
+	link, _, _, err := t.look(ctx, SetPassword, token)
+	return link, err
+}
+
+// SpendPassword returns a live link to set a password, and the Ops that end it and every
+// other link and code of the contact. Errors, and store.ErrConflict of the Ops, are as
+// those of Spend.
+func (t *Tokens) SpendPassword(ctx context.Context, token string) (Link, []store.Op, error) {
+	link, _, was, err := t.look(ctx, SetPassword, token)
+	if err != nil {
+		return link, nil, err
+	}
+	op, err := t.liveOp(link.Contact, was, live{})
+	return link, []store.Op{op}, err
+}
+
+// look is Peek for a purpose, with the live record that it went by.
+func (t *Tokens) look(ctx context.Context, purpose, token string) (link Link, l live, was []byte, err error) {
+	if link, err = t.linkOf(ctx, purpose, token); err != nil {
 		return Link{}, l, nil, err
 	}
 	if l, was, err = t.live(ctx, link.Contact); err != nil {
@@ -51,14 +70,15 @@ func (t *Tokens) look(ctx context.Context, token string) (link Link, l live, was
 	if err != nil {
 		return Link{}, l, nil, err
 	}
-	if i := l.find(link.ID); i < 0 || l.Links[i].Over || !h.good(link.Asked, t.Life, t.now()) {
+	if i := l.find(link.ID); i < 0 || l.Links[i].Over || !h.good(link.Asked, t.lifeOf(link.Life), t.now()) {
 		return link, l, was, ErrOver
 	}
 	return link, l, was, nil
 }
 
-// linkOf returns the link of a token, alive or not, or ErrUnknown.
-func (t *Tokens) linkOf(ctx context.Context, token string) (Link, error) {
+// linkOf returns the link of a token, alive or not, or ErrUnknown: also for a link that
+// is for another purpose.
+func (t *Tokens) linkOf(ctx context.Context, purpose, token string) (Link, error) {
 	if len(token) != linkLength {
 		return Link{}, ErrUnknown
 	}
@@ -67,7 +87,7 @@ func (t *Tokens) linkOf(ctx context.Context, token string) (Link, error) {
 		switch {
 		case errors.Is(err, ErrUnknown):
 			continue
-		case err == nil && link.Purpose != signIn:
+		case err == nil && link.Purpose != purpose:
 			return Link{}, ErrUnknown
 		}
 		return link, err
@@ -80,7 +100,7 @@ func (t *Tokens) linkOf(ctx context.Context, token string) (Link, error) {
 // Guesses. After these it is ErrOver, though the link still works in the browser that
 // asked: a mail scanner that fills in forms must not lock anybody out.
 func (t *Tokens) Try(ctx context.Context, token string) (Link, error) {
-	link, _, _, err := t.look(ctx, token)
+	link, _, _, err := t.look(ctx, SignIn, token)
 	if err != nil {
 		return link, err
 	}
@@ -104,7 +124,7 @@ func (t *Tokens) Try(ctx context.Context, token string) (Link, error) {
 // Errors are those of Peek; store.ErrConflict when the Ops are applied means that
 // something moved: call Spend again, it says ErrOver when another was faster.
 func (t *Tokens) Spend(ctx context.Context, token, browser string) (Grant, error) {
-	link, l, was, err := t.look(ctx, token)
+	link, l, was, err := t.look(ctx, SignIn, token)
 	if err != nil {
 		return Grant{}, err
 	}

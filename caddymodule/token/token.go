@@ -21,6 +21,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -48,6 +49,10 @@ const (
 	Guesses = 5
 	// Patience is how long after the request a mail may still be handed over.
 	Patience = time.Hour
+	// StaffLife is how long a link to set a password lives that staff have sent: their
+	// client may read mail once a day. It is what NIST SP 800-63B-4, section 4.2.1.2,
+	// gives a code that goes by mail.
+	StaffLife = 24 * time.Hour
 	// WayBack is how long an old link remembers whom to send a new one, and where it led.
 	WayBack = 30 * 24 * time.Hour
 	// MaxLife is the longest Life.
@@ -83,6 +88,12 @@ type Ask struct {
 	Device  string          `json:"device,omitempty"` // ID of the device, where it has one
 	At      time.Time       `json:"at"`
 
+	// Purpose is what the link is for; "": SignIn.
+	Purpose string `json:"purpose,omitempty"`
+	// Staff have asked in the contact's place; of SetPassword alone. The link lives for
+	// StaffLife, and no browser waits for it.
+	Staff bool `json:"staff,omitempty"`
+
 	// Crowded: it comes from where too much is asked for, so no mail is made for it.
 	Crowded bool `json:"-"`
 
@@ -92,9 +103,11 @@ type Ask struct {
 
 // Purse is what sets the ask apart from those that anybody can make, or "": the device,
 // where the contact is known on it; "link", where it comes from an old link, which only
-// who reads the contact's mail has.
+// who reads the contact's mail has; "staff", where these have asked.
 func (a Ask) Purse() string {
 	switch {
+	case a.Staff:
+		return "staff"
 	case a.Known:
 		return a.Device
 	case a.Link != "":
@@ -102,6 +115,17 @@ func (a Ask) Purse() string {
 	}
 	return ""
 }
+
+// life is how long the link that comes of it lives; 0: as Tokens.Life says.
+func (a Ask) life() time.Duration {
+	if a.Staff {
+		return StaffLife
+	}
+	return 0
+}
+
+// purpose is Purpose, filled in.
+func (a Ask) purpose() string { return cmp.Or(a.Purpose, SignIn) }
 
 // Ask commits a request together with the Ops of the caller, alike for every
 // address: nothing is looked up.
@@ -137,7 +161,7 @@ func (t *Tokens) Asked(ctx context.Context, browser string) (Ask, error) {
 // Issued is a new link and code, for one mail and no log.
 type Issued struct {
 	ID          string // of the link; for HandOver and GiveUp
-	Token, Code string
+	Token, Code string // Code: of SignIn alone
 	Ops         []store.Op
 }
 
@@ -146,7 +170,7 @@ type Issued struct {
 // something moved meanwhile: call Issue again. ErrTooMany: MaxLive links work already,
 // or wait to be mailed, and none of them is given up for a new one.
 func (t *Tokens) Issue(ctx context.Context, a Ask, contact string, to address.Address) (Issued, error) {
-	out := Issued{Token: secret.Random(), Code: newCode()}
+	out := Issued{Token: secret.Random()}
 	out.ID = t.Keys.MAC(linkPurpose, t.Firm, out.Token)
 	l, was, err := t.live(ctx, contact)
 	if err != nil {
@@ -158,18 +182,21 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, contact string, to address.Ad
 	if l.links(a.Purse()) >= MaxLive {
 		return Issued{}, ErrTooMany
 	}
-	l.Links = append(l.Links, liveLink{ID: out.ID, Browser: a.Browser, Purse: a.Purse(), Asked: a.At})
+	l.Links = append(l.Links, liveLink{ID: out.ID, Browser: a.Browser, Purse: a.Purse(), Asked: a.At, Life: a.life()})
 	liveOp, err := t.liveOp(contact, was, l)
 	if err != nil {
 		return Issued{}, err
 	}
 	linkOp, err := t.linkOp(Link{ID: out.ID, Contact: contact, Address: to, Browser: a.Browser,
-		To: a.To, Shared: a.Shared, Asked: a.At, Purpose: signIn})
+		To: a.To, Shared: a.Shared, Asked: a.At, Purpose: a.purpose(), Life: a.life()})
 	if err != nil {
 		return Issued{}, err
 	}
 	out.Ops = []store.Op{liveOp, linkOp}
-
+	if a.purpose() != SignIn {
+		return out, nil // no code sets a password: it would be guessed at by who doesn't read the mail
+	}
+	out.Code = newCode()
 	codeOps, err := t.codeOps(ctx, a, contact, out)
 	out.Ops = append(out.Ops, codeOps...)
 	return out, err
@@ -210,7 +237,7 @@ func (t *Tokens) stillLive(ctx context.Context, links []liveLink) ([]liveLink, e
 		if err != nil {
 			return nil, err
 		}
-		if t.now().Before(h.free(one.Asked, t.Life)) {
+		if t.now().Before(h.free(one.Asked, t.lifeOf(one.Life))) {
 			still = append(still, one)
 		}
 	}
@@ -271,8 +298,11 @@ func (t *Tokens) Refused(ctx context.Context, linkID string) ([]store.Op, error)
 	} else if err != nil {
 		return nil, err
 	}
-	return []store.Op{t.handedOp(link, handover{was: givenUp, at: link.Asked.Add(-sending - MaxLife)})}, nil
+	return []store.Op{t.handedOp(link, handover{was: givenUp, at: link.Asked.Add(-sending - max(MaxLife, link.Life))})}, nil
 }
+
+// lifeOf is the life of a link that has one of its own, or else that of all.
+func (t *Tokens) lifeOf(own time.Duration) time.Duration { return cmp.Or(own, t.Life) }
 
 func (t *Tokens) now() time.Time {
 	if t.Now != nil {
