@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
 )
 
 // The ways in which an app shows a page of the web.
@@ -120,7 +122,15 @@ func TestOldURLsStream(t *testing.T) {
 		t.Fatalf("an old link before the upgrade = %d", a.StatusCode)
 	}
 	streamsAt(t, visitor, "portal-visit", old, file)
+	var open []*stream
+	for kind := range kindsOfStream {
+		_, s := visitor.tries(kind, old, "portal-visit")
+		open = append(open, s)
+	}
+	time.Sleep(2 * session.LookEvery)
+	goOn(t, "in a visit", open)
 	h.upgrade("acme")
+	endBy(t, "upgraded", open, time.Now())
 	for kind := range kindsOfStream {
 		if status, _ := visitor.tries(kind, old, "portal-visit"); status != 401 && status != 302 {
 			t.Errorf("%s with a visit from before the upgrade = %d; want none", kind, status)

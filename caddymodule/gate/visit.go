@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
 )
 
 // visit is what an open company's old link gives: a way in for its pages, without a
@@ -100,7 +102,34 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 	if len(w.Header()["Referrer-Policy"]) == 0 {
 		w.Header().Set("Referrer-Policy", "strict-origin") // the URL is a key
 	}
+	ctx, done := g.whileOpen(r.Context(), a)
+	defer done()
 	(&portalWriter{visit: cookie, ResponseWriter: w, ctx: r.Context(), cookies: g.cookies, private: true,
-		bound: g.bound, holder: h, outgoing: g.outgoing(r.Context(), r.URL, moved)}).serve(portal, r)
+		bound: g.bound, holder: h, outgoing: g.outgoing(ctx, r.URL, moved)}).serve(portal, r.WithContext(ctx))
 	return nil
+}
+
+// whileOpen returns a context that is cancelled within a second of the upgrade of the
+// company that the request is about or that is visited, and of the visit's time: what was
+// opened by an old link doesn't outlive it. Call done when the request is done.
+func (g *Gate) whileOpen(parent context.Context, a *about) (ctx context.Context, done func()) {
+	ctx, cancel := context.WithCancel(parent)
+	company, until := a.standing.Company, g.Now().Add(visitLife)
+	if a.visit != nil {
+		company, until = a.visit.company, a.visit.began.Add(visitLife)
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(visitLife, func() {
+		if ctx.Err() != nil {
+			return
+		}
+		s, err := g.Book.StandingOf(ctx, company)
+		if errors.Is(err, directory.ErrUnknown) || err == nil && s.Upgraded || !g.Now().Before(until) {
+			cancel()
+			return
+		}
+		timer.Reset(session.LookEvery) // also where the store can't tell
+	})
+	timer.Reset(session.LookEvery) // from here on, timer is set
+	return ctx, func() { timer.Stop(); cancel() }
 }
