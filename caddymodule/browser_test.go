@@ -165,6 +165,7 @@ func TestBrowserHeldForm(t *testing.T) {
 	h.html()
 	ctx := chromium(t)
 	signIn := func(tab context.Context, n int) {
+		h.mayMailAgain(n)
 		run(t, tab, chromedp.SendKeys(css("input[name=email]"), "ann@example.com\r"), where("/-/sent"))
 		run(t, tab, chromedp.Navigate(h.nextLetter("ann@example.com", n).link), chromedp.WaitVisible(css("#who")))
 	}

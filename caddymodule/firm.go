@@ -290,6 +290,10 @@ func (f *firm) unanswered(w http.ResponseWriter, r *http.Request, err error) {
 	if he, ok := errors.AsType[caddyhttp.HandlerError](err); ok && he.StatusCode >= 400 {
 		status = he.StatusCode
 	}
+	if status < http.StatusInternalServerError { // such as a file that isn't there: an answer
+		refuse(w, status, http.StatusText(status))
+		return
+	}
 	f.log.Error("the portal doesn't answer an old link", "status", status, "error", scrubbed(err, r.URL), "method", r.Method)
 	refuse(w, status, "The portal does not answer. Please try again in a moment.")
 }

@@ -34,6 +34,8 @@ type bound struct {
 	names []string // bound also where scripts could read them
 	log   *slog.Logger
 
+	advised sync.Once // around the log line on a session that isn't bound
+
 	mu      sync.Mutex                      // around changes of learned
 	learned atomic.Pointer[map[string]bool] // names that the portal has set as HttpOnly, ever, folded; nil: not read yet
 }
@@ -62,6 +64,7 @@ func (b *bound) out(ctx context.Context, line string, h holder) string {
 	}
 	if !b.named(name) {
 		if !httpOnly(attributes) {
+			b.advise(name)
 			return line
 		}
 		b.learn(ctx, name)
@@ -133,6 +136,20 @@ func (b *bound) back(pair string, allowed func(holder) bool) (string, bool) {
 		return "", false
 	}
 	return name + "=" + value, true
+}
+
+// sessionNames are the names that servers give the cookies of their sessions, folded.
+var sessionNames = []string{"phpsessid", "jsessionid", "asp_net_sessionid", "connect_sid", "laravel_session", "cfid", "sid", "sessionid", "session"}
+
+// advise tells once that what looks like the portal's session isn't bound: PHP, as it comes,
+// lets scripts read that cookie.
+func (b *bound) advise(name string) {
+	if !slices.Contains(sessionNames, cookieFold(name)) {
+		return
+	}
+	b.advised.Do(func() {
+		b.log.Warn("the portal lets scripts read a cookie that looks like its session, so it isn't bound to who signed in; if it is, write: portal_session "+name, "cookie", name)
+	})
 }
 
 func (b *bound) place(name, value string) string { return b.firm + "\x00" + name + "\x00" + value }

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"bytes"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -147,5 +148,18 @@ func TestBoundNamesAreRemembered(t *testing.T) {
 	}
 	if len(*b.learned.Load()) > maxLearned {
 		t.Errorf("%d names are remembered; want %d at most", len(*b.learned.Load()), maxLearned)
+	}
+}
+
+// A session that scripts may read isn't bound, and the operator is told what to write.
+func TestAdviceOnASessionThatIsNotBound(t *testing.T) {
+	var log bytes.Buffer
+	b := newBound(t)
+	b.log = slog.New(slog.NewTextHandler(&log, nil))
+	for _, line := range []string{"theme=dark", "ASP.NET_SessionId=x; HttpOnly", "PHPSESSID=x; path=/", "PHPSESSID=y; path=/"} {
+		b.out(t.Context(), line, holder{contact: "ann"})
+	}
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "portal_session PHPSESSID") || strings.Contains(got, "=x;") {
+		t.Errorf("the log says\n%s\nwant one line on PHPSESSID", got)
 	}
 }
