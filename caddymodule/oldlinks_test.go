@@ -226,9 +226,9 @@ func (b *browser) tries(kind, path, cookie string) (status int, s *stream) {
 	return resp.StatusCode, s
 }
 
-// openTLSHouse is a house whose firm is at an https url, with a site there and another,
-// without TLS, at the house's own.
-func openTLSHouse(t *testing.T, clear string, log logFile) (h *house, secure string) {
+// openTLSHouse is a house whose firm is at an https url, with a site there and two others
+// without TLS: one at the house's own, and one as the manual has it.
+func openTLSHouse(t *testing.T, log logFile) (h *house, secure, manual string) {
 	t.Helper()
 	lender := httptest.NewTLSServer(nil) // of a certificate for 127.0.0.1
 	defer lender.Close()
@@ -237,7 +237,7 @@ func openTLSHouse(t *testing.T, clear string, log logFile) (h *house, secure str
 	if err != nil {
 		t.Fatal(err)
 	}
-	secure = "https://" + freeAddress(t)
+	secure, manual = "https://"+freeAddress(t), "http://"+freeAddress(t)
 	m := startMailServer(t)
 	p := newPortal(t)
 	dir := t.TempDir()
@@ -245,11 +245,27 @@ func openTLSHouse(t *testing.T, clear string, log logFile) (h *house, secure str
 	files.write("cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})))
 	files.write("key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
 	h = openHouse(t, layout{app: m.app(), firm: oldLinks, companies: oldCompanies, admin: freeAddress(t), url: secure,
-		global: log.global, site: log.site + clear,
-		more: fmt.Sprintf("%s {\n\ttls %s %s\n\t%s\n\tdoorpost example\n\treverse_proxy %s\n}\n", secure, files.path("cert.pem"), files.path("key.pem"), log.site, strings.TrimPrefix(p.URL, "http://"))})
+		global: log.global, site: log.site + "respond never",
+		more: fmt.Sprintf(`%s {
+	tls %s %s
+	%s
+	doorpost example
+	reverse_proxy %s
+}
+%s {
+	%s
+	@old path /one-click/* /view /view.php
+	handle @old {
+		doorpost example
+	}
+	handle {
+		redir %s{uri}
+	}
+}
+`, secure, files.path("cert.pem"), files.path("key.pem"), log.site, strings.TrimPrefix(p.URL, "http://"), manual, log.site, secure)})
 	m.moveInto(h)
 	h.portal = p
-	return h, secure
+	return h, secure, manual
 }
 
 // secureBrowser is a browser that takes the house's certificate.
@@ -267,13 +283,21 @@ func (h *house) secureBrowser() *browser {
 // repeated nowhere.
 func TestOldLinksWithoutTLS(t *testing.T) {
 	log := newLogFile(t)
-	h, secure := openTLSHouse(t, "redir https://never.example{uri}", log)
+	h, secure, manual := openTLSHouse(t, log)
 	b := h.secureBrowser()
 	const old = "/one-click/acme-secret-token-1/orders/7?tab=2"
 	a := b.open(h.url + old)
 	gone := goes(a)
 	if a.StatusCode != 302 || !strings.HasPrefix(gone, secure+"/-/go?x=") || len(a.Cookies()) != 0 || h.portal.count() != 0 {
 		t.Fatalf("an old link without TLS = %d to %q; want its way with TLS", a.StatusCode, gone)
+	}
+	for _, link := range []string{old, "/ONE-CLICK/acme-secret-token-1/", "/view?client=acme-secret-token-2", "/one-click/nobodys-token/"} {
+		if a := b.open(manual + link); a.StatusCode != 302 || !strings.HasPrefix(goes(a), secure+"/-/go?x=") {
+			t.Errorf("%s, as the manual has it, = %d to %q; want its way with TLS", link, a.StatusCode, goes(a))
+		}
+	}
+	if a := b.open(manual + "/dashboard.php?x=1"); a.StatusCode != 302 || goes(a) != secure+"/dashboard.php?x=1" {
+		t.Errorf("another page, as the manual has it, = %d to %q; want it with TLS", a.StatusCode, goes(a))
 	}
 	if a := b.open(gone); a.StatusCode != 302 || goes(a) != old {
 		t.Errorf("it leads to %q (%d); want the page, since nobody is asked yet", goes(a), a.StatusCode)
