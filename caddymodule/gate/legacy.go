@@ -1,11 +1,14 @@
 package gate
 
 import (
+	"cmp"
 	"context"
+	cryptorand "crypto/rand"
 	"errors"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,19 +73,54 @@ func (g *Gate) asOld(r *http.Request, a *about) (moved bool, restore func(), err
 		*r.URL, moved = *old, true
 	case a.Kind == legacy.Old:
 		r.RequestURI = g.Legacy.Pattern(a.Verdict)
-	case len(a.Strays) > 0:
-		r.RequestURI = r.URL.EscapedPath()
+	case a.veiled:
+		r.RequestURI = "/" // for logs alone: the rest may be a token
 	}
 	return moved, restore, nil
 }
 
+// blind puts, in the query, what no company has in the place of the tokens that are astray:
+// the portal answers as to any unknown one, so nobody learns that these aren't. Those that
+// stand in the path stay astray.
+func (g *Gate) blind(r *http.Request, a *about) {
+	for _, token := range a.astray {
+		with := unknown(len(token))
+		r.URL.RawQuery = g.Legacy.Masked(r.URL.RawQuery, token, with)
+		a.Query = g.Legacy.Masked(a.Query, token, with)
+	}
+	left := g.Legacy.Match(r.URL).Strays
+	a.astray = slices.DeleteFunc(a.astray, func(token string) bool { return !slices.Contains(left, token) })
+}
+
+// newURL is where an old link leads, without its token or any other company's.
+func (g *Gate) newURL(a *about) string {
+	v := a.Verdict
+	for _, token := range a.tokens {
+		v.Query = g.Legacy.Masked(v.Query, token, "")
+	}
+	to := g.Legacy.NewURL(v, a.standing.Company)
+	if u, err := url.Parse(to); err != nil || slices.ContainsFunc(g.Legacy.Match(u).Strays, func(s string) bool { return slices.Contains(a.tokens, s) }) {
+		return g.Legacy.Page(a.standing.Company)
+	}
+	return to
+}
+
+// unknown returns what is no token of any company, as long as one.
+func unknown(size int) string {
+	var b strings.Builder
+	for b.Len() < size {
+		b.WriteString(strings.ToLower(cryptorand.Text()))
+	}
+	return b.String()[:size]
+}
+
 // outgoing rewrites the portal's answer: its old links of upgraded companies become new ones.
-func (g *Gate) outgoing(ctx context.Context, seen *url.URL, moved bool) *legacy.Outgoing {
+func (g *Gate) outgoing(ctx context.Context, host string, seen *url.URL, moved bool) *legacy.Outgoing {
 	if !g.Legacy.HasLinks() {
 		return nil
 	}
 	return &legacy.Outgoing{
-		Rules: g.Legacy, Hosts: []string{g.URL.Host}, Seen: new(*seen), Moved: moved,
+		Rules: g.Legacy, Hosts: []string{g.URL.Host, host}, Seen: new(*seen), Moved: moved,
 		Company: func(token string) (string, bool) {
 			s, err := g.Book.StandingByToken(ctx, token)
 			return s.Company, err == nil && s.Upgraded
@@ -176,34 +214,37 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && !errors.Is(err, errNobody) {
 		return err
 	}
-	linked := &http.Request{Method: http.MethodGet, URL: u, Header: http.Header{}}
-	a, err2 := g.judge(linked.WithContext(r.Context()), Open, v)
+	linked := (&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{"Accept": {"text/html"}, "Cookie": r.Header["Cookie"]}}).WithContext(r.Context())
+	kind := g.rules.classify(linked)
+	a, err2 := g.judge(linked, kind, v)
+	if err2 != nil {
+		return err2
+	}
+	f, err2 := g.facts(linked, kind, &a)
 	if err2 != nil {
 		return err2
 	}
 	g.evenOut(r.Context(), began)
-	if a.Kind == legacy.Old && a.standing.Company != "" && !a.standing.Upgraded {
-		return found(w, u.RequestURI()) // it needs no proof yet
-	}
-	if err != nil {
-		if pageLoad(r) {
-			g.clearDeadCookie(w, r)
-		}
-		if g.answerFor(r) == Frame {
-			g.page(w, r, http.StatusUnauthorized, FramePage{URL: r.URL.RequestURI()})
-			return nil
-		}
-		g.page(w, r, http.StatusUnauthorized, PromptPage{To: r.URL.RequestURI()})
-		return nil
-	}
-	switch {
-	case a.Kind != legacy.Old || a.standing.Company == "":
-		return errNotHere
-	case v.reaches(a.standing.Company):
+	switch s := f.decide(); {
+	case s == toNew:
 		if g.Now().Sub(v.Live.Begun) < time.Hour {
 			g.Usage.Note(a.standing.Company, usage.Use{SignIn: true, Upgraded: true})
 		}
-		return found(w, g.Legacy.NewURL(a.Verdict, a.standing.Company))
+		return found(w, g.newURL(&a))
+	case s == pass && a.stray != "":
+		return found(w, cmp.Or(g.Legacy.Page(a.stray), "/")) // nothing of ours repeats the token
+	case s == pass, s == openly, s == visits:
+		return found(w, u.RequestURI()) // it needs no more proof
+	case v != nil:
+		return errNotHere
 	}
-	return errNotHere
+	if pageLoad(r) {
+		g.clearDeadCookie(w, r)
+	}
+	if g.answerFor(r) == Frame {
+		g.page(w, r, http.StatusUnauthorized, FramePage{URL: r.URL.RequestURI()})
+		return nil
+	}
+	g.page(w, r, http.StatusUnauthorized, PromptPage{To: r.URL.RequestURI()})
+	return nil
 }

@@ -20,6 +20,11 @@ type about struct {
 	visitor  *Visitor           // nil: nobody is signed in
 	visit    *visit             // nil: there is none
 	bound    string             // the company that the portal's cookies were set for, where the URL names none
+
+	veiled bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
+	stray  string   // a company with a token among the Strays
+	tokens []string // the Strays that are tokens
+	astray []string // those of them whose companies the visitor doesn't reach
 }
 
 // company is the id of the company that the request is about, or "".
@@ -60,6 +65,7 @@ type facts struct {
 	visiting bool // comes by an open company's old link: of this company, where the URL names one
 	load     bool // somebody opens a page, rather than a page something
 	astray   bool // there is a token where none belongs, of a company that isn't theirs to reach
+	veiled   bool // there is what could be a token where none belongs, known or not
 }
 
 func (f facts) decide() step {
@@ -77,12 +83,12 @@ func (f facts) decide() step {
 		switch {
 		case f.signedIn:
 			return signedIn(true, pass)
-		case f.astray:
-			return ask
-		case f.public:
+		case f.public && !f.astray:
 			return openly
-		case f.visiting:
+		case f.visiting && !f.astray:
 			return visits
+		case f.load && f.veiled:
+			return toGo // nothing of ours repeats what may be a token
 		}
 		return ask
 	case legacy.Old:
@@ -120,10 +126,12 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 	if err != nil && !errors.Is(err, directory.ErrUnknown) {
 		return a, err
 	}
+	a.veiled = len(a.Strays) > 0
 	if a.Loose && a.standing.Company == "" {
+		a.veiled = a.veiled || a.Kind == legacy.Old
 		a.Kind = legacy.None // it only looked like one
 	}
-	if v == nil && kind != Open && g.Legacy.HasLinks() {
+	if v == nil && (kind != Open || a.Kind != legacy.None) && g.Legacy.HasLinks() {
 		a.visit, err = g.visitOf(r)
 		return a, err
 	}
@@ -134,7 +142,7 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	f := facts{
 		kind: a.Kind, public: kind == Open, known: a.standing.Company != "", upgraded: a.standing.Upgraded,
-		signedIn: a.visitor != nil, load: pageLoad(r) || r.Method == http.MethodHead && wantsPage(r.Header),
+		signedIn: a.visitor != nil, load: pageLoad(r) || r.Method == http.MethodHead && wantsPage(r.Header), veiled: a.veiled,
 	}
 	f.reaches = f.signedIn && f.known && a.visitor.reaches(a.standing.Company)
 	f.visiting = a.visit != nil && (a.Kind == legacy.None || a.visit.company == a.standing.Company)
@@ -144,10 +152,14 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 		case errors.Is(err, directory.ErrUnknown):
 		case err != nil:
 			return f, err
-		case s.Upgraded && (a.visitor == nil || !a.visitor.reaches(s.Company)):
-			f.astray = true
+		default:
+			a.stray, a.tokens = s.Company, append(a.tokens, token)
+			if s.Upgraded && (a.visitor == nil || !a.visitor.reaches(s.Company)) {
+				a.astray = append(a.astray, token)
+			}
 		}
 	}
+	f.astray = len(a.astray) > 0
 	return f, nil
 }
 
@@ -166,6 +178,12 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 	if err != nil {
 		return err
 	}
+	asked := r.URL.RawQuery
+	if f.astray {
+		g.blind(r, &a)
+		defer func() { r.URL.RawQuery = asked }()
+		f.astray = len(a.astray) > 0
+	}
 	s := f.decide()
 	if a.Kind == legacy.Old && f.known && (f.load || r.Header.Get("Sec-Fetch-Mode") == "") { // not what a page loads by itself
 		g.Usage.Note(a.standing.Company, g.useOf(r, f))
@@ -179,27 +197,28 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 	case visits:
 		return g.passVisit(&a, w, r, portal)
 	case openly:
-		return g.passAnonymous(w, r, portal)
+		return g.passAnonymous(w, r, a.veiled, portal)
 	case toNew:
-		return found(w, g.Legacy.NewURL(a.Verdict, a.standing.Company))
+		return found(w, g.newURL(&a))
 	case bad:
 		return errUnclear
 	}
 	leaveBody(w, r)
-	if a.Kind != legacy.None || f.astray {
-		g.evenOut(r.Context(), began)
+	r.URL.RawQuery = asked // they may yet prove that it is theirs
+	if a.Kind != legacy.None || a.Loose || a.veiled {
+		g.evenOut(r.Context(), began) // alike for what was found and what wasn't
 	}
 	switch {
 	case s == toGo:
 		return found(w, g.goURL(r.URL))
 	case s == notHere:
 		return errNotHere
-	case a.Kind != legacy.Old:
-		g.prompt(w, r)
-	case g.answerFor(r) == Frame: // nothing of ours repeats the token
+	case (a.Kind == legacy.Old || a.veiled) && g.answerFor(r) == Frame: // nothing of ours repeats the token
 		g.page(w, r, http.StatusUnauthorized, FramePage{URL: g.goURL(r.URL)})
-	default:
+	case a.Kind == legacy.Old || a.Token != "":
 		g.bare(w, r)
+	default:
+		g.prompt(w, r)
 	}
 	return nil
 }
@@ -284,13 +303,18 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	ctx, detach := g.Sessions.Attach(r.Context(), v.Live)
 	defer detach()
 	(&portalWriter{ResponseWriter: w, ctx: r.Context(), cookies: g.cookies, private: true,
-		bound: g.bound, holder: holder{contact: v.Contact.ID, company: company}, outgoing: g.outgoing(ctx, r.URL, moved)}).serve(portal, r.WithContext(context.WithValue(ctx, visitorKey{}, &Passed{v, company})))
+		bound: g.bound, holder: holder{contact: v.Contact.ID, company: company}, outgoing: g.outgoing(ctx, r.Host, r.URL, moved)}).serve(portal, r.WithContext(context.WithValue(ctx, visitorKey{}, &Passed{v, company})))
 	return nil
 }
 
 // passAnonymous hands on a request for what is open to everyone, with nobody's name.
-func (g *Gate) passAnonymous(w http.ResponseWriter, r *http.Request, portal http.Handler) error {
+func (g *Gate) passAnonymous(w http.ResponseWriter, r *http.Request, veiled bool, portal http.Handler) error {
 	g.cookies.dropFrom(r.Header)
+	if veiled {
+		line := r.RequestURI
+		r.RequestURI = "/" // for logs alone: the rest may be a token
+		defer func() { r.RequestURI = line }()
+	}
 	nobodys := func(h holder) bool { return h == holder{} } // what an open page set comes back to open pages
 	if err := g.bound.in(r.Context(), r.Header, nobodys); err != nil {
 		return err

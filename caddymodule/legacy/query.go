@@ -75,6 +75,38 @@ func (s *shape) readQuery(query string) (token, rest string, is presence) {
 	return token, kept.String(), present
 }
 
+// Masked returns a raw query in which, under every name that could be that of a parameter
+// with a token, another value stands in the place of one token.
+func (r *Rules) Masked(query, token, value string) string {
+	for i := range r.links {
+		s := r.links[i].old
+		if s.name == "" || !s.names(query) {
+			continue
+		}
+		var b strings.Builder
+		for p := range pieces(query) {
+			if b.Len() > 0 {
+				b.WriteByte(p.after)
+			}
+			name, was, _ := strings.Cut(p.text, "=")
+			if _, near := sameName(name, s.name); !near {
+				b.WriteString(p.text)
+				continue
+			}
+			switch is, whole := s.slotOf(was); {
+			case is != token:
+				b.WriteString(p.text)
+			case whole:
+				b.WriteString(name + "=" + escape(s.pre+value+s.suf))
+			default:
+				b.WriteString(name + "=" + escape(value))
+			}
+		}
+		query = b.String()
+	}
+	return query
+}
+
 // hasAny reports whether a query has, or nearly has, a parameter that the shape names:
 // it would come before or behind the one that is put back.
 func (s *shape) hasAny(query string) bool {

@@ -1,0 +1,55 @@
+package gate
+
+import (
+	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+)
+
+// Over every combination of facts, those that can't be and kinds that there aren't too.
+func TestDecide_NobodyGetsFurtherThanTheyMay(t *testing.T) {
+	n := 0
+	for kind := legacy.Bad; kind <= legacy.Company+1; kind++ {
+		for bits := range 1 << 9 {
+			is := func(bit int) bool { return bits>>bit&1 == 1 }
+			f := facts{kind: kind, public: is(0), known: is(1), upgraded: is(2), signedIn: is(3), reaches: is(4), visiting: is(5), load: is(6), astray: is(7), veiled: is(8)}
+			s := f.decide()
+			n++
+			through := s == pass || s == visits || s == openly
+			companys := kind == legacy.New || kind == legacy.Company
+			for what, wrong := range map[string]bool{
+				"what readers differ on isn't a 400":         (kind == legacy.Bad || kind > legacy.Company) != (s == bad),
+				"nobody passes as somebody":                  s == pass && !f.signedIn,
+				"somebody passes without their name":         (s == openly || s == visits && kind != legacy.Old) && f.signedIn,
+				"a company that isn't reached is passed":     s == pass && kind != legacy.None && !(f.known && f.reaches),
+				"an unknown company is passed":               through && companys && !f.known && !f.visiting,
+				"another's token gets through":               through && f.astray,
+				"an upgraded old link opens":                 s == visits && kind == legacy.Old && f.upgraded,
+				"an unknown old link opens":                  through && kind == legacy.Old && !f.known,
+				"a visit opens without one":                  s == visits && kind != legacy.Old && !f.visiting,
+				"what isn't public is open":                  s == openly && !f.public,
+				"a pattern is public":                        s == openly && kind != legacy.None,
+				"a new link is told to who may not":          s == toNew && !(kind == legacy.Old && f.signedIn && f.reaches && f.known && f.upgraded && f.load && !f.astray),
+				"who is signed in is asked":                  (s == ask || s == toGo) && f.signedIn,
+				"who isn't is told that there is nothing":    s == notHere && !f.signedIn,
+				"what a page loads is led astray":            (s == toGo || s == toNew) && !f.load,
+				"a link is remembered that can't be one":     s == toGo && kind != legacy.Old && !(kind == legacy.None && f.veiled),
+				"a prompt stands at what may be an old link": s == ask && f.load && (kind == legacy.Old || kind == legacy.None && f.veiled),
+			} {
+				if wrong {
+					t.Errorf("%+v.decide() = %d: %s", f, s, what)
+				}
+			}
+			// What isn't told: whether there is such a company, to who may not reach it.
+			if other := f; !f.reaches && (f.upgraded || !f.known) && kind != legacy.None && !f.visiting {
+				other.known, other.upgraded = !f.known, true
+				if got := other.decide(); got != s {
+					t.Errorf("%+v.decide() = %d; with known turned it is %d", f, s, got)
+				}
+			}
+		}
+	}
+	if n != 6<<9 {
+		t.Errorf("%d combinations", n)
+	}
+}
