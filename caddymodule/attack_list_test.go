@@ -31,9 +31,7 @@ const attackIDs = `H01 H02 H03 H05 H07 H09 H10 H12 H13 H14 H16 H17
 // them, and what is to be said, which where there is no test is why.
 const attackedElsewhere = `
 H07 The names of the identity headers can't be configured.
-P08 Old links aren't served yet, so nothing is rewritten.
 P13 There is no forward-auth: the gate judges its own request line alone (TestP03_CVE_2026_40575_HeadersOpenNothing).
-P17 Old links aren't served yet.
 R02 TestR01_CVE_2020_11053_NobodyIsSentElsewhere TestCorpus_R01_Redirects FuzzReturnPath
 R04 No other origin can be allowed, so that none can be mistaken for one (TestR01_CVE_2020_11053_NobodyIsSentElsewhere).
 R09 No URL is signed. What a link means lies in the store, under its firm (TestT17_CVE_2025_46815_OnePurpose).

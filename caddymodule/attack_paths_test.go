@@ -3,8 +3,8 @@ package caddymodule_test
 // Class P: whether a request comes in is judged by its method and path, read as the
 // portal reads them, and by nothing else that a visitor can set.
 //
-// Not here: P07 and P08 where they are about rewriting and P17 (old links don't exist
-// yet); P13 (forward-auth doesn't).
+// Not here: P08 and P17, of old links (attack_legacy_test.go); P13 (forward-auth doesn't
+// exist).
 
 import (
 	"fmt"

@@ -1,0 +1,91 @@
+package caddymodule_test
+
+// Class P, where it is about old links: nobody learns from a URL whether there is a token
+// in it, and none is repeated.
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// What isn't an old link by any pattern, and could be one to some portal: a slash is
+// missing, the parameter stands at another page, a program stands before it.
+var nearlyOld = []string{"/one-click/TOKEN", "/x?client=TOKEN", "/x?Client[]=TOKEN&a=1", "/index/one-click/TOKEN/", "/assets/x.css?client=TOKEN"}
+
+func TestP17_WhatCouldBeAnOldLinkTellsNothing(t *testing.T) {
+	h := openOldHouse(t, "acme", "birch")
+	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.RequestURI, "birch-secret-token") {
+			t.Errorf("the portal gets another company's token: %s", r.RequestURI)
+		}
+	}
+	bob := h.in("bob@example.com") // of acme alone
+	for _, form := range nearlyOld {
+		real, unknown := strings.ReplaceAll(form, "TOKEN", "birch-secret-token"), strings.ReplaceAll(form, "TOKEN", "xxxxx-secret-token")
+		a, b := h.browser().open(real), h.browser().open(unknown)
+		if a.StatusCode != b.StatusCode || a.body != b.body || len(goes(a)) != len(goes(b)) || len(a.Header) != len(b.Header) {
+			t.Errorf("%s, signed out = %d to %q; with an unknown token %d to %q", real, a.StatusCode, goes(a), b.StatusCode, goes(b))
+		}
+		if strings.Contains(a.body+goes(a), "secret-token") {
+			t.Errorf("%s, signed out: the token is repeated: %q %s", real, goes(a), a.body)
+		}
+		if goneForm.MatchString(goes(a)) {
+			if a := bob.open(goes(a)); strings.Contains(goes(a)+a.body, "secret-token") && !strings.Contains(goes(a), "client") {
+				t.Errorf("%s, after proof: the token is repeated: %q", real, goes(a))
+			}
+		}
+		for _, path := range []string{real, unknown} { // what stands in the path can't be made another
+			a := bob.open(path)
+			if strings.Contains(path, "?") && a.StatusCode != 200 {
+				t.Errorf("%s, signed in as somebody else = %d; want the portal's answer to an unknown token", path, a.StatusCode)
+			}
+		}
+	}
+}
+
+// A member's own token, where no pattern has it: the way through the prompt repeats it nowhere.
+func TestP17_AfterProofNoLocationHasAToken(t *testing.T) {
+	h := openOldHouse(t, "acme", "birch")
+	bob := h.in("bob@example.com")
+	for _, form := range append(nearlyOld, "/one-click/acme-secret-token-2/?client=TOKEN", "/one-click/acme-secret-token-2/x/one-click/TOKEN/", "/one-click/TOKEN/?a=TOKEN", "/view?client=TOKEN&b=%61cme-secret-token-1") {
+		for _, token := range []string{"acme-secret-token-1", "birch-secret-token"} {
+			path := strings.ReplaceAll(form, "TOKEN", token)
+			at := path
+			for _, b := range []*browser{h.browser(), bob} {
+				for range 5 {
+					a := b.open(at)
+					if strings.Contains(goes(a), "secret-token") {
+						t.Errorf("%s leads to %s", path, goes(a))
+					}
+					if at = goes(a); at == "" {
+						at = path
+						break
+					}
+					b = bob
+				}
+			}
+		}
+	}
+}
+
+// Caddy fbfb8fc51: the path that was put back and its escaped form are one and the same.
+func TestP08_StaleEscapedPath(t *testing.T) {
+	h := openOldHouse(t, "acme")
+	bob := h.in("bob@example.com")
+	for target, want := range map[string]string{
+		"/portal/acme/a%20b": "/one-click/acme-secret-token-1/a%20b", "/portal/acme/%61": "/one-click/acme-secret-token-1/%61",
+		"/%70ortal/%61cme/%C3%A9(1)?x=%2F": "/one-click/acme-secret-token-1/%C3%A9(1)?x=%2F", "/Portal/ACME/": "/one-click/acme-secret-token-1/",
+		"/portal/acme/é": "/one-click/acme-secret-token-1/%C3%A9", "/overview/%61cme?y": "/view?client=acme-secret-token-1&y",
+		"/portal%2facme/x": "", "/portal/acme%2fx/": "", "/portal/acme/x%2fy": "", "/portal/acme/..%2f": "", "/portal/acme/x;y": "", "/%2570ortal/acme/": "",
+	} {
+		before := h.portal.count()
+		a := h.get(target, bob.session())
+		got, n := h.portal.last()
+		if want == "" && (a.status != 400 || n != before) {
+			t.Errorf("%s = %d; want 400, and the portal not asked", target, a.status)
+		} else if want != "" && (a.status != 200 || n != before+1 || got.URI != want) {
+			t.Errorf("%s = %d, and the portal got %s; want %s", target, a.status, got.URI, want)
+		}
+	}
+}
