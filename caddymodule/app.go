@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
 
@@ -289,10 +290,11 @@ func (a *App) Start() (err error) {
 	if err := a.registry.Register(counters); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
+	permits := a.engine.keep("permits", func() any { return password.NewPermits() }).(*password.Permits)
 	firms := make(map[string]*firm, len(a.named))
 	for _, id := range slices.Sorted(maps.Keys(a.named)) {
 		f, err := openFirm(id, *a.named[id], deps{
-			store: a.engine.store, others: a.engine.others, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace,
+			store: a.engine.store, others: a.engine.others, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace, permits: permits,
 			log: a.log.With("firm", id), counters: counters,
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})

@@ -233,7 +233,9 @@ func TestP18_PreflightsGetNothing(t *testing.T) {
 func TestP14_OurPagesAndTheirMethods(t *testing.T) {
 	h := openHouse(t, layout{})
 	pages := map[string]string{"/-/sign-in": "GET, HEAD, POST", "/-/sent": "GET, HEAD", "/-/code": "GET, HEAD, POST", "/-/link": "GET, HEAD, POST",
-		"/-/sign-out": "GET, HEAD, POST", "/-/me": "GET, HEAD", "/-/jwks.json": "GET, HEAD", "/-/health": "GET, HEAD", "/-/logo": "GET, HEAD", "/-/companies": "GET, HEAD"}
+		"/-/sign-out": "GET, HEAD, POST", "/-/me": "GET, HEAD", "/-/jwks.json": "GET, HEAD", "/-/health": "GET, HEAD", "/-/logo": "GET, HEAD", "/-/companies": "GET, HEAD",
+		"/-/account": "GET, HEAD", "/-/devices": "GET, HEAD, POST", "/-/password": "GET, HEAD, POST", "/-/help": "GET, HEAD, POST",
+		"/-/password/set": "GET, HEAD, POST", "/-/password/change": "GET, HEAD, POST", "/-/password/remove": "GET, HEAD, POST"}
 	for page, allow := range pages {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "FOO"} {
 			a := h.raw(h.message(method, page, "Sec-Fetch-Site: same-origin", "Content-Length: 0"))
@@ -246,7 +248,7 @@ func TestP14_OurPagesAndTheirMethods(t *testing.T) {
 			}
 		}
 	}
-	for _, page := range []string{"/-/nothing", "/-/", "/-", "/-/link/", "/-/sign-in/x", "/-/account", "/-/mailbox"} {
+	for _, page := range []string{"/-/nothing", "/-/", "/-", "/-/link/", "/-/sign-in/x", "/-/account/", "/-/password/", "/-/password/x", "/-/mailbox"} {
 		for _, method := range []string{"GET", "POST", "PUT"} {
 			if a := h.raw(h.message(method, page, "Content-Length: 0")); a.status != 404 {
 				t.Errorf("%s %s = %d; want 404", method, page, a.status)

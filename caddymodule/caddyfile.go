@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -155,6 +156,10 @@ func (r *reader) mail(path string, c *MailConfig) error {
 //			max  DURATION
 //		}
 //		link_lifetime DURATION
+//		passwords off
+//		passwords {
+//			min_length N
+//		}
 //		templates FOLDER
 //		prefix    PATH
 //	}
@@ -242,6 +247,7 @@ func (r *reader) firm(c *FirmConfig) settings {
 			"max":  r.duration(&c.Session.Max),
 		}),
 		"link_lifetime": r.duration(&c.LinkLifetime),
+		"passwords":     r.passwords(&c.Passwords),
 		"templates":     r.one(&c.Templates),
 		"prefix":        r.one(&c.Prefix),
 	}
@@ -260,6 +266,36 @@ func (r *reader) public(rules *[]PublicRule) setting {
 		rule.Paths = args
 		*rules = append(*rules, rule)
 		return r.noBlock(path)
+	}
+}
+
+// passwords reads "off", or a block.
+func (r *reader) passwords(p *Passwords) setting {
+	block := r.onlyBlock(settings{"min_length": r.length(&p.MinLength)})
+	return func(path string) error {
+		if !r.NextArg() {
+			return block(path)
+		}
+		if r.Val() != "off" || r.NextArg() {
+			return r.place(wrong(path, `write "passwords off", or end the line with a brace, "passwords {", and put "min_length 15" on the line below`))
+		}
+		p.Off = true
+		return r.noBlock(path)
+	}
+}
+
+// length reads a number of characters.
+func (r *reader) length(n *int) setting {
+	return func(path string) error {
+		var s string
+		if err := r.one(&s)(path); err != nil {
+			return err
+		}
+		var err error
+		if *n, err = strconv.Atoi(s); err != nil || *n <= 0 {
+			return r.place(wrong(path, "%q is no number of characters; write %s", s, examples[path]))
+		}
+		return nil
 	}
 }
 
@@ -297,33 +333,35 @@ func (r *reader) companyPaths(patterns *[]string) setting {
 
 // examples show how a setting is written, by its path.
 var examples = map[string]string{
-	"secret":         "secret {file./etc/doorpost/secret}",
-	"mail.username":  "username portal@example.com",
-	"mail.password":  "password {file./run/secrets/smtp}",
-	"mail.tls":       "tls starttls",
-	"mail.rate":      "rate 60/m",
-	"url":            "url https://clients.example.com",
-	"brand":          "brand {",
-	"brand.name":     `name "Example Bookkeeping"`,
-	"brand.from":     `from "Example Bookkeeping <hello@example.com>"`,
-	"brand.reply_to": "reply_to help@example.com",
-	"brand.logo":     "logo /etc/doorpost/logo.svg",
-	"brand.accent":   `accent "#0b6e4f"`,
-	"brand.support":  `support "help@example.com, +1 555 0100"`,
-	"contacts":       "contacts /etc/doorpost/contacts.csv",
-	"companies":      "companies /etc/doorpost/companies.csv",
-	"staff":          "staff owner@example.com",
-	"legacy_link":    "legacy_link /one-click/{token}/* /portal/{company}/*",
-	"company_path":   "company_path /files/{company}/*",
-	"home":           "home /portal/{company}",
-	"portal_session": "portal_session PHPSESSID",
-	"public":         "public /assets/* /favicon.ico",
-	"session":        "session {",
-	"session.idle":   "idle 45d",
-	"session.max":    "max 180d",
-	"link_lifetime":  "link_lifetime 10m",
-	"templates":      "templates /etc/doorpost/templates",
-	"prefix":         "prefix /-",
+	"secret":               "secret {file./etc/doorpost/secret}",
+	"mail.username":        "username portal@example.com",
+	"mail.password":        "password {file./run/secrets/smtp}",
+	"mail.tls":             "tls starttls",
+	"mail.rate":            "rate 60/m",
+	"url":                  "url https://clients.example.com",
+	"brand":                "brand {",
+	"brand.name":           `name "Example Bookkeeping"`,
+	"brand.from":           `from "Example Bookkeeping <hello@example.com>"`,
+	"brand.reply_to":       "reply_to help@example.com",
+	"brand.logo":           "logo /etc/doorpost/logo.svg",
+	"brand.accent":         `accent "#0b6e4f"`,
+	"brand.support":        `support "help@example.com, +1 555 0100"`,
+	"contacts":             "contacts /etc/doorpost/contacts.csv",
+	"companies":            "companies /etc/doorpost/companies.csv",
+	"staff":                "staff owner@example.com",
+	"legacy_link":          "legacy_link /one-click/{token}/* /portal/{company}/*",
+	"company_path":         "company_path /files/{company}/*",
+	"home":                 "home /portal/{company}",
+	"portal_session":       "portal_session PHPSESSID",
+	"public":               "public /assets/* /favicon.ico",
+	"session":              "session {",
+	"session.idle":         "idle 45d",
+	"session.max":          "max 180d",
+	"link_lifetime":        "link_lifetime 10m",
+	"passwords":            "passwords {",
+	"passwords.min_length": "min_length 15",
+	"templates":            "templates /etc/doorpost/templates",
+	"prefix":               "prefix /-",
 }
 
 // onlyOnce adds to the error of a setting that stands twice how several values go.
@@ -335,7 +373,7 @@ var onlyOnce = map[string]string{
 // notYet are settings of later versions, by their path.
 var notYet = []string{
 	"text", "mail.oauth",
-	"brand.dkim", "passwords", "reports",
+	"brand.dkim", "reports",
 }
 
 // repeatable are the settings that may stand more than once.

@@ -25,6 +25,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/gate"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -39,8 +40,9 @@ type deps struct {
 	others   *redis.Store // the same, where other processes may have it open; else nil
 	keys     *secret.Keyring
 	now      func() time.Time
-	mail     MailConfig    // filled in
-	pace     *rate.Limiter // of the mail server, which all firms share
+	mail     MailConfig        // filled in
+	pace     *rate.Limiter     // of the mail server, which all firms share
+	permits  *password.Permits // of the process, which all firms share, over reloads
 	log      *slog.Logger
 	counters *audit.Counters // of all firms
 
@@ -51,20 +53,21 @@ type deps struct {
 
 // firm is a firm that is open: its gate, and what goes on beside requests.
 type firm struct {
-	id       string
-	cfg      FirmConfig
-	log      *slog.Logger
-	book     *directory.Book
-	sessions *session.Sessions
-	tokens   *token.Tokens
-	queue    *outbox.Queue
-	networks *limit.Networks
-	usage    *legacyusage.Counter
-	audit    *audit.Log
-	gate     *gate.Gate
-	stranger sync.Once // around the log line on a name that isn't url's
-	proxies  proxies
-	watch    *watch
+	id        string
+	cfg       FirmConfig
+	log       *slog.Logger
+	book      *directory.Book
+	sessions  *session.Sessions
+	tokens    *token.Tokens
+	queue     *outbox.Queue
+	passwords *password.Passwords // nil: the firm has none
+	networks  *limit.Networks
+	usage     *legacyusage.Counter
+	audit     *audit.Log
+	gate      *gate.Gate
+	stranger  sync.Once // around the log line on a name that isn't url's
+	proxies   proxies
+	watch     *watch
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -94,6 +97,7 @@ func look(cfg FirmConfig) (*gate.Pages, *brand.Letters, *brand.Logo, error) {
 	colours := cfg.Brand.Look()
 	chrome := gate.Chrome{
 		Name: cfg.Brand.Name, Support: cfg.Brand.Support, Prefix: cfg.Prefix, MailFrom: sender.Address,
+		Passwords:   !cfg.Passwords.Off,
 		LightAccent: colours.LightAccent, LightOnAccent: colours.LightOnAccent,
 		DarkAccent: colours.DarkAccent, DarkOnAccent: colours.DarkOnAccent,
 	}
@@ -170,6 +174,11 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	if d.mail.Via == "folder" {
 		g.Mailbox = d.mail.Path
 	}
+	if !cfg.Passwords.Off {
+		f.passwords = &password.Passwords{Firm: id, Name: cfg.Brand.Name, Store: d.store, Keys: d.keys,
+			Permits: d.permits, MinLength: cfg.Passwords.MinLength, Now: d.now}
+		g.Passwords = f.passwords
+	}
 	f.gate = gate.New(g)
 	f.queue.Prepare, f.queue.Attempt, f.queue.Sent, f.queue.Failed = f.gate.Prepare, f.gate.Attempt, f.gate.Sent, f.gate.Failed
 	f.queue.Ended = f.gate.Ended
@@ -203,12 +212,17 @@ func (f *firm) start() error {
 	return nil
 }
 
-// load seals the book with the newest secret and brings it up to the files of the
+// load seals book and passwords with the newest secret and brings the book up to the files of the
 // Caddyfile. What is wrong with one is logged and leaves the book as it is: people who
 // could sign in still can.
 func (f *firm) load(ctx context.Context) {
 	if err := f.book.Reseal(ctx); err != nil {
 		f.log.Error("the contacts are not yet sealed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
+	}
+	if f.passwords != nil {
+		if err := f.passwords.Reseal(ctx); err != nil {
+			f.log.Error("the passwords are not yet sealed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
+		}
 	}
 	for _, one := range []struct {
 		path string

@@ -84,6 +84,9 @@ type FirmConfig struct {
 	// the mail server took the mail. Default 10m, at most 60m.
 	LinkLifetime caddy.Duration `json:"link_lifetime,omitempty"`
 
+	// Passwords are what people may sign in with instead of a mail, if they set one.
+	Passwords Passwords `json:"passwords,omitzero"`
+
 	// Templates is a folder whose files take the place of the mails and pages of
 	// the same name. Default: none.
 	Templates string `json:"templates,omitempty"`
@@ -113,6 +116,16 @@ type Session struct {
 
 	// Max is how long at most. Default 180d, at most 400d.
 	Max caddy.Duration `json:"max,omitempty"`
+}
+
+// Passwords are what people may sign in with instead of a mail. The zero value allows
+// them, at their default length.
+type Passwords struct {
+	// Off leaves links and codes as the only ways in.
+	Off bool `json:"off,omitempty"`
+
+	// MinLength is how many characters a password needs. Default 15, at least 8, at most 64.
+	MinLength int `json:"min_length,omitempty"`
 }
 
 const (

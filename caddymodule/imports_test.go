@@ -31,9 +31,9 @@ import (
 // Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/bolt", "store/redis"},
+	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/bolt", "store/redis"},
 
-	"gate":  {"brand", "directory", "legacy", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store"},
+	"gate":  {"brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store"},
 	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store"},
 
 	"brand":     {"address"},

@@ -417,3 +417,19 @@ func TestUniformLinks(t *testing.T) {
 	}
 	links.report(never, over, late)
 }
+
+// Signing in by password, wrongly: there is a contact without a password, nobody, and one
+// who is switched off. (Package password times those who have one.)
+func TestUniformPasswords(t *testing.T) {
+	mails := startMailServer(t)
+	h := openUniformHouse(t, mails, mails.app(), howMany()*2)
+	classes := []string{known, unknown, disabled, limited}
+	l := newLedger(t, fmt.Sprintf("POST /-/password, %s, %d cores", *onStore, runtime.NumCPU()))
+	for _, class := range shuffled(howMany(), classes...) {
+		email, from := h.someone(class)
+		l.time(class, h.w, formBytes(h.host, "/-/password", "email="+strings.Replace(email, "@", "%40", 1)+"&password=wrong+wrong+wrong&to=%2Forders", from))
+	}
+	if *samples > 0 { // of a few, chance makes too much: a check takes tens of milliseconds
+		l.report(classes...)
+	}
+}

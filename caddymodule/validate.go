@@ -19,6 +19,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 )
@@ -236,6 +237,7 @@ func (c FirmConfig) Validate() error {
 		c.validatePortalSession,
 		c.Session.Validate,
 		c.validateLink,
+		c.Passwords.Validate,
 	)
 }
 
@@ -554,6 +556,25 @@ func (s Session) Validate() error {
 		return wrong("session.idle", "%s is longer than the default max of %s; write a max beside it", days(idle), days(defaultMax))
 	case most > 0 && idle > most:
 		return wrong("session.idle", "%s is longer than max, %s; write an idle of at most that", days(idle), days(most))
+	}
+	return nil
+}
+
+// maxMinLength is the longest that everybody can be asked for: NIST SP 800-63B-4, section
+// 3.1.1.2, wants at least as many to be allowed.
+const maxMinLength = 64
+
+// Validate reports what can't stand, and what to write instead.
+func (p Passwords) Validate() error {
+	switch {
+	case p.MinLength == 0:
+		return nil
+	case p.Off:
+		return wrong("passwords", "are off, so they have no length; write %q, or a block with min_length", "passwords off")
+	case p.MinLength < password.LeastLength:
+		return wrong("passwords.min_length", "%d is too short, such passwords are guessed; write at least %d, such as %d", p.MinLength, password.LeastLength, password.DefaultLength)
+	case p.MinLength > maxMinLength:
+		return wrong("passwords.min_length", "%d is more than people can remember; write at most %d, such as %d", p.MinLength, maxMinLength, password.DefaultLength)
 	}
 	return nil
 }

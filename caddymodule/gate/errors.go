@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
@@ -27,6 +30,8 @@ var (
 	errMethod      = &failure{http.StatusMethodNotAllowed, MessageFor(http.StatusMethodNotAllowed)}
 	errBusy        = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
 		Text: "Very many people are asking for a sign-in mail right now. Please wait a minute, then try once more."}}
+	errHashing = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a moment",
+		Text: "Very many people are signing in by password right now. Please wait a few seconds, go back, and try once more. Or have a link mailed."}}
 	errAway = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
 		Text: "We can’t check who is signed in just now. You are not signed out, and nothing is lost. Please wait a minute, then load this page once more."}}
 )
@@ -45,6 +50,9 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if f.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "10")
+		if f == errHashing {
+			w.Header().Set("Retry-After", strconv.Itoa(int(password.RetryAfter/time.Second)))
+		}
 	}
 	if !wantsPage(r.Header) {
 		_ = writeProblem(w, f.status, problem{Title: f.page.Title, Detail: f.page.Text})

@@ -6,7 +6,8 @@
 // request is this?), visitor.go (whose is it?), portal.go (what becomes of it, by old
 // links and companies), identity.go and bound.go (what the portal is told, and its
 // cookies), legacy.go and visit.go (old links), prompt.go, mailroom.go, link.go and
-// code.go (the way in). own.go has the table of our own pages, pages.go what they show.
+// code.go (the way in), password.go (the other way), setpassword.go and account.go (what
+// people change for themselves). own.go has the table of our own pages, pages.go what they show.
 package gate
 
 import (
@@ -28,6 +29,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
@@ -55,9 +57,10 @@ type Gate struct {
 	Audit     *audit.Log
 	Log       *slog.Logger
 	Pages     *Pages
-	Logo      *Logo           // nil: the firm has none
-	Mailbox   string          // folder of the preview mailbox; "": there is none
-	Networks  *limit.Networks // counts over reloads what networks do; nil: for this gate alone
+	Logo      *Logo               // nil: the firm has none
+	Passwords *password.Passwords // nil: the firm has none
+	Mailbox   string              // folder of the preview mailbox; "": there is none
+	Networks  *limit.Networks     // counts over reloads what networks do; nil: for this gate alone
 
 	ClientIP func(*http.Request) netip.Addr // the visitor's address; invalid where it isn't known
 	Now      func() time.Time               // the clock

@@ -25,6 +25,9 @@ const kindSignIn = "sign-in"
 // has had their answer: who is it, may they have a link, which one. A request that
 // comes to nothing just ends.
 func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
+	if r.Kind == kindChanged {
+		return g.prepareNews(ctx, r)
+	}
 	var ask token.Ask
 	if err := json.Unmarshal(r.Payload, &ask); err != nil {
 		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
@@ -36,6 +39,9 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	}
 	nothing := func(kind audit.Kind) (outbox.Prepared, error) {
 		return outbox.Prepared{Done: note(kind)}, nil
+	}
+	if ask.Purpose == token.SetPassword && g.Passwords == nil {
+		return outbox.Prepared{}, nil // they were switched off since
 	}
 	c, err := g.Book.ByEmail(ctx, ask.Address)
 	if errors.Is(err, directory.ErrUnknown) {
@@ -87,9 +93,13 @@ func (g *Gate) spendMail(ctx context.Context, ask *token.Ask, c directory.Contac
 	return g.mails.Spend(ctx, purse, budget, ask.ID, g.Networks.Name(ask.IP), g.Now())
 }
 
-// Attempt is called before each hand-over of a mail: its link's life begins anew.
+// Attempt is called before each hand-over of a mail: its link's life begins anew, if it
+// has one.
 func (g *Gate) Attempt(ctx context.Context, ref string, at time.Time) ([]store.Op, error) {
-	_, link, _ := strings.Cut(ref, " ")
+	_, link, ok := strings.Cut(ref, " ")
+	if !ok {
+		return nil, nil
+	}
 	ops, err := g.Tokens.HandOver(ctx, link, at, false)
 	if errors.Is(err, token.ErrOver) || errors.Is(err, token.ErrUnknown) {
 		return nil, outbox.ErrDrop
@@ -99,13 +109,19 @@ func (g *Gate) Attempt(ctx context.Context, ref string, at time.Time) ([]store.O
 
 // Sent is called when the mail server has accepted a mail.
 func (g *Gate) Sent(ctx context.Context, ref string, at time.Time) ([]store.Op, error) {
-	_, link, _ := strings.Cut(ref, " ")
+	_, link, ok := strings.Cut(ref, " ")
+	if !ok {
+		return nil, nil
+	}
 	return g.Tokens.HandOver(ctx, link, at, true)
 }
 
 // Failed is called when a mail ends unsent: refused for good, or too late.
 func (g *Gate) Failed(ctx context.Context, ref string, _ time.Time, why error) ([]store.Op, error) {
-	_, link, _ := strings.Cut(ref, " ")
+	_, link, ok := strings.Cut(ref, " ")
+	if !ok {
+		return nil, nil
+	}
 	if errors.Is(why, outbox.ErrRefused) {
 		return g.Tokens.Refused(ctx, link)
 	}
@@ -124,23 +140,43 @@ func (g *Gate) Ended(ctx context.Context, request string, why error) {
 	g.Audit.Record(ctx, event)
 }
 
+// letter writes the mail that was asked for.
 func (g *Gate) letter(ctx context.Context, ask token.Ask, c directory.Contact, to address.Address, issued token.Issued) (*outbox.Message, error) {
-	link := g.URL.JoinPath(g.Prefix, "link")
-	link.RawQuery = "t=" + issued.Token
-	companies, err := g.companyNames(ctx, c)
+	mail, err := g.mailTo(ctx, c, to)
 	if err != nil {
 		return nil, err
 	}
-	letter, err := g.Letters.SignIn(brand.SignIn{
-		To: string(to), FirstName: c.FirstName, LastName: c.LastName, Companies: companies,
-		Link: link.String(), Code: issued.Code, Life: g.Tokens.Life, AskedAt: ask.At.Local(), Agent: ask.Agent,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("writing the sign-in mail: %w", err)
+	link := g.URL.JoinPath(g.Prefix, "link")
+	if ask.Purpose == token.SetPassword {
+		link = g.URL.JoinPath(g.Prefix, "password", "set")
 	}
-	data, err := letter.Bytes(ask.At)
+	link.RawQuery = "t=" + issued.Token
+	mail.Link, mail.Code, mail.Life, mail.AskedAt, mail.Agent = link.String(), issued.Code, g.Tokens.Life, ask.At.Local(), ask.Agent
+	if ask.Staff {
+		mail.Life = token.StaffLife
+	}
+	var letter brand.Letter
+	if ask.Purpose == token.SetPassword {
+		letter, err = g.Letters.SetPassword(brand.SetPassword{Mail: mail, ByStaff: ask.Staff})
+	} else {
+		letter, err = g.Letters.SignIn(brand.SignIn(mail))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("writing the sign-in mail: %w", err)
+		return nil, fmt.Errorf("writing a mail with a link: %w", err)
+	}
+	return messageOf(letter, ask.At)
+}
+
+// mailTo begins a mail to an address of the contact.
+func (g *Gate) mailTo(ctx context.Context, c directory.Contact, to address.Address) (brand.Mail, error) {
+	companies, err := g.companyNames(ctx, c)
+	return brand.Mail{To: string(to), FirstName: c.FirstName, LastName: c.LastName, Companies: companies}, err
+}
+
+func messageOf(letter brand.Letter, at time.Time) (*outbox.Message, error) {
+	data, err := letter.Bytes(at)
+	if err != nil {
+		return nil, fmt.Errorf("writing a mail: %w", err)
 	}
 	return &outbox.Message{From: letter.From, To: letter.To, Data: data}, nil
 }

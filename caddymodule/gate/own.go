@@ -31,19 +31,29 @@ func (o own) allow() string {
 
 // pages are all pages of ours by their path under the prefix, but for the mailbox.
 func (g *Gate) pages() map[string]own {
-	return map[string]own{
+	pages := map[string]own{
 		"/sign-in":   {get: g.getSignIn, post: g.postSignIn},
 		"/sent":      {get: g.getSent},
 		"/code":      {get: g.getCode, post: g.postCode},
 		"/link":      {get: g.getLink, post: g.postLink},
 		"/go":        {get: g.getGo},
 		"/companies": {get: g.getCompanies},
+		"/account":   {get: g.getAccount},
+		"/devices":   {get: g.toAccount, post: g.postDevices},
 		"/sign-out":  {get: g.getSignOut, post: g.postSignOut},
 		"/me":        {get: g.getMe},
 		"/jwks.json": {get: g.getKeys},
 		"/health":    {get: g.getHealth},
 		"/logo":      {get: g.getLogo},
 	}
+	if g.Passwords != nil {
+		pages["/password"] = own{get: g.getPassword, post: g.postPassword}
+		pages["/help"] = own{get: g.getHelp, post: g.postHelp}
+		pages["/password/set"] = own{get: g.getSetPassword, post: g.postSetPassword}
+		pages["/password/change"] = own{get: g.toAccount, post: g.postChange}
+		pages["/password/remove"] = own{get: g.toAccount, post: g.postRemove}
+	}
+	return pages
 }
 
 // serveOwn serves a page of ours. It takes a path as it is written: one that had to be

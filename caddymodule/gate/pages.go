@@ -44,6 +44,8 @@ type Chrome struct {
 	LightAccent, LightOnAccent, DarkAccent, DarkOnAccent string
 	// Lang is the language of the texts (BCP 47). Empty: "en".
 	Lang string
+	// Passwords: people can sign in by password, so pages lead to where they do.
+	Passwords bool
 	// MailFrom is the address that mails come from, as SentPage shows it. Empty: it says nothing of it.
 	MailFrom string
 }
@@ -104,6 +106,78 @@ type SpentLinkPage struct {
 // Its form: POST {prefix}/sign-in with email, to, shared.
 type UnknownLinkPage struct {
 	To string
+}
+
+// PasswordPage asks for address and password: "sign in manually".
+// Its form: POST {prefix}/password with email, password, to, shared.
+type PasswordPage struct {
+	To      string // path on this site to go on to
+	Email   string // as it was typed, when the form is shown again
+	Shared  bool
+	Set     bool   // they have just chosen a password
+	Problem string // why it did not work; empty: nothing
+}
+
+// HelpPage is for who has no password, or has lost it: "get help signing in".
+// Its form: POST {prefix}/help with email, to.
+type HelpPage struct {
+	To      string
+	Email   string // as it was typed, when the form is shown again
+	NoLink  bool   // they come from a link to set a password that leads nowhere
+	Problem string // what is wrong with Email; empty: nothing
+}
+
+// HelpSentPage says that a mail with a link to set a password is on its way if the address
+// is known. It reads the same for every address.
+// Its form: POST {prefix}/help with email (or t), to: the mail again.
+type HelpSentPage struct {
+	Address  string // as typed; or in part, if Masked
+	Masked   bool
+	From     string // where the mail comes from; empty: Chrome.MailFrom
+	To       string
+	T        string // the link whose address is meant, in place of an address typed
+	ResendIn int    // seconds until the mail may be asked for again
+}
+
+// SetPasswordPage asks for a new password. Its form: POST {prefix}/password/set with t, password.
+type SetPasswordPage struct {
+	T       string
+	Masked  string // whose it will be: the address, in part
+	Least   int    // characters that it needs
+	Problem string // why the one typed may not be chosen; empty: nothing
+}
+
+// SpentPasswordPage is shown for a link to set a password that was good once, and sends a
+// new one to the same address. Its form: POST {prefix}/help with t.
+type SpentPasswordPage struct {
+	T      string
+	Masked string // the link's address, in part
+	To     string // path on this site to go on to, for who uses another address
+}
+
+// DeviceRow is a browser that somebody is signed in on.
+type DeviceRow struct {
+	Handle      string
+	Agent       string // in words, such as "Safari on iPhone"
+	First, Last time.Time
+	Here        bool // it is the one that shows the page
+}
+
+// AccountPage is what somebody who is signed in can see and change of themselves. Its forms:
+// POST {prefix}/devices with handle, or others ("1"); POST {prefix}/password/change with
+// current, password; POST {prefix}/password/remove with current; POST {prefix}/help with email.
+type AccountPage struct {
+	Name      string
+	Emails    []string // the main one first
+	Companies []string // names
+	More      bool     // they have more than those
+	Devices   []DeviceRow
+	Since     time.Time // when the password was chosen; zero: there is none
+	Fresh     bool      // they have just signed in by mail, so nobody asks for the current password
+	Least     int       // characters that a password needs
+	Done      string    // what was just done; empty: nothing
+	Problem   string    // why the password was not changed; empty: nothing
+	WrongNew  bool      // Problem is about the new password, not the current one
 }
 
 // FramePage stands in a frame, where signing in can't be: one link opens URL in the whole window.
@@ -180,19 +254,25 @@ type MailPage struct {
 	HTMLURL           string  // where WriteMailHTML gives the HTML part; empty: there is none
 }
 
-func (PromptPage) file() string      { return "prompt.html" }
-func (SentPage) file() string        { return "sent.html" }
-func (LinkPage) file() string        { return "link.html" }
-func (SpentLinkPage) file() string   { return "spent.html" }
-func (UnknownLinkPage) file() string { return "unknown.html" }
-func (FramePage) file() string       { return "frame.html" }
-func (HeldFormPage) file() string    { return "held.html" }
-func (SignOutPage) file() string     { return "sign-out.html" }
-func (SignedOutPage) file() string   { return "signed-out.html" }
-func (CompaniesPage) file() string   { return "companies.html" }
-func (MessagePage) file() string     { return "message.html" }
-func (MailboxPage) file() string     { return "mailbox.html" }
-func (MailPage) file() string        { return "mail.html" }
+func (PromptPage) file() string        { return "prompt.html" }
+func (SentPage) file() string          { return "sent.html" }
+func (LinkPage) file() string          { return "link.html" }
+func (SpentLinkPage) file() string     { return "spent.html" }
+func (UnknownLinkPage) file() string   { return "unknown.html" }
+func (PasswordPage) file() string      { return "password.html" }
+func (HelpPage) file() string          { return "help.html" }
+func (HelpSentPage) file() string      { return "help-sent.html" }
+func (SetPasswordPage) file() string   { return "set-password.html" }
+func (SpentPasswordPage) file() string { return "spent-password.html" }
+func (AccountPage) file() string       { return "account.html" }
+func (FramePage) file() string         { return "frame.html" }
+func (HeldFormPage) file() string      { return "held.html" }
+func (SignOutPage) file() string       { return "sign-out.html" }
+func (SignedOutPage) file() string     { return "signed-out.html" }
+func (CompaniesPage) file() string     { return "companies.html" }
+func (MessagePage) file() string       { return "message.html" }
+func (MailboxPage) file() string       { return "mailbox.html" }
+func (MailPage) file() string          { return "mail.html" }
 
 // MessageFor returns the page for an error that has no page of its own. What caused it is the
 // operator's to read, in the log; here it is what a visitor can do.
@@ -337,10 +417,10 @@ func policyOf(page Page) string {
 	switch page.file() {
 	case (FramePage{}).file():
 		return "; form-action 'none'"
-	case (HeldFormPage{}).file(), (SentPage{}).file(), (LinkPage{}).file():
+	case (HeldFormPage{}).file(), (SentPage{}).file(), (LinkPage{}).file(), (PasswordPage{}).file():
 		// Chromium holds the redirects that follow a form against form-action, too. A portal that answers a
 		// held form by sending the visitor to pay elsewhere would seem not to have taken it, and get it
-		// twice; and who signs in by a code or an address goes on to a page of the portal, which may send
+		// twice; and who signs in by a code, an address or a password goes on to a page of the portal, which may send
 		// them to another site: they would be in, and stuck on the page that they had just filled in. The
 		// forms' own actions are ours, and nobody can put another into these pages.
 		return "; form-action 'self' https:; frame-ancestors 'none'"
@@ -610,6 +690,21 @@ func samplePages() []Page {
 		LinkPage{T: "abc", Masked: masked, Email: full, SignedInAs: "bob@example.com", Problem: "Please look at the address once more."},
 		SpentLinkPage{T: "abc", Masked: masked, To: "/orders/7", Shared: true},
 		SpentLinkPage{},
+		PasswordPage{},
+		PasswordPage{To: "/orders/7?a=1", Email: full, Shared: true, Problem: "We could not sign you in."},
+		PasswordPage{Email: full, Set: true},
+		HelpPage{},
+		HelpPage{To: "/orders/7", Email: "ann@example", NoLink: true, Problem: "Please type the whole address."},
+		HelpSentPage{Address: full},
+		HelpSentPage{Address: masked, Masked: true, From: "hello@example.com", T: "abc", To: "/orders/7", ResendIn: 45},
+		SetPasswordPage{T: "abc", Masked: masked, Least: 15},
+		SetPasswordPage{T: "abc", Masked: masked, Least: 8, Problem: "Please use at least 8 characters; so far there are 7."},
+		SpentPasswordPage{T: "abc", Masked: masked, To: "/orders/7"},
+		AccountPage{Emails: []string{full}, Devices: []DeviceRow{{"H1", "a browser", when, when, true}}},
+		AccountPage{Name: "Ann Baker", Emails: []string{full, "ann.b@example.org"}, Companies: []string{"Acme Ltd", "Birch & Sons"}, More: true,
+			Devices: []DeviceRow{{"H1", "Safari on iPhone", when, when, true}, {"H2", "Chrome on Windows", when, when, false}},
+			Since:   when, Least: 15, Done: "Your password is changed.", Problem: "That is not your current password."},
+		AccountPage{Emails: []string{full}, Fresh: true, Least: 15, Problem: "Please choose another password.", WrongNew: true},
 		CompaniesPage{Email: full, None: true},
 		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}, {"Birch & Sons", ""}}},
 		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}}, Search: true, Query: "a", More: true},

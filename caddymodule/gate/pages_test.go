@@ -24,7 +24,7 @@ import (
 var testChrome = Chrome{
 	Name: "Example Bookkeeping", Support: "help@example.com, +1 555 0100", LogoURL: "/-/logo", Prefix: "/-",
 	LightAccent: "#0b6e4f", LightOnAccent: "#fff", DarkAccent: "#5fd0a5", DarkOnAccent: "#08130e",
-	MailFrom: "hello@example.com",
+	MailFrom: "hello@example.com", Passwords: true,
 }
 
 func newTestPages(t testing.TB, c Chrome, dir string) *Pages {
@@ -168,7 +168,7 @@ func TestPagesFormAction(t *testing.T) {
 		switch page.file() {
 		case "frame.html":
 			want = "form-action 'none'"
-		case "held.html", "sent.html", "link.html":
+		case "held.html", "sent.html", "link.html", "password.html":
 			want = "form-action 'self' https:" // the portal that follows may lead elsewhere
 		}
 		csp := strings.Split(write(t, p, 200, page).Header.Get("Content-Security-Policy"), "; ")
@@ -504,7 +504,7 @@ func TestPagesAccessible(t *testing.T) {
 				t.Errorf("%T: lang = %q", page, attr(n, "lang"))
 			case n.Data == "img" && !has(n, "alt"), n.Data == "iframe" && attr(n, "title") == "":
 				t.Errorf("%T: <%s> without words", page, n.Data)
-			case n.Data == "input" && slices.Contains([]string{"email", "text"}, attr(n, "type")):
+			case n.Data == "input" && slices.Contains([]string{"email", "text", "password"}, attr(n, "type")):
 				if !labels[attr(n, "id")] || attr(n, "autocomplete") == "" || attr(n, "spellcheck") != "false" || attr(n, "autocapitalize") != "none" {
 					t.Errorf("%T: input %q lacks its label, or help with typing", page, attr(n, "name"))
 				}
@@ -566,6 +566,12 @@ func TestPagesForms(t *testing.T) {
 		{SpentLinkPage{T: "abc", Shared: true}, "/-/sign-in", fields{"t": {"abc"}, "shared": {"1"}}},
 		{UnknownLinkPage{To: "/a"}, "/-/sign-in", fields{"to": {"/a"}, "email": {""}}},
 		{SignOutPage{}, "/-/sign-out", fields{}},
+		{PasswordPage{To: "/a?b=1#d", Email: "x", Shared: true}, "/-/password", fields{"to": {"/a?b=1#d"}, "email": {"x"}, "password": {""}, "shared": {"1"}}},
+		{HelpPage{To: "/a", Email: "x"}, "/-/help", fields{"to": {"/a"}, "email": {"x"}}},
+		{HelpSentPage{Address: "ann@example.com", To: "/a"}, "/-/help", fields{"to": {"/a"}, "email": {"ann@example.com"}}},
+		{HelpSentPage{Address: "a•••@example.com", Masked: true, T: "abc", To: "/a"}, "/-/help", fields{"to": {"/a"}, "t": {"abc"}}},
+		{SetPasswordPage{T: "abc"}, "/-/password/set", fields{"t": {"abc"}, "password": {""}}},
+		{SpentPasswordPage{T: "abc"}, "/-/help", fields{"t": {"abc"}}},
 		{HeldFormPage{Action: "/o?a=1&b=2", Fields: []Field{{"n", "1\r\n2"}, {"m", "\x00\"<&"}, {"n", "3"}}}, "/o?a=1&b=2", fields{"n": {"1\n2", "3"}, "m": {"\ufffd\"<&"}}},
 		{&HeldFormPage{Action: "/o", Fields: []Field{{"n", "é"}}}, "/o", fields{"n": {"é"}}},
 		{HeldFormPage{Action: "/o", Fields: []Field{{"caf\xe9", "\x80\x81\xff"}, {"u", "é"}}}, "/o", fields{"café": {"€\u0081ÿ"}, "u": {"Ã©"}}},
@@ -601,6 +607,16 @@ func TestPagesSay(t *testing.T) {
 		{SpentLinkPage{Masked: "a•••@example.com"}, []string{"This link no longer works", "works once, and for a short time", "Send a new link to a•••@example.com"}, nil},
 		{HeldFormPage{}, []string{"Come back to this page and press “Send my form”"}, nil},
 		{SignOutPage{Email: "ann@example.com"}, []string{"ann@example.com", "Stay signed in"}, nil},
+		{PromptPage{}, []string{"Sign in manually"}, nil},
+		{PasswordPage{}, []string{"Sign in manually", "Get help signing in", "Send me a link instead"}, []string{"Your password is set"}},
+		{PasswordPage{Set: true}, []string{"Your password is set. Please sign in with it"}, nil},
+		{HelpPage{}, []string{"Get help signing in", "Reset Password"}, []string{"does not work"}},
+		{HelpPage{NoLink: true}, []string{"This link does not work", "Reset Password"}, nil},
+		{HelpSentPage{Address: "ann@example.com"}, []string{"You typed ann@example.com", "If this is the address we have for you"}, nil},
+		{SetPasswordPage{Masked: "a•••@example.com", Least: 15}, []string{"a•••@example.com", "At least 15 characters", "Nothing will change"}, nil},
+		{SpentPasswordPage{Masked: "a•••@example.com"}, []string{"This link no longer works", "Send a new link to a•••@example.com"}, nil},
+		{AccountPage{Emails: []string{"ann@example.com"}}, []string{"ann@example.com", "Mail me a link to set one"}, []string{"Current password", "Remove"}},
+		{AccountPage{Emails: []string{"ann@example.com"}, Fresh: true}, []string{"Set the password"}, []string{"Current password", "Remove", "Mail me"}},
 		{MailboxPage{}, []string{"No mail yet"}, nil},
 		{MessageFor(404), []string{"There is no page here", "typed wrong", "Go to the start page"}, nil},
 		{MessageFor(405), []string{"or begin again", "Go to the start page"}, nil},
@@ -730,7 +746,7 @@ func TestPagesOverrideErrors(t *testing.T) {
 	t.Parallel()
 	const ends = `{{define "title"}}x{{end}}{{define "main"}}x{{end}}`
 	for _, c := range []struct{ name, text, want string }{
-		{"promt.html", ends, "promt.html: no page has this name; pages are companies.html, frame.html"},
+		{"promt.html", ends, "promt.html: no page has this name; pages are account.html, companies.html, frame.html"},
 		{"prompt.html", "\n\n{{define \"main\"}}{{if}}{{end}}", "prompt.html:3: "},
 		{"prompt.html", "\n{{define \"title\"}}{{end}}\n{{define \"main\"}}\n{{.Page.Emial}}{{end}}", "prompt.html:4:"},
 		{"prompt.html", "\n{{define \"title\"}}{{end}}\n{{define \"main\"}}\n<a href={{.Page.Email}}{{if .Page.To}}\"{{end}}>{{end}}", "prompt.html: "},
@@ -848,7 +864,7 @@ func TestPagesConcurrently(t *testing.T) {
 			t.Parallel()
 			for j := range 200 {
 				to := fmt.Sprintf("/%d/%d", i, j)
-				if got := body(t, p, PromptPage{To: to}); strings.Count(got, `value="`+to+`"`) != 1 || !strings.HasSuffix(got, "</html>\n") {
+				if got := body(t, p, PromptPage{To: to}); strings.Count(got, `value="`+to+`"`) != 2 || !strings.HasSuffix(got, "</html>\n") {
 					t.Fatalf("prompt for %s = %q", to, got)
 				}
 			}

@@ -155,7 +155,11 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 		ask.To = "/"
 	}
 	ask.At = g.Now()
-	ask.ID = outbox.NewID(kindSignIn, ask.At)
+	kind := kindSignIn
+	if ask.Purpose == token.SetPassword {
+		kind = kindSetPassword
+	}
+	ask.ID = outbox.NewID(kind, ask.At)
 	ask.Agent, ask.IP = agentOf(r), g.ClientIP(r)
 	browser := g.browser(r)
 	fresh := ""
@@ -169,7 +173,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 		return err
 	}
 	add := []store.Op{g.Queue.Add(outbox.Request{
-		ID: ask.ID, Kind: kindSignIn, Asked: ask.At, NotAfter: ask.At.Add(token.Patience), Payload: payload,
+		ID: ask.ID, Kind: kind, Asked: ask.At, NotAfter: ask.At.Add(token.Patience), Payload: payload,
 	})}
 	// Where too much was asked for, the page shows what was typed as ever, and that is all.
 	limited := !g.Networks.Take(limit.Ask, ask.IP) && !g.Networks.TakeApart(ask.Device) && !g.Networks.TakeApart(ask.Link)
@@ -208,8 +212,18 @@ func (g *Gate) getSent(w http.ResponseWriter, r *http.Request) error {
 	if v, err := g.visitor(r); err == nil && v.Live.Begun.After(ask.At) {
 		return g.seeOther(w, ask.To) // already in, from another tab
 	}
+	if ask.Purpose == token.SetPassword {
+		g.page(w, r, http.StatusOK, g.helpSentPage(ask))
+		return nil
+	}
 	g.page(w, r, http.StatusOK, g.sentPage(ask, ""))
 	return nil
+}
+
+// helpSentPage is the page for who asked for a link to set a password.
+func (g *Gate) helpSentPage(ask token.Ask) HelpSentPage {
+	p := g.sentPage(ask, "")
+	return HelpSentPage{Address: p.Address, Masked: p.Masked, To: p.To, T: p.T, ResendIn: p.ResendIn}
 }
 
 func (g *Gate) asked(r *http.Request) (token.Ask, error) {

@@ -104,7 +104,7 @@ func (p *Passwords) Judge(password string, about About) error {
 	if len(password) > maxTyped {
 		return Refused{Why: TooLong, Has: utf8.RuneCountInString(password)}
 	}
-	has, least := utf8.RuneCountInString(normal(password)), p.minLength()
+	has, least := utf8.RuneCountInString(normal(password)), p.Least()
 	switch {
 	case has < least:
 		return Refused{Why: TooShort, Has: has, Min: least}
@@ -129,7 +129,8 @@ func (p *Passwords) Judge(password string, about About) error {
 	return nil
 }
 
-func (p *Passwords) minLength() int {
+// Least is how many characters a password needs.
+func (p *Passwords) Least() int {
 	if p.MinLength == 0 {
 		return DefaultLength
 	}

@@ -4,8 +4,9 @@
 
   // A page asked for as /orders#7: the server never sees "#7", so the form carries it.
   function keepHash() {
-    var to = d.querySelector('[data-keep-hash]');
-    if (to && to.value && to.value.indexOf('#') < 0 && location.hash.length < 1000) to.value += location.hash;
+    Array.prototype.forEach.call(d.querySelectorAll('[data-keep-hash]'), function (to) {
+      if (to.value && to.value.indexOf('#') < 0 && location.hash.length < 1000) to.value += location.hash;
+    });
   }
 
   // Two presses in a row send one form.
@@ -15,6 +16,31 @@
     if (Date.now() - last < 1500) return e.preventDefault();
     last = Date.now();
     keepHash();
+    if (reveal) look(false); // browsers remember what is a password as it is sent
+  });
+
+  // A password to be looked at.
+  var reveal = d.querySelector('[data-reveal]');
+  var typed = reveal && d.getElementById(reveal.getAttribute('data-reveal'));
+  function look(on) {
+    typed.type = on ? 'text' : 'password';
+    reveal.setAttribute('aria-pressed', on);
+    reveal.firstChild.data = on ? 'Hide' : 'Show';
+  }
+  if (reveal) {
+    reveal.hidden = false;
+    reveal.addEventListener('click', function () {
+      look(typed.type === 'password');
+      typed.focus();
+    });
+  }
+
+  // How long a new password is so far. What else is wrong with it, only the server knows.
+  var least = d.querySelector('[data-least]');
+  if (least && typed) typed.addEventListener('input', function () {
+    var n = Array.from(typed.value.normalize('NFKC')).length;
+    var need = +least.getAttribute('data-least');
+    least.textContent = n === 0 ? '' : n < need ? 'So far ' + n + ' of ' + need + '.' : 'Long enough.';
   });
 
   // A code pasted with the words or blanks around it.

@@ -1,0 +1,200 @@
+package gate
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// freshFor is how long after a sign-in by mail nobody is asked for the current password:
+// they have just proved what a link to set one would prove again.
+const freshFor = 10 * time.Minute
+
+// done is what the account page says after a change, by the word in its URL.
+var done = map[string]string{
+	"set":     "Your password is set. Wherever else you were signed in, you are signed out.",
+	"removed": "Your password is removed. You sign in by mail now.",
+	"out":     "Done: that device is signed out.",
+	"others":  "Done: all other devices are signed out.",
+}
+
+// getAccount shows who is signed in what they can change of themselves.
+func (g *Gate) getAccount(w http.ResponseWriter, r *http.Request) error {
+	v, err := g.visitor(r)
+	if err != nil {
+		return g.needSignIn(w, r, err)
+	}
+	return g.showAccount(w, r, v, http.StatusOK, AccountPage{Done: done[one(r.URL.Query()["done"])]})
+}
+
+// toAccount is for a tab that is loaded again after a form of the account page.
+func (g *Gate) toAccount(w http.ResponseWriter, _ *http.Request) error {
+	return g.seeOwn(w, "/account")
+}
+
+// showAccount shows the page, with what it is to say beside who they are.
+func (g *Gate) showAccount(w http.ResponseWriter, r *http.Request, v *Visitor, status int, page AccountPage) error {
+	ctx := r.Context()
+	page.Name, page.Fresh = v.Contact.Name(), g.fresh(v)
+	for _, a := range v.Contact.Emails {
+		page.Emails = append(page.Emails, string(a))
+	}
+	if v.Contact.Role != directory.Staff { // these reach all of them
+		companies, _, err := g.companiesOf(r, v, "")
+		if err != nil {
+			return err
+		}
+		page.More = len(companies) > shownAtOnce
+		for _, c := range companies[:min(len(companies), shownAtOnce)] {
+			page.Companies = append(page.Companies, c.Name)
+		}
+	}
+	sessions, err := g.Sessions.List(ctx, v.Contact.ID)
+	if err != nil {
+		return err
+	}
+	for _, s := range sessions {
+		page.Devices = append(page.Devices, DeviceRow{s.Handle, s.Agent, s.Begun.Local(), s.Seen.Local(), s.ID == v.Live.ID})
+	}
+	if g.Passwords != nil {
+		state, err := g.Passwords.State(ctx, v.Contact.ID)
+		if err != nil {
+			return err
+		}
+		page.Since, page.Least = state.Since, g.Passwords.Least()
+	}
+	g.page(w, r, status, page)
+	return nil
+}
+
+// fresh reports whether the visitor has just proved that they read the mail.
+func (g *Gate) fresh(v *Visitor) bool {
+	age := g.Now().Sub(v.Live.Begun)
+	return age >= 0 && age < freshFor && v.Live.Method != byPassword
+}
+
+// postDevices signs out one device, or all others.
+func (g *Gate) postDevices(w http.ResponseWriter, r *http.Request) error {
+	f, err := readForm(w, r)
+	if err != nil {
+		return err
+	}
+	v, err := g.visitor(r)
+	if err != nil {
+		return g.needSignIn(w, r, err)
+	}
+	ctx := r.Context()
+	if f.Get("others") != "" {
+		n, err := g.Sessions.EndAll(ctx, v.Contact.ID, v.Live.ID)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			g.Audit.Record(ctx, audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Agent: agentOf(r), IP: g.ClientIP(r), Count: n})
+		}
+		return g.seeOwn(w, "/account?done=others")
+	}
+	sessions, err := g.Sessions.List(ctx, v.Contact.ID) // of this contact: nobody signs out others
+	if err != nil {
+		return err
+	}
+	for _, s := range sessions {
+		if s.Handle != f.Get("handle") {
+			continue
+		}
+		if err := g.Sessions.End(ctx, v.Contact.ID, s.ID); err != nil {
+			return err
+		}
+		g.Audit.Record(ctx, audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Session: s.Handle, Agent: s.Agent, IP: g.ClientIP(r)})
+	}
+	return g.seeOwn(w, "/account?done=out")
+}
+
+const (
+	notCurrent = "That is not your current password. Please check it; or have a link mailed, with which you can set a new one."
+	noCurrent  = "Please type your current password, too."
+)
+
+// postChange sets the password of who is signed in.
+func (g *Gate) postChange(w http.ResponseWriter, r *http.Request) error {
+	return g.change(w, r, func(change passwordChange, plain string) error { return g.setPassword(r, change, plain) }, "set")
+}
+
+// postRemove removes it.
+func (g *Gate) postRemove(w http.ResponseWriter, r *http.Request) error {
+	return g.change(w, r, func(change passwordChange, _ string) (err error) {
+		change.removed = true
+		if change.ops, err = g.Passwords.Remove(r.Context(), change.contact.ID); err != nil || change.ops == nil {
+			return err
+		}
+		return g.applyChange(r, change)
+	}, "removed")
+}
+
+// change does what somebody signed in asks for, if it is they: a session that somebody
+// else got hold of must not be enough to keep its owner out.
+func (g *Gate) change(w http.ResponseWriter, r *http.Request, do func(passwordChange, string) error, done string) error {
+	f, err := readForm(w, r)
+	if err != nil {
+		return err
+	}
+	v, err := g.visitor(r)
+	if err != nil {
+		return g.needSignIn(w, r, err)
+	}
+	method := v.Live.Method
+	if !g.fresh(v) {
+		method = byPassword
+		problem, err := g.isCurrent(r, v, f.Get("current"))
+		if errors.Is(err, errCrowded) {
+			w.Header().Set("Retry-After", "180")
+			return g.showAccount(w, r, v, http.StatusTooManyRequests, AccountPage{Problem: crowdedNetwork})
+		} else if err != nil {
+			return err
+		}
+		if problem != "" {
+			return g.showAccount(w, r, v, http.StatusForbidden, AccountPage{Problem: problem})
+		}
+	}
+	end, err := g.Tokens.EndAll(v.Contact.ID)
+	if err != nil {
+		return err
+	}
+	for range 3 {
+		err = do(passwordChange{contact: v.Contact, proof: []store.Op{end}, method: method, spare: v.Live.ID}, f.Get("password"))
+		if !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	if refused, ok := errors.AsType[password.Refused](err); ok {
+		return g.showAccount(w, r, v, http.StatusBadRequest, AccountPage{Problem: refused.Words(), WrongNew: true})
+	} else if errors.Is(err, store.ErrConflict) {
+		return errHashing
+	} else if err != nil {
+		return err
+	}
+	return g.seeOwn(w, "/account?done="+done)
+}
+
+// isCurrent says what is wrong with the current password that somebody signed in has
+// typed, or "". It counts as any other try.
+func (g *Gate) isCurrent(r *http.Request, v *Visitor, plain string) (problem string, err error) {
+	if plain == "" {
+		return noCurrent, nil
+	}
+	t, err := g.tryFor(r, v.Contact.Emails[0], plain)
+	if err != nil {
+		return "", err
+	}
+	_, err = t.check(r) // its Ops are those of a sign-in; the change has its own
+	if errors.Is(err, password.ErrWrong) {
+		g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongPass, Contact: v.Contact.ID, Session: v.Live.Handle, Agent: agentOf(r), IP: t.ip})
+		return notCurrent, nil
+	}
+	return "", err
+}

@@ -1,0 +1,218 @@
+package gate
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+// wrongPassword is what everybody is told whom a password doesn't sign in: nobody's
+// address, one that has none, a wrong one, switched off, or too many tries. The right
+// password after too many tries is told so, too, so it names the way that always works.
+const wrongPassword = "We could not sign you in with this address and password. Please check both, " +
+	"capital letters as well. Or have a link mailed: that works at any time."
+
+// crowdedNetwork is told before anything is looked at, so it says nothing about anybody.
+const crowdedNetwork = "Many passwords were tried from your network, so we take no more for a few minutes. " +
+	"You needn’t wait: a link that we mail works at any time."
+
+// getPassword is where people sign in manually.
+func (g *Gate) getPassword(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	to := g.rules.returnPath(query.Get("to"))
+	if _, err := g.visitor(r); err == nil {
+		return g.seeOther(w, to)
+	} else if !errors.Is(err, errNobody) {
+		return err
+	}
+	if pageLoad(r) {
+		g.clearDeadCookie(w, r)
+	}
+	email := g.handedOn(one(query["x"]))
+	g.page(w, r, http.StatusOK, PasswordPage{To: to, Email: email, Set: email != ""})
+	return nil
+}
+
+// postPassword signs in by address and password.
+func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
+	f, err := readForm(w, r)
+	if err != nil {
+		return err
+	}
+	page := PasswordPage{To: g.rules.returnPath(f.Get("to")), Email: f.Get("email"), Shared: f.Get("shared") != ""}
+	typed, err := address.Parse(page.Email)
+	if err != nil {
+		page.Problem = "That doesn’t look like a complete email address. Please check it: it looks like name@example.com."
+		g.page(w, r, http.StatusBadRequest, page)
+		return nil
+	}
+	if f.Get("password") == "" {
+		page.Problem = "Please type your password, too."
+		g.page(w, r, http.StatusBadRequest, page)
+		return nil
+	}
+	t, err := g.tryFor(r, typed, f.Get("password"))
+	if errors.Is(err, errCrowded) {
+		page.Problem = crowdedNetwork
+		w.Header().Set("Retry-After", "180")
+		g.page(w, r, http.StatusTooManyRequests, page)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for range 3 {
+		match, err := t.check(r)
+		if errors.Is(err, password.ErrWrong) {
+			break
+		} else if err != nil {
+			return err
+		}
+		err = g.enterBy(w, r, t.contact, match, page)
+		if errors.Is(err, token.ErrOver) {
+			continue // the record moved under us: once more from the start
+		} else if err != nil {
+			return err
+		}
+		return g.seeOther(w, page.To)
+	}
+	g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongPass, Contact: t.contact.ID, Address: typed.Masked(),
+		Agent: agentOf(r), IP: t.ip, Whole: typed})
+	page.Problem = wrongPassword
+	g.page(w, r, http.StatusForbidden, page)
+	return nil
+}
+
+// enterBy begins the session of who typed the right password. Like every way in, it ends
+// the contact's links and codes.
+func (g *Gate) enterBy(w http.ResponseWriter, r *http.Request, c directory.Contact, match password.Match, page PasswordPage) error {
+	end, err := g.Tokens.EndAll(c.ID)
+	if err != nil {
+		return err
+	}
+	typed, err := address.Parse(page.Email)
+	if err != nil {
+		return err
+	}
+	_, err = g.signIn(w, r, token.Grant{Contact: c.ID, Address: typed, To: page.To, Shared: page.Shared,
+		Method: byPassword, Ops: append(match.Ops, end)})
+	return err
+}
+
+const byPassword = "password" // the Method of sessions
+
+// errCrowded: a password comes from where too many came from, so it isn't looked at.
+var errCrowded = errors.New("gate: too many passwords of a network")
+
+// try is a password that was typed, and counted.
+type try struct {
+	password.Attempt
+	contact directory.Contact // the zero Contact: it is nobody's who may sign in
+	ip      netip.Addr
+	counted []limit.Class // what is given back if it is right
+	gate    *Gate
+}
+
+// tryFor counts one more password for the address, before anything is compared. A device
+// that the contact has signed in on is let through where its network is over its limit.
+func (g *Gate) tryFor(r *http.Request, typed address.Address, plain string) (*try, error) {
+	t := &try{Attempt: password.Attempt{Address: typed, Password: plain}, ip: g.ClientIP(r), gate: g}
+	_, device := g.device(r)
+	free := t.take(limit.Password)
+	if !free && device == "" {
+		return nil, errCrowded
+	}
+	ctx := r.Context()
+	c, err := g.Book.ByEmail(ctx, typed)
+	if errors.Is(err, directory.ErrUnknown) {
+		_, err = g.Book.ByID(ctx, "nobody") // what is read of a contact is read of nobody, too
+		c = directory.Contact{}
+	}
+	if err != nil && !errors.Is(err, directory.ErrUnknown) {
+		return nil, err
+	}
+	if !c.Disabled {
+		t.contact = c
+	}
+	t.Contact = t.contact.ID
+	known, err := g.devices.Knows(ctx, device, cmp.Or(t.Contact, "nobody"))
+	switch {
+	case err != nil:
+		return nil, err
+	case known:
+		t.Device = device
+	case !free:
+		return nil, errCrowded
+	default:
+		t.Limited = !t.take(limit.Spraying)
+	}
+	return t, nil
+}
+
+func (t *try) take(c limit.Class) bool {
+	if !t.gate.Networks.Take(c, t.ip) {
+		return false
+	}
+	t.counted = append(t.counted, c)
+	return true
+}
+
+// check compares. What wasn't judged, or was right, isn't counted against the network.
+func (t *try) check(r *http.Request) (password.Match, error) {
+	match, err := t.gate.Passwords.Check(r.Context(), t.Attempt)
+	if errors.Is(err, password.ErrWrong) {
+		return match, err
+	}
+	for _, c := range t.counted {
+		t.gate.Networks.GiveBack(c, t.ip)
+	}
+	t.counted = nil
+	if errors.Is(err, password.ErrBusy) {
+		err = errHashing
+	}
+	return match, err
+}
+
+const (
+	handOnPurpose = "sign-in-address" // of sealing
+	handOnLife    = 10 * time.Minute
+)
+
+// handOn returns what stands for an address in a URL of ours, so that a log of URLs has no
+// address in it.
+func (g *Gate) handOn(a address.Address) string {
+	plain := binary.BigEndian.AppendUint64(nil, uint64(g.Now().Unix()))
+	return encode(g.keys.Seal(handOnPurpose, g.Firm, append(plain, a...)))
+}
+
+// handedOn returns the address again, for a while; then, and for what isn't ours, "".
+func (g *Gate) handedOn(sealed string) string {
+	raw, err := decode(sealed)
+	if err != nil {
+		return ""
+	}
+	plain, err := g.keys.Open(handOnPurpose, g.Firm, raw)
+	if err != nil || len(plain) < 8 || g.Now().Sub(time.Unix(int64(binary.BigEndian.Uint64(plain)), 0)).Abs() > handOnLife {
+		return ""
+	}
+	return string(plain[8:])
+}
+
+// passwordURL is where somebody signs in manually: with that address, to go on there.
+func passwordURL(to, handedOn string) string {
+	query := url.Values{"x": {handedOn}}
+	if to != "" && to != "/" {
+		query.Set("to", to)
+	}
+	return "/password?" + query.Encode()
+}

@@ -1,0 +1,234 @@
+package gate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+// The kinds of requests, beside that for a sign-in mail.
+const (
+	kindSetPassword = "set-password"
+	kindChanged     = "password-changed"
+)
+
+// newsLife is how long it is tried to tell somebody that their password was changed.
+const newsLife = 24 * time.Hour
+
+// getHelp is for who has no password, or has lost it.
+func (g *Gate) getHelp(w http.ResponseWriter, r *http.Request) error {
+	g.page(w, r, http.StatusOK, HelpPage{To: g.rules.returnPath(r.URL.Query().Get("to"))})
+	return nil
+}
+
+// postHelp commits a request for a mail with a link to set a password, and answers the
+// same for every valid address.
+func (g *Gate) postHelp(w http.ResponseWriter, r *http.Request) error {
+	f, err := readForm(w, r)
+	if err != nil {
+		return err
+	}
+	ask := token.Ask{Purpose: token.SetPassword, To: g.rules.returnPath(f.Get("to"))}
+	if t := f.Get("t"); t != "" && f.Get("email") == "" {
+		link, err := g.Tokens.PeekPassword(r.Context(), t)
+		if err != nil && !errors.Is(err, token.ErrOver) {
+			return g.passwordLinkError(w, r, t, link, err)
+		}
+		ask.Address, ask.Hidden, ask.Link, ask.To = link.Address, true, t, link.To
+	} else if ask.Address, err = address.Parse(f.Get("email")); err != nil {
+		g.page(w, r, http.StatusBadRequest, HelpPage{To: ask.To, Email: f.Get("email"),
+			Problem: "That doesn’t look like a complete email address. Please check it: it looks like name@example.com."})
+		return nil
+	}
+	if err := g.commit(w, r, ask); err != nil {
+		return err
+	}
+	return g.seeOwn(w, "/sent")
+}
+
+// getSetPassword shows where the link leads, and changes nothing: mail scanners open it, too.
+func (g *Gate) getSetPassword(w http.ResponseWriter, r *http.Request) error {
+	t := one(r.URL.Query()["t"])
+	link, err := g.Tokens.PeekPassword(r.Context(), t)
+	if err != nil {
+		return g.passwordLinkError(w, r, t, link, err)
+	}
+	g.Audit.Record(r.Context(), g.opening(r, audit.Opened, link.Contact))
+	g.page(w, r, http.StatusOK, SetPasswordPage{T: t, Masked: link.Address.Masked(), Least: g.Passwords.Least()})
+	return nil
+}
+
+// postSetPassword spends the link, for a password that may be chosen.
+func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
+	f, err := readForm(w, r)
+	if err != nil {
+		return err
+	}
+	t, plain := f.Get("t"), f.Get("password")
+	for range 3 {
+		link, proof, err := g.Tokens.SpendPassword(r.Context(), t)
+		if err != nil {
+			return g.passwordLinkError(w, r, t, link, err)
+		}
+		c, err := g.Book.ByID(r.Context(), link.Contact)
+		if errors.Is(err, directory.ErrUnknown) || err == nil && (c.Disabled || !slices.Contains(c.Emails, link.Address)) {
+			return g.passwordLinkError(w, r, t, link, token.ErrOver)
+		} else if err != nil {
+			return err
+		}
+		change := passwordChange{contact: c, proof: proof, method: "link"}
+		mine := false
+		if v, err := g.visitor(r); err == nil && v.Contact.ID == c.ID {
+			mine, change.spare = true, v.Live.ID
+		}
+		err = g.setPassword(r, change, plain)
+		if refused, ok := errors.AsType[password.Refused](err); ok {
+			g.page(w, r, http.StatusBadRequest, SetPasswordPage{T: t, Masked: link.Address.Masked(), Least: g.Passwords.Least(), Problem: refused.Words()})
+			return nil
+		} else if errors.Is(err, store.ErrConflict) {
+			continue // somebody was faster, or asked for one more mail just now
+		} else if err != nil {
+			return err
+		}
+		if mine {
+			return g.seeOwn(w, "/account?done=set")
+		}
+		return g.seeOwn(w, passwordURL(link.To, g.handOn(link.Address)))
+	}
+	return errHashing
+}
+
+// passwordLinkError answers for a link that sets no password.
+func (g *Gate) passwordLinkError(w http.ResponseWriter, r *http.Request, t string, link token.Link, err error) error {
+	switch {
+	case errors.Is(err, token.ErrOver) && link.Address != "":
+		g.Audit.Record(r.Context(), g.opening(r, audit.OpenedOld, link.Contact))
+		g.page(w, r, http.StatusGone, SpentPasswordPage{T: t, Masked: link.Address.Masked(), To: link.To})
+	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
+		g.Audit.Record(r.Context(), g.opening(r, audit.NoLink, ""))
+		g.page(w, r, http.StatusBadRequest, HelpPage{To: "/", NoLink: true})
+	default:
+		return err
+	}
+	return nil
+}
+
+// passwordChange is a password that is about to be set or removed.
+type passwordChange struct {
+	contact directory.Contact
+	proof   []store.Op // by which it is spent that it is they who change it
+	method  string     // what that was
+	spare   string     // ID of the session that goes on; "": none does
+	removed bool
+	ops     []store.Op // the change itself
+}
+
+// setPassword judges and stores a password: a password.Refused, store.ErrConflict when
+// something moved, or what it is shown as.
+func (g *Gate) setPassword(r *http.Request, change passwordChange, plain string) error {
+	about, err := g.about(r.Context(), change.contact)
+	if err != nil {
+		return err
+	}
+	change.ops, err = g.Passwords.Set(r.Context(), change.contact.ID, plain, about)
+	if errors.Is(err, password.ErrBusy) {
+		return errHashing
+	} else if err != nil {
+		return err
+	}
+	return g.applyChange(r, change)
+}
+
+// about is what no password of the contact may contain.
+func (g *Gate) about(ctx context.Context, c directory.Contact) (password.About, error) {
+	about := password.About{Names: []string{c.FirstName, c.LastName}, Emails: c.Emails}
+	if c.Role == directory.Staff {
+		return about, nil // they reach all of them
+	}
+	names, err := g.companyNames(ctx, c)
+	about.Companies = slices.Concat(names, c.Companies)
+	return about, err
+}
+
+// applyChange makes the change in one step: with the proof spent, with the sessions but one
+// ended where a password was set, and with the mail that tells of it on its way.
+func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
+	ctx, c := r.Context(), change.contact
+	kind, end := audit.PassGone, session.Ending{}
+	if !change.removed {
+		// Now that the record was read, who came in by the one before is among these, or
+		// has changed it since, and that is a conflict.
+		kind = audit.PassSet
+		var err error
+		if end, err = g.Sessions.Ending(ctx, c.ID, change.spare); err != nil {
+			return err
+		}
+	}
+	news := news{Contact: c.ID, Removed: change.removed, At: g.Now(), Agent: agentOf(r)}
+	payload, err := json.Marshal(news)
+	if err != nil {
+		return fmt.Errorf("writing a request: %w", err)
+	}
+	id := outbox.NewID(kindChanged, news.At)
+	mail := g.Queue.Add(outbox.Request{ID: id, Kind: kindChanged, Asked: news.At, NotAfter: news.At.Add(newsLife), Payload: payload})
+	event, stored := g.Audit.With(audit.Event{Kind: kind, Contact: c.ID, Method: change.method, Agent: news.Agent, IP: g.ClientIP(r)})
+	err = g.Sessions.Store.Apply(ctx, slices.Concat(change.proof, change.ops, end.Ops, stored, []store.Op{mail})...)
+	g.Sessions.Ended(ctx, end, err)
+	if err != nil {
+		return err
+	}
+	g.Audit.Record(ctx, event)
+	g.Queue.Wake(id)
+	return nil
+}
+
+// news is the payload of a request to tell somebody that their password was changed.
+type news struct {
+	Contact string    `json:"contact"`
+	Removed bool      `json:"removed,omitempty"`
+	At      time.Time `json:"at"`
+	Agent   string    `json:"agent,omitempty"`
+}
+
+// prepareNews makes that mail, to the main address.
+func (g *Gate) prepareNews(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
+	var n news
+	if err := json.Unmarshal(r.Payload, &n); err != nil {
+		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
+	}
+	c, err := g.Book.ByID(ctx, n.Contact)
+	if errors.Is(err, directory.ErrUnknown) {
+		return outbox.Prepared{}, nil
+	} else if err != nil {
+		return outbox.Prepared{}, err
+	}
+	help := "help"
+	if g.Passwords == nil {
+		help = "sign-in"
+	}
+	mail, err := g.mailTo(ctx, c, c.Emails[0])
+	if err != nil {
+		return outbox.Prepared{}, err
+	}
+	mail.Link, mail.AskedAt, mail.Agent = g.URL.JoinPath(g.Prefix, help).String(), n.At.Local(), n.Agent
+	letter, err := g.Letters.PasswordChanged(brand.PasswordChanged{Mail: mail, Removed: n.Removed})
+	if err != nil {
+		return outbox.Prepared{}, fmt.Errorf("writing the mail about a password: %w", err)
+	}
+	message, err := messageOf(letter, n.At)
+	return outbox.Prepared{Message: message, Ref: r.ID}, err
+}

@@ -1,0 +1,423 @@
+package caddymodule_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
+)
+
+const (
+	annsPassword  = "quiet rivers carry old boats"
+	annsPassword2 = "seven green lamps at the harbour"
+)
+
+var setPattern = regexp.MustCompile(`https?://\S+/-/password/set\?t=([A-Za-z0-9_-]{43})`)
+
+// help asks for a link to set a password and returns it, with its secret.
+func (b *browser) help(email, to string) (link, t string) {
+	b.h.t.Helper()
+	before := len(b.h.letters(email))
+	b.h.mayMailAgain(before)
+	if a := b.send("/-/help", url.Values{"email": {email}, "to": {to}}); a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != "/-/sent" {
+		b.h.t.Fatalf("POST /-/help = %d to %q; want 303 to /-/sent\n%s", a.StatusCode, a.Header.Get("Location"), a.body)
+	}
+	l := b.h.nextLetter(email, before)
+	m := setPattern.FindStringSubmatch(l.text)
+	if m == nil {
+		b.h.t.Fatalf("the mail has no link to set a password:\n%s", l.text)
+	}
+	return m[0], m[1]
+}
+
+// has sets a password for somebody, by mail.
+func (h *house) has(email, password string) {
+	h.t.Helper()
+	b, before := h.browser(), len(h.letters(email))
+	_, t := b.help(email, "/")
+	if a := b.send("/-/password/set", url.Values{"t": {t}, "password": {password}}); a.StatusCode != http.StatusSeeOther {
+		h.t.Fatalf("POST /-/password/set = %d; want 303\n%s", a.StatusCode, a.body)
+	}
+	h.nextLetter(email, before+1) // that tells of it
+}
+
+// manually signs in by password.
+func (b *browser) manually(email, password string, headers ...string) answer {
+	b.h.t.Helper()
+	return b.send("/-/password", url.Values{"email": {email}, "password": {password}, "to": {"/orders/7?a=1"}}, headers...)
+}
+
+// The whole way: help, mail, a password, signing in with it.
+func TestPasswordStory(t *testing.T) {
+	h := openHouse(t, layout{})
+	b := h.browser()
+	a := b.open("/orders/7")
+	if !strings.Contains(a.body, "Sign in manually") || !strings.Contains(a.body, `action="/-/password"`) {
+		t.Errorf("the prompt doesn't lead to /-/password\n%s", a.body)
+	}
+	a = b.open("/-/password?to=/orders/7%3Fa%3D1")
+	for _, want := range []string{`value="/orders/7?a=1"`, `autocomplete="username"`, `autocomplete="current-password"`, `/-/help?to=%2forders%2f7%3fa%3d1`, `/-/sign-in?to=%2forders%2f7%3fa%3d1`} {
+		if a.StatusCode != 200 || !strings.Contains(a.body, want) {
+			t.Errorf("GET /-/password = %d without %s\n%s", a.StatusCode, want, a.body)
+		}
+	}
+	link, tok := b.help("ann@example.com", "/orders/7?a=1")
+	if a := b.open("/-/sent"); !strings.Contains(a.body, "Choose a password") || strings.Contains(a.body, `name="code"`) {
+		t.Errorf("GET /-/sent = %d; want the page for a password link, without a code\n%s", a.StatusCode, a.body)
+	}
+	phone := h.browser()
+	for range 2 { // a scanner, and then the person, on another device
+		a = phone.open(link)
+		if a.StatusCode != 200 || !strings.Contains(a.body, "a•••@example.com") || strings.Contains(a.body, "ann@") || !strings.Contains(a.body, `autocomplete="new-password"`) || len(a.Cookies()) != 0 {
+			t.Fatalf("GET link = %d; want the address in part, a field, no cookie\n%s", a.StatusCode, a.body)
+		}
+	}
+	for _, c := range []struct{ password, why string }{{"short", "at least 15"}, {"annbakeratbookkeeping", "name"}, {"passwordpassword", "many people use"}} {
+		a = phone.send("/-/password/set", url.Values{"t": {tok}, "password": {c.password}})
+		if a.StatusCode != 400 || !strings.Contains(a.body, c.why) || strings.Contains(a.body, `value="`+c.password) {
+			t.Errorf("POST of %q = %d; want 400 and %q\n%s", c.password, a.StatusCode, c.why, a.body)
+		}
+	}
+	before := len(h.letters("ann@example.com"))
+	a = phone.send("/-/password/set", url.Values{"t": {tok}, "password": {annsPassword}})
+	next := a.Header.Get("Location")
+	if a.StatusCode != 303 || !strings.HasPrefix(next, "/-/password?") || strings.Contains(next, "ann") || phone.me() != nil {
+		t.Fatalf("POST of a good password = %d to %q; want 303 to /-/password without the address, nobody signed in\n%s", a.StatusCode, next, a.body)
+	}
+	if a := phone.open(next); !strings.Contains(a.body, `value="ann@example.com"`) || !strings.Contains(a.body, "Your password is set") || !strings.Contains(a.body, `value="/orders/7?a=1"`) {
+		t.Errorf("GET %s = %d; want the address filled in, and the way back\n%s", next, a.StatusCode, a.body)
+	}
+	if l := h.nextLetter("ann@example.com", before); !strings.Contains(l.Get("Subject"), "password") || !strings.Contains(l.text, "It wasn't you?") || !strings.Contains(l.text, h.url+"/-/help") {
+		t.Errorf("the mail about it is %q\n%s", l.Get("Subject"), l.text)
+	}
+	if a := phone.send("/-/password/set", url.Values{"t": {tok}, "password": {annsPassword2}}); a.StatusCode != 410 || !strings.Contains(a.body, "Send a new link") {
+		t.Errorf("the link a second time = %d; want 410 and a new one offered\n%s", a.StatusCode, a.body)
+	}
+	if a := phone.open(link); a.StatusCode != 410 {
+		t.Errorf("GET of the used link = %d; want 410", a.StatusCode)
+	}
+	if a := phone.manually("Ann@Example.com", annsPassword); a.StatusCode != 303 || a.Header.Get("Location") != "/orders/7?a=1" || phone.me() == nil {
+		t.Fatalf("POST /-/password = %d to %q; want 303 to /orders/7?a=1\n%s", a.StatusCode, a.Header.Get("Location"), a.body)
+	}
+	if phone.cookie("portal-device") == "" {
+		t.Error("the phone is no known device")
+	}
+	if a := phone.open("/-/password"); a.StatusCode != 303 {
+		t.Errorf("GET /-/password, signed in = %d; want 303", a.StatusCode)
+	}
+	if a := h.browser().manually("ann.b@example.org", annsPassword); a.StatusCode != 303 {
+		t.Errorf("by the other address = %d; want 303", a.StatusCode)
+	}
+	mails := len(h.letters("ann@example.com"))
+	caddymodule.Advance(t, time.Hour)
+	if a := phone.send("/-/help", url.Values{"t": {tok}}); a.StatusCode != 303 {
+		t.Errorf("POST /-/help with a used link = %d; want 303", a.StatusCode)
+	}
+	if a := phone.open("/-/sent"); !strings.Contains(a.body, "a•••@example.com") || strings.Contains(a.body, "ann@") {
+		t.Errorf("GET /-/sent = %d; want the address in part\n%s", a.StatusCode, a.body)
+	}
+	if l := h.nextLetter("ann@example.com", mails); !setPattern.MatchString(l.text) {
+		t.Errorf("the new mail is\n%s", l.text)
+	}
+}
+
+// One answer for all whom a password doesn't sign in, in bytes and cookies; and for who
+// asks for help.
+func TestN01_PasswordAnswersAreAlike(t *testing.T) {
+	h := openHouse(t, layout{})
+	h.has("ann@example.com", annsPassword)
+	throttle := func() {
+		for range 10 { // in parts, since the network has a limit of its own
+			h.browser().manually("ann@example.com", "wrong wrong wrong wrong")
+		}
+		caddymodule.Advance(t, 31*time.Minute)
+	}
+	like := map[string]string{}
+	judge := func(path, class string, form url.Values) {
+		t.Helper()
+		a := h.browser().send(path, form)
+		a.Header.Del("Date")
+		email := form.Get("email")
+		a.Header.Del("Content-Length") // the page shows what was typed
+		said := fmt.Sprint(a.StatusCode, sortedHeader(a.Header), strings.ReplaceAll(a.body, email, "ADDRESS"))
+		said = regexp.MustCompile(`portal-flow=[^;]*`).ReplaceAllString(said, "portal-flow=")
+		if was, ok := like[path]; ok && said != was {
+			t.Errorf("%s, %s is answered\n%s\nand others\n%s", path, class, said, was)
+		}
+		like[path] = said
+	}
+	wrong := func(email string) url.Values {
+		return url.Values{"email": {email}, "password": {"wrong wrong wrong wrong"}}
+	}
+	judge("/-/password", "wrong", wrong("ann@example.com"))
+	judge("/-/password", "none set", wrong("bob@example.com"))
+	judge("/-/password", "unknown", wrong("stranger@example.com"))
+	judge("/-/password", "disabled", wrong("eve@example.com"))
+	judge("/-/password", "too long", url.Values{"email": {"ann@example.com"}, "password": {strings.Repeat("x", 5000)}})
+	if !strings.HasPrefix(like["/-/password"], "403") {
+		t.Errorf("a wrong password = %.100s; want 403", like["/-/password"])
+	}
+	throttle()
+	judge("/-/password", "right, but throttled", url.Values{"email": {"ann@example.com"}, "password": {annsPassword}})
+	judge("/-/password", "right, but throttled, in another spelling", url.Values{"email": {" ANN@Example.com "}, "password": {annsPassword}})
+	judge("/-/password", "right, but throttled, by the other address", url.Values{"email": {"ann.b@example.org"}, "password": {annsPassword}})
+	for class, email := range map[string]string{"known": "ann@example.com", "unknown": "stranger@example.com", "disabled": "eve@example.com", "just asked": "ann@example.com"} {
+		judge("/-/help", class, url.Values{"email": {email}})
+	}
+	if h.browser().me() != nil {
+		t.Error("somebody is in")
+	}
+}
+
+func sortedHeader(h http.Header) []string {
+	var all []string
+	for name, values := range h {
+		all = append(all, name+": "+strings.Join(values, ", "))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// A link is for what it was mailed for.
+func TestT17_ALinkSignsInOrSetsAPassword(t *testing.T) {
+	h := openHouse(t, layout{})
+	b := h.browser()
+	signIn := b.ask("ann@example.com", "/")
+	tok := signIn.link[strings.Index(signIn.link, "t=")+2:]
+	if a := b.open("/-/password/set?t=" + tok); a.StatusCode != 400 {
+		t.Errorf("GET /-/password/set with a sign-in link = %d; want 400", a.StatusCode)
+	}
+	if a := b.send("/-/password/set", url.Values{"t": {tok}, "password": {annsPassword}}); a.StatusCode != 400 {
+		t.Errorf("POST /-/password/set with a sign-in link = %d; want 400", a.StatusCode)
+	}
+	if a := b.send("/-/help", url.Values{"t": {tok}}); a.StatusCode != 400 {
+		t.Errorf("POST /-/help with a sign-in link = %d; want 400", a.StatusCode)
+	}
+	_, set := b.help("ann@example.com", "/")
+	if a := b.open("/-/link?t=" + set); a.StatusCode != 400 || b.me() != nil {
+		t.Errorf("GET /-/link with a set-password link = %d; want 400", a.StatusCode)
+	}
+	if a := b.send("/-/link", url.Values{"t": {set}, "email": {"ann@example.com"}}); a.StatusCode != 400 || b.me() != nil {
+		t.Errorf("POST /-/link with a set-password link = %d; want 400", a.StatusCode)
+	}
+	if a := b.send("/-/sign-in", url.Values{"t": {set}}); a.StatusCode != 400 {
+		t.Errorf("POST /-/sign-in with a set-password link = %d; want 400", a.StatusCode)
+	}
+	if a := b.manually("ann@example.com", annsPassword); a.StatusCode != 403 {
+		t.Errorf("a password that was never set = %d; want 403", a.StatusCode)
+	}
+	if a := b.open(signIn.link); a.StatusCode != 303 || b.me() == nil {
+		t.Errorf("the sign-in link = %d; want 303", a.StatusCode)
+	}
+}
+
+// A new password ends the other sessions, and every link and code that is about.
+func TestT18_ANewPasswordEndsEverythingElse(t *testing.T) {
+	h := openHouse(t, layout{})
+	first, second, mine := h.browser(), h.browser(), h.browser()
+	for _, b := range []*browser{first, second, mine} {
+		b.signIn("ann@example.com")
+	}
+	other := h.browser()
+	other.signIn("bob@example.com")
+	waiting := h.browser()
+	unused := waiting.ask("ann@example.com", "/")
+	_, tok := mine.help("ann@example.com", "/")
+	if first.me() == nil || second.me() == nil || mine.me() == nil {
+		t.Fatal("asking for a password link has signed somebody out")
+	}
+	a := mine.send("/-/password/set", url.Values{"t": {tok}, "password": {annsPassword}})
+	if a.StatusCode != 303 || a.Header.Get("Location") != "/-/account?done=set" {
+		t.Fatalf("POST /-/password/set = %d to %q; want 303 to the account\n%s", a.StatusCode, a.Header.Get("Location"), a.body)
+	}
+	if first.me() != nil || second.me() != nil {
+		t.Error("another session goes on")
+	}
+	if mine.me() == nil || other.me() == nil {
+		t.Error("the session that set it, or somebody else's, is over")
+	}
+	if a := waiting.open(unused.link); a.StatusCode != 410 {
+		t.Errorf("an unused link = %d; want 410", a.StatusCode)
+	}
+	if a := waiting.send("/-/code", url.Values{"code": {unused.code}}); a.StatusCode == 303 || waiting.me() != nil {
+		t.Errorf("an unused code = %d; want it not to work", a.StatusCode)
+	}
+	if a := mine.open("/-/account?done=set"); !strings.Contains(a.body, "Your password is set") {
+		t.Errorf("GET /-/account = %d\n%s", a.StatusCode, a.body)
+	}
+}
+
+// Many passwords from one network are refused before any is looked at; a device that was
+// signed in on, and a mail, get in.
+func TestD08_ManyPasswordsOfANetwork(t *testing.T) {
+	h := openHouse(t, layout{})
+	h.has("ann@example.com", annsPassword)
+	known := h.browser()
+	if a := known.manually("ann@example.com", annsPassword); a.StatusCode != 303 {
+		t.Fatalf("the right password = %d; want 303", a.StatusCode)
+	}
+	known.send("/-/sign-out", url.Values{})
+	counts := map[int]int{}
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for i := range 40 {
+		b := h.browser()
+		all.Go(func() {
+			a := b.manually(fmt.Sprintf("stranger%d@example.com", i), "wrong wrong wrong wrong")
+			mu.Lock()
+			defer mu.Unlock()
+			counts[a.StatusCode]++
+		})
+	}
+	all.Wait()
+	if counts[403] != 15 || counts[429] != 25 {
+		t.Errorf("40 wrong passwords from one address = %v; want 15 judged, 25 refused", counts)
+	}
+	a := h.browser().manually("ann@example.com", annsPassword)
+	if a.StatusCode != 429 || a.Header.Get("Retry-After") == "" || !strings.Contains(a.body, "a link that we mail works") {
+		t.Errorf("the right password from that network = %d; want 429\n%s", a.StatusCode, a.body)
+	}
+	if a := known.manually("bob@example.com", "wrong wrong wrong wrong"); a.StatusCode != 429 {
+		t.Errorf("somebody else's from a device of ann's = %d; want 429", a.StatusCode)
+	}
+	if a := known.manually("ann@example.com", annsPassword); a.StatusCode != 303 {
+		t.Errorf("the right password on a known device = %d; want 303", a.StatusCode)
+	}
+	h.browser().signIn("bob@example.com")
+}
+
+// However they fail, and for however long: the known device and the mail get in.
+func TestD09_NobodyIsLockedOut(t *testing.T) {
+	h := openHouse(t, layout{})
+	h.has("ann@example.com", annsPassword)
+	known := h.browser()
+	known.manually("ann@example.com", annsPassword)
+	known.send("/-/sign-out", url.Values{})
+	for range 10 {
+		h.browser().manually("ann@example.com", "wrong wrong wrong wrong")
+	}
+	if a := h.browser().manually("ann@example.com", annsPassword); a.StatusCode != 403 {
+		t.Errorf("the right password after ten wrong ones = %d; want 403", a.StatusCode)
+	}
+	if a := known.manually("ann@example.com", annsPassword); a.StatusCode != 303 {
+		t.Errorf("the same on a known device = %d; want 303", a.StatusCode)
+	}
+	h.browser().signIn("ann@example.com")
+}
+
+// What people see and change of themselves.
+func TestAccount(t *testing.T) {
+	h := openHouse(t, layout{})
+	b, phone, laptop := h.browser(), h.browser(), h.browser()
+	if a := b.open("/-/account"); a.StatusCode != 401 || !strings.Contains(a.body, `value="/-/account"`) {
+		t.Errorf("GET /-/account, signed out = %d; want 401 and the prompt that leads back", a.StatusCode)
+	}
+	for _, one := range []*browser{b, phone, laptop} {
+		one.signIn("ann@example.com")
+	}
+	other := h.browser()
+	other.signIn("bob@example.com")
+	a := b.open("/-/account")
+	for _, want := range []string{"Ann Baker", "ann@example.com", "ann.b@example.org", "Acme Ltd", "Birch &amp; Sons", "Safari on iPhone", "this one", "Sign out all others"} {
+		if a.StatusCode != 200 || !strings.Contains(a.body, want) {
+			t.Errorf("GET /-/account = %d without %q\n%s", a.StatusCode, want, a.body)
+		}
+	}
+	handles := regexp.MustCompile(`name="handle" value="([^"]+)"`).FindAllStringSubmatch(a.body, -1)
+	if len(handles) != 2 {
+		t.Fatalf("%d other devices; want 2\n%s", len(handles), a.body)
+	}
+	if a := other.send("/-/devices", url.Values{"handle": {handles[0][1]}}); a.StatusCode != 303 || phone.me() == nil || laptop.me() == nil {
+		t.Errorf("somebody else signing out a device = %d; want that nothing happens", a.StatusCode)
+	}
+	b.send("/-/devices", url.Values{"handle": {handles[0][1]}})
+	if (phone.me() == nil) == (laptop.me() == nil) || b.me() == nil {
+		t.Error("want one of the two others signed out")
+	}
+	b.send("/-/devices", url.Values{"others": {"1"}})
+	if phone.me() != nil || laptop.me() != nil || b.me() == nil || other.me() == nil {
+		t.Error("want all others of ann's signed out, and nobody else")
+	}
+	mails := len(h.letters("ann@example.com"))
+	if a := b.send("/-/password/change", url.Values{"password": {"short"}}); a.StatusCode != 400 || !strings.Contains(a.body, "at least 15") {
+		t.Errorf("a short password = %d; want 400", a.StatusCode)
+	}
+	if a := b.send("/-/password/change", url.Values{"password": {annsPassword}}); a.StatusCode != 303 {
+		t.Fatalf("a password, just signed in by mail = %d; want 303\n%s", a.StatusCode, a.body)
+	}
+	h.nextLetter("ann@example.com", mails)
+	phone.manually("ann@example.com", annsPassword)
+	if a := phone.send("/-/password/change", url.Values{"password": {annsPassword2}}); a.StatusCode != 403 {
+		t.Errorf("a change, signed in by password, without the current one = %d; want 403", a.StatusCode)
+	}
+	if a := phone.send("/-/password/change", url.Values{"current": {annsPassword2}, "password": {annsPassword2}}); a.StatusCode != 403 || !strings.Contains(a.body, "not your current password") {
+		t.Errorf("a change with a wrong current one = %d; want 403", a.StatusCode)
+	}
+	if a := phone.send("/-/password/remove", url.Values{}); a.StatusCode != 403 {
+		t.Errorf("a removal without the current one = %d; want 403", a.StatusCode)
+	}
+	if a := phone.send("/-/password/change", url.Values{"current": {annsPassword}, "password": {annsPassword2}}); a.StatusCode != 303 || phone.me() == nil || b.me() != nil {
+		t.Errorf("a change = %d; want 303, this session going on, the other not\n%s", a.StatusCode, a.body)
+	}
+	h.nextLetter("ann@example.com", mails+1)
+	if a := h.browser().manually("ann@example.com", annsPassword); a.StatusCode != 403 {
+		t.Errorf("the password before = %d; want 403", a.StatusCode)
+	}
+	if a := phone.send("/-/password/remove", url.Values{"current": {annsPassword2}}); a.StatusCode != 303 || phone.me() == nil {
+		t.Errorf("a removal = %d; want 303\n%s", a.StatusCode, a.body)
+	}
+	if l := h.nextLetter("ann@example.com", mails+2); !strings.Contains(l.Get("Subject"), "removed") {
+		t.Errorf("the mail about the removal is %q", l.Get("Subject"))
+	}
+	if a := h.browser().manually("ann@example.com", annsPassword2); a.StatusCode != 403 {
+		t.Errorf("the password that was removed = %d; want 403", a.StatusCode)
+	}
+	// No other site's page does any of it.
+	for _, path := range []string{"/-/devices", "/-/password/change", "/-/password/remove", "/-/password", "/-/password/set", "/-/help"} {
+		if a := phone.send(path, url.Values{"others": {"1"}}, "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"); a.StatusCode != 403 || !strings.Contains(a.body, "came from another website") {
+			t.Errorf("POST %s from another site = %d; want 403", path, a.StatusCode)
+		}
+	}
+}
+
+// Where the firm wants no passwords, nothing leads to one.
+func TestPasswordsOff(t *testing.T) {
+	h := openHouse(t, layout{})
+	h.has("ann@example.com", annsPassword)
+	link, tok := h.browser().help("ann@example.com", "/")
+	h.change("contacts "+h.path("contacts.csv"), "passwords off\n\t\tcontacts "+h.path("contacts.csv"))
+	b := h.browser()
+	if a := b.open("/x"); strings.Contains(a.body, "manually") {
+		t.Errorf("the prompt still leads to /-/password\n%s", a.body)
+	}
+	for _, path := range []string{"/-/password", "/-/help", link} {
+		if a := b.open(path); a.StatusCode != 404 {
+			t.Errorf("GET %s = %d; want 404", path, a.StatusCode)
+		}
+	}
+	for _, path := range []string{"/-/password", "/-/help", "/-/password/set", "/-/password/change", "/-/password/remove"} {
+		if a := b.send(path, url.Values{"email": {"ann@example.com"}, "password": {annsPassword}, "t": {tok}}); a.StatusCode != 404 {
+			t.Errorf("POST %s = %d; want 404", path, a.StatusCode)
+		}
+	}
+	b.signIn("ann@example.com")
+	if a := b.open("/-/account"); a.StatusCode != 200 || strings.Contains(a.body, "password") && strings.Contains(a.body, "Your password") {
+		t.Errorf("GET /-/account = %d; want 200 without a word of passwords\n%s", a.StatusCode, a.body)
+	}
+	h.change("passwords off", "passwords {\n\t\t\tmin_length 8\n\t\t}")
+	b = h.browser()
+	if a := b.manually("ann@example.com", annsPassword); a.StatusCode != 303 {
+		t.Errorf("the password from before = %d; want 303", a.StatusCode)
+	}
+	_, tok = b.help("ann@example.com", "/")
+	if a := b.send("/-/password/set", url.Values{"t": {tok}, "password": {"kx4 ubzq"}}); a.StatusCode != 303 {
+		t.Errorf("eight characters, where eight are enough = %d; want 303\n%s", a.StatusCode, a.body)
+	}
+}
