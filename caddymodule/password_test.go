@@ -421,3 +421,24 @@ func TestPasswordsOff(t *testing.T) {
 		t.Errorf("eight characters, where eight are enough = %d; want 303\n%s", a.StatusCode, a.body)
 	}
 }
+
+// Who was switched off has no password any more that works, nor a link to set one.
+func TestS15_SwitchedOffWithAPassword(t *testing.T) {
+	h := openHouse(t, layout{})
+	h.has("bob@example.com", annsPassword)
+	b := h.browser()
+	if a := b.manually("bob@example.com", annsPassword); a.StatusCode != 303 {
+		t.Fatalf("the right password = %d; want 303", a.StatusCode)
+	}
+	_, tok := h.browser().help("bob@example.com", "/")
+	h.write("contacts.csv", strings.Replace(someContacts, "bob@example.com,,Bob,Cole,acme,,", "bob@example.com,,Bob,Cole,acme,,true", 1))
+	h.change("contacts "+h.path("contacts.csv"), "contacts  "+h.path("contacts.csv"))
+	h.eventually("bob is signed out", func() bool { return b.me() == nil })
+	right, wrong := b.manually("bob@example.com", annsPassword), b.manually("bob@example.com", "wrong wrong wrong wrong")
+	if right.StatusCode != 403 || right.body != wrong.body {
+		t.Errorf("the right password = %d; want 403, and the answer to a wrong one\n%s", right.StatusCode, right.body)
+	}
+	if a := b.send("/-/password/set", url.Values{"t": {tok}, "password": {annsPassword2}}); a.StatusCode != 410 {
+		t.Errorf("a link to set one = %d; want 410", a.StatusCode)
+	}
+}
