@@ -213,9 +213,15 @@ func same(t *testing.T, r *Rules, s string, back *url.URL, v Verdict, token stri
 		t.Fatalf("OldURL(%q, %q) = %q: %v", s, token, sent, err)
 	}
 	got := r.Match(u)
-	if got.Kind != Old || got.Token != token || got.link != v.link || got.Tail != v.Tail || got.Query != v.Query || got.Loose {
+	if got.Kind != Old || got.Token != token || got.link != v.link || got.Tail != v.Tail || !slices.Equal(said(got.Query), said(v.Query)) || got.Loose {
 		t.Errorf("OldURL(%q, %q) = %q, which is %s; want that of %s", s, token, sent, got, v)
 	}
+}
+
+// said is what a query says, whoever reads it: its pairs, without the empty ones between
+// two separators.
+func said(query string) []string {
+	return strings.FieldsFunc(query, func(c rune) bool { return c == '&' })
 }
 
 // FuzzOutgoing: no header that we write holds a token that leads to a company, neither as
