@@ -63,14 +63,15 @@ func (g *Gate) hideOldLink(h http.Header) {
 func (g *Gate) asOld(r *http.Request, a *about) (moved bool, restore func(), err error) {
 	asked, line := *r.URL, r.RequestURI
 	restore = func() { *r.URL, r.RequestURI = asked, line }
-	switch {
-	case a.Kind == legacy.New && a.standing.Token != "":
+	if a.Kind == legacy.New && a.standing.Token != "" {
 		old, ok := g.Legacy.OldURL(r.URL, a.Verdict, a.standing.Token)
 		if !ok {
 			g.Log.Error("the first old link of a company can't stand in its pattern, so its pages can't be reached; give it another first one", "company", a.standing.Company)
 			return false, restore, errNothing
 		}
 		*r.URL, moved = *old, true
+	}
+	switch {
 	case a.Kind == legacy.Old:
 		r.RequestURI = g.Legacy.Pattern(a.Verdict)
 	case a.veiled:

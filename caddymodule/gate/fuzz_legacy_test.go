@@ -1,0 +1,149 @@
+package gate
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+)
+
+// withOldLinks gives a gate old links and three companies: acme, upgraded, which Ann
+// belongs to; birch, upgraded; and dune, open.
+func withOldLinks(t testing.TB, g *Gate) *Gate {
+	t.Helper()
+	rules, err := legacy.Compile(legacy.Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*"}, Links: []legacy.Link{
+		{Old: "/one-click/{token}/*", New: "/portal/{company}/*"}, {Old: "/view?client={token}", New: "/overview/{company}"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	for _, id := range []string{"acme", "birch", "dune"} {
+		tokens := []string{id + "-secret-token", "other-" + id + "-secret"}
+		if _, err := g.Book.AddCompany(ctx, id, directory.CompanyChange{LegacyTokens: &tokens}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	acme, birch := []string{"acme"}, []string{"birch"}
+	if _, err := g.Book.SetContact(ctx, "ann@example.com", directory.Change{Companies: &acme}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Book.AddContact(ctx, "bea@example.com", directory.Change{Companies: &birch}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Book.Upgrade(ctx, directory.Upgrade{Companies: []string{"acme", "birch"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	again := *g
+	again.Legacy = rules
+	return New(again)
+}
+
+var birchsLink = regexp.MustCompile(`(?i:/one-click)/birch-secret-token([/?;\x00]|$)`)
+
+var birchs = regexp.MustCompile(`(?i)^(/index)?/(portal|files|overview)/birch(/|$)`)
+
+// Whatever comes: the portal of who is acme's, of a visitor of dune's or of nobody sees no
+// token of birch's and none of its pages, and no header of an answer has a token of an
+// upgraded company.
+func FuzzOldLinks(f *testing.F) {
+	h := openFuzzHouse(f)
+	h.Gate = withOldLinksOn(f, h)
+	_, visit := h.newVisit("dune")
+	began, calls := time.Now(), 0
+	h.Now = func() time.Time { calls++; return began.Add(time.Duration(calls) * even * 2) } // nobody waits
+	for _, s := range []string{"/", "/one-click/birch-secret-token/x", "/one-click/dune-secret-token/x?a=1", "/view?client=birch-secret-token", "/view?client=dune-secret-token&client=birch-secret-token",
+		"/x?client=birch-secret-token", "/view?Client%5b%5d=birch-secret-token", "/portal/birch/x", "/portal/acme/x?client=birch-secret-token", "/portal/acme/one-click/birch-secret-token/", "/files/BIRCH/../acme/x",
+		"/public/x?client=birch-secret-token", "/public/one-click/birch-secret-token/", "/one-clic\u212a/birch-secret-token/", "/file\u017f/birch/x", "/index.php/files/birch/x", "/one-click%2fbirch-secret-token/", "/view;x?client=birch-secret-token",
+		"/one-click/acme-secret-token/?client=birch-secret-token&z=acme-secret-token", "/one-click/acme-secret-token/?client=other-acme-secret", "/one-click/acme-secret-token/x/one-click/other-acme-secret/", "/x?client=acme-secret-token", "/index/one-click/dune-secret-token/",
+		"/one-click/acme-secret-token", "/portal/birch", "/overview/acme?client=x", "http://evil.example/one-click/birch-secret-token/"} {
+		for who := range 3 {
+			f.Add("GET", s, "", byte(who))
+		}
+	}
+	f.Add("POST", "/view?client=birch-secret-token", "a=b", byte(0))
+	f.Add("HEAD", "/view?client=acme-secret-token", "", byte(1))
+	f.Add("GET", "/portal/acme/", "/one-click/acme-secret-token/x?next=/one-click/acme-secret-token/", byte(0))
+	f.Fuzz(func(t *testing.T, method, target, location string, who byte) {
+		cookie := []string{h.session, "__Host-portal-visit=" + visit, "a=b"}[who%3]
+		r := h.read(method + " " + target + " HTTP/1.1\r\nHost: portal.example\r\nAccept: text/html\r\nCookie: " + cookie + "\r\nContent-Length: 0\r\n\r\n")
+		if r == nil {
+			return
+		}
+		r.TLS = &tls.ConnectionState{} // else an old link leads to where there is TLS
+		own := h.Legacy.Match(r.URL)
+		w := httptest.NewRecorder()
+		h.log.Reset()
+		calls = 0
+		h.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			all := r.URL.Path + "\x00" + r.RequestURI
+			plain := all
+			for range 3 {
+				if birchsLink.MatchString(plain) {
+					t.Fatalf("%q as %d: the portal sees %q", target, who%3, r.URL)
+				}
+				next, err := url.PathUnescape(plain)
+				if err != nil {
+					break
+				}
+				plain = next
+			}
+			if values, err := url.ParseQuery(r.URL.RawQuery); err == nil {
+				for name, value := range values {
+					if strings.EqualFold(name, "client") && slices.Contains(value, "birch-secret-token") {
+						t.Fatalf("%q as %d: the portal sees %q", target, who%3, r.URL)
+					}
+				}
+			}
+			if (own.Token != "" || len(own.Strays) > 0) && strings.Contains(r.RequestURI, "secret-token") {
+				t.Fatalf("%q as %d: a log can have %s", target, who%3, r.RequestURI)
+			}
+			if birchs.MatchString(r.URL.Path) || who%3 == 1 && r.Header.Get("Remote-User") != "" || r.Header.Get("Portal-Company") == "birch" {
+				t.Fatalf("%q as %d: the portal gets %q as %q", target, who%3, r.URL, r.Header.Get("Remote-User"))
+			}
+			if strings.HasPrefix(location, "/one-click/acme-secret-token") {
+				w.Header().Set("Location", "/one-click/acme-secret-token/x")
+			}
+			fmt.Fprint(w, "portal")
+		}))
+		resp := w.Result()
+		body, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode >= 500 {
+			t.Fatalf("%q = %d\n%s", target, resp.StatusCode, h.log)
+		}
+		for name, values := range resp.Header {
+			for _, token := range []string{"acme-secret-token", "birch-secret-token", "other-acme-secret"} {
+				// What the visitor put elsewhere than where a token could be is theirs to see again.
+				if strings.Contains(strings.Join(values, "\n"), token) && (own.Token == token || len(own.Strays) > 0 || location != "") {
+					t.Fatalf("%q as %d = %d, %s: %q", target, who%3, resp.StatusCode, name, values)
+				}
+			}
+		}
+		if bytes.Contains(h.log.Bytes(), []byte("secret-token")) {
+			t.Fatalf("%q as %d: the log has %s", target, who%3, h.log)
+		}
+		if resp.StatusCode == 401 && method == "GET" && own.Kind == legacy.Old && bytes.Contains(body, []byte("secret-token")) {
+			t.Fatalf("%q as %d: a page of ours has %s", target, who%3, body)
+		}
+	})
+}
+
+// withOldLinksOn is withOldLinks where the store takes changes for a moment.
+func withOldLinksOn(t testing.TB, h *fuzzHouse) *Gate {
+	t.Helper()
+	quiet := h.store.Store
+	h.store.Store = quiet.(still).Store
+	defer func() { h.store.Store = quiet }()
+	return withOldLinks(t, h.Gate)
+}
