@@ -219,9 +219,9 @@ func same(t *testing.T, r *Rules, s string, back *url.URL, v Verdict, token stri
 }
 
 // said is what a query says, whoever reads it: its pairs, without the empty ones between
-// two separators.
+// two separators, whichever.
 func said(query string) []string {
-	return strings.FieldsFunc(query, func(c rune) bool { return c == '&' })
+	return strings.FieldsFunc(query, func(c rune) bool { return c == '&' || c == ';' })
 }
 
 // FuzzOutgoing: no header that we write holds a token that leads to a company, neither as
