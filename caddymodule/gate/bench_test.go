@@ -2,12 +2,14 @@ package gate
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -160,4 +163,76 @@ func BenchmarkGate(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkOldLinks is our part of a request by its kind, with 100,000 companies of three
+// tokens each in the book, all held in memory.
+func BenchmarkOldLinks(b *testing.B) {
+	plain, cookie, _ := benchGate(b)
+	ctx := context.Background()
+	var file strings.Builder
+	file.WriteString("id,legacy_tokens\n")
+	for i := range 100_000 {
+		fmt.Fprintf(&file, "c%d,first-secret-%d;second-secret-%d;third-secret-%d\n", i, i, i, i)
+	}
+	planner, err := plain.Book.Planner(strings.NewReader(file.String()), directory.Companies)
+	var plan directory.Plan
+	if err == nil {
+		plan, err = planner(ctx)
+	}
+	if err == nil {
+		err = plain.Book.Apply(ctx, plan, nil)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	companies := []string{"c77777"}
+	if _, err := plain.Book.SetContact(ctx, "ann@example.com", directory.Change{Companies: &companies}); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := plain.Book.Upgrade(ctx, directory.Upgrade{Companies: companies}, nil); err != nil {
+		b.Fatal(err)
+	}
+	rules, err := legacy.Compile(legacy.Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*"}, Links: []legacy.Link{
+		{Old: "/one-click/{token}/*", New: "/portal/{company}/*"}, {Old: "/view?client={token}", New: "/overview/{company}"}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	again := *plain
+	again.Legacy = rules
+	ruled := New(again)
+	seal := strings.TrimSuffix(ruled.bound.out(ctx, "sid=0123456789abcdef; HttpOnly", holder{contact: contactOf(b, ruled), company: "c77777"}), "; HttpOnly")
+	portal := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	for _, c := range []struct {
+		name, path, more string
+		g                *Gate
+	}{
+		{"none, no rules", "/orders/7", "", plain},
+		{"none", "/orders/7?page=2", "", ruled},
+		{"none, a free cookie", "/orders/7", "; theme=dark", ruled},
+		{"none, a bound cookie", "/orders/7", "; " + seal, ruled},
+		{"old link", "/one-click/second-secret-77777/x", "", ruled},
+		{"new link", "/portal/c77777/x", "", ruled},
+		{"company path", "/files/c77777/x", "", ruled},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			r := httptest.NewRequest("GET", "https://portal.example"+c.path, nil)
+			r.Header = http.Header{"Accept": {"text/html,*/*;q=0.8"}, "User-Agent": {"Mozilla/5.0"}, "Sec-Fetch-Mode": {"navigate"},
+				"Sec-Fetch-Dest": {"document"}, "Cookie": {"__Host-portal=" + cookie + c.more}}
+			b.ReportAllocs()
+			for b.Loop() {
+				again, u := *r, *r.URL
+				again.URL, again.Header = &u, r.Header.Clone()
+				c.g.ServeHTTP(&blank{make(http.Header, 8)}, &again, portal)
+			}
+		})
+	}
+}
+
+func contactOf(b *testing.B, g *Gate) string {
+	c, err := g.Book.ByEmail(b.Context(), "ann@example.com")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return c.ID
 }

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 )
 
 // stripIdentity removes whatever a visitor sends under a name that the portal could
@@ -201,25 +199,35 @@ func (c cookies) anyIn(line string) bool {
 // and what was meant for one person isn't left for a shared cache to give to another.
 type portalWriter struct {
 	http.ResponseWriter
-	cookies  cookies
-	private  bool
-	bound    *bound
-	holder   holder           // for whom the portal's session cookies are bound
-	outgoing *legacy.Outgoing // nil: there are no old links to rewrite
-	visit    string           // our own cookie that goes with the answer; "": none
-	ctx      context.Context
-	done     bool
+	cookies cookies
+	private bool
+	bound   *bound
+	holder  holder   // for whom the portal's session cookies are bound
+	old     outgoing // nothing: there are no old links to rewrite
+	visit   string   // our own cookie that goes with the answer; "": none
+	ctx     context.Context
+	done    bool
 }
 
 // Unwrap lets http.ResponseController reach Flush, Hijack and the deadlines.
 func (w *portalWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *portalWriter) WriteHeader(status int) {
-	w.clean()
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		w.done = true
+		w.clean()
+		w.ResponseWriter.WriteHeader(status)
+		return
 	}
+	// What is told beforehand sets no cookies; those of the answer may stand there already.
+	h := w.Header()
+	cookies := h["Set-Cookie"]
+	delete(h, "Set-Cookie")
+	w.old.rewrite(w.ctx, h)
 	w.ResponseWriter.WriteHeader(status)
+	if cookies != nil {
+		h["Set-Cookie"] = cookies
+	}
 }
 
 func (w *portalWriter) Write(b []byte) (int, error) {
@@ -277,9 +285,7 @@ func (w *portalWriter) clean() {
 	for i, line := range h["Set-Cookie"] {
 		h["Set-Cookie"][i] = w.bound.out(w.ctx, line, w.holder)
 	}
-	if w.outgoing != nil {
-		w.outgoing.Header(h)
-	}
+	w.old.rewrite(w.ctx, h)
 	if w.visit != "" {
 		http.SetCookie(w.ResponseWriter, w.cookies.make(w.cookies.visit, w.visit, 0))
 	}

@@ -115,18 +115,28 @@ func unknown(size int) string {
 	return b.String()[:size]
 }
 
-// outgoing rewrites the portal's answer: its old links of upgraded companies become new ones.
-func (g *Gate) outgoing(ctx context.Context, host string, seen *url.URL, moved bool) *legacy.Outgoing {
-	if !g.Legacy.HasLinks() {
-		return nil
+// outgoing is what rewrites the portal's answer: its old links of upgraded companies become
+// new ones. The zero value rewrites nothing.
+type outgoing struct {
+	gate  *Gate
+	host  string  // by which the visitor came
+	seen  url.URL // as the portal got it; handlers may change the request's
+	moved bool    // the browser knows another
+}
+
+func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
+	if o.gate == nil || !o.gate.Legacy.HasLinks() ||
+		h["Location"] == nil && h["Content-Location"] == nil && h["Refresh"] == nil && h["Set-Cookie"] == nil {
+		return
 	}
-	return &legacy.Outgoing{
-		Rules: g.Legacy, Hosts: []string{g.URL.Host, host}, Seen: new(*seen), Moved: moved,
+	all := legacy.Outgoing{
+		Rules: o.gate.Legacy, Hosts: []string{o.gate.URL.Host, o.host}, Seen: &o.seen, Moved: o.moved,
 		Company: func(token string) (string, bool) {
-			s, err := g.Book.StandingByToken(ctx, token)
+			s, err := o.gate.Book.StandingByToken(ctx, token)
 			return s.Company, err == nil && s.Upgraded
 		},
 	}
+	all.Header(h)
 }
 
 // inTheClear reports whether a request came without TLS, though people are to come with it.

@@ -303,7 +303,7 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	ctx, detach := g.Sessions.Attach(r.Context(), v.Live)
 	defer detach()
 	(&portalWriter{ResponseWriter: w, ctx: r.Context(), cookies: g.cookies, private: true,
-		bound: g.bound, holder: holder{contact: v.Contact.ID, company: company}, outgoing: g.outgoing(ctx, r.Host, r.URL, moved)}).serve(portal, r.WithContext(context.WithValue(ctx, visitorKey{}, &Passed{v, company})))
+		bound: g.bound, holder: holder{contact: v.Contact.ID, company: company}, old: outgoing{g, r.Host, *r.URL, moved}}).serve(portal, r.WithContext(context.WithValue(ctx, visitorKey{}, &Passed{v, company})))
 	return nil
 }
 

@@ -105,7 +105,7 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 	ctx, done := g.whileOpen(r.Context(), a)
 	defer done()
 	(&portalWriter{visit: cookie, ResponseWriter: w, ctx: r.Context(), cookies: g.cookies, private: true,
-		bound: g.bound, holder: h, outgoing: g.outgoing(ctx, r.Host, r.URL, moved)}).serve(portal, r.WithContext(ctx))
+		bound: g.bound, holder: h, old: outgoing{g, r.Host, *r.URL, moved}}).serve(portal, r.WithContext(ctx))
 	return nil
 }
 
