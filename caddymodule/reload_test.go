@@ -21,7 +21,7 @@ import (
 
 var (
 	long    = flag.Bool("long", false, "reload under load for 60 s rather than 5 s")
-	reloads = flag.Int("reloads", 200, "how many reloads must leave nothing behind")
+	reloads = flag.Int("reloads", 60, "how many reloads must leave nothing behind")
 )
 
 // again reloads, and lets go of connections to the old server: Caddy may close one in
