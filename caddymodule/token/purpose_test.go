@@ -3,6 +3,7 @@ package token
 import (
 	"errors"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,12 +110,12 @@ func TestPasswordLinkLives(t *testing.T) {
 	}{{false, 10 * time.Minute}, {true, StaffLife}} {
 		w := openPurposes(t)
 		set := w.mail(t, Ask{ID: "a", Purpose: SetPassword, Staff: c.staff})
-		w.now = w.now.Add(c.life - time.Minute)
+		w.pass(c.life - time.Minute)
 		w.mail(t, Ask{ID: "b"})
 		if _, err := w.PeekPassword(t.Context(), set.Token); err != nil {
 			t.Errorf("staff %v: a minute before its end = %v; want nil", c.staff, err)
 		}
-		w.now = w.now.Add(time.Minute)
+		w.pass(time.Minute)
 		if _, err := w.PeekPassword(t.Context(), set.Token); !errors.Is(err, ErrOver) {
 			t.Errorf("staff %v: at its end = %v; want ErrOver", c.staff, err)
 		}
@@ -124,14 +125,18 @@ func TestPasswordLinkLives(t *testing.T) {
 // purposes are Tokens whose clock tests set.
 type purposes struct {
 	*Tokens
-	now time.Time
+	at atomic.Pointer[time.Time]
 }
+
+func (w *purposes) now() time.Time { return *w.at.Load() }
+
+func (w *purposes) pass(d time.Duration) { w.at.Store(new(w.now().Add(d))) }
 
 func openPurposes(t *testing.T) *purposes {
 	t.Helper()
-	w := &purposes{now: time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)}
-	clock := func() time.Time { return w.now }
-	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{Clock: clock})
+	w := new(purposes)
+	w.at.Store(new(time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)))
+	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{Clock: w.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,14 +145,14 @@ func openPurposes(t *testing.T) *purposes {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Tokens = &Tokens{Firm: "example", Store: db, Keys: keys, Life: 10 * time.Minute, Now: clock}
+	w.Tokens = &Tokens{Firm: "example", Store: db, Keys: keys, Life: 10 * time.Minute, Now: w.now}
 	return w
 }
 
 // mail asks as ann, makes the link and hands it over.
 func (w *purposes) mail(t *testing.T, ask Ask) Issued {
 	t.Helper()
-	ask.Address, ask.At = "ann@example.com", w.now
+	ask.Address, ask.At = "ann@example.com", w.now()
 	if !ask.Staff {
 		ask.Browser = "browser"
 		if err := w.Ask(t.Context(), ask); err != nil {
@@ -161,7 +166,7 @@ func (w *purposes) mail(t *testing.T, ask Ask) Issued {
 	if err := w.Store.Apply(t.Context(), issued.Ops...); err != nil {
 		t.Fatal(err)
 	}
-	ops, err := w.HandOver(t.Context(), issued.ID, w.now, true)
+	ops, err := w.HandOver(t.Context(), issued.ID, w.now(), true)
 	if err != nil {
 		t.Fatal(err)
 	}
