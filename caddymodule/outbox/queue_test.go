@@ -649,6 +649,7 @@ func TestHooks(t *testing.T) {
 			t.Errorf("life = %q %v; want attempt", rec.Value, err)
 		}
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if rec, err := db.Get(t.Context(), life); err != nil || string(rec.Value) != "sent" {
 			t.Errorf("life = %q %v; want sent", rec.Value, err)
 		}
