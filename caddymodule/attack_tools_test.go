@@ -32,6 +32,13 @@ func (h *house) dial() net.Conn { h.t.Helper(); return h.dialTo(h.host()) }
 func (h *house) dialTo(address string) net.Conn {
 	h.t.Helper()
 	conn, err := net.Dial("tcp", address)
+	for range 3 { // around a reload Caddy may reset a connection that it has just taken
+		if err == nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+		conn, err = net.Dial("tcp", address)
+	}
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -50,6 +57,15 @@ type rawAnswer struct {
 func (h *house) raw(request string) rawAnswer { h.t.Helper(); return h.rawTo(h.host(), request) }
 
 func (h *house) rawTo(address, request string) rawAnswer {
+	h.t.Helper()
+	a := h.rawOnce(address, request)
+	if a.status == 0 && strings.HasPrefix(request, "GET ") { // as in dialTo; a GET may be repeated
+		a = h.rawOnce(address, request)
+	}
+	return a
+}
+
+func (h *house) rawOnce(address, request string) rawAnswer {
 	h.t.Helper()
 	conn := h.dialTo(address)
 	defer conn.Close()
