@@ -31,6 +31,7 @@ type bound struct {
 	firm  string
 	store store.Store
 	keys  *secret.Keyring
+	ours  cookies  // which the portal never gets
 	names []string // bound also where scripts could read them
 	log   *slog.Logger
 
@@ -77,30 +78,24 @@ func (b *bound) out(ctx context.Context, line string, h holder) string {
 	return bound
 }
 
-// in makes of a request's cookies what the portal gets: bound ones as it set them, if
-// allowed says so of whom they were set for, and no others of a bound name. The rest stay
-// byte by byte and in order.
+// in makes of a request's cookies what the portal gets: none of ours, bound ones as it set
+// them, if allowed says so of whom they were set for, and no others of a bound name. The
+// rest stay byte by byte and in order.
 func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) bool) error {
 	lines := h["Cookie"]
 	if len(lines) == 0 {
 		return nil
 	}
-	if err := b.read(ctx); err != nil {
-		return err
-	}
 	var keep []string
 	changed := false
 	for _, line := range lines {
-		var rest []string
-		for pair := range strings.SplitSeq(line, ";") {
-			got, ok := b.back(pair, allowed)
-			changed = changed || !ok || got != pair
-			if ok {
-				rest = append(rest, got)
-			}
+		got, err := b.lineIn(ctx, line, allowed)
+		if err != nil {
+			return err
 		}
-		if s := textproto.TrimString(strings.Join(rest, ";")); s != "" {
-			keep = append(keep, s)
+		changed = changed || got != line
+		if got != "" {
+			keep = append(keep, got)
 		}
 	}
 	switch {
@@ -113,29 +108,59 @@ func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) bool
 	return nil
 }
 
+// lineIn is in for one line; "" where nothing is left of it.
+func (b *bound) lineIn(ctx context.Context, line string, allowed func(holder) bool) (string, error) {
+	var few [16]string // on the stack, for as many as most browsers have
+	rest, changed := few[:0], false
+	for pair, left, more := strings.Cut(line, ";"); ; pair, left, more = strings.Cut(left, ";") {
+		got, ok, err := b.back(ctx, pair, allowed)
+		if err != nil {
+			return "", err
+		}
+		changed = changed || !ok || got != pair
+		if ok {
+			rest = append(rest, got)
+		}
+		if !more {
+			break
+		}
+	}
+	if !changed {
+		return line, nil
+	}
+	return textproto.TrimString(strings.Join(rest, ";")), nil
+}
+
 // back returns a cookie of a request as the portal gets it, or false where it doesn't.
-func (b *bound) back(pair string, allowed func(holder) bool) (string, bool) {
+// The error is the store's.
+func (b *bound) back(ctx context.Context, pair string, allowed func(holder) bool) (string, bool, error) {
 	name, value, _ := strings.Cut(pair, "=")
 	trimmed := textproto.TrimString(name)
+	if b.ours.ours(trimmed) {
+		return "", false, nil
+	}
+	if err := b.read(ctx); err != nil {
+		return "", false, err
+	}
 	value = textproto.TrimString(value)
 	rest, bound := strings.CutPrefix(value, boundMark)
 	if !bound {
-		return pair, !b.named(trimmed) && !b.knows(trimmed)
+		return pair, !b.named(trimmed) && !b.knows(trimmed), nil
 	}
 	seal, value, ok := strings.Cut(rest, ".")
 	raw, err := base64.RawURLEncoding.DecodeString(seal)
 	if !ok || err != nil {
-		return "", false
+		return "", false, nil
 	}
 	plain, err := b.keys.Open(boundPurpose, b.place(trimmed, value), raw)
 	if err != nil {
-		return "", false
+		return "", false, nil
 	}
 	parts := strings.Split(string(plain), "\x00")
 	if len(parts) != 3 || !allowed(holder{parts[0], parts[1], parts[2]}) {
-		return "", false
+		return "", false, nil
 	}
-	return name + "=" + value, true
+	return name + "=" + value, true, nil
 }
 
 // sessionNames are the names that servers give the cookies of their sessions, folded.

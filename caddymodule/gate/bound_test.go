@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,7 +32,7 @@ func boundOn(t testing.TB, s store.Store, names ...string) *bound {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bound{firm: "example", store: s, keys: keys, names: names, log: slog.New(slog.DiscardHandler)}
+	return &bound{firm: "example", store: s, keys: keys, ours: cookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}), names: names, log: slog.New(slog.DiscardHandler)}
 }
 
 // sent returns the cookie that a browser sends after it got the Set-Cookie line.

@@ -97,7 +97,7 @@ func New(g Gate) *Gate {
 	g.away = &rate.Sometimes{First: 10, Interval: time.Second}
 	t := g.Tokens
 	g.keys = t.Keys
-	g.bound = &bound{firm: g.Firm, store: t.Store, keys: t.Keys, names: g.PortalSession, log: g.Log}
+	g.bound = &bound{firm: g.Firm, store: t.Store, keys: t.Keys, ours: g.cookies, names: g.PortalSession, log: g.Log}
 	g.mails = &limit.Mails{Firm: g.Firm, Store: t.Store}
 	g.devices = &limit.Devices{Firm: g.Firm, Store: t.Store, Keys: t.Keys}
 	if g.Networks == nil {

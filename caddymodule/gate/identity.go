@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/textproto"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -131,13 +130,21 @@ func (id *identity) add(name, value string) {
 	}
 }
 
-// set writes the identity into a request's header. The values are the request's own:
-// handlers behind us may change a value in place.
-func (id identity) set(h http.Header) {
-	values := make([]string, len(id))
+// set writes the identity into a request's header, with the assertion and the
+// company that the request is about, where there are such. The values are the request's own: handlers behind us
+// may change a value in place.
+func (id identity) set(h http.Header, assertion, company string) {
+	values := make([]string, len(id)+2) // one piece of memory for all
 	for i, one := range id {
 		values[i] = one.value
 		h[one.name] = values[i : i+1 : i+1]
+	}
+	values = values[len(id):]
+	values[0], values[1] = assertion, company
+	for i, name := range [...]string{"Portal-Assertion", "Portal-Company"} {
+		if values[i] != "" {
+			h[name] = values[i : i+1 : i+1]
+		}
 	}
 }
 
@@ -157,52 +164,14 @@ func headerValue(s string) string {
 	return s
 }
 
-// dropFrom removes our own cookies from what the portal gets; the others stay as
-// they are, byte by byte and in order.
-func (c cookies) dropFrom(h http.Header) {
-	lines := h["Cookie"]
-	if !slices.ContainsFunc(lines, c.anyIn) {
-		return
-	}
-	var keep []string
-	for _, line := range lines {
-		var rest []string
-		for pair := range strings.SplitSeq(line, ";") {
-			name, _, _ := strings.Cut(pair, "=")
-			if !c.ours(textproto.TrimString(name)) {
-				rest = append(rest, pair)
-			}
-		}
-		if s := textproto.TrimString(strings.Join(rest, ";")); s != "" {
-			keep = append(keep, s)
-		}
-	}
-	if keep == nil {
-		delete(h, "Cookie")
-		return
-	}
-	h["Cookie"] = keep
-}
-
-// anyIn reports whether a Cookie line has one of ours.
-func (c cookies) anyIn(line string) bool {
-	for pair := range strings.SplitSeq(line, ";") {
-		name, _, _ := strings.Cut(pair, "=")
-		if c.ours(textproto.TrimString(name)) {
-			return true
-		}
-	}
-	return false
-}
-
 // portalWriter is the response on its way from the portal: it may not set our cookies,
 // and what was meant for one person isn't left for a shared cache to give to another.
 type portalWriter struct {
 	http.ResponseWriter
-	cookies cookies
+	gate    *Gate
 	private bool
-	bound   *bound
 	holder  holder   // for whom the portal's session cookies are bound
+	passed  Passed   // nothing: nobody is signed in
 	old     outgoing // nothing: there are no old links to rewrite
 	visit   string   // our own cookie that goes with the answer; "": none
 	ctx     context.Context
@@ -264,7 +233,7 @@ func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
 		w.clean()
 		return
 	}
-	w.cookies.dropSet(w.Header()) // by now they are trailers
+	w.gate.cookies.dropSet(w.Header()) // by now they are trailers
 }
 
 // setCookieName returns the name under which the cookie of a Set-Cookie line would come
@@ -281,13 +250,13 @@ func setCookieName(line string) string {
 
 func (w *portalWriter) clean() {
 	h := w.Header()
-	w.cookies.dropSet(h)
+	w.gate.cookies.dropSet(h)
 	for i, line := range h["Set-Cookie"] {
-		h["Set-Cookie"][i] = w.bound.out(w.ctx, line, w.holder)
+		h["Set-Cookie"][i] = w.gate.bound.out(w.ctx, line, w.holder)
 	}
 	w.old.rewrite(w.ctx, h)
 	if w.visit != "" {
-		http.SetCookie(w.ResponseWriter, w.cookies.make(w.cookies.visit, w.visit, 0))
+		http.SetCookie(w.ResponseWriter, w.gate.cookies.make(w.gate.cookies.visit, w.visit, 0))
 	}
 	if w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0 {
 		h["Cache-Control"] = []string{"private"}

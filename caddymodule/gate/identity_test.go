@@ -84,8 +84,7 @@ func TestH14_HeaderValues(t *testing.T) {
 }
 
 func TestH12_OurCookiesStayHere(t *testing.T) {
-	u, _ := url.Parse("https://portal.example")
-	c := cookiesFor(u)
+	b := newBound(t)
 	for in, want := range map[string]string{
 		"a=1; __Host-portal=s; b=2":                             "a=1; b=2",
 		"__Host-portal=s":                                       "",
@@ -96,7 +95,9 @@ func TestH12_OurCookiesStayHere(t *testing.T) {
 		"__Host-portal-visit=v;__Host-portal=a;__Host-portal=b": "",
 	} {
 		h := http.Header{"Cookie": {in}}
-		c.dropFrom(h)
+		if err := b.in(t.Context(), h, nil); err != nil {
+			t.Fatal(err)
+		}
 		if got := h.Get("Cookie"); got != want {
 			t.Errorf("Cookie: %s becomes %q; want %q", in, got, want)
 		}
@@ -106,7 +107,7 @@ func TestH12_OurCookiesStayHere(t *testing.T) {
 func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 	u, _ := url.Parse("https://portal.example")
 	rec := httptest.NewRecorder()
-	w := &portalWriter{ResponseWriter: rec, cookies: cookiesFor(u), private: true, bound: newBound(t), ctx: t.Context()}
+	w := &portalWriter{ResponseWriter: rec, gate: &Gate{cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
 	w.Header()["Set-Cookie"] = []string{"__Host-portal=x; Path=/", "sid=7", "__host-portal-FLOW =y", "=__Host-portal=x; Path=/",
 		" = __Host-portal =x", "__Host-portal", "__Host-portal; Path=/", "\t__Host-portal\t=x"}
 	w.WriteHeader(200)
@@ -122,7 +123,7 @@ func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 func TestH13_NorByFlushing(t *testing.T) {
 	u, _ := url.Parse("https://portal.example")
 	rec := httptest.NewRecorder()
-	w := &portalWriter{ResponseWriter: rec, cookies: cookiesFor(u), private: true, bound: newBound(t), ctx: t.Context()}
+	w := &portalWriter{ResponseWriter: rec, gate: &Gate{cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
 	w.Header()["Set-Cookie"] = []string{"__Host-portal=x"}
 	if err := http.NewResponseController(w).Flush(); err != nil || !rec.Flushed {
 		t.Fatalf("Flush = %v, flushed %t; want it passed on", err, rec.Flushed)
@@ -139,13 +140,13 @@ func TestH01_ValuesBelongToOneRequest(t *testing.T) {
 	id.add("Remote-User", "ann@example.com")
 	id.add("Remote-Groups", "acme")
 	first, second := http.Header{}, http.Header{}
-	id.set(first)
+	id.set(first, "", "")
 	if len(first["Remote-User"]) != 1 {
 		t.Errorf("Remote-User = %q; want one value", first["Remote-User"])
 	}
 	first["Remote-User"][0] = "changed"
 	first["Remote-User"] = append(first["Remote-User"], "more")
-	id.set(second)
+	id.set(second, "", "")
 	if got := first["Remote-User"]; got[0] != "changed" {
 		t.Errorf("the next request has changed the first one's Remote-User to %q", got)
 	}
@@ -154,7 +155,7 @@ func TestH01_ValuesBelongToOneRequest(t *testing.T) {
 	}
 	u, _ := url.Parse("https://portal.example")
 	for range 2 {
-		w := &portalWriter{ResponseWriter: httptest.NewRecorder(), cookies: cookiesFor(u), private: true, bound: newBound(t), ctx: t.Context()}
+		w := &portalWriter{ResponseWriter: httptest.NewRecorder(), gate: &Gate{cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
 		w.WriteHeader(200)
 		if got := w.Header().Get("Cache-Control"); got != "private" {
 			t.Errorf("Cache-Control = %q; want private", got)

@@ -56,18 +56,26 @@ func (g *Gate) hideOldLink(h http.Header) {
 	}
 }
 
+// seen is how a request came.
+type seen struct {
+	url  url.URL
+	line string
+}
+
+func seenAt(r *http.Request) seen { return seen{*r.URL, r.RequestURI} }
+
+func (s *seen) restore(r *http.Request) { *r.URL, r.RequestURI = s.url, s.line }
+
 // asOld makes of a request what the portal gets: a new link becomes the old one, with the
 // company's token put back. It is changed in place, since the handlers behind us see the
-// URL in several ways; restore undoes it. Where logs would show the URL, they show one
-// without the token. moved says that the browser knows another URL.
-func (g *Gate) asOld(r *http.Request, a *about) (moved bool, restore func(), err error) {
-	asked, line := *r.URL, r.RequestURI
-	restore = func() { *r.URL, r.RequestURI = asked, line }
+// URL in several ways; whoever calls puts it back afterwards. Where logs would show the
+// URL, they show one without the token. moved says that the browser knows another URL.
+func (g *Gate) asOld(r *http.Request, a *about) (moved bool, err error) {
 	if a.Kind == legacy.New && a.standing.Token != "" {
 		old, ok := g.Legacy.OldURL(r.URL, a.Verdict, a.standing.Token)
 		if !ok {
 			g.Log.Error("the first old link of a company can't stand in its pattern, so its pages can't be reached; give it another first one", "company", a.standing.Company)
-			return false, restore, errNothing
+			return false, errNothing
 		}
 		*r.URL, moved = *old, true
 	}
@@ -77,7 +85,7 @@ func (g *Gate) asOld(r *http.Request, a *about) (moved bool, restore func(), err
 	case a.veiled:
 		r.RequestURI = "/" // for logs alone: the rest may be a token
 	}
-	return moved, restore, nil
+	return moved, nil
 }
 
 // blind puts, in the query, what no company has in the place of the tokens that are astray:

@@ -142,7 +142,10 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	f := facts{
 		kind: a.Kind, public: kind == Open, known: a.standing.Company != "", upgraded: a.standing.Upgraded,
-		signedIn: a.visitor != nil, load: pageLoad(r) || r.Method == http.MethodHead && wantsPage(r.Header), veiled: a.veiled,
+		signedIn: a.visitor != nil, veiled: a.veiled,
+	}
+	if f.kind == legacy.Old || !f.signedIn { // for others it makes no difference
+		f.load = pageLoad(r) || r.Method == http.MethodHead && wantsPage(r.Header)
 	}
 	f.reaches = f.signedIn && f.known && a.visitor.reaches(a.standing.Company)
 	f.visiting = a.visit != nil && (a.Kind == legacy.None || a.visit.company == a.standing.Company)
@@ -267,7 +270,6 @@ func (g *Gate) homeOf(r *http.Request, a *about) string {
 // passAs hands the request on to the portal with the word of who it is.
 func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
 	v := a.visitor
-	g.cookies.dropFrom(r.Header)
 	err := g.bound.in(r.Context(), r.Header, func(h holder) bool {
 		switch {
 		case h.contact != v.Contact.ID, h.company != "" && !v.reaches(h.company):
@@ -288,28 +290,25 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	if err != nil {
 		return err
 	}
-	moved, restore, err := g.asOld(r, a)
-	defer restore()
+	was := seenAt(r)
+	defer was.restore(r)
+	moved, err := g.asOld(r, a)
 	if err != nil {
 		return err
 	}
 	g.enters(r, a)
 	g.Sessions.Seen(r.Context(), v.Live)
-	v.told.set(r.Header)
-	r.Header["Portal-Assertion"] = []string{jwt}
-	if company != "" {
-		r.Header["Portal-Company"] = []string{company}
-	}
-	ctx, detach := g.Sessions.Attach(r.Context(), v.Live)
-	defer detach()
-	(&portalWriter{ResponseWriter: w, ctx: r.Context(), cookies: g.cookies, private: true,
-		bound: g.bound, holder: holder{contact: v.Contact.ID, company: company}, old: outgoing{g, r.Host, *r.URL, moved}}).serve(portal, r.WithContext(context.WithValue(ctx, visitorKey{}, &Passed{v, company})))
+	v.told.set(r.Header, jwt, company)
+	ctx, flight := g.Sessions.Attach(r.Context(), v.Live)
+	defer flight.Land()
+	answer := &portalWriter{ResponseWriter: w, ctx: r.Context(), gate: g, private: true, passed: Passed{v, company},
+		holder: holder{contact: v.Contact.ID, company: company}, old: outgoing{g, r.Host, *r.URL, moved}}
+	answer.serve(portal, r.WithContext(context.WithValue(ctx, visitorKey{}, &answer.passed)))
 	return nil
 }
 
 // passAnonymous hands on a request for what is open to everyone, with nobody's name.
 func (g *Gate) passAnonymous(w http.ResponseWriter, r *http.Request, veiled bool, portal http.Handler) error {
-	g.cookies.dropFrom(r.Header)
 	if veiled {
 		line := r.RequestURI
 		r.RequestURI = "/" // for logs alone: the rest may be a token
@@ -319,7 +318,7 @@ func (g *Gate) passAnonymous(w http.ResponseWriter, r *http.Request, veiled bool
 	if err := g.bound.in(r.Context(), r.Header, nobodys); err != nil {
 		return err
 	}
-	(&portalWriter{ResponseWriter: w, ctx: r.Context(), cookies: g.cookies, bound: g.bound}).serve(portal, r)
+	(&portalWriter{ResponseWriter: w, ctx: r.Context(), gate: g}).serve(portal, r)
 	return nil
 }
 

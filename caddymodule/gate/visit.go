@@ -90,12 +90,12 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 	if a.visit != nil {
 		h = holder{visit: a.visit.id, company: a.visit.company}
 	}
-	g.cookies.dropFrom(r.Header)
 	if err := g.bound.in(r.Context(), r.Header, func(of holder) bool { return h.visit != "" && of == h }); err != nil {
 		return err
 	}
-	moved, restore, err := g.asOld(r, a)
-	defer restore()
+	was := seenAt(r)
+	defer was.restore(r)
+	moved, err := g.asOld(r, a)
 	if err != nil {
 		return err
 	}
@@ -104,8 +104,8 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 	}
 	ctx, done := g.whileOpen(r.Context(), a)
 	defer done()
-	(&portalWriter{visit: cookie, ResponseWriter: w, ctx: r.Context(), cookies: g.cookies, private: true,
-		bound: g.bound, holder: h, old: outgoing{g, r.Host, *r.URL, moved}}).serve(portal, r.WithContext(ctx))
+	(&portalWriter{visit: cookie, ResponseWriter: w, ctx: r.Context(), gate: g, private: true,
+		holder: h, old: outgoing{g, r.Host, *r.URL, moved}}).serve(portal, r.WithContext(ctx))
 	return nil
 }
 

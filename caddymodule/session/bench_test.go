@@ -101,8 +101,8 @@ func BenchmarkRequest(b *testing.B) {
 				for i := int(at.Add(7919)); pb.Next(); i++ {
 					l := lookUp(b, s, cookies[i%len(cookies)])
 					s.Seen(ctx, l)
-					_, detach := s.Attach(ctx, l)
-					detach()
+					_, flight := s.Attach(ctx, l)
+					flight.Land()
 				}
 			})
 		})
@@ -116,8 +116,8 @@ func BenchmarkAttach(b *testing.B) {
 	defer cancel()
 	b.ReportAllocs()
 	for b.Loop() {
-		_, detach := s.Attach(ctx, l)
-		detach()
+		_, flight := s.Attach(ctx, l)
+		flight.Land()
 	}
 }
 

@@ -31,7 +31,7 @@ func TestAnotherProcessEndsASession(t *testing.T) {
 		cookie := w.signIn("ann", nil)
 		l, err := there.Lookup(t.Context(), cookie)
 		w.must(err)
-		flying, landed := there.Attach(t.Context(), l)
+		flying, flight := there.Attach(t.Context(), l)
 		*told = 0
 		end(w.live(cookie))
 		if *told != 1 {
@@ -45,7 +45,7 @@ func TestAnotherProcessEndsASession(t *testing.T) {
 		if !errors.Is(context.Cause(flying), session.ErrNone) {
 			t.Errorf("%s: a request in flight goes on", name)
 		}
-		landed()
+		flight.Land()
 	}
 	cookie := w.signIn("ann", nil)
 	l, err := there.Lookup(t.Context(), cookie)

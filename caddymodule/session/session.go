@@ -66,7 +66,7 @@ type Live struct {
 	mu      sync.Mutex
 	over    bool
 	watched bool      // by Look: it has requests in flight, or had a moment ago
-	flights []*flight // requests in flight; see Attach
+	flights []*Flight // requests in flight; see Attach
 }
 
 // Sessions are the sessions of one firm. Set its fields in one literal. All methods

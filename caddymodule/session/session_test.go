@@ -387,8 +387,8 @@ func TestMemory_IsBounded(t *testing.T) {
 		cookies = append(cookies, w.signIn(fmt.Sprint("contact-", len(cookies)), nil))
 	}
 	busy := w.live(cookies[0])
-	ctx, detach := w.Attach(t.Context(), busy)
-	defer detach()
+	ctx, flight := w.Attach(t.Context(), busy)
+	defer flight.Land()
 	for range 3 {
 		for _, c := range cookies[1:] {
 			want(t, "a session in memory or not", w.request(c), nil)
@@ -413,7 +413,7 @@ func TestMemory_LetsGoOfOneWhoseRequestsAreDone(t *testing.T) {
 	w.Limit = 1
 	first := w.signIn("ann", nil)
 	l := w.live(first)
-	_, detach := w.Attach(t.Context(), l)
+	_, flight := w.Attach(t.Context(), l)
 	var others []string
 	for range 20 {
 		others = append(others, w.signIn("bob", nil))
@@ -422,7 +422,7 @@ func TestMemory_LetsGoOfOneWhoseRequestsAreDone(t *testing.T) {
 	if w.live(first) != l || session.Held(w.Sessions) > 2 {
 		t.Fatalf("%d in memory, or not the one with a request in flight", session.Held(w.Sessions))
 	}
-	detach()
+	flight.Land()
 	w.Look(t.Context(), good)
 	for _, c := range others {
 		w.live(c)
@@ -584,7 +584,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			_, detach := w.Attach(context.Background(), l)
+			_, flight := w.Attach(context.Background(), l)
 			w.clock.move(time.Hour)
 			w.Seen(context.Background(), l)
 			switch rng.IntN(40) {
@@ -593,7 +593,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			case 1:
 				_, _ = w.List(context.Background(), l.Contact)
 			}
-			detach()
+			flight.Land()
 		}
 	})
 	stop()

@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// flight is a request in flight.
-type flight struct {
+// Flight is a request in flight. Call Land when it is done.
+type Flight struct {
+	live   *Live
 	cancel context.CancelCauseFunc
-	at     int // its place among the session's; -1: it has landed
+	at     int // its place among the session's; -1: it isn't among them
 }
 
 // Attach binds ctx to the session: it is cancelled, with the cause ErrNone, within a
-// second of the session's end, as long as Look is called. Call detach when the request is
-// done.
-func (s *Sessions) Attach(ctx context.Context, l *Live) (bound context.Context, detach func()) {
+// second of the session's end, as long as Look is called.
+func (s *Sessions) Attach(ctx context.Context, l *Live) (bound context.Context, f *Flight) {
 	bound, cancel := context.WithCancelCause(ctx)
-	f := &flight{cancel: cancel}
+	f = &Flight{live: l, cancel: cancel, at: -1}
 	l.mu.Lock()
 	if l.over {
 		l.mu.Unlock()
 		cancel(ErrNone)
-		return bound, func() {}
+		return bound, f
 	}
 	f.at = len(l.flights)
 	l.flights = append(l.flights, f)
@@ -32,12 +32,13 @@ func (s *Sessions) Attach(ctx context.Context, l *Live) (bound context.Context, 
 	if tell {
 		s.memory().watch(l)
 	}
-	return bound, func() { l.land(f) }
+	return bound, f
 }
 
-// land takes f out of those in flight. Nobody but Look looks for a session without
+// Land takes f out of those in flight. Nobody but Look looks for a session without
 // any: most have their next request soon.
-func (l *Live) land(f *flight) {
+func (f *Flight) Land() {
+	l := f.live
 	l.mu.Lock()
 	if f.at >= 0 {
 		last := len(l.flights) - 1

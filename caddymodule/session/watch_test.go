@@ -83,8 +83,8 @@ func TestS15_StreamsEndWithinASecond(t *testing.T) {
 	// The contact who was disabled comes back: nothing of their session has been ended.
 	disabled.Store("nobody")
 	w.clock.move(-time.Hour)
-	again, detach := w.Attach(t.Context(), w.live(cookies["disabled"]))
-	defer detach()
+	again, flight := w.Attach(t.Context(), w.live(cookies["disabled"]))
+	defer flight.Land()
 	want(t, "a stream of the contact who is enabled again", again.Err(), nil)
 }
 
@@ -111,25 +111,25 @@ func TestAttach(t *testing.T) {
 	l := w.live(w.signIn("ann", nil))
 	type key struct{}
 	parent, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
-	ctx, detach := w.Attach(parent, l)
-	other, detachOther := w.Attach(t.Context(), l)
-	third, detachThird := w.Attach(t.Context(), l)
+	ctx, flight := w.Attach(parent, l)
+	other, flightOther := w.Attach(t.Context(), l)
+	third, flightThird := w.Attach(t.Context(), l)
 	if ctx.Value(key{}) != "value" || ctx.Err() != nil {
 		t.Errorf("the bound context: value %v, error %v; want its parent's", ctx.Value(key{}), ctx.Err())
 	}
 	cancel()
 	want(t, "after its parent", ctx.Err(), context.Canceled)
-	detach()
-	detach()
-	detachThird()
+	flight.Land()
+	flight.Land()
+	flightThird.Land()
 	want(t, "a request that is done", third.Err(), context.Canceled)
 	want(t, "another one", other.Err(), nil)
 	w.must(w.End(t.Context(), l.Contact, l.ID))
 	want(t, "another one after the end", context.Cause(other), session.ErrNone)
-	detachOther()
-	late, detachLate := w.Attach(t.Context(), l)
+	flightOther.Land()
+	late, flightLate := w.Attach(t.Context(), l)
 	want(t, "a request that comes too late", context.Cause(late), session.ErrNone)
-	detachLate()
+	flightLate.Land()
 }
 
 func TestAttach_ManyRequestsEndAtOnce(t *testing.T) {
@@ -145,13 +145,13 @@ func TestAttach_ManyRequestsEndAtOnce(t *testing.T) {
 			return
 		}
 		for range 20 {
-			ctx, detach := w.Attach(context.Background(), l)
+			ctx, flight := w.Attach(context.Background(), l)
 			if i%2 == 0 {
-				detach()
+				flight.Land()
 				landed.Add(1)
 				continue
 			}
-			defer detach()
+			defer flight.Land()
 			<-ctx.Done()
 			cancelled.Add(1)
 		}
