@@ -1,0 +1,318 @@
+package gate
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+)
+
+//go:embed pages
+var pageFiles embed.FS
+
+// Pages renders the gate's own pages in the firm's look. It is safe for use by many goroutines.
+type Pages struct {
+	templates map[string]*template.Template // by Page.file
+	policies  map[string]string             // Content-Security-Policy by Page.file
+	firm      pageFirm
+	prompt    []string  // the PromptPage that has To alone, cut where To goes; nil: it is rendered as any page
+	buffers   sync.Pool // of *bytes.Buffer
+}
+
+// NewPages parses the pages and renders each with made-up data, so that what is wrong with one shows
+// now. A file pages/NAME in overrideDir stands in for the built-in one of that name (the .html files,
+// page.css, page.js); overrideDir may be empty, and needn't have a folder pages. Templates see
+// {{.Firm}}, the Chrome, and {{.Page}}, the page's struct; pages define "title" and "main". A style or
+// script of their own, outside page.css and page.js, is refused by the browser. An error names file and line.
+func NewPages(c Chrome, overrideDir string) (*Pages, error) {
+	source, err := readPageFiles(overrideDir)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pages{templates: map[string]*template.Template{}, policies: map[string]string{}}
+	p.buffers.New = func() any { return new(bytes.Buffer) }
+	if p.firm, err = newPageFirm(c, source); err != nil {
+		return nil, err
+	}
+	policy := "default-src 'none'; style-src " + cspHash(string(p.firm.CSS)) + "; script-src " + cspHash(string(p.firm.JS)) +
+		"; img-src 'self'; base-uri 'none'"
+	for _, page := range samplePages() {
+		file := page.file()
+		if p.templates[file] == nil {
+			if p.templates[file], err = parsePage(source, file); err != nil {
+				return nil, err
+			}
+			p.policies[file] = policy + policyOf(page)
+		}
+		if err := p.render(new(bytes.Buffer), page); err != nil {
+			return nil, fmt.Errorf("%s: %w", source[file].path, err)
+		}
+	}
+	if source["layout.html"].own || source["parts.html"].own || source["prompt.html"].own {
+		return p, nil // such a template may do anything with To
+	}
+	p.prompt, err = p.cutPrompt()
+	return p, err
+}
+
+// cutPrompt renders, once, the page that everybody who isn't signed in gets, and a flood of them: all
+// but To is the same for everyone.
+func (p *Pages) cutPrompt() ([]string, error) {
+	const to = "hereGoesTo"
+	var buf bytes.Buffer
+	if err := p.render(&buf, PromptPage{To: to}); err != nil {
+		return nil, err
+	}
+	return strings.Split(buf.String(), to), nil
+}
+
+// Write answers with a page and its headers; net/http leaves out the body for HEAD. The error is for
+// the log: the page couldn't be rendered, and a plain 500 was sent in its place. That the visitor went
+// away is no error.
+func (p *Pages) Write(w http.ResponseWriter, status int, page Page) error {
+	buf := p.buffers.Get().(*bytes.Buffer)
+	defer p.release(buf)
+	err := p.render(buf, page)
+	if err != nil {
+		status = http.StatusInternalServerError
+		buf.Reset()
+		buf.WriteString("<!doctype html><title>Something went wrong</title><h1>Something went wrong</h1><p>Please wait a minute, then load this page once more.</p>")
+		page = MessagePage{} // of no kind that has a policy of its own
+	}
+	h := w.Header()
+	h.Set("Content-Security-Policy", p.policies[page.file()])
+	if page.file() != (FramePage{}).file() {
+		h.Set("X-Frame-Options", "DENY")
+	}
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	// Not no-referrer: browsers would then send "Origin: null" with our own forms.
+	h.Set("Referrer-Policy", "strict-origin")
+	writeHTML(w, status, buf.Bytes())
+	return err
+}
+
+// WriteMailHTML answers with the HTML part of a mail, as MailPage frames it: without scripts, without
+// anything from elsewhere, of an origin of its own, its links opening in the whole window.
+func (p *Pages) WriteMailHTML(w http.ResponseWriter, body []byte) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; frame-ancestors 'self'; "+
+		"sandbox allow-popups allow-popups-to-escape-sandbox allow-top-navigation-by-user-activation")
+	h.Set("X-Frame-Options", "SAMEORIGIN")
+	h.Set("Referrer-Policy", "no-referrer")
+	const base = `<base target="_top">`
+	if at := mailHead.FindIndex(body); at != nil {
+		body = slices.Concat(body[:at[1]], []byte(base), body[at[1]:])
+	} else {
+		body = slices.Concat([]byte("<!doctype html>"+base), body)
+	}
+	writeHTML(w, http.StatusOK, body)
+}
+
+var mailHead = regexp.MustCompile(`(?i)<head(\s[^>]*)?>`)
+
+// writeHTML sends a body with the headers that all of ours have.
+func writeHTML(w http.ResponseWriter, status int, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Robots-Tag", "noindex")
+	h.Set("Permissions-Policy", "browsing-topics=(), camera=(), geolocation=(), microphone=(), payment=(), usb=()")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the visitor may be gone: nobody is left to tell
+}
+
+// policyOf returns the directives of the Content-Security-Policy that differ by page.
+func policyOf(page Page) string {
+	switch page.file() {
+	case (FramePage{}).file():
+		return "; form-action 'none'"
+	case (HeldFormPage{}).file(), (SentPage{}).file(), (LinkPage{}).file(), (PasswordPage{}).file():
+		// Chromium holds the redirects that follow a form against form-action, too. A portal that answers a
+		// held form by sending the visitor to pay elsewhere would seem not to have taken it, and get it
+		// twice; and who signs in by a code, an address or a password goes on to a page of the portal, which may send
+		// them to another site: they would be in, and stuck on the page that they had just filled in. The
+		// forms' own actions are ours, and nobody can put another into these pages.
+		return "; form-action 'self' https:; frame-ancestors 'none'"
+	case (MailPage{}).file():
+		return "; form-action 'self'; frame-src 'self'; frame-ancestors 'none'"
+	}
+	return "; form-action 'self'; frame-ancestors 'none'"
+}
+
+// render writes a page into buf.
+func (p *Pages) render(buf *bytes.Buffer, page Page) error {
+	t := p.templates[page.file()]
+	switch typed := page.(type) {
+	case PromptPage:
+		if p.prompt != nil && typed == (PromptPage{To: typed.To}) {
+			for i, part := range p.prompt {
+				if i > 0 {
+					template.HTMLEscape(buf, []byte(typed.To))
+				}
+				buf.WriteString(part)
+			}
+			return nil
+		}
+	case HeldFormPage:
+		page = asHeldForm(typed)
+	case *HeldFormPage:
+		page = asHeldForm(*typed)
+	}
+	if err := t.ExecuteTemplate(buf, "layout", pageView{Firm: &p.firm, Page: page}); err != nil {
+		return fmt.Errorf("rendering page %s: %w", page.file(), err)
+	}
+	return nil
+}
+
+// release puts a buffer back, but for one that a large form has blown up.
+func (p *Pages) release(buf *bytes.Buffer) {
+	if buf.Cap() > 128<<10 {
+		return
+	}
+	buf.Reset()
+	p.buffers.Put(buf)
+}
+
+// pageView is what templates see.
+type pageView struct {
+	Firm *pageFirm
+	Page Page
+}
+
+// pageFirm is the Chrome, worked out once for all pages.
+type pageFirm struct {
+	Chrome
+	Initial     string // of Name, in capitals
+	SupportLine []span // Support
+	CSS         template.CSS
+	JS          template.JS
+}
+
+func newPageFirm(c Chrome, source map[string]pageFile) (pageFirm, error) {
+	if c.Lang == "" {
+		c.Lang = "en"
+	}
+	colours := []struct {
+		value    *string
+		fallback string
+	}{{&c.LightAccent, "#0b6e4f"}, {&c.LightOnAccent, "#ffffff"}, {&c.DarkAccent, "#5fd0a5"}, {&c.DarkOnAccent, "#08130e"}}
+	for _, colour := range colours {
+		if *colour.value == "" {
+			*colour.value = colour.fallback
+		}
+		if !cssColour.MatchString(*colour.value) {
+			return pageFirm{}, fmt.Errorf("%q is not a CSS colour: write it as #0b6e4f", *colour.value)
+		}
+	}
+	for name, end := range map[string]string{"page.css": "</style", "page.js": "</script"} {
+		if at := strings.Index(strings.ToLower(source[name].text), end); at >= 0 {
+			line := 1 + strings.Count(source[name].text[:at], "\n")
+			return pageFirm{}, fmt.Errorf("%s:%d: holds %q, which would end it early: take it out", source[name].path, line, end)
+		}
+	}
+	css := fmt.Sprintf(":root{--accent:%s;--on-accent:%s}\n@media (prefers-color-scheme:dark){:root{--accent:%s;--on-accent:%s}}\n%s",
+		c.LightAccent, c.LightOnAccent, c.DarkAccent, c.DarkOnAccent, source["page.css"].text)
+	initial, _ := utf8.DecodeRuneInString(strings.TrimSpace(c.Name))
+	return pageFirm{
+		Chrome:      c,
+		Initial:     string(unicode.ToUpper(initial)),
+		SupportLine: linkify(supportLink, c.Support),
+		CSS:         template.CSS(browserText(css)),
+		JS:          template.JS(browserText(source["page.js"].text)),
+	}, nil
+}
+
+var cssColour = regexp.MustCompile(`^(#[0-9a-fA-F]{3,8}|[a-zA-Z]+|[a-z]+\([0-9a-zA-Z .,%/+-]*\))$`)
+
+// browserText returns s with its lines ended as browsers hash them.
+func browserText(s string) string {
+	return strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(s)
+}
+
+func cspHash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
+
+// pageFile is the text of a template, stylesheet or script, and the path that errors name.
+type pageFile struct {
+	path, text string
+	own        bool // of the firm, in place of the built-in one
+}
+
+// readPageFiles returns all files of pages/ by name, those in dir/pages in place of the built-in ones.
+func readPageFiles(dir string) (map[string]pageFile, error) {
+	files := map[string]pageFile{}
+	entries, err := pageFiles.ReadDir("pages")
+	if err != nil {
+		return nil, fmt.Errorf("reading the built-in pages: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		text, err := pageFiles.ReadFile(path.Join("pages", e.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("reading the built-in pages: %w", err)
+		}
+		files[e.Name()] = pageFile{path: path.Join("pages", e.Name()), text: string(text)}
+		names = append(names, e.Name())
+	}
+	if dir == "" {
+		return files, nil
+	}
+	overrides, err := os.ReadDir(filepath.Join(dir, "pages"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return files, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading page templates: %w", err)
+	}
+	for _, e := range overrides {
+		full := filepath.Join(dir, "pages", e.Name())
+		if strings.HasPrefix(e.Name(), ".") || strings.HasSuffix(e.Name(), "~") {
+			continue // an editor's
+		}
+		if _, ok := files[e.Name()]; !ok {
+			return nil, fmt.Errorf("%s: no page has this name; pages are %s", full, strings.Join(names, ", "))
+		}
+		text, err := os.ReadFile(full)
+		if err != nil {
+			return nil, fmt.Errorf("reading page templates: %w", err)
+		}
+		files[e.Name()] = pageFile{path: full, text: string(text), own: true}
+	}
+	return files, nil
+}
+
+// parsePage returns the template of one page, with the layout and parts it stands on.
+func parsePage(source map[string]pageFile, name string) (*template.Template, error) {
+	t := template.New("")
+	for _, f := range []pageFile{source["layout.html"], source["parts.html"], source[name]} {
+		// The name is what errors call the file; what is executed is defined within it.
+		if _, err := t.New(f.path).Parse(f.text); err != nil {
+			return nil, fmt.Errorf("parsing a page: %w", err)
+		}
+	}
+	for _, need := range []struct{ file, name string }{{"layout.html", "layout"}, {name, "title"}, {name, "main"}} {
+		if t.Lookup(need.name) == nil {
+			return nil, fmt.Errorf("%s:1: the file must {{define %q}}", source[need.file].path, need.name)
+		}
+	}
+	return t, nil
+}
