@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // oldPortal is how a firm with old links is set up: acme's and birch's lie in many an
@@ -38,10 +39,20 @@ func openOldHouse(t *testing.T, upgraded ...string) *house {
 	return h
 }
 
-// upgrade is caddy doorpost upgrade COMPANY…
+// upgrade is caddy doorpost upgrade COMPANY…, once the contacts are there, whose file a busy
+// machine reads beside the first requests.
 func (h *house) upgrade(companies ...string) {
 	h.t.Helper()
-	h.command(append([]string{"upgrade"}, companies...)...)
+	args := append([]string{"doorpost", "upgrade"}, companies...)
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		out, err := h.caddy(args...).CombinedOutput()
+		if err == nil {
+			return
+		}
+		if time.Since(began) > 30*time.Second || !strings.Contains(string(out), "has no contact") {
+			h.t.Fatalf("caddy %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
 }
 
 // command runs caddy doorpost with the arguments, and fails the test if that fails.

@@ -69,15 +69,16 @@ func (s *seen) restore(r *http.Request) { *r.URL, r.RequestURI = s.url, s.line }
 // asOld makes of a request what the portal gets: a new link becomes the old one, with the
 // company's token put back. It is changed in place, since the handlers behind us see the
 // URL in several ways; whoever calls puts it back afterwards. Where logs would show the
-// URL, they show one without the token. moved says that the browser knows another URL.
-func (g *Gate) asOld(r *http.Request, a *about) (moved bool, err error) {
+// URL, they show one without the token. moved is the company where the browser knows
+// another URL, else "".
+func (g *Gate) asOld(r *http.Request, a *about) (moved string, err error) {
 	if a.Kind == legacy.New && a.standing.Token != "" {
 		old, ok := g.Legacy.OldURL(r.URL, a.Verdict, a.standing.Token)
 		if !ok {
 			g.Log.Error("the first old link of a company can't stand in its pattern, so its pages can't be reached; give it another first one", "company", a.standing.Company)
-			return false, errNothing
+			return "", errNothing
 		}
-		*r.URL, moved = *old, true
+		*r.URL, moved = *old, a.standing.Company
 	}
 	switch {
 	case a.Kind == legacy.Old:
@@ -124,12 +125,13 @@ func unknown(size int) string {
 }
 
 // outgoing is what rewrites the portal's answer: its old links of upgraded companies become
-// new ones. The zero value rewrites nothing.
+// new ones, and on a new link those of its company, open or not. The zero value rewrites
+// nothing.
 type outgoing struct {
 	gate  *Gate
 	host  string  // by which the visitor came
 	seen  url.URL // as the portal got it; handlers may change the request's
-	moved bool    // the browser knows another
+	moved string  // the company, where the browser knows another; "" where it knows that one
 }
 
 func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
@@ -138,10 +140,10 @@ func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
 		return
 	}
 	all := legacy.Outgoing{
-		Rules: o.gate.Legacy, Hosts: []string{o.gate.URL.Host, o.host}, Seen: &o.seen, Moved: o.moved,
+		Rules: o.gate.Legacy, Hosts: []string{o.gate.URL.Host, o.host}, Seen: &o.seen, Moved: o.moved != "",
 		Company: func(token string) (string, bool) {
 			s, err := o.gate.Book.StandingByToken(ctx, token)
-			return s.Company, err == nil && s.Upgraded
+			return s.Company, err == nil && (s.Upgraded || s.Company == o.moved)
 		},
 	}
 	all.Header(h)
@@ -253,7 +255,7 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 	case s == pass && a.stray != "":
 		return found(w, cmp.Or(g.Legacy.Page(a.stray), "/")) // nothing of ours repeats the token
 	case s == pass, s == openly, s == visits:
-		return found(w, u.RequestURI()) // it needs no more proof
+		return found(w, g.rules.returnPath(u.RequestURI())) // it needs no more proof
 	case v != nil:
 		return errNotHere
 	}

@@ -83,10 +83,10 @@ func (f facts) decide() step {
 		switch {
 		case f.signedIn:
 			return signedIn(true, pass)
+		case f.visiting && !f.astray:
+			return visits // also where everyone may: the portal would begin another session there
 		case f.public && !f.astray:
 			return openly
-		case f.visiting && !f.astray:
-			return visits
 		case f.load && f.veiled:
 			return toGo // nothing of ours repeats what may be a token
 		}
@@ -131,9 +131,10 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 		a.veiled = a.veiled || a.Kind == legacy.Old
 		a.Kind = legacy.None // it only looked like one
 	}
-	if v == nil && (kind != Open || a.Kind != legacy.None) && g.Legacy.HasLinks() {
-		a.visit, err = g.visitOf(r)
-		return a, err
+	if v == nil && g.Legacy.HasLinks() {
+		if a.visit, err = g.visitOf(r); err != nil && (kind != Open || a.Kind != legacy.None) {
+			return a, err
+		}
 	}
 	return a, nil
 }

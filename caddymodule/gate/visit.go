@@ -86,11 +86,11 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 			a.visit, cookie = g.newVisit(a.standing.Company)
 		}
 	}
-	h := holder{}
+	h := holder{company: a.standing.Company} // without a visit, what the portal sets comes back with the old link alone
 	if a.visit != nil {
 		h = holder{visit: a.visit.id, company: a.visit.company}
 	}
-	if err := g.bound.in(r.Context(), r.Header, func(of holder) bool { return h.visit != "" && of == h }); err != nil {
+	if err := g.bound.in(r.Context(), r.Header, func(of holder) bool { return of == h }); err != nil {
 		return err
 	}
 	was := seenAt(r)
