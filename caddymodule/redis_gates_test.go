@@ -209,6 +209,52 @@ func TestK08_OneLinkAtTwoGates(t *testing.T) {
 	}
 }
 
+// People double-click, and a load balancer may send the second click elsewhere: the
+// browser that asked is told at both gates that it is in, by one session.
+func TestT03_ADoubleClickAtTwoGates(t *testing.T) {
+	g := openGates(t)
+	for i := range 20 {
+		b := g.first.browser()
+		l := b.ask(contact(i), "/orders")
+		path := strings.TrimPrefix(l.link, g.first.url)
+		if i%2 == 0 { // one after the other, as if the first answer had not been read
+			first := g.first.browser()
+			flow := "portal-flow=" + b.cookie("portal-flow")
+			wantIn(t, i, first.open(path, "Cookie", flow), first.open(g.elsewhere+path, "Cookie", flow))
+			continue
+		}
+		var all sync.WaitGroup
+		var answers [2]answer
+		for n, origin := range []string{g.first.url, g.elsewhere} {
+			all.Go(func() { answers[n] = b.open(origin + path) })
+		}
+		all.Wait()
+		wantIn(t, i, answers[:]...)
+		if a := g.at(g.first.browser(), path); a.StatusCode != http.StatusGone {
+			t.Errorf("round %d: the link in another browser = %d; want 410", i, a.StatusCode)
+		}
+	}
+}
+
+// wantIn wants that all answers lead on, in one session.
+func wantIn(t *testing.T, round int, answers ...answer) {
+	t.Helper()
+	sessions := map[string]bool{}
+	for _, a := range answers {
+		if a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != "/orders" {
+			t.Errorf("round %d: a click = %d to %q; want 303 to /orders", round, a.StatusCode, a.Header.Get("Location"))
+		}
+		for _, c := range a.Cookies() {
+			if c.Name == "portal" {
+				sessions[c.Value] = true
+			}
+		}
+	}
+	if len(sessions) != 1 {
+		t.Errorf("round %d: %d sessions; want one", round, len(sessions))
+	}
+}
+
 // K02, K03: while Redis is gone, or hangs, what needs it is refused soon, with the time to
 // come again; nobody is told to be signed out; and soon after it is back all goes on.
 func TestK02_RedisGone(t *testing.T) {

@@ -1,11 +1,8 @@
 package gate
 
 import (
-	"context"
 	"errors"
 	"net/http"
-	"sync"
-	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
@@ -36,6 +33,8 @@ func (g *Gate) getLink(w http.ResponseWriter, r *http.Request) error {
 		return g.seeOther(w, link.To) // they are in already, and the link is theirs
 	case err != nil && asking && verr != nil && g.again(w, r, link, browser):
 		return g.seeOther(w, link.To)
+	case err != nil && asking && verr != nil:
+		return g.spent(w, r, t, link, browser, err)
 	case err != nil:
 		return g.linkError(w, r, t, link, err)
 	}
@@ -129,7 +128,7 @@ func (g *Gate) spend(w http.ResponseWriter, r *http.Request, t, browser string) 
 		grant, err := g.Tokens.Spend(r.Context(), t, browser)
 		if err != nil {
 			link, _ := g.Tokens.Peek(r.Context(), t)
-			return "", g.linkError(w, r, t, link, err)
+			return "", g.spent(w, r, t, link, browser, err)
 		}
 		cookie, err := g.signIn(w, r, grant)
 		if errors.Is(err, token.ErrOver) {
@@ -140,18 +139,21 @@ func (g *Gate) spend(w http.ResponseWriter, r *http.Request, t, browser string) 
 		return cookie, g.seeOther(w, grant.To)
 	}
 	link, _ := g.Tokens.Peek(r.Context(), t)
-	return "", g.linkError(w, r, t, link, token.ErrOver)
+	return "", g.spent(w, r, t, link, browser, token.ErrOver)
 }
 
-// again gives the browser the session that it began by this link a moment ago, or is
-// about to.
-func (g *Gate) again(w http.ResponseWriter, r *http.Request, link token.Link, browser string) bool {
-	cookie := g.doubles.find(r.Context(), link.ID, browser, g.Now())
-	if cookie == "" {
-		return false
+// spent answers for a link that could have been spent a moment ago, and by this browser.
+func (g *Gate) spent(w http.ResponseWriter, r *http.Request, t string, link token.Link, browser string, err error) error {
+	if errors.Is(err, token.ErrOver) {
+		in, err := g.againElsewhere(w, r, link, browser)
+		if err != nil {
+			return err
+		}
+		if in {
+			return g.seeOther(w, link.To)
+		}
 	}
-	g.setSession(w, cookie, link.Shared)
-	return true
+	return g.linkError(w, r, t, link, err)
 }
 
 // linkError answers for a link that doesn't work. One that never was says nothing; one
@@ -183,67 +185,4 @@ func one(values []string) string {
 		return ""
 	}
 	return values[0]
-}
-
-// doubles remembers for ten seconds which browser came in by which link. The zero value
-// is ready.
-type doubles struct {
-	mu  sync.Mutex
-	all map[string]*double // by link and browser
-}
-
-// double is one browser's way in by one link.
-type double struct {
-	done   chan struct{} // closed when it is known what came of it
-	cookie string        // of the session; "" if none began. To be read after done
-	at     time.Time
-}
-
-const doubleClick = 10 * time.Second
-
-// begin returns the way in that is under way or was a moment ago, or else begins one,
-// which the caller has to end.
-func (d *doubles) begin(link, browser string, now time.Time) (one *double, first bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for k, old := range d.all {
-		if now.Sub(old.at) > doubleClick || len(d.all) > 10_000 {
-			delete(d.all, k)
-		}
-	}
-	if one = d.all[link+browser]; one != nil {
-		return one, false
-	}
-	if d.all == nil {
-		d.all = make(map[string]*double)
-	}
-	one = &double{done: make(chan struct{}), at: now}
-	d.all[link+browser] = one
-	return one, true
-}
-
-func (d *doubles) end(link, browser string, one *double, cookie string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	one.cookie = cookie
-	close(one.done)
-	if cookie == "" && d.all[link+browser] == one {
-		delete(d.all, link+browser)
-	}
-}
-
-// find returns the cookie of who came in a moment ago, or "". It waits for what is under way.
-func (d *doubles) find(ctx context.Context, link, browser string, now time.Time) (cookie string) {
-	d.mu.Lock()
-	one := d.all[link+browser]
-	d.mu.Unlock()
-	if one == nil || now.Sub(one.at) > doubleClick {
-		return ""
-	}
-	select {
-	case <-one.done:
-		return one.cookie
-	case <-ctx.Done():
-		return ""
-	}
 }

@@ -168,9 +168,10 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	if err != nil {
 		return "", err
 	}
+	double := g.doubleOps(r, grant.Link, b.Cookie)
 	event, stored := g.Audit.With(audit.Event{Kind: audit.SignedIn, Contact: c.ID, Session: b.Handle,
 		Address: grant.Address.Masked(), Method: grant.Method, Agent: b.Agent, IP: g.ClientIP(r)})
-	if err := g.Sessions.Store.Apply(ctx, slices.Concat(grant.Ops, b.Ops, known, stored)...); errors.Is(err, store.ErrConflict) {
+	if err := g.Sessions.Store.Apply(ctx, slices.Concat(grant.Ops, b.Ops, known, double, stored)...); errors.Is(err, store.ErrConflict) {
 		return "", token.ErrOver
 	} else if err != nil {
 		return "", err
@@ -255,11 +256,20 @@ func (g *Gate) setSession(w http.ResponseWriter, cookie string, shared bool) {
 
 // browser returns the id of the asking browser, or "" when it has none yet.
 func (g *Gate) browser(r *http.Request) string {
+	c := g.flowCookie(r)
+	if c == "" {
+		return ""
+	}
+	return token.BrowserOf(c)
+}
+
+// flowCookie returns the cookie of the asking browser, or "".
+func (g *Gate) flowCookie(r *http.Request) string {
 	c, err := r.Cookie(g.cookies.flow)
 	if err != nil || len(c.Value) != 43 {
 		return ""
 	}
-	return token.BrowserOf(c.Value)
+	return c.Value
 }
 
 // device returns the cookie of a device that has been signed in on, and the device's

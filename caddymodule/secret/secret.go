@@ -79,18 +79,22 @@ func (k *Keyring) keys(purpose string) []keys {
 		if err != nil {
 			panic("secret: " + err.Error()) // only for lengths over 255 hashes
 		}
-		block, err := aes.NewCipher(okm[32:])
-		if err != nil {
-			panic("secret: " + err.Error()) // only for wrong key lengths
-		}
-		aead, err := cipher.NewGCMWithRandomNonce(block)
-		if err != nil {
-			panic("secret: " + err.Error())
-		}
-		all[i] = keys{mac: okm[:32], aead: aead}
+		all[i] = keys{mac: okm[:32], aead: newAEAD(okm[32:])}
 	}
 	v, _ := k.derived.LoadOrStore(purpose, all)
 	return v.([]keys)
+}
+
+func newAEAD(key []byte) cipher.AEAD {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic("secret: " + err.Error()) // only for wrong key lengths
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic("secret: " + err.Error())
+	}
+	return aead
 }
 
 // MAC returns the HMAC-SHA256 of the parts under the newest secret, as 43 URL-safe
@@ -136,4 +140,28 @@ func (k *Keyring) Open(purpose, place string, sealed []byte) ([]byte, error) {
 		}
 	}
 	return nil, ErrSealed
+}
+
+// SealFor is Seal for whoever brings holder, at least 128 random bits that the store
+// doesn't have: without them it opens to nobody, not even to who has the secret.
+func (k *Keyring) SealFor(holder, purpose, place string, plain []byte) []byte {
+	return k.keys(purpose)[0].heldBy(holder).Seal(nil, nil, plain, []byte(place))
+}
+
+// OpenFor returns what SealFor got for the same holder, purpose and place, or ErrSealed.
+func (k *Keyring) OpenFor(holder, purpose, place string, sealed []byte) ([]byte, error) {
+	for _, key := range k.keys(purpose) {
+		if plain, err := key.heldBy(holder).Open(nil, nil, sealed, []byte(place)); err == nil {
+			return plain, nil
+		}
+	}
+	return nil, ErrSealed
+}
+
+func (k keys) heldBy(holder string) cipher.AEAD {
+	key, err := hkdf.Key(sha256.New, k.mac, nil, "holder/"+holder, 32)
+	if err != nil {
+		panic("secret: " + err.Error()) // only for lengths over 255 hashes
+	}
+	return newAEAD(key)
 }

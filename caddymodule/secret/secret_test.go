@@ -294,3 +294,45 @@ func BenchmarkMAC(b *testing.B) {
 		k.MAC("session", "firm", "0123456789012345678901234567890123456789012")
 	}
 }
+
+// What is sealed for a holder opens with what that one brings, the secret, the purpose and
+// the place, all four.
+func TestSealFor(t *testing.T) {
+	first, second := []byte(Random()), []byte(Random())
+	old, err := New(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := New(second, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := New(second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder := Random()
+	sealed := old.SealFor(holder, "purpose", "place", []byte("plain"))
+	for _, c := range []struct {
+		name                   string
+		keys                   *Keyring
+		holder, purpose, place string
+		ok                     bool
+	}{
+		{"the same", old, holder, "purpose", "place", true},
+		{"after the secret was changed", both, holder, "purpose", "place", true},
+		{"another secret", other, holder, "purpose", "place", false},
+		{"another holder", old, Random(), "purpose", "place", false},
+		{"no holder", old, "", "purpose", "place", false},
+		{"another purpose", old, holder, "other", "place", false},
+		{"another place", old, holder, "purpose", "other", false},
+	} {
+		plain, err := c.keys.OpenFor(c.holder, c.purpose, c.place, sealed)
+		if ok := err == nil && string(plain) == "plain"; ok != c.ok || !ok && !errors.Is(err, ErrSealed) {
+			t.Errorf("%s: OpenFor = %q, %v; want it to open: %v", c.name, plain, err, c.ok)
+		}
+	}
+	if _, err := old.Open("purpose", "place", sealed); !errors.Is(err, ErrSealed) {
+		t.Errorf("Open = %v; want ErrSealed", err)
+	}
+}

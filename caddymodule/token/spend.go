@@ -29,6 +29,7 @@ type Grant struct {
 	To      string
 	Shared  bool
 	Method  string // "link", "code" or "password"
+	Link    string // the link's ID; "" where it was no link
 	Ops     []store.Op
 }
 
@@ -135,7 +136,7 @@ func (t *Tokens) Spend(ctx context.Context, token, browser string) (Grant, error
 			codes = append(codes, one)
 		}
 	}
-	g := Grant{Contact: link.Contact, Address: link.Address, To: link.To, Shared: link.Shared, Method: "link"}
+	g := Grant{Contact: link.Contact, Address: link.Address, To: link.To, Shared: link.Shared, Method: "link", Link: link.ID}
 	g.Ops, err = t.enterOps(ctx, link.Contact, was, live{Links: codes}, browser)
 	return g, err
 }
