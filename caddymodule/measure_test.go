@@ -165,19 +165,25 @@ func mean(values []float64) float64 {
 type ratio struct{ mid, low, high float64 }
 
 func ratioOf(logs []float64) ratio {
-	rng := rand.New(rand.NewPCG(1, 2))
-	means := make([]float64, 4000)
-	again := make([]float64, len(logs))
-	for i := range means {
-		for j := range again {
-			again[j] = logs[rng.IntN(len(logs))]
-		}
-		means[i] = mean(again)
-	}
-	return ratio{math.Exp(mean(logs)), math.Exp(quantile(means, 0.025)), math.Exp(quantile(means, 0.975))}
+	low, high := interval(logs)
+	return ratio{math.Exp(mean(logs)), math.Exp(low), math.Exp(high)}
 }
 
 func (r ratio) String() string { return fmt.Sprintf("%.3f [%.3f, %.3f]", r.mid, r.low, r.high) }
+
+// interval is the 95 % interval of a mean, by bootstrap.
+func interval(values []float64) (low, high float64) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	means := make([]float64, 4000)
+	again := make([]float64, len(values))
+	for i := range means {
+		for j := range again {
+			again[j] = values[rng.IntN(len(values))]
+		}
+		means[i] = mean(again)
+	}
+	return quantile(means, 0.025), quantile(means, 0.975)
+}
 
 // auc is how well one value tells which of two classes it is from (Mann and Whitney): 0.5
 // is not at all, 1 is always, whichever of them is the larger.
