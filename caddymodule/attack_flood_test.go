@@ -3,8 +3,8 @@ package caddymodule_test
 // Class D: floods. Nobody is flooded with mail, nobody guesses, nothing grows without
 // bound, and whoever is in front of the door at that time still gets in.
 //
-// Not here: D03, D04, D08 (there are no passwords yet; what a network may get wrong is in
-// limit/network_test.go), D14 and D15 (attack_wire_test.go), D17 (audit).
+// Not here: passwords (attack_passwords_test.go, passwords_load_test.go, and D04 in package
+// password), D14 and D15 (attack_wire_test.go), D17 (audit).
 
 import (
 	"bytes"

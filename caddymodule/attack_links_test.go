@@ -4,7 +4,7 @@ package caddymodule_test
 //
 // Not here: T03 over two gates (redis_gates_test.go); T07's statistics and T08
 // (secret/secret_test.go, token/secret_test.go: what is in a link is independent of what is
-// in a code); T14's clocks that jump (token/life_test.go); T18 (there are no passwords yet);
+// in a code); T14's clocks that jump (token/life_test.go); T18 (password_test.go);
 // T11's budget over many browsers (token, attack_flood_test.go).
 
 import (

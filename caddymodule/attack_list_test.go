@@ -45,12 +45,9 @@ E17 TestE01_OneAddressOrNone
 S11 TestS04_CookiesOfAnHTTPSSite TestS09_APageWithoutTLSIsNotOurs
 W07 HTTP/2 is Go's, and the gate is a handler behind it; what it does with frames of every kind is TestW06_CVE_2023_44487_FloodsOfFrames.
 W10 TestW09_CVE_2024_24791_LargeBodiesOfStrangers
-D03 There are no passwords yet, so nothing is hashed slowly.
-D04 There are no passwords yet.
 D06 TestX08_CVE_2024_21494_WhatHappenedIsTold
-D08 There are no passwords yet. What a network may get wrong: TestD10_FailuresAtOnceAreCountedEach.
 D09 TestNetworks_AnOfficeOfSixtyBehindOneAddress
-D11 Codes are the only secret that can be guessed; their budget is one over all browsers: TestT11_FortyGuessesAnHourOverAllBrowsers.`
+D11 Codes have a budget of their own, which is one over all browsers: TestT11_FortyGuessesAnHourOverAllBrowsers.`
 
 // Each case has its tests, or a reason, and no test or reason is about what isn't there.
 // With -v it prints the list.

@@ -307,7 +307,7 @@ func TestS09_CVE_2025_24358_FormsFromElsewhere(t *testing.T) {
 		{"with a token of somebody else", []string{"Origin: https://evil.example", "Cookie: csrf=x; _gorilla_csrf=x", "X-CSRF-Token: x"}, false},
 		{"another method inside", []string{"Origin: https://evil.example", "X-HTTP-Method-Override: GET"}, false},
 	}
-	for _, path := range []string{"/-/sign-in", "/-/code", "/-/link", "/-/sign-out"} {
+	for _, path := range []string{"/-/sign-in", "/-/code", "/-/link", "/-/password", "/-/help", "/-/password/set", "/-/password/change", "/-/password/remove", "/-/devices", "/-/sign-out"} {
 		b := h.in("ann@example.com")
 		for _, s := range sources {
 			lines := append(slices.Clone(s.lines), b.session()+"; portal-flow="+b.cookie("portal-flow"))
@@ -371,8 +371,16 @@ func TestS13_HeadersOfOurPages(t *testing.T) {
 		"the link's page, typed wrong": h.browser().send("/-/link", form("t", secretOf(l.link), "email", "x@example.com")), "no link": b.open("/-/link?t=x"),
 		"signed out": b.open("/-/sign-out"), "nothing": b.open("/-/nothing"), "wrong method": b.do(b.request("PUT", "/-/sent", nil)), "no form": b.do(b.request("POST", "/-/code", nil)),
 		"from elsewhere": b.send("/-/code", nil, "Sec-Fetch-Site", "cross-site"), "a held form": held,
+		"the password page": h.browser().open("/-/password"), "a wrong password": h.browser().manually("ann@example.com", wrongOne), "help": h.browser().open("/-/help"),
+		"no password link": b.open("/-/password/set?t=x"),
 	}
+	set, tok := h.browser().help("bob@example.com", "/")
+	pages["the password link's page"] = h.browser().open(set)
+	pages["a bad password"] = h.browser().send("/-/password/set", form("t", tok, "password", "short"))
+	h.browser().send("/-/password/set", form("t", tok, "password", annsPassword))
+	pages["the used password link's page"] = h.browser().open(set)
 	b.open(l.link)
+	pages["the account page"] = b.open("/-/account")
 	pages["the sign-out page"] = b.open("/-/sign-out")
 	pages["the used link's page"] = h.browser().open(l.link)
 	pages["too much"] = b.send("/-/code", form("code", strings.Repeat("x", 20_000)))

@@ -142,8 +142,10 @@ func TestD15_TooMuchInAForm(t *testing.T) {
 		"deep JSON":                {deep, "application/json"},
 		"deep JSON as a form":      {deep, ""},
 		"brackets":                 {"email" + strings.Repeat("[a]", 5_000) + "=x", ""},
+		"a password of 1 MiB":      {"email=ann%40example.com&password=" + strings.Repeat("a", 1<<20), ""},
+		"many passwords":           {"email=ann%40example.com" + strings.Repeat("&password=a", 1_000), ""},
 	} {
-		for _, path := range []string{"/-/sign-in", "/-/code", "/-/link"} {
+		for _, path := range []string{"/-/sign-in", "/-/code", "/-/link", "/-/password", "/-/help", "/-/password/set"} {
 			kind := c.kind
 			if kind == "" {
 				kind = "application/x-www-form-urlencoded"

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	legacyusage "github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
@@ -16,3 +18,11 @@ func Advance(t *testing.T, d time.Duration) { activeApp(t).engine.clock.ahead.Ad
 
 // UsageOf returns what counts the uses of a firm's old links in the running config.
 func UsageOf(t *testing.T, firm string) *legacyusage.Counter { return activeApp(t).firms[firm].usage }
+
+// BookOf returns the contacts of a firm in the running config.
+func BookOf(t *testing.T, firm string) *directory.Book { return activeApp(t).firms[firm].book }
+
+// PasswordsOf returns those of a firm in the running config.
+func PasswordsOf(t *testing.T, firm string) *password.Passwords {
+	return activeApp(t).firms[firm].passwords
+}

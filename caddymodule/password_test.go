@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alexedwards/argon2id"
+	"golang.org/x/crypto/bcrypt"
+
 	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
@@ -131,18 +134,22 @@ func TestPasswordStory(t *testing.T) {
 // One answer for all whom a password doesn't sign in, in bytes and cookies; and for who
 // asks for help.
 func TestN01_PasswordAnswersAreAlike(t *testing.T) {
-	h := openHouse(t, layout{})
-	h.has("ann@example.com", annsPassword)
-	throttle := func() {
-		for range 10 { // in parts, since the network has a limit of its own
-			h.browser().manually("ann@example.com", "wrong wrong wrong wrong")
+	h := openGuessHouse(t, layout{contacts: strings.Replace(someContacts, "eve@", "bcrypt@example.com,,Bea,Crypt,,,\nolder@example.com,,Olga,Der,,,\neve@", 1)})
+	h.holds("ann@example.com", annsPassword)
+	h.brings("bcrypt@example.com", bcryptHash(t, annsPassword, bcrypt.MinCost))
+	h.brings("older@example.com", argon2Hash(t, annsPassword, 128, 2))
+	h.brings("eve@example.com", argon2Hash(t, annsPassword, 128, 2))
+	networks := 0
+	elsewhere := func() []string { networks++; return from(ithNetwork(networks)) }
+	throttle := func(email string) {
+		for range 10 {
+			h.browser().manually(email, wrongOne, elsewhere()...)
 		}
-		caddymodule.Advance(t, 31*time.Minute)
 	}
 	like := map[string]string{}
 	judge := func(path, class string, form url.Values) {
 		t.Helper()
-		a := h.browser().send(path, form)
+		a := h.browser().send(path, form, elsewhere()...)
 		a.Header.Del("Date")
 		email := form.Get("email")
 		a.Header.Del("Content-Length") // the page shows what was typed
@@ -159,21 +166,50 @@ func TestN01_PasswordAnswersAreAlike(t *testing.T) {
 	judge("/-/password", "wrong", wrong("ann@example.com"))
 	judge("/-/password", "none set", wrong("bob@example.com"))
 	judge("/-/password", "unknown", wrong("stranger@example.com"))
+	judge("/-/password", "a wrong one of bcrypt", wrong("bcrypt@example.com"))
+	judge("/-/password", "a wrong one of older costs", wrong("older@example.com"))
 	judge("/-/password", "disabled", wrong("eve@example.com"))
+	judge("/-/password", "right, but disabled", url.Values{"email": {"eve@example.com"}, "password": {annsPassword}})
 	judge("/-/password", "too long", url.Values{"email": {"ann@example.com"}, "password": {strings.Repeat("x", 5000)}})
 	if !strings.HasPrefix(like["/-/password"], "403") {
 		t.Errorf("a wrong password = %.100s; want 403", like["/-/password"])
 	}
-	throttle()
+	throttle("ann@example.com")
+	judge("/-/password", "wrong, and throttled", wrong("ann@example.com"))
 	judge("/-/password", "right, but throttled", url.Values{"email": {"ann@example.com"}, "password": {annsPassword}})
 	judge("/-/password", "right, but throttled, in another spelling", url.Values{"email": {" ANN@Example.com "}, "password": {annsPassword}})
 	judge("/-/password", "right, but throttled, by the other address", url.Values{"email": {"ann.b@example.org"}, "password": {annsPassword}})
+	throttle("bcrypt@example.com")
+	judge("/-/password", "right, of bcrypt, but throttled", url.Values{"email": {"bcrypt@example.com"}, "password": {annsPassword}})
+	judge("/-/password", "wrong, of bcrypt, and throttled", wrong("bcrypt@example.com"))
+	if a := h.browser().manually("older@example.com", annsPassword, elsewhere()...); a.StatusCode != 303 {
+		t.Errorf("the right one of older costs = %d; want 303", a.StatusCode)
+	}
 	for class, email := range map[string]string{"known": "ann@example.com", "unknown": "stranger@example.com", "disabled": "eve@example.com", "just asked": "ann@example.com"} {
 		judge("/-/help", class, url.Values{"email": {email}})
 	}
 	if h.browser().me() != nil {
 		t.Error("somebody is in")
 	}
+}
+
+func bcryptHash(t *testing.T, plain string, cost int) string {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(plain), cost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(hash)
+}
+
+// argon2Hash makes an argon2id hash of so many KiB and passes.
+func argon2Hash(t *testing.T, plain string, memory, passes uint32) string {
+	t.Helper()
+	hash, err := argon2id.CreateHash(plain, &argon2id.Params{Memory: memory, Iterations: passes, Parallelism: 1, SaltLength: 16, KeyLength: 32})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hash
 }
 
 func sortedHeader(h http.Header) []string {
@@ -187,7 +223,8 @@ func sortedHeader(h http.Header) []string {
 
 // A link is for what it was mailed for.
 func TestT17_ALinkSignsInOrSetsAPassword(t *testing.T) {
-	h := openHouse(t, layout{})
+	other := "http://" + freeAddress(t)
+	h, _ := openFastHouse(t, layout{more: fmt.Sprintf("%s {\n doorpost other {\n url %s\n brand {\n name Other\n from other@example.com\n }\n staff ann@example.com\n }\n respond ok\n}", other, other)})
 	b := h.browser()
 	signIn := b.ask("ann@example.com", "/")
 	tok := signIn.link[strings.Index(signIn.link, "t=")+2:]
@@ -210,8 +247,27 @@ func TestT17_ALinkSignsInOrSetsAPassword(t *testing.T) {
 	if a := b.send("/-/sign-in", url.Values{"t": {set}}); a.StatusCode != 400 {
 		t.Errorf("POST /-/sign-in with a set-password link = %d; want 400", a.StatusCode)
 	}
+	flow := b.cookie("portal-flow")
+	for name, secret := range map[string]string{"a browser": flow, "a code": signIn.code, "another case": strings.ToUpper(set), "a part": set[:42], "more": set + "A", "nothing": ""} {
+		if a := b.send("/-/password/set", url.Values{"t": {secret}, "password": {annsPassword}}); a.StatusCode != 400 {
+			t.Errorf("POST /-/password/set with %s = %d; want 400", name, a.StatusCode)
+		}
+	}
+	// The other firm, where ann is somebody too.
+	there := func(path string, pairs ...string) *http.Request {
+		return b.request("POST", other+path, strings.NewReader(form(pairs...).Encode()), "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-origin")
+	}
+	for _, r := range []*http.Request{b.request("GET", other+"/-/password/set?t="+set, nil), there("/-/password/set", "t", set, "password", annsPassword), there("/-/help", "t", set)} {
+		if a := b.do(r); a.StatusCode != 400 {
+			t.Errorf("%s %s of another firm's link = %d; want 400", r.Method, r.URL.Path, a.StatusCode)
+		}
+	}
 	if a := b.manually("ann@example.com", annsPassword); a.StatusCode != 403 {
 		t.Errorf("a password that was never set = %d; want 403", a.StatusCode)
+	}
+	h.holds("ann@example.com", annsPassword2)
+	if a := b.do(there("/-/password", "email", "ann@example.com", "password", annsPassword2)); a.StatusCode != 403 {
+		t.Errorf("the password of another firm = %d; want 403", a.StatusCode)
 	}
 	if a := b.open(signIn.link); a.StatusCode != 303 || b.me() == nil {
 		t.Errorf("the sign-in link = %d; want 303", a.StatusCode)
@@ -220,24 +276,33 @@ func TestT17_ALinkSignsInOrSetsAPassword(t *testing.T) {
 
 // A new password ends the other sessions, and every link and code that is about.
 func TestT18_ANewPasswordEndsEverythingElse(t *testing.T) {
-	h := openHouse(t, layout{})
-	first, second, mine := h.browser(), h.browser(), h.browser()
-	for _, b := range []*browser{first, second, mine} {
-		b.signIn("ann@example.com")
+	h, _ := openFastHouse(t, layout{})
+	first, second, third, mine := h.browser(), h.browser(), h.browser(), h.browser()
+	h.holds("ann@example.com", annsPassword2)
+	for _, b := range []*browser{first, second, third, mine} {
+		b.manually("ann@example.com", annsPassword2)
 	}
 	other := h.browser()
 	other.signIn("bob@example.com")
-	waiting := h.browser()
-	unused := waiting.ask("ann@example.com", "/")
-	_, tok := mine.help("ann@example.com", "/")
-	if first.me() == nil || second.me() == nil || mine.me() == nil {
+	older, olderTok := h.browser().help("ann@example.com", "/")
+	waiting, patient := h.browser(), h.browser()
+	unused, unusedToo := waiting.ask("ann@example.com", "/"), patient.ask("ann@example.com", "/")
+	mine.send("/-/help", url.Values{"email": {"ann@example.com"}}) // a known device needn't wait for another one's mails
+	tok := setPattern.FindStringSubmatch(h.nextLetter("ann@example.com", 3).text)[1]
+	if first.me() == nil || second.me() == nil || third.me() == nil || mine.me() == nil {
 		t.Fatal("asking for a password link has signed somebody out")
 	}
+	for _, link := range []string{older, unused.link, unusedToo.link} {
+		if a := h.browser().open(link); a.StatusCode != 200 {
+			t.Fatalf("GET %s, in time = %d; want 200", link, a.StatusCode)
+		}
+	}
+	mails := len(h.letters("ann@example.com"))
 	a := mine.send("/-/password/set", url.Values{"t": {tok}, "password": {annsPassword}})
 	if a.StatusCode != 303 || a.Header.Get("Location") != "/-/account?done=set" {
 		t.Fatalf("POST /-/password/set = %d to %q; want 303 to the account\n%s", a.StatusCode, a.Header.Get("Location"), a.body)
 	}
-	if first.me() != nil || second.me() != nil {
+	if first.me() != nil || second.me() != nil || third.me() != nil {
 		t.Error("another session goes on")
 	}
 	if mine.me() == nil || other.me() == nil {
@@ -246,8 +311,17 @@ func TestT18_ANewPasswordEndsEverythingElse(t *testing.T) {
 	if a := waiting.open(unused.link); a.StatusCode != 410 {
 		t.Errorf("an unused link = %d; want 410", a.StatusCode)
 	}
+	if a := patient.open(unusedToo.link); a.StatusCode != 410 || patient.me() != nil {
+		t.Errorf("another unused link = %d; want 410", a.StatusCode)
+	}
+	if a := h.browser().send("/-/password/set", url.Values{"t": {olderTok}, "password": {annsPassword2}}); a.StatusCode != 410 {
+		t.Errorf("an older password link = %d; want 410", a.StatusCode)
+	}
+	if l := h.nextLetter("ann@example.com", mails); !strings.Contains(l.text, "It wasn't you?") {
+		t.Errorf("the mail about it is %q\n%s", l.Get("Subject"), l.text)
+	}
 	if a := waiting.send("/-/code", url.Values{"code": {unused.code}}); a.StatusCode == 303 || waiting.me() != nil {
-		t.Errorf("an unused code = %d; want it not to work", a.StatusCode)
+		t.Errorf("an unused code = %d to %q; want it not to work", a.StatusCode, a.Header.Get("Location"))
 	}
 	if a := mine.open("/-/account?done=set"); !strings.Contains(a.body, "Your password is set") {
 		t.Errorf("GET /-/account = %d\n%s", a.StatusCode, a.body)
@@ -257,8 +331,8 @@ func TestT18_ANewPasswordEndsEverythingElse(t *testing.T) {
 // Many passwords from one network are refused before any is looked at; a device that was
 // signed in on, and a mail, get in.
 func TestD08_ManyPasswordsOfANetwork(t *testing.T) {
-	h := openHouse(t, layout{})
-	h.has("ann@example.com", annsPassword)
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
 	known := h.browser()
 	if a := known.manually("ann@example.com", annsPassword); a.StatusCode != 303 {
 		t.Fatalf("the right password = %d; want 303", a.StatusCode)
@@ -295,8 +369,8 @@ func TestD08_ManyPasswordsOfANetwork(t *testing.T) {
 
 // However they fail, and for however long: the known device and the mail get in.
 func TestD09_NobodyIsLockedOut(t *testing.T) {
-	h := openHouse(t, layout{})
-	h.has("ann@example.com", annsPassword)
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
 	known := h.browser()
 	known.manually("ann@example.com", annsPassword)
 	known.send("/-/sign-out", url.Values{})

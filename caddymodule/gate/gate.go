@@ -77,6 +77,7 @@ type Gate struct {
 	mails   *limit.Mails
 	devices *limit.Devices
 	away    *rate.Sometimes // around the log line on what keeps the gate from serving
+	sprayed *rate.Sometimes // around that on passwords that are tried from everywhere
 }
 
 // Logo is a firm's picture, as it is served at {prefix}/logo.
@@ -95,6 +96,7 @@ func New(g Gate) *Gate {
 	}
 	g.doubles, g.fronted, g.endsTLS = new(doubles), new(atomic.Bool), new(atomic.Bool)
 	g.away = &rate.Sometimes{First: 10, Interval: time.Second}
+	g.sprayed = &rate.Sometimes{Interval: 10 * time.Minute}
 	t := g.Tokens
 	g.keys = t.Keys
 	g.bound = &bound{firm: g.Firm, store: t.Store, keys: t.Keys, ours: g.cookies, names: g.PortalSession, log: g.Log}

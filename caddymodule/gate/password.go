@@ -154,7 +154,11 @@ func (g *Gate) tryFor(r *http.Request, typed address.Address, plain string) (*tr
 	case !free:
 		return nil, errCrowded
 	default:
-		t.Limited = !t.take(limit.Spraying)
+		if t.Limited = !t.take(limit.Spraying); t.Limited {
+			g.sprayed.Do(func() {
+				g.Log.WarnContext(ctx, "passwords are tried from everywhere; for as long as that goes on, they sign in on known devices alone, and mailed links as ever")
+			})
+		}
 	}
 	return t, nil
 }

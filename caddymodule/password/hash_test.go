@@ -1,6 +1,7 @@
 package password
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -174,4 +175,37 @@ func FuzzParseHash(f *testing.F) {
 			t.Fatalf("%q opens", hash)
 		}
 	})
+}
+
+// A hash that would take hours or gigabytes isn't imported, and where a store has one, it
+// is no password: nothing is computed for it.
+func TestD04_AHostileHashCostsNothing(t *testing.T) {
+	ctx := context.Background()
+	for _, hash := range []string{
+		"$argon2id$v=19$m=4194304,t=100,p=64$c29tZXNhbHRzb21lc2E$" + strings.Repeat("A", 43),
+		"$argon2id$v=19$m=65536,t=4294967295,p=1$c29tZXNhbHRzb21lc2E$" + strings.Repeat("A", 43),
+		"$argon2id$v=19$m=8,t=1,p=255$c29tZXNhbHRzb21lc2E$" + strings.Repeat("A", 43),
+		"$argon2id$v=19$m=0,t=0,p=0$c29tZXNhbHRzb21lc2E$" + strings.Repeat("A", 43),
+		"$2b$31$" + strings.Repeat("a", 53),
+		"$2b$04$" + strings.Repeat("a", 1<<20),
+	} {
+		w := newWorld(t)
+		if ops, err := w.Import(ctx, "ann", hash); !errors.Is(err, ErrHash) || len(ops) > 0 {
+			t.Errorf("Import(%.60q) = %d Ops, %v; want none, ErrHash", hash, len(ops), err)
+		}
+		was, err := w.read(ctx, "ann")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.must(w.write(was, record{Hash: hash, From: imported, At: w.now()}))
+		w.is("ann", good, ErrNone)
+		if state, err := w.State(ctx, "ann"); state.Has() || err != nil {
+			t.Errorf("with %.60q there is a password since %v, %v; want none", hash, state.Since, err)
+		}
+		if n := w.records(shapeBucket); n != 0 {
+			t.Errorf("%.60q has %d shapes; want none, which every check would imitate", hash, n)
+		}
+		w.set("ann", good)
+		w.is("ann", good, nil)
+	}
 }

@@ -1,0 +1,405 @@
+package caddymodule_test
+
+// Passwords, in the classes T, S, N, D and E: guessing them in every way, links that set
+// them, and what a new one ends. Every check here is a real one through the front door;
+// only its cost is small, where neither time nor memory is what a test is about.
+//
+// Not here: the answers' bytes (password_test.go) and time (uniform_test.go), a thousand at
+// once (passwords_load_test.go), two gates on one server (redis_gates_test.go), and what
+// can be seen in package password alone.
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+const wrongOne = "wrong wrong wrong wrong"
+
+// openGuessHouse is a house that can be come to from many networks, and whose hashes cost
+// next to nothing, until it is reloaded.
+func openGuessHouse(t *testing.T, l layout) *house {
+	t.Helper()
+	l.global += behindProxy
+	h, _ := openFastHouse(t, l)
+	caddymodule.PasswordsOf(t, "example").Cost = password.Cost{Memory: 64, Time: 1, Threads: 1}
+	return h
+}
+
+// idOf returns the ID of a contact.
+func (h *house) idOf(email string) string {
+	h.t.Helper()
+	typed, err := address.Parse(email)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	c, err := caddymodule.BookOf(h.t, "example").ByEmail(h.t.Context(), typed)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return c.ID
+}
+
+// holds gives somebody a password, without the mails of has.
+func (h *house) holds(email, plain string) {
+	h.t.Helper()
+	h.apply(caddymodule.PasswordsOf(h.t, "example").Set(h.t.Context(), h.idOf(email), plain, password.About{}))
+}
+
+// brings gives somebody a hash from elsewhere.
+func (h *house) brings(email, hash string) {
+	h.t.Helper()
+	h.apply(caddymodule.PasswordsOf(h.t, "example").Import(h.t.Context(), h.idOf(email), hash))
+}
+
+func (h *house) apply(ops []store.Op, err error) {
+	h.t.Helper()
+	if err == nil {
+		err = caddymodule.OpenStore(h.t).Apply(h.t.Context(), ops...)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// judged is how many passwords of strange devices were compared for somebody in the last
+// thirty days.
+func (h *house) judged(email string) int {
+	h.t.Helper()
+	id := h.idOf(email)
+	rec, err := caddymodule.OpenStore(h.t).Get(h.t.Context(), store.Key{Firm: "example", Bucket: "password-tries", ID: id})
+	if err != nil {
+		h.t.Fatalf("the tries of %s: %v", email, err)
+	}
+	var tries struct{ At []int64 }
+	if err := json.Unmarshal(rec.Value[1:], &tries); err != nil {
+		h.t.Fatal(err)
+	}
+	return len(tries.At)
+}
+
+// stolen is a browser that has a copy of another's session, and nothing else of it.
+func (b *browser) stolen() *browser {
+	thief := b.h.browser()
+	u, err := url.Parse(b.h.url)
+	if err != nil {
+		b.h.t.Fatal(err)
+	}
+	thief.client.Jar.SetCookies(u, []*http.Cookie{{Name: "portal", Value: b.cookie("portal"), Path: "/"}})
+	return thief
+}
+
+// CVE-2025-24806, CVE-2026-47203: an account has one budget, however it is spelt.
+func TestE07_CVE_2025_24806_FiftyWrongPasswordsInEverySpelling(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
+	h.holds("bob@example.com", annsPassword)
+	spellings := []string{"ann@example.com", "Ann@example.com", "ANN@EXAMPLE.COM", " ann@example.com ", "\tann@eXample.com", "mailto:ann@example.com",
+		"ａｎｎ@example.com", "ann@ｅxample.com", "ann.b@example.org", "Ann.B@Example.Org"}
+	for i := range 50 {
+		from := from(ithNetwork(i))
+		if a := h.browser().manually(spellings[i%len(spellings)], wrongOne, from...); a.StatusCode != 403 {
+			t.Errorf("a wrong password for %q = %d; want 403", spellings[i%len(spellings)], a.StatusCode)
+		}
+		h.browser().manually("bob@example.com", wrongOne, from...)
+	}
+	if ann, bob := h.judged("ann@example.com"), h.judged("bob@example.com"); ann != 10 || bob != 10 {
+		t.Errorf("of 50 wrong passwords in ten spellings %d were judged, of 50 in one %d; want 10 of each", ann, bob)
+	}
+	for i, spelling := range spellings {
+		if a := h.browser().manually(spelling, annsPassword, from(ithNetwork(60+i))...); a.StatusCode != 403 {
+			t.Errorf("after that, the right one for %q = %d; want 403", spelling, a.StatusCode)
+		}
+	}
+	if a := h.browser().manually("ann@example.com.", annsPassword, from(ithNetwork(75))...); a.StatusCode != 400 {
+		t.Errorf("what is no address = %d; want 400", a.StatusCode)
+	}
+	caddymodule.Advance(t, 61*time.Minute)
+	if a := h.browser().manually(spellings[4], annsPassword, from(ithNetwork(80))...); a.StatusCode != 303 {
+		t.Errorf("an hour later, the right one = %d; want 303", a.StatusCode)
+	}
+}
+
+// CVE-2024-4629: what comes at once is counted before it is judged.
+func TestD10_CVE_2024_4629_AHundredWrongPasswordsAtOnce(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
+	var all sync.WaitGroup
+	for i := range 100 {
+		b := h.browser()
+		all.Go(func() {
+			if a := b.manually("ann@example.com", wrongOne, from(ithNetwork(i))...); a.StatusCode != 403 && (a.StatusCode != 503 || a.Header.Get("Retry-After") == "") {
+				t.Errorf("a wrong password among a hundred = %d, Retry-After %q; want 403, or 503 with a time to come again", a.StatusCode, a.Header.Get("Retry-After"))
+			}
+		})
+	}
+	all.Wait()
+	if n := h.judged("ann@example.com"); n > 10 || n == 0 {
+		t.Errorf("%d of a hundred wrong passwords were judged; want some, and 10 at most", n)
+	}
+	for range 10 { // if so many were turned away that some are left
+		h.browser().manually("ann@example.com", wrongOne, from(ithNetwork(100))...)
+	}
+	if a := h.browser().manually("ann@example.com", annsPassword, from(ithNetwork(101))...); a.StatusCode != 403 {
+		t.Errorf("the right one after them = %d; want 403", a.StatusCode)
+	}
+}
+
+// The same password on one account after the other, from everywhere: soon only known
+// devices and mails sign in, for a while, and the log says so.
+func TestD08_OnePasswordOnEveryAccountFromEverywhere(t *testing.T) {
+	log := newLogFile(t)
+	h := openGuessHouse(t, layout{global: log.global})
+	h.holds("ann@example.com", annsPassword)
+	h.holds("bob@example.com", annsPassword)
+	known := h.browser()
+	if a := known.manually("ann@example.com", annsPassword); a.StatusCode != 303 {
+		t.Fatalf("the right password = %d; want 303", a.StatusCode)
+	}
+	known.send("/-/sign-out", url.Values{})
+	said := func(a answer, typed string) string {
+		return lengthLine.ReplaceAllString(strings.ReplaceAll(a.shape(), typed, "ADDRESS"), "")
+	}
+	var mu sync.Mutex
+	answers := map[string]int{}
+	var all sync.WaitGroup
+	for worker := range 8 {
+		all.Go(func() {
+			for i := worker; i < 230; i += 8 {
+				email := fmt.Sprintf("c%04d@example.com", i)
+				a := said(h.browser().manually(email, wrongOne, from(ithNetwork(i))...), email)
+				mu.Lock()
+				answers[a]++
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	if len(answers) != 1 {
+		t.Errorf("230 wrong passwords have %d answers: %v", len(answers), answers)
+	}
+	for i, email := range []string{"ann@example.com", "bob@example.com"} {
+		a := h.browser().manually(email, annsPassword, from(ithNetwork(300+i))...)
+		if got := said(a, email); a.StatusCode != 403 || answers[got] == 0 {
+			t.Errorf("the right password of %s then is answered\n%s\nand wrong ones %v", email, got, answers)
+		}
+	}
+	if n := h.judged("bob@example.com"); n != 1 {
+		t.Errorf("bob's tries: %d; want the one", n)
+	}
+	if a := known.manually("ann@example.com", annsPassword, from(ithNetwork(310))...); a.StatusCode != 303 {
+		t.Errorf("on a known device = %d; want 303", a.StatusCode)
+	}
+	h.browser().signIn("bob@example.com")
+	if n := strings.Count(log.text(t), "passwords are tried from everywhere"); n != 1 {
+		t.Errorf("the log says it %d times; want once", n)
+	}
+	caddymodule.Advance(t, 5*time.Minute)
+	if a := h.browser().manually("bob@example.com", annsPassword, from(ithNetwork(320))...); a.StatusCode != 303 {
+		t.Errorf("five minutes later = %d; want 303", a.StatusCode)
+	}
+}
+
+// Every form that takes a password counts against the one budget, and nothing else opens:
+// no other way of sending it, and no code that is guessed.
+func TestD11_CVE_2026_9798_OneBudgetOverAllForms(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
+	owner := h.in("ann@example.com")
+	caddymodule.Advance(t, time.Hour) // what it is to have just signed in
+	thief := owner.stolen()
+	if thief.me() == nil {
+		t.Fatal("the stolen session is none")
+	}
+	current := func(b *browser, path, plain string, ip string) answer {
+		return b.send(path, form("current", plain, "password", annsPassword2), from(ip)...)
+	}
+	for i := range 4 {
+		h.browser().manually("ann@example.com", wrongOne, from(ithNetwork(i))...)
+		for _, path := range []string{"/-/password/change", "/-/password/remove"} {
+			if a := current(thief, path, wrongOne, ithNetwork(i)); a.StatusCode != 403 {
+				t.Errorf("POST %s with a wrong password = %d; want 403", path, a.StatusCode)
+			}
+		}
+	}
+	if n := h.judged("ann@example.com"); n != 10 {
+		t.Errorf("%d of 12 wrong passwords were judged; want 10", n)
+	}
+	stranger := h.browser()
+	for name, a := range map[string]answer{
+		"signing in": stranger.manually("ann@example.com", annsPassword, from(ithNetwork(20))...),
+		"a change":   current(thief, "/-/password/change", annsPassword, ithNetwork(21)),
+		"a removal":  current(thief, "/-/password/remove", annsPassword, ithNetwork(22)),
+	} {
+		if a.StatusCode != 403 {
+			t.Errorf("%s with the right password, after too many wrong ones = %d; want 403", name, a.StatusCode)
+		}
+	}
+	r := stranger.request("GET", "/x", nil)
+	r.SetBasicAuth("ann@example.com", annsPassword)
+	if a := stranger.do(r); a.StatusCode != 401 || stranger.me() != nil {
+		t.Errorf("the password as Basic authentication = %d; want 401", a.StatusCode)
+	}
+	// Codes have five tries of their own, neither more nor less than without all this.
+	l := stranger.ask("ann@example.com", "/")
+	for range 4 {
+		stranger.send("/-/code", form("code", "0000-0000"))
+	}
+	if a := stranger.send("/-/code", form("code", l.code)); a.StatusCode != 303 || stranger.me() == nil {
+		t.Errorf("the right code, after four wrong ones and too many passwords = %d; want 303", a.StatusCode)
+	}
+	if a := h.browser().manually("ann@example.com", annsPassword, from(ithNetwork(24))...); a.StatusCode != 403 {
+		t.Errorf("the right password on a new device, after a code = %d; want 403: a code is no password", a.StatusCode)
+	}
+	if a := current(owner, "/-/password/change", annsPassword, ithNetwork(25)); a.StatusCode != 303 {
+		t.Errorf("a change by the owner = %d; want 303\n%s", a.StatusCode, a.body)
+	}
+	if thief.me() == nil {
+		t.Error("want the session that made the change to go on")
+	}
+}
+
+// Of many who use a link at once, one sets a password, and it is that one.
+func TestT03_APasswordLinkIsGoodOnce(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	_, tok := h.browser().help("ann@example.com", "/")
+	var mu sync.Mutex
+	var set []string
+	var all sync.WaitGroup
+	for i := range 20 {
+		b, plain := h.browser(), fmt.Sprintf("%d quiet rivers and old boats", 100+i)
+		all.Go(func() {
+			a := b.send("/-/password/set", form("t", tok, "password", plain))
+			mu.Lock()
+			defer mu.Unlock()
+			switch a.StatusCode {
+			case 303:
+				set = append(set, plain)
+			case 410, 503: // used, or too many at once
+			default:
+				t.Errorf("POST /-/password/set among twenty = %d; want 303, 410 or 503", a.StatusCode)
+			}
+		})
+	}
+	all.Wait()
+	if len(set) != 1 {
+		t.Fatalf("%d passwords were set by one link: %q; want 1", len(set), set)
+	}
+	if a := h.browser().manually("ann@example.com", set[0]); a.StatusCode != 303 {
+		t.Errorf("the password that was set = %d; want 303", a.StatusCode)
+	}
+	if a := h.browser().send("/-/password/set", form("t", tok, "password", annsPassword2)); a.StatusCode != 410 || !strings.Contains(a.body, "Send a new link") {
+		t.Errorf("the link once more = %d; want 410 and a new one offered", a.StatusCode)
+	}
+	if a := h.browser().manually("ann@example.com", annsPassword2); a.StatusCode != 403 {
+		t.Errorf("the password of a used link = %d; want 403", a.StatusCode)
+	}
+}
+
+func TestT14_TheLifeOfAPasswordLink(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	b := h.browser()
+	link, tok := b.help("ann@example.com", "/")
+	caddymodule.Advance(t, 9*time.Minute+30*time.Second)
+	if a := b.open(link); a.StatusCode != 200 {
+		t.Errorf("after nine and a half minutes = %d; want 200", a.StatusCode)
+	}
+	caddymodule.Advance(t, 45*time.Second)
+	for _, one := range []*browser{b, h.browser()} {
+		if a := one.open(link); a.StatusCode != 410 || !strings.Contains(a.body, "Send a new link") {
+			t.Errorf("after ten minutes = %d; want 410 and a new one offered", a.StatusCode)
+		}
+		if a := one.send("/-/password/set", form("t", tok, "password", annsPassword)); a.StatusCode != 410 {
+			t.Errorf("a password after ten minutes = %d; want 410", a.StatusCode)
+		}
+	}
+	if a := h.browser().manually("ann@example.com", annsPassword); a.StatusCode != 403 {
+		t.Errorf("that password = %d; want 403", a.StatusCode)
+	}
+}
+
+// Ghost #12347 and its kin: whoever opens a link, and sends the page's forms as they are,
+// sets no password, gets no cookie, and leaves the link good.
+func TestT01_ScannersSetNoPassword(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
+	in := h.in("ann@example.com")
+	unused := h.browser().ask("ann@example.com", "/")
+	passwords, ann := caddymodule.PasswordsOf(t, "example"), h.idOf("ann@example.com")
+	state, err := passwords.State(t.Context(), ann)
+	if err != nil || !state.Has() {
+		t.Fatalf("ann's password is %v, %v", state, err)
+	}
+	link, tok := h.browser().help("ann@example.com", "/")
+	mails := len(h.letters("ann@example.com"))
+	for _, scanner := range []*browser{h.browser(), h.browser()} {
+		for _, method := range []string{"HEAD", "GET", "GET", "HEAD", "OPTIONS"} {
+			a := scanner.do(scanner.request(method, link, nil, keyless...))
+			if len(a.Cookies()) != 0 || method != "OPTIONS" && a.StatusCode != 200 {
+				t.Errorf("%s by a scanner = %d, sets %v; want 200, and no cookie", method, a.StatusCode, a.Cookies())
+			}
+		}
+		for _, typed := range []string{"", "x", "test@example.com"} {
+			if a := scanner.send("/-/password/set", form("t", tok, "password", typed)); a.StatusCode != 400 || len(a.Cookies()) != 0 {
+				t.Errorf("its form with %q = %d, sets %v; want 400, and no cookie", typed, a.StatusCode, a.Cookies())
+			}
+		}
+	}
+	if in.me() == nil {
+		t.Error("a session has ended")
+	}
+	if a := h.browser().open(unused.link); a.StatusCode != 200 {
+		t.Errorf("an unused link to sign in, opened elsewhere = %d; want 200", a.StatusCode)
+	}
+	if now, err := passwords.State(t.Context(), ann); now != state || err != nil {
+		t.Errorf("the password is %v, %v; want it as it was, %v", now, err, state)
+	}
+	if a := h.browser().send("/-/password/set", form("t", tok, "password", annsPassword2)); a.StatusCode != 303 {
+		t.Errorf("the link after all that = %d; want 303", a.StatusCode)
+	}
+	if l := h.nextLetter("ann@example.com", mails); !strings.Contains(l.Get("Subject"), "password") {
+		t.Errorf("the first mail since then is %q; want that about the new password", l.Get("Subject"))
+	}
+}
+
+// CVE-2026-34454: signing in by password never goes on with an id from before.
+func TestS01_CVE_2026_34454_APasswordGivesANewId(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
+	h.holds("bob@example.com", annsPassword2)
+	b := h.browser()
+	u, _ := url.Parse(h.url)
+	planted := strings.Repeat("A", 43)
+	b.client.Jar.SetCookies(u, []*http.Cookie{{Name: "portal", Value: planted, Path: "/"}})
+	before := planted
+	for _, who := range []struct{ email, password string }{{"ann@example.com", annsPassword}, {"ann@example.com", annsPassword}, {"bob@example.com", annsPassword2}} {
+		if a := b.manually(who.email, who.password); a.StatusCode != 303 || b.cookie("portal") == before || b.me()["email"] != who.email {
+			t.Errorf("as %s = %d, in as %v, with a new id: %t", who.email, a.StatusCode, b.me()["email"], b.cookie("portal") != before)
+		}
+		if a := h.get("/x", "Cookie: portal="+before); a.status != 401 {
+			t.Errorf("then the id before = %d; want 401", a.status)
+		}
+		before = b.cookie("portal")
+	}
+	// A wrong password neither ends a session nor begins one.
+	if a := b.manually("ann@example.com", wrongOne); a.StatusCode != 403 || b.me()["email"] != "bob@example.com" || b.cookie("portal") != before {
+		t.Errorf("a wrong password, signed in = %d, in as %v; want 403, and nothing changed", a.StatusCode, b.me()["email"])
+	}
+	// On a shared computer the cookie ends with the browser, and the device isn't known.
+	c := h.browser()
+	for _, cookie := range c.send("/-/password", form("email", "ann@example.com", "password", annsPassword, "shared", "1")).Cookies() {
+		if cookie.Name == "portal-device" || cookie.Name == "portal" && (cookie.MaxAge != 0 || !cookie.Expires.IsZero()) {
+			t.Errorf("on a shared computer: Set-Cookie: %s", cookie.Raw)
+		}
+	}
+}
