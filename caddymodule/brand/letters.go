@@ -27,6 +27,7 @@ const (
 	KindSignIn          = "sign-in"          // with the sign-in link
 	KindSetPassword     = "set-password"     // with the link to set a password
 	KindPasswordChanged = "password-changed" // tells that it was set or removed
+	KindNewDevice       = "new-device"       // tells of a sign-in on a device not seen before
 )
 
 // Letters writes a firm's mails. It is safe for use by many goroutines.
@@ -37,7 +38,7 @@ type Letters struct {
 	answer string // Reply-To
 	look   Look
 
-	signIn, setPassword, passwordChanged pair
+	signIn, setPassword, passwordChanged, newDevice pair
 }
 
 // pair is a letter in both its forms. The first line of the text is the subject.
@@ -48,7 +49,8 @@ type pair struct {
 
 // NewLetters reads the templates of the letters. Each kind has two, KIND.txt, whose first
 // line is "Subject: …", and KIND.html; a file of that name in folder/mails stands in for
-// the built-in one. folder may be empty, and so may folder/mails.
+// the built-in one. frame.html is what the built-in .html have in common; those in folder
+// need not use it. folder may be empty, and so may folder/mails.
 //
 // Each template is tried out with made-up data, so that what is wrong with one shows now:
 // the error names the file, mostly the line, and what to write.
@@ -74,7 +76,7 @@ func NewLetters(b Brand, folder string) (*Letters, error) {
 	for _, one := range []struct {
 		kind string
 		pair *pair
-	}{{KindSignIn, &l.signIn}, {KindSetPassword, &l.setPassword}, {KindPasswordChanged, &l.passwordChanged}} {
+	}{{KindSignIn, &l.signIn}, {KindSetPassword, &l.setPassword}, {KindPasswordChanged, &l.passwordChanged}, {KindNewDevice, &l.newDevice}} {
 		if *one.pair, err = readPair(folder, one.kind); err != nil {
 			return nil, err
 		}
@@ -90,11 +92,18 @@ func readPair(folder, kind string) (p pair, err error) {
 	if p.text, err = texttemplate.New(name).Parse(text); err != nil {
 		return p, templateError(err)
 	}
+	frame, name, err := readTemplate(folder, "frame.html")
+	if err != nil {
+		return p, err
+	}
+	if p.html, err = htmltemplate.New(name).Parse(frame); err != nil {
+		return p, templateError(err)
+	}
 	html, name, err := readTemplate(folder, kind+".html")
 	if err != nil {
 		return p, err
 	}
-	p.html, err = htmltemplate.New(name).Parse(html)
+	p.html, err = p.html.New(name).Parse(html)
 	return p, templateError(err)
 }
 
@@ -131,6 +140,8 @@ func (l *Letters) tryOut() error {
 			{l.setPassword, func() (Letter, error) { return l.SetPassword(SetPassword{Mail: m, ByStaff: true}) }, "without it nobody can set a password"},
 			{l.passwordChanged, func() (Letter, error) { return l.PasswordChanged(PasswordChanged{Mail: m}) }, ""},
 			{l.passwordChanged, func() (Letter, error) { return l.PasswordChanged(PasswordChanged{Mail: m, Removed: true}) }, ""},
+			{l.newDevice, func() (Letter, error) { return l.NewDevice(NewDevice{Mail: m}) }, ""},
+			{l.newDevice, func() (Letter, error) { return l.NewDevice(NewDevice{Mail: m, ByPassword: true}) }, ""},
 		} {
 			letter, err := one.write()
 			if err != nil {
@@ -174,6 +185,12 @@ type PasswordChanged struct {
 	Removed bool
 }
 
+// NewDevice is the letter that tells of a sign-in on a device not seen before.
+type NewDevice struct {
+	Mail
+	ByPassword bool // they signed in with the password, not by a mail
+}
+
 // tags are what templates may say; the README lists them.
 type tags struct {
 	Contact   contactTags
@@ -188,8 +205,9 @@ type tags struct {
 	Site      string // "clients.example.com": where the link leads, and the code belongs
 	Look      Look
 
-	ByStaff bool // in set-password: the firm has asked for it
-	Removed bool // in password-changed: there is no password any more
+	ByStaff    bool // in set-password: the firm has asked for it
+	Removed    bool // in password-changed: there is no password any more
+	ByPassword bool // in new-device: it was with the password
 }
 
 type (
@@ -236,6 +254,17 @@ func (l *Letters) PasswordChanged(d PasswordChanged) (Letter, error) {
 	}
 	t.Removed = d.Removed
 	return l.write(l.passwordChanged, d.To, t)
+}
+
+// NewDevice writes the letter that tells of a sign-in on a device not seen before. Its
+// Link leads to where who didn't do that keeps others out; its time is that of the sign-in.
+func (l *Letters) NewDevice(d NewDevice) (Letter, error) {
+	t, err := l.tags(SignIn(d.Mail))
+	if err != nil {
+		return Letter{}, err
+	}
+	t.ByPassword = d.ByPassword
+	return l.write(l.newDevice, d.To, t)
 }
 
 // tags fills in what all letters say.
@@ -285,7 +314,7 @@ func (l *Letters) write(p pair, to string, t tags) (Letter, error) {
 	}
 	return Letter{
 		FromName: l.name, From: l.from, ReplyTo: l.answer, To: to,
-		Subject: subject, Text: strings.TrimSpace(rest) + "\n", HTML: html.String(),
+		Subject: subject, Text: strings.TrimSpace(rest) + "\n", HTML: strings.TrimSpace(html.String()) + "\n",
 		MessageID: strings.ToLower(rand.Text()) + "@" + address.Address(l.from).Domain(),
 	}, nil
 }

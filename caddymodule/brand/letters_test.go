@@ -97,6 +97,8 @@ func TestGolden(t *testing.T) {
 		"set-password-by-staff": written(l.SetPassword(SetPassword{Mail: day, ByStaff: true})),
 		"password-changed":      written(l.PasswordChanged(PasswordChanged{Mail: mail})),
 		"password-removed":      written(l.PasswordChanged(PasswordChanged{Mail: mail, Removed: true})),
+		"new-device":            written(l.NewDevice(NewDevice{Mail: mail, ByPassword: true})),
+		"new-device-by-mail":    written(l.NewDevice(NewDevice{Mail: mail})),
 	} {
 		letter.MessageID = "3ztnqlyv5c6dk2hwrx7ja4pemu@example.com"
 		got, err := letter.Bytes(asked)
@@ -328,5 +330,31 @@ func TestInWords(t *testing.T) {
 		if got := inWords(d); got != want {
 			t.Errorf("inWords(%v) = %q; want %q", d, got, want)
 		}
+	}
+}
+
+// A firm's own frame is that of all built-in letters, and none of its own whole ones.
+func TestOverride_Frame(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Join(dir, "mails"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "mails", name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("frame.html", `{{define "frame"}}<p>{{.Firm.Name}}: {{template "heading" .}} <a href="{{.Link}}">{{template "button" .}}</a></p>{{end}}`)
+	if got := write(t, example, dir, full).HTML; !strings.HasPrefix(got, "<p>Example Bookkeeping: Your sign-in link <a href=") {
+		t.Errorf("with a frame of one's own, HTML = %q", got)
+	}
+	put("sign-in.html", `<b>{{.Link}}</b>`)
+	if got, want := write(t, example, dir, full).HTML, "<b>"+full.Link+"</b>\n"; got != want {
+		t.Errorf("with a letter of one's own, HTML = %q; want %q", got, want)
+	}
+	put("frame.html", "{{define \"frame\"}}\n{{.Nobody}} {{.Link}}{{end}}")
+	if _, err := NewLetters(example, dir); err == nil || !strings.HasPrefix(err.Error(), filepath.Join(dir, "mails", "frame.html:2: {{.Nobody}} is no merge tag")) {
+		t.Errorf("a wrong tag in the frame: %v", err)
 	}
 }
