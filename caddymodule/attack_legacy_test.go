@@ -10,8 +10,10 @@ import (
 )
 
 // What isn't an old link by any pattern, and could be one to some portal: a slash is
-// missing, the parameter stands at another page, a program stands before it.
-var nearlyOld = []string{"/one-click/TOKEN", "/x?client=TOKEN", "/x?Client[]=TOKEN&a=1", "/index/one-click/TOKEN/", "/assets/x.css?client=TOKEN"}
+// missing, the parameter stands at another page, a program stands before it, the portal
+// decodes what it gets once more.
+var nearlyOld = []string{"/one-click/TOKEN", "/x?client=TOKEN", "/x?Client[]=TOKEN&a=1", "/index/one-click/TOKEN/", "/assets/x.css?client=TOKEN",
+	"/x?[client]=TOKEN", "/x?client=TOKEN%20", "/x?client=TOKEN+&b=%2e", "/x?client=TOKEN%2520"}
 
 func TestP17_WhatCouldBeAnOldLinkTellsNothing(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")

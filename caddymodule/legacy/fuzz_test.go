@@ -64,8 +64,8 @@ func readings(raw string) []string {
 }
 
 // parameter returns what portals see under the name: PHP (the last; names cut at NUL and
-// [, dots and spaces are underscores; 1,000 at most), others (the first), some that split
-// at semicolons too, some that compare without case.
+// [, dots and spaces are underscores; 1,000 at most), Rack (in brackets or not), others (the
+// first), some that split at semicolons too, some that compare without case.
 func parameter(query, want string) (seen []string) {
 	for _, separators := range []string{"&", "&;"} {
 		pairs := strings.FieldsFunc(query, func(r rune) bool { return strings.ContainsRune(separators, r) })
@@ -79,6 +79,9 @@ func parameter(query, want string) (seen []string) {
 			}
 			if strings.EqualFold(name, want) && folded == "" {
 				folded = value
+			}
+			if rack, _, _ := strings.Cut(strings.TrimLeft(name, "[]"), "["); strings.TrimRight(rack, "]") == want {
+				seen = append(seen, value)
 			}
 			name, _, _ = strings.Cut(strings.TrimLeft(name, " "), "\x00")
 			if at := strings.IndexByte(name, '['); at > 0 {

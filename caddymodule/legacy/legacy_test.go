@@ -91,20 +91,23 @@ func TestMatch(t *testing.T) {
 		"/one-click/a+b/":            `Old 0 "a+b"`,
 		"/one-click/T":               `Old 0 "T" loose`,
 
-		"/view?client=T":              `Old 1 "T"`,
-		"/View?client=T":              `Old 1 "T"`,
-		"/view/?client=T":             `Old 1 "T"`,
-		"/view?a=1&client=T&b=x;y":    `Old 1 "T" query=a=1&b=x;y`,
-		"/view?%63lient=%54":          `Old 1 "T"`,
-		"/view?client=a%2Fb%3D":       `Old 1 "a/b="`,
-		"/view?client=a+b":            `Old 1 "a+b"`,
-		"/view?client=..":             `Old 1 ".."`,
-		"/view?client=":               `Old 1 ""`,
-		"/view?client=a%00b":          "Old 1 \"a\\x00b\"",
-		"/view":                       "None",
-		"/view?x=1":                   "None",
-		"/orders?client=T":            `None strays["T"]`,
-		"/orders?Client[]=T&client=U": `None strays["T" "U"]`,
+		"/view?client=T":                 `Old 1 "T"`,
+		"/View?client=T":                 `Old 1 "T"`,
+		"/view/?client=T":                `Old 1 "T"`,
+		"/view?a=1&client=T&b=x;y":       `Old 1 "T" query=a=1&b=x;y`,
+		"/view?%63lient=%54":             `Old 1 "T"`,
+		"/view?client=a%2Fb%3D":          `Old 1 "a/b="`,
+		"/view?client=a+b":               `Old 1 "a+b"`,
+		"/view?client=..":                `Old 1 ".."`,
+		"/view?client=":                  `Old 1 ""`,
+		"/view?client=a%00b":             "Old 1 \"a\\x00b\"",
+		"/view":                          "None",
+		"/view?x=1":                      "None",
+		"/orders?client=T":               `None strays["T"]`,
+		"/orders?Client[]=T&client=U":    `None strays["T" "U"]`,
+		"/orders?[client]=T&]client[=U":  `None strays["T" "U"]`, // Rack, qs
+		"/orders?client=a+b&client=%20c": `None strays["a+b" "a b" " c" "+c"]`,
+		"/orders?client=%2554&client=%u0054&client=T%20": `None strays["%54" "T" "%u0054" "T" "T " "T" "T+"]`,
 
 		"/c-T.html":    `Old 2 "T"`,
 		"/c-.html":     "None",
@@ -174,6 +177,7 @@ func TestMatchBad(t *testing.T) {
 		"/view?client=T&client%00x=U", "/view?cl%C3%ADent=T", "/view?" + many + "client=T", "/view?client=T&" + many, "/view??client=T",
 		"/view/index.php?client=T", "/view.php?client=T", "/view/x?client=T", "/view/.?client=T", "/VIEW./?client=T", "//view?client=T",
 		"/view;x?client=T", "/view%2f?client=T", "/view?x=1&amp;client=T",
+		"/view?[client]=T", "/view?]client=T", "/view?%5Bclient=T", "/view?client[=T", "/view?client=T&[client][a]=U",
 		"/?do=open&key=T", "/index.html?key=T", "/index.php?do=open&do=list&key=T", "/index.php?do=OPEN&key=T", "/index.php?DO=open&key=T",
 		"/app?k=T", "/app/x?k=T&k=U", "/app/x/../y?k=T", "/App.php?k=T",
 
@@ -186,6 +190,18 @@ func TestMatchBad(t *testing.T) {
 	} {
 		if got := r.Match(request(t, in)); got.Kind != Bad {
 			t.Errorf("Match(%.60s) = %.200s; want Bad", in, got)
+		}
+	}
+	under := compile(t, Config{Prefix: "/-", Links: []Link{{Old: "/view?client_id={token}", New: "/portal/{company}"}}})
+	for _, name := range []string{"client[id", "client%5Bid", "client.id", "client%20id", "client+id", "client-id", "%20client_id", "client_id%00x", "client_id[x]", "[client_id]", "client%255Bid", "CLIENT[ID"} {
+		if got := under.Match(request(t, "/view?"+name+"=T")); got.Kind != Bad {
+			t.Errorf("/view?%s=T is %s; want Bad, since PHP or another takes it for client_id", name, got)
+		}
+		if got := under.Match(request(t, "/x?"+name+"=T")); len(got.Strays) != 1 || got.Strays[0] != "T" {
+			t.Errorf("/x?%s=T is %s; want a stray T", name, got)
+		}
+		if got := under.Masked("a=1&"+name+"=%2554", "T", "x"); got != "a=1&"+name+"=x" {
+			t.Errorf("Masked(%s=%%2554) = %s; want no T, however it is escaped", name, got)
 		}
 	}
 	for _, n := range []int{1, 500, 501, 4096, 1 << 20} {

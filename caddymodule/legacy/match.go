@@ -102,12 +102,11 @@ func (r *Rules) addStrays(v *Verdict, query string) {
 		for p := range pieces(query) {
 			name, value, _ := strings.Cut(p.text, "=")
 			if _, near := sameName(name, s.name); near && len(v.Strays) < maxStrays {
-				value, _ = s.slotOf(value)
-				v.Strays = append(v.Strays, value)
+				v.Strays = append(v.Strays, s.readings(value)...)
 			}
 		}
 	}
-	if len(v.Strays) == maxStrays {
+	if len(v.Strays) >= maxStrays {
 		*v = Verdict{} // nobody sends so many
 	}
 }
@@ -153,7 +152,7 @@ func (s *shape) addCompany(v *Verdict, p string) {
 }
 
 // maxStrays is how many of them a request may cost to look up.
-const maxStrays = 16
+const maxStrays = 32
 
 // look is what a path's characters tell.
 type look struct {

@@ -1,6 +1,8 @@
 package legacy
 
 import (
+	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/text/unicode/norm"
@@ -93,8 +95,8 @@ func (r *Rules) Masked(query, token, value string) string {
 				b.WriteString(p.text)
 				continue
 			}
-			switch is, whole := s.slotOf(was); {
-			case is != token:
+			switch _, whole := s.slotOf(was); {
+			case !slices.Contains(s.readings(was), token):
 				b.WriteString(p.text)
 			case whole:
 				b.WriteString(name + "=" + escape(s.pre+value+s.suf))
@@ -139,6 +141,34 @@ func (s *shape) slotOf(value string) (string, bool) {
 	}
 	return v[len(s.pre) : len(v)-len(s.suf)], true
 }
+
+// readings returns what portals take for the token in a parameter's raw value, where no
+// pattern expects one: some decode twice, some have spaces for what was a plus, and make
+// a plus of a space; ASP.NET knows escapes of its own; a database doesn't see spaces at
+// the end.
+func (s *shape) readings(value string) []string {
+	first, _ := s.slotOf(value)
+	if !strings.ContainsAny(value, "%+ ") {
+		return []string{first}
+	}
+	all := []string{first}
+	add := func(value string) {
+		if v, _ := s.slotOf(value); !slices.Contains(all, v) {
+			all = append(all, v)
+		}
+	}
+	decode := func(v string) string { v, _ = unescape(wideEscape.ReplaceAllString(v, "%$1"), false); return v }
+	for v, last := decode(value), ""; v != last && len(all) < maxStrays; v, last = decode(v), v {
+		for _, v := range []string{v, strings.ReplaceAll(v, "+", " "), strings.ReplaceAll(v, " ", "+")} {
+			add(escape(v))
+			add(escape(strings.TrimRight(v, " ")))
+		}
+	}
+	return all
+}
+
+// wideEscape is an escape of ASP.NET's for a character of ASCII, %u0061.
+var wideEscape = regexp.MustCompile(`%[uU]00([0-9a-fA-F]{2})`)
 
 // query returns the raw query with the token put back, before what else there is.
 func (s *shape) query(token, rest string) string {
@@ -205,7 +235,8 @@ func sameName(raw, want string) (same, near bool) {
 	}
 	want = canonical(want)
 	for range 4 {
-		if canonical(name) == want {
+		// PHP takes a bracket that isn't closed for an underscore.
+		if canonical(name) == want || strings.Contains(name, "[") && canonical(strings.ReplaceAll(name, "[", "_")) == want {
 			return false, true
 		}
 		next, _ := unescape(name, true)
@@ -230,16 +261,18 @@ func isPlainName(raw string) bool {
 
 // canonical returns the name of a parameter as the most lenient reader takes it: PHP
 // drops spaces before it, ends it at NUL and at a bracket, and takes dots and spaces for
-// underscores; others compare without case, or without accents.
+// underscores; Rack and qs drop brackets before it; others compare without case, or
+// without accents.
 func canonical(name string) string {
 	name, _, _ = strings.Cut(name, "\x00")
 	name = strings.TrimFunc(fold(name), func(r rune) bool { return r <= ' ' || r == '?' || r == '&' })
+	name = strings.TrimLeft(name, "[]")
 	if i := strings.IndexAny(name, "[]"); i > 0 {
 		name = name[:i]
 	}
 	return strings.Map(func(r rune) rune {
 		switch r {
-		case ' ', '.', '-', '[', '+':
+		case ' ', '.', '-', '+':
 			return '_'
 		}
 		return r
