@@ -84,7 +84,7 @@ func (ru rules) near(p string) bool {
 	}
 	prefix := strings.ToLower(ru.prefix)
 	for range 3 {
-		if below(prefix, fold(p)) {
+		if anyReading(p, func(read string) bool { return below(prefix, read) }) {
 			return true
 		}
 		next, err := url.PathUnescape(p)
@@ -96,20 +96,25 @@ func (ru rules) near(p string) bool {
 	return false
 }
 
-// fold returns a path as the most lenient reader would take it: cleaned, without
-// parameters, in small letters, with a backslash for a slash. It is for comparing alone.
-func fold(p string) string {
+// anyReading reports whether is is true of a path as one of the more lenient readers would
+// take it: cleaned, in small letters, with a backslash for a slash; with what is behind a
+// semicolon, or without it. These are for comparing alone.
+func anyReading(p string, is func(string) bool) bool {
+	p = strings.ToLower(p)
 	if strings.Contains(p, `\`) {
 		p = strings.ReplaceAll(p, `\`, "/")
 	}
-	if strings.Contains(p, ";") {
-		segments := strings.Split(p, "/")
-		for i, s := range segments {
-			segments[i], _, _ = strings.Cut(s, ";")
-		}
-		p = strings.Join(segments, "/")
+	if is(path.Clean(p)) {
+		return true
 	}
-	return strings.ToLower(path.Clean(p))
+	if !strings.Contains(p, ";") {
+		return false
+	}
+	segments := strings.Split(p, "/")
+	for i, s := range segments {
+		segments[i], _, _ = strings.Cut(s, ";")
+	}
+	return is(path.Clean(strings.Join(segments, "/")))
 }
 
 // Secret reports whether no log may keep a request, whose URL is u: it is for a page of
@@ -343,17 +348,19 @@ func (ru rules) returnPath(to string) string {
 
 // ours reports whether a path is a page of ours that is no place to be sent to.
 func (ru rules) ours(p string) bool {
-	clean, prefix := fold(p), strings.ToLower(ru.prefix)
-	if !below(prefix, clean) {
-		return false
-	}
-	switch rest := clean[len(prefix):]; {
-	case rest == "/companies", rest == "/account":
-		return false
-	case strings.HasPrefix(rest, "/reports/"), strings.HasPrefix(rest, "/staff/"), rest == "/staff":
-		return false
-	}
-	return true
+	prefix := strings.ToLower(ru.prefix)
+	return anyReading(p, func(read string) bool {
+		if !below(prefix, read) {
+			return false
+		}
+		switch rest := read[len(prefix):]; {
+		case rest == "/companies", rest == "/account":
+			return false
+		case strings.HasPrefix(rest, "/reports/"), strings.HasPrefix(rest, "/staff/"), rest == "/staff":
+			return false
+		}
+		return true
+	})
 }
 
 const (

@@ -228,6 +228,9 @@ func TestReturnPath(t *testing.T) {
 		"/-/account":                       "/-/account",
 		"/-/reports/a.pdf":                 "/-/reports/a.pdf",
 		"/-/reports/../sign-out":           "/",
+		"/-/;/..":                          "/", // browsers take the semicolon for a segment's name, others for none
+		"/x;/../-/sign-out":                "/",
+		"/x/;/..;y/-/sign-out":             "/",
 		"/-/staff/":                        "/-/staff/",
 		"/" + strings.Repeat("é", maxTo/4): "/",
 		"/-x/y":                            "/-x/y",
@@ -244,7 +247,7 @@ func TestReturnPath(t *testing.T) {
 
 // Wherever an untrusted `to` leads, a browser stays on this site.
 func FuzzReturnPath(f *testing.F) {
-	for _, seed := range []string{"/", "//evil", "/\\evil", "/%5c", "/./\\evil", "/a?b#c", "https://evil", "/\u2028/", "/%ff", "/.%2f/evil", "/;@evil", "/-/link"} {
+	for _, seed := range []string{"/", "//evil", "/\\evil", "/%5c", "/./\\evil", "/a?b#c", "https://evil", "/\u2028/", "/%ff", "/.%2f/evil", "/;@evil", "/-/link", "/-/;/.."} {
 		f.Add(seed)
 	}
 	base, _ := url.Parse("https://portal.example")

@@ -161,7 +161,7 @@ func headerValue(s string) string {
 		_, size := utf8.DecodeLastRuneInString(s)
 		s = s[:len(s)-size]
 	}
-	return s
+	return strings.TrimSpace(s)
 }
 
 // portalWriter is the response on its way from the portal: it may not set our cookies,

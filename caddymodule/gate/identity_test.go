@@ -76,6 +76,7 @@ func TestH14_HeaderValues(t *testing.T) {
 		"\xff\xfe":                       "",
 		"  ":                             "",
 		strings.Repeat("é", 4096)[:8000]: strings.Repeat("é", 512),
+		strings.Repeat("é", 511) + " é":  strings.Repeat("é", 511), // no space at the cut
 	} {
 		if got := headerValue(in); got != want {
 			t.Errorf("headerValue(%.40q) = %.40q; want %.40q", in, got, want)

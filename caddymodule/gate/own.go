@@ -110,7 +110,7 @@ func (g *Gate) checkOrigin(r *http.Request) error {
 		return nil
 	}
 	u, err := url.Parse(from)
-	if err != nil || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, g.URL.Host) {
+	if err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, g.URL.Host) {
 		return errCrossOrigin
 	}
 	// A page of the same name without TLS may have been written by whoever is on the way.
