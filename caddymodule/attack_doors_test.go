@@ -5,6 +5,7 @@ package caddymodule_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -32,6 +33,72 @@ func TestR07_CVE_2022_28923_OldLinksLeadNowhereElse(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// The portal's answers lead to old links, and the access log keeps what answers say; or the
+// portal breaks off, and Caddy says of which request.
+func TestT10_NoLogHasATokenOfAnAnswer(t *testing.T) {
+	log := newLogFile(t)
+	m := startMailServer(t)
+	p := newPortal(t)
+	h := openHouse(t, layout{global: strings.NewReplacer("debug\n", "", "level DEBUG", "level INFO").Replace(log.global), app: m.app(), firm: oldLinks,
+		companies: oldCompanies, admin: freeAddress(t), site: log.site + "\n\treverse_proxy " + strings.TrimPrefix(p.URL, "http://")})
+	m.moveInto(h)
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		switch r.Header.Get("X-Portal") {
+		case "breaks off":
+			w.Header().Set("Content-Length", "100000")
+			w.Write(make([]byte, 50_000))
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		case "resets":
+			panic(http.ErrAbortHandler)
+		}
+		for name, value := range map[string]string{"Location": "/one-click/acme-secret-token-1/next", "Content-Location": "http://" + r.Host + "/view?client=acme-secret-token-1",
+			"Refresh": "5; url=/one-click/acme-secret-token-1/soon", "Link": "</app.css>; rel=preload, </one-click/acme-secret-token-1/style.css>; rel=preload", "HX-Redirect": "/login?next=%2Fone-click%2Facme-secret-token-1%2F"} {
+			if r.Header.Get("X-Portal") == name {
+				w.Header().Set(name, value)
+			}
+		}
+	}
+	for _, upgraded := range []bool{false, true} {
+		visitor, member := h.browser(), h.in("ann@example.com")
+		visitor.open("/one-click/acme-secret-token-1/x")
+		for _, does := range []string{"Location", "Content-Location", "Refresh", "Link", "HX-Redirect", "resets", "breaks off"} {
+			for _, path := range []string{"/dashboard.php", "/portal/acme/x", "/one-click/acme-secret-token-1/x", "/assets/x", "/x?client=acme-secret-token-1", "/login?next=%2Fone-click%2Facme-secret-token-1%2Fx", "/assets/x?client=acme-secret-token-1"} {
+				for _, b := range []*browser{visitor, member, h.browser()} {
+					b.tells(path, "X-Portal", does)
+				}
+			}
+		}
+		if !upgraded {
+			h.upgrade("acme")
+		}
+	}
+	text, n := log.text(t), 0
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "secret-token") {
+			if n++; n < 6 {
+				t.Errorf("a log line has the token: %s", line)
+			}
+		}
+	}
+	if n > 0 {
+		t.Errorf("%d lines have it", n)
+	}
+	for _, want := range []string{"aborting with incomplete response", `"uri":"/dashboard.php"`, "the portal doesn't answer an old link"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the log has no %q", want)
+		}
+	}
+}
+
+// tells asks for a page of a portal that may break off.
+func (b *browser) tells(path string, headers ...string) {
+	if resp, err := b.client.Do(b.request("GET", path, nil, headers...)); err == nil {
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
 	}
 }
 

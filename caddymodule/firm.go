@@ -163,7 +163,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 		Assertion: &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now},
 		Audit:     f.audit, Log: d.log,
 		ClientIP: clientIP, Now: d.now, Networks: f.networks,
-		Legacy: cfg.rules, Usage: f.usage, PortalSession: cfg.PortalSession,
+		Legacy: cfg.rules, Usage: f.usage, PortalSession: cfg.PortalSession, NoNews: cfg.NewDeviceMail.Off,
 	}
 	for _, rule := range cfg.Public {
 		g.Public = append(g.Public, gate.Public(rule))
@@ -279,6 +279,11 @@ func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			r = asIfAsked(r)
 		}
 		setPlaceholders(r, gate.PassedOf(r.Context()))
+		if hidden && r.RequestURI == asked.RequestURI() && f.cfg.rules.Secret(&asked) { // its query has a way back with a token
+			line := r.RequestURI
+			r.RequestURI = "/" // for logs alone
+			defer func() { r.RequestURI = line }()
+		}
 		if err = next.ServeHTTP(w, r); err != nil && (old || hidden) {
 			f.unanswered(w, r, err)
 			err = nil

@@ -87,6 +87,10 @@ type FirmConfig struct {
 	// Passwords are what people may sign in with instead of a mail, if they set one.
 	Passwords Passwords `json:"passwords,omitzero"`
 
+	// NewDeviceMail tells contacts of a sign-in on a device that they haven't signed in on
+	// before. The zero value tells them.
+	NewDeviceMail NewDeviceMail `json:"new_device_mail,omitzero"`
+
 	// Templates is a folder whose files take the place of the mails and pages of
 	// the same name. Default: none.
 	Templates string `json:"templates,omitempty"`
@@ -116,6 +120,12 @@ type Session struct {
 
 	// Max is how long at most. Default 180d, at most 400d.
 	Max caddy.Duration `json:"max,omitempty"`
+}
+
+// NewDeviceMail is a mail about a sign-in on a new device.
+type NewDeviceMail struct {
+	// Off sends none.
+	Off bool `json:"off,omitempty"`
 }
 
 // Passwords are what people may sign in with instead of a mail. The zero value allows
@@ -327,6 +337,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
 		defer h.logHidden(r, asked, rules, recorder, time.Now())
 		w = recorder
+	} else if rules.HasLinks() {
+		defer h.hideAnswer(w, r, asked, rules, time.Now())
 	}
 	if pathChanged(r) {
 		h.moved.Do(func() {
@@ -346,8 +358,28 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return f.ServeHTTP(w, r, next, hidden)
 }
 
-// logHidden writes, in the place of the access log, what can be said of a request whose
-// URL or Referer has a company's token in it.
+// hideAnswer keeps an answer from the access log whose header has a company's token in it:
+// what an open company's portal leads to.
+func (h *Handler) hideAnswer(w http.ResponseWriter, r *http.Request, asked *url.URL, rules *legacy.Rules, began time.Time) {
+	if !rules.SecretIn(w.Header(), asked) {
+		return
+	}
+	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+	for {
+		switch is := w.(type) {
+		case caddyhttp.ResponseRecorder: // the access log's own
+			h.logHidden(r, asked, rules, is, began)
+			return
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = is.Unwrap()
+		default:
+			return // there is no access log
+		}
+	}
+}
+
+// logHidden writes, in the place of the access log, what can be said of a request where the
+// URL, the Referer or the answer has a company's token in it.
 func (h *Handler) logHidden(r *http.Request, asked *url.URL, rules *legacy.Rules, w caddyhttp.ResponseRecorder, began time.Time) {
 	uri := rules.Pattern(rules.Match(asked))
 	switch {

@@ -69,16 +69,6 @@ func (r *Rules) Match(u *url.URL) Verdict {
 	return v
 }
 
-// Secret reports whether a URL may hold a token, of whomever: no log may keep it, nor may
-// a Referer.
-func (r *Rules) Secret(u *url.URL) bool {
-	if !r.HasLinks() {
-		return false
-	}
-	v := r.Match(u)
-	return v.Kind == Bad || v.Kind == Old || len(v.Strays) > 0
-}
-
 // Pattern returns the pattern by which a URL was judged, for a log in the place of the
 // URL: it holds no token. v is Old or New; else it is "".
 func (r *Rules) Pattern(v Verdict) string {
