@@ -114,6 +114,10 @@ type Company struct {
 	// Upgraded says that its old links ask for sign-in. Else it is open: they work as
 	// ever. One that is added without a token is upgraded from birth.
 	Upgraded bool
+	// Era is another number after each upgrade or its undoing, and when the company was
+	// removed and is added again: what an old link gave before is over then. 0: it was
+	// kept before there were any.
+	Era uint64
 }
 
 // State is open or upgraded.
@@ -180,6 +184,7 @@ type companyRecord struct {
 	Name   string   `json:"n"`
 	Tokens []string `json:"t,omitempty"`
 	State  string   `json:"s,omitempty"` // "": written before there were states
+	Era    uint64   `json:"g,omitempty"`
 }
 
 func (b *Book) sealContact(e *entry) []byte {
@@ -206,13 +211,13 @@ func (b *Book) openContact(rec store.Record) (entry, error) {
 }
 
 func (b *Book) sealCompany(c Company) []byte {
-	return b.seal(bucketCompany, c.ID, companyRecord{c.Name, c.LegacyTokens, c.State()})
+	return b.seal(bucketCompany, c.ID, companyRecord{c.Name, c.LegacyTokens, c.State(), c.Era})
 }
 
 func (b *Book) openCompany(rec store.Record) (Company, error) {
 	var r companyRecord
 	err := b.open(rec, &r)
-	c := Company{rec.Key.ID, r.Name, r.Tokens, r.State == "upgraded"}
+	c := Company{rec.Key.ID, r.Name, r.Tokens, r.State == "upgraded", r.Era}
 	if r.State == "" {
 		c.Upgraded = len(r.Tokens) == 0
 		for i, t := range r.Tokens { // they were kept as they were written

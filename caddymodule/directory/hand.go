@@ -119,7 +119,7 @@ func (b *Book) AddCompany(ctx context.Context, id string, c CompanyChange) (Comp
 		if err != nil {
 			return nil, err
 		}
-		after.Upgraded = born(after)
+		after.Upgraded, after.Era = born(after), newEra()
 		return append(b.companyOps(nil, &after, nil), store.Delete(b.key(bucketRemoved, removedCompany+id))), nil
 	})
 	return after, err

@@ -2,7 +2,9 @@ package directory
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/url"
@@ -17,7 +19,31 @@ type Standing struct {
 	Company  string // id
 	Upgraded bool   // its old links ask for sign-in
 	Token    string // the first of its old links, to put back; "": it has none
+	Era      uint64 // the company's
+
+	prints string // of the tokens of all its old links, one after the other
 }
+
+// Print is by what a token is known again, where it has served and isn't kept itself.
+type Print uint64
+
+// PrintOf returns the print of a token.
+func PrintOf(token string) Print {
+	sum := sha256.Sum256([]byte(token))
+	return Print(binary.BigEndian.Uint64(sum[:]))
+}
+
+// Has reports whether the company has an old link whose token the print was made of.
+func (s Standing) Has(p Print) bool {
+	for rest := s.prints; len(rest) >= printSize; rest = rest[printSize:] {
+		if Print(binary.BigEndian.Uint64([]byte(rest[:printSize]))) == p {
+			return true
+		}
+	}
+	return false
+}
+
+const printSize = 8
 
 // How many Standings are held in memory, so that 100,000 companies with three tokens each
 // fit.
@@ -68,10 +94,15 @@ func (b *Book) standing(ctx context.Context, version uint64, id string) (*Standi
 	if err != nil {
 		return nil, err
 	}
-	s := &Standing{Company: c.ID, Upgraded: c.Upgraded}
+	s := &Standing{Company: c.ID, Upgraded: c.Upgraded, Era: c.Era}
 	if len(c.LegacyTokens) > 0 {
 		s.Token = c.LegacyTokens[0]
 	}
+	prints := make([]byte, 0, 16*printSize)
+	for _, token := range c.LegacyTokens {
+		prints = binary.BigEndian.AppendUint64(prints, uint64(PrintOf(token)))
+	}
+	s.prints = string(prints)
 	b.heldCompanies.put(c.ID, version, s, maxHeldCompanies)
 	return s, nil
 }
@@ -93,6 +124,13 @@ func (b *Book) tokenOwner(ctx context.Context, token string) (string, error) {
 
 func (b *Book) tokenMACs(token string) []string {
 	return b.Keys.MACs("legacy", b.Firm, token)
+}
+
+// newEra returns a number that no company has as its Era.
+func newEra() uint64 {
+	var raw [8]byte
+	rand.Read(raw[:]) // never fails (crypto/rand)
+	return binary.BigEndian.Uint64(raw[:])
 }
 
 // decodeToken returns a token as a portal reads it from a link that has it as written.

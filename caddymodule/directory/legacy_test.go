@@ -71,7 +71,7 @@ func TestTokens(t *testing.T) {
 	wantRows(t, err, `3 "legacy_tokens" cedar and fir have one in common`)
 	wantTokens(t, b, "one:cedar two:birch")
 
-	if s, err := b.StandingOf(ctx, "cedar"); err != nil || s != (Standing{"cedar", false, "one"}) {
+	if s, err := b.StandingOf(ctx, "cedar"); err != nil || s.Company != "cedar" || s.Upgraded || s.Token != "one" || !s.Has(PrintOf("one")) || s.Has(PrintOf("two")) {
 		t.Errorf("StandingOf = %+v, %v", s, err)
 	}
 	for _, id := range []string{"", "nobody", "Cedar"} {
@@ -128,7 +128,7 @@ func TestEnsureTokens(t *testing.T) {
 			t.Error("Version stood still")
 		}
 	}
-	if got := fmt.Sprint(must(b.Companies(ctx, "", "", 10))); got != "[{acme ACME [one a/b] false} {birch BIRCH [] true}]" {
+	if got := fmt.Sprint(must(b.Companies(ctx, "", "", 10))); got != "[{acme ACME [one a/b] false 0} {birch BIRCH [] true 0}]" {
 		t.Errorf("the companies are %s", got)
 	}
 	if n := len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))); n != 2 {
@@ -181,6 +181,45 @@ type countingStore struct {
 func (s *countingStore) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	s.gets++
 	return s.Store.Get(ctx, k)
+}
+
+// Each upgrade, and each time that a company is added, begins an era; nothing else does.
+func TestEras(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	must(importCompanies(t, b, "id,legacy_tokens\nacme,one;two\n"))
+	must(b.AddContact(ctx, "ann@b.de", Change{Companies: &[]string{"acme"}}))
+	seen := map[uint64]string{}
+	for _, step := range []struct {
+		name    string
+		another bool
+		do      func() error
+	}{
+		{"imported", true, func() error { return nil }},
+		{"upgraded", true, func() error { _, err := b.Upgrade(ctx, Upgrade{Companies: []string{"acme"}}, nil); return err }},
+		{"upgraded again", false, func() error { _, err := b.Upgrade(ctx, Upgrade{All: true}, nil); return err }},
+		{"undone", true, func() error { _, err := b.Upgrade(ctx, Upgrade{All: true, Undo: true}, nil); return err }},
+		{"renamed", false, func() error { _, err := b.SetCompany(ctx, "acme", CompanyChange{Name: ptr("Acme")}); return err }},
+		{"imported again", false, func() error { _, err := importCompanies(t, b, "id,name,legacy_tokens\nacme,A,two;three\n"); return err }},
+		{"added again", true, func() error {
+			must(b.RemoveCompany(ctx, "acme"))
+			_, err := b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"two"}})
+			return err
+		}},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		s := must(b.StandingOf(ctx, "acme"))
+		if was, known := seen[s.Era]; known == step.another || s.Era == 0 {
+			t.Errorf("%s: era %d, which it had %q; want another one: %t", step.name, s.Era, was, step.another)
+		}
+		seen[s.Era] = step.name
+		for token, want := range map[string]bool{"one": step.name != "imported again" && step.name != "added again", "two": true, "three": step.name == "imported again", "": false} {
+			if s.Has(PrintOf(token)) != want {
+				t.Errorf("%s: Has(%q) = %t; want %t", step.name, token, !want, want)
+			}
+		}
+	}
 }
 
 func TestMemo(t *testing.T) {

@@ -278,7 +278,7 @@ func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, erro
 			plan.Kept = append(plan.Kept, Kept{row.Line, row.ID, Removed})
 			continue
 		case !there:
-			after.Upgraded = born(after)
+			after.Upgraded, after.Era = born(after), newEra()
 			plan.Added = append(plan.Added, Entry{Line: row.Line, Item: row.ID})
 		case len(fields) == 0:
 			plan.Unchanged++
@@ -300,7 +300,7 @@ func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, erro
 // edited returns the company after the row, which fields changed, and which of them
 // lost their value: a company without a name is called by its id.
 func (r CompanyRow) edited(c Company) (after Company, fields, emptied []string) {
-	after = Company{r.ID, c.Name, c.LegacyTokens, c.Upgraded}
+	after = Company{r.ID, c.Name, c.LegacyTokens, c.Upgraded, c.Era}
 	if r.hasName {
 		after.Name = r.name
 	}

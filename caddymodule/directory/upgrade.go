@@ -105,7 +105,7 @@ func (b *Book) planUpgrade(ctx context.Context, u Upgrade) (out Upgraded, change
 			out.Refused = append(out.Refused, one)
 			return true
 		}
-		c.Upgraded, one.Asked = !u.Undo, members[c.ID]
+		c.Upgraded, c.Era, one.Asked = !u.Undo, newEra(), members[c.ID]
 		changed, out.Changed = append(changed, c), append(out.Changed, one)
 		return true
 	})

@@ -20,7 +20,8 @@ func TestDecide_NobodyGetsFurtherThanTheyMay(t *testing.T) {
 			for what, wrong := range map[string]bool{
 				"what readers differ on isn't a 400":         (kind == legacy.Bad || kind > legacy.Company) != (s == bad),
 				"nobody passes as somebody":                  s == pass && !f.signedIn,
-				"somebody passes without their name":         (s == openly || s == visits && kind != legacy.Old) && f.signedIn,
+				"somebody passes without their name":         f.signedIn && (s == openly || s == visits && kind != legacy.Old && !f.visiting),
+				"who belongs to a company is a visitor":      s == visits && f.signedIn && f.known && f.reaches && kind != legacy.None,
 				"a company that isn't reached is passed":     s == pass && kind != legacy.None && !(f.known && f.reaches),
 				"an unknown company is passed":               through && companys && !f.known && !f.visiting,
 				"another's token gets through":               through && f.astray,

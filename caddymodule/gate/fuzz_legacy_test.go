@@ -60,7 +60,11 @@ var birchs = regexp.MustCompile(`(?i)^(/index)?/(portal|files|overview)/birch(/|
 func FuzzOldLinks(f *testing.F) {
 	h := openFuzzHouse(f)
 	h.Gate = withOldLinksOn(f, h)
-	_, visit := h.newVisit("dune")
+	dune, err := h.Book.StandingOf(context.Background(), "dune")
+	if err != nil {
+		f.Fatal(err)
+	}
+	visit := h.sealVisit(h.newVisit(dune, "dune-secret-token", nil))
 	began, calls := time.Now(), 0
 	h.Now = func() time.Time { calls++; return began.Add(time.Duration(calls) * even * 2) } // nobody waits
 	for _, s := range []string{"/", "/one-click/birch-secret-token/x", "/one-click/dune-secret-token/x?a=1", "/view?client=birch-secret-token", "/view?client=dune-secret-token&client=birch-secret-token",

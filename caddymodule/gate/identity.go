@@ -170,10 +170,10 @@ type portalWriter struct {
 	http.ResponseWriter
 	gate    *Gate
 	private bool
-	holder  holder   // for whom the portal's session cookies are bound
-	passed  Passed   // nothing: nobody is signed in
-	old     outgoing // nothing: there are no old links to rewrite
-	visit   string   // our own cookie that goes with the answer; "": none
+	holder  holder       // for whom the portal's session cookies are bound
+	passed  Passed       // nothing: nobody is signed in
+	old     outgoing     // nothing: there are no old links to rewrite
+	visit   *http.Cookie // our own of a visit, that goes with the answer; nil: none
 	ctx     context.Context
 	done    bool
 }
@@ -255,8 +255,8 @@ func (w *portalWriter) clean() {
 		h["Set-Cookie"][i] = w.gate.bound.out(w.ctx, line, w.holder)
 	}
 	w.old.rewrite(w.ctx, h)
-	if w.visit != "" {
-		http.SetCookie(w.ResponseWriter, w.gate.cookies.make(w.gate.cookies.visit, w.visit, 0))
+	if w.visit != nil {
+		http.SetCookie(w.ResponseWriter, w.visit)
 	}
 	if w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0 {
 		h["Cache-Control"] = []string{"private"}

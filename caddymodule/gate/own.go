@@ -146,6 +146,9 @@ func (g *Gate) postSignOut(w http.ResponseWriter, r *http.Request) error {
 			Address: v.Contact.Emails[0].Masked(), Agent: agentOf(r), IP: g.ClientIP(r)})
 	}
 	g.setCookie(w, g.cookies.session, "", -time.Second)
+	if _, err := r.Cookie(g.cookies.visit); err == nil { // who comes next isn't to have that, either
+		g.setCookie(w, g.cookies.visit, "", -time.Second)
+	}
 	return g.seeOwn(w, "/sign-out")
 }
 

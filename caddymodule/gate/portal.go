@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
@@ -62,7 +63,7 @@ type facts struct {
 	upgraded bool // its old links ask for sign-in
 	signedIn bool
 	reaches  bool // the company, as a member or as staff
-	visiting bool // comes by an open company's old link: of this company, where the URL names one
+	visiting bool // comes by an open company's old link: of this company, where the URL names one; else, signed in, with the portal's session of that visit
 	load     bool // somebody opens a page, rather than a page something
 	astray   bool // there is a token where none belongs, of a company that isn't theirs to reach
 	veiled   bool // there is what could be a token where none belongs, known or not
@@ -81,10 +82,10 @@ func (f facts) decide() step {
 	switch f.kind {
 	case legacy.None:
 		switch {
-		case f.signedIn:
-			return signedIn(true, pass)
 		case f.visiting && !f.astray:
 			return visits // also where everyone may: the portal would begin another session there
+		case f.signedIn:
+			return signedIn(true, pass)
 		case f.public && !f.astray:
 			return openly
 		case f.load && f.veiled:
@@ -105,7 +106,7 @@ func (f facts) decide() step {
 		}
 		return signedIn(false, pass)
 	case legacy.New, legacy.Company:
-		if !f.signedIn && f.visiting && !f.astray {
+		if f.visiting && !f.reaches && !f.astray {
 			return visits
 		}
 		return signedIn(f.known && f.reaches, pass)
@@ -131,8 +132,8 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 		a.veiled = a.veiled || a.Kind == legacy.Old
 		a.Kind = legacy.None // it only looked like one
 	}
-	if v == nil && g.Legacy.HasLinks() {
-		if a.visit, err = g.visitOf(r); err != nil && (kind != Open || a.Kind != legacy.None) {
+	if g.Legacy.HasLinks() {
+		if a.visit, err = g.visitOf(r, v); err != nil && (kind != Open || a.Kind != legacy.None) {
 			return a, err
 		}
 	}
@@ -149,7 +150,18 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 		f.load = pageLoad(r) || r.Method == http.MethodHead && wantsPage(r.Header)
 	}
 	f.reaches = f.signedIn && f.known && a.visitor.reaches(a.standing.Company)
-	f.visiting = a.visit != nil && (a.Kind == legacy.None || a.visit.company == a.standing.Company)
+	switch {
+	case a.visit == nil:
+	case a.Kind != legacy.None:
+		f.visiting = a.visit.company == a.standing.Company
+	case !f.signedIn:
+		f.visiting = true
+	default:
+		var err error
+		if f.visiting, err = g.inVisit(r, a.visit); err != nil {
+			return f, err
+		}
+	}
 	for _, token := range a.Strays {
 		s, err := g.Book.StandingByToken(r.Context(), token)
 		switch {
@@ -193,12 +205,13 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 		g.Usage.Note(a.standing.Company, g.useOf(r, f))
 	}
 	switch s {
-	case pass:
+	case pass, visits:
 		if to := g.homeOf(r, &a); to != "" {
 			return redirect(w, to)
 		}
-		return g.passAs(&a, w, r, portal)
-	case visits:
+		if s == pass {
+			return g.passAs(&a, w, r, portal)
+		}
 		return g.passVisit(&a, w, r, portal)
 	case openly:
 		return g.passAnonymous(w, r, a.veiled, portal)
@@ -257,9 +270,9 @@ func found(w http.ResponseWriter, to string) error {
 }
 
 // homeOf is where `/` leads a client: to the one company's home, or to the list. Staff,
-// and everybody of a firm without a home, stay there ("").
+// who isn't signed in, and everybody of a firm without a home, stay there ("").
 func (g *Gate) homeOf(r *http.Request, a *about) string {
-	if r.URL.Path != "/" || a.Kind != legacy.None || a.visitor.Contact.Role == directory.Staff || !pageLoad(r) || g.Legacy.Home("x") == "" {
+	if a.visitor == nil || r.URL.Path != "/" || a.Kind != legacy.None || a.visitor.Contact.Role == directory.Staff || !pageLoad(r) || g.Legacy.Home("x") == "" {
 		return ""
 	}
 	if mine := a.visitor.Contact.Companies; len(mine) == 1 {
@@ -304,6 +317,9 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	defer flight.Land()
 	answer := &portalWriter{ResponseWriter: w, ctx: r.Context(), gate: g, private: true, passed: Passed{v, company},
 		holder: holder{contact: v.Contact.ID, company: company}, old: outgoing{g, r.Host, *r.URL, moved}}
+	if a.visit != nil && a.standing.Company != "" && pageLoad(r) { // back at their own company's pages
+		answer.visit = g.cookies.make(g.cookies.visit, "", -time.Second)
+	}
 	answer.serve(portal, r.WithContext(context.WithValue(ctx, visitorKey{}, &answer.passed)))
 	return nil
 }

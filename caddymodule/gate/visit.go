@@ -6,11 +6,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 )
 
@@ -20,7 +22,10 @@ import (
 type visit struct {
 	id      string // the portal's cookies are bound to it
 	company string
+	contact string // who was signed in, without reaching the company: the visit is theirs alone; "": nobody
 	began   time.Time
+	token   directory.Print // of the old link
+	era     uint64          // of the company
 }
 
 const (
@@ -28,48 +33,81 @@ const (
 	visitPurpose = "visit"
 )
 
-// visitOf returns the visit that the browser has, or nil: it is over with time, and with
-// the upgrade of its company. The error is the store's.
-func (g *Gate) visitOf(r *http.Request) (*visit, error) {
+// goesOn reports whether the visit does, by how its company stands: it ends for good with
+// the upgrade, with the removal of the company, and with that of the old link's token.
+func (v *visit) goesOn(s directory.Standing) bool {
+	return s.Company == v.company && !s.Upgraded && s.Era == v.era && s.Has(v.token)
+}
+
+// visitOf returns the visit that the browser has, or nil. by is who is signed in, or nil:
+// nobody goes on with another's, nor with one to a company whose pages they see as
+// themselves. The error is the store's.
+func (g *Gate) visitOf(r *http.Request, by *Visitor) (*visit, error) {
+	if !slices.ContainsFunc(r.Header["Cookie"], func(line string) bool { return strings.Contains(line, g.cookies.visit) }) {
+		return nil, nil
+	}
 	cookie, err := r.Cookie(g.cookies.visit)
 	if err != nil {
 		return nil, nil
 	}
-	raw, err := decode(cookie.Value)
-	if err != nil {
+	v := g.openVisit(cookie.Value)
+	if v == nil {
 		return nil, nil
 	}
-	plain, err := g.keys.Open(visitPurpose, g.Firm, raw)
-	if err != nil {
+	switch {
+	case by == nil && v.contact != "", by != nil && (v.contact != by.Contact.ID || by.reaches(v.company)):
 		return nil, nil
 	}
-	parts := strings.Split(string(plain), "\x00")
-	if len(parts) != 3 {
-		return nil, nil
-	}
-	began, err := strconv.ParseInt(parts[2], 10, 64)
-	if err != nil {
-		return nil, nil
-	}
-	v := &visit{parts[0], parts[1], time.Unix(began, 0)}
 	if age := g.Now().Sub(v.began); age < -time.Minute || age >= visitLife {
 		return nil, nil
 	}
 	s, err := g.Book.StandingOf(r.Context(), v.company)
-	switch {
-	case errors.Is(err, directory.ErrUnknown), err == nil && s.Upgraded:
-		return nil, nil
-	case err != nil:
+	if err != nil && !errors.Is(err, directory.ErrUnknown) {
 		return nil, err
+	}
+	if !v.goesOn(s) {
+		return nil, nil
 	}
 	return v, nil
 }
 
-// newVisit begins a visit, and returns its cookie's value.
-func (g *Gate) newVisit(company string) (v *visit, cookie string) {
-	v = &visit{rand.Text(), company, g.Now()}
-	plain := v.id + "\x00" + v.company + "\x00" + strconv.FormatInt(v.began.Unix(), 10)
-	return v, encode(g.keys.Seal(visitPurpose, g.Firm, []byte(plain)))
+// newVisit begins a visit by an old link of the company.
+func (g *Gate) newVisit(s directory.Standing, token string, by *Visitor) *visit {
+	v := &visit{id: rand.Text(), company: s.Company, began: g.Now(), token: directory.PrintOf(token), era: s.Era}
+	if by != nil {
+		v.contact = by.Contact.ID
+	}
+	return v
+}
+
+// sealVisit returns the value of the visit's cookie; openVisit is its reverse, and nil for
+// what we didn't seal.
+func (g *Gate) sealVisit(v *visit) string {
+	number := func(n uint64) string { return strconv.FormatUint(n, 36) }
+	plain := strings.Join([]string{v.id, v.company, v.contact, strconv.FormatInt(v.began.Unix(), 36), number(uint64(v.token)), number(v.era)}, "\x00")
+	return encode(g.keys.Seal(visitPurpose, g.Firm, []byte(plain)))
+}
+
+func (g *Gate) openVisit(cookie string) *visit {
+	raw, err := decode(cookie)
+	if err != nil {
+		return nil
+	}
+	plain, err := g.keys.Open(visitPurpose, g.Firm, raw)
+	if err != nil {
+		return nil
+	}
+	parts := strings.Split(string(plain), "\x00")
+	if len(parts) != 6 {
+		return nil
+	}
+	began, err1 := strconv.ParseInt(parts[3], 36, 64)
+	token, err2 := strconv.ParseUint(parts[4], 36, 64)
+	era, err3 := strconv.ParseUint(parts[5], 36, 64)
+	if errors.Join(err1, err2, err3) != nil {
+		return nil
+	}
+	return &visit{parts[0], parts[1], parts[2], time.Unix(began, 0), directory.Print(token), era}
 }
 
 // encode writes bytes as they can stand in a URL and in a cookie; decode is its reverse.
@@ -77,18 +115,25 @@ func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
 func decode(s string) ([]byte, error) { return base64.RawURLEncoding.DecodeString(s) }
 
-// passVisit hands a request on as an open company's old link lets anyone: with nobody's name.
+// passVisit hands a request on as an open company's old link lets anyone: with nobody's
+// name, also where somebody is signed in who isn't of the company.
 func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
-	cookie := ""
-	if a.standing.Company != "" && (a.visit == nil || a.visit.company != a.standing.Company) {
-		a.visit = nil
-		if pageLoad(r) { // nothing else sets a cookie
-			a.visit, cookie = g.newVisit(a.standing.Company)
+	stay := a.visit // what has to go on while the answer does
+	var cookie *http.Cookie
+	if a.Kind == legacy.Old {
+		stay = g.newVisit(a.standing, a.Token, a.visitor)
+		switch {
+		case a.visit != nil && a.visit.company == a.standing.Company:
+			stay.began = a.visit.began
+		case pageLoad(r): // nothing else sets a cookie
+			a.visit, cookie = stay, g.cookies.make(g.cookies.visit, g.sealVisit(stay), 0)
+		default:
+			a.visit = nil
 		}
 	}
 	h := holder{company: a.standing.Company} // without a visit, what the portal sets comes back with the old link alone
 	if a.visit != nil {
-		h = holder{visit: a.visit.id, company: a.visit.company}
+		h = a.visit.holder()
 	}
 	if err := g.bound.in(r.Context(), r.Header, func(of holder) bool { return of == h }); err != nil {
 		return err
@@ -102,29 +147,44 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 	if len(w.Header()["Referrer-Policy"]) == 0 {
 		w.Header().Set("Referrer-Policy", "strict-origin") // the URL is a key
 	}
-	ctx, done := g.whileOpen(r.Context(), a)
+	ctx, done := g.whileItGoesOn(r.Context(), stay)
 	defer done()
+	if a.visitor != nil {
+		g.Sessions.Seen(ctx, a.visitor.Live)
+		attached, flight := g.Sessions.Attach(ctx, a.visitor.Live)
+		defer flight.Land()
+		ctx = attached
+	}
 	(&portalWriter{visit: cookie, ResponseWriter: w, ctx: r.Context(), gate: g, private: true,
 		holder: h, old: outgoing{g, r.Host, *r.URL, moved}}).serve(portal, r.WithContext(ctx))
 	return nil
 }
 
-// whileOpen returns a context that is cancelled within a second of the upgrade of the
-// company that the request is about or that is visited, and of the visit's time: what was
-// opened by an old link doesn't outlive it. Call done when the request is done.
-func (g *Gate) whileOpen(parent context.Context, a *about) (ctx context.Context, done func()) {
+// holder is for whom the portal's cookies are set in a visit.
+func (v *visit) holder() holder { return holder{visit: v.id, company: v.company} }
+
+// inVisit reports whether the portal's session, of a request of who is signed in, is the
+// one that their visit to another company began: the last that they opened. The portal has
+// one cookie for it, so it can't be theirs at the same time.
+func (g *Gate) inVisit(r *http.Request, v *visit) (bool, error) {
+	is := false
+	h := http.Header{"Cookie": r.Header["Cookie"]}
+	err := g.bound.in(r.Context(), h, func(of holder) bool { is = is || of == v.holder(); return true })
+	return is, err
+}
+
+// whileItGoesOn returns a context that is cancelled within a second of the end of a visit:
+// what was opened by an old link doesn't outlive it. Call done when the request is done.
+func (g *Gate) whileItGoesOn(parent context.Context, v *visit) (ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancel(parent)
-	company, until := a.standing.Company, g.Now().Add(visitLife)
-	if a.visit != nil {
-		company, until = a.visit.company, a.visit.began.Add(visitLife)
-	}
+	until := v.began.Add(visitLife)
 	var timer *time.Timer
 	timer = time.AfterFunc(visitLife, func() {
 		if ctx.Err() != nil {
 			return
 		}
-		s, err := g.Book.StandingOf(ctx, company)
-		if errors.Is(err, directory.ErrUnknown) || err == nil && s.Upgraded || !g.Now().Before(until) {
+		s, err := g.Book.StandingOf(ctx, v.company)
+		if (err == nil || errors.Is(err, directory.ErrUnknown)) && !v.goesOn(s) || !g.Now().Before(until) {
 			cancel()
 			return
 		}
