@@ -2,6 +2,7 @@ package gate
 
 import (
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -156,6 +157,20 @@ type AccountPage struct {
 	Problem   string    // why the password was not changed; empty: nothing
 	WrongNew  bool      // Problem is about the new password, not the current one
 }
+
+// Known is what no password may have that the page shows anyway, so that it can be said
+// while somebody types. Who only holds a link is told after sending.
+func (p AccountPage) Known() []string {
+	known := append([]string{p.Name}, p.Companies...)
+	for _, email := range p.Emails {
+		local, domain, _ := strings.Cut(email, "@")
+		known = append(known, local, domain[:max(strings.LastIndexByte(domain, '.'), 0)])
+	}
+	return known
+}
+
+// Known is nothing: who holds the link may be anybody.
+func (SetPasswordPage) Known() []string { return nil }
 
 // FramePage stands in a frame, where signing in can't be: one link opens URL in the whole window.
 // It is the one page that may be framed. It holds nothing of anybody's, and nothing to press but that link.
