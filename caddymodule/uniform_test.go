@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
 
@@ -211,13 +214,14 @@ func (h *uniformHouse) asking(email, from string) []byte {
 	return formBytes(h.host, "/-/sign-in", "email="+strings.Replace(email, "@", "%40", 1)+"&to=%2Forders", from)
 }
 
-// busy keeps the server busy with 64 clients who are signed in, until stop is called.
-func (h *uniformHouse) busy(cookie string) (stop func()) {
-	request := pageBytes(h.host, "/orders", "Cookie: portal="+cookie)
+// busy keeps a server busy with so many clients who are signed in, until stop is called.
+func busy(t *testing.T, host, cookie string, clients int) (stop func()) {
+	t.Helper()
+	request := pageBytes(host, "/orders", "Cookie: portal="+cookie)
 	end := make(chan struct{})
 	var all sync.WaitGroup
-	for range 64 {
-		w := dialWire(h.t, h.host)
+	for range clients {
+		w := dialWire(t, host)
 		all.Go(func() {
 			for {
 				select {
@@ -226,7 +230,7 @@ func (h *uniformHouse) busy(cookie string) (stop func()) {
 				default:
 				}
 				if status, err := w.ask(request); status != 200 || err != nil {
-					h.t.Errorf("GET /orders, signed in = %d, %v; want 200", status, err)
+					t.Errorf("GET /orders, signed in = %d, %v; want 200", status, err)
 					return
 				}
 			}
@@ -259,6 +263,18 @@ func (h *uniformHouse) measureAsking(when string) {
 	for _, class := range shuffled(howMany(), askers...) {
 		email, from := h.someone(class)
 		posts.time(class, h.w, h.asking(email, from))
+		pages.time(class, h.w, pageBytes(h.host, "/-/sent", from, "Cookie: portal-flow="+h.w.cookie("portal-flow")))
+	}
+	posts.report(askers...)
+	pages.report(askers...)
+}
+
+// measureHelping measures the answer to who asks for a link to set a password.
+func (h *uniformHouse) measureHelping(when string) {
+	posts, pages := newLedger(h.t, "POST /-/help, "+when), newLedger(h.t, "GET /-/sent after it, "+when)
+	for _, class := range shuffled(howMany(), askers...) {
+		email, from := h.someone(class)
+		posts.time(class, h.w, formBytes(h.host, "/-/help", "email="+strings.Replace(email, "@", "%40", 1)+"&to=%2Forders", from))
 		pages.time(class, h.w, pageBytes(h.host, "/-/sent", from, "Cookie: portal-flow="+h.w.cookie("portal-flow")))
 	}
 	posts.report(askers...)
@@ -308,14 +324,15 @@ func TestUniformAnswers(t *testing.T) {
 			continue // takes long; what it is about is time
 		}
 		t.Run(one.when, func(t *testing.T) {
-			h := openUniformHouse(t, quiet, one.mail, howMany()*2)
+			h := openUniformHouse(t, quiet, one.mail, howMany()*3)
 			if one.when == "under load" {
 				b := h.browser()
 				b.signIn("s00000@example.com")
-				defer h.busy(b.cookie("portal"))()
+				defer busy(t, h.host, b.cookie("portal"), 64)()
 			}
 			when := fmt.Sprintf("%s, %s, %d cores", one.when, *onStore, runtime.NumCPU())
 			h.measureAsking(when)
+			h.measureHelping(when)
 			h.measureGuessing(when)
 		})
 	}
@@ -418,18 +435,125 @@ func TestUniformLinks(t *testing.T) {
 	links.report(never, over, late)
 }
 
-// Signing in by password, wrongly: there is a contact without a password, nobody, and one
-// who is switched off. (Package password times those who have one.)
-func TestUniformPasswords(t *testing.T) {
-	mails := startMailServer(t)
-	h := openUniformHouse(t, mails, mails.app(), howMany()*2)
-	classes := []string{known, unknown, disabled, limited}
-	l := newLedger(t, fmt.Sprintf("POST /-/password, %s, %d cores", *onStore, runtime.NumCPU()))
-	for _, class := range shuffled(howMany(), classes...) {
-		email, from := h.someone(class)
-		l.time(class, h.w, formBytes(h.host, "/-/password", "email="+strings.Replace(email, "@", "%40", 1)+"&password=wrong+wrong+wrong&to=%2Forders", from))
+// The further classes of who signs in by password.
+const (
+	noneSet     = "none set"
+	wrongSet    = "wrong"
+	wrongBcrypt = "wrong, of bcrypt"
+	wrongOlder  = "wrong, of older costs"
+	overWrong   = "throttled, wrong"
+	overRight   = "throttled, right"
+	overBcrypt  = "throttled, right, of bcrypt"
+)
+
+var passwordAskers = []string{wrongSet, noneSet, unknown, disabled, wrongBcrypt, wrongOlder, overWrong, overRight, overBcrypt}
+
+// passwordClasses is a house with people of each class.
+type passwordClasses struct {
+	*house
+	w      *wire
+	people int // of each class that takes wrong passwords
+	n      int // passwords that were tried
+}
+
+func openPasswordClasses(t *testing.T) *passwordClasses {
+	t.Helper()
+	h := &passwordClasses{people: 2}
+	hours := 1 // how long ago the throttled ones were tried first; 10 use up their month
+	if *samples > 0 {
+		h.people, hours = 20+*samples/50, 10
+	}
+	var contacts strings.Builder
+	contacts.WriteString("email,disabled\ns00000@example.com,\nt00000@example.com,\nv00000@example.com,\n")
+	for i := range h.people {
+		fmt.Fprintf(&contacts, "n%05d@example.com,\nw%05d@example.com,\nb%05d@example.com,\no%05d@example.com,\nd%05d@example.com,true\n", i, i, i, i, i)
+	}
+	h.house, _ = openFastHouse(t, layout{global: behindProxy, contacts: contacts.String()})
+	h.eventually("the contacts are read", func() bool {
+		_, err := caddymodule.BookOf(t, "example").ByEmail(t.Context(), "v00000@example.com")
+		return err == nil
+	})
+	h.holds("t00000@example.com", annsPassword)
+	for i := range 10 * hours {
+		then := *caddymodule.PasswordsOf(t, "example")
+		then.Now = func() time.Time { return time.Now().Add(time.Duration(i/10-hours+1)*time.Hour - time.Minute) }
+		for _, email := range []string{"t00000@example.com", "v00000@example.com"} {
+			if _, err := then.Check(t.Context(), password.Attempt{Contact: h.idOf(email), Password: wrongOne}); !errors.Is(err, password.ErrWrong) || errors.Is(err, password.ErrThrottled) {
+				t.Fatalf("the %dth password of %s is %v; want it wrong", i+1, email, err)
+			}
+		}
+	}
+	bcrypt, older := bcryptHash(t, annsPassword, 8), argon2Hash(t, annsPassword, 4096, 3)
+	h.brings("v00000@example.com", bcrypt)
+	for i := range h.people {
+		h.holds(fmt.Sprintf("w%05d@example.com", i), annsPassword)
+		h.brings(fmt.Sprintf("d%05d@example.com", i), bcrypt)
+		h.brings(fmt.Sprintf("b%05d@example.com", i), bcrypt)
+		h.brings(fmt.Sprintf("o%05d@example.com", i), older)
+	}
+	h.w = dialWire(t, h.host())
+	return h
+}
+
+// trying is the form of somebody of the class.
+func (h *passwordClasses) trying(class string) []byte {
+	h.n++
+	of := map[string]string{wrongSet: "w", noneSet: "n", disabled: "d", wrongBcrypt: "b", wrongOlder: "o", overWrong: "t", overRight: "t", overBcrypt: "v", unknown: "u"}[class]
+	email, plain := fmt.Sprintf("%s%05d%%40example.com", of, h.n%h.people), wrongOne
+	switch class {
+	case overWrong, overRight, overBcrypt:
+		email = of + "00000%40example.com"
+	case unknown:
+		email = fmt.Sprintf("u%05d%%40example.com", rand.N(100000))
+	}
+	if class == overRight || class == overBcrypt {
+		plain = annsPassword
+	}
+	return formBytes(h.host(), "/-/password", "email="+email+"&password="+strings.ReplaceAll(plain, " ", "+")+"&to=%2Forders", network(rand.N(1<<24)))
+}
+
+// measure times the answers, of a firm whose passwords are judged, or of one that is
+// sprayed so that none is.
+func (h *passwordClasses) measure(when string, sprayed bool) {
+	h.t.Helper()
+	n := howMany()
+	if *samples == 0 {
+		n = 3 // a check takes a while
+	}
+	l := newLedger(h.t, fmt.Sprintf("POST /-/password, %s, %s, %d cores", when, *onStore, runtime.NumCPU()))
+	for i, class := range shuffled(n, passwordAskers...) {
+		if i%150 == 149 && !sprayed {
+			caddymodule.Advance(h.t, time.Hour) // before the firm, or one of its people, has had too many
+		}
+		l.time(class, h.w, h.trying(class))
+	}
+	for class, said := range l.like {
+		if !strings.HasPrefix(said, "HTTP/1.1 403") {
+			h.t.Errorf("%s is answered %.100s; want 403", class, said)
+		}
 	}
 	if *samples > 0 { // of a few, chance makes too much: a check takes tens of milliseconds
-		l.report(classes...)
+		l.report(passwordAskers...)
 	}
+}
+
+// Signing in by password, when it comes to nothing: whoever it is, and whatever kind of
+// hash there is to be compared with.
+func TestUniformPasswords(t *testing.T) {
+	h := openPasswordClasses(t)
+	h.measure("idle", false)
+	if *samples == 0 {
+		return
+	}
+	for range 220 {
+		if _, err := h.w.ask(h.trying(unknown)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.measure("sprayed", true)
+	b := h.browser()
+	b.signIn("s00000@example.com")
+	caddymodule.Advance(t, time.Hour)
+	defer busy(t, h.house.host(), b.cookie("portal"), 8)()
+	h.measure("under load", false)
 }
