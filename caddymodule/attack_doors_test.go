@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The way through /-/go, which anyone can have sealed, ends on this site.
@@ -158,6 +159,77 @@ func TestP17_NewLinksStayNew(t *testing.T) {
 			if text := fmt.Sprint(a.Header); strings.Contains(text, "secret-token") || goes(a) != want || !strings.Contains(text, "Path=/portal/acme]") {
 				t.Errorf("%s, Location: %s at a new link of an open company: %s; want it to lead to %s", name, ref, text, want)
 			}
+		}
+	}
+}
+
+// The portal's session is bound whichever way it is set: with an answer, with the handshake
+// of a WebSocket; with what is told beforehand, or afterwards, none is.
+func TestS01_BoundHoweverItIsSet(t *testing.T) {
+	h := openOldHouse(t, "acme")
+	const line = "PHPSESSID=sid-of-bob; path=/; HttpOnly"
+	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+		out := w.Header()
+		switch r.Header.Get("X-Portal") {
+		case "handshake":
+			out.Set("Connection", "Upgrade")
+			out.Set("Upgrade", "websocket")
+			out.Set("Set-Cookie", line)
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+				conn.Close()
+			}
+			return
+		case "beforehand":
+			out.Set("Set-Cookie", line)
+			w.WriteHeader(http.StatusEarlyHints)
+		case "announced":
+			out.Set("Trailer", "Set-Cookie")
+			io.WriteString(w, "body")
+			out.Set("Set-Cookie", line)
+			return
+		case "afterwards":
+			io.WriteString(w, "body")
+			http.NewResponseController(w).Flush()
+			out.Set(http.TrailerPrefix+"Set-Cookie", line)
+			return
+		}
+		io.WriteString(w, strings.Join(r.Header["Cookie"], "|"))
+	}
+	bob := h.in("bob@example.com")
+	for _, how := range []string{"handshake", "beforehand", "announced", "afterwards"} {
+		lines := []string{"Host: " + h.host(), "X-Portal: " + how, bob.session(), "TE: trailers", "Connection: close"}
+		if how == "handshake" {
+			lines = append(lines[:4:4], "Connection: Upgrade", upgrade)
+		}
+		conn := h.dial()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(conn, "GET /portal/acme/ws HTTP/1.1\r\n"+strings.Join(lines, "\r\n")+"\r\n\r\n")
+		all, _ := io.ReadAll(conn)
+		if text := string(all); strings.Contains(text, "PHPSESSID=sid") || how == "handshake" && !strings.Contains(text, "PHPSESSID=~.") || !strings.HasPrefix(text, "HTTP/1.1 ") {
+			t.Errorf("set %s: the answer is\n%s", how, text)
+		}
+	}
+	// What comes back is the one that was set, under its own name and whole.
+	a := h.raw("GET /portal/acme/ws HTTP/1.1\r\nHost: " + h.host() + "\r\nX-Portal: handshake\r\nConnection: Upgrade\r\n" + upgrade + "\r\n" + bob.session() + "\r\n\r\n")
+	bound, _, _ := strings.Cut(strings.TrimPrefix(a.header.Get("Set-Cookie"), "PHPSESSID="), ";")
+	owner := h.in("owner@example.com")
+	half := bound[:len(bound)/2]
+	for cookie, want := range map[string]string{
+		"PHPSESSID=" + bound: "PHPSESSID=sid-of-bob", "a=1; PHPSESSID=" + bound + "; b=2": "a=1; PHPSESSID=sid-of-bob; b=2",
+		"PHPSESSID=sid-of-bob": "", "phpsessid=" + bound: "", "phpsessid=sid-of-bob": "", "PHPSESSI%44=sid-of-bob": "", "PHPSESSID%00x=sid-of-bob": "", " PHPSESSID =sid-of-bob": "",
+		"PHPSESSID=" + half: "", "PHPSESSID=" + bound + "x": "", "PHPSESSID=\"" + bound + "\"": "", "PHPSESSID=~." + half + "." + half: "", "PHPSESSID=~.": "", "PHPSESSID=~..sid-of-bob": "", "other=" + bound: "",
+		"PHPSESSID=" + bound + "; PHPSESSID=sid-of-bob": "PHPSESSID=sid-of-bob", "PHPSESSID=sid-of-bob; PHPSESSID=" + bound: "PHPSESSID=sid-of-bob",
+		"PHPSESSID=" + strings.Repeat("~.", 2_000): "", "PHPSESSID=" + strings.ReplaceAll(bound, "sid-of-bob", "sid-of-ann"): "", "PHP.SESSID=x": "PHP.SESSID=x",
+	} {
+		if a := h.get("/portal/acme/x", bob.session()+"; "+cookie); a.status != 200 || strings.Join(strings.Fields(a.body), " ") != want {
+			t.Errorf("Cookie: %.120s: the portal gets %.120q (%d); want %q", cookie, a.body, a.status, want)
+		}
+		if a := h.get("/portal/acme/x", owner.session()+"; "+cookie); strings.Contains(a.body, "sid-of") {
+			t.Errorf("Cookie: %.120s from somebody else: the portal gets %.120q", cookie, a.body)
+		}
+		if a := h.get("/assets/x", "Cookie: "+cookie); strings.Contains(a.body, "sid-of") {
+			t.Errorf("Cookie: %.120s from nobody: the portal gets %.120q", cookie, a.body)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -233,7 +234,12 @@ func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
 		w.clean()
 		return
 	}
-	w.gate.cookies.dropSet(w.Header()) // by now they are trailers
+	// By now they are trailers, in which no browser looks for cookies, but who is in front of
+	// us may make headers of them.
+	delete(w.Header(), http.TrailerPrefix+"Set-Cookie")
+	if w.Header()["Trailer"] != nil {
+		delete(w.Header(), "Set-Cookie")
+	}
 }
 
 // setCookieName returns the name under which the cookie of a Set-Cookie line would come
@@ -263,25 +269,11 @@ func (w *portalWriter) clean() {
 	}
 }
 
-// dropSet removes our own cookies from what a portal sets, in the header and, once the
-// portal is done, in the trailer: there no browser looks for any, but who is in front of us
-// may make a header of it.
+// dropSet removes our own cookies from what a portal sets.
 func (c cookies) dropSet(h http.Header) {
-	for _, name := range [...]string{"Set-Cookie", http.TrailerPrefix + "Set-Cookie"} {
-		lines := h[name]
-		if len(lines) == 0 {
-			continue
-		}
-		var keep []string
-		for _, line := range lines {
-			if !c.ours(setCookieName(line)) {
-				keep = append(keep, line)
-			}
-		}
-		if keep == nil {
-			delete(h, name)
-		} else {
-			h[name] = keep
+	if lines := h["Set-Cookie"]; len(lines) > 0 {
+		if h["Set-Cookie"] = slices.DeleteFunc(lines, func(line string) bool { return c.ours(setCookieName(line)) }); len(h["Set-Cookie"]) == 0 {
+			delete(h, "Set-Cookie")
 		}
 	}
 }
