@@ -160,6 +160,7 @@ func (r *reader) mail(path string, c *MailConfig) error {
 //		passwords {
 //			min_length N
 //		}
+//		new_device_mail off
 //		templates FOLDER
 //		prefix    PATH
 //	}
@@ -248,8 +249,11 @@ func (r *reader) firm(c *FirmConfig) settings {
 		}),
 		"link_lifetime": r.duration(&c.LinkLifetime),
 		"passwords":     r.passwords(&c.Passwords),
-		"templates":     r.one(&c.Templates),
-		"prefix":        r.one(&c.Prefix),
+
+		"new_device_mail": r.off(&c.NewDeviceMail.Off),
+
+		"templates": r.one(&c.Templates),
+		"prefix":    r.one(&c.Prefix),
 	}
 }
 
@@ -281,6 +285,21 @@ func (r *reader) passwords(p *Passwords) setting {
 		}
 		p.Off = true
 		return r.noBlock(path)
+	}
+}
+
+// off reads the word off, which is all that the setting can say.
+func (r *reader) off(is *bool) setting {
+	return func(path string) error {
+		var s string
+		if err := r.one(&s)(path); err != nil {
+			return err
+		}
+		if s != "off" {
+			return r.place(wrong(path, "%q is not off; write %q, or leave the line out", s, examples[path]))
+		}
+		*is = true
+		return nil
 	}
 }
 
@@ -360,6 +379,7 @@ var examples = map[string]string{
 	"link_lifetime":        "link_lifetime 10m",
 	"passwords":            "passwords {",
 	"passwords.min_length": "min_length 15",
+	"new_device_mail":      "new_device_mail off",
 	"templates":            "templates /etc/doorpost/templates",
 	"prefix":               "prefix /-",
 }

@@ -364,8 +364,8 @@ var (
 	codePattern = regexp.MustCompile(`\b[0-9a-z]{4}-[0-9a-z]{4}\b`)
 )
 
-// letters returns the mails to an address, the oldest first.
-func (h *house) letters(to string) []letter {
+// mails returns those to an address, the oldest first.
+func (h *house) mails(to string) []letter {
 	h.t.Helper()
 	names, err := filepath.Glob(h.path("mail/*.eml"))
 	if err != nil {
@@ -383,6 +383,21 @@ func (h *house) letters(to string) []letter {
 	}
 	return all
 }
+
+// letters returns the mails to an address so far, but for the news of new devices, which
+// come along with what a test is about.
+func (h *house) letters(to string) []letter {
+	h.t.Helper()
+	return slices.DeleteFunc(h.mails(to), letter.isNews)
+}
+
+// news returns those of new devices.
+func (h *house) news(to string) []letter {
+	h.t.Helper()
+	return slices.DeleteFunc(h.mails(to), func(l letter) bool { return !l.isNews() })
+}
+
+func (l letter) isNews() bool { return strings.HasPrefix(l.Get("Subject"), "New sign-in") }
 
 // nextLetter waits for the mail after the first n to an address.
 func (h *house) nextLetter(to string, n int) letter {

@@ -6,8 +6,8 @@
 // request is this?), visitor.go (whose is it?), portal.go (what becomes of it, by old
 // links and companies), identity.go and bound.go (what the portal is told, and its
 // cookies), legacy.go and visit.go (old links), prompt.go, mailroom.go, link.go and
-// code.go (the way in), password.go (the other way), setpassword.go and account.go (what
-// people change for themselves). own.go has the table of our own pages, pages.go what they show.
+// code.go (the way in), password.go (the other way), newdevice.go (who is told of it), setpassword.go and
+// account.go (what people change for themselves). own.go has the table of our own pages, pages.go what they show.
 package gate
 
 import (
@@ -60,6 +60,7 @@ type Gate struct {
 	Logo      *Logo               // nil: the firm has none
 	Passwords *password.Passwords // nil: the firm has none
 	Mailbox   string              // folder of the preview mailbox; "": there is none
+	NoNews    bool                // nobody is told by mail of a sign-in on a new device
 	Networks  *limit.Networks     // counts over reloads what networks do; nil: for this gate alone
 
 	ClientIP func(*http.Request) netip.Addr // the visitor's address; invalid where it isn't known

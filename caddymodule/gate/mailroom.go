@@ -25,7 +25,7 @@ const kindSignIn = "sign-in"
 // has had their answer: who is it, may they have a link, which one. A request that
 // comes to nothing just ends.
 func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
-	if r.Kind == kindChanged {
+	if r.Kind == kindChanged || r.Kind == kindNewDevice {
 		return g.prepareNews(ctx, r)
 	}
 	var ask token.Ask

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"net/http"
@@ -105,7 +106,7 @@ func (g *Gate) enterBy(w http.ResponseWriter, r *http.Request, c directory.Conta
 		return err
 	}
 	_, err = g.signIn(w, r, token.Grant{Contact: c.ID, Address: typed, To: page.To, Shared: page.Shared,
-		Method: byPassword, Ops: append(match.Ops, end)})
+		Method: byPassword, Foreign: match.First, Ops: append(match.Ops, end)})
 	return err
 }
 
@@ -120,47 +121,71 @@ type try struct {
 	contact directory.Contact // the zero Contact: it is nobody's who may sign in
 	ip      netip.Addr
 	counted []limit.Class // what is given back if it is right
+	sprayed bool          // it was counted for the firm, or was one too many for it
 	gate    *Gate
 }
 
 // tryFor counts one more password for the address, before anything is compared. A device
 // that the contact has signed in on is let through where its network is over its limit.
+//
+// Who comes with no device of ours waits for a permit first, so that a flood of them
+// asks no more of the store than the permits let through.
 func (g *Gate) tryFor(r *http.Request, typed address.Address, plain string) (*try, error) {
 	t := &try{Attempt: password.Attempt{Address: typed, Password: plain}, ip: g.ClientIP(r), gate: g}
 	_, device := g.device(r)
 	free := t.take(limit.Password)
-	if !free && device == "" {
-		return nil, errCrowded
+	if device == "" {
+		if !free {
+			return nil, errCrowded
+		}
+		t.Find = func(ctx context.Context, a *password.Attempt) error {
+			err := t.find(ctx, "", free)
+			*a = t.Attempt
+			return err
+		}
+		return t, nil
 	}
-	ctx := r.Context()
-	c, err := g.Book.ByEmail(ctx, typed)
+	if err := t.find(r.Context(), device, free); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// find finds out who the try is for, and whether it may be right. Where the network has
+// had too many, not free, it is errCrowded for all but a known device.
+func (t *try) find(ctx context.Context, device string, free bool) error {
+	g := t.gate
+	c, err := g.Book.ByEmail(ctx, t.Address)
 	if errors.Is(err, directory.ErrUnknown) {
 		_, err = g.Book.ByID(ctx, "nobody") // what is read of a contact is read of nobody, too
 		c = directory.Contact{}
 	}
 	if err != nil && !errors.Is(err, directory.ErrUnknown) {
-		return nil, err
+		return err
 	}
+	t.contact = directory.Contact{}
 	if !c.Disabled {
 		t.contact = c
 	}
 	t.Contact = t.contact.ID
 	known, err := g.devices.Knows(ctx, device, cmp.Or(t.Contact, "nobody"))
+	if err != nil {
+		return err
+	}
 	switch {
-	case err != nil:
-		return nil, err
 	case known:
 		t.Device = device
 	case !free:
-		return nil, errCrowded
-	default:
+		return errCrowded
+	case !t.sprayed:
+		t.sprayed = true // once, however often it is checked
 		if t.Limited = !t.take(limit.Spraying); t.Limited {
 			g.sprayed.Do(func() {
 				g.Log.WarnContext(ctx, "passwords are tried from everywhere; for as long as that goes on, they sign in on known devices alone, and mailed links as ever")
 			})
 		}
 	}
-	return t, nil
+	return nil
 }
 
 func (t *try) take(c limit.Class) bool {

@@ -24,9 +24,10 @@ import (
 const (
 	kindSetPassword = "set-password"
 	kindChanged     = "password-changed"
+	kindNewDevice   = "new-device"
 )
 
-// newsLife is how long it is tried to tell somebody that their password was changed.
+// newsLife is how long it is tried to tell somebody what was done in their name.
 const newsLife = 24 * time.Hour
 
 // getHelp is for who has no password, or has lost it.
@@ -179,12 +180,10 @@ func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
 		}
 	}
 	news := news{Contact: c.ID, Removed: change.removed, At: g.Now(), Agent: agentOf(r)}
-	payload, err := json.Marshal(news)
+	id, mail, err := g.tell(kindChanged, news)
 	if err != nil {
-		return fmt.Errorf("writing a request: %w", err)
+		return err
 	}
-	id := outbox.NewID(kindChanged, news.At)
-	mail := g.Queue.Add(outbox.Request{ID: id, Kind: kindChanged, Asked: news.At, NotAfter: news.At.Add(newsLife), Payload: payload})
 	event, stored := g.Audit.With(audit.Event{Kind: kind, Contact: c.ID, Method: change.method, Agent: news.Agent, IP: g.ClientIP(r)})
 	err = g.Sessions.Store.Apply(ctx, slices.Concat(change.proof, change.ops, end.Ops, stored, []store.Op{mail})...)
 	g.Sessions.Ended(ctx, end, err)
@@ -196,15 +195,28 @@ func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
 	return nil
 }
 
-// news is the payload of a request to tell somebody that their password was changed.
+// news is the payload of a request to tell somebody what was done in their name: that
+// their password was changed, or that they signed in on a new device.
 type news struct {
-	Contact string    `json:"contact"`
-	Removed bool      `json:"removed,omitempty"`
-	At      time.Time `json:"at"`
-	Agent   string    `json:"agent,omitempty"`
+	Contact  string    `json:"contact"`
+	Removed  bool      `json:"removed,omitempty"`  // the password
+	Password bool      `json:"password,omitempty"` // the sign-in was by password
+	At       time.Time `json:"at"`
+	Agent    string    `json:"agent,omitempty"`
 }
 
-// prepareNews makes that mail, to the main address.
+// tell returns the Op that commits such a request, and its ID. It goes out also where the
+// queue is full: who fills it must not do so to keep something from somebody.
+func (g *Gate) tell(kind string, n news) (id string, op store.Op, err error) {
+	payload, err := json.Marshal(n)
+	if err != nil {
+		return "", store.Op{}, fmt.Errorf("writing a request: %w", err)
+	}
+	id = outbox.NewID(kind, n.At)
+	return id, g.Queue.Add(outbox.Request{ID: id, Kind: kind, Asked: n.At, NotAfter: n.At.Add(newsLife), Payload: payload}), nil
+}
+
+// prepareNews makes the mail, to the main address.
 func (g *Gate) prepareNews(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
 	var n news
 	if err := json.Unmarshal(r.Payload, &n); err != nil {
@@ -217,7 +229,10 @@ func (g *Gate) prepareNews(ctx context.Context, r outbox.Request) (outbox.Prepar
 		return outbox.Prepared{}, err
 	}
 	help := "help"
-	if g.Passwords == nil {
+	switch {
+	case r.Kind == kindNewDevice && !n.Password:
+		help = "account" // where they sign out others
+	case g.Passwords == nil:
 		help = "sign-in"
 	}
 	mail, err := g.mailTo(ctx, c, c.Emails[0])
@@ -225,9 +240,14 @@ func (g *Gate) prepareNews(ctx context.Context, r outbox.Request) (outbox.Prepar
 		return outbox.Prepared{}, err
 	}
 	mail.Link, mail.AskedAt, mail.Agent = g.URL.JoinPath(g.Prefix, help).String(), n.At.Local(), n.Agent
-	letter, err := g.Letters.PasswordChanged(brand.PasswordChanged{Mail: mail, Removed: n.Removed})
+	var letter brand.Letter
+	if r.Kind == kindNewDevice {
+		letter, err = g.Letters.NewDevice(brand.NewDevice{Mail: mail, ByPassword: n.Password})
+	} else {
+		letter, err = g.Letters.PasswordChanged(brand.PasswordChanged{Mail: mail, Removed: n.Removed})
+	}
 	if err != nil {
-		return outbox.Prepared{}, fmt.Errorf("writing the mail about a password: %w", err)
+		return outbox.Prepared{}, fmt.Errorf("writing a mail about what was done: %w", err)
 	}
 	message, err := messageOf(letter, n.At)
 	return outbox.Prepared{Message: message, Ref: r.ID}, err

@@ -168,16 +168,23 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	if err != nil {
 		return "", err
 	}
+	news, told, err := g.newDevice(r, c, grant)
+	if err != nil {
+		return "", err
+	}
 	double := g.doubleOps(r, grant.Link, b.Cookie)
 	event, stored := g.Audit.With(audit.Event{Kind: audit.SignedIn, Contact: c.ID, Session: b.Handle,
 		Address: grant.Address.Masked(), Method: grant.Method, Agent: b.Agent, IP: g.ClientIP(r)})
-	if err := g.Sessions.Store.Apply(ctx, slices.Concat(grant.Ops, b.Ops, known, double, stored)...); errors.Is(err, store.ErrConflict) {
+	if err := g.Sessions.Store.Apply(ctx, slices.Concat(grant.Ops, b.Ops, known, news, double, stored)...); errors.Is(err, store.ErrConflict) {
 		return "", token.ErrOver
 	} else if err != nil {
 		return "", err
 	}
 	g.Sessions.Began(ctx, b)
 	g.Audit.Record(ctx, event)
+	if told != "" {
+		g.Queue.Wake(told)
+	}
 	g.setSession(w, b.Cookie, grant.Shared)
 	if device != "" {
 		g.setCookie(w, g.cookies.device, device, limit.DeviceLife)

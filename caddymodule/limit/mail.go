@@ -36,6 +36,11 @@ var (
 	ForStaff   = Budget{Apart: time.Minute, Hour: 12, Day: 24}
 )
 
+// ForNews is the budget of mails about sign-ins on new devices. They count in a purse of
+// their own: who has somebody's password must neither flood them nor use up the mails by
+// which they get in.
+var ForNews = Budget{Hour: 4, Day: 10}
+
 // Purse is whose budget it is: a contact's, whatever address or spelling was typed. What
 // strangers can't do has a purse apart: one for each device the contact has signed in on,
 // and one for the buttons of sign-in links that are over.

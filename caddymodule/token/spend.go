@@ -30,6 +30,7 @@ type Grant struct {
 	Shared  bool
 	Method  string // "link", "code" or "password"
 	Link    string // the link's ID; "" where it was no link
+	Foreign bool   // by a password from elsewhere, used for the first time: no mailbox was ever proved
 	Ops     []store.Op
 }
 

@@ -1,0 +1,96 @@
+package caddymodule_test
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
+)
+
+// Who signs in with a password on a device that isn't known tells its owner, at their main
+// address; who comes by a mail in that very mailbox doesn't.
+func TestNewDevice_IsToldOf(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	told := map[string]int{}
+	news := func(why, email string, n int) {
+		t.Helper()
+		told[email] += n
+		h.eventually(why, func() bool { return len(h.news(email)) >= told[email] })
+	}
+	with := func(b *browser, email string, shared string) {
+		t.Helper()
+		if a := b.send("/-/password", url.Values{"email": {email}, "password": {annsPassword}, "to": {"/"}, "shared": {shared}}); a.StatusCode != 303 {
+			t.Fatalf("POST /-/password of %s = %d; want 303\n%s", email, a.StatusCode, a.body)
+		}
+	}
+
+	laptop := h.in("ann@example.com")
+	h.in("ann@example.com") // the mail in the same mailbox has said so
+	h.holds("ann@example.com", annsPassword)
+	with(laptop, "ann@example.com", "") // known
+	phone := h.browser()
+	with(phone, "ann.b@example.org", "")
+	news("by password, on a phone", "ann@example.com", 1)
+	with(phone, "ann@example.com", "")
+	l := h.news("ann@example.com")[0]
+	if !strings.Contains(l.Get("To"), "<ann@example.com>") || !strings.Contains(l.text, "with your password") || !strings.Contains(l.text, h.url+"/-/help") || !strings.Contains(l.html, "It wasn’t me") {
+		t.Errorf("the mail of a new device is to %q\n%s", l.Get("To"), l.text)
+	}
+	for range 2 { // nothing of them stays there, so the second time is as the first
+		shared := h.browser()
+		with(shared, "ann@example.com", "1")
+		if shared.cookie("portal-device") != "" {
+			t.Error("a shared computer is a known device")
+		}
+	}
+	news("on a shared computer, twice", "ann@example.com", 2)
+
+	other := h.browser()
+	before := len(h.letters("ann.b@example.org"))
+	h.mayMailAgain(3)
+	other.send("/-/sign-in", url.Values{"email": {"ann.b@example.org"}, "to": {"/"}})
+	if a := other.open(h.nextLetter("ann.b@example.org", before).link); a.StatusCode != 303 {
+		t.Fatalf("GET link to the other address = %d; want 303", a.StatusCode)
+	}
+	news("by a mail to another address", "ann@example.com", 1)
+	if l := h.news("ann@example.com")[told["ann@example.com"]-1]; strings.Contains(l.text, "your password") || !strings.Contains(l.text, h.url+"/-/account") {
+		t.Errorf("the mail of a new device, by a mail elsewhere, is\n%s", l.text)
+	}
+
+	h.holds("bob@example.com", annsPassword)
+	with(h.browser(), "bob@example.com", "") // the first time ever
+	with(h.browser(), "bob@example.com", "")
+	news("the second time by password", "bob@example.com", 1)
+	h.brings("nameless@example.com", bcryptHash(t, annsPassword, bcrypt.MinCost))
+	with(h.browser(), "nameless@example.com", "")
+	news("the first time, with a password from elsewhere", "nameless@example.com", 1)
+
+	// Whoever has the password floods nobody, and takes none of the mails by which they get in.
+	for range 12 {
+		with(h.browser(), "bob@example.com", "")
+	}
+	news("up to four an hour", "bob@example.com", 3)
+	h.in("bob@example.com")
+	caddymodule.Advance(t, 30*24*time.Hour)
+	with(h.browser(), "bob@example.com", "")
+	news("and later again", "bob@example.com", 1)
+
+	h.config = strings.Replace(h.config, "\t\tcontacts ", "\t\tnew_device_mail off\n\t\tcontacts ", 1)
+	h.start()
+	for range 2 {
+		with(h.browser(), "nameless@example.com", "")
+	}
+	h.config = strings.Replace(h.config, "new_device_mail off", "", 1)
+	h.start()
+	with(h.browser(), "nameless@example.com", "")
+	news("once it is on again", "nameless@example.com", 1)
+	for email, n := range told {
+		if got := len(h.news(email)); got != n {
+			t.Errorf("%s got %d mails of new devices; want %d", email, got, n)
+		}
+	}
+}
