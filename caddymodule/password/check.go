@@ -18,6 +18,10 @@ type Attempt struct {
 	Device   string          // ID of the device, if the contact has signed in on it before
 	Limited  bool            // wrong even if it is right, unless it comes from such a device
 	Password string
+	// Find, if it isn't nil, fills in all that the store has to be asked for, once there is
+	// a permit: so many who come at once ask it for nothing. Set Device to have one of the
+	// permits that are kept for known ones.
+	Find func(context.Context, *Attempt) error
 }
 
 // Match is a password that was right. Its Ops are to be applied with the session that
@@ -47,7 +51,15 @@ func (p *Passwords) Check(ctx context.Context, a Attempt) (Match, error) {
 	known := a.Device != "" && a.Contact != ""
 	var c comparison
 	err := p.Permits.run(ctx, known,
-		func() (err error) { c, err = p.prepare(ctx, a); return err },
+		func() (err error) {
+			if a.Find != nil {
+				if err = a.Find(ctx, &a); err != nil {
+					return err
+				}
+			}
+			c, err = p.prepare(ctx, a)
+			return err
+		},
 		func() { c.compare(p) })
 	switch {
 	case err != nil:
