@@ -331,6 +331,71 @@ func TestK02_RedisGone(t *testing.T) {
 	late.signIn(contact(2))
 }
 
+// A new password, set at one gate, ends sessions and links at the other, too; and a guess at
+// either counts at both.
+func TestT18_ANewPasswordAtTwoGates(t *testing.T) {
+	g := openGates(t)
+	email := contact(0)
+	h := g.first.house
+	h.has(email, annsPassword)
+	there := func(b *browser, plain string) answer {
+		return b.send(g.elsewhere+"/-/password", form("email", email, "password", plain), "Origin", g.elsewhere)
+	}
+	var in []*browser
+	for range 3 {
+		b := h.browser()
+		if a := there(b, annsPassword); a.StatusCode != http.StatusSeeOther {
+			t.Fatalf("the password at the other gate = %d; want 303", a.StatusCode)
+		}
+		in = append(in, b)
+	}
+	for _, b := range in {
+		if a := b.open("/x"); a.StatusCode != http.StatusOK {
+			t.Fatalf("signed in at the other gate, here = %d; want 200", a.StatusCode)
+		}
+	}
+	mails := len(h.letters(email))
+	asking := in[0] // a known device, which needn't wait a minute between mails
+	asking.send("/-/sign-in", form("email", email))
+	unused := h.nextLetter(email, mails)
+	in[1].send("/-/help", form("email", email))
+	tok := setPattern.FindStringSubmatch(h.nextLetter(email, mails+1).text)[1]
+	if a := h.browser().send("/-/password/set", form("t", tok, "password", annsPassword2)); a.StatusCode != http.StatusSeeOther {
+		t.Fatalf("POST /-/password/set = %d; want 303\n%s", a.StatusCode, a.body)
+	}
+	set := time.Now()
+	if a := h.browser().open(strings.Replace(unused.link, h.url, g.elsewhere, 1)); a.StatusCode != http.StatusGone {
+		t.Errorf("an unused link at the other gate = %d; want 410", a.StatusCode)
+	}
+	if a := h.browser().send(g.elsewhere+"/-/password/set", form("t", tok, "password", annsPassword), "Origin", g.elsewhere); a.StatusCode != http.StatusGone {
+		t.Errorf("the password link once more, at the other gate = %d; want 410", a.StatusCode)
+	}
+	for _, b := range in {
+		until(t, b, g.elsewhere+"/x")
+		until(t, b, "/x")
+	}
+	if took := time.Since(set); took > 5*time.Second {
+		t.Errorf("all are out at both gates after %v; want 5 s at most", took)
+	} else {
+		t.Logf("all are out at both gates after %v", took.Round(time.Millisecond))
+	}
+	if a := there(h.browser(), annsPassword); a.StatusCode != http.StatusForbidden {
+		t.Errorf("the password of before, at the other gate = %d; want 403", a.StatusCode)
+	}
+	for range 5 {
+		there(h.browser(), wrongOne)
+		h.browser().manually(email, wrongOne)
+	}
+	for name, a := range map[string]answer{"the first": h.browser().manually(email, annsPassword2), "the other": there(h.browser(), annsPassword2)} {
+		if a.StatusCode != http.StatusForbidden {
+			t.Errorf("the right password at %s gate, after eleven wrong ones at both = %d; want 403", name, a.StatusCode)
+		}
+	}
+	if a := there(in[2], annsPassword2); a.StatusCode != http.StatusSeeOther {
+		t.Errorf("on a known device = %d; want 303", a.StatusCode)
+	}
+}
+
 func addressOf(t *testing.T, email string) address.Address {
 	t.Helper()
 	a, err := address.Parse(email)
