@@ -15,12 +15,20 @@ import (
 
 // The scripts; each says what it takes. All answer a list that begins with the nonce.
 var (
+	//go:embed scripts/common.lua
+	commonSource string
 	//go:embed scripts/get.lua
 	getSource string
 	//go:embed scripts/take.lua
 	takeSource string
 	//go:embed scripts/apply.lua
 	applySource string
+	//go:embed scripts/aside.lua
+	asideSource string
+	//go:embed scripts/commit.lua
+	commitSource string
+	//go:embed scripts/carry.lua
+	carrySource string
 	//go:embed scripts/scan.lua
 	scanSource string
 	//go:embed scripts/sweep.lua
@@ -30,11 +38,14 @@ var (
 	//go:embed scripts/time.lua
 	timeSource string
 
-	getScript     = redis.NewScript(getSource)
-	takeScript    = redis.NewScript(takeSource)
-	applyScript   = redis.NewScript(applySource)
-	scanScript    = redis.NewScript(scanSource)
-	sweepScript   = redis.NewScript(sweepSource)
+	getScript     = redis.NewScript(commonSource + getSource)
+	takeScript    = redis.NewScript(commonSource + takeSource)
+	applyScript   = redis.NewScript(commonSource + applySource)
+	scanScript    = redis.NewScript(commonSource + scanSource)
+	sweepScript   = redis.NewScript(commonSource + sweepSource)
+	asideScript   = redis.NewScript(commonSource + asideSource)
+	commitScript  = redis.NewScript(commitSource)
+	carryScript   = redis.NewScript(commonSource + carrySource)
 	publishScript = redis.NewScript(publishSource)
 	timeScript    = redis.NewScript(timeSource)
 )
@@ -44,7 +55,6 @@ type question struct {
 	script *redis.Script
 	key    string
 	args   []any                    // the first place is left for the nonce
-	long   time.Duration            // what an attempt may take beyond patience
 	read   func(answer []any) error // reads what follows the nonce; errMixed has it asked again
 }
 
@@ -69,7 +79,7 @@ func (s *Store) ask(ctx context.Context, q question) error {
 	}
 	q.args[0] = s.nonce()
 	// Not the caller's deadline: see above.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attempts*(patience+q.long))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attempts*patience)
 	defer cancel()
 	var err error
 	for tries, more := 0, attempts; tries < more && ctx.Err() == nil; tries++ {
@@ -105,14 +115,9 @@ func (s *Store) ask(ctx context.Context, q question) error {
 
 // attempt puts the question once.
 func attempt(ctx context.Context, client *redis.Client, q question) ([]any, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience+q.long)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	run := q.script.Run
-	if q.long > 0 {
-		client = client.WithTimeout(patience + q.long)
-		run = q.script.Eval // what is long isn't sent twice to a server that doesn't know the script yet
-	}
-	answer, err := run(ctx, client, []string{q.key}, q.args...).Slice()
+	answer, err := q.script.Run(ctx, client, []string{q.key}, q.args...).Slice()
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +208,7 @@ func (s *Store) answers() bool {
 		return false
 	}
 	_ = conn.Close()
-	answer, err := attempt(ctx, client, question{script: getScript, key: recordKey(nothing), args: []any{s.nonce()}})
+	answer, err := attempt(ctx, client, question{script: getScript, key: recordKey(nothing), args: []any{s.nonce(), base(nothing.Firm), member(nothing)}})
 	return err == nil && len(answer) == 1
 }
 

@@ -24,6 +24,7 @@ var errMixed = errors.New("an answer belongs to another question")
 //	x                 sorted set: BUCKET NUL ID of the records that end, by when
 //	s                 sorted set: BUCKET NUL ID of those that stay, by when the server would drop them
 //	n:NONCE           what a Take or Apply has answered, for seconds
+//	t, p:NUMBER       a large Apply, see common.lua
 //
 // The scripts make them from x by cutting its last letter.
 const keyPrefix = "doorpost:"
@@ -40,7 +41,8 @@ func base(firm string) string {
 
 var escapeTag = strings.NewReplacer("%", "%25", "{", "%7B", "}", "%7D")
 
-func recordKey(k store.Key) string        { return base(k.Firm) + "r:" + k.Bucket + "\x00" + k.ID }
+func member(k store.Key) string           { return k.Bucket + "\x00" + k.ID }
+func recordKey(k store.Key) string        { return base(k.Firm) + "r:" + member(k) }
 func indexKey(firm, bucket string) string { return base(firm) + "i:" + bucket }
 func endingsKey(firm string) string       { return base(firm) + "x" }
 func channel(firm string) string          { return base(firm) + "c" }

@@ -1,7 +1,8 @@
 // Package redis keeps the store on one Redis server for many machines, on go-redis. It is
 // tested with Redis 7.0.
 //
-// Every verb is one script, so that it happens as a whole; every question carries a number
+// Every verb is one script, so that it happens as a whole, but for an Apply of thousands of
+// changes, which would hold up everybody else: see large.go. Every question carries a number
 // that its answer repeats, so that an answer to somebody else's question is noticed; and
 // what changes something leaves its answer on the server for some seconds, so that asking
 // again after a lost answer changes nothing twice.
@@ -70,7 +71,8 @@ type Store struct {
 	down     atomic.Pointer[outage] // nil while the server answers
 	fell     chan struct{}          // wakes the watcher: down has been set
 
-	firms  sync.Map // of the firms that were asked for, to be swept
+	firms  sync.Map    // of the firms that were asked for, to be swept
+	aside  chan string // wakes the sweeper: a firm's large Apply is to be carried over
 	closed atomic.Bool
 	life   context.Context // ends with Close
 	end    context.CancelFunc
@@ -95,6 +97,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		log:     o.Log,
 		nonces:  rand.Text()[:16],
 		fell:    make(chan struct{}, 1),
+		aside:   make(chan string, 1),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	if s.clock == nil {

@@ -33,23 +33,28 @@ func (s *Store) sweepFirm(ctx context.Context, firm string, wary bool) (total in
 	if wary {
 		mode = "1"
 	}
+	aside := false
 	for more := true; more && err == nil; {
 		err = s.ask(ctx, question{
 			script: sweepScript, key: endingsKey(firm),
 			args: []any{nil, s.clock().UnixMilli(), forever.Milliseconds(), maxSweep, mode},
 			read: func(answer []any) error {
-				if len(answer) != 2 {
+				if len(answer) != 3 {
 					return errMixed
 				}
 				deleted, ok1 := answer[0].(int64)
 				again, ok2 := answer[1].(int64)
-				if !ok1 || !ok2 {
+				carry, ok3 := answer[2].(int64)
+				if !ok1 || !ok2 || !ok3 {
 					return errMixed
 				}
-				total, more = total+int(deleted), again == 1
+				total, more, aside = total+int(deleted), again == 1, carry == 1
 				return nil
 			},
 		})
+	}
+	if err == nil && aside { // whoever has committed it may be gone
+		err = s.carryOver(ctx, firm)
 	}
 	return total, err
 }
@@ -59,12 +64,15 @@ func (s *Store) sweep(every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
+		var err error
 		select {
 		case <-s.life.Done():
 			return
+		case firm := <-s.aside:
+			err = s.carryOver(context.Background(), firm)
 		case <-tick.C:
+			_, err = s.sweepAll(context.Background(), true)
 		}
-		_, err := s.sweepAll(context.Background(), true)
 		// That the server is gone has been logged.
 		if err != nil && s.down.Load() == nil && !errors.Is(err, errClosed) {
 			s.log.Error("sweeping the store", "address", s.address, "error", err)

@@ -27,7 +27,7 @@ func (s *Store) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	s.firms.LoadOrStore(k.Firm, nil)
 	var rec store.Record
 	err := s.ask(ctx, question{
-		script: getScript, key: recordKey(k), args: []any{nil},
+		script: getScript, key: recordKey(k), args: []any{nil, base(k.Firm), member(k)},
 		read: func(answer []any) (err error) {
 			rec, err = s.one(k, answer)
 			return err
@@ -103,7 +103,8 @@ const (
 )
 
 // Scan implements store.Store. Up to a thousand records, of a megabyte together, are those
-// of one moment; more are read in several.
+// of one moment; more are read in several. After a large Apply it may have to wait until that
+// is carried over.
 func (s *Store) Scan(ctx context.Context, firm, bucket, prefix, after string, limit int) ([]store.Record, error) {
 	if possible(store.Key{Firm: firm, Bucket: bucket, ID: "any"}) != nil {
 		if err := s.none(ctx); !errors.Is(err, store.ErrNotFound) {
@@ -117,17 +118,27 @@ func (s *Store) Scan(ctx context.Context, firm, bucket, prefix, after string, li
 	for len(found) < limit {
 		var page []store.Record
 		var next string
+		var aside bool
 		err := s.ask(ctx, question{
 			script: scanScript, key: indexKey(firm, bucket),
 			args: []any{nil, recordKey(store.Key{Firm: firm, Bucket: bucket}), least, greatest,
-				min(limit-len(found), pageRecords), s.clock().UnixMilli(), pageBytes},
+				min(limit-len(found), pageRecords), s.clock().UnixMilli(), pageBytes, base(firm), bucket},
 			read: func(answer []any) (err error) {
+				if aside = len(answer) == 1 && answer[0] == int64(1); aside {
+					return nil
+				}
 				page, next, err = readPage(firm, bucket, prefix, answer)
 				return err
 			},
 		})
 		if err != nil {
 			return nil, err
+		}
+		if aside {
+			if err := s.carryOver(ctx, firm); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		found = append(found, page...)
 		if next == "" {
@@ -185,18 +196,20 @@ func readPage(firm, bucket, prefix string, answer []any) (page []store.Record, n
 	return page, next, nil
 }
 
-// Bounds of one Apply. The server does nothing else while it carries one out.
+// Bounds of one Apply.
 const (
-	maxOps   = 500_000
-	maxBytes = 256 << 20
+	maxOps   = 5_000_000
+	maxBytes = 2 << 30
 )
 
-// Apply implements store.Store. An import of half a million Ops, or of 256 MiB, is the
-// largest that is accepted; it holds up all others on the server while it lasts.
+// Apply implements store.Store. One of more than 500 Ops, or of a megabyte, is carried
+// out in pieces, see large.go.
 func (s *Store) Apply(ctx context.Context, ops ...store.Op) error {
 	order := make([]*store.Op, len(ops))
+	size := 0
 	for i := range ops {
 		order[i] = &ops[i]
+		size += sizeOf(&ops[i])
 	}
 	slices.SortFunc(order, func(a, b *store.Op) int {
 		return cmp.Or(strings.Compare(a.Key.Bucket, b.Key.Bucket), strings.Compare(a.Key.ID, b.Key.ID))
@@ -204,37 +217,44 @@ func (s *Store) Apply(ctx context.Context, ops ...store.Op) error {
 	if err := validate(order); err != nil || len(ops) == 0 {
 		return err
 	}
-	firm := ops[0].Key.Firm
-	s.firms.LoadOrStore(firm, nil)
-	args, size := s.changes(firm, order)
 	if len(ops) > maxOps || size > maxBytes {
 		return fmt.Errorf("store: one Apply of %d changes in %d MiB; %d in %d MiB are the most: do it in parts", len(ops), size>>20, maxOps, maxBytes>>20)
 	}
-	var long time.Duration
-	if len(ops) > 500 || size > 1<<20 {
-		long = time.Duration(len(ops))*20*time.Microsecond + time.Duration(size>>20)*100*time.Millisecond
-		args[2] = (claimed + 2*long).Milliseconds()
+	firm := ops[0].Key.Firm
+	s.firms.LoadOrStore(firm, nil)
+	if len(ops) > pieceOps || len(ops) > 1 && size > pieceBytes {
+		return s.applyLarge(ctx, firm, order)
 	}
+	args := []any{nil, s.clock().UnixMilli(), claimed.Milliseconds(), slack.Milliseconds(), forever.Milliseconds(), firm}
 	return s.ask(ctx, question{
-		script: applyScript, key: endingsKey(firm), args: args, long: long,
+		script: applyScript, key: endingsKey(firm), args: appendOps(args, order),
 		read: func(answer []any) error {
-			if len(answer) != 1 {
-				return errMixed
+			said, err := verdict(answer)
+			if err == nil && said != "done" {
+				err = errMixed
 			}
-			switch answer[0] {
-			case "done":
-				return nil
-			case "conflict":
-				return store.ErrConflict
-			case "newer":
-				return ErrNewer
-			case "mixed":
-				return fmt.Errorf("%w: a record lies under the key of another one", errWeird)
-			default:
-				return errMixed
-			}
+			return err
 		},
 	})
+}
+
+// verdict reads what the script says of an Apply: an error, or what it goes on with.
+func verdict(answer []any) (said string, err error) {
+	if len(answer) != 1 {
+		return "", errMixed
+	}
+	switch answer[0] {
+	case "done", "busy", "true":
+		return answer[0].(string), nil
+	case "conflict":
+		return "", store.ErrConflict
+	case "newer":
+		return "", ErrNewer
+	case "mixed":
+		return "", fmt.Errorf("%w: a record lies under the key of another one", errWeird)
+	default:
+		return "", errMixed
+	}
 }
 
 // verbs are the scripts' names of what an Op does.
@@ -243,10 +263,8 @@ var verbs = [...]string{
 	store.VerbDelete: "D", store.VerbRemove: "M", store.VerbCheck: "K",
 }
 
-// changes returns the arguments of the script, and about how many bytes they are.
-func (s *Store) changes(firm string, order []*store.Op) (args []any, size int) {
-	args = make([]any, 0, 8+4*len(order))
-	args = append(args, nil, s.clock().UnixMilli(), claimed.Milliseconds(), slack.Milliseconds(), forever.Milliseconds(), firm)
+// appendOps appends the ops as the scripts take them. They are in the order of their keys.
+func appendOps(args []any, order []*store.Op) []any {
 	for len(order) > 0 {
 		bucket := order[0].Key.Bucket
 		n := 1 + slices.IndexFunc(order[1:], func(op *store.Op) bool { return op.Key.Bucket != bucket })
@@ -256,20 +274,21 @@ func (s *Store) changes(firm string, order []*store.Op) (args []any, size int) {
 		args = append(args, bucket, n)
 		for _, op := range order[:n] {
 			args = append(args, verbs[op.Verb], op.Key.ID)
-			size += len(op.Key.ID) + 32
 			if op.Verb == store.VerbPut || op.Verb == store.VerbCreate || op.Verb == store.VerbReplace {
-				raw := encode(op.Key, op.Value, op.Expires)
-				args = append(args, raw)
-				size += len(raw)
+				args = append(args, encode(op.Key, op.Value, op.Expires))
 			}
 			if op.Verb == store.VerbReplace || op.Verb == store.VerbRemove || op.Verb == store.VerbCheck {
 				args = append(args, op.Was)
-				size += len(op.Was)
 			}
 		}
 		order = order[n:]
 	}
-	return args, size
+	return args
+}
+
+// sizeOf is about how many bytes an Op is on its way to the server.
+func sizeOf(op *store.Op) int {
+	return 64 + 2*len(op.Key.ID) + len(op.Value) + len(op.Was)
 }
 
 // validate refuses what no engine can keep, before anything is changed. The ops are in the

@@ -1,6 +1,10 @@
 -- Reads a page of a bucket. KEYS: the bucket's index. ARGV: nonce, what the keys of its
--- records begin with, least id, greatest id (as ZRANGEBYLEX has them), limit, now, bytes.
--- Answers nonce, the id to go on after ('' where there are no more), and the raw values.
+-- records begin with, least id, greatest id (as ZRANGEBYLEX has them), limit, now, bytes, what
+-- the firm's keys begin with, the bucket. Answers nonce, the id to go on after ('' where there are
+-- no more), and the raw values; or nonce and 1 where a large Apply of this bucket has to be
+-- carried over first.
+local text, state = pending(ARGV[8])
+if state == 'C' and string.find(text, '\0' .. ARGV[9] .. '\0', 1, true) then return {ARGV[1], 1} end
 local least, limit, now, room = ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local out, seen = {ARGV[1], ''}, 0
 while true do

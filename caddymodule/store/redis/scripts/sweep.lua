@@ -1,6 +1,7 @@
 -- Deletes what has ended, and renews the life of what stays. KEYS: the firm's index of endings.
 -- ARGV: nonce, until, forever, how many at most, and '1' if until is not to be trusted beyond
--- the server's own clock. Answers nonce, how many were deleted, and whether there is more.
+-- the server's own clock. Answers nonce, how many were deleted, whether there is more, and whether
+-- a large Apply is to be carried over.
 local ends, forever, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local base = string.sub(KEYS[1], 1, -2)
 local now = ends
@@ -48,4 +49,7 @@ if #staying > 0 then
 end
 local more = 0
 if #members == most or #staying == most then more = 1 end
-return {ARGV[1], deleted, more}
+local aside = 0
+local _, state = pending(base)
+if state == 'C' then aside = 1 end
+return {ARGV[1], deleted, more, aside}

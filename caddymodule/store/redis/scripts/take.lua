@@ -7,6 +7,13 @@ if said then return {ARGV[1], said} end
 
 local member = ARGV[4] .. '\0' .. ARGV[5]
 local raw = redis.call('GET', base .. 'r:' .. member)
+local _, state, hash = pending(base)
+local aside = state and redis.call('HGET', hash, member)
+if aside and state == 'C' then
+  local verb = string.sub(aside, 1, 1)
+  if verb == 'W' then raw = string.sub(aside, 2) end
+  if verb == 'D' then raw = false end
+end
 if not raw then return {ARGV[1], false} end
 -- What isn't to be read here is left for the caller to complain about.
 if string.byte(raw) ~= 1 or string.sub(raw, 20, 19 + #ARGV[6]) ~= ARGV[6] then return {ARGV[1], raw} end
@@ -14,6 +21,8 @@ local ends = tonumber(string.sub(raw, 2, 17))
 if ends ~= 0 and tonumber(ARGV[2]) >= ends then return {ARGV[1], false} end
 
 redis.call('SET', claim, raw, 'PX', ARGV[3])
+if aside and state == 'S' then dropped(base, hash) end -- its conditions were judged before
+if aside and state == 'C' then redis.call('HDEL', hash, member) end
 redis.call('DEL', base .. 'r:' .. member)
 redis.call('ZREM', base .. 'i:' .. ARGV[4], ARGV[5])
 redis.call('ZREM', base .. 'x', member)
