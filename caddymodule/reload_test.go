@@ -250,8 +250,11 @@ type failure struct {
 	cause  string
 	reload int           // the latest one, from 1
 	after  time.Duration // since that began
-	passed bool          // it had reached the portal
+	passed bool          // it had reached the portal, and it isn't that this took too long
 }
+
+// errProxy: Caddy's proxy didn't reach the portal in time, as on a machine with much else to do.
+var errProxy = errors.New("502 by the proxy")
 
 // reloadClock tells since when there has been which reload.
 type reloadClock struct {
@@ -301,10 +304,14 @@ func (l *load) one() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err == nil && resp.StatusCode == http.StatusBadGateway && len(body) == 0 {
+		err = errProxy
+	}
 	if err != nil {
 		n, since := l.clock.now()
 		_, passed := l.seen.Load(r.Header.Get("X-Number"))
-		l.failed = append(l.failed, failure{causeOf(err, kept.Load(), answered.Load()), n, since, passed})
+		slow := errors.Is(err, os.ErrDeadlineExceeded) || err == errProxy
+		l.failed = append(l.failed, failure{causeOf(err, kept.Load(), answered.Load()), n, since, passed && !slow})
 		return
 	}
 	if wrong := l.judge(resp.StatusCode, string(body)); wrong != "" {
