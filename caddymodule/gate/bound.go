@@ -145,7 +145,7 @@ func (b *bound) back(ctx context.Context, pair string, allowed func(holder) bool
 	value = textproto.TrimString(value)
 	rest, bound := strings.CutPrefix(value, boundMark)
 	if !bound {
-		return pair, !b.named(trimmed) && !b.knows(trimmed), nil
+		return pair, !b.named(trimmed) && !b.knows(trimmed) && !b.another(textproto.TrimString(pair)), nil
 	}
 	seal, value, ok := strings.Cut(rest, ".")
 	raw, err := base64.RawURLEncoding.DecodeString(seal)
@@ -161,6 +161,22 @@ func (b *bound) back(ctx context.Context, pair string, allowed func(holder) bool
 		return "", false, nil
 	}
 	return name + "=" + value, true, nil
+}
+
+// another reports whether a cookie has a further one in it that is to be bound, for a portal
+// that takes a comma or a space for the end of a cookie, too (RFC 2109, 4.3.4; CGI.pm,
+// Python's http.cookies).
+func (b *bound) another(pair string) bool {
+	if !strings.ContainsAny(pair, ", \t") {
+		return false
+	}
+	for piece := range strings.FieldsFuncSeq(pair, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }) {
+		name, _, ok := strings.Cut(strings.Trim(piece, `"`), "=")
+		if ok && (b.named(name) || b.knows(name)) {
+			return true
+		}
+	}
+	return false
 }
 
 // sessionNames are the names that servers give the cookies of their sessions, folded.

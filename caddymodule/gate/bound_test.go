@@ -120,11 +120,19 @@ func TestBoundCookiesCantBeMoved(t *testing.T) {
 		"with spaces around":         " PHPSESSID = danas",
 		"behind one that is his":     bobs + "; PHPSESSID=danas",
 		"in front of one that's his": "PHPSESSID=danas; " + bobs,
+		"behind a comma":             "a=1,PHPSESSID=danas; b=2, portal.sid=danas; ,PHPSESSID=danas",
+		"behind a space":             "a=1 PHPSESSID=danas; b=2\tPHPSESSID=danas",
+		"in a value with quotes":     `a="1,PHPSESSID=danas"; b="1 PHPSESSID=danas"`,
 	} {
 		for _, line := range arrives(t, b, only(holder{contact: "bob", company: "birch"}), cookie) {
 			if strings.Contains(line, "danas") {
 				t.Errorf("%s: the portal gets %q", name, line)
 			}
+		}
+	}
+	for _, line := range []string{"a=1,2; b=1 2", "a=PHPSESSID, b", "a=1,x=PHPSESSID=2", "a=b=PHPSESSID=1"} {
+		if got := arrives(t, b, only(holder{}), line); !slices.Equal(got, []string{line}) {
+			t.Errorf("%s: the portal gets %q; want it as it is", line, got)
 		}
 	}
 	// Without a script's cookie of that name, another name is a stranger to the portal.
