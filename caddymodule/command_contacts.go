@@ -50,7 +50,8 @@ func setContactCommand() *cobra.Command {
 		use: "set EMAIL [flags]", short: "Changes a contact",
 		long: `Changes what the flags name about a contact, and leaves the rest. A list
 replaces the whole list; an empty value ("") empties it. Who loses an address
-is signed out, since they may have come in by it.`,
+is signed out, and their password ends: whoever reads the mail there may have
+come in by it, or set it.`,
 		example: `  caddy doorpost contacts set ann@example.com --phone "+1 555 0100"
   caddy doorpost contacts set ann@example.com --companies acme,birch
   caddy doorpost contacts set ann@example.com --email ann.lee@example.com`,
@@ -97,9 +98,15 @@ func importContactsCommand() *cobra.Command {
 		use: "import FILE.csv [--dry-run]", short: "Adds and changes contacts from a CSV file",
 		long: `Adds and changes contacts from a CSV file. Its first line names the columns, in
 any order: email, other_emails, first_name, last_name, phone, companies, role,
-locale, disabled. Only email is needed. Several values in a cell are separated
-by ";". Companies are ids, or names that only one company has; they must be
-there already.
+locale, disabled, password_hash. Only email is needed. Several values in a cell
+are separated by ";". Companies are ids, or names that only one company has;
+they must be there already.
+
+password_hash is that of an earlier portal, so that people go on with the
+password they have: bcrypt ($2a$, $2b$, $2y$; cost 4 to 14) or argon2id in the
+PHC format (at most m=131072, t=10, p=16). An empty cell says nothing. Who has
+set, used or removed a password here keeps it so, and the answer says it. Such
+a file opens doors to who guesses well: delete it when it is imported.
 
 A row replaces what its columns name: an empty cell empties; leave the column
 out to keep what is there. Nobody is deleted, and who was removed or disabled

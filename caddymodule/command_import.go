@@ -96,7 +96,11 @@ func imported(w io.Writer, path string, out admin.Imported) {
 	if out.Kept.Count > 0 {
 		fmt.Fprintln(w, "\nkept, since somebody's hand has the last word:")
 		for _, k := range out.Kept.First[:min(shownRows, len(out.Kept.First))] {
-			fmt.Fprintf(w, "  line %-6d %s was %s\n", k.Line, k.Item, k.Reason)
+			what := "was " + k.Reason
+			if k.Reason == directory.PasswordOwn || k.Reason == directory.PasswordsOff {
+				what = "doesn't get the password_hash: " + k.Reason
+			}
+			fmt.Fprintf(w, "  line %-6d %s %s\n", k.Line, k.Item, what)
 		}
 		more(w, out.Kept.Count)
 	}

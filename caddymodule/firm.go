@@ -174,11 +174,12 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	if d.mail.Via == "folder" {
 		g.Mailbox = d.mail.Path
 	}
+	passwords := &password.Passwords{Firm: id, Name: cfg.Brand.Name, Store: d.store, Keys: d.keys,
+		Permits: d.permits, MinLength: cfg.Passwords.MinLength, Now: d.now}
 	if !cfg.Passwords.Off {
-		f.passwords = &password.Passwords{Firm: id, Name: cfg.Brand.Name, Store: d.store, Keys: d.keys,
-			Permits: d.permits, MinLength: cfg.Passwords.MinLength, Now: d.now}
-		g.Passwords = f.passwords
+		f.passwords, g.Passwords = passwords, passwords
 	}
+	f.book.Passwords = passwordsFor(passwords, cfg.Passwords.Off)
 	f.gate = gate.New(g)
 	f.queue.Prepare, f.queue.Attempt, f.queue.Sent, f.queue.Failed = f.gate.Prepare, f.gate.Attempt, f.gate.Sent, f.gate.Failed
 	f.queue.Ended = f.gate.Ended

@@ -68,10 +68,11 @@ const (
 	fRole
 	fLocale
 	fDisabled
+	fPassword // in files alone: nobody sets one for somebody else
 )
 
 // contactColumns are the names of the fields, in CSV and JSON.
-var contactColumns = []string{"email", "other_emails", "first_name", "last_name", "phone", "companies", "role", "locale", "disabled"}
+var contactColumns = []string{"email", "other_emails", "first_name", "last_name", "phone", "companies", "role", "locale", "disabled", "password_hash"}
 
 func (f field) String() string { return contactColumns[f] }
 
@@ -98,6 +99,8 @@ type edit struct {
 	companies                  []string // as written; ids once they are resolved
 	role                       Role     // "": unsaid
 	disabled                   tri
+	hash                       string // of a password that they had elsewhere; "": unsaid
+	hashLine                   int    // of the file, which names it
 }
 
 // set checks one field's text and takes it over; empty text empties the field.
@@ -118,6 +121,8 @@ func (e *edit) set(f field, text string) (err error) {
 		e.role, err = cleanRole(text)
 	case fDisabled:
 		e.disabled, err = cleanBool(text)
+	case fPassword:
+		e.hash = strings.TrimSpace(text) // judged by the plan, which may know what can be used
 	case fOthers:
 		return e.setList(f, splitList(text))
 	case fCompanies:

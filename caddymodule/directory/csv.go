@@ -184,6 +184,8 @@ func (t *table) header() error {
 		k := t.column(name)
 		switch {
 		case strings.TrimSpace(name) == "": // as spreadsheets leave it behind the last column
+		case k < 0 && columnKey(name) == "password" && slices.Contains(t.known, "password_hash"):
+			t.bad.add(t.line, "", fmt.Sprintf("column %d, %s, isn't taken: nobody chooses a password for somebody else; delete the column (hashes from an earlier portal go into password_hash)", i+1, quoted(name)))
 		case k < 0:
 			t.bad.add(t.line, "", fmt.Sprintf("column %d, %s, isn't known; rename it to one of %s, or delete the column", i+1, quoted(name), strings.Join(t.known, ", ")))
 		case seen[k]:

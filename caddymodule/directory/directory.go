@@ -50,6 +50,10 @@ type Book struct {
 	Staff []address.Address // of the Caddyfile: always staff, never disabled
 	Now   func() time.Time  // nil: time.Now
 
+	// Passwords are told of contacts who lose an address or are removed, and of the hashes
+	// in files; nil: nobody keeps any.
+	Passwords *Passwords
+
 	// Changes is what Version counts in. Books of one firm in one process share it,
 	// as the old and the new one do during a reload; nil: this Book has its own.
 	Changes *atomic.Uint64

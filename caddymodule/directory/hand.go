@@ -79,7 +79,8 @@ func (b *Book) Enable(ctx context.Context, email address.Address) (Contact, erro
 }
 
 // RemoveContact removes the contact that has the address email, all its addresses with
-// it, and returns what was removed. No file brings them back; AddContact does.
+// it, and returns what was removed. No file brings them back; AddContact does, as a new
+// contact without a password.
 func (b *Book) RemoveContact(ctx context.Context, email address.Address) (Contact, error) {
 	var before entry
 	err := b.change(ctx, func() (ops []store.Op, err error) {
@@ -262,7 +263,11 @@ func (b *Book) opsByHand(ctx context.Context, before, after *entry) ([]store.Op,
 	if after != nil {
 		has = after.Emails
 	}
-	ops := b.contactOps(before, after, nil)
+	ops, err := b.Passwords.afterHand(ctx, before, after)
+	if err != nil {
+		return nil, err
+	}
+	ops = append(ops, b.contactOps(before, after, nil)...)
 	for i, a := range has {
 		id, err := b.owner(ctx, a)
 		if err != nil && !errors.Is(err, ErrUnknown) {

@@ -32,6 +32,7 @@ type Plan struct {
 	Kept      []Kept  `json:"kept"`
 
 	contacts   []contactWrite
+	passwords  []store.Op // of contacts
 	companies  []companyWrite
 	generation []byte
 }
@@ -51,13 +52,16 @@ type Entry struct {
 type Kept struct {
 	Line   int    `json:"line"`   // of the file
 	Item   string `json:"item"`   // address, or company id, as the file names it
-	Reason string `json:"reason"` // Removed, Disabled
+	Reason string `json:"reason"` // Removed, Disabled, PasswordOwn, PasswordsOff
 }
 
 // The reasons to keep something.
 const (
 	Removed  = "removed by hand"
 	Disabled = "disabled by hand"
+	// Of a password_hash that isn't taken, though all else of the row is:
+	PasswordOwn  = "a password was set, used or removed here"
+	PasswordsOff = "passwords are off"
 )
 
 func newPlan(k Kind) Plan {
@@ -81,7 +85,13 @@ func (b *Book) PlanContacts(ctx context.Context, rows []ContactRow) (Plan, error
 	if err != nil {
 		return Plan{}, err
 	}
-	p := contactPlanner{staff: b.isStaff, newID: b.newID}
+	p := contactPlanner{staff: b.isStaff, newID: b.newID, check: func(string) error { return nil },
+		password: func(before *entry, after entry, hash string) ([]store.Op, string, error) {
+			return b.Passwords.fromFile(ctx, before, after, hash)
+		}}
+	if b.Passwords != nil && b.Passwords.Import != nil {
+		p.check = b.Passwords.Check
+	}
 	if p.companies, err = b.companyNames(ctx); err != nil {
 		return Plan{}, err
 	}
@@ -136,6 +146,8 @@ type contactPlanner struct {
 	companies companyNames
 	staff     func(address.Address) bool
 	newID     func(n int) string
+	check     func(hash string) error                                              // see Passwords.Check
+	password  func(*entry, entry, string) (ops []store.Op, kept string, err error) // see Passwords.fromFile
 
 	out   Plan
 	mains map[address.Address]bool // with which rows begin
@@ -143,6 +155,7 @@ type contactPlanner struct {
 	lines map[*entry]int           // contacts of the book that a row has named, and where
 	freed map[address.Address]bool // by their contacts, in this file
 	taken []taken                  // by contacts that didn't have them
+	err   error                    // of the store
 }
 
 type taken struct {
@@ -160,7 +173,9 @@ func (p *contactPlanner) plan(rows []ContactRow) (Plan, error) {
 		p.mains[row.Email] = true
 	}
 	for _, row := range rows {
-		p.row(row)
+		if p.row(row); p.err != nil {
+			return Plan{}, p.err
+		}
 	}
 	for _, t := range p.taken {
 		if !p.freed[t.address] {
@@ -176,6 +191,12 @@ func (p *contactPlanner) row(row ContactRow) {
 		return
 	}
 	d := row.edit
+	if d.hash != "" {
+		if err := p.check(d.hash); err != nil {
+			p.bad.add(d.hashLine, fPassword.String(), err.Error())
+			return
+		}
+	}
 	if !p.resolve(row.Line, &d) {
 		return
 	}
@@ -186,6 +207,7 @@ func (p *contactPlanner) row(row ContactRow) {
 	if before == nil {
 		after := entry{Contact: Contact{ID: p.newID(len(p.out.Added)), Role: Client}}.edited(d, false)
 		p.take(row.Line, nil, after.Emails)
+		p.takeHash(d, nil, after)
 		p.out.Added = append(p.out.Added, Entry{Line: row.Line, Item: string(row.Email)})
 		p.out.contacts = append(p.out.contacts, contactWrite{nil, after})
 		return
@@ -206,12 +228,33 @@ func (p *contactPlanner) row(row ContactRow) {
 		p.out.Kept = append(p.out.Kept, Kept{row.Line, string(row.Email), Disabled})
 	}
 	fields := differences(before, &after)
+	written := len(fields) > 0
+	if p.takeHash(d, before, after) {
+		fields = append(fields, fPassword.String())
+	}
 	if len(fields) == 0 {
 		p.out.Unchanged++
 		return
 	}
 	p.out.Changed = append(p.out.Changed, Entry{row.Line, string(row.Email), fields, emptied(before, &after)})
-	p.out.contacts = append(p.out.contacts, contactWrite{before, after})
+	if written {
+		p.out.contacts = append(p.out.contacts, contactWrite{before, after})
+	}
+}
+
+// takeHash notes what becomes of a contact's password, and reports whether they get that
+// of the row.
+func (p *contactPlanner) takeHash(d edit, before *entry, after entry) bool {
+	ops, kept, err := p.password(before, after, d.hash)
+	if err != nil {
+		p.err = err
+		return false
+	}
+	p.out.passwords = append(p.out.passwords, ops...)
+	if kept != "" {
+		p.out.Kept = append(p.out.Kept, Kept{d.hashLine, string(after.Email()), kept})
+	}
+	return d.hash != "" && kept == "" && len(ops) > 0
 }
 
 // resolve finds the companies of a row, and leaves out what was removed by hand.
@@ -355,7 +398,7 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 	}
 	claims := p.claims()
 	ops := make([]store.Op, 0, len(more)+len(p.contacts)+len(claims)+len(p.companies)+1)
-	ops = append(ops, more...)
+	ops = append(append(ops, more...), p.passwords...)
 	for i, w := range p.contacts {
 		if i%pageSize == 0 {
 			progress(i, total)
@@ -378,7 +421,7 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 	if len(ops) == 0 {
 		return nil
 	}
-	if total > 0 {
+	if total > 0 || len(p.passwords) > 0 {
 		next := nextGeneration(p.generation)
 		if k := b.key(bucketState, stateGeneration); p.generation == nil {
 			ops = append(ops, store.Create(k, next, time.Time{}))

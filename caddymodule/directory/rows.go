@@ -30,7 +30,7 @@ type CompanyRow struct {
 var companyColumns = []string{"id", "name", "legacy_tokens"}
 
 // ReadContacts reads a file of contacts: columns email, other_emails, first_name,
-// last_name, phone, companies, role, locale, disabled, of which email must be there.
+// last_name, phone, companies, role, locale, disabled, password_hash, of which email must be there.
 // Rows with the same email are one contact with all their companies. An error is a
 // *RowErrors with all that is wrong, beside which stand the other rows, or one of the
 // reader.
@@ -64,7 +64,7 @@ func ReadContacts(r io.Reader) ([]ContactRow, error) {
 				}
 			}
 		}
-		row.Email = row.edit.email
+		row.Email, row.edit.hashLine = row.edit.email, t.line
 		if t.bad.count() == bad {
 			rows = addRow(rows, row, places, &t.bad)
 		}
@@ -117,6 +117,9 @@ func (e *edit) join(o edit) (field, string) {
 	if e.disabled != unsaid && o.disabled != unsaid && e.disabled != o.disabled {
 		return fDisabled, "says the opposite"
 	}
+	if e.hash != "" && o.hash != "" && e.hash != o.hash {
+		return fPassword, "is another one" // and neither is repeated
+	}
 	others, companies := union(e.others, o.others), union(e.companies, o.companies)
 	switch {
 	case len(others) > maxOthers:
@@ -126,6 +129,9 @@ func (e *edit) join(o edit) (field, string) {
 	}
 	for _, t := range texts {
 		*t.mine = cmp.Or(*t.mine, t.is)
+	}
+	if e.hash == "" {
+		e.hash, e.hashLine = o.hash, o.hashLine
 	}
 	e.disabled, e.others, e.companies = max(e.disabled, o.disabled), others, companies
 	return 0, ""

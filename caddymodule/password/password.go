@@ -25,6 +25,8 @@ var (
 	ErrNone = fmt.Errorf("%w: there is none", ErrWrong)
 	// ErrThrottled is an ErrWrong: there were too many tries, so nothing was judged.
 	ErrThrottled = fmt.Errorf("%w: too many tries", ErrWrong)
+	// ErrOwn: the contact has chosen, used or removed a password here, so none is imported.
+	ErrOwn = errors.New("password: they have one of their own")
 	// ErrBusy: there are too many checks at the moment. Answer 503, with RetryAfter.
 	ErrBusy = errors.New("password: too many checks at the moment")
 )
@@ -94,16 +96,19 @@ func (p *Passwords) Forget(ctx context.Context, contact string) ([]store.Op, err
 }
 
 // Import returns the Ops that give a contact the hash they had elsewhere: bcrypt, or
-// argon2id in the PHC format, within the bounds that CheckHash tells. It gives none to a
-// contact who has chosen or removed a password here (no Ops): a file that is read again
-// undoes nothing.
+// argon2id in the PHC format, within the bounds that CheckHash tells. It is ErrOwn for a
+// contact who has chosen, used or removed a password here: a file that is read again
+// undoes nothing. No Ops: they have this one.
 func (p *Passwords) Import(ctx context.Context, contact, hash string) ([]store.Op, error) {
 	if err := CheckHash(hash); err != nil {
 		return nil, err
 	}
 	was, err := p.read(ctx, contact)
-	if err != nil || was.Hash == hash || was.From == chosen || was.From == removed {
+	switch {
+	case err != nil || was.Hash == hash:
 		return nil, err
+	case was.From == chosen || was.From == removed:
+		return nil, ErrOwn
 	}
 	return p.write(was, record{Hash: hash, From: imported, At: p.now()})
 }
