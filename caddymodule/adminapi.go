@@ -69,7 +69,8 @@ func (a *App) enterAdmin() (leave func(), err error) {
 func (a *App) adminFirms() map[string]admin.Firm {
 	firms := make(map[string]admin.Firm, len(a.firms))
 	for id, f := range a.firms {
-		firms[id] = admin.Firm{Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Audit: f.audit, Usage: f.usage}
+		firms[id] = admin.Firm{Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Audit: f.audit, Usage: f.usage,
+			NoPasswords: f.passwords == nil}
 	}
 	return firms
 }

@@ -320,6 +320,9 @@ func changedInWords(e admin.Event) string {
 	if e.What == "upgrade" {
 		return who + " " + upgradeInWords(e)
 	}
+	if e.What == "reset-link" {
+		return who + " had a link mailed to them, to choose a password"
+	}
 	what := map[string]string{
 		"contacts/add": "added the contact", "contacts/set": "changed the contact", "contacts/disable": "disabled the contact",
 		"contacts/enable": "enabled the contact", "contacts/remove": "removed the contact", "contacts/import": "imported contacts",

@@ -24,6 +24,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
@@ -59,8 +61,12 @@ func openDesk(t *testing.T, firms ...string) *desk {
 	}
 	counters := audit.NewCounters()
 	for _, id := range firms {
+		passwords := &password.Passwords{Firm: id, Store: db, Keys: keys, Permits: password.NewPermits(), Cost: password.Cost{Memory: 64, Time: 1, Threads: 1}}
 		d.firms[id] = admin.Firm{
-			Book:     &directory.Book{Firm: id, Store: db, Keys: keys, Staff: []address.Address{"owner@example.com"}, Now: time.Now},
+			Book: &directory.Book{Firm: id, Store: db, Keys: keys, Staff: []address.Address{"owner@example.com"}, Now: time.Now,
+				Passwords: passwordsFor(passwords, id == "other")},
+			Queue:       &outbox.Queue{Firm: id, Store: db, Keys: keys},
+			NoPasswords: id == "other",
 			Sessions: &session.Sessions{Firm: id, Store: db, Idle: time.Hour, Max: 2 * time.Hour},
 			Tokens:   &token.Tokens{Firm: id, Store: db, Keys: keys, Life: 10 * time.Minute},
 			Audit:    &audit.Log{Logger: slog.New(slog.DiscardHandler), Keys: keys, Trail: audit.NewTrail(id, db, time.Now, counters)},
@@ -240,6 +246,7 @@ var unsteady = []struct {
 	{regexp.MustCompile(`"id":"[A-Z2-7]{26}"`), `"id":"…"`},
 	{regexp.MustCompile(`"id":"\d{8}t\d{6}\.\d{6}-[a-z2-7]{10}"`), `"id":"…"`},
 	{regexp.MustCompile(`"contact":"[0-9a-v]{32}"`), `"contact":"…"`},
+	{regexp.MustCompile(`"request":"[01]-[0-9a-z-]+"`), `"request":"…"`},
 	{regexp.MustCompile(`(\d{4}-\d\d-\d\d )?\b\d\d:\d\d:\d\d\b`), "TIME"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?Z?)?`), "TIME"},
 	{regexp.MustCompile(`since \d{4}-\d\d-\d\d\b`), "since DATE"},

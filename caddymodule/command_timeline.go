@@ -90,7 +90,7 @@ func story(events []admin.Event, now time.Time) (lines []string) {
 		case e.Kind == audit.Queued:
 			e.Kind = audit.Asked // that event is gone, or not here yet
 			fallthrough
-		case e.Kind == audit.Asked:
+		case e.Kind == audit.Asked, e.Kind == audit.Changed && e.Request != "":
 			asked[e.Request] = true
 		}
 		what := inWords(e)

@@ -100,6 +100,11 @@ func (c *Client) RevokeSessions(ctx context.Context, firm, email string) (Contac
 	return post[ContactChanged](ctx, c, firm, "sessions/revoke", ByEmail{email})
 }
 
+// ResetLink mails the contact a link to set a password.
+func (c *Client) ResetLink(ctx context.Context, firm, email string) (ResetLinkSent, error) {
+	return post[ResetLinkSent](ctx, c, firm, "reset-link", ByEmail{email})
+}
+
 // Timeline returns what happened around an address.
 func (c *Client) Timeline(ctx context.Context, firm string, in TimelineOf) (Timeline, error) {
 	return post[Timeline](ctx, c, firm, "contacts/timeline", in)

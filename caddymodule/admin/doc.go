@@ -34,6 +34,9 @@
 //
 //	POST /doorpost/FIRM/legacy/usage      LIST     → {"counted_since": "…", "companies": [USAGE], "next": "…"}
 //
+//	POST /doorpost/FIRM/reset-link        {"email": "ann@example.com"}
+//	                                               → {"contact": CONTACT, "to": "ann@example.com", "request": "…"}
+//
 //	POST /doorpost/FIRM/sessions/list     {"email": "ann@example.com"}, or LIST for everybody's
 //	                                               → {"sessions": [SESSION], "next": "…"}
 //	POST /doorpost/FIRM/sessions/revoke   {"email": "ann@example.com"}
@@ -75,7 +78,11 @@
 //
 // Disabling and removing a contact, and taking an address away from one, end the
 // contact's sessions and the links on their way: sessions_ended counts them. It is so
-// with sessions/revoke, and the next request of such a browser is signed out.
+// with sessions/revoke, and the next request of such a browser is signed out. Who loses an
+// address loses the password, too: whoever reads the mail there may have set it.
+//
+// reset-link mails a link to choose a password, good once, for 24 hours, to that address
+// of the contact. request is that of its events. Nobody can choose for somebody else.
 //
 // # Upgrade
 //
@@ -146,6 +153,9 @@
 //	          "kept":      {"count": 1, "first": [{"line": 9, "item": "cid@example.com", "reason": "removed by hand"}]},
 //	          "sessions_ended": 0}
 //
+// A password_hash isn't in any answer. Where it isn't taken, though all else of the row is,
+// "kept" says so: "a password was set, used or removed here", or "passwords are off".
+//
 // Who asks with Accept: application/x-ndjson gets lines instead: any number of
 // {"progress": {"done": 3000, "total": 100000}}, and at last {"result": IMPORT}, or an
 // error as below.
@@ -166,6 +176,7 @@
 //	405  method
 //	409  taken        the address, id or old link is another's
 //	     staff        the Caddyfile names the address under staff
+//	     disabled, passwords_off, limited: no link to set a password is mailed
 //	     conflict     others changed the same thing at the same time; try again
 //	413  too_large
 //	415  media_type

@@ -24,7 +24,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Field == "" || e.Code == "unknown" || e.Code == "staff" { // whose reasons name the thing itself
+	if e.Field == "" || e.Code == "unknown" || e.Code == "staff" || e.Code == "disabled" || e.Code == "limited" { // whose reasons name the thing itself
 		return e.Reason
 	}
 	return e.Field + ": " + e.Reason

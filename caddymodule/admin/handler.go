@@ -15,6 +15,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
@@ -28,8 +29,11 @@ type Firm struct {
 	Book     *directory.Book
 	Sessions *session.Sessions
 	Tokens   *token.Tokens
+	Queue    *outbox.Queue  // takes the mails that are asked for here
 	Audit    *audit.Log     // is told of every change
 	Usage    *usage.Counter // of old links; nil: they aren't counted
+
+	NoPasswords bool // the firm has switched them off
 }
 
 // Handler answers the requests under /doorpost/ (see the package's doc). It holds
@@ -63,6 +67,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/contacts/timeline": act(h, timeline),
 		"POST /doorpost/{firm}/audit/list":        act(h, listEvents),
 		"POST /doorpost/{firm}/audit/unknown":     act(h, listStrangers),
+		"POST /doorpost/{firm}/reset-link":        act(h, resetLink),
 		"POST /doorpost/{firm}/sessions/list":     act(h, listSessions),
 		"POST /doorpost/{firm}/sessions/revoke":   act(h, revokeSessions),
 	} {
