@@ -102,8 +102,14 @@ func upgraded(w io.Writer, in admin.Upgrade, out admin.Upgraded) {
 			tellUse(w, one, out.CountedSince)
 		}
 	}
-	if out.Unchanged > 0 {
-		fmt.Fprintf(w, "%s nothing to change.\n", companiesHave(out.Unchanged))
+	if n := out.Unchanged - out.Linkless; n > 0 {
+		fmt.Fprintf(w, "%s nothing to change.\n", companiesHave(n))
+	}
+	switch {
+	case out.Linkless == 1:
+		fmt.Fprintln(w, "1 company has no old links: whoever comes to its pages is asked to sign in, as ever.")
+	case out.Linkless > 1:
+		fmt.Fprintf(w, "%d companies have no old links: whoever comes to their pages is asked to sign in, as ever.\n", out.Linkless)
 	}
 	would := "Upgraded"
 	if in.DryRun {

@@ -93,10 +93,11 @@
 //	UPGRADE  {"dry_run": true,
 //	          "changed": [{"id": "acme", "name": "Acme Ltd", "contacts": ["ann@example.com"]}],
 //	          "refused": [{"id": "birch", "name": "Birch & Sons", "contacts": []}],
-//	          "unchanged": 3, "linked": 5, "done": 4}
+//	          "unchanged": 3, "linkless": 1, "linked": 5, "done": 4}
 //
 // contacts are those who are asked to sign in. A company without one is refused, as nobody
-// could reach it any more, and stays open; the others are changed. Of the linked companies
+// could reach it any more, and stays open; the others are changed. Of those unchanged,
+// linkless have no old links, so that they ask for sign-in anyway. Of the linked companies
 // of the firm, which have old links, done are upgraded then.
 //
 // # Use of old links

@@ -22,8 +22,9 @@ type Upgraded struct {
 	Changed   []UpgradedCompany `json:"changed"`
 	Refused   []UpgradedCompany `json:"refused"` // nobody who may sign in belongs to them
 	Unchanged int               `json:"unchanged"`
-	Linked    int               `json:"linked"` // companies of the firm that have old links
-	Done      int               `json:"done"`   // how many of those are upgraded then
+	Linkless  int               `json:"linkless"` // of Unchanged: they have no old links, and ask for sign-in anyway
+	Linked    int               `json:"linked"`   // companies of the firm that have old links
+	Done      int               `json:"done"`     // how many of those are upgraded then
 
 	CountedSince time.Time `json:"counted_since,omitzero"` // uses of old links before aren't known; only with DryRun
 }
@@ -64,7 +65,7 @@ func upgrade(ctx context.Context, f Firm, in Upgrade) (Upgraded, error) {
 	if err != nil {
 		return Upgraded{}, err
 	}
-	did := Upgraded{DryRun: in.DryRun, Changed: upgradedInfo(out.Changed), Refused: upgradedInfo(out.Refused), Unchanged: out.Unchanged, Linked: out.Linked, Done: out.Done}
+	did := Upgraded{DryRun: in.DryRun, Changed: upgradedInfo(out.Changed), Refused: upgradedInfo(out.Refused), Unchanged: out.Unchanged, Linkless: out.Linkless, Linked: out.Linked, Done: out.Done}
 	if in.DryRun && !in.Undo && f.Usage != nil {
 		err = addUsage(ctx, f, &did)
 	}

@@ -22,6 +22,7 @@ type Upgraded struct {
 	Changed   []UpgradedCompany
 	Refused   []UpgradedCompany // nobody who may sign in belongs to them
 	Unchanged int               // that were so already, or have no old links to open again
+	Linkless  int               // of Unchanged: they have no old links
 
 	Linked int // companies of the firm that have old links
 	Done   int // how many of those are upgraded then
@@ -100,6 +101,9 @@ func (b *Book) planUpgrade(ctx context.Context, u Upgrade) (out Upgraded, change
 			return true
 		case c.Upgraded != u.Undo, u.Undo && len(c.LegacyTokens) == 0:
 			out.Unchanged++
+			if len(c.LegacyTokens) == 0 {
+				out.Linkless++
+			}
 			return true
 		case !u.Undo && len(members[c.ID]) == 0:
 			out.Refused = append(out.Refused, one)
