@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
 )
 
 // The way through /-/go, which anyone can have sealed, ends on this site.
@@ -232,4 +234,28 @@ func TestS01_BoundHoweverItIsSet(t *testing.T) {
 			t.Errorf("Cookie: %.120s from nobody: the portal gets %.120q", cookie, a.body)
 		}
 	}
+}
+
+// CVE-2021-41230's class: what is open at a company's pages ends with the membership; what
+// is about another company, or none, goes on.
+func TestS15_StreamsOfACompanyEndWithTheMembership(t *testing.T) {
+	address := streams(t)
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: m.app(), firm: oldLinks, companies: oldCompanies, admin: freeAddress(t), site: "uri strip_prefix /files/acme\n\turi strip_prefix /files/birch\n\treverse_proxy " + address})
+	m.moveInto(h)
+	ann := h.in("ann@example.com")
+	var ends, stays []*stream
+	for kind := range kindsOfStream {
+		_, s := ann.tries(kind, "/files/acme", "portal")
+		ends = append(ends, s)
+		for _, path := range []string{"/files/birch", ""} {
+			_, s := ann.tries(kind, path, "portal")
+			stays = append(stays, s)
+		}
+	}
+	time.Sleep(2 * session.LookEvery)
+	goOn(t, "a member", append(ends, stays...))
+	h.command("contacts", "set", "ann@example.com", "--companies", "birch")
+	endBy(t, "not a member any more", ends, time.Now())
+	goOn(t, "a member of another company", stays)
 }

@@ -137,11 +137,15 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 	}
 }
 
-// Look ends requests in flight whose session is over or whose contact may not sign in
-// any more. It is to be called every session.LookEvery.
+// Look ends requests in flight whose session is over, whose contact may not sign in any
+// more, or that are about a company which the contact doesn't reach any more. It is to be
+// called every session.LookEvery.
 func (g *Gate) Look(ctx context.Context) {
 	g.Sessions.Look(ctx, func(ctx context.Context, l *session.Live) bool {
-		_, err := g.resolve(ctx, l)
+		v, err := g.resolve(ctx, l)
+		if err == nil {
+			l.Break(func(company string) bool { return company != "" && !v.reaches(company) })
+		}
 		return !errors.Is(err, errNobody)
 	})
 }

@@ -313,7 +313,7 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	g.enters(r, a)
 	g.Sessions.Seen(r.Context(), v.Live)
 	v.told.set(r.Header, jwt, company)
-	ctx, flight := g.Sessions.Attach(r.Context(), v.Live)
+	ctx, flight := g.Sessions.Attach(r.Context(), v.Live, company)
 	defer flight.Land()
 	answer := &portalWriter{ResponseWriter: w, ctx: r.Context(), gate: g, private: true, passed: Passed{v, company},
 		holder: holder{contact: v.Contact.ID, company: company}, old: outgoing{g, r.Host, *r.URL, moved}}

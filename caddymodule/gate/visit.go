@@ -151,7 +151,7 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 	defer done()
 	if a.visitor != nil {
 		g.Sessions.Seen(ctx, a.visitor.Live)
-		attached, flight := g.Sessions.Attach(ctx, a.visitor.Live)
+		attached, flight := g.Sessions.Attach(ctx, a.visitor.Live, "")
 		defer flight.Land()
 		ctx = attached
 	}

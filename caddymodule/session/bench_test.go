@@ -101,7 +101,7 @@ func BenchmarkRequest(b *testing.B) {
 				for i := int(at.Add(7919)); pb.Next(); i++ {
 					l := lookUp(b, s, cookies[i%len(cookies)])
 					s.Seen(ctx, l)
-					_, flight := s.Attach(ctx, l)
+					_, flight := s.Attach(ctx, l, "")
 					flight.Land()
 				}
 			})
@@ -116,7 +116,7 @@ func BenchmarkAttach(b *testing.B) {
 	defer cancel()
 	b.ReportAllocs()
 	for b.Loop() {
-		_, flight := s.Attach(ctx, l)
+		_, flight := s.Attach(ctx, l, "")
 		flight.Land()
 	}
 }

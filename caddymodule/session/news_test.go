@@ -31,7 +31,7 @@ func TestAnotherProcessEndsASession(t *testing.T) {
 		cookie := w.signIn("ann", nil)
 		l, err := there.Lookup(t.Context(), cookie)
 		w.must(err)
-		flying, flight := there.Attach(t.Context(), l)
+		flying, flight := there.Attach(t.Context(), l, "")
 		*told = 0
 		end(w.live(cookie))
 		if *told != 1 {

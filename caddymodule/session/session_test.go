@@ -35,7 +35,7 @@ func TestS01_SignInMakesANewIDAndEndsTheOld(t *testing.T) {
 				t.Errorf("the new cookie, %s = %+v, %v; want %s's under a new ID", name, got, err, whose)
 			}
 		}
-		ctx, _ := w.Attach(t.Context(), l)
+		ctx, _ := w.Attach(t.Context(), l, "")
 		want(t, "a request of the old session", context.Cause(ctx), session.ErrNone)
 	}
 }
@@ -387,7 +387,7 @@ func TestMemory_IsBounded(t *testing.T) {
 		cookies = append(cookies, w.signIn(fmt.Sprint("contact-", len(cookies)), nil))
 	}
 	busy := w.live(cookies[0])
-	ctx, flight := w.Attach(t.Context(), busy)
+	ctx, flight := w.Attach(t.Context(), busy, "")
 	defer flight.Land()
 	for range 3 {
 		for _, c := range cookies[1:] {
@@ -413,7 +413,7 @@ func TestMemory_LetsGoOfOneWhoseRequestsAreDone(t *testing.T) {
 	w.Limit = 1
 	first := w.signIn("ann", nil)
 	l := w.live(first)
-	_, flight := w.Attach(t.Context(), l)
+	_, flight := w.Attach(t.Context(), l, "")
 	var others []string
 	for range 20 {
 		others = append(others, w.signIn("bob", nil))
@@ -584,7 +584,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			_, flight := w.Attach(context.Background(), l)
+			_, flight := w.Attach(context.Background(), l, "")
 			w.clock.move(time.Hour)
 			w.Seen(context.Background(), l)
 			switch rng.IntN(40) {

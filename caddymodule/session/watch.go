@@ -10,14 +10,16 @@ import (
 type Flight struct {
 	live   *Live
 	cancel context.CancelCauseFunc
+	about  string
 	at     int // its place among the session's; -1: it isn't among them
 }
 
 // Attach binds ctx to the session: it is cancelled, with the cause ErrNone, within a
-// second of the session's end, as long as Look is called.
-func (s *Sessions) Attach(ctx context.Context, l *Live) (bound context.Context, f *Flight) {
+// second of the session's end, as long as Look is called. about is what Live.Break knows
+// the request by.
+func (s *Sessions) Attach(ctx context.Context, l *Live, about string) (bound context.Context, f *Flight) {
 	bound, cancel := context.WithCancelCause(ctx)
-	f = &Flight{live: l, cancel: cancel, at: -1}
+	f = &Flight{live: l, cancel: cancel, about: about, at: -1}
 	l.mu.Lock()
 	if l.over {
 		l.mu.Unlock()
@@ -50,6 +52,22 @@ func (f *Flight) Land() {
 	}
 	l.mu.Unlock()
 	f.cancel(context.Canceled)
+}
+
+// Break cancels, with the cause ErrNone, the session's requests in flight that are about
+// something over. The session goes on.
+func (l *Live) Break(over func(about string) bool) {
+	l.mu.Lock()
+	var broken []*Flight
+	for _, f := range l.flights {
+		if over(f.about) {
+			broken = append(broken, f)
+		}
+	}
+	l.mu.Unlock()
+	for _, f := range broken {
+		f.cancel(ErrNone)
+	}
 }
 
 // end cancels what is in flight, for good.

@@ -49,13 +49,13 @@ func TestS15_StreamsEndWithinASecond(t *testing.T) {
 	streams := map[string]context.Context{}
 	for _, name := range []string{"signed out", "revoked", "ran out", "disabled", "ended elsewhere", "goes on"} {
 		cookies[name] = w.signIn(name, nil)
-		streams[name], _ = w.Attach(t.Context(), w.live(cookies[name]))
+		streams[name], _ = w.Attach(t.Context(), w.live(cookies[name]), "")
 	}
 	// A session that isn't in this memory any more hears of its end from the store.
 	outside := w.fresh()
 	outsider, err := outside.Lookup(t.Context(), cookies["ended elsewhere"])
 	w.must(err)
-	streams["ended elsewhere"], _ = w.Attach(t.Context(), outsider)
+	streams["ended elsewhere"], _ = w.Attach(t.Context(), outsider, "")
 
 	var disabled atomic.Value
 	disabled.Store("nobody")
@@ -83,7 +83,7 @@ func TestS15_StreamsEndWithinASecond(t *testing.T) {
 	// The contact who was disabled comes back: nothing of their session has been ended.
 	disabled.Store("nobody")
 	w.clock.move(-time.Hour)
-	again, flight := w.Attach(t.Context(), w.live(cookies["disabled"]))
+	again, flight := w.Attach(t.Context(), w.live(cookies["disabled"]), "")
 	defer flight.Land()
 	want(t, "a stream of the contact who is enabled again", again.Err(), nil)
 }
@@ -91,10 +91,10 @@ func TestS15_StreamsEndWithinASecond(t *testing.T) {
 func TestS15_AStoreThatIsAwayEndsNoStream(t *testing.T) {
 	w := newWorld(t)
 	cookie := w.signIn("ann", nil)
-	inMemory, _ := w.Attach(t.Context(), w.live(cookie))
+	inMemory, _ := w.Attach(t.Context(), w.live(cookie), "")
 	l, err := w.fresh().Lookup(t.Context(), cookie)
 	w.must(err)
-	outside, _ := w.Attach(t.Context(), l)
+	outside, _ := w.Attach(t.Context(), l, "")
 	looked := make(chan struct{}, 100)
 	w.watch(func(context.Context, *session.Live) bool { looked <- struct{}{}; return true })
 	w.store.away.Store(true)
@@ -111,9 +111,9 @@ func TestAttach(t *testing.T) {
 	l := w.live(w.signIn("ann", nil))
 	type key struct{}
 	parent, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
-	ctx, flight := w.Attach(parent, l)
-	other, flightOther := w.Attach(t.Context(), l)
-	third, flightThird := w.Attach(t.Context(), l)
+	ctx, flight := w.Attach(parent, l, "")
+	other, flightOther := w.Attach(t.Context(), l, "")
+	third, flightThird := w.Attach(t.Context(), l, "")
 	if ctx.Value(key{}) != "value" || ctx.Err() != nil {
 		t.Errorf("the bound context: value %v, error %v; want its parent's", ctx.Value(key{}), ctx.Err())
 	}
@@ -127,7 +127,7 @@ func TestAttach(t *testing.T) {
 	w.must(w.End(t.Context(), l.Contact, l.ID))
 	want(t, "another one after the end", context.Cause(other), session.ErrNone)
 	flightOther.Land()
-	late, flightLate := w.Attach(t.Context(), l)
+	late, flightLate := w.Attach(t.Context(), l, "")
 	want(t, "a request that comes too late", context.Cause(late), session.ErrNone)
 	flightLate.Land()
 }
@@ -145,7 +145,7 @@ func TestAttach_ManyRequestsEndAtOnce(t *testing.T) {
 			return
 		}
 		for range 20 {
-			ctx, flight := w.Attach(context.Background(), l)
+			ctx, flight := w.Attach(context.Background(), l, "")
 			if i%2 == 0 {
 				flight.Land()
 				landed.Add(1)
@@ -198,7 +198,7 @@ func TestSharedMemory(t *testing.T) {
 	stream := func(contact string) (*session.Live, context.Context) {
 		l, err := before.Lookup(t.Context(), w.signIn(contact, nil))
 		w.must(err)
-		ctx, _ := before.Attach(t.Context(), l)
+		ctx, _ := before.Attach(t.Context(), l, "")
 		return l, ctx
 	}
 	out, signedOut := stream("ann")
