@@ -221,11 +221,13 @@ func TestBrowserPasswordAccessibility(t *testing.T) {
 		{"help", []step{chromedp.Navigate(h.url + "/-/help")}},
 		{"help-sent", []step{chromedp.Navigate(h.url + "/-/help"), chromedp.SendKeys(css(`input[name=email]`), "nobody@example.com\r"), where("/-/sent")}},
 		{"set-password", []step{chromedp.Navigate(link)}},
+		{"set-password-typed", []step{chromedp.Navigate(link), chromedp.SendKeys(css("#password"), "our bookkeeping rocks")}},
 		{"set-password-refused", []step{chromedp.Navigate(link), chromedp.SendKeys(css("#password"), "short\r"), chromedp.WaitVisible(css(`[aria-invalid=true]`))}},
 		{"set-password-used", []step{chromedp.Navigate(used)}},
 		{"set-password-unknown", []step{chromedp.Navigate(h.url + "/-/password/set?t=nothing")}},
 		{"account", []step{chromedp.Navigate(h.url + "/-/password"), chromedp.SendKeys(css("#email"), "bob@example.com"),
 			chromedp.SendKeys(css("#password"), annsPassword+"\r"), where("/"), bobs("/-/account")}},
+		{"account-typed", []step{bobs("/-/account"), chromedp.SendKeys(css("#password"), "quiet rivers")}},
 		{"account-wrong", []step{bobs("/-/account"), chromedp.SendKeys(css("#current"), "wrong\r"), chromedp.WaitVisible(css(`[aria-invalid=true]`))}},
 	})
 	if strings.Contains(get(t, ctx, chromedp.Text(css("main"))), "{{") {

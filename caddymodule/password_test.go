@@ -344,7 +344,7 @@ func TestD08_ManyPasswordsOfANetwork(t *testing.T) {
 	for i := range 40 {
 		b := h.browser()
 		all.Go(func() {
-			a := b.manually(fmt.Sprintf("stranger%d@example.com", i), "wrong wrong wrong wrong")
+			a := b.patiently(fmt.Sprintf("stranger%d@example.com", i), wrongOne)
 			mu.Lock()
 			defer mu.Unlock()
 			counts[a.StatusCode]++

@@ -22,7 +22,7 @@ import (
 // Does an answer tell whether an address is known? Neither its bytes may, nor its time. By
 // hand, which takes a while:
 //
-//	go test ./caddymodule -run TestUniform -samples 2000 -v -timeout 2h [-store redis]
+//	go test ./caddymodule -run TestUniform -samples 2000 -v -timeout 4h [-store redis]
 //
 // As it runs with all the tests, it judges the bytes, and finds a difference in time only
 // when it is gross.
