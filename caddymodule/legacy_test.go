@@ -345,6 +345,9 @@ func TestThePortalsSessionIsBound(t *testing.T) {
 	says("/portal/birch/", "no session") // the other company's
 	says("/portal/birch/", "sid-of-ann@example.com-birch company=birch")
 	says("/dashboard.php", "sid-of-ann@example.com-birch company=birch")
+	if a := b.open("/one-click/acme-secret-token-2/"); a.StatusCode != 302 || goes(a) != "/portal/acme/" {
+		t.Errorf("with the session of one company, the other's old link = %d to %q", a.StatusCode, goes(a))
+	}
 	says("/portal/acme/", "no session")
 	b.send("/-/sign-out", url.Values{})
 	b.signIn("bob@example.com")
@@ -432,4 +435,86 @@ func TestStaffAreAudited(t *testing.T) {
 		return err == nil && strings.Contains(string(out), "looked at the pages of acme as staff") &&
 			strings.Contains(string(out), "an operator upgraded 2 companies") && strings.Contains(string(out), "an operator undid the upgrade of acme")
 	})
+}
+
+// Beside a form that takes every page of one segment, what is public is open; a page that
+// sends people back to `/` doesn't send them in a circle; and a further site of the firm
+// works like the first.
+func TestWideFormsAndFurtherSites(t *testing.T) {
+	m, p, further := startMailServer(t), newPortal(t), "http://"+freeAddress(t)
+	proxy := "reverse_proxy " + strings.TrimPrefix(p.URL, "http://")
+	h := openHouse(t, layout{app: m.app(), companies: oldCompanies, admin: freeAddress(t), site: proxy, more: further + " {\n\tdoorpost example\n\t" + proxy + "\n}",
+		firm: "legacy_link /{token} /portal/{company}\n\t\tcompany_path /files/{company}/*\n\t\thome /portal/{company}\n\t\tpublic /about /favicon.ico /files/help/* /portal/help"})
+	m.moveInto(h)
+	h.upgrade("acme")
+	bob, nobody := h.in("bob@example.com"), h.browser()
+	for path, want := range map[string]int{"/about": 200, "/favicon.ico": 200, "/files/help/x": 200, "/portal/help": 200,
+		"/About": 302, "/contact": 302, "/files/helpx/x": 401, "/portal/helpx": 401, "/acme-secret-token-1": 302, "/birch-secret-token": 200} {
+		if a := h.browser().open(path); a.StatusCode != want {
+			t.Errorf("%s, signed out = %d; want %d", path, a.StatusCode, want)
+		}
+		if want == 200 && path != "/birch-secret-token" {
+			if a := bob.open(path); a.StatusCode != 200 || a.body != "portal: GET "+path+" for bob@example.com" {
+				t.Errorf("%s, signed in = %d %q", path, a.StatusCode, a.body)
+			}
+		}
+	}
+	// A company of that name, or such a token, has the last word.
+	h.command("companies", "set", "cedar", "--legacy-tokens", "about")
+	h.command("companies", "add", "help", "--legacy-tokens", "help-secret")
+	for path, want := range map[string]int{"/about": 302, "/files/help/x": 401, "/portal/help": 401} {
+		if a := nobody.open(path); a.StatusCode != want {
+			t.Errorf("%s, of a company = %d; want %d", path, a.StatusCode, want)
+		}
+		if a := bob.open(path); a.StatusCode != 404 {
+			t.Errorf("%s, of another company = %d; want 404", path, a.StatusCode)
+		}
+	}
+
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" {
+			http.Redirect(w, r, "http://"+r.Host+"/", http.StatusFound)
+			return
+		}
+		fmt.Fprint(w, "the portal's own beginning")
+	}
+	at := "/"
+	for range 4 {
+		a := bob.open(at)
+		if at = goes(a); at == "" {
+			if a.body != "the portal's own beginning" {
+				t.Errorf("/ leads to %d %q; want the portal's own", a.StatusCode, a.body)
+			}
+			break
+		}
+	}
+	if at != "" {
+		t.Errorf("/ leads in a circle, to %s", at)
+	}
+	if a := bob.open("/"); goes(a) != "/portal/acme" {
+		t.Errorf("after that / leads to %q; want home", goes(a))
+	}
+	if a := bob.open("/orders"); a.StatusCode != 404 { // no token
+		t.Errorf("another page = %d; want 404", a.StatusCode)
+	}
+	if a := bob.open("/files/acme/x"); goes(a) != h.url+"/" {
+		t.Errorf("another page of theirs leads to %q; want where the portal sends them", goes(a))
+	}
+
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Location", "/acme-secret-token-2?y")
+		http.Redirect(w, r, "http://"+r.Host+"/acme-secret-token-1?x=1", http.StatusFound)
+	}
+	for _, site := range []string{h.url, further} {
+		a := bob.open(site + "/files/acme/x")
+		if goes(a) != site+"/portal/acme?x=1" || a.Header.Get("Content-Location") != "/portal/acme?y" {
+			t.Errorf("%s: an old link of the portal's becomes %q and %q; want it new, on that site", site, goes(a), a.Header.Get("Content-Location"))
+		}
+		if a := bob.open(site + "/acme-secret-token-1"); goes(a) != "/portal/acme" {
+			t.Errorf("%s: the old link leads to %q", site, goes(a))
+		}
+		if a := h.browser().open(site + "/acme-secret-token-1"); !goneForm.MatchString(goes(a)) {
+			t.Errorf("%s: signed out, the old link leads to %q", site, goes(a))
+		}
+	}
 }

@@ -254,13 +254,8 @@ func openTLSHouse(t *testing.T, log logFile) (h *house, secure, manual string) {
 }
 %s {
 	%s
-	@old path /one-click/* /view /view.php
-	handle @old {
-		doorpost example
-	}
-	handle {
-		redir %s{uri}
-	}
+	doorpost example
+	redir %s{uri}
 }
 `, secure, files.path("cert.pem"), files.path("key.pem"), log.site, strings.TrimPrefix(p.URL, "http://"), manual, log.site, secure)})
 	m.moveInto(h)
@@ -285,19 +280,29 @@ func TestOldLinksWithoutTLS(t *testing.T) {
 	log := newLogFile(t)
 	h, secure, manual := openTLSHouse(t, log)
 	b := h.secureBrowser()
+	clear := h.browser // without the cookies that browsers have for TLS alone, or here for this machine, too
 	const old = "/one-click/acme-secret-token-1/orders/7?tab=2"
-	a := b.open(h.url + old)
+	a := clear().open(h.url + old)
 	gone := goes(a)
 	if a.StatusCode != 302 || !strings.HasPrefix(gone, secure+"/-/go?x=") || len(a.Cookies()) != 0 || h.portal.count() != 0 {
 		t.Fatalf("an old link without TLS = %d to %q; want its way with TLS", a.StatusCode, gone)
 	}
 	for _, link := range []string{old, "/ONE-CLICK/acme-secret-token-1/", "/view?client=acme-secret-token-2", "/one-click/nobodys-token/"} {
-		if a := b.open(manual + link); a.StatusCode != 302 || !strings.HasPrefix(goes(a), secure+"/-/go?x=") {
+		if a := clear().open(manual + link); a.StatusCode != 302 || !strings.HasPrefix(goes(a), secure+"/-/go?x=") {
 			t.Errorf("%s, as the manual has it, = %d to %q; want its way with TLS", link, a.StatusCode, goes(a))
 		}
 	}
-	if a := b.open(manual + "/dashboard.php?x=1"); a.StatusCode != 302 || goes(a) != secure+"/dashboard.php?x=1" {
-		t.Errorf("another page, as the manual has it, = %d to %q; want it with TLS", a.StatusCode, goes(a))
+	b.open(secure + "/") // from here on it is known that TLS ends here
+	for _, page := range []string{"/", "/dashboard.php?x=1", "/-/companies"} {
+		a := clear().open(manual + page)
+		if a.StatusCode != 302 || !strings.HasPrefix(goes(a), secure+"/-/go?x=") {
+			t.Errorf("%s, as the manual has it, = %d to %q; want it with TLS", page, a.StatusCode, goes(a))
+		} else if a := b.open(goes(a)); goes(a) != page {
+			t.Errorf("%s leads to %q with TLS; want the page", page, goes(a))
+		}
+	}
+	if a := clear().open(manual+"/assets/x.css?y", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "style", "Accept", "text/css"); goes(a) != secure+"/assets/x.css?y" {
+		t.Errorf("what is open, as the manual has it, = %d to %q; want it with TLS", a.StatusCode, goes(a))
 	}
 	if a := b.open(gone); a.StatusCode != 302 || goes(a) != old {
 		t.Errorf("it leads to %q (%d); want the page, since nobody is asked yet", goes(a), a.StatusCode)
@@ -305,13 +310,13 @@ func TestOldLinksWithoutTLS(t *testing.T) {
 	if a := b.open(secure + old); a.StatusCode != 200 {
 		t.Errorf("the page = %d", a.StatusCode)
 	}
-	if a := b.send(h.url+old, form("a", "b")); a.StatusCode != 400 {
+	if a := clear().send(h.url+old, form("a", "b")); a.StatusCode != 400 {
 		t.Errorf("a form sent to an old link without TLS = %d; want 400", a.StatusCode)
 	}
 	h.upgrade("acme")
 	var sizes []int
 	for _, link := range []string{old, "/one-click/nobodys-token-at-all/orders/7?tab=2", "/view?client=acme-secret-token-1", "/view?client=nothing"} {
-		a := b.open(h.url + link)
+		a := clear().open(h.url + link)
 		if a.StatusCode != 302 || !strings.HasPrefix(goes(a), secure+"/-/go?x=") {
 			t.Errorf("%s without TLS = %d to %q", link, a.StatusCode, goes(a))
 		}
@@ -323,12 +328,12 @@ func TestOldLinksWithoutTLS(t *testing.T) {
 	if sizes[0] != sizes[1] || sizes[2] != sizes[3] || sizes[0] != sizes[2] {
 		t.Errorf("the ways of real links and others have %v characters; want the same", sizes)
 	}
-	if a := b.open(h.url+old, "X-Forwarded-Proto", "https"); a.StatusCode != 302 || !goneForm.MatchString(goes(a)) {
+	if a := clear().open(h.url+old, "X-Forwarded-Proto", "https"); a.StatusCode != 302 || !goneForm.MatchString(goes(a)) {
 		t.Errorf("behind who ends TLS, and says so, an old link = %d to %q; want /-/go on this site", a.StatusCode, goes(a))
 	}
 	// Who takes the way with TLS and leaves TLS out doesn't make us believe that TLS ends elsewhere.
-	b.open(strings.Replace(gone, secure, h.url, 1))
-	if a := b.open(h.url + old); !strings.HasPrefix(goes(a), secure) {
+	clear().open(strings.Replace(gone, secure, h.url, 1))
+	if a := clear().open(h.url + old); !strings.HasPrefix(goes(a), secure) {
 		t.Errorf("after that an old link without TLS leads to %q; want its way with TLS", goes(a))
 	}
 	text := log.text(t)

@@ -123,7 +123,7 @@ func anyReading(p string, is func(string) bool) bool {
 // portal's is logged whatever visitors send, so that nobody can hide there.
 func Secret(prefix string, u *url.URL, h http.Header) bool {
 	ru := rules{prefix: prefix}
-	return ru.near(u.Path) && (ru.link(u) || ru.fromLink(h.Get("Referer")))
+	return ru.near(u.Path) && (ru.link(u) || slices.ContainsFunc(h["Referer"], ru.fromLink))
 }
 
 // link reports whether a URL may be that of a sign-in link.
@@ -162,13 +162,8 @@ const tokenLength = 43
 // hideLink takes the link out of a Referer: where a browser doesn't keep to our
 // Referrer-Policy, the portal gets the site's origin alone.
 func (ru rules) hideLink(h http.Header) {
-	referer := h.Get("Referer")
-	if !ru.fromLink(referer) {
-		return
-	}
-	delete(h, "Referer")
-	if u, err := url.Parse(referer); err == nil && u.Host != "" {
-		h["Referer"] = []string{u.Scheme + "://" + u.Host + "/"}
+	if slices.ContainsFunc(h["Referer"], ru.fromLink) {
+		originAlone(h)
 	}
 }
 

@@ -175,6 +175,7 @@ type portalWriter struct {
 	passed  Passed       // nothing: nobody is signed in
 	old     outgoing     // nothing: there are no old links to rewrite
 	visit   *http.Cookie // our own of a visit, that goes with the answer; nil: none
+	sent    []string     // the request's lines of cookies
 	ctx     context.Context
 	done    bool
 }
@@ -261,6 +262,9 @@ func (w *portalWriter) clean() {
 		h["Set-Cookie"][i] = w.gate.bound.out(w.ctx, line, w.holder)
 	}
 	w.old.rewrite(w.ctx, h)
+	if h["Clear-Site-Data"] != nil {
+		w.clearOthers(h)
+	}
 	if w.visit != nil {
 		http.SetCookie(w.ResponseWriter, w.visit)
 	}
@@ -276,4 +280,45 @@ func (c cookies) dropSet(h http.Header) {
 			delete(h, "Set-Cookie")
 		}
 	}
+}
+
+// clearOthers is for a portal that has the browser forget everything, such as at its
+// sign-out: that would be our cookies as well, which a portal can't take away. So those
+// that the browser has sent are taken away one by one, but for ours.
+func (w *portalWriter) clearOthers(h http.Header) {
+	var keep, gone []string
+	clears := false
+	for _, line := range h["Clear-Site-Data"] {
+		for kind := range strings.SplitSeq(line, ",") {
+			switch kind = textproto.TrimString(kind); kind {
+			case `"cookies"`:
+				clears = true
+			case `"*"`:
+				clears = true
+				keep = append(keep, `"cache"`, `"storage"`)
+			default:
+				keep = append(keep, kind)
+			}
+		}
+	}
+	if !clears {
+		return
+	}
+	delete(h, "Clear-Site-Data")
+	if keep != nil {
+		h["Clear-Site-Data"] = []string{strings.Join(keep, ", ")}
+	}
+	secure := ""
+	if w.gate.cookies.secure {
+		secure = "; Secure"
+	}
+	for _, line := range w.sent {
+		for pair := range strings.SplitSeq(line, ";") {
+			name, _, ok := strings.Cut(pair, "=")
+			if name = textproto.TrimString(name); ok && name != "" && !w.gate.cookies.ours(name) {
+				gone = append(gone, name+"=; Path=/; Max-Age=0"+secure)
+			}
+		}
+	}
+	h["Set-Cookie"] = append(gone, h["Set-Cookie"]...) // what the portal sets beside it holds
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
 
@@ -29,9 +30,11 @@ func (g *Gate) evenOut(ctx context.Context, began time.Time) {
 }
 
 // Hides reports whether no log may keep a request's URL or Referer as they are: one of
-// them has, or may have, a company's token in it.
+// them has, or may have, a company's token in it. So has what the htmx library says of the
+// page that it is on.
 func Hides(rules *legacy.Rules, u *url.URL, h http.Header) bool {
-	return rules.HasLinks() && (rules.Secret(u) || refererHides(rules, h.Get("Referer")))
+	hides := func(page string) bool { return refererHides(rules, page) }
+	return rules.HasLinks() && (rules.Secret(u) || slices.ContainsFunc(h["Referer"], hides) || slices.ContainsFunc(h["Hx-Current-Url"], hides))
 }
 
 // refererHides is Hides for a Referer. What is no URL may be anything.
@@ -46,10 +49,14 @@ func refererHides(rules *legacy.Rules, referer string) bool {
 // hideOldLink takes an old link out of a Referer: the pages of an open company are at
 // URLs with its token, and the portal would write them into its own logs.
 func (g *Gate) hideOldLink(h http.Header) {
-	referer := h.Get("Referer")
-	if !g.Legacy.HasLinks() || !refererHides(g.Legacy, referer) {
-		return
+	if g.Legacy.HasLinks() && slices.ContainsFunc(h["Referer"], func(page string) bool { return refererHides(g.Legacy, page) }) {
+		originAlone(h)
 	}
+}
+
+// originAlone leaves of a Referer its origin: of the first, where there are several.
+func originAlone(h http.Header) {
+	referer := h.Get("Referer")
 	delete(h, "Referer")
 	if u, err := url.Parse(referer); err == nil && u.Host != "" {
 		h["Referer"] = []string{u.Scheme + "://" + u.Host + "/"}
@@ -132,10 +139,13 @@ type outgoing struct {
 	host  string  // by which the visitor came
 	seen  url.URL // as the portal got it; handlers may change the request's
 	moved string  // the company, where the browser knows another; "" where it knows that one
+
+	company string // of the page, where somebody is signed in; else ""
+	asked   string // the path that the browser asked for
 }
 
 func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
-	if o.gate == nil || !o.gate.Legacy.HasLinks() ||
+	if o.gate == nil || !o.gate.Legacy.HasLinks() && o.company == "" ||
 		h["Location"] == nil && h["Content-Location"] == nil && h["Refresh"] == nil && h["Set-Cookie"] == nil {
 		return
 	}
@@ -147,6 +157,19 @@ func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
 		},
 	}
 	all.Header(h)
+	o.keepOffCircle(h, &all)
+}
+
+// keepOffCircle is for a portal that sends people from their company's home to `/`, from
+// where we lead them to that home: they get to `/?`, which is the same page to the portal,
+// and from which homeOf leads nowhere.
+func (o *outgoing) keepOffCircle(h http.Header, all *legacy.Outgoing) {
+	home := o.gate.Legacy.Home(o.company)
+	if h["Location"] == nil && h["Refresh"] == nil || o.company == "" || home == "" || !strings.EqualFold(home, (&url.URL{Path: o.asked}).EscapedPath()) {
+		return
+	}
+	all.Root = true
+	all.Header(http.Header{"Location": h["Location"], "Refresh": h["Refresh"]})
 }
 
 // inTheClear reports whether a request came without TLS, though people are to come with it.
@@ -160,11 +183,23 @@ func (g *Gate) inTheClear(r *http.Request) bool {
 		}
 		return false
 	}
+	for _, line := range r.Header["Cookie"] {
+		if strings.Contains(line, g.cookies.session) {
+			return false // browsers send cookies of ours with TLS alone: it ends in front of us
+		}
+	}
 	return !strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") && (g.endsTLS.Load() || !g.fronted.Load())
 }
 
-// toTLS answers an old link that came without TLS, before a redirect of Caddy's would
-// repeat its token.
+// opensInTheClear reports whether a person opens a page without TLS, where others have come
+// with TLS that ends here. Where it may end in front of us, they are asked at once, as ever.
+func (g *Gate) opensInTheClear(r *http.Request) bool {
+	return g.endsTLS.Load() && (r.Method == http.MethodGet || r.Method == http.MethodHead) && wantsPage(r.Header) && !prefetch(r.Header) && g.inTheClear(r)
+}
+
+// toTLS answers who opens a page without TLS, or an old link, before a redirect of Caddy's
+// would repeat its token. They come by /go, which sees whether TLS ends in front of us, so
+// that nobody goes round in a circle.
 func (g *Gate) toTLS(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return errUnclear
@@ -225,11 +260,15 @@ func (g *Gate) goneTo(query url.Values) (*url.URL, bool) {
 func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 	began := g.Now()
 	u, ok := g.goneTo(r.URL.Query())
-	if !ok || g.Legacy == nil {
+	if !ok {
 		return errNothing
 	}
 	if g.inTheClear(r) {
 		g.fronted.Store(true) // who was sent here came with TLS: it ends in front of us, if it never ends here
+		if pageLoad(r) {      // by which each process sees it
+			cookie, _ := newBrowser()
+			g.setCookie(w, g.cookies.flow, cookie, token.WayBack)
+		}
 	}
 	v, err := g.visitor(r)
 	if err != nil && !errors.Is(err, errNobody) {
@@ -237,6 +276,9 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 	}
 	linked := (&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{"Accept": {"text/html"}, "Cookie": r.Header["Cookie"]}}).WithContext(r.Context())
 	kind := g.rules.classify(linked)
+	if kind == Own { // see serveOwn
+		return found(w, u.RequestURI())
+	}
 	a, err2 := g.judge(linked, kind, v)
 	if err2 != nil {
 		return err2
@@ -258,6 +300,8 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 		return found(w, g.rules.returnPath(u.RequestURI())) // it needs no more proof
 	case v != nil:
 		return errNotHere
+	case a.Kind != legacy.Old && a.Kind != legacy.Bad && !a.veiled:
+		return found(w, g.rules.returnPath(u.RequestURI())) // there is no secret in it, so they are asked there
 	}
 	if pageLoad(r) {
 		g.clearDeadCookie(w, r)

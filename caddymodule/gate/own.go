@@ -82,6 +82,9 @@ func (g *Gate) serveOwn(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Allow", page.allow())
 		return errMethod
 	}
+	if r.URL.RawQuery == "" && g.opensInTheClear(r) { // with a query it may be a sign-in link, which isn't to stand in a Location
+		return g.toTLS(w, r)
+	}
 	if err := g.checkOrigin(r); err != nil {
 		return errCrossOrigin
 	}

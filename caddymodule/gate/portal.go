@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
@@ -128,9 +129,11 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 		return a, err
 	}
 	a.veiled = len(a.Strays) > 0
-	if a.Loose && a.standing.Company == "" {
-		a.veiled = a.veiled || a.Kind == legacy.Old
-		a.Kind = legacy.None // it only looked like one
+	if a.standing.Company == "" && a.Kind != legacy.Bad && (a.Loose || kind == Open) {
+		// It only looked like one, or is a page that the operator has opened: /about beside
+		// /{token}. A company of that name, or a token, has the last word.
+		a.veiled = a.veiled || a.Kind == legacy.Old && a.Loose
+		a.Kind = legacy.None
 	}
 	if g.Legacy.HasLinks() {
 		if a.visit, err = g.visitOf(r, v); err != nil && (kind != Open || a.Kind != legacy.None) {
@@ -183,7 +186,7 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v *Visitor, portal http.Handler) error {
 	began := g.Now()
 	g.hideOldLink(r.Header)
-	if g.inTheClear(r) && g.Legacy.Secret(r.URL) {
+	if g.opensInTheClear(r) || g.inTheClear(r) && g.Legacy.Secret(r.URL) {
 		return g.toTLS(w, r)
 	}
 	a, err := g.judge(r, kind, v)
@@ -270,9 +273,10 @@ func found(w http.ResponseWriter, to string) error {
 }
 
 // homeOf is where `/` leads a client: to the one company's home, or to the list. Staff,
-// who isn't signed in, and everybody of a firm without a home, stay there ("").
+// who isn't signed in, and everybody of a firm without a home, stay there (""); so does who
+// was led to `/` from home, see keepOffCircle.
 func (g *Gate) homeOf(r *http.Request, a *about) string {
-	if a.visitor == nil || r.URL.Path != "/" || a.Kind != legacy.None || a.visitor.Contact.Role == directory.Staff || !pageLoad(r) || g.Legacy.Home("x") == "" {
+	if a.visitor == nil || r.URL.Path != "/" || r.URL.ForceQuery || strings.HasPrefix(r.URL.RawQuery, "&") || a.Kind != legacy.None || a.visitor.Contact.Role == directory.Staff || !pageLoad(r) || g.Legacy.Home("x") == "" {
 		return ""
 	}
 	if mine := a.visitor.Contact.Companies; len(mine) == 1 {
@@ -283,7 +287,7 @@ func (g *Gate) homeOf(r *http.Request, a *about) string {
 
 // passAs hands the request on to the portal with the word of who it is.
 func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
-	v := a.visitor
+	v, sent := a.visitor, r.Header["Cookie"]
 	err := g.bound.in(r.Context(), r.Header, func(h holder) bool {
 		switch {
 		case h.contact != v.Contact.ID, h.company != "" && !v.reaches(h.company):
@@ -315,8 +319,8 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	v.told.set(r.Header, jwt, company)
 	ctx, flight := g.Sessions.Attach(r.Context(), v.Live, company)
 	defer flight.Land()
-	answer := &portalWriter{ResponseWriter: w, ctx: r.Context(), gate: g, private: true, passed: Passed{v, company},
-		holder: holder{contact: v.Contact.ID, company: company}, old: outgoing{g, r.Host, *r.URL, moved}}
+	answer := &portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, passed: Passed{v, company},
+		holder: holder{contact: v.Contact.ID, company: company}, old: outgoing{g, r.Host, *r.URL, moved, a.standing.Company, was.url.Path}}
 	if a.visit != nil && a.standing.Company != "" && pageLoad(r) { // back at their own company's pages
 		answer.visit = g.cookies.make(g.cookies.visit, "", -time.Second)
 	}
@@ -332,10 +336,11 @@ func (g *Gate) passAnonymous(w http.ResponseWriter, r *http.Request, veiled bool
 		defer func() { r.RequestURI = line }()
 	}
 	nobodys := func(h holder) bool { return h == holder{} } // what an open page set comes back to open pages
+	sent := r.Header["Cookie"]
 	if err := g.bound.in(r.Context(), r.Header, nobodys); err != nil {
 		return err
 	}
-	(&portalWriter{ResponseWriter: w, ctx: r.Context(), gate: g}).serve(portal, r)
+	(&portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g}).serve(portal, r)
 	return nil
 }
 

@@ -131,6 +131,7 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 			a.visit = nil
 		}
 	}
+	sent := r.Header["Cookie"]
 	h := holder{company: a.standing.Company} // without a visit, what the portal sets comes back with the old link alone
 	if a.visit != nil {
 		h = a.visit.holder()
@@ -155,8 +156,8 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 		defer flight.Land()
 		ctx = attached
 	}
-	(&portalWriter{visit: cookie, ResponseWriter: w, ctx: r.Context(), gate: g, private: true,
-		holder: h, old: outgoing{g, r.Host, *r.URL, moved}}).serve(portal, r.WithContext(ctx))
+	(&portalWriter{sent: sent, visit: cookie, ResponseWriter: w, ctx: r.Context(), gate: g, private: true,
+		holder: h, old: outgoing{gate: g, host: r.Host, seen: *r.URL, moved: moved}}).serve(portal, r.WithContext(ctx))
 	return nil
 }
 

@@ -16,6 +16,10 @@ type Outgoing struct {
 	Seen  *url.URL // the request's URL as the portal saw it: relative links are relative to it
 	Moved bool     // whether the browser knows another one: the portal got an old link put back
 
+	// Root has a Location and a Refresh that lead to the site's root do so by another writing
+	// of it, /? or /?&x=1, and leaves all else as it is.
+	Root bool
+
 	// Company returns whose the token is, if old links of that company are to become
 	// new ones.
 	Company func(token string) (id string, ok bool)
@@ -41,7 +45,37 @@ func (o *Outgoing) Header(h http.Header) {
 // to an old link, the new one, in the form that it had (with scheme and host, with a
 // host, from the root); else itself. A reference relative to the page becomes one from
 // the root, where the browser knows the page by another URL.
-func (o *Outgoing) URL(ref string) string { return o.rewrite(ref, 2) }
+func (o *Outgoing) URL(ref string) string {
+	if o.Root {
+		return o.atRoot(ref)
+	}
+	return o.rewrite(ref, 2)
+}
+
+// atRoot returns another writing of a reference to the site's root, and any other as it is.
+func (o *Outgoing) atRoot(ref string) string {
+	trimmed := strings.Trim(ref, " \t")
+	u, err := url.Parse(asBrowsersRead(trimmed))
+	if err != nil || trimmed == "" || u.Opaque != "" || u.User != nil || u.Host != "" && !o.own(u) || u.Scheme != "" && u.Host == "" {
+		return ref
+	}
+	to := o.Seen.ResolveReference(u)
+	if to.Path != "/" && (to.Path != "" || u.Host == "") {
+		return ref
+	}
+	rest, fragment, marked := strings.Cut(trimmed, "#")
+	if marked {
+		fragment = "#" + fragment
+	}
+	head, query, _ := strings.Cut(rest, "?")
+	if head == "" {
+		head = "/"
+	}
+	if query != "" && !strings.HasPrefix(query, "&") {
+		query = "&" + query
+	}
+	return head + "?" + query + fragment
+}
 
 func (o *Outgoing) rewrite(ref string, depth int) string {
 	trimmed := strings.Trim(ref, " \t")

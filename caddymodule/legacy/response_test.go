@@ -133,3 +133,22 @@ func TestOutgoingHeader(t *testing.T) {
 		}
 	}
 }
+
+func TestOutgoingAtRoot(t *testing.T) {
+	o := outgoing(t, compile(t, portal), "/one-click/secret-of-acme/orders/list", true)
+	o.Root = true
+	for in, want := range map[string]string{
+		"/": "/?", "/?": "/?", "/?x=1": "/?&x=1", "/?&x=1": "/?&x=1", "/#top": "/?#top", "/?x=1#top": "/?&x=1#top", "../../../": "../../../?",
+		"http://clients.example.com": "http://clients.example.com?", "HTTP://clients.example.com/?x": "HTTP://clients.example.com/?&x", "//clients.example.com/": "//clients.example.com/?",
+		"/x/..": "/x/..?", `\`: `\?`, "https://elsewhere.example/": "https://elsewhere.example/", "https://elsewhere.example": "https://elsewhere.example",
+		"/x": "/x", "": "", "#top": "#top", "?x=1": "?x=1", "mailto:a@b.de": "mailto:a@b.de", "/one-click/secret-of-acme/": "/one-click/secret-of-acme/",
+	} {
+		if got := o.URL(in); got != want {
+			t.Errorf("URL(%q) = %q; want %q", in, got, want)
+		}
+	}
+	h := http.Header{"Location": {"/"}, "Refresh": {"0; url=/"}}
+	if o.Header(h); h.Get("Location") != "/?" || h.Get("Refresh") != "0; url=/?" {
+		t.Errorf("the header is %v", h)
+	}
+}
