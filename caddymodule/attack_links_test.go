@@ -309,6 +309,21 @@ func TestT10_NoLogHasASecret(t *testing.T) {
 	asking.open(l.link)
 	h.nextLetter("ann@example.com", 1)
 	secret(asking.cookie("portal"), elsewhere.cookie("portal-flow"), secretOf(h.nextLetter("ann@example.com", 1).link))
+	// Passwords, and links that set them.
+	set, tok := elsewhere.help("bob@example.com", "/orders")
+	secret(tok, annsPassword, annsPassword2)
+	elsewhere.open(set)
+	for _, target := range []string{"/-/password/set?t=", "/-/PASSWORD/set?t=", "/-/password/set/?t=", "//-/password/set?t=", "/-/password%2fset?t=", "/-/password/set%3ft=", "/-/password?t=", "/-/help?t="} {
+		for _, method := range []string{"GET", "HEAD", "PUT"} {
+			h.raw(h.message(method, target+tok, "Accept: text/html"))
+		}
+	}
+	elsewhere.send("/-/password/set", form("t", tok, "password", annsPassword))
+	elsewhere.send("/-/password/set", form("t", tok, "password", annsPassword2))
+	elsewhere.manually("bob@example.com", annsPassword2)
+	elsewhere.manually("bob@example.com", annsPassword)
+	secret(elsewhere.cookie("portal"), elsewhere.cookie("portal-device"))
+	elsewhere.send("/-/password/change", form("current", annsPassword2, "password", annsPassword2))
 	// The portal: there, away, and streaming.
 	asking.open("/orders?a=1")
 	asking.open("/dead")
@@ -325,7 +340,7 @@ func TestT10_NoLogHasASecret(t *testing.T) {
 	release()
 
 	text := log.text(t)
-	for _, want := range []string{"handled request", "upstream roundtrip", `"logger":"doorpost"`, "signed-in", "wrong-mail", "wrong-code"} {
+	for _, want := range []string{"handled request", "upstream roundtrip", `"logger":"doorpost"`, "signed-in", "wrong-mail", "wrong-code", "wrong-password"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the log has no %q: is it a log of everything?", want)
 		}
