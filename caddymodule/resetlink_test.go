@@ -10,6 +10,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
 // The passwords of an earlier portal come with the file of the Caddyfile, the firm invites
@@ -70,7 +71,23 @@ func TestPasswords_OfTheFirm(t *testing.T) {
 	in("bob@example.com", annsPassword, true)
 
 	// Whoever comes after Bob has nothing of his, and a file gives it back to nobody.
+	bob := h.idOf("bob@example.com")
+	left := func() (buckets []string) {
+		for _, bucket := range []string{"password", "password-tries", "signed-in"} {
+			if _, err := caddymodule.OpenStore(t).Get(ctx, store.Key{Firm: "example", Bucket: bucket, ID: bob}); err == nil {
+				buckets = append(buckets, bucket)
+			}
+		}
+		return buckets
+	}
+	h.browser().manually("bob@example.com", wrongOne)
+	if got := left(); len(got) != 3 {
+		t.Errorf("of Bob there is %q; want all three", got)
+	}
 	must(office.RemoveContact(ctx, "example", "bob@example.com"))
+	if got := left(); len(got) > 0 {
+		t.Errorf("of who was removed there is still %q", got)
+	}
 	email := "bob@example.com"
 	must(office.AddContact(ctx, "example", directory.Change{Email: &email}))
 	in("bob@example.com", annsPassword, false)
