@@ -466,10 +466,10 @@ func TestK20_TheMailboxIsForThisMachine(t *testing.T) {
 			t.Errorf("GET /-/mailbox/ with Host: %s = %d, and the mails", host, a.status)
 		}
 	}
-	h.write("mail/../secret.eml", "Subject: x\r\n\r\nsecret")
-	h.write("mail/.hidden.txt", "secret")
+	h.write("mail/../secret.eml", "Subject: x\r\n\r\nof no concern to anybody")
+	h.write("mail/.hidden.txt", "of no concern to anybody")
 	for _, name := range []string{"../secret.eml", "..%2fsecret.eml", "%2e%2e/secret.eml", "..%5csecret.eml", "....//secret.eml", ".hidden.txt", "x/../../secret.eml", "/etc/passwd", "%00.eml", "nothing.eml", ".eml", "..eml"} {
-		if a := h.get("/-/mailbox/" + name); a.status != 404 && a.status != 400 || strings.Contains(a.body, "secret") {
+		if a := h.get("/-/mailbox/" + name); a.status != 404 && a.status != 400 || strings.Contains(a.body, "of no concern") {
 			t.Errorf("GET /-/mailbox/%s = %d; want 404", name, a.status)
 		}
 	}

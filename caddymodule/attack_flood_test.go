@@ -193,7 +193,7 @@ func TestD06_CVE_2024_21494_ATellTaleHeaderIsNoNetwork(t *testing.T) {
 	}
 }
 
-var anySeconds = regexp.MustCompile(`data-wait="\d+"|<span data-seconds>\d+</span>`)
+var anySeconds = regexp.MustCompile(`data-(wait|open-in)="\d+"|<span data-seconds>\d+</span>`)
 
 // walkIn asks for a mail and looks at the page after it, and types a wrong code; it
 // returns the answers, less what differs by itself.
