@@ -98,23 +98,24 @@ func (ru rules) near(p string) bool {
 
 // anyReading reports whether is is true of a path as one of the more lenient readers would
 // take it: cleaned, in small letters, with a backslash for a slash; with what is behind a
-// semicolon, or without it. These are for comparing alone.
+// semicolon, without it, or first the one and then, behind a browser, the other. These are
+// for comparing alone.
 func anyReading(p string, is func(string) bool) bool {
 	p = strings.ToLower(p)
 	if strings.Contains(p, `\`) {
 		p = strings.ReplaceAll(p, `\`, "/")
 	}
-	if is(path.Clean(p)) {
-		return true
-	}
-	if !strings.Contains(p, ";") {
-		return false
-	}
+	clean := path.Clean(p)
+	return is(clean) || strings.Contains(p, ";") && (is(withoutParameters(p)) || is(withoutParameters(clean)))
+}
+
+// withoutParameters returns a path without what is behind a semicolon in its segments, cleaned.
+func withoutParameters(p string) string {
 	segments := strings.Split(p, "/")
 	for i, s := range segments {
 		segments[i], _, _ = strings.Cut(s, ";")
 	}
-	return is(path.Clean(strings.Join(segments, "/")))
+	return path.Clean(strings.Join(segments, "/"))
 }
 
 // Secret reports whether no log may keep a request, whose URL is u: it is for a page of

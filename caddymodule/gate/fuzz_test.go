@@ -287,7 +287,8 @@ func (h *fuzzHouse) wantAnswer(t *testing.T, what, method string, asked http.Hea
 func FuzzIdentityHeaders(f *testing.F) {
 	for _, seed := range [][4]string{{"Remote-User", "admin", "close", "a=1"}, {"remote_user", "admin", "Remote-User", ""}, {"Portal.Role", "staff", "portal-role,,X", "__Host-portal=x"},
 		{"X-Forwarded_For", "1.2.3.4", "x-forwarded-for", ""}, {"Upgrade", "h2c, websocket", "Upgrade", ""}, {"Trailer", "Remote-User", "trailer", ""}, {"X-Auth-Request-", "x", "", ""},
-		{"Rem\u00f6te-User", "x", "", ""}, {"Remote\u2010User", "x", "", ""}, {"\u017f", "x", "", ""}, {"X~Original!URL", "/x", "", ""}, {"Connection", "Remote-Name", "", ""}} {
+		{"Rem\u00f6te-User", "x", "", ""}, {"Remote\u2010User", "x", "", ""}, {"\u017f", "x", "", ""}, {"X~Original!URL", "/x", "", ""}, {"Connection", "Remote-Name", "", ""},
+		{"0", "0", "\fX forwArded!", ""}, {"0", "0", "x_forwarded.for", ""}} {
 		f.Add(seed[0], seed[1], seed[2], seed[3], true)
 	}
 	var told identity

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // stripIdentity removes whatever a visitor sends under a name that the portal could
@@ -41,7 +43,7 @@ func stripConnection(h http.Header, lines []string) {
 	for _, line := range lines {
 		for option := range strings.SplitSeq(line, ",") {
 			option = textproto.TrimString(option)
-			if option == "" || reserved(option) || protectedOption(option) {
+			if !httpguts.ValidHeaderFieldName(option) || reserved(option) || protectedOption(option) {
 				continue
 			}
 			keep = append(keep, option)
@@ -58,7 +60,7 @@ func stripConnection(h http.Header, lines []string) {
 // must not take away.
 func protectedOption(option string) bool {
 	option = strings.ToLower(option)
-	return strings.HasPrefix(option, "x-forwarded-") || option == "cookie" || option == "host" ||
+	return foldedPrefix(option, "x-forwarded-") || option == "cookie" || option == "host" ||
 		option == "content-length" || option == "transfer-encoding"
 }
 

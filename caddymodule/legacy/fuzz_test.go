@@ -177,6 +177,7 @@ func FuzzRewrite(f *testing.F) {
 	f.Add("/portal/acme/x", "a/b")
 	f.Add("/portal/acme?x", "a&b=c;d#e%2f")
 	f.Add("/card/acme", "..")
+	f.Add("/view?client=?0000000&0000000", "another-secret")
 	r := compile(f, fuzzed)
 	f.Fuzz(func(t *testing.T, s, token string) {
 		u, err := url.ParseRequestURI(s)
@@ -186,7 +187,8 @@ func FuzzRewrite(f *testing.F) {
 		v := r.Match(u)
 		if v.Kind == Old {
 			to := r.NewURL(v, "acme")
-			if len(v.Token) >= minSecret && holds(to, v.Token) && !holds(r.links[v.link].to.path("acme", ""), v.Token) {
+			path, query, _ := strings.Cut(to, "?") // a token may begin with what parts them
+			if len(v.Token) >= minSecret && (holds(path, v.Token) || holds(query, v.Token)) && !holds(r.links[v.link].to.path("acme", ""), v.Token) {
 				t.Errorf("the token %q of %q is in its new link, %q", v.Token, s, to)
 			}
 			u, err := url.ParseRequestURI(to)
@@ -239,6 +241,7 @@ func FuzzOutgoing(f *testing.F) {
 		f.Add(s, false)
 	}
 	f.Add("A://clients.example.com/one-CliCk/secret-of-acme", true)
+	f.Add(" /..", false)
 	r := compile(f, fuzzed)
 	f.Fuzz(func(t *testing.T, s string, moved bool) {
 		seen := "/one-click/secret-of-acme/orders/list"
@@ -253,7 +256,7 @@ func FuzzOutgoing(f *testing.F) {
 		if !moved {
 			at = seen
 		}
-		ref, err := url.Parse(to)
+		ref, err := url.Parse(strings.Trim(to, " \t")) // no browser sees these
 		if err != nil || moved && to == "" {
 			return
 		}
