@@ -69,10 +69,15 @@ func (a *App) enterAdmin() (leave func(), err error) {
 func (a *App) adminFirms() map[string]admin.Firm {
 	firms := make(map[string]admin.Firm, len(a.firms))
 	for id, f := range a.firms {
-		firms[id] = admin.Firm{Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Audit: f.audit, Usage: f.usage,
-			NoPasswords: f.passwords == nil}
+		firms[id] = f.forAdmin()
 	}
 	return firms
+}
+
+// forAdmin is the firm as commands change it.
+func (f *firm) forAdmin() admin.Firm {
+	return admin.Firm{Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Audit: f.audit, Usage: f.usage,
+		NoPasswords: f.passwords == nil}
 }
 
 // backup writes a copy of the store, if it is one that can be copied.

@@ -482,6 +482,19 @@ func TestS15_CVE_2021_41230_ChangesCountAtOnce(t *testing.T) {
 	}
 }
 
+// Who loses an address may have come in by it, also where a file takes it.
+func TestS15_AnAddressThatAFileTakesEndsWhatItProved(t *testing.T) {
+	h := openHouse(t, layout{})
+	ann, bob := h.in("ann@example.com"), h.in("bob@example.com")
+	h.write("contacts.csv", strings.Replace(someContacts, "ann@example.com,ann.b@example.org,", "ann@example.com,,", 1))
+	h.start()
+	h.settled()
+	http.DefaultClient.CloseIdleConnections()
+	if a, b := h.get("/x", ann.session()), h.get("/x", bob.session()); a.status != 401 || b.status != 200 {
+		t.Errorf("GET of who lost an address = %d, of another contact = %d; want 401 and 200", a.status, b.status)
+	}
+}
+
 // The same where the address book says it, and nobody has ended what was there.
 func TestS15_ChangesOfTheAddressBookCount(t *testing.T) {
 	h := openHouse(t, layout{})

@@ -238,6 +238,11 @@ func (f *firm) load(ctx context.Context) {
 			continue
 		}
 		report, err := f.book.LoadFile(ctx, one.path, one.kind, nil)
+		if err == nil {
+			if _, err := f.forAdmin().EndAccess(ctx, report.Losers...); err != nil {
+				f.log.Error("a file took addresses from contacts, or switched some off, who may still be signed in", "path", one.path, "error", err)
+			}
+		}
 		var rows *directory.RowErrors
 		switch {
 		case errors.As(err, &rows):

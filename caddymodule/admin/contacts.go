@@ -3,13 +3,11 @@ package admin
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
-	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 )
 
 // ContactList is one page of contacts, in the order in which they were added.
@@ -99,7 +97,7 @@ func removeContact(ctx context.Context, f Firm, in ByEmail) (ContactChanged, err
 	} else if err != nil {
 		return ContactChanged{}, err
 	}
-	n, err := f.endAccess(ctx, c.ID)
+	n, err := f.EndAccess(ctx, c.ID)
 	return ContactChanged{c, n}, err
 }
 
@@ -124,7 +122,7 @@ func (f Firm) change(ctx context.Context, typed string, do func(address.Address)
 	}
 	out := ContactChanged{Contact: after}
 	if loses(before, after) {
-		out.SessionsEnded, err = f.endAccess(ctx, after.ID)
+		out.SessionsEnded, err = f.EndAccess(ctx, after.ID)
 	}
 	return out, err
 }
@@ -139,27 +137,4 @@ func isField(err error) bool {
 // be the reason for taking it away.
 func loses(before, after directory.Contact) bool {
 	return after.Disabled || slices.ContainsFunc(before.Emails, func(a address.Address) bool { return !slices.Contains(after.Emails, a) })
-}
-
-// endAccess ends the sessions of a contact, and the links and codes on their way to
-// it, and no device is known to be theirs any more; it returns how many sessions there were. What was changed before stays changed,
-// so it goes on when the client has left.
-func (f Firm) endAccess(ctx context.Context, contact string) (int, error) {
-	ctx = context.WithoutCancel(ctx)
-	op, err := f.Tokens.EndAll(contact)
-	if err == nil {
-		err = f.Tokens.Store.Apply(ctx, op)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("the contact's links on their way couldn't be ended, do it again with sessions revoke: %w", err)
-	}
-	n, err := f.Sessions.EndAll(ctx, contact, "")
-	if err != nil {
-		return n, fmt.Errorf("the contact's sessions couldn't all be ended, do it again with sessions revoke: %w", err)
-	}
-	devices := limit.Devices{Firm: f.Tokens.Firm, Store: f.Tokens.Store, Keys: f.Tokens.Keys}
-	if err := devices.Forget(ctx, contact); err != nil {
-		return n, fmt.Errorf("the contact is signed out; do it again with sessions revoke, so that their devices are forgotten, too: %w", err)
-	}
-	return n, nil
 }

@@ -11,21 +11,18 @@ import (
 	"strings"
 	"time"
 
-	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
-	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
 // MaxImport is how large a file may be, in bytes.
 const MaxImport = 256 << 20
 
 const (
-	firstRows  = 100              // that an answer lists
-	replans    = 3                // tries against a book that others change meanwhile
-	endsAtOnce = 200              // contacts whose links end in one write
-	tellEvery  = time.Second / 10 // so often the progress is told
-	ndjson     = "application/x-ndjson"
+	firstRows = 100              // that an answer lists
+	replans   = 3                // tries against a book that others change meanwhile
+	tellEvery = time.Second / 10 // so often the progress is told
+	ndjson    = "application/x-ndjson"
 )
 
 // Imported says what an import did, or would do.
@@ -135,73 +132,15 @@ func (f Firm) carryOut(ctx context.Context, plan func(context.Context) (director
 		if dry {
 			return out, nil
 		}
-		before, err := f.touched(ctx, p)
-		if err != nil {
-			return Imported{}, err
-		}
 		if err = f.Book.Apply(ctx, p, progress); errors.Is(err, directory.ErrConflict) {
 			continue
 		} else if err != nil {
 			return Imported{}, err
 		}
-		out.SessionsEnded, err = f.endLosers(ctx, before)
+		out.SessionsEnded, err = f.EndAccess(ctx, p.Losers()...)
 		return out, err
 	}
 	return Imported{}, directory.ErrConflict
-}
-
-// touched returns the contacts, as they are, that a plan may disable or take an
-// address from.
-func (f Firm) touched(ctx context.Context, p directory.Plan) (before []directory.Contact, err error) {
-	if p.Kind != directory.Contacts {
-		return nil, nil
-	}
-	for _, e := range p.Changed {
-		if !slices.ContainsFunc(e.Fields, func(s string) bool { return s == "email" || s == "other_emails" || s == "disabled" }) {
-			continue
-		}
-		c, err := f.Book.ByEmail(ctx, address.Address(e.Item))
-		if errors.Is(err, directory.ErrUnknown) {
-			continue // somebody was faster, so the plan won't be applied
-		} else if err != nil {
-			return nil, err
-		}
-		before = append(before, c)
-	}
-	return before, nil
-}
-
-// endLosers does for an import what endAccess does for one change.
-func (f Firm) endLosers(ctx context.Context, before []directory.Contact) (ended int, err error) {
-	ctx = context.WithoutCancel(ctx)
-	var ops []store.Op
-	var losers []string
-	for _, c := range before {
-		after, err := f.Book.ByID(ctx, c.ID)
-		if err != nil && !errors.Is(err, directory.ErrUnknown) {
-			return 0, err
-		}
-		if err == nil && !loses(c, after) {
-			continue
-		}
-		op, err := f.Tokens.EndAll(c.ID)
-		if err != nil {
-			return 0, err
-		}
-		ops, losers = append(ops, op), append(losers, c.ID)
-	}
-	for some := range slices.Chunk(ops, endsAtOnce) {
-		if err := f.Tokens.Store.Apply(ctx, some...); err != nil {
-			return 0, fmt.Errorf("the file was imported, but not all links on their way to contacts who lost an address or were disabled could be ended, do it with sessions revoke: %w", err)
-		}
-	}
-	for _, id := range losers {
-		n, err := f.Sessions.EndAll(ctx, id, "")
-		if ended += n; err != nil {
-			return ended, fmt.Errorf("the file was imported, but not all sessions of contacts who lost an address or were disabled could be ended, do it with sessions revoke: %w", err)
-		}
-	}
-	return ended, nil
 }
 
 // importAnswer writes the answer to an import, as lines or as one object.

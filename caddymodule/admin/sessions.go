@@ -105,6 +105,6 @@ func revokeSessions(ctx context.Context, f Firm, in ByEmail) (ContactChanged, er
 	} else if err != nil {
 		return ContactChanged{}, err
 	}
-	n, err := f.endAccess(ctx, c.ID)
+	n, err := f.EndAccess(ctx, c.ID)
 	return ContactChanged{c, n}, err
 }

@@ -21,7 +21,8 @@ type Report struct {
 	Added     int
 	Changed   int
 	Unchanged int
-	Kept      []Kept // what the file says, and what stays otherwise by hand
+	Kept      []Kept   // what the file says, and what stays otherwise by hand
+	Losers    []string // ids of contacts whom it has taken an address or the permission from
 }
 
 // LoadFile brings the book up to a CSV file of contacts or companies: a row replaces
@@ -76,7 +77,7 @@ func (b *Book) loadFile(ctx context.Context, path string, kind Kind, progress fu
 		if errors.Is(err, ErrConflict) {
 			continue
 		}
-		return Report{kind, false, len(p.Added), len(p.Changed), p.Unchanged, p.Kept}, err
+		return Report{kind, false, len(p.Added), len(p.Changed), p.Unchanged, p.Kept, p.Losers()}, err
 	}
 	return Report{}, ErrConflict
 }

@@ -37,6 +37,16 @@ type Plan struct {
 	generation []byte
 }
 
+// Losers are the ids of the contacts whom the plan takes an address or the permission from.
+func (p Plan) Losers() (ids []string) {
+	for _, w := range p.contacts {
+		if w.before != nil && (w.after.Disabled || len(lacking(w.before.Emails, w.after.Emails)) > 0) {
+			ids = append(ids, w.after.ID)
+		}
+	}
+	return ids
+}
+
 // Entry is one contact or company of a Plan.
 type Entry struct {
 	Line   int      `json:"line"`             // of the file

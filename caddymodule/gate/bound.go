@@ -36,6 +36,7 @@ type bound struct {
 	log   *slog.Logger
 
 	advised sync.Once // around the log line on a session that isn't bound
+	crowded sync.Once // around that on too many names
 
 	mu      sync.Mutex                      // around changes of learned
 	learned atomic.Pointer[map[string]bool] // names that the portal has set as HttpOnly, ever, folded; nil: not read yet
@@ -239,7 +240,13 @@ func (b *bound) learn(ctx context.Context, name string) {
 		}
 		b.mu.Unlock()
 	}
-	if err == nil && !full && len(name) <= 200 {
+	switch {
+	case err != nil:
+	case full:
+		b.crowded.Do(func() {
+			b.log.Warn("the portal gives its HttpOnly cookies so many names that no more of them are remembered; name those of its sessions: portal_session NAME", "names", maxLearned)
+		})
+	case len(name) <= 200:
 		err = b.store.Apply(context.WithoutCancel(ctx), store.Put(store.Key{Firm: b.firm, Bucket: boundBucket, ID: name}, []byte{'1'}, time.Time{}))
 	}
 	if err != nil {

@@ -153,11 +153,16 @@ func TestBoundNamesAreRemembered(t *testing.T) {
 	if got := arrives(t, again, everybody, "PHPSESSID=early; theme=dark"); !slices.Equal(got, []string{"theme=dark"}) {
 		t.Errorf("after a restart the portal gets %q; want no cookie without its seal", got)
 	}
+	var log bytes.Buffer
+	b.log = slog.New(slog.NewTextHandler(&log, nil))
 	for i := range 3 * maxLearned {
 		b.out(t.Context(), strings.Repeat("n", i+1)+"=x; HttpOnly", holder{contact: "ann"})
 	}
 	if len(*b.learned.Load()) > maxLearned {
 		t.Errorf("%d names are remembered; want %d at most", len(*b.learned.Load()), maxLearned)
+	}
+	if n := strings.Count(log.String(), "portal_session NAME"); n != 1 {
+		t.Errorf("the log says %d times that there are too many; want once: %s", n, log.String())
 	}
 }
 
