@@ -47,11 +47,13 @@ func (r *Rules) Match(u *url.URL) Verdict {
 	if r == nil || len(r.links) == 0 && len(r.companies) == 0 {
 		return none
 	}
-	p := u.Path
-	if p == "" || p[0] != '/' {
+	v, p := none, u.Path
+	if p == "" {
+		p = "/" // as it goes to the portal
+	}
+	if p[0] != '/' {
 		return none
 	}
-	v := none
 	switch look := lookAt(p, u.RawPath); {
 	case look.unclear && r.nearUnclear(p, u.RawQuery):
 		return Verdict{}
@@ -65,6 +67,7 @@ func (r *Rules) Match(u *url.URL) Verdict {
 	}
 	if v.Kind != Bad && u.RawQuery != "" {
 		r.addStrays(&v, u.RawQuery)
+		r.addRoutes(&v, u.RawQuery)
 	}
 	return v
 }
@@ -98,6 +101,45 @@ func (r *Rules) addStrays(v *Verdict, query string) {
 	}
 	if len(v.Strays) >= maxStrays {
 		*v = Verdict{} // nobody sends so many
+	}
+}
+
+// addRoutes adds what stands in a query where some portals look for a path: /?/one-click/t,
+// /index.php?q=/one-click/t, ?r=one-click/t.
+func (r *Rules) addRoutes(v *Verdict, query string) {
+	if v.Kind == Bad || !strings.ContainsAny(query, "/%") {
+		return
+	}
+	for piece := range pieces(query) {
+		text := piece.text
+		for range 3 {
+			_, value, _ := strings.Cut(text, "=")
+			r.addRoute(v, text)
+			r.addRoute(v, value)
+			next, _ := unescape(text, true)
+			if next == text {
+				break
+			}
+			text = next
+		}
+	}
+	if len(v.Strays) >= maxStrays {
+		*v = Verdict{}
+	}
+}
+
+func (r *Rules) addRoute(v *Verdict, route string) {
+	route, _, _ = strings.Cut(route, "?")
+	if !strings.Contains(route, "/") {
+		return
+	}
+	p := path.Clean("/" + route)
+	for i := range r.links {
+		if s := r.links[i].old; s.open > 0 {
+			if fill, _, f := s.match(p); f != apart && len(v.Strays) < maxStrays && !slices.Contains(v.Strays, fill) {
+				v.Strays = append(v.Strays, fill)
+			}
+		}
 	}
 }
 
