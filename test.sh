@@ -4,7 +4,7 @@
 #
 #   ./test.sh          all of it, as CI runs it
 #   ./test.sh quick    formatting, vet and the Go tests that need nothing else
-#   ./test.sh long     all of it, with long kill and fuzz runs (about an hour)
+#   ./test.sh long     all of it, with long kill and fuzz runs (seven hours, most of them fuzzing)
 #   ./test.sh speed    how fast it is, beside a plain Caddy, on both stores (20 minutes; nothing else should run)
 #   ./test.sh uniform  whether the time of an answer tells who is a contact, on both stores (four hours)
 set -euo pipefail
@@ -44,8 +44,8 @@ case $what in speed | uniform)
 	for store in bolt redis; do
 		say "$what on $store"
 		case $what in
-		speed) gotest ./caddymodule -run '^TestSpeed' -segments 24 -store $store -v -timeout 1h ;;
-		uniform) gotest ./caddymodule -run '^TestUniform' -samples 2000 -store $store -v -timeout 4h ;;
+		speed) gotest -tags measure ./caddymodule -run '^TestSpeed' -segments 24 -store $store -v -timeout 1h ;;
+		uniform) gotest -tags measure ./caddymodule -run '^TestUniform' -samples 2000 -store $store -v -timeout 4h ;;
 		esac
 	done
 	[ "$what" = uniform ] || gotest ./caddymodule/gate ./caddymodule/session -run '^$' -bench '^Benchmark(Gate|Lookup)$'
@@ -59,7 +59,7 @@ unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 
 say "vet"
 go vet ./...
-go vet -tags browser,servers ./caddymodule/ ./caddymodule/store/redis
+go vet -tags browser,servers,measure ./caddymodule/ ./caddymodule/store/redis
 
 say "tests"
 gotest ./...
@@ -68,7 +68,7 @@ gotest ./...
 say "tests with a Redis server"
 install redis-server redis-server
 gotest -tags servers ./caddymodule/store/redis
-gotest -tags servers ./caddymodule -store redis
+gotest -tags servers,measure ./caddymodule -store redis
 
 say "tests for data races"
 CGO_ENABLED=1 gotest -race ./caddymodule/store/... ./caddymodule/session ./caddymodule/token ./caddymodule/outbox ./caddymodule/directory

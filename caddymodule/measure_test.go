@@ -11,12 +11,16 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
+
+// lengthLine is an answer's Content-Length, which differs with a page's seconds.
+var lengthLine = regexp.MustCompile(`(?m)^Content-Length: .*$`)
 
 // What speed_test.go and uniform_test.go measure with: a client that costs next to nothing,
 // so that the machine's time goes to the server, and the few statistics that they need.

@@ -1,3 +1,5 @@
+//go:build measure
+
 package caddymodule_test
 
 import (
@@ -18,7 +20,7 @@ import (
 // A thousand who try passwords at once: what does it take of the machine, and who else
 // gets through? By hand, it prints the figures and holds them to what they may be:
 //
-//	go test ./caddymodule -run TestSpeedOfPasswords -segments 24 -v [-store redis]
+//	go test -tags measure ./caddymodule -run TestSpeedOfPasswords -segments 24 -v [-store redis]
 //
 // Without -segments it judges what doesn't depend on the machine: who is told what.
 

@@ -1,3 +1,5 @@
+//go:build measure
+
 package caddymodule_test
 
 import (
@@ -22,7 +24,7 @@ import (
 // How fast is it, beside a plain Caddy? Machines drift, so what is compared is measured a
 // second apart, in pairs, in a shuffled order, in one process. By hand:
 //
-//	go test ./caddymodule -run TestSpeed -segments 24 -v [-store redis]
+//	go test -tags measure ./caddymodule -run TestSpeed -segments 24 -v [-store redis]
 //
 // Without -segments these tests only show that all of it works.
 var segments = flag.Int("segments", 0, "how many one-second segments of each variant TestSpeed measures; 0: a short one")

@@ -1,3 +1,5 @@
+//go:build measure
+
 package caddymodule_test
 
 import (
@@ -22,7 +24,7 @@ import (
 // Does an answer tell whether an address is known? Neither its bytes may, nor its time. By
 // hand, which takes a while:
 //
-//	go test ./caddymodule -run TestUniform -samples 2000 -v -timeout 4h [-store redis]
+//	go test -tags measure ./caddymodule -run TestUniform -samples 2000 -v -timeout 4h [-store redis]
 //
 // As it runs with all the tests, it judges the bytes, and finds a difference in time only
 // when it is gross.
@@ -100,7 +102,6 @@ var (
 	personPattern = regexp.MustCompile(`[a-z][0-9]{5}@example\.com`)
 	// The countdowns of a page, which are gone when they are over.
 	secondsPattern = regexp.MustCompile(` data-wait="[0-9]+"| data-open-in="[0-9]+"|data-seconds>[0-9]+|<details class="part" open`)
-	lengthLine     = regexp.MustCompile(`(?m)^Content-Length: .*$`)
 )
 
 // said is the last answer, without what differs by time or browser.
