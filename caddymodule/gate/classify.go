@@ -276,8 +276,12 @@ func acceptsHTML(h http.Header) bool {
 }
 
 func prefetch(h http.Header) bool {
-	for _, name := range []string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
-		v := strings.ToLower(strings.Join(h.Values(name), ","))
+	for _, name := range [...]string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
+		lines := h[name]
+		if len(lines) == 0 {
+			continue
+		}
+		v := strings.ToLower(strings.Join(lines, ","))
 		if strings.Contains(v, "prefetch") || strings.Contains(v, "prerender") || strings.Contains(v, "preview") {
 			return true
 		}
