@@ -244,6 +244,7 @@ func FuzzOutgoing(f *testing.F) {
 	f.Add(" /..", false)
 	f.Add(" ", false)
 	f.Add(" #", false)
+	f.Add(`\/..`, false)
 	r := compile(f, fuzzed)
 	f.Fuzz(func(t *testing.T, s string, moved bool) {
 		seen := "/one-click/secret-of-acme/orders/list"
@@ -258,7 +259,7 @@ func FuzzOutgoing(f *testing.F) {
 		if !moved {
 			at = seen
 		}
-		bare := strings.Trim(to, " \t") // as a browser gets it
+		bare := asBrowsersRead(strings.Trim(to, " \t"))
 		ref, err := url.Parse(bare)
 		if err != nil || bare == "" {
 			return

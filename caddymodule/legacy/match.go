@@ -104,8 +104,8 @@ func (r *Rules) addStrays(v *Verdict, query string) {
 	}
 }
 
-// addRoutes adds what stands in a query where some portals look for a path: /?/one-click/t,
-// /index.php?q=/one-click/t, ?r=one-click/t.
+// addRoutes adds what stands in a query where some portals look for a path, or for a URL:
+// /?/one-click/t, /index.php?q=/one-click/t, ?r=index/one-click/t.
 func (r *Rules) addRoutes(v *Verdict, query string) {
 	if v.Kind == Bad || !strings.ContainsAny(query, "/%") {
 		return
@@ -134,10 +134,15 @@ func (r *Rules) addRoute(v *Verdict, route string) {
 		return
 	}
 	p := path.Clean("/" + route)
-	for i := range r.links {
-		if s := r.links[i].old; s.open > 0 {
-			if fill, _, f := s.match(p); f != apart && len(v.Strays) < maxStrays && !slices.Contains(v.Strays, fill) {
-				v.Strays = append(v.Strays, fill)
+	for at, c := range []byte(p) {
+		if c != '/' {
+			continue
+		}
+		for i := range r.links {
+			if s := r.links[i].old; s.open > 0 {
+				if fill, _, f := s.match(p[at:]); f != apart && len(v.Strays) < maxStrays && !slices.Contains(v.Strays, fill) {
+					v.Strays = append(v.Strays, fill)
+				}
 			}
 		}
 	}
