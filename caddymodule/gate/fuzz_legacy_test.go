@@ -71,7 +71,7 @@ func FuzzOldLinks(f *testing.F) {
 		"/x?client=birch-secret-token", "/view?Client%5b%5d=birch-secret-token", "/portal/birch/x", "/portal/acme/x?client=birch-secret-token", "/portal/acme/one-click/birch-secret-token/", "/files/BIRCH/../acme/x",
 		"/public/x?client=birch-secret-token", "/public/one-click/birch-secret-token/", "/one-clic\u212a/birch-secret-token/", "/file\u017f/birch/x", "/index.php/files/birch/x", "/one-click%2fbirch-secret-token/", "/view;x?client=birch-secret-token",
 		"/one-click/acme-secret-token/?client=birch-secret-token&z=acme-secret-token", "/one-click/acme-secret-token/?client=other-acme-secret", "/one-click/acme-secret-token/x/one-click/other-acme-secret/", "/x?client=acme-secret-token", "/index/one-click/dune-secret-token/",
-		"/one-click/acme-secret-token", "/portal/birch", "/overview/acme?client=x", "http://evil.example/one-click/birch-secret-token/", "/?/one-click/birch-secret-token", "/?0/one-click/birch-secret-token", "/?u=https://portal.example/one-click/birch-secret-token/x", "/index.php?/one-click/birch-secret-token/x", "/login?next=/one-click/birch-secret-token/", "A:?/one-click/birch-secret-token", "A:?client=birch-secret-token"} {
+		"/one-click/acme-secret-token", "/portal/birch", "/overview/acme?client=x", "http://evil.example/one-click/birch-secret-token/", "/?/one-click/birch-secret-token", "/?0/one-click/birch-secret-token", "/??/one-click/birch-secret-token", "/?/one-click/birch-secret-token?x=1", "/?u=https://portal.example/one-click/birch-secret-token/x", "/index.php?/one-click/birch-secret-token/x", "/login?next=/one-click/birch-secret-token/", "A:?/one-click/birch-secret-token", "A:?client=birch-secret-token"} {
 		for who := range 3 {
 			f.Add("GET", s, "", byte(who))
 		}

@@ -129,11 +129,10 @@ func (r *Rules) addRoutes(v *Verdict, query string) {
 }
 
 func (r *Rules) addRoute(v *Verdict, route string) {
-	route, _, _ = strings.Cut(route, "?")
 	if !strings.Contains(route, "/") {
 		return
 	}
-	p := path.Clean("/" + route)
+	p := path.Clean("/" + strings.ReplaceAll(route, "?", "/"))
 	for at, c := range []byte(p) {
 		if c != '/' {
 			continue
