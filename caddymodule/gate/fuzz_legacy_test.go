@@ -80,6 +80,7 @@ func FuzzOldLinks(f *testing.F) {
 	f.Add("HEAD", "/view?client=acme-secret-token", "", byte(1))
 	f.Add("GET", "/portal/acme/", "/one-click/acme-secret-token/x?next=/one-click/acme-secret-token/", byte(0))
 	f.Add("GET", "/one-CliCk/acme-secret-token?Client&birch-secret-token0", "", byte(0))
+	f.Add("GET", "/one-CliCk/acme-secret-token/one-CliCk/other-acme-secret0", "", byte(0))
 	f.Add("GET", "/one-CliCk/acme-secret-token?other-acme-secret", "0", byte(0))
 	f.Fuzz(func(t *testing.T, method, target, location string, who byte) {
 		cookie := []string{h.session, "__Host-portal-visit=" + visit, "a=b"}[who%3]
@@ -131,7 +132,7 @@ func FuzzOldLinks(f *testing.F) {
 		for name, values := range resp.Header {
 			for _, token := range []string{"acme-secret-token", "birch-secret-token", "other-acme-secret"} {
 				// What the visitor put elsewhere than where a token could be is theirs to see again.
-				isOne := strings.Count(target, token) == 1 && (own.Token == token || slices.ContainsFunc(own.Strays, func(s string) bool { return strings.Contains(s, token) }))
+				isOne := strings.Count(target, token) == 1 && (own.Token == token || slices.Contains(own.Strays, token))
 				if strings.Contains(strings.Join(values, "\n"), token) && (isOne || !strings.Contains(target, token)) {
 					t.Fatalf("%q as %d = %d, %s: %q", target, who%3, resp.StatusCode, name, values)
 				}
