@@ -19,6 +19,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -503,6 +504,16 @@ func TestImportTakesAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f := o.firms["example"]
+	devices := limit.Devices{Firm: "example", Store: f.Tokens.Store, Keys: f.Tokens.Keys}
+	_, device := devices.New()
+	learnt, err := devices.Learn(t.Context(), device, ann.Contact.ID, time.Now())
+	if err == nil {
+		err = f.Tokens.Store.Apply(t.Context(), learnt...)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, one := range []struct {
 		file string
 		out  bool
@@ -516,6 +527,9 @@ func TestImportTakesAddress(t *testing.T) {
 		}
 		if o.in(cookie) == one.out || o.works(link) == one.out {
 			t.Errorf("after %q: session %t, link %t; want %t", one.file, o.in(cookie), o.works(link), !one.out)
+		}
+		if known, err := devices.Knows(t.Context(), device, ann.Contact.ID); known == one.out || err != nil {
+			t.Errorf("after %q: the device is known: %t, %v; want %t", one.file, known, err, !one.out)
 		}
 	}
 }

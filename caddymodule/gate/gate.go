@@ -5,9 +5,10 @@
 // Read Gate.ServeHTTP first: it is the whole flow. Then classify.go (what kind of
 // request is this?), visitor.go (whose is it?), portal.go (what becomes of it, by old
 // links and companies), identity.go and bound.go (what the portal is told, and its
-// cookies), legacy.go and visit.go (old links), prompt.go, mailroom.go, link.go and
-// code.go (the way in), password.go (the other way), newdevice.go (who is told of it), setpassword.go and
-// account.go (what people change for themselves). own.go has the table of our own pages, pages.go what they show.
+// cookies), legacy.go and visit.go (old links), prompt.go, mailroom.go, link.go, double.go
+// and code.go (the way in), password.go (the other way), newdevice.go (who is told of it),
+// setpassword.go and account.go (what people change for themselves). own.go has the table
+// of our own pages, pages.go what they show, render.go and texts.go how.
 package gate
 
 import (
