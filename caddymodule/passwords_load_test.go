@@ -216,18 +216,20 @@ func TestSpeedOfPasswords(t *testing.T) {
 	if attack.status[403] == 0 || attack.status[503] < crowdSize/4 {
 		t.Errorf("a thousand passwords at once are answered %v; want some judged, and most told to come again", attack.status)
 	}
-	permits := min(max(runtime.NumCPU(), 2), 4)
+	permits := min(max(runtime.NumCPU()-1, 1), 4)
 	allowed := float64(permits) * hashSize * 1.1
-	p99 := func(o *others) time.Duration { return quantile(o.pages, 0.99).Round(10 * time.Microsecond) }
+	p99 := func(pages []time.Duration) time.Duration {
+		return quantile(pages, 0.99).Round(10 * time.Microsecond)
+	}
 	ms := func(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 	t.Logf("%d cores on %s, %d rounds of %d passwords at once, half of them given up after %v: answers %v; told to come again after %v (median), %v (99th of a hundred), %v (last)\n"+
-		"  memory beyond that of %d who mistype an address: %.1f MiB (median), %.1f MiB (most); %d permits are %.1f MiB, and may take %.1f\n"+
+		"  memory beyond that of %d who mistype an address: %.1f MiB (median), %.1f MiB (most); %d at a time are %.1f MiB, and may take %.1f\n"+
 		"  a page of who is signed in, 99th of a hundred: idle %v; while %d mistype an address %v; while %d try passwords %v (medians %v, %v, %v); from a second after they came %v, and idle %v\n"+
 		"  by password on a known device: %d of %d; idle %v (median), meanwhile %v (median), %v (last)",
 		runtime.NumCPU(), *onStore, rounds, crowdSize, gaveUp, attack.status, ms(quantile(attack.refused, 0.5)), ms(quantile(attack.refused, 0.99)), ms(quantile(attack.refused, 1)),
 		crowdSize, quantile(extra, 0.5), quantile(extra, 1), permits, float64(permits)*hashSize, allowed,
-		p99(&quiet), crowdSize, p99(&mistyped), crowdSize, p99(&tried), quantile(quiet.pages, 0.5), quantile(mistyped.pages, 0.5), quantile(tried.pages, 0.5),
-		quantile(tried.later, 0.99).Round(10*time.Microsecond), quantile(quiet.later, 0.99).Round(10*time.Microsecond),
+		p99(quiet.pages), crowdSize, p99(mistyped.pages), crowdSize, p99(tried.pages), quantile(quiet.pages, 0.5), quantile(mistyped.pages, 0.5), quantile(tried.pages, 0.5),
+		p99(tried.later), p99(quiet.later),
 		len(tried.known)-len(tried.bad), len(tried.known), ms(quantile(quiet.known, 0.5)), ms(quantile(tried.known, 0.5)), ms(quantile(tried.known, 1)))
 	if *segments == 0 {
 		return
@@ -238,8 +240,11 @@ func TestSpeedOfPasswords(t *testing.T) {
 	if last := quantile(attack.refused, 0.99); last > 3*time.Second {
 		t.Errorf("told to come again after %v; want about 2 s at most", last)
 	}
-	if p99(&tried) > 2*max(p99(&quiet), p99(&mistyped)) {
-		t.Errorf("a page takes %v; want less than twice %v", p99(&tried), max(p99(&quiet), p99(&mistyped)))
+	if got, want := p99(tried.later), p99(quiet.later); got > 2*want {
+		t.Errorf("while passwords are checked, a page takes %v; want less than twice %v", got, want)
+	}
+	if got, want := p99(tried.pages), p99(mistyped.pages); got > 2*want {
+		t.Errorf("with those who come all at once, a page takes %v; want less than twice %v, as with any thousand", got, want)
 	}
 }
 
@@ -267,7 +272,7 @@ func peakOf(pid int) float64 {
 func TestD03_APermitOutlivesItsClient(t *testing.T) {
 	h, _ := openFastHouse(t, layout{global: behindProxy})
 	h.brings("bob@example.com", bcryptHash(t, annsPassword, 11)) // which makes every check a long one
-	passwords := min(max(runtime.GOMAXPROCS(0), 2), 4) - 1       // at a time: one permit is kept
+	passwords := min(max(runtime.GOMAXPROCS(0)-1, 1), 4)         // at a time
 	stacks := make([]byte, 4<<20)
 	running := func() int {
 		return bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("password.(*comparison).compare("))

@@ -19,8 +19,8 @@ type Attempt struct {
 	Limited  bool            // wrong even if it is right, unless it comes from such a device
 	Password string
 	// Find, if it isn't nil, fills in all that the store has to be asked for, once there is
-	// a permit: so many who come at once ask it for nothing. Set Device to have one of the
-	// permits that are kept for known ones.
+	// a permit: so many who come at once ask it for nothing. Set Device to wait in the line
+	// of known ones.
 	Find func(context.Context, *Attempt) error
 }
 
@@ -48,9 +48,12 @@ type Match struct {
 //
 // When ctx ends, so does Check; the hashing goes on to its end, and keeps its permit.
 func (p *Passwords) Check(ctx context.Context, a Attempt) (Match, error) {
-	known := a.Device != "" && a.Contact != ""
+	who := ""
+	if a.Device != "" && a.Contact != "" {
+		who = p.Firm + "/" + a.Contact
+	}
 	var c comparison
-	err := p.Permits.run(ctx, known,
+	err := p.Permits.run(ctx, who,
 		func() (err error) {
 			if a.Find != nil {
 				if err = a.Find(ctx, &a); err != nil {
@@ -139,7 +142,7 @@ func (c *comparison) compare(p *Passwords) {
 		if err != nil {
 			continue // shapes of newer releases can't be imitated
 		}
-		p.Permits.compute(h.cost.bytes(), func() {
+		p.Permits.memory.compute(h.cost.bytes(), func() {
 			c.right = matches(hash, typed) && own || c.right
 		})
 	}

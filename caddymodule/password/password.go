@@ -1,7 +1,7 @@
 // Package password keeps the passwords of contacts: sets, checks and removes them.
 //
 // A check costs the same whoever is asked for, and whatever there is to be compared with
-// (check.go). What it costs is bounded for the whole process (permits.go), and so is how
+// (check.go). What it costs is bounded for the whole process (permits.go, memory.go), and so is how
 // often anybody may guess (guess.go). Which passwords may be chosen is a pure decision
 // (policy.go). What lies in the store is an argon2id hash, sealed (hash.go, record.go):
 // a copy of the store without the secret gives nobody anything to try passwords on.
@@ -55,7 +55,7 @@ func (p *Passwords) Set(ctx context.Context, contact, password string, about Abo
 	}
 	var hash string
 	var failed error
-	err := p.Permits.run(ctx, true, nil, func() { hash, failed = p.hash(password) })
+	err := p.Permits.run(ctx, p.Firm+"/"+contact, nil, func() { hash, failed = p.hash(password) })
 	if err = errors.Join(err, failed); err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (s State) Has() bool { return !s.Since.IsZero() }
 
 // hash makes a hash of today's cost. The caller holds a permit.
 func (p *Passwords) hash(password string) (hash string, err error) {
-	p.Permits.compute(p.cost().bytes(), func() { hash, err = p.cost().hash(normal(password)) })
+	p.Permits.memory.compute(p.cost().bytes(), func() { hash, err = p.cost().hash(normal(password)) })
 	return hash, err
 }
 

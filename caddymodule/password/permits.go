@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-	"weak"
 )
 
 const (
@@ -16,52 +15,59 @@ const (
 	RetryAfter = 2 * time.Second
 
 	longestWait = 2 * time.Second
-	queueLength = 64 // who comes when so many wait would wait for longer than longestWait
+	lineLength  = 64 // who comes when so many wait would wait for longer than longestWait
 )
 
 // Permits bound what checks take of a machine: how many there are at a time, how many
-// wait for how long, and how much memory they use. One of them is kept for known
-// devices, so that no flood keeps out who has signed in before; it also leaves a core to
-// all else where there are but two. The zero value grants none.
+// wait for how long, and how much memory they use. The zero value grants none.
+//
+// Contacts who are known, by a device that they have signed in on or by a mailed link, wait
+// in a line of their own, and at least every second permit is for it, so no flood of others
+// keeps them out. Each has one place in it, so none of them keeps out the rest: what more
+// comes from them waits with everybody.
 type Permits struct {
-	all, known chan struct{} // a place for each permit: for everybody, for known devices
-	queue      chan struct{} // places to wait in, for everybody
-	knownQueue chan struct{}
+	most   int // how many there are
+	memory memory
 
-	mu      sync.Mutex
-	running uint64  // bytes that hashes use now
-	spent   []spent // what ended hashes used, as long as it may be in use
+	mu     sync.Mutex
+	free   int
+	known  line
+	others line
+	last   *line // whose turn it was
 }
 
-// NewPermits makes as many as there are cores, but at least two, since one is kept, and
-// at most MaxPermits.
-func NewPermits() *Permits { return newPermits(min(max(runtime.GOMAXPROCS(0), 2), MaxPermits)) }
+// line is who waits, first come first.
+type line []*waiter
 
-func newPermits(n int) *Permits {
-	return &Permits{
-		all: make(chan struct{}, n-1), known: make(chan struct{}, 1),
-		queue: make(chan struct{}, queueLength), knownQueue: make(chan struct{}, queueLength),
-	}
+type waiter struct {
+	who  string        // "": unknown
+	turn chan struct{} // closed when it comes
 }
+
+// NewPermits makes one fewer than there are cores, since Go's scheduler lets all else wait
+// where every core computes a hash; but at least one, and at most MaxPermits.
+func NewPermits() *Permits { return newPermits(min(max(runtime.GOMAXPROCS(0)-1, 1), MaxPermits)) }
+
+func newPermits(n int) *Permits { return &Permits{most: n, free: n, memory: memory{hashes: n}} }
 
 // run waits for a permit, calls first, and then work in a goroutine of its own. It
 // returns when work has, or when ctx ends; the permit is given back when work returns,
 // for the machine is at work until then, whoever waits for it. Without a permit, or with
 // an error of first, work isn't called. What work writes may be read after a nil error.
-func (p *Permits) run(ctx context.Context, known bool, first func() error, work func()) error {
-	giveBack, err := p.take(ctx, known)
-	if err != nil {
+// who is the known contact that it is for, or "".
+func (p *Permits) run(ctx context.Context, who string, first func() error, work func()) error {
+	if err := p.take(ctx, who); err != nil {
 		return err
 	}
 	if first != nil {
 		if err := first(); err != nil {
-			giveBack()
+			p.giveBack()
 			return err
 		}
 	}
 	done := make(chan struct{})
 	go func() {
-		defer giveBack()
+		defer p.giveBack()
 		defer close(done)
 		work()
 	}()
@@ -74,77 +80,58 @@ func (p *Permits) run(ctx context.Context, known bool, first func() error, work 
 }
 
 // take gets a permit, or ErrBusy.
-func (p *Permits) take(ctx context.Context, known bool) (giveBack func(), err error) {
-	queue, kept := p.queue, (chan struct{})(nil) // to send on nil blocks for ever
-	if known {
-		queue, kept = p.knownQueue, p.known
+func (p *Permits) take(ctx context.Context, who string) error {
+	p.mu.Lock()
+	if p.free > 0 {
+		p.free--
+		p.mu.Unlock()
+		return nil
 	}
-	fromAll, fromKept := func() { <-p.all }, func() { <-p.known }
-	select {
-	case p.all <- struct{}{}:
-		return fromAll, nil
-	case kept <- struct{}{}:
-		return fromKept, nil
-	default:
+	l := &p.others
+	if who != "" && !slices.ContainsFunc(p.known, func(w *waiter) bool { return w.who == who }) {
+		l = &p.known
 	}
-	select {
-	case queue <- struct{}{}:
-		defer func() { <-queue }()
-	default:
-		return nil, ErrBusy
+	if p.most == 0 || len(*l) == lineLength {
+		p.mu.Unlock()
+		return ErrBusy
 	}
+	me := &waiter{who, make(chan struct{})}
+	*l = append(*l, me)
+	p.mu.Unlock()
+
 	late := time.NewTimer(longestWait)
 	defer late.Stop()
+	err := ErrBusy
 	select {
-	case p.all <- struct{}{}:
-		return fromAll, nil
-	case kept <- struct{}{}:
-		return fromKept, nil
+	case <-me.turn:
+		return nil
 	case <-late.C:
-		return nil, ErrBusy
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		err = context.Cause(ctx)
 	}
-}
-
-// spent is memory of a hash that ended. The mark became garbage after that memory did:
-// once it is gone, the memory is free to be used again.
-type spent struct {
-	mark  weak.Pointer[mark]
-	bytes uint64
-}
-
-// mark is of a size that isn't allocated together with others.
-type mark [64]byte
-
-// compute calls hash, which uses so much memory. The library takes new memory for each
-// hash and leaves the old to the garbage collector, which lets garbage grow to the size
-// of all that lives, or more. So before new memory would come on top of the garbage of
-// as many hashes as there are permits, the garbage is collected: it costs a fraction of
-// a hash, and only while one hash follows the other.
-func (p *Permits) compute(bytes uint64, hash func()) {
 	p.mu.Lock()
-	if limit := bytes * uint64(cap(p.all)+cap(p.known)); bytes > 0 && p.running+p.garbage()+bytes > limit && len(p.spent) > 0 {
-		runtime.GC()
+	defer p.mu.Unlock()
+	at := slices.Index(*l, me)
+	if at < 0 {
+		return nil // their turn came at that moment
 	}
-	p.running += bytes
-	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.running -= bytes
-		if bytes > 0 {
-			p.spent = append(p.spent, spent{weak.Make(new(mark)), bytes})
-		}
-	}()
-	hash()
+	*l = slices.Delete(*l, at, at+1)
+	return err
 }
 
-// garbage returns how much of what was spent isn't free yet. p.mu is held.
-func (p *Permits) garbage() (bytes uint64) {
-	p.spent = slices.DeleteFunc(p.spent, func(s spent) bool { return s.mark.Value() == nil })
-	for _, s := range p.spent {
-		bytes += s.bytes
+// giveBack hands a permit on to who is next.
+func (p *Permits) giveBack() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := &p.known
+	if len(p.known) == 0 || p.last == &p.known && len(p.others) > 0 {
+		next = &p.others
 	}
-	return bytes
+	p.last = next
+	if len(*next) == 0 {
+		p.free++
+		return
+	}
+	close((*next)[0].turn)
+	*next = slices.Delete(*next, 0, 1)
 }
