@@ -209,6 +209,7 @@ func BenchmarkOldLinks(b *testing.B) {
 	}{
 		{"none, no rules", "/orders/7", "", plain},
 		{"none", "/orders/7?page=2", "", ruled},
+		{"none, from a page", "/orders/7?page=2", "", ruled},
 		{"none, a free cookie", "/orders/7", "; theme=dark", ruled},
 		{"none, a bound cookie", "/orders/7", "; " + seal, ruled},
 		{"old link", "/one-click/second-secret-77777/x", "", ruled},
@@ -219,6 +220,9 @@ func BenchmarkOldLinks(b *testing.B) {
 			r := httptest.NewRequest("GET", "https://portal.example"+c.path, nil)
 			r.Header = http.Header{"Accept": {"text/html,*/*;q=0.8"}, "User-Agent": {"Mozilla/5.0"}, "Sec-Fetch-Mode": {"navigate"},
 				"Sec-Fetch-Dest": {"document"}, "Cookie": {"__Host-portal=" + cookie + c.more}}
+			if strings.HasSuffix(c.name, "from a page") {
+				r.Header.Set("Referer", "https://portal.example/orders?page=2")
+			}
 			b.ReportAllocs()
 			for b.Loop() {
 				again, u := *r, *r.URL

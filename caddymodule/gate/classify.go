@@ -160,14 +160,6 @@ func holdsToken(p string) bool {
 // tokenLength is the length of the secret of a link, in characters.
 const tokenLength = 43
 
-// hideLink takes the link out of a Referer: where a browser doesn't keep to our
-// Referrer-Policy, the portal gets the site's origin alone.
-func (ru rules) hideLink(h http.Header) {
-	if slices.ContainsFunc(h["Referer"], ru.fromLink) {
-		originAlone(h)
-	}
-}
-
 func below(prefix, p string) bool {
 	return strings.HasPrefix(p, prefix) && (len(p) == len(prefix) || p[len(prefix)] == '/')
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
 // A second click that comes to another gate on the store is let in to the session that the
@@ -86,5 +87,14 @@ func TestADoubleClickIsSealedForItsBrowser(t *testing.T) {
 	}
 	if left := time.Until(rec.Expires); left > doubleClick || left < 0 {
 		t.Errorf("it lives for %v; want ten seconds at most", left)
+	}
+	other := *h
+	other.Gate = New(*h.Gate)
+	newer := append([]byte{doubleVersion + 1}, rec.Value[1:]...)
+	if err := h.store.Apply(t.Context(), store.Put(rec.Key, newer, rec.Expires)); err != nil {
+		t.Fatal(err)
+	}
+	if again := other.do("/-/link?t="+h.token, "", h.flow); again.StatusCode != http.StatusGone {
+		t.Errorf("by what a newer gate wrote, the second click = %d; want 410", again.StatusCode)
 	}
 }

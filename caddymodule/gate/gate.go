@@ -127,7 +127,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 		return
 	}
 	stripIdentity(r) // nothing that visitors say about themselves reaches the portal
-	g.rules.hideLink(r.Header)
+	g.hideReferer(r.Header)
 	v, err := g.visitor(r)
 	if err == nil || errors.Is(err, errNobody) || kind == Open {
 		err = g.servePortal(w, r, kind, v, portal)

@@ -46,10 +46,18 @@ func refererHides(rules *legacy.Rules, referer string) bool {
 	return err != nil || rules.Secret(u)
 }
 
-// hideOldLink takes an old link out of a Referer: the pages of an open company are at
-// URLs with its token, and the portal would write them into its own logs.
-func (g *Gate) hideOldLink(h http.Header) {
-	if g.Legacy.HasLinks() && slices.ContainsFunc(h["Referer"], func(page string) bool { return refererHides(g.Legacy, page) }) {
+// hideReferer leaves of a Referer its origin where it has a secret in it: that of a link of
+// ours, from a browser that doesn't keep to our Referrer-Policy, or the token of an open
+// company, whose pages have it in their URLs. The portal would write it into its own logs.
+func (g *Gate) hideReferer(h http.Header) {
+	secret := func(page string) bool {
+		if page == "" {
+			return false
+		}
+		u, err := url.Parse(page)
+		return err != nil || g.rules.link(u) || g.Legacy.Secret(u)
+	}
+	if slices.ContainsFunc(h["Referer"], secret) {
 		originAlone(h)
 	}
 }

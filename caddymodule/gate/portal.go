@@ -185,7 +185,6 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 // servePortal is the flow of a request for the portal. v is who is signed in, or nil.
 func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v *Visitor, portal http.Handler) error {
 	began := g.Now()
-	g.hideOldLink(r.Header)
 	if g.opensInTheClear(r) || g.inTheClear(r) && g.Legacy.Secret(r.URL) {
 		return g.toTLS(w, r)
 	}
