@@ -24,6 +24,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/gate"
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
@@ -298,7 +299,11 @@ func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			r.RequestURI = "/" // for logs alone
 			defer func() { r.RequestURI = line }()
 		}
-		if err = next.ServeHTTP(w, r); err != nil && (old || hidden) {
+		switch err = next.ServeHTTP(w, r); {
+		case errors.Is(err, legacy.ErrForm):
+			refuse(w, http.StatusBadRequest, "This form cannot be read. Please try again.")
+			err = nil
+		case err != nil && (old || hidden):
 			f.unanswered(w, r, err)
 			err = nil
 		}

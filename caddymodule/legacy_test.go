@@ -286,6 +286,52 @@ func TestCompaniesOfOthers(t *testing.T) {
 	}
 }
 
+// A portal that reads parameters wherever they come finds another company's token in no form
+// and no cookie either; the rest of them goes through as it was sent.
+func TestTokensInForms(t *testing.T) {
+	h := openOldHouse(t, "birch")
+	visitor := h.browser()
+	visitor.open("/one-click/acme-secret-token-1/")
+	const its, parts = "birch-secret-token", "multipart/form-data; boundary=b"
+	part := func(value string) string {
+		return "--b\r\nContent-Disposition: form-data; name=\"client\"\r\n\r\n" + value + "\r\n--b--\r\n"
+	}
+	for name, c := range map[string]struct {
+		b    *browser
+		path string
+		may  bool // use Birch's token
+	}{
+		"a member of acme":                {h.in("bob@example.com"), "/other", false},
+		"a member of acme, at its page":   {h.in("bob@example.com"), "/overview/acme", false},
+		"a member of acme, in a visit":    {visitor, "/view?client=acme-secret-token-1", false},
+		"nobody, at what is open for all": {h.browser(), "/assets/x", false},
+		"a member of both":                {h.in("ann@example.com"), "/other", true},
+		"staff":                           {h.in("owner@example.com"), "/other", true},
+	} {
+		for contentType, in := range map[string]string{"application/x-www-form-urlencoded": "a=1&client=" + its + "&b=2", parts: part(its), "application/json": `{"client":"7"}`} {
+			a := c.b.do(c.b.request("POST", c.path, strings.NewReader(in), "Content-Type", contentType, "Origin", h.url, "Sec-Fetch-Site", "same-origin"))
+			got := h.portal.lastPost()
+			if has := strings.Contains(got.Body, its); a.StatusCode != 200 || has != (c.may && strings.Contains(in, its)) || len(got.Body) != len(in) {
+				t.Errorf("%s sends %q: %d, and the portal gets %q", name, in, a.StatusCode, got.Body)
+			}
+			if start, _, found := strings.Cut(in, its); found && (!strings.HasPrefix(got.Body, start) || !strings.HasSuffix(got.Body, in[len(start)+len(its):])) || !found && got.Body != in {
+				t.Errorf("%s sends %q, and the portal gets %q", name, in, got.Body)
+			}
+		}
+		a := c.b.open(c.path, "Cookie", "client="+its+"; theme=dark")
+		got, _ := h.portal.last()
+		if cookies := strings.Join(got.Header["Cookie"], ";"); a.StatusCode != 200 || strings.Contains(cookies, its) != c.may || !strings.Contains(cookies, "theme=dark") {
+			t.Errorf("%s comes with a cookie: %d, and the portal gets %q", name, a.StatusCode, cookies)
+		}
+	}
+	bob := h.in("bob@example.com")
+	before := h.portal.count()
+	a := bob.send("/other", url.Values{"client": {strings.Repeat(" ", 300_000) + its}})
+	if a.StatusCode != 400 || h.portal.count() > before && strings.Contains(h.portal.lastPost().Body, its) {
+		t.Errorf("what is too long to judge = %d, and the portal gets %.100q", a.StatusCode, h.portal.lastPost().Body)
+	}
+}
+
 // The portal's answers lead to new links.
 func TestThePortalsAnswersLeadToNewLinks(t *testing.T) {
 	h := openOldHouse(t, "acme")

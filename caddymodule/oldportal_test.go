@@ -359,6 +359,14 @@ func TestPHPWhoseSession(t *testing.T) {
 		shows("/dashboard.php", 403, "Who are you?")
 		shows("/portal/acme/", 200, `<p id="seen">1</p>`)
 		shows("/dashboard.php", 200, `<p id="seen">2</p>`)
+		if a := b.send("/overview/acme", form("note", "hello")); !strings.Contains(a.body, `<p id="client">Acme Ltd</p>`) {
+			t.Errorf("a form at /overview/acme = %d\n%s", a.StatusCode, a.body)
+		}
+		for _, to := range []string{"/overview/acme", "/view?client=acme-secret-token-1", "/view"} { // PHP prefers what a form has
+			if a := b.send(to, form("client", "birch-secret-token")); a.StatusCode != 404 || strings.Contains(a.body, "Birch") {
+				t.Errorf("a form at %s with another company's token = %d; want PHP's 404\n%s", to, a.StatusCode, a.body)
+			}
+		}
 		for name, stolen := range map[string]string{"bound": anns, "bare": anns[strings.LastIndexByte(anns, '.')+1:]} {
 			if a := h.get("/dashboard.php", b.session()+"; PHPSESSID="+stolen); a.status != 403 {
 				t.Errorf("with Ann's PHPSESSID (%s), the dashboard for Bob = %d\n%s", name, a.status, a.body)

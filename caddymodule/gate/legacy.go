@@ -7,11 +7,13 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
@@ -115,6 +117,49 @@ func (g *Gate) blind(r *http.Request, a *about) {
 	}
 	left := g.Legacy.Match(r.URL).Strays
 	a.astray = slices.DeleteFunc(a.astray, func(token string) bool { return !slices.Contains(left, token) })
+}
+
+// foreign reports whether a token is one of a company that asks for sign-in and that the
+// visitor doesn't reach. standing is the company's; zero: it is no token.
+func (g *Gate) foreign(ctx context.Context, v *Visitor, token string) (standing directory.Standing, foreign bool, err error) {
+	s, err := g.Book.StandingByToken(ctx, token)
+	if errors.Is(err, directory.ErrUnknown) {
+		return s, false, nil
+	}
+	return s, err == nil && s.Upgraded && (v == nil || !v.reaches(s.Company)), err
+}
+
+// blindForms does for forms and cookies what blind does for the query: to many portals they
+// are all the same. A form is judged as the portal reads it.
+func (g *Gate) blindForms(r *http.Request, v *Visitor) error {
+	if !g.Legacy.InQuery() {
+		return nil
+	}
+	forms := legacy.Forms{Unknown: unknown, Foreign: func(token string) (bool, error) {
+		_, foreign, err := g.foreign(r.Context(), v, token)
+		return foreign, err
+	}}
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = g.Legacy.Body(r.Body, strings.Join(r.Header["Content-Type"], " "), forms)
+	}
+	var kept []string
+	found := false
+	for _, line := range r.Header["Cookie"] {
+		for pair := range strings.SplitSeq(line, ";") {
+			name, value, _ := strings.Cut(textproto.TrimString(pair), "=")
+			foreign, err := g.Legacy.Cookie(name, value, forms)
+			if err != nil {
+				return err
+			}
+			if found = found || foreign; !foreign {
+				kept = append(kept, pair)
+			}
+		}
+	}
+	if found {
+		r.Header["Cookie"] = []string{textproto.TrimString(strings.Join(kept, ";"))}
+	}
+	return nil
 }
 
 // newURL is where an old link leads, without its token or any other company's.

@@ -166,16 +166,15 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 		}
 	}
 	for _, token := range a.Strays {
-		s, err := g.Book.StandingByToken(r.Context(), token)
+		s, foreign, err := g.foreign(r.Context(), a.visitor, token)
 		switch {
-		case errors.Is(err, directory.ErrUnknown):
 		case err != nil:
 			return f, err
-		default:
+		case s.Company != "":
 			a.stray, a.tokens = s.Company, append(a.tokens, token)
-			if s.Upgraded && (a.visitor == nil || !a.visitor.reaches(s.Company)) {
-				a.astray = append(a.astray, token)
-			}
+		}
+		if foreign {
+			a.astray = append(a.astray, token)
 		}
 	}
 	f.astray = len(a.astray) > 0
@@ -207,15 +206,19 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 		g.Usage.Note(a.standing.Company, g.useOf(r, f))
 	}
 	switch s {
-	case pass, visits:
+	case pass, visits, openly:
 		if to := g.homeOf(r, &a); to != "" {
 			return redirect(w, to)
 		}
-		if s == pass {
-			return g.passAs(&a, w, r, portal)
+		if err := g.blindForms(r, v); err != nil {
+			return err
 		}
-		return g.passVisit(&a, w, r, portal)
-	case openly:
+		switch s {
+		case pass:
+			return g.passAs(&a, w, r, portal)
+		case visits:
+			return g.passVisit(&a, w, r, portal)
+		}
 		return g.passAnonymous(w, r, a.veiled, portal)
 	case toNew:
 		return found(w, g.newURL(&a))

@@ -106,7 +106,7 @@ func TestMatch(t *testing.T) {
 		"/orders?client=T":               `None strays["T"]`,
 		"/orders?Client[]=T&client=U":    `None strays["T" "U"]`,
 		"/orders?[client]=T&]client[=U":  `None strays["T" "U"]`, // Rack, qs
-		"/orders?client=a+b&client=%20c": `None strays["a+b" "a b" " c" "+c"]`,
+		"/orders?client=a+b&client=%20c": `None strays["a+b" "a b" " c" "c" "+c"]`,
 		"/orders?client=%2554&client=%u0054&client=T%20": `None strays["%54" "T" "%u0054" "T" "T " "T" "T+"]`,
 
 		"/c-T.html":    `Old 2 "T"`,

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -144,11 +145,11 @@ func (s *shape) slotOf(value string) (string, bool) {
 
 // readings returns what portals take for the token in a parameter's raw value, where no
 // pattern expects one: some decode twice, some have spaces for what was a plus, and make
-// a plus of a space; ASP.NET knows escapes of its own; a database doesn't see spaces at
-// the end.
+// a plus of a space; ASP.NET knows escapes of its own; many trim what they get, and a
+// database doesn't see spaces at the end.
 func (s *shape) readings(value string) []string {
 	first, _ := s.slotOf(value)
-	if !strings.ContainsAny(value, "%+ ") {
+	if !strings.ContainsFunc(value, func(r rune) bool { return r == '%' || r == '+' || r <= ' ' || r > '~' }) {
 		return []string{first}
 	}
 	all := []string{first}
@@ -162,10 +163,14 @@ func (s *shape) readings(value string) []string {
 		for _, v := range []string{v, strings.ReplaceAll(v, "+", " "), strings.ReplaceAll(v, " ", "+")} {
 			add(escape(v))
 			add(escape(strings.TrimRight(v, " ")))
+			add(escape(strings.TrimFunc(v, trimmed)))
 		}
 	}
 	return all
 }
+
+// trimmed reports whether some language trims a character: JavaScript also what can't be seen.
+func trimmed(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) }
 
 // wideEscape is an escape of ASP.NET's for a character of ASCII, %u0061.
 var wideEscape = regexp.MustCompile(`%[uU]00([0-9a-fA-F]{2})`)

@@ -4,8 +4,8 @@
 require __DIR__ . '/clients.php';
 
 [$path] = explode('?', $_SERVER['REQUEST_URI']);
-if ($path === '/view' && isset($clients[$_GET['client'] ?? ''])) { // older still
-    enter($_GET['client']);
+if ($path === '/view' && isset($clients[$_REQUEST['client'] ?? ''])) { // older still
+    enter($_REQUEST['client']);
     page('Overview', "<p id=\"client\">" . htmlspecialchars($_SESSION['client']) . "</p>\n");
     exit;
 }

@@ -1,0 +1,277 @@
+package legacy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Forms says what to make of tokens in forms and in cookies. Many portals don't ask whether
+// a parameter stood there or in the query (PHP's $_REQUEST).
+type Forms struct {
+	Foreign func(token string) (bool, error) // it is one that whoever sends it may not use
+	Unknown func(size int) string            // some value of that size, which is no token
+}
+
+// ErrForm is the error of reading a form that can't be judged: a parameter with a token is
+// too long, or there are too many.
+var ErrForm = errors.New("a form has more under the name of an old link's parameter than could be a token")
+
+// Body returns a request's body as the portal gets it: an unknown value stands in the place
+// of each foreign token, and the rest streams as it is, of the same length. No more is held
+// back than may yet be a token. All stays as it is of what is no form by its content type,
+// and where no pattern has its token in the query. Reading returns the errors of Foreign,
+// and ErrForm.
+func (r *Rules) Body(body io.ReadCloser, contentType string, forms Forms) io.ReadCloser {
+	if !r.InQuery() {
+		return body
+	}
+	f := &form{Closer: body, body: body, rules: r, Forms: forms}
+	switch contentType = strings.ToLower(contentType); {
+	case strings.Contains(contentType, "urlencoded"):
+		f.judge = f.parameters
+	case strings.Contains(contentType, "multipart"):
+		f.judge = f.lines
+	default:
+		return body
+	}
+	return f
+}
+
+// Cookie reports whether a cookie may be taken for a parameter with a foreign token: PHP
+// without a php.ini has cookies in $_REQUEST, too.
+func (r *Rules) Cookie(name, value string, forms Forms) (bool, error) {
+	if !r.InQuery() {
+		return false, nil
+	}
+	for i := range r.links {
+		s := r.links[i].old
+		if _, near := sameName(name, s.name); s.name == "" || !near {
+			continue
+		}
+		if found, err := s.foreign(value, forms); found || err != nil {
+			return found, err
+		}
+	}
+	return false, nil
+}
+
+// InQuery reports whether any pattern has its token in the query.
+func (r *Rules) InQuery() bool {
+	return r != nil && slices.ContainsFunc(r.links, func(l link) bool { return l.old.name != "" })
+}
+
+// foreign reports whether a parameter's raw value has a foreign token, however it is read.
+func (s *shape) foreign(value string, forms Forms) (bool, error) {
+	tokens := s.readings(value)
+	if len(tokens) >= maxStrays { // nobody sends what can be read in so many ways
+		return true, nil
+	}
+	for _, token := range tokens {
+		if found, err := forms.Foreign(token); found || err != nil {
+			return found, err
+		}
+	}
+	return false, nil
+}
+
+const (
+	mostHeld   = 64 << 10 // bytes that are held back: more than any token takes, however it is escaped
+	mostJudged = 10_000   // values of a form that may cost a look-up
+)
+
+// form is a body that is judged as it is read.
+type form struct {
+	io.Closer
+	Forms
+	body  io.Reader
+	rules *Rules
+	judge func(end bool) error // moves from held to ready what can be judged
+	held  []byte
+	ready []byte
+	err   error // what comes after ready
+
+	seen   int    // of held: no separator is there
+	judged int    // values
+	inside bool   // of a parameter, or a line, whose beginning isn't held any more
+	blank  bool   // multipart: the line before was
+	value  []byte // multipart: the line that may be the whole of a part, with blank ones behind it
+}
+
+func (f *form) Read(p []byte) (int, error) {
+	for len(f.ready) == 0 && f.err == nil && len(p) > 0 {
+		f.held = slices.Grow(f.held, 4<<10)
+		n, err := f.body.Read(f.held[len(f.held):cap(f.held)])
+		f.held, f.err = f.held[:len(f.held)+n], err
+		if err := f.judge(f.err != nil); err != nil {
+			f.err = err
+		}
+	}
+	n := copy(p, f.ready)
+	if f.ready = f.ready[n:]; len(f.ready) > 0 {
+		return n, nil
+	}
+	return n, f.err
+}
+
+// take takes the first n bytes from what is held, pass lets go of them.
+func (f *form) take(n int) (first []byte) {
+	first, f.held, f.seen = f.held[:n:n], f.held[n:], 0
+	return first
+}
+
+func (f *form) pass(n int) { f.ready = append(f.ready, f.take(n)...) }
+
+// next returns where the first separator is, or -1.
+func (f *form) next(separators string) int {
+	i := bytes.IndexAny(f.held[f.seen:], separators)
+	if i < 0 {
+		f.seen = len(f.held)
+		return -1
+	}
+	return f.seen + i
+}
+
+// parameters judges a form as most are sent, a=1&b=2.
+func (f *form) parameters(end bool) error {
+	for len(f.held) > 0 {
+		stop := f.next("&;")
+		switch {
+		case stop >= 0:
+		case end:
+			stop = len(f.held)
+		case f.inside:
+			f.pass(len(f.held))
+			return nil
+		case len(f.held) <= mostHeld:
+			return nil
+		case f.rules.mayName(string(f.held)):
+			return ErrForm
+		default:
+			f.inside = true
+			continue
+		}
+		if !f.inside {
+			if err := f.parameter(f.held[:stop]); err != nil {
+				return err
+			}
+		}
+		f.pass(min(stop+1, len(f.held)))
+		f.inside = false
+	}
+	return nil
+}
+
+func (f *form) parameter(text []byte) error {
+	name, value, _ := bytes.Cut(text, []byte("="))
+	for i := range f.rules.links {
+		s := f.rules.links[i].old
+		if _, near := sameName(string(name), s.name); s.name == "" || !near {
+			continue
+		}
+		if err := f.hide(s, value, string(value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mayName reports whether the beginning of a parameter, which is longer than any token,
+// has or may yet have the name of one.
+func (r *Rules) mayName(text string) bool {
+	name, _, ended := strings.Cut(text, "=")
+	return slices.ContainsFunc(r.links, func(l link) bool {
+		if l.old.name == "" {
+			return false
+		}
+		_, near := sameName(name, l.old.name)
+		for range 4 {
+			near = near || !ended && len(canonical(name)) <= len(canonical(l.old.name))
+			name, _ = unescape(name, true)
+		}
+		return near
+	})
+}
+
+// lines judges a form in parts. Which line begins a part, and which names it, readers see
+// in different ways; what has a blank line before it and a dash behind it may be a value.
+func (f *form) lines(end bool) error {
+	for len(f.held) > 0 {
+		stop := f.next("\n") + 1
+		if stop == 0 && !end {
+			if !f.inside && len(f.held) <= mostHeld && (f.blank || f.value != nil || len(bytes.TrimSpace(f.held)) == 0) {
+				return nil
+			}
+			f.settle()
+			f.pass(len(f.held))
+			f.inside, f.blank = true, false
+			return nil
+		}
+		if stop == 0 {
+			stop = len(f.held)
+		}
+		blank := !f.inside && len(bytes.TrimSpace(f.held[:stop])) == 0
+		switch {
+		case f.inside:
+			f.pass(stop)
+		case blank && f.value != nil && len(f.value)+stop <= mostHeld:
+			f.value = append(f.value, f.take(stop)...)
+		default:
+			if bytes.HasPrefix(f.held, []byte("--")) {
+				if err := f.part(); err != nil {
+					return err
+				}
+			}
+			f.settle()
+			if f.blank && !blank {
+				f.value = f.take(stop)
+			} else {
+				f.pass(stop)
+			}
+		}
+		f.inside, f.blank = false, blank
+	}
+	if end {
+		err := f.part()
+		f.settle()
+		return err
+	}
+	return nil
+}
+
+// settle lets go of the value that is held back.
+func (f *form) settle() {
+	f.ready = append(f.ready, f.value...)
+	f.value = nil
+}
+
+// part judges the value that is held back, whatever its name.
+func (f *form) part() error {
+	text := bytes.TrimSpace(f.value)
+	if len(text) == 0 {
+		return nil
+	}
+	for i := range f.rules.links {
+		if s := f.rules.links[i].old; s.name != "" {
+			if err := f.hide(s, text, escape(string(text))); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// hide puts an unknown value in the place of one that is foreign; raw is how it would stand
+// in a query.
+func (f *form) hide(s *shape, value []byte, raw string) error {
+	if f.judged++; f.judged > mostJudged {
+		return ErrForm
+	}
+	found, err := s.foreign(raw, f.Forms)
+	if found {
+		copy(value, f.Unknown(len(value)))
+	}
+	return err
+}

@@ -1,0 +1,229 @@
+package legacy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime/multipart"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+const birch = "birch-secret" // a token that is foreign to who sends the forms
+
+var forms = Forms{
+	Foreign: func(token string) (bool, error) { return token == birch, nil },
+	Unknown: func(size int) string { return strings.Repeat("?", size) },
+}
+
+func formRules(t testing.TB) *Rules {
+	t.Helper()
+	r, err := Compile(Config{Prefix: "/-", Links: []Link{
+		{Old: "/one-click/{token}/*", New: "/portal/{company}/*"}, {Old: "/view?client={token}", New: "/overview/{company}"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+const (
+	urlencoded = "application/x-www-form-urlencoded"
+	parted     = `multipart/form-data; boundary="b"`
+)
+
+// field is a form in parts with one field, as browsers send it.
+func field(name, value string) string {
+	return "--b\r\nContent-Disposition: form-data; name=\"" + name + "\"\r\n\r\n" + value + "\r\n--b--\r\n"
+}
+
+func TestBody(t *testing.T) {
+	long := strings.Repeat("x", mostHeld)
+	for _, c := range []struct{ name, contentType, in, want string }{
+		{"no token", urlencoded, "client=7&note=a+b%20c;d&&=&x", "client=7&note=a+b%20c;d&&=&x"},
+		{"their own", urlencoded, "client=acme-secret", "client=acme-secret"},
+		{"foreign", urlencoded, "a=1&client=birch-secret&b=2", "a=1&client=????????????&b=2"},
+		{"at the end", urlencoded, "a=1&client=birch-secret", "a=1&client=????????????"},
+		{"twice", urlencoded, "client=birch-secret;client=birch-secret", "client=????????????;client=????????????"},
+		{"by another name", urlencoded, "note=birch-secret", "note=birch-secret"},
+		{"name in capitals", urlencoded, "CLIENT=birch-secret", "CLIENT=????????????"},
+		{"name with a bracket", urlencoded, "client[]=birch-secret", "client[]=????????????"},
+		{"name with escapes", urlencoded, "%63lient=birch-secret", "%63lient=????????????"},
+		{"value with escapes", urlencoded, "client=%62irch-secret", "client=??????????????"},
+		{"value escaped twice", urlencoded, "client=%2562irch-secret", "client=????????????????"},
+		{"what is trimmed", urlencoded, "client=\tbirch-secret\r\n", "client=???????????????"},
+		{"what JavaScript trims", urlencoded, "client=%EF%BB%BFbirch-secret%C2%A0", "client=??????????????????????????????????????????????????"[:len("client=%EF%BB%BFbirch-secret%C2%A0")]},
+		{"in capitals, by its type", "Application/X-WWW-Form-URLEncoded; charset=utf-8", "client=birch-secret", "client=????????????"},
+		{"long, by another name", urlencoded, "note=" + long + "&client=birch-secret", "note=" + long + "&client=????????????"},
+		{"long, without a name", urlencoded, `{"a":"` + long + `"}&client=birch-secret`, `{"a":"` + long + `"}&client=????????????`},
+		{"in parts", parted, field("client", birch), field("client", "????????????")},
+		{"in parts, no token", parted, field("client", "7"), field("client", "7")},
+		{"in parts, more lines", parted, field("client", birch+"\r\nmore"), field("client", birch+"\r\nmore")},
+		{"in parts, bare newlines", parted, strings.ReplaceAll(field("client", birch), "\r", ""), strings.ReplaceAll(field("client", "????????????"), "\r", "")},
+		{"in parts, what is trimmed", parted, field("client", "\r\n \t"+birch+" \r\n"), field("client", "\r\n \t???????????? \r\n")},
+		{"in parts, an escape that is none", parted, field("client", "birch%2Dsecret"), field("client", "??????????????")},
+		{"in parts, without an end", parted, "--b\r\nContent-Disposition: form-data; name=client\r\n\r\nbirch-secret", "--b\r\nContent-Disposition: form-data; name=client\r\n\r\n????????????"},
+		{"in parts, behind a long line", parted, field("a", long+long) + field("client", birch), field("a", long+long) + field("client", "????????????")},
+		{"in parts, a text with rules", parted, field("a", "\n\nTitle\n-----\n\n\nText\n"), field("a", "\n\nTitle\n-----\n\n\nText\n")},
+		{"no form", "application/json", `client=birch-secret`, `client=birch-secret`},
+		{"no type", "", `client=birch-secret`, `client=birch-secret`},
+		{"empty", urlencoded, "", ""},
+		{"empty, in parts", parted, "", ""},
+	} {
+		for how, reader := range map[string]func(io.Reader) io.Reader{
+			"whole": func(r io.Reader) io.Reader { return r }, "byte by byte": iotest.OneByteReader, "with its end": iotest.DataErrReader} {
+			in := io.NopCloser(reader(strings.NewReader(c.in)))
+			got, err := io.ReadAll(formRules(t).Body(in, c.contentType, forms))
+			if string(got) != c.want || err != nil {
+				t.Errorf("%s, %s: %.200q, %v; want %.200q", c.name, how, got, err, c.want)
+			}
+		}
+	}
+}
+
+// What can't be judged isn't passed on: not the part that has the token.
+func TestBody_Errors(t *testing.T) {
+	long := strings.Repeat("+", mostHeld)
+	gone := errors.New("the store is gone")
+	broken := Forms{func(string) (bool, error) { return false, gone }, forms.Unknown}
+	for _, c := range []struct {
+		name, contentType, in string
+		forms                 Forms
+		want                  error
+	}{
+		{"a long name that may end as it", urlencoded, long + "client=birch-secret", forms, ErrForm},
+		{"a long name that begins as it", urlencoded, "client[" + long + "]=birch-secret", forms, ErrForm},
+		{"a long value", urlencoded, "client=" + long + "birch-secret", forms, ErrForm},
+		{"too many", urlencoded, strings.Repeat("client=1&", mostJudged+1) + "client=birch-secret", forms, ErrForm},
+		{"too many, in parts", parted, strings.Repeat(field("a", "1"), mostJudged+1) + field("client", birch), forms, ErrForm},
+		{"no store", urlencoded, "client=birch-secret", broken, gone},
+		{"no store, in parts", parted, field("client", birch), broken, gone},
+	} {
+		got, err := io.ReadAll(formRules(t).Body(io.NopCloser(strings.NewReader(c.in)), c.contentType, c.forms))
+		if !errors.Is(err, c.want) || bytes.Contains(got, []byte(birch)) {
+			t.Errorf("%s: %v, and the token is read: %t; want %v, false", c.name, err, bytes.Contains(got, []byte(birch)), c.want)
+		}
+	}
+}
+
+// Where no pattern has its token in the query, nobody looks at forms.
+func TestBody_NoQuery(t *testing.T) {
+	paths, err := Compile(Config{Prefix: "/-", Links: []Link{{Old: "/one-click/{token}/*", New: "/portal/{company}/*"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := io.NopCloser(strings.NewReader("x"))
+	for _, r := range []*Rules{nil, paths} {
+		if got := r.Body(body, urlencoded, forms); got != body {
+			t.Errorf("Body = %T; want what came", got)
+		}
+		if found, err := r.Cookie("client", birch, forms); found || err != nil {
+			t.Errorf("Cookie = %t, %v; want false", found, err)
+		}
+	}
+}
+
+func TestCookie(t *testing.T) {
+	for _, c := range []struct {
+		name, value string
+		want        bool
+	}{
+		{"client", birch, true}, {"Client", birch, true}, {"client", "%62irch-secret", true}, {"client", `acme-secret`, false}, {"theme", birch, false}, {"client", "", false},
+	} {
+		if got, err := formRules(t).Cookie(c.name, c.value, forms); got != c.want || err != nil {
+			t.Errorf("Cookie(%s, %s) = %t, %v; want %t", c.name, c.value, got, err, c.want)
+		}
+	}
+}
+
+// What a form says to readers of all kinds has no foreign token, it is as long as before,
+// and however it comes in pieces, it is the same.
+func FuzzBody(f *testing.F) {
+	for _, body := range []string{"client=birch-secret", "a=1&client=birch-secret&client=birch-secret", "%63lient=%62irch-secret;x", "client=+birch-secret+", "=&;&client"} {
+		f.Add(false, body, uint16(3))
+	}
+	for _, body := range []string{field("client", birch), field("client", "\n"+birch+" \n"), "\n\nbirch-secret\n\n--b\n", field("a", "") + field("client", birch)} {
+		f.Add(true, body, uint16(5))
+	}
+	rules := formRules(f)
+	f.Fuzz(func(t *testing.T, parts bool, in string, size uint16) {
+		contentType := urlencoded
+		if parts {
+			contentType = parted
+		}
+		got, err := io.ReadAll(rules.Body(io.NopCloser(strings.NewReader(in)), contentType, forms))
+		again, err2 := io.ReadAll(rules.Body(io.NopCloser(&chunks{in, int(size%64) + 1}), contentType, forms))
+		if err != nil || err2 != nil || !bytes.Equal(got, again) {
+			t.Fatalf("%q, %v; in pieces %q, %v", got, err, again, err2)
+		}
+		if len(got) != len(in) {
+			t.Fatalf("%d bytes; want %d", len(got), len(in))
+		}
+		for _, value := range valuesOf(parts, string(got)) {
+			if strings.TrimFunc(value, trimmed) == birch {
+				t.Errorf("%q: the portal reads %q", got, value)
+			}
+		}
+		if !strings.ContainsAny(in, "%+") && !strings.Contains(in, birch) && string(got) != in {
+			t.Errorf("%q becomes %q", in, got)
+		}
+	})
+}
+
+// chunks is read so many bytes at a time.
+type chunks struct {
+	rest string
+	size int
+}
+
+func (c *chunks) Read(p []byte) (int, error) {
+	if c.rest == "" {
+		return 0, io.EOF
+	}
+	n := copy(p[:min(len(p), c.size)], c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
+// valuesOf is what portals read under the name client.
+func valuesOf(parts bool, body string) (all []string) {
+	if !parts {
+		for _, body := range []string{body, strings.ReplaceAll(body, ";", "&"), strings.ReplaceAll(body, ";", "%3B")} {
+			values, _ := url.ParseQuery(body)
+			for name, of := range values {
+				if strings.EqualFold(strings.TrimSpace(name), "client") || name == "client[]" {
+					all = append(all, of...)
+				}
+			}
+		}
+		return all
+	}
+	r := multipart.NewReader(strings.NewReader(body), "b")
+	for {
+		part, err := r.NextPart()
+		if err != nil {
+			return all
+		}
+		value, err := io.ReadAll(part)
+		if part.FormName() == "client" && err == nil {
+			all = append(all, string(value))
+		}
+	}
+}
+
+// BenchmarkBody is a form with a file of a megabyte.
+func BenchmarkBody(b *testing.B) {
+	text := strings.Repeat("one line of a text, as people send it\r\n", 1<<20/39)
+	for name, file := range map[string]string{"text": text, "bytes": strings.Repeat("\x00", 1<<20)} {
+		b.Run(name, func(b *testing.B) {
+			in := field("client", "acme-secret") + field("file", file)
+			b.SetBytes(int64(len(in)))
+			for b.Loop() {
+				if _, err := io.Copy(io.Discard, formRules(b).Body(io.NopCloser(strings.NewReader(in)), parted, forms)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
