@@ -25,6 +25,7 @@
 //	Match        what is this URL?
 //	NewURL       where an old link leads, without its token
 //	OldURL       what the portal gets in the place of a new link
+//	Body         a form as the portal gets it, without other companies' tokens
 //	Outgoing     the headers of the portal's answer, old links made new
 package legacy
 
