@@ -5,10 +5,11 @@
 // Read Gate.ServeHTTP first: it is the whole flow. Then classify.go (what kind of
 // request is this?), visitor.go (whose is it?), portal.go (what becomes of it, by old
 // links and companies), identity.go and bound.go (what the portal is told, and its
-// cookies), legacy.go and visit.go (old links), prompt.go, mailroom.go, link.go, double.go
-// and code.go (the way in), password.go (the other way), newdevice.go (who is told of it),
-// setpassword.go and account.go (what people change for themselves). own.go has the table
-// of our own pages, pages.go what they show, render.go and texts.go how.
+// cookies), answer.go (what comes back), legacy.go, visit.go and clear.go (old links, those
+// without TLS too), prompt.go, mailroom.go, link.go, double.go and code.go (the way in),
+// password.go (the other way), setpassword.go and account.go (what people change for
+// themselves), newdevice.go and news.go (who is told of it). own.go has the table of our
+// own pages, pages.go what they show, render.go and texts.go how.
 package gate
 
 import (

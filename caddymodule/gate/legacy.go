@@ -225,41 +225,6 @@ func (o *outgoing) keepOffCircle(h http.Header, all *legacy.Outgoing) {
 	all.Header(http.Header{"Location": h["Location"], "Refresh": h["Refresh"]})
 }
 
-// inTheClear reports whether a request came without TLS, though people are to come with it.
-func (g *Gate) inTheClear(r *http.Request) bool {
-	if g.URL.Scheme != "https" {
-		return false
-	}
-	if r.TLS != nil {
-		if !g.endsTLS.Load() {
-			g.endsTLS.Store(true)
-		}
-		return false
-	}
-	for _, line := range r.Header["Cookie"] {
-		if strings.Contains(line, g.cookies.session) {
-			return false // browsers send cookies of ours with TLS alone: it ends in front of us
-		}
-	}
-	return !strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") && (g.endsTLS.Load() || !g.fronted.Load())
-}
-
-// opensInTheClear reports whether a person opens a page without TLS, where others have come
-// with TLS that ends here. Where it may end in front of us, they are asked at once, as ever.
-func (g *Gate) opensInTheClear(r *http.Request) bool {
-	return g.endsTLS.Load() && g.inTheClear(r) && (r.Method == http.MethodGet || r.Method == http.MethodHead) && wantsPage(r.Header) && !prefetch(r.Header)
-}
-
-// toTLS answers who opens a page without TLS, or an old link, before a redirect of Caddy's
-// would repeat its token. They come by /go, which sees whether TLS ends in front of us, so
-// that nobody goes round in a circle.
-func (g *Gate) toTLS(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return errUnclear
-	}
-	return found(w, g.URL.Scheme+"://"+g.URL.Host+g.goURL(r.URL))
-}
-
 const goPurpose = "old-link"
 
 // goURL is where an old link leads who isn't signed in: it is sealed, and as long as that

@@ -19,8 +19,6 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
-const kindSignIn = "sign-in"
-
 // Prepare makes the mail of a committed request, in a worker, long after the visitor
 // has had their answer: who is it, may they have a link, which one. A request that
 // comes to nothing just ends.

@@ -1,0 +1,168 @@
+package gate
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+)
+
+// portalWriter is the response on its way from the portal: it may not set our cookies,
+// and what was meant for one person isn't left for a shared cache to give to another.
+type portalWriter struct {
+	http.ResponseWriter
+	gate    *Gate
+	private bool
+	holder  holder       // for whom the portal's session cookies are bound
+	passed  Passed       // nothing: nobody is signed in
+	old     outgoing     // nothing: there are no old links to rewrite
+	visit   *http.Cookie // our own of a visit, that goes with the answer; nil: none
+	sent    []string     // the request's lines of cookies
+	ctx     context.Context
+	done    bool
+}
+
+// Unwrap lets http.ResponseController reach Flush, Hijack and the deadlines.
+func (w *portalWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *portalWriter) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		w.done = true
+		w.clean()
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	// What is told beforehand sets no cookies; those of the answer may stand there already.
+	h := w.Header()
+	cookies := h["Set-Cookie"]
+	delete(h, "Set-Cookie")
+	w.old.rewrite(w.ctx, h)
+	w.ResponseWriter.WriteHeader(status)
+	if cookies != nil {
+		h["Set-Cookie"] = cookies
+	}
+}
+
+func (w *portalWriter) Write(b []byte) (int, error) {
+	if !w.done {
+		w.done = true
+		w.clean()
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// ReadFrom lets a file go out without passing through this process.
+func (w *portalWriter) ReadFrom(src io.Reader) (int64, error) {
+	if !w.done {
+		w.done = true
+		w.clean()
+	}
+	return io.Copy(w.ResponseWriter, src)
+}
+
+// FlushError sends what there is. A handler may flush before it writes: the header
+// goes out then, too.
+func (w *portalWriter) FlushError() error {
+	if !w.done {
+		w.done = true
+		w.clean()
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// serve has the portal answer. One that writes nothing has answered, too.
+func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
+	portal.ServeHTTP(w, r)
+	if !w.done {
+		w.clean()
+		return
+	}
+	// By now they are trailers, in which no browser looks for cookies, but who is in front of
+	// us may make headers of them.
+	delete(w.Header(), http.TrailerPrefix+"Set-Cookie")
+	if w.Header()["Trailer"] != nil {
+		delete(w.Header(), "Set-Cookie")
+	}
+}
+
+// setCookieName returns the name under which the cookie of a Set-Cookie line would come
+// back. One without a name comes back as its value alone, and that may look like a name.
+func setCookieName(line string) string {
+	pair, _, _ := strings.Cut(line, ";")
+	name, rest, _ := strings.Cut(pair, "=")
+	if name = textproto.TrimString(name); name != "" {
+		return name
+	}
+	name, _, _ = strings.Cut(rest, "=")
+	return textproto.TrimString(name)
+}
+
+func (w *portalWriter) clean() {
+	h := w.Header()
+	w.gate.cookies.dropSet(h)
+	for i, line := range h["Set-Cookie"] {
+		h["Set-Cookie"][i] = w.gate.bound.out(w.ctx, line, w.holder)
+	}
+	w.old.rewrite(w.ctx, h)
+	if h["Clear-Site-Data"] != nil {
+		w.clearOthers(h)
+	}
+	if w.visit != nil {
+		http.SetCookie(w.ResponseWriter, w.visit)
+	}
+	if w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0 {
+		h["Cache-Control"] = []string{"private"}
+	}
+}
+
+// dropSet removes our own cookies from what a portal sets.
+func (c cookies) dropSet(h http.Header) {
+	if lines := h["Set-Cookie"]; len(lines) > 0 {
+		if h["Set-Cookie"] = slices.DeleteFunc(lines, func(line string) bool { return c.ours(setCookieName(line)) }); len(h["Set-Cookie"]) == 0 {
+			delete(h, "Set-Cookie")
+		}
+	}
+}
+
+// clearOthers is for a portal that has the browser forget everything, such as at its
+// sign-out: that would be our cookies as well, which a portal can't take away. So those
+// that the browser has sent are taken away one by one, but for ours.
+func (w *portalWriter) clearOthers(h http.Header) {
+	var keep, gone []string
+	clears := false
+	for _, line := range h["Clear-Site-Data"] {
+		for kind := range strings.SplitSeq(line, ",") {
+			switch kind = textproto.TrimString(kind); kind {
+			case `"cookies"`:
+				clears = true
+			case `"*"`:
+				clears = true
+				keep = append(keep, `"cache"`, `"storage"`)
+			default:
+				keep = append(keep, kind)
+			}
+		}
+	}
+	if !clears {
+		return
+	}
+	delete(h, "Clear-Site-Data")
+	if keep != nil {
+		h["Clear-Site-Data"] = []string{strings.Join(keep, ", ")}
+	}
+	secure := ""
+	if w.gate.cookies.secure {
+		secure = "; Secure"
+	}
+	for _, line := range w.sent {
+		for pair := range strings.SplitSeq(line, ";") {
+			name, _, ok := strings.Cut(pair, "=")
+			if name = textproto.TrimString(name); ok && name != "" && !w.gate.cookies.ours(name) {
+				gone = append(gone, name+"=; Path=/; Max-Age=0"+secure)
+			}
+		}
+	}
+	h["Set-Cookie"] = append(gone, h["Set-Cookie"]...) // what the portal sets beside it holds
+}
