@@ -91,3 +91,37 @@ func TestP08_StaleEscapedPath(t *testing.T) {
 		}
 	}
 }
+
+// A token that the gate tells from a company's, and the portal's database doesn't: MySQL, as
+// it comes, compares without case and accents.
+func TestP17_ATokenThatOnlyADatabaseKnows(t *testing.T) {
+	h := openOldHouse(t)
+	h.command("companies", "set", "birch", "--legacy-tokens", "birch-secret-token,MiXed-Secret-Token")
+	h.upgrade("birch")
+	bob, ann, visitor := h.in("bob@example.com"), h.in("ann@example.com"), h.browser()
+	visitor.open("/one-click/acme-secret-token-1/x")
+	sees := func(target, cookie string) bool {
+		before := h.portal.count()
+		h.get(target, cookie)
+		got, n := h.portal.last()
+		return n > before && strings.Contains(strings.ToLower(got.URI), "-secret-token")
+	}
+	for _, target := range []string{"/invoices.php?client=BIRCH-SECRET-TOKEN", "/invoices.php?client=b%C3%ACrch-secret-token", "/invoices.php?client=mixed-secret-token", "/invoices.php?client=MIXED-secret-token",
+		"/assets/x?client=Mixed-secret-token", "/x/one-click/BIRCH-SECRET-TOKEN/", "/one-click/BIRCH-SECRET-TOKEN", "/one-click/mixed-secret-token", "/assets/one-click/mixed-secret-token/"} {
+		for who, cookie := range map[string]string{"who is of acme": bob.session(), "a visitor of acme": "Cookie: portal-visit=" + visitor.cookie("portal-visit"), "nobody": "A: b"} {
+			if sees(target, cookie) {
+				t.Errorf("%s by %s: the portal gets it", target, who)
+			}
+		}
+	}
+	for _, target := range []string{"/invoices.php?client=MIXED-secret-token", "/invoices.php?client=birch-secret-token"} {
+		if !sees(target, ann.session()) {
+			t.Errorf("%s by who is of birch: the portal doesn't get it", target)
+		}
+	}
+	for _, target := range []string{"/one-click/help", "/invoices.php?client=7"} {
+		if a := h.get(target, bob.session()); a.status != 200 {
+			t.Errorf("%s, which is like no token = %d; want 200", target, a.status)
+		}
+	}
+}

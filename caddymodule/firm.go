@@ -131,7 +131,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	changes := d.keep("changes", func() any { return new(atomic.Uint64) }).(*atomic.Uint64)
 	serial := changes.Add(1) // who is staff may have changed with the config
 	others := d.keep("others", func() any { return othersOf(id, d.others) }).(*store.Others)
-	f.book = &directory.Book{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Changes: changes, Others: others}
+	f.book = &directory.Book{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Fold: legacy.Fold, Changes: changes, Others: others}
 	for _, s := range cfg.Staff {
 		a, err := address.Parse(s)
 		if err != nil {

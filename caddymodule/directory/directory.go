@@ -50,6 +50,10 @@ type Book struct {
 	Staff []address.Address // of the Caddyfile: always staff, never disabled
 	Now   func() time.Time  // nil: time.Now
 
+	// Fold returns a token as the most lenient of databases compares it, to which Ab and ab are
+	// one; nil: there is none such. It stays the same as long as the book.
+	Fold func(token string) string
+
 	// Passwords are told of contacts who lose an address or are removed, and of the hashes
 	// in files; nil: nobody keeps any.
 	Passwords *Passwords
@@ -74,7 +78,7 @@ const (
 	bucketContact = "contact"   // contact id → sealed contactRecord
 	bucketEmail   = "email"     // MAC of an address → contact id
 	bucketCompany = "company"   // company id → sealed companyRecord
-	bucketLegacy  = "legacy"    // MAC of an old link's token → company id
+	bucketLegacy  = "legacy"    // MAC of an old link's token, and of it folded → company id
 	bucketRemoved = "removed"   // what was removed by hand: email/MAC, company/id
 	bucketLoad    = "load"      // kind of file → MAC of what was loaded last
 )

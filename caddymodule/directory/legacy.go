@@ -64,7 +64,7 @@ func (b *Book) StandingByToken(ctx context.Context, token string) (Standing, err
 	if s, held := b.heldTokens.get(key, version); held {
 		return *s, nil
 	}
-	id, err := b.tokenOwner(ctx, token)
+	id, err := b.tokenOwner(ctx, b.tokenMACs(token))
 	if err != nil {
 		return Standing{}, err // what isn't there isn't remembered: anybody can ask for that
 	}
@@ -74,6 +74,28 @@ func (b *Book) StandingByToken(ctx context.Context, token string) (Standing, err
 	}
 	b.heldTokens.put(key, version, s, maxHeldTokens)
 	return *s, nil
+}
+
+// StandingLike is StandingByToken where a portal's database may take another token for the
+// company's: one that differs in case, or as far as Fold tells.
+func (b *Book) StandingLike(ctx context.Context, token string) (Standing, error) {
+	s, err := b.StandingByToken(ctx, token)
+	if b.Fold == nil || !errors.Is(err, ErrUnknown) {
+		return s, err
+	}
+	version, folded := b.Version(), b.Fold(token)
+	if s, err = b.StandingByToken(ctx, folded); !errors.Is(err, ErrUnknown) {
+		return s, err
+	}
+	id, err := b.tokenOwner(ctx, b.foldedMACs(folded))
+	if err != nil {
+		return Standing{}, err
+	}
+	like, err := b.standing(ctx, version, id)
+	if err != nil {
+		return Standing{}, err
+	}
+	return *like, nil
 }
 
 // StandingOf returns the standing of the company, or ErrUnknown. It is from memory as
@@ -107,9 +129,9 @@ func (b *Book) standing(ctx context.Context, version uint64, id string) (*Standi
 	return s, nil
 }
 
-// tokenOwner returns the id of the company that has the token, or ErrUnknown.
-func (b *Book) tokenOwner(ctx context.Context, token string) (string, error) {
-	for _, mac := range b.tokenMACs(token) {
+// tokenOwner returns the id of the company that has the token with one of the MACs, or ErrUnknown.
+func (b *Book) tokenOwner(ctx context.Context, macs []string) (string, error) {
+	for _, mac := range macs {
 		rec, err := b.get(ctx, bucketLegacy, mac)
 		if errors.Is(err, ErrUnknown) {
 			continue
@@ -124,6 +146,21 @@ func (b *Book) tokenOwner(ctx context.Context, token string) (string, error) {
 
 func (b *Book) tokenMACs(token string) []string {
 	return b.Keys.MACs("legacy", b.Firm, token)
+}
+
+func (b *Book) foldedMACs(folded string) []string {
+	return b.Keys.MACs("legacy-folded", b.Firm, folded)
+}
+
+// folded returns what the token is found by beside itself, or "": it is what it would be.
+func (b *Book) folded(token string) string {
+	if b.Fold == nil {
+		return ""
+	}
+	if folded := b.Fold(token); folded != token {
+		return folded
+	}
+	return ""
 }
 
 // newEra returns a number that no company has as its Era.
@@ -159,27 +196,39 @@ func (b *Book) companyOps(before, after *Company, claims map[string]bool) (ops [
 		if slices.Contains(has, token) {
 			continue
 		}
-		for i, mac := range b.tokenMACs(token) {
-			if i > 0 || !claims[token] {
-				ops = append(ops, store.Delete(b.key(bucketLegacy, mac)))
+		macs := [][]string{b.tokenMACs(token)}
+		if folded := b.folded(token); folded != "" && !slices.ContainsFunc(has, func(t string) bool { return b.Fold(t) == folded }) {
+			macs = append(macs, b.foldedMACs(folded))
+		}
+		for _, macs := range macs {
+			for i, mac := range macs {
+				if i > 0 || !claims[token] {
+					ops = append(ops, store.Delete(b.key(bucketLegacy, mac)))
+				}
 			}
 		}
 	}
 	for _, token := range has {
 		if !slices.Contains(had, token) {
-			ops = append(ops, b.putToken(token, after.ID))
+			ops = append(ops, b.putToken(token, after.ID)...)
 		}
 	}
 	return ops
 }
 
-func (b *Book) putToken(token, company string) store.Op {
-	return store.Put(b.key(bucketLegacy, b.tokenMACs(token)[0]), append([]byte{format}, company...), time.Time{})
+// putToken returns the Ops by which the token, and what is like it, is found.
+func (b *Book) putToken(token, company string) []store.Op {
+	value := append([]byte{format}, company...)
+	ops := []store.Op{store.Put(b.key(bucketLegacy, b.tokenMACs(token)[0]), value, time.Time{})}
+	if folded := b.folded(token); folded != "" {
+		ops = append(ops, store.Put(b.key(bucketLegacy, b.foldedMACs(folded)[0]), value, time.Time{}))
+	}
+	return ops
 }
 
 // Marks of the book, in bucketState.
 const (
-	stateTokens   = "tokens"   // there is an index of the tokens
+	stateTokens   = "tokens-2" // there is an index of the tokens, folded too
 	stateUpgraded = "upgraded" // every later company is upgraded from birth
 )
 

@@ -109,6 +109,65 @@ func TestTokensReseal(t *testing.T) {
 	}
 }
 
+// Where a portal's database doesn't tell case apart, what is like a token may be one: as long
+// as the token is the company's.
+func TestStandingLike(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	exact := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys}
+	b.Fold = strings.ToLower
+	if err := b.EnsureStaff(ctx); err != nil {
+		t.Fatal(err)
+	}
+	want := func(b *Book, want string) {
+		t.Helper()
+		var got []string
+		for _, token := range []string{"AbC", "abc", "ABC", "one", "One", "OTHER"} {
+			s, err := b.StandingLike(ctx, token)
+			if err != nil && !errors.Is(err, ErrUnknown) {
+				t.Fatal(err)
+			}
+			if err == nil {
+				got = append(got, token+":"+s.Company)
+			}
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("what is like a token leads to %q; want %q", s, want)
+		}
+	}
+	set := func(id string, tokens ...string) {
+		t.Helper()
+		must(b.SetCompany(ctx, id, CompanyChange{LegacyTokens: &tokens}))
+	}
+	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"AbC", "one"}}))
+	must(b.AddCompany(ctx, "birch", CompanyChange{LegacyTokens: &[]string{"other"}}))
+	want(b, "AbC:acme abc:acme ABC:acme one:acme One:acme OTHER:birch")
+	want(exact, "AbC:acme one:acme")
+	must(importCompanies(t, b, "id,legacy_tokens\nbirch,AbC\nacme,one\n")) // it passes on
+	want(b, "AbC:birch abc:birch ABC:birch one:acme One:acme")
+	set("birch", "AbC", "aBC")
+	set("birch", "aBC") // which is like it
+	want(b, "AbC:birch abc:birch ABC:birch one:acme One:acme")
+	set("acme", "abc") // the exact one goes first
+	want(b, "AbC:acme abc:acme ABC:acme")
+	set("acme")
+	want(b, "AbC:birch abc:birch ABC:birch")
+	set("birch")
+	want(b, "")
+	if n := len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))); n != 0 {
+		t.Errorf("the index has %d records left; want none", n)
+	}
+	must(b.AddCompany(ctx, "cedar", CompanyChange{LegacyTokens: &[]string{"AbC"}}))
+	both := &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "second", "first"), Fold: b.Fold}
+	want(both, "AbC:cedar abc:cedar ABC:cedar")
+	if err := both.Reseal(ctx); err != nil {
+		t.Fatal(err)
+	}
+	want(&Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "second"), Fold: b.Fold}, "AbC:cedar abc:cedar ABC:cedar")
+	if n := len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))); n != 2 {
+		t.Errorf("after the secret changed, the index has %d records; want 2", n)
+	}
+}
+
 // A book of before the index has companies alone, with tokens as they were written.
 func TestEnsureTokens(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
@@ -120,6 +179,7 @@ func TestEnsureTokens(t *testing.T) {
 		}
 	}
 	before := b.Version()
+	b.Fold = strings.ToUpper
 	for range 2 {
 		if err := b.EnsureTokens(ctx); err != nil {
 			t.Fatal(err)
@@ -131,8 +191,8 @@ func TestEnsureTokens(t *testing.T) {
 	if got := fmt.Sprint(must(b.Companies(ctx, "", "", 10))); got != "[{acme ACME [one a/b] false 0} {birch BIRCH [] true 0}]" {
 		t.Errorf("the companies are %s", got)
 	}
-	if n := len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))); n != 2 {
-		t.Errorf("the index has %d records; want 2", n)
+	if n := len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))); n != 4 {
+		t.Errorf("the index has %d records; want two for each", n)
 	}
 	for token, want := range map[string]string{"one": "acme", "a/b": "acme"} {
 		if s, err := b.StandingByToken(ctx, token); err != nil || s.Company != want {

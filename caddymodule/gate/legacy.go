@@ -119,10 +119,10 @@ func (g *Gate) blind(r *http.Request, a *about) {
 	a.astray = slices.DeleteFunc(a.astray, func(token string) bool { return !slices.Contains(left, token) })
 }
 
-// foreign reports whether a token is one of a company that asks for sign-in and that the
-// visitor doesn't reach. standing is the company's; zero: it is no token.
+// foreign reports whether a token is one, or may be taken for one, of a company that asks for
+// sign-in and that the visitor doesn't reach. standing is the company's; zero: it is no token.
 func (g *Gate) foreign(ctx context.Context, v *Visitor, token string) (standing directory.Standing, foreign bool, err error) {
-	s, err := g.Book.StandingByToken(ctx, token)
+	s, err := g.Book.StandingLike(ctx, token)
 	if errors.Is(err, directory.ErrUnknown) {
 		return s, false, nil
 	}

@@ -129,7 +129,15 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 		return a, err
 	}
 	a.veiled = len(a.Strays) > 0
-	if a.standing.Company == "" && a.Kind != legacy.Bad && (a.Loose || kind == Open) {
+	only := a.standing.Company == "" && a.Kind != legacy.Bad && (a.Loose || kind == Open)
+	if only && a.Token != "" {
+		_, err := g.Book.StandingLike(r.Context(), a.Token)
+		if err != nil && !errors.Is(err, directory.ErrUnknown) {
+			return a, err
+		}
+		only = err != nil // else the portal's database may find that company
+	}
+	if only {
 		// It only looked like one, or is a page that the operator has opened: /about beside
 		// /{token}. A company of that name, or a token, has the last word.
 		a.veiled = a.veiled || a.Kind == legacy.Old && a.Loose

@@ -284,6 +284,10 @@ func canonical(name string) string {
 	}, name)
 }
 
+// Fold returns a token as the most lenient of databases compares it: many don't tell case or
+// accents apart, as MySQL doesn't by default.
+func Fold(token string) string { return fold(token) }
+
 // fold returns a text as the most lenient reader compares it: small letters without
 // accents, wide and styled ones as plain ones, nothing that can't be seen.
 func fold(s string) string {
