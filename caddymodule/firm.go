@@ -62,7 +62,7 @@ type firm struct {
 	sessions  *session.Sessions
 	tokens    *token.Tokens
 	queue     *outbox.Queue
-	passwords *password.Passwords // nil: the firm has none
+	passwords *password.Passwords // also where the firm has switched them off
 	networks  *limit.Networks
 	usage     *legacyusage.Counter
 	audit     *audit.Log
@@ -176,12 +176,12 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	if d.mail.Via == "folder" {
 		g.Mailbox = d.mail.Path
 	}
-	passwords := &password.Passwords{Firm: id, Name: cfg.Brand.Name, Store: d.store, Keys: d.keys,
+	f.passwords = &password.Passwords{Firm: id, Name: cfg.Brand.Name, Store: d.store, Keys: d.keys,
 		Permits: d.permits, MinLength: cfg.Passwords.MinLength, Now: d.now}
 	if !cfg.Passwords.Off {
-		f.passwords, g.Passwords = passwords, passwords
+		g.Passwords = f.passwords
 	}
-	f.book.Passwords = passwordsFor(passwords, cfg.Passwords.Off)
+	f.book.Passwords = passwordsFor(f.passwords, cfg.Passwords.Off)
 	f.gate = gate.New(g)
 	f.queue.Prepare, f.queue.Attempt, f.queue.Sent, f.queue.Failed = f.gate.Prepare, f.gate.Attempt, f.gate.Sent, f.gate.Failed
 	f.queue.Ended = f.gate.Ended
@@ -226,10 +226,10 @@ func (f *firm) load(ctx context.Context) {
 	if err := f.book.Reseal(ctx); err != nil {
 		f.log.Error("the contacts are not yet sealed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
 	}
-	if f.passwords != nil {
-		if err := f.passwords.Reseal(ctx); err != nil {
-			f.log.Error("the passwords are not yet sealed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
-		}
+	// Where they are off, too: what can't be opened counts as none, so whoever has removed
+	// theirs would get it back by a file, once they are on again.
+	if err := f.passwords.Reseal(ctx); err != nil {
+		f.log.Error("the passwords are not yet sealed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
 	}
 	for _, one := range []struct {
 		path string

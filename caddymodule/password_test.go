@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -15,6 +16,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/doorpost-auth/doorpost/caddymodule"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
 
 const (
@@ -493,6 +496,42 @@ func TestPasswordsOff(t *testing.T) {
 	_, tok = b.help("ann@example.com", "/")
 	if a := b.send("/-/password/set", url.Values{"t": {tok}, "password": {"kx4 ubzq"}}); a.StatusCode != 303 {
 		t.Errorf("eight characters, where eight are enough = %d; want 303\n%s", a.StatusCode, a.body)
+	}
+}
+
+// A change of the secret while passwords are switched off forgets none, nor that somebody
+// has removed theirs.
+func TestPasswordsOffOutliveTheSecret(t *testing.T) {
+	const first, both, second = "secret {env.FIRST}", "secret {env.SECOND} {env.FIRST}", "secret {env.SECOND}"
+	t.Setenv("FIRST", secret.Random())
+	t.Setenv("SECOND", secret.Random())
+	h := openHouse(t, layout{app: "mail folder " + t.TempDir() + "\n" + first})
+	hash := bcryptHash(t, annsPassword, bcrypt.MinCost)
+	h.brings("ann@example.com", hash)
+	h.brings("bob@example.com", hash)
+	h.apply(caddymodule.PasswordsOf(t, "example").Remove(t.Context(), h.idOf("bob@example.com")))
+	sealed := func() (all []string) {
+		recs, err := caddymodule.OpenStore(t).Scan(t.Context(), "example", "password", "", "", 10)
+		if err != nil || len(recs) != 2 {
+			t.Fatalf("%d records of passwords, %v; want 2", len(recs), err)
+		}
+		return []string{string(recs[0].Value), string(recs[1].Value)}
+	}
+	before := sealed()
+	h.config = strings.Replace(h.config, "contacts "+h.path("contacts.csv"), "passwords off\ncontacts "+h.path("contacts.csv"), 1)
+	h.change(first, both)
+	h.eventually("both are sealed anew", func() bool {
+		now := sealed()
+		return now[0] != before[0] && now[1] != before[1]
+	})
+	h.config = strings.Replace(h.config, "passwords off\n", "\n", 1)
+	h.change(both, second)
+	ctx, bob := t.Context(), h.idOf("bob@example.com")
+	if ops, err := caddymodule.PasswordsOf(t, "example").Import(ctx, bob, hash); !errors.Is(err, password.ErrOwn) {
+		t.Errorf("an import for who has removed their password = %d ops, %v; want ErrOwn", len(ops), err)
+	}
+	if a := h.browser().manually("ann@example.com", annsPassword); a.StatusCode != 303 {
+		t.Errorf("the password from before = %d; want 303", a.StatusCode)
 	}
 }
 
