@@ -457,6 +457,36 @@ func TestSessionPages(t *testing.T) {
 	}
 }
 
+// The list says of a shared computer that it forgets overnight.
+func TestSessionsOnSharedComputers(t *testing.T) {
+	o := openOffice(t)
+	sessions := o.firms["example"].Sessions
+	sessions.Idle, sessions.Max = 45*24*time.Hour, 180*24*time.Hour
+	c := o.add("ann@example.com")
+	for _, shared := range []bool{true, false} {
+		b, err := sessions.Begin(t.Context(), session.Session{Contact: c.ID, Method: "password", Shared: shared}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := o.db.Apply(t.Context(), b.Ops...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := o.Sessions(t.Context(), "example", ListSessions{Email: "ann@example.com"})
+	if err != nil || len(out.Sessions) != 2 {
+		t.Fatalf("sessions = %+v, %v; want 2", out, err)
+	}
+	for _, s := range out.Sessions {
+		want := s.SeenAt.Add(sessions.Idle)
+		if s.Shared {
+			want = s.BegunAt.Add(session.SharedMax)
+		}
+		if !s.ExpiresAt.Equal(want) {
+			t.Errorf("shared %t: the session of %v ends at %v; want %v", s.Shared, s.BegunAt, s.ExpiresAt, want)
+		}
+	}
+}
+
 func TestImport(t *testing.T) {
 	o := openOffice(t)
 	ctx := t.Context()

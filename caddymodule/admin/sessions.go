@@ -27,7 +27,7 @@ type Session struct {
 	ID        string    `json:"id"`         // stands for the session in logs and in `sid`; opens nothing
 	Email     string    `json:"email"`      // the contact's main address
 	Name      string    `json:"name"`       // the contact's
-	Method    string    `json:"method"`     // link or code
+	Method    string    `json:"method"`     // link, code or password
 	Agent     string    `json:"agent"`      // the browser in words
 	Shared    bool      `json:"shared"`     // on a shared computer
 	BegunAt   time.Time `json:"begun_at"`   // the sign-in
@@ -82,13 +82,9 @@ func listSessions(ctx context.Context, f Firm, in ListSessions) (SessionList, er
 func (f Firm) sessionsOf(ctx context.Context, c directory.Contact, list []Session) ([]Session, error) {
 	all, err := f.Sessions.List(ctx, c.ID)
 	for _, s := range all {
-		ends := s.Begun.Add(f.Sessions.Max)
-		if idle := s.Seen.Add(f.Sessions.Idle); idle.Before(ends) {
-			ends = idle
-		}
 		list = append(list, Session{
 			ID: s.Handle, Email: string(c.Email()), Name: c.Name(), Method: s.Method, Agent: s.Agent, Shared: s.Shared,
-			BegunAt: s.Begun.UTC(), SeenAt: s.Seen.UTC(), ExpiresAt: ends.UTC(),
+			BegunAt: s.Begun.UTC(), SeenAt: s.Seen.UTC(), ExpiresAt: f.Sessions.Ends(s).UTC(),
 		})
 	}
 	return list, err

@@ -28,14 +28,15 @@ func (s *Sessions) read(ctx context.Context, id string) (Session, error) {
 		return Session{}, err
 	}
 	as, err := decode(rec)
-	if err == nil && !s.now().Before(s.ends(as)) {
+	if err == nil && !s.now().Before(s.Ends(as)) {
 		err = ErrNone
 	}
 	return as, err
 }
 
-// ends is when the session is over if nobody is seen any more.
-func (s *Sessions) ends(as Session) time.Time {
+// Ends is when a session that was last seen then is over if it makes no further request.
+// For a Live one ask ExpiresAt, which knows of requests that the store doesn't yet.
+func (s *Sessions) Ends(as Session) time.Time {
 	idle, most := as.Seen.Add(s.Idle), as.Begun.Add(s.most(as.Shared))
 	if idle.Before(most) {
 		return idle
@@ -80,7 +81,7 @@ func (s *Sessions) index(ctx context.Context, contact string) ([]indexed, error)
 
 func (s *Sessions) indexOp(as Session) store.Op {
 	value := strconv.AppendInt([]byte{version}, as.Begun.UnixMilli(), 10)
-	return store.Put(s.indexKey(as.Contact, as.ID), value, s.ends(as))
+	return store.Put(s.indexKey(as.Contact, as.ID), value, s.Ends(as))
 }
 
 func (s *Sessions) deletes(contact, id string) []store.Op {

@@ -148,7 +148,7 @@ func (s *Sessions) begin(ctx context.Context, as Session, replaces *Live, ending
 	if err != nil {
 		return Beginning{}, err
 	}
-	b.Ops = append(ending, store.Create(s.key(b.ID), value, s.ends(b.Session)), s.indexOp(b.Session))
+	b.Ops = append(ending, store.Create(s.key(b.ID), value, s.Ends(b.Session)), s.indexOp(b.Session))
 	old, err := s.index(ctx, b.Contact)
 	if err != nil {
 		return Beginning{}, err
@@ -232,7 +232,7 @@ func (s *Sessions) most(shared bool) time.Duration {
 func (s *Sessions) ExpiresAt(l *Live) time.Time {
 	as := l.Session
 	as.Seen = time.Unix(0, l.seen.Load())
-	return s.ends(as)
+	return s.Ends(as)
 }
 
 const (
@@ -280,5 +280,5 @@ func (s *Sessions) touch(ctx context.Context, l *Live, at time.Time) error {
 		return err
 	}
 	// Replace, not Put: a session that was ended meanwhile stays ended.
-	return s.Store.Apply(ctx, store.Replace(s.key(l.ID), rec.Value, value, s.ends(as)), s.indexOp(as))
+	return s.Store.Apply(ctx, store.Replace(s.key(l.ID), rec.Value, value, s.Ends(as)), s.indexOp(as))
 }
