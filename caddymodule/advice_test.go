@@ -20,7 +20,7 @@ func TestAdvice(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		contact *directory.Contact
-		events  string // kinds, a minute apart, the last one five minutes ago; "!" behind one: just now, "*": by a scanner
+		events  string // kinds, a minute apart, the last one five minutes ago; "!" behind one: just now, "*": by a scanner, "+": about a link to set a password
 		want    string
 	}{
 		{"nothing", &ann, "", "Nobody has asked for a mail with an address of this contact in the last 7d."},
@@ -35,6 +35,12 @@ func TestAdvice(t *testing.T) {
 		{"a scanner was there", &ann, "asked queued sent opened*", "can't use up the link"},
 		{"opened elsewhere", &ann, "asked queued sent opened* opened", "another browser than the one they asked in"},
 		{"opened an old one", &ann, "asked sent opened-old", "The button on that page sends a new one."},
+		{"opened a link to set a password", &ann, "asked+ queued+ sent opened+", "and have set none by it"},
+		{"opened an old one of these", &ann, "asked+ queued+ sent opened-old+", "The button on that page sends a new one."},
+		{"set a password by it", &ann, "signed-in asked+ queued+ sent opened+ password-set", "They have set a password since."},
+		{"set one, and then signed in", &ann, "asked+ sent opened+ password-set signed-in", "They got in."},
+		{"in, and then set one", &ann, "asked sent signed-in password-set", "They got in."},
+		{"set one, and then removed it", &ann, "asked+ sent opened+ password-set password-removed", "ask for a mail"},
 		{"wrong code", &ann, "asked sent wrong-code", "five tries"},
 		{"wrong address", &ann, "asked sent opened wrong-mail", "the very address that the mail went to"},
 		{"refused", &ann, "asked queued refused", "caddy doorpost contacts set ann@example.com --email NEW-ADDRESS"},
@@ -53,6 +59,8 @@ func TestAdvice(t *testing.T) {
 				e.Kind = audit.Kind(kind)
 			} else if kind, found := strings.CutSuffix(kind, "*"); found {
 				e.Scanner, e.Kind = true, audit.Kind(kind)
+			} else if kind, found := strings.CutSuffix(kind, "+"); found {
+				e.What, e.Kind = audit.SetPassword, audit.Kind(kind)
 			} else {
 				e.Kind = audit.Kind(kind)
 			}
@@ -97,13 +105,24 @@ func TestStory(t *testing.T) {
 		at(9, audit.Event{Kind: audit.WrongCode, Agent: "Safari on iPhone"}),
 		at(10, audit.Event{Kind: audit.WrongCode, Agent: "Firefox on Linux"}),
 		at(11, audit.Event{Kind: audit.Opened, More: 1234}),
+		at(12, audit.Event{Kind: audit.Asked, What: audit.SetPassword, Request: "r2", Agent: "Safari on iPhone"}),
+		at(12, audit.Event{Kind: audit.Queued, What: audit.SetPassword, Request: "r2", Agent: "Safari on iPhone"}),
+		at(13, audit.Event{Kind: audit.Opened, What: audit.SetPassword, Automatic: true}),
+		at(14, audit.Event{Kind: audit.Opened, What: audit.SetPassword, Agent: "Safari on iPhone"}),
+		at(15, audit.Event{Kind: audit.OpenedOld, What: audit.SetPassword, Agent: "Safari on iPhone"}),
+		at(16, audit.Event{Kind: audit.Opened, Agent: "Safari on iPhone"}),
 	}, now), "\n")
 	want := `2026-02-28 17:20:00  asked for a sign-in mail from Chrome on Windows
 10:02:00  asked for a sign-in mail from Safari on iPhone
 10:03:00  our mail server refused the mail for good (550 ?[2J)
 10:08:00  typed a code that doesn't work, in Safari on iPhone, twice until 10:09:00
 10:10:00  typed a code that doesn't work, in Firefox on Linux
-10:11:00  … and 1234 more of: the link was opened in another browser than the one that asked`
+10:11:00  … and 1234 more of: the link was opened in another browser than the one that asked
+10:12:00  asked for a mail with a link to set a password from Safari on iPhone
+10:13:00  the link to set a password was opened by what looks like a mail scanner
+10:14:00  the link to set a password was opened in Safari on iPhone
+10:15:00  a link to set a password that is over was opened in Safari on iPhone
+10:16:00  the link was opened in Safari on iPhone, not the browser that asked`
 	if got != want {
 		t.Errorf("story =\n%s\nwant\n%s", got, want)
 	}

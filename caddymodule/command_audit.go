@@ -249,6 +249,9 @@ func inWords(e admin.Event) string {
 	}
 	switch e.Kind {
 	case audit.Asked:
+		if e.What == audit.SetPassword {
+			return by("asked for a mail with a link to set a password", " from ")
+		}
 		return by("asked for a sign-in mail", " from ")
 	case audit.Unknown:
 		return "no mail was made: the address is no contact's"
@@ -297,7 +300,13 @@ func inWords(e admin.Event) string {
 
 func opened(e admin.Event) string {
 	what, who := "the link was opened", "another browser than the one that asked"
-	if e.Kind == audit.OpenedOld {
+	set := e.What == audit.SetPassword
+	switch {
+	case set && e.Kind == audit.OpenedOld:
+		what, who = "a link to set a password that is over was opened", "a browser"
+	case set:
+		what, who = "the link to set a password was opened", "a browser"
+	case e.Kind == audit.OpenedOld:
 		what, who = "a link that is over was opened", "a browser"
 	}
 	switch {
@@ -305,7 +314,7 @@ func opened(e admin.Event) string {
 		return what + " by what looks like a mail scanner"
 	case e.Agent != "":
 		who = e.Agent
-		if e.Kind == audit.Opened {
+		if e.Kind == audit.Opened && !set {
 			who += ", not the browser that asked"
 		}
 	}

@@ -157,7 +157,12 @@ func decisive(events []admin.Event) (last, scanned *admin.Event) {
 		switch {
 		case e.Scanner || e.Automatic:
 			scanned = e
-		case !slices.Contains([]audit.Kind{audit.Changed, audit.SignedOut, audit.Entered, audit.PassSet, audit.PassGone}, e.Kind):
+		case e.Kind == audit.PassSet || e.Kind == audit.PassGone:
+			// Whatever kept them out before is over; who was in stays in.
+			if last != nil && last.Kind != audit.SignedIn {
+				last = e
+			}
+		case !slices.Contains([]audit.Kind{audit.Changed, audit.SignedOut, audit.Entered}, e.Kind):
 			last = e
 		}
 	}
@@ -198,6 +203,10 @@ func adviceOn(e admin.Event, c directory.Contact, now time.Time) []string {
 		return []string{"Our mail server couldn't be used, or didn't take the mail, until its time was over. The server's log says why.",
 			"When it is well again, let them ask for a new one."}
 	case audit.Opened:
+		if e.What == audit.SetPassword {
+			return []string{"They opened the link to set a password, and have set none by it. It works once, until its time is over.",
+				"Let them choose one on its page, or ask for a sign-in mail instead, on the sign-in page."}
+		}
 		return []string{"They opened the link in another browser than the one they asked in, so the page asks for the address.",
 			"Let them type it there, or type the code from the mail where they began."}
 	case audit.OpenedOld:
@@ -209,6 +218,10 @@ func adviceOn(e admin.Event, c directory.Contact, now time.Time) []string {
 		return []string{"On the link's page they have to type the very address that the mail went to. Let them check it there."}
 	case audit.WrongPass:
 		return []string{"Let them have a link mailed in place of it, or choose another password: “Get help signing in” on the sign-in page."}
+	case audit.PassSet:
+		return []string{"They have set a password since. Let them sign in with it: “Sign in manually” on the sign-in page."}
+	case audit.PassGone:
+		return []string{"They have removed their password since. Let them ask for a mail on the sign-in page."}
 	case audit.SignedIn:
 		return []string{"They got in."}
 	}

@@ -277,6 +277,29 @@ func TestT17_ALinkSignsInOrSetsAPassword(t *testing.T) {
 	}
 }
 
+// The history tells a link to set a password from one to sign in.
+func TestHistoryOfPasswordLinks(t *testing.T) {
+	h, _ := openFastHouse(t, layout{admin: freeAddress(t)})
+	phone := h.browser()
+	link, tok := phone.help("ann@example.com", "/")
+	phone.open(link)
+	phone.send("/-/password/set", url.Values{"t": {tok}, "password": {annsPassword}})
+	phone.open(link)
+	h.browser().open(phone.ask("bob@example.com", "/").link)
+	want := []string{"asked ", "asked set-password", "opened ", "opened set-password", "opened-old set-password",
+		"queued ", "queued set-password"}
+	h.eventually(fmt.Sprintf("the history has %q", want), func() bool {
+		var got []string
+		for _, e := range h.history() {
+			switch e.Kind {
+			case "asked", "queued", "opened", "opened-old":
+				got = append(got, string(e.Kind)+" "+e.What)
+			}
+		}
+		return slices.Equal(slices.Sorted(slices.Values(got)), want)
+	})
+}
+
 // A new password ends the other sessions, and every link and code that is about.
 func TestT18_ANewPasswordEndsEverythingElse(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})

@@ -131,7 +131,8 @@
 // scanner, in a timeline, by what looks like a mail scanner; "more": 1234 stands for so
 // many further events of a flood. With changed: by ("admin", or "file" of the Caddyfile),
 // what ("contacts/disable"), company, fields (names alone) and count (rows changed,
-// sessions ended, contacts that lost the company).
+// sessions ended, contacts that lost the company). Elsewhere what is "set-password" where
+// a mail was asked for, or a link opened, to set a password.
 //
 // Events are listed in the order of time. With several servers on one store an event may
 // turn up some seconds late: who follows the list asks again for the last seconds, and goes

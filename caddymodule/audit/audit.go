@@ -26,12 +26,12 @@ type Kind string
 
 // What happens at the door.
 const (
-	Asked     Kind = "asked"          // somebody asked for a sign-in mail
+	Asked     Kind = "asked"          // somebody asked for a mail with a link
 	Unknown   Kind = "unknown"        // … with an address that is no contact's
 	Disabled  Kind = "disabled"       // … with the address of a contact who is switched off
 	Limited   Kind = "limited"        // … too often, or with enough links alive
 	Delayed   Kind = "delayed"        // … too soon after the last mail: this one is put off for a while
-	Queued    Kind = "queued"         // the sign-in mail was made
+	Queued    Kind = "queued"         // the mail was made
 	Sent      Kind = "sent"           // the mail server accepted it
 	Refused   Kind = "refused"        // … or refused it for good
 	Late      Kind = "late"           // … or couldn't take it in time
@@ -48,6 +48,10 @@ const (
 	PassGone  Kind = "password-removed" // … or has none any more
 	Changed   Kind = "changed"          // an operator, or a file of the Caddyfile, changed something
 )
+
+// SetPassword is What an event is about that isn't about signing in: a link to set a password,
+// or the mail with it.
+const SetPassword = "set-password"
 
 // kinds are all there are, each with whether it is cheap: it costs whoever is outside
 // nothing. A flood of cheap events is written down in part (see flood), and those that
@@ -80,7 +84,7 @@ type Event struct {
 	Reason    string     `json:"reason,omitempty"`    // why the mail server refused: its codes
 
 	By      string   `json:"by,omitempty"`      // with Changed: who, "admin" or "file"
-	What    string   `json:"what,omitempty"`    // … which action, such as "contacts/disable"
+	What    string   `json:"what,omitempty"`    // … which action, such as "contacts/disable". Also SetPassword
 	Company string   `json:"company,omitempty"` // … of which company, if it was one; its id. Also with Entered
 	Fields  []string `json:"fields,omitempty"`  // … which fields, without their values
 	Count   int      `json:"count,omitempty"`   // … how many rows were changed or sessions ended

@@ -38,7 +38,7 @@ func (g *Gate) getLink(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return g.linkError(w, r, t, link, err)
 	}
-	g.Audit.Record(r.Context(), g.opening(r, audit.Opened, link.Contact))
+	g.Audit.Record(r.Context(), g.opening(r, audit.Opened, link))
 	page := LinkPage{T: t, Masked: link.Address.Masked()}
 	if verr == nil {
 		page.SignedInAs = string(v.Contact.Emails[0])
@@ -162,10 +162,10 @@ func (g *Gate) spent(w http.ResponseWriter, r *http.Request, t string, link toke
 func (g *Gate) linkError(w http.ResponseWriter, r *http.Request, t string, link token.Link, err error) error {
 	switch {
 	case errors.Is(err, token.ErrOver) && link.Address != "":
-		g.Audit.Record(r.Context(), g.opening(r, audit.OpenedOld, link.Contact))
+		g.Audit.Record(r.Context(), g.opening(r, audit.OpenedOld, link))
 		g.page(w, r, http.StatusGone, SpentLinkPage{T: t, Masked: link.Address.Masked(), To: link.To, Shared: link.Shared})
 	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
-		g.Audit.Record(r.Context(), g.opening(r, audit.NoLink, ""))
+		g.Audit.Record(r.Context(), g.opening(r, audit.NoLink, token.Link{}))
 		g.page(w, r, http.StatusBadRequest, UnknownLinkPage{To: "/"})
 	default:
 		return err
@@ -174,9 +174,17 @@ func (g *Gate) linkError(w http.ResponseWriter, r *http.Request, t string, link 
 }
 
 // opening is the event of a link that was opened and let nobody in.
-func (g *Gate) opening(r *http.Request, kind audit.Kind, contact string) audit.Event {
-	return audit.Event{Kind: kind, Contact: contact, Agent: agentOf(r), IP: g.ClientIP(r),
+func (g *Gate) opening(r *http.Request, kind audit.Kind, link token.Link) audit.Event {
+	return audit.Event{Kind: kind, Contact: link.Contact, What: whatOf(link.Purpose), Agent: agentOf(r), IP: g.ClientIP(r),
 		Automatic: audit.Automatic(r.Method, r.UserAgent(), r.Header.Get("Sec-Fetch-Mode") != "")}
+}
+
+// whatOf says in an event what a link, or the mail with it, is for.
+func whatOf(purpose string) string {
+	if purpose == token.SetPassword {
+		return audit.SetPassword
+	}
+	return ""
 }
 
 // one returns the only value, or "" when there are none or several.

@@ -30,7 +30,7 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	if err := json.Unmarshal(r.Payload, &ask); err != nil {
 		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
 	}
-	event := audit.Event{Address: ask.Address.Masked(), Request: ask.ID, Agent: ask.Agent, IP: ask.IP, Whole: ask.Address}
+	event := audit.Event{Address: ask.Address.Masked(), Request: ask.ID, What: whatOf(ask.Purpose), Agent: ask.Agent, IP: ask.IP, Whole: ask.Address}
 	note := func(kind audit.Kind) func() {
 		event.Kind = kind
 		return func() { g.Audit.Record(ctx, event) }

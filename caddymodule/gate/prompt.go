@@ -187,7 +187,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 		g.setCookie(w, g.cookies.flow, fresh, token.WayBack)
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.Asked, Address: ask.Address.Masked(), Request: ask.ID,
-		Agent: ask.Agent, IP: ask.IP, Whole: ask.Address})
+		What: whatOf(ask.Purpose), Agent: ask.Agent, IP: ask.IP, Whole: ask.Address})
 	// Not at once: what differs by address, and by network, would be felt in the time of
 	// this answer and of the next.
 	later := func() { g.Queue.Wake(ask.ID) }
@@ -195,7 +195,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 		ctx := context.WithoutCancel(r.Context())
 		later = func() {
 			g.Audit.Record(ctx, audit.Event{Kind: audit.Limited, Address: ask.Address.Masked(), Request: ask.ID,
-				Agent: ask.Agent, IP: ask.IP, Whole: ask.Address})
+				What: whatOf(ask.Purpose), Agent: ask.Agent, IP: ask.IP, Whole: ask.Address})
 		}
 	}
 	time.AfterFunc(wakeAfter+rand.N(wakeAfter), later)

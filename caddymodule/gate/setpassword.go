@@ -53,7 +53,7 @@ func (g *Gate) getSetPassword(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return g.passwordLinkError(w, r, t, link, err)
 	}
-	g.Audit.Record(r.Context(), g.opening(r, audit.Opened, link.Contact))
+	g.Audit.Record(r.Context(), g.opening(r, audit.Opened, link))
 	g.page(w, r, http.StatusOK, SetPasswordPage{T: t, Masked: link.Address.Masked(), Least: g.Passwords.Least()})
 	return nil
 }
@@ -102,10 +102,10 @@ func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 func (g *Gate) passwordLinkError(w http.ResponseWriter, r *http.Request, t string, link token.Link, err error) error {
 	switch {
 	case errors.Is(err, token.ErrOver) && link.Address != "":
-		g.Audit.Record(r.Context(), g.opening(r, audit.OpenedOld, link.Contact))
+		g.Audit.Record(r.Context(), g.opening(r, audit.OpenedOld, link))
 		g.page(w, r, http.StatusGone, SpentPasswordPage{T: t, Masked: link.Address.Masked(), To: link.To})
 	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
-		g.Audit.Record(r.Context(), g.opening(r, audit.NoLink, ""))
+		g.Audit.Record(r.Context(), g.opening(r, audit.NoLink, token.Link{}))
 		g.page(w, r, http.StatusBadRequest, HelpPage{To: "/", NoLink: true})
 	default:
 		return err
