@@ -9,7 +9,37 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/doorpost-auth/doorpost/caddymodule"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
+
+// A device on which they sign in during a change of the secret is known after it.
+func TestNewDevice_OutlivesTheSecret(t *testing.T) {
+	second := secret.Random()
+	t.Setenv("FIRST", secret.Random())
+	t.Setenv("SECOND", second)
+	h := openHouse(t, layout{app: "mail folder " + t.TempDir() + "\nsecret {env.FIRST}"})
+	h.brings("ann@example.com", bcryptHash(t, annsPassword, bcrypt.MinCost))
+	b := h.browser()
+	signIn := func() (device string) {
+		t.Helper()
+		if a := b.manually("ann@example.com", annsPassword); a.StatusCode != 303 || b.cookie("portal-device") == "" {
+			t.Fatalf("the right password = %d; want 303 and a known device\n%s", a.StatusCode, a.body)
+		}
+		return b.cookie("portal-device")
+	}
+	before := signIn()
+	h.change("secret {env.FIRST}", "secret {env.SECOND} {env.FIRST}")
+	after := signIn()
+	keys, err := secret.New([]byte(second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices := limit.Devices{Firm: "example", Keys: keys}
+	if devices.ID(before) != "" || devices.ID(after) == "" {
+		t.Errorf("by the new secret alone the device is %q; before it was renewed %q", devices.ID(after), devices.ID(before))
+	}
+}
 
 // Who signs in with a password on a device that isn't known tells its owner, at their main
 // address; who comes by a mail in that very mailbox doesn't.

@@ -213,6 +213,8 @@ func (g *Gate) knowDevice(r *http.Request, c directory.Contact, shared bool) (op
 	}
 	if id == "" {
 		cookie, id = g.devices.New()
+	} else {
+		cookie = g.devices.Renew(cookie)
 	}
 	learnt, err := g.devices.Learn(ctx, id, c.ID, now)
 	return append(ops, learnt...), cookie, err

@@ -54,6 +54,16 @@ func (d *Devices) ID(cookie string) string {
 	return ""
 }
 
+// Renew returns the cookie that a device gets in place of one that it has, made with the
+// newest secret, so that the device stays known when an older one is taken out; "" for a
+// cookie that this firm didn't give.
+func (d *Devices) Renew(cookie string) string {
+	if d.ID(cookie) == "" {
+		return ""
+	}
+	return cookie[:half] + d.Keys.MAC(devicePurpose, d.Firm, cookie[:half])
+}
+
 func deviceID(random string) string {
 	sum := sha256.Sum256([]byte(random))
 	return base64.RawURLEncoding.EncodeToString(sum[:])

@@ -238,6 +238,26 @@ func TestD10_AsksAtOnceAreCountedEach(t *testing.T) {
 	}
 }
 
+// A device that is signed in on while an older secret is still there outlives it.
+func TestDevices_Renew(t *testing.T) {
+	old, new := []byte(secret.Random()), []byte(secret.Random())
+	with := func(newest []byte, older ...[]byte) *Devices {
+		keys, err := secret.New(newest, older...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &Devices{Firm: "example", Keys: keys}
+	}
+	cookie, id := with(old).New()
+	renewed := with(new, old).Renew(cookie)
+	if got := with(new).ID(renewed); got != id {
+		t.Errorf("the ID of %q by the new secret alone = %q; want %q", renewed, got, id)
+	}
+	if got := with(new).ID(cookie); got != "" {
+		t.Errorf("the ID of the cookie from before by the new secret alone = %q; want none", got)
+	}
+}
+
 func TestDevices(t *testing.T) {
 	db, keys := openStore(t), keyring(t)
 	d := &Devices{Firm: "example", Store: db, Keys: keys}
@@ -272,6 +292,9 @@ func TestDevices(t *testing.T) {
 		if got := d.ID(bad); got != "" && bad != cookie {
 			t.Errorf("ID(%q) = %q; want none", bad, got)
 		}
+	}
+	if got := d.Renew(cookie); got != cookie || elsewhere.Renew(cookie) != "" || d.Renew("") != "" {
+		t.Errorf("Renew(%q) = %q; want the same while the secret is, and nothing for what isn't ours", cookie, got)
 	}
 	learn(id, "ann", noon)
 	if !knows(id, "ann") || knows(id, "bob") || knows("", "ann") || knows(id, "") {
