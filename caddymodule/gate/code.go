@@ -55,24 +55,29 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 			}
 		}()
 	}
+	moved := false
 	for range 3 {
 		grant, err := g.Tokens.Guess(r.Context(), ask.Browser, f.Get("code"), !free)
 		if shape, ok := errors.AsType[token.ShapeError](err); ok {
 			g.page(w, r, http.StatusBadRequest, g.sentPage(ask, notACode(shape)))
 			return nil
 		} else if errors.Is(err, token.ErrCode) {
-			wrong = !errors.Is(err, token.ErrBurnt)
+			wrong, moved = !errors.Is(err, token.ErrBurnt), false
 			break
 		} else if err != nil {
 			return err
 		}
 		_, err = g.signIn(w, r, grant)
 		if errors.Is(err, token.ErrOver) {
+			moved = errors.Is(err, errFaster)
 			continue // the record moved under us: once more from the start
 		} else if err != nil {
 			return err
 		}
 		return g.seeOther(w, grant.To)
+	}
+	if moved {
+		return errMoved // the code was right, and may still be
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongCode, Address: ask.Address.Masked(), Request: ask.ID,
 		Agent: agentOf(r), IP: ip, Whole: ask.Address})

@@ -1,13 +1,47 @@
 package gate
 
 import (
+	"context"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
+
+// overtaken is a store in which others are faster than the next few sign-ins.
+type overtaken struct {
+	store.Store
+	left int
+}
+
+func (o *overtaken) Apply(ctx context.Context, ops ...store.Op) error {
+	if o.left > 0 && slices.ContainsFunc(ops, func(op store.Op) bool { return op.Key.Bucket == "session" }) {
+		o.left--
+		return store.ErrConflict
+	}
+	return o.Store.Apply(ctx, ops...)
+}
+
+// Who types the right code while the record moves isn't told that it is wrong, nor is it
+// written down so.
+func TestTheRightCodeIsNeverToldToBeWrong(t *testing.T) {
+	h := openAwayHouse(t)
+	o := &overtaken{Store: h.store.Store, left: 3}
+	h.store.Store = o
+	if status, problem := h.typeCode(h.code); status != 503 || problem != "" || o.left != 0 {
+		t.Errorf("the right code, with %d more conflicts to come = %d %q; want 503", o.left, status, problem)
+	}
+	if log := h.log.String(); strings.Contains(log, "wrong-code") {
+		t.Errorf("the right code is in the history as a wrong one:\n%s", log)
+	}
+	if resp := h.do("/-/code", "code="+h.code, h.flow); resp.StatusCode != 303 {
+		t.Errorf("the right code once more = %d; want 303", resp.StatusCode)
+	}
+}
 
 // typeCode sends a code and returns the status and the words beside the field.
 func (h *awayHouse) typeCode(code string) (status int, problem string) {

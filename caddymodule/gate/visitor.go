@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -143,9 +144,12 @@ func (g *Gate) assert(ctx context.Context, v *Visitor, company string) (string, 
 	return jwt, nil
 }
 
+// errFaster is a token.ErrOver: what the sign-in went by has changed meanwhile.
+var errFaster = fmt.Errorf("gate: another was faster: %w", token.ErrOver)
+
 // signIn begins a session for a proven contact and spends the proof in the same
-// step. It returns token.ErrOver when another was faster or the contact may not come
-// in any more.
+// step. It returns errFaster, or another token.ErrOver when the contact may not come in
+// any more.
 func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant) (cookie string, err error) {
 	ctx := r.Context()
 	c, err := g.Book.ByID(ctx, grant.Contact)
@@ -176,7 +180,7 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	event, stored := g.Audit.With(audit.Event{Kind: audit.SignedIn, Contact: c.ID, Session: b.Handle,
 		Address: grant.Address.Masked(), Method: grant.Method, Agent: b.Agent, IP: g.ClientIP(r)})
 	if err := g.Sessions.Store.Apply(ctx, slices.Concat(grant.Ops, b.Ops, known, news, double, stored)...); errors.Is(err, store.ErrConflict) {
-		return "", token.ErrOver
+		return "", errFaster
 	} else if err != nil {
 		return "", err
 	}
