@@ -71,8 +71,10 @@ func (g *Gate) postLink(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if !ok {
-		g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongMail, Contact: link.Contact, Agent: agentOf(r), IP: g.ClientIP(r)})
-		page := LinkPage{T: t, Masked: link.Address.Masked(),
+		if badAddress == nil {
+			g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongMail, Contact: link.Contact, Agent: agentOf(r), IP: g.ClientIP(r)})
+		}
+		page := LinkPage{T: t, Masked: link.Address.Masked(), Email: f.Get("email"),
 			Problem: "That isn’t the address this mail was sent to. Please type the whole address that begins as shown above."}
 		if v, err := g.visitor(r); err == nil {
 			page.SignedInAs = string(v.Contact.Emails[0])
