@@ -353,6 +353,8 @@ func (r *reader) companyPaths(patterns *[]string) setting {
 // examples show how a setting is written, by its path.
 var examples = map[string]string{
 	"secret":               "secret {file./etc/doorpost/secret}",
+	"store.username":       "username doorpost",
+	"store.password":       "password {file./run/secrets/redis}",
 	"mail.username":        "username portal@example.com",
 	"mail.password":        "password {file./run/secrets/smtp}",
 	"mail.tls":             "tls starttls",
@@ -463,10 +465,15 @@ func (r *reader) unknown(path, parent string, known settings) error {
 	if slices.Contains(notYet, path) {
 		return r.Errf("this version of Doorpost doesn't have the setting %s yet; remove it", words(path))
 	}
+	var blocks []string
 	for elsewhere := range examples {
 		if block, ok := strings.CutSuffix(elsewhere, "."+name); ok && block != parent {
-			return r.Errf("%s has no setting %s; it belongs into the block of %s", where, name, block)
+			blocks = append(blocks, block)
 		}
+	}
+	if len(blocks) > 0 {
+		slices.Sort(blocks)
+		return r.Errf("%s has no setting %s; it belongs into the block of %s", where, name, strings.Join(blocks, " or "))
 	}
 	names := slices.Sorted(maps.Keys(known))
 	if meant := nearest(name, names); meant != "" {
