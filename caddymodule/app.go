@@ -90,9 +90,9 @@ type MailConfig struct {
 	Username string `json:"username,omitempty"`
 	Password string `json:"password,omitempty"`
 
-	// TLS is "starttls" (default), "implicit" or "off". It is never less than what
-	// it says: a server that doesn't offer it gets no mail. With "off" a password
-	// is sent to this machine alone.
+	// TLS is "starttls", "implicit" or "off"; by default "implicit" on port 465, else
+	// "starttls". It is never less than what it says: a server that doesn't offer it
+	// gets no mail. With "off" a password is sent to this machine alone.
 	TLS string `json:"tls,omitempty"`
 
 	// Rate is how many mails go out in a second (s), minute (m) or hour (h), such

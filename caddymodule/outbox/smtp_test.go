@@ -357,6 +357,22 @@ func TestSMTPDroppedInData(t *testing.T) {
 	}
 }
 
+// What is written counts; else the port says how.
+func TestSMTPMode(t *testing.T) {
+	for _, c := range []struct {
+		written TLS
+		port    int
+		want    TLS
+	}{
+		{TLSDefault, 465, TLSImplicit}, {TLSDefault, 587, TLSStart}, {TLSDefault, 25, TLSStart}, {TLSDefault, 2465, TLSStart},
+		{TLSStart, 587, TLSStart}, {TLSImplicit, 587, TLSImplicit}, {TLSOff, 25, TLSOff}, {TLSOff, 465, TLSOff},
+	} {
+		if got := (SMTP{TLS: c.written}).mode(c.port); got != c.want {
+			t.Errorf("tls %q on port %d is %q; want %q", c.written, c.port, got, c.want)
+		}
+	}
+}
+
 func TestSMTPValidate(t *testing.T) {
 	for _, c := range []struct {
 		smtp SMTP
