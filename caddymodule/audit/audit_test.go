@@ -10,8 +10,12 @@ import (
 	"go/parser"
 	"go/token"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -437,5 +441,26 @@ func TestScanner(t *testing.T) {
 		if got := Scanner(opened, Event{Kind: Asked, IP: c.from}, sent); got != c.want {
 			t.Errorf("%s: Scanner = %t; want %t", c.name, got, c.want)
 		}
+	}
+}
+
+// The README names every kind of event, and none that there isn't: people build alarms on it.
+func TestReadmeNamesEveryKind(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, row, found := strings.Cut(string(readme), "| events by kind: ")
+	if !found {
+		t.Fatal("the README has no list of kinds")
+	}
+	row, _, _ = strings.Cut(row, " |\n")
+	var named []Kind
+	for _, m := range regexp.MustCompile("`([a-z-]+)`").FindAllStringSubmatch(row, -1) {
+		named = append(named, Kind(m[1]))
+	}
+	slices.Sort(named)
+	if want := slices.Sorted(maps.Keys(kinds)); !slices.Equal(named, want) {
+		t.Errorf("the README names %q; want %q", named, want)
 	}
 }
