@@ -324,6 +324,7 @@ func samplePages() []Page {
 		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}, {"Birch & Sons", ""}}},
 		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}}, Search: true, Query: "a", More: true},
 		CompaniesPage{Email: full, Search: true, Query: "zzz"},
+		CompaniesPage{Email: full},
 		UnknownLinkPage{},
 		UnknownLinkPage{To: "/orders/7"},
 		FramePage{URL: "/orders/7"},

@@ -604,6 +604,8 @@ func TestPagesSay(t *testing.T) {
 		{SentPage{Address: "a•••@example.com", Masked: true}, []string{"a•••@example.com", "If this is the address we have for you"}, []string{"You typed"}},
 		{LinkPage{Masked: "a•••@example.com"}, []string{"a•••@example.com", "Then you are signed in here", "another device", "type the code", "You can close this page"}, []string{"You are signed in as", "Switch"}},
 		{LinkPage{Masked: "a•••@example.com", SignedInAs: "bob@example.com"}, []string{"You are signed in as bob@example.com here. Going on switches to a•••@example.com"}, nil},
+		{CompaniesPage{}, []string{"There is no company here yet."}, []string{"in its name", "Search"}},
+		{CompaniesPage{Search: true, Query: "zzz"}, []string{"No company has “zzz” in its name.", "Show all"}, []string{"no company here"}},
 		{SpentLinkPage{Masked: "a•••@example.com"}, []string{"This link no longer works", "works once, and for a short time", "Send a new link to a•••@example.com"}, nil},
 		{HeldFormPage{}, []string{"Come back to this page and press “Send my form”"}, nil},
 		{SignOutPage{Email: "ann@example.com"}, []string{"ann@example.com", "Stay signed in"}, nil},
