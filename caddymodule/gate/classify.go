@@ -345,13 +345,8 @@ func (ru rules) ours(p string) bool {
 		if !below(prefix, read) {
 			return false
 		}
-		switch rest := read[len(prefix):]; {
-		case rest == "/companies", rest == "/account":
-			return false
-		case strings.HasPrefix(rest, "/reports/"), strings.HasPrefix(rest, "/staff/"), rest == "/staff":
-			return false
-		}
-		return true
+		rest := read[len(prefix):]
+		return rest != "/companies" && rest != "/account"
 	})
 }
 
