@@ -40,25 +40,21 @@ type PromptPage struct {
 	Email   string // as it was typed, when the form is shown again
 	Problem string // what is wrong with Email; empty: nothing
 	Shared  bool   // "This is a shared computer" is ticked
-	Heading string // empty: "Sign in"
-	Text    string // under the heading; empty: what will happen
 }
 
 // SentPage says that a mail is on its way if the address is known, and takes the code.
-// It reads the same for every address. Its forms: POST CodeAction with code;
+// It reads the same for every address. Its forms: POST {prefix}/code with code;
 // POST {prefix}/sign-in with email (or t), to, shared: the mail again.
 type SentPage struct {
-	Address    string // as typed; or in part, if Masked
-	Masked     bool   // the address was not typed: it is that of a link
-	From       string // where the mail comes from; empty: Chrome.MailFrom
-	To         string // path on this site to go on to
-	Shared     bool
-	T          string // the link whose address is meant, in place of an address typed; empty: Address is sent again
-	ResendIn   int    // seconds until the mail may be asked for again
-	HelpIn     int    // seconds until other ways are shown; 0: two minutes
-	Waited     bool   // other ways are shown at once
-	Problem    string // what is wrong with the code typed; empty: nothing
-	CodeAction string // where the code goes; empty: {prefix}/code
+	Address  string // as typed; or in part, if Masked
+	Masked   bool   // the address was not typed: it is that of a link
+	To       string // path on this site to go on to
+	Shared   bool
+	T        string // the link whose address is meant, in place of an address typed; empty: Address is sent again
+	ResendIn int    // seconds until the mail may be asked for again
+	HelpIn   int    // seconds until other ways are shown; 0: two minutes
+	Waited   bool   // other ways are shown at once
+	Problem  string // what is wrong with the code typed; empty: nothing
 }
 
 // LinkPage asks for the address of a link that was opened in a browser that didn't ask for it.
@@ -111,7 +107,6 @@ type HelpPage struct {
 type HelpSentPage struct {
 	Address  string // as typed; or in part, if Masked
 	Masked   bool
-	From     string // where the mail comes from; empty: Chrome.MailFrom
 	To       string
 	T        string // the link whose address is meant, in place of an address typed
 	ResendIn int    // seconds until the mail may be asked for again
@@ -178,7 +173,7 @@ type FramePage struct {
 	URL string
 }
 
-// Field is one name and value of a form, or of a mail's header.
+// Field is one name and value of a form.
 type Field struct{ Name, Value string }
 
 // HeldFormPage keeps a form that was sent by somebody who isn't signed in (any more): they sign in in a
@@ -241,9 +236,8 @@ type MailPage struct {
 	MailboxURL        string
 	From, To, Subject string
 	Time              time.Time
-	Headers           []Field // further ones to show
-	Text              string  // the plain text part; empty: there is none
-	HTMLURL           string  // where WriteMailHTML gives the HTML part; empty: there is none
+	Text              string // the plain text part; empty: there is none
+	HTMLURL           string // where WriteMailHTML gives the HTML part; empty: there is none
 }
 
 func (PromptPage) file() string        { return "prompt.html" }
@@ -297,10 +291,10 @@ func samplePages() []Page {
 	const masked, full = "a•••@example.com", "ann@example.com"
 	return []Page{
 		PromptPage{},
-		PromptPage{To: "/orders/7?a=1", Email: "ann@example", Problem: "Please type the whole address.", Shared: true, Heading: "Welcome back", Text: "Please sign in."},
+		PromptPage{To: "/orders/7?a=1", Email: "ann@example", Problem: "Please type the whole address.", Shared: true},
 		SentPage{Address: full},
-		SentPage{Address: full, From: "hello@example.com", To: "/orders/7", Shared: true, ResendIn: 45, HelpIn: 60},
-		SentPage{Address: masked, Masked: true, T: "abc", To: "/", Waited: true, Problem: "Please look at the code once more.", CodeAction: "/code"},
+		SentPage{Address: full, To: "/orders/7", Shared: true, ResendIn: 45, HelpIn: 60},
+		SentPage{Address: masked, Masked: true, T: "abc", To: "/", Waited: true, Problem: "Please look at the code once more."},
 		LinkPage{T: "abc", Masked: masked},
 		LinkPage{T: "abc", Masked: masked, Email: full, SignedInAs: "bob@example.com", Problem: "Please look at the address once more."},
 		SpentLinkPage{T: "abc", Masked: masked, To: "/orders/7", Shared: true},
@@ -311,7 +305,7 @@ func samplePages() []Page {
 		HelpPage{},
 		HelpPage{To: "/orders/7", Email: "ann@example", NoLink: true, Problem: "Please type the whole address."},
 		HelpSentPage{Address: full},
-		HelpSentPage{Address: masked, Masked: true, From: "hello@example.com", T: "abc", To: "/orders/7", ResendIn: 45},
+		HelpSentPage{Address: masked, Masked: true, T: "abc", To: "/orders/7", ResendIn: 45},
 		SetPasswordPage{T: "abc", Masked: masked, Least: 15},
 		SetPasswordPage{T: "abc", Masked: masked, Least: 8, Problem: "Please use at least 8 characters; so far there are 7."},
 		SpentPasswordPage{T: "abc", Masked: masked, To: "/orders/7"},
@@ -338,7 +332,6 @@ func samplePages() []Page {
 		MailboxPage{URL: "/-/mailbox/"},
 		MailboxPage{URL: "/-/mailbox/", Mails: []MailRow{{URL: "/-/mailbox/1", From: "hello@example.com", To: full, Subject: "Your sign-in link", Time: when}}},
 		MailPage{MailboxURL: "/-/mailbox/"},
-		MailPage{MailboxURL: "/-/mailbox/", From: "hello@example.com", To: full, Subject: "Your sign-in link", Time: when,
-			Headers: []Field{{"Message-ID", "<1@example.com>"}}, Text: "Go to https://example.com/-/link?t=abc", HTMLURL: "/-/mailbox/1/html"},
+		MailPage{MailboxURL: "/-/mailbox/", From: "hello@example.com", To: full, Subject: "Your sign-in link", Time: when, Text: "Go to https://example.com/-/link?t=abc", HTMLURL: "/-/mailbox/1/html"},
 	}
 }
