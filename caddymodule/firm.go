@@ -77,7 +77,7 @@ type firm struct {
 
 // checkFirm judges the files that the settings name. It opens no store and makes
 // nothing.
-func checkFirm(id string, cfg FirmConfig) error {
+func checkFirm(cfg FirmConfig) error {
 	return firstError(
 		func() error { return at("contacts", checkFile(cfg.Contacts)) },
 		func() error { return at("companies", checkFile(cfg.Companies)) },

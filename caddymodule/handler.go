@@ -175,7 +175,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	cfg, err := h.Config.filledIn()
 	if err == nil {
-		err = checkFirm(h.Firm, cfg)
+		err = checkFirm(cfg)
 	}
 	if err == nil {
 		err = h.app.name(h.Firm, &cfg)

@@ -175,14 +175,6 @@ func (q *Queue) Len() int {
 	return q.known()
 }
 
-// Down returns since when the mail server can't be used; the zero time while it can, or
-// while nobody has tried.
-func (q *Queue) Down() time.Time {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.down.since
-}
-
 // Wake tells the queue that the request with this ID is in the store now. Without it
 // the request is found within Look. It never blocks.
 func (q *Queue) Wake(id string) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
@@ -28,8 +27,7 @@ type Attempt struct {
 // begins: they give the guesses back, hash and seal the password as one does today, and
 // fail with store.ErrConflict if it was changed in between. Then Check once more.
 type Match struct {
-	Ops   []store.Op
-	Since time.Time // when it was chosen, or imported
+	Ops []store.Op
 	// First: it was brought from elsewhere, and used for the first time. Whether it is
 	// one that could be chosen here was never asked.
 	First bool
@@ -84,7 +82,7 @@ func (p *Passwords) Check(ctx context.Context, a Attempt) (Match, error) {
 	ops, err := p.write(c.record, now)
 	return Match{
 		Ops:   append(ops, store.Delete(p.purse(a.purse()))),
-		Since: now.At, First: c.record.From == imported,
+		First: c.record.From == imported,
 	}, err
 }
 
