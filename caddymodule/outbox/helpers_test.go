@@ -76,7 +76,7 @@ func (j *journal) logger() *slog.Logger {
 // or "" for nobody.
 func newQueue(t testing.TB, db store.Store, s Sender) (*Queue, *journal) {
 	j := &journal{}
-	q := &Queue{Firm: "example", Store: db, Keys: testKeys, Sender: s, Log: j.logger(), Pace: PerMinute(60_000)}
+	q := &Queue{Firm: "example", Store: db, Keys: testKeys, Sender: s, Log: j.logger(), Pace: Pace(60_000, time.Minute)}
 	q.Prepare = func(_ context.Context, r Request) (Prepared, error) { return letterTo(r), nil }
 	t.Cleanup(func() {
 		if t.Failed() {

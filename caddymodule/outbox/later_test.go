@@ -60,7 +60,7 @@ func TestARequestThatIsPutOffIsMailedThen(t *testing.T) {
 // TestPace_AFloodOfOneFirmStarvesNoOther: queues that share a pace take turns, more or
 // less, however long one of them is.
 func TestPace_AFloodOfOneFirmStarvesNoOther(t *testing.T) {
-	db, pace := newStore(t), PerMinute(2400)
+	db, pace := newStore(t), Pace(2400, time.Minute)
 	flooded, other := &recorder{}, &recorder{}
 	a, _ := newQueue(t, db, flooded)
 	b, _ := newQueue(t, db, other)

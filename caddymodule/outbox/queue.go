@@ -108,7 +108,7 @@ type Queue struct {
 	// it in common.
 	Process *Process
 
-	Pace    *rate.Limiter // hand-overs; the queues of one mail server share one. Default PerMinute(60)
+	Pace    *rate.Limiter // hand-overs; the queues of one mail server share one. Default 60 a minute
 	Workers int           // that prepare, and as many that send. Default 4
 	Max     int           // entries that may wait. Default 10,000
 	Look    time.Duration // how often to look for what other queues left or were given. Default 5 s
@@ -195,7 +195,7 @@ func (q *Queue) Start() {
 		q.Process.running.Store(q.name, true)
 	}
 	if q.Pace == nil {
-		q.Pace = PerMinute(60)
+		q.Pace = Pace(60, time.Minute)
 	}
 	if q.lease == 0 {
 		q.lease = leaseTime

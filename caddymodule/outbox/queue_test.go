@@ -108,7 +108,7 @@ func TestPace(t *testing.T) {
 	inBubble(t, func(t *testing.T, db store.Store) {
 		r := &recorder{}
 		q, _ := newQueue(t, db, r)
-		q.Pace = PerMinute(60)
+		q.Pace = Pace(60, time.Minute)
 		const all = 240
 		for range all {
 			ask(t, q, "sign-in", "ann@example.org")
@@ -145,7 +145,7 @@ func TestServerDownForHours(t *testing.T) {
 			return nil
 		}
 		q, j := newQueue(t, db, r)
-		q.Pace = PerMinute(60)
+		q.Pace = Pace(60, time.Minute)
 		var late int
 		q.Failed = func(_ context.Context, _ string, _ time.Time, why error) ([]store.Op, error) {
 			if !errors.Is(why, ErrLate) {
@@ -877,11 +877,30 @@ func TestWaitingCostsNothing(t *testing.T) {
 }
 
 // While the pace holds up mails, they aren't read over and over.
+// Whatever the time, a burst and what flows in behind it are no more than was said.
+func TestPace_OfAnyTime(t *testing.T) {
+	for _, per := range []time.Duration{time.Second, time.Minute, time.Hour} {
+		for _, n := range []int{-1, 0, 1, 9, 10, 60, 3600} {
+			l, most := Pace(n, per), max(n, 1)
+			begun := time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
+			made := 0
+			for i := range 10_000 { // just short of that time
+				for l.AllowN(begun.Add(per*time.Duration(i)/10_000), 1) {
+					made++
+				}
+			}
+			if made > most || made < most-1 {
+				t.Errorf("Pace(%d, %v) lets %d through in that time; want %d", n, per, made, most)
+			}
+		}
+	}
+}
+
 func TestPaceCostsNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, db store.Store) {
 		c, r := &counting{Store: db}, &recorder{}
 		q, _ := newQueue(t, c, r)
-		q.Pace = PerMinute(1)
+		q.Pace = Pace(1, time.Minute)
 		for range 50 {
 			ask(t, q, "sign-in", "ann@example.org")
 		}

@@ -30,13 +30,13 @@ func backOff(steps []time.Duration, failures int) time.Duration {
 	return step - time.Duration(rand.Int64N(int64(step)/5+1))
 }
 
-// PerMinute makes the limiter for Queue.Pace: never more than n hand-overs in any
-// minute, a tenth of them at once.
-func PerMinute(n int) *rate.Limiter {
+// Pace makes the limiter for Queue.Pace: never more than n hand-overs in any such time,
+// but at least one, and a tenth of them at once.
+func Pace(n int, per time.Duration) *rate.Limiter {
 	n = max(n, 1)
 	burst := max(n/10, 1)
-	// What flows in within a minute comes on top of the burst that began it.
-	return rate.NewLimiter(rate.Limit(float64(n-burst+1)/60), burst)
+	// What flows in within that time comes on top of the burst that began it.
+	return rate.NewLimiter(rate.Limit(float64(n-burst+1)/per.Seconds()), burst)
 }
 
 // step is what to do with an entry that is ready to be sent.
