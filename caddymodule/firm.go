@@ -377,15 +377,11 @@ func clientIP(r *http.Request) netip.Addr {
 	return ip.Unmap()
 }
 
-// handOverTime is how long a mail server may take for one mail. A link counts on it: its
-// life begins at the end of an attempt, whether or not we hear how that ended.
-const handOverTime = 2 * time.Minute
-
 func senderOf(m MailConfig) outbox.Sender {
 	if m.Via == "folder" {
 		return outbox.Folder{Path: m.Path}
 	}
-	return outbox.SMTP{Address: m.Address, Username: m.Username, Password: m.Password, TLS: outbox.TLS(m.TLS), Timeout: handOverTime}
+	return outbox.SMTP{Address: m.Address, Username: m.Username, Password: m.Password, TLS: outbox.TLS(m.TLS), Timeout: token.HandOverTime}
 }
 
 // newPace makes the limit of hand-overs, such as 60/m: no more than that in any such
@@ -395,6 +391,5 @@ func newPace(s string) (*rate.Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	burst := max(1, n/10) // comes on top of what flows in, so less flows
-	return rate.NewLimiter(rate.Limit(float64(n-burst+1)/per.Seconds()), burst), nil
+	return outbox.Pace(n, per), nil
 }

@@ -151,9 +151,9 @@ func (h handover) until(asked time.Time, life time.Duration) time.Time {
 	case taken:
 		return h.at.Add(life)
 	case tried, givenUp:
-		return h.at.Add(sending + life)
+		return h.at.Add(HandOverTime + life)
 	default:
-		return asked.Add(Patience + sending + life)
+		return asked.Add(Patience + HandOverTime + life)
 	}
 }
 

@@ -57,10 +57,12 @@ const (
 	WayBack = 30 * 24 * time.Hour
 	// MaxLife is the longest Life.
 	MaxLife = time.Hour
+	// HandOverTime is how long a mail server may take for one mail. A link's life begins at
+	// the end of an attempt, whether or not we hear how that ended.
+	HandOverTime = 2 * time.Minute
 
-	sending  = 2 * time.Minute                // how long one hand-over may take
-	keep     = Patience + 2*sending + MaxLife // how long flow, live and handed are of any use
-	flowAsks = 5                              // so many requests of one browser are remembered
+	keep     = Patience + 2*HandOverTime + MaxLife // how long flow, live and handed are of any use
+	flowAsks = 5                                   // so many requests of one browser are remembered
 )
 
 // Tokens are the links and codes of one firm. All methods may be called from many
@@ -298,7 +300,7 @@ func (t *Tokens) Refused(ctx context.Context, linkID string) ([]store.Op, error)
 	} else if err != nil {
 		return nil, err
 	}
-	return []store.Op{t.handedOp(link, handover{was: givenUp, at: link.Asked.Add(-sending - max(MaxLife, link.Life))})}, nil
+	return []store.Op{t.handedOp(link, handover{was: givenUp, at: link.Asked.Add(-HandOverTime - max(MaxLife, link.Life))})}, nil
 }
 
 // lifeOf is the life of a link that has one of its own, or else that of all.
