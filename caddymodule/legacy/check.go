@@ -38,7 +38,7 @@ func (r *Rules) check(prefix string) error {
 	for i, s := range r.companies {
 		all = append(all, place{s, "company_path", i, false})
 	}
-	if r.home != nil {
+	if r.home != nil { // the last one, see clash
 		all = append(all, place{r.home, "home", 0, false})
 	}
 	for _, p := range all {
@@ -83,9 +83,9 @@ func (r *Rules) clash(a, b place) string {
 		return ""
 	}
 	switch {
-	case a.setting == "home" || b.setting == "home":
-		if other := a; other.slot == tokenSlot && other.name == "" {
-			return fmt.Sprintf("%s could be an old link, %s, which would lead in a circle; write a new link or another page of the company", b.text, other.text)
+	case b.setting == "home":
+		if a.slot == tokenSlot && a.name == "" {
+			return fmt.Sprintf("%s could be an old link, %s, which would lead in a circle; write a new link or another page of the company", b.text, a.text)
 		}
 		return "" // home is a page of a company: what it leads to is meant
 	case a.slot == tokenSlot && b.slot == tokenSlot:
