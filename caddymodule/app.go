@@ -26,9 +26,9 @@ func init() { caddy.RegisterModule(new(App)) }
 // App is what all firms of one Caddy share: the secret, the store and the way out
 // for mail. In the Caddyfile it is the global option `doorpost`.
 //
-// The text settings may hold {env.NAME} and {file./PATH}. They
-// stay as they were written, here and in Caddy's /config; what they stand for lives
-// in unexported fields alone, from Provision on.
+// The text settings may hold {env.NAME} and {file./PATH}. They stay as they were written,
+// here and in Caddy's /config; what they stand for lives in unexported fields alone, from
+// Provision on.
 type App struct {
 	// Secret is what every key is derived from: the newest first, then older ones,
 	// which open what they closed and close no more. Each has at least 32 random

@@ -166,8 +166,8 @@ func (r *reader) mail(path string, c *MailConfig) error {
 //	}
 //
 // `url`, and in `brand` `name` and `from`, are required. Each setting stands once,
-// but for `legacy_link`, `company_path` and `public`. Without a block the directive only names a firm that another
-// site block defines. It takes no matcher.
+// but for `legacy_link`, `company_path` and `public`. Without a block the directive only
+// names a firm that another site block defines. It takes no matcher.
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	h.Next()
 	r := newReader(h.Dispenser)

@@ -12,10 +12,9 @@ import (
 )
 
 // clock tells the time, and never goes back while the process lives, nor, with a store that
-// this process alone has, from one start to the next: what has run out
-// stays so when somebody sets the machine's clock back. It does go forward with the
-// machine's clock, since a machine that slept must not think that no time has passed.
-// Make it with newClock.
+// this process alone has, from one start to the next: what has run out stays so when
+// somebody sets the machine's clock back. It does go forward with the machine's clock,
+// since a machine that slept must not think that no time has passed. Make it with newClock.
 type clock struct {
 	start time.Time    // with Go's monotonic reading
 	ahead atomic.Int64 // how far the machine's clock has jumped ahead since, in nanoseconds

@@ -157,7 +157,7 @@ func holdsToken(p string) bool {
 	return false
 }
 
-// tokenLength is the length of the secret of a link, in characters.
+// tokenLength is the length of the secret of a link, and of an asking browser's, in characters.
 const tokenLength = 43
 
 func below(prefix, p string) bool {
