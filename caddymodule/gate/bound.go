@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -10,11 +11,13 @@ import (
 	"net/textproto"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -22,6 +25,9 @@ import (
 // bound are the portal's own session cookies, each of which is good only for whom it was
 // set: who signs in after another person, in the same browser, doesn't come into that
 // person's portal session, and a membership that was taken away isn't outlived by one.
+// What a portal's session knows of a company stays at that company's pages and at those of
+// none: one that began at a page of no company isn't given back at a company's, where it
+// would learn of that company, and then be good everywhere.
 //
 // On its way out a cookie's value gets a seal in front, which names whom it is for and
 // fits this name and this value alone; on the way back the seal is taken off, or the
@@ -42,11 +48,40 @@ type bound struct {
 	learned atomic.Pointer[map[string]bool] // names that the portal has set as HttpOnly, ever, folded; nil: not read yet
 }
 
-// holder is whom a portal's cookie was set for.
+// holder is whom a portal's cookie was set for. The zero value is whoever opens a page that
+// is open to everyone, and that is about no company.
 type holder struct {
-	contact string // ID; "": a visit's
-	company string // "": the request was about none
-	visit   string // ID; "": a contact's
+	contact string          // ID; "": a visit's, or nobody's
+	reach   directory.Print // of what the contact reached; 0 without one
+	company string          // "": the request was about none
+	era     uint64          // of the company: another one by now may have its id
+	token   directory.Print // of the company, by which the portal was asked; 0: by none
+	visit   string          // ID; "": a contact's, or nobody's
+}
+
+// text is a holder as it is sealed; holderOf is its reverse, and false for what isn't one.
+func (h holder) text() string {
+	number := func(n uint64) string { return strconv.FormatUint(n, 36) }
+	return strings.Join([]string{h.contact, number(uint64(h.reach)), h.company, number(h.era), number(uint64(h.token)), h.visit}, "\x00")
+}
+
+func holderOf(text string) (holder, bool) {
+	parts := strings.Split(text, "\x00")
+	if len(parts) != 6 {
+		return holder{}, false
+	}
+	reach, err1 := strconv.ParseUint(parts[1], 36, 64)
+	era, err2 := strconv.ParseUint(parts[3], 36, 64)
+	token, err3 := strconv.ParseUint(parts[4], 36, 64)
+	return holder{parts[0], directory.Print(reach), parts[2], era, directory.Print(token), parts[5]}, errors.Join(err1, err2, err3) == nil
+}
+
+// is is what bound.in allows where one holder's cookies come back, and no others.
+func (h holder) is(of holder) (bool, error) { return of == h, nil }
+
+// stands reports whether the company is the one that it was, and has the token.
+func (h holder) stands(s directory.Standing) bool {
+	return s.Company == h.company && s.Era == h.era && (h.token == 0 || s.Has(h.token))
 }
 
 const (
@@ -71,7 +106,7 @@ func (b *bound) out(ctx context.Context, line string, h holder) string {
 		}
 		b.learn(ctx, name)
 	}
-	seal := b.keys.Seal(boundPurpose, b.place(name, value), []byte(h.contact+"\x00"+h.company+"\x00"+h.visit))
+	seal := b.keys.Seal(boundPurpose, b.place(name, value), []byte(h.text()))
 	bound := name + "=" + boundMark + base64.RawURLEncoding.EncodeToString(seal) + "." + value
 	if len(line) > len(pair) {
 		bound += line[len(pair):]
@@ -81,8 +116,8 @@ func (b *bound) out(ctx context.Context, line string, h holder) string {
 
 // in makes of a request's cookies what the portal gets: none of ours, bound ones as it set
 // them, if allowed says so of whom they were set for, and no others of a bound name. The
-// rest stay byte by byte and in order.
-func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) bool) error {
+// rest stay byte by byte and in order. The error is the store's, or that of allowed.
+func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) (bool, error)) error {
 	lines := h["Cookie"]
 	if len(lines) == 0 {
 		return nil
@@ -110,7 +145,7 @@ func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) bool
 }
 
 // lineIn is in for one line; "" where nothing is left of it.
-func (b *bound) lineIn(ctx context.Context, line string, allowed func(holder) bool) (string, error) {
+func (b *bound) lineIn(ctx context.Context, line string, allowed func(holder) (bool, error)) (string, error) {
 	var few [16]string // on the stack, for as many as most browsers have
 	rest, changed := few[:0], false
 	for pair, left, more := strings.Cut(line, ";"); ; pair, left, more = strings.Cut(left, ";") {
@@ -133,8 +168,8 @@ func (b *bound) lineIn(ctx context.Context, line string, allowed func(holder) bo
 }
 
 // back returns a cookie of a request as the portal gets it, or false where it doesn't.
-// The error is the store's.
-func (b *bound) back(ctx context.Context, pair string, allowed func(holder) bool) (string, bool, error) {
+// The error is the store's, or that of allowed.
+func (b *bound) back(ctx context.Context, pair string, allowed func(holder) (bool, error)) (string, bool, error) {
 	name, value, _ := strings.Cut(pair, "=")
 	trimmed := textproto.TrimString(name)
 	if b.ours.ours(trimmed) {
@@ -157,9 +192,12 @@ func (b *bound) back(ctx context.Context, pair string, allowed func(holder) bool
 	if err != nil {
 		return "", false, nil
 	}
-	parts := strings.Split(string(plain), "\x00")
-	if len(parts) != 3 || !allowed(holder{parts[0], parts[1], parts[2]}) {
+	h, ok := holderOf(string(plain))
+	if !ok {
 		return "", false, nil
+	}
+	if ok, err = allowed(h); !ok || err != nil {
+		return "", false, err
 	}
 	return name + "=" + value, true, nil
 }

@@ -312,8 +312,8 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 			g.Usage.Note(a.standing.Company, usage.Use{SignIn: true, Upgraded: true})
 		}
 		return found(w, g.newURL(&a))
-	case s == pass && a.stray != "":
-		return found(w, cmp.Or(g.Legacy.Page(a.stray), "/")) // nothing of ours repeats the token
+	case s == pass && len(a.tokens) > 0:
+		return found(w, cmp.Or(g.Legacy.Page(a.named.company), "/")) // nothing of ours repeats the token
 	case s == pass, s == openly, s == visits:
 		return found(w, g.rules.returnPath(u.RequestURI())) // it needs no more proof
 	case v != nil:

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"slices"
@@ -21,10 +22,12 @@ type about struct {
 	standing directory.Standing // of the company; zero where none is known
 	visitor  *Visitor           // nil: nobody is signed in
 	visit    *visit             // nil: there is none
-	bound    string             // the company that the portal's cookies were set for, where the URL names none
+	bound    holder             // for whom the portal's session was begun, where the page is no company's; zero: there is none
+
+	named   holder // company, era and token that the portal sees in the URL, also as a Stray; zero: none
+	several bool   // companies are named, and one session of the portal would know of them all
 
 	veiled bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
-	stray  string   // a company with a token among the Strays
 	tokens []string // the Strays that are tokens
 	astray []string // those of them whose companies the visitor doesn't reach
 }
@@ -34,7 +37,27 @@ func (a *about) company() string {
 	if a.standing.Company != "" {
 		return a.standing.Company
 	}
-	return a.bound
+	return a.bound.company
+}
+
+// names says that the portal sees the company in the URL, by the token ("": by its id alone).
+func (a *about) names(s directory.Standing, token string) {
+	if a.named.company != "" {
+		a.several = a.several || a.named.company != s.Company
+		return
+	}
+	if a.named = (holder{company: s.Company, era: s.Era}); token != "" {
+		a.named.token = directory.PrintOf(token)
+	}
+}
+
+// holder is for whom the portal's session cookies are set by what the URL says alone. Those
+// of an answer that may be about several companies come back to nobody.
+func (a *about) holder() holder {
+	if a.several {
+		return holder{visit: rand.Text()}
+	}
+	return a.named
 }
 
 // reaches reports whether the visitor may see what is the company's.
@@ -128,6 +151,13 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 	if err != nil && !errors.Is(err, directory.ErrUnknown) {
 		return a, err
 	}
+	if a.standing.Company != "" {
+		token := a.Token
+		if a.Kind == legacy.New {
+			token = a.standing.Token // which asOld puts back
+		}
+		a.names(a.standing, token)
+	}
 	a.veiled = len(a.Strays) > 0
 	only := a.standing.Company == "" && a.Kind != legacy.Bad && (a.Loose || kind == Open)
 	if only && a.Token != "" {
@@ -178,11 +208,13 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 		switch {
 		case err != nil:
 			return f, err
-		case s.Company != "":
-			a.stray, a.tokens = s.Company, append(a.tokens, token)
-		}
-		if foreign {
+		case foreign:
 			a.astray = append(a.astray, token)
+		case s.Company != "":
+			a.names(s, token)
+		}
+		if s.Company != "" {
+			a.tokens = append(a.tokens, token)
 		}
 	}
 	f.astray = len(a.astray) > 0
@@ -227,7 +259,7 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 		case visits:
 			return g.passVisit(&a, w, r, portal)
 		}
-		return g.passAnonymous(w, r, a.veiled, portal)
+		return g.passAnonymous(&a, w, r, portal)
 	case toNew:
 		return found(w, g.newURL(&a))
 	case bad:
@@ -297,21 +329,14 @@ func (g *Gate) homeOf(r *http.Request, a *about) string {
 
 // passAs hands the request on to the portal with the word of who it is.
 func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
-	v, sent := a.visitor, r.Header["Cookie"]
-	err := g.bound.in(r.Context(), r.Header, func(h holder) bool {
-		switch {
-		case h.contact != v.Contact.ID, h.company != "" && !v.reaches(h.company):
-			return false
-		case h.company == "" || h.company == a.company():
-			return true
-		case a.company() != "":
-			return false // the other company's, of a contact who has two
-		}
-		a.bound = h.company
-		return true
-	})
+	v, sent, mine := a.visitor, r.Header["Cookie"], a.holder()
+	mine.contact, mine.reach = v.Contact.ID, v.reach
+	err := g.bound.in(r.Context(), r.Header, func(h holder) (bool, error) { return g.comesBack(r.Context(), a, mine, h) })
 	if err != nil {
 		return err
+	}
+	if mine.company == "" && a.bound.company != "" {
+		mine = a.bound
 	}
 	company := a.company()
 	jwt, err := g.assert(r.Context(), v, company)
@@ -330,7 +355,7 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	ctx, flight := g.Sessions.Attach(r.Context(), v.Live, company)
 	defer flight.Land()
 	answer := &portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, passed: Passed{v, company},
-		holder: holder{contact: v.Contact.ID, company: company}, old: outgoing{g, r.Host, *r.URL, moved, a.standing.Company, was.url.Path}}
+		holder: mine, old: outgoing{g, r.Host, *r.URL, moved, a.standing.Company, was.url.Path}}
 	if a.visit != nil && a.standing.Company != "" && pageLoad(r) { // back at their own company's pages
 		answer.visit = g.cookies.make(g.cookies.visit, "", -time.Second)
 	}
@@ -338,19 +363,43 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	return nil
 }
 
+// comesBack reports whether a cookie that the portal set for h is given back to it in a
+// request whose answer's cookies are set for mine, which is by a visitor. The error is the
+// store's.
+func (g *Gate) comesBack(ctx context.Context, a *about, mine, h holder) (bool, error) {
+	switch {
+	case h.contact != mine.contact, h.reach != mine.reach, h.visit != mine.visit:
+		return false, nil // somebody else's, or from when they reached other companies
+	case h.company == "":
+		return mine.company == "", nil
+	case !a.visitor.reaches(h.company), mine.company != "" && h.company != mine.company, a.bound.company != "" && h.company != a.bound.company:
+		return false, nil // another company's, of a contact who has two
+	}
+	s, err := g.Book.StandingOf(ctx, h.company)
+	if errors.Is(err, directory.ErrUnknown) {
+		return false, nil
+	}
+	if err != nil || !h.stands(s) {
+		return false, err
+	}
+	if a.standing.Company == "" {
+		a.bound = h
+	}
+	return true, nil
+}
+
 // passAnonymous hands on a request for what is open to everyone, with nobody's name.
-func (g *Gate) passAnonymous(w http.ResponseWriter, r *http.Request, veiled bool, portal http.Handler) error {
-	if veiled {
+func (g *Gate) passAnonymous(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
+	if a.veiled {
 		line := r.RequestURI
 		r.RequestURI = "/" // for logs alone: the rest may be a token
 		defer func() { r.RequestURI = line }()
 	}
-	nobodys := func(h holder) bool { return h == holder{} } // what an open page set comes back to open pages
-	sent := r.Header["Cookie"]
-	if err := g.bound.in(r.Context(), r.Header, nobodys); err != nil {
+	sent, mine := r.Header["Cookie"], a.holder() // what an open page set comes back to open pages
+	if err := g.bound.in(r.Context(), r.Header, mine.is); err != nil {
 		return err
 	}
-	(&portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g}).serve(portal, r)
+	(&portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, holder: mine}).serve(portal, r)
 	return nil
 }
 

@@ -132,11 +132,14 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 		}
 	}
 	sent := r.Header["Cookie"]
-	h := holder{company: a.standing.Company} // without a visit, what the portal sets comes back with the old link alone
 	if a.visit != nil {
+		a.names(directory.Standing{Company: a.visit.company}, "")
+	}
+	h := a.holder() // without a visit, what the portal sets comes back with the old link alone
+	if a.visit != nil && !a.several {
 		h = a.visit.holder()
 	}
-	if err := g.bound.in(r.Context(), r.Header, func(of holder) bool { return of == h }); err != nil {
+	if err := g.bound.in(r.Context(), r.Header, h.is); err != nil {
 		return err
 	}
 	was := seenAt(r)
@@ -170,7 +173,7 @@ func (v *visit) holder() holder { return holder{visit: v.id, company: v.company}
 func (g *Gate) inVisit(r *http.Request, v *visit) (bool, error) {
 	is := false
 	h := http.Header{"Cookie": r.Header["Cookie"]}
-	err := g.bound.in(r.Context(), h, func(of holder) bool { is = is || of == v.holder(); return true })
+	err := g.bound.in(r.Context(), h, func(of holder) (bool, error) { is = is || of == v.holder(); return true, nil })
 	return is, err
 }
 

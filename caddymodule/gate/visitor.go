@@ -40,6 +40,7 @@ type Visitor struct {
 	serial  uint64 // of the gate that worked it out: another one may have other staff
 	version uint64 // of the book that the contact was read from
 	told    identity
+	reach   directory.Print // another one after each change of what they reach
 	minted  atomic.Pointer[minted]
 	entered sync.Map // the companies that staff have looked at
 }
@@ -112,6 +113,7 @@ func (g *Gate) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
 	v.told.add("Remote-Groups", strings.Join(c.Companies, ","))
 	v.told.add("Portal-Role", string(c.Role))
 	v.told.add("Portal-Firm", g.Firm)
+	v.reach = directory.PrintOf(string(c.Role) + "\x00" + strings.Join(c.Companies, "\x00"))
 	l.Memo.Store(v)
 	return v, nil
 }

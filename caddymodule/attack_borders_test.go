@@ -1,0 +1,160 @@
+package caddymodule_test
+
+// Classes P, T and S once more, at the borders: between a contact's companies in one session of
+// the portal, between the URL that was judged and what else of a request names one, and
+// between two firms in one Caddy.
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// dashboards has the portal work as most old ones in PHP: each page begins a session where
+// there is none, the one-click URL puts the company into it, and the other pages show that.
+func (p *portal) dashboards(companies map[string]string) {
+	var mu sync.Mutex
+	sessions := map[string]string{}
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		last, _ := p.last()
+		sid := ""
+		if c, err := r.Cookie("PHPSESSID"); err == nil {
+			sid = c.Value
+		}
+		if _, ok := sessions[sid]; !ok {
+			sid = fmt.Sprintf("sid-%d", len(sessions))
+			sessions[sid] = "nobody"
+			w.Header().Add("Set-Cookie", "PHPSESSID="+sid+"; path=/; HttpOnly")
+		}
+		token := r.URL.Query().Get("client")
+		if r.Method == http.MethodPost {
+			all, _ := url.ParseQuery(last.Body) // newPortal has read it
+			token = all.Get("client")
+		}
+		if rest, ok := strings.CutPrefix(r.URL.Path, "/one-click/"); ok {
+			token, _, _ = strings.Cut(rest, "/")
+		}
+		if company, ok := companies[token]; ok {
+			sessions[sid] = company
+		}
+		fmt.Fprintf(w, "data of %s, told %s", sessions[sid], r.Header.Get("Portal-Company"))
+	}
+}
+
+var whoseTokens = map[string]string{"acme-secret-token-1": "acme", "acme-secret-token-2": "acme", "birch-secret-token": "birch"}
+
+// A session that the portal began on a page of no company, and by which it knows a company
+// since: it doesn't outlive the membership.
+func TestS15_ASessionBegunAtNoCompanysPage(t *testing.T) {
+	h := openOldHouse(t, "acme", "birch")
+	h.portal.dashboards(whoseTokens)
+	for _, first := range []string{"/dashboard.php", "/assets/menu.php", "/portal/acme/", "/invoices.php?client=acme-secret-token-1"} {
+		h.command("contacts", "set", "bob@example.com", "--companies", "acme")
+		bob := h.in("bob@example.com")
+		bob.open(first)
+		bob.open("/portal/acme/")
+		if a := bob.open("/dashboard.php"); a.body != "data of acme, told acme" {
+			t.Errorf("begun at %s, the dashboard: %q; want acme's, told so", first, a.body)
+		}
+		h.command("contacts", "set", "bob@example.com", "--companies", "birch")
+		if a := bob.open("/dashboard.php"); strings.Contains(a.body, "acme") {
+			t.Errorf("begun at %s, the membership taken away: the portal says %q", first, a.body)
+		}
+	}
+}
+
+// Nor does it go along to the contact's other company, or stay with who was staff, or with who
+// has come by another company's token while that was open.
+func TestS15_ASessionThatGoesAlong(t *testing.T) {
+	h := openOldHouse(t, "acme")
+	h.portal.dashboards(whoseTokens)
+	h.command("contacts", "add", "carl@example.com", "--companies", "acme")
+	ann, carl := h.in("ann@example.com"), h.in("carl@example.com")
+	carl.open("/dashboard.php")
+	carl.send("/login.php", form("client", "acme-secret-token-1"))
+	if a := carl.open("/dashboard.php"); a.body != "data of acme, told " {
+		t.Errorf("by a token in a form: %q; want what the portal made of it", a.body)
+	}
+	h.command("contacts", "set", "carl@example.com", "--companies", "birch")
+	if a := carl.open("/dashboard.php"); strings.Contains(a.body, "acme") {
+		t.Errorf("by a token in a form, the membership taken away: %q", a.body)
+	}
+	h.command("contacts", "set", "carl@example.com", "--companies", "acme")
+	ann.open("/dashboard.php")
+	ann.open("/portal/acme/")
+	if a := ann.open("/files/birch/list.php"); strings.Contains(a.body, "data of acme") {
+		t.Errorf("at the other company's pages: %q", a.body)
+	}
+	bob := h.in("bob@example.com")
+	bob.open("/invoices.php?client=birch-secret-token")
+	if a := bob.open("/dashboard.php"); strings.Contains(a.body, "birch") {
+		t.Errorf("by a token of an open company that isn't theirs, as themselves: %q", a.body)
+	}
+	bob.open("/invoices.php?client=birch-secret-token")
+	carl = h.in("carl@example.com")
+	carl.open("/files/acme/list.php?client=birch-secret-token")
+	nobody := h.browser()
+	nobody.open("/assets/login.php?client=birch-secret-token")
+	h.upgrade("birch")
+	if a := bob.open("/dashboard.php"); strings.Contains(a.body, "birch") {
+		t.Errorf("by a token of an open company, after its upgrade: %q", a.body)
+	}
+	if a := carl.open("/files/acme/list.php"); strings.Contains(a.body, "data of birch") {
+		t.Errorf("by such a token at a page of their own company, after the upgrade: %q", a.body)
+	}
+	if a := nobody.open("/assets/menu.php"); strings.Contains(a.body, "birch") {
+		t.Errorf("by such a token at an open page, after the upgrade: %q", a.body)
+	}
+	h.command("contacts", "set", "bob@example.com", "--role", "staff")
+	bob.open("/dashboard.php")
+	bob.open("/portal/birch/")
+	h.command("contacts", "set", "bob@example.com", "--role", "client")
+	if a := bob.open("/dashboard.php"); strings.Contains(a.body, "birch") {
+		t.Errorf("staff no more: %q", a.body)
+	}
+}
+
+// A portal's session isn't taken along to another company that has the id, or from where
+// its token has gone.
+func TestS15_ASessionOfWhatTheCompanyWas(t *testing.T) {
+	h := openOldHouse(t, "acme", "birch")
+	h.portal.dashboards(whoseTokens)
+	t.Run("the token moves to another company", func(t *testing.T) {
+		bob := h.in("bob@example.com")
+		bob.open("/portal/acme/")
+		h.command("companies", "set", "acme", "--legacy-tokens", "acme-secret-token-2")
+		h.command("companies", "set", "birch", "--legacy-tokens", "birch-secret-token,acme-secret-token-1")
+		if a := bob.open("/dashboard.php"); strings.Contains(a.body, "data of acme") {
+			t.Errorf("the session by the token that is birch's now: %q", a.body)
+		}
+	})
+	t.Run("another company has the id", func(t *testing.T) {
+		bob := h.in("bob@example.com")
+		bob.open("/portal/acme/")
+		h.command("companies", "remove", "acme")
+		h.command("companies", "add", "acme", "--legacy-tokens", "acme-secret-token-2")
+		h.command("contacts", "set", "bob@example.com", "--companies", "acme")
+		if a := bob.open("/dashboard.php"); strings.Contains(a.body, "data of acme") {
+			t.Errorf("the session of the company that was: %q", a.body)
+		}
+	})
+}
+
+// In a visit to one company, another's token: what the portal's session knows by it ends with
+// that company's upgrade.
+func TestP17_AVisitWithAnothersToken(t *testing.T) {
+	h := openOldHouse(t)
+	h.portal.dashboards(whoseTokens)
+	b := h.browser()
+	b.open("/one-click/acme-secret-token-1/x")
+	b.open("/invoices.php?client=birch-secret-token")
+	h.upgrade("birch")
+	if a := b.open("/dashboard.php"); strings.Contains(a.body, "birch") {
+		t.Errorf("in the visit to acme, after birch's upgrade: %q", a.body)
+	}
+}
