@@ -201,25 +201,22 @@ func (f *form) lines(end bool) error {
 	for len(f.held) > 0 {
 		stop := f.next("\n") + 1
 		if stop == 0 && !end {
-			if !f.inside && len(f.held) <= mostHeld && (f.blank || f.value != nil || len(bytes.TrimSpace(f.held)) == 0) {
+			if !f.inside && len(f.held) <= mostHeld && (f.blank || f.value != nil) {
 				return nil
 			}
-			f.settle()
-			f.pass(len(f.held))
-			f.inside, f.blank = true, false
-			return nil
+			return f.long()
 		}
 		if stop == 0 {
 			stop = len(f.held)
 		}
-		blank := !f.inside && len(bytes.TrimSpace(f.held[:stop])) == 0
+		blank := !f.inside && len(bytes.TrimFunc(f.held[:stop], trimmed)) == 0
 		switch {
 		case f.inside:
 			f.pass(stop)
 		case blank && f.value != nil && len(f.value)+stop <= mostHeld:
 			f.value = append(f.value, f.take(stop)...)
 		default:
-			if bytes.HasPrefix(f.held, []byte("--")) {
+			if blank || bytes.HasPrefix(f.held, []byte("--")) { // blank: what is behind the value is longer than what is held
 				if err := f.part(); err != nil {
 					return err
 				}
@@ -241,6 +238,31 @@ func (f *form) lines(end bool) error {
 	return nil
 }
 
+// long lets go of a line whose end isn't there yet, and which is no value, or longer than
+// what is held: then it is one if it is a token but for spaces around it, of which there
+// may be any number.
+func (f *form) long() error {
+	if err := f.part(); err != nil {
+		return err
+	}
+	f.settle()
+	if spaces := len(f.held) - len(bytes.TrimLeftFunc(f.held, trimmed)); spaces > 0 && !f.inside {
+		f.pass(spaces) // as if the line began behind them
+		return nil
+	}
+	if f.blank {
+		f.value = f.take(len(f.held))
+		if err := f.part(); err != nil {
+			return err
+		}
+		f.settle()
+	} else {
+		f.pass(len(f.held))
+	}
+	f.inside, f.blank = true, false
+	return nil
+}
+
 // settle lets go of the value that is held back.
 func (f *form) settle() {
 	f.ready = append(f.ready, f.value...)
@@ -249,8 +271,8 @@ func (f *form) settle() {
 
 // part judges the value that is held back, whatever its name.
 func (f *form) part() error {
-	text := bytes.TrimSpace(f.value)
-	if len(text) == 0 {
+	text := bytes.TrimFunc(f.value, trimmed)
+	if len(text) == 0 || len(text) > mostHeld {
 		return nil
 	}
 	for i := range f.rules.links {

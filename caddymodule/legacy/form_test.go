@@ -39,7 +39,7 @@ func field(name, value string) string {
 }
 
 func TestBody(t *testing.T) {
-	long := strings.Repeat("x", mostHeld)
+	long, spaces, lines := strings.Repeat("x", mostHeld), strings.Repeat(" ", 2*mostHeld), strings.Repeat("\r\n", mostHeld)
 	for _, c := range []struct{ name, contentType, in, want string }{
 		{"no token", urlencoded, "client=7&note=a+b%20c;d&&=&x", "client=7&note=a+b%20c;d&&=&x"},
 		{"their own", urlencoded, "client=acme-secret", "client=acme-secret"},
@@ -65,6 +65,13 @@ func TestBody(t *testing.T) {
 		{"in parts, an escape that is none", parted, field("client", "birch%2Dsecret"), field("client", "??????????????")},
 		{"in parts, without an end", parted, "--b\r\nContent-Disposition: form-data; name=client\r\n\r\nbirch-secret", "--b\r\nContent-Disposition: form-data; name=client\r\n\r\n????????????"},
 		{"in parts, behind a long line", parted, field("a", long+long) + field("client", birch), field("a", long+long) + field("client", "????????????")},
+		{"in parts, what PHP trims", parted, field("client", "\x00"+birch+"\n\x00"), field("client", "\x00????????????\n\x00")},
+		{"in parts, spaces around", parted, field("client", spaces+birch+spaces), field("client", spaces+"????????????"+spaces)},
+		{"in parts, spaces around, and a line", parted, field("client", spaces+birch+spaces+"\r\n"), field("client", spaces+"????????????"+spaces+"\r\n")},
+		{"in parts, a line and spaces behind", parted, field("client", birch+"\r\n"+spaces), field("client", "????????????\r\n"+spaces)},
+		{"in parts, blank lines around", parted, field("client", lines+birch+lines), field("client", lines+"????????????"+lines)},
+		{"in parts, spaces around, without an end", parted, "--b\r\nContent-Disposition: form-data; name=client\r\n\r\n" + spaces + birch + spaces, "--b\r\nContent-Disposition: form-data; name=client\r\n\r\n" + spaces + "????????????" + spaces},
+		{"in parts, cut where no more is held", parted, field("client", spaces[:mostHeld-6]+birch+" "), field("client", spaces[:mostHeld-6]+"???????????? ")},
 		{"in parts, a text with rules", parted, field("a", "\n\nTitle\n-----\n\n\nText\n"), field("a", "\n\nTitle\n-----\n\n\nText\n")},
 		{"no form", "application/json", `client=birch-secret`, `client=birch-secret`},
 		{"no type", "", `client=birch-secret`, `client=birch-secret`},
