@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -156,5 +157,29 @@ func TestP17_AVisitWithAnothersToken(t *testing.T) {
 	h.upgrade("birch")
 	if a := b.open("/dashboard.php"); strings.Contains(a.body, "birch") {
 		t.Errorf("in the visit to acme, after birch's upgrade: %q", a.body)
+	}
+}
+
+// Whatever header a browser or a library puts the page's URL into: the access log, at its
+// usual level, hasn't the token of an open company.
+func TestT10_NoLogHasATokenOfAnyHeader(t *testing.T) {
+	log := newLogFile(t)
+	m := startMailServer(t)
+	p := newPortal(t)
+	h := openHouse(t, layout{global: strings.NewReplacer("debug\n", "", "level DEBUG", "level INFO").Replace(log.global), app: m.app(), firm: oldLinks,
+		companies: oldCompanies, admin: freeAddress(t), site: log.site + "\n\treverse_proxy " + strings.TrimPrefix(p.URL, "http://")})
+	m.moveInto(h)
+	page := h.url + "/one-click/acme-secret-token-1/x"
+	for _, name := range []string{"Referer", "HX-Current-URL", "Ping-From", "Ping-To", "Destination", "X-PJAX-URL", "Turbolinks-Referrer", "Next-Url", "Content-Location", "If", "X-Up-Origin", "Link", "X-Referer", "Service-Worker-Navigation-Preload"} {
+		value := page
+		if name == "If" {
+			value = "<" + page + "> ([\"e\"])"
+		}
+		h.raw(h.message("POST", "/track", name+": "+value, "Content-Length: 0"))
+		h.raw(h.message("GET", "/assets/x", name+": "+value))
+		if text := log.text(t); strings.Contains(text, "secret-token") {
+			t.Errorf("%s: the log has the token", name)
+			os.Truncate(log.path, 0)
+		}
 	}
 }

@@ -233,6 +233,25 @@ func BenchmarkOldLinks(b *testing.B) {
 	}
 }
 
+// BenchmarkHides is what each request costs for what the access log isn't to have.
+func BenchmarkHides(b *testing.B) {
+	rules, err := legacy.Compile(legacy.Config{Prefix: "/-", Links: []legacy.Link{{Old: "/one-click/{token}/*", New: "/portal/{company}/*"}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := httptest.NewRequest("POST", "https://portal.example/orders/7?page=2", nil)
+	r.Header = http.Header{"Accept": {"text/html,application/xhtml+xml,image/avif,*/*;q=0.8"}, "Accept-Language": {"en-GB,en;q=0.5"}, "Accept-Encoding": {"gzip, br"},
+		"User-Agent": {"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0 Safari/537.36"},
+		"Origin":     {"https://portal.example"}, "Content-Type": {"application/x-www-form-urlencoded"}, "Sec-Ch-Ua": {`"Chromium";v="124"`},
+		"Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"document"}, "Cookie": {"__Host-portal=0123456789abcdef; theme=/dark/"}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if Hides(rules, r.URL, r.Header) {
+			b.Fatal("an ordinary request is hidden")
+		}
+	}
+}
+
 func contactOf(b *testing.B, g *Gate) string {
 	c, err := g.Book.ByEmail(b.Context(), "ann@example.com")
 	if err != nil {

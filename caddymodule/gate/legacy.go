@@ -31,12 +31,12 @@ func (g *Gate) evenOut(ctx context.Context, began time.Time) {
 	}
 }
 
-// Hides reports whether no log may keep a request's URL or Referer as they are: one of
-// them has, or may have, a company's token in it. So has what the htmx library says of the
-// page that it is on.
+// Hides reports whether no log may keep a request's URL or header as they are: they have,
+// or may have, a company's token in them. Browsers and libraries tell the page that they
+// are on in many a header (Referer, Ping-From, HX-Current-URL, Turbolinks-Referrer).
 func Hides(rules *legacy.Rules, u *url.URL, h http.Header) bool {
 	hides := func(page string) bool { return refererHides(rules, page) }
-	return rules.HasLinks() && (rules.Secret(u) || slices.ContainsFunc(h["Referer"], hides) || slices.ContainsFunc(h["Hx-Current-Url"], hides))
+	return rules.HasLinks() && (rules.Secret(u) || slices.ContainsFunc(h["Referer"], hides) || rules.SecretIn(h, u))
 }
 
 // refererHides is Hides for a Referer. What is no URL may be anything.

@@ -33,19 +33,25 @@ func (r *Rules) nestedSecret(query string, depth int) bool {
 	return false
 }
 
-// SecretIn reports whether a header of the answer to a request for page may hold a token.
+// SecretIn reports whether a header, of a request for page or of the answer to it, may hold
+// a token. It looks everywhere but where logs hide it all anyway, and not into Referer,
+// which is one URL: that is for Secret.
 func (r *Rules) SecretIn(h http.Header, page *url.URL) bool {
 	if !r.HasLinks() {
 		return false
 	}
 	for name, values := range h {
+		switch name {
+		case "Cookie", "Authorization", "Proxy-Authorization", "Referer":
+			continue
+		}
 		for _, v := range values {
 			if name == "Location" || name == "Content-Location" {
 				if u, err := page.Parse(asBrowsersRead(v)); err == nil && r.Secret(u) {
 					return true
 				}
 			}
-			if strings.Contains(v, "/") && r.secretWithin(v) {
+			if r.secretWithin(v) {
 				return true
 			}
 		}
@@ -55,19 +61,33 @@ func (r *Rules) SecretIn(h http.Header, page *url.URL) bool {
 
 // secretWithin is Secret for the URLs with a path from the root that stand in a text.
 func (r *Rules) secretWithin(text string) bool {
-	const around = "<>\"'=, \t;"
-	for i := 0; i < len(text); i++ {
-		if text[i] != '/' || i > 0 && strings.IndexByte(around, text[i-1]) < 0 && text[i-1] != ':' {
+	for at := 0; ; {
+		i := strings.IndexByte(text[at:], '/')
+		if i < 0 {
+			return false
+		}
+		if at += i; at > 0 && !beforeURL(text[at-1]) {
+			at++
 			continue
 		}
-		end := i + 1
-		for end < len(text) && strings.IndexByte("<>\"', \t", text[end]) < 0 {
-			end++
+		one := text[at:]
+		if end := strings.IndexAny(one, "<>\"', \t"); end >= 0 {
+			one = one[:end]
 		}
-		if u, err := url.Parse(asBrowsersRead(text[i:end])); err == nil && r.Secret(u) {
+		at += len(one)
+		if strings.HasPrefix(one, "//") && !strings.ContainsAny(one[2:], `/\?`) {
+			continue // no more than a host, such as an Origin
+		}
+		if u, err := url.Parse(asBrowsersRead(one)); err == nil && r.Secret(u) {
 			return true
 		}
-		i = end
+	}
+}
+
+func beforeURL(c byte) bool {
+	switch c {
+	case '<', '>', '"', '\'', '=', ',', ' ', '\t', ';', ':', '(', '[':
+		return true
 	}
 	return false
 }
