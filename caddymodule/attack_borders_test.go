@@ -183,3 +183,27 @@ func TestT10_NoLogHasATokenOfAnyHeader(t *testing.T) {
 		}
 	}
 }
+
+// WebDAV names a second URL in a header (RFC 4918, 10.3 and 10.4).
+func TestP07_ADestinationIsJudgedToo(t *testing.T) {
+	h := openOldHouse(t, "acme", "birch")
+	bob := h.in("bob@example.com")
+	for _, method := range []string{"MOVE", "COPY"} {
+		for _, to := range []string{"/files/birch/x", h.url + "/files/birch/x", h.url + "/files/BIRCH/x", "/files/%62irch/x", "/one-click/birch-secret-token/x", "/view?client=birch-secret-token", "../birch/x", h.url + "/files/acme/../birch/x"} {
+			h.portal.unseen(t, method+" to "+to, func() {
+				if a := h.raw(h.message(method, "/files/acme/x", bob.session(), "Destination: "+to)); a.status < 400 {
+					t.Errorf("%s /files/acme/x to %s by who is of acme alone = %d", method, to, a.status)
+				}
+			})
+		}
+		if a := h.raw(h.message(method, "/files/acme/x", bob.session(), "Destination: "+h.url+"/files/acme/y")); a.status != 200 {
+			t.Errorf("%s within acme = %d; want 200", method, a.status)
+		}
+	}
+	visitor := h.browser() // of nobody's company
+	for _, to := range []string{"/files/birch/x", "/one-click/birch-secret-token/x"} {
+		h.portal.unseen(t, "a public page to "+to, func() {
+			visitor.do(visitor.request("MOVE", "/assets/x", nil, "Destination", to))
+		})
+	}
+}

@@ -247,19 +247,7 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 	}
 	switch s {
 	case pass, visits, openly:
-		if to := g.homeOf(r, &a); to != "" {
-			return redirect(w, to)
-		}
-		if err := g.blindForms(r, v); err != nil {
-			return err
-		}
-		switch s {
-		case pass:
-			return g.passAs(&a, w, r, portal)
-		case visits:
-			return g.passVisit(&a, w, r, portal)
-		}
-		return g.passAnonymous(&a, w, r, portal)
+		return g.passOn(s, &a, w, r, portal)
 	case toNew:
 		return found(w, g.newURL(&a))
 	case bad:
@@ -283,6 +271,28 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 		g.prompt(w, r)
 	}
 	return nil
+}
+
+// passOn hands a request on to the portal, in the way that s says. What else there is of the
+// request beside its URL is judged here.
+func (g *Gate) passOn(s step, a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
+	if to := g.homeOf(r, a); to != "" {
+		return redirect(w, to)
+	}
+	if err := g.mayGoThere(r, a.visitor); err != nil {
+		leaveBody(w, r)
+		return err
+	}
+	if err := g.blindForms(r, a.visitor); err != nil {
+		return err
+	}
+	switch s {
+	case pass:
+		return g.passAs(a, w, r, portal)
+	case visits:
+		return g.passVisit(a, w, r, portal)
+	}
+	return g.passAnonymous(a, w, r, portal)
 }
 
 var (

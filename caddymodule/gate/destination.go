@@ -1,0 +1,42 @@
+package gate
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// mayGoThere judges the URL that a request names in Destination beside its own: WebDAV
+// copies and moves to there (RFC 4918, 10.3). The error is the answer to who may not go there
+// by themselves, or the store's.
+func (g *Gate) mayGoThere(r *http.Request, v *Visitor) error {
+	began := g.Now()
+	for _, line := range r.Header["Destination"] {
+		u, err := url.Parse(line)
+		if err != nil || u.Opaque != "" {
+			return errUnclear
+		}
+		if !strings.HasPrefix(u.Path, "/") {
+			u = r.URL.ResolveReference(u)
+		}
+		there := (&http.Request{Method: r.Method, URL: u, Header: http.Header{"Cookie": r.Header["Cookie"]}}).WithContext(r.Context())
+		kind := g.rules.classify(there)
+		a, err := g.judge(there, kind, v)
+		if err != nil {
+			return err
+		}
+		f, err := g.facts(there, kind, &a)
+		if err != nil {
+			return err
+		}
+		s := f.decide()
+		switch {
+		case kind == Own, kind == Refused, s == bad:
+			return errUnclear
+		case s != pass && s != visits && s != openly:
+			g.evenOut(r.Context(), began) // alike for what was found and what wasn't
+			return errNotHere
+		}
+	}
+	return nil
+}
