@@ -207,3 +207,31 @@ func TestP07_ADestinationIsJudgedToo(t *testing.T) {
 		})
 	}
 }
+
+// Portals with one program for all look for the page in the query.
+func TestP07_ACompanysPathInTheQuery(t *testing.T) {
+	h := openOldHouse(t, "acme", "birch")
+	bob := h.in("bob@example.com")
+	for _, target := range []string{"/index.php?/files/birch/x", "/index.php?q=/files/birch/x", "/index.php?q=files/birch/x", "/x?r=files%2Fbirch%2Fx", "/x?route=/FILES/birch/x", "/x?u=" + h.url + "/overview/birch?a=1", "/x?q=/files/b%C3%ADrch%20/x", "/files/acme/x?q=files/birch/x"} {
+		h.portal.unseen(t, target, func() {
+			if a := h.get(target, bob.session()); a.status < 400 {
+				t.Errorf("%s for who is of acme alone = %d", target, a.status)
+			}
+		})
+	}
+	for _, target := range []string{"/index.php?/files/acme/x", "/x?q=/portal/acme/", "/x?q=/files/nosuch/x", "/x?q=files", "/assets/x?back=/files/birch/x"} {
+		if a := h.get(target, bob.session()); a.status != 200 {
+			t.Errorf("%s for who is of acme = %d; want 200", target, a.status)
+		}
+	}
+	h.upgrade("birch", "--undo")
+	visitor := h.browser()
+	for target, want := range map[string]int{"/one-click/birch-secret-token/?q=/files/birch/x": 200, "/x?q=/files/birch/y": 200, "/x?q=/files/acme/x": 401} {
+		if target != "/one-click/birch-secret-token/?q=/files/birch/x" {
+			visitor.open("/one-click/birch-secret-token/")
+		}
+		if a := visitor.open(target); a.StatusCode != want {
+			t.Errorf("%s in a visit to birch = %d; want %d", target, a.StatusCode, want)
+		}
+	}
+}

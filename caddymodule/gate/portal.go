@@ -30,6 +30,7 @@ type about struct {
 	veiled bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
 	tokens []string // the Strays that are tokens
 	astray []string // those of them whose companies the visitor doesn't reach
+	strays bool     // the query has a path of such a company
 }
 
 // company is the id of the company that the request is about, or "".
@@ -89,7 +90,7 @@ type facts struct {
 	reaches  bool // the company, as a member or as staff
 	visiting bool // comes by an open company's old link: of this company, where the URL names one; else, signed in, with the portal's session of that visit
 	load     bool // somebody opens a page, rather than a page something
-	astray   bool // there is a token where none belongs, of a company that isn't theirs to reach
+	astray   bool // there is a token, or a company's path, where none belongs, of a company that isn't theirs to reach
 	veiled   bool // there is what could be a token where none belongs, known or not
 }
 
@@ -217,8 +218,33 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 			a.tokens = append(a.tokens, token)
 		}
 	}
-	f.astray = len(a.astray) > 0
+	if kind != Open { // whose pages take a way back, and show nobody's data
+		for _, id := range a.Routes {
+			_, err := g.Book.StandingOf(r.Context(), id)
+			if err != nil && !errors.Is(err, directory.ErrUnknown) {
+				return f, err
+			}
+			a.strays = a.strays || err == nil && !a.reaches(id)
+		}
+	}
+	f.astray = a.isAstray()
 	return f, nil
+}
+
+// isAstray reports whether there is something of a company's, where nothing belongs, that
+// who makes the request doesn't reach.
+func (a *about) isAstray() bool { return a.strays || len(a.astray) > 0 }
+
+// reaches reports whether who makes the request may see what is the company's, by signing
+// in, by a visit or by the old link itself.
+func (a *about) reaches(company string) bool {
+	switch {
+	case a.visitor != nil && a.visitor.reaches(company):
+		return true
+	case a.visit != nil && a.visit.company == company:
+		return true
+	}
+	return a.Kind == legacy.Old && !a.standing.Upgraded && a.standing.Company == company
 }
 
 // servePortal is the flow of a request for the portal. v is who is signed in, or nil.
@@ -239,7 +265,7 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 	if f.astray {
 		g.blind(r, &a)
 		defer func() { r.URL.RawQuery = asked }()
-		f.astray = len(a.astray) > 0
+		f.astray = a.isAstray()
 	}
 	s := f.decide()
 	if a.Kind == legacy.Old && f.known && (f.load || r.Header.Get("Sec-Fetch-Mode") == "") { // not what a page loads by itself

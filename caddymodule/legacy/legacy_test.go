@@ -417,3 +417,33 @@ func TestOpens(t *testing.T) {
 		}
 	}
 }
+
+// A company's path in a query is among the Routes, however it stands there; and nobody hides
+// one behind many others.
+func TestMatch_Routes(t *testing.T) {
+	r := compile(t, Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*", "/{company}"}, Links: []Link{{Old: "/one-click/{token}/*", New: "/overview/{company}/*"}}})
+	for query, want := range map[string]string{
+		"/files/birch/x":              "birch",
+		"q=files/birch":               "birch",
+		"a=1&q=%2FFiles%2FBirch%2F&b": "birch",
+		"q=%252ffiles%252fbirch":      "birch",
+		"u=https://x/files/birch?a=b": "birch",
+		"q=/overview/birch?a=b":       "birch",
+		"q=/files/b%C3%ADrch%20/x":    "birch",
+		"q=/files/acme/files/birch/x": "acme birch",
+		"q=/files/my+own/x":           "",
+		"q=/birch":                    "",
+		"q=birch":                     "",
+	} {
+		if v := r.Match(&url.URL{Path: "/x/y", RawQuery: query}); v.Kind != None || strings.Join(v.Routes, " ") != want {
+			t.Errorf("Match(/x/y?%s) = %+v; want None with %q", query, v, want)
+		}
+	}
+	many := ""
+	for i := range maxStrays {
+		many += fmt.Sprintf("q=/files/c%d&", i)
+	}
+	if v := r.Match(&url.URL{Path: "/x/y", RawQuery: many}); v.Kind != Bad {
+		t.Errorf("with %d companies Match = %+v; want Bad", maxStrays, v)
+	}
+}

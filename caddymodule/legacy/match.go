@@ -32,6 +32,11 @@ type Verdict struct {
 	// visitor doesn't reach, the request is not to reach the portal.
 	Strays []string
 
+	// Routes (every Kind but Bad) are the companies whose paths some portal could find in
+	// the query, ids in small letters; perhaps of no company. Where one is a company that
+	// the visitor doesn't reach, the request is not to reach the portal.
+	Routes []string
+
 	// Loose (Old, Company): the path lacks the slash that the pattern's /* needs, or a
 	// company's path stands behind another. It is what Kind says only if there is such a
 	// token or such a company, else None.
@@ -105,7 +110,7 @@ func (r *Rules) addStrays(v *Verdict, query string) {
 }
 
 // addRoutes adds what stands in a query where some portals look for a path, or for a URL:
-// /?/one-click/t, /index.php?q=/one-click/t, ?r=index/one-click/t.
+// /?/one-click/t, /index.php?q=/one-click/t, ?r=index/one-click/t, ?q=/files/acme.
 func (r *Rules) addRoutes(v *Verdict, query string) {
 	if v.Kind == Bad || !strings.ContainsAny(query, "/%") {
 		return
@@ -123,7 +128,7 @@ func (r *Rules) addRoutes(v *Verdict, query string) {
 			text = next
 		}
 	}
-	if len(v.Strays) >= maxStrays {
+	if len(v.Strays) >= maxStrays || len(v.Routes) >= maxStrays {
 		*v = Verdict{}
 	}
 }
@@ -143,7 +148,24 @@ func (r *Rules) addRoute(v *Verdict, route string) {
 					v.Strays = append(v.Strays, fill)
 				}
 			}
+			r.links[i].to.addRoute(v, p[at:])
 		}
+		for _, s := range r.companies {
+			s.addRoute(v, p[at:])
+		}
+	}
+}
+
+// addRoute adds the company whose path p is, where it stands in a query. What a database may
+// take for its id counts as that.
+func (s *shape) addRoute(v *Verdict, p string) {
+	fill, _, f := s.match(p)
+	if f == apart || s.open < 1 { // or any path would be one
+		return
+	}
+	id := strings.TrimFunc(fold(fill), trimmed)
+	if isID(id) && len(v.Routes) < maxStrays && !slices.Contains(v.Routes, id) {
+		v.Routes = append(v.Routes, id)
 	}
 }
 
