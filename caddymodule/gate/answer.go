@@ -15,6 +15,7 @@ type portalWriter struct {
 	http.ResponseWriter
 	gate    *Gate
 	private bool
+	key     bool         // the page's URL may be an open company's old link
 	holder  holder       // for whom the portal's session cookies are bound
 	passed  Passed       // nothing: nobody is signed in
 	old     outgoing     // nothing: there are no old links to rewrite
@@ -109,12 +110,21 @@ func (w *portalWriter) clean() {
 	if h["Clear-Site-Data"] != nil {
 		w.clearOthers(h)
 	}
+	if w.key && slices.ContainsFunc(h["Referrer-Policy"], tellsAll) {
+		h["Referrer-Policy"] = []string{"strict-origin"}
+	}
 	if w.visit != nil {
 		http.SetCookie(w.ResponseWriter, w.visit)
 	}
 	if w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0 {
 		h["Cache-Control"] = []string{"private"}
 	}
+}
+
+// tellsAll reports whether by a Referrer-Policy browsers tell other sites a page's whole URL.
+func tellsAll(policy string) bool {
+	policy = strings.ToLower(policy)
+	return strings.Contains(policy, "unsafe-url") || strings.Contains(policy, "no-referrer-when-downgrade")
 }
 
 // dropSet removes our own cookies from what a portal sets.

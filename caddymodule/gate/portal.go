@@ -435,7 +435,7 @@ func (g *Gate) passAnonymous(a *about, w http.ResponseWriter, r *http.Request, p
 	if err := g.bound.in(r.Context(), r.Header, mine.is); err != nil {
 		return err
 	}
-	(&portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, holder: mine}).serve(portal, r)
+	(&portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, holder: mine, old: outgoing{gate: g, host: r.Host, seen: *r.URL}}).serve(portal, r)
 	return nil
 }
 
