@@ -31,7 +31,8 @@ type rules struct {
 	sealed func(query string) bool // whether it is what /go takes, made by us; nil: nothing is
 }
 
-// classify judges the method and the path, and nothing else that a visitor could set.
+// classify judges the method and the path, and nothing else that a visitor could set: what
+// is open for some methods is so for none that says it is another one.
 func (ru rules) classify(r *http.Request) Kind {
 	switch r.Method {
 	case http.MethodConnect:
@@ -52,7 +53,7 @@ func (ru rules) classify(r *http.Request) Kind {
 		return Own
 	}
 	for _, rule := range ru.public {
-		if len(rule.Methods) > 0 && !slices.Contains(rule.Methods, r.Method) {
+		if len(rule.Methods) > 0 && (!slices.Contains(rule.Methods, r.Method) || overridden(r.Header)) {
 			continue
 		}
 		for _, pattern := range rule.Paths {
@@ -62,6 +63,17 @@ func (ru rules) classify(r *http.Request) Kind {
 		}
 	}
 	return Protected
+}
+
+// overridden reports whether a request has the application take it for one of another
+// method, as many frameworks do.
+func overridden(h http.Header) bool {
+	for name := range h {
+		if folded(name, "x-http-method-override") || folded(name, "x-http-method") || folded(name, "x-method-override") {
+			return true
+		}
+	}
+	return false
 }
 
 // webSocket reports whether a CONNECT is how HTTP/2 and HTTP/3 open a WebSocket (RFC
