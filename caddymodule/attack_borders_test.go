@@ -235,3 +235,63 @@ func TestP07_ACompanysPathInTheQuery(t *testing.T) {
 		}
 	}
 }
+
+// A page that is open to everyone leads to new links, too.
+func TestP17_AnOpenPageLeadsToNewLinks(t *testing.T) {
+	h := openOldHouse(t, "acme")
+	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/one-click/acme-secret-token-1/x", http.StatusSeeOther)
+	}
+	if a := h.get("/assets/login.php", "A: b"); a.header.Get("Location") != "/portal/acme/x" {
+		t.Errorf("an open page leads to %s; want the new link", a.header.Get("Location"))
+	}
+}
+
+// A portal that sets a weaker policy for its pages doesn't tell other sites the key.
+func TestP17_AVisitsPagesTellNoOtherSite(t *testing.T) {
+	h := openOldHouse(t)
+	for _, policy := range []string{"unsafe-url", "no-referrer-when-downgrade", "no-referrer", ""} {
+		h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+			if policy != "" {
+				w.Header().Set("Referrer-Policy", policy)
+			}
+		}
+		a := h.browser().open("/one-click/acme-secret-token-1/x")
+		last := a.Header["Referrer-Policy"][len(a.Header["Referrer-Policy"])-1]
+		if last == "unsafe-url" || last == "no-referrer-when-downgrade" {
+			t.Errorf("the portal's policy %s holds: %q", policy, a.Header["Referrer-Policy"])
+		}
+	}
+}
+
+// What is open by its method stays judged by that method.
+func TestP14_AnotherMethodWithin(t *testing.T) {
+	h := openHouse(t, layout{firm: "public POST /webhooks/*"})
+	for _, name := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X_HTTP_METHOD_OVERRIDE"} {
+		before := h.portal.count()
+		a := h.raw(h.message("POST", "/webhooks/x", name+": GET", "Content-Length: 0"))
+		if got, n := h.portal.last(); n > before && got.Header.Get(name) != "" {
+			t.Errorf("%s: GET by nobody = %d, and the portal gets it", name, a.status)
+		}
+	}
+}
+
+// What isn't a WebSocket is no tunnel.
+func TestH16_OnlyWebSocketsSwitch(t *testing.T) {
+	h := openOldHouse(t)
+	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", r.Header.Get("Upgrade"))
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			conn.Close()
+		}
+	}
+	bob := h.in("bob@example.com")
+	for _, to := range []string{"TLS/1.2", "HTTP/2.0", "h2", "HTTP/1.1", "websocket2", "foo"} {
+		a := h.raw("GET /x HTTP/1.1\r\nHost: " + h.host() + "\r\nConnection: Upgrade\r\nUpgrade: " + to + "\r\n" + bob.session() + "\r\n\r\n")
+		if got, _ := h.portal.last(); a.status == 101 {
+			t.Errorf("Upgrade: %s = %d, and the portal gets %q", to, a.status, got.Header["Upgrade"])
+		}
+	}
+}

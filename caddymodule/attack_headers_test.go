@@ -151,9 +151,15 @@ func TestH10_CVE_2026_35051_NothingThatTellsAnotherPath(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	lines := []string{"X-Forwarded-Prefix: /evil", "X-Forwarded-Uri: /evil", "X-Forwarded-Method: GET", "X-Original-URL: /admin",
 		"X-Rewrite-URL: /admin", "X-Forwarded-User: evil", "X-Forwarded-Email: evil@x", "Forwarded: for=1.2.3.4;host=evil", "Proxy: http://evil",
-		"X-Forwarded-Host: evil.example", "X-Forwarded-Proto: javascript", "X-Forwarded-For: 1.2.3.4"}
+		"X-Forwarded-Host: evil.example", "X-Forwarded-Proto: javascript", "X-Forwarded-For: 1.2.3.4",
+		"X-Sendfile-Type: X-Accel-Redirect", "X-Accel-Mapping: /srv/files=/public", "X_Accel_Mapping: /srv/files=/public"}
 	h.get("/public/x", lines...)
 	got, _ := h.portal.last()
+	for _, name := range []string{"X-Sendfile-Type", "X-Accel-Mapping", "X_Accel_Mapping"} {
+		if len(got.Header[name]) > 0 {
+			t.Errorf("the portal got %s: %q; want none", name, got.Header[name])
+		}
+	}
 	wantTold(t, "signed out", got.Header, nil)
 	for name, want := range map[string]string{"X-Forwarded-Host": h.host(), "X-Forwarded-Proto": "http", "X-Forwarded-For": "127.0.0.1"} {
 		if g := got.Header.Get(name); g != want {

@@ -24,8 +24,8 @@ func stripIdentity(r *http.Request) {
 	if lines := h["Connection"]; len(lines) > 0 {
 		stripConnection(h, lines)
 	}
-	if upgrade := h["Upgrade"]; len(upgrade) > 0 && strings.Contains(strings.ToLower(strings.Join(upgrade, ",")), "h2c") {
-		// A portal that switches to clear-text HTTP/2 would take further requests unseen.
+	if upgrade := h["Upgrade"]; len(upgrade) > 0 && !(len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket")) {
+		// A portal that switches to HTTP/2 or to TLS would take further requests unseen.
 		delete(h, "Upgrade")
 		delete(h, "Http2-Settings")
 	}
@@ -84,6 +84,7 @@ func reserved(name string) bool {
 		}
 		for _, bad := range [...]string{"x-forwarded-user", "x-forwarded-email", "x-forwarded-prefix", "x-forwarded-uri",
 			"x-forwarded-method", "x-forwarded-groups", "x-forwarded-preferred-username", "x-forwarded-access-token",
+			"x-sendfile-type", "x-accel-mapping", // by which Rack finds files
 			"x-original-url", "x-rewrite-url", "x-original-uri", "x-remote-user"} {
 			if folded(name, bad) {
 				return true

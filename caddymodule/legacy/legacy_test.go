@@ -421,7 +421,7 @@ func TestOpens(t *testing.T) {
 // A company's path in a query is among the Routes, however it stands there; and nobody hides
 // one behind many others.
 func TestMatch_Routes(t *testing.T) {
-	r := compile(t, Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*", "/{company}"}, Links: []Link{{Old: "/one-click/{token}/*", New: "/overview/{company}/*"}}})
+	r := compile(t, Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*", "/tax/{company}", "/{company}"}, Links: []Link{{Old: "/one-click/{token}/*", New: "/overview/{company}/*"}}})
 	for query, want := range map[string]string{
 		"/files/birch/x":              "birch",
 		"q=files/birch":               "birch",
@@ -429,6 +429,7 @@ func TestMatch_Routes(t *testing.T) {
 		"q=%252ffiles%252fbirch":      "birch",
 		"u=https://x/files/birch?a=b": "birch",
 		"q=/overview/birch?a=b":       "birch",
+		"q=/tax/birch?a=b":            "birch",
 		"q=/files/b%C3%ADrch%20/x":    "birch",
 		"q=/files/acme/files/birch/x": "acme birch",
 		"q=/files/my+own/x":           "",
