@@ -687,7 +687,7 @@ func TestPathChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(logged), "something changed the path before doorpost saw it"); n != 2 {
+	if n := strings.Count(string(logged), "something changed the path or the query before doorpost saw it"); n != 2 {
 		t.Errorf("the log says it %d times; want once for each of the two places", n)
 	}
 	if strings.Contains(string(logged), "TOKEN") {
@@ -770,8 +770,8 @@ func TestPathChangedIsTold(t *testing.T) {
 	} {
 		asked, r := httptest.NewRequest("GET", c.asked, nil), httptest.NewRequest("GET", c.now, nil)
 		r = r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, http.Request{URL: asked.URL}))
-		if got := pathChanged(r); got != c.want {
-			t.Errorf("pathChanged(%s to %s) = %v; want %v", c.asked, c.now, got, c.want)
+		if got := urlChanged(r, nil); got != c.want {
+			t.Errorf("urlChanged(%s to %s) = %v; want %v", c.asked, c.now, got, c.want)
 		}
 	}
 }

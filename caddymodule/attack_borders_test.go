@@ -295,3 +295,18 @@ func TestH16_OnlyWebSocketsSwitch(t *testing.T) {
 		}
 	}
 }
+
+// What takes a token out of the query before it is judged leaves it in what PHP is told that
+// was asked for. A firm without old links may change queries as it likes.
+func TestP08_AQueryThatWasChangedBefore(t *testing.T) {
+	for firm, want := range map[string]int{oldLinks: 500, "": 200} {
+		h, _ := openFastHouse(t, layout{global: "order uri before doorpost", firm: firm, companies: oldCompanies, site: "uri query -client\n\trespond seen"})
+		bob := h.in("bob@example.com")
+		if a := h.get("/x?client=birch-secret-token", bob.session()); a.status != want {
+			t.Errorf("with %.11q, a query that was changed = %d; want %d", firm, a.status, want)
+		}
+		if a := h.get("/x?a=1", bob.session()); a.status != 200 || a.body != "seen" {
+			t.Errorf("with %.11q, a query as it came = %d %q; want 200", firm, a.status, a.body)
+		}
+	}
+}

@@ -25,7 +25,7 @@ func init() { caddy.RegisterModule(new(Handler)) }
 
 // Handler stands in front of a firm's portal. In the Caddyfile it is the directive
 // `doorpost`. It judges the URL that the visitor asked for, so it comes before
-// everything that changes the path.
+// everything that changes the path, or the query of an old link.
 type Handler struct {
 	// Firm is the firm's id: 1 to 63 of a-z, 0-9 and the hyphen. It is in the name
 	// of every record, so a new id is a new firm with an empty address book. Required.
@@ -36,7 +36,7 @@ type Handler struct {
 	Config *FirmConfig `json:"config,omitempty"`
 
 	app   *App
-	moved *sync.Once // around the log line on a path that was changed
+	moved *sync.Once // around the log line on a URL that was changed
 }
 
 // FirmConfig is how a firm's portal is guarded. Its text settings may hold {env.NAME}
@@ -340,9 +340,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	} else if rules.HasLinks() {
 		defer h.hideAnswer(w, r, asked, rules, time.Now())
 	}
-	if pathChanged(r) {
+	if urlChanged(r, rules) {
 		h.moved.Do(func() {
-			h.app.log.Error("something changed the path before doorpost saw it, so it can't judge the URL that was asked for; "+
+			h.app.log.Error("something changed the path or the query before doorpost saw it, so it can't judge the URL that was asked for; "+
 				"put doorpost first, outside of handle_path and before rewrite, uri and try_files", "firm", h.Firm)
 		})
 		refuse(w, http.StatusInternalServerError, "This site is misconfigured; its log says how.")
@@ -401,9 +401,12 @@ func (a *App) shape(firm string) (prefix string, rules *legacy.Rules) {
 	return defaultPrefix, nil
 }
 
-// pathChanged reports whether the request's path isn't the one that was asked for.
-func pathChanged(r *http.Request) bool {
-	return askedURL(r).EscapedPath() != r.URL.EscapedPath()
+// urlChanged reports whether the request's path isn't the one that was asked for; nor its
+// query, where that may hold a token: the portal gets to know the one that was asked for,
+// such as in REQUEST_URI.
+func urlChanged(r *http.Request, rules *legacy.Rules) bool {
+	asked := askedURL(r)
+	return asked.EscapedPath() != r.URL.EscapedPath() || rules.HasLinks() && asked.RawQuery != r.URL.RawQuery
 }
 
 // askedURL is the URL that the visitor asked for, which is the one that logs show.
