@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // dashboards has the portal work as most old ones in PHP: each page begins a session where
@@ -308,5 +310,75 @@ func TestP08_AQueryThatWasChangedBefore(t *testing.T) {
 		if a := h.get("/x?a=1", bob.session()); a.status != 200 || a.body != "seen" {
 			t.Errorf("with %.11q, a query as it came = %d %q; want 200", firm, a.status, a.body)
 		}
+	}
+}
+
+// Two firms with patterns of their own in one Caddy: the token, the visit and the portal's
+// session of one are nothing at the other, not even where they have the same form.
+func TestTwoFirmsWithOldLinks(t *testing.T) {
+	dir, m, second, other := t.TempDir(), startMailServer(t), newPortal(t), "http://"+freeAddress(t)
+	for name, text := range map[string]string{"b.csv": "email,companies\nbob@example.com,acme\n", "bc.csv": "id,name,legacy_tokens\nacme,Acme of B,b-acme-secret-token\nbirch,Birch of B,b-birch-secret-token\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), firm: oldLinks, companies: oldCompanies, more: fmt.Sprintf(
+		"%s {\n doorpost other {\n url %s\n contacts %s\n companies %s\n brand {\n name Other\n from other@example.org\n }\n legacy_link /view/{token} /overview/{company}\n legacy_link /one-click/{token}/* /p/{company}/*\n company_path /portal/{company}/*\n }\n reverse_proxy %s\n}\n",
+		other, other, filepath.Join(dir, "b.csv"), filepath.Join(dir, "bc.csv"), strings.TrimPrefix(second.URL, "http://"))})
+	m.moveInto(h)
+	second.dashboards(map[string]string{"b-acme-secret-token": "acme", "b-birch-secret-token": "birch", "acme-secret-token-1": "LEAK"})
+	h.portal.dashboards(whoseTokens)
+	h.command("upgrade", "acme", "--firm", "other")
+	b := h.browser()
+	if a := b.open("/one-click/acme-secret-token-1/x"); a.StatusCode != 200 {
+		t.Fatalf("open at its own firm = %d", a.StatusCode)
+	}
+	cookies := "Cookie: portal-visit=" + b.cookie("portal-visit") + "; PHPSESSID=" + b.cookie("PHPSESSID")
+	bob := h.in("bob@example.com")
+	host := strings.TrimPrefix(other, "http://")
+	ask := func(target string, lines ...string) rawAnswer {
+		return h.rawTo(host, "GET "+target+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\nAccept: text/html\r\n"+strings.Join(append(lines, "\r\n"), "\r\n"))
+	}
+	for _, target := range []string{"/one-click/acme-secret-token-1/x", "/view/acme-secret-token-1", "/dashboard.php", "/portal/acme/", "/p/acme/", "/one-click/b-acme-secret-token/"} {
+		for _, line := range []string{cookies, bob.session(), cookies + "; " + strings.TrimPrefix(bob.session(), "Cookie: ")} {
+			before := second.count()
+			a := ask(target, line)
+			if second.count() > before || a.status == 200 {
+				t.Errorf("%s at the other firm with %.20s… = %d, and its portal saw it", target, line, a.status)
+			}
+			if to := a.header.Get("Location"); to != "" && !goneForm.MatchString(to) {
+				t.Errorf("%s at the other firm leads to %s", target, to)
+			}
+		}
+	}
+	// And the sealed way of one is none at the other.
+	gone := ask("/one-click/b-acme-secret-token/").header.Get("Location")
+	if a := h.get(gone, "A: b"); a.status != 404 && a.status != 400 {
+		t.Errorf("%.30s… of the other firm = %d; want nothing", gone, a.status)
+	}
+	// The seal of a session is its firm's.
+	open := ask("/one-click/b-birch-secret-token/x", "Cookie: PHPSESSID="+b.cookie("PHPSESSID"))
+	if got, _ := second.last(); open.status != 200 || len(got.Header["Cookie"]) > 0 {
+		t.Errorf("another firm's PHPSESSID comes to the portal: %d %q", open.status, got.Header["Cookie"])
+	}
+}
+
+// What an open company's old link has opened outlives a reload, and doesn't outlive an upgrade
+// after it; nor does the visit.
+func TestP17_AReloadAndThenTheUpgrade(t *testing.T) {
+	h := openVisitedHouse(t)
+	b := h.browser()
+	b.open("/one-click/acme-secret-token-1/")
+	over := b.endless("/events")
+	h.change("public /assets/*", "public /assets/* /robots.txt")
+	if a := b.open("/dashboard.php"); a.StatusCode != 200 || ended(over, 0) {
+		t.Errorf("after a reload the visit's page = %d, its stream ended: %t; want both to go on", a.StatusCode, ended(over, 0))
+	}
+	h.upgrade("acme")
+	if a := b.open("/dashboard.php"); a.StatusCode != 401 {
+		t.Errorf("after the upgrade the visit's page = %d; want 401", a.StatusCode)
+	}
+	if !ended(over, 30*time.Second) {
+		t.Error("a stream from before the reload goes on after the upgrade")
 	}
 }
