@@ -9,6 +9,7 @@ package caddymodule_test
 // can be seen in package password alone.
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -220,6 +221,32 @@ func TestD08_OnePasswordOnEveryAccountFromEverywhere(t *testing.T) {
 	if a := h.browser().manually("bob@example.com", annsPassword, from(ithNetwork(320))...); a.StatusCode != 303 {
 		t.Errorf("five minutes later = %d; want 303", a.StatusCode)
 	}
+}
+
+// Whoever hangs up before the answer has had a password checked all the same, so it counts
+// for their network.
+func TestD03_HangingUpIsCounted(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
+	caddymodule.PasswordsOf(t, "example").Cost = password.Cost{Memory: 19 * 1024, Time: 4, Threads: 1} // more than 10 ms
+	hangUp := func() {
+		b := h.browser()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		r := b.request("POST", "/-/password", strings.NewReader(form("email", "bob@example.com", "password", wrongOne).Encode()),
+			"Content-Type", "application/x-www-form-urlencoded", "Origin", h.url, "Sec-Fetch-Site", "same-origin")
+		if a, err := b.client.Do(r.WithContext(ctx)); err == nil {
+			a.Body.Close()
+		}
+	}
+	h.eventually("a network that hangs up is over its limit", func() bool {
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(hangUp)
+		}
+		all.Wait()
+		return h.browser().manually("ann@example.com", annsPassword).StatusCode == 429 // a right one is given back
+	})
 }
 
 // Every form that takes a password counts against the one budget, and nothing else opens:

@@ -196,10 +196,11 @@ func (t *try) take(c limit.Class) bool {
 	return true
 }
 
-// check compares. What wasn't judged, or was right, isn't counted against the network.
+// check compares. What wasn't judged, or was right, isn't counted against the network. Who
+// hung up before the answer stays counted: the hash is computed for them all the same.
 func (t *try) check(r *http.Request) (password.Match, error) {
 	match, err := t.gate.Passwords.Check(r.Context(), t.Attempt)
-	if errors.Is(err, password.ErrWrong) {
+	if errors.Is(err, password.ErrWrong) || err != nil && r.Context().Err() != nil {
 		return match, err
 	}
 	for _, c := range t.counted {
