@@ -442,3 +442,37 @@ func TestS01_CVE_2026_34454_APasswordGivesANewId(t *testing.T) {
 		}
 	}
 }
+
+// One contact floods neither their own mailbox nor the outbox, which is everybody's. A link
+// that was mailed still sets a password.
+func TestD01_ChangingAPasswordAgainAndAgain(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	b := h.in("ann@example.com")
+	for i := range 12 {
+		want := 303
+		if i >= 10 {
+			want = 429
+		}
+		a := b.send("/-/password/change", form("password", fmt.Sprintf("%d quiet rivers and old boats", i)))
+		if a.StatusCode != want || (a.Header.Get("Retry-After") != "") != (want == 429) {
+			t.Errorf("change %d in a row = %d, Retry-After %q; want %d", i+1, a.StatusCode, a.Header.Get("Retry-After"), want)
+		}
+	}
+	if a := b.send("/-/password/remove", nil); a.StatusCode != 429 {
+		t.Errorf("a removal after them = %d; want 429", a.StatusCode)
+	}
+	caddymodule.Advance(t, time.Minute)
+	h.browser().send("/-/help", form("email", "ann@example.com"))
+	var link []string
+	h.eventually("a mail with a link", func() bool {
+		for _, l := range h.letters("ann@example.com") {
+			if m := setPattern.FindStringSubmatch(l.text); m != nil {
+				link = m
+			}
+		}
+		return link != nil
+	})
+	if a := h.browser().send("/-/password/set", form("t", link[1], "password", annsPassword2)); a.StatusCode != 303 {
+		t.Errorf("by a mailed link, after that = %d; want 303", a.StatusCode)
+	}
+}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -118,6 +119,8 @@ func (g *Gate) postDevices(w http.ResponseWriter, r *http.Request) error {
 const (
 	notCurrent = "That is not your current password. Please check it; or have a link mailed, with which you can set a new one."
 	noCurrent  = "Please type your current password, too."
+	// manyChanges names no other way: a mailed link works, but who is signed in can wait.
+	manyChanges = "Your password was changed many times today. Please wait an hour, then try once more."
 )
 
 // postChange sets the password of who is signed in.
@@ -173,6 +176,9 @@ func (g *Gate) change(w http.ResponseWriter, r *http.Request, do func(passwordCh
 	}
 	if refused, ok := errors.AsType[password.Refused](err); ok {
 		return g.showAccount(w, r, v, http.StatusBadRequest, AccountPage{Problem: refused.Words(), WrongNew: true})
+	} else if errors.Is(err, limit.ErrOver) {
+		w.Header().Set("Retry-After", "3600")
+		return g.showAccount(w, r, v, http.StatusTooManyRequests, AccountPage{Problem: manyChanges, WrongNew: true})
 	} else if errors.Is(err, store.ErrConflict) {
 		return errHashing
 	} else if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -76,7 +77,7 @@ func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 		} else if err != nil {
 			return err
 		}
-		change := passwordChange{contact: c, proof: proof, method: "link"}
+		change := passwordChange{contact: c, proof: proof, method: "link", mailed: true}
 		mine := false
 		if v, err := g.visitor(r); err == nil && v.Contact.ID == c.ID {
 			mine, change.spare = true, v.Live.ID
@@ -120,11 +121,12 @@ type passwordChange struct {
 	method  string     // what that was
 	spare   string     // ID of the session that goes on; "": none does
 	removed bool
+	mailed  bool       // by a link that was mailed for it: of those there are few anyhow
 	ops     []store.Op // the change itself
 }
 
-// setPassword judges and stores a password: a password.Refused, store.ErrConflict when
-// something moved, or what it is shown as.
+// setPassword judges and stores a password: a password.Refused, limit.ErrOver after too many
+// changes, store.ErrConflict when something moved, or what it is shown as.
 func (g *Gate) setPassword(r *http.Request, change passwordChange, plain string) error {
 	about, err := g.about(r.Context(), change.contact)
 	if err != nil {
@@ -151,7 +153,8 @@ func (g *Gate) about(ctx context.Context, c directory.Contact) (password.About, 
 }
 
 // applyChange makes the change in one step: with the proof spent, with the sessions but one
-// ended where a password was set, and with the mail that tells of it on its way.
+// ended where a password was set, and with the mail that tells of it on its way. It is
+// limit.ErrOver after too many changes, but for one by a mailed link.
 func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
 	ctx, c := r.Context(), change.contact
 	kind, end := audit.PassGone, session.Ending{}
@@ -169,8 +172,14 @@ func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
 	if err != nil {
 		return err
 	}
+	var spent limit.Spent
+	if !change.mailed {
+		if spent, err = g.mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindChanged}, limit.ForChanges, id, "", news.At); err != nil {
+			return err
+		}
+	}
 	event, stored := g.Audit.With(audit.Event{Kind: kind, Contact: c.ID, Method: change.method, Agent: news.Agent, IP: g.ClientIP(r)})
-	err = g.Sessions.Store.Apply(ctx, slices.Concat(change.proof, change.ops, end.Ops, stored, []store.Op{mail})...)
+	err = g.Sessions.Store.Apply(ctx, slices.Concat(change.proof, change.ops, end.Ops, spent.Ops, stored, []store.Op{mail})...)
 	g.Sessions.Ended(ctx, end, err)
 	if err != nil {
 		return err

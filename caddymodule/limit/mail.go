@@ -41,6 +41,10 @@ var (
 // which they get in.
 var ForNews = Budget{Hour: 4, Day: 10}
 
+// ForChanges is how often somebody who is signed in may change or remove their password.
+// Each time a mail tells of it, which is never left out, so it is the change that has to wait.
+var ForChanges = Budget{Hour: 10, Day: 20}
+
 // Purse is whose budget it is: a contact's, whatever address or spelling was typed. What
 // strangers can't do has a purse apart: one for each device the contact has signed in on,
 // and one for the buttons of sign-in links that are over.
