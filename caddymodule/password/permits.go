@@ -53,18 +53,24 @@ func newPermits(n int) *Permits { return &Permits{most: n, free: n, memory: memo
 // run waits for a permit, calls first, and then work in a goroutine of its own. It
 // returns when work has, or when ctx ends; the permit is given back when work returns,
 // for the machine is at work until then, whoever waits for it. Without a permit, or with
-// an error of first, work isn't called. What work writes may be read after a nil error.
+// an error or panic of first, work isn't called. What work writes may be read after a nil error.
 // who is the known contact that it is for, or "".
 func (p *Permits) run(ctx context.Context, who string, first func() error, work func()) error {
 	if err := p.take(ctx, who); err != nil {
 		return err
 	}
+	working := false
+	defer func() {
+		if !working { // an error of first, or a panic that a server goes on after
+			p.giveBack()
+		}
+	}()
 	if first != nil {
 		if err := first(); err != nil {
-			p.giveBack()
 			return err
 		}
 	}
+	working = true
 	done := make(chan struct{})
 	go func() {
 		defer p.giveBack()

@@ -142,6 +142,22 @@ func TestPermits_WhoLeaves(t *testing.T) {
 	}) // and synctest sees to it that no goroutine is left
 }
 
+// A panic of what comes before the work, after which a server goes on, takes no permit with it.
+func TestPermits_APanicTakesNone(t *testing.T) {
+	p := newPermits(1)
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("want the panic to be passed on")
+			}
+		}()
+		_ = p.run(t.Context(), "", func() error { panic("before the work") }, func() { t.Error("work was done") })
+	}()
+	if err := p.run(t.Context(), "", nil, func() {}); err != nil {
+		t.Errorf("run after a panic = %v; want a permit", err)
+	}
+}
+
 func TestPermits_ZeroValueGrantsNone(t *testing.T) {
 	for _, who := range []string{"", "ann"} {
 		if err := new(Permits).run(t.Context(), who, nil, func() { t.Error("it ran") }); !errors.Is(err, ErrBusy) {
