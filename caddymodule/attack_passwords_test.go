@@ -476,3 +476,45 @@ func TestD01_ChangingAPasswordAgainAndAgain(t *testing.T) {
 		t.Errorf("by a mailed link, after that = %d; want 303", a.StatusCode)
 	}
 }
+
+// moving is a store in which a password is sealed anew as soon as it has been read.
+type moving struct {
+	store.Store
+	move func()
+}
+
+func (m moving) Get(ctx context.Context, k store.Key) (store.Record, error) {
+	rec, err := m.Store.Get(ctx, k)
+	if err == nil && k.Bucket == "password" {
+		m.move()
+	}
+	return rec, err
+}
+
+// Where others are faster time and again, the right password isn't called wrong, nor is
+// anything said of a crowd.
+func TestT18_ThePasswordMovesEachTime(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
+	owner := h.in("ann@example.com")
+	caddymodule.Advance(t, time.Hour)
+	_, tok := h.browser().help("ann@example.com", "/")
+	passwords := caddymodule.PasswordsOf(t, "example")
+	still := *passwords
+	still.Permits = password.NewPermits() // the only one is held by who reads it
+	passwords.Store = moving{still.Store, func() { h.apply(still.Set(t.Context(), h.idOf("ann@example.com"), annsPassword, password.About{})) }}
+	for what, a := range map[string]answer{
+		"signing in":    h.browser().manually("ann@example.com", annsPassword),
+		"a change":      owner.send("/-/password/change", form("current", annsPassword, "password", annsPassword2)),
+		"a removal":     owner.send("/-/password/remove", form("current", annsPassword)),
+		"a mailed link": h.browser().send("/-/password/set", form("t", tok, "password", annsPassword2)),
+	} {
+		if a.StatusCode != 503 || a.Header.Get("Retry-After") == "" || strings.Contains(a.body, "any people are") {
+			t.Errorf("%s, while the password changes each time = %d; want 503, and no word of many people", what, a.StatusCode)
+		}
+	}
+	passwords.Store = still.Store
+	if a := h.browser().manually("ann@example.com", annsPassword); a.StatusCode != 303 {
+		t.Errorf("signing in after that = %d; want 303", a.StatusCode)
+	}
+}

@@ -180,7 +180,7 @@ func (g *Gate) change(w http.ResponseWriter, r *http.Request, do func(passwordCh
 		w.Header().Set("Retry-After", "3600")
 		return g.showAccount(w, r, v, http.StatusTooManyRequests, AccountPage{Problem: manyChanges, WrongNew: true})
 	} else if errors.Is(err, store.ErrConflict) {
-		return errHashing
+		return errMoved
 	} else if err != nil {
 		return err
 	}

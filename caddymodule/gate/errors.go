@@ -29,9 +29,10 @@ var (
 	errTooSlow     = &failure{http.StatusRequestTimeout, MessageFor(http.StatusBadRequest)}
 	errMethod      = &failure{http.StatusMethodNotAllowed, MessageFor(http.StatusMethodNotAllowed)}
 	errBusy        = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
-		Text: "Very many people are asking for a sign-in mail right now. Please wait a minute, then try once more."}}
+		Text: "Many people are asking for a sign-in mail right now. Please wait a minute, then try once more."}}
 	errHashing = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a moment",
-		Text: "Very many people are signing in by password right now. Please wait a few seconds, go back, and try once more. Or have a link mailed."}}
+		Text: "Many people are signing in by password right now. Please wait a few seconds, go back, and try once more. Or have a link mailed."}}
+	// errMoved: a record was changed by others each time that it was to be written.
 	errMoved = &failure{http.StatusServiceUnavailable, MessageFor(http.StatusServiceUnavailable)}
 	errAway  = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
 		Text: "We can’t check who is signed in just now. You are not signed out, and nothing is lost. Please wait a minute, then load this page once more."}}

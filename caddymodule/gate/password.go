@@ -75,7 +75,11 @@ func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 	for range 3 {
 		match, err := t.check(r)
 		if errors.Is(err, password.ErrWrong) {
-			break
+			g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongPass, Contact: t.contact.ID, Address: typed.Masked(),
+				Agent: agentOf(r), IP: t.ip, Whole: typed})
+			page.Problem = wrongPassword
+			g.page(w, r, http.StatusForbidden, page)
+			return nil
 		} else if err != nil {
 			return err
 		}
@@ -87,11 +91,7 @@ func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 		}
 		return g.seeOther(w, page.To)
 	}
-	g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongPass, Contact: t.contact.ID, Address: typed.Masked(),
-		Agent: agentOf(r), IP: t.ip, Whole: typed})
-	page.Problem = wrongPassword
-	g.page(w, r, http.StatusForbidden, page)
-	return nil
+	return errMoved // it was right each time, so it isn't called wrong
 }
 
 // enterBy begins the session of who typed the right password. Like every way in, it ends

@@ -96,7 +96,7 @@ func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 		}
 		return g.seeOwn(w, passwordURL(link.To, g.handOn(link.Address)))
 	}
-	return errHashing
+	return errMoved
 }
 
 // passwordLinkError answers for a link that sets no password.
