@@ -487,6 +487,34 @@ func TestAccount(t *testing.T) {
 	}
 }
 
+// What went wrong is said, once, and at the field that it is about.
+func TestAccount_SaysWhatIsWrong(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	b := h.in("ann@example.com")
+	problem := func(what string, a answer, status int, says, field string) {
+		t.Helper()
+		at := regexp.MustCompile(`id="(\w+)"[^>]* aria-invalid="true" aria-describedby="problem[^>]* autofocus`).FindStringSubmatch(a.body)
+		if a.StatusCode != status || strings.Count(a.body, `id="problem" role="alert"`) != 1 || !strings.Contains(a.body, says) || (at == nil) != (field == "") || at != nil && at[1] != field {
+			t.Errorf("%s = %d, at %q; want %d, at %q, and once %q\n%s", what, a.StatusCode, at, status, field, says, a.body)
+		}
+	}
+	problem("a short new password", b.send("/-/password/change", form("password", "short")), 400, "at least 15", "password")
+	caddymodule.Advance(t, 11*time.Minute) // the form was opened before that
+	problem("a first password, late", b.send("/-/password/change", form("password", annsPassword)), 403, "have a link mailed", "")
+	h.holds("ann@example.com", annsPassword)
+	problem("a change, late", b.send("/-/password/change", form("password", annsPassword2)), 403, "your current password", "current")
+	problem("a wrong current one", b.send("/-/password/change", form("current", wrongOne, "password", annsPassword2)), 403, "not your current password", "current")
+	a := b.send("/-/password/remove", form("current", wrongOne))
+	problem("a wrong one to remove it", a, 403, "not your current password", "gone")
+	if !strings.Contains(a.body, `<details class="part" open>`) {
+		t.Errorf("what is wrong can't be seen\n%s", a.body)
+	}
+	for range 20 {
+		a = b.send("/-/password/change", form("current", wrongOne, "password", annsPassword2), from(ithNetwork(1))...)
+	}
+	problem("too many of a network, on an unknown device", b.stolen().send("/-/password/change", form("current", wrongOne), from(ithNetwork(1))...), 429, "from your network", "")
+}
+
 // Where the firm wants no passwords, nothing leads to one.
 func TestPasswordsOff(t *testing.T) {
 	h := openHouse(t, layout{})

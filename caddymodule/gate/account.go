@@ -3,6 +3,7 @@ package gate
 import (
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
@@ -116,32 +117,43 @@ func (g *Gate) postDevices(w http.ResponseWriter, r *http.Request) error {
 	return g.seeOwn(w, "/account?done=out")
 }
 
+// notChanged is why the password of who is signed in stays as it is.
+type notChanged struct {
+	status  int
+	problem string
+	field   string        // that the problem is about, see AccountPage.Wrong
+	wait    time.Duration // until it may be tried again; 0: that isn't said
+}
+
+func (n *notChanged) Error() string { return "gate: the password isn't changed: " + n.problem }
+
 const (
 	notCurrent = "That is not your current password. Please check it; or have a link mailed, with which you can set a new one."
-	noCurrent  = "Please type your current password, too."
-	// manyChanges names no other way: a mailed link works, but who is signed in can wait.
-	manyChanges = "Your password was changed many times today. Please wait an hour, then try once more."
+	noCurrent  = "Please type your current password, too; or have a link mailed, with which you can set a new one."
+	// nothingToType is for who opened the page when they had just signed in by mail.
+	nothingToType = "It is a while since you signed in by mail. To set a password, please have a link mailed."
+	manyChanges   = "Your password was changed many times today. Please wait an hour, then try once more."
 )
 
 // postChange sets the password of who is signed in.
 func (g *Gate) postChange(w http.ResponseWriter, r *http.Request) error {
-	return g.change(w, r, func(change passwordChange, plain string) error { return g.setPassword(r, change, plain) }, "set")
+	return g.change(w, r, "current", "set", func(change passwordChange, plain string) error { return g.setPassword(r, change, plain) })
 }
 
 // postRemove removes it.
 func (g *Gate) postRemove(w http.ResponseWriter, r *http.Request) error {
-	return g.change(w, r, func(change passwordChange, _ string) (err error) {
+	return g.change(w, r, "gone", "removed", func(change passwordChange, _ string) (err error) {
 		change.removed = true
 		if change.ops, err = g.Passwords.Remove(r.Context(), change.contact.ID); err != nil || change.ops == nil {
 			return err
 		}
 		return g.applyChange(r, change)
-	}, "removed")
+	})
 }
 
-// change does what somebody signed in asks for, if it is they: a session that somebody
-// else got hold of must not be enough to keep its owner out.
-func (g *Gate) change(w http.ResponseWriter, r *http.Request, do func(passwordChange, string) error, done string) error {
+// change does what somebody signed in asks for, and shows the account page: with done, or
+// with what is wrong, at the field of the current password where it is that.
+func (g *Gate) change(w http.ResponseWriter, r *http.Request, field, done string, do func(passwordChange, string) error) error {
 	f, err := readForm(w, r)
 	if err != nil {
 		return err
@@ -150,18 +162,26 @@ func (g *Gate) change(w http.ResponseWriter, r *http.Request, do func(passwordCh
 	if err != nil {
 		return g.needSignIn(w, r, err)
 	}
+	err = g.changeIf(r, v, f.Get("current"), field, func(change passwordChange) error { return do(change, f.Get("password")) })
+	if not, ok := errors.AsType[*notChanged](err); ok {
+		if not.wait > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int(not.wait/time.Second)))
+		}
+		return g.showAccount(w, r, v, not.status, AccountPage{Problem: not.problem, Wrong: not.field})
+	} else if err != nil {
+		return err
+	}
+	return g.seeOwn(w, "/account?done="+done)
+}
+
+// changeIf does it, if it is they: a session that somebody else got hold of must not be
+// enough to keep its owner out. Else it is a notChanged.
+func (g *Gate) changeIf(r *http.Request, v *Visitor, current, field string, do func(passwordChange) error) error {
 	method := v.Live.Method
 	if !g.fresh(v) {
 		method = byPassword
-		problem, err := g.isCurrent(r, v, f.Get("current"))
-		if errors.Is(err, errCrowded) {
-			w.Header().Set("Retry-After", "180")
-			return g.showAccount(w, r, v, http.StatusTooManyRequests, AccountPage{Problem: crowdedNetwork})
-		} else if err != nil {
+		if err := g.isCurrent(r, v, current, field); err != nil {
 			return err
-		}
-		if problem != "" {
-			return g.showAccount(w, r, v, http.StatusForbidden, AccountPage{Problem: problem})
 		}
 	}
 	end, err := g.Tokens.EndAll(v.Contact.ID)
@@ -169,38 +189,43 @@ func (g *Gate) change(w http.ResponseWriter, r *http.Request, do func(passwordCh
 		return err
 	}
 	for range 3 {
-		err = do(passwordChange{contact: v.Contact, proof: []store.Op{end}, method: method, spare: v.Live.ID}, f.Get("password"))
+		err = do(passwordChange{contact: v.Contact, proof: []store.Op{end}, method: method, spare: v.Live.ID})
 		if !errors.Is(err, store.ErrConflict) {
 			break
 		}
 	}
 	if refused, ok := errors.AsType[password.Refused](err); ok {
-		return g.showAccount(w, r, v, http.StatusBadRequest, AccountPage{Problem: refused.Words(), WrongNew: true})
+		return &notChanged{http.StatusBadRequest, refused.Words(), "password", 0}
 	} else if errors.Is(err, limit.ErrOver) {
-		w.Header().Set("Retry-After", "3600")
-		return g.showAccount(w, r, v, http.StatusTooManyRequests, AccountPage{Problem: manyChanges, WrongNew: true})
+		return &notChanged{http.StatusTooManyRequests, manyChanges, "", time.Hour}
 	} else if errors.Is(err, store.ErrConflict) {
 		return errMoved
-	} else if err != nil {
-		return err
 	}
-	return g.seeOwn(w, "/account?done="+done)
+	return err
 }
 
-// isCurrent says what is wrong with the current password that somebody signed in has
-// typed, or "". It counts as any other try.
-func (g *Gate) isCurrent(r *http.Request, v *Visitor, plain string) (problem string, err error) {
-	if plain == "" {
-		return noCurrent, nil
+// isCurrent compares the current password that somebody signed in has typed, in that field:
+// a notChanged where it isn't. It counts as any other try.
+func (g *Gate) isCurrent(r *http.Request, v *Visitor, plain, field string) error {
+	ctx := r.Context()
+	state, err := g.Passwords.State(ctx, v.Contact.ID)
+	switch {
+	case err != nil:
+		return err
+	case !state.Has():
+		return &notChanged{http.StatusForbidden, nothingToType, "", 0}
+	case plain == "":
+		return &notChanged{http.StatusForbidden, noCurrent, field, 0}
 	}
 	t, err := g.tryFor(r, v.Contact.Emails[0], plain)
-	if err != nil {
-		return "", err
+	if err == nil {
+		_, err = t.check(r) // its Ops are those of a sign-in; the change has its own
 	}
-	_, err = t.check(r) // its Ops are those of a sign-in; the change has its own
-	if errors.Is(err, password.ErrWrong) {
-		g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongPass, Contact: v.Contact.ID, Session: v.Live.Handle, Agent: agentOf(r), IP: t.ip})
-		return notCurrent, nil
+	if errors.Is(err, errCrowded) {
+		return &notChanged{http.StatusTooManyRequests, crowdedNetwork, "", crowdedFor}
+	} else if errors.Is(err, password.ErrWrong) {
+		g.Audit.Record(ctx, audit.Event{Kind: audit.WrongPass, Contact: v.Contact.ID, Session: v.Live.Handle, Agent: agentOf(r), IP: t.ip})
+		return &notChanged{http.StatusForbidden, notCurrent, field, 0}
 	}
-	return "", err
+	return err
 }

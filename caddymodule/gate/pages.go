@@ -149,8 +149,8 @@ type AccountPage struct {
 	Fresh     bool      // they have just signed in by mail, so nobody asks for the current password
 	Least     int       // characters that a password needs
 	Done      string    // what was just done; empty: nothing
-	Problem   string    // why the password was not changed; empty: nothing
-	WrongNew  bool      // Problem is about the new password, not the current one
+	Problem   string    // why the password was neither changed nor removed; empty: nothing
+	Wrong     string    // the field that Problem is about: current, password, or gone (the current one, to remove it); empty: none of them
 }
 
 // Known is what no password may have that the page shows anyway, so that it can be said
@@ -312,8 +312,10 @@ func samplePages() []Page {
 		AccountPage{Emails: []string{full}, Devices: []DeviceRow{{"H1", "a browser", when, when, true}}},
 		AccountPage{Name: "Ann Baker", Emails: []string{full, "ann.b@example.org"}, Companies: []string{"Acme Ltd", "Birch & Sons"}, More: true,
 			Devices: []DeviceRow{{"H1", "Safari on iPhone", when, when, true}, {"H2", "Chrome on Windows", when, when, false}},
-			Since:   when, Least: 15, Done: "Your password is changed.", Problem: "That is not your current password."},
-		AccountPage{Emails: []string{full}, Fresh: true, Least: 15, Problem: "Please choose another password.", WrongNew: true},
+			Since:   when, Least: 15, Done: "Your password is changed.", Problem: "That is not your current password.", Wrong: "current"},
+		AccountPage{Emails: []string{full}, Since: when, Least: 15, Problem: "That is not your current password.", Wrong: "gone"},
+		AccountPage{Emails: []string{full}, Least: 15, Problem: "Please have a link mailed."},
+		AccountPage{Emails: []string{full}, Fresh: true, Least: 15, Problem: "Please choose another password.", Wrong: "password"},
 		CompaniesPage{Email: full, None: true},
 		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}, {"Birch & Sons", ""}}},
 		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}}, Search: true, Query: "a", More: true},

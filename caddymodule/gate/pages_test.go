@@ -517,9 +517,18 @@ func TestPagesAccessible(t *testing.T) {
 		}
 		problem := reflect.ValueOf(page).FieldByName("Problem")
 		if problem.IsValid() && problem.String() != "" {
-			i := slices.IndexFunc(all, func(n *html.Node) bool { return attr(n, "aria-invalid") == "true" })
-			if i < 0 || !slices.Contains(strings.Fields(attr(all[i], "aria-describedby")), "problem") || !has(all[i], "autofocus") || !ids["problem"] {
-				t.Errorf("%T: the problem isn't tied to its field", page)
+			focused := false
+			for _, n := range all {
+				if attr(n, "aria-invalid") == "true" {
+					focused = focused || has(n, "autofocus")
+					if !slices.Contains(strings.Fields(attr(n, "aria-describedby")), "problem") {
+						t.Errorf("%T: the problem isn't tied to its field %s", page, attr(n, "id"))
+					}
+				}
+			}
+			wrong := reflect.ValueOf(page).FieldByName("Wrong")
+			if aboutNone := wrong.IsValid() && wrong.String() == ""; focused == aboutNone || !ids["problem"] {
+				t.Errorf("%T: the problem isn't shown, or its field isn't focused: %+v", page, page)
 			}
 		}
 	}

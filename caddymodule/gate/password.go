@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
@@ -27,6 +28,9 @@ const wrongPassword = "We could not sign you in with this address and password. 
 // crowdedNetwork is told before anything is looked at, so it says nothing about anybody.
 const crowdedNetwork = "Many passwords were tried from your network, so we take no more for a few minutes. " +
 	"You needn’t wait: a link that we mail works at any time."
+
+// crowdedFor is how long until a network that is over its limit has one more try.
+const crowdedFor = 3 * time.Minute
 
 // getPassword is where people sign in manually.
 func (g *Gate) getPassword(w http.ResponseWriter, r *http.Request) error {
@@ -66,7 +70,7 @@ func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 	t, err := g.tryFor(r, typed, f.Get("password"))
 	if errors.Is(err, errCrowded) {
 		page.Problem = crowdedNetwork
-		w.Header().Set("Retry-After", "180")
+		w.Header().Set("Retry-After", strconv.Itoa(int(crowdedFor/time.Second)))
 		g.page(w, r, http.StatusTooManyRequests, page)
 		return nil
 	} else if err != nil {
