@@ -477,6 +477,72 @@ func TestD01_ChangingAPasswordAgainAndAgain(t *testing.T) {
 	}
 }
 
+// Whoever uses up all mails in somebody's name, and all guesses, keeps them out no longer than
+// until one of those mails is read: the browser that sets a password by it signs in with it.
+func TestD09_WhoSetsAPasswordByMailGetsIn(t *testing.T) {
+	log := newLogFile(t)
+	h := openGuessHouse(t, layout{global: log.global})
+	for i, path := range []string{"/-/help", "/-/sign-in", "/-/help", "/-/help", "/-/sign-in", "/-/help", "/-/help", "/-/sign-in"} {
+		had, limited := len(h.letters("ann@example.com")), log.events(t)["limited"]
+		h.browser().send(path, form("email", "ann@example.com", "to", "/"), from(ithNetwork(i))...)
+		h.eventually("it comes to a mail, or to none", func() bool {
+			return len(h.letters("ann@example.com")) > had || log.events(t)["limited"] > limited
+		})
+		caddymodule.Advance(t, 61*time.Second)
+	}
+	if log.events(t)["limited"] == 0 {
+		t.Fatal("not all mails are used up")
+	}
+	var tok string
+	for _, l := range h.letters("ann@example.com") {
+		if m := setPattern.FindStringSubmatch(l.text); m != nil {
+			tok = m[1]
+		}
+	}
+	b := h.browser()
+	if a := b.send("/-/password/set", form("t", tok, "password", annsPassword)); a.StatusCode != 303 {
+		t.Fatalf("POST /-/password/set with the newest link = %d; want 303\n%s", a.StatusCode, a.body)
+	}
+	for i := range 10 {
+		h.browser().manually("ann@example.com", wrongOne, from(ithNetwork(i))...)
+	}
+	if a := h.browser().manually("ann@example.com", annsPassword); a.StatusCode != 403 {
+		t.Errorf("the new password on another device, after ten wrong ones = %d; want 403", a.StatusCode)
+	}
+	if a := b.manually("ann@example.com", annsPassword); a.StatusCode != 303 {
+		t.Errorf("the new password in the browser that set it = %d; want 303", a.StatusCode)
+	}
+}
+
+// Whoever knew the password before has nothing left by it, also no guesses of their own: but
+// for the one that sets the new one by a mail, no device is known any more. Who only changes
+// it keeps theirs.
+func TestT18_ANewPasswordByMailMakesDevicesUnknown(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
+	thief, owner := h.browser(), h.browser()
+	thief.manually("ann@example.com", annsPassword)
+	owner.manually("ann@example.com", annsPassword)
+	signsIn := func(b *browser, plain string, want int, what string) {
+		t.Helper()
+		for i := range 10 {
+			h.browser().manually("ann@example.com", wrongOne, from(ithNetwork(i))...)
+		}
+		if a := b.manually("ann@example.com", plain); a.StatusCode != want {
+			t.Errorf("%s, after ten wrong passwords of others = %d; want %d", what, a.StatusCode, want)
+		}
+	}
+	owner.send("/-/password/change", form("current", annsPassword, "password", annsPassword2))
+	signsIn(thief, annsPassword2, 303, "another device, after a change")
+	_, tok := owner.help("ann@example.com", "/")
+	caddymodule.Advance(t, 5*time.Minute)
+	if a := owner.send("/-/password/set", form("t", tok, "password", annsPassword)); a.StatusCode != 303 {
+		t.Fatalf("POST /-/password/set = %d; want 303", a.StatusCode)
+	}
+	signsIn(thief, annsPassword, 403, "another device, after a new one by mail")
+	signsIn(owner, annsPassword, 303, "the device that set it")
+}
+
 // moving is a store in which a password is sealed anew as soon as it has been read.
 type moving struct {
 	store.Store

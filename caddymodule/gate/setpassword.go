@@ -59,13 +59,19 @@ func (g *Gate) getSetPassword(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// postSetPassword spends the link, for a password that may be chosen.
+// postSetPassword spends the link, for a password that may be chosen. Its browser is then a
+// device that the contact is known on: they have just read their mail, so whatever strangers
+// have used up, the new password signs them in.
 func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 	f, err := readForm(w, r)
 	if err != nil {
 		return err
 	}
 	t, plain := f.Get("t"), f.Get("password")
+	cookie, device := g.device(r)
+	if device == "" {
+		cookie, device = g.devices.New()
+	}
 	for range 3 {
 		link, proof, err := g.Tokens.SpendPassword(r.Context(), t)
 		if err != nil {
@@ -77,7 +83,7 @@ func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 		} else if err != nil {
 			return err
 		}
-		change := passwordChange{contact: c, proof: proof, method: "link", mailed: true}
+		change := passwordChange{contact: c, proof: proof, method: "link", device: device}
 		mine := false
 		if v, err := g.visitor(r); err == nil && v.Contact.ID == c.ID {
 			mine, change.spare = true, v.Live.ID
@@ -91,6 +97,7 @@ func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 		} else if err != nil {
 			return err
 		}
+		g.setCookie(w, g.cookies.device, cookie, limit.DeviceLife)
 		if mine {
 			return g.seeOwn(w, "/account?done=set")
 		}
@@ -121,7 +128,7 @@ type passwordChange struct {
 	method  string     // what that was
 	spare   string     // ID of the session that goes on; "": none does
 	removed bool
-	mailed  bool       // by a link that was mailed for it: of those there are few anyhow
+	device  string     // ID of the one on which a link was spent that was mailed for this; "": there was none
 	ops     []store.Op // the change itself
 }
 
@@ -152,11 +159,13 @@ func (g *Gate) about(ctx context.Context, c directory.Contact) (password.About, 
 	return about, err
 }
 
-// applyChange makes the change in one step: with the proof spent, with the sessions but one
-// ended where a password was set, and with the mail that tells of it on its way. It is
-// limit.ErrOver after too many changes, but for one by a mailed link.
+// applyChange makes the change in one step, with the proof spent, and with the mail that
+// tells of it on its way. A new password ends the sessions but one; by a mailed link, it also
+// makes its device the only one that the contact is known on, for whoever had the password
+// before may have signed in on others. It is limit.ErrOver after too many changes; of mailed
+// links there are few anyhow.
 func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
-	ctx, c := r.Context(), change.contact
+	ctx, c, now := r.Context(), change.contact, g.Now()
 	kind, end := audit.PassGone, session.Ending{}
 	if !change.removed {
 		// Now that the record was read, who came in by the one before is among these, or
@@ -167,19 +176,24 @@ func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
 			return err
 		}
 	}
-	news := news{Contact: c.ID, Removed: change.removed, At: g.Now(), Agent: agentOf(r)}
+	news := news{Contact: c.ID, Removed: change.removed, At: now, Agent: agentOf(r)}
 	id, mail, err := g.tell(kindChanged, news)
 	if err != nil {
 		return err
 	}
-	var spent limit.Spent
-	if !change.mailed {
-		if spent, err = g.mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindChanged}, limit.ForChanges, id, "", news.At); err != nil {
-			return err
-		}
+	var more []store.Op
+	if change.device != "" {
+		more, err = g.devices.LearnAlone(ctx, change.device, c.ID, now)
+	} else {
+		var spent limit.Spent
+		spent, err = g.mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindChanged}, limit.ForChanges, id, "", now)
+		more = spent.Ops
+	}
+	if err != nil {
+		return err
 	}
 	event, stored := g.Audit.With(audit.Event{Kind: kind, Contact: c.ID, Method: change.method, Agent: news.Agent, IP: g.ClientIP(r)})
-	err = g.Sessions.Store.Apply(ctx, slices.Concat(change.proof, change.ops, end.Ops, spent.Ops, stored, []store.Op{mail})...)
+	err = g.Sessions.Store.Apply(ctx, slices.Concat(change.proof, change.ops, end.Ops, more, stored, []store.Op{mail})...)
 	g.Sessions.Ended(ctx, end, err)
 	if err != nil {
 		return err

@@ -98,6 +98,22 @@ func (d *Devices) Learn(ctx context.Context, id, contact string, now time.Time) 
 	return ops, nil
 }
 
+// LearnAlone returns the Ops of Learn, after which the contact has no other device.
+func (d *Devices) LearnAlone(ctx context.Context, id, contact string, now time.Time) ([]store.Op, error) {
+	all, err := d.of(ctx, contact)
+	if err != nil {
+		return nil, err
+	}
+	k := d.key(contact, id)
+	ops := []store.Op{store.Put(k, []byte{version}, now.Add(DeviceLife))}
+	for _, rec := range all {
+		if rec.Key != k {
+			ops = append(ops, store.Delete(rec.Key))
+		}
+	}
+	return ops, nil
+}
+
 // Forget makes all devices of the contact unknown.
 func (d *Devices) Forget(ctx context.Context, contact string) error {
 	all, err := d.of(ctx, contact)

@@ -304,6 +304,21 @@ func TestDevices(t *testing.T) {
 	if err := d.Forget(t.Context(), "ann"); err != nil || knows(id, "ann") || !knows(id, "bob") {
 		t.Errorf("Forget = %v; want ann forgotten and bob not", err)
 	}
+	learn(id, "ann", noon)
+	learn("other", "ann", noon)
+	learn("other", "bob", noon)
+	for _, alone := range []string{id, "new"} { // one that was known, and one that wasn't
+		ops, err := d.LearnAlone(t.Context(), alone, "ann", noon)
+		if err == nil {
+			err = db.Apply(t.Context(), ops...)
+		}
+		if err != nil || !knows(alone, "ann") || knows("other", "ann") || alone != id && knows(id, "ann") || !knows("other", "bob") {
+			t.Errorf("LearnAlone of %q = %v; want it known of ann's, no other, and bob's as before", alone, err)
+		}
+	}
+	if err := d.Forget(t.Context(), "ann"); err != nil {
+		t.Fatal(err)
+	}
 	// The one that signed in longest ago makes room.
 	learn("first", "ann", noon)
 	learn("second", "ann", noon.Add(time.Minute))
