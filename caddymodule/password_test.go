@@ -487,6 +487,19 @@ func TestAccount(t *testing.T) {
 	}
 }
 
+// Who looks for a password that may be chosen uses up no tries of the current one.
+func TestAccount_TryingNewPasswordsOut(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
+	b := h.browser()
+	b.send("/-/password", form("email", "ann@example.com", "password", annsPassword, "shared", "1"))
+	for i := range 11 { // one more than the tries of an unknown device
+		if a := b.send("/-/password/change", form("current", annsPassword, "password", "short"), from(ithNetwork(i))...); a.StatusCode != 400 {
+			t.Fatalf("the right one, and a short new one, time %d = %d; want 400", i+1, a.StatusCode)
+		}
+	}
+}
+
 // What went wrong is said, once, and at the field that it is about.
 func TestAccount_SaysWhatIsWrong(t *testing.T) {
 	h := openGuessHouse(t, layout{})

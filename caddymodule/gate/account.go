@@ -218,14 +218,23 @@ func (g *Gate) isCurrent(r *http.Request, v *Visitor, plain, field string) error
 		return &notChanged{http.StatusForbidden, noCurrent, field, 0}
 	}
 	t, err := g.tryFor(r, v.Contact.Emails[0], plain)
+	var match password.Match
 	if err == nil {
-		_, err = t.check(r) // its Ops are those of a sign-in; the change has its own
+		match, err = t.check(r)
 	}
-	if errors.Is(err, errCrowded) {
+	switch {
+	case errors.Is(err, errCrowded):
 		return &notChanged{http.StatusTooManyRequests, crowdedNetwork, "", crowdedFor}
-	} else if errors.Is(err, password.ErrWrong) {
+	case errors.Is(err, password.ErrWrong):
 		g.Audit.Record(ctx, audit.Event{Kind: audit.WrongPass, Contact: v.Contact.ID, Session: v.Live.Handle, Agent: agentOf(r), IP: t.ip})
 		return &notChanged{http.StatusForbidden, notCurrent, field, 0}
+	case err != nil:
+		return err
+	}
+	// Now, not with the change: who looks for a new one that may be chosen isn't guessing.
+	err = g.Sessions.Store.Apply(ctx, match.Ops...)
+	if errors.Is(err, store.ErrConflict) {
+		return nil // it was the right one a moment ago, and the change has a condition of its own
 	}
 	return err
 }
