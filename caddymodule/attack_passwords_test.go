@@ -543,6 +543,23 @@ func TestT18_ANewPasswordByMailMakesDevicesUnknown(t *testing.T) {
 	signsIn(owner, annsPassword, 303, "the device that set it")
 }
 
+// Who sets a password where somebody else is signed in isn't led to that one's pages.
+func TestANewPasswordInSomebodyElsesBrowser(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	bob := h.in("bob@example.com")
+	_, tok := h.browser().help("ann@example.com", "/orders/7")
+	next := bob.send("/-/password/set", form("t", tok, "password", annsPassword)).Header.Get("Location")
+	if a := bob.open(next); a.StatusCode != 200 || !strings.Contains(a.body, `value="ann@example.com"`) {
+		t.Errorf("after setting it, %s = %d; want 200 and ann's address filled in", next, a.StatusCode)
+	}
+	if a := bob.manually("ann@example.com", annsPassword); a.StatusCode != 303 || bob.me()["email"] != "ann@example.com" {
+		t.Errorf("signing in there = %d, as %v; want 303, as ann", a.StatusCode, bob.me()["email"])
+	}
+	if a := bob.open(next); a.StatusCode != 303 || a.Header.Get("Location") != "/orders/7" {
+		t.Errorf("then %s = %d to %q; want 303 to /orders/7", next, a.StatusCode, a.Header.Get("Location"))
+	}
+}
+
 // moving is a store in which a password is sealed anew as soon as it has been read.
 type moving struct {
 	store.Store

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -32,19 +33,20 @@ const crowdedNetwork = "Many passwords were tried from your network, so we take 
 // crowdedFor is how long until a network that is over its limit has one more try.
 const crowdedFor = 3 * time.Minute
 
-// getPassword is where people sign in manually.
+// getPassword is where people sign in manually. Who is signed in goes on, but for who comes
+// with the address of somebody else, who has just chosen a password in this browser.
 func (g *Gate) getPassword(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	to := g.rules.returnPath(query.Get("to"))
-	if _, err := g.visitor(r); err == nil {
+	to, email := g.rules.returnPath(query.Get("to")), g.handedOn(one(query["x"]))
+	v, err := g.visitor(r)
+	switch {
+	case err == nil && (email == "" || slices.Contains(v.Contact.Emails, address.Address(email))):
 		return g.seeOther(w, to)
-	} else if !errors.Is(err, errNobody) {
+	case err != nil && !errors.Is(err, errNobody):
 		return err
-	}
-	if pageLoad(r) {
+	case err != nil && pageLoad(r):
 		g.clearDeadCookie(w, r)
 	}
-	email := g.handedOn(one(query["x"]))
 	g.page(w, r, http.StatusOK, PasswordPage{To: to, Email: email, Set: email != ""})
 	return nil
 }
