@@ -120,10 +120,8 @@ func (p *Passwords) Judge(password string, about About) error {
 	}
 	plain := squash(folded)
 	for _, one := range p.known(about) {
-		for _, text := range one.texts {
-			if word := contained(plain, text); word != "" {
-				return Refused{Why: one.why, Word: word}
-			}
+		if word := contained(plain, one.words); word != "" {
+			return Refused{Why: one.why, Word: word}
 		}
 	}
 	return nil
@@ -137,10 +135,10 @@ func (p *Passwords) Least() int {
 	return min(max(p.MinLength, LeastLength), MaxLength)
 }
 
-// known is what must not be in a password, in the order in which it is told.
+// known is what must not be in a password, folded, in the order in which it is told.
 func (p *Passwords) known(about About) []struct {
 	why   Reason
-	texts []string
+	words []string
 } {
 	var emails []string
 	for _, a := range about.Emails {
@@ -148,16 +146,17 @@ func (p *Passwords) known(about About) []struct {
 		if i := strings.LastIndexByte(domain, '.'); i >= 0 {
 			domain = domain[:i] // com and the like say nothing about anybody
 		}
-		emails = append(emails, local, domain)
+		emails = append(emails, wordsOf(local, domain)...)
+		emails = append(emails, fold(string(a))) // all of it, where its parts are too short to be looked for
 	}
 	return []struct {
 		why   Reason
-		texts []string
+		words []string
 	}{
-		{HasName, append([]string{strings.Join(about.Names, " ")}, about.Names...)},
+		{HasName, append(wordsOf(strings.Join(about.Names, " ")), wordsOf(about.Names...)...)},
 		{HasAddress, emails},
-		{HasFirm, []string{p.Name}},
-		{HasCompany, about.Companies},
+		{HasFirm, wordsOf(p.Name)},
+		{HasCompany, wordsOf(about.Companies...)},
 	}
 }
 
@@ -167,11 +166,19 @@ var everybodys = map[string]bool{
 	"gmbh": true, "incorporated": true, "limited": true, "services": true, "with": true,
 }
 
-// contained returns what of the text is in a squashed password: all of it, or one of its
-// words, if that is long enough; else "".
-func contained(plain, text string) string {
-	folded := fold(text)
-	words := append([]string{folded}, strings.FieldsFunc(folded, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsNumber(r) })...)
+// wordsOf returns each text, folded, with its words behind it.
+func wordsOf(texts ...string) (words []string) {
+	for _, text := range texts {
+		folded := fold(text)
+		words = append(words, folded)
+		words = append(words, strings.FieldsFunc(folded, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsNumber(r) })...)
+	}
+	return words
+}
+
+// contained returns the first of the words that is in a squashed password, and long enough
+// to count; else "".
+func contained(plain string, words []string) string {
 	for _, word := range words {
 		w := squash(word)
 		if utf8.RuneCountInString(w) >= longEnough && !everybodys[w] && strings.Contains(plain, w) {

@@ -100,6 +100,17 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// An address is known to all, also where none of its parts is long enough to count.
+func TestJudge_AWholeAddress(t *testing.T) {
+	about := About{Emails: []address.Address{"ann@kpg.accountants"}}
+	for password, word := range map[string]string{"Ann@KPG.accountants": "ann@kpg.accountants", "annkpgaccountants1": "ann@kpg.accountants", "accountants at noon": ""} {
+		r, _ := errors.AsType[Refused]((&Passwords{}).Judge(password, about))
+		if r.Word != word || word != "" && r.Why != HasAddress {
+			t.Errorf("Judge(%q) = %+v; want that %q is to be left out", password, r, word)
+		}
+	}
+}
+
 // Nothing is known of who has no name and no company.
 func TestJudge_AboutNobody(t *testing.T) {
 	if err := (&Passwords{}).Judge(good, About{Names: []string{"", " "}, Companies: []string{""}}); err != nil {
