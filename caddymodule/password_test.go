@@ -470,8 +470,12 @@ func TestAccount(t *testing.T) {
 	if a := h.browser().manually("ann@example.com", annsPassword); a.StatusCode != 403 {
 		t.Errorf("the password before = %d; want 403", a.StatusCode)
 	}
-	if a := phone.send("/-/password/remove", url.Values{"current": {annsPassword2}}); a.StatusCode != 303 || phone.me() == nil {
-		t.Errorf("a removal = %d; want 303\n%s", a.StatusCode, a.body)
+	laptop.manually("ann@example.com", annsPassword2)
+	if laptop.me() == nil {
+		t.Error("the new password doesn't sign in")
+	}
+	if a := phone.send("/-/password/remove", url.Values{"current": {annsPassword2}}); a.StatusCode != 303 || phone.me() == nil || laptop.me() != nil {
+		t.Errorf("a removal = %d; want 303, this session going on, the other not\n%s", a.StatusCode, a.body)
 	}
 	if l := h.nextLetter("ann@example.com", mails+2); !strings.Contains(l.Get("Subject"), "removed") {
 		t.Errorf("the mail about the removal is %q", l.Get("Subject"))

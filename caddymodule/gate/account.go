@@ -20,7 +20,7 @@ const freshFor = 10 * time.Minute
 // done is what the account page says after a change, by the word in its URL.
 var done = map[string]string{
 	"set":     "Your password is set. Wherever else you were signed in, you are signed out.",
-	"removed": "Your password is removed. You sign in by mail now.",
+	"removed": "Your password is removed. You sign in by mail now. Wherever else you were signed in, you are signed out.",
 	"out":     "Done: that device is signed out.",
 	"others":  "Done: all other devices are signed out.",
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
-	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
@@ -159,22 +158,21 @@ func (g *Gate) about(ctx context.Context, c directory.Contact) (password.About, 
 	return about, err
 }
 
-// applyChange makes the change in one step, with the proof spent, and with the mail that
-// tells of it on its way. A new password ends the sessions but one; by a mailed link, it also
-// makes its device the only one that the contact is known on, for whoever had the password
-// before may have signed in on others. It is limit.ErrOver after too many changes; of mailed
-// links there are few anyhow.
+// applyChange makes the change in one step, with the proof spent, the sessions but one ended,
+// and the mail that tells of it on its way. A mailed link also makes its device the only one
+// that the contact is known on, for whoever had the password before may have signed in on
+// others. It is limit.ErrOver after too many changes; of mailed links there are few anyhow.
 func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
 	ctx, c, now := r.Context(), change.contact, g.Now()
-	kind, end := audit.PassGone, session.Ending{}
-	if !change.removed {
-		// Now that the record was read, who came in by the one before is among these, or
-		// has changed it since, and that is a conflict.
-		kind = audit.PassSet
-		var err error
-		if end, err = g.Sessions.Ending(ctx, c.ID, change.spare); err != nil {
-			return err
-		}
+	kind := audit.PassSet
+	if change.removed {
+		kind = audit.PassGone
+	}
+	// Now that the record was read, who came in by the one before is among these, or has
+	// changed it since, and that is a conflict.
+	end, err := g.Sessions.Ending(ctx, c.ID, change.spare)
+	if err != nil {
+		return err
 	}
 	news := news{Contact: c.ID, Removed: change.removed, At: now, Agent: agentOf(r)}
 	id, mail, err := g.tell(kindChanged, news)
