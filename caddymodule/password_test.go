@@ -504,6 +504,32 @@ func TestAccount_TryingNewPasswordsOut(t *testing.T) {
 	}
 }
 
+// Whoever knows a password from elsewhere gets in by it, but makes it no one's own, nor has it
+// taken away, before a mail was read.
+func TestAccount_APasswordFromElsewhere(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	h.brings("ann@example.com", argon2Hash(t, annsPassword, 128, 2))
+	b := h.browser()
+	b.manually("ann@example.com", annsPassword)
+	for _, path := range []string{"/-/password/change", "/-/password/remove"} {
+		a := b.send(path, form("current", annsPassword, "password", annsPassword2))
+		if a.StatusCode != 403 || !strings.Contains(a.body, "Your password comes from our earlier portal.") || strings.Contains(a.body, `name="current"`) || !strings.Contains(a.body, "Mail me a link to set a new one") {
+			t.Errorf("POST %s = %d; want 403, and the way by mail alone\n%s", path, a.StatusCode, a.body)
+		}
+	}
+	if a := h.browser().manually("ann@example.com", annsPassword); a.StatusCode != 303 {
+		t.Errorf("signing in once more = %d; want 303", a.StatusCode)
+	}
+	mail := h.in("ann@example.com")
+	if a := mail.send("/-/password/change", form("password", annsPassword2)); a.StatusCode != 303 {
+		t.Errorf("a change, just signed in by mail = %d; want 303", a.StatusCode)
+	}
+	caddymodule.Advance(t, time.Hour)
+	if a := mail.send("/-/password/change", form("current", annsPassword2, "password", annsPassword)); a.StatusCode != 303 {
+		t.Errorf("a change of the chosen one = %d; want 303", a.StatusCode)
+	}
+}
+
 // What went wrong is said, once, and at the field that it is about.
 func TestAccount_SaysWhatIsWrong(t *testing.T) {
 	h := openGuessHouse(t, layout{})

@@ -69,6 +69,7 @@ func (g *Gate) showAccount(w http.ResponseWriter, r *http.Request, v *Visitor, s
 			return err
 		}
 		page.Since, page.Least = state.Since, g.Passwords.Least()
+		page.ByLink = state.Has() && !state.Chosen && !page.Fresh
 	}
 	g.page(w, r, status, page)
 	return nil
@@ -132,6 +133,7 @@ const (
 	noCurrent  = "Please type your current password, too; or have a link mailed, with which you can set a new one."
 	// nothingToType is for who opened the page when they had just signed in by mail.
 	nothingToType = "It is a while since you signed in by mail. To set a password, please have a link mailed."
+	notChosen     = "Your password comes from our earlier portal. To change or remove it, please have a link mailed first."
 	manyChanges   = "Your password was changed many times today. Please wait an hour, then try once more."
 )
 
@@ -214,6 +216,10 @@ func (g *Gate) isCurrent(r *http.Request, v *Visitor, plain, field string) error
 		return err
 	case !state.Has():
 		return &notChanged{http.StatusForbidden, nothingToType, "", 0}
+	case !state.Chosen:
+		// One of their own, which no import touches any more, takes somebody who has read a
+		// mail of ours: whoever knew this one elsewhere may have got in by it.
+		return &notChanged{http.StatusForbidden, notChosen, "", 0}
 	case plain == "":
 		return &notChanged{http.StatusForbidden, noCurrent, field, 0}
 	}

@@ -147,6 +147,7 @@ type AccountPage struct {
 	Devices   []DeviceRow
 	Since     time.Time // when the password was chosen; zero: there is none
 	Fresh     bool      // they have just signed in by mail, so nobody asks for the current password
+	ByLink    bool      // it comes from elsewhere, so a mailed link has to come before any change
 	Least     int       // characters that a password needs
 	Done      string    // what was just done; empty: nothing
 	Problem   string    // why the password was neither changed nor removed; empty: nothing
@@ -314,6 +315,7 @@ func samplePages() []Page {
 			Devices: []DeviceRow{{"H1", "Safari on iPhone", when, when, true}, {"H2", "Chrome on Windows", when, when, false}},
 			Since:   when, Least: 15, Done: "Your password is changed.", Problem: "That is not your current password.", Wrong: "current"},
 		AccountPage{Emails: []string{full}, Since: when, Least: 15, Problem: "That is not your current password.", Wrong: "gone"},
+		AccountPage{Emails: []string{full}, Since: when, ByLink: true, Least: 15},
 		AccountPage{Emails: []string{full}, Least: 15, Problem: "Please have a link mailed."},
 		AccountPage{Emails: []string{full}, Fresh: true, Least: 15, Problem: "Please choose another password.", Wrong: "password"},
 		CompaniesPage{Email: full, None: true},

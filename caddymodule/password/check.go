@@ -74,7 +74,10 @@ func (p *Passwords) Check(ctx context.Context, a Attempt) (Match, error) {
 	case !c.right:
 		return Match{}, ErrWrong
 	}
-	now := record{Hash: c.record.Hash, From: chosen, At: c.record.At}
+	now := record{Hash: c.record.Hash, From: c.record.From, At: c.record.At}
+	if now.From == imported {
+		now.From = used
+	}
 	if c.renewed != "" {
 		now.Hash = c.renewed
 	}

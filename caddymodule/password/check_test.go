@@ -64,7 +64,9 @@ func TestState(t *testing.T) {
 	w.is("ann", good, nil)
 	state(State{Since: first}) // it is the same password
 	w.set("ann", other)
-	state(State{Since: w.clock.now()})
+	state(State{Since: w.clock.now(), Chosen: true})
+	w.is("ann", other, nil)
+	state(State{Since: w.clock.now(), Chosen: true})
 	w.must(w.Remove(ctx, "ann"))
 	state(State{})
 }
@@ -198,14 +200,17 @@ func TestImport(t *testing.T) {
 	}
 	w.must(m.Ops, nil)
 	rec, err := w.read(ctx, "ann")
-	if err != nil || !strings.HasPrefix(rec.Hash, "$argon2id$") || rec.From != chosen {
-		t.Errorf("after its first use: %+v, %v; want argon2id", rec.record, err)
+	if err != nil || !strings.HasPrefix(rec.Hash, "$argon2id$") || rec.From != used {
+		t.Errorf("after its first use: %+v, %v; want argon2id, used", rec.record, err)
 	}
 	if n := w.records(shapeBucket); n != 1 {
 		t.Errorf("%d shapes of one contact are kept; want 1", n)
 	}
 	if m, err = w.Check(ctx, Attempt{Contact: "ann", Password: old}); err != nil || m.First {
 		t.Errorf("the second time: First %t, %v", m.First, err)
+	}
+	if state, err := w.State(ctx, "ann"); err != nil || !state.Has() || state.Imported || state.Chosen {
+		t.Errorf("State = %+v, %v; want neither imported any more, nor chosen", state, err)
 	}
 	for _, bad := range []string{"", "secret", "$argon2id$v=19$m=4194304,t=100,p=64$c29tZXNhbHRzb21lc2FsdA$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"} {
 		if ops, err := w.Import(ctx, "bob", bad); !errors.Is(err, ErrHash) || ops != nil {
@@ -326,7 +331,7 @@ func TestReseal(t *testing.T) {
 	w.is("ann", good, nil)
 	for i := range 600 {
 		rec, err := w.read(ctx, fmt.Sprint("contact-", i))
-		if want := map[int]origin{7: removed, 8: chosen}[i]; err != nil || want != "" && rec.From != want || want == "" && rec.Hash != ofPHP {
+		if want := map[int]origin{7: removed, 8: used}[i]; err != nil || want != "" && rec.From != want || want == "" && rec.Hash != ofPHP {
 			t.Fatalf("contact-%d after Reseal: %+v, %v", i, rec.record, err)
 		}
 	}

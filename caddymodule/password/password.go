@@ -107,26 +107,27 @@ func (p *Passwords) Import(ctx context.Context, contact, hash string) ([]store.O
 	switch {
 	case err != nil || was.Hash == hash:
 		return nil, err
-	case was.From == chosen || was.From == removed:
+	case was.From == chosen || was.From == used || was.From == removed:
 		return nil, ErrOwn
 	}
 	return p.write(was, record{Hash: hash, From: imported, At: p.now()})
 }
 
-// State says since when the contact has a password, and whether it was chosen here; the
-// zero State: there is none.
+// State says since when the contact has a password, and where it comes from; the zero State:
+// there is none.
 func (p *Passwords) State(ctx context.Context, contact string) (State, error) {
 	rec, err := p.read(ctx, contact)
 	if err != nil || rec.Hash == "" {
 		return State{}, err
 	}
-	return State{Since: rec.At, Imported: rec.From == imported}, nil
+	return State{Since: rec.At, Imported: rec.From == imported, Chosen: rec.From == chosen}, nil
 }
 
 // State is what may be told of a password.
 type State struct {
 	Since    time.Time // when it was chosen, or imported
 	Imported bool      // it was brought from elsewhere, and not used since
+	Chosen   bool      // it was chosen here, so by who has read a mail of ours
 }
 
 // Has reports whether there is a password.

@@ -22,8 +22,9 @@ const (
 type origin string
 
 const (
-	chosen   origin = "chosen"   // by the contact, or used here since it was imported
+	chosen   origin = "chosen"   // by the contact, who has read a mail of ours; in older stores, also as used
 	imported origin = "imported" // and not used yet
+	used     origin = "used"     // imported, and used here since
 	removed  origin = "removed"  // there is no password, on purpose
 )
 
