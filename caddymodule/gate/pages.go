@@ -90,6 +90,7 @@ type PasswordPage struct {
 	Shared  bool
 	Set     bool   // they have just chosen a password
 	Problem string // why it did not work; empty: nothing
+	Wrong   string // the field that Problem is about: email, password, or both; empty: none of them
 }
 
 // HelpPage is for who has no password, or has lost it: "get help signing in".
@@ -301,7 +302,10 @@ func samplePages() []Page {
 		SpentLinkPage{T: "abc", Masked: masked, To: "/orders/7", Shared: true},
 		SpentLinkPage{},
 		PasswordPage{},
-		PasswordPage{To: "/orders/7?a=1", Email: full, Shared: true, Problem: "We could not sign you in."},
+		PasswordPage{To: "/orders/7?a=1", Email: full, Shared: true, Problem: "We could not sign you in.", Wrong: "both"},
+		PasswordPage{Email: full, Problem: "Please type your password, too.", Wrong: "password"},
+		PasswordPage{Email: "ann@example", Problem: "Please type the whole address.", Wrong: "email"},
+		PasswordPage{Email: full, Problem: "Many passwords were tried."},
 		PasswordPage{Email: full, Set: true},
 		HelpPage{},
 		HelpPage{To: "/orders/7", Email: "ann@example", NoLink: true, Problem: "Please type the whole address."},

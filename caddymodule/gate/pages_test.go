@@ -504,6 +504,7 @@ func TestPagesAccessible(t *testing.T) {
 				t.Errorf("%T: lang = %q", page, attr(n, "lang"))
 			case n.Data == "img" && !has(n, "alt"), n.Data == "iframe" && attr(n, "title") == "":
 				t.Errorf("%T: <%s> without words", page, n.Data)
+			case n.Data == "input" && has(n, "hidden"): // for password managers alone
 			case n.Data == "input" && slices.Contains([]string{"email", "text", "password"}, attr(n, "type")):
 				if !labels[attr(n, "id")] || attr(n, "autocomplete") == "" || attr(n, "spellcheck") != "false" || attr(n, "autocapitalize") != "none" {
 					t.Errorf("%T: input %q lacks its label, or help with typing", page, attr(n, "name"))
@@ -530,6 +531,36 @@ func TestPagesAccessible(t *testing.T) {
 			if aboutNone := wrong.IsValid() && wrong.String() == ""; focused == aboutNone || !ids["problem"] {
 				t.Errorf("%T: the problem isn't shown, or its field isn't focused: %+v", page, page)
 			}
+		}
+	}
+}
+
+// What is wrong is marked, and the first field that is still to be typed has the focus.
+func TestPasswordPage_FieldsThatAreWrong(t *testing.T) {
+	t.Parallel()
+	p := newTestPages(t, testChrome, "")
+	for _, c := range []struct {
+		page          PasswordPage
+		marked, focus string
+	}{
+		{PasswordPage{}, "", "email"},
+		{PasswordPage{Email: "ann@example.com", Set: true}, "", "password"},
+		{PasswordPage{Email: "ann", Problem: "no address", Wrong: "email"}, "email", "email"},
+		{PasswordPage{Email: "ann@example.com", Problem: "none typed", Wrong: "password"}, "password", "password"},
+		{PasswordPage{Email: "ann@example.com", Problem: "wrong", Wrong: "both"}, "email password", "password"},
+		{PasswordPage{Email: "ann@example.com", Problem: "too many"}, "", "password"},
+	} {
+		var marked, focus []string
+		for _, n := range nodes(t, body(t, p, c.page)) {
+			if attr(n, "aria-invalid") == "true" {
+				marked = append(marked, attr(n, "id"))
+			}
+			if has(n, "autofocus") {
+				focus = append(focus, attr(n, "id"))
+			}
+		}
+		if strings.Join(marked, " ") != c.marked || strings.Join(focus, " ") != c.focus {
+			t.Errorf("%+v marks %q, and focuses %q; want %q and %q", c.page, marked, focus, c.marked, c.focus)
 		}
 	}
 }

@@ -60,12 +60,12 @@ func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 	page := PasswordPage{To: g.rules.returnPath(f.Get("to")), Email: f.Get("email"), Shared: f.Get("shared") != ""}
 	typed, err := address.Parse(page.Email)
 	if err != nil {
-		page.Problem = "That doesn’t look like a complete email address. Please check it: it looks like name@example.com."
+		page.Wrong, page.Problem = "email", "That doesn’t look like a complete email address. Please check it: it looks like name@example.com."
 		g.page(w, r, http.StatusBadRequest, page)
 		return nil
 	}
 	if f.Get("password") == "" {
-		page.Problem = "Please type your password, too."
+		page.Wrong, page.Problem = "password", "Please type your password, too."
 		g.page(w, r, http.StatusBadRequest, page)
 		return nil
 	}
@@ -83,7 +83,7 @@ func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 		if errors.Is(err, password.ErrWrong) {
 			g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongPass, Contact: t.contact.ID, Address: typed.Masked(),
 				Agent: agentOf(r), IP: t.ip, Whole: typed})
-			page.Problem = wrongPassword
+			page.Wrong, page.Problem = "both", wrongPassword
 			g.page(w, r, http.StatusForbidden, page)
 			return nil
 		} else if err != nil {
