@@ -213,6 +213,9 @@ func (g *Gate) getSent(w http.ResponseWriter, r *http.Request) error {
 		return g.seeOther(w, ask.To) // already in, from another tab
 	}
 	if ask.Purpose == token.SetPassword {
+		if g.Passwords == nil {
+			return g.seeOwn(w, "/sign-in") // they were switched off since, so its link leads nowhere
+		}
 		g.page(w, r, http.StatusOK, g.helpSentPage(ask))
 		return nil
 	}
