@@ -530,6 +530,26 @@ func TestAccount_APasswordFromElsewhere(t *testing.T) {
 	}
 }
 
+// A link that somebody else has written makes the page say nothing of a password that isn't so.
+func TestAccount_SaysWhatIsSo(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	b := h.in("ann@example.com")
+	says := func(when, word string, want bool) {
+		t.Helper()
+		if a := b.open("/-/account?done=" + word); a.StatusCode != 200 || strings.Contains(a.body, `role="status">Your password is `+word) != want {
+			t.Errorf("%s, done=%s = %d; want it said: %t", when, word, a.StatusCode, want)
+		}
+	}
+	says("without a password", "set", false)
+	h.holds("ann@example.com", annsPassword)
+	says("with one", "set", true)
+	says("with one", "removed", false)
+	caddymodule.Advance(t, 6*time.Minute)
+	says("with one of six minutes ago", "set", false)
+	b.send("/-/password/remove", form("current", annsPassword))
+	says("once it is removed", "removed", true)
+}
+
 // What went wrong is said, once, and at the field that it is about.
 func TestAccount_SaysWhatIsWrong(t *testing.T) {
 	h := openGuessHouse(t, layout{})
@@ -562,9 +582,13 @@ func TestAccount_SaysWhatIsWrong(t *testing.T) {
 func TestPasswordsOff(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.has("ann@example.com", annsPassword)
-	link, tok := h.browser().help("ann@example.com", "/")
+	asked := h.browser()
+	link, tok := asked.help("ann@example.com", "/")
 	h.change("contacts "+h.path("contacts.csv"), "passwords off\n\t\tcontacts "+h.path("contacts.csv"))
 	b := h.browser()
+	if a := asked.open("/-/sent"); a.StatusCode != 303 || a.Header.Get("Location") != "/-/sign-in" {
+		t.Errorf("GET /-/sent, after asking for a password link = %d to %q; want 303 to /-/sign-in", a.StatusCode, a.Header.Get("Location"))
+	}
 	if a := b.open("/x"); strings.Contains(a.body, "manually") {
 		t.Errorf("the prompt still leads to /-/password\n%s", a.body)
 	}

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -17,6 +18,9 @@ import (
 // they have just proved what a link to set one would prove again.
 const freshFor = 10 * time.Minute
 
+// justSet is how long the account page says that a password was set.
+const justSet = 5 * time.Minute
+
 // done is what the account page says after a change, by the word in its URL.
 var done = map[string]string{
 	"set":     "Your password is set. Wherever else you were signed in, you are signed out.",
@@ -31,7 +35,27 @@ func (g *Gate) getAccount(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return g.needSignIn(w, r, err)
 	}
-	return g.showAccount(w, r, v, http.StatusOK, AccountPage{Done: done[one(r.URL.Query()["done"])]})
+	said, err := g.doneTo(r.Context(), v, one(r.URL.Query()["done"]))
+	if err != nil {
+		return err
+	}
+	return g.showAccount(w, r, v, http.StatusOK, AccountPage{Done: said})
+}
+
+// doneTo returns what the page says of the word in its URL. Anybody can link to that, so of
+// a password it says only what is so.
+func (g *Gate) doneTo(ctx context.Context, v *Visitor, word string) (string, error) {
+	if word != "set" && word != "removed" {
+		return done[word], nil
+	}
+	if g.Passwords == nil {
+		return "", nil
+	}
+	state, err := g.Passwords.State(ctx, v.Contact.ID)
+	if err != nil || state.Has() != (word == "set") || state.Has() && g.Now().Sub(state.Since).Abs() > justSet {
+		return "", err
+	}
+	return done[word], nil
 }
 
 // toAccount is for a tab that is loaded again after a form of the account page.
