@@ -212,7 +212,8 @@ func TestBrowserPasswordAccessibility(t *testing.T) {
 	elsewhere.signIn("owner@example.com")
 	other := h.browser()
 	other.manually("bob@example.com", annsPassword)
-	bobs := func(path string) step { return chromedp.Navigate(h.url + path) }
+	h.brings("nameless@example.com", argon2Hash(t, annsPassword, 128, 2))
+	at := func(path string) step { return chromedp.Navigate(h.url + path) }
 
 	judge(t, ctx, []shown{
 		{"password", []step{chromedp.Navigate(h.url + "/-/password")}},
@@ -226,9 +227,14 @@ func TestBrowserPasswordAccessibility(t *testing.T) {
 		{"set-password-used", []step{chromedp.Navigate(used)}},
 		{"set-password-unknown", []step{chromedp.Navigate(h.url + "/-/password/set?t=nothing")}},
 		{"account", []step{chromedp.Navigate(h.url + "/-/password"), chromedp.SendKeys(css("#email"), "bob@example.com"),
-			chromedp.SendKeys(css("#password"), annsPassword+"\r"), where("/"), bobs("/-/account")}},
-		{"account-typed", []step{bobs("/-/account"), chromedp.SendKeys(css("#password"), "quiet rivers")}},
-		{"account-wrong", []step{bobs("/-/account"), chromedp.SendKeys(css("#current"), "wrong\r"), chromedp.WaitVisible(css(`[aria-invalid=true]`))}},
+			chromedp.SendKeys(css("#password"), annsPassword+"\r"), where("/"), at("/-/account")}},
+		{"account-typed", []step{at("/-/account"), chromedp.SendKeys(css("#password"), "quiet rivers")}},
+		{"account-wrong", []step{at("/-/account"), chromedp.SendKeys(css("#current"), "wrong\r"), chromedp.WaitVisible(css(`[aria-invalid=true]`))}},
+		{"account-remove-wrong", []step{at("/-/account"), chromedp.Click(css("details summary")), chromedp.WaitVisible(css("#gone")),
+			chromedp.SendKeys(css("#gone"), "wrong\r"), chromedp.WaitVisible(css(`#gone[aria-invalid=true]`))}},
+		{"account-elsewhere", []step{chromedp.Navigate(h.url + "/-/sign-out"), chromedp.Click(css("main form button")), chromedp.WaitNotPresent(css("main form[action$='/sign-out']")),
+			chromedp.Navigate(h.url + "/-/password"), chromedp.SendKeys(css("#email"), "nameless@example.com"),
+			chromedp.SendKeys(css("#password"), annsPassword+"\r"), where("/"), at("/-/account")}},
 	})
 	if strings.Contains(get(t, ctx, chromedp.Text(css("main"))), "{{") {
 		t.Error("a template shows")
