@@ -560,6 +560,86 @@ func TestANewPasswordInSomebodyElsesBrowser(t *testing.T) {
 	}
 }
 
+// D15 and its kin: a form is what stands in the body, each field once, and whatever a password
+// is made of, it is judged or refused as a whole.
+func TestD15_OddFormsOfPasswords(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	h.holds("ann@example.com", annsPassword)
+	right := form("email", "ann@example.com", "password", annsPassword).Encode()
+	for i, c := range []struct {
+		name, path, body string
+		headers          []string
+		want             int
+	}{
+		{"in the query", "/-/password?" + right, "", nil, 400},
+		{"an address twice", "/-/password", right + "&email=bob%40example.com", nil, 400},
+		{"a password twice", "/-/password", "password=x&" + right, nil, 400},
+		{"a list", "/-/password", right + "&password%5B%5D=x", nil, 400},
+		{"semicolons", "/-/password", strings.Replace(right, "&", ";", 1), nil, 400},
+		{"JSON", "/-/password", `{"email":"ann@example.com"}`, []string{"Content-Type", "application/json"}, 400},
+		{"multipart", "/-/password", right, []string{"Content-Type", "multipart/form-data; boundary=x"}, 400},
+		{"NUL behind the right one", "/-/password", right + "%00", nil, 400},
+		{"a blank behind it", "/-/password", right + "+", nil, 403},
+		{"no UTF-8", "/-/password", "email=ann%40example.com&password=%ff%fe%80", nil, 403},
+		{"no UTF-8 behind the right one", "/-/password", right + "%ff", nil, 403},
+		{"15,000 bytes", "/-/password", right + strings.Repeat("a", 15000), nil, 403},
+		{"17,000 bytes", "/-/password", right + strings.Repeat("a", 17000), nil, 413},
+		{"what NFKC blows up", "/-/password", form("email", "ann@example.com", "password", strings.Repeat("\ufdfa", 1300)).Encode(), nil, 403},
+		{"a sibling's page", "/-/password", right, []string{"Origin", "http://evil.localhost", "Sec-Fetch-Site", "same-site"}, 403},
+		{"a sandbox", "/-/password", right, []string{"Origin", "null", "Sec-Fetch-Site", ""}, 403},
+		{"as it should be", "/-/password", right, nil, 303},
+	} {
+		b := h.browser()
+		headers := append([]string{"Content-Type", "application/x-www-form-urlencoded", "Origin", h.url, "Sec-Fetch-Site", "same-origin"}, from(ithNetwork(i))...)
+		a := b.do(b.request("POST", c.path, strings.NewReader(c.body), append(headers, c.headers...)...))
+		if a.StatusCode != c.want || a.Header.Get("Cache-Control") != "no-store" || (b.me() != nil) != (c.want == 303) {
+			t.Errorf("%s = %d, Cache-Control %q; want %d, and no-store", c.name, a.StatusCode, a.Header.Get("Cache-Control"), c.want)
+		}
+	}
+	h.holds("bob@example.com", "ﬁve ｇreen Åpples at sea")
+	if a := h.browser().manually("bob@example.com", "five green A\u030apples at sea", from(ithNetwork(40))...); a.StatusCode != 303 {
+		t.Errorf("the same characters in another form = %d; want 303", a.StatusCode)
+	}
+}
+
+// Who signs in with a password at the moment when another takes its place is too late, or is
+// out again.
+func TestT18_SigningInWhileThePasswordChanges(t *testing.T) {
+	h := openGuessHouse(t, layout{})
+	caddymodule.PasswordsOf(t, "example").Cost = password.Cost{Memory: 1024, Time: 1, Threads: 1}
+	h.holds("ann@example.com", annsPassword)
+	owner, was := h.in("ann@example.com"), annsPassword
+	for round := range 4 {
+		now := fmt.Sprintf("%d quiet rivers and old boats", round)
+		var all sync.WaitGroup
+		others := make([]*browser, 4)
+		for i := range others {
+			others[i] = h.browser()
+			old := was
+			all.Go(func() { others[i].manually("ann@example.com", old, from(ithNetwork(round*4+i))...) })
+		}
+		all.Go(func() {
+			a := owner.send("/-/password/change", form("password", now))
+			for a.StatusCode == 503 { // the others were faster every time
+				a = owner.send("/-/password/change", form("password", now))
+			}
+			if a.StatusCode != 303 {
+				t.Errorf("a change = %d; want 303", a.StatusCode)
+			}
+		})
+		all.Wait()
+		for _, b := range others {
+			if b.me() != nil {
+				t.Errorf("round %d: a session by the old password goes on", round)
+			}
+		}
+		if owner.me() == nil {
+			t.Fatal("who changed it is out")
+		}
+		was = now
+	}
+}
+
 // moving is a store in which a password is sealed anew as soon as it has been read.
 type moving struct {
 	store.Store
