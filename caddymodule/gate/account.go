@@ -264,7 +264,7 @@ func (g *Gate) isCurrent(r *http.Request, v *Visitor, plain, field string) error
 	// Now, not with the change: who looks for a new one that may be chosen isn't guessing.
 	err = g.Sessions.Store.Apply(ctx, match.Ops...)
 	if errors.Is(err, store.ErrConflict) {
-		return nil // it was the right one a moment ago, and the change has a condition of its own
+		return errMoved // it may be another one by now
 	}
 	return err
 }

@@ -22,7 +22,7 @@ const (
 type origin string
 
 const (
-	chosen   origin = "chosen"   // by the contact, who has read a mail of ours; in older stores, also as used
+	chosen   origin = "chosen"   // by the contact, who has read a mail of ours; from older releases also what is now used
 	imported origin = "imported" // and not used yet
 	used     origin = "used"     // imported, and used here since
 	removed  origin = "removed"  // there is no password, on purpose
