@@ -11,6 +11,7 @@ package caddymodule_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule"
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -37,14 +39,19 @@ func openGuessHouse(t *testing.T, l layout) *house {
 	return h
 }
 
-// idOf returns the ID of a contact.
+// idOf returns the ID of a contact, once the file is loaded: on a busy machine that goes on
+// beside the first requests.
 func (h *house) idOf(email string) string {
 	h.t.Helper()
 	typed, err := address.Parse(email)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	c, err := caddymodule.BookOf(h.t, "example").ByEmail(h.t.Context(), typed)
+	var c directory.Contact
+	h.eventually(email+" is a contact", func() bool {
+		c, err = caddymodule.BookOf(h.t, "example").ByEmail(h.t.Context(), typed)
+		return !errors.Is(err, directory.ErrUnknown)
+	})
 	if err != nil {
 		h.t.Fatal(err)
 	}
