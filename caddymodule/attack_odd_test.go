@@ -160,7 +160,7 @@ func TestW04_LengthsInEverySpelling(t *testing.T) {
 				"Content-Length: +4", "Content-Length: 4, 4", "Content-Length: 4,5", "Content-Length: -4", "Content-Length: 0x4", "Content-Length: 4 ", "Content-Length:\r\n 4", "Content-Length: 99999999999999999999", "Content-Length: 4\r\ncontent-length: 0",
 				"Content_Length: 4", "Content-Length: \u0664", "Expect: 100-continue\r\nContent-Length: 4", "Expect: something\r\nContent-Length: 4", "Connection: content-length\r\nContent-Length: 4", "Connection: transfer-encoding\r\nTransfer-Encoding: chunked"} {
 				conn := h.dial()
-				conn.SetDeadline(time.Now().Add(100 * time.Millisecond)) // some wait for more
+				conn.SetDeadline(time.Now().Add(60 * time.Millisecond)) // some wait for more
 				before := h.portal.count()
 				io.WriteString(conn, "POST "+path+" HTTP/1.1\r\n"+host+"\r\n"+who+"\r\nContent-Type: application/x-www-form-urlencoded\r\n"+framing+"\r\n\r\n0\r\n\r\n"+hidden)
 				in := bufio.NewReader(conn)

@@ -281,7 +281,8 @@ func (b *browser) do(r *http.Request) answer {
 	resp, err := b.client.Do(r)
 	for range 3 {
 		// Around a reload Caddy closes connections that a request is just being written to.
-		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) || r.Body != nil && r.GetBody == nil {
+		cut := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || err != nil && strings.Contains(err.Error(), "server closed idle connection")
+		if !cut || r.Body != nil && r.GetBody == nil {
 			break
 		}
 		if r.GetBody != nil {

@@ -390,7 +390,7 @@ func TestK16_ReloadUnderLoad(t *testing.T) {
 			}
 		}
 	}
-	span := 5 * time.Second
+	span := 3 * time.Second
 	if *long {
 		span = time.Minute
 	}

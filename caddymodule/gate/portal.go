@@ -30,7 +30,7 @@ type about struct {
 	veiled bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
 	tokens []string // the Strays that are tokens
 	astray []string // those of them whose companies the visitor doesn't reach
-	strays bool     // the query has a path of such a company
+	routed bool     // the query has a path of such a company
 }
 
 // company is the id of the company that the request is about, or "".
@@ -224,7 +224,7 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 			if err != nil && !errors.Is(err, directory.ErrUnknown) {
 				return f, err
 			}
-			a.strays = a.strays || err == nil && !a.reaches(id)
+			a.routed = a.routed || err == nil && !a.reaches(id)
 		}
 	}
 	f.astray = a.isAstray()
@@ -233,7 +233,7 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 
 // isAstray reports whether there is something of a company's, where nothing belongs, that
 // who makes the request doesn't reach.
-func (a *about) isAstray() bool { return a.strays || len(a.astray) > 0 }
+func (a *about) isAstray() bool { return a.routed || len(a.astray) > 0 }
 
 // reaches reports whether who makes the request may see what is the company's, by signing
 // in, by a visit or by the old link itself.
