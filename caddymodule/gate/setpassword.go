@@ -67,10 +67,7 @@ func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	t, plain := f.Get("t"), f.Get("password")
-	cookie, device := g.device(r)
-	if device == "" {
-		cookie, device = g.devices.New()
-	}
+	cookie, device := g.newestDevice(r)
 	for range 3 {
 		link, proof, err := g.Tokens.SpendPassword(r.Context(), t)
 		if err != nil {

@@ -202,7 +202,7 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 // the mails so far, and the device's cookie; "" on a shared computer, which isn't known.
 func (g *Gate) knowDevice(r *http.Request, c directory.Contact, shared bool) (ops []store.Op, cookie string, err error) {
 	ctx, now := r.Context(), g.Now()
-	cookie, id := g.device(r)
+	_, id := g.device(r)
 	purses := []limit.Purse{{Contact: c.ID}, {Contact: c.ID, Apart: "link"}}
 	if id != "" {
 		purses = append(purses, limit.Purse{Contact: c.ID, Apart: id})
@@ -217,11 +217,7 @@ func (g *Gate) knowDevice(r *http.Request, c directory.Contact, shared bool) (op
 	if shared {
 		return ops, "", nil
 	}
-	if id == "" {
-		cookie, id = g.devices.New()
-	} else {
-		cookie = g.devices.Renew(cookie)
-	}
+	cookie, id = g.newestDevice(r)
 	learnt, err := g.devices.Learn(ctx, id, c.ID, now)
 	return append(ops, learnt...), cookie, err
 }
@@ -299,6 +295,15 @@ func (g *Gate) device(r *http.Request) (cookie, id string) {
 		}
 	}
 	return "", ""
+}
+
+// newestDevice returns the cookie that the browser's device is to have from now on, and its
+// ID; a new one where it has none.
+func (g *Gate) newestDevice(r *http.Request) (cookie, id string) {
+	if cookie, id = g.device(r); id == "" {
+		return g.devices.New()
+	}
+	return g.devices.Renew(cookie), id
 }
 
 // newBrowser makes the cookie of an asking browser that has none yet, and its id.
