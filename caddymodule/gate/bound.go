@@ -26,8 +26,8 @@ import (
 // set: who signs in after another person, in the same browser, doesn't come into that
 // person's portal session, and a membership that was taken away isn't outlived by one.
 // What a portal's session knows of a company stays at that company's pages and at those of
-// none: one that began at a page of no company isn't given back at a company's, where it
-// would learn of that company, and then be good everywhere.
+// none. One that began at a page of no company is given back at a company's to who is a client
+// of no other; with others it would learn of that company, and then be good everywhere.
 //
 // On its way out a cookie's value gets a seal in front, which names whom it is for and
 // fits this name and this value alone; on the way back the seal is taken off, or the

@@ -66,6 +66,12 @@ func (v *Visitor) reaches(company string) bool {
 	return v.Contact.Role == directory.Staff || slices.Contains(v.Contact.Companies, company)
 }
 
+// isOf reports whether the visitor is a client of that company alone.
+func (v *Visitor) isOf(company string) bool {
+	c := v.Contact
+	return c.Role != directory.Staff && len(c.Companies) == 1 && c.Companies[0] == company
+}
+
 // step is what becomes of a request for the portal. The zero value is the safe one.
 type step uint8
 
@@ -407,7 +413,7 @@ func (g *Gate) comesBack(ctx context.Context, a *about, mine, h holder) (bool, e
 	case h.contact != mine.contact, h.reach != mine.reach, h.visit != mine.visit:
 		return false, nil // somebody else's, or from when they reached other companies
 	case h.company == "":
-		return mine.company == "", nil
+		return mine.company == "" || a.visitor.isOf(mine.company), nil
 	case !a.visitor.reaches(h.company), mine.company != "" && h.company != mine.company, a.bound.company != "" && h.company != a.bound.company:
 		return false, nil // another company's, of a contact who has two
 	}
