@@ -43,6 +43,20 @@ func TestTheRightCodeIsNeverToldToBeWrong(t *testing.T) {
 	}
 }
 
+// Nor is a link said to be over that isn't.
+func TestTheRightLinkIsNeverToldToBeOver(t *testing.T) {
+	h := openAwayHouse(t)
+	h.store.Store = &overtaken{Store: h.store.Store, left: 3}
+	for _, want := range []int{503, 303, 303} { // the third is a double click
+		if resp := h.do("/-/link?t="+h.token, "", h.flow); resp.StatusCode != want {
+			t.Errorf("the link = %d; want %d", resp.StatusCode, want)
+		}
+	}
+	if log := h.log.String(); strings.Contains(log, "opened-old") {
+		t.Errorf("the link is in the history as one that is over:\n%s", log)
+	}
+}
+
 // typeCode sends a code and returns the status and the words beside the field.
 func (h *awayHouse) typeCode(code string) (status int, problem string) {
 	h.t.Helper()

@@ -126,6 +126,7 @@ func (g *Gate) enter(w http.ResponseWriter, r *http.Request, t string, link toke
 
 // spend answers the request. It returns the session's cookie, or "" where none began.
 func (g *Gate) spend(w http.ResponseWriter, r *http.Request, t, browser string) (cookie string, err error) {
+	moved := false
 	for range 3 {
 		grant, err := g.Tokens.Spend(r.Context(), t, browser)
 		if err != nil {
@@ -134,13 +135,17 @@ func (g *Gate) spend(w http.ResponseWriter, r *http.Request, t, browser string) 
 		}
 		cookie, err := g.signIn(w, r, grant)
 		if errors.Is(err, token.ErrOver) {
+			moved = errors.Is(err, errFaster)
 			continue // somebody was faster, or the mail of another link was handed over just now
 		} else if err != nil {
 			return "", err
 		}
 		return cookie, g.seeOther(w, grant.To)
 	}
-	link, _ := g.Tokens.Peek(r.Context(), t)
+	link, err := g.Tokens.Peek(r.Context(), t)
+	if moved && err == nil {
+		return "", errMoved // it is good yet
+	}
 	return "", g.spent(w, r, t, link, browser, token.ErrOver)
 }
 
