@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	long    = flag.Bool("long", false, "reload under load for 60 s rather than 5 s")
+	long    = flag.Bool("long", false, "reload under load for 60 s rather than 3 s")
 	reloads = flag.Int("reloads", 60, "how many reloads must leave nothing behind")
 )
 
