@@ -353,9 +353,11 @@ func TestT03_APasswordLinkIsGoodOnce(t *testing.T) {
 }
 
 func TestT14_TheLifeOfAPasswordLink(t *testing.T) {
-	h := openGuessHouse(t, layout{})
+	log := newLogFile(t)
+	h := openGuessHouse(t, layout{global: log.global})
 	b := h.browser()
 	link, tok := b.help("ann@example.com", "/")
+	h.eventually("the mail is handed over, from when on its link lives", func() bool { return log.events(t)["sent"] > 0 })
 	caddymodule.Advance(t, 9*time.Minute+30*time.Second)
 	if a := b.open(link); a.StatusCode != 200 {
 		t.Errorf("after nine and a half minutes = %d; want 200", a.StatusCode)
