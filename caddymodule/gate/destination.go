@@ -21,11 +21,7 @@ func (g *Gate) mayGoThere(r *http.Request, v *Visitor) error {
 		}
 		there := (&http.Request{Method: r.Method, URL: u, Header: http.Header{"Cookie": r.Header["Cookie"]}}).WithContext(r.Context())
 		kind := g.rules.classify(there)
-		a, err := g.judge(there, kind, v)
-		if err != nil {
-			return err
-		}
-		f, err := g.facts(there, kind, &a)
+		_, f, err := g.weigh(there, kind, v)
 		if err != nil {
 			return err
 		}

@@ -297,13 +297,9 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 	if kind == Own { // see serveOwn
 		return found(w, u.RequestURI())
 	}
-	a, err2 := g.judge(linked, kind, v)
-	if err2 != nil {
-		return err2
-	}
-	f, err2 := g.facts(linked, kind, &a)
-	if err2 != nil {
-		return err2
+	a, f, err := g.weigh(linked, kind, v)
+	if err != nil {
+		return err
 	}
 	g.evenOut(r.Context(), began)
 	switch s := f.decide(); {

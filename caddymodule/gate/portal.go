@@ -188,6 +188,15 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 	return a, nil
 }
 
+// weigh finds out what a request is about, and by which facts it is to be decided what
+// becomes of it. The error is the store's.
+func (g *Gate) weigh(r *http.Request, kind Kind, v *Visitor) (a about, f facts, err error) {
+	if a, err = g.judge(r, kind, v); err == nil {
+		f, err = g.facts(r, kind, &a)
+	}
+	return a, f, err
+}
+
 // facts are those of a request.
 func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	f := facts{
@@ -259,11 +268,7 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 	if g.opensInTheClear(r) || g.inTheClear(r) && g.Legacy.Secret(r.URL) {
 		return g.toTLS(w, r)
 	}
-	a, err := g.judge(r, kind, v)
-	if err != nil {
-		return err
-	}
-	f, err := g.facts(r, kind, &a)
+	a, f, err := g.weigh(r, kind, v)
 	if err != nil {
 		return err
 	}
