@@ -360,7 +360,8 @@ func TestT18_ANewPasswordAtTwoGates(t *testing.T) {
 	unused := h.nextLetter(email, mails)
 	in[1].send("/-/help", form("email", email))
 	tok := setPattern.FindStringSubmatch(h.nextLetter(email, mails+1).text)[1]
-	if a := h.browser().send("/-/password/set", form("t", tok, "password", annsPassword2)); a.StatusCode != http.StatusSeeOther {
+	phone := h.browser()
+	if a := phone.send("/-/password/set", form("t", tok, "password", annsPassword2)); a.StatusCode != http.StatusSeeOther {
 		t.Fatalf("POST /-/password/set = %d; want 303\n%s", a.StatusCode, a.body)
 	}
 	set := time.Now()
@@ -391,8 +392,11 @@ func TestT18_ANewPasswordAtTwoGates(t *testing.T) {
 			t.Errorf("the right password at %s gate, after eleven wrong ones at both = %d; want 403", name, a.StatusCode)
 		}
 	}
-	if a := there(in[2], annsPassword2); a.StatusCode != http.StatusSeeOther {
-		t.Errorf("on a known device = %d; want 303", a.StatusCode)
+	if a := there(in[2], annsPassword2); a.StatusCode != http.StatusForbidden {
+		t.Errorf("on a device that was known by the password before = %d; want 403", a.StatusCode)
+	}
+	if a := there(phone, annsPassword2); a.StatusCode != http.StatusSeeOther {
+		t.Errorf("where the new one was set, at the other gate = %d; want 303", a.StatusCode)
 	}
 }
 
