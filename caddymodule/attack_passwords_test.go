@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -688,5 +689,48 @@ func TestT18_ThePasswordMovesEachTime(t *testing.T) {
 	passwords.Store = still.Store
 	if a := h.browser().manually("ann@example.com", annsPassword); a.StatusCode != 303 {
 		t.Errorf("signing in after that = %d; want 303", a.StatusCode)
+	}
+}
+
+// interrupted is a store in which something happens just before the n-th reading of a
+// password.
+type interrupted struct {
+	store.Store
+	left *atomic.Int32
+	do   func()
+}
+
+func (s interrupted) Get(ctx context.Context, k store.Key) (store.Record, error) {
+	if k.Bucket == "password" && s.left.Add(-1) == 0 {
+		s.do()
+	}
+	return s.Store.Get(ctx, k)
+}
+
+// Whoever has the password of before changes none that its owner has set meanwhile: not even
+// in the moment between the comparison and the change.
+func TestT18_ChangingWhatWasResetMeanwhile(t *testing.T) {
+	for _, moment := range []int32{1, 3} { // before the comparison, and behind it
+		h := openGuessHouse(t, layout{})
+		h.holds("ann@example.com", annsPassword)
+		thief := h.in("ann@example.com")
+		caddymodule.Advance(t, time.Hour) // so that it takes the password
+		_, tok := h.browser().help("ann@example.com", "/")
+		passwords, owner := caddymodule.PasswordsOf(t, "example"), h.browser()
+		was, left := passwords.Store, new(atomic.Int32)
+		left.Store(moment)
+		passwords.Store = interrupted{was, left, func() {
+			if a := owner.send("/-/password/set", form("t", tok, "password", annsPassword2)); a.StatusCode != 303 {
+				t.Errorf("by the mailed link = %d; want 303", a.StatusCode)
+			}
+		}}
+		a := thief.send("/-/password/change", form("current", annsPassword, "password", "the thief's very own words"))
+		passwords.Store = was
+		if a.StatusCode == 303 && goes(a) == "/-/account?done=set" || left.Load() > 0 {
+			t.Errorf("at moment %d, %d to go, the change = %d to %q", moment, left.Load(), a.StatusCode, goes(a))
+		}
+		if a := owner.manually("ann@example.com", annsPassword2); a.StatusCode != 303 {
+			t.Errorf("at moment %d: then the owner's password = %d; want 303", moment, a.StatusCode)
+		}
 	}
 }

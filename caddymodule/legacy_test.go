@@ -325,6 +325,24 @@ func TestTokensInForms(t *testing.T) {
 		}
 	}
 	bob := h.in("bob@example.com")
+	for name, c := range map[string]struct {
+		headers []string
+		status  int
+	}{
+		"without a type":       {[]string{"Content-Type", ""}, 200},
+		"packed":               {[]string{"Content-Type", "application/x-www-form-urlencoded", "Content-Encoding", "gzip"}, 400},
+		"in other characters":  {[]string{"Content-Type", "application/x-www-form-urlencoded; charset=ibm037"}, 400},
+		"in those of browsers": {[]string{"Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"}, 200},
+	} {
+		n := h.portal.count()
+		a := bob.do(bob.request("POST", "/other", strings.NewReader("client="+its), append(c.headers, "Origin", h.url, "Sec-Fetch-Site", "same-origin")...))
+		if got, now := h.portal.last(); a.StatusCode != c.status || (now > n) != (c.status == 200) || now > n && strings.Contains(got.Body, its) {
+			t.Errorf("a form %s = %d, and the portal gets %q; want %d", name, a.StatusCode, got.Body, c.status)
+		}
+	}
+	if a := bob.do(bob.request("POST", "/other", strings.NewReader("packed"), "Content-Type", "application/json", "Content-Encoding", "gzip", "Origin", h.url)); a.StatusCode != 200 || h.portal.lastPost().Body != "packed" {
+		t.Errorf("what is no form, packed = %d; want it as it is", a.StatusCode)
+	}
 	before := h.portal.count()
 	a := bob.send("/other", url.Values{"client": {strings.Repeat(" ", 300_000) + its}})
 	if a.StatusCode != 400 || h.portal.count() > before && strings.Contains(h.portal.lastPost().Body, its) {

@@ -78,7 +78,8 @@ const (
 	bucketContact = "contact"   // contact id → sealed contactRecord
 	bucketEmail   = "email"     // MAC of an address → contact id
 	bucketCompany = "company"   // company id → sealed companyRecord
-	bucketLegacy  = "legacy"    // MAC of an old link's token, and of it folded → company id
+	bucketLegacy  = "legacy"    // MAC of an old link's token → company id
+	bucketLike    = "like"      // MAC of a token folded, "/" and company id
 	bucketRemoved = "removed"   // what was removed by hand: email/MAC, company/id
 	bucketLoad    = "load"      // kind of file → MAC of what was loaded last
 )

@@ -194,7 +194,7 @@ func (b *Book) editCompany(ctx context.Context, c Company, change CompanyChange)
 	}
 	c.LegacyTokens = tokens
 	for _, token := range tokens {
-		switch other, err := b.tokenOwner(ctx, b.tokenMACs(token)); {
+		switch other, err := b.tokenOwner(ctx, token); {
 		case err == nil && other != c.ID:
 			return c, &FieldError{Field: "legacy_tokens", Reason: "one is in the old links of " + other, Err: ErrTaken}
 		case err != nil && !errors.Is(err, ErrUnknown):

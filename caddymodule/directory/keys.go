@@ -125,14 +125,13 @@ func (b *Book) resealCompany(rec store.Record) ([]store.Op, error) {
 	}
 	ops := []store.Op{store.Put(rec.Key, b.sealCompany(c), time.Time{})}
 	for _, token := range c.LegacyTokens {
-		ops = append(ops, b.putToken(token, c.ID)...)
-		old := b.tokenMACs(token)[1:]
-		if folded := b.folded(token); folded != "" {
-			old = append(old, b.foldedMACs(folded)[1:]...)
-		}
-		for _, old := range old {
+		ops = append(ops, b.putToken(token, c.ID))
+		for _, old := range b.tokenMACs(token)[1:] {
 			ops = append(ops, store.Delete(b.key(bucketLegacy, old)))
 		}
+	}
+	for _, folded := range b.likes(c.LegacyTokens) {
+		ops = append(append(ops, b.putLike(folded, c.ID)), b.dropLike(b.likeMACs(folded)[1:], c.ID)...)
 	}
 	return ops, nil
 }

@@ -64,7 +64,7 @@ func (b *Book) StandingByToken(ctx context.Context, token string) (Standing, err
 	if s, held := b.heldTokens.get(key, version); held {
 		return *s, nil
 	}
-	id, err := b.tokenOwner(ctx, b.tokenMACs(token))
+	id, err := b.tokenOwner(ctx, token)
 	if err != nil {
 		return Standing{}, err // what isn't there isn't remembered: anybody can ask for that
 	}
@@ -77,25 +77,36 @@ func (b *Book) StandingByToken(ctx context.Context, token string) (Standing, err
 }
 
 // StandingLike is StandingByToken where a portal's database may take another token for the
-// company's: one that differs in case, or as far as Fold tells.
-func (b *Book) StandingLike(ctx context.Context, token string) (Standing, error) {
-	s, err := b.StandingByToken(ctx, token)
-	if b.Fold == nil || !errors.Is(err, ErrUnknown) {
-		return s, err
+// company's: one that differs in case, or as far as Fold tells. Of several companies it is
+// one that asks for sign-in, if any does.
+func (b *Book) StandingLike(ctx context.Context, token string) (like Standing, err error) {
+	if like, err = b.StandingByToken(ctx, token); b.Fold == nil || !errors.Is(err, ErrUnknown) {
+		return like, err
 	}
-	version, folded := b.Version(), b.Fold(token)
-	if s, err = b.StandingByToken(ctx, folded); !errors.Is(err, ErrUnknown) {
-		return s, err
+	folded := b.Fold(token)
+	if like, err = b.StandingByToken(ctx, folded); err != nil && !errors.Is(err, ErrUnknown) {
+		return like, err
 	}
-	id, err := b.tokenOwner(ctx, b.foldedMACs(folded))
-	if err != nil {
-		return Standing{}, err
+	for _, mac := range b.likeMACs(folded) {
+		recs, err := b.Store.Scan(ctx, b.Firm, bucketLike, mac+"/", "", pageSize)
+		if err != nil {
+			return Standing{}, fmt.Errorf("reading the directory: %w", err)
+		}
+		for _, rec := range recs {
+			s, err := b.StandingOf(ctx, rec.Key.ID[len(mac)+1:])
+			switch {
+			case errors.Is(err, ErrUnknown): // removed meanwhile
+			case err != nil:
+				return Standing{}, err
+			case like.Company == "" || s.Upgraded:
+				like = s
+			}
+		}
 	}
-	like, err := b.standing(ctx, version, id)
-	if err != nil {
-		return Standing{}, err
+	if like.Company == "" {
+		return like, ErrUnknown
 	}
-	return *like, nil
+	return like, nil
 }
 
 // StandingOf returns the standing of the company, or ErrUnknown. It is from memory as
@@ -129,9 +140,9 @@ func (b *Book) standing(ctx context.Context, version uint64, id string) (*Standi
 	return s, nil
 }
 
-// tokenOwner returns the id of the company that has the token with one of the MACs, or ErrUnknown.
-func (b *Book) tokenOwner(ctx context.Context, macs []string) (string, error) {
-	for _, mac := range macs {
+// tokenOwner returns the id of the company that has the token, or ErrUnknown.
+func (b *Book) tokenOwner(ctx context.Context, token string) (string, error) {
+	for _, mac := range b.tokenMACs(token) {
 		rec, err := b.get(ctx, bucketLegacy, mac)
 		if errors.Is(err, ErrUnknown) {
 			continue
@@ -148,19 +159,22 @@ func (b *Book) tokenMACs(token string) []string {
 	return b.Keys.MACs("legacy", b.Firm, token)
 }
 
-func (b *Book) foldedMACs(folded string) []string {
-	return b.Keys.MACs("legacy-folded", b.Firm, folded)
+func (b *Book) likeMACs(folded string) []string {
+	return b.Keys.MACs("legacy-like", b.Firm, folded)
 }
 
-// folded returns what the token is found by beside itself, or "": it is what it would be.
-func (b *Book) folded(token string) string {
+// likes are the tokens, folded, each once, but for those that are so themselves.
+func (b *Book) likes(tokens []string) (folded []string) {
 	if b.Fold == nil {
-		return ""
+		return nil
 	}
-	if folded := b.Fold(token); folded != token {
-		return folded
+	for _, token := range tokens {
+		if like := b.Fold(token); like != token {
+			folded = append(folded, like)
+		}
 	}
-	return ""
+	slices.Sort(folded)
+	return slices.Compact(folded)
 }
 
 // newEra returns a number that no company has as its Era.
@@ -196,32 +210,44 @@ func (b *Book) companyOps(before, after *Company, claims map[string]bool) (ops [
 		if slices.Contains(has, token) {
 			continue
 		}
-		macs := [][]string{b.tokenMACs(token)}
-		if folded := b.folded(token); folded != "" && !slices.ContainsFunc(has, func(t string) bool { return b.Fold(t) == folded }) {
-			macs = append(macs, b.foldedMACs(folded))
-		}
-		for _, macs := range macs {
-			for i, mac := range macs {
-				if i > 0 || !claims[token] {
-					ops = append(ops, store.Delete(b.key(bucketLegacy, mac)))
-				}
+		for i, mac := range b.tokenMACs(token) {
+			if i > 0 || !claims[token] {
+				ops = append(ops, store.Delete(b.key(bucketLegacy, mac)))
 			}
 		}
 	}
 	for _, token := range has {
 		if !slices.Contains(had, token) {
-			ops = append(ops, b.putToken(token, after.ID)...)
+			ops = append(ops, b.putToken(token, after.ID))
+		}
+	}
+	hadLike, hasLike := b.likes(had), b.likes(has)
+	for _, folded := range hadLike {
+		if !slices.Contains(hasLike, folded) {
+			ops = append(ops, b.dropLike(b.likeMACs(folded), before.ID)...)
+		}
+	}
+	for _, folded := range hasLike {
+		if !slices.Contains(hadLike, folded) {
+			ops = append(ops, b.putLike(folded, after.ID))
 		}
 	}
 	return ops
 }
 
-// putToken returns the Ops by which the token, and what is like it, is found.
-func (b *Book) putToken(token, company string) []store.Op {
-	value := append([]byte{format}, company...)
-	ops := []store.Op{store.Put(b.key(bucketLegacy, b.tokenMACs(token)[0]), value, time.Time{})}
-	if folded := b.folded(token); folded != "" {
-		ops = append(ops, store.Put(b.key(bucketLegacy, b.foldedMACs(folded)[0]), value, time.Time{}))
+func (b *Book) putToken(token, company string) store.Op {
+	return store.Put(b.key(bucketLegacy, b.tokenMACs(token)[0]), append([]byte{format}, company...), time.Time{})
+}
+
+// putLike returns the Op by which the company is found by what is like a token of it. Others
+// may have one that is like it, too.
+func (b *Book) putLike(folded, company string) store.Op {
+	return store.Put(b.key(bucketLike, b.likeMACs(folded)[0]+"/"+company), []byte{format}, time.Time{})
+}
+
+func (b *Book) dropLike(macs []string, company string) (ops []store.Op) {
+	for _, mac := range macs {
+		ops = append(ops, store.Delete(b.key(bucketLike, mac+"/"+company)))
 	}
 	return ops
 }

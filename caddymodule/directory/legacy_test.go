@@ -147,13 +147,26 @@ func TestStandingLike(t *testing.T) {
 	set("birch", "AbC", "aBC")
 	set("birch", "aBC") // which is like it
 	want(b, "AbC:birch abc:birch ABC:birch one:acme One:acme")
+	must(b.AddCompany(ctx, "cedar", CompanyChange{LegacyTokens: &[]string{"aBc", "ABc"}})) // and these, of another company
+	must(b.AddContact(ctx, "cleo@example.com", Change{Companies: &[]string{"cedar"}}))
+	must(b.Upgrade(ctx, Upgrade{Companies: []string{"cedar"}}, nil))
+	want(b, "AbC:cedar abc:cedar ABC:cedar one:acme One:acme")
+	must(b.RemoveCompany(ctx, "cedar"))
+	want(b, "AbC:birch abc:birch ABC:birch one:acme One:acme")
+	must(importCompanies(t, b, "id,legacy_tokens\nbirch,more\nacme,abC;one;Abc\n")) // one passes on in another spelling
+	want(b, "AbC:acme abc:acme ABC:acme one:acme One:acme")
+	must(importCompanies(t, b, "id,legacy_tokens\nbirch,aBC\nacme,one\n"))
+	want(b, "AbC:birch abc:birch ABC:birch one:acme One:acme")
 	set("acme", "abc") // the exact one goes first
 	want(b, "AbC:acme abc:acme ABC:acme")
 	set("acme")
 	want(b, "AbC:birch abc:birch ABC:birch")
 	set("birch")
 	want(b, "")
-	if n := len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))); n != 0 {
+	records := func() int {
+		return len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))) + len(must(b.Store.Scan(ctx, b.Firm, bucketLike, "", "", 100)))
+	}
+	if n := records(); n != 0 {
 		t.Errorf("the index has %d records left; want none", n)
 	}
 	must(b.AddCompany(ctx, "cedar", CompanyChange{LegacyTokens: &[]string{"AbC"}}))
@@ -163,7 +176,7 @@ func TestStandingLike(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(&Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "second"), Fold: b.Fold}, "AbC:cedar abc:cedar ABC:cedar")
-	if n := len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))); n != 2 {
+	if n := records(); n != 2 {
 		t.Errorf("after the secret changed, the index has %d records; want 2", n)
 	}
 }
@@ -191,8 +204,10 @@ func TestEnsureTokens(t *testing.T) {
 	if got := fmt.Sprint(must(b.Companies(ctx, "", "", 10))); got != "[{acme ACME [one a/b] false 0} {birch BIRCH [] true 0}]" {
 		t.Errorf("the companies are %s", got)
 	}
-	if n := len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))); n != 4 {
-		t.Errorf("the index has %d records; want two for each", n)
+	for _, bucket := range []string{bucketLegacy, bucketLike} {
+		if n := len(must(b.Store.Scan(ctx, b.Firm, bucket, "", "", 100))); n != 2 {
+			t.Errorf("the index %q has %d records; want 2", bucket, n)
+		}
 	}
 	for token, want := range map[string]string{"one": "acme", "a/b": "acme"} {
 		if s, err := b.StandingByToken(ctx, token); err != nil || s.Company != want {

@@ -215,7 +215,11 @@ func (g *Gate) changeIf(r *http.Request, v *Visitor, current, field string, do f
 		return err
 	}
 	for range 3 {
-		err = do(passwordChange{contact: v.Contact, proof: []store.Op{end}, method: method, spare: v.Live.ID})
+		var alive store.Op // whoever has changed the password meanwhile has ended this session
+		if alive, err = g.Sessions.Alive(r.Context(), v.Live.ID); err != nil {
+			break
+		}
+		err = do(passwordChange{contact: v.Contact, proof: []store.Op{end, alive}, method: method, spare: v.Live.ID})
 		if !errors.Is(err, store.ErrConflict) {
 			break
 		}

@@ -140,7 +140,15 @@ func (g *Gate) blindForms(r *http.Request, v *Visitor) error {
 		return foreign, err
 	}}
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = g.Legacy.Body(r.Body, strings.Join(r.Header["Content-Type"], " "), forms)
+		contentType := strings.Join(r.Header["Content-Type"], " ")
+		if contentType == "" && r.Method == http.MethodPost {
+			contentType = "application/x-www-form-urlencoded" // as CGI and Rack take it
+		}
+		form := g.Legacy.Body(r.Body, contentType, forms)
+		if form != r.Body && (r.Header["Content-Encoding"] != nil || !asciiLike(contentType)) {
+			return errUnclear // some portals unpack it, or read it in those characters, and we don't
+		}
+		r.Body = form
 	}
 	var kept []string
 	found := false
@@ -160,6 +168,15 @@ func (g *Gate) blindForms(r *http.Request, v *Visitor) error {
 		r.Header["Cookie"] = []string{textproto.TrimString(strings.Join(kept, ";"))}
 	}
 	return nil
+}
+
+// asciiLike reports whether a content type has text as browsers send it: with what is ASCII
+// written as that.
+func asciiLike(contentType string) bool {
+	_, charset, found := strings.Cut(strings.ToLower(contentType), "charset")
+	charset = strings.TrimLeft(charset, ` ="*`)
+	return !found || strings.HasPrefix(charset, "utf-8") || strings.HasPrefix(charset, "utf8") || strings.HasPrefix(charset, "us-ascii") ||
+		strings.HasPrefix(charset, "iso-8859-") || strings.HasPrefix(charset, "windows-125")
 }
 
 // newURL is where an old link leads, without its token or any other company's.

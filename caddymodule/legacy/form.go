@@ -29,11 +29,11 @@ func (r *Rules) Body(body io.ReadCloser, contentType string, forms Forms) io.Rea
 		return body
 	}
 	f := &form{Closer: body, body: body, rules: r, Forms: forms}
-	switch contentType = strings.ToLower(contentType); {
-	case strings.Contains(contentType, "urlencoded"):
+	switch kind := strings.ToLower(contentType); {
+	case strings.Contains(kind, "urlencoded"):
 		f.judge = f.parameters
-	case strings.Contains(contentType, "multipart"):
-		f.judge = f.lines
+	case strings.Contains(kind, "multipart"):
+		f.judge, f.boundary = f.lines, boundaryOf(contentType)
 	default:
 		return body
 	}
@@ -79,7 +79,7 @@ func (s *shape) foreign(value string, forms Forms) (bool, error) {
 
 const (
 	mostHeld   = 64 << 10 // bytes that are held back: more than any token takes, however it is escaped
-	mostJudged = 10_000   // values of a form that may cost a look-up
+	mostJudged = 10_000   // look-ups that a form may cost
 )
 
 // form is a body that is judged as it is read.
@@ -93,11 +93,12 @@ type form struct {
 	ready []byte
 	err   error // what comes after ready
 
-	seen   int    // of held: no separator is there
-	judged int    // values
-	inside bool   // of a parameter, or a line, whose beginning isn't held any more
-	blank  bool   // multipart: the line before was
-	value  []byte // multipart: the line that may be the whole of a part, with blank ones behind it
+	seen   int  // of held: no separator is there
+	judged int  // look-ups so far
+	inside bool // of a parameter, or a line, whose beginning isn't held any more
+
+	boundary []byte // what the lines between parts begin with
+	value    []byte // the line that may be the whole of a part's value, with blank ones behind it
 }
 
 func (f *form) Read(p []byte) (int, error) {
@@ -188,47 +189,45 @@ func (r *Rules) mayName(text string) bool {
 		}
 		_, near := sameName(name, l.old.name)
 		for range 4 {
-			near = near || !ended && len(canonical(name)) <= len(canonical(l.old.name))
+			is, want := canonical(name), canonical(l.old.name)
+			near = near || !ended && len(is) <= len(want) && (is == "" || is[0] == '%' || is[0] == want[0])
 			name, _ = unescape(name, true)
 		}
 		return near
 	})
 }
 
-// lines judges a form in parts. Which line begins a part, and which names it, readers see
-// in different ways; what has a blank line before it and a dash behind it may be a value.
+// lines judges a form in parts. Where a part's header ends and which name it has, readers see
+// in different ways, so whatever stands alone on the last line before a boundary may be it.
 func (f *form) lines(end bool) error {
 	for len(f.held) > 0 {
-		stop := f.next("\n") + 1
-		if stop == 0 && !end {
-			if !f.inside && len(f.held) <= mostHeld && (f.blank || f.value != nil) {
-				return nil
-			}
+		stop := f.next("\r\n") + 1
+		switch {
+		case stop > 0:
+		case end:
+			stop = len(f.held)
+		case !f.inside && len(f.held) <= mostHeld:
+			return nil
+		default:
 			return f.long()
 		}
-		if stop == 0 {
-			stop = len(f.held)
+		line := f.take(stop)
+		blank := len(bytes.TrimFunc(line, trimmed)) == 0
+		if blank && !f.inside && len(f.value)+len(line) <= mostHeld {
+			f.value = append(f.value, line...)
+			continue
 		}
-		blank := !f.inside && len(bytes.TrimFunc(f.held[:stop], trimmed)) == 0
-		switch {
-		case f.inside:
-			f.pass(stop)
-		case blank && f.value != nil && len(f.value)+stop <= mostHeld:
-			f.value = append(f.value, f.take(stop)...)
-		default:
-			if blank || bytes.HasPrefix(f.held, []byte("--")) { // blank: what is behind the value is longer than what is held
-				if err := f.part(); err != nil {
-					return err
-				}
+		if blank || bytes.HasPrefix(line, f.boundary) { // blank: there is more behind the value than is held
+			if err := f.part(); err != nil {
+				return err
 			}
+		}
+		f.settle()
+		f.value = line
+		if f.inside {
 			f.settle()
-			if f.blank && !blank {
-				f.value = f.take(stop)
-			} else {
-				f.pass(stop)
-			}
 		}
-		f.inside, f.blank = false, blank
+		f.inside = false
 	}
 	if end {
 		err := f.part()
@@ -238,29 +237,40 @@ func (f *form) lines(end bool) error {
 	return nil
 }
 
-// long lets go of a line whose end isn't there yet, and which is no value, or longer than
-// what is held: then it is one if it is a token but for spaces around it, of which there
-// may be any number.
+// long lets go of a line whose end isn't there yet, and which is longer than what is held: it
+// is a value if it is a token but for spaces around it, of which there may be any number.
 func (f *form) long() error {
-	if err := f.part(); err != nil {
+	err := f.part()
+	if f.settle(); err != nil {
 		return err
 	}
-	f.settle()
 	if spaces := len(f.held) - len(bytes.TrimLeftFunc(f.held, trimmed)); spaces > 0 && !f.inside {
 		f.pass(spaces) // as if the line began behind them
 		return nil
 	}
-	if f.blank {
-		f.value = f.take(len(f.held))
-		if err := f.part(); err != nil {
-			return err
-		}
-		f.settle()
-	} else {
-		f.pass(len(f.held))
+	f.value = f.take(len(f.held))
+	if !f.inside {
+		err = f.part()
 	}
-	f.inside, f.blank = true, false
-	return nil
+	f.settle()
+	f.inside = true
+	return err
+}
+
+// boundaryOf returns what the lines between the parts of a form begin with, as its content
+// type says, or as much of it as all readers agree on.
+func boundaryOf(contentType string) []byte {
+	before, after, found := strings.Cut(contentType, "boundary=")
+	rest := strings.ToLower(after)
+	if !found || strings.Contains(strings.ToLower(before), "boundary") || strings.Contains(rest, "boundary=") || strings.Contains(rest, "boundary*") {
+		return []byte("--")
+	}
+	after = strings.TrimPrefix(after, `"`)
+	end := 0
+	for end < len(after) && isPlainName(after[end:end+1]) {
+		end++
+	}
+	return []byte("--" + after[:end])
 }
 
 // settle lets go of the value that is held back.
@@ -288,10 +298,12 @@ func (f *form) part() error {
 // hide puts an unknown value in the place of one that is foreign; raw is how it would stand
 // in a query.
 func (f *form) hide(s *shape, value []byte, raw string) error {
-	if f.judged++; f.judged > mostJudged {
-		return ErrForm
-	}
-	found, err := s.foreign(raw, f.Forms)
+	found, err := s.foreign(raw, Forms{Foreign: func(token string) (bool, error) {
+		if f.judged++; f.judged > mostJudged {
+			return false, ErrForm
+		}
+		return f.Foreign(token)
+	}})
 	if found {
 		copy(value, f.Unknown(len(value)))
 	}

@@ -72,6 +72,10 @@ func TestBody(t *testing.T) {
 		{"in parts, blank lines around", parted, field("client", lines+birch+lines), field("client", lines+"????????????"+lines)},
 		{"in parts, spaces around, without an end", parted, "--b\r\nContent-Disposition: form-data; name=client\r\n\r\n" + spaces + birch + spaces, "--b\r\nContent-Disposition: form-data; name=client\r\n\r\n" + spaces + "????????????" + spaces},
 		{"in parts, cut where no more is held", parted, field("client", spaces[:mostHeld-6]+birch+" "), field("client", spaces[:mostHeld-6]+"???????????? ")},
+		{"in parts, a header that PHP ends at NUL", parted, strings.Replace(field("client", birch), "\r\n\r\n", "\r\n\x00x\r\n", 1), strings.Replace(field("client", "????????????"), "\r\n\r\n", "\r\n\x00x\r\n", 1)},
+		{"in parts, lines that end as on an old Mac", parted, strings.ReplaceAll(field("client", birch), "\n", ""), strings.ReplaceAll(field("client", "????????????"), "\n", "")},
+		{"in parts, two boundaries", parted + "; boundary=c", field("client", birch), field("client", "????????????")},
+		{"JSON, as curl sends it", urlencoded, `{"a":[` + long + `]}`, `{"a":[` + long + `]}`},
 		{"in parts, a text with rules", parted, field("a", "\n\nTitle\n-----\n\n\nText\n"), field("a", "\n\nTitle\n-----\n\n\nText\n")},
 		{"no form", "application/json", `client=birch-secret`, `client=birch-secret`},
 		{"no type", "", `client=birch-secret`, `client=birch-secret`},
@@ -103,6 +107,7 @@ func TestBody_Errors(t *testing.T) {
 		{"a long name that begins as it", urlencoded, "client[" + long + "]=birch-secret", forms, ErrForm},
 		{"a long value", urlencoded, "client=" + long + "birch-secret", forms, ErrForm},
 		{"too many", urlencoded, strings.Repeat("client=1&", mostJudged+1) + "client=birch-secret", forms, ErrForm},
+		{"too many readings", urlencoded, strings.Repeat("client=%252561%252B+x+%2509&", mostJudged/4) + "client=birch-secret", forms, ErrForm},
 		{"too many, in parts", parted, strings.Repeat(field("a", "1"), mostJudged+1) + field("client", birch), forms, ErrForm},
 		{"no store", urlencoded, "client=birch-secret", broken, gone},
 		{"no store, in parts", parted, field("client", birch), broken, gone},
@@ -111,6 +116,19 @@ func TestBody_Errors(t *testing.T) {
 		if !errors.Is(err, c.want) || bytes.Contains(got, []byte(birch)) {
 			t.Errorf("%s: %v, and the token is read: %t; want %v, false", c.name, err, bytes.Contains(got, []byte(birch)), c.want)
 		}
+	}
+}
+
+// A file is no form, however many of its lines begin as those between parts do.
+func TestBody_AFileWithManyLines(t *testing.T) {
+	looked := 0
+	f := Forms{func(string) (bool, error) { looked++; return false, nil }, forms.Unknown}
+	dump := strings.Repeat("\n\n-- Name: orders; Type: TABLE\n--\n\nCREATE TABLE orders\n\n--\n", mostJudged)
+	contentType := "multipart/form-data; boundary=----WebKitFormBoundary7MA4YWxkTrZu0gW"
+	in := "------WebKitFormBoundary7MA4YWxkTrZu0gW\r\nContent-Disposition: form-data; name=\"f\"; filename=\"dump.sql\"\r\n\r\n" + dump + "\r\n------WebKitFormBoundary7MA4YWxkTrZu0gW--\r\n"
+	got, err := io.ReadAll(formRules(t).Body(io.NopCloser(strings.NewReader(in)), contentType, f))
+	if string(got) != in || err != nil || looked > 10 {
+		t.Errorf("%d bytes of %d, %v, %d look-ups; want it as it is, and a few", len(got), len(in), err, looked)
 	}
 }
 

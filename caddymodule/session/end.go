@@ -112,3 +112,13 @@ func (s *Sessions) List(ctx context.Context, contact string) ([]Session, error) 
 	}
 	return all, nil
 }
+
+// Alive returns an Op that is a store.ErrConflict once the session has ended, or has been
+// written again. Where it has ended already, that is the error.
+func (s *Sessions) Alive(ctx context.Context, id string) (store.Op, error) {
+	rec, err := s.Store.Get(ctx, s.key(id))
+	if errors.Is(err, store.ErrNotFound) {
+		err = store.ErrConflict
+	}
+	return store.Check(s.key(id), rec.Value), err
+}
