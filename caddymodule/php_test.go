@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The README's example for a portal in PHP: it takes the gate's word, and no other.
+// The example in docs/portal-developers.md for a portal in PHP: it takes the gate's word, and no other.
 func TestPHPChecksTheAssertion(t *testing.T) {
 	if _, err := exec.LookPath("php"); err != nil {
 		t.Fatal("no php here; ./test.sh installs it")

@@ -7,17 +7,17 @@ import (
 	"testing"
 )
 
-// The README repeats the package's doc, line by line.
-func TestReadmeSaysTheSame(t *testing.T) {
+// docs/admin-api.md repeats the package's doc, line by line.
+func TestDocsRepeatThePackageDoc(t *testing.T) {
 	doc, err := os.ReadFile("doc.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	readme, err := os.ReadFile("../../README.md")
+	page, err := os.ReadFile("../../docs/admin-api.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := strings.Split(string(readme), "\n")
+	there := strings.Split(string(page), "\n")
 	_, doc1, found := strings.Cut(string(doc), "// # Requests\n")
 	if !found {
 		t.Fatal("the doc has no part on requests")
@@ -35,7 +35,7 @@ func TestReadmeSaysTheSame(t *testing.T) {
 			line = "**" + head + ".**"
 		}
 		if !slices.Contains(there, line) {
-			t.Errorf("the README doesn't say %q", line)
+			t.Errorf("docs/admin-api.md doesn't say %q", line)
 		}
 	}
 }

@@ -444,15 +444,15 @@ func TestScanner(t *testing.T) {
 	}
 }
 
-// The README names every kind of event, and none that there isn't: people build alarms on it.
-func TestReadmeNamesEveryKind(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+// docs/events.md names every kind of event, and none that there isn't: people build alarms on it.
+func TestDocsNameEveryKind(t *testing.T) {
+	page, err := os.ReadFile("../../docs/events.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, row, found := strings.Cut(string(readme), "| events by kind: ")
+	_, row, found := strings.Cut(string(page), "| events by kind: ")
 	if !found {
-		t.Fatal("the README has no list of kinds")
+		t.Fatal("docs/events.md has no list of kinds")
 	}
 	row, _, _ = strings.Cut(row, " |\n")
 	var named []Kind
@@ -461,6 +461,6 @@ func TestReadmeNamesEveryKind(t *testing.T) {
 	}
 	slices.Sort(named)
 	if want := slices.Sorted(maps.Keys(kinds)); !slices.Equal(named, want) {
-		t.Errorf("the README names %q; want %q", named, want)
+		t.Errorf("docs/events.md names %q; want %q", named, want)
 	}
 }

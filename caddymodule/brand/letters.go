@@ -191,7 +191,7 @@ type NewDevice struct {
 	ByPassword bool // they signed in with the password, not by a mail
 }
 
-// tags are what templates may say; the README lists them.
+// tags are what templates may say; docs/caddyfile.md lists them.
 type tags struct {
 	Contact   contactTags
 	Company   companyTags // the contact's only one; of several, or none, it is empty
