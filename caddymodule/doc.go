@@ -56,7 +56,8 @@
 //	├── secret       every key, derived from the one secret outside the store
 //	└── store        small records by key, which is all that the packages above know of
 //	                 a database: store/bolt keeps them in one file, for one process;
-//	                 store/redis on a server, for many
+//	                 store/redis on a server, for many; store/sealed seals records,
+//	                 each for its key
 //
 // Imports point down, siblings don't know one another; imports_test.go holds both.
 //

@@ -25,27 +25,28 @@ import (
 //	brand directory session token password limit outbox audit usage assertion legacy
 //	                            │
 //	                            ▼
-//	               address    secret    store  ◄── store/bolt, store/redis, store/storetest
+//	               address    secret  ◄── store/sealed
+//	                             store  ◄── store/sealed, store/bolt, store/redis, store/storetest
 //
 // Imports point down, siblings don't know one another, and only caddymodule knows
 // Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/bolt", "store/redis"},
+	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/bolt", "store/redis"},
 
-	"gate":  {"brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store"},
+	"gate":  {"brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed"},
 	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store"},
 
 	"brand":     {"address"},
-	"directory": {"address", "secret", "store"},
-	"session":   {"address", "secret", "store"},
-	"token":     {"address", "secret", "store"},
-	"limit":     {"address", "secret", "store"},
-	"password":  {"address", "secret", "store"},
-	"outbox":    {"address", "secret", "store"},
-	"audit":     {"address", "secret", "store"},
-	"usage":     {"secret", "store"},
-	"assertion": {"address", "secret", "store"},
+	"directory": {"address", "secret", "store", "store/sealed"},
+	"session":   {"address", "secret", "store", "store/sealed"},
+	"token":     {"address", "secret", "store", "store/sealed"},
+	"limit":     {"address", "secret", "store", "store/sealed"},
+	"password":  {"address", "secret", "store", "store/sealed"},
+	"outbox":    {"address", "secret", "store", "store/sealed"},
+	"audit":     {"address", "secret", "store", "store/sealed"},
+	"usage":     {"secret", "store", "store/sealed"},
+	"assertion": {"address", "secret", "store", "store/sealed"},
 	"legacy":    {},
 
 	"address":         {},
@@ -54,6 +55,7 @@ var arrows = map[string][]string{
 	"store/bolt":      {"store"},
 	"store/redis":     {"store"},
 	"store/storetest": {"store"},
+	"store/sealed":    {"secret", "store"},
 }
 
 // testArrows are those that only tests add: what they drive from outside.

@@ -134,12 +134,18 @@ func (k *Keyring) Seal(purpose, place string, plain []byte) []byte {
 
 // Open returns what Seal got for the same purpose and place, or ErrSealed.
 func (k *Keyring) Open(purpose, place string, sealed []byte) ([]byte, error) {
-	for _, key := range k.keys(purpose) {
+	plain, _, err := k.OpenBy(purpose, place, sealed)
+	return plain, err
+}
+
+// OpenBy is Open, and returns which key has opened it: 0 is the newest.
+func (k *Keyring) OpenBy(purpose, place string, sealed []byte) (plain []byte, key int, err error) {
+	for i, key := range k.keys(purpose) {
 		if plain, err := key.aead.Open(nil, nil, sealed, []byte(place)); err == nil {
-			return plain, nil
+			return plain, i, nil
 		}
 	}
-	return nil, ErrSealed
+	return nil, 0, ErrSealed
 }
 
 // SealFor is Seal for whoever brings holder, at least 128 random bits that the store

@@ -1,0 +1,287 @@
+// Package sealed keeps typed records in a store, sealed for the key that they lie under.
+//
+// Whoever can write to the store, but doesn't have the secret, can read none of them, make
+// none, change none, and move none to another firm, bucket or ID: what they write is
+// ErrUntrusted. They can delete a record, and put back an older value of the same key until
+// that has expired. So a record must be written such that its absence grants nothing, and
+// what a deleted or older record could grant needs a second record that says so, too.
+//
+// A value is one byte for its format, and behind it, sealed together: when the record
+// expires (8 bytes, milliseconds since 1970, 0 for never), and the value as JSON. The
+// format and the key are authenticated with it. No value is written twice, so that a
+// condition of store.Apply never takes what was put back for what has stayed.
+package sealed
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// The decisions that callers make, beside store.ErrNotFound. Compare with errors.Is.
+var (
+	// ErrUntrusted: none of the keys has sealed this value for this key. It was forged,
+	// damaged, copied from another record, or sealed with a secret that isn't among the
+	// keys. It wraps secret.ErrSealed.
+	ErrUntrusted = fmt.Errorf("store/sealed: not a record of ours: %w", secret.ErrSealed)
+	// ErrFormat: one of the keys has sealed the value for this key, in a format that this
+	// release doesn't know. It wraps store.ErrUnavailable.
+	ErrFormat = fmt.Errorf("store/sealed: the record is from another release: %w", store.ErrUnavailable)
+)
+
+// Bucket is a bucket of a firm whose records hold values of type T. Set its fields in one
+// literal. All methods may be called from many goroutines.
+type Bucket[T any] struct {
+	Store store.Store
+	Keys  *secret.Keyring
+	Firm  string
+	Name  string           // of the bucket in the store
+	Now   func() time.Time // the clock; nil: time.Now
+
+	// Format is the first byte of every value. Choose another one whenever an earlier
+	// release would misread T.
+	Format byte
+
+	// Earlier opens a value that was written before there was this package; nil: there is
+	// none. What it can't authenticate must be an error.
+	Earlier func(k store.Key, value []byte) (T, error)
+
+	// Alarm is told of every record that is ErrUntrusted; nil: nobody is.
+	Alarm func(ctx context.Context, k store.Key)
+}
+
+// Record is a value with the ID it was found under.
+type Record[T any] struct {
+	ID      string
+	Value   T
+	Expires time.Time // to the millisecond; zero: never
+
+	raw []byte // the value in the store; nil: there is no record
+}
+
+// Key returns the record's key in the store.
+func (b *Bucket[T]) Key(id string) store.Key {
+	return store.Key{Firm: b.Firm, Bucket: b.Name, ID: id}
+}
+
+// Get returns the record, or store.ErrNotFound, ErrUntrusted, ErrFormat, or the store's
+// error. With the first two, the Record can be passed to Write, which then creates it or
+// replaces what was found.
+func (b *Bucket[T]) Get(ctx context.Context, id string) (Record[T], error) {
+	rec, err := b.Store.Get(ctx, b.Key(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return Record[T]{ID: id}, err
+	} else if err != nil {
+		return Record[T]{ID: id}, fmt.Errorf("reading a %s record: %w", b.Name, err)
+	}
+	return b.open(ctx, rec)
+}
+
+// All returns the records whose IDs begin with prefix, in the byte order of their IDs. A
+// record that can't be opened comes with its ID and its error, and the others follow. The
+// store's error comes last.
+func (b *Bucket[T]) All(ctx context.Context, prefix string) iter.Seq2[Record[T], error] {
+	return func(yield func(Record[T], error) bool) {
+		for after := ""; ; {
+			const page = 500
+			recs, err := b.Store.Scan(ctx, b.Firm, b.Name, prefix, after, page)
+			if err != nil {
+				yield(Record[T]{}, fmt.Errorf("reading %s records: %w", b.Name, err))
+				return
+			}
+			for _, rec := range recs {
+				after = rec.Key.ID
+				opened, err := b.open(ctx, rec)
+				if errors.Is(err, store.ErrNotFound) {
+					continue
+				}
+				if !yield(opened, err) {
+					return
+				}
+			}
+			if len(recs) < page {
+				return
+			}
+		}
+	}
+}
+
+// Put returns the Op that writes the record, whatever is there.
+func (b *Bucket[T]) Put(id string, v T, expires time.Time) (store.Op, error) {
+	value, err := b.seal(id, v, expires)
+	return store.Put(b.Key(id), value, expires), err
+}
+
+// Create returns the Op that writes the record if there is none.
+func (b *Bucket[T]) Create(id string, v T, expires time.Time) (store.Op, error) {
+	value, err := b.seal(id, v, expires)
+	return store.Create(b.Key(id), value, expires), err
+}
+
+// Write returns the Op that writes v in place of was, which Get has returned: a
+// store.ErrConflict if the record isn't any more what Get has found.
+func (b *Bucket[T]) Write(was Record[T], v T, expires time.Time) (store.Op, error) {
+	if was.raw == nil {
+		return b.Create(was.ID, v, expires)
+	}
+	value, err := b.seal(was.ID, v, expires)
+	return store.Replace(b.Key(was.ID), was.raw, value, expires), err
+}
+
+// Delete returns the Op that deletes the record, if there is one.
+func (b *Bucket[T]) Delete(id string) store.Op { return store.Delete(b.Key(id)) }
+
+// Remove returns the Op that deletes the record if it still is what Get has returned.
+func (b *Bucket[T]) Remove(was Record[T]) store.Op { return store.Remove(b.Key(was.ID), was.raw) }
+
+// Check returns the Op that changes nothing, and is a store.ErrConflict unless the record
+// still is what Get has returned.
+func (b *Bucket[T]) Check(was Record[T]) store.Op { return store.Check(b.Key(was.ID), was.raw) }
+
+// Swap changes a record in one step. change gets the value (the zero T where there is no
+// record) and returns the new one, its expiry, and further Ops to apply with it. It is
+// called again when somebody else was faster; its error ends Swap without a change. A
+// record that can't be trusted isn't changed: that is Swap's error.
+func (b *Bucket[T]) Swap(ctx context.Context, id string, change func(was T) (v T, expires time.Time, more []store.Op, err error)) error {
+	return store.Swap(ctx, b.Store, b.Key(id), func(was []byte) ([]byte, time.Time, []store.Op, error) {
+		var rec Record[T]
+		if was != nil {
+			var err error
+			rec, err = b.open(ctx, store.Record{Key: b.Key(id), Value: was})
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return nil, time.Time{}, nil, err
+			}
+		}
+		v, expires, more, err := change(rec.Value)
+		if err != nil {
+			return nil, time.Time{}, nil, err
+		}
+		value, err := b.seal(id, v, expires)
+		return value, expires, more, err
+	})
+}
+
+// Reseal seals with the newest key every record that an older one has sealed, and returns
+// how many these were. Afterwards the older secret may go. What somebody changes meanwhile,
+// and what can't be opened, is left alone.
+func (b *Bucket[T]) Reseal(ctx context.Context) (n int, err error) {
+	for rec, err := range b.All(ctx, "") {
+		switch {
+		case errors.Is(err, ErrUntrusted), errors.Is(err, ErrFormat):
+			continue
+		case err != nil:
+			return n, err
+		case b.current(rec):
+			continue
+		}
+		op, err := b.Write(rec, rec.Value, rec.Expires)
+		if err != nil {
+			return n, err
+		}
+		switch err := b.Store.Apply(ctx, op); {
+		case errors.Is(err, store.ErrConflict):
+		case err != nil:
+			return n, fmt.Errorf("sealing a %s record with the new secret: %w", b.Name, err)
+		default:
+			n++
+		}
+	}
+	return n, nil
+}
+
+// current reports whether the newest key has sealed the record in today's format.
+func (b *Bucket[T]) current(rec Record[T]) bool {
+	if len(rec.raw) == 0 || rec.raw[0] != b.Format {
+		return false
+	}
+	_, key, err := b.Keys.OpenBy(b.purpose(), place(b.Format, b.Key(rec.ID)), rec.raw[1:])
+	return err == nil && key == 0
+}
+
+// purpose is that of the keys: each bucket has keys of its own.
+func (b *Bucket[T]) purpose() string { return "record/" + b.Name }
+
+// place is what is authenticated with a value: its format and its key.
+func place(format byte, k store.Key) string {
+	return string([]byte{format}) + k.Firm + "\x00" + k.Bucket + "\x00" + k.ID
+}
+
+func (b *Bucket[T]) seal(id string, v T, expires time.Time) ([]byte, error) {
+	var plain bytes.Buffer
+	var ms [8]byte
+	if !expires.IsZero() {
+		binary.BigEndian.PutUint64(ms[:], uint64(max(expires.UnixMilli(), 1)))
+	}
+	plain.Write(ms[:])
+	e := json.NewEncoder(&plain)
+	e.SetEscapeHTML(false) // what visitors send must not take six times the room
+	if err := e.Encode(v); err != nil {
+		return nil, fmt.Errorf("writing a %s record: %w", b.Name, err)
+	}
+	sealed := b.Keys.Seal(b.purpose(), place(b.Format, b.Key(id)), bytes.TrimSuffix(plain.Bytes(), []byte("\n")))
+	return append([]byte{b.Format}, sealed...), nil
+}
+
+// open returns what is in a record of the store.
+func (b *Bucket[T]) open(ctx context.Context, rec store.Record) (Record[T], error) {
+	out := Record[T]{ID: rec.Key.ID, Expires: rec.Expires, raw: rec.Value}
+	if out.raw == nil {
+		out.raw = []byte{} // an empty value is there all the same
+	}
+	v, expires, err := b.unseal(rec)
+	switch {
+	case errors.Is(err, ErrUntrusted) && b.Alarm != nil:
+		b.Alarm(ctx, rec.Key)
+	case err == nil && !expires.IsZero():
+		// The store's own word on it isn't sealed.
+		if out.Expires = expires; !b.now().Before(expires) {
+			return out, store.ErrNotFound
+		}
+	}
+	if err != nil {
+		return out, fmt.Errorf("opening a %s record: %w", b.Name, err)
+	}
+	out.Value = v
+	return out, nil
+}
+
+func (b *Bucket[T]) unseal(rec store.Record) (v T, expires time.Time, err error) {
+	if len(rec.Value) == 0 {
+		return v, expires, ErrUntrusted
+	}
+	format := rec.Value[0]
+	plain, err := b.Keys.Open(b.purpose(), place(format, rec.Key), rec.Value[1:])
+	switch {
+	case err != nil && format != b.Format && b.Earlier != nil:
+		if v, err = b.Earlier(rec.Key, rec.Value); err != nil {
+			err = fmt.Errorf("%w: %w", ErrUntrusted, err)
+		}
+		return v, expires, err
+	case err != nil:
+		return v, expires, ErrUntrusted
+	case format != b.Format || len(plain) < 8:
+		return v, expires, ErrFormat
+	}
+	if ms := binary.BigEndian.Uint64(plain); ms != 0 {
+		expires = time.UnixMilli(int64(ms))
+	}
+	if err := json.Unmarshal(plain[8:], &v); err != nil {
+		return v, expires, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	return v, expires, nil
+}
+
+func (b *Bucket[T]) now() time.Time {
+	if b.Now != nil {
+		return b.Now()
+	}
+	return time.Now()
+}
