@@ -381,7 +381,8 @@ func senderOf(m MailConfig) outbox.Sender {
 	if m.Via == "folder" {
 		return outbox.Folder{Path: m.Path}
 	}
-	return outbox.SMTP{Address: m.Address, Username: m.Username, Password: m.Password, TLS: outbox.TLS(m.TLS), Timeout: token.HandOverTime}
+	return outbox.SMTP{Address: m.Address, Username: m.Username, Password: m.Password, TLS: outbox.TLS(m.TLS), Timeout: token.HandOverTime,
+		Logins: new(outbox.Logins)}
 }
 
 // newPace makes the limit of hand-overs, such as 60/m: no more than that in any such

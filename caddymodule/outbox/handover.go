@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -24,14 +25,11 @@ func (q *Queue) send(ctx context.Context, id string, it item) result {
 	if m == nil {
 		return r
 	}
+	others := q.underWay(1)
 	release, err := q.handOver(ctx, *m)
 	defer release()
-	q.mu.Lock()
-	over := q.down.note(err, q.now())
-	q.mu.Unlock()
-	if over {
-		q.Log.Info("the mail server can be used again")
-	}
+	q.underWay(-1)
+	err = q.noted(ctx, e, err, others)
 	switch {
 	case err == nil:
 		return q.finish(ctx, id, it, e)
@@ -39,6 +37,27 @@ func (q *Queue) send(ctx context.Context, id string, it item) result {
 		return q.end(ctx, id, it, e, err)
 	}
 	return q.putBack(ctx, id, it, e, err)
+}
+
+// underWay counts the messages that are being handed over, and returns how many others
+// there are.
+func (q *Queue) underWay(n int) (others int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.sending += n
+	return q.sending - max(n, 0)
+}
+
+// late returns the error of a mail whose time is over, with why it wasn't sent before.
+func (q *Queue) late(e entry) error {
+	reason := e.Last
+	if down, ok := q.Outage(); ok && reason == "" {
+		reason = down.Reason
+	}
+	if reason == "" {
+		return ErrLate
+	}
+	return fmt.Errorf("%w: %s", ErrLate, reason)
 }
 
 // lend takes the lease of a mail; without one the message is nil, and result says what
@@ -54,7 +73,7 @@ func (q *Queue) lend(ctx context.Context, id string, it item) (entry, *Message, 
 		now := q.now()
 		switch step, at := q.next(e, now); step {
 		case stepDrop:
-			return e, nil, q.end(ctx, id, it, e, ErrLate)
+			return e, nil, q.end(ctx, id, it, e, q.late(e))
 		case stepWait:
 			return e, nil, result{q.ready, item{due: at}}
 		}
@@ -253,31 +272,49 @@ func (q *Queue) remove(ctx context.Context, id string, hook func() ([]store.Op, 
 func (q *Queue) putBack(ctx context.Context, id string, it item, e entry, why error) result {
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
+	now, reason := q.now(), Reason(why)
 	var due time.Time
+	steps := messageSteps
 	switch {
-	case errors.Is(why, context.Canceled):
-		q.Log.Debug("mail left to the next queue", about(id, e)...)
-	case errors.Is(why, ErrServer):
-		q.Log.Warn("mail waits for the mail server", append(about(id, e), "error", why)...)
+	case errors.Is(why, context.Canceled), errors.Is(why, errNarrow):
+		q.Log.Debug("mail left to the next one", append(about(id, e), "error", why)...)
+		reason = e.Last
+	case errors.Is(why, ErrServer): // noted has told
+		q.Log.Debug("mail waits for the mail server", append(about(id, e), "error", why)...)
 	default:
-		due = q.now().Add(backOff(messageSteps, e.Tries+1))
+		if errors.Is(why, ErrPolicy) {
+			steps = serverSteps // as soon after it is repaired as after an outage
+		}
+		due = now.Add(backOff(steps, e.Tries+1))
 		if due.After(e.NotAfter) {
 			due = e.NotAfter // when it ends
 		}
-		q.Log.Warn("mail not taken; it will be tried again", append(about(id, e), "try", e.Tries+1, "error", why, "until", due)...)
+		level := slog.LevelInfo
+		if reason != e.Last {
+			level = slog.LevelWarn
+		}
+		q.Log.Log(ctx, level, "mail not taken; it will be tried again", append(about(id, e), "try", e.Tries+1, "error", reason, "what_to_do", Advice(reason), "until", due)...)
 	}
+	var tries int
 	err := q.change(ctx, id, func(e *entry) {
-		e.Owner, e.Until, e.Last = "", time.Time{}, why.Error()
+		e.Owner, e.Until, e.Last = "", time.Time{}, reason
 		if !due.IsZero() {
 			e.Tries, e.Due = e.Tries+1, due
 		}
+		tries = e.Tries
 	})
 	if errors.Is(err, errLost) {
 		return result{} // the next look finds it, if it is still there
 	} else if err != nil {
 		return q.trouble(id, it, "put back", err)
 	}
-	return result{q.ready, item{due: due}}
+	if q.Waiting != nil && reason != e.Last {
+		q.Waiting(ctx, id, reason)
+	}
+	if errors.Is(why, ErrServer) {
+		tries = it.tries + 1
+	}
+	return result{q.ready, item{due: due, tries: tries}}
 }
 
 // about is what a log line says of an entry: never to whom.

@@ -316,7 +316,7 @@ func (quiet) Println(...any)        {}
 // plain is a Sender to the sink without encryption.
 func (s *sink) plain() SMTP { return SMTP{Address: s.addr, TLS: TLSOff} }
 
-func reply(code int, enhanced smtp.EnhancedCode, text string) error {
+func refusal(code int, enhanced smtp.EnhancedCode, text string) error {
 	return &smtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: text}
 }
 
@@ -353,6 +353,18 @@ func certificate(t testing.TB, host string) (tls.Certificate, *x509.CertPool) {
 
 func withTLS(cert tls.Certificate) func(*sink) {
 	return func(s *sink) { s.Server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}} }
+}
+
+// implicitTLS has a sink serve with TLS from the first byte.
+func implicitTLS(t testing.TB, cert tls.Certificate) func(*sink) {
+	return func(s *sink) {
+		ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.addr = ln.Addr().String()
+		go s.Server.Serve(ln)
+	}
 }
 
 func message(to string) Message {

@@ -128,7 +128,7 @@ func TestKill(t *testing.T) {
 					f := kill(nil)
 					time.AfterFunc(time.Duration(random.IntN(80))*time.Millisecond, func() { moment.Store(&f) })
 				case 2: // the server doesn't take it
-					f := kill(reply(451, smtp.EnhancedCode{4, 3, 0}, "not now"))
+					f := kill(refusal(451, smtp.EnhancedCode{4, 3, 0}, "not now"))
 					time.AfterFunc(time.Duration(random.IntN(80))*time.Millisecond, func() { moment.Store(&f) })
 				}
 			}

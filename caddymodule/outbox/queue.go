@@ -104,6 +104,10 @@ type Queue struct {
 	// what came to nothing in Prepare or Attempt, nor of what ended while a crash came.
 	Ended func(ctx context.Context, id string, why error)
 
+	// Waiting, if set, is told when a hand-over failed and will be tried again, with the
+	// reason (see Reason): at the first failure of a mail, and when the reason changes.
+	Waiting func(ctx context.Context, id, reason string)
+
 	// Process, if set, is the one process that can have the store open now. Its queues have
 	// it in common.
 	Process *Process
@@ -127,6 +131,10 @@ type Queue struct {
 	ready *lane // to be sent
 	busy  map[string]bool
 	down  outage
+
+	sending int    // hand-overs under way
+	narrow  narrow // how many there may be
+	policy  repeat // the last refusal by policy
 }
 
 // urgent are the kinds that somebody waits for in front of a page.

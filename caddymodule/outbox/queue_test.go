@@ -203,7 +203,7 @@ func TestGreylistedRecipientHoldsUpNobody(t *testing.T) {
 	s := newSink(t, func(s *sink) {
 		s.rcpt = func(_ int, to string) error {
 			if strings.HasPrefix(to, "slow") && !known.Load() {
-				return reply(451, smtp.EnhancedCode{4, 7, 1}, "try again later, "+to)
+				return refusal(451, smtp.EnhancedCode{4, 7, 1}, "try again later, "+to)
 			}
 			return nil
 		}
@@ -241,7 +241,7 @@ func TestGreylistedRecipientHoldsUpNobody(t *testing.T) {
 
 func TestRefusedForGood(t *testing.T) {
 	s := newSink(t, func(s *sink) {
-		s.rcpt = func(int, string) error { return reply(550, smtp.EnhancedCode{5, 1, 1}, "no such user") }
+		s.rcpt = func(int, string) error { return refusal(550, smtp.EnhancedCode{5, 1, 1}, "no such user") }
 	})
 	db := newStore(t)
 	q, j := newQueue(t, db, s.plain())
@@ -256,10 +256,10 @@ func TestRefusedForGood(t *testing.T) {
 	id := ask(t, q, "sign-in", "ann@example.org")
 	until(t, "it is gone", func() bool { return inStore(t, db) == 0 })
 	q.Stop()
-	if want := id + ": outbox: refused for good: RCPT TO: 550 5.1.1"; len(ended) != 1 || ended[0] != want {
+	if want := id + ": outbox: refused for good: RCPT TO: 550 5.1.1 no such user"; len(ended) != 1 || ended[0] != want {
 		t.Errorf("Ended got %q; want %q", ended, want)
 	}
-	want := "ref-" + id + ": true outbox: refused for good: RCPT TO: 550 5.1.1"
+	want := "ref-" + id + ": true outbox: refused for good: RCPT TO: 550 5.1.1 no such user"
 	if len(failed) != 1 || failed[0] != want {
 		t.Errorf("Failed got %q; want %q", failed, want)
 	}
@@ -953,9 +953,9 @@ func TestLogsNameNobody(t *testing.T) {
 		s.data = func(n int, to string) error {
 			switch {
 			case strings.HasPrefix(to, "no"):
-				return reply(554, smtp.EnhancedCode{5, 7, 1}, to+" https://clients.example.com/-/link?t=SECRET")
+				return refusal(554, smtp.EnhancedCode{5, 7, 1}, to+" https://clients.example.com/-/link?t=SECRET")
 			case n < 6:
-				return reply(451, smtp.EnhancedCode{4, 7, 1}, to+" https://clients.example.com/-/link?t=SECRET")
+				return refusal(451, smtp.EnhancedCode{4, 7, 1}, to+" https://clients.example.com/-/link?t=SECRET")
 			}
 			return nil
 		}

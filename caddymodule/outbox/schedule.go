@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -75,6 +74,7 @@ func waits(until, now time.Time) bool { return until.After(now) && until.Sub(now
 type item struct {
 	due   time.Time
 	fails int  // in a row, of what isn't counted in the store
+	tries int  // hand-overs that failed
 	sent  bool // the server has it; only the store doesn't know yet
 }
 
@@ -96,17 +96,19 @@ func (l *lane) ring() {
 }
 
 // first returns the entry to do now, in the order of IDs (see NewID), or else the time
-// when the next one is due; zero: there is none. It looks at every entry: at most
-// Queue.Max, and each costs a write to the disk anyway.
-func (l *lane) first(now time.Time) (id string, due time.Time) {
+// when the next one is due; zero: there is none. With fewest, entries that were tried less
+// often come before. It looks at every entry: at most Queue.Max, and each costs a write to
+// the disk anyway.
+func (l *lane) first(now time.Time, fewest bool) (id string, due time.Time) {
+	tries := 0
 	for candidate, it := range l.items {
 		switch {
 		case waits(it.due, now):
 			if due.IsZero() || it.due.Before(due) {
 				due = it.due
 			}
-		case id == "" || candidate < id:
-			id = candidate
+		case id == "", fewest && it.tries < tries, (!fewest || it.tries == tries) && candidate < id:
+			id, tries = candidate, it.tries
 		}
 	}
 	return id, due
@@ -128,40 +130,4 @@ func (l *lane) sleep(ctx context.Context, wait time.Duration) bool {
 	case <-alarm:
 	}
 	return true
-}
-
-// outage is what a queue knows about a mail server that can't be used: since when, and
-// when one message may try again for all.
-type outage struct {
-	since time.Time // zero: nothing is wrong
-	fails int
-	until time.Time
-	probe bool // the one message is on its way
-}
-
-// holds reports whether sending has to wait, and for how long (negative: for the probe).
-func (o *outage) holds(now time.Time) (time.Duration, bool) {
-	switch {
-	case o.since.IsZero():
-		return 0, false
-	case waits(o.until, now):
-		return o.until.Sub(now), true
-	}
-	return -1, o.probe
-}
-
-// note takes in how a try ended, and reports whether that ended the outage.
-func (o *outage) note(err error, now time.Time) (over bool) {
-	switch {
-	case errors.Is(err, context.Canceled): // this queue is stopping; nothing was learnt
-	case !errors.Is(err, ErrServer):
-		over = !o.since.IsZero()
-		*o = outage{}
-	case o.since.IsZero():
-		*o = outage{since: now, fails: 1, until: now.Add(backOff(serverSteps, 1))}
-	case !waits(o.until, now): // else it set out before the first of them came back
-		o.fails++
-		o.until = now.Add(backOff(serverSteps, o.fails))
-	}
-	return over
 }

@@ -9,12 +9,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-// What a Sender's error says about trying again. An error that wraps neither is about
+// What a Sender's error says about trying again. An error that wraps none of these is about
 // this message only and may pass (a greylisted recipient, a connection that broke in
 // the middle): the message is tried again later, on its own.
 var (
-	// ErrRefused is final: the server will never take this message for this recipient.
+	// ErrRefused is final: the server will never take a message for this recipient, whose
+	// address or mailbox is wrong.
 	ErrRefused = errors.New("outbox: refused for good")
+	// ErrPolicy is about us more likely than about the recipient: relaying, our sender's
+	// address, size, quota, a limit. The message is tried again, on its own. When the server
+	// says the same about another recipient, all messages wait.
+	ErrPolicy = errors.New("outbox: against the mail server's policy")
 	// ErrServer is about the mail server, not the message: it can't be reached, its
 	// certificate is wrong, it doesn't take the password. All messages wait for it.
 	ErrServer = errors.New("outbox: the mail server can't be used")

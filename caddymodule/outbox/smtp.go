@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/textproto"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +39,8 @@ const (
 	// that is alive. RFC 5321, section 4.5.3.2, allows five minutes a command.
 	beginTime = time.Minute
 	quitTime  = 2 * time.Second
-	maxAnswer = 1 << 20 // bytes that a server may say in one connection
+	greetTime = 5 * time.Second // after which a server that doesn't greet is looked at
+	maxAnswer = 1 << 20         // bytes that a server may say in one connection
 )
 
 // SMTP is the Sender that hands messages to a mail server, each over a connection of
@@ -52,7 +52,10 @@ type SMTP struct {
 	TLS      TLS            //
 	Helo     string         // the name to greet with; default: the domain of the sender
 	RootCAs  *x509.CertPool // default: those of the system
+	Logins   *Logins        // what is known about ways to log in; nil: nothing is remembered
 	Timeout  time.Duration  // for one message, all in all; default 5 minutes
+
+	patience time.Duration // see wire.listen; default greetTime
 }
 
 // Validate reports what is wrong with the settings, in words for who wrote them. It
@@ -107,23 +110,19 @@ func (s SMTP) Send(ctx context.Context, m Message) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 
-	wire := &wire{left: maxAnswer}
+	c, wire, err := s.connect(ctx, m, timeout)
+	if err != nil {
+		return err
+	}
 	defer wire.Close()
-	client, err := s.client(m, timeout, wire)
-	if err != nil {
-		return serverError(ctx, "settings", err)
+	body := ""
+	if ok, _ := c.Extension("8BITMIME"); ok {
+		body = " BODY=8BITMIME"
 	}
-	// go-mail's own contexts end with the dialling, and its deadlines with each command:
-	// closing is what really ends everything.
-	defer context.AfterFunc(ctx, func() { wire.Close() })()
-	c, err := client.DialToSMTPClientWithContext(ctx)
-	if err != nil {
-		return serverError(ctx, "connecting", s.connectError(err))
+	if err := command(c.Text, 2, "MAIL FROM:<%s>%s", m.From, body); err != nil {
+		return serverError(ctx, stepMail, err, m) // it is the same for all our messages
 	}
-	if err := c.Mail("<" + m.From + ">"); err != nil {
-		return serverError(ctx, "MAIL FROM", err) // it is the same for all our messages
-	}
-	if err := transfer(ctx, c, wire, m); err != nil {
+	if err := transfer(ctx, c.Text, wire, m); err != nil {
 		return err
 	}
 	wire.SetDeadline(time.Now().Add(quitTime))
@@ -131,34 +130,70 @@ func (s SMTP) Send(ctx context.Context, m Message) error {
 	return nil
 }
 
-// transfer names the one recipient and sends the message.
-func transfer(ctx context.Context, c *smtp.Client, wire *wire, m Message) error {
-	if err := c.Rcpt("<" + m.To + ">"); err != nil {
-		return messageError(ctx, "RCPT TO", err)
+// connect opens the connection, which ends with ctx at the latest, and logs in. Where the
+// server doesn't take the login, it is tried once more in the next way that the server
+// offers: an account may be unable to use the first one, as one whose password is stored
+// as a hash can't use SCRAM.
+func (s SMTP) connect(ctx context.Context, m Message, timeout time.Duration) (*smtp.Client, *wire, error) {
+	login := s.login()
+	for {
+		wire := &wire{left: maxAnswer, patience: s.patience}
+		// go-mail's own contexts end with the dialling, and its deadlines with each command:
+		// closing is what really ends everything.
+		context.AfterFunc(ctx, func() { wire.Close() })
+		client, err := s.client(m, timeout, wire, login)
+		if err != nil {
+			return nil, nil, serverError(ctx, "settings", err, m)
+		}
+		c, err := client.DialToSMTPClientWithContext(ctx)
+		if err == nil {
+			s.Logins.remember(login.failed)
+			return c, wire, nil
+		}
+		wire.Close()
+		refused, ok := errors.AsType[*textproto.Error](err)
+		if ctx.Err() == nil && ok && refused.Code == 535 {
+			if login.next() {
+				continue
+			}
+			s.Logins.remember(nil)
+		}
+		return nil, nil, serverError(ctx, stepConnect, s.connectError(err), m)
 	}
-	w, err := c.Data()
-	if err != nil {
-		return messageError(ctx, "DATA", err)
+}
+
+// transfer names the one recipient and sends the message.
+func transfer(ctx context.Context, c *textproto.Conn, wire *wire, m Message) error {
+	if err := command(c, 2, "RCPT TO:<%s>", m.To); err != nil {
+		return messageError(ctx, stepRcpt, err, m)
+	}
+	if err := command(c, 3, "DATA"); err != nil {
+		return messageError(ctx, stepData, err, m)
 	}
 	deadline, _ := ctx.Deadline()
 	wire.SetDeadline(deadline)
 	// After an error in here the connection is closed without another word: a QUIT would
 	// end the data first, and the server might take half a message for a whole one.
+	w := c.DotWriter()
 	if _, err := w.Write(m.Data); err != nil {
-		return messageError(ctx, "sending the message", err)
+		return messageError(ctx, "sending the message", err, m)
 	}
 	m.lastStep(ctx)
 	if err := ctx.Err(); err != nil {
-		return messageError(ctx, "end of the message", err)
+		return messageError(ctx, stepEnd, err, m)
 	}
-	if err := w.Close(); err != nil {
-		return messageError(ctx, "end of the message", err)
+	err := w.Close()
+	if err == nil {
+		err = command(c, 2, "") // whatever begins with 2 is a yes
+	}
+	if err != nil {
+		return messageError(ctx, stepEnd, err, m)
 	}
 	return nil
 }
 
 // client makes go-mail's client for one message: it is cheap, and knows its connection.
-func (s SMTP) client(m Message, timeout time.Duration, wire *wire) (*mail.Client, error) {
+func (s SMTP) client(m Message, timeout time.Duration, wire *wire, login *login) (*mail.Client, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
@@ -188,14 +223,22 @@ func (s SMTP) client(m Message, timeout time.Duration, wire *wire) (*mail.Client
 		}
 		options = append(options, mail.WithTLSPolicy(policy), mail.WithTLSConfig(config),
 			mail.WithDialContextFunc(func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return wire.dial(ctx, network, s.Address)
+				if _, err := wire.dial(ctx, network, s.Address); err != nil {
+					return nil, err
+				}
+				return wire, wire.listen(ctx, network, s.Address)
 			}))
 	}
 	if s.Username != "" {
-		options = append(options, mail.WithUsername(s.Username), mail.WithPassword(s.Password),
-			mail.WithOpportunisticSMTPAuth(mail.SMTPAuthSCRAMSHA256, mail.SMTPAuthPlain, mail.SMTPAuthLogin))
+		options = append(options, mail.WithSMTPAuthCustom(login))
 	}
 	return mail.NewClient(host, options...)
+}
+
+// implicit reports whether the connection is encrypted from the first byte.
+func (s SMTP) implicit() bool {
+	_, port, err := s.hostPort()
+	return err == nil && s.mode(port) == TLSImplicit
 }
 
 func (s SMTP) mode(port int) TLS {
@@ -213,6 +256,8 @@ func (s SMTP) mode(port int) TLS {
 type wire struct {
 	net.Conn // set by dial
 	left     int
+	patience time.Duration
+	heard    []byte // by listen, and not yet read
 
 	mu     sync.Mutex
 	closed bool
@@ -244,7 +289,64 @@ func (w *wire) dialTLS(ctx context.Context, network, addr string, config *tls.Co
 	return conn, nil
 }
 
+// errWaitsForTLS: the server expects the client to begin, with TLS.
+var errWaitsForTLS = errors.New("the server is encrypted from the first byte; write `tls implicit`")
+
+// listen waits for the server's greeting. Where none comes in some seconds, it looks by
+// another connection whether the server waits for TLS; a server that is only slow to greet
+// goes on being waited for.
+func (w *wire) listen(ctx context.Context, network, addr string) error {
+	patience := w.patience
+	if patience <= 0 {
+		patience = greetTime
+	}
+	w.Conn.SetReadDeadline(time.Now().Add(patience))
+	first := make([]byte, 1)
+	n, err := w.Conn.Read(first)
+	w.Conn.SetReadDeadline(time.Time{}) // go-mail sets its own
+	w.heard = first[:n]
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() && beginsWithTLS(ctx, network, addr, patience) {
+		return errWaitsForTLS
+	}
+	return nil // a read that failed fails again
+}
+
+// beginsWithTLS reports whether the server answers the first message of a TLS handshake by
+// TLS. Nothing else is sent.
+func beginsWithTLS(ctx context.Context, network, addr string, patience time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	host, _, _ := net.SplitHostPort(addr)
+	heard := &firstByte{Conn: conn}
+	tls.Client(heard, &tls.Config{ServerName: host}).HandshakeContext(ctx) // only how it begins counts
+	const alert, handshake = 21, 22
+	return heard.b == alert || heard.b == handshake
+}
+
+// firstByte is a connection that remembers the first byte that came.
+type firstByte struct {
+	net.Conn
+	b byte
+}
+
+func (f *firstByte) Read(p []byte) (int, error) {
+	n, err := f.Conn.Read(p)
+	if n > 0 && f.b == 0 {
+		f.b = p[0]
+	}
+	return n, err
+}
+
 func (w *wire) Read(p []byte) (int, error) {
+	if n := copy(p, w.heard); n > 0 {
+		w.heard = w.heard[n:]
+		return n, nil
+	}
 	if w.left <= 0 {
 		return 0, errors.New("the server talks too much")
 	}
@@ -267,46 +369,50 @@ func (w *wire) Close() error {
 // connectError says what an error of connecting means and what to do, where go-mail's
 // words don't. What the server said stays behind it.
 func (s SMTP) connectError(err error) error {
-	if reply, ok := errors.AsType[*textproto.Error](err); ok && (reply.Code == 534 || reply.Code == 535) {
-		return fmt.Errorf("the mail server doesn't take username and password: %d %s", reply.Code, reply.Msg)
+	if _, ok := errors.AsType[*textproto.Error](err); ok {
+		return err
 	}
 	if unsafe, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		host, _, _ := s.hostPort()
 		return fmt.Errorf("its certificate isn't valid for %s: %w", host, unsafe.Err)
 	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok && s.implicit() {
+		return errors.New("the server doesn't begin with TLS; write `tls starttls`, or `tls off` for a relay on this machine")
+	}
 	if strings.Contains(err.Error(), "does not support STARTTLS") { // go-mail has no name for it
-		return errors.New("the server offers no STARTTLS: write `tls implicit` for port 465, or `tls off` for a relay on this machine")
+		return errors.New("the server offers no STARTTLS; write `tls implicit` for port 465, or `tls off` for a relay on this machine")
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op != "dial" {
+		return fmt.Errorf("%s: %w", op.Op, op.Err) // without ports, which are others each time
 	}
 	return err
 }
 
-// serverError is an error from before the recipient was named. It keeps the server's
-// words: they tell the operator what to do, and there is nothing in them to hide yet.
-func serverError(ctx context.Context, doing string, err error) error {
+// serverError is an error from before the recipient was named: it is the same for all
+// messages.
+func serverError(ctx context.Context, step string, err error, m Message) error {
 	err = endedBy(ctx, err)
 	if errors.Is(err, context.Canceled) {
-		return fmt.Errorf("%s: %w", doing, err)
+		return fmt.Errorf("%s: %w", step, err)
 	}
-	return fmt.Errorf("%w: %s: %s", ErrServer, doing, loggable(err.Error()))
+	if said, ok := errors.AsType[*textproto.Error](err); ok {
+		return newReply(step, said, m).err()
+	}
+	return fmt.Errorf("%w: %s: %s", ErrServer, step, loggable(err.Error(), 300))
 }
 
-// messageError is an error from after that. Of the server's words it keeps the codes
-// alone, since servers like to repeat the address, or the link that they don't like.
-func messageError(ctx context.Context, doing string, err error) error {
+// messageError is an error from after that. Of the server's words it keeps those that
+// hide nothing (see quote), since servers like to repeat the address, or the link that
+// they don't like.
+func messageError(ctx context.Context, step string, err error, m Message) error {
 	err = endedBy(ctx, err)
-	reply, ok := errors.AsType[*textproto.Error](err)
-	switch {
-	case ok && slices.Contains([]int{530, 535, 538}, reply.Code): // it wants a password or TLS
-		return fmt.Errorf("%w: %s: %s", ErrServer, doing, codes(reply))
-	case ok && reply.Code >= 500:
-		return fmt.Errorf("%w: %s: %s", ErrRefused, doing, codes(reply))
-	case ok:
-		return fmt.Errorf("%s: %s", doing, codes(reply))
+	if said, ok := errors.AsType[*textproto.Error](err); ok {
+		return newReply(step, said, m).err()
 	}
-	if _, ok := errors.AsType[textproto.ProtocolError](err); ok {
-		err = errors.New("the server's answer isn't SMTP")
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = fmt.Errorf("%s: %w", op.Op, op.Err)
 	}
-	return fmt.Errorf("%s: %w", doing, err)
+	return fmt.Errorf("%s: %w", step, err)
 }
 
 // endedBy returns why ctx ended, where that is what really happened: the error is then
@@ -316,20 +422,4 @@ func endedBy(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	return err
-}
-
-var enhanced = regexp.MustCompile(`^[245]\.[0-9]{1,3}\.[0-9]{1,3}\b`)
-
-// codes returns the code of a reply, and its enhanced code where it has one (RFC 3463).
-func codes(reply *textproto.Error) string {
-	return strings.TrimSpace(strconv.Itoa(reply.Code) + " " + enhanced.FindString(reply.Msg))
-}
-
-// loggable makes what a server said fit for a log.
-func loggable(s string) string {
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
-	if r := []rune(s); len(r) > 300 {
-		s = string(r[:300]) + "…"
-	}
-	return s
 }

@@ -73,6 +73,8 @@ func TestSMTPWhatErrorsMean(t *testing.T) {
 			return "refused"
 		case errors.Is(err, ErrServer):
 			return "server"
+		case errors.Is(err, ErrPolicy):
+			return "policy"
 		}
 		return "later"
 	}
@@ -80,12 +82,14 @@ func TestSMTPWhatErrorsMean(t *testing.T) {
 		step, want, text string
 		err              error
 	}{
-		{"rcpt", "refused", "RCPT TO: 550 5.1.1", reply(550, smtp.EnhancedCode{5, 1, 1}, secretText)},
-		{"rcpt", "later", "RCPT TO: 451 4.7.1", reply(451, smtp.EnhancedCode{4, 7, 1}, secretText)},
-		{"rcpt", "later", "RCPT TO: 421", reply(421, smtp.EnhancedCode{4, 3, 2}, secretText)},
-		{"rcpt", "server", "RCPT TO: 530 5.7.0", reply(530, smtp.EnhancedCode{5, 7, 0}, secretText)},
-		{"data", "refused", "end of the message: 554 5.7.1", reply(554, smtp.EnhancedCode{5, 7, 1}, secretText)},
-		{"data", "later", "end of the message: 452", reply(452, smtp.EnhancedCode{4, 2, 2}, secretText)},
+		{"rcpt", "refused", "RCPT TO: 550 5.1.1", refusal(550, smtp.EnhancedCode{5, 1, 1}, secretText)},
+		{"rcpt", "policy", "RCPT TO: 451 4.7.1", refusal(451, smtp.EnhancedCode{4, 7, 1}, secretText)},
+		{"rcpt", "policy", "RCPT TO: 554 5.7.1", refusal(554, smtp.EnhancedCode{5, 7, 1}, secretText)},
+		{"rcpt", "later", "RCPT TO: 450 4.2.0", refusal(450, smtp.EnhancedCode{4, 2, 0}, secretText)},
+		{"rcpt", "server", "RCPT TO: 421", refusal(421, smtp.EnhancedCode{4, 3, 2}, secretText)},
+		{"rcpt", "server", "RCPT TO: 530 5.7.0", refusal(530, smtp.EnhancedCode{5, 7, 0}, secretText)},
+		{"data", "policy", "end of the message: 554 5.7.1", refusal(554, smtp.EnhancedCode{5, 7, 1}, secretText)},
+		{"data", "later", "end of the message: 452", refusal(452, smtp.EnhancedCode{4, 2, 2}, secretText)},
 	} {
 		s := newSink(t, func(s *sink) {
 			answer := func(int, string) error { return c.err }
@@ -113,14 +117,7 @@ func TestSMTPWhatErrorsMean(t *testing.T) {
 func TestSMTPEncryptsOrDoesNotSend(t *testing.T) {
 	cert, pool := certificate(t, "127.0.0.1")
 	other, otherPool := certificate(t, "other.example.com")
-	implicit := func(s *sink) {
-		ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.addr = ln.Addr().String()
-		go s.Server.Serve(ln)
-	}
+	implicit := implicitTLS(t, cert)
 	for _, c := range []struct {
 		name string
 		sink *sink
@@ -131,7 +128,7 @@ func TestSMTPEncryptsOrDoesNotSend(t *testing.T) {
 		{"starttls", newSink(t, withTLS(cert)), SMTP{RootCAs: pool}, nil, ""},
 		{"implicit", newSink(t, implicit), SMTP{RootCAs: pool, TLS: TLSImplicit}, nil, ""},
 		{"starttls isn't offered", newSink(t), SMTP{RootCAs: pool}, ErrServer,
-			"connecting: the server offers no STARTTLS: write `tls implicit` for port 465, or `tls off` for a relay on this machine"},
+			"connecting: the server offers no STARTTLS; write `tls implicit` for port 465, or `tls off` for a relay on this machine"},
 		{"nobody knows the certificate", newSink(t, withTLS(cert)), SMTP{}, ErrServer, "connecting: its certificate isn't valid for 127.0.0.1: x509: "},
 		{"another host's certificate", newSink(t, withTLS(other)), SMTP{RootCAs: otherPool}, ErrServer, "connecting: its certificate isn't valid for 127.0.0.1: x509: "},
 		{"implicit, unknown certificate", newSink(t, implicit), SMTP{TLS: TLSImplicit}, ErrServer, "connecting: its certificate isn't valid for 127.0.0.1: x509: "},
@@ -176,7 +173,7 @@ func TestSMTPPasswords(t *testing.T) {
 		if c.ok && (err != nil || len(s.users) != 1) {
 			t.Errorf("%s over %s: Send = %v, users %q; want sent", c.password, c.tls, err, s.users)
 		}
-		if !c.ok && (!errors.Is(err, ErrServer) || !strings.Contains(err.Error(), "connecting: the mail server doesn't take username and password: 535 5.7.8") || strings.Contains(err.Error(), c.password)) {
+		if !c.ok && (!errors.Is(err, ErrServer) || !strings.Contains(err.Error(), "connecting: 535 5.7.8") || strings.Contains(err.Error(), c.password)) {
 			t.Errorf("%s over %s: Send = %v; want ErrServer with 535 and without the password", c.password, c.tls, err)
 		}
 	}

@@ -47,7 +47,7 @@ func (q *Queue) take(l *lane) (string, item, time.Duration) {
 			return "", item{}, wait
 		}
 	}
-	id, due := l.first(now)
+	id, due := l.first(now, l == q.ready && !q.down.since.IsZero())
 	switch {
 	case id == "" && due.IsZero():
 		return "", item{}, -1
@@ -56,6 +56,9 @@ func (q *Queue) take(l *lane) (string, item, time.Duration) {
 	}
 	it := l.items[id]
 	if l == q.ready && !it.sent {
+		if wait, held := q.narrow.holds(q.sending, now); held {
+			return "", item{}, wait // put rings when one is through
+		}
 		if wait := untilToken(q.Pace); wait > 0 {
 			return "", item{}, wait
 		}
@@ -201,7 +204,7 @@ func (q *Queue) prepare(ctx context.Context, id string, it item) result {
 			return q.trouble(id, it, "read", err)
 		}
 		if !q.now().Before(e.NotAfter) {
-			return q.end(ctx, id, it, e, ErrLate)
+			return q.end(ctx, id, it, e, q.late(e))
 		}
 		if e.Ready {
 			_, due := q.next(e, q.now())
