@@ -43,7 +43,8 @@ type App struct {
 	// Mail is the way out for mail. Required.
 	Mail *MailConfig `json:"mail,omitempty"`
 
-	log      *slog.Logger
+	log      *slog.Logger          // repeated lines are sampled
+	events   *slog.Logger          // the same, unsampled
 	secrets  [][]byte              // Secret, filled in; none: the file
 	place    place                 // of the store, filled in
 	mail     MailConfig            // filled in
@@ -114,7 +115,8 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // is named. It opens no store, makes no file and sends nothing, so that `caddy
 // validate` is good beside a running server.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.log = ctx.Slogger()
+	a.events = ctx.Slogger()
+	a.log = slog.New(audit.NewSampler(a.events.Handler(), time.Now))
 	a.ready, a.registry = make(chan struct{}), ctx.GetMetricsRegistry()
 	a.named = make(map[string]*FirmConfig)
 	return firstError(a.provisionSecret, a.provisionStore, a.provisionMail)
@@ -295,7 +297,7 @@ func (a *App) Start() (err error) {
 	for _, id := range slices.Sorted(maps.Keys(a.named)) {
 		f, err := openFirm(id, *a.named[id], deps{
 			store: a.engine.store, others: a.engine.others, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace, permits: permits,
-			log: a.log.With("firm", id), counters: counters,
+			log: a.log.With("firm", id), events: a.events.With("firm", id), counters: counters,
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})
 		if err != nil {

@@ -45,8 +45,9 @@ type deps struct {
 	mail     MailConfig        // filled in
 	pace     *rate.Limiter     // of the mail server, which all firms share
 	permits  *password.Permits // of the process, which all firms share, over reloads
-	log      *slog.Logger
-	counters *audit.Counters // of all firms
+	log      *slog.Logger      // repeated lines are sampled
+	events   *slog.Logger      // for audit, which samples by itself
+	counters *audit.Counters   // of all firms
 
 	// keep returns what this firm keeps in memory under the name, over reloads;
 	// fresh makes it the first time.
@@ -158,7 +159,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	}
 	// Events of requests that outlive this config are kept, too.
 	trail := d.keep("audit", func() any { return audit.NewTrail(id, d.store, d.now, d.counters) }).(*audit.Trail)
-	f.audit = &audit.Log{Logger: d.log, Keys: d.keys, Trail: trail}
+	f.audit = &audit.Log{Logger: d.events, Keys: d.keys, Trail: trail}
 	g := gate.Gate{
 		Firm: id, Serial: serial, URL: origin, Prefix: cfg.Prefix,
 		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
@@ -332,7 +333,7 @@ func (f *firm) unanswered(w http.ResponseWriter, r *http.Request, err error) {
 		refuse(w, status, http.StatusText(status))
 		return
 	}
-	f.log.Error("the portal doesn't answer an old link", "status", status, "error", scrubbed(err, r.URL), "method", r.Method)
+	f.log.Error("the portal doesn't answer an old link", "status", status, "error", scrubbed(err, r.URL), "method", audit.Cut(r.Method))
 	refuse(w, status, "The portal does not answer. Please try again in a moment.")
 }
 
@@ -352,7 +353,7 @@ func scrubbed(err error, u *url.URL) string {
 func (f *firm) strangeName(r *http.Request) {
 	f.stranger.Do(func() {
 		f.log.Warn("people come by another name than that of url, to which mails lead; if it is the portal's, write it as url",
-			"name", r.Host, "url", f.cfg.URL)
+			"name", audit.Cut(r.Host), "url", f.cfg.URL)
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/gate"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
@@ -328,15 +329,13 @@ func defines(raw json.RawMessage, firm string) bool {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	prefix, rules := h.app.shape(h.Firm)
 	asked := askedURL(r)
-	hidden := gate.Hides(rules, asked, r.Header)
+	hidden, passed := gate.Hides(rules, asked, r.Header), false
 	if gate.Secret(prefix, asked, r.Header) {
 		// The access log would keep the URL, whatever comes of the request.
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	} else if hidden {
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
-		recorder := caddyhttp.NewResponseRecorder(w, nil, nil)
-		defer h.logHidden(r, asked, rules, recorder, time.Now())
-		w = recorder
+		defer func(began time.Time) { h.logHidden(w, r, asked, rules, began, passed) }(time.Now())
 	} else if rules.HasLinks() {
 		defer h.hideAnswer(w, r, asked, rules, time.Now())
 	}
@@ -355,7 +354,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	defer leave()
-	return f.ServeHTTP(w, r, next, hidden)
+	return f.ServeHTTP(w, r, countedPortal{next, &passed}, hidden)
+}
+
+// countedPortal notes that a request has reached the portal.
+type countedPortal struct {
+	caddyhttp.Handler
+	reached *bool
+}
+
+func (p countedPortal) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	*p.reached = true
+	return p.Handler.ServeHTTP(w, r)
 }
 
 // hideAnswer keeps an answer from the access log whose header has a company's token in it:
@@ -365,22 +375,17 @@ func (h *Handler) hideAnswer(w http.ResponseWriter, r *http.Request, asked *url.
 		return
 	}
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
-	for {
-		switch is := w.(type) {
-		case caddyhttp.ResponseRecorder: // the access log's own
-			h.logHidden(r, asked, rules, is, began)
-			return
-		case interface{ Unwrap() http.ResponseWriter }:
-			w = is.Unwrap()
-		default:
-			return // there is no access log
-		}
-	}
+	h.logHidden(w, r, asked, rules, began, true)
 }
 
 // logHidden writes, in the place of the access log, what can be said of a request where the
-// URL, the Referer or the answer has a company's token in it.
-func (h *Handler) logHidden(r *http.Request, asked *url.URL, rules *legacy.Rules, w caddyhttp.ResponseRecorder, began time.Time) {
+// URL, the Referer or the answer has a company's token in it; nothing where there is no access
+// log. What hasn't reached the portal, which anybody can send, is sampled.
+func (h *Handler) logHidden(w http.ResponseWriter, r *http.Request, asked *url.URL, rules *legacy.Rules, began time.Time, passed bool) {
+	recorder := accessRecorder(w)
+	if recorder == nil {
+		return
+	}
 	uri := rules.Pattern(rules.Match(asked))
 	switch {
 	case uri == "" && rules.Secret(asked):
@@ -388,8 +393,27 @@ func (h *Handler) logHidden(r *http.Request, asked *url.URL, rules *legacy.Rules
 	case uri == "":
 		uri = asked.RequestURI()
 	}
-	h.app.log.Info("request with an old link", "firm", h.Firm, "method", r.Method, "uri", uri, "status", w.Status(), "size", w.Size(),
-		"duration", time.Since(began).Seconds(), "client_ip", clientIP(r).String(), "agent", r.UserAgent())
+	log := h.app.log
+	if passed {
+		log = h.app.events
+	}
+	log.Info("request with an old link", "firm", h.Firm, "method", audit.Cut(r.Method), "uri", audit.Cut(uri), "status", recorder.Status(), "size", recorder.Size(),
+		"duration", time.Since(began).Seconds(), "client_ip", clientIP(r).String(), "agent", audit.Cut(r.UserAgent()))
+}
+
+// accessRecorder returns what the access log learns of an answer from, or nil where there is no
+// access log.
+func accessRecorder(w http.ResponseWriter) caddyhttp.ResponseRecorder {
+	for {
+		switch is := w.(type) {
+		case caddyhttp.ResponseRecorder:
+			return is
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = is.Unwrap()
+		default:
+			return nil
+		}
+	}
 }
 
 // shape is where the firm's own pages are, and its old links. It is known as soon as all
