@@ -80,6 +80,7 @@ type fieldSet uint16
 
 func (s fieldSet) has(f field) bool { return s&(1<<f) != 0 }
 func (s *fieldSet) add(f field)     { *s |= 1 << f }
+func (s *fieldSet) drop(f field)    { *s &^= 1 << f }
 
 // tri is a yes or no that may be missing.
 type tri uint8
@@ -101,6 +102,7 @@ type edit struct {
 	disabled                   tri
 	hash                       string // of a password that they had elsewhere; "": unsaid
 	hashLine                   int    // of the file, which names it
+	overrides                  bool   // a row that says something else than at its last load: it may undo what was done by hand
 }
 
 // set checks one field's text and takes it over; empty text empties the field.
@@ -226,7 +228,7 @@ func (d edit) decides(was disabledBy, hand bool) disabledBy {
 		return byHand
 	case hand:
 		return byNobody
-	case was == byHand:
+	case was == byHand && !(d.overrides && d.disabled == no):
 		return byHand
 	case d.disabled == yes:
 		return byFile

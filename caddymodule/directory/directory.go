@@ -74,14 +74,16 @@ type Book struct {
 
 // The buckets.
 const (
-	bucketState   = "directory" // generation, key, marks
-	bucketContact = "contact"   // contact id → sealed contactRecord
-	bucketEmail   = "email"     // MAC of an address → contact id
-	bucketCompany = "company"   // company id → sealed companyRecord
-	bucketLegacy  = "legacy"    // MAC of an old link's token → company id
-	bucketLike    = "like"      // MAC of a token folded, "/" and company id
-	bucketRemoved = "removed"   // what was removed by hand: email/MAC, company/id
-	bucketLoad    = "load"      // kind of file → MAC of what was loaded last
+	bucketState    = "directory" // generation, key, marks
+	bucketContact  = "contact"   // contact id → sealed contactRecord
+	bucketEmail    = "email"     // MAC of an address → contact id
+	bucketCompany  = "company"   // company id → sealed companyRecord
+	bucketLegacy   = "legacy"    // MAC of an old link's token → company id
+	bucketLike     = "like"      // MAC of a token folded, "/" and company id
+	bucketRemoved  = "removed"   // what was removed by hand: email/MAC, company/id
+	bucketLoad     = "load"      // kind of file → MAC of what was loaded last; kind/report → sealed loadRecord
+	bucketFileRows = "file-rows" // kind of file/shard → sealed fileRowsRecord
+	bucketEnding   = "ending"    // contact id: its sessions have to end
 )
 
 const (

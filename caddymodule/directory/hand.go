@@ -268,6 +268,9 @@ func (b *Book) opsByHand(ctx context.Context, before, after *entry) ([]store.Op,
 		return nil, err
 	}
 	ops = append(ops, b.contactOps(before, after, nil)...)
+	if losesAccess(before, after) {
+		ops = append(ops, b.endAccess(before.ID))
+	}
 	for i, a := range has {
 		id, err := b.owner(ctx, a)
 		if err != nil && !errors.Is(err, ErrUnknown) {

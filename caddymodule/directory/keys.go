@@ -69,7 +69,8 @@ func (b *Book) Reseal(ctx context.Context) error {
 	for _, part := range []struct {
 		bucket string
 		ops    func(store.Record) ([]store.Op, error)
-	}{{bucketContact, b.resealContact}, {bucketCompany, b.resealCompany}, {bucketRemoved, b.resealTombstone}} {
+	}{{bucketContact, b.resealContact}, {bucketCompany, b.resealCompany}, {bucketRemoved, b.resealTombstone},
+		{bucketFileRows, b.resealFileRows}, {bucketLoad, b.resealLoad}} {
 		if err := b.resealBucket(ctx, part.bucket, part.ops); err != nil {
 			return fmt.Errorf("sealing the contacts of firm %s with the new secret: %w", b.Firm, err)
 		}

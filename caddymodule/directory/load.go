@@ -17,16 +17,46 @@ import (
 // Report is what came of loading a file.
 type Report struct {
 	Kind      Kind
-	Skipped   bool // the file is the one that was loaded last
+	At        time.Time // of the load; zero with Skipped
+	Skipped   bool      // the file is the one that was loaded last
 	Added     int
 	Changed   int
 	Unchanged int
 	Kept      []Kept   // what the file says, and what stays otherwise by hand
+	MoreKept  int      // how many further ones there are; only of LastLoad
 	Losers    []string // ids of contacts whom it has taken an address or the permission from
+
+	Touched []Touched // contacts that were added or changed, the first hundred
 }
 
-// LoadFile brings the book up to a CSV file of contacts or companies: a row replaces
-// what it names, nothing is deleted, and what was removed or disabled by hand stays so.
+// Touched is a contact that a load added or changed.
+type Touched struct {
+	Contact string   // id
+	Fields  []string // what was changed; nothing for a new one
+}
+
+// maxTouched is how many contacts that a load added or changed are named.
+const maxTouched = 100
+
+// CheckFile reads a CSV file and reports what is wrong with it by itself, without a look at
+// the directory: a *RowErrors, or why it can't be read.
+func CheckFile(path string, kind Kind) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if kind == Companies {
+		_, err = ReadCompanies(f)
+	} else {
+		_, err = ReadContacts(f)
+	}
+	return err
+}
+
+// LoadFile brings the book up to a CSV file of contacts or companies that the Caddyfile
+// names. A row that isn't the one of the last load replaces what it names; one that is
+// leaves alone what was changed, disabled or removed by hand since. Nothing is deleted.
 // All of the file is loaded, or, with an error, nothing; a *RowErrors says what is wrong
 // with it. A file that was loaded last time is skipped. progress may be nil.
 func (b *Book) LoadFile(ctx context.Context, path string, kind Kind, progress func(done, total int)) (Report, error) {
@@ -47,12 +77,12 @@ func (b *Book) loadFile(ctx context.Context, path string, kind Kind, progress fu
 	if _, err := io.Copy(hash, f); err != nil {
 		return Report{}, err
 	}
-	last, err := b.get(ctx, bucketLoad, string(kind))
-	switch {
-	case err == nil && slices.Contains(b.fileMACs(hash.Sum(nil)), string(last.Value[1:])):
-		return Report{Kind: kind, Skipped: true}, nil
-	case err != nil && !errors.Is(err, ErrUnknown):
+	same, remembered, err := b.loadedBefore(ctx, kind, hash.Sum(nil))
+	if err != nil {
 		return Report{}, err
+	}
+	if same && remembered {
+		return Report{Kind: kind, Skipped: true}, nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return Report{}, err
@@ -60,46 +90,110 @@ func (b *Book) loadFile(ctx context.Context, path string, kind Kind, progress fu
 	// What is remembered is what was read now: the file may have changed since.
 	hash.Reset()
 	read := io.TeeReader(f, hash)
-	plan, err := b.Planner(read, kind)
+	plan, err := b.filePlanner(read, kind, same)
 	if err != nil {
 		return Report{}, err
 	}
 	if _, err := io.Copy(io.Discard, read); err != nil {
 		return Report{}, err
 	}
-	mark := store.Put(b.key(bucketLoad, string(kind)), append([]byte{format}, b.fileMACs(hash.Sum(nil))[0]...), time.Time{})
-	for range 5 {
+	sum := hash.Sum(nil)
+	mark := store.Put(b.key(bucketLoad, string(kind)), append([]byte{format}, b.fileMACs(sum)[0]...), time.Time{})
+	for try := range 5 {
+		if try > 0 { // another gate may have loaded the same file
+			if same, remembered, err := b.loadedBefore(ctx, kind, sum); err != nil || same && remembered {
+				return Report{Kind: kind, Skipped: true}, err
+			}
+		}
 		p, err := plan(ctx)
 		if err != nil {
 			return Report{}, err
 		}
-		err = b.apply(ctx, p, progress, mark)
+		err = b.apply(ctx, p, progress, mark, b.recordLoad(p))
 		if errors.Is(err, ErrConflict) {
 			continue
 		}
-		return Report{kind, false, len(p.Added), len(p.Changed), p.Unchanged, p.Kept, p.Losers()}, err
+		return Report{Kind: kind, At: b.now(), Added: len(p.Added), Changed: len(p.Changed), Unchanged: p.Unchanged, Kept: p.Kept, Losers: p.Losers(), Touched: p.touched()}, err
 	}
 	return Report{}, ErrConflict
+}
+
+// loadedBefore reports whether the file with the hash is the one that was loaded last, and
+// whether its rows are remembered: an earlier version of Doorpost kept none.
+func (b *Book) loadedBefore(ctx context.Context, kind Kind, hash []byte) (same, remembered bool, err error) {
+	last, err := b.get(ctx, bucketLoad, string(kind))
+	if errors.Is(err, ErrUnknown) {
+		return false, false, nil
+	} else if err != nil {
+		return false, false, err
+	}
+	_, err = b.lastLoad(ctx, kind)
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		return false, false, err
+	}
+	return slices.Contains(b.fileMACs(hash), string(last.Value[1:])), err == nil, nil
+}
+
+// filePlanner is Planner for a file of the Caddyfile. It compares each row with that of
+// the last load. With onlyRemember the rows are remembered and nothing is changed.
+func (b *Book) filePlanner(r io.Reader, kind Kind, onlyRemember bool) (func(context.Context) (Plan, error), error) {
+	return b.planner(r, kind, func(ctx context.Context, contacts []ContactRow, companies []CompanyRow) (Plan, error) {
+		now := fileRows{}
+		for _, row := range contacts {
+			key, row := row.digests()
+			now[key] = row
+		}
+		for _, row := range companies {
+			key, row := row.digests()
+			now[key] = row
+		}
+		generation, err := b.generation(ctx) // before what it guards
+		if err != nil {
+			return Plan{}, err
+		}
+		last, err := b.fileRows(ctx, kind)
+		if err != nil {
+			return Plan{}, err
+		}
+		p := newPlan(kind)
+		switch {
+		case onlyRemember:
+			p.Unchanged = len(now)
+		case kind == Companies:
+			p, err = b.planCompanies(ctx, companies, last)
+		default:
+			p, err = b.planContacts(ctx, contacts, last)
+		}
+		p.generation, p.remember = generation, b.fileRowsOps(kind, last, now)
+		return p, err
+	})
 }
 
 // Planner reads a file and returns what makes a plan of its import for the book as it is
 // at that moment. Bad rows are that function's *RowErrors: those that can't be read, and
 // among the others those that the book can't take, so that all are seen at once.
 func (b *Book) Planner(r io.Reader, kind Kind) (func(context.Context) (Plan, error), error) {
-	var plan func(context.Context) (Plan, error)
+	return b.planner(r, kind, func(ctx context.Context, contacts []ContactRow, companies []CompanyRow) (Plan, error) {
+		if kind == Companies {
+			return b.PlanCompanies(ctx, companies)
+		}
+		return b.PlanContacts(ctx, contacts)
+	})
+}
+
+func (b *Book) planner(r io.Reader, kind Kind, with func(context.Context, []ContactRow, []CompanyRow) (Plan, error)) (func(context.Context) (Plan, error), error) {
+	var contacts []ContactRow
+	var companies []CompanyRow
 	var err error
 	switch kind {
 	case Contacts:
-		var rows []ContactRow
-		rows, err = ReadContacts(r)
-		plan = func(ctx context.Context) (Plan, error) { return b.PlanContacts(ctx, rows) }
+		contacts, err = ReadContacts(r)
 	case Companies:
-		var rows []CompanyRow
-		rows, err = ReadCompanies(r)
-		plan = func(ctx context.Context) (Plan, error) { return b.PlanCompanies(ctx, rows) }
+		companies, err = ReadCompanies(r)
 	default:
 		return nil, fmt.Errorf("%q is neither %s nor %s", kind, Contacts, Companies)
 	}
+	plan := func(ctx context.Context) (Plan, error) { return with(ctx, contacts, companies) }
 	var unread *RowErrors
 	if !errors.As(err, &unread) {
 		return plan, err

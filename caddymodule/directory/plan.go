@@ -34,17 +34,31 @@ type Plan struct {
 	contacts   []contactWrite
 	passwords  []store.Op // of contacts
 	companies  []companyWrite
+	revived    []store.Op // of what was removed by hand and comes back
+	remember   []store.Op // of the rows, for the next load
 	generation []byte
 }
 
 // Losers are the ids of the contacts whom the plan takes an address or the permission from.
 func (p Plan) Losers() (ids []string) {
 	for _, w := range p.contacts {
-		if w.before != nil && (w.after.Disabled || len(lacking(w.before.Emails, w.after.Emails)) > 0) {
+		if losesAccess(w.before, &w.after) {
 			ids = append(ids, w.after.ID)
 		}
 	}
 	return ids
+}
+
+// touched returns the first contacts that the plan adds or changes.
+func (p Plan) touched() (all []Touched) {
+	for _, w := range p.contacts[:min(len(p.contacts), maxTouched)] {
+		t := Touched{Contact: w.after.ID}
+		if w.before != nil {
+			t.Fields = differences(w.before, &w.after)
+		}
+		all = append(all, t)
+	}
+	return all
 }
 
 // Entry is one contact or company of a Plan.
@@ -60,15 +74,18 @@ type Entry struct {
 // Kept is where a file says one thing and somebody's hand has said another: the hand
 // has the last word.
 type Kept struct {
-	Line   int    `json:"line"`   // of the file
-	Item   string `json:"item"`   // address, or company id, as the file names it
-	Reason string `json:"reason"` // Removed, Disabled, PasswordOwn, PasswordsOff
+	Line   int      `json:"line"`             // of the file
+	Item   string   `json:"item"`             // address, or company id, as the file names it
+	Reason string   `json:"reason"`           // Removed, Disabled, ChangedByHand, PasswordOwn, PasswordsOff
+	Fields []string `json:"fields,omitempty"` // with ChangedByHand: in which the file differs
 }
 
 // The reasons to keep something.
 const (
 	Removed  = "removed by hand"
 	Disabled = "disabled by hand"
+	// The row says what it said at the last load, and its contact or company was changed since.
+	ChangedByHand = "changed by hand"
 	// Of a password_hash that isn't taken, though all else of the row is:
 	PasswordOwn  = "a password was set, used or removed here"
 	PasswordsOff = "passwords are off"
@@ -91,11 +108,15 @@ type companyWrite struct {
 // PlanContacts finds out what an import of the rows would do, and changes nothing. An
 // error is a *RowErrors where rows don't fit what is in the book.
 func (b *Book) PlanContacts(ctx context.Context, rows []ContactRow) (Plan, error) {
+	return b.planContacts(ctx, rows, nil)
+}
+
+func (b *Book) planContacts(ctx context.Context, rows []ContactRow, last fileRows) (Plan, error) {
 	generation, err := b.generation(ctx)
 	if err != nil {
 		return Plan{}, err
 	}
-	p := contactPlanner{staff: b.isStaff, newID: b.newID, check: func(string) error { return nil },
+	p := contactPlanner{last: last, revive: b.revive, staff: b.isStaff, newID: b.newID, check: func(string) error { return nil },
 		password: func(before *entry, after entry, hash string) ([]store.Op, string, error) {
 			return b.Passwords.fromFile(ctx, before, after, hash)
 		}}
@@ -151,6 +172,8 @@ func (b *Book) removed(ctx context.Context) (map[address.Address]bool, error) {
 
 // contactPlanner decides what becomes of the rows of a file.
 type contactPlanner struct {
+	last      fileRows // of the file's last load; nil: there was none, or it is no file of the Caddyfile
+	revive    func([]address.Address) []store.Op
 	owners    map[address.Address]*entry
 	removed   map[address.Address]bool
 	companies companyNames
@@ -196,11 +219,16 @@ func (p *contactPlanner) plan(rows []ContactRow) (Plan, error) {
 }
 
 func (p *contactPlanner) row(row ContactRow) {
-	if p.removed[row.Email] {
-		p.out.Kept = append(p.out.Kept, Kept{row.Line, string(row.Email), Removed})
+	key, said := row.digests()
+	if p.last.same(key, said) && p.leaveAlone(row) {
 		return
 	}
 	d := row.edit
+	d.overrides = p.last.changed(key, said)
+	if p.removed[row.Email] && !d.overrides {
+		p.keep(row.Line, string(row.Email), Removed)
+		return
+	}
 	if d.hash != "" {
 		if err := p.check(d.hash); err != nil {
 			p.bad.add(d.hashLine, fPassword.String(), err.Error())
@@ -234,8 +262,8 @@ func (p *contactPlanner) row(row ContactRow) {
 		}
 	}
 	p.take(row.Line, before, after.Emails)
-	if before.by == byHand && d.disabled != yes {
-		p.out.Kept = append(p.out.Kept, Kept{row.Line, string(row.Email), Disabled})
+	if after.by == byHand && d.disabled != yes {
+		p.keep(row.Line, string(row.Email), Disabled)
 	}
 	fields := differences(before, &after)
 	written := len(fields) > 0
@@ -252,6 +280,39 @@ func (p *contactPlanner) row(row ContactRow) {
 	}
 }
 
+// leaveAlone is for a row that says what it said at the last load: whatever was changed
+// since, was changed by hand. It returns false where nothing is there to be left alone.
+func (p *contactPlanner) leaveAlone(row ContactRow) bool {
+	before := p.owners[row.Email]
+	switch {
+	case p.removed[row.Email]:
+		p.keep(row.Line, string(row.Email), Removed)
+		return true
+	case before == nil:
+		return false
+	case before.by == byHand && row.edit.disabled != yes:
+		p.keep(row.Line, string(row.Email), Disabled)
+		return true
+	}
+	d := row.edit
+	ids, _, err := p.companies.resolve(d.companies)
+	if d.companies = ids; err != nil {
+		d.has.drop(fCompanies)
+	}
+	d.others = slices.DeleteFunc(slices.Clone(d.others), func(a address.Address) bool { return p.removed[a] })
+	after := before.edited(d, false)
+	if fields := differences(before, &after); len(fields) > 0 {
+		p.out.Kept = append(p.out.Kept, Kept{row.Line, string(row.Email), ChangedByHand, fields})
+	} else {
+		p.out.Unchanged++
+	}
+	return true
+}
+
+func (p *contactPlanner) keep(line int, item, reason string) {
+	p.out.Kept = append(p.out.Kept, Kept{Line: line, Item: item, Reason: reason})
+}
+
 // takeHash notes what becomes of a contact's password, and reports whether they get that
 // of the row.
 func (p *contactPlanner) takeHash(d edit, before *entry, after entry) bool {
@@ -262,7 +323,7 @@ func (p *contactPlanner) takeHash(d edit, before *entry, after entry) bool {
 	}
 	p.out.passwords = append(p.out.passwords, ops...)
 	if kept != "" {
-		p.out.Kept = append(p.out.Kept, Kept{d.hashLine, string(after.Email()), kept})
+		p.keep(d.hashLine, string(after.Email()), kept)
 	}
 	return d.hash != "" && kept == "" && len(ops) > 0
 }
@@ -276,17 +337,24 @@ func (p *contactPlanner) resolve(line int, d *edit) bool {
 	}
 	d.companies = ids
 	for _, company := range gone {
-		p.out.Kept = append(p.out.Kept, Kept{line, company, Removed})
+		p.keep(line, company, Removed)
 	}
 	others := make([]address.Address, 0, len(d.others))
 	for _, a := range d.others {
-		if p.removed[a] {
-			p.out.Kept = append(p.out.Kept, Kept{line, string(a), Removed})
+		if p.removed[a] && !d.overrides {
+			p.keep(line, string(a), Removed)
 			continue
 		}
 		others = append(others, a)
 	}
 	d.others = others
+	if d.overrides {
+		for _, a := range append([]address.Address{d.email}, others...) {
+			if p.removed[a] {
+				p.out.revived = append(p.out.revived, p.revive([]address.Address{a})...)
+			}
+		}
+	}
 	return true
 }
 
@@ -301,6 +369,10 @@ func (p *contactPlanner) take(line int, to *entry, addresses []address.Address) 
 
 // PlanCompanies is PlanContacts for companies.
 func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, error) {
+	return b.planCompanies(ctx, rows, nil)
+}
+
+func (b *Book) planCompanies(ctx context.Context, rows []CompanyRow, last fileRows) (Plan, error) {
 	plan, bad := newPlan(Companies), RowErrors{}
 	var err error
 	if plan.generation, err = b.generation(ctx); err != nil {
@@ -326,11 +398,18 @@ func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, erro
 	for _, row := range rows {
 		before, there := known[row.ID]
 		after, fields, gone := row.edited(before)
+		key, said := row.digests()
 		switch {
-		case removed[row.ID]:
-			plan.Kept = append(plan.Kept, Kept{row.Line, row.ID, Removed})
+		case removed[row.ID] && !last.changed(key, said):
+			plan.Kept = append(plan.Kept, Kept{Line: row.Line, Item: row.ID, Reason: Removed})
+			continue
+		case there && len(fields) > 0 && last.same(key, said):
+			plan.Kept = append(plan.Kept, Kept{row.Line, row.ID, ChangedByHand, fields})
 			continue
 		case !there:
+			if removed[row.ID] {
+				plan.revived = append(plan.revived, store.Delete(b.key(bucketRemoved, removedCompany+row.ID)))
+			}
 			after.Upgraded, after.Era = born(after), newEra()
 			plan.Added = append(plan.Added, Entry{Line: row.Line, Item: row.ID})
 		case len(fields) == 0:
@@ -408,7 +487,10 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 	}
 	claims := p.claims()
 	ops := make([]store.Op, 0, len(more)+len(p.contacts)+len(claims)+len(p.companies)+1)
-	ops = append(append(ops, more...), p.passwords...)
+	ops = append(append(append(append(ops, more...), p.passwords...), p.revived...), p.remember...)
+	for _, id := range p.Losers() {
+		ops = append(ops, b.endAccess(id))
+	}
 	for i, w := range p.contacts {
 		if i%pageSize == 0 {
 			progress(i, total)
@@ -431,7 +513,7 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 	if len(ops) == 0 {
 		return nil
 	}
-	if total > 0 || len(p.passwords) > 0 {
+	if total > 0 || len(p.passwords) > 0 || len(p.remember) > 0 {
 		next := nextGeneration(p.generation)
 		if k := b.key(bucketState, stateGeneration); p.generation == nil {
 			ops = append(ops, store.Create(k, next, time.Time{}))
