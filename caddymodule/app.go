@@ -57,6 +57,13 @@ type App struct {
 	engine *engine          // from Start to Cleanup, and as long as a request is inside
 	share  *share           // of engine
 	firms  map[string]*firm // read-only once ready is closed
+
+	settingFiles struct { // of the app's own settings
+		sync.Mutex
+		all []*settingFile
+	}
+	stopWatching context.CancelFunc // of the files; nil: they aren't watched
+	watching     sync.WaitGroup
 }
 
 // StoreConfig is where everything is kept.
@@ -310,6 +317,7 @@ func (a *App) Start() (err error) {
 		a.log.Error("whether a backup was restored can't be told", "error", err)
 	}
 	a.firms = firms
+	a.startWatching()
 	a.engine.log.to.Store(a.log)
 	close(a.ready)
 	if a.engine.first() {
@@ -318,9 +326,31 @@ func (a *App) Start() (err error) {
 	return nil
 }
 
+// startWatching begins to look at the files that the configuration names.
+func (a *App) startWatching() {
+	var named []namedFile
+	for _, s := range a.Secret {
+		named = append(named, filesIn("secret", s)...)
+	}
+	stored, mail := valueOr(a.Store, StoreConfig{}), valueOr(a.Mail, MailConfig{})
+	for _, t := range append(stored.texts(), mail.texts()...) {
+		named = append(named, filesIn(words(t.path), *t.value)...)
+	}
+	for _, n := range named {
+		a.settingFiles.all = append(a.settingFiles.all, newSettingFile(n.setting, n.path))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a.stopWatching = cancel
+	a.watching.Go(func() { a.watchFiles(ctx) })
+}
+
 // Stop ends what the firms do on their own. Requests that are inside go on, and new
 // ones of this config are still served until Cleanup: Caddy stops apps in any order.
 func (a *App) Stop() error {
+	if a.stopWatching != nil {
+		a.stopWatching()
+		a.watching.Wait()
+	}
 	stopAll(a.firms)
 	return nil
 }

@@ -340,6 +340,12 @@ func changedInWords(e admin.Event) string {
 		"contacts/load": "brought contacts", "companies/load": "brought companies",
 		"backup": "made a backup", "restore": "restored a backup",
 	}[e.What]
+	if e.What == "contacts/load" && e.Contact != "" {
+		what = "added the contact"
+		if len(e.Fields) > 0 {
+			what = "changed the contact"
+		}
+	}
 	if what == "" {
 		what = "did " + e.What
 	}

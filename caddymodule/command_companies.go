@@ -98,6 +98,7 @@ func (c *call) listCompanies() error {
 	return c.print(all, func(w io.Writer) {
 		if len(all.Companies) == 0 {
 			fmt.Fprintln(w, nothingFound("company", in.Text, "caddy doorpost companies add ID"))
+			c.tellRefused(w)
 			return
 		}
 		rows := [][]string{{"ID", "NAME", "OLD LINKS"}}
@@ -106,6 +107,7 @@ func (c *call) listCompanies() error {
 		}
 		columns(w, rows)
 		fmt.Fprintf(w, "\n%s.\n", count(len(all.Companies), "company", "companies"))
+		c.tellRefused(w)
 	})
 }
 

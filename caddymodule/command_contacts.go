@@ -172,6 +172,7 @@ func (c *call) listContacts() error {
 	return c.print(all, func(w io.Writer) {
 		if len(all.Contacts) == 0 {
 			fmt.Fprintln(w, nothingFound("contact", in.Text, "caddy doorpost contacts add EMAIL"))
+			c.tellRefused(w)
 			return
 		}
 		rows := [][]string{{"EMAIL", "NAME", "COMPANIES", "ROLE", "STATE"}}
@@ -187,6 +188,7 @@ func (c *call) listContacts() error {
 		}
 		columns(w, rows)
 		fmt.Fprintf(w, "\n%s.\n", count(len(all.Contacts), "contact", "contacts"))
+		c.tellRefused(w)
 	})
 }
 

@@ -55,6 +55,9 @@ func (c *call) timeline() error {
 		if len(lines) > 0 {
 			fmt.Fprintln(w)
 		}
+		if out.File != nil {
+			fmt.Fprintf(w, "The file of contacts differs in line %d: %s\n\n", out.File.Line, whyLeftAlone(*out.File))
+		}
 		for _, line := range advice(out, flagOf[string](c.cmd, "since"), now) {
 			fmt.Fprintln(w, line)
 		}

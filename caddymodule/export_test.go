@@ -26,3 +26,7 @@ func BookOf(t *testing.T, firm string) *directory.Book { return activeApp(t).fir
 func PasswordsOf(t *testing.T, firm string) *password.Passwords {
 	return activeApp(t).firms[firm].passwords
 }
+
+// LookAtFiles looks once, at the time of the test's clock, whether files that the running
+// config names have changed.
+func LookAtFiles(t *testing.T) { activeApp(t).lookAtFiles(t.Context()) }

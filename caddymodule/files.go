@@ -10,6 +10,8 @@ import (
 	"runtime"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
 // What the settings say about the machine: placeholders, files and folders. All of
@@ -102,6 +104,22 @@ func checkFile(path string) error {
 	return err
 }
 
+// checkCSV reports why the file can't be read, or its first bad row; an empty path is none.
+// Whether its rows fit what is in the store, a start finds out.
+func checkCSV(path string, kind directory.Kind) error {
+	if path == "" {
+		return nil
+	}
+	if err := checkFile(path); err != nil {
+		return err
+	}
+	err := directory.CheckFile(path, kind)
+	if rows, ok := errors.AsType[*directory.RowErrors](err); ok {
+		return rowsError(path, rows)
+	}
+	return explain(err)
+}
+
 // checkFolder reports why the folder can't be read; an empty path is none.
 func checkFolder(path string) error {
 	if path == "" {
@@ -134,4 +152,38 @@ func checkStoreFile(path string) error {
 			return nil
 		}
 	}
+}
+
+// settingFiles are the files that the settings of a firm name, but for those that are
+// loaded by themselves.
+func settingFiles(cfg FirmConfig) (all []*settingFile) {
+	if cfg.Brand.Logo != "" {
+		all = append(all, newSettingFile("brand logo", cfg.Brand.Logo))
+	}
+	if cfg.Templates != "" {
+		_ = filepath.WalkDir(cfg.Templates, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && len(all) < maxSettingFiles {
+				all = append(all, newSettingFile("templates", path)) // folders, too: a new file changes them
+			}
+			return nil
+		})
+	}
+	for _, named := range cfg.placeholders {
+		all = append(all, newSettingFile(named.setting, named.path))
+	}
+	return all
+}
+
+// maxSettingFiles is how many files of a folder are looked at.
+const maxSettingFiles = 500
+
+// namedFile is a file of a placeholder {file.PATH} in a setting.
+type namedFile struct{ setting, path string }
+
+// filesIn returns the files of the placeholders in a setting.
+func filesIn(setting, value string) (all []namedFile) {
+	for _, m := range filePlaceholder.FindAllStringSubmatch(value, -1) {
+		all = append(all, namedFile{setting, m[1]})
+	}
+	return all
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -72,6 +71,12 @@ type firm struct {
 	proxies   proxies
 	watch     *watch
 
+	loading      sync.Mutex     // held while files are looked at and loaded
+	files        []*csvFile     // guarded by loading, but for their status
+	settings     []*settingFile // guarded by loading, but for what mu guards
+	pendingSince time.Time      // when access that has to end was looked for; guarded by loading
+	mu           sync.Mutex
+
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -80,8 +85,8 @@ type firm struct {
 // nothing.
 func checkFirm(cfg FirmConfig) error {
 	return firstError(
-		func() error { return at("contacts", checkFile(cfg.Contacts)) },
-		func() error { return at("companies", checkFile(cfg.Companies)) },
+		func() error { return at("companies", checkCSV(cfg.Companies, directory.Companies)) },
+		func() error { return at("contacts", checkCSV(cfg.Contacts, directory.Contacts)) },
 		func() error { return at("templates", checkFolder(cfg.Templates)) },
 		func() error { _, _, _, err := look(cfg); return err },
 	)
@@ -128,7 +133,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &firm{id: id, cfg: cfg, log: d.log}
+	f := &firm{id: id, cfg: cfg, log: d.log, files: csvFiles(cfg), settings: settingFiles(cfg)}
 	changes := d.keep("changes", func() any { return new(atomic.Uint64) }).(*atomic.Uint64)
 	serial := changes.Add(1) // who is staff may have changed with the config
 	others := d.keep("others", func() any { return othersOf(id, d.others) }).(*store.Others)
@@ -189,9 +194,14 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	return f, f.start()
 }
 
-// loadWait is how long a start or reload waits for the CSV files, so that the contacts
-// of a small firm are there from the first request on; a large file goes on beside it.
-const loadWait = 200 * time.Millisecond
+const (
+	// loadWait is how long a start or reload waits for the CSV files, so that the contacts of
+	// a small firm are there from the first request on; a large file goes on beside it.
+	loadWait = 200 * time.Millisecond
+	// firstLoadWait is the same for files that were never loaded: whether they can be, a
+	// start has to know.
+	firstLoadWait = 30 * time.Second
+)
 
 func (f *firm) start() error {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -202,12 +212,10 @@ func (f *firm) start() error {
 			return err
 		}
 	}
-	loaded := make(chan struct{})
-	f.running.Go(func() { defer close(loaded); f.load(ctx) })
-	select {
-	case <-loaded:
-	case <-time.After(loadWait):
-		f.log.Info("loading contacts and companies goes on beside the requests")
+	if err := f.startLoading(ctx); err != nil {
+		cancel()
+		f.running.Wait()
+		return err
 	}
 	f.watch.add(f.gate)
 	f.queue.Start()
@@ -216,14 +224,46 @@ func (f *firm) start() error {
 	return nil
 }
 
-// manyRows is how many rows of a file leave so much behind in memory that it is given back at
-// once.
-const manyRows = 10_000
+// startLoading begins to load the files, and waits until they are loaded or a while has
+// passed. An error is a file that was refused the first time.
+func (f *firm) startLoading(ctx context.Context) error {
+	good, loaded := make(chan struct{}), make(chan error, 1)
+	f.running.Go(func() { loaded <- f.load(ctx, sync.OnceFunc(func() { close(good) })) })
+	planned := good
+	never := time.NewTimer(firstLoadWait)
+	defer never.Stop()
+	wait := (<-chan time.Time)(nil)
+	if f.loadedBefore(ctx) {
+		wait, planned = time.After(loadWait), nil
+	}
+	for {
+		select {
+		case err := <-loaded:
+			return err
+		case <-planned:
+			wait, planned = time.After(loadWait), nil
+		case <-wait:
+			f.log.Info("loading contacts and companies goes on beside the requests")
+			return nil
+		case <-never.C:
+			return nil
+		}
+	}
+}
 
-// load seals book and passwords with the newest secret and brings the book up to the files of the
-// Caddyfile. What is wrong with one is logged and leaves the book as it is: people who
-// could sign in still can.
-func (f *firm) load(ctx context.Context) {
+// loadedBefore reports whether each file's kind was loaded at least once.
+func (f *firm) loadedBefore(ctx context.Context) bool {
+	for _, file := range f.files {
+		if _, err := f.book.LastLoad(ctx, file.kind); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// load seals book and passwords with the newest secret and brings the book up to the
+// files of the Caddyfile.
+func (f *firm) load(ctx context.Context, planned func()) error {
 	if err := f.book.Reseal(ctx); err != nil {
 		f.log.Error("the contacts are not yet sealed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
 	}
@@ -232,37 +272,8 @@ func (f *firm) load(ctx context.Context) {
 	if err := f.passwords.Reseal(ctx); err != nil {
 		f.log.Error("the passwords are not yet sealed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
 	}
-	for _, one := range []struct {
-		path string
-		kind directory.Kind
-	}{{f.cfg.Companies, directory.Companies}, {f.cfg.Contacts, directory.Contacts}} { // contacts name companies
-		if one.path == "" {
-			continue
-		}
-		report, err := f.book.LoadFile(ctx, one.path, one.kind, nil)
-		if err == nil {
-			if _, err := f.forAdmin().EndAccess(ctx, report.Losers...); err != nil {
-				f.log.Error("a file took addresses from contacts, or switched some off, who may still be signed in", "path", one.path, "error", err)
-			}
-		}
-		var rows *directory.RowErrors
-		switch {
-		case errors.As(err, &rows):
-			// The rows' words hold addresses, and a log is no place for these.
-			f.log.Error("a file was not loaded, and nothing of it was changed: some of its lines are wrong", "kind", one.kind, "path", one.path,
-				"first_line", rows.Rows[0].Line, "lines", len(rows.Rows)+rows.More,
-				"what_to_do", fmt.Sprintf("see them all: caddy doorpost --firm %s %s import %s --dry-run", f.id, one.kind, one.path))
-		case err != nil:
-			f.log.Error("a file was not loaded, and nothing of it was changed", "kind", one.kind, "path", one.path, "error", err)
-		case !report.Skipped:
-			if report.Added+report.Changed >= manyRows {
-				debug.FreeOSMemory() // of 100,000 rows some 350 MB, which would be held for minutes
-			}
-			f.log.Info("a file was loaded", "kind", one.kind, "path", one.path, "added", report.Added, "changed", report.Changed,
-				"unchanged", report.Unchanged, "kept_as_set_by_hand", len(report.Kept))
-			f.audit.Record(ctx, audit.Event{Kind: audit.Changed, By: "file", What: string(one.kind) + "/load", Count: report.Added + report.Changed})
-		}
-	}
+	f.endPending(ctx)
+	return f.loadAll(ctx, planned)
 }
 
 // Stop ends what goes on beside requests and waits for it. Requests may still come.

@@ -50,8 +50,9 @@ type FirmConfig struct {
 	// Brand is how the firm looks and speaks. Its name and from are required.
 	Brand brand.Brand `json:"brand"`
 
-	// Contacts and Companies are CSV files, read at start and reload if they
-	// changed. A row replaces what it names; nothing is deleted. Default: none.
+	// Contacts and Companies are CSV files, loaded at start and within seconds of a
+	// change. A row that says something else than at the last load replaces what it
+	// names; nothing is deleted. Default: none.
 	Contacts  string `json:"contacts,omitempty"`
 	Companies string `json:"companies,omitempty"`
 
@@ -100,7 +101,8 @@ type FirmConfig struct {
 	// slash at its end. Default "/-".
 	Prefix string `json:"prefix,omitempty"`
 
-	rules *legacy.Rules // of LegacyLinks, CompanyPaths and Home, once they are filled in
+	rules        *legacy.Rules // of LegacyLinks, CompanyPaths and Home, once they are filled in
+	placeholders []namedFile   // the files of placeholders, once they are filled in
 }
 
 // PublicRule opens paths to everyone. The zero value opens nothing.
@@ -201,6 +203,7 @@ func (c FirmConfig) filledIn() (FirmConfig, error) {
 		if err != nil {
 			return c, at(t.path, err)
 		}
+		c.placeholders = append(c.placeholders, filesIn(words(t.path), *t.value)...)
 		*t.value = filled
 	}
 	if err := c.Validate(); err != nil {

@@ -78,6 +78,7 @@ type Timeline struct {
 	Email    string              `json:"email"`             // in its canonical form
 	Contact  *directory.Contact  `json:"contact,omitempty"` // nil: the address is no contact's
 	Sessions int                 `json:"sessions"`          // browsers that the contact is signed in with now
+	File     *directory.Kept     `json:"file,omitempty"`    // what the file of contacts says otherwise, and was left alone
 	Events   []Event             `json:"events"`            // in the order of time
 	Asked    *audit.Stranger     `json:"asked,omitempty"`   // where it is no contact's: who asked with it all the same
 	Similar  []audit.Stranger    `json:"similar"`           // addresses like it that somebody asked with and that are no contact's
@@ -108,6 +109,9 @@ func timeline(ctx context.Context, f Firm, in TimelineOf) (Timeline, error) {
 			return out, err
 		}
 		out.Sessions = len(sessions)
+	}
+	if out.File, err = leftAlone(ctx, f, c, string(email)); err != nil {
+		return out, err
 	}
 	if out.Events, err = f.eventsOf(ctx, contact, emails, in.Since); err != nil {
 		return out, err

@@ -115,6 +115,11 @@ func (c *Client) Events(ctx context.Context, firm string, in ListEvents) (EventL
 	return post[EventList](ctx, c, firm, "audit/list", in)
 }
 
+// Files returns the files of a firm that the Caddyfile names, and what became of them.
+func (c *Client) Files(ctx context.Context, firm string) (FileList, error) {
+	return post[FileList](ctx, c, firm, "files/list", struct{}{})
+}
+
 // Strangers returns the addresses that somebody asked with and that are no contact's.
 func (c *Client) Strangers(ctx context.Context, firm string) (StrangerList, error) {
 	return post[StrangerList](ctx, c, firm, "audit/unknown", struct{}{})

@@ -29,6 +29,8 @@
 //	POST /doorpost/FIRM/companies/remove  {"id": "acme"}
 //	POST /doorpost/FIRM/companies/import  CSV      → IMPORT
 //
+//	POST /doorpost/FIRM/files/list        {}       → {"files": [FILE]}
+//
 //	POST /doorpost/FIRM/upgrade           {"companies": ["acme"], "all": false, "undo": false,
 //	                                       "dry_run": true}  → UPGRADE
 //
@@ -161,6 +163,24 @@
 // Who asks with Accept: application/x-ndjson gets lines instead: any number of
 // {"progress": {"done": 3000, "total": 100000}}, and at last {"result": IMPORT}, or an
 // error as below.
+//
+// # Files
+//
+// A FILE is one that the Caddyfile names, as this server sees it. A changed file of contacts
+// or companies is loaded within seconds. state is "loaded", "refused" (nothing of it was
+// loaded: rows or error say why), "waiting" (not read yet) or "stale" (a logo, template or
+// secret that has changed; a forced reload reads it). load is the last load that succeeded,
+// at whichever server.
+//
+//	FILE     {"kind": "contacts", "path": "/etc/doorpost/contacts.csv", "state": "loaded",
+//	          "read_at": "2026-03-01T09:00:00Z",
+//	          "load": {"at": "2026-03-01T09:00:00Z", "added": 1, "changed": 0, "unchanged": 118,
+//	                   "left_alone": {"count": 1, "first": [KEPT]}}}
+//	KEPT     {"line": 2, "item": "ann@example.com", "reason": "changed by hand", "fields": ["phone"]}
+//
+// Rows are left alone that say what they said at the load before, and whose contact or
+// company was changed, disabled or removed by hand since. A TIMELINE has that of its contact
+// as "file".
 //
 // # Errors
 //

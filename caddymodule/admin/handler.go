@@ -33,6 +33,8 @@ type Firm struct {
 	Audit    *audit.Log     // is told of every change
 	Usage    *usage.Counter // of old links; nil: they aren't counted
 
+	Files []FileStatus // that the Caddyfile names, without their loads
+
 	NoPasswords bool // the firm has switched them off
 }
 
@@ -67,6 +69,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/contacts/timeline": act(h, timeline),
 		"POST /doorpost/{firm}/audit/list":        act(h, listEvents),
 		"POST /doorpost/{firm}/audit/unknown":     act(h, listStrangers),
+		"POST /doorpost/{firm}/files/list":        act(h, listFiles),
 		"POST /doorpost/{firm}/reset-link":        act(h, resetLink),
 		"POST /doorpost/{firm}/sessions/list":     act(h, listSessions),
 		"POST /doorpost/{firm}/sessions/revoke":   act(h, revokeSessions),

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -36,6 +37,23 @@ func (e RowError) Error() string {
 	}
 	return fmt.Sprintf("line %d, %s: %s", e.Line, e.Column, e.Reason)
 }
+
+// Masked returns the error without what people wrote into the file about a person, for a
+// log: quoted values of such columns, and addresses.
+func (e RowError) Masked() RowError {
+	switch e.Column {
+	case "companies", "role", "locale", "disabled", "id", "name", "":
+	default:
+		e.Reason = quotedText.ReplaceAllString(e.Reason, `"…"`)
+	}
+	e.Reason = anyAddress.ReplaceAllString(e.Reason, "…@$1")
+	return e
+}
+
+var (
+	quotedText = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+	anyAddress = regexp.MustCompile(`[^\s"@]+@([^\s"@]+)`)
+)
 
 // RowErrors are the bad rows of a file, in the order of their lines.
 type RowErrors struct {
