@@ -37,7 +37,7 @@ var ErrBurnt = fmt.Errorf("%w: no guesses are left", ErrCode)
 // judged, so that parallel tries get no more than Guesses a code, and no more than
 // GuessesPerHour a contact. ErrCode is every failure else that isn't the store's. Of the
 // grant, and of store.ErrConflict, the same holds as with Spend; its Ops end every link
-// and code of the contact.
+// and code that the browser has asked for on behalf of the contact.
 //
 // limited: the try comes from where there were too many. It is counted and takes its
 // time as any other, but is wrong even if it is right, unless it comes from a device
@@ -78,7 +78,7 @@ func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool)
 		return Grant{}, ErrCode
 	}
 	g := Grant{Contact: right.Contact, Address: right.Address, To: right.To, Shared: right.Shared, Method: "code"}
-	g.Ops, err = t.enterOps(ctx, right.Contact, was, live{}, browser)
+	g.Ops, err = t.enterOps(ctx, right.Contact, was, l.without(browser), browser, true)
 	return g, err
 }
 

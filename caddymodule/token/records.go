@@ -51,6 +51,8 @@ type flow struct {
 	Slot  string    `json:"slot,omitempty"` // its place in the ring, unless another has that by now
 	Until time.Time `json:"until,omitzero"` // when that ends, see ringLife
 	Kept  bool      `json:"kept,omitempty"` // a mail was made for it: it stays when another takes the place
+
+	Entered *Entered `json:"entered,omitempty"` // see Tokens.Entered; nil: none
 }
 
 // expires is when the flow is of no use any more, or its place in the ring ends.
@@ -107,6 +109,17 @@ func (l live) expires(now time.Time) time.Time {
 		}
 	}
 	return end
+}
+
+// without returns what works but for what the browser has asked for ("": nothing has).
+func (l live) without(browser string) live {
+	var rest live
+	for _, one := range l.Links {
+		if browser == "" || one.Browser != browser {
+			rest.Links = append(rest.Links, one)
+		}
+	}
+	return rest
 }
 
 // find returns the index of a link, or -1.

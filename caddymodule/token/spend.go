@@ -121,8 +121,11 @@ func (t *Tokens) Try(ctx context.Context, token string) (Link, error) {
 // never asked for anything). The caller has made sure that it is the one that asked,
 // or that its visitor knows the address (see Try).
 //
-// The grant's Ops end every link and code of the contact, but for the codes of the
-// asking browser when another one has opened the link: there somebody may be waiting.
+// The grant's Ops end every link and code that the opening browser has asked for on behalf of
+// the contact. When another browser asked for this link, its links end, and its codes go on:
+// somebody may be waiting there. What other browsers asked for lives until it expires, so that
+// two people who read one mailbox don't end each other's.
+//
 // Errors are those of Peek; store.ErrConflict when the Ops are applied means that
 // something moved: call Spend again, it says ErrOver when another was faster.
 func (t *Tokens) Spend(ctx context.Context, token, browser string) (Grant, error) {
@@ -130,22 +133,21 @@ func (t *Tokens) Spend(ctx context.Context, token, browser string) (Grant, error
 	if err != nil {
 		return Grant{}, err
 	}
-	var codes []liveLink
-	for _, one := range l.Links {
-		if one.Browser == link.Browser && browser != link.Browser {
-			one.Over = true
-			codes = append(codes, one)
+	l = l.without(browser)
+	for i := range l.Links {
+		if l.Links[i].Browser == link.Browser {
+			l.Links[i].Over = true
 		}
 	}
 	g := Grant{Contact: link.Contact, Address: link.Address, To: link.To, Shared: link.Shared, Method: "link", Link: link.ID}
-	g.Ops, err = t.enterOps(ctx, link.Contact, was, live{Links: codes}, browser)
+	g.Ops, err = t.enterOps(ctx, link.Contact, was, l, browser, false)
 	return g, err
 }
 
-// enterOps returns the Ops by which a contact gets in: what is alive from now on, and
-// the browser's requests forgotten, since the next one in front of it may be somebody
-// else.
-func (t *Tokens) enterOps(ctx context.Context, contact string, was []byte, l live, browser string) ([]store.Op, error) {
+// enterOps returns the Ops by which a contact gets in: what is active from now on, and
+// the browser's requests forgotten, since the next person in front of it may be somebody
+// else. Where the newest of them led is kept for Entered.
+func (t *Tokens) enterOps(ctx context.Context, contact string, was []byte, l live, browser string, byCode bool) ([]store.Op, error) {
 	liveOp, err := t.liveOp(contact, was, l)
 	if err != nil || browser == "" {
 		return []store.Op{liveOp}, err
@@ -158,8 +160,51 @@ func (t *Tokens) enterOps(ctx context.Context, contact string, was []byte, l liv
 	if len(rest.Asks) == len(f.Asks) {
 		return []store.Op{liveOp}, nil
 	}
+	for _, one := range f.Asks {
+		if one.Contact == contact {
+			rest.Entered = &Entered{Contact: contact, To: one.To, ByCode: byCode}
+		}
+	}
 	flowOp, err := t.flowOp(browser, wasFlow, rest)
 	return []store.Op{liveOp, flowOp}, err
+}
+
+// Entered is who has signed in in a browser while a tab of it waited for a mail.
+type Entered struct {
+	Contact string `json:"contact"`
+	To      string `json:"to"`                // where that tab wanted to go
+	ByCode  bool   `json:"by_code,omitempty"` // by the code, which is typed in that very tab
+}
+
+// Entered returns who has signed in in the browser while a tab waited for a mail. It is
+// ErrUnknown if there is none, or once the browser has asked for another mail.
+func (t *Tokens) Entered(ctx context.Context, browser string) (Entered, error) {
+	f, _, err := t.flow(ctx, browser)
+	if err != nil {
+		return Entered{}, err
+	}
+	if f.Entered == nil {
+		return Entered{}, ErrUnknown
+	}
+	return *f.Entered, nil
+}
+
+// EndOf returns the Ops that end every link and code that the browser has asked for on behalf
+// of the contact, for a sign-in there that needs neither. Of store.ErrConflict the same
+// holds as with Spend.
+func (t *Tokens) EndOf(ctx context.Context, contact, browser string) ([]store.Op, error) {
+	if browser == "" {
+		return nil, nil
+	}
+	l, was, err := t.live(ctx, contact)
+	if err != nil {
+		return nil, err
+	}
+	rest := l.without(browser)
+	if len(rest.Links) == len(l.Links) {
+		return nil, nil
+	}
+	return t.enterOps(ctx, contact, was, rest, browser, false)
 }
 
 // EndAll returns the Op that ends every link and code of a contact, those included

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -176,49 +178,117 @@ func TestT05_WhatIsNoTokenIsUnknown(t *testing.T) {
 func TestT15_WhatSuccessEnds(t *testing.T) {
 	type mailed struct{ a, a2, b token.Issued } // asked for by laptop, laptop, tablet
 	for _, c := range []struct {
-		name  string
-		enter func(w *world, m mailed) error
-		codes map[string]bool // that still work; everything else is over
+		name         string
+		enter        func(w *world, m mailed) error
+		links, codes string // that still work; everything else is over
 	}{
-		{"a link in the browser that asked", func(w *world, m mailed) error { return w.spend("s", m.a.Token, laptop) }, nil},
-		{"the newest link in the browser that asked", func(w *world, m mailed) error { return w.spend("s", m.a2.Token, laptop) }, nil},
-		{"a code", func(w *world, m mailed) error { return w.guess("s", laptop, m.a.Code) }, nil},
-		{"a link in another browser", func(w *world, m mailed) error { return w.spend("s", m.a.Token, phone) },
-			map[string]bool{"a": true, "a2": true}},
-		{"a link in a browser without a cookie", func(w *world, m mailed) error { return w.spend("s", m.a.Token, "") },
-			map[string]bool{"a": true, "a2": true}},
-		{"a link in the browser that asked for another", func(w *world, m mailed) error { return w.spend("s", m.b.Token, laptop) },
-			map[string]bool{"b": true}},
-		{"the last of three in yet another browser", func(w *world, m mailed) error { return w.spend("s", m.b.Token, phone) },
-			map[string]bool{"b": true}},
+		{"a link in the browser that asked", func(w *world, m mailed) error { return w.spend("s", m.a.Token, laptop) }, "b", "b"},
+		{"the newest link in the browser that asked", func(w *world, m mailed) error { return w.spend("s", m.a2.Token, laptop) }, "b", "b"},
+		{"a code", func(w *world, m mailed) error { return w.guess("s", laptop, m.a.Code) }, "b", "b"},
+		{"a link in another browser", func(w *world, m mailed) error { return w.spend("s", m.a.Token, phone) }, "b", "a a2 b"},
+		{"a link in a browser without a cookie", func(w *world, m mailed) error { return w.spend("s", m.a.Token, "") }, "b", "a a2 b"},
+		{"a link in the browser that asked for another", func(w *world, m mailed) error { return w.spend("s", m.b.Token, laptop) }, "", "b"},
+		{"the last of three in yet another browser", func(w *world, m mailed) error { return w.spend("s", m.b.Token, phone) }, "a a2", "a a2 b"},
 		{"two of them one after the other", func(w *world, m mailed) error {
 			err := w.spend("s", m.b.Token, phone)
 			return errors.Join(err, w.guess("s2", tablet, m.b.Code))
-		}, nil},
-		{"every session of the contact is revoked", func(w *world, m mailed) error {
+		}, "a a2", "a a2"},
+		{"each in its own browser", func(w *world, m mailed) error {
+			return errors.Join(w.spend("s", m.a2.Token, laptop), w.spend("s2", m.b.Token, tablet))
+		}, "", ""},
+		{"something that needs neither, in the browser that asked", func(w *world, m mailed) error {
+			ops, err := w.EndOf(context.Background(), "ann", laptop)
+			return errors.Join(err, w.Store.Apply(context.Background(), ops...))
+		}, "b", "b"},
+		{"something that needs neither, in another browser", func(w *world, m mailed) error {
+			for _, browser := range []string{phone, ""} {
+				if ops, err := w.EndOf(context.Background(), "ann", browser); len(ops) > 0 || err != nil {
+					return fmt.Errorf("%d Ops, %v; want none", len(ops), err)
+				}
+			}
+			return nil
+		}, "a a2 b", "a a2 b"},
+		{"everything of the contact is revoked", func(w *world, m mailed) error {
 			op, err := w.EndAll("ann")
 			return errors.Join(err, w.Store.Apply(context.Background(), op))
-		}, nil},
+		}, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			m := mailed{a: w.mail(laptop, "ann@example.com", "ann"), a2: w.mail(laptop, "ann@example.com", "ann"), b: w.mail(tablet, "ann@example.com", "ann")}
 			w.must(c.enter(w, m))
 			for name, issued := range map[string]token.Issued{"a": m.a, "a2": m.a2, "b": m.b} {
+				is := func(among string, over error) error {
+					if slices.Contains(strings.Fields(among), name) {
+						return nil
+					}
+					return over
+				}
+				browser := map[string]string{"a": laptop, "a2": laptop, "b": tablet}[name]
 				_, err := w.Spend(t.Context(), issued.Token, phone)
-				want(t, "link "+name, err, token.ErrOver)
-				browser, code := laptop, token.ErrCode
-				if name == "b" {
-					browser = tablet
-				}
-				if c.codes[name] {
-					code = nil
-				}
+				want(t, "link "+name, err, is(c.links, token.ErrOver))
 				_, err = w.Guess(t.Context(), browser, issued.Code, false) // never applied
-				want(t, "code "+name, err, code)
+				want(t, "code "+name, err, is(c.codes, token.ErrCode))
 			}
 		})
 	}
+}
+
+// Several people who read one mailbox ask and sign in at the same moment, each in their own
+// browser: all of them get in, each once.
+func TestT15_PeopleWhoReadOneMailboxDontEndEachOthersLinks(t *testing.T) {
+	w := newWorld(t)
+	browsers := []string{laptop, phone, tablet}
+	for round := range 10 {
+		var mails []token.Issued
+		for _, b := range browsers {
+			mails = append(mails, w.mail(b, "info@example.com", "office"))
+		}
+		var in [3]atomic.Int32
+		atOnce(12, func(i int) error {
+			who := i % 3
+			try := func() error { return w.spend(fmt.Sprint(round, i), mails[who].Token, browsers[who]) }
+			if i >= 6 {
+				try = func() error { return w.guess(fmt.Sprint(round, i), browsers[who], mails[who].Code) }
+			}
+			if try() == nil {
+				in[who].Add(1)
+			}
+			return nil
+		})
+		for who := range in {
+			if n := in[who].Load(); n != 1 {
+				t.Fatalf("round %d: %s got in %d times; want once", round, browsers[who], n)
+			}
+		}
+		w.clock.move(time.Hour) // codes of one contact have a budget of guesses
+	}
+}
+
+func TestEntered(t *testing.T) {
+	w := newWorld(t)
+	check := func(when string, is token.Entered) {
+		t.Helper()
+		got, err := w.Entered(t.Context(), laptop)
+		if is == (token.Entered{}) {
+			want(t, when+": Entered", err, token.ErrUnknown)
+		}
+		if got != is {
+			t.Errorf("%s: Entered = %+v; want %+v", when, got, is)
+		}
+	}
+	none := token.Entered{}
+	check("at first", none)
+	issued := w.mail(laptop, "ann@example.com", "ann")
+	check("while the browser waits", none)
+	w.must(w.spend("s", issued.Token, phone))
+	check("after the link was used elsewhere", none)
+	w.must(w.guess("s2", laptop, issued.Code))
+	check("after the code", token.Entered{Contact: "ann", To: "/orders/7", ByCode: true})
+	issued = w.mail(laptop, "bob@example.com", "bob")
+	check("once it has asked for something else", none)
+	w.must(w.spend("s3", issued.Token, laptop))
+	check("after the link", token.Entered{Contact: "bob", To: "/orders/7"})
 }
 
 func TestT15_TheCodeLeftBehindEndsWithItsLife(t *testing.T) {

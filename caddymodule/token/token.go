@@ -133,7 +133,7 @@ func (a Ask) purpose() string { return cmp.Or(a.Purpose, SignIn) }
 // address: nothing is looked up.
 func (t *Tokens) Ask(ctx context.Context, a Ask, with ...store.Op) error {
 	return t.swapFlow(ctx, a.Browser, func(f *flow) ([]store.Op, error) {
-		f.Asks = append(f.Asks, asked{Ask: a})
+		f.Asks, f.Entered = append(f.Asks, asked{Ask: a}), nil
 		f.Asks = f.Asks[max(0, len(f.Asks)-flowAsks):]
 		for len(f.Asks) > 1 && f.size() > maxFlow {
 			f.Asks = f.Asks[1:]
