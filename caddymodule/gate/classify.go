@@ -210,89 +210,6 @@ func plain(u *url.URL) bool {
 	return true
 }
 
-// Answer is how a request is told that it needs a sign-in.
-type Answer uint8
-
-// The answers to who isn't signed in.
-const (
-	Bare   Answer = iota // a 401 without a page: scripts, sockets, other POSTs
-	Prompt               // the prompt, at the very URL that was asked for
-	Frame                // a page in a frame: one link that opens the whole window
-	Held                 // a form that was being sent: it is held for them
-)
-
-// answerFor reads what the browser says about the request. None of it opens anything:
-// it only chooses between ways to say no.
-func (g *Gate) answerFor(r *http.Request) Answer {
-	h := r.Header
-	if !wantsPage(h) || h.Get("Upgrade") != "" || prefetch(h) {
-		return Bare
-	}
-	dest := h.Get("Sec-Fetch-Dest")
-	switch r.Method {
-	case http.MethodGet, http.MethodHead:
-		switch dest {
-		case "", "document":
-			return Prompt
-		case "iframe", "frame", "embed", "object", "fencedframe":
-			return Frame
-		}
-	case http.MethodPost:
-		if urlencoded(h) && g.fromOurPages(r) && (dest == "" || dest == "document") &&
-			r.ContentLength >= 0 && r.ContentLength <= maxHeld {
-			return Held
-		}
-	}
-	return Bare
-}
-
-// pageLoad reports whether a person opened this URL in a window of its own: a GET at
-// top level, not a prefetch, an image, a frame or a script.
-func pageLoad(r *http.Request) bool {
-	h := r.Header
-	dest := h.Get("Sec-Fetch-Dest")
-	return r.Method == http.MethodGet && wantsPage(h) && !prefetch(h) && (dest == "" || dest == "document")
-}
-
-// wantsPage reports whether the answer will be shown to a person: a program gets JSON.
-func wantsPage(h http.Header) bool {
-	switch h.Get("Sec-Fetch-Mode") {
-	case "navigate": // no script can say so; apps on Android put their name into X-Requested-With when they show a page
-		return acceptsHTML(h)
-	case "":
-		return acceptsHTML(h) && h.Get("X-Requested-With") == ""
-	}
-	return false
-}
-
-func acceptsHTML(h http.Header) bool {
-	for _, accept := range h["Accept"] {
-		for one := range strings.SplitSeq(accept, ",") {
-			kind, params, _ := strings.Cut(one, ";")
-			kind = strings.ToLower(strings.TrimSpace(kind))
-			if kind == "text/html" || kind == "application/xhtml+xml" {
-				q := strings.ReplaceAll(strings.ToLower(params), " ", "")
-				return q != "q=0" && q != "q=0.0" && q != "q=0.00" && q != "q=0.000"
-			}
-		}
-	}
-	return false
-}
-
-func prefetch(h http.Header) bool {
-	for _, name := range [...]string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
-		lines := h[name]
-		if len(lines) == 0 {
-			continue
-		}
-		v := strings.ToLower(strings.Join(lines, ","))
-		if strings.Contains(v, "prefetch") || strings.Contains(v, "prerender") || strings.Contains(v, "preview") {
-			return true
-		}
-	}
-	return false
-}
-
 func urlencoded(h http.Header) bool {
 	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	return strings.EqualFold(strings.TrimSpace(kind), "application/x-www-form-urlencoded")
@@ -358,7 +275,7 @@ func (ru rules) ours(p string) bool {
 			return false
 		}
 		rest := read[len(prefix):]
-		return rest != "/companies" && rest != "/account"
+		return rest != "/companies" && rest != "/account" && rest != signedInPath
 	})
 }
 

@@ -2,7 +2,6 @@ package gate
 
 import (
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -266,45 +265,4 @@ func FuzzReturnPath(f *testing.F) {
 			t.Fatalf("returnPath(%q) = %q, and of that %q", to, got, again)
 		}
 	})
-}
-
-func TestAnswerFor(t *testing.T) {
-	origin, _ := url.Parse("https://portal.example")
-	g := &Gate{URL: origin}
-	const html, form = "text/html,*/*", "application/x-www-form-urlencoded"
-	for _, c := range []struct {
-		name    string
-		method  string
-		headers []string
-		want    Answer
-	}{
-		{"a browser's page load", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, Prompt},
-		{"an old browser's", "GET", []string{"Accept", html}, Prompt},
-		{"curl", "GET", []string{"Accept", "*/*"}, Bare},
-		{"nothing accepted", "GET", nil, Bare},
-		{"HTML refused", "GET", []string{"Accept", "text/html;q=0,application/json"}, Bare},
-		{"fetch that accepts HTML", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, Bare},
-		{"XHR of an old browser", "GET", []string{"Accept", html, "X-Requested-With", "XMLHttpRequest"}, Bare},
-		{"a page in an app on Android", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "X-Requested-With", "com.google.android.gm"}, Prompt},
-		{"a script in an app on Android", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "X-Requested-With", "com.google.android.gm"}, Bare},
-		{"an image", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, Bare},
-		{"a prefetch", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Purpose", "prefetch;prerender"}, Bare},
-		{"a frame", "GET", []string{"Accept", html, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, Frame},
-		{"a WebSocket", "GET", []string{"Accept", html, "Upgrade", "websocket", "Connection", "Upgrade"}, Bare},
-		{"a form", "POST", []string{"Accept", html, "Content-Type", form, "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, Held},
-		{"a form of an old browser", "POST", []string{"Accept", html, "Content-Type", form, "Origin", "https://portal.example"}, Held},
-		{"a form from elsewhere", "POST", []string{"Accept", html, "Content-Type", form, "Sec-Fetch-Site", "cross-site", "Origin", "https://portal.example"}, Bare},
-		{"a form from a sibling", "POST", []string{"Accept", html, "Content-Type", form, "Sec-Fetch-Site", "same-site"}, Bare},
-		{"a form from who knows where", "POST", []string{"Accept", html, "Content-Type", form}, Bare},
-		{"an upload", "POST", []string{"Accept", html, "Content-Type", "multipart/form-data; boundary=x", "Sec-Fetch-Site", "same-origin"}, Bare},
-		{"a PUT", "PUT", []string{"Accept", html}, Bare},
-	} {
-		r := httptest.NewRequest(c.method, "/x", nil)
-		for i := 0; i < len(c.headers); i += 2 {
-			r.Header.Set(c.headers[i], c.headers[i+1])
-		}
-		if got := g.answerFor(r); got != c.want {
-			t.Errorf("answerFor(%s) = %d; want %d", c.name, got, c.want)
-		}
-	}
 }

@@ -29,7 +29,7 @@ func (g *Gate) inTheClear(r *http.Request) bool {
 // opensInTheClear reports whether a person opens a page without TLS, where others have come
 // with TLS that ends here. Where it may end in front of us, they are asked at once, as ever.
 func (g *Gate) opensInTheClear(r *http.Request) bool {
-	return g.endsTLS.Load() && g.inTheClear(r) && (r.Method == http.MethodGet || r.Method == http.MethodHead) && wantsPage(r.Header) && !prefetch(r.Header)
+	return g.endsTLS.Load() && g.inTheClear(r) && opensPage(r)
 }
 
 // toTLS answers who opens a page without TLS, or an old link, before a redirect of Caddy's

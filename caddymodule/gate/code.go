@@ -41,7 +41,7 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 	}
 	ask, err := g.asked(r)
 	if errors.Is(err, token.ErrUnknown) {
-		return g.seeOwn(w, "/sign-in")
+		return g.notWaiting(w, r)
 	} else if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 		}()
 	}
 	moved := false
-	for range 3 {
+	for range spendTries {
 		grant, err := g.Tokens.Guess(r.Context(), ask.Browser, f.Get("code"), !free)
 		if shape, ok := errors.AsType[token.ShapeError](err); ok {
 			g.page(w, r, http.StatusBadRequest, g.sentPage(ask, notACode(shape)))

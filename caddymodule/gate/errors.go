@@ -56,7 +56,7 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, err error) {
 			w.Header().Set("Retry-After", strconv.Itoa(int(password.RetryAfter/time.Second)))
 		}
 	}
-	if !wantsPage(r.Header) {
+	if readerOf(r.Header) == Program {
 		_ = writeProblem(w, f.status, problem{Title: f.page.Title, Detail: f.page.Text})
 		return
 	}

@@ -54,6 +54,9 @@ func (g *Gate) postLink(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if !g.keepsCookies(w, r, f) {
+		return nil
+	}
 	t := f.Get("t")
 	typed, badAddress := address.Parse(f.Get("email"))
 	try := g.Tokens.Try // counts before we compare
@@ -124,10 +127,14 @@ func (g *Gate) enter(w http.ResponseWriter, r *http.Request, t string, link toke
 	return err
 }
 
+// spendTries is how often a sign-in is tried when records move under it: others who read the
+// same mailbox may sign in at the same moment, each of whom is faster once.
+const spendTries = 8
+
 // spend answers the request. It returns the session's cookie, or "" where none began.
 func (g *Gate) spend(w http.ResponseWriter, r *http.Request, t, browser string) (cookie string, err error) {
 	moved := false
-	for range 3 {
+	for range spendTries {
 		grant, err := g.Tokens.Spend(r.Context(), t, browser)
 		if err != nil {
 			link, _ := g.Tokens.Peek(r.Context(), t)

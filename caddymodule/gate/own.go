@@ -41,6 +41,7 @@ func (g *Gate) pages() map[string]own {
 		"/account":   {get: g.getAccount},
 		"/devices":   {get: g.toAccount, post: g.postDevices},
 		"/sign-out":  {get: g.getSignOut, post: g.postSignOut},
+		signedInPath: {get: g.getSignedIn},
 		"/me":        {get: g.getMe},
 		"/jwks.json": {get: g.getKeys},
 		"/health":    {get: g.getHealth},
@@ -121,6 +122,19 @@ func (g *Gate) checkOrigin(r *http.Request) error {
 	if u.Scheme != "https" && (u.Scheme != "http" || tls) {
 		return errCrossOrigin
 	}
+	return nil
+}
+
+// signedInPath is where a sign-in leads that was begun beside a form in another tab.
+const signedInPath = "/signed-in"
+
+// getSignedIn tells somebody who signed in beside a form to go back to it.
+func (g *Gate) getSignedIn(w http.ResponseWriter, r *http.Request) error {
+	v, err := g.visitor(r)
+	if err != nil {
+		return g.needSignIn(w, r, err)
+	}
+	g.page(w, r, http.StatusOK, SignedInPage{Email: string(v.Contact.Emails[0])})
 	return nil
 }
 

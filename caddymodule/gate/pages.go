@@ -172,7 +172,23 @@ func (SetPasswordPage) Known() []string { return nil }
 // FramePage stands in a frame, where signing in can't be: one link opens URL in the whole window.
 // It is the one page that may be framed. It holds nothing of anybody's, and nothing to press but that link.
 type FramePage struct {
-	URL string
+	URL     string
+	NotSent bool // something was sent from the frame, and has not arrived: URL opens in a new tab
+}
+
+// NotSentPage tells somebody who isn't signed in (any more) that what their window sent has
+// not arrived, and how to send it again. It holds nothing of what was sent.
+type NotSentPage struct {
+	SignInURL     string // opened in a new tab
+	FromElsewhere bool   // another website sent it, in their window
+}
+
+// NoCookiesPage tells somebody that their browser keeps no cookies of ours, and what to do.
+type NoCookiesPage struct{}
+
+// SignedInPage tells somebody who signed in beside a form in another tab to go back to it.
+type SignedInPage struct {
+	Email string // who is signed in
 }
 
 // Field is one name and value of a form.
@@ -254,6 +270,9 @@ func (SetPasswordPage) file() string   { return "set-password.html" }
 func (SpentPasswordPage) file() string { return "spent-password.html" }
 func (AccountPage) file() string       { return "account.html" }
 func (FramePage) file() string         { return "frame.html" }
+func (NotSentPage) file() string       { return "not-sent.html" }
+func (NoCookiesPage) file() string     { return "no-cookies.html" }
+func (SignedInPage) file() string      { return "signed-in.html" }
 func (HeldFormPage) file() string      { return "held.html" }
 func (SignOutPage) file() string       { return "sign-out.html" }
 func (SignedOutPage) file() string     { return "signed-out.html" }
@@ -330,6 +349,11 @@ func samplePages() []Page {
 		UnknownLinkPage{},
 		UnknownLinkPage{To: "/orders/7"},
 		FramePage{URL: "/orders/7"},
+		FramePage{URL: "/-/sign-in", NotSent: true},
+		NotSentPage{SignInURL: "/-/sign-in"},
+		NotSentPage{SignInURL: "/-/sign-in", FromElsewhere: true},
+		SignedInPage{Email: full},
+		NoCookiesPage{},
 		HeldFormPage{Action: "/orders/7", SignInURL: "/-/sign-in"},
 		HeldFormPage{Action: "/orders/7", SignInURL: "/-/sign-in", Fields: []Field{{"note", "two\r\nlines"}, {"caf\xe9", "\x80"}}},
 		SignOutPage{},

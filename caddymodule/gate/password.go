@@ -69,6 +69,9 @@ func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 		g.page(w, r, http.StatusBadRequest, page)
 		return nil
 	}
+	if !g.keepsCookies(w, r, f) {
+		return nil
+	}
 	t, err := g.tryFor(r, typed, f.Get("password"))
 	if errors.Is(err, errCrowded) {
 		page.Problem = crowdedNetwork
@@ -100,10 +103,10 @@ func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 	return errMoved // it was right each time, so it isn't called wrong
 }
 
-// enterBy begins the session of who typed the right password. Like every way in, it ends
-// the contact's links and codes.
+// enterBy begins the session of a contact who typed the right password. Like every way in, it
+// ends the links and codes that this browser asked for.
 func (g *Gate) enterBy(w http.ResponseWriter, r *http.Request, c directory.Contact, match password.Match, page PasswordPage) error {
-	end, err := g.Tokens.EndAll(c.ID)
+	end, err := g.Tokens.EndOf(r.Context(), c.ID, g.browser(r))
 	if err != nil {
 		return err
 	}
@@ -112,7 +115,7 @@ func (g *Gate) enterBy(w http.ResponseWriter, r *http.Request, c directory.Conta
 		return err
 	}
 	_, err = g.signIn(w, r, token.Grant{Contact: c.ID, Address: typed, To: page.To, Shared: page.Shared,
-		Method: byPassword, Foreign: match.First, Ops: append(match.Ops, end)})
+		Method: byPassword, Foreign: match.First, Ops: slices.Concat(match.Ops, end)})
 	return err
 }
 

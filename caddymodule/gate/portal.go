@@ -204,7 +204,7 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 		signedIn: a.visitor != nil, veiled: a.veiled,
 	}
 	if f.kind == legacy.Old || !f.signedIn { // for others it makes no difference
-		f.load = pageLoad(r) || r.Method == http.MethodHead && wantsPage(r.Header)
+		f.load = opensPage(r)
 	}
 	f.reaches = f.signedIn && f.known && a.visitor.reaches(a.standing.Company)
 	switch {
@@ -300,13 +300,10 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 		return found(w, g.goURL(r.URL))
 	case s == notHere:
 		return errNotHere
-	case (a.Kind == legacy.Old || a.veiled) && g.answerFor(r) == Frame: // nothing of ours repeats the token
-		g.page(w, r, http.StatusUnauthorized, FramePage{URL: g.goURL(r.URL)})
-	case a.Kind == legacy.Old || a.Token != "":
-		g.bare(w, r)
-	default:
-		g.prompt(w, r)
+	case a.Kind == legacy.Old || a.veiled && g.answerFor(r) == Frame || a.Token != "":
+		return g.promptUnseen(w, r)
 	}
+	g.prompt(w, r)
 	return nil
 }
 
@@ -314,7 +311,7 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 // request beside its URL is judged here.
 func (g *Gate) passOn(s step, a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
 	if to := g.homeOf(r, a); to != "" {
-		return redirect(w, to)
+		return redirect(w, to, http.StatusSeeOther)
 	}
 	if err := g.mayGoThere(r, a.visitor); err != nil {
 		leaveBody(w, r)

@@ -34,29 +34,93 @@ const (
 	manyWait = 500
 	// waited is when the page offers other ways to get in.
 	waited = 2 * time.Minute
+	// mostDrained and drainTime bound what is read of a body after the answer.
+	mostDrained = 192 << 10
+	drainTime   = 5 * time.Second
 )
 
 // prompt tells who isn't signed in that they need to be, in the form that the request
 // can use. It sets no cookie but to remove a session's that is over.
 func (g *Gate) prompt(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Vary", "Cookie, Accept, Sec-Fetch-Mode, Sec-Fetch-Dest")
-	switch g.answerFor(r) {
+	switch answer := g.answerFor(r); answer {
 	case Prompt:
 		if pageLoad(r) {
 			g.clearDeadCookie(w, r)
 		}
+		vary(w)
 		g.page(w, r, http.StatusUnauthorized, PromptPage{To: g.rules.returnPath(r.URL.RequestURI())})
 	case Frame:
+		vary(w)
 		g.page(w, r, http.StatusUnauthorized, FramePage{URL: g.rules.returnPath(r.URL.RequestURI())})
 	case Held:
 		g.hold(w, r)
+	default:
+		g.answerAs(w, r, answer)
+	}
+}
+
+// promptUnseen is prompt for a URL that has a token in it, or may have: nothing of ours
+// repeats it but sealed.
+func (g *Gate) promptUnseen(w http.ResponseWriter, r *http.Request) error {
+	switch answer := g.answerFor(r); answer {
+	case Prompt:
+		return found(w, g.goURL(r.URL))
+	case Frame:
+		vary(w)
+		g.page(w, r, http.StatusUnauthorized, FramePage{URL: g.goURL(r.URL)})
+	case Held:
+		g.answerAs(w, r, NotSent)
+	default:
+		g.answerAs(w, r, answer)
+	}
+	return nil
+}
+
+// answerAs gives an answer that has nothing of the request in it.
+func (g *Gate) answerAs(w http.ResponseWriter, r *http.Request, answer Answer) {
+	switch answer {
+	case NotSent:
+		vary(w)
+		g.page(w, r, http.StatusUnauthorized, NotSentPage{SignInURL: g.signInForForm(), FromElsewhere: fromElsewhere(r)})
+		drain(w, r)
+	case NotSentFramed:
+		vary(w)
+		g.page(w, r, http.StatusUnauthorized, FramePage{URL: g.signInForForm(), NotSent: true})
+		drain(w, r)
 	default:
 		g.bare(w, r)
 	}
 }
 
+// vary says what the answer to a visitor who isn't signed in depends on.
+func vary(w http.ResponseWriter) {
+	w.Header().Set("Vary", "Cookie, Accept, Sec-Fetch-Mode, Sec-Fetch-Dest, Upgrade-Insecure-Requests, X-Requested-With")
+}
+
+// fromElsewhere reports whether a page of another site sent the request, as a payment
+// service does that sends people back.
+func fromElsewhere(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return site == "cross-site" || site == "same-site"
+}
+
+// drain goes on reading for a while after the answer was written: a browser that is still
+// sending shows an answer only if the connection isn't reset under it. It reads no more than
+// the server itself would, and nothing for a client that waits to be asked for the body.
+func drain(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor != 1 || r.ContentLength == 0 || r.Header.Get("Expect") != "" {
+		return // HTTP/2 and later say so without a reset
+	}
+	c := http.NewResponseController(w)
+	if c.Flush() != nil || c.SetReadDeadline(time.Now().Add(drainTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, mostDrained)
+}
+
 // bare answers what can't show a page.
 func (g *Gate) bare(w http.ResponseWriter, r *http.Request) {
+	vary(w)
 	_ = writeProblem(w, http.StatusUnauthorized, problem{
 		Title:  "Sign-in needed",
 		Detail: "Open sign_in_url in a browser to sign in, then repeat the request.",
@@ -67,9 +131,15 @@ func (g *Gate) bare(w http.ResponseWriter, r *http.Request) {
 // hold shows what was typed into a form before the session was over, so that nothing
 // is lost: they sign in in another tab and send it by a press.
 func (g *Gate) hold(w http.ResponseWriter, r *http.Request) {
+	vary(w)
+	action := g.rules.returnPath(r.URL.RequestURI())
+	if action == "/" && r.URL.RequestURI() != "/" {
+		g.answerAs(w, r, NotSent) // such as a form of our own
+		return
+	}
 	body, err := readBody(w, r, maxHeld)
 	if err != nil {
-		g.bare(w, r)
+		g.answerAs(w, r, NotSent)
 		return
 	}
 	var fields []Field
@@ -81,18 +151,16 @@ func (g *Gate) hold(w http.ResponseWriter, r *http.Request) {
 		n, err1 := url.QueryUnescape(name)
 		v, err2 := url.QueryUnescape(value)
 		if err1 != nil || err2 != nil || len(fields) == 2000 {
-			g.bare(w, r)
+			g.answerAs(w, r, NotSent)
 			return
 		}
 		fields = append(fields, Field{Name: n, Value: v})
 	}
-	action := g.rules.returnPath(r.URL.RequestURI())
-	if action == "/" && r.URL.RequestURI() != "/" {
-		g.bare(w, r)
-		return
-	}
-	g.page(w, r, http.StatusUnauthorized, HeldFormPage{Action: action, Fields: fields, SignInURL: g.Prefix + "/sign-in"})
+	g.page(w, r, http.StatusUnauthorized, HeldFormPage{Action: action, Fields: fields, SignInURL: g.signInForForm()})
 }
+
+// signInForForm is where somebody signs in beside a form that waits in another tab.
+func (g *Gate) signInForForm() string { return g.Prefix + "/sign-in?to=" + g.Prefix + signedInPath }
 
 // clearDeadCookie removes a session cookie that opens nothing any more.
 func (g *Gate) clearDeadCookie(w http.ResponseWriter, r *http.Request) {
@@ -205,7 +273,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 func (g *Gate) getSent(w http.ResponseWriter, r *http.Request) error {
 	ask, err := g.asked(r)
 	if errors.Is(err, token.ErrUnknown) {
-		return g.seeOwn(w, "/sign-in")
+		return g.notWaiting(w, r)
 	} else if err != nil {
 		return err
 	}
@@ -221,6 +289,56 @@ func (g *Gate) getSent(w http.ResponseWriter, r *http.Request) error {
 	}
 	g.page(w, r, http.StatusOK, g.sentPage(ask, ""))
 	return nil
+}
+
+// notWaiting answers a tab that seems to wait for a mail, in a browser that doesn't. Where its
+// person signed in in another tab, the way that this one wanted to go still counts. Where the
+// browser has no cookie that says what it asked for, it may not keep any: the prompt would
+// only come back.
+func (g *Gate) notWaiting(w http.ResponseWriter, r *http.Request) error {
+	v, err := g.visitor(r)
+	if err != nil && !errors.Is(err, errNobody) {
+		return err
+	}
+	browser := g.browser(r)
+	switch {
+	case browser == "" && v == nil:
+		g.page(w, r, http.StatusOK, NoCookiesPage{})
+		return nil
+	case browser == "" || v == nil:
+		return g.seeOwn(w, "/sign-in")
+	}
+	in, err := g.Tokens.Entered(r.Context(), browser)
+	switch {
+	case err == nil && in.Contact == v.Contact.ID && in.ByCode && r.Method == http.MethodPost:
+		return g.seeOwn(w, "/sent") // no code works twice; the tab goes on all the same
+	case err == nil && in.Contact == v.Contact.ID:
+		return g.seeOther(w, in.To)
+	case err != nil && !errors.Is(err, token.ErrUnknown):
+		return err
+	}
+	return g.seeOwn(w, "/sign-in")
+}
+
+// cookieWasSet is the query of a form that is sent a second time, see keepsCookies.
+const cookieWasSet = "cookie=set"
+
+// keepsCookies reports whether the browser keeps cookies, before something is spent on a
+// session that it would forget. The forms of our own pages have a field that asks for it.
+// Where the browser has shown no cookie of ours yet, it gets one and sends the form once more
+// (307); false: the request was answered.
+func (g *Gate) keepsCookies(w http.ResponseWriter, r *http.Request, f url.Values) bool {
+	if f.Get("cookies") == "" || g.browser(r) != "" || len(r.CookiesNamed(g.cookies.session)) > 0 || len(r.CookiesNamed(g.cookies.device)) > 0 {
+		return true
+	}
+	if r.URL.RawQuery == cookieWasSet {
+		g.page(w, r, http.StatusOK, NoCookiesPage{})
+		return false
+	}
+	fresh, _ := newBrowser()
+	g.setCookie(w, g.cookies.flow, fresh, token.WayBack)
+	redirect(w, r.URL.Path+"?"+cookieWasSet, http.StatusTemporaryRedirect)
+	return false
 }
 
 // helpSentPage is the page for who asked for a link to set a password.
@@ -309,19 +427,20 @@ func leaveBody(w http.ResponseWriter, r *http.Request) {
 
 // seeOther sends the browser to a path on this site, which is judged once more.
 func (g *Gate) seeOther(w http.ResponseWriter, to string) error {
-	return redirect(w, g.rules.returnPath(to))
+	return redirect(w, g.rules.returnPath(to), http.StatusSeeOther)
 }
 
 // seeOwn sends the browser to a page of ours, by its path under the prefix.
 func (g *Gate) seeOwn(w http.ResponseWriter, name string) error {
-	return redirect(w, g.Prefix+name)
+	return redirect(w, g.Prefix+name, http.StatusSeeOther)
 }
 
-func redirect(w http.ResponseWriter, to string) error {
+// redirect sends the browser to a path on this site. The error is nil.
+func redirect(w http.ResponseWriter, to string, status int) error {
 	h := w.Header()
 	h.Set("Location", to)
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "strict-origin")
-	w.WriteHeader(http.StatusSeeOther)
+	w.WriteHeader(status)
 	return nil
 }

@@ -143,7 +143,9 @@ func policyOf(page Page) string {
 	switch page.file() {
 	case (FramePage{}).file():
 		return "; form-action 'none'"
-	case (HeldFormPage{}).file(), (SentPage{}).file(), (LinkPage{}).file(), (PasswordPage{}).file():
+	case (HeldFormPage{}).file(), (SentPage{}).file():
+		return "; connect-src 'self'; form-action 'self' https:; frame-ancestors 'none'" // see below; their script asks who is signed in
+	case (LinkPage{}).file(), (PasswordPage{}).file():
 		// Chromium holds the redirects that follow a form against form-action, too. A portal that answers a
 		// held form by sending the visitor to pay elsewhere would seem not to have taken it, and get it
 		// twice; and who signs in by a code, an address or a password goes on to a page of the portal, which may send

@@ -153,6 +153,53 @@
     });
   }
 
+  // A browser that keeps no cookies can't stay signed in.
+  var refused = d.querySelector('[data-no-cookies]');
+  if (refused && navigator.cookieEnabled === false) refused.hidden = false;
+
+  // Calls found with what /me says once somebody is signed in in this browser. It asks while the
+  // page can be seen: every five seconds for a quarter of an hour, and each time it comes back
+  // to the front.
+  function whenSignedIn(prefix, found) {
+    if (!window.fetch) return;
+    var asking = false, began = Date.now(), timer;
+    function ask() {
+      if (d.hidden || asking) return;
+      if (Date.now() - began > 900000) clearInterval(timer);
+      asking = true;
+      fetch(prefix + '/me', {credentials: 'same-origin', cache: 'no-store'}).then(function (r) {
+        return r.status === 200 ? r.json().then(found) : null;
+      }).then(function (done) {
+        asking = false;
+        if (done) { clearInterval(timer); d.removeEventListener('visibilitychange', ask); }
+      }, function () { asking = false; });
+    }
+    timer = setInterval(ask, 5000);
+    d.addEventListener('visibilitychange', ask);
+  }
+
+  // The tab that waits for a mail goes on by itself when another has used the link. Whether
+  // that was the person it waits for, the server knows: it then leads elsewhere.
+  var waiting = d.querySelector('[data-waiting]');
+  if (waiting) {
+    var prefix = waiting.getAttribute('data-waiting');
+    whenSignedIn(prefix, function () {
+      return fetch(prefix + '/sent', {method: 'HEAD', redirect: 'manual', credentials: 'same-origin', cache: 'no-store'}).then(function (r) {
+        if (r.type !== 'opaqueredirect') return false;
+        location.replace(prefix + '/sent');
+        return true;
+      });
+    });
+  }
+
+  // A form that is kept says as whom it will be sent.
+  var kept = d.querySelector('[data-signed-in]');
+  if (kept) whenSignedIn(kept.getAttribute('data-signed-in'), function (me) {
+    kept.querySelector('[data-email]').textContent = me.email;
+    kept.hidden = false;
+    return true;
+  });
+
   // Other ways, once a mail should have come.
   var help = d.querySelector('details[data-open-in]');
   if (help) setTimeout(function () { help.open = true; }, help.getAttribute('data-open-in') * 1000);

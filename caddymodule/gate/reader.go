@@ -1,0 +1,151 @@
+package gate
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Reader is who reads the answer to a request. The zero value is the one that is told least.
+type Reader uint8
+
+// The readers of answers.
+const (
+	Program Reader = iota // a script, a socket, a prefetch, a client without pages: it gets JSON
+	Window                // a person, whose window shows the answer
+	Framed                // a person, who sees the answer in a frame of another page
+)
+
+// readerOf reports who reads the answer to a request with these headers. It opens nothing:
+// it only chooses how to say something.
+//
+// No single header decides, because others than the browser change each of them: a service
+// worker that passes a page load on sends "Sec-Fetch-Dest: empty", and with options of its own
+// "Sec-Fetch-Mode: same-origin"; extensions and privacy proxies remove Sec-Fetch-* or replace
+// Accept; apps on Android put their name into X-Requested-With. So each header counts for a
+// person or for a program, by how few others can send it: browsers send
+// Upgrade-Insecure-Requests with page loads only, and no script can say "navigate".
+func readerOf(h http.Header) Reader {
+	if h.Get("Upgrade") != "" || prefetch(h) {
+		return Program
+	}
+	person := 0
+	mode := h.Get("Sec-Fetch-Mode")
+	switch mode {
+	case "":
+	case "navigate":
+		person += 2
+	default:
+		person -= 2
+	}
+	framed := false
+	switch h.Get("Sec-Fetch-Dest") {
+	case "":
+	case "document":
+		person += 2
+	case "iframe", "frame", "embed", "object", "fencedframe":
+		person, framed = person+2, true
+	case "empty":
+		if mode != "navigate" { // else a service worker passes it on
+			person--
+		}
+	default: // an image, a script, a style sheet
+		person -= 3
+	}
+	if h.Get("Upgrade-Insecure-Requests") == "1" {
+		person += 3
+	}
+	if acceptsHTML(h) {
+		person++
+	} else {
+		person -= 4
+	}
+	if by := h.Get("X-Requested-With"); by != "" && !strings.Contains(by, ".") { // no name of an app
+		person -= 2
+	}
+	switch {
+	case person <= 0:
+		return Program
+	case framed:
+		return Framed
+	}
+	return Window
+}
+
+func acceptsHTML(h http.Header) bool {
+	for _, accept := range h["Accept"] {
+		for one := range strings.SplitSeq(accept, ",") {
+			kind, params, _ := strings.Cut(one, ";")
+			kind = strings.ToLower(strings.TrimSpace(kind))
+			if kind == "text/html" || kind == "application/xhtml+xml" {
+				q := strings.ReplaceAll(strings.ToLower(params), " ", "")
+				return q != "q=0" && q != "q=0.0" && q != "q=0.00" && q != "q=0.000"
+			}
+		}
+	}
+	return false
+}
+
+func prefetch(h http.Header) bool {
+	for _, name := range [...]string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
+		lines := h[name]
+		if len(lines) == 0 {
+			continue
+		}
+		v := strings.ToLower(strings.Join(lines, ","))
+		if strings.Contains(v, "prefetch") || strings.Contains(v, "prerender") || strings.Contains(v, "preview") {
+			return true
+		}
+	}
+	return false
+}
+
+// pageLoad reports whether a person opened this URL in a window of its own: a GET at top
+// level. It is stricter than readerOf, since a page load may set cookies and, in the browser
+// that asked, spend a link: what a service worker passes on isn't one.
+func pageLoad(r *http.Request) bool {
+	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
+	navigates := mode == "navigate" || mode == "" && r.Header.Get("X-Requested-With") == "" // a mail app's preview has its name there
+	return r.Method == http.MethodGet && navigates && (dest == "" || dest == "document") && readerOf(r.Header) == Window
+}
+
+// opensPage reports whether a person opens a page, or a client asks what one would get (HEAD).
+func opensPage(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && readerOf(r.Header) == Window
+}
+
+// Answer is how a request is told that it needs a sign-in.
+type Answer uint8
+
+// The answers to a request of a visitor who isn't signed in.
+const (
+	Bare          Answer = iota // a 401 without a page, for programs
+	Prompt                      // the prompt, at the very URL that was asked for
+	Frame                       // a page in a frame: one link that opens the whole window
+	Held                        // a form that was being sent: it is kept for its sender
+	NotSent                     // a page: nothing was sent, and how to send it again
+	NotSentFramed               // the same in a frame
+)
+
+// answerFor returns how the request is told that it needs a sign-in.
+func (g *Gate) answerFor(r *http.Request) Answer {
+	reader := readerOf(r.Header)
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		switch reader {
+		case Window:
+			return Prompt
+		case Framed:
+			return Frame
+		}
+	case http.MethodPost: // no window sends anything by another method
+		switch {
+		case reader == Framed:
+			return NotSentFramed
+		case reader == Window && urlencoded(r.Header) && g.fromOurPages(r) && r.ContentLength >= 0 && r.ContentLength <= maxHeld:
+			return Held
+		case reader == Window:
+			return NotSent
+		}
+	}
+	return Bare
+}
