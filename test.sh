@@ -67,6 +67,7 @@ gotest ./...
 
 say "tests with a Redis server"
 install redis-server redis-server
+compgen -G '/usr/sbin/nginx' >/dev/null || install nginx nginx
 gotest -tags servers ./caddymodule/store/redis
 gotest -tags servers,measure ./caddymodule -store redis
 

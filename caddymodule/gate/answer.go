@@ -14,7 +14,9 @@ import (
 type portalWriter struct {
 	http.ResponseWriter
 	gate    *Gate
-	private bool
+	private bool         // for one person, or one visit
+	open    bool         // though private, of a path that is open to everyone: caches do what the portal says
+	shared  bool         // on a computer that others use
 	key     bool         // the page's URL may be an open company's old link
 	holder  holder       // for whom the portal's session cookies are bound
 	passed  Passed       // nothing: nobody is signed in
@@ -23,6 +25,7 @@ type portalWriter struct {
 	sent    []string     // the request's lines of cookies
 	ctx     context.Context
 	done    bool
+	headers int // how many were sent
 }
 
 // Unwrap lets http.ResponseController reach Flush, Hijack and the deadlines.
@@ -40,6 +43,9 @@ func (w *portalWriter) WriteHeader(status int) {
 	cookies := h["Set-Cookie"]
 	delete(h, "Set-Cookie")
 	w.old.rewrite(w.ctx, h)
+	if w.private && !w.open {
+		keepPersonal(h, w.shared)
+	}
 	w.ResponseWriter.WriteHeader(status)
 	if cookies != nil {
 		h["Set-Cookie"] = cookies
@@ -80,11 +86,17 @@ func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
 		w.clean()
 		return
 	}
-	// By now they are trailers, in which no browser looks for cookies, but who is in front of
-	// us may make headers of them.
-	delete(w.Header(), http.TrailerPrefix+"Set-Cookie")
-	if w.Header()["Trailer"] != nil {
-		delete(w.Header(), "Set-Cookie")
+	// What has been added by now are trailers, in which no browser looks for cookies, and no cache for
+	// what it may keep. But a proxy in front of us may make headers of them.
+	h := w.Header()
+	if len(h) == w.headers && h["Trailer"] == nil {
+		return
+	}
+	for name := range h {
+		field := strings.TrimPrefix(name, http.TrailerPrefix)
+		if field == "Set-Cookie" || w.private && !w.open && isCachePolicy(field) {
+			delete(h, name)
+		}
 	}
 }
 
@@ -116,9 +128,13 @@ func (w *portalWriter) clean() {
 	if w.visit != nil {
 		http.SetCookie(w.ResponseWriter, w.visit)
 	}
-	if w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0 {
+	switch {
+	case w.private && !w.open:
+		keepPersonal(h, w.shared)
+	case w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0:
 		h["Cache-Control"] = []string{"private"}
 	}
+	w.headers = len(h)
 }
 
 // tellsAll reports whether by a Referrer-Policy browsers tell other sites a page's whole URL.

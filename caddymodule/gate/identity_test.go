@@ -115,8 +115,8 @@ func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 	if got := rec.Result().Header["Set-Cookie"]; !slices.Equal(got, []string{"sid=7"}) {
 		t.Errorf("Set-Cookie = %q; want sid=7 alone", got)
 	}
-	if got := rec.Result().Header.Get("Cache-Control"); got != "private" {
-		t.Errorf("Cache-Control = %q; want private", got)
+	if got := rec.Result().Header.Get("Cache-Control"); got != "private, no-cache" {
+		t.Errorf("Cache-Control = %q; want private, no-cache", got)
 	}
 }
 
@@ -129,7 +129,7 @@ func TestH13_NorByFlushing(t *testing.T) {
 	if err := http.NewResponseController(w).Flush(); err != nil || !rec.Flushed {
 		t.Fatalf("Flush = %v, flushed %t; want it passed on", err, rec.Flushed)
 	}
-	if got := rec.Result().Header; len(got["Set-Cookie"]) != 0 || got.Get("Cache-Control") != "private" {
+	if got := rec.Result().Header; len(got["Set-Cookie"]) != 0 || got.Get("Cache-Control") != "private, no-cache" {
 		t.Errorf("header = %v; want no cookie, and private", got)
 	}
 }
@@ -158,8 +158,8 @@ func TestH01_ValuesBelongToOneRequest(t *testing.T) {
 	for range 2 {
 		w := &portalWriter{ResponseWriter: httptest.NewRecorder(), gate: &Gate{cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
 		w.WriteHeader(200)
-		if got := w.Header().Get("Cache-Control"); got != "private" {
-			t.Errorf("Cache-Control = %q; want private", got)
+		if got := w.Header().Get("Cache-Control"); got != "private, no-cache" {
+			t.Errorf("Cache-Control = %q; want private, no-cache", got)
 		}
 		w.Header()["Cache-Control"][0] = "changed"
 	}

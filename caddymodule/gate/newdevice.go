@@ -13,14 +13,10 @@ import (
 
 // newDevice returns the Ops of a sign-in by which the contact is told of it, where that is
 // due, and the ID of the request for the mail; "" where none is sent. Over the budget of
-// these mails none is: who signs in again and again has been told of.
-func (g *Gate) newDevice(r *http.Request, c directory.Contact, grant token.Grant) (ops []store.Op, request string, err error) {
+// these mails none is: who signs in again and again has been told of. known says that the
+// contact has signed in on the device before.
+func (g *Gate) newDevice(r *http.Request, c directory.Contact, grant token.Grant, known bool) (ops []store.Op, request string, err error) {
 	ctx := r.Context()
-	_, device := g.device(r)
-	known, err := g.devices.Knows(ctx, device, c.ID)
-	if err != nil {
-		return nil, "", err
-	}
 	first, ops, err := g.devices.First(ctx, c.ID)
 	if err != nil || g.NoNews || !tellsOfDevice(known, first, grant, c.Emails[0]) {
 		return ops, "", err

@@ -162,6 +162,7 @@ func (g *Gate) postSignOut(w http.ResponseWriter, r *http.Request) error {
 		g.Audit.Record(r.Context(), audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Session: v.Live.Handle,
 			Address: v.Contact.Emails[0].Masked(), Agent: agentOf(r), IP: g.ClientIP(r)})
 	}
+	g.clearsCache(w.Header())
 	g.setCookie(w, g.cookies.session, "", -time.Second)
 	if _, err := r.Cookie(g.cookies.visit); err == nil { // who comes next isn't to have that, either
 		g.setCookie(w, g.cookies.visit, "", -time.Second)
@@ -219,7 +220,7 @@ func (g *Gate) getHealth(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	w.Header().Set("Cache-Control", "no-store")
+	setNeverCached(w.Header())
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -245,7 +246,7 @@ func writeJSON(w http.ResponseWriter, status int, kind string, v any) error {
 	}
 	h := w.Header()
 	h.Set("Content-Type", kind)
-	h.Set("Cache-Control", "no-store")
+	setNeverCached(h)
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, err = w.Write(b)

@@ -26,6 +26,7 @@ type about struct {
 
 	named   holder // company, era and token that the portal sees in the URL, also as a Stray; zero: none
 	several bool   // companies are named, and one session of the portal would know of them all
+	open    bool   // the path is open to everyone, and no company's
 
 	veiled bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
 	tokens []string // the Strays that are tokens
@@ -180,6 +181,7 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 		a.veiled = a.veiled || a.Kind == legacy.Old && a.Loose
 		a.Kind = legacy.None
 	}
+	a.open = kind == Open && a.Kind == legacy.None
 	if g.Legacy.HasLinks() {
 		if a.visit, err = g.visitOf(r, v); err != nil && (kind != Open || a.Kind != legacy.None) {
 			return a, err
@@ -352,7 +354,7 @@ func (g *Gate) useOf(r *http.Request, f facts) usage.Use {
 func found(w http.ResponseWriter, to string) error {
 	h := w.Header()
 	h.Set("Location", to)
-	h.Set("Cache-Control", "no-store")
+	setNeverCached(h)
 	h.Set("Referrer-Policy", "strict-origin")
 	w.WriteHeader(http.StatusFound)
 	return nil
@@ -398,7 +400,7 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	v.told.set(r.Header, jwt, company)
 	ctx, flight := g.Sessions.Attach(r.Context(), v.Live, company)
 	defer flight.Land()
-	answer := &portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, passed: Passed{v, company},
+	answer := &portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, shared: v.Live.Shared, passed: Passed{v, company},
 		holder: mine, old: outgoing{g, r.Host, *r.URL, moved, a.standing.Company, was.url.Path}}
 	if a.visit != nil && a.standing.Company != "" && pageLoad(r) { // back at their own company's pages
 		answer.visit = g.cookies.make(g.cookies.visit, "", -time.Second)

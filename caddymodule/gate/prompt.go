@@ -439,7 +439,7 @@ func (g *Gate) seeOwn(w http.ResponseWriter, name string) error {
 func redirect(w http.ResponseWriter, to string, status int) error {
 	h := w.Header()
 	h.Set("Location", to)
-	h.Set("Cache-Control", "no-store")
+	setNeverCached(h)
 	h.Set("Referrer-Policy", "strict-origin")
 	w.WriteHeader(status)
 	return nil

@@ -159,7 +159,7 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 		defer flight.Land()
 		ctx = attached
 	}
-	(&portalWriter{sent: sent, visit: cookie, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, key: true,
+	(&portalWriter{sent: sent, visit: cookie, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, key: true,
 		holder: h, old: outgoing{gate: g, host: r.Host, seen: *r.URL, moved: moved}}).serve(portal, r.WithContext(ctx))
 	return nil
 }

@@ -174,7 +174,12 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	if err != nil {
 		return "", err
 	}
-	news, told, err := g.newDevice(r, c, grant)
+	_, id := g.device(r)
+	before, err := g.devices.Knows(ctx, id, c.ID)
+	if err != nil {
+		return "", err
+	}
+	news, told, err := g.newDevice(r, c, grant, before)
 	if err != nil {
 		return "", err
 	}
@@ -190,6 +195,9 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	g.Audit.Record(ctx, event)
 	if told != "" {
 		g.Queue.Wake(told)
+	}
+	if old != nil && old.Contact != c.ID || old == nil && !before {
+		g.clearsCache(w.Header()) // its pages may be another person's
 	}
 	g.setSession(w, b.Cookie, grant.Shared)
 	if device != "" {
