@@ -266,11 +266,16 @@ func inWords(e admin.Event) string {
 		return "the mail was put off, so soon after the last one"
 	case audit.Queued:
 		return "the mail was made"
+	case audit.Waiting:
+		return "our mail server didn't take the mail yet; it is tried again (" + printable(e.Reason) + ")"
 	case audit.Sent:
 		return "our mail server accepted the mail"
 	case audit.Refused:
 		return "our mail server refused the mail for good (" + printable(e.Reason) + ")"
 	case audit.Late:
+		if e.Reason != "" {
+			return "the mail was given up: our mail server didn't take it in time (" + printable(e.Reason) + ")"
+		}
 		return "the mail was given up: our mail server didn't take it in time"
 	case audit.Opened, audit.OpenedOld:
 		return opened(e)

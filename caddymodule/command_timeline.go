@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 )
 
 func timelineCommand() *cobra.Command {
@@ -125,6 +127,7 @@ func advice(t admin.Timeline, since string, now time.Time) []string {
 	c := *t.Contact
 	var lines []string
 	last, sent := decisive(t.Events)
+	signedOut := signedOutBy(t, now)
 	switch {
 	case c.Disabled:
 		lines = append(lines, "They are disabled, so no mail is made, and the page says the same as ever.",
@@ -133,7 +136,10 @@ func advice(t admin.Timeline, since string, now time.Time) []string {
 		lines = append(lines, fmt.Sprintf("Nobody has asked for a mail with an address of this contact in the last %s.", since),
 			"Ask which address they type, letter by letter: the page says the same for every address.")
 	default:
-		lines = append(lines, adviceOn(*last, c, now)...)
+		lines = append(lines, adviceOn(*last, t, now)...)
+	}
+	if !c.Disabled {
+		lines = append(lines, signedOut...)
 	}
 	if last != nil && sent != nil && last.Kind == audit.Sent && sent.Scanner {
 		lines = append(lines, "What opened the link looks like a mail scanner of their mail service; it can't use up the link.")
@@ -143,6 +149,10 @@ func advice(t admin.Timeline, since string, now time.Time) []string {
 		lines = append(lines, "They aren't signed in anywhere now.")
 	default:
 		lines = append(lines, "They are signed in with "+count(t.Sessions, "browser", "browsers")+" now.")
+	}
+	if t.NoCompany && !c.Disabled {
+		lines = append(lines, "They belong to no company, so they see no company's pages; the list of companies says “There is nothing here yet”.",
+			"To give them one: caddy doorpost contacts set "+shellWord(t.Email)+" --companies ID")
 	}
 	for _, s := range t.Similar {
 		lines = append(lines, fmt.Sprintf("Somebody asked with %s, which is no contact's: %s, last at %s%s.", s.Address, times(s.Count), when(s.Last, now), from(s)),
@@ -172,8 +182,69 @@ func decisive(events []admin.Event) (last, scanned *admin.Event) {
 	return last, scanned
 }
 
+// signedOutBy says by what somebody who was in isn't any more.
+func signedOutBy(t admin.Timeline, now time.Time) []string {
+	if t.Sessions > 0 {
+		return nil
+	}
+	var out *admin.Event // the last one that ended a session, since the last sign-in
+	for i, e := range t.Events {
+		switch {
+		case e.Kind == audit.SignedIn:
+			out = nil
+		case e.Kind == audit.SignedOut, e.Kind == audit.PassSet, e.Kind == audit.PassGone, e.Kind == audit.Changed && (e.Count > 0 || e.What == "contacts/set" && slices.Contains(e.Fields, "email")):
+			out = &t.Events[i]
+		}
+	}
+	switch {
+	case out == nil:
+		return nil
+	case out.Kind == audit.Changed && out.What == "sessions/revoke":
+		return []string{fmt.Sprintf("An operator signed them out at %s. Let them sign in again.", when(out.Time, now))}
+	case out.Kind == audit.Changed:
+		return []string{fmt.Sprintf("Your change of %s signed them out. Let them sign in again, with %s.", when(out.Time, now), t.Contact.Email())}
+	case out.Kind == audit.SignedOut:
+		return []string{fmt.Sprintf("They signed out at %s.", when(out.Time, now))}
+	}
+	return []string{fmt.Sprintf("The change of their password at %s signed out their browsers.", when(out.Time, now))}
+}
+
+// adviceOnServer says why a mail waits, what to do, and when it is tried again; nil: nothing
+// is known.
+func adviceOnServer(t admin.Timeline, e admin.Event, now time.Time) []string {
+	var reason string
+	var next time.Time
+	request := e.Request
+	if down := t.MailServer; down != nil {
+		reason, next = down.Reason, down.Next
+	}
+	for _, m := range t.Waiting {
+		if m.Request == request && m.Reason != "" && reason == "" {
+			reason, next = m.Reason, m.Next
+		}
+	}
+	if reason = cmp.Or(reason, e.Reason); reason == "" {
+		return nil
+	}
+	lines := []string{"Our mail server doesn't take the mail: " + printable(reason) + "."}
+	if advice := outbox.Advice(reason); advice != "" {
+		lines = append(lines, advice)
+	}
+	again := "It is tried again soon"
+	if next.After(now) {
+		again = "It is tried again at " + when(next, now)
+	}
+	for _, m := range t.Waiting {
+		if m.Request == request && !m.Until.IsZero() {
+			again += ", and given up at " + when(m.Until, now)
+		}
+	}
+	return append(lines, again+".")
+}
+
 // adviceOn says what to do when that was the last that happened.
-func adviceOn(e admin.Event, c directory.Contact, now time.Time) []string {
+func adviceOn(e admin.Event, t admin.Timeline, now time.Time) []string {
+	c := *t.Contact
 	young := now.Sub(e.Time) < time.Minute
 	switch e.Kind {
 	case audit.Asked:
@@ -183,7 +254,10 @@ func adviceOn(e admin.Event, c directory.Contact, now time.Time) []string {
 		return []string{"Nothing has become of it yet. The server's log says why: look for “mail is put off”."}
 	case audit.Delayed:
 		return []string{"They asked again so soon that the mail waits until a minute has gone by since the last one. It is on its way then."}
-	case audit.Queued:
+	case audit.Queued, audit.Waiting:
+		if lines := adviceOnServer(t, e, now); lines != nil {
+			return lines
+		}
 		if young {
 			return []string{"The mail is on its way to our mail server. Look again in a moment."}
 		}
@@ -198,13 +272,21 @@ func adviceOn(e admin.Event, c directory.Contact, now time.Time) []string {
 			"Let them take the newest mail they have, or ask again in some minutes."}
 	case audit.Sent:
 		return []string{"Our mail server took the mail, and nobody has come in by it.",
-			"Let them look for it, also in the spam folder. If it isn't there after some minutes, their mail service holds it back."}
+			"Let them look for it, also in the spam folder. If it isn't there after some minutes, their mail service holds it back.",
+			"Our own mail service may also keep a list of addresses that it sends nothing to, after an email came back: take the address off that list."}
 	case audit.Refused:
-		return []string{"No mail reaches this address: our mail server refuses it for good. Check the spelling with them, then:",
+		return []string{"No mail reaches this address: our mail server refuses it for good, and says: " + printable(e.Reason) + ".", "Check the spelling with them, then:",
 			"  caddy doorpost contacts set " + shellWord(string(c.Email())) + " --email NEW-ADDRESS"}
 	case audit.Late:
-		return []string{"Our mail server couldn't be used, or didn't take the mail, until its time was over. The server's log says why.",
-			"When it is well again, let them ask for a new one."}
+		if e.Reason == "" {
+			return []string{"Our mail server couldn't be used, or didn't take the mail, until its time was over. The server's log says why.",
+				"When it is well again, let them ask for a new one."}
+		}
+		lines := []string{"Our mail server didn't take the mail until its time was over: " + printable(e.Reason) + "."}
+		if advice := outbox.Advice(e.Reason); advice != "" {
+			lines = append(lines, advice)
+		}
+		return append(lines, "When it is well again, let them ask for a new one.")
 	case audit.Opened:
 		if e.What == audit.SetPassword {
 			return []string{"They opened the link to set a password, and have set none by it. It works once, until its time is over.",
@@ -234,6 +316,9 @@ func adviceOn(e admin.Event, c directory.Contact, now time.Time) []string {
 // adviceOnNobody is for an address that is no contact's.
 func adviceOnNobody(t admin.Timeline, now time.Time) []string {
 	lines := []string{fmt.Sprintf("%s is no contact's address, so no mail goes there.", t.Email)}
+	if t.Former != nil {
+		return append(lines, adviceOnFormer(*t.Former, now)...)
+	}
 	if s := t.Asked; s != nil {
 		lines = append(lines, fmt.Sprintf("Somebody asked with it %s, last at %s%s.", times(s.Count), when(s.Last, now), from(*s)))
 	} else {
@@ -247,6 +332,19 @@ func adviceOnNobody(t admin.Timeline, now time.Time) []string {
 		lines = append(lines, "To look for the person: caddy doorpost contacts list NAME", "To let them in: caddy doorpost contacts add "+shellWord(t.Email))
 	}
 	return lines
+}
+
+// adviceOnFormer is for an address that was a contact's.
+func adviceOnFormer(f admin.Former, now time.Time) []string {
+	since := ""
+	if !f.Lost.IsZero() {
+		since = " until " + when(f.Lost, now)
+	}
+	if f.Contact == nil {
+		return []string{"It was the address of a contact" + since + ", who was removed then."}
+	}
+	return []string{fmt.Sprintf("It was an address of %s%s. They sign in with the one they have now.", person(*f.Contact), since),
+		"What happened to them: caddy doorpost contacts timeline " + shellWord(string(f.Contact.Email()))}
 }
 
 // addAddress is the command that gives a contact a further address.

@@ -190,7 +190,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	f.book.Passwords = passwordsFor(f.passwords, cfg.Passwords.Off)
 	f.gate = gate.New(g)
 	f.queue.Prepare, f.queue.Attempt, f.queue.Sent, f.queue.Failed = f.gate.Prepare, f.gate.Attempt, f.gate.Sent, f.gate.Failed
-	f.queue.Ended = f.gate.Ended
+	f.queue.Ended, f.queue.Waiting = f.gate.Ended, f.gate.Waiting
 	return f, f.start()
 }
 

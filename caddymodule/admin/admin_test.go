@@ -20,6 +20,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -55,6 +56,7 @@ func openOffice(t *testing.T) *office {
 		o.firms[id] = Firm{
 			Book:     &directory.Book{Firm: id, Store: db, Keys: keys, Staff: []address.Address{"owner@example.com"}, Now: time.Now},
 			Sessions: &session.Sessions{Firm: id, Store: db, Idle: time.Hour, Max: 2 * time.Hour},
+			Queue:    &outbox.Queue{Firm: id, Store: db, Keys: keys},
 			Tokens:   &token.Tokens{Firm: id, Store: db, Keys: keys, Life: 10 * time.Minute},
 			Audit: &audit.Log{Logger: slog.New(slog.NewTextHandler(o.log, nil)), Keys: keys,
 				Trail: audit.NewTrail(id, db, time.Now, counters)},

@@ -10,6 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 )
 
 // ListEvents asks for one page of what happened at the door.
@@ -55,7 +56,7 @@ func listEvents(ctx context.Context, f Firm, in ListEvents) (EventList, error) {
 
 // eventOf is an event as it is shown: without the mark, which says nothing to people.
 func eventOf(e audit.Event) Event {
-	e.Mark = ""
+	e.Mark, e.LostMarks = "", nil
 	return Event{ID: e.ID, Time: e.Time, Event: e}
 }
 
@@ -83,6 +84,28 @@ type Timeline struct {
 	Asked    *audit.Stranger     `json:"asked,omitempty"`   // where it is no contact's: who asked with it all the same
 	Similar  []audit.Stranger    `json:"similar"`           // addresses like it that somebody asked with and that are no contact's
 	Near     []directory.Contact `json:"near"`              // where it is no contact's: those with an address like it, at most five
+	Former   *Former             `json:"former,omitempty"`  // where it is no contact's any more
+
+	NoCompany bool `json:"no_company,omitempty"` // the contact belongs to none of the firm's companies
+
+	Waiting    []WaitingMail  `json:"waiting"`               // mails to the contact that aren't sent yet
+	MailServer *outbox.Outage `json:"mail_server,omitempty"` // why no mail goes out now; missing: nothing is known
+}
+
+// Former is the contact who had an address.
+type Former struct {
+	Contact *directory.Contact `json:"contact,omitempty"` // nil: the contact was removed
+	Lost    time.Time          `json:"lost,omitzero"`     // when; zero: it isn't known
+}
+
+// WaitingMail is a mail that isn't sent yet.
+type WaitingMail struct {
+	Request string    `json:"request"`
+	Kind    string    `json:"kind"`
+	Tries   int       `json:"tries"`
+	Reason  string    `json:"reason,omitempty"` // why the last try failed
+	Next    time.Time `json:"next,omitzero"`    // no try before that
+	Until   time.Time `json:"until"`            // when it is given up
 }
 
 const maxNear = 5
@@ -92,7 +115,7 @@ func timeline(ctx context.Context, f Firm, in TimelineOf) (Timeline, error) {
 	if err != nil {
 		return Timeline{}, err
 	}
-	out := Timeline{Email: string(email), Events: []Event{}, Similar: []audit.Stranger{}, Near: []directory.Contact{}}
+	out := Timeline{Email: string(email), Events: []Event{}, Similar: []audit.Stranger{}, Near: []directory.Contact{}, Waiting: []WaitingMail{}}
 	emails, contact := []address.Address{email}, ""
 	c, err := f.Book.ByEmail(ctx, email)
 	switch {
@@ -109,12 +132,28 @@ func timeline(ctx context.Context, f Firm, in TimelineOf) (Timeline, error) {
 			return out, err
 		}
 		out.Sessions = len(sessions)
+		if c.Role != directory.Staff && len(c.Companies) == 0 {
+			companies, err := f.Book.Companies(ctx, "", "", 1)
+			if err != nil {
+				return out, err
+			}
+			out.NoCompany = len(companies) > 0
+		}
 	}
 	if out.File, err = leftAlone(ctx, f, c, string(email)); err != nil {
 		return out, err
 	}
 	if out.Events, err = f.eventsOf(ctx, contact, emails, in.Since); err != nil {
 		return out, err
+	}
+	if out.Former, err = f.former(ctx, out); err != nil {
+		return out, err
+	}
+	if out.Waiting, err = f.waiting(ctx, out.Events); err != nil {
+		return out, err
+	}
+	if down, ok := f.Queue.Outage(); ok {
+		out.MailServer = &down
 	}
 	strangers, err := f.Audit.Strangers(ctx)
 	for _, s := range strangers {
@@ -142,7 +181,8 @@ func (f Firm) eventsOf(ctx context.Context, contact string, emails []address.Add
 		}
 	}
 	about := func(e audit.Event) bool {
-		return e.Contact != "" && e.Contact == contact || e.Contact == "" && marks[e.Mark]
+		lost := contact == "" && slices.ContainsFunc(e.LostMarks, func(m string) bool { return marks[m] })
+		return e.Contact != "" && e.Contact == contact || e.Contact == "" && marks[e.Mark] || lost
 	}
 	for after := ""; ; {
 		page, next, err := f.Audit.Events(ctx, since, after, 1000)
@@ -150,7 +190,7 @@ func (f Firm) eventsOf(ctx context.Context, contact string, emails []address.Add
 			return nil, err
 		}
 		for _, e := range page {
-			if about(e) || e.Contact == "" && e.Request != "" {
+			if about(e) || (e.Contact == "" || contact == "") && e.Request != "" {
 				some = append(some, e)
 			}
 			if about(e) && e.Request != "" {
@@ -179,6 +219,59 @@ func (f Firm) eventsOf(ctx context.Context, contact string, emails []address.Add
 	return out, nil
 }
 
+// former returns who had an address that is no contact's: by the change that took it, or
+// else by the mails that went there.
+func (f Firm) former(ctx context.Context, t Timeline) (*Former, error) {
+	if t.Contact != nil {
+		return nil, nil
+	}
+	for _, e := range slices.Backward(t.Events) {
+		if e.Contact == "" {
+			continue
+		}
+		out := &Former{}
+		if e.Kind == audit.Changed {
+			out.Lost = e.Time
+		}
+		c, err := f.Book.ByID(ctx, e.Contact)
+		switch {
+		case err == nil:
+			out.Contact = &c
+		case !errors.Is(err, directory.ErrUnknown):
+			return nil, err
+		}
+		return out, nil
+	}
+	return nil, nil
+}
+
+// waiting returns the mails of the events that aren't sent yet.
+func (f Firm) waiting(ctx context.Context, events []Event) ([]WaitingMail, error) {
+	requests := map[string]bool{}
+	for _, e := range events {
+		if e.Request != "" {
+			requests[e.Request] = true
+		}
+	}
+	out := []WaitingMail{}
+	for after := ""; len(requests) > 0; {
+		const page = 1000
+		list, err := f.Queue.List(ctx, after, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range list {
+			if after = e.ID; requests[e.ID] && e.Ready {
+				out = append(out, WaitingMail{Request: e.ID, Kind: e.Kind, Tries: e.Tries, Reason: e.Last, Next: e.Due, Until: e.NotAfter})
+			}
+		}
+		if len(list) < page { // one that can't be read may cut this short
+			break
+		}
+	}
+	return out, nil
+}
+
 // near returns the first contacts that have an address like this one.
 func (f Firm) near(ctx context.Context, email address.Address) ([]directory.Contact, error) {
 	found := []directory.Contact{}
@@ -202,11 +295,17 @@ func (f Firm) near(ctx context.Context, email address.Address) ([]directory.Cont
 }
 
 // alike reports whether one address may be meant by the other: the same name at another
-// domain, or two slips of the finger.
+// domain, with or without a tag ("ann+portal") or dots, or two slips of the finger.
 func alike(a, b address.Address) bool {
-	nameA, _, _ := strings.Cut(string(a), "@")
-	nameB, _, _ := strings.Cut(string(b), "@")
-	return len(nameA) >= 3 && strings.EqualFold(nameA, nameB) || slips(string(a), string(b)) <= 2
+	nameA, nameB := bareName(a), bareName(b)
+	return nameA == nameB && (len(nameA) >= 3 || a.Domain() == b.Domain()) || slips(string(a), string(b)) <= 2
+}
+
+// bareName is what stands before the @, without what many mail services ignore there.
+func bareName(a address.Address) string {
+	name, _, _ := strings.Cut(string(a), "@")
+	name, _, _ = strings.Cut(name, "+")
+	return strings.ToLower(strings.ReplaceAll(name, ".", ""))
 }
 
 // slips counts what turns one word into the other: letters too many, missing, wrong, or

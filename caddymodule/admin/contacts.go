@@ -31,10 +31,12 @@ type SetContact struct {
 type ContactChanged struct {
 	Contact       directory.Contact `json:"contact"`        // as it is now, or was when it was removed
 	SessionsEnded int               `json:"sessions_ended"` // browsers that were signed out by it
+
+	lost []address.Address // that the contact has no more
 }
 
 func (c ContactChanged) changed() audit.Event {
-	return audit.Event{Contact: c.Contact.ID, Address: c.Contact.Email().Masked(), Count: c.SessionsEnded}
+	return audit.Event{Contact: c.Contact.ID, Address: c.Contact.Email().Masked(), Count: c.SessionsEnded, Lost: c.lost}
 }
 
 func (s SetContact) fields() []string { return named(s.Change) }
@@ -98,7 +100,7 @@ func removeContact(ctx context.Context, f Firm, in ByEmail) (ContactChanged, err
 		return ContactChanged{}, err
 	}
 	n, err := f.EndAccess(ctx, c.ID)
-	return ContactChanged{c, n}, err
+	return ContactChanged{c, n, c.Emails}, err
 }
 
 // change carries out a change of the contact that has the address, and shows out
@@ -121,6 +123,11 @@ func (f Firm) change(ctx context.Context, typed string, do func(address.Address)
 		return ContactChanged{}, err
 	}
 	out := ContactChanged{Contact: after}
+	for _, a := range before.Emails {
+		if !slices.Contains(after.Emails, a) {
+			out.lost = append(out.lost, a)
+		}
+	}
 	if loses(before, after) {
 		out.SessionsEnded, err = f.EndAccess(ctx, after.ID)
 	}

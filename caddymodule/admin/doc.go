@@ -122,14 +122,14 @@
 //
 // # History
 //
-// An EVENT is one of asked, unknown, disabled, limited, delayed, queued, sent, refused,
-// late (what became of a request for a mail), opened, opened-old, unknown-link (a link that let
+// An EVENT is one of asked, unknown, disabled, limited, delayed, queued, waiting, sent,
+// refused, late (what became of a request for a mail), opened, opened-old, unknown-link (a link that let
 // nobody in: a good one, one that is over, one that never was), wrong-code, wrong-mail,
 // wrong-password, signed-in, signed-out, password-set, password-removed, entered (staff
 // looked at the pages of the company) and changed. Of its fields those are there that say
 // something:
-// request ties the events of one request together; reason holds the codes by which the
-// mail server refused; automatic says that a link was opened by what looks like a program,
+// request ties the events of one request together; reason holds the codes and words by
+// which the mail server refused, without addresses and links; automatic says that a link was opened by what looks like a program,
 // scanner, in a timeline, by what looks like a mail scanner; "more": 1234 stands for so
 // many further events of a flood. With changed: by ("admin", or "file" of the Caddyfile),
 // what ("contacts/disable"), company, fields (names alone) and count (rows changed,
@@ -140,7 +140,12 @@
 // turn up some seconds late: who follows the list asks again for the last seconds, and goes
 // by id. In a TIMELINE, contact is missing where the address is nobody's; then asked says
 // whether somebody asked with it, and near are contacts with an address like it. similar
-// are addresses like the contact's that somebody asked with and that are nobody's.
+// are addresses like the contact's that somebody asked with and that are nobody's. former is
+// there where the address was a contact's: the contact, unless it was removed, and when the
+// address was lost, where that is known. waiting are the mails that aren't sent yet, each with
+// request, kind, tries, reason, next and until; mail_server, with since, reason and next, is
+// there while this server's mail server can't be used. no_company says that the contact
+// belongs to none of the firm's companies.
 //
 // # Import
 //

@@ -102,5 +102,5 @@ func revokeSessions(ctx context.Context, f Firm, in ByEmail) (ContactChanged, er
 		return ContactChanged{}, err
 	}
 	n, err := f.EndAccess(ctx, c.ID)
-	return ContactChanged{c, n}, err
+	return ContactChanged{Contact: c, SessionsEnded: n}, err
 }

@@ -32,6 +32,7 @@ const (
 	Limited   Kind = "limited"        // … too often, or with enough links alive
 	Delayed   Kind = "delayed"        // … too soon after the last mail: this one is put off for a while
 	Queued    Kind = "queued"         // the mail was made
+	Waiting   Kind = "waiting"        // a try to send it failed; it is tried again
 	Sent      Kind = "sent"           // the mail server accepted it
 	Refused   Kind = "refused"        // … or refused it for good
 	Late      Kind = "late"           // … or couldn't take it in time
@@ -58,7 +59,7 @@ const SetPassword = "set-password"
 // know of no contact have a place of their own, where they push out none of a contact's.
 var kinds = map[Kind]bool{
 	Asked: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, NoLink: true, WrongCode: true, WrongMail: true, WrongPass: true,
-	Queued: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, PassSet: false, PassGone: false, Changed: false,
+	Queued: false, Waiting: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, PassSet: false, PassGone: false, Changed: false,
 }
 
 // cheap is the word of kinds; what isn't known is cheap.
@@ -81,7 +82,7 @@ type Event struct {
 	IP        netip.Addr `json:"ip,omitzero"`
 	Request   string     `json:"request,omitempty"`   // ID of the request for a mail, which ties its events together
 	Automatic bool       `json:"automatic,omitempty"` // see Automatic
-	Reason    string     `json:"reason,omitempty"`    // why the mail server refused: its codes
+	Reason    string     `json:"reason,omitempty"`    // why the mail server didn't take it: its codes and words
 
 	By      string   `json:"by,omitempty"`      // with Changed: who, "admin" or "file"
 	What    string   `json:"what,omitempty"`    // … which action, such as "contacts/disable". Also SetPassword
@@ -96,6 +97,11 @@ type Event struct {
 	// so; with Unknown it goes into the list of strangers.
 	Whole address.Address `json:"-"`
 	Mark  string          `json:"mark,omitempty"` // made when the event is stored
+
+	// Lost are the addresses that a change took from the contact. What is stored of them are
+	// Marks, so that whoever asks for one learns whose it was.
+	Lost      []address.Address `json:"-"`
+	LostMarks []string          `json:"lost,omitempty"`
 }
 
 // Log records the events of one firm, for one configuration.

@@ -51,6 +51,9 @@ func record(firm string, e entry) (store.Op, place) {
 	if e.Whole != "" && e.Contact == "" {
 		e.Mark = e.keys.MAC(markPurpose, string(e.Whole))[:markLength]
 	}
+	for _, a := range e.Lost {
+		e.LostMarks = append(e.LostMarks, e.keys.MAC(markPurpose, string(a))[:markLength])
+	}
 	plain, err := json.Marshal(e.Event)
 	if err != nil {
 		panic("audit: " + err.Error()) // a field that is no JSON, which there is none

@@ -131,11 +131,20 @@ func (g *Gate) Ended(ctx context.Context, request string, why error) {
 	event := audit.Event{Kind: audit.Sent, Request: request}
 	switch {
 	case errors.Is(why, outbox.ErrRefused):
-		event.Kind, event.Reason = audit.Refused, strings.TrimPrefix(why.Error(), outbox.ErrRefused.Error()+": ")
+		event.Kind, event.Reason = audit.Refused, outbox.Reason(why)
 	case why != nil:
 		event.Kind = audit.Late
+		if reason := outbox.Reason(why); why.Error() != outbox.ErrLate.Error() {
+			event.Reason = reason
+		}
 	}
 	g.Audit.Record(ctx, event)
+}
+
+// Waiting is called when a try to send a mail failed and it will be tried again: at first,
+// and when the reason changes.
+func (g *Gate) Waiting(ctx context.Context, request, reason string) {
+	g.Audit.Record(ctx, audit.Event{Kind: audit.Waiting, Request: request, Reason: reason})
 }
 
 // letter writes the mail that was asked for.

@@ -1,0 +1,113 @@
+package caddymodule_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+)
+
+// timeline is what the command of the same name gets to know.
+func (h *house) timeline(email string) admin.Timeline {
+	h.t.Helper()
+	out, err := h.office().Timeline(h.t.Context(), "example", admin.TimelineOf{Email: email})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return out
+}
+
+// kinds are the kinds of what happened, sorted, each once.
+func (h *house) kinds() (kinds []string) {
+	for _, e := range h.history() {
+		kinds = append(kinds, string(e.Kind))
+	}
+	slices.Sort(kinds)
+	return slices.Compact(kinds)
+}
+
+// A mail server that refuses us at RCPT, as many do for whatever they have against us, loses
+// no mail: nobody's address is blamed, operators read its words and what to do from the
+// first failure on, and everything goes out once it is repaired.
+func TestMailIsKeptWhileTheMailServerRefusesUs(t *testing.T) {
+	for _, refusal := range []*smtp.SMTPError{
+		{Code: 554, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "<ann@example.com>: Relay access denied"},
+		{Code: 450, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "Error: too much mail from you"},
+	} {
+		s, log := newSink(t), newLogFile(t)
+		s.refuse = refusal
+		h := openHouse(t, layout{admin: freeAddress(t), global: log.global, app: fmt.Sprintf("mail smtp %s {\n\t\t\ttls off\n\t\t\trate 1000/s\n\t\t}", s.addr)})
+		h.browser().send("/-/sign-in", form("email", "ann@example.com"))
+		h.browser().send("/-/sign-in", form("email", "bob@example.com"))
+		if _, err := h.office().ResetLink(t.Context(), "example", "nameless@example.com"); err != nil {
+			t.Fatal(err)
+		}
+		h.eventually("an outage", func() bool { return h.timeline("ann@example.com").MailServer != nil })
+		tl := h.timeline("ann@example.com")
+		words := strings.Fields(refusal.Message)
+		if down := tl.MailServer; !strings.Contains(down.Reason, words[len(words)-1]) || strings.Contains(down.Reason, "@") || !down.Next.After(down.Since) {
+			t.Errorf("%v: the mail server is %+v; want its words, and the next try", refusal, down)
+		}
+		if len(tl.Waiting) != 1 {
+			t.Errorf("%v: %d mails wait; want Ann's one", refusal, len(tl.Waiting))
+		}
+		if got := h.kinds(); !slices.Contains(got, "waiting") || slices.Contains(got, "refused") {
+			t.Errorf("%v: the history has %v; want waiting, and no refused", refusal, got)
+		}
+		out, err := h.caddy("doorpost", "contacts", "timeline", "ann@example.com").CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "It is tried again") || strings.Contains(string(out), "NEW-ADDRESS") {
+			t.Errorf("%v: the timeline = %v\n%s\nwant when it is tried again, and nothing on a new address", refusal, err, out)
+		}
+		told := log.text(t)
+		if n := strings.Count(told, "the mail server can't be used; all mail waits"); n != 1 || !strings.Contains(told, "what_to_do") {
+			t.Errorf("%v: the log tells of the outage %d times; want once, with what to do", refusal, n)
+		}
+
+		s.mu.Lock()
+		s.refuse = nil
+		s.mu.Unlock()
+		caddymodule.Advance(t, 3*time.Minute)
+		h.browser().send("/-/sign-in", form("email", "owner@example.com")) // the queue looks at its clock
+		h.eventually("all four mails", func() bool { _, n := s.counts(); return n == 4 })
+		h.eventually("the end of the outage", func() bool { return h.timeline("ann@example.com").MailServer == nil })
+		for i := range 4 {
+			if l := s.letter(t, i); strings.Contains(l.Get("To"), "ann@") {
+				if a := h.browser().send("/-/link", form("t", secretOf(l.link), "email", "ann@example.com")); a.StatusCode != 303 {
+					t.Errorf("%v: Ann's link, mailed after the repair = %d; want 303", refusal, a.StatusCode)
+				}
+			}
+		}
+	}
+}
+
+// A mail server that can't be reached is named in the timeline and in the history, with the
+// next try, from the first failure on.
+func TestWhyMailWaitsIsShownFromTheFirstFailureOn(t *testing.T) {
+	log := newLogFile(t)
+	h := openHouse(t, layout{admin: freeAddress(t), global: log.global, app: "mail smtp 127.0.0.1:1"})
+	h.browser().send("/-/sign-in", form("email", "ann@example.com"))
+	h.eventually("the reason", func() bool { return slices.Contains(h.kinds(), "waiting") })
+	for _, e := range h.history() {
+		if e.Kind == audit.Waiting && !strings.Contains(e.Reason, "connection refused") {
+			t.Errorf("the reason is %q; want that the connection is refused", e.Reason)
+		}
+	}
+	h.browser().send("/-/sign-in", form("email", "bob@example.com")) // whose mail isn't even tried
+	h.eventually("Bob's mail waits", func() bool { return len(h.timeline("bob@example.com").Waiting) == 1 })
+	for _, email := range []string{"ann@example.com", "bob@example.com"} {
+		out, err := h.caddy("doorpost", "contacts", "timeline", email).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "connection refused") || !strings.Contains(string(out), "It is tried again at ") || !strings.Contains(string(out), "Check host and port of `mail smtp`") {
+			t.Errorf("the timeline of %s = %v\n%s\nwant the reason, what to do and the next try", email, err, out)
+		}
+	}
+	if out, err := h.caddy("doorpost", "audit").CombinedOutput(); err != nil || !strings.Contains(string(out), "connection refused") {
+		t.Errorf("audit = %v\n%s\nwant the reason", err, out)
+	}
+}
