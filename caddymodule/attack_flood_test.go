@@ -8,6 +8,7 @@ package caddymodule_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -437,6 +438,78 @@ func TestD12_AsksOfStrangersAreBounded(t *testing.T) {
 	}
 	if n := len(m.recipients()); n != 1 {
 		t.Errorf("%d mails; want one", n)
+	}
+}
+
+// commits is how often the store has been written, by the bbolt file's own count: the higher
+// transaction ID of its two meta pages.
+func (h *house) commits() (n uint64) {
+	h.t.Helper()
+	const txid = 64 // behind the page's header, magic, version, page size, flags, root, freelist and page count
+	data, err := os.ReadFile(h.path("data/caddy/doorpost/doorpost.db"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, page := range []int{0, os.Getpagesize()} {
+		n = max(n, binary.LittleEndian.Uint64(data[page+txid:]))
+	}
+	return n
+}
+
+// 5,000 requests a second for addresses of nobody keep nobody out who asks on a device that
+// they have signed in on, by an old link's button, or from a network of their own.
+func TestD12_AFloodForUnknownAddressesKeepsNobodyOut(t *testing.T) {
+	h, m := openFastHouse(t, layout{global: behindProxy})
+	device := h.in("ann@example.com")
+	tries, each := 2, 800
+	if *long {
+		tries, each = 41, 5_000
+	}
+	next := 0
+	fast, start := h.browser(), time.Now()
+	unknown := func(n int) {
+		first := next
+		next += n
+		h.storm(n, func(i int) *http.Request {
+			body := form("email", fmt.Sprintf("who%d@example.com", first+i), "to", "/orders").Encode()
+			return fast.request("POST", "/-/sign-in", strings.NewReader(body), "Content-Type", "application/x-www-form-urlencoded", "Origin", h.url)
+		})
+	}
+	before := uint64(0)
+	if h.redis == nil {
+		before = h.commits()
+	}
+	var slowest time.Duration
+	for i := range tries {
+		device.send("/-/sign-out", url.Values{})
+		caddymodule.Advance(t, 61*time.Minute) // what the device may ask for in an hour
+		mails := len(m.recipients())
+		done := make(chan struct{})
+		go func() { defer close(done); unknown(each) }()
+		h.eventually("the flood has begun", func() bool { return h.waiting(t) > 0 })
+		began := time.Now()
+		if a := device.at("203.0.113.1").send("/-/sign-in", form("email", "ann@example.com", "to", "/orders")); a.StatusCode != 303 {
+			t.Fatalf("try %d on a known device in the flood = %d; want 303", i+1, a.StatusCode)
+		}
+		h.eventually("the mail to the known device", func() bool { return len(m.recipients()) > mails })
+		slowest = max(slowest, time.Since(began))
+		if a := device.open(h.nextLetter("ann@example.com", mails).link); a.StatusCode != 303 || device.me() == nil {
+			t.Errorf("the link of try %d = %d; want to be in", i+1, a.StatusCode)
+		}
+		<-done
+	}
+	took := time.Since(start)
+	h.eventually("the flood is worked off", func() bool { return h.waiting(t) == 0 })
+	if n := len(m.recipients()); n != tries+1 {
+		t.Errorf("%d mails; want %d", n, tries+1)
+	}
+	t.Logf("%d requests in %v (%.0f a second); slowest mail to the known device %v", next, took.Round(time.Millisecond), float64(next)/took.Seconds(), slowest.Round(time.Millisecond))
+	if h.redis == nil {
+		cost := float64(h.commits()-before) / float64(next)
+		t.Logf("%.2f commits a request", cost)
+		if cost > 0.5 {
+			t.Errorf("a request of the flood costs %.2f commits; want many to share one", cost)
+		}
 	}
 }
 

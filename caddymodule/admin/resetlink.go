@@ -47,7 +47,7 @@ func resetLink(ctx context.Context, f Firm, in ByEmail) (out ResetLinkSent, err 
 			Remedy: "tell them to ask for a sign-in mail; or take that line out, reload, and do this again"}
 	}
 	ask := token.Ask{Purpose: token.SetPassword, Staff: true, Address: email, To: "/", At: f.now()}
-	ask.ID = outbox.NewID(kindSetPassword, ask.At)
+	ask.ID = outbox.NewReservedID(ask.At)
 	if err := f.mayMail(ctx, c, ask); err != nil {
 		return out, err
 	}
@@ -70,7 +70,7 @@ const kindSetPassword = "set-password" // as the gate calls its requests
 // mayMail says why no such mail would be made, as the gate decides later: who asks here
 // can be told. It counts and keeps nothing.
 func (f Firm) mayMail(ctx context.Context, c directory.Contact, ask token.Ask) error {
-	if err := f.Queue.Full(); err != nil {
+	if err := f.Queue.Full(ask.ID); err != nil {
 		return &Error{Status: 503, Code: "unavailable", Reason: err.Error(), Remedy: "look in the log why mails aren't taken, then try again"}
 	}
 	mails, budget := limit.Mails{Firm: f.Tokens.Firm, Store: f.Tokens.Store}, limit.ForClients

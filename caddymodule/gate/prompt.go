@@ -214,11 +214,6 @@ func (g *Gate) postSignIn(w http.ResponseWriter, r *http.Request) error {
 // commit puts the request into the store, whoever's address it holds, before anybody
 // is told that a mail is coming.
 func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) error {
-	if err := g.Queue.Full(); errors.Is(err, outbox.ErrFull) {
-		return errBusy
-	} else if err != nil {
-		return err
-	}
 	if len(ask.To) > longTo && g.Queue.Len() > manyWait {
 		ask.To = "/"
 	}
@@ -227,15 +222,27 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	if ask.Purpose == token.SetPassword {
 		kind = kindSetPassword
 	}
-	ask.ID = outbox.NewID(kind, ask.At)
 	ask.Agent, ask.IP = agentOf(r), g.ClientIP(r)
+	_, ask.Device = g.device(r)
+	// Those that come from a known device or an old link have a budget and room of their own.
+	// Others are counted whatever becomes of them. Where too much was asked for, the page
+	// shows what was typed as ever, and that is all.
+	ask.ID = outbox.NewID(kind, ask.At)
+	if ask.Reserved = g.Networks.TakeApart(ask.Device) || g.Networks.TakeApart(ask.Link); ask.Reserved {
+		ask.ID = outbox.NewReservedID(ask.At)
+	}
+	ask.Crowded = !ask.Reserved && !g.Networks.Take(limit.Ask, ask.IP)
+	if err := g.Queue.Full(ask.ID); !ask.Crowded && errors.Is(err, outbox.ErrFull) {
+		return errBusy
+	} else if err != nil && !ask.Crowded {
+		return err
+	}
 	browser := g.browser(r)
 	fresh := ""
 	if browser == "" {
 		fresh, browser = newBrowser()
 	}
 	ask.Browser = browser
-	_, ask.Device = g.device(r)
 	payload, err := token.Compact(ask)
 	if err != nil {
 		return err
@@ -243,10 +250,8 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	add := []store.Op{g.Queue.Add(outbox.Request{
 		ID: ask.ID, Kind: kind, Asked: ask.At, NotAfter: ask.At.Add(token.Patience), Payload: payload,
 	})}
-	// Where too much was asked for, the page shows what was typed as ever, and that is all.
-	limited := !g.Networks.Take(limit.Ask, ask.IP) && !g.Networks.TakeApart(ask.Device) && !g.Networks.TakeApart(ask.Link)
-	if limited {
-		add, ask.Crowded = nil, true
+	if ask.Crowded {
+		add = nil
 	}
 	if err := g.Tokens.Ask(r.Context(), ask, add...); err != nil {
 		return err
@@ -259,7 +264,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	// Not at once: what differs by address, and by network, would be felt in the time of
 	// this answer and of the next.
 	later := func() { g.Queue.Wake(ask.ID) }
-	if limited {
+	if ask.Crowded {
 		ctx := context.WithoutCancel(r.Context())
 		later = func() {
 			g.Audit.Record(ctx, audit.Event{Kind: audit.Limited, Address: ask.Address.Masked(), Request: ask.ID,

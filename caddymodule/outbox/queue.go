@@ -114,7 +114,7 @@ type Queue struct {
 
 	Pace    *rate.Limiter // hand-overs; the queues of one mail server share one. Default 60 a minute
 	Workers int           // that prepare, and as many that send. Default 4
-	Max     int           // entries that may wait. Default 10,000
+	Max     int           // entries that may wait, see Full. Default 10,000
 	Look    time.Duration // how often to look for what other queues left or were given. Default 5 s
 
 	lease time.Duration // default leaseTime
@@ -140,14 +140,29 @@ type Queue struct {
 // urgent are the kinds that somebody waits for in front of a page.
 func urgent(kind string) bool { return kind == "sign-in" || kind == "set-password" }
 
+// The first part of an ID.
+const (
+	classReserved = "0-0-" // sorts before any time of classUrgent
+	classUrgent   = "0-"
+	classOther    = "1-"
+)
+
 // NewID makes the ID of a request. IDs sort in the order in which their mails go out:
 // the kinds "sign-in" and "set-password" before all others, then by time. They hold
 // digits, small letters and "-" only, never repeat, and tell nothing about anybody.
 func NewID(kind string, now time.Time) string {
-	class := "1-"
 	if urgent(kind) {
-		class = "0-"
+		return newID(classUrgent, now)
 	}
+	return newID(classOther, now)
+}
+
+// NewReservedID makes the ID of a request that goes out before all others, and has room in
+// the queue that others can't fill: for those that not everybody can make, such as from a
+// device that was signed in on before.
+func NewReservedID(now time.Time) string { return newID(classReserved, now) }
+
+func newID(class string, now time.Time) string {
 	at := strings.Replace(now.UTC().Format("20060102T150405.000"), ".", "", 1)
 	return class + strings.ToLower(at+"-"+rand.Text()[:16])
 }
@@ -167,10 +182,15 @@ func (q *Queue) Add(r Request) store.Op {
 	return store.Create(s.key(bucketQueue, r.ID), s.sealEntry(r.ID, e), e.expires())
 }
 
-// Full returns ErrFull when as many entries wait as may, else nil. Among callers that
-// ask at the same time, a few more than Max may get in.
-func (q *Queue) Full() error {
-	if q.Len() >= q.max() {
+// Full returns ErrFull when there is no room for a request with this ID, else nil: of Max
+// entries, a fifth is for those with a reserved ID. Among callers that ask at the same time, a
+// few more than Max may get in.
+func (q *Queue) Full(id string) error {
+	most := q.max()
+	if !strings.HasPrefix(id, classReserved) {
+		most -= most / 5
+	}
+	if q.Len() >= most {
 		return ErrFull
 	}
 	return nil
@@ -217,7 +237,7 @@ func (q *Queue) Start() {
 		workers = 4
 	}
 	for range workers {
-		q.running.Go(func() { q.work(run, hand, q.asked, q.prepare) })
+		q.running.Go(func() { q.prepareAll(run, hand) })
 		q.running.Go(func() { q.work(run, hand, q.ready, q.send) })
 	}
 }

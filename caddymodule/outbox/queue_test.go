@@ -102,6 +102,9 @@ func TestNewID(t *testing.T) {
 	if other := NewID("notice", at.Add(-time.Hour)); other <= id {
 		t.Errorf("%s is of a patient kind, and sorts before %s", other, id)
 	}
+	if reserved := NewReservedID(at.Add(time.Hour)); reserved >= id {
+		t.Errorf("%s is reserved, and sorts behind %s", reserved, id)
+	}
 }
 
 func TestPace(t *testing.T) {
@@ -731,24 +734,95 @@ func TestSentButNotDeleted(t *testing.T) {
 	})
 }
 
-func TestFull(t *testing.T) {
+func TestFullLeavesRoomForReservedRequests(t *testing.T) {
 	db := newStore(t)
 	q, _ := newQueue(t, db, &recorder{answer: func(context.Context, Message, int) error { return errBoom }})
-	q.Max = 3
-	if err := q.Full(); err != nil {
+	q.Max = 5
+	urgent, reserved := NewID("sign-in", time.Now()), NewReservedID(time.Now())
+	if err := q.Full(urgent); err != nil {
 		t.Errorf("Full before Start = %v; want nil", err)
 	}
 	q.Wake("nothing comes of this before Start")
 	q.Start()
 	defer q.Stop()
-	for i := range 3 {
-		if err := q.Full(); err != nil {
+	for i := range 4 {
+		if err := q.Full(urgent); err != nil {
 			t.Errorf("Full with %d = %v; want nil", i, err)
 		}
 		ask(t, q, "sign-in", "ann@example.org")
 	}
-	if err := q.Full(); err != ErrFull {
-		t.Errorf("Full with 3 = %v; want ErrFull", err)
+	if err := q.Full(urgent); err != ErrFull {
+		t.Errorf("Full with 4 = %v; want ErrFull", err)
+	}
+	if err := q.Full(reserved); err != nil {
+		t.Errorf("Full with 4, for a reserved ID = %v; want nil", err)
+	}
+	ask(t, q, "sign-in", "ann@example.org")
+	if err := q.Full(reserved); err != ErrFull {
+		t.Errorf("Full with 5, for a reserved ID = %v; want ErrFull", err)
+	}
+}
+
+// applies counts the writes to a store.
+type applies struct {
+	store.Store
+	n atomic.Int64
+}
+
+func (a *applies) Apply(ctx context.Context, ops ...store.Op) error {
+	a.n.Add(1)
+	return a.Store.Apply(ctx, ops...)
+}
+
+func TestRequestsForNobodyAreEndedTogether(t *testing.T) {
+	const requests = 3000
+	db := &applies{Store: newStore(t)}
+	r := &recorder{}
+	q, _ := newQueue(t, db, r)
+	var prepared, before atomic.Int64
+	var add []store.Op
+	var lost store.Key
+	for i := range requests {
+		op := q.Add(Request{Kind: "sign-in", Asked: q.now()})
+		if i == requests/2 {
+			lost = op.Key
+		}
+		add = append(add, op)
+	}
+	// Behind all of them, and yet before.
+	add = append(add, q.Add(Request{ID: NewReservedID(q.now()), Kind: "sign-in", Asked: q.now(), Payload: []byte("ann@example.org")}))
+	if err := db.Apply(t.Context(), add...); err != nil {
+		t.Fatal(err)
+	}
+	var ended atomic.Int64
+	q.Prepare = func(ctx context.Context, req Request) (Prepared, error) {
+		if req.ID == lost.ID { // another queue is faster with one of a batch
+			if err := db.Apply(ctx, store.Delete(lost)); err != nil {
+				return Prepared{}, err
+			}
+		}
+		if n := prepared.Add(1); len(req.Payload) > 0 {
+			before.Store(n)
+		}
+		p := letterTo(req)
+		p.Done = func() { ended.Add(1) }
+		return p, nil
+	}
+	wrote := db.n.Load()
+	q.Start()
+	defer q.Stop()
+	until(t, "all are worked off", func() bool { return inStore(t, db) == 0 })
+	until(t, "each is told of", func() bool { return ended.Load() >= requests })
+	if r.count() != 1 || ended.Load() != requests {
+		t.Errorf("%d mails, and %d requests that ended here; want 1, %d", r.count(), ended.Load(), requests)
+	}
+	if n := before.Load(); n > 4*mostSeveral {
+		t.Errorf("the reserved request is the %dth of %d; want it among the first that the workers take", n, requests)
+	}
+	if n := db.n.Load() - wrote; n > requests/5 {
+		t.Errorf("%d requests cost %d writes; want many to share one", requests, n)
+	} else {
+		t.Logf("%d requests cost %d writes", requests, n)
 	}
 }
 

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -112,6 +113,28 @@ func (l *lane) first(now time.Time, fewest bool) (id string, due time.Time) {
 		}
 	}
 	return id, due
+}
+
+// several returns up to n entries to do now, in the order of IDs, or else the time when the
+// next one is due; zero: there is none.
+func (l *lane) several(now time.Time, n int) (ids []string, due time.Time) {
+	for candidate, it := range l.items {
+		if waits(it.due, now) {
+			if due.IsZero() || it.due.Before(due) {
+				due = it.due
+			}
+			continue
+		}
+		if len(ids) == n {
+			if candidate > ids[n-1] {
+				continue
+			}
+			ids = ids[:n-1]
+		}
+		at, _ := slices.BinarySearch(ids, candidate)
+		ids = slices.Insert(ids, at, candidate)
+	}
+	return ids, due
 }
 
 // sleep waits until the bell rings, wait is over (negative: for the bell only), or ctx

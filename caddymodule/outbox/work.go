@@ -25,6 +25,107 @@ type result struct {
 	item item
 }
 
+// prepareAll does the entries of q.asked until run is done: several at a time where many
+// wait, so that a flood of requests that come to nothing is worked off at one write for many.
+func (q *Queue) prepareAll(run, hand context.Context) {
+	for run.Err() == nil {
+		all, wait := q.takeSeveral()
+		if len(all) == 0 {
+			q.asked.sleep(run, wait)
+			continue
+		}
+		q.prepareSeveral(run, hand, all)
+	}
+}
+
+const (
+	severalAt   = 8   // of so many that wait, a worker takes two at a time, of twice as many three, …
+	mostSeveral = 128 // and at most so many
+)
+
+// asked is an entry of q.asked that a worker has in hand.
+type asked struct {
+	id string
+	item
+	// Once it came to nothing:
+	end  store.Op
+	done func() // may be nil
+}
+
+// takeSeveral gives out the first entries of q.asked, or how long to wait for one.
+func (q *Queue) takeSeveral() (all []asked, wait time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.now()
+	ids, due := q.asked.several(now, min(1+len(q.asked.items)/severalAt, mostSeveral))
+	switch {
+	case len(ids) > 0:
+	case due.IsZero():
+		return nil, -1
+	default:
+		return nil, due.Sub(now)
+	}
+	for _, id := range ids {
+		all = append(all, asked{id: id, item: q.asked.items[id]})
+		delete(q.asked.items, id)
+		q.busy[id] = true
+	}
+	q.asked.ring() // there may be more for the next worker
+	return all, 0
+}
+
+// prepareSeveral prepares entries one after the other, and ends together those that came to
+// nothing.
+func (q *Queue) prepareSeveral(run, hand context.Context, all []asked) {
+	var nothing []asked
+	for _, one := range all {
+		if run.Err() != nil {
+			q.put(one.id, result{q.asked, one.item}) // this queue is stopping; the next one takes over
+			continue
+		}
+		ended := false
+		r := q.guard(hand, one.id, one.item, func(ctx context.Context, id string, it item) result {
+			return q.prepare(ctx, id, it, func(end store.Op, done func()) {
+				one.end, one.done, ended = end, done, true
+			})
+		})
+		if ended {
+			nothing = append(nothing, one)
+		} else {
+			q.put(one.id, r)
+		}
+	}
+	q.endTogether(hand, nothing)
+}
+
+// endTogether ends entries that came to nothing, in one step if nobody has touched any.
+func (q *Queue) endTogether(hand context.Context, all []asked) {
+	if len(all) == 0 {
+		return
+	}
+	ops := make([]store.Op, len(all))
+	for i, one := range all {
+		ops[i] = one.end
+	}
+	ctx, cancel := context.WithTimeout(hand, storeTime)
+	defer cancel()
+	err := q.Store.Apply(ctx, ops...)
+	for _, one := range all {
+		q.put(one.id, q.guard(hand, one.id, one.item, func(ctx context.Context, id string, it item) result {
+			switch {
+			case errors.Is(err, store.ErrConflict): // another queue did one of them
+				return q.prepare(ctx, id, it, nil)
+			case err != nil:
+				return q.trouble(id, it, "store", err)
+			}
+			if one.done != nil {
+				one.done()
+			}
+			return result{}
+		}))
+	}
+}
+
 // work does the entries of a lane, one after the other, until run is done.
 func (q *Queue) work(run, hand context.Context, l *lane, do func(context.Context, string, item) result) {
 	for run.Err() == nil {
@@ -194,8 +295,10 @@ func (q *Queue) load(ctx context.Context, id string) (store.Record, entry, error
 	return rec, e, err
 }
 
-// prepare makes a mail of a request, or passes on what is a mail already.
-func (q *Queue) prepare(ctx context.Context, id string, it item) result {
+// prepare makes a mail of a request, or passes on what is a mail already. Where it comes to
+// nothing, and later isn't nil, it calls that with the Op that ends the entry and with what to
+// call after that, in place of doing both.
+func (q *Queue) prepare(ctx context.Context, id string, it item, later func(end store.Op, done func())) result {
 	ctx, cancel := context.WithTimeout(ctx, prepareTime)
 	defer cancel()
 	for range conflicts {
@@ -214,7 +317,12 @@ func (q *Queue) prepare(ctx context.Context, id string, it item) result {
 		if err != nil {
 			return q.trouble(id, it, "prepare", err)
 		}
-		err = q.Store.Apply(ctx, q.prepared(rec, e, p)...)
+		ops := q.prepared(rec, e, p)
+		if p.Message == nil && p.Later.IsZero() && len(ops) == 1 && later != nil {
+			later(ops[0], p.Done)
+			return result{}
+		}
+		err = q.Store.Apply(ctx, ops...)
 		switch {
 		case errors.Is(err, store.ErrConflict): // in its Ops, or another queue did it
 			continue

@@ -16,11 +16,13 @@ import (
 // flow that had it. Only a flow for which a mail was made stays, for its code's sake; how
 // many these are is bounded by what contacts are mailed. But Asked doesn't know it any more,
 // either: else a flood would tell for which addresses there was a mail. What comes from
-// networks over their limit has a ring of its own, so that one network pushes nobody out.
+// networks over their limit has a ring of its own, so that one network pushes nobody out, and
+// so has what comes from known devices and old links, so that others push none of these out.
 const (
-	// ringPlaces and crowdPlaces, times maxFlow and what a store adds, are less than 64 MiB.
+	// The places of all rings, times maxFlow and what a store adds, are less than 64 MiB.
 	ringPlaces  = 4096
 	crowdPlaces = 512
+	knownPlaces = 512
 	// ringLife is how long a place lasts; records of the ring have to end some time.
 	ringLife = 24 * time.Hour
 	// maxFlow is about how many bytes of requests a flow may hold, or else one request.
@@ -29,21 +31,25 @@ const (
 
 // Ring hands out the places of new browsers. Its zero value is ready; NewRing begins
 // somewhere, so that several processes don't want the same places.
-type Ring struct{ head, crowd atomic.Uint64 }
+type Ring struct{ head, crowd, known atomic.Uint64 }
 
 // NewRing makes a Ring for a process.
 func NewRing() *Ring {
 	r := new(Ring)
 	r.head.Store(rand.Uint64())
 	r.crowd.Store(rand.Uint64())
+	r.known.Store(rand.Uint64())
 	return r
 }
 
-func (r *Ring) next(crowded bool) string {
+func (r *Ring) next(a Ask) string {
 	if r == nil {
 		r = NewRing()
 	}
-	if crowded {
+	switch {
+	case a.Reserved:
+		return fmt.Sprintf("known-%03x", r.known.Add(1)%knownPlaces)
+	case a.Crowded:
 		return fmt.Sprintf("crowd-%03x", r.crowd.Add(1)%crowdPlaces)
 	}
 	return fmt.Sprintf("%04x", r.head.Add(1)%ringPlaces)
@@ -89,11 +95,11 @@ func (f flow) size() (n int) {
 
 // takePlace gives a flow its place in the ring, unless it has one for a while yet. The Ops
 // are to be applied with the flow.
-func (t *Tokens) takePlace(ctx context.Context, browser string, f *flow, crowded bool) ([]store.Op, error) {
+func (t *Tokens) takePlace(ctx context.Context, browser string, f *flow, a Ask) ([]store.Op, error) {
 	if mine, _, err := t.has(ctx, browser, f.Slot); err != nil || mine && f.Until.Sub(t.now()) >= keep {
 		return nil, err
 	}
-	f.Slot, f.Until = t.Ring.next(crowded), t.now().Add(ringLife)
+	f.Slot, f.Until = t.Ring.next(a), t.now().Add(ringLife)
 	k := t.key(ringBucket, f.Slot)
 	mine, rec, err := t.has(ctx, browser, f.Slot)
 	if err != nil {

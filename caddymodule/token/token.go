@@ -98,6 +98,9 @@ type Ask struct {
 
 	// Crowded: it comes from where too much is asked for, so no mail is made for it.
 	Crowded bool `json:"-"`
+	// Reserved: it comes from a known device or an old link, and has a place that others
+	// can't take.
+	Reserved bool `json:"-"`
 
 	// Known: the contact has signed in on Device. To be found out before Issue.
 	Known bool `json:"known,omitempty"`
@@ -138,7 +141,7 @@ func (t *Tokens) Ask(ctx context.Context, a Ask, with ...store.Op) error {
 		for len(f.Asks) > 1 && f.size() > maxFlow {
 			f.Asks = f.Asks[1:]
 		}
-		place, err := t.takePlace(ctx, a.Browser, f, a.Crowded)
+		place, err := t.takePlace(ctx, a.Browser, f, a)
 		return append(place, with...), err
 	})
 }
