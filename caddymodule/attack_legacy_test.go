@@ -79,7 +79,7 @@ func TestP08_StaleEscapedPath(t *testing.T) {
 		"/portal/acme/a%20b": "/one-click/acme-secret-token-1/a%20b", "/portal/acme/%61": "/one-click/acme-secret-token-1/%61",
 		"/%70ortal/%61cme/%C3%A9(1)?x=%2F": "/one-click/acme-secret-token-1/%C3%A9(1)?x=%2F", "/Portal/ACME/": "/one-click/acme-secret-token-1/",
 		"/portal/acme/é": "/one-click/acme-secret-token-1/%C3%A9", "/overview/%61cme?y": "/view?client=acme-secret-token-1&y",
-		"/portal%2facme/x": "", "/portal/acme%2fx/": "", "/portal/acme/x%2fy": "", "/portal/acme/..%2f": "", "/portal/acme/x;y": "", "/%2570ortal/acme/": "",
+		"/portal%2facme/x": "", "/portal/acme%2fx/": "", "/portal/acme/x%2fy": "", "/portal/acme/..%2f": "", "/portal/acme/x;y": "/one-click/acme-secret-token-1/x;y", "/portal/acme/%23%3F%25": "/one-click/acme-secret-token-1/%23%3F%25", "/%2570ortal/acme/": "",
 	} {
 		before := h.portal.count()
 		a := h.get(target, bob.session())

@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 )
 
 // Kind is what a request is to the gate. The zero value is the safe one.
@@ -52,12 +54,13 @@ func (ru rules) classify(r *http.Request) Kind {
 	if ru.near(p) {
 		return Own
 	}
+	u := legacy.WithoutSession(r.URL)
 	for _, rule := range ru.public {
 		if len(rule.Methods) > 0 && (!slices.Contains(rule.Methods, r.Method) || overridden(r.Header)) {
 			continue
 		}
 		for _, pattern := range rule.Paths {
-			if matches(pattern, p) && plain(r.URL) {
+			if matches(pattern, u.Path) && plain(u) {
 				return Open
 			}
 		}

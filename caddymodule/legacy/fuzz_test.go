@@ -1,6 +1,7 @@
 package legacy
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"path"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // The readers below are portals, each with the habits of some real one. What any of them
@@ -21,6 +24,8 @@ var (
 	readsBehind   = regexp.MustCompile(`(?i)^/[^/]+/files/([^/]+)/`)
 	readsPortal   = regexp.MustCompile(`(?i)^(?:/index\.php)?/portal/([^/]+)(?:/|$)`)
 )
+
+var slashCookieless = regexp.MustCompile("/" + cookieless.String())
 
 // readings returns the paths that portals make of a path as it was sent.
 func readings(raw string) []string {
@@ -44,10 +49,14 @@ func readings(raw string) []string {
 	}
 	all[0] = decode(raw) // everybody decodes once
 	add(decode)
+	add(func(p string) string { return norm.NFKD.String(unescapeWide(p)) }) // Windows and ASP.NET
+	add(func(p string) string { return cookieless.ReplaceAllString(p, "") })
+	add(func(p string) string { return slashCookieless.ReplaceAllString(p, "") })
 	add(func(p string) string { return strings.ReplaceAll(p, `\`, "/") })
 	add(eachSegment(func(s string) string { s, _, _ = strings.Cut(s, ";"); return s }))
 	add(eachSegment(func(s string) string { s, _, _ = strings.Cut(s, "::"); return s }))
 	add(func(p string) string { p, _, _ = strings.Cut(p, "\x00"); return p })
+	add(func(p string) string { p, _, _ = strings.Cut(p, "?"); return p })
 	add(eachSegment(func(s string) string {
 		if s == "." || s == ".." {
 			return s
@@ -62,6 +71,8 @@ func readings(raw string) []string {
 	})
 	return all
 }
+
+func decoded(p string) string { p, _ = unescape(p, false); return p }
 
 // parameter returns what portals see under the name: PHP (the last; names cut at NUL and
 // [, dots and spaces are underscores; 1,000 at most), Rack (in brackets or not), others (the
@@ -115,6 +126,8 @@ func FuzzMatch(f *testing.F) {
 		"/files/acme%00/x", "/files/acme;/x", "/view?client=a&client=b", "/view?client[]=a", "/view?x;client=a&client=b", "/view.php?Client=a", "/view/?+client=a",
 		"/view?cl%69ent=a&client%00=b", "/files.php/acme/x", "/files/a::$DATA/x", "/portal/%61cme/./x", "/c-%2e.html", "/c-x.html.html", "/one-click/T.",
 		"/portal/acme/?client=T", "/portal//acme/", "/%66iles/acme/%2e%2e/bolt/x", "/view?a.b=1&client=T;", "/C-%23.html", "/index/one-click/T", "/x/files/acme/y", "/view/.%2f?client=T",
+		"/portal/acme/Invoice%20%23123.pdf", "/one-click/T/5%25%3F./x;v=1", "/files/acme/..;x/y/", "/files/acme/%252e%252e/bolt/x", "/one-click/T;jsessionid=A1", "/files/acme/x;jsessionid=A1", "/por/(S(a))tal/acme/x", "/(S(a))/one-click/T/",
+		"/files/acme/%EF%BC%8E%EF%BC%8E/bolt/x", "/help/files/x%3F/y", "/files/acme/x%3Fclient=T", "/files./acme/x%23", "/x;/files/acme/y", "/portal/acme;x", "/c-T%3B.html", "/files/a%2560b/x",
 	} {
 		f.Add(s)
 	}
@@ -124,44 +137,81 @@ func FuzzMatch(f *testing.F) {
 		if err != nil || u.Host != "" || u.Scheme != "" || !strings.HasPrefix(u.Path, "/") || len(s) > 2000 {
 			return
 		}
-		v := r.Match(u)
-		if v.Kind == Bad {
-			return
-		}
-		token := func(reader, seen string) {
-			if seen != "" && !(v.Kind == Old && v.Token == seen) && !slices.Contains(v.Strays, seen) {
-				t.Errorf("%q is %s; a portal reads the token %q (%s)", s, v, seen, reader)
-			}
-		}
-		company := func(reader, seen string) {
-			// What no company is called belongs to none, and the patterns want the slash.
-			if isID(seen) && v.Company != strings.ToLower(seen) {
-				t.Errorf("%q is %s; a portal reads the company %q (%s)", s, v, seen, reader)
-			}
-		}
-		for _, p := range readings(u.EscapedPath()) {
-			if m := readsOneClick.FindStringSubmatch(p); m != nil {
-				token("one-click", m[1])
-			}
-			if m := readsCard.FindStringSubmatch(p); m != nil {
-				token("card", m[1])
-			}
-			if m := readsFiles.FindStringSubmatch(p); m != nil {
-				company("files", m[1])
-			}
-			if m := readsBehind.FindStringSubmatch(p); m != nil && v.Kind == None {
-				company("files behind another path", m[1])
-			}
-			if m := readsPortal.FindStringSubmatch(p); m != nil {
-				company("portal", m[1])
-			}
-			if readsView.MatchString(p) {
-				for _, seen := range parameter(u.RawQuery, "client") {
-					token("view", seen)
-				}
-			}
-		}
+		allReadingsAgree(t, r, s, u)
 	})
+}
+
+// allReadingsAgree checks what FuzzMatch says of the URL s, which is u.
+func allReadingsAgree(t *testing.T, r *Rules, s string, u *url.URL) {
+	t.Helper()
+	v := r.Match(u)
+	if v.Kind == Bad {
+		return
+	}
+	token := func(reader, seen string) {
+		is := func(token string) bool { return token == seen || like(token) == seen } // StandingLike finds what it is like
+		if seen != "" && !strings.Contains(strings.ToLower(seen), sessionName) && !(v.Kind == Old && is(v.Token)) && !slices.ContainsFunc(v.Strays, is) {
+			t.Errorf("%q is %s; a portal reads the token %q (%s)", s, v, seen, reader)
+		}
+	}
+	company := func(reader, seen string) {
+		// What no company is called belongs to none, and the patterns want the slash.
+		if isID(seen) && v.Company != strings.ToLower(seen) {
+			t.Errorf("%q is %s; a portal reads the company %q (%s)", s, v, seen, reader)
+		}
+	}
+	for _, p := range readings(u.EscapedPath()) {
+		if m := readsOneClick.FindStringSubmatch(p); m != nil {
+			token("one-click", m[1])
+		}
+		if m := readsCard.FindStringSubmatch(p); m != nil {
+			token("card", m[1])
+		}
+		if m := readsFiles.FindStringSubmatch(p); m != nil {
+			company("files", m[1])
+		}
+		if m := readsBehind.FindStringSubmatch(p); m != nil && v.Kind == None && !slices.Contains(v.Routes, strings.ToLower(m[1])) {
+			company("files behind another path", m[1])
+		}
+		if m := readsPortal.FindStringSubmatch(p); m != nil {
+			company("portal", m[1])
+		}
+		if readsView.MatchString(p) {
+			for _, seen := range parameter(u.RawQuery, "client") {
+				token("view", seen)
+			}
+		}
+	}
+	for _, p := range []string{u.Path, decoded(u.Path)} { // who decodes before parsing
+		if path, query, found := strings.Cut(p, "?"); found && readsView.MatchString(path) {
+			for _, seen := range parameter(query, "client") {
+				token("view, decoded first", seen)
+			}
+		}
+	}
+}
+
+// TestMatch_ReadingsOfOddNames is FuzzMatch over names that are odd to some reader, wherever
+// they stand around a pattern's words.
+func TestMatch_ReadingsOfOddNames(t *testing.T) {
+	r := compile(t, fuzzed)
+	parts := []string{"one-click", "portal", "files", "view", "acme", "T", "c-T.html", "x", "index", "index.php", "..", ".", "%2e%2e", "%252e%252e", "%2f", "%252f", "%5c", ";", "%3b", ";x", "..;", "?", "%3f",
+		"%253f", "%23", "%25", "%2525", "::$DATA", ".php", "%20", "%00", "(S(a))", "%EF%BC%8E%EF%BC%8E", "%EF%BC%8F", "%25u002e", ";jsessionid=A1", "client=T", "&", "p", "ortal", "-"}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		s := ""
+		for range 1 + random.IntN(5) {
+			s += "/"
+			for range 1 + random.IntN(3) {
+				s += parts[random.IntN(len(parts))]
+			}
+		}
+		u, err := url.ParseRequestURI(s)
+		if err != nil || u.Host != "" {
+			continue
+		}
+		allReadingsAgree(t, r, s, u)
+	}
 }
 
 // FuzzRewrite: a new link holds no token and is judged as the new link of that company;
@@ -170,6 +220,7 @@ func FuzzRewrite(f *testing.F) {
 	for _, s := range []string{
 		"/one-click/secret-token/x/y?z=1", "/view?a=1&client=secret-token&b=2", "/c-secret-token.html?x", "/one-click/secret-token/secret-token",
 		"/one-click/secret-token/?back=%2Fone-click%2Fsecret-token%2F", "/view?client=secret%2Ftoken&client2=x", "/one-click/b%C3%BCro-token/%5B?q", "/view?client=secret-token&x=secret%252Dtoken",
+		"/one-click/secret-token/5%25%20%23%3F./x;v=1;jsessionid=A1?y", "/view;jsessionid=A1?client=secret-token", "/portal/acme;jsessionid=B2", "/portal/acme/a;b/%252541",
 		"/view?client=secret%26token&secret&token", "/one-click/secret+token/x?a=secret+token", "/portal/acme/x?y", "/portal/acme?client2=1;2", "/card/acme?",
 	} {
 		f.Add(s, "another-secret")

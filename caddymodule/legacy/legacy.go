@@ -12,6 +12,8 @@
 //	plain path  one that everybody reads alike: no `;`, `\`, `%` or control behind the
 //	            escapes, no escaped slash, nothing that cleaning would change, no segment
 //	            that ends with a dot or a space
+//	odd path    one whose segments everybody finds in the same places, though some readers
+//	            see less in one of them; any other shifts, see look.go
 //	near        of a URL or a parameter's name: no pattern matches it, and yet some
 //	            portal could read it as one that does
 //
@@ -69,6 +71,7 @@ type Rules struct {
 	links     []link
 	companies []*shape // of company_path
 	home      *shape   // nil: none
+	all       []*shape // of links and companies
 }
 
 type link struct {
@@ -91,14 +94,18 @@ func Compile(c Config) (*Rules, error) {
 		if err != nil {
 			return nil, &Error{"legacy_link", i, err.Error()}
 		}
+		old.known, to.known = true, l.ForwardNew
 		r.links = append(r.links, link{old, to, l.ForwardNew})
+		r.all = append(r.all, old, to)
 	}
 	for i, text := range c.CompanyPaths {
 		s, err := parse(text, companySlot)
 		if err != nil {
 			return nil, &Error{"company_path", i, err.Error()}
 		}
+		s.known = true
 		r.companies = append(r.companies, s)
+		r.all = append(r.all, s)
 	}
 	if c.Home != "" {
 		s, err := parse(c.Home, companySlot)

@@ -63,6 +63,9 @@ func (v Verdict) String() string {
 	if v.Query != "" {
 		s += " query=" + v.Query
 	}
+	if v.Session != "" {
+		s += " session=" + v.Session
+	}
 	if v.Loose {
 		s += " loose"
 	}
@@ -152,6 +155,38 @@ func TestMatch(t *testing.T) {
 		"/index/files/acme/x":           "Company acme loose",
 		"/index/known/Acme":             "Company acme loose",
 		"/index/portal/acme/x":          "None",
+
+		// Behind the company or the token a name may be any that people give to files.
+		"/portal/acme/Invoice%20%23123.pdf":           "New 0 acme tail=Invoice%20%23123.pdf",
+		"/portal/acme/%23123.pdf":                     "New 0 acme tail=%23123.pdf",
+		"/portal/acme/Discount%205%25.pdf":            "New 0 acme tail=Discount%205%25.pdf",
+		"/one-click/T/What%20is%20due%3F.txt?x":       `Old 0 "T" tail=What%20is%20due%3F.txt query=x`,
+		"/files/acme/Smith%20%26%20Co./a;b%20.txt%20": "Company acme",
+		"/one-click/T/Acme%20Inc./x":                  `Old 0 "T" tail=Acme%20Inc./x`,
+		"/files/acme/orders;v=1.0/7;v=2":              "Company acme",
+		"/files/acme/Foo::Bar(2).html":                "Company acme",
+		"/files/acme/(S)%20100%25%20(A).html":         "Company acme",
+		"/files/acme/B%C3%BCro%20%23%C3%A9.pdf":       "Company acme",
+		"/files/acme/B%FCro%25.pdf":                   "Company acme",
+		"/files/acme/x(S(1)).pdf":                     "Company acme", // ASP.NET reads x.pdf
+		"/portal/acme/x%3Fclient=U":                   `New 0 acme tail=x%3Fclient=U strays["U"]`,
+		"/portal/acme/one-click%3B/U;x/y":             `New 0 acme tail=one-click%3B/U;x/y strays["U;x" "U"]`,
+		"/help/portal/What%3F.html":                   "None", // a page of no company
+		"/help/view;x?a=b":                            "None",
+		"/files/What%20is%20due%3F.html":              "None",
+		"/help/files/What%20is%3F/x":                  "None",
+		"/help/new/What%3F":                           `None strays["What?" "What"]`,
+
+		// The id of a servlet container's session stands behind the path.
+		"/one-click/T/orders;jsessionid=A1.node1":         `Old 0 "T" tail=orders session=;jsessionid=A1.node1`,
+		"/one-click/T;jsessionid=A1":                      `Old 0 "T" session=;jsessionid=A1 loose`,
+		"/view;JSESSIONID=A1!2!3?client=T":                `Old 1 "T" session=;JSESSIONID=A1!2!3`,
+		"/portal/acme;jsessionid=0000A:1?x":               "New 1 acme query=x session=;jsessionid=0000A:1",
+		"/portal/acme/;jsessionid=A1":                     "New 0 acme session=;jsessionid=A1",
+		"/files/acme/x;v=1;jsessionid=A1":                 "Company acme session=;jsessionid=A1",
+		"/;jsessionid=A1":                                 "None session=;jsessionid=A1",
+		"/orders;jsessionid=A1?client=T":                  `None session=;jsessionid=A1 strays["T"]`,
+		"/files/acme/x;jsessionid=A1;jsessionid=B2?z=%41": "Company acme session=;jsessionid=B2",
 	} {
 		if got := r.Match(request(t, in)).String(); got != want {
 			t.Errorf("Match(%s) = %s; want %s", in, got, want)
@@ -167,8 +202,8 @@ func TestMatchBad(t *testing.T) {
 		"/one-click//T/", "//one-click/T/", "/x/../one-click/T/", "/one-click/./T/", "/one-click/T/..", "/one-click/T/../U/x",
 		"/one-click%2fT/", "/one-click/T%2f", "/one-click/a%2Fb/", "/one-click%5cT/", `/one-click\T/`, "/one-click/T%5c",
 		"/one-click;x/T/", "/one-click/T;x/", "/one-click/T/;x=1", "/one-click%3bx/T/", "/one-click/T%00/", "/one-click/T%7f/", "/one-click/T/%0a",
-		"/one-click./T/", "/one-click/T./", "/one-click/T/x.", "/one-click%20/T/", "/one-click/T/x%20", "/one-click/T/..%2f",
-		"/one%252dclick/T/", "/%256fne-click/T/", "/one-click/%2554/", "/one-click%252fT/", "/one-click/T/%3fx",
+		"/one-click./T/", "/one-click/T./", "/one-click%20/T/", "/one-click/T/..%2f",
+		"/one%252dclick/T/", "/%256fne-click/T/", "/one-click/%2554/", "/one-click%252fT/",
 		"/index.php/one-click/T/x", "/app.PHP/one-click/T", "/one-click.php/T/", "/index.php/new/T/x", "/one-click::$DATA/T/",
 		"/%EF%BD%8Fne-click/T/", "/one-click%EF%BC%8FT%EF%BC%8F", "/one-click/T/x%c0%af%2e%2e/",
 
@@ -183,9 +218,18 @@ func TestMatchBad(t *testing.T) {
 
 		"/portal/acme/..", "/portal//acme/", "/portal/acme/../other/x", "/portal/acme;x/y", "/portal/acme%2fx", "/portal/acme.", "/portal/acme./x",
 		"/portal/acme%5cx", `/portal/acme\x`, "/portal%20/acme/", "/portal/acme%20/x", "/portal/acme%00/x", "/portal/acm%C3%A9/x", "/portal/%61cm%EF%BD%85/x",
-		"/portal/acme/a%2Fb.pdf", "/portal/acme/a;b", "/portal/_cme/x", "/portal/%25cme/x", "/./portal/acme", "/portal/./acme", "/%2e/portal/acme/x",
+		"/portal/acme/a%2Fb.pdf", "/portal/_cme/x", "/portal/%25cme/x", "/./portal/acme", "/portal/./acme", "/%2e/portal/acme/x",
 		"/c-%23.html", "/c-T;x.html", "/C-a%2fb.html", "/portal/acme?client=T", "/portal/acme?Client=T", "/portal/acme?x;client=T", "/portal/acme?client[a]=T", "/open/acme?key=T", "/open/acme?do=list", "/a/acme/?k=T",
-		"/FILES//acme/x", "/files/acme/x.", "/files.php/acme/x", "/index.php/files/acme/x", "/files/acm%65%2e/x", "/p%C3%B3rtal/acme/x", "/files/acme%3a%3a$INDEX/x",
+		"/FILES//acme/x", "/files.php/acme/x", "/index.php/files/acme/x", "/files/acm%65%2e/x", "/p%C3%B3rtal/acme/x", "/files/acme%3a%3a$INDEX/x",
+		// Behind the company's segment: what some reader climbs up for, or takes for a slash.
+		"/portal/acme/..;x/birch", "/portal/acme/..;/birch", "/portal/acme/..%3fx/birch", "/portal/acme/...;/x", "/portal/acme/;x=1/birch", "/portal/acme/..%20/birch", "/portal/acme/.%20./birch",
+		"/portal/acme/%252e%252e/birch", "/portal/acme/%25252e%25252e/birch", "/portal/acme/x%252f..%252fbirch", "/portal/acme/x%255c..", "/portal/acme/%25u002e%25u002e/birch", "/portal/acme/..%253bx/birch",
+		"/portal/acme/%c0%ae%c0%ae/birch", "/portal/acme/%EF%BC%8E%EF%BC%8E/birch", "/portal/acme/x%EF%BC%8Fy", "/portal/acme/%E2%80%A5/birch", "/portal/acme/..::$DATA/birch", "/files/acme/x%2500/y", "/portal/acme/100%25%0a",
+		// A session's id is cut off where it is plainly one, and only at the end.
+		"/portal;jsessionid=A1/acme/x", "/portal/acme;jsessionid=A1/x", "/portal/..;jsessionid=A1", "/one-click/T%3bjsessionid=A1", "/view;jsessionid=?client=T", "/one-click/T;jsessionid=a%2fb", "/one-click/T;v=1;jsessionid=A1",
+		// What ASP.NET takes out, and what is left.
+		"/(S(abc))/one-click/T/", "/(S(abc))/portal/acme/x", "/portal/(S(abc))/acme/x", "/por/(S(abc))tal/acme/x", "/files/ac/(S(abc))me/x", "/(A(x)S(abc))/files/acme/x", "/(S(a))/x/(S(b))y", "/(abcdefghijklmnopqrstuvwx)/files/acme/x",
+		"/portal/acme/.(S(a))./birch", "/por/(S(abc))tal/acme/x%2fy", "/por/%2528S(abc))tal/acme/x", "/one-(S(a))click/T/x",
 		"/faq/acme.", "/faq;/acme", "/faq/%2e%2e/faq/acme", "/portal/" + strings.Repeat("a", 64) + "/",
 	} {
 		if got := r.Match(request(t, in)); got.Kind != Bad {
@@ -288,6 +332,9 @@ func TestRewrite(t *testing.T) {
 		{"/index.php?do=open&key=secret-token&x", "/open/acme?x"},
 		{"/app/b/c?k=secret-token", "/a/acme/b/c"},
 		{"/new/secret-token", "/known/acme"},
+		{"/one-click/secret-token/a%23b/x;v=1;jsessionid=A1?x=1", "/portal/acme/a%23b/x;v=1;jsessionid=A1?x=1"},
+		{"/view;jsessionid=A1?client=secret-token", "/portal/acme;jsessionid=A1"},
+		{"/one-click/secret-token/x;jsessionid=secret-token", "/portal/acme/x"},
 	} {
 		v := r.Match(request(t, c.in))
 		if v.Kind != Old {
@@ -306,6 +353,8 @@ func TestRewrite(t *testing.T) {
 		{"/card/acme", "T", "/c-T.html"},
 		{"/open/acme?x=1", "T", "/index.php?do=open&key=T&x=1"},
 		{"/a/acme/b", "T", "/app/b?k=T"},
+		{"/portal/acme/5%25%20%23%3F./x;v=1;jsessionid=A1?y", "T", "/one-click/T/5%25%20%23%3F./x;v=1;jsessionid=A1?y"},
+		{"/portal/acme;jsessionid=A1", "T", "/view;jsessionid=A1?client=T"},
 		{"/portal/acme/", "a/b", ""},
 		{"/portal/acme/", "..", ""},
 		{"/portal/acme/", "", ""},

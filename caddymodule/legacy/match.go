@@ -26,6 +26,7 @@ type Verdict struct {
 	Company string // New, Company: an id, in small letters; perhaps of no company
 	Tail    string // Old, New: what stands for the *, escaped as it was sent
 	Query   string // Old, New: the raw query but for what the pattern names
+	Session string // ;jsessionid=A1 at the end of the path, which is judged without it: no token has one in it
 
 	// Strays (every Kind but Bad) are what some portal could take for a token, decoded,
 	// and no pattern expects where it is. Where one is a token of a company that the
@@ -52,17 +53,37 @@ func (r *Rules) Match(u *url.URL) Verdict {
 	if r == nil || len(r.links) == 0 && len(r.companies) == 0 {
 		return none
 	}
-	v, p := none, u.Path
+	bare, session := cutSession(u)
+	v := r.matchPath(bare)
+	if v.Kind == Bad {
+		return v
+	}
+	v.Session = session
+	if u.RawQuery != "" {
+		r.addStrays(&v, u.RawQuery)
+		r.addRoutes(&v, u.RawQuery)
+	}
+	return v
+}
+
+// matchPath is Match without what only the query has.
+func (r *Rules) matchPath(u *url.URL) Verdict {
+	p := u.Path
 	if p == "" {
 		p = "/" // as it goes to the portal
 	}
 	if p[0] != '/' {
 		return none
 	}
-	switch look := lookAt(p, u.RawPath); {
-	case look.unclear && r.nearUnclear(p, u.RawQuery):
-		return Verdict{}
-	case look.unclear:
+	look := lookAt(p, u.RawPath)
+	v := none
+	switch {
+	case look.shifts:
+		if r.nearShifted(p, u.RawQuery) {
+			return Verdict{}
+		}
+	case look.odd:
+		v = r.matchOdd(p, u)
 	default:
 		v = r.matchPlain(p, u)
 		if v.Kind == None && (look.foreign && r.nearForeign(p) || look.script && r.nearProgram(p)) {
@@ -70,9 +91,8 @@ func (r *Rules) Match(u *url.URL) Verdict {
 		}
 		r.addBehind(&v, p)
 	}
-	if v.Kind != Bad && u.RawQuery != "" {
-		r.addStrays(&v, u.RawQuery)
-		r.addRoutes(&v, u.RawQuery)
+	if look.bracket && v.Kind != Bad {
+		return r.withoutCookieless(v, u)
 	}
 	return v
 }
@@ -212,57 +232,6 @@ func (s *shape) addCompany(v *Verdict, p string) {
 // maxStrays is how many of them a request may cost to look up.
 const maxStrays = 32
 
-// look is what a path's characters tell.
-type look struct {
-	unclear bool // readers differ on it
-	foreign bool // it has characters beyond ASCII
-	script  bool // some segment but the last could be a program, with more behind it
-}
-
-func lookAt(p, raw string) (l look) {
-	dots := false
-	for i := range len(p) {
-		switch c := p[i]; {
-		case c < 0x20 || c == 0x7f || c == '\\' || c == ';' || c == '%' || c == '?' || c == '#':
-			return look{unclear: true}
-		case c >= 0x80:
-			l.foreign = true
-		case c == '/' && i > 0:
-			before := p[i-1]
-			if before == '/' || before == '.' || before == ' ' {
-				return look{unclear: true}
-			}
-			l.script = l.script || dots
-			dots = false
-		case c == '.':
-			dots = true
-		case c == ':' && i > 0 && p[i-1] == ':':
-			return look{unclear: true} // a stream of NTFS: file.php::$DATA
-		}
-	}
-	if last := p[len(p)-1]; last == '.' || last == ' ' {
-		return look{unclear: true}
-	}
-	if raw != "" && hasEscapedSlash(raw) {
-		return look{unclear: true}
-	}
-	return l
-}
-
-func hasEscapedSlash(raw string) bool {
-	for i := strings.IndexByte(raw, '%'); i >= 0 && i+2 < len(raw); {
-		if c := raw[i+2] | 0x20; raw[i+1] == '2' && c == 'f' || raw[i+1] == '5' && c == 'c' {
-			return true
-		}
-		next := strings.IndexByte(raw[i+1:], '%')
-		if next < 0 {
-			break
-		}
-		i += next + 1
-	}
-	return false
-}
-
 // matchPlain judges a plain path. A pattern that fits exactly wins over one that fits
 // but for a slash.
 func (r *Rules) matchPlain(p string, u *url.URL) Verdict {
@@ -317,6 +286,9 @@ func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
 	fill, at, f := s.match(p)
 	if f == apart {
 		return none
+	}
+	if isOdd(fill) {
+		return Verdict{}
 	}
 	stray := Verdict{Kind: None, Strays: []string{fill}}
 	if f == below {
@@ -393,7 +365,7 @@ func (s *shape) matchCompany(p string) companyMatch {
 		return companyMatch{Verdict: none}
 	case !isID(fill) && s.tail && f == loose:
 		return companyMatch{Verdict: none} // the pattern wants the slash, and no company has that name
-	case !isID(fill):
+	case !isID(fill) || strings.HasSuffix(fill, "."):
 		return companyMatch{}
 	}
 	return companyMatch{Verdict{Kind: Company, Company: strings.ToLower(fill), Loose: s.tail && f == loose}, f == exact, at}
@@ -444,7 +416,11 @@ func (r *Rules) nearProgram(p string) bool {
 		end += at
 		if stem, ext, dot := cutExtension(p[at:end]); dot && isProgram(ext) {
 			for _, reading := range []string{p[end:], p[:at] + stem + p[end:]} {
-				if v := r.matchPlain(reading, &url.URL{}); v.Kind != None || len(v.Strays) > 0 {
+				v := r.matchPlain(reading, &url.URL{})
+				if v.Kind != None || len(v.Strays) > 0 {
+					return true
+				}
+				if r.addBehind(&v, reading); len(v.Strays) > 0 {
 					return true
 				}
 			}
@@ -472,11 +448,18 @@ func isProgram(ext string) bool {
 	return strings.HasPrefix(ext, "php")
 }
 
-// nearUnclear reports whether some reader of a path that isn't plain could see a
-// pattern's path in it: however it is decoded, it holds the pattern's longest word.
-func (r *Rules) nearUnclear(p, query string) bool {
-	words := map[string]bool{}
+// nearShifted reports whether some reader of a path whose segments don't stand still could
+// see a pattern's path in it: however it is decoded, it holds the pattern's longest word.
+func (r *Rules) nearShifted(p, query string) bool {
+	words, queries := map[string]bool{}, []string{query}
 	for range 5 {
+		if cookieless.MatchString(p) { // whatever stands around it, ASP.NET reads as one
+			return true
+		}
+		p = unescapeWide(p)
+		if _, query, found := strings.Cut(p, "?"); found { // who decodes before parsing finds a query in the path
+			queries = append(queries, query)
+		}
 		for w := range strings.FieldsFuncSeq(fold(p), func(r rune) bool { return strings.ContainsRune(`/\;:?#`, r) }) {
 			w = strings.Trim(w, ". ")
 			words[w] = true
@@ -491,7 +474,7 @@ func (r *Rules) nearUnclear(p, query string) bool {
 		p = next
 	}
 	for _, l := range r.links {
-		if l.to.isIn(words) || l.old.isIn(words) && (l.old.name == "" || l.old.names(query)) {
+		if l.to.isIn(words) || l.old.isIn(words) && (l.old.name == "" || slices.ContainsFunc(queries, l.old.names)) {
 			return true
 		}
 	}

@@ -28,6 +28,7 @@ type shape struct {
 	open  int   // which of segs holds the slot; -1: none, it is in the query
 	slash bool  // the path ends with a slash
 	tail  bool  // the path ends with /*
+	known bool  // the portal has such paths: not those of new links, for which it gets old ones
 
 	fixed    []param // what the query must hold beside the slot
 	name     string  // of the parameter with the slot; "": none

@@ -286,7 +286,7 @@ func defaultPath(p string) string {
 // below its new one; above all old links of a pattern, as far up as the new ones are.
 func (o *Outgoing) cookiePath(p string) string {
 	decoded, err := url.PathUnescape(p)
-	if err != nil || lookAt(decoded, p).unclear {
+	if err != nil || lookAt(decoded, p).shifts {
 		return p
 	}
 	u := &url.URL{Path: decoded, RawPath: p}
@@ -295,7 +295,7 @@ func (o *Outgoing) cookiePath(p string) string {
 			continue
 		}
 		token, at, f := l.old.match(decoded)
-		if f < loose {
+		if f < loose || isOdd(token) {
 			continue
 		}
 		company, ok := o.Company(token)

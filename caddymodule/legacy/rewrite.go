@@ -16,7 +16,11 @@ func (r *Rules) NewURL(v Verdict, company string) string {
 	if holds(tail, v.Token) {
 		tail = ""
 	}
-	return join(r.links[v.link].to.path(company, tail), without(v.Query, v.Token))
+	session := v.Session
+	if holds(session, v.Token) {
+		session = ""
+	}
+	return join(r.links[v.link].to.path(company, tail)+session, without(v.Query, v.Token))
 }
 
 // OldURL returns what the portal gets in the place of a new link: u with the path and
@@ -24,9 +28,9 @@ func (r *Rules) NewURL(v Verdict, company string) string {
 // token so that every reader sees it (it has a slash, or ends with a dot).
 func (r *Rules) OldURL(u *url.URL, v Verdict, token string) (old *url.URL, ok bool) {
 	s := r.links[v.link].old
-	raw := s.path(token, v.Tail)
+	raw := s.path(token, v.Tail) + v.Session
 	p, err := url.PathUnescape(raw)
-	if err != nil || token == "" || lookAt(p, raw).unclear {
+	if err != nil || token == "" || s.name == "" && (isOdd(token) || lookAt("/"+token, url.PathEscape(token)).shifts) {
 		return nil, false
 	}
 	out := *u
