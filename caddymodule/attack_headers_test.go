@@ -188,9 +188,10 @@ func TestH12_CVE_2026_41181_OurCookiesStayHere(t *testing.T) {
 	for in, want := range map[string]string{
 		`a=1; portal=` + s + `; b="x y"; portal-flow=z; c`: `a=1; b="x y"; c`,
 		`portal=` + s: "",
-		`sid=ü;portal=` + s + `;  t = 3;portal-device=d`:       `sid=ü;  t = 3`,
-		`portal-visit=v; portal=` + s + `; xportal=1; portal2`: `xportal=1; portal2`,
-		`PORTAL=x; portal=` + s + `; a=portal`:                 `a=portal`,
+		`sid=ü;portal=` + s + `;  t=3;portal-device=d`:              `sid=ü;  t=3`,
+		`portal=` + s + `; t =2; "b"=3; c=4; portal =x; %70ortal=y`: `c=4`,
+		`portal-visit=v; portal=` + s + `; xportal=1; portal2`:      `xportal=1; portal2`,
+		`PORTAL=x; portal=` + s + `; a=portal`:                      `a=portal`,
 	} {
 		if a := h.get("/alive", "Cookie: "+in); a.status != 200 {
 			t.Fatalf("GET with Cookie: %s = %d; want 200", in, a.status)

@@ -3,19 +3,21 @@ package gate
 import (
 	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/textproto"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -170,29 +172,36 @@ func (b *bound) lineIn(ctx context.Context, line string, allowed func(holder) (b
 // back returns a cookie of a request as the portal gets it, or false where it doesn't.
 // The error is the store's, or that of allowed.
 func (b *bound) back(ctx context.Context, pair string, allowed func(holder) (bool, error)) (string, bool, error) {
-	name, value, _ := strings.Cut(pair, "=")
-	trimmed := textproto.TrimString(name)
-	if b.ours.ours(trimmed) {
+	name, value, assigned := strings.Cut(pair, "=")
+	trimmed := strings.TrimLeft(name, " ")
+	switch {
+	case trimmed == "":
+		return pair, !assigned, nil // nothing between two semicolons, or a value without a name
+	case b.ours.ours(trimmed):
 		return "", false, nil
 	}
 	if err := b.read(ctx); err != nil {
 		return "", false, err
 	}
+	plain := isToken(trimmed)
+	if !plain && b.misread(trimmed) {
+		return "", false, nil
+	}
 	value = textproto.TrimString(value)
 	rest, bound := strings.CutPrefix(value, boundMark)
 	if !bound {
-		return pair, !b.named(trimmed) && !b.knows(trimmed) && !b.another(textproto.TrimString(pair)), nil
+		return pair, !(plain && b.guards(trimmed)) && !b.another(textproto.TrimString(pair)), nil
 	}
 	seal, value, ok := strings.Cut(rest, ".")
 	raw, err := base64.RawURLEncoding.DecodeString(seal)
 	if !ok || err != nil {
 		return "", false, nil
 	}
-	plain, err := b.keys.Open(boundPurpose, b.place(trimmed, value), raw)
+	text, err := b.keys.Open(boundPurpose, b.place(trimmed, value), raw)
 	if err != nil {
 		return "", false, nil
 	}
-	h, ok := holderOf(string(plain))
+	h, ok := holderOf(string(text))
 	if !ok {
 		return "", false, nil
 	}
@@ -210,12 +219,88 @@ func (b *bound) another(pair string) bool {
 		return false
 	}
 	for piece := range strings.FieldsFuncSeq(pair, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }) {
-		name, _, ok := strings.Cut(strings.Trim(piece, `"`), "=")
-		if ok && (b.named(name) || b.knows(name)) {
+		name, _, ok := strings.Cut(piece, "=")
+		name = strings.TrimFunc(name, notInToken) // of Tomcat's older parser, which skips such characters
+		if ok && (b.guards(name) || !isToken(name) && b.misread(name)) {
 			return true
 		}
 	}
 	return false
+}
+
+// guards reports whether a cookie of this name, a token, reaches the portal with a seal alone.
+func (b *bound) guards(name string) bool {
+	if strings.Contains(name, "%") && b.misread(name) {
+		return true
+	}
+	return b.named(name) || b.knows(name)
+}
+
+// misread reports whether a lenient reader could take a cookie of this name for one that is bound,
+// or for one of ours: parsers drop white space, quotes and separators around a name, or begin
+// another one behind them, and some decode it. What isn't a token (RFC 6265, 4.1.1) is always
+// taken for such a name, but for the form by which PHP makes arrays, such as prefs[theme].
+func (b *bound) misread(name string) bool {
+	decoded := unescape(name)
+	if decoded == name && !isToken(name) && !isArray(name) {
+		return true
+	}
+	for piece := range strings.FieldsFuncSeq(decoded, func(r rune) bool { return r == '%' || notInToken(r) }) {
+		if b.named(piece) || b.knows(piece) || b.ours.ours(piece) {
+			return true
+		}
+	}
+	return b.named(decoded) || b.knows(decoded)
+}
+
+// isArray reports whether a name is a token with indexes of tokens behind it, such as a[b][].
+func isArray(name string) bool {
+	base, rest, ok := strings.Cut(name, "[")
+	for ok && isToken(base) {
+		var index string
+		if index, rest, ok = strings.Cut(rest, "]"); !ok || index != "" && !isToken(index) {
+			return false
+		}
+		if rest == "" {
+			return true
+		}
+		rest, ok = strings.CutPrefix(rest, "[")
+	}
+	return false
+}
+
+// isToken reports whether a name is a token of HTTP (RFC 9110, 5.6.2).
+func isToken(name string) bool {
+	return name != "" && strings.IndexFunc(name, notInToken) < 0
+}
+
+func notInToken(r rune) bool { return !httpguts.IsTokenRune(r) }
+
+// unescape decodes percent-encoding as often as it stands there, up to three times, and leaves what
+// isn't valid as it is.
+func unescape(s string) string {
+	for range 3 {
+		at := strings.IndexByte(s, '%')
+		if at < 0 {
+			break
+		}
+		var decoded []byte
+		for i := 0; i < len(s); i++ {
+			if s[i] == '%' && i+2 < len(s) {
+				if b, err := hex.DecodeString(s[i+1 : i+3]); err == nil {
+					decoded = append(decoded, b[0])
+					i += 2
+					continue
+				}
+			}
+			decoded = append(decoded, s[i])
+		}
+		if string(decoded) == s {
+			break
+		}
+		s = string(decoded)
+	}
+	return s
 }
 
 // sessionNames are the names that servers give the cookies of their sessions, folded.
@@ -247,9 +332,7 @@ func (b *bound) knows(name string) bool {
 // several characters for an underscore, and was long decoding escapes.
 func cookieFold(name string) string {
 	if strings.Contains(name, "%") {
-		if decoded, err := url.PathUnescape(name); err == nil {
-			name = decoded
-		}
+		name = unescape(name)
 	}
 	if strings.ContainsAny(name, ". [+\x00") {
 		name, _, _ = strings.Cut(name, "\x00")

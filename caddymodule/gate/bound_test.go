@@ -121,6 +121,14 @@ func TestBoundCookiesCantBeMoved(t *testing.T) {
 		"behind a comma":             "a=1,PHPSESSID=danas; b=2, portal.sid=danas; ,PHPSESSID=danas",
 		"behind a space":             "a=1 PHPSESSID=danas; b=2\tPHPSESSID=danas",
 		"in a value with quotes":     `a="1,PHPSESSID=danas"; b="1 PHPSESSID=danas"`,
+		"behind a separator":         `a=1,{PHPSESSID=danas; b=2 "(PHPSESSID"=danas`,
+		"with white space of others": "\u00a0PHPSESSID=danas; PHPSESSID\u00a0=danas; \ufeffPHPSESSID=danas; \tPHPSESSID=danas; PHPSESSID\t=danas",
+		"in bytes of Latin-1":        "\xa0PHPSESSID=danas; PHPSESSID\x85=danas",
+		"in quotes":                  `"PHPSESSID"=danas; 'PHPSESSID"=danas; \PHPSESSID=danas`,
+		"with a separator":           "@PHPSESSID=danas; PHPSESSID@=danas; a:PHPSESSID=danas; (PHPSESSID)=danas; PHPSESSID{}=danas",
+		"as an array":                "PHPSESSID[]=danas; PHPSESSID[a]=danas; a[PHPSESSID]=danas; PHPSESSID]=danas; [PHPSESSID=danas; a[b][PHPSESSID]=danas",
+		"escaped, with more":         "%20PHPSESSID=danas; PHPSESSID%20=danas; %22PHPSESSID%22=danas; a%3B%20PHPSESSID=danas; PHPSESS%2549D=danas; PHPSESS%49D%zz=danas; %PHPSESS%49D=danas",
+		"without a name":             "=PHPSESSID=danas; =danas",
 	} {
 		for _, line := range arrives(t, b, holder{contact: "bob", company: "birch"}.is, cookie) {
 			if strings.Contains(line, "danas") {
@@ -128,7 +136,8 @@ func TestBoundCookiesCantBeMoved(t *testing.T) {
 			}
 		}
 	}
-	for _, line := range []string{"a=1,2; b=1 2", "a=PHPSESSID, b", "a=1,x=PHPSESSID=2", "a=b=PHPSESSID=1"} {
+	for _, line := range []string{"a=1,2; b=1 2", "a=PHPSESSID, b", "a=1,x=PHPSESSID=2", "a=b=PHPSESSID=1", "prefs[theme]=dark; prefs[a][]=1", "AMCV_1%40AdobeOrg=1; my%20cookie=2; 100%=3",
+		"a.b=1; $Version=1; !#$&'*+-.^_`|~=2; c", `a="x y"; b={"c":1}; d=%7B%22e%22%3A1%7D; f=ü`, "a=1;b=2;  c=3; ; d=4"} {
 		if got := arrives(t, b, holder{}.is, line); !slices.Equal(got, []string{line}) {
 			t.Errorf("%s: the portal gets %q; want it as it is", line, got)
 		}

@@ -90,7 +90,7 @@ func TestH12_OurCookiesStayHere(t *testing.T) {
 		"a=1; __Host-portal=s; b=2":                             "a=1; b=2",
 		"__Host-portal=s":                                       "",
 		"__Host-portal-flow=x; __Host-portal-device=y; sid=7":   "sid=7",
-		"a=1;b=2;  c = 3":                                       "a=1;b=2;  c = 3",
+		"a=1;b=2;  c=3":                                         "a=1;b=2;  c=3",
 		"__host-PORTAL=s; a=__Host-portal":                      "a=__Host-portal",
 		"x__Host-portal=s; __Host-portalx=t; portal=u":          "x__Host-portal=s; __Host-portalx=t; portal=u",
 		"__Host-portal-visit=v;__Host-portal=a;__Host-portal=b": "",
