@@ -171,15 +171,12 @@ func (a *App) provisionStore() error {
 	if a.Store != nil {
 		cfg = *a.Store
 	}
-	for _, t := range cfg.texts() {
-		filled, err := fillIn(*t.value)
-		if err != nil {
-			return at(t.path, err)
-		}
-		if t.path == "store.password" && filled != "" {
-			a.warnOf("store password", *t.value)
-		}
-		*t.value = filled
+	written := cfg.Password
+	if err := fillInAll(cfg.texts()); err != nil {
+		return err
+	}
+	if cfg.Password != "" {
+		a.warnOf("store password", written)
 	}
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -203,15 +200,12 @@ func (a *App) provisionMail() error {
 	if a.Mail != nil {
 		a.mail = *a.Mail
 	}
-	for _, t := range a.mail.texts() {
-		filled, err := fillIn(*t.value)
-		if err != nil {
-			return at(t.path, err)
-		}
-		if t.path == "mail.password" && filled != "" {
-			a.warnOf("mail password", *t.value)
-		}
-		*t.value = filled
+	written := a.mail.Password
+	if err := fillInAll(a.mail.texts()); err != nil {
+		return err
+	}
+	if a.mail.Password != "" {
+		a.warnOf("mail password", written)
 	}
 	if err := a.mail.Validate(); err != nil {
 		return err

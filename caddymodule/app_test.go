@@ -775,3 +775,33 @@ func TestPathChangedIsTold(t *testing.T) {
 		}
 	}
 }
+
+// A user name or password from a file is refused where an editor added what nobody sees:
+// the server would only say that it is wrong.
+func TestPasswordFilesWithWhatNobodySees(t *testing.T) {
+	home(t)
+	for text, want := range map[string]string{
+		"hush": "", "hush\n": "", "hu sh\n": "",
+		"\ufeffhush\n": "begins with a byte order mark",
+		"hush\r\n":     "line breaks of Windows",
+		"hush\n\n":     "more than one line break",
+		"hush ":        "ends with a blank",
+		" hush\n":      "ends with a blank",
+		"hush\t\n":     "ends with a blank",
+	} {
+		if err := os.WriteFile("password", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for setting, global := range map[string]string{
+			"mail.password":  "mail smtp smtp.example.com:587 {\n\t\t\tusername portal\n\t\t\tpassword {file." + abs(t, "password") + "}\n\t\t}",
+			"mail.username":  "mail smtp smtp.example.com:587 {\n\t\t\tusername {file." + abs(t, "password") + "}\n\t\t\tpassword {env.HOME}\n\t\t}",
+			"store.password": "secret {env.DOORPOST_TEST_KEY}\n\t\tstore redis redis://localhost {\n\t\t\tpassword {file." + abs(t, "password") + "}\n\t\t}",
+		} {
+			t.Setenv("DOORPOST_TEST_KEY", secret.Random())
+			err := validate(t, strings.Replace(site{global: global}.caddyfile(), "mail folder ./mail\n", map[bool]string{true: "mail folder ./mail\n", false: "\n"}[strings.HasPrefix(setting, "store")], 1))
+			if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), setting) || strings.Contains(err.Error(), "hush")) {
+				t.Errorf("%s of %q: validate = %v; want %q", setting, text, err, want)
+			}
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -37,6 +38,36 @@ func fillIn(value string) (string, error) {
 		return "", errors.New("what the placeholder stands for is a placeholder again; write the value there")
 	}
 	return filled, nil
+}
+
+// fillInAll fills in the placeholders of the settings. A user name or password that comes
+// from a file has to be without what editors add unseen: the server would only say that it
+// is wrong.
+func fillInAll(all []text) error {
+	for _, t := range all {
+		filled, err := fillIn(*t.value)
+		if err == nil && filled != *t.value && (strings.HasSuffix(t.path, ".password") || strings.HasSuffix(t.path, ".username")) {
+			err = unseen(filled)
+		}
+		if err != nil {
+			return at(t.path, err)
+		}
+		*t.value = filled
+	}
+	return nil
+}
+
+// unseen is an error where a value begins or ends with what nobody sees.
+func unseen(value string) error {
+	switch {
+	case strings.HasPrefix(value, "\ufeff"):
+		return errors.New("what the placeholder stands for begins with a byte order mark (BOM); save the file as UTF-8 without BOM")
+	case strings.TrimRight(value, "\r\n") != value:
+		return errors.New("what the placeholder stands for ends with more than one line break; let the file have one line, without line breaks of Windows (CRLF)")
+	case strings.TrimSpace(value) != value:
+		return errors.New("what the placeholder stands for begins or ends with a blank; remove it")
+	}
+	return nil
 }
 
 // openToAll returns the first file of a placeholder in the value that every user of

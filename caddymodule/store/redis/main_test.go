@@ -54,10 +54,16 @@ func startServer(t testing.TB, args ...string) *server {
 
 func (s *server) start() {
 	s.t.Helper()
-	s.cmd = exec.Command("redis-server", append([]string{
+	s.startAs(append([]string{
 		"--bind", "127.0.0.1", "--port", s.port, "--unixsocket", s.socket(), "--dir", s.dir,
 		"--databases", "1000", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
 	}, s.args...)...)
+}
+
+// startAs starts the server with these arguments alone.
+func (s *server) startAs(args ...string) {
+	s.t.Helper()
+	s.cmd = exec.Command("redis-server", args...)
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}

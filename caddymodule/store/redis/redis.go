@@ -24,14 +24,18 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -174,13 +178,17 @@ func (s *Store) Close() error {
 
 // greet finds out whether the server can be worked with.
 func (s *Store) greet(ctx context.Context) error {
-	if err := s.reach(ctx); err != nil {
-		return explain(err)
+	err := s.reach(ctx)
+	if mode := s.mode(ctx); mode != "" && mode != "standalone" {
+		return settingsError{wrongMode(mode)}
+	}
+	if err != nil {
+		return s.explain(err)
 	}
 	// Every command that the verbs need, on a record of our own: where the server's user
 	// may not use one, a script would stop half done.
 	k := store.Key{Bucket: "probe", ID: rand.Text()}
-	err := s.Apply(ctx, store.Create(k, nil, s.clock().Add(time.Minute)))
+	err = s.Apply(ctx, store.Create(k, nil, s.clock().Add(time.Minute)))
 	if err == nil {
 		_, err = s.Scan(ctx, k.Firm, k.Bucket, k.ID, "", 1)
 	}
@@ -197,7 +205,7 @@ func (s *Store) greet(ctx context.Context) error {
 		err = s.compareClocks(ctx)
 	}
 	if err != nil {
-		return explain(err)
+		return s.explain(err)
 	}
 	s.advise(ctx)
 	return nil
@@ -207,12 +215,10 @@ func (s *Store) greet(ctx context.Context) error {
 func (s *Store) reach(ctx context.Context) error {
 	for end := time.Now().Add(2 * time.Second); ; {
 		_, err := s.Get(ctx, nothing)
-		_, foreign := errors.AsType[*tls.CertificateVerificationError](err)
-		kind := kindOf(err)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			return nil
-		case ctx.Err() != nil, time.Now().After(end), foreign, kind == "WRONGPASS", kind == "NOAUTH", kind == "NOPERM":
+		case ctx.Err() != nil, time.Now().After(end), needsSettings(err):
 			return err
 		}
 		select {
@@ -220,6 +226,61 @@ func (s *Store) reach(ctx context.Context) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// ErrSettings is wrapped by the errors of Open that go on until somebody changes the
+// settings, here or at the server. Any other error may pass by itself.
+var ErrSettings = errors.New("redis: the settings don't fit the server")
+
+// settingsError is an ErrSettings that says so in its own words.
+type settingsError struct{ error }
+
+func (e settingsError) Unwrap() error        { return e.error }
+func (e settingsError) Is(target error) bool { return target == ErrSettings }
+
+// needsSettings reports whether the same question brings the same error again, until
+// somebody changes the settings.
+func needsSettings(err error) bool {
+	_, foreign := errors.AsType[*tls.CertificateVerificationError](err)
+	_, plain := errors.AsType[tls.RecordHeaderError](err)
+	kind, says := kindOf(err), ""
+	if kind == "ERR" {
+		says = err.Error()
+	}
+	return foreign || plain || slices.Contains([]string{"WRONGPASS", "NOAUTH", "NOPERM", "MOVED", "CROSSSLOT", "CLUSTERDOWN"}, kind) ||
+		strings.Contains(says, "unknown command") || strings.Contains(says, "DB index")
+}
+
+// mode returns what kind of server it is, such as "standalone", "cluster" or "sentinel";
+// "" where it doesn't say so. A node of a cluster may answer every question until its slots
+// move.
+func (s *Store) mode(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if s.down.Load() != nil {
+		return ""
+	}
+	info, err := s.client.Load().Info(ctx, "server").Result()
+	if kind := kindOf(err); kind == "MOVED" || kind == "CLUSTERDOWN" {
+		return "cluster"
+	}
+	for line := range strings.Lines(info) {
+		if mode, ok := strings.CutPrefix(strings.TrimSpace(line), "redis_mode:"); ok {
+			return mode
+		}
+	}
+	return ""
+}
+
+// wrongMode is the error of a server that can't be the store.
+func wrongMode(mode string) error {
+	switch mode {
+	case "cluster":
+		return errors.New("this is a node of a Redis Cluster, whose slots may move to another node; give `store redis` the address of one standalone server")
+	case "sentinel":
+		return errors.New("this is a Sentinel, which holds no data; give `store redis` the address of the master that it watches, such as redis://HOST:6379/0")
+	}
+	return fmt.Errorf("this is a Redis server in the mode %q; give `store redis` the address of one standalone server", mode)
 }
 
 // kindOf returns the first word of the server's answer, where the error is one.
@@ -239,8 +300,33 @@ func kindOf(err error) string {
 const forbidden = "ERR The user executing the script"
 
 // explain adds to an error of the first contact what the operator can do.
-func explain(err error) error {
+func (s *Store) explain(err error) error {
+	if needsSettings(err) {
+		return settingsError{s.advised(err)}
+	}
+	return s.advised(err)
+}
+
+// advised is the error with what the operator can do.
+func (s *Store) advised(err error) error {
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	_, plain := errors.AsType[tls.RecordHeaderError](err)
+	switch {
+	case errors.As(err, &unknown):
+		return fmt.Errorf("%w: put the certificate of its authority where this system looks for it (on Debian /usr/local/share/ca-certificates/NAME.crt, then run update-ca-certificates), and restart Caddy", err)
+	case errors.As(err, &name):
+		return fmt.Errorf("%w: write in rediss:// the name that its certificate is for", err)
+	case plain:
+		return fmt.Errorf("%w: the server doesn't speak TLS on this port; write redis:// instead of rediss://, or its TLS port", err)
+	case s.options.TLSConfig != nil && errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: if the server doesn't speak TLS on this port, write redis:// instead of rediss://", err)
+	case s.options.TLSConfig == nil && s.options.Network == "tcp" && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		return fmt.Errorf("%w: if the server wants TLS on this port, write rediss:// instead of redis://", err)
+	}
 	switch kindOf(err) {
+	case "MOVED", "CROSSSLOT", "CLUSTERDOWN":
+		return fmt.Errorf("%w: %w", wrongMode("cluster"), err)
 	case "WRONGPASS", "NOAUTH":
 		return fmt.Errorf("%w: check username and password", err)
 	case "NOPERM":
