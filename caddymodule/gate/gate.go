@@ -81,6 +81,7 @@ type Gate struct {
 	devices *limit.Devices
 	away    *rate.Sometimes // around the log line on what keeps the gate from serving
 	sprayed *rate.Sometimes // around that on passwords that are tried from everywhere
+	refused *rate.Sometimes // around those on pages that are refused for what they look like
 }
 
 // Logo is a firm's picture, as it is served at {prefix}/logo.
@@ -99,6 +100,7 @@ func New(g Gate) *Gate {
 	}
 	g.doubles, g.fronted, g.endsTLS = new(doubles), new(atomic.Bool), new(atomic.Bool)
 	g.away = &rate.Sometimes{First: 10, Interval: time.Second}
+	g.refused = &rate.Sometimes{First: 10, Interval: time.Minute}
 	g.sprayed = &rate.Sometimes{Interval: 10 * time.Minute}
 	t := g.Tokens
 	g.keys = t.Keys

@@ -31,7 +31,7 @@ type about struct {
 	veiled bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
 	tokens []string // the Strays that are tokens
 	astray []string // those of them whose companies the visitor doesn't reach
-	routed bool     // the query has a path of such a company
+	routed bool     // the query has what could be a path of such a company
 }
 
 // company is the id of the company that the request is about, or "".
@@ -61,6 +61,9 @@ func (a *about) holder() holder {
 	}
 	return a.named
 }
+
+// isStaff reports whether it is one of the firm's own people who is signed in.
+func (v *Visitor) isStaff() bool { return v != nil && v.Contact.Role == directory.Staff }
 
 // reaches reports whether the visitor may see what is the company's.
 func (v *Visitor) reaches(company string) bool {
@@ -159,15 +162,13 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 	if err != nil && !errors.Is(err, directory.ErrUnknown) {
 		return a, err
 	}
-	if a.standing.Company != "" {
-		token := a.Token
-		if a.Kind == legacy.New {
-			token = a.standing.Token // which asOld puts back
-		}
-		a.names(a.standing, token)
-	}
 	a.veiled = len(a.Strays) > 0
-	only := a.standing.Company == "" && a.Kind != legacy.Bad && (a.Loose || kind == Open)
+	// What only looks like a company's is answered alike whether there is such a company or not,
+	// or else its clients could be listed.
+	only := a.standing.Company == "" && (a.Kind == legacy.Old && a.Loose || a.Kind == legacy.Company && (a.Unlikely || a.Loose && v.isStaff()) || a.Kind != legacy.Bad && kind == Open)
+	if kind == Open && a.Behind {
+		only, a.standing = true, directory.Standing{} // the operator says of the path before it that it is of no company
+	}
 	if only && a.Token != "" {
 		_, err := g.Book.StandingLike(r.Context(), a.Token)
 		if err != nil && !errors.Is(err, directory.ErrUnknown) {
@@ -182,6 +183,13 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 		a.Kind = legacy.None
 	}
 	a.open = kind == Open && a.Kind == legacy.None
+	if a.standing.Company != "" {
+		token := a.Token
+		if a.Kind == legacy.New {
+			token = a.standing.Token // which asOld puts back
+		}
+		a.names(a.standing, token)
+	}
 	if g.Legacy.HasLinks() {
 		if a.visit, err = g.visitOf(r, v); err != nil && (kind != Open || a.Kind != legacy.None) {
 			return a, err
@@ -237,11 +245,17 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	}
 	if kind != Open { // whose pages take a way back, and show nobody's data
 		for _, id := range a.Routes {
-			_, err := g.Book.StandingOf(r.Context(), id)
-			if err != nil && !errors.Is(err, directory.ErrUnknown) {
-				return f, err
+			if a.reaches(id) {
+				continue
 			}
-			a.routed = a.routed || err == nil && !a.reaches(id)
+			if legacy.IsFile(id) { // which no company is called, as a rule
+				if _, err := g.Book.StandingOf(r.Context(), id); errors.Is(err, directory.ErrUnknown) {
+					continue
+				} else if err != nil {
+					return f, err
+				}
+			}
+			a.routed = true
 		}
 	}
 	f.astray = a.isAstray()
@@ -301,12 +315,29 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 	case s == toGo:
 		return found(w, g.goURL(r.URL))
 	case s == notHere:
+		g.tellOfForms(r, &a)
 		return errNotHere
 	case a.Kind == legacy.Old || a.veiled && g.answerFor(r) == Frame || a.Token != "":
 		return g.promptUnseen(w, r)
 	}
 	g.prompt(w, r)
 	return nil
+}
+
+// tellOfForms tells operators of a page that was refused since it looks like a company's: maybe
+// it is none, and a pattern is too wide.
+func (g *Gate) tellOfForms(r *http.Request, a *about) {
+	switch {
+	case a.routed:
+		g.refused.Do(func() {
+			g.Log.InfoContext(r.Context(), "a query names a company that the contact doesn't belong to, so the page was refused", "path", g.Legacy.Shown(r.URL), "companies", a.Routes)
+		})
+	case a.Kind == legacy.Company && a.Loose && a.standing.Company == "":
+		g.refused.Do(func() {
+			g.Log.InfoContext(r.Context(), "a page looks like one of a company, and there is no such company, so it was refused; if it is a page of the portal, write a narrower company_path",
+				"path", g.Legacy.Shown(r.URL), "company", a.Company)
+		})
+	}
 }
 
 // passOn hands a request on to the portal, in the way that s says. What else there is of the

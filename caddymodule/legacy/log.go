@@ -10,6 +10,14 @@ import (
 // in its query: no log may keep it, nor may a Referer.
 func (r *Rules) Secret(u *url.URL) bool { return r.HasLinks() && r.secret(u, 2) }
 
+// Shown returns a URL's path for a log, or "(hidden)" where that may hold a token.
+func (r *Rules) Shown(u *url.URL) string {
+	if r.Secret(u) {
+		return "(hidden)"
+	}
+	return u.EscapedPath()
+}
+
 func (r *Rules) secret(u *url.URL, depth int) bool {
 	v := r.Match(u)
 	return v.Kind == Bad || v.Kind == Old || len(v.Strays) > 0 || depth > 0 && r.nestedSecret(u.RawQuery, depth-1)

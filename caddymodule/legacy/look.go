@@ -363,7 +363,7 @@ func (r *Rules) matchOdd(p string, u *url.URL) Verdict {
 			if v.Kind == None && all[at-1].isProgram() {
 				return Verdict{}
 			}
-			if s.open > 0 {
+			if s.open > 0 && (s.slot == tokenSlot || at <= mostBefore) {
 				r.addFills(&v, s, fills)
 			}
 		}

@@ -34,14 +34,21 @@ type Verdict struct {
 	Strays []string
 
 	// Routes (every Kind but Bad) are the companies whose paths some portal could find in
-	// the query, ids in small letters; perhaps of no company. Where one is a company that
-	// the visitor doesn't reach, the request is not to reach the portal.
+	// the query, ids in small letters; perhaps of no company. Where the visitor doesn't reach
+	// one, the request is not to reach the portal, whether there is such a company or not.
 	Routes []string
 
-	// Loose (Old, Company): the path lacks the slash that the pattern's /* needs, or a
-	// company's path stands behind another. It is what Kind says only if there is such a
-	// token or such a company, else None.
+	// Loose (Old, Company): the path lacks the slash that the pattern's /* needs. An Old one
+	// is what Kind says only if there is such a token, else None.
 	Loose bool
+
+	// Behind (Company, Loose): the company's path stands behind another.
+	Behind bool
+
+	// Unlikely (Company, Loose): it is more likely a page of the portal's, such as /files/help.html,
+	// or /login where a pattern begins with the company. It is what Kind says only if there is
+	// such a company, else None.
+	Unlikely bool
 
 	link int // which of the links: Old, New
 }
@@ -196,12 +203,14 @@ func (r *Rules) addBehind(v *Verdict, p string) {
 	if v.Kind == Bad {
 		return
 	}
+	n := 0
 	for at := 1; ; at++ {
 		end := strings.IndexByte(p[at:], '/')
 		if end < 0 {
 			return
 		}
 		at += end
+		n++
 		for i := range r.links {
 			l := &r.links[i]
 			if l.old.open > 0 {
@@ -209,15 +218,21 @@ func (r *Rules) addBehind(v *Verdict, p string) {
 					v.Strays = append(v.Strays, fill)
 				}
 			}
-			if l.forwardNew {
+			if l.forwardNew && n <= mostBefore {
 				l.to.addCompany(v, p[at:])
 			}
 		}
 		for _, s := range r.companies {
-			s.addCompany(v, p[at:])
+			if n <= mostBefore {
+				s.addCompany(v, p[at:])
+			}
 		}
 	}
 }
+
+// mostBefore is how many segments a program's own path may have, such as /cgi-bin/portal, whose
+// other path is that of companies.
+const mostBefore = 2
 
 // addCompany makes None a company's, if there is such a company.
 func (s *shape) addCompany(v *Verdict, p string) {
@@ -225,7 +240,7 @@ func (s *shape) addCompany(v *Verdict, p string) {
 		return
 	}
 	if m := s.matchCompany(p); m.Kind == Company {
-		v.Kind, v.Company, v.Loose = Company, m.Company, true
+		v.Kind, v.Company, v.Loose, v.Behind, v.Unlikely = Company, m.Company, true, true, m.Unlikely
 	}
 }
 
@@ -368,7 +383,20 @@ func (s *shape) matchCompany(p string) companyMatch {
 	case !isID(fill) || strings.HasSuffix(fill, "."):
 		return companyMatch{}
 	}
-	return companyMatch{Verdict{Kind: Company, Company: strings.ToLower(fill), Loose: s.tail && f == loose}, f == exact, at}
+	m := companyMatch{Verdict{Kind: Company, Company: strings.ToLower(fill), Loose: s.tail && f == loose}, f == exact, at}
+	m.Unlikely = m.Loose && (s.open == 0 || IsFile(fill))
+	return m
+}
+
+// IsFile reports whether an id could well be the name of a file: help.html.
+func IsFile(id string) bool {
+	_, ext, dot := cutExtension(strings.ToLower(id))
+	switch ext {
+	case "html", "htm", "xhtml", "css", "js", "mjs", "map", "json", "xml", "txt", "md", "pdf", "csv", "xls", "xlsx", "doc", "docx", "odt", "ods", "rtf", "zip",
+		"png", "jpg", "jpeg", "gif", "svg", "webp", "avif", "ico", "bmp", "tif", "tiff", "woff", "woff2", "ttf", "webmanifest", "mp3", "mp4":
+		return dot
+	}
+	return dot && isProgram(ext)
 }
 
 // isID reports whether s is the id of a company, in any case.

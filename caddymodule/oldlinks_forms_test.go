@@ -1,0 +1,64 @@
+package caddymodule_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// What looks like a company's, where none belongs, is answered by its form: the same for a
+// company that there is and for one that there isn't. Else clients could list the firm's other
+// clients.
+func TestCompaniesCannotBeListed(t *testing.T) {
+	h := openOldHouse(t, "birch")
+	bob := h.in("bob@example.com") // of acme alone
+	visitor := h.browser()
+	visitor.open("/one-click/acme-secret-token-1/")
+	owner := h.in("owner@example.com")
+	visit := "Cookie: portal-visit=" + visitor.cookie("portal-visit")
+	for _, form := range []string{"/x?next=/files/ID/a", "/x?next=%2Ffiles%2FID", "/?q=https://elsewhere.example/files/ID/a", "/x?next=/portal/ID/", "/x?/overview/ID", "/files/ID", "/files/ID/a", "/portal/ID", "/portal/ID/", "/overview/ID",
+		"/index/files/ID/a", "/cgi-bin/app/files/ID/", "/x;/files/ID/a", "/index/files/ID%3Fx/a", "/assets/files/ID/a", "/assets/x/files/ID", "/assets/x?next=/files/ID/a", "/files/ID;jsessionid=A1", "/files/ID%23/x", "/one-click/acme-secret-token-1/x?next=/files/ID/a"} {
+		for who, cookie := range map[string]string{"a client of another company": bob.session(), "a visitor of another company": visit, "nobody": "A: b"} {
+			there, missing := h.get(strings.ReplaceAll(form, "ID", "birch"), cookie), h.get(strings.ReplaceAll(form, "ID", "bolts"), cookie)
+			if strings.HasPrefix(there.body, "portal:") { // what it says of the URL is the visitor's own
+				there.body, missing.body = strings.ReplaceAll(there.body, "birch", "ID"), strings.ReplaceAll(missing.body, "bolts", "ID")
+			}
+			there.body, missing.body = strings.ReplaceAll(there.body, "birch", "ID"), strings.ReplaceAll(missing.body, "bolts", "ID")
+			if there.status != missing.status || there.body != missing.body {
+				t.Errorf("%s for %s = %d; of a company that there isn't %d", form, who, there.status, missing.status)
+			}
+		}
+	}
+	for destination, want := range map[string]int{"/files/birch/a": 404, "/files/bolts/a": 404, "/files/birch": 404, "/files/bolts": 404, "/x?q=/files/bolts/a": 404, "/files/acme/a": 200, "/other": 200} {
+		if a := h.raw(h.message("MOVE", "/files/acme/b", bob.session(), "Destination: "+destination)); a.status != want {
+			t.Errorf("MOVE to %s = %d; want %d", destination, a.status, want)
+		}
+	}
+	// What is theirs passes, and so does what is no company's by its form.
+	for _, path := range []string{"/x?next=/files/acme/a", "/files/acme", "/index/files/acme/a", "/files/help.html", "/files/upload.php", "/x?file=/files/report.pdf", "/files/some%20page", "/x?next=/orders/birch/a", "/docs/2026/old/files/birch/a", "/help/portal/birch"} {
+		if a := bob.open(path); a.StatusCode != 200 {
+			t.Errorf("%s for a client of acme = %d; want 200", path, a.StatusCode)
+		}
+	}
+	for _, path := range []string{"/files/upload", "/x?next=/files/bolts/a", "/index/files/bolts/a"} {
+		if a := owner.open(path); a.StatusCode != 200 {
+			t.Errorf("%s for staff = %d; want 200", path, a.StatusCode)
+		}
+	}
+	if a := h.get("/x?next=/files/acme/a", visit); a.status != 200 {
+		t.Errorf("the visited company's path in a query = %d; want 200", a.status)
+	}
+}
+
+// Where a pattern begins with the company, each page of one segment could be one: then only
+// those of companies are refused.
+func TestPagesBesideAWidePattern(t *testing.T) {
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: m.app(), companies: oldCompanies, firm: "company_path /{company}/*"})
+	m.moveInto(h)
+	bob := h.in("bob@example.com")
+	for path, want := range map[string]int{"/dashboard": 200, "/acme": 200, "/acme/x": 200, "/birch": 404, "/birch/x": 404, "/other/x": 404, "/x.css": 200} {
+		if a := bob.open(path); a.StatusCode != want {
+			t.Errorf("%s = %d; want %d", path, a.StatusCode, want)
+		}
+	}
+}
