@@ -783,19 +783,20 @@ func TestPasswordFilesWithWhatNobodySees(t *testing.T) {
 	for text, want := range map[string]string{
 		"hush": "", "hush\n": "", "hu sh\n": "",
 		"\ufeffhush\n": "begins with a byte order mark",
-		"hush\r\n":     "line breaks of Windows",
+		"hush\r\n":     "", // Caddy's own doing
+		"hush\r\n\r\n": "line breaks of Windows",
 		"hush\n\n":     "more than one line break",
-		"hush ":        "ends with a blank",
-		" hush\n":      "ends with a blank",
-		"hush\t\n":     "ends with a blank",
+		"hush ":        "begins or ends with a blank",
+		" hush\n":      "begins or ends with a blank",
+		"hush\t\n":     "begins or ends with a blank",
 	} {
 		if err := os.WriteFile("password", []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		for setting, global := range map[string]string{
-			"mail.password":  "mail smtp smtp.example.com:587 {\n\t\t\tusername portal\n\t\t\tpassword {file." + abs(t, "password") + "}\n\t\t}",
-			"mail.username":  "mail smtp smtp.example.com:587 {\n\t\t\tusername {file." + abs(t, "password") + "}\n\t\t\tpassword {env.HOME}\n\t\t}",
-			"store.password": "secret {env.DOORPOST_TEST_KEY}\n\t\tstore redis redis://localhost {\n\t\t\tpassword {file." + abs(t, "password") + "}\n\t\t}",
+			"mail password":  "mail smtp smtp.example.com:587 {\n\t\t\tusername portal\n\t\t\tpassword {file." + abs(t, "password") + "}\n\t\t}",
+			"mail username":  "mail smtp smtp.example.com:587 {\n\t\t\tusername {file." + abs(t, "password") + "}\n\t\t\tpassword {env.HOME}\n\t\t}",
+			"store password": "secret {env.DOORPOST_TEST_KEY}\n\t\tstore redis redis://localhost {\n\t\t\tpassword {file." + abs(t, "password") + "}\n\t\t}",
 		} {
 			t.Setenv("DOORPOST_TEST_KEY", secret.Random())
 			err := validate(t, strings.Replace(site{global: global}.caddyfile(), "mail folder ./mail\n", map[bool]string{true: "mail folder ./mail\n", false: "\n"}[strings.HasPrefix(setting, "store")], 1))
