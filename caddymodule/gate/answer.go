@@ -123,7 +123,7 @@ func (w *portalWriter) clean() {
 		w.clearOthers(h)
 	}
 	if w.key && slices.ContainsFunc(h["Referrer-Policy"], tellsAll) {
-		h["Referrer-Policy"] = []string{"strict-origin"}
+		h["Referrer-Policy"] = []string{withinSite}
 	}
 	if w.visit != nil {
 		http.SetCookie(w.ResponseWriter, w.visit)
@@ -136,6 +136,10 @@ func (w *portalWriter) clean() {
 	}
 	w.headers = len(h)
 }
+
+// withinSite is the Referrer-Policy by which browsers tell this site a page's whole URL, and
+// others its origin alone.
+const withinSite = "strict-origin-when-cross-origin"
 
 // tellsAll reports whether by a Referrer-Policy browsers tell other sites a page's whole URL.
 func tellsAll(policy string) bool {

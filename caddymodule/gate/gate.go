@@ -130,10 +130,11 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 		return
 	}
 	stripIdentity(r) // nothing that visitors say about themselves reaches the portal
+	referer := r.Header["Referer"]
 	g.hideReferer(r.Header)
 	v, err := g.visitor(r)
 	if err == nil || errors.Is(err, errNobody) || kind == Open {
-		err = g.servePortal(w, r, kind, v, portal)
+		err = g.servePortal(w, r, kind, v, referer, portal)
 	}
 	if err != nil {
 		leaveBody(w, r)

@@ -64,6 +64,51 @@ func (g *Gate) hideReferer(h http.Header) {
 	}
 }
 
+// mayTellReferer reports whether the portal gets to know the whole Referer, though it has a
+// company's token in it: portals lead people back to it. It has to be the URL of one page of this
+// site, and each token in it one of the company that the request is about, or, of a page of no
+// company, one of the visit's company or of a company of the visitor's. No token is looked up for
+// it, so real ones and others take the same time. What a page loads by itself leads nowhere, and
+// goes without.
+func (g *Gate) mayTellReferer(r *http.Request, a *about) bool {
+	if len(a.referer) != 1 || len(r.Header["Referer"]) == 1 && r.Header["Referer"][0] == a.referer[0] {
+		return false // none, several, or one that isn't hidden
+	}
+	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && readerOf(r.Header) == Program {
+		return false
+	}
+	u, err := url.Parse(a.referer[0])
+	if err != nil || u.User != nil || u.Scheme != "http" && u.Scheme != "https" || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, g.URL.Host) || g.rules.link(u) {
+		return false
+	}
+	page := g.Legacy.Match(u)
+	if page.Kind == legacy.Bad {
+		return false
+	}
+	tokens := page.Strays
+	if page.Kind == legacy.Old {
+		tokens = append(tokens, page.Token)
+	}
+	isOf := func(s directory.Standing) bool {
+		return s.Company != "" && (page.Company == "" || page.Company == s.Company) &&
+			!slices.ContainsFunc(page.Routes, func(id string) bool { return id != s.Company }) &&
+			!slices.ContainsFunc(tokens, func(token string) bool { return !s.Has(directory.PrintOf(token)) })
+	}
+	var ids []string
+	switch {
+	case a.standing.Company != "":
+		return isOf(a.standing)
+	case a.visit != nil:
+		ids = []string{a.visit.company}
+	case a.visitor != nil:
+		ids = a.visitor.Contact.Companies
+	}
+	return slices.ContainsFunc(ids, func(id string) bool {
+		s, err := g.Book.StandingOf(r.Context(), id)
+		return err == nil && isOf(s)
+	})
+}
+
 // originAlone leaves of a Referer its origin: of the first, where there are several.
 func originAlone(h http.Header) {
 	referer := h.Get("Referer")

@@ -22,6 +22,7 @@ type about struct {
 	standing directory.Standing // of the company; zero where none is known
 	visitor  *Visitor           // nil: nobody is signed in
 	visit    *visit             // nil: there is none
+	referer  []string           // as it came
 	bound    holder             // for whom the portal's session was begun, where the page is no company's; zero: there is none
 
 	named   holder // company, era and token that the portal sees in the URL, also as a Stray; zero: none
@@ -278,8 +279,9 @@ func (a *about) reaches(company string) bool {
 	return a.Kind == legacy.Old && !a.standing.Upgraded && a.standing.Company == company
 }
 
-// servePortal is the flow of a request for the portal. v is who is signed in, or nil.
-func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v *Visitor, portal http.Handler) error {
+// servePortal is the flow of a request for the portal. v is who is signed in, or nil; referer is
+// what came in that header.
+func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v *Visitor, referer []string, portal http.Handler) error {
 	began := g.Now()
 	if g.opensInTheClear(r) || g.inTheClear(r) && g.Legacy.Secret(r.URL) {
 		return g.toTLS(w, r)
@@ -300,6 +302,7 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 	}
 	switch s {
 	case pass, visits, openly:
+		a.referer = referer
 		return g.passOn(s, &a, w, r, portal)
 	case toNew:
 		return found(w, g.newURL(&a))
@@ -352,6 +355,11 @@ func (g *Gate) passOn(s step, a *about, w http.ResponseWriter, r *http.Request, 
 	}
 	if err := g.blindForms(r, a.visitor); err != nil {
 		return err
+	}
+	if s != openly && g.mayTellReferer(r, a) {
+		hidden := r.Header["Referer"]
+		r.Header["Referer"] = a.referer
+		defer func() { r.Header["Referer"] = hidden }() // for logs
 	}
 	switch s {
 	case pass:

@@ -149,7 +149,7 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 		return err
 	}
 	if len(w.Header()["Referrer-Policy"]) == 0 {
-		w.Header().Set("Referrer-Policy", "strict-origin") // the URL is a key
+		w.Header().Set("Referrer-Policy", withinSite) // the URL is a key
 	}
 	ctx, done := g.whileItGoesOn(r.Context(), stay)
 	defer done()
