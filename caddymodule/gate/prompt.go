@@ -229,7 +229,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	// shows what was typed as ever, and that is all.
 	ask.ID = outbox.NewID(kind, ask.At)
 	if ask.Reserved = g.Networks.TakeApart(ask.Device) || g.Networks.TakeApart(ask.Link); ask.Reserved {
-		ask.ID = outbox.NewReservedID(ask.At)
+		ask.ID = outbox.NewReservedID(kind, ask.At)
 	}
 	ask.Crowded = !ask.Reserved && !g.Networks.Take(limit.Ask, ask.IP)
 	if err := g.Queue.Full(ask.ID); !ask.Crowded && errors.Is(err, outbox.ErrFull) {

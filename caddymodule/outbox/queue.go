@@ -140,31 +140,44 @@ type Queue struct {
 // urgent are the kinds that somebody waits for in front of a page.
 func urgent(kind string) bool { return kind == "sign-in" || kind == "set-password" }
 
-// The first part of an ID.
-const (
-	classReserved = "0-0-" // sorts before any time of classUrgent
-	classUrgent   = "0-"
-	classOther    = "1-"
-)
-
 // NewID makes the ID of a request. IDs sort in the order in which their mails go out:
 // the kinds "sign-in" and "set-password" before all others, then by time. They hold
 // digits, small letters and "-" only, never repeat, and tell nothing about anybody.
 func NewID(kind string, now time.Time) string {
-	if urgent(kind) {
-		return newID(classUrgent, now)
-	}
-	return newID(classOther, now)
+	return newID(kind, now, strings.ToLower(rand.Text()[:16]))
 }
 
-// NewReservedID makes the ID of a request that goes out before all others, and has room in
-// the queue that others can't fill: for those that not everybody can make, such as from a
-// device that was signed in on before.
-func NewReservedID(now time.Time) string { return newID(classReserved, now) }
+// NewReservedID makes the ID of a request that goes out before all others, whatever their time,
+// and has room in the queue that others can't fill: for those that not everybody can make, such
+// as from a device that was signed in on before.
+func NewReservedID(kind string, now time.Time) string {
+	return newID(kind, now, string(reservedMark)+strings.ToLower(rand.Text()[:15]))
+}
 
-func newID(class string, now time.Time) string {
+// reservedMark begins the random part of a reserved ID; rand.Text has no such character.
+const reservedMark = '0'
+
+func newID(kind string, now time.Time, random string) string {
+	class := "1-"
+	if urgent(kind) {
+		class = "0-"
+	}
 	at := strings.Replace(now.UTC().Format("20060102T150405.000"), ".", "", 1)
-	return class + strings.ToLower(at+"-"+rand.Text()[:16])
+	return class + strings.ToLower(at) + "-" + random
+}
+
+// reserved reports whether NewReservedID has made the ID.
+func reserved(id string) bool {
+	at := strings.LastIndexByte(id, '-') + 1
+	return at > 0 && at < len(id) && id[at] == reservedMark
+}
+
+// before orders IDs as their mails go out.
+func before(a, b string) bool {
+	if x, y := reserved(a), reserved(b); x != y {
+		return x
+	}
+	return a < b
 }
 
 // Add returns the Op that commits the request. It counts as accepted once the Op is
@@ -187,7 +200,7 @@ func (q *Queue) Add(r Request) store.Op {
 // few more than Max may get in.
 func (q *Queue) Full(id string) error {
 	most := q.max()
-	if !strings.HasPrefix(id, classReserved) {
+	if !reserved(id) {
 		most -= most / 5
 	}
 	if q.Len() >= most {

@@ -102,8 +102,9 @@ func TestNewID(t *testing.T) {
 	if other := NewID("notice", at.Add(-time.Hour)); other <= id {
 		t.Errorf("%s is of a patient kind, and sorts before %s", other, id)
 	}
-	if reserved := NewReservedID(at.Add(time.Hour)); reserved >= id {
-		t.Errorf("%s is reserved, and sorts behind %s", reserved, id)
+	reserved := NewReservedID("sign-in", at.Add(time.Hour))
+	if len(reserved) != len(id) || reserved <= id || !before(reserved, id) || before(id, reserved) || before(id, id) {
+		t.Errorf("%s is reserved, and doesn't go out before %s, as which it is as long, and behind which it sorts", reserved, id)
 	}
 }
 
@@ -738,7 +739,7 @@ func TestFullLeavesRoomForReservedRequests(t *testing.T) {
 	db := newStore(t)
 	q, _ := newQueue(t, db, &recorder{answer: func(context.Context, Message, int) error { return errBoom }})
 	q.Max = 5
-	urgent, reserved := NewID("sign-in", time.Now()), NewReservedID(time.Now())
+	urgent, reserved := NewID("sign-in", time.Now()), NewReservedID("sign-in", time.Now())
 	if err := q.Full(urgent); err != nil {
 		t.Errorf("Full before Start = %v; want nil", err)
 	}
@@ -790,7 +791,7 @@ func TestRequestsForNobodyAreEndedTogether(t *testing.T) {
 		add = append(add, op)
 	}
 	// Behind all of them, and yet before.
-	add = append(add, q.Add(Request{ID: NewReservedID(q.now()), Kind: "sign-in", Asked: q.now(), Payload: []byte("ann@example.org")}))
+	add = append(add, q.Add(Request{ID: NewReservedID("sign-in", q.now()), Kind: "sign-in", Asked: q.now(), Payload: []byte("ann@example.org")}))
 	if err := db.Apply(t.Context(), add...); err != nil {
 		t.Fatal(err)
 	}

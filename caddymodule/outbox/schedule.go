@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -108,7 +109,7 @@ func (l *lane) first(now time.Time, fewest bool) (id string, due time.Time) {
 			if due.IsZero() || it.due.Before(due) {
 				due = it.due
 			}
-		case id == "", fewest && it.tries < tries, (!fewest || it.tries == tries) && candidate < id:
+		case id == "", fewest && it.tries < tries, (!fewest || it.tries == tries) && before(candidate, id):
 			id, tries = candidate, it.tries
 		}
 	}
@@ -126,12 +127,12 @@ func (l *lane) several(now time.Time, n int) (ids []string, due time.Time) {
 			continue
 		}
 		if len(ids) == n {
-			if candidate > ids[n-1] {
+			if before(ids[n-1], candidate) {
 				continue
 			}
 			ids = ids[:n-1]
 		}
-		at, _ := slices.BinarySearch(ids, candidate)
+		at := sort.Search(len(ids), func(i int) bool { return before(candidate, ids[i]) })
 		ids = slices.Insert(ids, at, candidate)
 	}
 	return ids, due
