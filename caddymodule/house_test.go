@@ -468,7 +468,7 @@ func (h *house) mayMailAgain(n int) {
 	case n%6 == 0:
 		caddymodule.Advance(h.t, 24*time.Hour)
 	case n%3 == 0:
-		caddymodule.Advance(h.t, time.Hour)
+		caddymodule.Advance(h.t, 9*time.Hour)
 	default:
 		caddymodule.Advance(h.t, time.Minute)
 	}

@@ -47,7 +47,7 @@ func resetLink(ctx context.Context, f Firm, in ByEmail) (out ResetLinkSent, err 
 			Remedy: "tell them to ask for a sign-in mail; or take that line out, reload, and do this again"}
 	}
 	ask := token.Ask{Purpose: token.SetPassword, Staff: true, Address: email, To: "/", At: f.now()}
-	ask.ID = outbox.NewReservedID(ask.At)
+	ask.ID = outbox.NewReservedID(kindSetPassword, ask.At)
 	if err := f.mayMail(ctx, c, ask); err != nil {
 		return out, err
 	}
@@ -73,11 +73,11 @@ func (f Firm) mayMail(ctx context.Context, c directory.Contact, ask token.Ask) e
 	if err := f.Queue.Full(ask.ID); err != nil {
 		return &Error{Status: 503, Code: "unavailable", Reason: err.Error(), Remedy: "look in the log why mails aren't taken, then try again"}
 	}
-	mails, budget := limit.Mails{Firm: f.Tokens.Firm, Store: f.Tokens.Store}, limit.ForClients
+	mails, budget := limit.Mails{Firm: f.Tokens.Firm, Store: f.Tokens.Store, Keys: f.Tokens.Keys, Now: f.Tokens.Now}, limit.ForClients
 	if c.Role == directory.Staff {
 		budget = limit.ForStaff
 	}
-	_, err := mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: ask.Purse()}, budget, ask.ID, "", ask.At)
+	_, err := mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: ask.Purse()}, budget, limit.Request{ID: ask.ID, Until: ask.At.Add(token.Patience)}, ask.At)
 	if err == nil {
 		_, err = f.Tokens.Issue(ctx, ask, c.ID, ask.Address)
 	}

@@ -105,7 +105,7 @@ func New(g Gate) *Gate {
 	t := g.Tokens
 	g.keys = t.Keys
 	g.bound = &bound{firm: g.Firm, store: t.Store, keys: t.Keys, ours: g.cookies, names: g.PortalSession, log: g.Log}
-	g.mails = &limit.Mails{Firm: g.Firm, Store: t.Store}
+	g.mails = &limit.Mails{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: t.Now}
 	g.devices = &limit.Devices{Firm: g.Firm, Store: t.Store, Keys: t.Keys}
 	if g.Networks == nil {
 		g.Networks = &limit.Networks{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: g.Now}

@@ -56,20 +56,26 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	if i < 0 {
 		return nothing(audit.Unknown)
 	}
-	spent, err := g.spendMail(ctx, &ask, c)
+	if ask.Known, err = g.devices.Knows(ctx, ask.Device, c.ID); err != nil {
+		return outbox.Prepared{}, err
+	}
+	var ready time.Time
+	issued, err := g.Tokens.Issue(ctx, ask, c.ID, c.Emails[i])
+	if errors.Is(err, token.ErrTooMany) {
+		ready = g.Now().Add(fullWait) // with others that wait, until one of the links is over
+	} else if err != nil {
+		return outbox.Prepared{}, err
+	}
+	spent, err := g.spendMail(ctx, ask, c, ready)
 	switch {
 	case errors.Is(err, limit.ErrOver):
 		return nothing(audit.Limited)
 	case err != nil:
 		return outbox.Prepared{}, err
+	case spent.Again:
+		return outbox.Prepared{Later: spent.Later, Ops: spent.Ops}, nil
 	case !spent.Later.IsZero():
 		return outbox.Prepared{Later: spent.Later, Ops: spent.Ops, Done: note(audit.Delayed)}, nil
-	}
-	issued, err := g.Tokens.Issue(ctx, ask, c.ID, c.Emails[i])
-	if errors.Is(err, token.ErrTooMany) {
-		return nothing(audit.Limited)
-	} else if err != nil {
-		return outbox.Prepared{}, err
 	}
 	message, err := g.letter(ctx, ask, c, c.Emails[i], issued)
 	if err != nil {
@@ -78,17 +84,19 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	return outbox.Prepared{Message: message, Ops: append(issued.Ops, spent.Ops...), Ref: ask.ID + " " + issued.ID, Done: note(audit.Queued)}, nil
 }
 
-// spendMail counts one more mail to the contact, in the purse of the ask, and notes in the
-// ask whether its device is a known one.
-func (g *Gate) spendMail(ctx context.Context, ask *token.Ask, c directory.Contact) (spent limit.Spent, err error) {
-	if ask.Known, err = g.devices.Knows(ctx, ask.Device, c.ID); err != nil {
-		return limit.Spent{}, err
-	}
+// fullWait is after how long it is looked again whether another link of a contact may be made.
+const fullWait = time.Minute
+
+// spendMail counts one more mail to the contact, in the purse of the ask, not to be made
+// before it may be.
+func (g *Gate) spendMail(ctx context.Context, ask token.Ask, c directory.Contact, ready time.Time) (limit.Spent, error) {
 	purse, budget := limit.Purse{Contact: c.ID, Apart: ask.Purse()}, limit.ForClients
 	if c.Role == directory.Staff {
 		budget = limit.ForStaff
 	}
-	return g.mails.Spend(ctx, purse, budget, ask.ID, g.Networks.Name(ask.IP), g.Now())
+	return g.mails.Spend(ctx, purse, budget, limit.Request{
+		ID: ask.ID, Network: g.Networks.Name(ask.IP), Ready: ready, Until: ask.At.Add(token.Patience),
+	}, g.Now())
 }
 
 // Attempt is called before each hand-over of a mail: its link's life begins anew, if it

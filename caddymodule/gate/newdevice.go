@@ -26,7 +26,7 @@ func (g *Gate) newDevice(r *http.Request, c directory.Contact, grant token.Grant
 	if err != nil {
 		return nil, "", err
 	}
-	spent, err := g.mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindNewDevice}, limit.ForNews, request, "", n.At)
+	spent, err := g.mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindNewDevice}, limit.ForNews, limit.Request{ID: request}, n.At)
 	if errors.Is(err, limit.ErrOver) {
 		return ops, "", nil
 	} else if err != nil {

@@ -181,7 +181,7 @@ func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
 		more, err = g.devices.LearnAlone(ctx, change.device, c.ID, now)
 	} else {
 		var spent limit.Spent
-		spent, err = g.mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindChanged}, limit.ForChanges, id, "", now)
+		spent, err = g.mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindChanged}, limit.ForChanges, limit.Request{ID: id}, now)
 		more = spent.Ops
 	}
 	if err != nil {

@@ -216,7 +216,7 @@ func (g *Gate) knowDevice(r *http.Request, c directory.Contact, shared bool) (op
 		purses = append(purses, limit.Purse{Contact: c.ID, Apart: id})
 	}
 	for _, purse := range purses {
-		answered, err := g.mails.Answered(ctx, purse, now)
+		answered, err := g.mails.Answered(ctx, purse, g.Networks.Name(g.ClientIP(r)), now)
 		if err != nil {
 			return nil, "", err
 		}

@@ -1,49 +1,14 @@
-// Package limit keeps budgets: how often something may happen, whoever asks.
-//
-// Two kinds of them. What a contact gets is a record in the store, changed in the same
-// step as what it counts, so that no crash, restart or second gate forgets any of it
-// (mail.go). What a network does is counted in memory, in cells of sixteen bytes that
-// empty by themselves (network.go, cells.go), and is written down now and then
-// (snapshot.go). Devices that a contact has signed in on have budgets of their own
-// (device.go), which is what keeps a flood from locking anybody out.
 package limit
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"slices"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
-
-// ErrOver: the budget is used up for now.
-var ErrOver = errors.New("limit: over the budget")
-
-// Budget is how many mails a contact may get. The zero value allows none.
-type Budget struct {
-	Apart time.Duration // at least so long between two
-	Hour  int           // in any hour
-	Day   int           // in any day, as long as nobody signs in with one of them
-}
-
-// The budgets of sign-in mails. Staff have twice as much: who has to help a client
-// under a flood must get in.
-var (
-	ForClients = Budget{Apart: time.Minute, Hour: 6, Day: 12}
-	ForStaff   = Budget{Apart: time.Minute, Hour: 12, Day: 24}
-)
-
-// ForNews is the budget of mails about sign-ins on new devices. They count in a purse of
-// their own: who has somebody's password must neither flood them nor use up the mails by
-// which they get in.
-var ForNews = Budget{Hour: 4, Day: 10}
-
-// ForChanges is how often somebody who is signed in may change or remove their password.
-// Each time a mail tells of it, which is never left out, so it is the change that has to wait.
-var ForChanges = Budget{Hour: 10, Day: 20}
 
 // Purse is whose budget it is: a contact's, whatever address or spelling was typed. What
 // strangers can't do has a purse apart: one for each device the contact has signed in on,
@@ -60,62 +25,21 @@ func (p Purse) id() string {
 	return p.Contact + "/" + p.Apart
 }
 
-// Mail is one mail that was made.
-type Mail struct {
-	At      time.Time `json:"at"`
-	Network string    `json:"network,omitempty"` // where it was asked for from, see Networks.Name
-}
-
-// purse is what the store knows of one.
-type purse struct {
-	Made     []Mail    `json:"made"`
-	Answered time.Time `json:"answered,omitzero"` // when somebody signed in last
-	Next     string    `json:"next,omitempty"`    // the request that is put off until Apart is over
-}
-
-// clockSkew is by how much the clocks of two machines may differ. What was made later
-// than that was written before the clock was set back: by how much nobody knows, so it
-// no longer counts, and nobody is locked out.
-const clockSkew = 5 * time.Minute
-
-// allows decides on one more mail after those that were made: ErrOver, or how long to
-// wait for it, which is never longer than Apart. A network may use half of a budget, so
-// that who floods from one place leaves room for the owner in another; of a purse
-// apart (network "") it may use all.
-func (b Budget) allows(p purse, now time.Time, network string) (wait time.Duration, err error) {
-	var hour, day, hourHere, dayHere int
-	for _, m := range p.Made {
-		age := now.Sub(m.At)
-		if age < -clockSkew {
-			continue
-		}
-		age = max(age, 0)
-		wait = max(wait, b.Apart-age)
-		here := network != "" && m.Network == network
-		if age < time.Hour {
-			hour++
-			if here {
-				hourHere++
-			}
-		}
-		if age < 24*time.Hour && m.At.After(p.Answered) {
-			day++
-			if here {
-				dayHere++
-			}
-		}
-	}
-	if hour >= b.Hour || day >= b.Day || hourHere >= (b.Hour+1)/2 || dayHere >= (b.Day+1)/2 {
-		return 0, ErrOver
-	}
-	return wait, nil
-}
-
 // Mails keeps the budgets of a firm's contacts. It may be used by many goroutines, and
 // by several processes on one store.
 type Mails struct {
 	Firm  string
 	Store store.Store
+	Keys  *secret.Keyring
+	Now   func() time.Time // the clock that records expire by; nil: time.Now
+}
+
+// Request is a request for a mail.
+type Request struct {
+	ID      string
+	Network string    // that it came from, see Networks.Name; "": it doesn't matter
+	Ready   time.Time // not before; zero: now
+	Until   time.Time // of no use later; zero: only now
 }
 
 // Spent is what comes of Spend. Its Ops are to be applied with whatever follows from it;
@@ -123,93 +47,91 @@ type Mails struct {
 type Spent struct {
 	Ops   []store.Op
 	Later time.Time // not now: ask again then, with the same request; zero: now
-}
-
-// Spend counts one more mail for a request that came from the network (see
-// Networks.Name). It is ErrOver when there may be none. Where the last mail is only less
-// than Apart ago, one request of a purse is put off until then: whoever corrects
-// themselves gets a mail. Others meanwhile are ErrOver: a mail is on its way anyhow.
-func (m *Mails) Spend(ctx context.Context, whose Purse, b Budget, request, network string, now time.Time) (Spent, error) {
-	if whose.Apart != "" {
-		network = ""
-	}
-	k, p, was, err := m.read(ctx, whose)
-	if err != nil {
-		return Spent{}, err
-	}
-	wait, err := b.allows(p, now, network)
-	switch {
-	case err != nil:
-		return Spent{}, err
-	case wait > 0 && p.Next == request:
-		return Spent{Later: now.Add(wait)}, nil
-	case wait > 0 && p.Next != "":
-		return Spent{}, ErrOver
-	case wait > 0:
-		p.Next = request
-		op, err := write(k, was, p, now)
-		return Spent{Ops: []store.Op{op}, Later: now.Add(wait)}, err
-	}
-	p.Next = ""
-	p.Made = append(slices.DeleteFunc(p.Made, func(one Mail) bool {
-		age := now.Sub(one.At)
-		return age >= 24*time.Hour || age < -clockSkew || age >= time.Hour && !one.At.After(p.Answered)
-	}), Mail{At: now.UTC().Round(0), Network: network})
-	op, err := write(k, was, p, now)
-	return Spent{Ops: []store.Op{op}}, err
-}
-
-// Answered returns the Ops for a sign-in by one of the purse's mails: those that were
-// made were no flood. The time between two, and the hour's budget, stay.
-func (m *Mails) Answered(ctx context.Context, whose Purse, now time.Time) ([]store.Op, error) {
-	k, p, was, err := m.read(ctx, whose)
-	if err != nil || was == nil {
-		return nil, err
-	}
-	p.Answered = now.UTC().Round(0)
-	op, err := write(k, was, p, now)
-	return []store.Op{op}, err
+	Again bool      // with Later: the request has been waiting already
 }
 
 const (
-	mailBucket = "mails" // by purse: what was made in the last day
-	version    = '1'     // first byte of every value
+	// longestWait is how far ahead Later is at most: clocks may be set meanwhile.
+	longestWait = 10 * time.Minute
+	// late is how long a request that waits is expected after its time. After that it is
+	// taken for lost.
+	late = time.Minute
 )
 
-// read returns the purse, and the value it was read from (nil: none).
-func (m *Mails) read(ctx context.Context, whose Purse) (store.Key, purse, []byte, error) {
-	var p purse
-	k := store.Key{Firm: m.Firm, Bucket: mailBucket, ID: whose.id()}
-	rec, err := m.Store.Get(ctx, k)
-	if errors.Is(err, store.ErrNotFound) {
-		return k, p, nil, nil
-	} else if err != nil {
-		return k, p, nil, err
+// Spend counts one more mail for the request. It is ErrOver when there may be none, now or as
+// long as the request is of use. Otherwise the request waits until there may be one, but only
+// one request of a purse at a time: others are ErrOver, for a mail to the same mailbox is on
+// its way. A request from a network that had no mail lately takes the place of one from a
+// network that had, so that somebody who asks for the first time isn't kept waiting by networks
+// that ask all day.
+func (m *Mails) Spend(ctx context.Context, whose Purse, b Budget, r Request, now time.Time) (Spent, error) {
+	if whose.Apart != "" {
+		r.Network = ""
 	}
-	if err := decode(rec, &p); err != nil {
-		return k, p, nil, err
-	}
-	return k, p, rec.Value, nil
-}
-
-func write(k store.Key, was []byte, p purse, now time.Time) (store.Op, error) {
-	value, err := json.Marshal(p)
+	was, p, _, err := m.read(ctx, whose, b, now)
 	if err != nil {
-		return store.Op{}, fmt.Errorf("writing a %s record: %w", k.Bucket, err)
+		return Spent{}, err
 	}
-	value = append([]byte{version}, value...)
-	if was == nil {
-		return store.Create(k, value, now.Add(24*time.Hour)), nil
+	wait, err := b.wait(&p, r.Network, now)
+	if err != nil {
+		return Spent{}, err
 	}
-	return store.Replace(k, was, value, now.Add(24*time.Hour)), nil
+	wait = max(wait, r.Ready.Sub(now))
+	fresh := p.fresh(r.Network, now)
+	mine, taken := p.Next == r.ID, p.Next != "" && now.Before(p.NextDue.Add(late)) && p.NextDue.Before(now.Add(24*time.Hour))
+	switch {
+	case !mine && taken && (p.NextFresh || !fresh):
+		return Spent{}, ErrOver
+	case wait <= 0:
+		b.spend(&p, r.Network, now)
+		return m.write(was, p, now, time.Time{})
+	case now.Add(wait).After(r.Until):
+		return Spent{}, ErrOver
+	}
+	later, due := now.Add(min(wait, longestWait)), now.Add(wait).UTC().Round(0)
+	if mine && p.NextDue.Sub(due).Abs() < time.Second {
+		return Spent{Later: later, Again: true}, nil
+	}
+	p.Next, p.NextDue, p.NextFresh = r.ID, due, fresh
+	spent, err := m.write(was, p, now, later)
+	spent.Again = mine
+	return spent, err
 }
 
-func decode(rec store.Record, v any) error {
-	if len(rec.Value) == 0 || rec.Value[0] != version {
-		return fmt.Errorf("%s record of another version: %w", rec.Key.Bucket, store.ErrUnavailable)
+// Answered returns the Ops for a sign-in from a network, by one of the purse's mails or
+// another way: those that were made were no flood, and the network is the contact's. The time
+// between two, and the hour's budget, stay.
+func (m *Mails) Answered(ctx context.Context, whose Purse, network string, now time.Time) ([]store.Op, error) {
+	was, p, found, err := m.read(ctx, whose, Budget{}, now)
+	if err != nil || !found {
+		return nil, err
 	}
-	if err := json.Unmarshal(rec.Value[1:], v); err != nil {
-		return fmt.Errorf("reading a %s record: %w", rec.Key.Bucket, err)
-	}
-	return nil
+	p.Owed = time.Time{}
+	delete(p.Networks, network)
+	spent, err := m.write(was, p, now, time.Time{})
+	return spent.Ops, err
 }
+
+func (m *Mails) bucket() *sealed.Bucket[balance] {
+	return &sealed.Bucket[balance]{Store: m.Store, Keys: m.Keys, Firm: m.Firm, Name: "mail-budget", Now: m.Now, Format: 1}
+}
+
+// read returns the balance of a purse, and whether there is a record of it. One that can't be
+// trusted is used up.
+func (m *Mails) read(ctx context.Context, whose Purse, b Budget, now time.Time) (was sealed.Record[balance], p balance, found bool, err error) {
+	was, err = m.bucket().Get(ctx, whose.id())
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return was, balance{}, false, nil
+	case errors.Is(err, sealed.ErrUntrusted):
+		return was, balance{Owed: now.Add(time.Duration(b.Burst) * b.Every)}, true, nil
+	}
+	return was, was.Value, true, err
+}
+
+func (m *Mails) write(was sealed.Record[balance], p balance, now, later time.Time) (Spent, error) {
+	op, err := m.bucket().Write(was, p, p.expires(now))
+	return Spent{Ops: []store.Op{op}, Later: later}, err
+}
+
+const version = '1' // first byte of every value that isn't sealed

@@ -36,51 +36,68 @@ func keyring(t testing.TB) *secret.Keyring {
 	return k
 }
 
-func TestBudget_Allows(t *testing.T) {
-	// made lists minutes before now, each with the network it was asked for from.
-	type made map[float64]string
+func TestBudget_Wait(t *testing.T) {
+	hours := func(n ...float64) (all []time.Duration) {
+		for _, h := range n {
+			all = append(all, time.Duration(h*float64(time.Hour)))
+		}
+		return all
+	}
+	// made is how long before now mails were made, by networks that are named in the same order.
 	for _, c := range []struct {
 		name     string
-		made     made
-		answered float64 // minutes before now; 0: not
+		made     []time.Duration
+		networks string
 		network  string
 		wait     time.Duration
-		err      error
 	}{
-		{"nothing yet", nil, 0, "a", 0, nil},
-		{"one a minute ago", made{1: "a"}, 0, "a", 0, nil},
-		{"one 59 s ago", made{59.0 / 60: "a"}, 0, "a", time.Second, nil},
-		{"one just now, of elsewhere", made{0: "b"}, 0, "a", time.Minute, nil},
-		{"five in the hour, of all over", made{2: "b", 3: "c", 4: "d", 5: "e", 6: "f"}, 0, "a", 0, nil},
-		{"six in the hour, of all over", made{2: "b", 3: "c", 4: "d", 5: "e", 6: "f", 59.9: "g"}, 0, "a", 0, ErrOver},
-		{"six, one of them an hour ago", made{2: "b", 3: "c", 4: "d", 5: "e", 6: "f", 60: "g"}, 0, "a", 0, nil},
-		{"two in the hour of one network", made{2: "a", 3: "a", 4: "b"}, 0, "a", 0, nil},
-		{"three in the hour of one network", made{2: "a", 3: "a", 4: "a"}, 0, "a", 0, ErrOver},
-		{"three in the hour of another network", made{2: "b", 3: "b", 4: "b"}, 0, "a", 0, nil},
-		{"three in the hour of no network", made{2: "", 3: "", 4: ""}, 0, "", 0, nil},
-		{"five in the day of one network", made{100: "a", 200: "a", 300: "a", 400: "a", 500: "a"}, 0, "a", 0, nil},
-		{"six in the day of one network", made{100: "a", 200: "a", 300: "a", 400: "a", 500: "a", 1439: "a"}, 0, "a", 0, ErrOver},
-		{"six, one of them a day ago", made{100: "a", 200: "a", 300: "a", 400: "a", 500: "a", 1440: "a"}, 0, "a", 0, nil},
-		{"twelve in the day", made{61: "a", 62: "b", 63: "c", 64: "d", 65: "e", 66: "f", 130: "g", 131: "h", 132: "i", 133: "j", 134: "k", 135: "l"}, 0, "z", 0, ErrOver},
-		{"twelve in the day, six of them answered", made{61: "a", 62: "b", 63: "c", 64: "d", 65: "e", 66: "f", 130: "g", 131: "h", 132: "i", 133: "j", 134: "k", 135: "l"}, 100, "z", 0, nil},
-		{"answered, but six in the hour", made{2: "b", 3: "c", 4: "d", 5: "e", 6: "f", 7: "g"}, 1, "a", 0, ErrOver},
-		{"from another machine's clock, a minute ahead", made{-1: "a"}, 0, "a", time.Minute, nil},
-		{"six from before the clock was set back", made{-10: "b", -20: "c", -30: "d", -40: "e", -50: "f", -60: "g"}, 0, "a", 0, nil},
+		{"nothing yet", nil, "", "a", 0},
+		{"one a minute ago", hours(1.0 / 60), "a", "a", 0},
+		{"one just now, of elsewhere", hours(0), "b", "a", time.Minute},
+		{"two, of one network", hours(.3, .2), "aa", "a", 0},
+		{"three, of one network", hours(.3, .2, .1), "aaa", "a", 2*time.Hour + 42*time.Minute},
+		{"three, of one network, asked from another", hours(.3, .2, .1), "aaa", "b", 0},
+		{"four, of several", hours(.4, .3, .2, .1), "abcd", "e", 0},
+		{"four, of several, asked from one of them", hours(.4, .3, .2, .1), "abcd", "a", 5*time.Hour + 36*time.Minute},
+		{"five", hours(.5, .4, .3, .2, .1), "abcde", "f", 2*time.Hour + 30*time.Minute},
+		{"five, of no network", hours(.5, .4, .3, .2, .1), "", "", 2*time.Hour + 30*time.Minute},
+		{"four, of no network", hours(.4, .3, .2, .1), "", "", 0},
+		{"three, three hours ago", hours(3.2, 3.1, 3), "aaa", "a", 0},
+		{"from another machine's clock, a minute ahead", hours(-1.0 / 60), "b", "a", time.Minute},
 	} {
-		p := purse{}
-		for minutes, network := range c.made {
-			p.Made = append(p.Made, Mail{At: noon.Add(-time.Duration(minutes * float64(time.Minute))), Network: network})
+		var p balance
+		for i, ago := range c.made {
+			network := ""
+			if c.networks != "" {
+				network = c.networks[i : i+1]
+			}
+			ForClients.spend(&p, network, noon.Add(-ago))
 		}
-		if c.answered != 0 {
-			p.Answered = noon.Add(-time.Duration(c.answered * float64(time.Minute)))
-		}
-		wait, err := ForClients.allows(p, noon, c.network)
-		if wait.Round(time.Millisecond) != c.wait || !errors.Is(err, c.err) {
-			t.Errorf("%s: wait %v, %v; want %v, %v", c.name, wait, err, c.wait, c.err)
+		wait, err := ForClients.wait(&p, c.network, noon)
+		if err != nil || max(wait, 0).Round(time.Second) != c.wait {
+			t.Errorf("%s: wait %v, %v; want %v", c.name, wait, err, c.wait)
 		}
 	}
-	if _, err := (Budget{}).allows(purse{}, noon, "a"); !errors.Is(err, ErrOver) {
+	if _, err := (Budget{}).wait(&balance{}, "a", noon); !errors.Is(err, ErrOver) {
 		t.Errorf("the zero Budget allows a mail: %v", err)
+	}
+	var p balance
+	for i := range 5 {
+		ForClients.spend(&p, fmt.Sprint(i), noon.Add(365*24*time.Hour))
+	}
+	if wait, err := ForClients.wait(&p, "a", noon); err != nil || wait > 0 {
+		t.Errorf("after the clock was set back by a year: wait %v, %v; want none", wait, err)
+	}
+	for i := range 2 * maxNetworks {
+		p.remember(fmt.Sprint("n", i), noon.Add(time.Duration(i)*time.Hour/10))
+	}
+	end := noon.Add(2 * maxNetworks * time.Hour / 10)
+	if len(p.Networks) != maxNetworks || p.fresh(fmt.Sprint("n", 2*maxNetworks-1), end) || !p.fresh("n0", end) {
+		t.Errorf("%d networks are remembered; want the latest %d", len(p.Networks), maxNetworks)
+	}
+	p.remember("late", end.Add(memory))
+	if len(p.Networks) != 1 {
+		t.Errorf("%d networks are remembered after 30 days; want the new one", len(p.Networks))
 	}
 }
 
@@ -88,7 +105,7 @@ func TestBudget_Allows(t *testing.T) {
 func ask(t *testing.T, m *Mails, whose Purse, b Budget, id, network string, at time.Time) string {
 	t.Helper()
 	for {
-		s, err := m.Spend(context.Background(), whose, b, id, network, at)
+		s, err := m.Spend(context.Background(), whose, b, Request{ID: id, Network: network, Until: noon.Add(365 * 24 * time.Hour)}, at)
 		if errors.Is(err, ErrOver) {
 			return "over"
 		}
@@ -108,118 +125,170 @@ func ask(t *testing.T, m *Mails, whose Purse, b Budget, id, network string, at t
 	}
 }
 
-func TestD01_TenThousandAsksFromTenThousandNetworks(t *testing.T) {
-	m := &Mails{Firm: "example", Store: openStore(t)}
+func newMails(t *testing.T) *Mails {
+	return &Mails{Firm: "example", Store: openStore(t), Keys: keyring(t), Now: func() time.Time { return noon }}
+}
+
+func TestD01_AFloodIsSpreadOverTheDay(t *testing.T) {
+	m := newMails(t)
 	for _, c := range []struct {
 		name    string
 		whose   Purse
 		budget  Budget
 		network func(i int) string
-		hour    int
-		day     int
+		hour    int // mails in the first hour
+		day     int // in the worst 24 hours
+		gap     time.Duration
 	}{
-		{"a client", Purse{Contact: "ann"}, ForClients, func(i int) string { return fmt.Sprint(i) }, 6, 12},
-		{"a client, from one network", Purse{Contact: "bob"}, ForClients, func(int) string { return "a" }, 3, 6},
-		{"staff", Purse{Contact: "olive"}, ForStaff, func(i int) string { return fmt.Sprint(i) }, 12, 24},
-		{"a known device", Purse{Contact: "ann", Apart: "d"}, ForClients, func(int) string { return "a" }, 6, 12},
+		{"a client", Purse{Contact: "ann"}, ForClients, func(i int) string { return fmt.Sprint(i) }, 5, 12, 3 * time.Hour},
+		{"a client, from one network", Purse{Contact: "bob"}, ForClients, func(int) string { return "a" }, 3, 10, 3 * time.Hour},
+		{"staff", Purse{Contact: "olive"}, ForStaff, func(i int) string { return fmt.Sprint(i) }, 10, 24, 96 * time.Minute},
+		{"a known device", Purse{Contact: "ann", Apart: "d"}, ForClients, func(int) string { return "a" }, 5, 12, 3 * time.Hour},
 	} {
-		var last time.Time
-		hour, day := 0, 0
-		const n = 2400 // in a day, every 36 s; those put off come back
-		pending := ""
-		var due time.Time
+		var made []time.Time
+		const step, n = time.Minute, 3 * 24 * 60
+		waiting, due := "", time.Time{}
 		for i := range n {
-			at := noon.Add(time.Duration(i) * 36 * time.Second)
-			id := fmt.Sprint(c.name, i)
-			if pending != "" && !at.Before(due) {
-				id, pending = pending, ""
+			at, id := noon.Add(time.Duration(i)*step), fmt.Sprint(c.name, i)
+			if waiting != "" && !at.Before(due) {
+				id, waiting = waiting, ""
 			}
-			switch got := ask(t, m, c.whose, c.budget, id, c.network(i), at); got {
-			case "now":
-				if !last.IsZero() && at.Sub(last) < time.Minute {
-					t.Errorf("%s: two mails %v apart; want a minute", c.name, at.Sub(last))
-				}
-				last = at
-				day++
-				if at.Before(noon.Add(time.Hour)) {
-					hour++
-				}
-			case "over":
-			default:
-				if pending != "" {
-					t.Errorf("%s: two are put off at a time", c.name)
-				}
-				pending, due = id, last.Add(time.Minute)
+			s, err := m.Spend(t.Context(), c.whose, c.budget, Request{ID: id, Network: c.network(i), Until: at.Add(time.Hour)}, at)
+			if errors.Is(err, ErrOver) {
+				continue
+			}
+			if err == nil && len(s.Ops) > 0 {
+				err = m.Store.Apply(t.Context(), s.Ops...)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Later.IsZero() {
+				made = append(made, at)
+			} else {
+				waiting, due = id, s.Later
 			}
 		}
-		if hour != c.hour || day != c.day {
-			t.Errorf("%s: %d mails in the hour, %d in the day; want %d and %d", c.name, hour, day, c.hour, c.day)
+		hour, day, gap := 0, 0, time.Duration(0)
+		for i, at := range made {
+			if i > 0 {
+				apart := at.Sub(made[i-1])
+				if gap = max(gap, apart); apart < time.Minute {
+					t.Errorf("%s: two mails %v apart; want a minute", c.name, apart)
+				}
+			}
+			if at.Before(noon.Add(time.Hour)) {
+				hour++
+			}
+			in := 0
+			for _, other := range made[i:] {
+				if other.Sub(at) < 24*time.Hour {
+					in++
+				}
+			}
+			day = max(day, in)
+		}
+		if hour != c.hour || day != c.day || gap > c.gap+step {
+			t.Errorf("%s: %d mails in the first hour, %d in the worst 24, %v at most between two; want %d, %d, %v", c.name, hour, day, gap, c.hour, c.day, c.gap)
 		}
 	}
 }
 
-func TestMails_OneIsPutOff(t *testing.T) {
-	m := &Mails{Firm: "example", Store: openStore(t)}
+func TestMails_OneRequestWaits(t *testing.T) {
+	m := newMails(t)
 	ann := Purse{Contact: "ann"}
 	at := func(s int) time.Time { return noon.Add(time.Duration(s) * time.Second) }
-	for i, c := range []struct {
-		id   string
-		s    int
-		want string
+	for _, c := range []struct {
+		id, network string
+		s           int
+		want        string
 	}{
-		{"1", 0, "now"},
-		{"2", 20, "in 40s"}, // who corrected themselves
-		{"3", 21, "over"},   // a mail is on its way anyhow
-		{"2", 30, "in 30s"}, // looked at once more, as after a restart
-		{"2", 60, "now"},
-		{"4", 61, "in 59s"},
-		{"5", 120, "now"}, // came just then
-		{"4", 121, "in 59s"},
-		{"4", 180, "now"},
+		{"1", "a", 0, "now"},
+		{"2", "a", 20, "in 40s"}, // who corrected themselves
+		{"3", "a", 21, "over"},   // a mail is on its way anyhow
+		{"2", "a", 30, "in 30s"}, // looked at once more, as after a restart
+		{"4", "b", 40, "in 20s"}, // from another network: before the one that had a mail
+		{"2", "a", 60, "over"},
+		{"4", "b", 60, "now"},
+		{"5", "a", 61, "in 59s"},
+		{"6", "c", 130, "now"}, // came just then, and goes first
+		{"5", "a", 121 + 10*60, "in 10m0s"},
+		{"7", "a", 122 + 10*60, "over"},
 	} {
-		network := fmt.Sprint(i)
-		if got := ask(t, m, ann, ForClients, c.id, network, at(c.s)); got != c.want {
+		if got := ask(t, m, ann, ForClients, c.id, c.network, at(c.s)); got != c.want {
 			t.Errorf("request %s after %d s = %s; want %s", c.id, c.s, got, c.want)
 		}
 	}
-	if got := ask(t, m, Purse{Contact: "ann", Apart: "d"}, ForClients, "6", "a", at(181)); got != "now" {
+	if got := ask(t, m, Purse{Contact: "ann", Apart: "d"}, ForClients, "8", "a", at(181)); got != "now" {
 		t.Errorf("on a known device = %s; want now", got)
+	}
+	// A request that is no use later doesn't wait, and one that doesn't come back is forgotten.
+	if _, err := m.Spend(t.Context(), Purse{Contact: "ann", Apart: "d"}, ForClients, Request{ID: "9"}, at(182)); !errors.Is(err, ErrOver) {
+		t.Errorf("a request that can't wait = %v; want ErrOver", err)
+	}
+	lost := Purse{Contact: "bob"}
+	for _, c := range []struct {
+		id   string
+		s    int
+		want string
+	}{{"1", 0, "now"}, {"2", 1, "in 59s"}, {"3", 100, "over"}, {"3", 121, "now"}} {
+		if got := ask(t, m, lost, ForClients, c.id, "a", at(c.s)); got != c.want {
+			t.Errorf("with a request that is lost, request %s after %d s = %s; want %s", c.id, c.s, got, c.want)
+		}
 	}
 }
 
 func TestMails_ASignInAnswers(t *testing.T) {
-	m := &Mails{Firm: "example", Store: openStore(t)}
+	m := newMails(t)
 	ann := Purse{Contact: "ann"}
-	ops, err := m.Answered(t.Context(), ann, noon)
+	ops, err := m.Answered(t.Context(), ann, "a", noon)
 	if err != nil || len(ops) != 0 {
 		t.Errorf("Answered at first = %d Ops, %v; want none", len(ops), err)
 	}
-	day := func(from time.Time) (n int) {
-		for i := range 40 {
-			if ask(t, m, ann, ForClients, fmt.Sprint(from, i), fmt.Sprint(i), from.Add(time.Duration(i)*15*time.Minute)) == "now" {
+	ask := func(from time.Time, network string) (n int) {
+		for i := range 20 {
+			if ask(t, m, ann, ForClients, fmt.Sprint(from, i), network, from.Add(time.Duration(i)*61*time.Second)) == "now" {
 				n++
 			}
 		}
 		return n
 	}
-	if n := day(noon); n != 12 {
-		t.Errorf("%d mails in ten hours; want 12", n)
+	if n := ask(noon, "a"); n != 3 {
+		t.Errorf("%d mails to one network; want 3", n)
 	}
-	later := noon.Add(11 * time.Hour)
-	ops, err = m.Answered(t.Context(), ann, later)
+	later := noon.Add(30 * time.Minute)
+	ops, err = m.Answered(t.Context(), ann, "a", later)
 	if err == nil {
 		err = m.Store.Apply(t.Context(), ops...)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := day(later.Add(time.Minute)); n != 12 {
-		t.Errorf("%d mails in the ten hours after a sign-in; want 12", n)
+	if n := ask(later, "a"); n != 3 {
+		t.Errorf("%d mails after a sign-in, in the same hour; want 3, as six are the most", n)
+	}
+}
+
+func TestMails_ABalanceThatCannotBeTrustedIsUsedUp(t *testing.T) {
+	m := newMails(t)
+	ann := Purse{Contact: "ann"}
+	if got := ask(t, m, ann, ForClients, "1", "a", noon); got != "now" {
+		t.Fatal(got)
+	}
+	k := m.bucket().Key("ann")
+	if err := m.Store.Apply(t.Context(), store.Put(k, []byte("\x01forged"), noon.Add(time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(t, m, ann, ForClients, "2", "z", noon.Add(time.Minute)); got != "in 10m0s" {
+		t.Errorf("with a forged balance = %s; want to wait", got)
+	}
+	if got := ask(t, m, ann, ForClients, "2", "z", noon.Add(3*time.Hour+time.Minute)); got != "now" {
+		t.Errorf("three hours later = %s; want now", got)
 	}
 }
 
 func TestD10_AsksAtOnceAreCountedEach(t *testing.T) {
-	m := &Mails{Firm: "example", Store: openStore(t)}
+	m := newMails(t)
 	var now, later atomic.Int64
 	var all sync.WaitGroup
 	for i := range 50 {
