@@ -67,6 +67,9 @@ type Record[T any] struct {
 	raw []byte // the value in the store; nil: there is no record
 }
 
+// Found reports whether there is a record in the store, trusted or not.
+func (r Record[T]) Found() bool { return r.raw != nil }
+
 // Key returns the record's key in the store.
 func (b *Bucket[T]) Key(id string) store.Key {
 	return store.Key{Firm: b.Firm, Bucket: b.Name, ID: id}
@@ -85,12 +88,12 @@ func (b *Bucket[T]) Get(ctx context.Context, id string) (Record[T], error) {
 	return b.open(ctx, rec)
 }
 
-// All returns the records whose IDs begin with prefix, in the byte order of their IDs. A
-// record that can't be opened comes with its ID and its error, and the others follow. The
-// store's error comes last.
-func (b *Bucket[T]) All(ctx context.Context, prefix string) iter.Seq2[Record[T], error] {
+// All returns the records whose IDs begin with prefix and come after the ID after, in the
+// byte order of their IDs. A record that can't be opened comes with its ID and its error,
+// and the others follow. The store's error comes last.
+func (b *Bucket[T]) All(ctx context.Context, prefix, after string) iter.Seq2[Record[T], error] {
 	return func(yield func(Record[T], error) bool) {
-		for after := ""; ; {
+		for after := after; ; {
 			const page = 500
 			recs, err := b.Store.Scan(ctx, b.Firm, b.Name, prefix, after, page)
 			if err != nil {
@@ -173,7 +176,7 @@ func (b *Bucket[T]) Swap(ctx context.Context, id string, change func(was T) (v T
 // how many these were. Afterwards the older secret may go. What somebody changes meanwhile,
 // and what can't be opened, is left alone.
 func (b *Bucket[T]) Reseal(ctx context.Context) (n int, err error) {
-	for rec, err := range b.All(ctx, "") {
+	for rec, err := range b.All(ctx, "", "") {
 		switch {
 		case errors.Is(err, ErrUntrusted), errors.Is(err, ErrFormat):
 			continue

@@ -197,7 +197,7 @@ func TestARecordThatHasExpiredStaysSo(t *testing.T) {
 	b.want("just before its end", "a", thing{"a", 1}, nil)
 	b.now = b.now.Add(time.Millisecond)
 	rec := b.want("at its end", "a", thing{}, store.ErrNotFound)
-	for rec, err := range b.All(t.Context(), "") {
+	for rec, err := range b.All(t.Context(), "", "") {
 		t.Errorf("All yields %+v, %v; want nothing", rec, err)
 	}
 	b.must(b.Swap(t.Context(), "a", func(was thing) (thing, time.Time, []store.Op, error) {
@@ -254,7 +254,7 @@ func TestAllGoesOnAfterARecordThatIsNotTrusted(t *testing.T) {
 	b.must(b.apply(b.Put("y", thing{"y", 0}, time.Time{})))
 	b.must(b.Store.Apply(t.Context(), store.Put(b.Key("x/0007"), []byte("?"), time.Time{})))
 	n := 0
-	for rec, err := range b.All(t.Context(), "x/") {
+	for rec, err := range b.All(t.Context(), "x/", "") {
 		wrong := rec.ID == "x/0007"
 		if wrong != errors.Is(err, sealed.ErrUntrusted) || !wrong && (err != nil || rec.Value.N != n) {
 			t.Fatalf("record %d = %+v, %v", n, rec, err)
@@ -264,9 +264,14 @@ func TestAllGoesOnAfterARecordThatIsNotTrusted(t *testing.T) {
 	if n != 1100 {
 		t.Errorf("All yields %d records; want 1100", n)
 	}
+	for rec, err := range b.All(t.Context(), "x/", "x/1098") {
+		if rec.ID != "x/1099" || err != nil {
+			t.Errorf("All after x/1098 yields %+v, %v; want x/1099 alone", rec, err)
+		}
+	}
 	b.Store.Close()
 	n = 0
-	for _, err := range b.All(t.Context(), "") {
+	for _, err := range b.All(t.Context(), "", "") {
 		if n++; !errors.Is(err, store.ErrUnavailable) {
 			t.Errorf("All of a closed store yields %v; want ErrUnavailable", err)
 		}
