@@ -31,6 +31,10 @@ type Contact struct {
 	Role      Role
 	Locale    string // BCP 47, such as en-GB
 	Disabled  bool   // may not sign in
+
+	// Generation is another number whenever all that lets them in ends: a session, link or
+	// code that names another one is over. 0: that has never happened.
+	Generation uint64
 }
 
 // Email returns the main address, or nothing for the zero Contact.
@@ -76,7 +80,7 @@ func (c *Contact) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &in); err != nil {
 		return err
 	}
-	*c = Contact{in.ID, append([]address.Address{in.Email}, in.OtherEmails...), in.FirstName, in.LastName, in.Phone, in.Companies, in.Role, in.Locale, in.Disabled}
+	*c = Contact{in.ID, append([]address.Address{in.Email}, in.OtherEmails...), in.FirstName, in.LastName, in.Phone, in.Companies, in.Role, in.Locale, in.Disabled, 0}
 	return nil
 }
 
@@ -178,6 +182,8 @@ type contactRecord struct {
 	Role      Role       `json:"r,omitempty"`
 	Locale    string     `json:"o,omitempty"`
 	By        disabledBy `json:"d,omitempty"`
+
+	Generation uint64 `json:"g,omitempty"`
 }
 
 type companyRecord struct {
@@ -188,7 +194,7 @@ type companyRecord struct {
 }
 
 func (b *Book) sealContact(e *entry) []byte {
-	r := contactRecord{make([]string, len(e.Emails)), e.FirstName, e.LastName, e.Phone, e.Companies, e.Role, e.Locale, e.by}
+	r := contactRecord{make([]string, len(e.Emails)), e.FirstName, e.LastName, e.Phone, e.Companies, e.Role, e.Locale, e.by, e.Generation}
 	for i, a := range e.Emails {
 		r.Emails[i] = string(a)
 	}
@@ -200,7 +206,7 @@ func (b *Book) openContact(rec store.Record) (entry, error) {
 	if err := b.open(rec, &r); err != nil {
 		return entry{}, err
 	}
-	e := entry{Contact{rec.Key.ID, make([]address.Address, len(r.Emails)), r.First, r.Last, r.Phone, r.Companies, r.Role, r.Locale, r.By != byNobody}, r.By}
+	e := entry{Contact{rec.Key.ID, make([]address.Address, len(r.Emails)), r.First, r.Last, r.Phone, r.Companies, r.Role, r.Locale, r.By != byNobody, r.Generation}, r.By}
 	for i, a := range r.Emails {
 		e.Emails[i] = address.Address(a)
 	}

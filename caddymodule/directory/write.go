@@ -70,8 +70,12 @@ func nextGeneration(was []byte) []byte {
 
 // contactOps are the records of a contact and of its addresses; before is nil for a new
 // contact, after for one to remove. Addresses that others claims get their records from
-// the contact that they pass to, in the same Apply.
+// the contact that they pass to, in the same Apply. A contact who loses an address or the
+// permission to sign in gets another generation.
 func (b *Book) contactOps(before, after *entry, claims map[address.Address]bool) (ops []store.Op) {
+	if before != nil && after != nil && loses(before, after) {
+		after.Generation = newGeneration()
+	}
 	var had, has []address.Address
 	switch {
 	case after == nil:
