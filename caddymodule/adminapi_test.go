@@ -95,7 +95,7 @@ func TestAdminAPIShowsOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := f.sessions.Begin(t.Context(), session.Session{Contact: c.ID, Method: "link"}, nil)
+		b, err := f.sessions.Begin(t.Context(), session.Session{Contact: c.ID, Generation: c.Generation, Method: "link"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

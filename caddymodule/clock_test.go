@@ -85,7 +85,7 @@ func TestK15_WhatRanOutStaysDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
-	sessions := &session.Sessions{Firm: "example", Store: db, Idle: time.Hour, Max: 2 * time.Hour, Now: now}
+	sessions := &session.Sessions{Firm: "example", Store: db, Keys: keys, Idle: time.Hour, Max: 2 * time.Hour, Now: now}
 	tokens := &token.Tokens{Firm: "example", Store: db, Keys: keys, Life: 10 * time.Minute, Now: now}
 
 	b, err := sessions.Begin(ctx, session.Session{Contact: "ann"}, nil)
@@ -97,7 +97,7 @@ func TestK15_WhatRanOutStaysDead(t *testing.T) {
 	if err == nil {
 		err = tokens.Ask(ctx, ask)
 	}
-	issued, err2 := tokens.Issue(ctx, ask, "ann", ask.Address)
+	issued, err2 := tokens.Issue(ctx, ask, token.Recipient{Contact: "ann", Address: ask.Address})
 	if err = errors.Join(err, err2); err == nil {
 		err = db.Apply(ctx, issued.Ops...)
 	}

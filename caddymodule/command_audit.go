@@ -299,6 +299,8 @@ func inWords(e admin.Event) string {
 		return by("looked at the pages of "+e.Company+" as staff", ", in ")
 	case audit.Changed:
 		return changedInWords(e)
+	case audit.Untrusted:
+		return "a " + e.What + " record in the store counts for nothing: somebody forged or damaged it, or its secret is gone"
 	}
 	return string(e.Kind)
 }

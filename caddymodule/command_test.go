@@ -67,7 +67,7 @@ func openDesk(t *testing.T, firms ...string) *desk {
 				Passwords: passwordsFor(passwords, id == "other")},
 			Queue:       &outbox.Queue{Firm: id, Store: db, Keys: keys},
 			NoPasswords: id == "other",
-			Sessions:    &session.Sessions{Firm: id, Store: db, Idle: time.Hour, Max: 2 * time.Hour},
+			Sessions:    &session.Sessions{Firm: id, Store: db, Keys: keys, Idle: time.Hour, Max: 2 * time.Hour},
 			Tokens:      &token.Tokens{Firm: id, Store: db, Keys: keys, Life: 10 * time.Minute},
 			Audit:       &audit.Log{Logger: slog.New(slog.DiscardHandler), Keys: keys, Trail: audit.NewTrail(id, db, time.Now, counters)},
 			Usage:       d.usage(id, keys),

@@ -6,6 +6,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	legacyusage "github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
@@ -30,3 +31,8 @@ func PasswordsOf(t *testing.T, firm string) *password.Passwords {
 // LookAtFiles looks once, at the time of the test's clock, whether files that the running
 // config names have changed.
 func LookAtFiles(t *testing.T) { activeApp(t).lookAtFiles(t.Context()) }
+
+// SessionsOf returns those of a firm in the running config.
+func SessionsOf(t *testing.T, firm string) *session.Sessions {
+	return activeApp(t).firms[firm].sessions
+}

@@ -149,7 +149,11 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	// Sessions in memory outlive a reload, and so do the requests that end with them.
 	memory := d.keep("sessions", func() any { return new(session.Memory) }).(*session.Memory)
 	f.watch = d.keep("watch", func() any { return newWatch(id, d.others, others) }).(*watch)
-	f.sessions = &session.Sessions{Firm: id, Store: d.store, Idle: idle, Max: most, Now: d.now, Memory: memory, Others: others}
+	// Events of requests that outlive this config are kept, too.
+	trail := d.keep("audit", func() any { return audit.NewTrail(id, d.store, d.now, d.counters) }).(*audit.Trail)
+	f.audit = &audit.Log{Logger: d.events, Keys: d.keys, Trail: trail}
+	alarm := newAlarm(d.log, f.audit)
+	f.sessions = &session.Sessions{Firm: id, Store: d.store, Keys: d.keys, Idle: idle, Max: most, Now: d.now, Memory: memory, Others: others, Alarm: alarm.raise}
 	f.tokens = &token.Tokens{Firm: id, Store: d.store, Keys: d.keys, Life: time.Duration(cfg.LinkLifetime), Now: d.now,
 		Ring: d.keep("ring", func() any { return token.NewRing() }).(*token.Ring)}
 	f.networks = d.keep("networks", func() any {
@@ -162,9 +166,6 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	if others == nil {
 		f.queue.Process = d.keep("process", func() any { return new(outbox.Process) }).(*outbox.Process)
 	}
-	// Events of requests that outlive this config are kept, too.
-	trail := d.keep("audit", func() any { return audit.NewTrail(id, d.store, d.now, d.counters) }).(*audit.Trail)
-	f.audit = &audit.Log{Logger: d.events, Keys: d.keys, Trail: trail}
 	g := gate.Gate{
 		Firm: id, Serial: serial, URL: origin, Prefix: cfg.Prefix,
 		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,

@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
@@ -73,8 +72,24 @@ func (g *gates) neighbour(t *testing.T, tells bool) (*session.Sessions, *directo
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &session.Sessions{Firm: "example", Store: s, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour, Others: others},
+	return &session.Sessions{Firm: "example", Store: s, Keys: keys, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour, Others: others},
 		&directory.Book{Firm: "example", Store: s, Keys: keys, Others: others}
+}
+
+// revoke ends all sessions of a contact.
+func revoke(t *testing.T, s *session.Sessions, b *directory.Book, contact string) error {
+	renewal, err := b.Renew(t.Context(), contact)
+	if err != nil {
+		return err
+	}
+	end, err := s.Ending(t.Context(), contact, "", renewal.Generation)
+	if err != nil {
+		return err
+	}
+	err = s.Store.Apply(t.Context(), append(end.Ops, renewal.Ops...)...)
+	s.Ended(t.Context(), end, err)
+	b.Renewed(t.Context(), err)
+	return err
 }
 
 // until returns how long it took until the browser was out at a gate.
@@ -134,16 +149,21 @@ func TestTwoGates(t *testing.T) {
 			return err
 		}},
 		{"revoked by a third process", time.Second, func(_ *browser, email string) error {
-			_, err := loud.EndAll(t.Context(), idOf(email, book), "")
-			return err
+			return revoke(t, loud, book, idOf(email, book))
 		}},
 		{"disabled by a third process", time.Second, func(_ *browser, email string) error {
 			_, err := book.Disable(t.Context(), addressOf(t, email))
 			return err
 		}},
 		{"revoked, and the message is lost", 5 * time.Second, func(_ *browser, email string) error {
-			_, err := silent.EndAll(t.Context(), idOf(email, silentBook), "")
-			return err
+			return revoke(t, silent, silentBook, idOf(email, silentBook))
+		}},
+		{"revoked, after the roster was lost", 5 * time.Second, func(_ *browser, email string) error {
+			id := idOf(email, silentBook)
+			if err := silent.Store.Apply(t.Context(), store.Delete(store.Key{Firm: "example", Bucket: "roster", ID: id})); err != nil {
+				return err
+			}
+			return revoke(t, silent, silentBook, id)
 		}},
 		{"disabled, and the message is lost", 5 * time.Second, func(_ *browser, email string) error {
 			_, err := silentBook.Disable(t.Context(), addressOf(t, email))
@@ -398,15 +418,6 @@ func TestT18_ANewPasswordAtTwoGates(t *testing.T) {
 	if a := there(phone, annsPassword2); a.StatusCode != http.StatusSeeOther {
 		t.Errorf("where the new one was set, at the other gate = %d; want 303", a.StatusCode)
 	}
-}
-
-func addressOf(t *testing.T, email string) address.Address {
-	t.Helper()
-	a, err := address.Parse(email)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
 }
 
 // cookieBrowser is a browser that has a session cookie from somewhere.

@@ -2,35 +2,23 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-const endsAtOnce = 200 // contacts whose links end in one write
-
 // EndAccess ends the sessions of contacts, given by their ids, and the links and codes on
 // their way to them, and has no device be known as theirs any more; it returns how many
-// sessions there were. What took the permission or an address from them stays done, so it
-// goes on when the client has left. A process that is killed meanwhile does the rest at its
-// next start (see EndPending).
+// sessions there were. The contacts have another generation by now, or are no more, so all
+// of that is over already: this clears it away. What took the permission or an address
+// from them stays done, so it goes on when the client has left. A process that is killed
+// meanwhile does the rest at its next start (see EndPending).
 func (f Firm) EndAccess(ctx context.Context, contacts ...string) (ended int, err error) {
 	ctx = context.WithoutCancel(ctx)
-	for some := range slices.Chunk(contacts, endsAtOnce) {
-		var ops []store.Op
-		for _, id := range some {
-			op, err := f.Tokens.EndAll(id)
-			if err != nil {
-				return 0, fmt.Errorf("ending links on their way: %w", err)
-			}
-			ops = append(ops, op)
-		}
-		if err := f.Tokens.Store.Apply(ctx, ops...); err != nil {
-			return 0, fmt.Errorf("not all links on their way could be ended, do it with sessions revoke: %w", err)
-		}
-	}
 	defer func() {
 		if err == nil {
 			if err = f.Book.EndedAccess(ctx, contacts...); err != nil {
@@ -38,14 +26,10 @@ func (f Firm) EndAccess(ctx context.Context, contacts ...string) (ended int, err
 			}
 		}
 	}()
-	devices := limit.Devices{Firm: f.Tokens.Firm, Store: f.Tokens.Store, Keys: f.Tokens.Keys}
 	for _, id := range contacts {
-		n, err := f.Sessions.EndAll(ctx, id, "")
+		n, err := f.endAccess(ctx, id, nothing)
 		if ended += n; err != nil {
-			return ended, fmt.Errorf("not all sessions could be ended, do it with sessions revoke: %w", err)
-		}
-		if err := devices.Forget(ctx, id); err != nil {
-			return ended, fmt.Errorf("they are signed out, but not all their devices are forgotten, do it with sessions revoke: %w", err)
+			return ended, fmt.Errorf("they can do nothing any more, but not all of what they had is cleared away: %w", err)
 		}
 	}
 	return ended, nil
@@ -60,4 +44,50 @@ func (f Firm) EndPending(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	return f.EndAccess(ctx, contacts...)
+}
+
+// RevokeAccess gives the contact another generation, and does what EndAccess does, all in
+// one step.
+func (f Firm) RevokeAccess(ctx context.Context, contact string) (ended int, err error) {
+	ended, err = f.endAccess(context.WithoutCancel(ctx), contact, func(ctx context.Context) (directory.Renewal, error) { return f.Book.Renew(ctx, contact) })
+	if err != nil {
+		return ended, fmt.Errorf("nothing was ended, do it with sessions revoke: %w", err)
+	}
+	return ended, nil
+}
+
+func nothing(context.Context) (directory.Renewal, error) { return directory.Renewal{}, nil }
+
+// tries is how often an end is tried that others come in between of.
+const tries = 64
+
+func (f Firm) endAccess(ctx context.Context, contact string, renew func(context.Context) (directory.Renewal, error)) (ended int, err error) {
+	devices := limit.Devices{Firm: f.Tokens.Firm, Store: f.Tokens.Store, Keys: f.Tokens.Keys}
+	for range tries {
+		renewal, err := renew(ctx)
+		if err != nil {
+			return 0, err
+		}
+		end, err := f.Sessions.Ending(ctx, contact, "", renewal.Generation)
+		if err != nil {
+			return 0, err
+		}
+		links, err := f.Tokens.EndAll(contact)
+		if err != nil {
+			return 0, err
+		}
+		forget, err := devices.Forget(ctx, contact)
+		if err != nil {
+			return 0, err
+		}
+		err = f.Tokens.Store.Apply(ctx, slices.Concat(renewal.Ops, end.Ops, forget, []store.Op{links})...)
+		f.Sessions.Ended(ctx, end, err)
+		if len(renewal.Ops) > 0 {
+			f.Book.Renewed(ctx, err)
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return end.Count, err
+		}
+	}
+	return 0, store.ErrConflict
 }

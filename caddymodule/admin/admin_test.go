@@ -55,7 +55,7 @@ func openOffice(t *testing.T) *office {
 	for _, id := range []string{"example", "other"} {
 		o.firms[id] = Firm{
 			Book:     &directory.Book{Firm: id, Store: db, Keys: keys, Staff: []address.Address{"owner@example.com"}, Now: time.Now},
-			Sessions: &session.Sessions{Firm: id, Store: db, Idle: time.Hour, Max: 2 * time.Hour},
+			Sessions: &session.Sessions{Firm: id, Store: db, Keys: keys, Idle: time.Hour, Max: 2 * time.Hour},
 			Queue:    &outbox.Queue{Firm: id, Store: db, Keys: keys},
 			Tokens:   &token.Tokens{Firm: id, Store: db, Keys: keys, Life: 10 * time.Minute},
 			Audit: &audit.Log{Logger: slog.New(slog.NewTextHandler(o.log, nil)), Keys: keys,
@@ -119,7 +119,7 @@ func (o *office) signIn(contact directory.Contact) (cookie, link string) {
 		o.t.Fatal(err)
 	}
 	ask := token.Ask{ID: secret.Random(), Address: contact.Email(), To: "/", Browser: token.BrowserOf(b.Cookie), At: time.Now()}
-	issued, err := f.Tokens.Issue(ctx, ask, contact.ID, contact.Email())
+	issued, err := f.Tokens.Issue(ctx, ask, token.Recipient{Contact: contact.ID, Address: contact.Email()})
 	if err != nil {
 		o.t.Fatal(err)
 	}

@@ -127,7 +127,7 @@ func timeline(ctx context.Context, f Firm, in TimelineOf) (Timeline, error) {
 		return out, err
 	default:
 		out.Contact, emails, contact = &c, c.Emails, c.ID
-		sessions, err := f.Sessions.List(ctx, c.ID)
+		sessions, err := f.Sessions.List(ctx, c.ID, c.Generation)
 		if err != nil {
 			return out, err
 		}

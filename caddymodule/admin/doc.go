@@ -126,7 +126,8 @@
 // refused, late (what became of a request for a mail), opened, opened-old, unknown-link (a link that let
 // nobody in: a good one, one that is over, one that never was), wrong-code, wrong-mail,
 // wrong-password, signed-in, signed-out, password-set, password-removed, entered (staff
-// looked at the pages of the company) and changed. Of its fields those are there that say
+// looked at the pages of the company), changed and untrusted-record (a record in the store was
+// sealed by none of the secrets; what is its bucket). Of its fields those are there that say
 // something:
 // request ties the events of one request together; reason holds the codes and words by
 // which the mail server refused, without addresses and links; automatic says that a link was opened by what looks like a program,

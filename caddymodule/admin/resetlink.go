@@ -79,7 +79,7 @@ func (f Firm) mayMail(ctx context.Context, c directory.Contact, ask token.Ask) e
 	}
 	_, err := mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: ask.Purse()}, budget, limit.Request{ID: ask.ID, Until: ask.At.Add(token.Patience)}, ask.At)
 	if err == nil {
-		_, err = f.Tokens.Issue(ctx, ask, c.ID, ask.Address)
+		_, err = f.Tokens.Issue(ctx, ask, token.Recipient{Contact: c.ID, Generation: c.Generation, Address: ask.Address})
 	}
 	switch {
 	case errors.Is(err, token.ErrTooMany):

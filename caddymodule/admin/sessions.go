@@ -80,7 +80,7 @@ func listSessions(ctx context.Context, f Firm, in ListSessions) (SessionList, er
 
 // sessionsOf adds the sessions of a contact to the list.
 func (f Firm) sessionsOf(ctx context.Context, c directory.Contact, list []Session) ([]Session, error) {
-	all, err := f.Sessions.List(ctx, c.ID)
+	all, err := f.Sessions.List(ctx, c.ID, c.Generation)
 	for _, s := range all {
 		list = append(list, Session{
 			ID: s.Handle, Email: string(c.Email()), Name: c.Name(), Method: s.Method, Agent: s.Agent, Shared: s.Shared,
@@ -101,6 +101,6 @@ func revokeSessions(ctx context.Context, f Firm, in ByEmail) (ContactChanged, er
 	} else if err != nil {
 		return ContactChanged{}, err
 	}
-	n, err := f.EndAccess(ctx, c.ID)
+	n, err := f.RevokeAccess(ctx, c.ID)
 	return ContactChanged{Contact: c, SessionsEnded: n}, err
 }

@@ -48,6 +48,7 @@ const (
 	PassSet   Kind = "password-set"     // a contact chose a password
 	PassGone  Kind = "password-removed" // … or has none any more
 	Changed   Kind = "changed"          // an operator, or a file of the Caddyfile, changed something
+	Untrusted Kind = "untrusted-record" // a record in the store was sealed by none of the secrets
 )
 
 // SetPassword is What an event is about that isn't about signing in: a link to set a password,
@@ -58,7 +59,7 @@ const SetPassword = "set-password"
 // nothing. A flood of cheap events is written down in part (see flood), and those that
 // know of no contact have a place of their own, where they push out none of a contact's.
 var kinds = map[Kind]bool{
-	Asked: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, NoLink: true, WrongCode: true, WrongMail: true, WrongPass: true,
+	Asked: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, NoLink: true, WrongCode: true, WrongMail: true, WrongPass: true, Untrusted: true,
 	Queued: false, Waiting: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, PassSet: false, PassGone: false, Changed: false,
 }
 
@@ -85,7 +86,7 @@ type Event struct {
 	Reason    string     `json:"reason,omitempty"`    // why the mail server didn't take it: its codes and words
 
 	By      string   `json:"by,omitempty"`      // with Changed: who, "admin" or "file"
-	What    string   `json:"what,omitempty"`    // … which action, such as "contacts/disable". Also SetPassword
+	What    string   `json:"what,omitempty"`    // … which action, such as "contacts/disable". Also SetPassword; with Untrusted, the bucket
 	Company string   `json:"company,omitempty"` // … of which company, if it was one; its id. Also with Entered
 	Fields  []string `json:"fields,omitempty"`  // … which fields, without their values
 	Count   int      `json:"count,omitempty"`   // … how many rows were changed or sessions ended

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -80,7 +81,7 @@ func (g *Gate) showAccount(w http.ResponseWriter, r *http.Request, v *Visitor, s
 			page.Companies = append(page.Companies, c.Name)
 		}
 	}
-	sessions, err := g.Sessions.List(ctx, v.Contact.ID)
+	sessions, err := g.Sessions.List(ctx, v.Contact.ID, v.Contact.Generation)
 	if err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func (g *Gate) postDevices(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx := r.Context()
 	if f.Get("others") != "" {
-		n, err := g.Sessions.EndAll(ctx, v.Contact.ID, v.Live.ID)
+		n, err := g.endOthers(ctx, v)
 		if err != nil {
 			return err
 		}
@@ -126,7 +127,7 @@ func (g *Gate) postDevices(w http.ResponseWriter, r *http.Request) error {
 		}
 		return g.seeOwn(w, "/account?done=others")
 	}
-	sessions, err := g.Sessions.List(ctx, v.Contact.ID) // of this contact: nobody signs out others
+	sessions, err := g.Sessions.List(ctx, v.Contact.ID, v.Contact.Generation) // of this contact: nobody signs out others
 	if err != nil {
 		return err
 	}
@@ -143,6 +144,26 @@ func (g *Gate) postDevices(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return g.seeOwn(w, "/account?done=out")
+}
+
+// endOthers ends all sessions of the visitor but this one, and returns how many these were.
+func (g *Gate) endOthers(ctx context.Context, v *Visitor) (ended int, err error) {
+	for range 3 {
+		renewal, err := g.Book.Renew(ctx, v.Contact.ID)
+		if err != nil {
+			return 0, err
+		}
+		end, err := g.Sessions.Ending(ctx, v.Contact.ID, v.Live.ID, renewal.Generation)
+		if err == nil {
+			err = g.Sessions.Store.Apply(ctx, slices.Concat(renewal.Ops, end.Ops)...)
+			g.Sessions.Ended(ctx, end, err)
+			g.Book.Renewed(ctx, err)
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return end.Count, err
+		}
+	}
+	return 0, errMoved
 }
 
 // notChanged is why the password of who is signed in stays as it is.
@@ -218,11 +239,8 @@ func (g *Gate) changeIf(r *http.Request, v *Visitor, current, field string, do f
 		return err
 	}
 	for range 3 {
-		var alive store.Op // whoever has changed the password meanwhile has ended this session
-		if alive, err = g.Sessions.Alive(r.Context(), v.Live.ID); err != nil {
-			break
-		}
-		err = do(passwordChange{contact: v.Contact, proof: []store.Op{end, alive}, method: method, spare: v.Live.ID})
+		// Whoever has changed the password meanwhile has ended this session, so it can't be spared.
+		err = do(passwordChange{contact: v.Contact, proof: []store.Op{end}, method: method, spare: v.Live.ID})
 		if !errors.Is(err, store.ErrConflict) {
 			break
 		}

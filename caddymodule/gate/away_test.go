@@ -93,7 +93,7 @@ func openAwayHouse(t testing.TB) *awayHouse {
 	h.Gate = New(Gate{
 		Firm: "example", URL: origin, Prefix: "/-", Public: []Public{{Paths: []string{"/public/*"}}},
 		Book:      &directory.Book{Firm: "example", Store: h.store, Keys: keys},
-		Sessions:  &session.Sessions{Firm: "example", Store: h.store, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour},
+		Sessions:  &session.Sessions{Firm: "example", Store: h.store, Keys: keys, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour},
 		Tokens:    &token.Tokens{Firm: "example", Store: h.store, Keys: keys, Life: 10 * time.Minute},
 		Queue:     &outbox.Queue{Firm: "example", Store: h.store, Keys: keys, Log: log},
 		Assertion: &assertion.Signer{Firm: "example", Origin: origin.String(), Store: h.store, Keys: keys},
@@ -120,7 +120,7 @@ func openAwayHouse(t testing.TB) *awayHouse {
 	if err := h.Tokens.Ask(ctx, ask); err != nil {
 		t.Fatal(err)
 	}
-	issued, err := h.Tokens.Issue(ctx, ask, c.ID, "ann@example.com")
+	issued, err := h.Tokens.Issue(ctx, ask, token.Recipient{Contact: c.ID, Address: "ann@example.com"})
 	if err == nil {
 		err = h.store.Apply(ctx, issued.Ops...)
 	}

@@ -73,7 +73,7 @@ func benchGate(b testing.TB) (g *Gate, cookie string, db *counting) {
 	g = New(Gate{
 		Firm: "example", URL: origin, Prefix: "/-", Public: []Public{{Paths: []string{"/assets/*"}}},
 		Book:      &directory.Book{Firm: "example", Store: db, Keys: keys},
-		Sessions:  &session.Sessions{Firm: "example", Store: db, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour},
+		Sessions:  &session.Sessions{Firm: "example", Store: db, Keys: keys, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour},
 		Tokens:    &token.Tokens{Firm: "example", Store: db, Keys: keys, Life: 10 * time.Minute},
 		Assertion: &assertion.Signer{Firm: "example", Origin: origin.String(), Store: db, Keys: keys},
 		Audit:     &audit.Log{Logger: quiet}, Log: quiet, Pages: pages,

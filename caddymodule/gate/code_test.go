@@ -19,7 +19,7 @@ type overtaken struct {
 }
 
 func (o *overtaken) Apply(ctx context.Context, ops ...store.Op) error {
-	if o.left > 0 && slices.ContainsFunc(ops, func(op store.Op) bool { return op.Key.Bucket == "session" }) {
+	if o.left > 0 && slices.ContainsFunc(ops, func(op store.Op) bool { return op.Key.Bucket == "sessions" }) {
 		o.left--
 		return store.ErrConflict
 	}

@@ -60,7 +60,7 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 		return outbox.Prepared{}, err
 	}
 	var ready time.Time
-	issued, err := g.Tokens.Issue(ctx, ask, c.ID, c.Emails[i])
+	issued, err := g.Tokens.Issue(ctx, ask, token.Recipient{Contact: c.ID, Generation: c.Generation, Address: c.Emails[i]})
 	if errors.Is(err, token.ErrTooMany) {
 		ready = g.Now().Add(fullWait) // with others that wait, until one of the links is over
 	} else if err != nil {

@@ -74,7 +74,7 @@ func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 			return g.passwordLinkError(w, r, t, link, err)
 		}
 		c, err := g.Book.ByID(r.Context(), link.Contact)
-		if errors.Is(err, directory.ErrUnknown) || err == nil && (c.Disabled || !slices.Contains(c.Emails, link.Address)) {
+		if errors.Is(err, directory.ErrUnknown) || err == nil && (c.Disabled || c.Generation != link.Generation || !slices.Contains(c.Emails, link.Address)) {
 			return g.passwordLinkError(w, r, t, link, token.ErrOver)
 		} else if err != nil {
 			return err
@@ -167,7 +167,11 @@ func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
 	}
 	// Now that the record was read, who came in by the one before is among these, or has
 	// changed it since, and that is a conflict.
-	end, err := g.Sessions.Ending(ctx, c.ID, change.spare)
+	renewal, err := g.Book.Renew(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	end, err := g.Sessions.Ending(ctx, c.ID, change.spare, renewal.Generation)
 	if err != nil {
 		return err
 	}
@@ -188,8 +192,9 @@ func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
 		return err
 	}
 	event, stored := g.Audit.With(audit.Event{Kind: kind, Contact: c.ID, Method: change.method, Agent: news.Agent, IP: g.ClientIP(r)})
-	err = g.Sessions.Store.Apply(ctx, slices.Concat(change.proof, change.ops, end.Ops, more, stored, []store.Op{mail})...)
+	err = g.Sessions.Store.Apply(ctx, slices.Concat(change.proof, change.ops, renewal.Ops, end.Ops, more, stored, []store.Op{mail})...)
 	g.Sessions.Ended(ctx, end, err)
+	g.Book.Renewed(ctx, err)
 	if err != nil {
 		return err
 	}

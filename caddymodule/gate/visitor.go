@@ -94,7 +94,8 @@ func (g *Gate) visitor(r *http.Request) (*Visitor, error) {
 }
 
 // resolve returns the visitor of a session: from memory while the book stands still,
-// else the contact is read once more. Who was removed or switched off is nobody.
+// else the contact is read once more. Who was removed or switched off is nobody, and so is
+// whoever's session is of another generation than the contact.
 func (g *Gate) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
 	version := g.Book.Version() // before the read: a change during it is seen next time
 	if v, ok := l.Memo.Load().(*Visitor); ok && v.serial == g.Serial && v.version == version {
@@ -102,6 +103,11 @@ func (g *Gate) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
 	}
 	c, err := g.Book.ByID(ctx, l.Contact)
 	if errors.Is(err, directory.ErrUnknown) || err == nil && c.Disabled {
+		return nil, errNobody
+	} else if err != nil {
+		return nil, err
+	}
+	if err := g.Sessions.Confirm(ctx, l, c.Generation); errors.Is(err, session.ErrNone) {
 		return nil, errNobody
 	} else if err != nil {
 		return nil, err
@@ -155,7 +161,7 @@ var errFaster = fmt.Errorf("gate: another was faster: %w", token.ErrOver)
 func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant) (cookie string, err error) {
 	ctx := r.Context()
 	c, err := g.Book.ByID(ctx, grant.Contact)
-	if errors.Is(err, directory.ErrUnknown) || err == nil && c.Disabled {
+	if errors.Is(err, directory.ErrUnknown) || err == nil && (c.Disabled || grant.Method != byPassword && grant.Generation != c.Generation) {
 		return "", token.ErrOver
 	} else if err != nil {
 		return "", err
@@ -165,7 +171,7 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 		old = v.Live
 	}
 	b, err := g.Sessions.Begin(ctx, session.Session{
-		Contact: c.ID, Method: grant.Method, Agent: agentOf(r), Shared: grant.Shared,
+		Contact: c.ID, Generation: c.Generation, Method: grant.Method, Agent: agentOf(r), Shared: grant.Shared,
 	}, old)
 	if err != nil {
 		return "", err

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -114,20 +113,14 @@ func (d *Devices) LearnAlone(ctx context.Context, id, contact string, now time.T
 	return ops, nil
 }
 
-// Forget makes all devices of the contact unknown.
-func (d *Devices) Forget(ctx context.Context, contact string) error {
+// Forget returns the Ops after which the contact has no known device.
+func (d *Devices) Forget(ctx context.Context, contact string) ([]store.Op, error) {
 	all, err := d.of(ctx, contact)
-	if err != nil || len(all) == 0 {
-		return err
-	}
 	ops := make([]store.Op, len(all))
 	for i, rec := range all {
 		ops[i] = store.Delete(rec.Key)
 	}
-	if err := d.Store.Apply(ctx, ops...); err != nil {
-		return fmt.Errorf("forgetting the devices of a contact: %w", err)
-	}
-	return nil
+	return ops, err
 }
 
 // of returns the records of a contact's devices. A few more than DevicesPerContact can

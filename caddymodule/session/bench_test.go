@@ -22,7 +22,11 @@ func filled(b *testing.B, n int) (*Sessions, []string) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { db.Close() })
-	s := &Sessions{Firm: "example", Store: db, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour, Limit: n}
+	keys, err := secret.New([]byte(secret.Random()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := &Sessions{Firm: "example", Store: db, Keys: keys, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour, Limit: n}
 	now := time.Now()
 	var cookies []string
 	for i := range n {

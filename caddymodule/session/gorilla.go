@@ -29,6 +29,8 @@ const (
 	ValueMethod  = "method"  // string: how they proved who they are
 	ValueAgent   = "agent"   // string: the browser in words
 	ValueLive    = "live"    // *Live: the session itself, on one that isn't new
+
+	ValueGeneration = "generation" // uint64: the contact's, see Session.Generation
 )
 
 const maxCookies = 4 // of one name that are looked up
@@ -87,6 +89,7 @@ func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Sessi
 	as.Contact, _ = g.Values[ValueContact].(string)
 	as.Method, _ = g.Values[ValueMethod].(string)
 	as.Agent, _ = g.Values[ValueAgent].(string)
+	as.Generation, _ = g.Values[ValueGeneration].(uint64)
 	if as.Contact == "" {
 		return errors.New("session: a session is somebody's: set its contact")
 	}
@@ -94,11 +97,14 @@ func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Sessi
 	if old != nil && old.Contact == as.Contact && old.Method == as.Method {
 		begin = c.Sessions.goOn
 	}
-	b, err := begin(r.Context(), as, old)
-	if err != nil {
+	var b Beginning
+	err := retry(r.Context(), func() (err error) {
+		if b, err = begin(r.Context(), as, old); err == nil {
+			err = c.Sessions.Store.Apply(r.Context(), b.Ops...)
+		}
 		return err
-	}
-	if err := c.Sessions.Store.Apply(r.Context(), b.Ops...); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	c.Sessions.Began(r.Context(), b)
@@ -115,7 +121,7 @@ func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Sessi
 func fill(g *sessions.Session, l *Live) {
 	g.ID, g.IsNew = l.ID, false
 	g.Values[ValueContact], g.Values[ValueMethod], g.Values[ValueAgent] = l.Contact, l.Method, l.Agent
-	g.Values[ValueLive] = l
+	g.Values[ValueLive], g.Values[ValueGeneration] = l, l.generation.Load()
 }
 
 func cookieOf(g *sessions.Session, value string) *http.Cookie {

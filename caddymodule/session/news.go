@@ -5,15 +5,14 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 const (
-	ended     = "session-ended"  // bucket: time "-" random → IDs of sessions that ended then
 	newsLife  = 10 * time.Minute // how long that is kept
 	newsAgain = 2 * time.Minute  // how far back is looked again: clocks differ
 )
@@ -26,13 +25,17 @@ type news struct {
 
 // news returns the Op by which other processes hear that the sessions have ended; it goes
 // with the Ops that end them.
-func (s *Sessions) news(ids ...string) []store.Op {
+func (s *Sessions) news(ids ...string) ([]store.Op, error) {
 	if s.Others == nil || len(ids) == 0 {
-		return nil
+		return nil, nil
 	}
 	now := s.now()
-	k := store.Key{Firm: s.Firm, Bucket: ended, ID: newsID(now) + rand.Text()}
-	return []store.Op{store.Put(k, append([]byte{version}, strings.Join(ids, " ")...), now.Add(newsLife))}
+	op, err := s.told().Put(newsID(now)+rand.Text(), ids, now.Add(newsLife))
+	return []store.Op{op}, err
+}
+
+func (s *Sessions) told() *sealed.Bucket[[]string] {
+	return &sealed.Bucket[[]string]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: endedBucket, Now: s.now, Format: format, Alarm: s.Alarm}
 }
 
 // newsID is what the IDs of news from then on begin with, or come behind.
@@ -48,29 +51,23 @@ func (s *Sessions) CatchUp(ctx context.Context) error {
 		m.rereadAll() // there may be news that is gone by now
 	}
 	now := s.now()
-	for after := newsID(now.Add(-newsAgain)); ; {
-		const page = 500
-		recs, err := s.Store.Scan(ctx, s.Firm, ended, "", after, page)
-		if err != nil {
+	for rec, err := range s.told().All(ctx, "", newsID(now.Add(-newsAgain))) {
+		forged := errors.Is(err, sealed.ErrUntrusted)
+		if err != nil && !forged {
 			return err
 		}
-		for _, rec := range recs {
-			after = rec.Key.ID
-			if _, known := m.told.heard[after]; known {
-				continue
-			}
-			if len(rec.Value) == 0 || rec.Value[0] != version {
-				return foreign(ended)
-			}
-			m.forget(strings.Split(string(rec.Value[1:]), " ")...)
-			if m.told.heard == nil {
-				m.told.heard = make(map[string]time.Time)
-			}
-			m.told.heard[after] = now
+		if _, known := m.told.heard[rec.ID]; known {
+			continue
 		}
-		if len(recs) < page {
-			break
+		if forged {
+			m.rereadAll() // nobody knows what it should have said
+		} else {
+			m.forget(rec.Value...)
 		}
+		if m.told.heard == nil {
+			m.told.heard = make(map[string]time.Time)
+		}
+		m.told.heard[rec.ID] = now
 	}
 	for id, at := range m.told.heard {
 		if now.Sub(at) > newsLife {

@@ -25,7 +25,7 @@ func TestAnotherProcessEndsASession(t *testing.T) {
 	w, here, there, told := neighbours(t)
 	for name, end := range map[string]func(l *session.Live){
 		"signed out":     func(l *session.Live) { w.must(here.End(t.Context(), l.Contact, l.ID)) },
-		"revoked":        func(l *session.Live) { _, err := here.EndAll(t.Context(), l.Contact, ""); w.must(err) },
+		"revoked":        func(l *session.Live) { _, err := endAll(t.Context(), here, l.Contact, ""); w.must(err) },
 		"another person": func(l *session.Live) { w.signIn("bob", l) },
 	} {
 		cookie := w.signIn("ann", nil)

@@ -1,38 +1,140 @@
 package session
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
+// Two sealed records say that a session is one: its own, and the roster of its contact,
+// which lists those that go on. Who is on no roster is signed out: what a lost or damaged
+// roster costs is a sign-in, and a record that somebody puts back after its end is none.
+// An end of all the sessions of a contact also changes the contact's generation, which is
+// kept by whoever keeps the contacts: so it holds for a roster that is put back, and for
+// what is in memory here and elsewhere.
 const (
-	bucket    = "session"    // ID → Session
-	byContact = "session-of" // contact "/" ID → when it began; ends with the session
-	version   = '1'          // first byte of every value of ours
+	sessionBucket = "sessions"       // ID → Session
+	rosterBucket  = "roster"         // contact → roster
+	endedBucket   = "sessions-ended" // time "-" random → IDs of sessions that ended then
+
+	format = 1 // of all three
 )
 
-// read returns the session with the ID, or ErrNone.
+// ahead is how far in the future a session may have begun, by the clock of the process
+// that asks. One that began later was begun by a clock that was wrong, and would outlive
+// both limits by as much; what is less is borne, so that a clock that is set back signs
+// nobody out.
+const ahead = 48 * time.Hour
+
+// roster lists the sessions of a contact that go on, the earliest sign-in first.
+type roster struct {
+	Sessions []active `json:"sessions"`
+}
+
+// active is a session on a roster. Its times are as the store knows them.
+type active struct {
+	ID    string    `json:"id"`
+	Begun time.Time `json:"begun"`
+	Ends  time.Time `json:"ends"`
+}
+
+func (r roster) find(id string) int {
+	return slices.IndexFunc(r.Sessions, func(a active) bool { return a.ID == id })
+}
+
+// without returns the roster less the session.
+func (r roster) without(id string) roster {
+	return roster{slices.DeleteFunc(slices.Clone(r.Sessions), func(a active) bool { return a.ID == id })}
+}
+
+// ends is when the last of them does.
+func (r roster) ends() (end time.Time) {
+	for _, a := range r.Sessions {
+		if a.Ends.After(end) {
+			end = a.Ends
+		}
+	}
+	return end
+}
+
+func (s *Sessions) records() *sealed.Bucket[Session] {
+	return &sealed.Bucket[Session]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: sessionBucket, Now: s.now, Format: format, Alarm: s.Alarm}
+}
+
+func (s *Sessions) rosters() *sealed.Bucket[roster] {
+	return &sealed.Bucket[roster]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: rosterBucket, Now: s.now, Format: format, Alarm: s.Alarm}
+}
+
+// read returns the session with the ID, or ErrNone: also for a record that is none of ours.
 func (s *Sessions) read(ctx context.Context, id string) (Session, error) {
-	rec, err := s.Store.Get(ctx, s.key(id))
-	if errors.Is(err, store.ErrNotFound) {
-		return Session{}, ErrNone
-	} else if err != nil {
+	rec, err := s.record(ctx, id)
+	if err != nil {
 		return Session{}, err
 	}
-	as, err := decode(rec)
-	if err == nil && !s.now().Before(s.Ends(as)) {
+	on, err := s.roster(ctx, rec.Value.Contact)
+	if err == nil && on.Value.find(id) < 0 {
 		err = ErrNone
 	}
-	return as, err
+	return rec.Value, err
 }
+
+// record returns the record of a session whose time isn't over, or ErrNone. Whether the
+// session is on its contact's roster is another question.
+func (s *Sessions) record(ctx context.Context, id string) (sealed.Record[Session], error) {
+	rec, err := s.records().Get(ctx, id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return rec, ErrNone
+	case errors.Is(err, sealed.ErrUntrusted):
+		return rec, fmt.Errorf("%w: %w", ErrNone, err)
+	case err != nil:
+		return rec, err
+	}
+	rec.Value.ID = id
+	now := s.now()
+	if rec.Value.Seen.After(now.Add(ahead)) {
+		rec.Value.Seen = rec.Value.Begun // a clock that was wrong saw it, at a time that nobody knows
+	}
+	if rec.Value.Begun.After(now.Add(ahead)) || !now.Before(s.Ends(rec.Value)) {
+		err = ErrNone
+	}
+	return rec, err
+}
+
+// roster returns that of a contact, less what is over; an empty one where there is none
+// that can be trusted.
+func (s *Sessions) roster(ctx context.Context, contact string) (sealed.Record[roster], error) {
+	rec, err := s.rosters().Get(ctx, contact)
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, sealed.ErrUntrusted) {
+		rec.Value, err = roster{}, nil
+	}
+	now := s.now()
+	rec.Value.Sessions = slices.DeleteFunc(rec.Value.Sessions, func(a active) bool {
+		return !now.Before(a.Ends) || a.Begun.After(now.Add(ahead))
+	})
+	return rec, err
+}
+
+// write returns the Ops that put a roster in the place of another. They are a
+// store.ErrConflict when another session of the contact has begun or ended meanwhile.
+func (s *Sessions) write(was sealed.Record[roster], now roster) ([]store.Op, error) {
+	switch {
+	case len(now.Sessions) > 0:
+		slices.SortStableFunc(now.Sessions, func(a, b active) int { return a.Begun.Compare(b.Begun) })
+		op, err := s.rosters().Write(was, now, now.ends())
+		return []store.Op{op}, err
+	case was.Found():
+		return []store.Op{s.rosters().Remove(was)}, nil
+	}
+	return nil, nil
+}
+
+func (s *Sessions) active(as Session) active { return active{as.ID, as.Begun, s.Ends(as)} }
 
 // Ends is when a session that was last seen then is over if it makes no further request.
 // For a Live one ask ExpiresAt, which knows of requests that the store doesn't yet.
@@ -44,80 +146,13 @@ func (s *Sessions) Ends(as Session) time.Time {
 	return most
 }
 
-// indexed is a session of a contact in the index, which may have ended by now.
-type indexed struct {
-	id    string
-	begun int64 // Unix milliseconds
-}
-
-// index returns the sessions of a contact, the earliest sign-in first.
-func (s *Sessions) index(ctx context.Context, contact string) ([]indexed, error) {
-	prefix := contact + "/"
-	var all []indexed
-	for after := ""; ; {
-		const page = 500
-		recs, err := s.Store.Scan(ctx, s.Firm, byContact, prefix, after, page)
-		if err != nil {
-			return nil, err
-		}
-		for _, rec := range recs {
-			after = rec.Key.ID
-			if len(rec.Value) == 0 || rec.Value[0] != version {
-				return nil, foreign(byContact)
-			}
-			begun, err := strconv.ParseInt(string(rec.Value[1:]), 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("reading when a session began: %w", err)
-			}
-			all = append(all, indexed{id: after[len(prefix):], begun: begun})
-		}
-		if len(recs) < page {
-			break
-		}
-	}
-	slices.SortFunc(all, func(a, b indexed) int { return cmp.Compare(a.begun, b.begun) })
-	return all, nil
-}
-
-func (s *Sessions) indexOp(as Session) store.Op {
-	value := strconv.AppendInt([]byte{version}, as.Begun.UnixMilli(), 10)
-	return store.Put(s.indexKey(as.Contact, as.ID), value, s.Ends(as))
-}
-
-func (s *Sessions) deletes(contact, id string) []store.Op {
-	return []store.Op{store.Delete(s.key(id)), store.Delete(s.indexKey(contact, id))}
-}
-
-func (s *Sessions) key(id string) store.Key { return store.Key{Firm: s.Firm, Bucket: bucket, ID: id} }
-
-func (s *Sessions) indexKey(contact, id string) store.Key {
-	return store.Key{Firm: s.Firm, Bucket: byContact, ID: contact + "/" + id}
-}
-
-func encode(as Session) ([]byte, error) {
-	b, err := json.Marshal(as)
+// Reseal seals with the newest secret what older ones have sealed: afterwards these may go
+// without signing anybody out. It returns how many records these were.
+func (s *Sessions) Reseal(ctx context.Context) (int, error) {
+	n, err := s.records().Reseal(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("writing a session record: %w", err)
+		return n, err
 	}
-	return append([]byte{version}, b...), nil
-}
-
-// decode reads a record. It says itself whose it is: an answer that belongs to another
-// question (CVE-2025-29923) signs nobody in as somebody else.
-func decode(rec store.Record) (Session, error) {
-	var as Session
-	if len(rec.Value) == 0 || rec.Value[0] != version {
-		return as, foreign(bucket)
-	}
-	if err := json.Unmarshal(rec.Value[1:], &as); err != nil {
-		return Session{}, fmt.Errorf("reading a session record: %w", err)
-	}
-	if as.ID != rec.Key.ID || as.Contact == "" {
-		return Session{}, fmt.Errorf("the store returned another session than was asked for: %w", store.ErrUnavailable)
-	}
-	return as, nil
-}
-
-func foreign(bucket string) error {
-	return fmt.Errorf("%s record of another version: %w", bucket, store.ErrUnavailable)
+	more, err := s.rosters().Reseal(ctx)
+	return n + more, err
 }

@@ -2,7 +2,8 @@
 // a look-up in memory for the requests in between.
 //
 // A cookie is 256 random bits; only its hash is stored, so a copy of the store signs
-// nobody in. Both limits, idle and absolute, are judged here and not by the browser.
+// nobody in. Records are sealed, so neither does whoever can write to the store. Both
+// limits, idle and absolute, are judged here and not by the browser.
 //
 // Read Begin and Lookup here; then memory.go (what is held between requests), end.go
 // (how sessions end), watch.go (what ends with them), record.go (how they are stored)
@@ -35,7 +36,7 @@ const SharedMax = 12 * time.Hour
 
 // Session is one signed-in browser, as it is stored.
 type Session struct {
-	ID      string    `json:"id"`               // SHA-256 of the cookie, in base64url; the record's key
+	ID      string    `json:"-"`                // SHA-256 of the cookie, in base64url; the record's key
 	Handle  string    `json:"handle"`           // stands for the session in lists and as `sid`: 128 random bits, opens nothing
 	Contact string    `json:"contact"`          // the contact's ID
 	Method  string    `json:"method"`           // how they proved who they are: "link", "code" or "password"
@@ -43,6 +44,10 @@ type Session struct {
 	Shared  bool      `json:"shared,omitempty"` // on a shared computer: the cookie ends with the browser
 	Begun   time.Time `json:"begun"`            // the sign-in (`auth_time`)
 	Seen    time.Time `json:"seen"`             // the last request, to within a tenth of the idle limit
+
+	// Generation is the contact's, of when the session began. Once the contact has another
+	// one, the session is over; see Confirm.
+	Generation uint64 `json:"generation,omitempty"`
 }
 
 // Live is a session as this process holds it, the same pointer for every request of
@@ -61,7 +66,8 @@ type Live struct {
 
 	Session // as it was read; for the time of the last request ask Sessions
 
-	key key
+	key        key
+	generation atomic.Uint64 // Generation, as it is now
 
 	mu      sync.Mutex
 	over    bool
@@ -74,6 +80,7 @@ type Live struct {
 type Sessions struct {
 	Firm  string
 	Store store.Store
+	Keys  *secret.Keyring  // seals the records
 	Idle  time.Duration    // how long a session lives without a request
 	Max   time.Duration    // how long it lives at most
 	Now   func() time.Time // the clock; nil: time.Now
@@ -84,6 +91,9 @@ type Sessions struct {
 
 	// Others are the other processes that have the store open; nil: there are none.
 	Others *store.Others
+
+	// Alarm is told of records that are none of ours; see sealed.Bucket.
+	Alarm func(context.Context, store.Key)
 
 	own Memory
 }
@@ -111,58 +121,77 @@ type Beginning struct {
 	ends []string // IDs of sessions that the Ops end
 }
 
-// Begin makes a session for a new sign-in: as says whose, how, and on what. Its cookie,
-// ID, Handle and Begun are new whatever the browser had before. The caller applies the
-// Ops together with what proves the sign-in, and then calls Began. replaces is the
-// session that the browser had before (nil: none): the Ops end it, whoever it belonged to.
+// Begin makes a session for a new sign-in: as says whose, how, on what, and of which
+// generation the contact is. Its cookie, ID, Handle and Begun are new whatever the browser
+// had before. The caller applies the Ops together with what proves the sign-in, and then
+// calls Began; store.ErrConflict means that another session of the contact has begun or
+// ended meanwhile: call Begin again. replaces is the session that the browser had before
+// (nil: none): the Ops end it, whoever it belonged to.
 func (s *Sessions) Begin(ctx context.Context, as Session, replaces *Live) (Beginning, error) {
 	as.Begun = s.now().UTC().Round(0)
-	var ending []store.Op
+	var ops []store.Op
 	if replaces != nil {
-		ending = s.deletes(replaces.Contact, replaces.ID)
+		ops = append(ops, s.records().Delete(replaces.ID))
 	}
-	return s.begin(ctx, as, replaces, ending)
+	return s.begin(ctx, as, replaces, ops)
 }
 
 // goOn is Begin for a session that goes on under another ID. Nobody has proved anything
-// anew, so its time runs on, and when it is over by now it stays so: ErrNone, or, when
+// again, so its time runs on, and when it is over by now it stays so: ErrNone, or, when
 // the Ops are applied, store.ErrConflict.
 func (s *Sessions) goOn(ctx context.Context, as Session, replaces *Live) (Beginning, error) {
-	rec, err := s.Store.Get(ctx, s.key(replaces.ID))
-	if errors.Is(err, store.ErrNotFound) {
-		return Beginning{}, ErrNone
-	} else if err != nil {
+	rec, err := s.record(ctx, replaces.ID)
+	if err != nil {
 		return Beginning{}, err
 	}
-	as.Begun = replaces.Begun
-	return s.begin(ctx, as, replaces, []store.Op{
-		store.Remove(rec.Key, rec.Value),
-		store.Delete(s.indexKey(replaces.Contact, replaces.ID)),
-	})
+	on, err := s.roster(ctx, rec.Value.Contact)
+	if err == nil && on.Value.find(replaces.ID) < 0 {
+		err = ErrNone
+	}
+	if err != nil {
+		return Beginning{}, err
+	}
+	as.Begun, as.Generation = rec.Value.Begun, rec.Value.Generation
+	return s.begin(ctx, as, replaces, []store.Op{s.records().Remove(rec)})
 }
 
-func (s *Sessions) begin(ctx context.Context, as Session, replaces *Live, ending []store.Op) (Beginning, error) {
-	b := Beginning{Cookie: secret.Random(), Session: as}
+// begin adds to the Ops, which end the record of what the session replaces.
+func (s *Sessions) begin(ctx context.Context, as Session, replaces *Live, ops []store.Op) (Beginning, error) {
+	b := Beginning{Cookie: secret.Random(), Session: as, Ops: ops}
 	b.ID, b.Handle, b.Seen = keyOf(b.Cookie).String(), rand.Text(), s.now().UTC().Round(0)
-	value, err := encode(b.Session)
+	op, err := s.records().Create(b.ID, b.Session, s.Ends(b.Session))
 	if err != nil {
 		return Beginning{}, err
 	}
-	b.Ops = append(ending, store.Create(s.key(b.ID), value, s.Ends(b.Session)), s.indexOp(b.Session))
-	old, err := s.index(ctx, b.Contact)
+	b.Ops = append(b.Ops, op)
+	was, err := s.roster(ctx, b.Contact)
 	if err != nil {
 		return Beginning{}, err
 	}
+	now := was.Value
 	if replaces != nil {
 		b.ends = append(b.ends, replaces.ID)
-		old = slices.DeleteFunc(old, func(e indexed) bool { return e.id == replaces.ID })
+		if now = now.without(replaces.ID); replaces.Contact != b.Contact {
+			op, err := s.strike(ctx, replaces.Contact, replaces.ID)
+			if err != nil {
+				return Beginning{}, err
+			}
+			b.Ops = append(b.Ops, op...)
+		}
 	}
-	for _, e := range old[:max(0, len(old)+1-PerContact)] {
-		b.ends = append(b.ends, e.id)
-		b.Ops = append(b.Ops, s.deletes(b.Contact, e.id)...)
+	for _, oldest := range now.Sessions[:max(0, len(now.Sessions)+1-PerContact)] {
+		b.ends = append(b.ends, oldest.ID)
+		b.Ops = append(b.Ops, s.records().Delete(oldest.ID))
+		now = now.without(oldest.ID)
 	}
-	b.Ops = append(b.Ops, s.news(b.ends...)...)
-	return b, nil
+	now.Sessions = append(slices.Clone(now.Sessions), s.active(b.Session))
+	listed, err := s.write(was, now)
+	if err != nil {
+		return Beginning{}, err
+	}
+	told, err := s.news(b.ends...)
+	b.Ops = slices.Concat(b.Ops, listed, told)
+	return b, err
 }
 
 // Began tells the Sessions that the Ops of b were applied.
@@ -209,6 +238,7 @@ func (s *Sessions) load(ctx context.Context, k key) (*Live, error) {
 
 func (s *Sessions) newLive(k key, as Session) *Live {
 	l := &Live{Session: as, key: k, begun: as.Begun.UnixNano(), shared: as.Shared}
+	l.generation.Store(as.Generation)
 	l.seen.Store(as.Seen.UnixNano())
 	l.due.Store(as.Seen.Add(s.Idle / 10).UnixNano())
 	return l
@@ -217,7 +247,8 @@ func (s *Sessions) newLive(k key, as Session) *Live {
 // alive judges both limits by this process's clock.
 func (s *Sessions) alive(l *Live) bool {
 	now := s.now().UnixNano()
-	return now-l.begun < int64(s.most(l.shared)) && now-l.seen.Load() < int64(s.Idle)
+	age := now - l.begun
+	return age < int64(s.most(l.shared)) && age >= -int64(ahead) && now-l.seen.Load() < int64(s.Idle)
 }
 
 // most is how long a session lives at most.
@@ -255,7 +286,7 @@ func (s *Sessions) Seen(ctx context.Context, l *Live) {
 	}
 	err := s.touch(ctx, l, time.Unix(0, now).UTC())
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, ErrNone):
 		s.memory().forget(l.ID) // another process has ended it
 	case err != nil:
 		l.due.Store(now + int64(min(seenRetry, s.Idle/10)))
@@ -263,22 +294,32 @@ func (s *Sessions) Seen(ctx context.Context, l *Live) {
 }
 
 func (s *Sessions) touch(ctx context.Context, l *Live, at time.Time) error {
-	rec, err := s.Store.Get(ctx, s.key(l.ID))
+	rec, err := s.record(ctx, l.ID)
 	if err != nil {
 		return err
 	}
-	as, err := decode(rec)
+	on, err := s.roster(ctx, l.Contact)
 	if err != nil {
 		return err
 	}
+	i := on.Value.find(l.ID)
+	if i < 0 {
+		return ErrNone
+	}
+	as := rec.Value
 	if as.Seen.After(at) {
 		return nil // another process saw it later
 	}
 	as.Seen = at
-	value, err := encode(as)
+	op, err := s.records().Write(rec, as, s.Ends(as)) // no Put: a session that was ended meanwhile stays ended
 	if err != nil {
 		return err
 	}
-	// Replace, not Put: a session that was ended meanwhile stays ended.
-	return s.Store.Apply(ctx, store.Replace(s.key(l.ID), rec.Value, value, s.Ends(as)), s.indexOp(as))
+	now := roster{slices.Clone(on.Value.Sessions)}
+	now.Sessions[i] = s.active(as)
+	listed, err := s.write(on, now)
+	if err != nil {
+		return err
+	}
+	return s.Store.Apply(ctx, append(listed, op)...)
 }

@@ -51,7 +51,7 @@ func TestS02_ACookieIsDeadAfterSignOut(t *testing.T) {
 	_, err = w.fresh().Lookup(t.Context(), cookie)
 	want(t, "a request after a restart", err, session.ErrNone)
 	want(t, "the other device", w.request(other), nil)
-	if all, err := w.List(t.Context(), "ann"); err != nil || len(all) != 1 {
+	if all, err := w.List(t.Context(), "ann", 0); err != nil || len(all) != 1 {
 		t.Errorf("List = %d sessions, %v; want 1", len(all), err)
 	}
 	w.Seen(t.Context(), l) // by a request that came before
@@ -125,7 +125,7 @@ func TestS03_BothLimitsAreJudgedHere(t *testing.T) {
 		want(t, c.name+", in memory", err, c.want)
 		_, err = stored.Lookup(t.Context(), cookie)
 		want(t, c.name+", in the store", err, c.want)
-		if all, err := stored.List(t.Context(), "ann"); err != nil || (len(all) == 1) != (c.want == nil) {
+		if all, err := stored.List(t.Context(), "ann", 0); err != nil || (len(all) == 1) != (c.want == nil) {
 			t.Errorf("%s: List = %d sessions, %v", c.name, len(all), err)
 		}
 	}
@@ -167,7 +167,7 @@ func TestSeen_WritesOnceInATenthOfTheIdleLimit(t *testing.T) {
 	w.clock.move(idle - tenth - 1) // what the store knows is a tenth old at most
 	_, err := w.fresh().Lookup(t.Context(), w.signIn("bob", nil))
 	w.must(err)
-	all, err := w.fresh().List(t.Context(), "ann")
+	all, err := w.fresh().List(t.Context(), "ann", 0)
 	if err != nil || len(all) != 1 {
 		t.Fatalf("List after a restart = %d, %v; want ann's session", len(all), err)
 	}
@@ -217,7 +217,7 @@ func TestSeen_BringsNobodyBack(t *testing.T) {
 	}
 	_, err = w.fresh().Lookup(t.Context(), cookie)
 	want(t, "the store's word", err, session.ErrNone)
-	if all, err := w.List(t.Context(), "ann"); len(all) != 0 || err != nil {
+	if all, err := w.List(t.Context(), "ann", 0); len(all) != 0 || err != nil {
 		t.Errorf("List = %d, %v; want none", len(all), err)
 	}
 	// The other process hears of it when it writes, at the latest.
@@ -287,7 +287,7 @@ func TestK02_AStoreThatIsAwayIsNotSignedOut(t *testing.T) {
 	want(t, "a cookie of nobody", err, store.ErrUnavailable)
 	_, err = w.Begin(t.Context(), session.Session{Contact: "ann"}, nil)
 	want(t, "Begin", err, store.ErrUnavailable)
-	_, err = w.List(t.Context(), "ann")
+	_, err = w.List(t.Context(), "ann", 0)
 	want(t, "List", err, store.ErrUnavailable)
 	_, err = w.EndAll(t.Context(), "ann", "")
 	want(t, "EndAll", err, store.ErrUnavailable)
@@ -300,23 +300,204 @@ func TestK02_AStoreThatIsAwayIsNotSignedOut(t *testing.T) {
 	want(t, "when the store is back", w.request(known), nil)
 }
 
-func TestK01_AnAnswerToAnotherQuestionSignsNobodyIn(t *testing.T) {
+// Nobody without the secret can write a session, whatever of the store they copy from.
+func TestK01_ARecordThatIsNotOursSignsNobodyIn(t *testing.T) {
 	w := newWorld(t)
 	anns, bobs := w.signIn("ann", nil), w.signIn("bob", nil)
 	a, b := w.live(anns), w.live(bobs)
-	key := func(id string) store.Key { return store.Key{Firm: "example", Bucket: "session", ID: id} }
-	rec, err := w.Store.Get(t.Context(), key(b.ID))
+	key := func(bucket, id string) store.Key { return store.Key{Firm: "example", Bucket: bucket, ID: id} }
+	rec, err := w.Store.Get(t.Context(), key("sessions", b.ID))
 	w.must(err)
-	w.must(w.Store.Apply(t.Context(), store.Put(key(a.ID), rec.Value, rec.Expires)))
+	w.must(w.Store.Apply(t.Context(), store.Put(key("sessions", a.ID), rec.Value, rec.Expires)))
 	_, err = w.fresh().Lookup(t.Context(), anns)
-	want(t, "ann's cookie with bob's record", err, store.ErrUnavailable)
-
-	for name, value := range map[string]string{"a later version": "2" + string(rec.Value[1:]), "nothing": "", "garbage": "1{", "null": "1null"} {
-		w.must(w.Store.Apply(t.Context(), store.Put(key(b.ID), []byte(value), rec.Expires)))
-		if _, err = w.fresh().Lookup(t.Context(), bobs); err == nil || errors.Is(err, session.ErrNone) {
-			t.Errorf("a record of %s: %v; want an error of its own", name, err)
+	want(t, "ann's cookie with bob's record", err, session.ErrNone)
+	if n := w.alarms.Load(); n != 1 {
+		t.Errorf("alarms: %d; want 1", n)
+	}
+	flipped := bytes.Clone(rec.Value)
+	flipped[len(flipped)/2] ^= 1
+	for name, value := range map[string]string{"a later version": "2" + string(rec.Value[1:]), "nothing": "", "garbage": "1{", "null": "1null", "a flipped bit": string(flipped),
+		"a session in the clear": `1{"id":"` + b.ID + `","contact":"bob","method":"link","begun":"2026-03-02T10:00:00Z","seen":"2026-03-02T10:00:00Z"}`} {
+		before := w.alarms.Load()
+		w.must(w.Store.Apply(t.Context(), store.Put(key("sessions", b.ID), []byte(value), rec.Expires)))
+		_, err = w.fresh().Lookup(t.Context(), bobs)
+		want(t, "a record of "+name, err, session.ErrNone)
+		if w.alarms.Load() != before+1 {
+			t.Errorf("a record of %s raises no alarm", name)
 		}
 	}
+	w.must(w.Store.Apply(t.Context(), store.Put(rec.Key, rec.Value, rec.Expires)))
+	_, err = w.fresh().Lookup(t.Context(), bobs)
+	want(t, "bob's own record", err, nil)
+
+	// Nor does a roster that isn't theirs; the next sign-in makes a new one.
+	list, err := w.Store.Get(t.Context(), key("roster", "ann"))
+	w.must(err)
+	w.must(w.Store.Apply(t.Context(), store.Put(key("roster", "bob"), list.Value, list.Expires)))
+	_, err = w.fresh().Lookup(t.Context(), bobs)
+	want(t, "bob's record with ann's roster", err, session.ErrNone)
+	again := w.signIn("bob", nil)
+	_, err = w.fresh().Lookup(t.Context(), again)
+	want(t, "bob's next session", err, nil)
+	_, err = w.fresh().Lookup(t.Context(), bobs)
+	want(t, "bob's session of before", err, session.ErrNone)
+}
+
+// What a session leaves behind brings nobody back after its end, nor does a roster.
+func TestS02_WhatIsPutBackAfterASignOutIsNoSession(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		buckets []string
+	}{{"its record", []string{"sessions"}}, {"the roster", []string{"roster"}}, {"what is left of another device", nil}} {
+		w := newWorld(t)
+		gone, stays := w.signIn("ann", nil), w.signIn("ann", nil)
+		l := w.live(gone)
+		var kept []store.Op
+		for _, bucket := range c.buckets {
+			recs, err := w.Store.Scan(t.Context(), "example", bucket, "", "", 10)
+			w.must(err)
+			for _, rec := range recs {
+				kept = append(kept, store.Put(rec.Key, rec.Value, time.Time{}))
+			}
+		}
+		w.must(w.End(t.Context(), "ann", l.ID))
+		if kept != nil {
+			w.must(w.Store.Apply(t.Context(), kept...))
+		}
+		_, err := w.fresh().Lookup(t.Context(), gone)
+		want(t, "signed out, and then put back: "+c.name, err, session.ErrNone)
+		_, err = w.fresh().Lookup(t.Context(), stays)
+		want(t, "the other device, after "+c.name, err, nil)
+	}
+}
+
+// A contact's new generation ends their sessions, wherever these are remembered and
+// whatever the store has lost or got back; one that is spared goes on.
+func TestANewGenerationEndsEverySessionButTheSpared(t *testing.T) {
+	for _, lost := range []string{"nothing", "the roster", "the end"} {
+		w := newWorld(t)
+		begin := func() string { return w.begin(session.Session{Contact: "ann", Generation: 7}, nil) }
+		here, there, spared := begin(), begin(), begin()
+		other := w.fresh() // another process
+		var lives []*session.Live
+		for _, cookie := range []string{there, spared} {
+			l, err := other.Lookup(t.Context(), cookie)
+			w.must(err)
+			lives = append(lives, l)
+			want(t, "at another process, before", other.Confirm(t.Context(), l, 7), nil)
+		}
+		hl, sl := w.live(here), w.live(spared)
+		want(t, "here, before", w.Confirm(t.Context(), hl, 7), nil)
+		stream, flight := w.Attach(t.Context(), sl, "")
+		defer flight.Land()
+		rosters, err := w.Store.Scan(t.Context(), "example", "roster", "", "", 10)
+		w.must(err)
+		records, err := w.Store.Scan(t.Context(), "example", "sessions", "", "", 10)
+		w.must(err)
+		except := sl.ID
+		if lost == "the roster" {
+			w.must(w.Store.Apply(t.Context(), store.Delete(rosters[0].Key)))
+			except = ""
+		}
+		e, err := w.Ending(t.Context(), "ann", except, 8)
+		w.must(err)
+		if len(e.Ops) > 0 {
+			err = w.Store.Apply(t.Context(), e.Ops...)
+		}
+		w.must(err)
+		w.Ended(t.Context(), e, nil)
+		if lost == "the end" {
+			for _, rec := range append(rosters, records...) {
+				w.must(w.Store.Apply(t.Context(), store.Put(rec.Key, rec.Value, rec.Expires)))
+			}
+			except = ""
+		}
+		want(t, lost+" lost: another process's session", other.Confirm(t.Context(), lives[0], 8), session.ErrNone)
+		want(t, lost+" lost: ours", w.Confirm(t.Context(), hl, 8), session.ErrNone)
+		var goesOn error
+		if lost != "nothing" {
+			goesOn = session.ErrNone
+		}
+		want(t, lost+" lost: the spared at another process", other.Confirm(t.Context(), lives[1], 8), goesOn)
+		if lost == "nothing" {
+			want(t, "the spared", w.Confirm(t.Context(), sl, 8), nil)
+			want(t, "a request of the spared", context.Cause(stream), nil)
+			l, err := w.fresh().Lookup(t.Context(), spared)
+			if err != nil || l.Generation != 8 {
+				t.Errorf("the spared, in the store = %+v, %v; want generation 8", l, err)
+			}
+			if all, err := w.List(t.Context(), "ann", 8); err != nil || len(all) != 1 {
+				t.Errorf("List = %d, %v; want the spared", len(all), err)
+			}
+		}
+		if all, err := w.List(t.Context(), "ann", 9); err != nil || len(all) != 0 {
+			t.Errorf("List of yet another generation = %d, %v; want none", len(all), err)
+		}
+	}
+}
+
+func TestOneThatIsGoneIsNotSpared(t *testing.T) {
+	w := newWorld(t)
+	l := w.live(w.signIn("ann", nil))
+	w.signIn("ann", nil)
+	w.must(w.End(t.Context(), "ann", l.ID))
+	_, err := w.Ending(t.Context(), "ann", l.ID, 8)
+	want(t, "Ending that spares one that has ended", err, store.ErrConflict)
+}
+
+// A clock that was years ahead gives nobody a session for years.
+func TestK15_WhatAWrongClockBeganIsOver(t *testing.T) {
+	for _, c := range []struct {
+		ahead time.Duration
+		want  error
+	}{{time.Hour, nil}, {47 * time.Hour, nil}, {49 * time.Hour, session.ErrNone}, {8 * 365 * 24 * time.Hour, session.ErrNone}} {
+		w := newWorld(t)
+		w.clock.move(c.ahead)
+		cookie := w.signIn("ann", nil)
+		w.live(cookie)
+		w.clock.move(-c.ahead)
+		_, err := w.fresh().Lookup(t.Context(), cookie)
+		want(t, "begun by a clock that was ahead by "+c.ahead.String(), err, c.want)
+		_, err = w.Lookup(t.Context(), cookie)
+		want(t, "the same in memory", err, c.want)
+		if all, err := w.List(t.Context(), "ann", 0); err != nil || (len(all) == 1) != (c.want == nil) {
+			t.Errorf("ahead by %v: List = %d, %v", c.ahead, len(all), err)
+		}
+	}
+	// Nor is anybody seen in the future: what isn't used any more runs out.
+	w := newWorld(t)
+	cookie := w.signIn("ann", nil)
+	w.clock.move(idle / 2)
+	want(t, "a request", w.request(cookie), nil)
+	w.clock.move(idle - time.Hour)
+	want(t, "a request by a clock that is ahead", w.request(cookie), nil)
+	w.clock.move(-(idle - time.Hour))
+	w.Sessions = w.fresh()
+	want(t, "a request after the clock was set right", w.request(cookie), nil)
+	w.clock.move(idle)
+	_, err := w.fresh().Lookup(t.Context(), cookie)
+	want(t, "idle since", err, session.ErrNone)
+}
+
+func TestS07_AnOlderSecretMayGoOnceAllIsSealedAgain(t *testing.T) {
+	w := newWorld(t)
+	with := func(newest string, older ...string) *session.Sessions {
+		s := w.fresh()
+		s.Keys = keyring(t, newest, older...)
+		return s
+	}
+	w.Sessions = with(oldSecret)
+	cookie := w.signIn("ann", nil)
+	_, err := with(newSecret).Lookup(t.Context(), cookie)
+	want(t, "without the secret", err, session.ErrNone)
+	both := with(newSecret, oldSecret)
+	_, err = both.Lookup(t.Context(), cookie)
+	want(t, "with both", err, nil)
+	if n, err := both.Reseal(t.Context()); n != 2 || err != nil {
+		t.Errorf("Reseal = %d, %v; want 2", n, err)
+	}
+	_, err = with(newSecret).Lookup(t.Context(), cookie)
+	want(t, "with the new one alone", err, nil)
 }
 
 func TestK15_ClockJumps(t *testing.T) {
@@ -347,7 +528,7 @@ func TestS16_TheOldestOfMoreThanAHundredEnds(t *testing.T) {
 		want(t, fmt.Sprintf("session %d", i), w.request(c), ended)
 	}
 	want(t, "bob's", w.request(bobs), nil)
-	all, err := w.List(t.Context(), "ann")
+	all, err := w.List(t.Context(), "ann", 0)
 	if err != nil || len(all) != session.PerContact {
 		t.Fatalf("List = %d, %v; want %d", len(all), err, session.PerContact)
 	}
@@ -470,11 +651,11 @@ func TestTwoFirmsOnOneStore(t *testing.T) {
 	other.Firm = "other"
 	_, err := other.Lookup(t.Context(), cookie)
 	want(t, "the cookie at another firm", err, session.ErrNone)
-	if all, err := other.List(t.Context(), "ann"); len(all) != 0 || err != nil {
+	if all, err := other.List(t.Context(), "ann", 0); len(all) != 0 || err != nil {
 		t.Errorf("List at another firm = %d, %v; want none", len(all), err)
 	}
 	w.must(other.End(t.Context(), "ann", l.ID))
-	if n, err := other.EndAll(t.Context(), "ann", ""); n != 0 || err != nil {
+	if n, err := endAll(t.Context(), other, "ann", ""); n != 0 || err != nil {
 		t.Errorf("EndAll at another firm = %d, %v; want none", n, err)
 	}
 	want(t, "ann's session", w.request(cookie), nil)
@@ -510,7 +691,7 @@ func TestT09_TheStoreHoldsNoCookie(t *testing.T) {
 	file, err := os.ReadFile(w.path)
 	w.must(err)
 	dump := bytes.Buffer{}
-	for _, bucket := range []string{"session", "session-of"} {
+	for _, bucket := range []string{"sessions", "roster"} {
 		all, err := w.Store.Scan(t.Context(), "example", bucket, "", "", 100)
 		w.must(err)
 		for _, rec := range all {
@@ -541,16 +722,7 @@ func TestBegin_InParallel(t *testing.T) {
 	w := newWorld(t)
 	cookies := make([]string, 64)
 	atOnce(len(cookies), func(i int) {
-		b, err := w.Begin(context.Background(), session.Session{Contact: "ann"}, nil)
-		if err == nil {
-			err = w.Store.Apply(context.Background(), b.Ops...)
-		}
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		w.Began(context.Background(), b)
-		cookies[i] = b.Cookie
+		cookies[i] = w.begin(session.Session{Contact: "ann"}, nil)
 	})
 	for _, c := range cookies {
 		want(t, "a session", w.request(c), nil)
@@ -591,7 +763,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			case 0:
 				_ = w.End(context.Background(), l.Contact, l.ID)
 			case 1:
-				_, _ = w.List(context.Background(), l.Contact)
+				_, _ = w.List(context.Background(), l.Contact, 0)
 			}
 			flight.Land()
 		}

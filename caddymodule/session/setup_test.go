@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
@@ -34,14 +35,17 @@ func (c *clock) move(d time.Duration) {
 type world struct {
 	*session.Sessions
 	t     testing.TB
+	keys  *secret.Keyring
 	clock *clock
 	path  string
 	store *watched
+
+	alarms atomic.Int64 // how often a record wasn't ours
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, clock: new(clock), path: filepath.Join(t.TempDir(), "doorpost.db")}
+	w := &world{t: t, keys: keyring(t, newSecret), clock: new(clock), path: filepath.Join(t.TempDir(), "doorpost.db")}
 	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
 	w.clock.at.Store(&now)
 	w.store = &watched{}
@@ -60,17 +64,64 @@ func (w *world) open() {
 
 // fresh returns Sessions that remember nothing, as after a restart.
 func (w *world) fresh() *session.Sessions {
-	return &session.Sessions{Firm: "example", Store: w.store, Idle: idle, Max: most, Now: w.clock.now}
+	return &session.Sessions{Firm: "example", Store: w.store, Keys: w.keys, Idle: idle, Max: most, Now: w.clock.now,
+		Alarm: func(_ context.Context, k store.Key) { w.alarms.Add(1) }}
+}
+
+const (
+	oldSecret = "an older secret of at least 32 characters, soon retired"
+	newSecret = "the secret of at least 32 characters that seals today"
+)
+
+func keyring(t testing.TB, newest string, older ...string) *secret.Keyring {
+	t.Helper()
+	var rest [][]byte
+	for _, s := range older {
+		rest = append(rest, []byte(s))
+	}
+	k, err := secret.New([]byte(newest), rest...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 // signIn begins a session and returns its cookie.
 func (w *world) signIn(contact string, replaces *session.Live) string {
 	w.t.Helper()
-	b, err := w.Begin(context.Background(), session.Session{Contact: contact, Method: "link", Agent: "Safari on iPhone"}, replaces)
-	w.must(err)
-	w.must(w.Store.Apply(context.Background(), b.Ops...))
-	w.Began(context.Background(), b)
-	return b.Cookie
+	return w.begin(session.Session{Contact: contact, Method: "link", Agent: "Safari on iPhone"}, replaces)
+}
+
+func (w *world) begin(as session.Session, replaces *session.Live) string {
+	w.t.Helper()
+	for {
+		b, err := w.Begin(context.Background(), as, replaces)
+		w.must(err)
+		if err = w.Store.Apply(context.Background(), b.Ops...); errors.Is(err, store.ErrConflict) {
+			continue // another session of the contact was faster
+		}
+		w.must(err)
+		w.Began(context.Background(), b)
+		return b.Cookie
+	}
+}
+
+// EndAll ends every session of a contact but one, whose generation stays what it was: what
+// is on no roster is over by that alone.
+func (w *world) EndAll(ctx context.Context, contact, except string) (int, error) {
+	return endAll(ctx, w.Sessions, contact, except)
+}
+
+func endAll(ctx context.Context, s *session.Sessions, contact, except string) (int, error) {
+	e, err := s.Ending(ctx, contact, except, 0)
+	if err != nil {
+		return 0, err
+	}
+	if err = s.Store.Apply(ctx, e.Ops...); len(e.Ops) == 0 {
+		err = nil
+	}
+	s.Ended(ctx, e, err)
+	return e.Count, err
 }
 
 // live looks a session up that has to be there.

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -167,8 +168,8 @@ func TestLook_LetsGoOfWhatIsOver(t *testing.T) {
 	w := newWorld(t)
 	var ops []store.Op
 	var cookies []string
-	for range 3000 {
-		b, err := w.Begin(t.Context(), session.Session{Contact: "ann"}, nil)
+	for i := range 3000 {
+		b, err := w.Begin(t.Context(), session.Session{Contact: fmt.Sprint("contact-", i)}, nil)
 		w.must(err)
 		ops, cookies = append(ops, b.Ops...), append(cookies, b.Cookie)
 	}
@@ -193,8 +194,8 @@ func TestLook_LetsGoOfWhatIsOver(t *testing.T) {
 func TestSharedMemory(t *testing.T) {
 	w := newWorld(t)
 	shared := new(session.Memory)
-	before := &session.Sessions{Firm: "example", Store: w.store, Idle: idle, Max: most, Now: w.clock.now, Memory: shared}
-	after := &session.Sessions{Firm: "example", Store: w.store, Idle: time.Hour, Max: 3 * time.Hour, Now: w.clock.now, Memory: shared}
+	before := &session.Sessions{Firm: "example", Store: w.store, Keys: w.Keys, Idle: idle, Max: most, Now: w.clock.now, Memory: shared}
+	after := &session.Sessions{Firm: "example", Store: w.store, Keys: w.Keys, Idle: time.Hour, Max: 3 * time.Hour, Now: w.clock.now, Memory: shared}
 	stream := func(contact string) (*session.Live, context.Context) {
 		l, err := before.Lookup(t.Context(), w.signIn(contact, nil))
 		w.must(err)

@@ -77,7 +77,7 @@ func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool)
 	if l.find(right.Link) < 0 {
 		return Grant{}, ErrCode
 	}
-	g := Grant{Contact: right.Contact, Address: right.Address, To: right.To, Shared: right.Shared, Method: "code"}
+	g := Grant{Contact: right.Contact, Generation: right.Generation, Address: right.Address, To: right.To, Shared: right.Shared, Method: "code"}
 	g.Ops, err = t.enterOps(ctx, right.Contact, was, l.without(browser), browser, true)
 	return g, err
 }

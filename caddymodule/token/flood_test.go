@@ -207,12 +207,12 @@ func TestT15_KnownDevicesHavePlacesOfTheirOwn(t *testing.T) {
 		w.handOver(w.issue(w.ask(phone, "ann@example.com"), "ann"), true)
 	}
 	unknown := token.Ask{ID: "u", Address: "ann@example.com", Browser: laptop, Device: "tells tales", At: w.clock.now()}
-	_, err := w.Issue(t.Context(), unknown, "ann", unknown.Address)
+	_, err := w.Issue(t.Context(), unknown, token.Recipient{Contact: "ann", Address: unknown.Address})
 	want(t, "a fourth from nowhere", err, token.ErrTooMany)
 	for range token.MaxLive {
 		w.handOver(w.issue(known("one"), "ann"), true)
 	}
-	_, err = w.Issue(t.Context(), known("one"), "ann", "ann@example.com")
+	_, err = w.Issue(t.Context(), known("one"), token.Recipient{Contact: "ann", Address: "ann@example.com"})
 	want(t, "a fourth of one device", err, token.ErrTooMany)
 	w.issue(known("two"), "ann")
 }

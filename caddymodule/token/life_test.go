@@ -165,7 +165,7 @@ func TestGiveUp_FreesThePlaceOfALinkThatNobodyHas(t *testing.T) {
 	}
 	w.clock.move(30 * time.Minute) // every attempt has failed
 	ask := w.ask(laptop, "ann@example.com")
-	if _, err := w.Issue(t.Context(), ask, "ann", ask.Address); !errors.Is(err, token.ErrTooMany) {
+	if _, err := w.Issue(t.Context(), ask, token.Recipient{Contact: "ann", Address: ask.Address}); !errors.Is(err, token.ErrTooMany) {
 		t.Fatalf("Issue while three mails wait = %v; want ErrTooMany", err)
 	}
 	ops, err := w.GiveUp(t.Context(), all[0].ID)

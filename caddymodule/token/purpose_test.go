@@ -159,7 +159,7 @@ func (w *purposes) mail(t *testing.T, ask Ask) Issued {
 			t.Fatal(err)
 		}
 	}
-	issued, err := w.Issue(t.Context(), ask, "ann", "ann@example.com")
+	issued, err := w.Issue(t.Context(), ask, Recipient{Contact: "ann", Address: "ann@example.com"})
 	if err != nil {
 		t.Fatal(err)
 	}

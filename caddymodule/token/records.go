@@ -66,10 +66,11 @@ func (f flow) expires(now time.Time) time.Time {
 
 type asked struct {
 	Ask
-	Code    string `json:"code,omitempty"` // MAC of the code, once there is one
-	Contact string `json:"contact,omitempty"`
-	Link    string `json:"for,omitempty"` // ID of the link that was mailed with the code
-	Guesses int    `json:"guesses"`
+	Code       string `json:"code,omitempty"` // MAC of the code, once there is one
+	Contact    string `json:"contact,omitempty"`
+	Generation uint64 `json:"generation,omitempty"` // the contact's, of when the mail was made
+	Link       string `json:"for,omitempty"`        // ID of the link that was mailed with the code
+	Guesses    int    `json:"guesses"`
 }
 
 // without returns the flow less what was asked for the contact.

@@ -59,7 +59,7 @@ func TestT08_TokenAndCodeAreIndependent(t *testing.T) {
 	seen := map[string]bool{}
 	ask := w.ask(laptop, "ann@example.com")
 	for range 1000 { // the same request, never applied
-		issued, err := w.Issue(t.Context(), ask, "ann", ask.Address)
+		issued, err := w.Issue(t.Context(), ask, token.Recipient{Contact: "ann", Address: ask.Address})
 		w.must(err)
 		for _, s := range []string{issued.Token, issued.Code, issued.ID} {
 			if seen[s] {
@@ -154,7 +154,7 @@ func TestK02_AStoreThatIsAwayIsNeverAnAnswer(t *testing.T) {
 			return err
 		},
 		"Issue": func(w *world, _ token.Issued, ask token.Ask) error {
-			_, err := w.Issue(context.Background(), ask, "ann", ask.Address)
+			_, err := w.Issue(context.Background(), ask, token.Recipient{Contact: "ann", Address: ask.Address})
 			return err
 		},
 		"HandOver": func(w *world, i token.Issued, _ token.Ask) error {

@@ -93,7 +93,7 @@ func (w *world) ask(browser string, a address.Address) token.Ask {
 // issue makes link and code for an ask and applies them.
 func (w *world) issue(ask token.Ask, contact string) token.Issued {
 	w.t.Helper()
-	issued, err := w.Issue(context.Background(), ask, contact, ask.Address)
+	issued, err := w.Issue(context.Background(), ask, token.Recipient{Contact: contact, Address: ask.Address})
 	w.must(err)
 	w.must(w.Store.Apply(context.Background(), issued.Ops...))
 	return issued

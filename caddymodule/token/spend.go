@@ -11,27 +11,29 @@ import (
 
 // Link says whose a link is and where it leads.
 type Link struct {
-	ID      string          `json:"-"` // the MAC of its secret
-	Contact string          `json:"contact"`
-	Address address.Address `json:"address"` // where the mail went
-	Browser string          `json:"browser"` // the browser that asked
-	To      string          `json:"to"`
-	Shared  bool            `json:"shared,omitempty"`
-	Asked   time.Time       `json:"asked"`
-	Purpose string          `json:"purpose"`
-	Life    time.Duration   `json:"life,omitempty"` // its own; 0: Tokens.Life
+	ID         string          `json:"-"` // the MAC of its secret
+	Contact    string          `json:"contact"`
+	Generation uint64          `json:"generation,omitempty"` // the contact's, of when the mail was made
+	Address    address.Address `json:"address"`              // where the mail went
+	Browser    string          `json:"browser"`              // the browser that asked
+	To         string          `json:"to"`
+	Shared     bool            `json:"shared,omitempty"`
+	Asked      time.Time       `json:"asked"`
+	Purpose    string          `json:"purpose"`
+	Life       time.Duration   `json:"life,omitempty"` // its own; 0: Tokens.Life
 }
 
 // Grant is a proof that was accepted: sign this contact in.
 type Grant struct {
-	Contact string
-	Address address.Address // the address that was proved
-	To      string
-	Shared  bool
-	Method  string // "link", "code" or "password"
-	Link    string // the link's ID; "" where it was no link
-	Foreign bool   // by a password from elsewhere, used for the first time: no mailbox was ever proved
-	Ops     []store.Op
+	Contact    string
+	Generation uint64          // the contact's, of when the mail was made: once they have another one, the grant is over. Not with a password
+	Address    address.Address // the address that was proved
+	To         string
+	Shared     bool
+	Method     string // "link", "code" or "password"
+	Link       string // the link's ID; "" where it was no link
+	Foreign    bool   // by a password from elsewhere, used for the first time: no mailbox was ever proved
+	Ops        []store.Op
 }
 
 // Peek returns what a sign-in link is without spending it. The error is ErrUnknown when
@@ -139,7 +141,7 @@ func (t *Tokens) Spend(ctx context.Context, token, browser string) (Grant, error
 			l.Links[i].Over = true
 		}
 	}
-	g := Grant{Contact: link.Contact, Address: link.Address, To: link.To, Shared: link.Shared, Method: "link", Link: link.ID}
+	g := Grant{Contact: link.Contact, Generation: link.Generation, Address: link.Address, To: link.To, Shared: link.Shared, Method: "link", Link: link.ID}
 	g.Ops, err = t.enterOps(ctx, link.Contact, was, l, browser, false)
 	return g, err
 }

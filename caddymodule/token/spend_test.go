@@ -107,7 +107,7 @@ func TestK08_TwoNodesOneLinkAThousandRounds(t *testing.T) {
 	for i := range links {
 		var err error
 		ask := token.Ask{ID: fmt.Sprint(i), Address: "ann@example.com", Browser: fmt.Sprint("browser-", i), At: w.clock.now()}
-		links[i], err = w.Issue(context.Background(), ask, fmt.Sprintf("contact-%d", i), ask.Address)
+		links[i], err = w.Issue(context.Background(), ask, token.Recipient{Contact: fmt.Sprintf("contact-%d", i), Address: ask.Address})
 		w.must(err)
 		ops = append(ops, links[i].Ops...)
 	}
@@ -305,10 +305,10 @@ func TestT15_SuccessElsewhereFreesThePlaceOfALink(t *testing.T) {
 		w.mail(laptop, "ann@example.com", "ann")
 	}
 	last := w.ask(tablet, "ann@example.com")
-	if _, err := w.Issue(t.Context(), last, "ann", last.Address); !errors.Is(err, token.ErrTooMany) {
+	if _, err := w.Issue(t.Context(), last, token.Recipient{Contact: "ann", Address: last.Address}); !errors.Is(err, token.ErrTooMany) {
 		t.Fatalf("a fourth link: %v; want ErrTooMany", err)
 	}
-	if _, err := w.Issue(t.Context(), last, "bob", last.Address); err != nil {
+	if _, err := w.Issue(t.Context(), last, token.Recipient{Contact: "bob", Address: last.Address}); err != nil {
 		t.Fatalf("somebody else's first link: %v", err)
 	}
 	one, err := w.Peek(t.Context(), w.mail(phone, "bob@example.com", "bob").Token)
@@ -317,7 +317,7 @@ func TestT15_SuccessElsewhereFreesThePlaceOfALink(t *testing.T) {
 		t.Fatalf("bob's link is %s's", one.Contact)
 	}
 	w.clock.move(life - 1)
-	if _, err := w.Issue(t.Context(), last, "ann", last.Address); !errors.Is(err, token.ErrTooMany) {
+	if _, err := w.Issue(t.Context(), last, token.Recipient{Contact: "ann", Address: last.Address}); !errors.Is(err, token.ErrTooMany) {
 		t.Fatalf("a fourth link at the end of the others' life: %v; want ErrTooMany", err)
 	}
 	w.clock.move(1)
@@ -335,7 +335,7 @@ func TestT15_IssueInParallelMakesNoFourthLink(t *testing.T) {
 	for _, err := range atOnce(12, func(i int) error {
 		ask := token.Ask{ID: fmt.Sprint(i), Address: "ann@example.com", Browser: token.BrowserOf(fmt.Sprint(i)), At: w.clock.now()}
 		for {
-			issued, err := w.Issue(context.Background(), ask, "ann", ask.Address)
+			issued, err := w.Issue(context.Background(), ask, token.Recipient{Contact: "ann", Address: ask.Address})
 			if err != nil {
 				return err
 			}
@@ -364,7 +364,7 @@ func TestT18_RevocationStopsWhatIsBeingIssuedOrSpent(t *testing.T) {
 	byCode, err := w.Guess(t.Context(), laptop, first.Code, false)
 	w.must(err)
 	ask := w.ask(tablet, "ann@example.com")
-	issued, err := w.Issue(t.Context(), ask, "ann", ask.Address)
+	issued, err := w.Issue(t.Context(), ask, token.Recipient{Contact: "ann", Address: ask.Address})
 	w.must(err)
 
 	op, err := w.EndAll("ann")
@@ -376,7 +376,7 @@ func TestT18_RevocationStopsWhatIsBeingIssuedOrSpent(t *testing.T) {
 	want(t, "a link made before", w.Store.Apply(t.Context(), issued.Ops...), store.ErrConflict)
 
 	// Nor when nothing was alive before.
-	first2, err := w.Issue(t.Context(), ask, "bob", ask.Address)
+	first2, err := w.Issue(t.Context(), ask, token.Recipient{Contact: "bob", Address: ask.Address})
 	w.must(err)
 	op, err = w.EndAll("bob")
 	w.must(err)

@@ -170,11 +170,19 @@ type Issued struct {
 	Ops         []store.Op
 }
 
+// Recipient is whom a link and its code are for.
+type Recipient struct {
+	Contact    string          // ID
+	Generation uint64          // the contact's; once they have another one, link and code are over
+	Address    address.Address // where the mail goes
+}
+
 // Issue makes link and code for a request whose address turned out to be to's. The
 // caller applies the Ops together with the mail; store.ErrConflict then means that
 // something moved meanwhile: call Issue again. ErrTooMany: MaxLive links work already,
 // or wait to be mailed, and none of them is given up for a new one.
-func (t *Tokens) Issue(ctx context.Context, a Ask, contact string, to address.Address) (Issued, error) {
+func (t *Tokens) Issue(ctx context.Context, a Ask, to Recipient) (Issued, error) {
+	contact := to.Contact
 	out := Issued{Token: secret.Random()}
 	out.ID = t.Keys.MAC(linkPurpose, t.Firm, out.Token)
 	l, was, err := t.live(ctx, contact)
@@ -192,7 +200,7 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, contact string, to address.Ad
 	if err != nil {
 		return Issued{}, err
 	}
-	linkOp, err := t.linkOp(Link{ID: out.ID, Contact: contact, Address: to, Browser: a.Browser,
+	linkOp, err := t.linkOp(Link{ID: out.ID, Contact: contact, Generation: to.Generation, Address: to.Address, Browser: a.Browser,
 		To: a.To, Shared: a.Shared, Asked: a.At, Purpose: a.purpose(), Life: a.life()})
 	if err != nil {
 		return Issued{}, err
@@ -202,14 +210,14 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, contact string, to address.Ad
 		return out, nil // no code sets a password: it would be guessed at by who doesn't read the mail
 	}
 	out.Code = newCode()
-	codeOps, err := t.codeOps(ctx, a, contact, out)
+	codeOps, err := t.codeOps(ctx, a, to, out)
 	out.Ops = append(out.Ops, codeOps...)
 	return out, err
 }
 
 // codeOps returns the Ops by which the browser that asked learns of the code, and is
 // kept from now on.
-func (t *Tokens) codeOps(ctx context.Context, a Ask, contact string, issued Issued) ([]store.Op, error) {
+func (t *Tokens) codeOps(ctx context.Context, a Ask, to Recipient, issued Issued) ([]store.Op, error) {
 	f, was, err := t.flow(ctx, a.Browser)
 	if err != nil {
 		return nil, err
@@ -222,7 +230,7 @@ func (t *Tokens) codeOps(ctx context.Context, a Ask, contact string, issued Issu
 			continue
 		}
 		f.Asks[i].Code = t.Keys.MAC(codePurpose, t.Firm, a.Browser, a.ID, issued.Code)
-		f.Asks[i].Contact, f.Asks[i].Link, f.Asks[i].Known = contact, issued.ID, a.Known
+		f.Asks[i].Contact, f.Asks[i].Generation, f.Asks[i].Link, f.Asks[i].Known = to.Contact, to.Generation, issued.ID, a.Known
 		ops, err := t.keepFlow(ctx, a.Browser, &f)
 		if err != nil {
 			return nil, err

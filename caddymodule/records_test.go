@@ -1,0 +1,301 @@
+package caddymodule_test
+
+// What somebody gains who can write to the store, but doesn't have the secret.
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// recordKey is the key of a record of the firm.
+func recordKey(bucket, id string) store.Key {
+	return store.Key{Firm: "example", Bucket: bucket, ID: id}
+}
+
+// records returns those of a bucket of the firm, as they lie in the store.
+func (h *house) records(bucket string) []store.Record {
+	h.t.Helper()
+	recs, err := caddymodule.OpenStore(h.t).Scan(h.t.Context(), "example", bucket, "", "", 10_000)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return recs
+}
+
+// overwrite writes to the store as somebody else does who has it open.
+func (h *house) overwrite(ops ...store.Op) {
+	h.t.Helper()
+	if err := caddymodule.OpenStore(h.t).Apply(h.t.Context(), ops...); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// sessionIDOf is the ID of the session that a cookie opens.
+func sessionIDOf(cookie string) string {
+	sum := sha256.Sum256([]byte(cookie))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+func addressOf(t *testing.T, email string) address.Address {
+	t.Helper()
+	a, err := address.Parse(email)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func (h *house) contactOf(email string) directory.Contact {
+	h.t.Helper()
+	c, err := caddymodule.BookOf(h.t, "example").ByEmail(h.t.Context(), addressOf(h.t, email))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return c
+}
+
+// enters is a browser in which somebody has signed in a moment ago, without a mail.
+func (h *house) enters(email string) *browser {
+	h.t.Helper()
+	c, sessions := h.contactOf(email), caddymodule.SessionsOf(h.t, "example")
+	in, err := sessions.Begin(h.t.Context(), session.Session{Contact: c.ID, Generation: c.Generation, Method: "link"}, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.overwrite(in.Ops...)
+	sessions.Began(h.t.Context(), in)
+	u, err := url.Parse(h.url)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	b := h.browser()
+	b.client.Jar.SetCookies(u, []*http.Cookie{{Name: "portal", Value: in.Cookie, Path: "/"}})
+	return b
+}
+
+// Nobody without the secret can write a session, for any contact: it is "not signed in",
+// never an error that stays, and an alarm.
+func TestForgedSessionsSignNobodyIn(t *testing.T) {
+	log := newLogFile(t)
+	h := openHouse(t, layout{global: log.global, admin: freeAddress(t)})
+	ann, bob := h.in("ann@example.com"), h.in("bob@example.com")
+	if ann.me() == nil || bob.me() == nil {
+		t.Fatal("ann or bob isn't signed in")
+	}
+	owner := h.contactOf("owner@example.com")
+	planted := strings.Repeat("A", 43)
+	id := sessionIDOf(planted)
+	end := time.Now().Add(24 * time.Hour)
+	clear := fmt.Sprintf(`{"id":%q,"handle":"x","contact":%q,"method":"link","begun":%q,"seen":%[3]q}`, id, owner.ID, time.Now().UTC().Format(time.RFC3339))
+	record := func(bucket, id string) []byte {
+		for _, rec := range h.records(bucket) {
+			if rec.Key.ID == id {
+				return rec.Value
+			}
+		}
+		t.Fatalf("the store has no %s record %s", bucket, id)
+		return nil
+	}
+	bobs := record("sessions", sessionIDOf(bob.cookie("portal")))
+	another, err := secret.New([]byte("a secret of the attacker's own, long enough for any use"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	forger := session.Sessions{Firm: "example", Store: caddymodule.OpenStore(t), Keys: another, Idle: time.Hour, Max: time.Hour}
+	sealed, err := forger.Begin(t.Context(), session.Session{Contact: owner.ID, Method: "link"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	untrusted := 0
+	for _, c := range []struct {
+		name, cookie string
+		ops          []store.Op
+	}{
+		{"as an earlier release kept them", planted, []store.Op{store.Put(recordKey("session", id), []byte("1"+clear), end),
+			store.Put(recordKey("session-of", owner.ID+"/"+id), fmt.Append(nil, "1", time.Now().UnixMilli()), end)}},
+		{"in the clear", planted, []store.Op{store.Put(recordKey("sessions", id), []byte("\x01"+clear), end)}},
+		{"copied from another session", planted, []store.Op{store.Put(recordKey("sessions", id), bobs, end)}},
+		{"sealed with another secret", sealed.Cookie, sealed.Ops},
+		{"empty", planted, []store.Op{store.Put(recordKey("sessions", id), nil, time.Time{})}},
+	} {
+		h.overwrite(c.ops...)
+		for _, path := range []string{"/x", "/-/me", "/-/staff/", "/x"} {
+			if a := h.get(path, "Cookie: portal="+c.cookie); a.status != http.StatusUnauthorized && a.status != http.StatusNotFound {
+				t.Errorf("a session that was forged, %s: GET %s = %d; want 401", c.name, path, a.status)
+			}
+		}
+		if c.name != "as an earlier release kept them" {
+			untrusted++
+		}
+	}
+	var all []string
+	for _, e := range h.history() {
+		if e.Kind == "untrusted-record" {
+			all = append(all, e.What)
+		}
+	}
+	if len(all) < untrusted || !slices.Contains(all, "sessions") {
+		t.Errorf("the history has untrusted records of %v; want at least %d of sessions", all, untrusted)
+	}
+	if got := h.metrics(); strings.Contains(got, seriesOf("untrusted-record", 0)) {
+		t.Error("the counter of untrusted records stands at 0")
+	}
+	if n := strings.Count(log.text(t), "a record in the store is not one of ours"); n != 1 {
+		t.Errorf("the log has %d lines on records that aren't ours; want one a minute", n)
+	}
+	if ann.me() == nil || bob.me() == nil {
+		t.Error("ann or bob isn't signed in any more")
+	}
+}
+
+// A session that ended doesn't come back with its record.
+func TestASignedOutDeviceStaysOutWhenItsRecordIsPutBack(t *testing.T) {
+	h := openHouse(t, layout{})
+	device, other := h.in("ann@example.com"), h.in("ann@example.com")
+	cookie := device.session()
+	id := sessionIDOf(device.cookie("portal"))
+	var kept store.Record
+	for _, rec := range h.records("sessions") {
+		if rec.Key.ID == id {
+			kept = rec
+		}
+	}
+	if a := device.send("/-/sign-out", form()); a.StatusCode != http.StatusSeeOther {
+		t.Fatalf("POST /-/sign-out = %d", a.StatusCode)
+	}
+	h.overwrite(store.Put(kept.Key, kept.Value, kept.Expires))
+	if a := h.get("/x", cookie); a.status != http.StatusUnauthorized {
+		t.Errorf("a device that was signed out, with its record put back = %d; want 401", a.status)
+	}
+	if other.me() == nil {
+		t.Error("the other device is signed out, too")
+	}
+}
+
+// Every way to end a contact's sessions reaches them in memory, in the store and in
+// flight, when the store has lost the list of them, and when an older one is put back.
+func TestRevocationMissesNoSession(t *testing.T) {
+	way := func(path string) func(*house, string, *browser) {
+		return func(h *house, email string, _ *browser) { h.operator(path, email) }
+	}
+	set := func(h *house, email string, change directory.Change) {
+		if _, err := h.office().SetContact(h.t.Context(), "example", email, change); err != nil {
+			h.t.Error(err)
+		}
+	}
+	ways := []struct {
+		name  string
+		end   func(h *house, email string, b *browser)
+		spare bool // the browser that did it goes on
+	}{
+		{"sessions revoke", way("sessions/revoke"), false},
+		{"contacts disable, then enable", func(h *house, email string, _ *browser) {
+			h.operator("contacts/disable", email)
+			h.operator("contacts/enable", email)
+		}, false},
+		{"contacts remove", way("contacts/remove"), false},
+		{"another address", func(h *house, email string, _ *browser) {
+			other := "other-" + email
+			set(h, email, directory.Change{Email: &other})
+		}, false},
+		{"a password set by mail", func(h *house, email string, _ *browser) { h.has(email, annsPassword) }, false},
+		{"a password set on the account page", func(h *house, email string, b *browser) {
+			if a := b.send("/-/password/change", form("password", annsPassword)); a.StatusCode != http.StatusSeeOther {
+				h.t.Errorf("POST /-/password/change = %d\n%s", a.StatusCode, a.body)
+			}
+		}, true},
+		{"all other devices signed out", func(h *house, email string, b *browser) {
+			if a := b.send("/-/devices", form("others", "1")); a.StatusCode != http.StatusSeeOther {
+				h.t.Errorf("POST /-/devices = %d\n%s", a.StatusCode, a.body)
+			}
+		}, true},
+	}
+	losses := []string{"nothing", "the roster", "the change"}
+	contacts := "email,companies\n"
+	for i := range len(ways) * len(losses) {
+		contacts += fmt.Sprintf("contact-%d@example.com,acme\n", i)
+	}
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), contacts: contacts, site: "reverse_proxy " + streams(t)})
+	m.moveInto(h)
+	open := map[string]*stream{}
+	for i, lost := range losses {
+		for j, c := range ways {
+			if lost == "the roster" && c.spare {
+				continue // the browser that would do it is signed out by that, as soon as the store is asked
+			}
+			what, email := c.name+", "+lost+" lost", fmt.Sprintf("contact-%d@example.com", i*len(ways)+j)
+			one, two, acting := h.enters(email), h.enters(email), h.enters(email) // the second isn't in memory
+			if acting.me() == nil || one.me() == nil {
+				t.Fatalf("%s: %s isn't signed in", what, email)
+			}
+			stream := one.opens("events")
+			contact := h.contactOf(email).ID
+			var kept []store.Op
+			for _, rec := range slices.Concat(h.records("roster"), h.records("sessions")) {
+				kept = append(kept, store.Put(rec.Key, rec.Value, rec.Expires))
+			}
+			if lost == "the roster" {
+				h.overwrite(store.Delete(recordKey("roster", contact)))
+			}
+			c.end(h, email, acting)
+			if lost == "the change" {
+				h.overwrite(kept...)
+			}
+			for name, b := range map[string]*browser{"one in memory": one, "one that isn't": two} {
+				if a := h.get("/x", b.session()); a.status != http.StatusUnauthorized {
+					t.Errorf("%s: %s = %d; want 401", what, name, a.status)
+				}
+			}
+			if a := h.get("/x", acting.session()); lost == "nothing" && (a.status == http.StatusOK) != c.spare {
+				t.Errorf("%s: the browser that did it = %d; want it signed in: %t", what, a.status, c.spare)
+			}
+			open[what] = stream
+		}
+	}
+	for what, stream := range open {
+		select {
+		case <-stream.end:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: a stream goes on", what)
+		}
+	}
+}
+
+// A link and a code end with the contact's sessions for good, also where somebody puts
+// back what says that they work.
+func TestRevokedLinksStayOver(t *testing.T) {
+	h := openHouse(t, layout{admin: freeAddress(t)})
+	b := h.browser()
+	l := b.ask("ann@example.com", "/")
+	_, token := h.browser().help("bob@example.com", "/")
+	kept := h.records("live")
+	h.operator("sessions/revoke", "ann@example.com")
+	h.operator("sessions/revoke", "bob@example.com")
+	for _, rec := range kept {
+		h.overwrite(store.Put(rec.Key, rec.Value, rec.Expires))
+	}
+	if a := b.open(l.link); a.StatusCode == http.StatusSeeOther || b.me() != nil {
+		t.Errorf("a link that was revoked = %d", a.StatusCode)
+	}
+	if a := b.send("/-/code", form("code", l.code)); a.StatusCode == http.StatusSeeOther || b.me() != nil {
+		t.Errorf("a code that was revoked = %d", a.StatusCode)
+	}
+	if a := b.send("/-/password/set", form("t", token, "password", annsPassword)); a.StatusCode != http.StatusGone {
+		t.Errorf("a link to set a password that was revoked = %d; want 410", a.StatusCode)
+	}
+}
