@@ -149,7 +149,7 @@ func (r *reader) mail(path string, c *MailConfig) error {
 //		legacy_link  OLD NEW [forward_new]
 //		company_path PATH...
 //		home         PATH
-//		portal_session COOKIE...
+//		portal_session COOKIE... [person|off]
 //		public    [METHOD...] PATH...
 //		session {
 //			idle DURATION
@@ -166,7 +166,7 @@ func (r *reader) mail(path string, c *MailConfig) error {
 //	}
 //
 // `url`, and in `brand` `name` and `from`, are required. Each setting stands once,
-// but for `legacy_link`, `company_path` and `public`. Without a block the directive only
+// but for `legacy_link`, `company_path`, `portal_session` and `public`. Without a block the directive only
 // names a firm that another site block defines. It takes no matcher.
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	h.Next()
@@ -241,7 +241,7 @@ func (r *reader) firm(c *FirmConfig) settings {
 		"legacy_link":    r.legacyLink(&c.LegacyLinks),
 		"company_path":   r.companyPaths(&c.CompanyPaths),
 		"home":           r.one(&c.Home),
-		"portal_session": r.list(&c.PortalSession),
+		"portal_session": r.portalSession(&c.PortalSession),
 
 		"session": r.onlyBlock(settings{
 			"idle": r.duration(&c.Session.Idle),
@@ -350,6 +350,26 @@ func (r *reader) companyPaths(patterns *[]string) setting {
 	}
 }
 
+// portalSession reads the cookies of a line, and behind them how all of these are bound.
+func (r *reader) portalSession(cookies *[]PortalCookie) setting {
+	return func(path string) error {
+		line := r.Token()
+		var names []string
+		if err := r.list(&names)(path); err != nil {
+			return err
+		}
+		to := ""
+		if last := names[len(names)-1]; len(names) > 1 && (last == "person" || last == "off") {
+			names, to = names[:len(names)-1], last
+		}
+		for _, name := range names {
+			r.places[fmt.Sprintf("%s[%d]", path, len(*cookies))] = line
+			*cookies = append(*cookies, PortalCookie{Name: name, To: to})
+		}
+		return nil
+	}
+}
+
 // examples show how a setting is written, by its path.
 var examples = map[string]string{
 	"secret":               "secret {file./etc/doorpost/secret}",
@@ -399,7 +419,7 @@ var notYet = []string{
 }
 
 // repeatable are the settings that may stand more than once.
-var repeatable = []string{"public", "legacy_link", "company_path"}
+var repeatable = []string{"public", "legacy_link", "company_path", "portal_session"}
 
 // setting reads what follows the name of a setting, which the cursor is on.
 type setting func(path string) error

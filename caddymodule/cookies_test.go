@@ -3,9 +3,12 @@ package caddymodule_test
 // The portal's own cookies on their way through the gate.
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // At a computer that two people use, no spelling of a cookie's name brings one of them into the
@@ -52,4 +55,155 @@ func couldBe(cookies, name string) bool {
 		}
 	}
 	return false
+}
+
+// bakes has the portal begin a session for whoever comes without one, and greet whoever comes with it.
+func (p *portal) bakes(name, attributes string) {
+	n := 0
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		if c, err := r.Cookie(name); err == nil {
+			w.Write([]byte("session " + c.Value))
+			return
+		}
+		n++
+		w.Header().Add("Set-Cookie", fmt.Sprintf("%s=%d%s", name, n, attributes))
+		fmt.Fprintf(w, "session %d", n)
+	}
+}
+
+// A cookie that the portal shares with its whole domain is read and set by others, so it stays as it
+// is, in both directions, also after a restart; the log says so once.
+func TestCookiesOfTheWholeDomainAreLeftAlone(t *testing.T) {
+	log := newLogFile(t)
+	m := startMailServer(t)
+	p, address := newPortal(t), freeAddress(t)
+	h := openHouse(t, layout{global: log.global, app: m.app(), url: "https://clients.example.com",
+		more: "http://:" + address[strings.LastIndexByte(address, ':')+1:] + " {\n\tbind 127.0.0.1\n\tdoorpost example\n\treverse_proxy " + strings.TrimPrefix(p.URL, "http://") + "\n}"})
+	m.moveInto(h)
+	b := h.browser()
+	l := b.ask("ann@example.com", "/")
+	a := h.post("/-/link", form("t", secretOf(l.link), "email", "ann@example.com").Encode(), "Origin: https://clients.example.com")
+	session, _, _ := strings.Cut(a.header.Get("Set-Cookie"), ";")
+	var line string
+	p.answer = func(w http.ResponseWriter, r *http.Request) { w.Header().Add("Set-Cookie", line) }
+	comes := func(cookie string) (set, back string) {
+		t.Helper()
+		a := h.rawTo(address, "GET /x HTTP/1.1\r\nHost: clients.example.com\r\nConnection: close\r\nCookie: "+strings.Trim(session+"; "+cookie, "; ")+"\r\n\r\n")
+		if a.status != 200 {
+			t.Fatalf("GET = %d; want 200", a.status)
+		}
+		got, _ := p.last()
+		return a.header.Get("Set-Cookie"), got.Header.Get("Cookie")
+	}
+	for _, line = range []string{"SSOID=0123abcd; Domain=.example.com; HttpOnly", "SSOID=0123abcd; HttpOnly; domain=Example.Com; Path=/", "other=1; Domain=example.com; Domain=; Domain=.example.com; HttpOnly"} {
+		for range 2 {
+			if set, _ := comes(""); set != line {
+				t.Errorf("the portal sets %q, the browser gets %q; want it as it is", line, set)
+			}
+		}
+	}
+	if _, back := comes("SSOID=set-by-www; other=2"); back != "SSOID=set-by-www; other=2" {
+		t.Errorf("what another site has set arrives as %q; want it as it is", back)
+	}
+	// Wider than this host is meant: its own name is not, nor is what the browser would refuse.
+	for _, line = range []string{"own=1; Domain=clients.example.com; HttpOnly", "own2=1; Domain=.CLIENTS.example.com; HttpOnly", "own3=1; HttpOnly"} {
+		if set, _ := comes(""); !strings.Contains(set, "=~.") {
+			t.Errorf("the portal sets %q, the browser gets %q; want it bound", line, set)
+		}
+	}
+	if n := strings.Count(log.text(t), "portal_session SSOID off"); n != 1 {
+		t.Errorf("the log says %d times what to write; want once", n)
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	if _, back := comes("SSOID=set-by-www"); back != "SSOID=set-by-www" {
+		t.Errorf("after a restart, what another site has set arrives as %q; want it as it is", back)
+	}
+	h.change("contacts ", "portal_session SSOID\n\t\tcontacts ")
+	line = "SSOID=0123abcd; Domain=.example.com; HttpOnly"
+	if set, back := comes("SSOID=set-by-www"); !strings.Contains(set, "=~.") || back != "" {
+		t.Errorf("named in the Caddyfile, the browser gets %q, and what another site has set arrives as %q; want it bound", set, back)
+	}
+}
+
+// A portal with a login of its own keeps one session for a person, at pages of every company of
+// theirs and at those of none; and for nobody else, nor for them after their companies have changed.
+func TestASessionOfThePersonAlone(t *testing.T) {
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: oldLinks + "\n\t\tportal_session DokuWiki person"})
+	m.moveInto(h)
+	h.portal.bakes("DokuWiki", "; HttpOnly; Path=/")
+	for _, email := range []string{"owner@example.com", "ann@example.com"} {
+		b := h.in(email)
+		first := b.open("/wiki/").body
+		for _, path := range []string{"/portal/acme/", "/files/acme/x", "/files/birch/x", "/wiki/", "/assets/x", "/files/acme/x"} {
+			if a := b.open(path); a.body != first {
+				t.Errorf("%s, %s: the portal has %q; want %s", email, path, a.body, first)
+			}
+		}
+		sealed := b.cookie("DokuWiki")
+		bob := h.in("bob@example.com")
+		for _, value := range []string{sealed, sealed[strings.LastIndexByte(sealed, '.')+1:]} {
+			if a := h.get("/wiki/", bob.session()+"; DokuWiki="+value); a.body == first {
+				t.Errorf("another person comes into the session of %s", email)
+			}
+		}
+	}
+	b := h.in("ann@example.com")
+	first := b.open("/wiki/").body
+	visitor := h.browser()
+	visitor.open("/one-click/acme-secret-token-1/x")
+	if a := h.get("/wiki/", "Cookie: portal-visit="+visitor.cookie("portal-visit")+"; DokuWiki="+b.cookie("DokuWiki")); a.status != 200 || a.body == first {
+		t.Errorf("by a visit: %d %q; want a session of its own", a.status, a.body)
+	}
+	old := b.cookie("DokuWiki")
+	h.change("DokuWiki person", "DokuWiki")
+	if a := h.get("/files/acme/x", b.session()+"; DokuWiki="+old); a.body == first {
+		t.Error("bound to the company by now, the person's session comes back at a company's page")
+	}
+	h.change("portal_session DokuWiki", "portal_session DokuWiki person")
+	h.command("contacts", "set", "ann@example.com", "--companies", "acme")
+	if a := h.get("/wiki/", b.session()+"; DokuWiki="+old); a.body == first {
+		t.Error("the person's companies have changed, and the portal's session goes on")
+	}
+}
+
+// Without that, a session is one company's; the log says once how to have it otherwise.
+func TestASessionThatIsKeptBackIsExplained(t *testing.T) {
+	log := newLogFile(t)
+	m := startMailServer(t)
+	h := openHouse(t, layout{global: log.global, app: m.app(), companies: oldCompanies, firm: oldLinks})
+	m.moveInto(h)
+	h.portal.bakes("DokuWiki", "; HttpOnly; Path=/")
+	owner, bob := h.in("owner@example.com"), h.in("bob@example.com")
+	for _, path := range []string{"/wiki/", "/files/acme/x"} {
+		bob.open(path) // a client of one company keeps it
+	}
+	if text := log.text(t); strings.Contains(text, "portal_session DokuWiki person") {
+		t.Error("the log says how to keep a session that was kept")
+	}
+	for _, path := range []string{"/wiki/", "/files/acme/x", "/wiki/", "/files/birch/x"} {
+		owner.open(path)
+	}
+	if n := strings.Count(log.text(t), "portal_session DokuWiki person"); n != 1 {
+		t.Errorf("the log says %d times how to keep a session; want once", n)
+	}
+}
+
+// What the Caddyfile switches off is left alone, HttpOnly or not.
+func TestACookieThatIsLeftAlone(t *testing.T) {
+	h, _ := openFastHouse(t, layout{firm: "portal_session SSOID off"})
+	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("Set-Cookie", "SSOID=1; HttpOnly; Path=/")
+	}
+	ann, bob := h.in("ann@example.com"), h.in("bob@example.com")
+	if a := ann.open("/x"); a.Header.Get("Set-Cookie") != "SSOID=1; HttpOnly; Path=/" {
+		t.Errorf("the browser gets %q; want the cookie as it is", a.Header.Get("Set-Cookie"))
+	}
+	h.get("/x", bob.session()+"; SSOID=1")
+	if got, _ := h.portal.last(); got.Header.Get("Cookie") != "SSOID=1" {
+		t.Errorf("the portal gets Cookie: %q; want SSOID=1", got.Header.Get("Cookie"))
+	}
 }

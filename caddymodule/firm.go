@@ -172,7 +172,10 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 		Assertion: &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now},
 		Audit:     f.audit, Log: d.log,
 		ClientIP: clientIP, Now: d.now, Networks: f.networks,
-		Legacy: cfg.rules, Usage: f.usage, PortalSession: cfg.PortalSession, NoNews: cfg.NewDeviceMail.Off,
+		Legacy: cfg.rules, Usage: f.usage, NoNews: cfg.NewDeviceMail.Off,
+	}
+	for _, cookie := range cfg.PortalSession {
+		g.PortalSession = append(g.PortalSession, gate.PortalCookie(cookie))
 	}
 	for _, rule := range cfg.Public {
 		g.Public = append(g.Public, gate.Public(rule))

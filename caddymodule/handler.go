@@ -71,10 +71,9 @@ type FirmConfig struct {
 	// "/portal/{company}". Default: `/` is the portal's.
 	Home string `json:"home,omitempty"`
 
-	// PortalSession are the portal's cookies that are bound to whom they were set for, as
-	// its HttpOnly cookies are always: the sign-in of an old portal that lets scripts read
-	// its session cookie. Default: none.
-	PortalSession []string `json:"portal_session,omitempty"`
+	// PortalSession are cookies of the portal's whose binding is set here. Default: HttpOnly
+	// cookies are bound as those named here without more, and all others are left alone.
+	PortalSession []PortalCookie `json:"portal_session,omitempty"`
 
 	// Public is what is open to everyone. Default: nothing.
 	Public []PublicRule `json:"public,omitempty"`
@@ -103,6 +102,18 @@ type FirmConfig struct {
 
 	rules        *legacy.Rules // of LegacyLinks, CompanyPaths and Home, once they are filled in
 	placeholders []namedFile   // the files of placeholders, once they are filled in
+}
+
+// PortalCookie is a cookie of the portal's. The zero value names none.
+type PortalCookie struct {
+	// Name is the cookie's name, as the portal sets it. Required.
+	Name string `json:"name"`
+
+	// To is whom the cookie is bound to, who alone brings it back to the portal. Default: the
+	// person and the company that it was set for, or the visit by an old link. "person": the person
+	// alone, at every company's pages; for portals with a login of their own. "off": nobody,
+	// it is left alone; for cookies that other sites or scripts set.
+	To string `json:"to,omitempty"`
 }
 
 // PublicRule opens paths to everyone. The zero value opens nothing.

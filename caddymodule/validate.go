@@ -468,16 +468,20 @@ func (c FirmConfig) validateLegacy() error {
 var cookieName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}$")
 
 func (c FirmConfig) validatePortalSession() error {
-	for i, name := range c.PortalSession {
-		where := fmt.Sprintf("portal_session[%d]", i)
+	for i, cookie := range c.PortalSession {
+		name, where := cookie.Name, fmt.Sprintf("portal_session[%d]", i)
 		lower := strings.ToLower(name)
 		switch {
 		case !cookieName.MatchString(name):
 			return wrong(where, "%q is no name of a cookie; write it as the portal sets it, such as PHPSESSID", name)
 		case lower == "portal" || strings.HasPrefix(lower, "portal-") || strings.HasPrefix(lower, "__host-portal"):
 			return wrong(where, "%s is a cookie of Doorpost's, which the portal never gets; remove it", name)
-		case slices.Contains(c.PortalSession[:i], name):
+		case slices.ContainsFunc(c.PortalSession[:i], func(other PortalCookie) bool { return other.Name == name }):
 			return wrong(where, "%s is there twice; remove one", name)
+		case name == "person" || name == "off":
+			return wrong(where, "%s says how the cookies in front of it are bound; write it at the end of the line, such as: portal_session PHPSESSID %s", name, name)
+		case cookie.To != "" && cookie.To != "person" && cookie.To != "off":
+			return wrong(where, `%q says nothing of how %s is bound; write "person", "off" or nothing`, cookie.To, name)
 		}
 	}
 	return nil

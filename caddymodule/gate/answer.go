@@ -19,6 +19,7 @@ type portalWriter struct {
 	shared  bool         // on a computer that others use
 	key     bool         // the page's URL may be an open company's old link
 	holder  holder       // for whom the portal's session cookies are bound
+	apart   bool         // a session cookie of theirs was kept back, as it began at a page of no company
 	passed  Passed       // nothing: nobody is signed in
 	old     outgoing     // nothing: there are no old links to rewrite
 	visit   *http.Cookie // our own of a visit, that goes with the answer; nil: none
@@ -116,7 +117,11 @@ func (w *portalWriter) clean() {
 	h := w.Header()
 	w.gate.cookies.dropSet(h)
 	for i, line := range h["Set-Cookie"] {
-		h["Set-Cookie"][i] = w.gate.bound.out(w.ctx, line, w.holder)
+		out := w.gate.bound.out(w.ctx, line, w.old.host, w.holder)
+		if w.apart && out != line {
+			w.gate.bound.adviseApart(line)
+		}
+		h["Set-Cookie"][i] = out
 	}
 	w.old.rewrite(w.ctx, h)
 	if h["Clear-Site-Data"] != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -39,15 +40,48 @@ type bound struct {
 	firm  string
 	store store.Store
 	keys  *secret.Keyring
-	ours  cookies  // which the portal never gets
-	names []string // bound also where scripts could read them
+	ours  cookies            // which the portal never gets
+	named map[string]binding // what the configuration says of a cookie, by its folded name
 	log   *slog.Logger
 
 	advised sync.Once // around the log line on a session that isn't bound
 	crowded sync.Once // around that on too many names
+	apart   sync.Once // around that on a login of the portal's own
 
-	mu      sync.Mutex                      // around changes of learned
-	learned atomic.Pointer[map[string]bool] // names that the portal has set as HttpOnly, ever, folded; nil: not read yet
+	mu      sync.Mutex                         // around changes of learned
+	learned atomic.Pointer[map[string]binding] // toReach or shared, by the folded names of cookies that the portal has ever set as HttpOnly; nil: not read yet
+}
+
+// PortalCookie says how a cookie of the portal's is bound: whether scripts can read it or not.
+type PortalCookie struct {
+	Name string
+	To   string // "": the person and company, or the visit; "person": the person alone; "off": it is left alone
+}
+
+// binding is what a cookie of the portal's is bound to. The zero value says nothing.
+type binding byte
+
+const (
+	toReach  binding = '1' // the person and the company that it was set for, or the visit
+	toPerson binding = 'p' // the person, whichever of their companies a page is about
+	shared   binding = 's' // nothing: other sites of the domain read and set it
+	free     binding = 'f' // nothing, as the configuration says
+)
+
+// bindings returns them by the folded names of the cookies.
+func bindings(cookies []PortalCookie) map[string]binding {
+	named := make(map[string]binding, len(cookies))
+	for _, c := range cookies {
+		switch c.To {
+		case "":
+			named[cookieFold(c.Name)] = toReach
+		case "person":
+			named[cookieFold(c.Name)] = toPerson
+		case "off":
+			named[cookieFold(c.Name)] = free
+		}
+	}
+	return named
 }
 
 // holder is whom a portal's cookie was set for. The zero value is whoever opens a page that
@@ -55,7 +89,7 @@ type bound struct {
 type holder struct {
 	contact string          // ID; "": a visit's, or nobody's
 	reach   directory.Print // of what the contact reached; 0 without one
-	company string          // "": the request was about none
+	company string          // "": the request was about none; anyCompany: that makes no difference
 	era     uint64          // of the company: another one by now may have its id
 	token   directory.Print // of the company, by which the portal was asked; 0: by none
 	visit   string          // ID; "": a contact's, or nobody's
@@ -91,22 +125,35 @@ const (
 	boundMark    = "~." // what a bound value begins with; no portal's does
 	boundBucket  = "portal-cookie"
 	maxLearned   = 100 // names that are remembered
+	anyCompany   = "*" // no company has this id
 )
 
-// out returns the portal's Set-Cookie line for the browser. Attributes stay as they are.
-func (b *bound) out(ctx context.Context, line string, h holder) string {
+// out returns the portal's Set-Cookie line for the browser, which asked host. Attributes stay as
+// they are.
+func (b *bound) out(ctx context.Context, line, host string, h holder) string {
 	pair, attributes, _ := strings.Cut(line, ";")
 	name, value, ok := strings.Cut(pair, "=")
 	name, value = textproto.TrimString(name), textproto.TrimString(value)
 	if !ok || name == "" || value == "" { // a cookie without a value is one that is taken away
 		return line
 	}
-	if !b.named(name) {
+	switch b.configured(name) {
+	case free:
+		return line
+	case toPerson:
+		if h.contact != "" {
+			h = holder{contact: h.contact, reach: h.reach, company: anyCompany}
+		}
+	case 0:
 		if !httpOnly(attributes) {
 			b.advise(name)
 			return line
 		}
-		b.learn(ctx, name)
+		if domain := widerThan(host, attributes); domain != "" {
+			b.share(ctx, name, domain)
+			return line
+		}
+		b.learn(ctx, name, toReach)
 	}
 	seal := b.keys.Seal(boundPurpose, b.place(name, value), []byte(h.text()))
 	bound := name + "=" + boundMark + base64.RawURLEncoding.EncodeToString(seal) + "." + value
@@ -114,6 +161,38 @@ func (b *bound) out(ctx context.Context, line string, h holder) string {
 		bound += line[len(pair):]
 	}
 	return bound
+}
+
+// widerThan returns the domain of a cookie that other hosts than this one get, too, or "".
+func widerThan(host, attributes string) string {
+	domain := ""
+	for one := range strings.SplitSeq(attributes, ";") {
+		name, value, _ := strings.Cut(one, "=")
+		if strings.EqualFold(textproto.TrimString(name), "Domain") { // the last one counts (RFC 6265, 5.3)
+			domain = strings.TrimPrefix(textproto.TrimString(value), ".")
+		}
+	}
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if strings.EqualFold(domain, strings.TrimSuffix(host, ".")) {
+		return ""
+	}
+	return domain
+}
+
+// share remembers that other sites read and set a cookie: a seal would keep its value from them,
+// and theirs from the portal.
+func (b *bound) share(ctx context.Context, name, domain string) {
+	if b.known(name) == shared {
+		return
+	}
+	b.learn(ctx, name, shared)
+	if b.known(name) != shared {
+		return // the store is away, or has too many names
+	}
+	b.log.Warn("the portal shares a cookie with other sites of its domain, so it isn't bound to who signed in; if no other site needs it, "+
+		"have the portal set it without Domain, or write: portal_session "+name+"; if others do, write: portal_session "+name+" off", "cookie", name, "domain", domain)
 }
 
 // in makes of a request's cookies what the portal gets: none of ours, bound ones as it set
@@ -205,6 +284,9 @@ func (b *bound) back(ctx context.Context, pair string, allowed func(holder) (boo
 	if !ok {
 		return "", false, nil
 	}
+	if h.company == anyCompany && b.configured(trimmed) != toPerson {
+		return "", false, nil // by now the company makes a difference
+	}
 	if ok, err = allowed(h); !ok || err != nil {
 		return "", false, err
 	}
@@ -233,7 +315,17 @@ func (b *bound) guards(name string) bool {
 	if strings.Contains(name, "%") && b.misread(name) {
 		return true
 	}
-	return b.named(name) || b.knows(name)
+	return b.isBound(name)
+}
+
+// isBound reports whether a cookie of this very name reaches the portal with a seal alone.
+func (b *bound) isBound(name string) bool {
+	name = cookieFold(name)
+	is := b.named[name]
+	if is == 0 {
+		is = (*b.learned.Load())[name]
+	}
+	return is == toReach || is == toPerson
 }
 
 // misread reports whether a lenient reader could take a cookie of this name for one that is bound,
@@ -246,11 +338,11 @@ func (b *bound) misread(name string) bool {
 		return true
 	}
 	for piece := range strings.FieldsFuncSeq(decoded, func(r rune) bool { return r == '%' || notInToken(r) }) {
-		if b.named(piece) || b.knows(piece) || b.ours.ours(piece) {
+		if b.isBound(piece) || b.ours.ours(piece) {
 			return true
 		}
 	}
-	return b.named(decoded) || b.knows(decoded)
+	return b.isBound(decoded)
 }
 
 // isArray reports whether a name is a token with indexes of tokens behind it, such as a[b][].
@@ -317,15 +409,34 @@ func (b *bound) advise(name string) {
 	})
 }
 
-func (b *bound) place(name, value string) string { return b.firm + "\x00" + name + "\x00" + value }
-
-func (b *bound) named(name string) bool {
-	return slices.ContainsFunc(b.names, func(n string) bool { return n == name || cookieFold(n) == cookieFold(name) })
+// adviseApart tells once that a person's session of the portal was begun anew at a company's pages,
+// since the one from the other pages isn't given back there to staff or to clients of several
+// companies. A login of the portal's own ends by that.
+func (b *bound) adviseApart(line string) {
+	name, _, _ := strings.Cut(line, "=")
+	b.apart.Do(func() {
+		b.log.Info("the portal began another session at a company's pages for somebody of several companies, as a session from other pages isn't given back there; "+
+			"if the portal has a login of its own, write: portal_session "+name+" person", "cookie", name)
+	})
 }
 
-func (b *bound) knows(name string) bool {
+func (b *bound) place(name, value string) string { return b.firm + "\x00" + name + "\x00" + value }
+
+// configured returns what the configuration says of a cookie, or 0.
+func (b *bound) configured(name string) binding {
+	if len(b.named) == 0 {
+		return 0
+	}
+	return b.named[cookieFold(name)]
+}
+
+// known returns what was learned of a cookie, or 0.
+func (b *bound) known(name string) binding {
 	learned := b.learned.Load()
-	return learned != nil && (*learned)[cookieFold(name)]
+	if learned == nil {
+		return 0
+	}
+	return (*learned)[cookieFold(name)]
 }
 
 // cookieFold returns a cookie's name as the most lenient portal would read it: PHP takes
@@ -344,9 +455,10 @@ func cookieFold(name string) string {
 var asPHP = strings.NewReplacer(".", "_", " ", "_", "[", "_", "+", "_")
 
 // learn remembers that a name is bound, so that no value without a seal gets through
-// under it: neither one from before the gate stood here, nor one whose seal was cut off.
-func (b *bound) learn(ctx context.Context, name string) {
-	if b.knows(name) {
+// under it: neither one from before the gate stood here, nor one whose seal was cut off. One that
+// is shared stays so.
+func (b *bound) learn(ctx context.Context, name string, is binding) {
+	if was := b.known(name); was == is || was == shared {
 		return
 	}
 	err := b.read(ctx)
@@ -355,8 +467,8 @@ func (b *bound) learn(ctx context.Context, name string) {
 	if err == nil {
 		b.mu.Lock()
 		more := maps.Clone(*b.learned.Load())
-		if full = len(more) >= maxLearned; !full {
-			more[name] = true
+		if full = len(more) >= maxLearned && more[name] == 0; !full {
+			more[name] = is
 			b.learned.Store(&more)
 		}
 		b.mu.Unlock()
@@ -368,7 +480,7 @@ func (b *bound) learn(ctx context.Context, name string) {
 			b.log.Warn("the portal gives its HttpOnly cookies so many names that no more of them are remembered; name those of its sessions: portal_session NAME", "names", maxLearned)
 		})
 	case len(name) <= 200:
-		err = b.store.Apply(context.WithoutCancel(ctx), store.Put(store.Key{Firm: b.firm, Bucket: boundBucket, ID: name}, []byte{'1'}, time.Time{}))
+		err = b.store.Apply(context.WithoutCancel(ctx), store.Put(store.Key{Firm: b.firm, Bucket: boundBucket, ID: name}, []byte{byte(is)}, time.Time{}))
 	}
 	if err != nil {
 		b.log.Error("the name of a portal's cookie can't be remembered", "error", err)
@@ -391,12 +503,14 @@ func (b *bound) reread(ctx context.Context) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	learned := make(map[string]bool)
+	learned := make(map[string]binding)
 	if was := b.learned.Load(); was != nil {
 		maps.Copy(learned, *was)
 	}
 	for _, rec := range recs {
-		learned[rec.Key.ID] = true
+		if len(rec.Value) == 1 && learned[rec.Key.ID] != shared {
+			learned[rec.Key.ID] = binding(rec.Value[0])
+		}
 	}
 	b.learned.Store(&learned)
 	return nil

@@ -32,7 +32,11 @@ func boundOn(t testing.TB, s store.Store, names ...string) *bound {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bound{firm: "example", store: s, keys: keys, ours: cookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}), names: names, log: slog.New(slog.DiscardHandler)}
+	var cookies []PortalCookie
+	for _, name := range names {
+		cookies = append(cookies, PortalCookie{Name: name})
+	}
+	return &bound{firm: "example", store: s, keys: keys, ours: cookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}), named: bindings(cookies), log: slog.New(slog.DiscardHandler)}
 }
 
 // sent returns the cookie that a browser sends after it got the Set-Cookie line.
@@ -68,7 +72,7 @@ func TestBoundCookies(t *testing.T) {
 		{"gone=; Max-Age=0; HttpOnly", "gone=", false}, // taken away
 		{"nothing; HttpOnly", "nothing", false},
 	} {
-		out := b.out(t.Context(), c.line, dana)
+		out := b.out(t.Context(), c.line, "portal.example", dana)
 		_, attributes, _ := strings.Cut(c.line, ";")
 		if _, got, _ := strings.Cut(out, ";"); got != attributes {
 			t.Errorf("%s: the attributes became %q", c.line, got)
@@ -95,7 +99,7 @@ func TestBoundCookies(t *testing.T) {
 // Whatever is done to a bound cookie, it isn't good for somebody else.
 func TestBoundCookiesCantBeMoved(t *testing.T) {
 	b := newBound(t)
-	set := func(line string, h holder) string { return sent(b.out(t.Context(), line, h)) }
+	set := func(line string, h holder) string { return sent(b.out(t.Context(), line, "portal.example", h)) }
 	set("portal_sid=x; HttpOnly", holder{contact: "dana"})
 	danas := set("PHPSESSID=danas; HttpOnly", holder{contact: "dana", company: "acme"})
 	bobs := set("PHPSESSID=bobs; HttpOnly", holder{contact: "bob", company: "birch"})
@@ -113,7 +117,7 @@ func TestBoundCookiesCantBeMoved(t *testing.T) {
 		"a mark and nothing":         "PHPSESSID=~.",
 		"a mark and no seal":         "PHPSESSID=~..danas",
 		"a seal that is cut":         seal(danas)[:40] + ".danas",
-		"another firm's":             sent(other.out(t.Context(), "PHPSESSID=danas; HttpOnly", holder{contact: "bob", company: "birch"})),
+		"another firm's":             sent(other.out(t.Context(), "PHPSESSID=danas; HttpOnly", "portal.example", holder{contact: "bob", company: "birch"})),
 		"one that doesn't decode":    "PHPSESSID=~.!!!.danas",
 		"with spaces around":         " PHPSESSID = danas",
 		"behind one that is his":     bobs + "; PHPSESSID=danas",
@@ -155,7 +159,7 @@ func TestBoundNamesAreRemembered(t *testing.T) {
 	if got := arrives(t, b, everybody, "PHPSESSID=early"); len(got) != 1 {
 		t.Errorf("before the portal has set it, the portal gets %q; want it as it was sent", got)
 	}
-	b.out(t.Context(), "PHPSESSID=x; HttpOnly", holder{contact: "ann"})
+	b.out(t.Context(), "PHPSESSID=x; HttpOnly", "portal.example", holder{contact: "ann"})
 	again := boundOn(t, b.store)
 	if got := arrives(t, again, everybody, "PHPSESSID=early; theme=dark"); !slices.Equal(got, []string{"theme=dark"}) {
 		t.Errorf("after a restart the portal gets %q; want no cookie without its seal", got)
@@ -163,7 +167,7 @@ func TestBoundNamesAreRemembered(t *testing.T) {
 	var log bytes.Buffer
 	b.log = slog.New(slog.NewTextHandler(&log, nil))
 	for i := range 3 * maxLearned {
-		b.out(t.Context(), strings.Repeat("n", i+1)+"=x; HttpOnly", holder{contact: "ann"})
+		b.out(t.Context(), strings.Repeat("n", i+1)+"=x; HttpOnly", "portal.example", holder{contact: "ann"})
 	}
 	if len(*b.learned.Load()) > maxLearned {
 		t.Errorf("%d names are remembered; want %d at most", len(*b.learned.Load()), maxLearned)
@@ -179,7 +183,7 @@ func TestAdviceOnASessionThatIsNotBound(t *testing.T) {
 	b := newBound(t)
 	b.log = slog.New(slog.NewTextHandler(&log, nil))
 	for _, line := range []string{"theme=dark", "ASP.NET_SessionId=x; HttpOnly", "PHPSESSID=x; path=/", "PHPSESSID=y; path=/"} {
-		b.out(t.Context(), line, holder{contact: "ann"})
+		b.out(t.Context(), line, "portal.example", holder{contact: "ann"})
 	}
 	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "portal_session PHPSESSID") || strings.Contains(got, "=x;") {
 		t.Errorf("the log says\n%s\nwant one line on PHPSESSID", got)

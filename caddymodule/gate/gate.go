@@ -48,7 +48,7 @@ type Gate struct {
 
 	Legacy        *legacy.Rules  // old links and companies' paths; nil: there are none
 	Usage         *usage.Counter // of old links; required where there are any
-	PortalSession []string       // the portal's cookies that are bound beside its HttpOnly ones
+	PortalSession []PortalCookie // how cookies of the portal's are bound, beside its HttpOnly ones
 
 	Book      *directory.Book
 	Sessions  *session.Sessions
@@ -104,7 +104,7 @@ func New(g Gate) *Gate {
 	g.sprayed = &rate.Sometimes{Interval: 10 * time.Minute}
 	t := g.Tokens
 	g.keys = t.Keys
-	g.bound = &bound{firm: g.Firm, store: t.Store, keys: t.Keys, ours: g.cookies, names: g.PortalSession, log: g.Log}
+	g.bound = &bound{firm: g.Firm, store: t.Store, keys: t.Keys, ours: g.cookies, named: bindings(g.PortalSession), log: g.Log}
 	g.mails = &limit.Mails{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: t.Now}
 	g.devices = &limit.Devices{Firm: g.Firm, Store: t.Store, Keys: t.Keys}
 	if g.Networks == nil {

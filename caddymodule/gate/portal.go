@@ -28,6 +28,7 @@ type about struct {
 	named   holder // company, era and token that the portal sees in the URL, also as a Stray; zero: none
 	several bool   // companies are named, and one session of the portal would know of them all
 	open    bool   // the path is open to everyone, and no company's
+	apart   bool   // the portal isn't given back a session that it began for the visitor at a page of no company
 
 	veiled bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
 	tokens []string // the Strays that are tokens
@@ -439,7 +440,7 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	v.told.set(r.Header, jwt, company)
 	ctx, flight := g.Sessions.Attach(r.Context(), v.Live, company)
 	defer flight.Land()
-	answer := &portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, shared: v.Live.Shared, passed: Passed{v, company},
+	answer := &portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, shared: v.Live.Shared, apart: a.apart, passed: Passed{v, company},
 		holder: mine, old: outgoing{g, r.Host, *r.URL, moved, a.standing.Company, was.url.Path}}
 	if a.visit != nil && a.standing.Company != "" && pageLoad(r) { // back at their own company's pages
 		answer.visit = g.cookies.make(g.cookies.visit, "", -time.Second)
@@ -455,8 +456,12 @@ func (g *Gate) comesBack(ctx context.Context, a *about, mine, h holder) (bool, e
 	switch {
 	case h.contact != mine.contact, h.reach != mine.reach, h.visit != mine.visit:
 		return false, nil // somebody else's, or from when they reached other companies
+	case h.company == anyCompany:
+		return true, nil
 	case h.company == "":
-		return mine.company == "" || a.visitor.isOf(mine.company), nil
+		back := mine.company == "" || a.visitor.isOf(mine.company)
+		a.apart = a.apart || !back
+		return back, nil
 	case !a.visitor.reaches(h.company), mine.company != "" && h.company != mine.company, a.bound.company != "" && h.company != a.bound.company:
 		return false, nil // another company's, of a contact who has two
 	}
