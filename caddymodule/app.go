@@ -51,8 +51,10 @@ type App struct {
 	ready    chan struct{}         // closed once Start has opened every firm
 	registry prometheus.Registerer // of this config; what it counts is kept in engine
 
-	mu    sync.Mutex             // guards named until Start, which follows all Provisions
+	mu    sync.Mutex             // guards named and warned until Start, which follows all Provisions
 	named map[string]*FirmConfig // by firm: its definition, filled in; nil: named, not defined
+
+	warned map[string]bool // what was told of the sites: a site with several addresses has several handlers
 
 	engine *engine          // from Start to Cleanup, and as long as a request is inside
 	share  *share           // of engine
@@ -260,6 +262,21 @@ func (a *App) name(id string, def *FirmConfig) error {
 	}
 	a.named[id] = def
 	return nil
+}
+
+// warnOnce warns of something about a firm, unless it has been told.
+func (a *App) warnOnce(firm, msg string, args ...any) {
+	a.mu.Lock()
+	key := fmt.Sprint(firm, msg, args)
+	told := a.warned[key]
+	if a.warned == nil {
+		a.warned = map[string]bool{}
+	}
+	a.warned[key] = true
+	a.mu.Unlock()
+	if !told {
+		a.log.Warn(msg, append([]any{"firm", firm}, args...)...)
+	}
 }
 
 // undefined returns the error of a firm that no site block defines.

@@ -579,7 +579,7 @@ http://127.0.0.1:0 {
 }
 http://localhost:0 {
 	bind 127.0.0.3
-	handle /a/* {
+	handle {
 		doorpost example
 	}
 }`

@@ -185,7 +185,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err := h.app.name(h.Firm, nil); err != nil {
 			return err
 		}
-		return h.findDefinition(ctx)
+		if err := h.findDefinition(ctx); err != nil {
+			return err
+		}
+		return h.checkSites(ctx, nil)
 	}
 	cfg, err := h.Config.filledIn()
 	if err == nil {
@@ -194,10 +197,30 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err == nil {
 		err = h.app.name(h.Firm, &cfg)
 	}
+	if err == nil {
+		err = h.checkSites(ctx, &cfg)
+	}
 	if err != nil {
 		return fmt.Errorf("firm %s: %w", h.Firm, err)
 	}
 	return nil
+}
+
+// checkSites judges the site block that the handler stands in. cfg is nil where another
+// one defines the firm.
+func (h *Handler) checkSites(ctx caddy.Context, cfg *FirmConfig) error {
+	v, err := ctx.AppIfConfigured("http")
+	app, ok := v.(*caddyhttp.App)
+	if err != nil || !ok {
+		return nil
+	}
+	prefix := ""
+	if cfg != nil {
+		prefix = cfg.Prefix
+	}
+	return checkSites(app, h.Firm, cfg, prefix, func(msg string, args ...any) {
+		h.app.warnOnce(h.Firm, msg, args...)
+	})
 }
 
 var errNoGlobal = errors.New(`doorpost needs its global option; begin the Caddyfile with a block that holds "doorpost {", a line "mail smtp HOST:PORT" or "mail folder ./mail", and "}"`)
