@@ -141,6 +141,9 @@ func (a *App) provisionSecret() error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		if err := pathAsSecret(s); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 		a.warnOf(name, s)
 		if _, err := secret.New([]byte(filled)); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -178,6 +181,9 @@ func (a *App) provisionStore() error {
 		return err
 	}
 	if cfg.Password != "" {
+		if err := pathAsSecret(written); err != nil {
+			return at("store.password", err)
+		}
 		a.warnOf("store password", written)
 	}
 	if err := cfg.Validate(); err != nil {
@@ -207,6 +213,9 @@ func (a *App) provisionMail() error {
 		return err
 	}
 	if a.mail.Password != "" {
+		if err := pathAsSecret(written); err != nil {
+			return at("mail.password", err)
+		}
 		a.warnOf("mail password", written)
 	}
 	if err := a.mail.Validate(); err != nil {

@@ -659,6 +659,9 @@ func TestPathChanged(t *testing.T) {
 	}
 	handle_path /cut/* {
 		doorpost example
+	}
+	handle /-/* {
+		doorpost example
 	}`,
 		within: "handle /kept/*",
 		portal: `rewrite /kept/late /later

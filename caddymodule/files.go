@@ -24,11 +24,9 @@ var filePlaceholder = regexp.MustCompile(`\{file\.([^{}]*)\}`)
 // empty or can't be read is an error that says which and why.
 func fillIn(value string) (string, error) {
 	for _, m := range filePlaceholder.FindAllStringSubmatch(value, -1) {
-		f, err := os.Open(m[1])
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", m[0], explain(err))
+		if err := checkFile(m[1]); err != nil {
+			return "", fmt.Errorf("%s: %w", m[0], err)
 		}
-		f.Close()
 	}
 	filled, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
 	if err != nil {
@@ -123,32 +121,46 @@ func checkFile(path string) error {
 	if path == "" {
 		return nil
 	}
+	info, err := os.Stat(path) // before Open, which waits for the other end of a pipe
+	if err != nil {
+		return explain(err)
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no file; write the path of one", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return explain(err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no file; write the path of one", path)
-	}
-	return err
+	return f.Close()
 }
 
 // checkCSV reports why the file can't be read, or its first bad row; an empty path is none.
 // Whether its rows fit what is in the store, a start finds out.
-func checkCSV(path string, kind directory.Kind) error {
+func checkCSV(path string, kind directory.Kind) (directory.FileFacts, error) {
 	if path == "" {
-		return nil
+		return directory.FileFacts{}, nil
 	}
 	if err := checkFile(path); err != nil {
-		return err
+		return directory.FileFacts{}, err
 	}
-	err := directory.CheckFile(path, kind)
+	facts, err := directory.CheckFile(path, kind)
 	if rows, ok := errors.AsType[*directory.RowErrors](err); ok {
-		return rowsError(path, rows)
+		err = rowsError(path, rows)
 	}
-	return explain(err)
+	return facts, explain(err)
+}
+
+// pathAsSecret refuses a secret that is the path of a file where the file's content is
+// most likely meant.
+func pathAsSecret(value string) error {
+	if later(value) || !strings.ContainsAny(value, `/\`) {
+		return nil
+	}
+	if info, err := os.Stat(value); err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	return fmt.Errorf("%s is a file, and what is written here would be taken as the secret itself; write {file.%s}", value, value)
 }
 
 // checkFolder reports why the folder can't be read; an empty path is none.

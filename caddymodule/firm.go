@@ -84,12 +84,34 @@ type firm struct {
 // checkFirm judges the files that the settings name. It opens no store and makes
 // nothing.
 func checkFirm(cfg FirmConfig) error {
+	var companies directory.FileFacts
 	return firstError(
-		func() error { return at("companies", checkCSV(cfg.Companies, directory.Companies)) },
-		func() error { return at("contacts", checkCSV(cfg.Contacts, directory.Contacts)) },
+		func() (err error) {
+			companies, err = checkCSV(cfg.Companies, directory.Companies)
+			return at("companies", err)
+		},
+		func() error { _, err := checkCSV(cfg.Contacts, directory.Contacts); return at("contacts", err) },
+		func() error { return checkCompanies(cfg, companies) },
 		func() error { return at("templates", checkFolder(cfg.Templates)) },
 		func() error { _, _, _, err := look(cfg); return err },
 	)
+}
+
+// checkCompanies judges settings by the companies of the file.
+func checkCompanies(cfg FirmConfig, companies directory.FileFacts) error {
+	if companies.Tokens && !cfg.rules.HasLinks() {
+		return at("companies", fmt.Errorf("%s has tokens of old links, but there is no legacy_link, so that every old link would ask for sign-in from the first day; write legacy_link with the form of your old links and the new one, such as %s, or delete the column legacy_tokens",
+			cfg.Companies, examples["legacy_link"]))
+	}
+	for i, rule := range cfg.Public {
+		for _, p := range rule.Paths {
+			page := &url.URL{Path: strings.TrimSuffix(p, "*")}
+			if v := cfg.rules.Match(page); companies.Companies[v.Company] {
+				return at(fmt.Sprintf("public[%d]", i), fmt.Errorf("%s is a path of the company %s, which stays closed to everybody else; remove it", p, v.Company))
+			}
+		}
+	}
+	return nil
 }
 
 // look reads what a firm's pages and letters are made of: picture and templates.
@@ -277,7 +299,21 @@ func (f *firm) load(ctx context.Context, planned func()) error {
 		f.log.Error("the passwords are not yet sealed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
 	}
 	f.endPending(ctx)
-	return f.loadAll(ctx, planned)
+	err := f.loadAll(ctx, planned)
+	if err == nil {
+		f.tellWhatCannotWork(ctx)
+	}
+	return err
+}
+
+// tellWhatCannotWork warns of what only the directory shows.
+func (f *firm) tellWhatCannotWork(ctx context.Context) {
+	if any, err := f.book.AnybodyMaySignIn(ctx); err == nil && !any {
+		f.log.Warn("nobody can sign in: there is no contact", "what_to_do", `add "staff owner@example.com" or "contacts /etc/doorpost/contacts.csv" to the Caddyfile, or run: caddy doorpost --firm `+f.id+` contacts add EMAIL`)
+	}
+	if any, err := f.book.HasTokens(ctx); err == nil && any && !f.cfg.rules.HasLinks() {
+		f.log.Warn("companies have tokens of old links, but the Caddyfile has no legacy_link, so that old links aren't known as such", "what_to_do", "write "+examples["legacy_link"]+", with the form of your old links and the new one")
+	}
 }
 
 // Stop ends what goes on beside requests and waits for it. Requests may still come.

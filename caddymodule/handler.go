@@ -200,6 +200,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err == nil {
 		err = h.checkSites(ctx, &cfg)
 	}
+	if err == nil && cfg.Contacts == "" && len(cfg.Staff) == 0 {
+		h.app.warnOnce(h.Firm, "the Caddyfile names no contacts and no staff, so that only those can sign in who were added with caddy doorpost contacts add", "what_to_do", `write "staff owner@example.com", with your own address`)
+	}
 	if err != nil {
 		return fmt.Errorf("firm %s: %w", h.Firm, err)
 	}

@@ -660,7 +660,11 @@ func literalSecrets(secrets []string) error {
 		if later(s) {
 			continue
 		}
-		if _, err := secret.New([]byte(s)); err != nil {
+		_, err := secret.New([]byte(s))
+		if err != nil && strings.HasPrefix(s, "/") {
+			return wrong("secret", "%w; if %s is a file, write {file.%s}", err, s, s)
+		}
+		if err != nil {
 			return at("secret", err)
 		}
 	}

@@ -111,7 +111,7 @@ func readPair(folder, kind string) (p pair, err error) {
 func readTemplate(folder, file string) (text, name string, err error) {
 	if folder != "" {
 		name = filepath.Join(folder, "mails", file)
-		b, err := os.ReadFile(name)
+		b, err := ReadTemplateFile(name)
 		if err == nil {
 			return string(b), name, nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -120,6 +120,24 @@ func readTemplate(folder, file string) (text, name string, err error) {
 	}
 	b, err := builtIn.ReadFile("mails/" + file)
 	return string(b), "mails/" + file, err
+}
+
+// maxTemplate is the size of a template in bytes, far above what pages and mails need.
+const maxTemplate = 1 << 20
+
+// ReadTemplateFile reads a template. What is no regular file is refused unread: a device or
+// a pipe may never end.
+func ReadTemplateFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no file", path)
+	case info.Size() > maxTemplate:
+		return nil, fmt.Errorf("%s is larger than %d KiB", path, maxTemplate>>10)
+	}
+	return os.ReadFile(path)
 }
 
 // tryOut writes each letter for somebody of whom everything is known, and for somebody

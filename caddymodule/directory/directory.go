@@ -162,6 +162,15 @@ func (b *Book) Contacts(ctx context.Context, text, after string, limit int) ([]C
 	return found, err
 }
 
+// AnybodyMaySignIn reports whether there is a contact who isn't disabled.
+func (b *Book) AnybodyMaySignIn(ctx context.Context) (found bool, err error) {
+	err = b.eachContact(ctx, "", func(e *entry) bool {
+		found = !b.view(*e).Disabled
+		return !found
+	})
+	return found, err
+}
+
 // Companies returns up to limit companies in the order of their ids, after the id
 // after. Each word of text must be in a company's id or name.
 func (b *Book) Companies(ctx context.Context, text, after string, limit int) ([]Company, error) {

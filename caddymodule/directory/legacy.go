@@ -177,6 +177,15 @@ func (b *Book) likes(tokens []string) (folded []string) {
 	return slices.Compact(folded)
 }
 
+// HasTokens reports whether some company has a token of old links.
+func (b *Book) HasTokens(ctx context.Context) (bool, error) {
+	recs, err := b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 1)
+	if err != nil {
+		return false, fmt.Errorf("reading the directory: %w", err)
+	}
+	return len(recs) > 0, nil
+}
+
 // newEra returns a number that no company has as its Era.
 func newEra() uint64 {
 	var raw [8]byte

@@ -38,20 +38,31 @@ type Touched struct {
 // maxTouched is how many contacts that a load added or changed are named.
 const maxTouched = 100
 
+// FileFacts is what a configuration has to know of a CSV file of companies.
+type FileFacts struct {
+	Companies map[string]bool // ids
+	Tokens    bool            // some company has a token of old links
+}
+
 // CheckFile reads a CSV file and reports what is wrong with it by itself, without a look at
 // the directory: a *RowErrors, or why it can't be read.
-func CheckFile(path string, kind Kind) error {
+func CheckFile(path string, kind Kind) (FileFacts, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return FileFacts{}, err
 	}
 	defer f.Close()
-	if kind == Companies {
-		_, err = ReadCompanies(f)
-	} else {
+	if kind != Companies {
 		_, err = ReadContacts(f)
+		return FileFacts{}, err
 	}
-	return err
+	rows, err := ReadCompanies(f)
+	facts := FileFacts{Companies: make(map[string]bool, len(rows))}
+	for _, row := range rows {
+		facts.Companies[row.ID] = true
+		facts.Tokens = facts.Tokens || len(row.tokens) > 0
+	}
+	return facts, err
 }
 
 // LoadFile brings the book up to a CSV file of contacts or companies that the Caddyfile

@@ -20,6 +20,8 @@ import (
 	"sync"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 )
 
 //go:embed pages
@@ -293,7 +295,7 @@ func readPageFiles(dir string) (map[string]pageFile, error) {
 		if _, ok := files[e.Name()]; !ok {
 			return nil, fmt.Errorf("%s: no page has this name; pages are %s", full, strings.Join(names, ", "))
 		}
-		text, err := os.ReadFile(full)
+		text, err := brand.ReadTemplateFile(full)
 		if err != nil {
 			return nil, fmt.Errorf("reading page templates: %w", err)
 		}
