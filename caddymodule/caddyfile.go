@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -121,6 +123,9 @@ func (r *reader) mail(path string, c *MailConfig) error {
 		c.Address = args[1]
 	}
 	if c.Via != "smtp" {
+		if strings.Contains(c.Via, ":") || strings.Contains(c.Via, ".") {
+			return r.Errf(`mail: which way? Write "mail smtp %s"`, c.Via)
+		}
 		return r.noBlock(path)
 	}
 	return r.block(path, settings{
@@ -262,6 +267,9 @@ func (r *reader) public(rules *[]PublicRule) setting {
 		args, err := r.args()
 		if err != nil {
 			return err
+		}
+		if err := noCommas(path, args); err != nil {
+			return r.place(err)
 		}
 		var rule PublicRule
 		for len(args) > 0 && !strings.ContainsAny(args[0], "/*.") {
@@ -491,6 +499,9 @@ func (r *reader) unknown(path, parent string, known settings) error {
 			blocks = append(blocks, block)
 		}
 	}
+	if parent != "" && slices.Contains(besides(parent), name) {
+		return r.Errf("%s has no setting %s, which belongs below the block of %s; is the } of %s missing?", where, name, where, where)
+	}
 	if len(blocks) > 0 {
 		slices.Sort(blocks)
 		return r.Errf("%s has no setting %s; it belongs into the block of %s", where, name, strings.Join(blocks, " or "))
@@ -502,13 +513,53 @@ func (r *reader) unknown(path, parent string, known settings) error {
 	return r.Errf("%s has no setting %s; it knows %s", where, name, strings.Join(names, ", "))
 }
 
+// placeholderBegins is a placeholder of which the rest stands behind a space.
+var placeholderBegins = regexp.MustCompile(`^\{(?:file|env|system)\.?$`)
+
+// curlyQuote returns the quote that a text program has put in the place of a straight one,
+// where it holds a value together or seems to; "": there is none.
+func curlyQuote(t caddyfile.Token) string {
+	if t.Quoted() {
+		return ""
+	}
+	first, _ := utf8.DecodeRuneInString(t.Text)
+	last, _ := utf8.DecodeLastRuneInString(t.Text)
+	switch {
+	case strings.ContainsRune("“”„‟‘‚«", first):
+		return string(first)
+	case strings.ContainsRune("“”‟»", last):
+		return string(last)
+	}
+	return ""
+}
+
+// besides returns the settings that may stand beside a block.
+func besides(block string) (names []string) {
+	global := []string{"secret", "store", "mail"}
+	if slices.Contains(global, block) {
+		return global
+	}
+	for name := range examples {
+		if !strings.Contains(name, ".") && !slices.Contains(global, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // args reads the rest of the line up to a block.
 func (r *reader) args() ([]string, error) {
 	name := r.Val()
 	var args []string
-	for _, t := range r.RemainingArgsAsTokens() {
+	tokens := r.RemainingArgsAsTokens()
+	for i, t := range tokens {
+		if quote := curlyQuote(t); quote != "" {
+			return nil, errorAt(t, fmt.Errorf(`%s: %s is a curly quote, which Caddy takes for a letter; write straight ones: "`, name, quote))
+		}
 		switch {
 		case t.Quoted():
+		case placeholderBegins.MatchString(t.Text) && i+1 < len(tokens) && strings.HasSuffix(tokens[i+1].Text, "}"):
+			return nil, errorAt(t, fmt.Errorf("%s: a placeholder has a dot and no space in it; write %s.%s", name, strings.TrimSuffix(t.Text, "."), tokens[i+1].Text))
 		case t.Text == "}":
 			return nil, errorAt(t, fmt.Errorf("%s: put the closing brace on a line of its own", name))
 		case strings.HasPrefix(t.Text, "{") && !strings.Contains(t.Text, "}"):
@@ -565,9 +616,22 @@ func (r *reader) list(values *[]string) setting {
 		if len(args) == 0 {
 			return r.place(wrong(path, "which? Write %s", examples[path]))
 		}
+		if err := noCommas(path, args); err != nil {
+			return r.place(err)
+		}
 		*values = args
 		return r.noBlock(path)
 	}
+}
+
+// noCommas refuses a list that is written with commas.
+func noCommas(path string, values []string) error {
+	for _, v := range values {
+		if bare := strings.Trim(v, ","); bare != v || strings.ContainsRune(v, ',') && strings.Count(v, "@") > 1 {
+			return wrong(path, "spaces alone separate values here; write %s", strings.Join(strings.FieldsFunc(strings.Join(values, " "), func(c rune) bool { return c == ',' || c == ' ' }), " "))
+		}
+	}
+	return nil
 }
 
 func (r *reader) duration(value *caddy.Duration) setting {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -79,6 +80,7 @@ func group(use, short, long, example string, sub ...*cobra.Command) *cobra.Comma
 func parent(cmd *cobra.Command) {
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.DisableFlagsInUseLine = true
+	cmd.FParseErrWhitelist.UnknownFlags = true // they are of the command that isn't there
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var names []string
 		for _, c := range cmd.Commands() {
@@ -334,6 +336,9 @@ func (c *call) explain(err error) error {
 		return err
 	case errors.Is(err, context.Canceled) && c.ctx.Err() != nil:
 		return &admin.Error{Reason: "interrupted"}
+	case errors.As(err, &dial) && dial.Op == "dial" && errors.Is(err, fs.ErrPermission):
+		return &admin.Error{Reason: fmt.Sprintf("this user may not use the admin endpoint at %s, %s", c.address, c.source),
+			Remedy: "run the command as root or as Caddy's user, such as: sudo -u caddy caddy doorpost …"}
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return &admin.Error{Reason: fmt.Sprintf("no Caddy answers at %s, %s (%v)", c.address, c.source, dial.Err),
 			Remedy: "start it, or say where its admin endpoint is with --address or --config"}

@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -361,6 +362,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"contacts", "add"}, 2, "", `Error: something is missing behind "add"`},
 		{[]string{"contacts", "ad"}, 2, "", `Error: there is no "ad" here`},
 		{[]string{"contacts", "list", "--fim"}, 2, "", "Error: unknown flag: --fim"},
+		{[]string{"contacts", "lst", "--address", d.address, "--fim"}, 2, "", `Error: there is no "lst" here; there is: add, `},
 	} {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), mainArgs+"="+strings.Join(append([]string{"doorpost"}, one.args...), "\n"))
@@ -431,6 +433,16 @@ func TestFindsTheServer(t *testing.T) {
 		if (err == nil) != (one.says == ok) || !strings.HasPrefix(said.String(), one.says) || quiet.Len() > 0 {
 			t.Errorf("contacts list %s, with the Caddyfile %q = %v\n%s%s; want %q and no more", one.args, one.caddyfile, err, &stdout, &stderr, one.says)
 		}
+	}
+}
+
+// A socket of another user is no sign that nothing runs there.
+func TestSocketOfAnotherUserIsNamed(t *testing.T) {
+	c := &call{ctx: t.Context(), address: "unix//run/caddy/admin.sock", source: "as Caddyfile says"}
+	err := c.explain(&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.EACCES)})
+	told, ok := err.(*admin.Error)
+	if !ok || !strings.HasPrefix(told.Reason, "this user may not use the admin endpoint at unix//run/caddy/admin.sock") || !strings.Contains(told.Remedy, "sudo -u caddy") {
+		t.Errorf("explain(permission denied) = %v; want that this user may not use it, and as whom to run", err)
 	}
 }
 

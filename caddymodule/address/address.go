@@ -127,7 +127,8 @@ func parseLocal(s string) (string, error) {
 				return "", invalid("a dot before the @ must stand between two other characters")
 			}
 		case c >= 0x80:
-			return "", invalid("before the @ only letters without accents can be used")
+			r, _ := utf8.DecodeRuneInString(s[i:])
+			return "", invalid("before the @ there is %q, and only letters without accents can be used there", r)
 		case !isAtext(c):
 			return "", invalid("before the @ there is %q, which can't be there", c)
 		}
