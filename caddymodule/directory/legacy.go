@@ -76,35 +76,82 @@ func (b *Book) StandingByToken(ctx context.Context, token string) (Standing, err
 	return *s, nil
 }
 
+// HeldByToken returns what StandingByToken would, if that is in memory.
+func (b *Book) HeldByToken(token string) (s Standing, ok bool) {
+	held, ok := b.heldTokens.get(sha256.Sum256([]byte(token)), b.Version())
+	if !ok {
+		return Standing{}, false
+	}
+	return *held, true
+}
+
 // StandingLike is StandingByToken where a portal's database may take another token for the
 // company's: one that differs in case, or as far as Fold tells. Of several companies it is
-// one that asks for sign-in, if any does.
+// one that asks for sign-in, if any does. It asks the store the same for every token, so that
+// its time doesn't tell whether there is such a one.
 func (b *Book) StandingLike(ctx context.Context, token string) (like Standing, err error) {
-	if like, err = b.StandingByToken(ctx, token); b.Fold == nil || !errors.Is(err, ErrUnknown) {
-		return like, err
+	if token == "" || len(token) > maxToken {
+		return Standing{}, ErrUnknown
 	}
-	folded := b.Fold(token)
-	if like, err = b.StandingByToken(ctx, folded); err != nil && !errors.Is(err, ErrUnknown) {
-		return like, err
-	}
-	for _, mac := range b.likeMACs(folded) {
-		recs, err := b.Store.Scan(ctx, b.Firm, bucketLike, mac+"/", "", pageSize)
-		if err != nil {
-			return Standing{}, fmt.Errorf("reading the directory: %w", err)
+	version := b.Version()
+	spellings := []string{token}
+	if b.Fold != nil {
+		if folded := b.Fold(token); folded != token && folded != "" && len(folded) <= maxToken {
+			spellings = append(spellings, folded)
 		}
-		for _, rec := range recs {
-			s, err := b.StandingOf(ctx, rec.Key.ID[len(mac)+1:])
-			switch {
-			case errors.Is(err, ErrUnknown): // removed meanwhile
-			case err != nil:
+	}
+	owner := ""
+	for _, spelling := range spellings {
+		for _, mac := range b.tokenMACs(spelling) {
+			rec, err := b.get(ctx, bucketLegacy, mac)
+			if err != nil && !errors.Is(err, ErrUnknown) {
 				return Standing{}, err
-			case like.Company == "" || s.Upgraded:
-				like = s
+			}
+			if err == nil && owner == "" {
+				owner = string(rec.Value[1:])
+			}
+		}
+		if spelling != token || owner == "" {
+			continue
+		}
+		// The very token. What is like it is asked for nevertheless, and counts for nothing.
+		s, err := b.standing(ctx, version, owner)
+		if errors.Is(err, ErrUnknown) {
+			owner = ""
+			continue
+		}
+		if err != nil {
+			return Standing{}, err
+		}
+		b.heldTokens.put(sha256.Sum256([]byte(token)), version, s, maxHeldTokens)
+		like = *s
+	}
+	is := like.Company != ""
+	if !is && owner != "" {
+		if like, err = b.StandingOf(ctx, owner); err != nil && !errors.Is(err, ErrUnknown) {
+			return Standing{}, err
+		}
+	}
+	if b.Fold != nil {
+		for _, mac := range b.likeMACs(spellings[len(spellings)-1]) {
+			recs, err := b.Store.Scan(ctx, b.Firm, bucketLike, mac+"/", "", pageSize)
+			if err != nil {
+				return Standing{}, fmt.Errorf("reading the directory: %w", err)
+			}
+			for _, rec := range recs {
+				s, err := b.StandingOf(ctx, rec.Key.ID[len(mac)+1:])
+				switch {
+				case errors.Is(err, ErrUnknown): // removed meanwhile
+				case err != nil:
+					return Standing{}, err
+				case like.Company == "" || s.Upgraded && !is:
+					like = s
+				}
 			}
 		}
 	}
 	if like.Company == "" {
-		return like, ErrUnknown
+		return Standing{}, ErrUnknown
 	}
 	return like, nil
 }

@@ -153,35 +153,50 @@ func (g *Gate) asOld(r *http.Request, a *about) (moved string, err error) {
 
 // blind puts, in the query, what no company has in the place of the tokens that are astray:
 // the portal answers as to any unknown one, so nobody learns that these aren't. Those that
-// stand in the path stay astray.
+// stand in the path stay astray. For what is no token of theirs it does the same, and throws it
+// away, so that its time tells nothing either.
 func (g *Gate) blind(r *http.Request, a *about) {
-	for _, token := range a.astray {
-		with := unknown(len(token))
-		r.URL.RawQuery = g.Legacy.Masked(r.URL.RawQuery, token, with)
-		a.Query = g.Legacy.Masked(a.Query, token, with)
+	if len(a.notTheirs) == 0 {
+		return
 	}
-	left := g.Legacy.Match(r.URL).Strays
-	a.astray = slices.DeleteFunc(a.astray, func(token string) bool { return !slices.Contains(left, token) })
+	blinded := *r.URL
+	rest := a.Query
+	for _, token := range a.notTheirs {
+		with := unknown(len(token))
+		query, after := g.Legacy.Masked(blinded.RawQuery, token, with), g.Legacy.Masked(rest, token, with)
+		if slices.Contains(a.astray, token) {
+			blinded.RawQuery, rest = query, after
+		}
+	}
+	left := g.Legacy.Match(&blinded).Strays
+	if len(a.astray) > 0 {
+		r.URL.RawQuery, a.Query = blinded.RawQuery, rest
+		a.astray = slices.DeleteFunc(a.astray, func(token string) bool { return !slices.Contains(left, token) })
+	}
 }
 
 // foreign reports whether a token is one, or may be taken for one, of a company that asks for
 // sign-in and that the visitor doesn't reach. standing is the company's; zero: it is no token.
-func (g *Gate) foreign(ctx context.Context, v *Visitor, token string) (standing directory.Standing, foreign bool, err error) {
+// theirs: the token is of a company whose pages they may see.
+func (g *Gate) foreign(ctx context.Context, a *about, token string) (standing directory.Standing, foreign, theirs bool, err error) {
+	if s, held := g.Book.HeldByToken(token); held && a.reaches(s.Company) {
+		return s, s.Upgraded && !a.visitor.isIn(s.Company), true, nil
+	}
 	s, err := g.Book.StandingLike(ctx, token)
 	if errors.Is(err, directory.ErrUnknown) {
-		return s, false, nil
+		return s, false, false, nil
 	}
-	return s, err == nil && s.Upgraded && (v == nil || !v.reaches(s.Company)), err
+	return s, err == nil && s.Upgraded && !a.visitor.isIn(s.Company), err == nil && a.reaches(s.Company), err
 }
 
 // blindForms does for forms and cookies what blind does for the query: to many portals they
 // are all the same. A form is judged as the portal reads it.
-func (g *Gate) blindForms(r *http.Request, v *Visitor) error {
+func (g *Gate) blindForms(r *http.Request, a *about) error {
 	if !g.Legacy.InQuery() {
 		return nil
 	}
 	forms := legacy.Forms{Unknown: unknown, Foreign: func(token string) (bool, error) {
-		_, foreign, err := g.foreign(r.Context(), v, token)
+		_, foreign, _, err := g.foreign(r.Context(), a, token)
 		return foreign, err
 	}}
 	if r.Body != nil && r.Body != http.NoBody {

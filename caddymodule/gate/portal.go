@@ -33,7 +33,9 @@ type about struct {
 	veiled bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
 	tokens []string // the Strays that are tokens
 	astray []string // those of them whose companies the visitor doesn't reach
-	routed bool     // the query has what could be a path of such a company
+
+	notTheirs []string // the Strays that are of no company whose pages they may see, tokens or not
+	routed    bool     // the query has what could be a path of such a company
 }
 
 // company is the id of the company that the request is about, or "".
@@ -66,6 +68,9 @@ func (a *about) holder() holder {
 
 // isStaff reports whether it is one of the firm's own people who is signed in.
 func (v *Visitor) isStaff() bool { return v != nil && v.Contact.Role == directory.Staff }
+
+// isIn is reaches, also of nobody.
+func (v *Visitor) isIn(company string) bool { return v != nil && v.reaches(company) }
 
 // reaches reports whether the visitor may see what is the company's.
 func (v *Visitor) reaches(company string) bool {
@@ -232,7 +237,7 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 		}
 	}
 	for _, token := range a.Strays {
-		s, foreign, err := g.foreign(r.Context(), a.visitor, token)
+		s, foreign, theirs, err := g.foreign(r.Context(), a, token)
 		switch {
 		case err != nil:
 			return f, err
@@ -240,6 +245,9 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 			a.astray = append(a.astray, token)
 		case s.Company != "":
 			a.names(s, token)
+		}
+		if !theirs {
+			a.notTheirs = append(a.notTheirs, token)
 		}
 		if s.Company != "" {
 			a.tokens = append(a.tokens, token)
@@ -292,7 +300,7 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 		return err
 	}
 	asked := r.URL.RawQuery
-	if f.astray {
+	if len(a.notTheirs) > 0 {
 		g.blind(r, &a)
 		defer func() { r.URL.RawQuery = asked }()
 		f.astray = a.isAstray()
@@ -354,7 +362,7 @@ func (g *Gate) passOn(s step, a *about, w http.ResponseWriter, r *http.Request, 
 		leaveBody(w, r)
 		return err
 	}
-	if err := g.blindForms(r, a.visitor); err != nil {
+	if err := g.blindForms(r, a); err != nil {
 		return err
 	}
 	if s != openly && g.mayTellReferer(r, a) {
