@@ -299,3 +299,28 @@ func TestRevokedLinksStayOver(t *testing.T) {
 		t.Errorf("a link to set a password that was revoked = %d; want 410", a.StatusCode)
 	}
 }
+
+// The index by which a company is found by the token of an old link opens nothing by itself:
+// an upgraded company's links stay closed when it says that they are an open one's.
+func TestOldLinksStayClosedWhenTheIndexNamesAnotherCompany(t *testing.T) {
+	h := openOldHouse(t, "acme")
+	if a := h.get("/one-click/birch-secret-token/x"); a.status != http.StatusOK {
+		t.Fatalf("GET an open company's old link = %d; want 200", a.status)
+	}
+	h.start() // a reload, so that nothing is in memory
+	before := h.portal.count()
+	for _, rec := range h.records("legacy") {
+		h.overwrite(store.Put(rec.Key, append(rec.Value[:1:1], "birch"...), time.Time{}))
+	}
+	for _, path := range []string{"/one-click/acme-secret-token-1/x", "/one-click/acme-secret-token-2/x", "/view?client=acme-secret-token-1"} {
+		if a := h.get(path); a.status != http.StatusFound || !strings.HasPrefix(a.header.Get("Location"), "/-/go?") {
+			t.Errorf("GET %s, whose token is in the index as birch's = %d to %q; want 302 to /-/go", path, a.status, a.header.Get("Location"))
+		}
+	}
+	if n := h.portal.count(); n != before {
+		t.Errorf("the portal got %d requests; want none", n-before)
+	}
+	if a := h.get("/one-click/birch-secret-token/x"); a.status != http.StatusOK {
+		t.Errorf("GET the open company's own old link = %d; want 200", a.status)
+	}
+}

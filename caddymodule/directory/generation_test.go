@@ -2,7 +2,9 @@ package directory
 
 import (
 	"errors"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -76,5 +78,37 @@ func TestRenewGivesAnotherGenerationWithItsOps(t *testing.T) {
 	}
 	if err = b.Store.Apply(t.Context(), late.Ops...); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("Ops from before another change = %v; want ErrConflict", err)
+	}
+}
+
+// The index of old links isn't sealed, so what it says of a token counts only if the company
+// has that token: else the token opens nothing, and is taken for one that nobody reaches.
+func TestTheIndexOfOldLinksIsNotBelievedAlone(t *testing.T) {
+	b := newBook(t)
+	b.Fold = strings.ToLower
+	if _, err := importCompanies(t, b, "id,legacy_tokens\nacme,Token-Of-Acme\nbirch,token-of-birch\n"); err != nil {
+		t.Fatal(err)
+	}
+	recs, err := b.Store.Scan(t.Context(), b.Firm, bucketLegacy, "", "", 10)
+	if err != nil || len(recs) != 2 {
+		t.Fatalf("Scan = %d records, %v; want 2", len(recs), err)
+	}
+	for _, rec := range recs {
+		value := append([]byte{format}, "birch"...)
+		if err := b.Store.Apply(t.Context(), store.Put(rec.Key, value, time.Time{})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for token, own := range map[string]bool{"Token-Of-Acme": false, "token-of-birch": true} {
+		for range 2 { // from the store, and from memory
+			like, err := b.StandingLike(t.Context(), token)
+			if err != nil || (like.Company == "birch") != own || like.Upgraded == own {
+				t.Errorf("StandingLike(%s) = %+v, %v; want birch's, open: %t", token, like, err, own)
+			}
+			s, err := b.StandingByToken(t.Context(), token)
+			if own && (err != nil || s.Company != "birch") || !own && !errors.Is(err, ErrUnknown) {
+				t.Errorf("StandingByToken(%s) = %+v, %v; want birch's: %t", token, s, err, own)
+			}
+		}
 	}
 }

@@ -64,13 +64,9 @@ func (b *Book) StandingByToken(ctx context.Context, token string) (Standing, err
 	if s, held := b.heldTokens.get(key, version); held {
 		return *s, nil
 	}
-	id, err := b.tokenOwner(ctx, token)
+	s, err := b.standingByToken(ctx, version, token)
 	if err != nil {
 		return Standing{}, err // what isn't there isn't remembered: anybody can ask for that
-	}
-	s, err := b.standing(ctx, version, id)
-	if err != nil {
-		return Standing{}, err
 	}
 	b.heldTokens.put(key, version, s, maxHeldTokens)
 	return *s, nil
@@ -84,6 +80,30 @@ func (b *Book) HeldByToken(token string) (s Standing, ok bool) {
 	}
 	return *held, true
 }
+
+// standingByToken looks the token up in the index, and then whether its company has it:
+// the index isn't sealed, so alone it opens nothing. Between the two reads the token may
+// pass to another company: look again.
+func (b *Book) standingByToken(ctx context.Context, version uint64, token string) (*Standing, error) {
+	for range 3 {
+		id, err := b.tokenOwner(ctx, token)
+		if err != nil {
+			return nil, err
+		}
+		s, err := b.standing(ctx, version, id)
+		if err != nil && !errors.Is(err, ErrUnknown) {
+			return nil, err
+		}
+		if err == nil && s.Has(PrintOf(token)) {
+			return s, nil
+		}
+	}
+	return nil, ErrUnknown
+}
+
+// unsure is the standing of a token that the index has, and whose company doesn't have it:
+// nobody reaches it.
+var unsure = Standing{Company: "?", Upgraded: true}
 
 // StandingLike is StandingByToken where a portal's database may take another token for the
 // company's: one that differs in case, or as far as Fold tells. Of several companies it is
@@ -123,13 +143,19 @@ func (b *Book) StandingLike(ctx context.Context, token string) (like Standing, e
 		if err != nil {
 			return Standing{}, err
 		}
+		if like = *s; !s.Has(PrintOf(token)) {
+			like = unsure
+			continue
+		}
 		b.heldTokens.put(sha256.Sum256([]byte(token)), version, s, maxHeldTokens)
-		like = *s
 	}
 	is := like.Company != ""
 	if !is && owner != "" {
 		if like, err = b.StandingOf(ctx, owner); err != nil && !errors.Is(err, ErrUnknown) {
 			return Standing{}, err
+		}
+		if err == nil && !like.Has(PrintOf(spellings[len(spellings)-1])) {
+			like = unsure
 		}
 	}
 	if b.Fold != nil {

@@ -147,12 +147,11 @@ func (s *Sessions) Ends(as Session) time.Time {
 }
 
 // Reseal seals with the newest secret what older ones have sealed: afterwards these may go
-// without signing anybody out. It returns how many records these were.
-func (s *Sessions) Reseal(ctx context.Context) (int, error) {
-	n, err := s.records().Reseal(ctx)
-	if err != nil {
-		return n, err
+// without signing anybody out.
+func (s *Sessions) Reseal(ctx context.Context) error {
+	if _, err := s.records().Reseal(ctx); err != nil {
+		return err
 	}
-	more, err := s.rosters().Reseal(ctx)
-	return n + more, err
+	_, err := s.rosters().Reseal(ctx)
+	return err
 }
