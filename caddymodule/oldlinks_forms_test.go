@@ -62,3 +62,49 @@ func TestPagesBesideAWidePattern(t *testing.T) {
 		}
 	}
 }
+
+// An old link of any length leads to its page, or as near to it as can be remembered, and nothing
+// on the way is longer than servers and proxies take.
+func TestVeryLongOldLinks(t *testing.T) {
+	h := openOldHouse(t, "acme", "birch")
+	for name, tail := range map[string]string{
+		"a long query":                   "orders/7?a=" + strings.Repeat("x", 8300),
+		"a long query behind a page":     "orders/" + strings.Repeat("y", 1500) + "?a=" + strings.Repeat("x", 20_000),
+		"a long path":                    strings.Repeat("y", 8300),
+		"a long path and a query":        strings.Repeat("y", 8300) + "?a=1",
+		"a query that can be remembered": "orders/7?a=" + strings.Repeat("x", 2500),
+	} {
+		gone := goes(h.browser().open("/one-click/acme-secret-token-1/" + tail))
+		unknown := goes(h.browser().open("/one-click/nobodys-secret-tkn/" + tail))
+		if !goneForm.MatchString(gone) || len(gone) > 4096 || len(unknown) != len(gone) {
+			t.Errorf("%s leads to %d characters, and one of nobody's to %d; want the same, and at most 4096: %.60s", name, len(gone), len(unknown), gone)
+		}
+		b := h.browser()
+		if a := b.open(gone); a.StatusCode != 401 || !strings.Contains(a.body, `name="email"`) {
+			t.Errorf("%s: the page behind it = %d; want the prompt", name, a.StatusCode)
+		}
+	}
+	b := h.browser()
+	for _, c := range []struct{ old, want string }{
+		{"/one-click/acme-secret-token-1/orders/7?a=" + strings.Repeat("x", 8300), "/portal/acme/orders/7"},
+		{"/one-click/acme-secret-token-1/" + strings.Repeat("y", 8300), "/portal/acme/"},
+		{"/view?z=1&client=acme-secret-token-1&a=" + strings.Repeat("x", 8300), "/overview/acme"},
+		{"/one-click/" + strings.Repeat("t", 8300) + "/", ""},
+	} {
+		gone := goes(h.browser().open(c.old))
+		if b.me() == nil { // once is enough
+			l := b.ask("bob@example.com", gone)
+			if a := b.open(l.link); goes(a) != gone {
+				t.Fatalf("the mailed link leads to %q; want the old link's way", goes(a))
+			}
+		}
+		a := b.open(gone)
+		if c.want == "" {
+			if a.StatusCode != 302 || goes(a) != "/" {
+				t.Errorf("%.40s…, of which nothing can be remembered, leads to %q; want /", c.old, goes(a))
+			}
+		} else if goes(a) != c.want {
+			t.Errorf("%.40s… leads to %q; want %s", c.old, goes(a), c.want)
+		}
+	}
+}

@@ -306,11 +306,9 @@ const goPurpose = "old-link"
 
 // goURL is where an old link leads who isn't signed in: it is sealed, and as long as that
 // of any other link of about this length.
-func (g *Gate) goURL(u *url.URL) string {
-	plain := u.EscapedPath()
-	if u.RawQuery != "" {
-		plain += "?" + u.RawQuery
-	}
+func (g *Gate) goURL(u *url.URL) string { return g.sealedURL(g.remembered(u, mostGone)) }
+
+func (g *Gate) sealedURL(plain string) string {
 	size := 256
 	for size < len(plain) {
 		size *= 2
@@ -323,9 +321,32 @@ func (g *Gate) goURL(u *url.URL) string {
 	return g.Prefix + "/go?x=" + encode(g.keys.Seal(goPurpose, g.Firm, padded))
 }
 
-// mostGone is how long an old link may be to be remembered while somebody signs in; who
-// comes by a longer one is led to the portal's beginning.
-const mostGone = 2900
+// remembered returns path and query as far as they fit into so many bytes: of a longer old link
+// first its query is left out, then what it has behind the token.
+func (g *Gate) remembered(u *url.URL, most int) string {
+	whole := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}).RequestURI()
+	if len(whole) <= most {
+		return whole
+	}
+	shorter := []string{u.EscapedPath()}
+	if v := g.Legacy.Match(u); v.Kind == legacy.Old {
+		shorter = g.Legacy.Shorter(v)
+	}
+	for _, one := range shorter {
+		if one != "" && len(one) <= most {
+			return one
+		}
+	}
+	return "/"
+}
+
+const (
+	// mostGone is how many bytes of an old link are remembered while somebody signs in: sealed
+	// they fit into a way back.
+	mostGone = 2900
+	// mostMoved is how many bytes of a page are remembered on the way to where there is TLS.
+	mostMoved = 4096
+)
 
 // isGone reports whether a query is one that goURL made.
 func (g *Gate) isGone(query string) bool {

@@ -43,6 +43,14 @@ func (r *Rules) OldURL(u *url.URL, v Verdict, token string) (old *url.URL, ok bo
 	return &out, true
 }
 
+// Shorter returns path and query of an old link without what it carries beside its token: first
+// without its query, then also without what stands for the *. v is Old.
+func (r *Rules) Shorter(v Verdict) []string {
+	s := r.links[v.link].old
+	query := s.query(v.Token, "")
+	return []string{join(s.path(v.Token, v.Tail)+v.Session, query), join(s.path(v.Token, ""), query)}
+}
+
 func join(p, query string) string {
 	if query == "" {
 		return p
