@@ -73,7 +73,7 @@ func TestPasswords_OfTheFirm(t *testing.T) {
 	// Whoever comes after Bob has nothing of his, and a file gives it back to nobody.
 	bob := h.idOf("bob@example.com")
 	left := func() (buckets []string) {
-		for _, bucket := range []string{"password", "password-tries", "signed-in"} {
+		for _, bucket := range []string{"password", "password-guesses", "signed-in"} {
 			if _, err := caddymodule.OpenStore(t).Get(ctx, store.Key{Firm: "example", Bucket: bucket, ID: bob}); err == nil {
 				buckets = append(buckets, bucket)
 			}

@@ -3,6 +3,7 @@ package gate
 import (
 	"errors"
 	"net/http"
+	"net/netip"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
@@ -46,15 +47,13 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	ip := g.ClientIP(r)
-	free := g.Networks.Take(limit.Guess, ip) // counted before it is compared
+	free, giveBack := g.takeGuess(ip) // counted before it is compared
 	wrong := false
-	if free {
-		defer func() {
-			if !wrong {
-				g.Networks.GiveBack(limit.Guess, ip)
-			}
-		}()
-	}
+	defer func() {
+		if !wrong {
+			giveBack()
+		}
+	}()
 	moved := false
 	for range spendTries {
 		grant, err := g.Tokens.Guess(r.Context(), ask.Browser, f.Get("code"), !free)
@@ -83,4 +82,17 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 		Agent: agentOf(r), IP: ip, Whole: ask.Address})
 	g.page(w, r, http.StatusForbidden, g.sentPage(ask, wrongCode))
 	return nil
+}
+
+// takeGuess counts one more guess at a code, for its network and for the firm, and reports
+// whether it may be right. giveBack undoes it.
+func (g *Gate) takeGuess(ip netip.Addr) (free bool, giveBack func()) {
+	if !g.Networks.Take(limit.Guess, ip) {
+		return false, func() {}
+	}
+	undo, free := g.Networks.TakeFirm(limit.Guess, ip)
+	return free, func() {
+		g.Networks.GiveBack(limit.Guess, ip)
+		undo()
+	}
 }

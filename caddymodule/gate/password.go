@@ -129,8 +129,8 @@ type try struct {
 	password.Attempt
 	contact directory.Contact // the zero Contact: it is nobody's who may sign in
 	ip      netip.Addr
-	counted []limit.Class // what is given back if it is right
-	sprayed bool          // it was counted for the firm, or was one too many for it
+	counted []func() // what gives it back if it is right
+	sprayed bool     // it was counted for the firm, or was one too many for it
 	gate    *Gate
 }
 
@@ -142,7 +142,7 @@ type try struct {
 func (g *Gate) tryFor(r *http.Request, typed address.Address, plain string) (*try, error) {
 	t := &try{Attempt: password.Attempt{Address: typed, Password: plain}, ip: g.ClientIP(r), gate: g}
 	_, device := g.device(r)
-	free := t.take(limit.Password)
+	free := t.take()
 	if device == "" {
 		if !free {
 			return nil, errCrowded
@@ -188,20 +188,23 @@ func (t *try) find(ctx context.Context, device string, free bool) error {
 		return errCrowded
 	case !t.sprayed:
 		t.sprayed = true // once, however often it is checked
-		if t.Limited = !t.take(limit.Spraying); t.Limited {
+		giveBack, ok := g.Networks.TakeFirm(limit.Password, t.ip)
+		if t.Limited = !ok; t.Limited {
 			g.sprayed.Do(func() {
-				g.Log.WarnContext(ctx, "passwords are tried from everywhere; for as long as that goes on, they sign in on known devices alone, and mailed links as ever")
+				g.Log.WarnContext(ctx, "passwords are tried from everywhere; for as long as that goes on, each network has three tries, then one in 20 minutes; known devices and mailed links go on as before")
 			})
 		}
+		t.counted = append(t.counted, giveBack)
 	}
 	return nil
 }
 
-func (t *try) take(c limit.Class) bool {
-	if !t.gate.Networks.Take(c, t.ip) {
+// take counts it against its network.
+func (t *try) take() bool {
+	if !t.gate.Networks.Take(limit.Password, t.ip) {
 		return false
 	}
-	t.counted = append(t.counted, c)
+	t.counted = append(t.counted, func() { t.gate.Networks.GiveBack(limit.Password, t.ip) })
 	return true
 }
 
@@ -212,8 +215,8 @@ func (t *try) check(r *http.Request) (password.Match, error) {
 	if errors.Is(err, password.ErrWrong) || err != nil && r.Context().Err() != nil {
 		return match, err
 	}
-	for _, c := range t.counted {
-		t.gate.Networks.GiveBack(c, t.ip)
+	for _, giveBack := range t.counted {
+		giveBack()
 	}
 	t.counted = nil
 	if errors.Is(err, password.ErrBusy) {

@@ -16,13 +16,12 @@ import (
 // Class is what is counted.
 type Class uint8
 
-// The classes. A Guess is a Failure that is counted for the whole firm, too.
+// The classes.
 const (
 	Ask      Class = iota // for a mail
 	Failure               // an address that isn't the link's
 	Guess                 // a code
 	Password              // a password
-	Spraying              // a password, counted for the whole firm alone, whatever the address
 )
 
 // level is a part of the net that one hand may hold, and how much it may do: once its
@@ -50,10 +49,12 @@ var (
 		{56, rate{200, 18 * time.Second}, rate{170, 15 * time.Second}, rate{45, time.Minute}},
 		{48, rate{300, 12 * time.Second}, rate{250, 4500 * time.Millisecond}, rate{150, 18 * time.Second}},
 	}
-	// firmGuesses is how many wrong codes a firm takes from all sides: 100 a minute.
-	firmGuesses = rate{200, 600 * time.Millisecond}
-	// firmPasswords is how many wrong passwords a firm takes from all sides: 40 a minute.
+	// firmGuesses and firmPasswords are how many wrong codes and passwords a firm takes from all
+	// sides: 100 and 40 a minute.
+	firmGuesses   = rate{200, 600 * time.Millisecond}
 	firmPasswords = rate{200, 1500 * time.Millisecond}
+	// calm is how many more a /24 or /48 may get wrong while its firm is over that.
+	calm = rate{3, 20 * time.Minute}
 	// asksApart is what a device or old link may ask for when its network may not.
 	asksApart = rate{6, 10 * time.Minute}
 )
@@ -126,21 +127,43 @@ func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
 		kind, of = "ask", func(l level) rate { return l.ask }
 	case Password:
 		kind, of = "password", func(l level) rate { return l.password }
-	case Guess:
-		all = append(all, cell{n.key("guess"), firmGuesses})
-	case Spraying:
-		return append(all, cell{n.key("spraying"), firmPasswords})
 	}
-	ip = ip.Unmap().WithZone("")
-	levels := levels4
-	if ip.Is6() {
-		levels = levels6
-	}
+	ip, levels := levelsOf(ip)
 	for i := range levels {
 		l := levels[len(levels)-1-i]
 		all = append(all, cell{n.key(kind, prefix(ip, l.bits)), of(l)})
 	}
 	return all
+}
+
+// levelsOf returns an address without what doesn't matter, and the levels that it belongs to,
+// the narrowest first.
+func levelsOf(ip netip.Addr) (netip.Addr, []level) {
+	ip = ip.Unmap().WithZone("")
+	if ip.Is6() {
+		return ip, levels6
+	}
+	return ip, levels4
+}
+
+// TakeFirm counts one more Guess or Password for the whole firm, and reports whether there may
+// be: if not, nothing was counted. While the firm is over its limit, each network that hasn't got
+// several wrong by then has a few: so what comes from everywhere is slowed down, and shuts
+// nobody out who comes from elsewhere. giveBack undoes what was counted, for what turned out to
+// be right.
+func (n *Networks) TakeFirm(c Class, ip netip.Addr) (giveBack func(), ok bool) {
+	all, firm := cell{n.key("guess"), firmGuesses}, "guess"
+	if c == Password {
+		all, firm = cell{n.key("spraying"), firmPasswords}, "password"
+	}
+	if !n.take([]cell{all}) {
+		ip, levels := levelsOf(ip)
+		all = cell{n.key("calm", firm, prefix(ip, levels[len(levels)-1].bits)), calm}
+		if !n.take([]cell{all}) {
+			return func() {}, false
+		}
+	}
+	return func() { n.cells.giveBack(all.key, all.rate) }, true
 }
 
 // prefix returns the network of an address in words; the zero Addr is in one, too.

@@ -72,8 +72,6 @@ func TestNetworks_AtOnceAndOverTime(t *testing.T) {
 		{"passwords of a /64", Password, func(i int) string { return fmt.Sprintf("2001:db8::%x", i) }, 15, 20},
 		{"passwords of a /56", Password, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%256) }, 45, 60},
 		{"passwords of a /48", Password, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%65536) }, 150, 200},
-		{"passwords of a firm, from everywhere", Spraying, func(i int) string { return fmt.Sprintf("10.%d.%d.1", i/256, i%256) }, 200, 2400},
-		{"codes of a firm, from everywhere", Guess, func(i int) string { return fmt.Sprintf("10.%d.%d.1", i/256, i%256) }, 200, 3600},
 	} {
 		n, clock := newNetworks(t)
 		if got := taken(n, c.class, 5000, c.ip); got != c.burst {
@@ -84,11 +82,51 @@ func TestNetworks_AtOnceAndOverTime(t *testing.T) {
 			clock.move(time.Second)
 			got += taken(n, c.class, 3, func(j int) string { return c.ip(5000 + 3*i + j) })
 		}
-		if c.hour == 3600 {
-			c.hour = 6000 // a hundred a minute
-		}
 		if got < c.hour-1 || got > c.hour+1 {
 			t.Errorf("%s: %d in the hour after that; want %d", c.name, got, c.hour)
+		}
+	}
+}
+
+func TestNetworks_AFirmOverItsLimitLeavesEachNetworkAFew(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		class  Class
+		minute int
+	}{{"passwords", Password, 40}, {"codes", Guess, 100}} {
+		n, clock := newNetworks(t)
+		in := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}) }
+		count := func(times int, ip func(i int) netip.Addr) (got int) {
+			for i := range times {
+				if _, ok := n.TakeFirm(c.class, ip(i)); ok {
+					got++
+				}
+			}
+			return got
+		}
+		flood := func(int) netip.Addr { return in(0) }
+		if got := count(5000, flood); got != 203 {
+			t.Errorf("%s: %d at once; want 200, and 3 of the network", c.name, got)
+		}
+		clock.move(time.Minute)
+		if got := count(5000, flood); got < c.minute-1 || got > c.minute+1 {
+			t.Errorf("%s: %d in a minute after that; want %d", c.name, got, c.minute)
+		}
+		if got := count(3000, func(i int) netip.Addr { return in(1 + i%100) }); got != 300 {
+			t.Errorf("%s: %d of a hundred further networks; want 3 of each", c.name, got)
+		}
+		giveBack, ok := n.TakeFirm(c.class, in(200))
+		if !ok {
+			t.Errorf("%s: none for a new network", c.name)
+		}
+		giveBack()
+		if got := count(10, func(int) netip.Addr { return in(200) }); got != 3 {
+			t.Errorf("%s: %d after one was given back; want 3", c.name, got)
+		}
+		clock.move(time.Hour)
+		count(5000, flood)
+		if got := count(10, func(int) netip.Addr { return in(200) }); got != 3 {
+			t.Errorf("%s: %d an hour later; want 3", c.name, got)
 		}
 	}
 }

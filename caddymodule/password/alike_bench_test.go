@@ -25,7 +25,7 @@ func alike(b *testing.B, imports bool) {
 	w, ctx := newWorld(b).as(func(p *Passwords) { p.Cost = Standard }), context.Background()
 	w.set("mistyped", good)
 	w.set("throttled", good)
-	for range ForUnknown.Hour {
+	for range ForUnknown.Burst {
 		w.is("throttled", other, ErrWrong)
 	}
 	classes := []string{"mistyped", "nobody", "none", "throttled"}
@@ -35,7 +35,7 @@ func alike(b *testing.B, imports bool) {
 	}
 	took := make([][]time.Duration, len(classes))
 	for round := 0; b.Loop(); round++ {
-		if round%ForUnknown.Hour == 0 { // those who may guess can do so again
+		if round%ForUnknown.Burst == 0 { // those who may guess can do so again
 			w.must(w.purses(ctx, "mistyped"))
 			w.must(w.purses(ctx, "bcrypt"))
 			w.must(w.purses(ctx, "none"))

@@ -394,7 +394,7 @@ func TestN02_TheSameWorkForEverybody(t *testing.T) {
 	w.set("removed", good)
 	w.must(w.Remove(ctx, "removed"))
 	w.set("throttled", good)
-	for range ForUnknown.Hour {
+	for range ForUnknown.Burst {
 		w.is("throttled", other, ErrWrong)
 	}
 	w = w.as(func(p *Passwords) { p.Cost = Cost{Memory: 128, Time: 1, Threads: 1} }) // it was raised, too

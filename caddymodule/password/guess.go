@@ -2,28 +2,31 @@ package password
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"slices"
+	"math/rand/v2"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// Budget is how many wrong passwords a contact takes. The zero value allows none.
+// Budget is how many wrong passwords a contact takes: Burst at once, then one in Every, by the
+// generic cell rate algorithm. So a right one is taken again at most Every after the last wrong
+// one. A right one makes all of Burst free again. The zero value allows none.
 type Budget struct {
-	Hour  int // in any hour
-	Month int // in any 30 days, as long as none was right
+	Burst int
+	Every time.Duration
 }
 
-// The budgets. NIST SP 800-63B-4, section 3.2.2, allows for 100 in a row. A device that
-// the contact has signed in on has one of its own, which others can't use up.
+// The budgets: 100 in any 30 days, as NIST SP 800-63B-4, section 3.2.2, allows for in a row, and
+// 1,105 and 993 in a year. A device that the contact has signed in on has one of its own, which
+// others can't use up.
 var (
-	ForUnknown = Budget{Hour: 10, Month: 100}
-	ForDevice  = Budget{Hour: 20, Month: 100}
+	ForUnknown = Budget{Burst: 10, Every: 8 * time.Hour}
+	ForDevice  = Budget{Burst: 20, Every: 9 * time.Hour}
 )
 
 // Purse is whose budget it is: a contact's, whatever address or spelling was typed, or
@@ -66,76 +69,68 @@ func nobody(a address.Address) string {
 }
 
 const (
-	guessBucket = "password-tries" // by purse
-	month       = 30 * 24 * time.Hour
-	clockSkew   = 5 * time.Minute // by how much the clocks of two machines may differ
+	guessBucket = "password-guesses" // by purse
+	clockSkew   = 5 * time.Minute    // by how much the clocks of two machines may differ
 )
 
 // tries is what the store knows of a purse.
 type tries struct {
-	At   []int64 `json:"at"`   // when passwords were judged, in seconds since 1970
-	Last int64   `json:"last"` // when the last was tried, judged or not
+	// Owed is the theoretical arrival time, in seconds since 1970: when all tries so far would
+	// have come, one in Every.
+	Owed int64 `json:"owed"`
 }
 
-// allows decides on one more try, and returns the purse as it is after it. What is in
-// the future was written before the clock was set back: it no longer counts, and nobody
-// is locked out.
+// allows decides on one more try, and returns the purse as it is after it. What is too far in
+// the future was written before the clock was set back: it no longer counts, and nobody is
+// locked out.
 func (b Budget) allows(t tries, now time.Time) (after tries, over bool) {
-	var hour int
-	after.Last = now.Unix()
-	for _, at := range t.At {
-		age := now.Sub(time.Unix(at, 0))
-		if age >= month || age < -clockSkew {
-			continue
-		}
-		after.At = append(after.At, at)
-		if age < time.Hour {
-			hour++
-		}
+	owed := max(time.Unix(t.Owed, 0).Sub(now), 0)
+	if owed > time.Duration(b.Burst)*b.Every+clockSkew {
+		owed = 0
 	}
-	if hour >= b.Hour || len(after.At) >= b.Month {
-		return after, true
+	if b.Burst <= 0 || owed > time.Duration(b.Burst-1)*b.Every {
+		return t, true
 	}
-	after.At = append(after.At, now.Unix())
-	return after, false
+	return tries{Owed: now.Add(owed + b.Every).Unix()}, false
 }
 
 // reserve counts one more try, and reports whether it is one too many. It writes in any
 // case: a try that isn't judged must not be told by its time.
 func (p *Passwords) reserve(ctx context.Context, whose Purse) (over bool, err error) {
-	err = store.Swap(ctx, p.Store, p.purse(whose), func(was []byte) ([]byte, time.Time, []store.Op, error) {
-		had, err := decodeTries(was)
-		if err != nil {
-			return nil, time.Time{}, nil, err
+	b, bucket := whose.budget(), p.guesses()
+	for range 64 { // as store.Swap
+		was, err := bucket.Get(ctx, whose.id())
+		now, had := p.now(), was.Value
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+		case errors.Is(err, sealed.ErrUntrusted):
+			had.Owed = now.Add(time.Duration(b.Burst) * b.Every).Unix() // used up
+		case err != nil:
+			return true, err
 		}
-		now := p.now()
-		had, over = whose.budget().allows(had, now)
-		value, err := json.Marshal(had)
-		return slices.Concat([]byte{version}, value), now.Add(month), nil, err
-	})
-	if errors.Is(err, store.ErrConflict) {
-		return true, ErrBusy // so many tries of one purse at once that this one didn't get through
+		had, over = b.allows(had, now)
+		op, err := bucket.Write(was, had, now.Add(time.Duration(b.Burst)*b.Every))
+		if err != nil {
+			return true, err
+		}
+		if err = p.Store.Apply(ctx, op); !errors.Is(err, store.ErrConflict) {
+			return over, err
+		}
+		select {
+		case <-time.After(rand.N(5 * time.Millisecond)): // those who meet would meet again and again
+		case <-ctx.Done():
+			return true, fmt.Errorf("%w: %w", store.ErrUnavailable, context.Cause(ctx))
+		}
 	}
-	return over, err
+	return true, ErrBusy // so many tries of one purse at once that this one didn't get through
 }
 
-func decodeTries(value []byte) (t tries, err error) {
-	switch {
-	case value == nil:
-		return t, nil
-	case len(value) == 0 || value[0] != version:
-		return t, fmt.Errorf("%s record of another version: %w", guessBucket, store.ErrUnavailable)
-	}
-	if err := json.Unmarshal(value[1:], &t); err != nil {
-		return t, fmt.Errorf("reading a %s record: %w", guessBucket, err)
-	}
-	return t, nil
+func (p *Passwords) guesses() *sealed.Bucket[tries] {
+	return &sealed.Bucket[tries]{Store: p.Store, Keys: p.Keys, Firm: p.Firm, Name: guessBucket, Now: p.Now, Format: 1}
 }
 
 // purse returns where a purse is kept.
-func (p *Passwords) purse(whose Purse) store.Key {
-	return store.Key{Firm: p.Firm, Bucket: guessBucket, ID: whose.id()}
-}
+func (p *Passwords) purse(whose Purse) store.Key { return p.guesses().Key(whose.id()) }
 
 // purses returns the Ops that empty all purses of a contact.
 func (p *Passwords) purses(ctx context.Context, contact string) ([]store.Op, error) {
