@@ -459,7 +459,7 @@ func TestSessionPages(t *testing.T) {
 	}
 }
 
-// The list says of a shared computer that it forgets overnight.
+// The list says of a shared computer that it forgets soon.
 func TestSessionsOnSharedComputers(t *testing.T) {
 	o := openOffice(t)
 	sessions := o.firms["example"].Sessions
@@ -481,7 +481,7 @@ func TestSessionsOnSharedComputers(t *testing.T) {
 	for _, s := range out.Sessions {
 		want := s.SeenAt.Add(sessions.Idle)
 		if s.Shared {
-			want = s.BegunAt.Add(session.SharedMax)
+			want = s.SeenAt.Add(session.SharedIdle)
 		}
 		if !s.ExpiresAt.Equal(want) {
 			t.Errorf("shared %t: the session of %v ends at %v; want %v", s.Shared, s.BegunAt, s.ExpiresAt, want)

@@ -139,7 +139,7 @@ func (s *Sessions) active(as Session) active { return active{as.ID, as.Begun, s.
 // Ends is when a session that was last seen then is over if it makes no further request.
 // For a Live one ask ExpiresAt, which knows of requests that the store doesn't yet.
 func (s *Sessions) Ends(as Session) time.Time {
-	idle, most := as.Seen.Add(s.Idle), as.Begun.Add(s.most(as.Shared))
+	idle, most := as.Seen.Add(s.idle(as.Shared)), as.Begun.Add(s.most(as.Shared))
 	if idle.Before(most) {
 		return idle
 	}

@@ -30,9 +30,13 @@ var ErrNone = errors.New("session: none")
 // PerContact is how many sessions a contact may have; one more ends the oldest.
 const PerContact = 100
 
-// SharedMax is how long a session on a shared computer lives at most. Its cookie ends
-// with the browser, but phones never end one, and some computers bring it back.
-const SharedMax = 12 * time.Hour
+// SharedMax is how long a session on a shared computer lives at most, and SharedIdle how long
+// without a request. Its cookie ends with the browser, but phones never end one, and some browsers
+// bring their cookies back when they are opened again.
+const (
+	SharedMax  = 12 * time.Hour
+	SharedIdle = 30 * time.Minute
+)
 
 // Session is one signed-in browser, as it is stored.
 type Session struct {
@@ -240,7 +244,7 @@ func (s *Sessions) newLive(k key, as Session) *Live {
 	l := &Live{Session: as, key: k, begun: as.Begun.UnixNano(), shared: as.Shared}
 	l.generation.Store(as.Generation)
 	l.seen.Store(as.Seen.UnixNano())
-	l.due.Store(as.Seen.Add(s.Idle / 10).UnixNano())
+	l.due.Store(as.Seen.Add(s.idle(as.Shared) / 10).UnixNano())
 	return l
 }
 
@@ -248,7 +252,7 @@ func (s *Sessions) newLive(k key, as Session) *Live {
 func (s *Sessions) alive(l *Live) bool {
 	now := s.now().UnixNano()
 	age := now - l.begun
-	return age < int64(s.most(l.shared)) && age >= -int64(ahead) && now-l.seen.Load() < int64(s.Idle)
+	return age < int64(s.most(l.shared)) && age >= -int64(ahead) && now-l.seen.Load() < int64(s.idle(l.shared))
 }
 
 // most is how long a session lives at most.
@@ -257,6 +261,14 @@ func (s *Sessions) most(shared bool) time.Duration {
 		return min(s.Max, SharedMax)
 	}
 	return s.Max
+}
+
+// idle is how long a session lives without a request.
+func (s *Sessions) idle(shared bool) time.Duration {
+	if shared {
+		return min(s.Idle, SharedIdle)
+	}
+	return s.Idle
 }
 
 // ExpiresAt is when the session ends if it makes no further request.
@@ -277,11 +289,11 @@ const (
 func (s *Sessions) Seen(ctx context.Context, l *Live) {
 	now := s.now().UnixNano()
 	// Parallel requests of one browser would pull this word from core to core.
-	if last := l.seen.Load(); now-last >= int64(min(seenStep, s.Idle/10)) {
+	if last := l.seen.Load(); now-last >= int64(min(seenStep, s.idle(l.shared)/10)) {
 		l.seen.CompareAndSwap(last, now) // lost: somebody else was here just now
 	}
 	due := l.due.Load()
-	if now < due || !l.due.CompareAndSwap(due, now+int64(s.Idle/10)) {
+	if now < due || !l.due.CompareAndSwap(due, now+int64(s.idle(l.shared)/10)) {
 		return
 	}
 	err := s.touch(ctx, l, time.Unix(0, now).UTC())
@@ -289,7 +301,7 @@ func (s *Sessions) Seen(ctx context.Context, l *Live) {
 	case errors.Is(err, ErrNone):
 		s.memory().forget(l.ID) // another process has ended it
 	case err != nil:
-		l.due.Store(now + int64(min(seenRetry, s.Idle/10)))
+		l.due.Store(now + int64(min(seenRetry, s.idle(l.shared)/10)))
 	}
 }
 
