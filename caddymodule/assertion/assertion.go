@@ -1,6 +1,6 @@
 // Package assertion signs what the portal is told about a visitor, as a JWT that it
-// can check without asking anyone: ES256, at most a minute old, with public keys in
-// a JWK set.
+// can check without asking anyone: ES256, at most a minute old by its `iat` when the portal gets
+// it, with public keys in a JWK set.
 //
 // There are three keys: the previous, whose assertions may still be on their way, the
 // current, and the next, which is published long before it signs so that no cache of
@@ -10,6 +10,7 @@ package assertion
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,8 +25,11 @@ import (
 )
 
 const (
-	// Life is how long an assertion is good for.
+	// Life is how long an assertion is good for, from when it was signed.
 	Life = time.Minute
+	// Early is how long before it was signed an assertion says that it was issued: for portals
+	// whose clock is behind, since many libraries refuse what comes from the future.
+	Early = 30 * time.Second
 	// Rotation is how long a key signs.
 	Rotation = 30 * 24 * time.Hour
 
@@ -38,16 +42,17 @@ const (
 
 // Claims are the claims of an assertion, beside `iss`, `aud`, `iat` and `exp`.
 type Claims struct {
-	Subject   string   `json:"sub"`                 // the contact: stable, opaque
-	Session   string   `json:"sid"`                 // the session: opaque, opens nothing
-	Email     string   `json:"email"`               // the contact's main address
-	Name      string   `json:"name,omitempty"`      // first and last name
-	Role      string   `json:"role"`                // "client" or "staff"
-	Firm      string   `json:"firm"`                // the firm's id
-	Company   string   `json:"company,omitempty"`   // the company that the request is about
-	Companies []string `json:"companies,omitempty"` // ids of the contact's companies
-	AuthTime  int64    `json:"auth_time"`           // when they signed in, Unix seconds
-	Methods   []string `json:"amr"`                 // how they proved who they are
+	Subject   string   `json:"sub"`                         // the contact: stable, opaque
+	Session   string   `json:"sid"`                         // the session: opaque, opens nothing
+	Email     string   `json:"email"`                       // the contact's main address
+	Name      string   `json:"name,omitempty"`              // first and last name
+	Role      string   `json:"role"`                        // "client" or "staff"
+	Firm      string   `json:"firm"`                        // the firm's id
+	Company   string   `json:"company,omitempty"`           // the company that the request is about
+	Companies []string `json:"companies,omitempty"`         // ids of the contact's companies, all of them or none
+	Omitted   int      `json:"companies_omitted,omitempty"` // how many companies aren't listed, as they are too many for a header
+	AuthTime  int64    `json:"auth_time"`                   // when they signed in, Unix seconds
+	Methods   []string `json:"amr"`                         // how they proved who they are
 }
 
 // Signer signs the assertions of one firm. Set its fields in one literal. All methods
@@ -89,14 +94,7 @@ func (s *Signer) Sign(ctx context.Context, c Claims) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	now := s.now()
-	payload, err := json.Marshal(struct {
-		Issuer   string `json:"iss"`
-		Audience string `json:"aud"`
-		Claims
-		IssuedAt int64 `json:"iat"`
-		Expiry   int64 `json:"exp"`
-	}{s.Origin, s.Origin, c, now.Unix(), now.Add(Life).Unix()})
+	payload, err := payload(c, s.Origin, s.now())
 	if err != nil {
 		return "", fmt.Errorf("writing an assertion: %w", err)
 	}
@@ -105,6 +103,27 @@ func (s *Signer) Sign(ctx context.Context, c Claims) (string, error) {
 		return "", fmt.Errorf("signing an assertion: %w", err)
 	}
 	return signed.CompactSerialize()
+}
+
+// payload is what is signed at that time.
+func payload(c Claims, origin string, now time.Time) ([]byte, error) {
+	return json.Marshal(struct {
+		Issuer   string `json:"iss"`
+		Audience string `json:"aud"`
+		Claims
+		IssuedAt int64 `json:"iat"`
+		Expiry   int64 `json:"exp"`
+	}{origin, origin, c, now.Add(-Early).Unix(), now.Add(Life).Unix()})
+}
+
+// SizeOf is how many bytes an assertion of the claims has at most, from a Signer of that origin.
+func SizeOf(c Claims, origin string) int {
+	const header, signature = 110, 86 // base64url of alg, typ and kid; of 64 bytes
+	body, err := payload(c, origin, time.Now())
+	if err != nil {
+		return 0 // nor can it be signed
+	}
+	return header + len(".") + base64.RawURLEncoding.EncodedLen(len(body)) + len(".") + signature
 }
 
 // Public returns the JWK set with the public halves of all keys, as JSON. It is shared:

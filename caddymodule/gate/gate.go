@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -81,6 +82,7 @@ type Gate struct {
 	devices *limit.Devices
 	away    *rate.Sometimes // around the log line on what keeps the gate from serving
 	sprayed *rate.Sometimes // around that on passwords that are tried from everywhere
+	omitted *sync.Map       // the IDs of contacts of whom the log says that they have too many companies for a header
 	refused *rate.Sometimes // around those on pages that are refused for what they look like
 }
 
@@ -101,6 +103,7 @@ func New(g Gate) *Gate {
 	g.doubles, g.fronted, g.endsTLS = new(doubles), new(atomic.Bool), new(atomic.Bool)
 	g.away = &rate.Sometimes{First: 10, Interval: time.Second}
 	g.refused = &rate.Sometimes{First: 10, Interval: time.Minute}
+	g.omitted = new(sync.Map)
 	g.sprayed = &rate.Sometimes{Interval: 10 * time.Minute}
 	t := g.Tokens
 	g.keys = t.Keys

@@ -3,11 +3,15 @@ package gate
 import (
 	"net/http"
 	"net/textproto"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
 )
 
 // stripIdentity removes whatever a visitor sends under a name that the portal could
@@ -149,18 +153,49 @@ func (id identity) set(h http.Header, assertion, company string) {
 	}
 }
 
-// headerValue keeps what may stand in a header: UTF-8 without control characters, at
-// most 1 KiB. (A line break would begin a header of its own.)
+// maxIdentity is how many bytes the identity headers of a request may have together, with their
+// names and the assertion: what a server takes beside an ordinary request where all headers
+// may have 8 KiB, as with Tomcat. (Node takes 16 KiB, Apache and nginx 8 KiB a line.)
+const maxIdentity = 6 << 10
+
+// tell works out what the portal is told about a visitor. A list is told as a whole or not at
+// all: cut anywhere, it would name another company. So a contact's companies are left out where
+// they are too many; the portal is told how many there are.
+func (v *Visitor) tell(origin string) {
+	c := v.Contact
+	v.companies = c.Companies
+	groups := strings.Join(c.Companies, ",")
+	for _, one := range [...]struct{ name, value string }{{"Remote-User", string(c.Emails[0])}, {"Remote-Email", string(c.Emails[0])},
+		{"Remote-Name", c.Name()}, {"Remote-Groups", groups}, {"Portal-Role", string(c.Role)}, {"Portal-Firm", v.firm}} {
+		v.told.add(one.name, one.value)
+	}
+	if len(groups) == 0 || v.told.size()+assertion.SizeOf(v.claims(longestID), origin)+len("Portal-Assertion: \r\nPortal-Company: \r\n")+len(longestID) <= maxIdentity {
+		return
+	}
+	v.companies, v.omitted = nil, len(c.Companies)
+	v.told = slices.DeleteFunc(v.told, func(one struct{ name, value string }) bool { return one.name == "Remote-Groups" })
+	v.told.add("Portal-Groups-Omitted", strconv.Itoa(v.omitted))
+}
+
+// longestID is as long as a company's id can be.
+var longestID = strings.Repeat("x", 63)
+
+// size is how many bytes the headers have.
+func (id identity) size() (n int) {
+	for _, one := range id {
+		n += len(one.name) + len(": ") + len(one.value) + len("\r\n")
+	}
+	return n
+}
+
+// headerValue keeps what may stand in a header: UTF-8 without control characters. (A line break
+// would begin a header of its own.) It is as long as s: what a contact may be called is limited
+// where it comes in.
 func headerValue(s string) string {
-	s = strings.TrimSpace(strings.Map(func(r rune) rune {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
 			return -1
 		}
 		return r
 	}, s))
-	for len(s) > 1<<10 {
-		_, size := utf8.DecodeLastRuneInString(s)
-		s = s[:len(s)-size]
-	}
-	return strings.TrimSpace(s)
 }

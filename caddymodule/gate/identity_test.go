@@ -1,12 +1,19 @@
 package gate
 
 import (
+	"bytes"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
 )
 
 // GHSA-7r4p-vjf4-gxv4, CVE-2025-64484, CVE-2026-52845: an identity header of the
@@ -75,8 +82,7 @@ func TestH14_HeaderValues(t *testing.T) {
 		"\u202eevil":                     "evil",
 		"\xff\xfe":                       "",
 		"  ":                             "",
-		strings.Repeat("é", 4096)[:8000]: strings.Repeat("é", 512),
-		strings.Repeat("é", 511) + " é":  strings.Repeat("é", 511), // no space at the cut
+		strings.Repeat("é", 4096)[:8000]: strings.Repeat("é", 4000), // never cut
 	} {
 		if got := headerValue(in); got != want {
 			t.Errorf("headerValue(%.40q) = %.40q; want %.40q", in, got, want)
@@ -117,6 +123,50 @@ func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 	}
 	if got := rec.Result().Header.Get("Cache-Control"); got != "private, no-cache" {
 		t.Errorf("Cache-Control = %q; want private, no-cache", got)
+	}
+}
+
+// What the portal is told is never more than a server's limits allow, and never a part of a list,
+// whatever the lengths of names and ids, and the headers are as many bytes as they were taken for.
+func TestH14_AListIsToldAsAWholeOrNotAtAll(t *testing.T) {
+	g, _, _ := benchGate(t)
+	for _, name := range []string{"", "Ann Baker", strings.Repeat("é", 200), strings.Repeat("<", 200)} {
+		for _, id := range []int{3, 20, 63} {
+			told := false
+			for n := 400; n >= 0; n = n * 9 / 10 {
+				var companies []string
+				for i := range n {
+					companies = append(companies, (fmt.Sprintf("%03d", i) + strings.Repeat("x", 60))[:id])
+				}
+				c := directory.Contact{ID: strings.Repeat("i", 32), Emails: []address.Address{"ann@example.com"}, FirstName: name, Role: directory.Client, Companies: companies}
+				v := &Visitor{Live: &session.Live{Session: session.Session{Handle: strings.Repeat("h", 26), Method: "password"}}, Contact: c, firm: "example"}
+				v.tell(g.Assertion.Origin)
+				jwt, err := g.Assertion.Sign(t.Context(), v.claims(longestID))
+				if err != nil {
+					t.Fatal(err)
+				}
+				h := http.Header{}
+				v.told.set(h, jwt, longestID)
+				var sent bytes.Buffer
+				h.Write(&sent)
+				groups, companiesTold := h.Get("Remote-Groups"), len(v.companies) > 0
+				if sent.Len() > maxIdentity || groups != "" && groups != strings.Join(companies, ",") || companiesTold != (groups != "") || (v.omitted > 0) != (n > 0 && groups == "") {
+					t.Fatalf("a name of %d bytes, %d ids of %d: %d bytes of headers, Remote-Groups of %d, %d left out", len(name), n, id, sent.Len(), len(groups), v.omitted)
+				}
+				if told = told || groups != ""; told && n > 0 && groups == "" {
+					t.Fatalf("a name of %d bytes, ids of %d: fewer than were told aren't", len(name), id)
+				}
+				if size := assertion.SizeOf(v.claims(longestID), g.Assertion.Origin); size < len(jwt) || size > len(jwt)+60 {
+					t.Fatalf("SizeOf = %d of an assertion of %d bytes", size, len(jwt))
+				}
+				if n == 0 {
+					break
+				}
+			}
+			if !told {
+				t.Errorf("a name of %d bytes, ids of %d: not even one company is told", len(name), id)
+			}
+		}
 	}
 }
 

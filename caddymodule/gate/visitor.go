@@ -40,9 +40,12 @@ type Visitor struct {
 	serial  uint64 // of the gate that worked it out: another one may have other staff
 	version uint64 // of the book that the contact was read from
 	told    identity
-	reach   directory.Print // another one after each change of what they reach
-	minted  atomic.Pointer[minted]
-	entered sync.Map // the companies that staff have looked at
+
+	companies []string        // that the portal is told of: all of the contact's, or none
+	omitted   int             // how many it isn't told of
+	reach     directory.Print // another one after each change of what they reach
+	minted    atomic.Pointer[minted]
+	entered   sync.Map // the companies that staff have looked at
 }
 
 type minted struct {
@@ -113,12 +116,12 @@ func (g *Gate) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
 		return nil, err
 	}
 	v := &Visitor{Live: l, Contact: c, firm: g.Firm, serial: g.Serial, version: version}
-	v.told.add("Remote-User", string(c.Emails[0]))
-	v.told.add("Remote-Email", string(c.Emails[0]))
-	v.told.add("Remote-Name", c.Name())
-	v.told.add("Remote-Groups", strings.Join(c.Companies, ","))
-	v.told.add("Portal-Role", string(c.Role))
-	v.told.add("Portal-Firm", g.Firm)
+	if v.tell(g.Assertion.Origin); v.omitted > 0 {
+		if _, before := g.omitted.LoadOrStore(c.ID, true); !before {
+			g.Log.WarnContext(ctx, "a contact has too many companies for a header, so the portal isn't told which; it finds them at /-/me",
+				"contact", c.ID, "companies", v.omitted)
+		}
+	}
 	v.reach = directory.PrintOf(string(c.Role) + "\x00" + strings.Join(c.Companies, "\x00"))
 	l.Memo.Store(v)
 	return v, nil
@@ -133,23 +136,29 @@ func (g *Gate) assert(ctx context.Context, v *Visitor, company string) (string, 
 			return m.jwt, nil
 		}
 	}
-	jwt, err := g.Assertion.Sign(ctx, assertion.Claims{
-		Subject:   v.Contact.ID,
-		Session:   v.Live.Handle,
-		Email:     string(v.Contact.Emails[0]),
-		Name:      headerValue(v.Contact.Name()),
-		Role:      string(v.Contact.Role),
-		Firm:      g.Firm,
-		Company:   company,
-		Companies: v.Contact.Companies,
-		AuthTime:  v.Live.Begun.Unix(),
-		Methods:   []string{v.Live.Method},
-	})
+	jwt, err := g.Assertion.Sign(ctx, v.claims(company))
 	if err != nil {
 		return "", err
 	}
 	v.minted.Store(&minted{at: now, company: company, jwt: jwt})
 	return jwt, nil
+}
+
+// claims are those of the assertion about the visitor, for a request that is about the company.
+func (v *Visitor) claims(company string) assertion.Claims {
+	return assertion.Claims{
+		Subject:   v.Contact.ID,
+		Session:   v.Live.Handle,
+		Email:     string(v.Contact.Emails[0]),
+		Name:      headerValue(v.Contact.Name()),
+		Role:      string(v.Contact.Role),
+		Firm:      v.firm,
+		Company:   company,
+		Companies: v.companies,
+		Omitted:   v.omitted,
+		AuthTime:  v.Live.Begun.Unix(),
+		Methods:   []string{v.Live.Method},
+	}
 }
 
 // errFaster is a token.ErrOver: what the sign-in went by has changed meanwhile.
