@@ -178,3 +178,42 @@ func TestBrowserWebsiteButton(t *testing.T) {
 	opens("#tab", there)
 	opens("#window", there)
 }
+
+// A frameset after the session has ended: the link in the frame leads to the outer page, by which
+// the whole portal opens, or without scripts to the portal's beginning.
+func TestBrowserFrameset(t *testing.T) {
+	h, _ := openFastHouse(t, layout{})
+	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		switch r.URL.Path {
+		case "/books":
+			fmt.Fprint(w, `<frameset cols="30%,70%"><frame name=menu src=/menu><frame name=main src=/list></frameset>`)
+		case "/menu":
+			fmt.Fprint(w, `<a id=orders href=/orders target=main>Orders</a>`)
+		default:
+			fmt.Fprintf(w, "<h1 id=at>%s</h1>", r.URL.Path)
+		}
+	}
+	for _, scripted := range []bool{true, false} {
+		want := "/"
+		if scripted {
+			want = "/books?year=2026"
+		}
+		ctx := chromium(t)
+		comesAs(t, ctx, h, "bob@example.com")
+		run(t, ctx, chromedp.Navigate(h.url+"/books?year=2026"), chromedp.WaitVisible(css("frame[name=main]")), forgetCookies(), scripts(scripted))
+		link := ""
+		h.eventually("the frame's page", func() bool {
+			link = get(t, ctx, chromedp.Evaluate[string](`(function () {
+				var main = window.frames.main.document, a = main.querySelector('a.button'), orders = window.frames.menu.document.getElementById('orders');
+				if (a) return main.readyState === 'complete' ? a.href : '';
+				if (orders) orders.click();
+				return '';
+			})()`))
+			return link != ""
+		})
+		if link != h.url+want {
+			t.Errorf("with scripts %t, the frame's link leads to %s; want %s", scripted, link, want)
+		}
+	}
+}

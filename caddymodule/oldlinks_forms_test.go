@@ -108,3 +108,25 @@ func TestVeryLongOldLinks(t *testing.T) {
 		}
 	}
 }
+
+// A part of a frameset, after the session has ended, leads to the whole portal; a frame that is a
+// page of its own leads to that page.
+func TestFramesetsLeadToThePortal(t *testing.T) {
+	h := openOldHouse(t, "acme")
+	for name, c := range map[string]struct {
+		path    string
+		headers []string
+		want    string
+	}{
+		"a part of a frameset":           {"/menu", []string{"Sec-Fetch-Dest", "frame", "Sec-Fetch-Site", "same-origin"}, `href="/" `},
+		"one that is an old link":        {"/one-click/acme-secret-token-1/x", []string{"Sec-Fetch-Dest", "frame", "Sec-Fetch-Site", "same-origin"}, `href="/" `},
+		"a frame within a page":          {"/report", []string{"Sec-Fetch-Dest", "iframe", "Sec-Fetch-Site", "same-origin"}, `href="/report" `},
+		"a frame on the firm's website":  {"/report", []string{"Sec-Fetch-Dest", "iframe", "Sec-Fetch-Site", "cross-site"}, `href="/report" `},
+		"a frameset of another site":     {"/report", []string{"Sec-Fetch-Dest", "frame", "Sec-Fetch-Site", "cross-site"}, `href="/report" `},
+		"an old link on another website": {"/one-click/acme-secret-token-1/x", []string{"Sec-Fetch-Dest", "iframe", "Sec-Fetch-Site", "cross-site"}, `href="/-/go?x=`},
+	} {
+		if a := h.browser().open(c.path, c.headers...); a.StatusCode != 401 || !strings.Contains(a.body, c.want) || strings.Contains(a.body, "secret-token") {
+			t.Errorf("%s = %d; want a link with %s\n%s", name, a.StatusCode, c.want, a.body)
+		}
+	}
+}

@@ -419,7 +419,7 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 		g.clearDeadCookie(w, r)
 	}
 	if g.answerFor(r) == Frame {
-		g.page(w, r, http.StatusUnauthorized, FramePage{URL: r.URL.RequestURI()})
+		g.page(w, r, http.StatusUnauthorized, FramePage{URL: frameTo(r, r.URL.RequestURI())})
 		return nil
 	}
 	g.page(w, r, http.StatusUnauthorized, PromptPage{To: r.URL.RequestURI()})

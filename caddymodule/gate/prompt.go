@@ -51,7 +51,7 @@ func (g *Gate) prompt(w http.ResponseWriter, r *http.Request) {
 		g.page(w, r, http.StatusUnauthorized, PromptPage{To: g.rules.returnPath(r.URL.RequestURI())})
 	case Frame:
 		vary(w)
-		g.page(w, r, http.StatusUnauthorized, FramePage{URL: g.rules.returnPath(r.URL.RequestURI())})
+		g.page(w, r, http.StatusUnauthorized, FramePage{URL: frameTo(r, g.rules.returnPath(r.URL.RequestURI()))})
 	case Held:
 		g.hold(w, r)
 	default:
@@ -67,13 +67,24 @@ func (g *Gate) promptUnseen(w http.ResponseWriter, r *http.Request) error {
 		return found(w, g.goURL(r.URL))
 	case Frame:
 		vary(w)
-		g.page(w, r, http.StatusUnauthorized, FramePage{URL: g.goURL(r.URL)})
+		g.page(w, r, http.StatusUnauthorized, FramePage{URL: frameTo(r, g.goURL(r.URL))})
 	case Held:
 		g.answerAs(w, r, NotSent)
 	default:
 		g.answerAs(w, r, answer)
 	}
 	return nil
+}
+
+// frameTo is where the link of a frame's page leads, which opens in the whole window: to the
+// frame's page. The parts of a frameset mean nothing by themselves, and the browser doesn't say
+// which page they are parts of, so from there it leads to the portal's beginning. Where scripts
+// run, it leads to the outer page.
+func frameTo(r *http.Request, page string) string {
+	if r.Header.Get("Sec-Fetch-Dest") == "frame" && r.Header.Get("Sec-Fetch-Site") == "same-origin" {
+		return "/"
+	}
+	return page
 }
 
 // answerAs gives an answer that has nothing of the request in it.

@@ -9,6 +9,12 @@
     });
   }
 
+  // In a frame of a page of this site, the link leads to that page: it holds the frame.
+  var outer = d.querySelector('[data-outer]');
+  try {
+    if (outer && window.top !== window && window.top.location.origin === location.origin) outer.href = window.top.location.href;
+  } catch (e) { /* a page of another site, of which nothing is told */ }
+
   // Two presses in a row send one form.
   var last = 0;
   d.addEventListener('submit', function (e) {
