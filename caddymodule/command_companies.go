@@ -1,12 +1,16 @@
 package caddymodule
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
@@ -40,11 +44,22 @@ replaces the whole list; an empty value ("") empties it.`,
 			least:   1, most: 1, flags: companyFlags, run: (*call).setCompany,
 		}.command(),
 		leaf{
-			use: "remove ID", short: "Removes a company, also from its contacts",
-			long: `Removes a company and takes it from its contacts, who stay contacts. No CSV file
-brings it back; "companies add" does.`,
-			example: `  caddy doorpost companies remove acme`,
-			least:   1, most: 1, run: (*call).removeCompany,
+			use: "remove ID [--yes]", short: "Removes a company, also from its contacts",
+			long: `Removes a company with its old links and takes it from its contacts, who stay
+contacts. It asks before; --yes answers for scripts. An import doesn't bring it
+back, nor does a file of the Caddyfile unless its row changes; "companies restore"
+does, with its old links and contacts.`,
+			example: `  caddy doorpost companies remove acme
+  caddy doorpost companies remove acme --yes`,
+			least: 1, most: 1, run: (*call).removeCompany,
+			flags: func(cmd *cobra.Command) { cmd.Flags().Bool("yes", false, "Don't ask") },
+		}.command(),
+		leaf{
+			use: "restore ID", short: "Brings a removed company back",
+			long: `Brings back a company that was removed: with its name, its old links, and those
+of its contacts who are still there. Old links that asked for sign-in do so again.`,
+			example: `  caddy doorpost companies restore acme`,
+			least:   1, most: 1, run: (*call).restoreCompany,
 		}.command(),
 		leaf{
 			use: "import FILE.csv [--dry-run]", short: "Adds and changes companies from a CSV file",
@@ -55,7 +70,8 @@ are separated by ";".
 A row replaces what its columns name: an empty cell empties; leave the column
 out to keep what is there. Nothing is deleted, and what was removed by hand
 stays so. If any row is wrong, nothing at all is changed, and the rows are
-listed.`,
+listed; with --skip-bad-rows they are left out, and listed. --column says as which
+one to take a column of another name, and --ignore-columns leaves out the rest.`,
 			example: `  caddy doorpost companies import companies.csv --dry-run
   caddy doorpost companies import companies.csv
 
@@ -140,16 +156,67 @@ func (c *call) setCompany() error {
 }
 
 func (c *call) removeCompany() error {
+	id := c.args[0]
+	if !flagOf[bool](c.cmd, "yes") {
+		if err := c.confirmRemoval(id); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := c.brief()
 	defer cancel()
-	out, err := c.client.RemoveCompany(ctx, c.firm, c.args[0])
+	out, err := c.client.RemoveCompany(ctx, c.firm, id)
 	if err != nil {
 		return err
 	}
 	return c.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "Removed %s, and took it from %s.\nNo CSV file brings it back; to do so: caddy doorpost companies add %s\n",
+		fmt.Fprintf(w, "Removed %s, and took it from %s.\nTo undo it: caddy doorpost companies restore %s\n",
 			firmName(out.Company), count(out.Contacts, "contact", "contacts"), out.Company.ID)
 	})
+}
+
+// confirmRemoval asks whether the company is to be removed.
+func (c *call) confirmRemoval(id string) error {
+	ctx, cancel := c.brief()
+	defer cancel()
+	list, err := c.client.Companies(ctx, c.firm, admin.ListRequest{Text: id, Limit: 1000})
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(list.Companies, func(one admin.CompanyInfo) bool { return one.ID == id })
+	if i < 0 {
+		return nil // the server says so, and what was meant
+	}
+	question := fmt.Sprintf("Remove %s, and take it from its contacts?", firmName(list.Companies[i]))
+	in, ok := c.cmd.InOrStdin().(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) || c.json {
+		return usage("%s Nobody can be asked here; add --yes", question)
+	}
+	fmt.Fprint(c.cmd.ErrOrStderr(), question+" [y/N] ")
+	line, err := bufio.NewReader(in).ReadString('\n')
+	if answer := strings.ToLower(strings.TrimSpace(line)); err == nil && (answer == "y" || answer == "yes") {
+		return nil
+	}
+	return &admin.Error{Reason: "nothing was changed"}
+}
+
+func (c *call) restoreCompany() error {
+	ctx, cancel := c.brief()
+	defer cancel()
+	out, err := c.client.RestoreCompany(ctx, c.firm, c.args[0])
+	if err != nil {
+		return err
+	}
+	return c.print(out, func(w io.Writer) {
+		fmt.Fprintf(w, "%s is back, and %s to it again.\n", firmName(out.Company), belongs(out.Contacts))
+	})
+}
+
+// belongs says that so many contacts belong somewhere.
+func belongs(n int) string {
+	if n == 1 {
+		return "1 contact belongs"
+	}
+	return fmt.Sprintf("%d contacts belong", n)
 }
 
 // oldLinks is a company's old links in a table; the word "upgraded" is for firms alone

@@ -1,8 +1,12 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"reflect"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,7 +23,7 @@ companies.`,
 		`  caddy doorpost contacts list acme
   caddy doorpost contacts add ann@example.com --first-name Ann --last-name Lee --companies acme,birch`,
 		listContactsCommand(), addContactCommand(), setContactCommand(),
-		disableContactCommand(), enableContactCommand(), removeContactCommand(), importContactsCommand(), timelineCommand())
+		disableContactCommand(), enableContactCommand(), removeContactCommand(), importContactsCommand(), exportContactsCommand(), timelineCommand())
 }
 
 func listContactsCommand() *cobra.Command {
@@ -29,9 +33,100 @@ func listContactsCommand() *cobra.Command {
 that have each word of it in a name, an address or a company.`,
 		example: `  caddy doorpost contacts list
   caddy doorpost contacts list lee acme
+  caddy doorpost contacts list --never-signed-in
   caddy doorpost contacts list --json | jq -r '.contacts[].email'`,
-		most: -1, run: (*call).listContacts,
+		most: -1, run: (*call).listContacts, flags: filterFlags,
 	}.command()
+}
+
+func filterFlags(cmd *cobra.Command) {
+	cmd.Flags().Bool("disabled", false, "Only those who are disabled")
+	cmd.Flags().Bool("never-signed-in", false, "Only those who have never signed in")
+	cmd.Flags().Bool("old-links", false, "Only those of companies whose old links still open without sign-in")
+}
+
+// filtered is what the arguments and flags narrow a list to.
+func (c *call) filtered() (admin.ListContacts, error) {
+	in := admin.ListContacts{ListRequest: admin.ListRequest{Text: strings.Join(c.args, " "), Limit: 1000}}
+	for _, only := range []string{admin.OnlyDisabled, admin.OnlyNeverSignedIn, admin.OnlyOldLinks} {
+		if !flagOf[bool](c.cmd, only) {
+			continue
+		}
+		if in.Only != "" {
+			return in, usage("choose one of --%s and --%s", in.Only, only)
+		}
+		in.Only = only
+	}
+	return in, nil
+}
+
+// allContacts returns all pages of a list.
+func (c *call) allContacts(in admin.ListContacts) (admin.ContactList, error) {
+	all := admin.ContactList{Contacts: []directory.Contact{}}
+	for {
+		ctx, cancel := c.brief()
+		page, err := c.client.Contacts(ctx, c.firm, in)
+		cancel()
+		if err != nil {
+			return all, err
+		}
+		all.Contacts = append(all.Contacts, page.Contacts...)
+		if in.After = page.Next; in.After == "" {
+			return all, nil
+		}
+	}
+}
+
+func exportContactsCommand() *cobra.Command {
+	return leaf{
+		use: "export [TEXT]", short: "Writes contacts as a CSV file that can be imported again",
+		long: `Writes contacts as a CSV file that "contacts import" reads again: every column but
+the password_hash, which nobody gets to see. TEXT and the flags narrow it down, as
+with "contacts list". With --out it goes into a new file that only you can read.`,
+		example: `  caddy doorpost contacts export > contacts.csv
+  caddy doorpost contacts export --never-signed-in --out never.csv`,
+		most: -1, run: (*call).exportContacts,
+		flags: func(cmd *cobra.Command) {
+			filterFlags(cmd)
+			cmd.Flags().String("out", "", "Write to this file rather than to the terminal")
+		},
+	}.command()
+}
+
+func (c *call) exportContacts() error {
+	in, err := c.filtered()
+	if err != nil {
+		return err
+	}
+	all, err := c.allContacts(in)
+	if err != nil {
+		return err
+	}
+	path := flagOf[string](c.cmd, "out")
+	if path == "" {
+		if c.json {
+			return c.print(all, nil)
+		}
+		return directory.WriteContacts(c.out, all.Contacts)
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		remedy := remedyFor(err)
+		if errors.Is(err, fs.ErrExist) {
+			remedy = "choose another name, or remove that file"
+		}
+		return &admin.Error{Reason: err.Error(), Remedy: remedy}
+	}
+	err = errors.Join(directory.WriteContacts(file, all.Contacts), file.Close())
+	if err != nil {
+		return &admin.Error{Reason: err.Error()}
+	}
+	return c.print(struct {
+		Contacts int    `json:"contacts"`
+		Out      string `json:"out"`
+	}{len(all.Contacts), path}, func(w io.Writer) {
+		fmt.Fprintf(w, "Wrote %s to %s.\n", count(len(all.Contacts), "contact", "contacts"), path)
+	})
 }
 
 func addContactCommand() *cobra.Command {
@@ -51,14 +146,19 @@ func setContactCommand() *cobra.Command {
 		long: `Changes what the flags name about a contact, and leaves the rest. A list
 replaces the whole list; an empty value ("") empties it. Who loses an address
 is signed out, and their password ends: whoever reads the mail there may have
-come in by it, or set it.`,
+come in by it, or set it. To add to a list or to take from it, and keep the rest:
+--add-email, --remove-email, --add-company, --remove-company.`,
 		example: `  caddy doorpost contacts set ann@example.com --phone "+1 555 0100"
-  caddy doorpost contacts set ann@example.com --companies acme,birch
+  caddy doorpost contacts set ann@example.com --add-email ann@example.org --add-company acme
   caddy doorpost contacts set ann@example.com --email ann.lee@example.com`,
 		least: 1, most: 1,
 		flags: func(cmd *cobra.Command) {
 			contactFlags(cmd)
 			cmd.Flags().String("email", "", "The new main address, in place of the present one")
+			cmd.Flags().StringSlice("add-email", nil, "A further address")
+			cmd.Flags().StringSlice("remove-email", nil, "An address that isn't theirs any more")
+			cmd.Flags().StringSlice("add-company", nil, "A further company, by id or by name")
+			cmd.Flags().StringSlice("remove-company", nil, "A company that they don't belong to any more")
 		},
 		run: (*call).setContact,
 	}.command()
@@ -87,7 +187,8 @@ func removeContactCommand() *cobra.Command {
 	return leaf{
 		use: "remove EMAIL", short: "Removes a contact, and signs them out",
 		long: `Removes a contact with all their addresses, and signs them out everywhere with
-their next request. No CSV file brings them back; "contacts add" does.`,
+their next request. An import doesn't bring them back, nor does a file of the
+Caddyfile unless their row changes; "contacts add" does.`,
 		example: `  caddy doorpost contacts remove ann@example.com`,
 		least:   1, most: 1, run: (*call).removeContact,
 	}.command()
@@ -105,15 +206,22 @@ they must be there already.
 password_hash is that of an earlier portal, so that people go on with the
 password they have: bcrypt ($2a$, $2b$, $2y$; cost 4 to 14) or argon2id in the
 PHC format (at most m=131072, t=10, p=16). An empty cell says nothing. Who has
-set, used or removed a password here keeps it so, and the answer says it. Such
+set, used or removed a password here keeps it so, and the answer says it. A bcrypt
+hash of a password of more than 72 bytes lets nobody in: they choose a new one. Such
 a file opens doors to who guesses well: delete it when it is imported.
+
+Names of columns from address books and accounting programs are known, too, such
+as "Email Address", "Mobile", "Company Name", and one "Name" for both ("Lee, Ann").
+For others, --column says as which one to take it, and --ignore-columns leaves out
+the rest.
 
 A row replaces what its columns name: an empty cell empties; leave the column
 out to keep what is there. Nobody is deleted, and who was removed or disabled
 by hand stays so. If any row is wrong, nothing at all is changed, and the rows
-are listed.`,
+are listed; with --skip-bad-rows they are left out, and listed.`,
 		example: `  caddy doorpost contacts import contacts.csv --dry-run
   caddy doorpost contacts import contacts.csv
+  caddy doorpost contacts import quickbooks.csv --ignore-columns --skip-bad-rows --column "Customer=companies"
 
   email,first_name,last_name,companies
   ann@example.com,Ann,Lee,acme;birch
@@ -128,10 +236,10 @@ func contactFlags(cmd *cobra.Command) {
 	f.String("first-name", "", "First name")
 	f.String("last-name", "", "Last name")
 	f.String("phone", "", "Phone number")
-	f.StringSlice("companies", nil, "Companies, by id or by name, separated by commas")
+	f.StringSlice("companies", nil, "All companies, by id or by name, separated by commas")
 	f.String("role", "", "client, or staff of the firm itself, who reach every company")
 	f.String("locale", "", "Language, such as en-GB")
-	f.StringSlice("other-emails", nil, "Further addresses, separated by commas")
+	f.StringSlice("other-emails", nil, "All further addresses, separated by commas")
 }
 
 // contactChange is what the flags say.
@@ -155,22 +263,21 @@ func (c *call) contactChange() (directory.Change, error) {
 }
 
 func (c *call) listContacts() error {
-	all := admin.ContactList{Contacts: []directory.Contact{}}
-	in := admin.ListRequest{Text: strings.Join(c.args, " "), Limit: 1000}
-	for {
-		ctx, cancel := c.brief()
-		page, err := c.client.Contacts(ctx, c.firm, in)
-		cancel()
-		if err != nil {
-			return err
-		}
-		all.Contacts = append(all.Contacts, page.Contacts...)
-		if in.After = page.Next; in.After == "" {
-			break
-		}
+	in, err := c.filtered()
+	if err != nil {
+		return err
+	}
+	all, err := c.allContacts(in)
+	if err != nil {
+		return err
 	}
 	return c.print(all, func(w io.Writer) {
 		if len(all.Contacts) == 0 {
+			if in.Only != "" && in.Text == "" {
+				fmt.Fprintln(w, map[string]string{admin.OnlyDisabled: "No contact is disabled.", admin.OnlyNeverSignedIn: "Every contact has signed in.",
+					admin.OnlyOldLinks: "No contact belongs to a company with open old links."}[in.Only])
+				return
+			}
 			fmt.Fprintln(w, nothingFound("contact", in.Text, "caddy doorpost contacts add EMAIL"))
 			c.tellRefused(w)
 			return
@@ -215,6 +322,7 @@ func (c *call) addContact() error {
 	return c.print(out, func(w io.Writer) {
 		fmt.Fprintf(w, "Added %s.\n", person(out.Contact))
 		about(w, out.Contact)
+		hinted(w, out.Hints)
 		fmt.Fprintln(w, "They can sign in now.")
 	})
 }
@@ -225,7 +333,13 @@ func (c *call) setContact() error {
 		return err
 	}
 	change.Email = given[string](c.cmd, "email")
-	if change == (directory.Change{}) {
+	for name, list := range map[string]*[]string{"add-email": &change.AddEmails, "remove-email": &change.RemoveEmails,
+		"add-company": &change.AddCompanies, "remove-company": &change.RemoveCompanies} {
+		if all := given[[]string](c.cmd, name); all != nil {
+			*list = *all
+		}
+	}
+	if reflect.ValueOf(change).IsZero() {
 		return usage("say what to change, such as --phone or --companies")
 	}
 	ctx, cancel := c.brief()
@@ -237,10 +351,23 @@ func (c *call) setContact() error {
 	return c.print(out, func(w io.Writer) {
 		fmt.Fprintf(w, "This is %s now.\n", person(out.Contact))
 		about(w, out.Contact)
-		if out.SessionsEnded > 0 {
-			fmt.Fprintf(w, "An address was taken away, so they were signed out of %s.\n", count(out.SessionsEnded, "browser", "browsers"))
+		hinted(w, out.Hints)
+		if len(out.Lost) == 0 {
+			return
 		}
+		lost := make([]string, len(out.Lost))
+		for i, a := range out.Lost {
+			lost[i] = string(a)
+		}
+		fmt.Fprintf(w, "Taken away: %s. %s\n", strings.Join(lost, ", "), signedOut(out.SessionsEnded))
 	})
+}
+
+// hinted names what may be a slip.
+func hinted(w io.Writer, hints []string) {
+	for _, h := range hints {
+		fmt.Fprintf(w, "Look at it once more: %s\n", h)
+	}
 }
 
 // about shows what is known of a contact, a line each.
@@ -297,7 +424,7 @@ func (c *call) removeContact() error {
 		return err
 	}
 	return c.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "Removed %s. %s\nNo CSV file brings them back; to do so: caddy doorpost contacts add %s\n", person(out.Contact), signedOut(out.SessionsEnded), out.Contact.Email())
+		fmt.Fprintf(w, "Removed %s. %s\nAn import doesn't bring them back; to do so: %s\n", person(out.Contact), signedOut(out.SessionsEnded), addAgain(out.Contact))
 	})
 }
 
@@ -306,4 +433,26 @@ func signedOut(sessions int) string {
 		return "They weren't signed in anywhere."
 	}
 	return fmt.Sprintf("They were signed out of %s.", count(sessions, "browser", "browsers"))
+}
+
+// addAgain is the command that adds a contact as it was.
+func addAgain(c directory.Contact) string {
+	words := []string{"caddy doorpost contacts add", shellWord(string(c.Email()))}
+	var others []string
+	for _, a := range c.Emails[min(1, len(c.Emails)):] {
+		others = append(others, string(a))
+	}
+	role := string(c.Role)
+	if c.Role == directory.Client {
+		role = ""
+	}
+	for _, f := range []struct{ flag, value string }{
+		{"--first-name", c.FirstName}, {"--last-name", c.LastName}, {"--phone", c.Phone}, {"--companies", strings.Join(c.Companies, ",")},
+		{"--role", role}, {"--locale", c.Locale}, {"--other-emails", strings.Join(others, ",")},
+	} {
+		if f.value != "" {
+			words = append(words, f.flag, shellWord(f.value))
+		}
+	}
+	return strings.Join(words, " ")
 }

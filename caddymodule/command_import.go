@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,17 +23,36 @@ const shownRows = 10
 
 func importFlags(cmd *cobra.Command) {
 	cmd.Flags().Bool("dry-run", false, "Only show what would be done")
+	cmd.Flags().Bool("ignore-columns", false, "Leave out columns that aren't known")
+	cmd.Flags().Bool("skip-bad-rows", false, "Leave out rows that can't be taken, and import the others")
+	cmd.Flags().StringArray("column", nil, "Take a column of the file as one of ours, such as \"Client=companies\"; may be given several times")
 }
 
 func (c *call) importFile(kind directory.Kind) error {
 	path, dry := c.args[0], flagOf[bool](c.cmd, "dry-run")
+	options := admin.ImportOptions{DryRun: dry}
+	options.IgnoreColumns, options.SkipBadRows = flagOf[bool](c.cmd, "ignore-columns"), flagOf[bool](c.cmd, "skip-bad-rows")
+	columns, err := c.cmd.Flags().GetStringArray("column")
+	if err != nil {
+		return err
+	}
+	for _, s := range columns {
+		i := strings.LastIndexByte(s, '=')
+		if i <= 0 || i == len(s)-1 {
+			return usage("--column: %q isn't NAME=COLUMN; write the file's name of the column, = and ours, such as \"Client=companies\"", s)
+		}
+		if options.Columns == nil {
+			options.Columns = map[string]string{}
+		}
+		options.Columns[s[:i]] = s[i+1:]
+	}
 	file, size, err := openCSV(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
 	p := &progress{to: terminal(c.cmd.ErrOrStderr()), name: filepath.Base(path), size: size}
-	out, err := c.client.Import(c.ctx, c.firm, kind, p.reader(file), dry, p.writing)
+	out, err := c.client.Import(c.ctx, c.firm, kind, p.reader(file), options, p.writing)
 	p.clear()
 	if refused, ok := errors.AsType[*admin.Error](err); ok && refused.Code == "rows" {
 		refused.Reason = fmt.Sprintf("%s has %s that can't be taken, so nothing was changed", path, count(len(refused.Rows)+refused.More, "row", "rows"))
@@ -83,16 +103,39 @@ func imported(w io.Writer, path string, out admin.Imported) {
 		would = "would be "
 	}
 	fmt.Fprintf(w, "%s:\n", path)
-	columns(w, [][]string{
+	table := [][]string{
 		{"  added", fmt.Sprint(out.Added.Count)},
 		{"  changed", fmt.Sprint(out.Changed.Count)},
 		{"  unchanged", fmt.Sprint(out.Unchanged.Count)},
 		{"  kept", fmt.Sprint(out.Kept.Count)},
-	})
+	}
+	if out.Skipped.Count > 0 {
+		table = append(table, []string{"  skipped", fmt.Sprint(out.Skipped.Count)})
+	}
+	columns(w, table)
 	if out.DryRun {
 		entries(w, would+"added", out.Added)
 	}
 	entries(w, would+"changed", out.Changed)
+	if out.LoseCompanies > 0 {
+		fmt.Fprintf(w, "\nLook at it once more: %s to no company any more, since the cell is empty. Leave the column out to keep what is there.\n", belong(out.LoseCompanies, out.DryRun))
+	}
+	if out.Warnings.Count > 0 {
+		fmt.Fprintln(w, "\nlook at these once more:")
+		for _, row := range out.Warnings.First[:min(shownRows, len(out.Warnings.First))] {
+			fmt.Fprintf(w, "  %s\n", row)
+		}
+		more(w, out.Warnings.Count)
+	}
+	if out.Skipped.Count > 0 {
+		fmt.Fprintln(w, "\nskipped, since they can't be taken:")
+		for _, row := range out.Skipped.First {
+			fmt.Fprintf(w, "  %s\n", row)
+		}
+		if n := out.Skipped.Count - len(out.Skipped.First); n > 0 {
+			fmt.Fprintf(w, "  and %d more\n", n)
+		}
+	}
 	if out.Kept.Count > 0 {
 		fmt.Fprintln(w, "\nkept, since somebody's hand has the last word:")
 		for _, k := range out.Kept.First[:min(shownRows, len(out.Kept.First))] {
@@ -125,9 +168,21 @@ func entries(w io.Writer, what string, t admin.Tally[directory.Entry]) {
 			}
 			before = ", "
 		}
-		fmt.Fprintf(w, "  line %-6d %s%s\n", e.Line, e.Item, fields)
+		name := ""
+		if e.Name != "" {
+			name = " (" + e.Name + ")"
+		}
+		fmt.Fprintf(w, "  line %-6d %s%s%s\n", e.Line, e.Item, name, fields)
 	}
 	more(w, t.Count)
+}
+
+// belong says of so many contacts that they belong, or would belong, somewhere.
+func belong(n int, dry bool) string {
+	if dry {
+		return count(n, "contact", "contacts") + " would belong"
+	}
+	return belongs(n)
 }
 
 func more(w io.Writer, n int) {

@@ -349,11 +349,7 @@ func adviceOnFormer(f admin.Former, now time.Time) []string {
 
 // addAddress is the command that gives a contact a further address.
 func addAddress(c directory.Contact, email string) string {
-	var others []string
-	for _, a := range c.Emails[min(1, len(c.Emails)):] {
-		others = append(others, string(a))
-	}
-	return fmt.Sprintf("caddy doorpost contacts set %s --other-emails %s", shellWord(string(c.Email())), shellWord(strings.Join(append(others, email), ",")))
+	return fmt.Sprintf("caddy doorpost contacts set %s --add-email %s", shellWord(string(c.Email())), shellWord(email))
 }
 
 // shellWord quotes what a shell would read otherwise: an address may hold a backtick,

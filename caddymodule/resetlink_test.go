@@ -9,6 +9,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/doorpost-auth/doorpost/caddymodule"
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -35,7 +36,7 @@ func TestPasswords_OfTheFirm(t *testing.T) {
 	}
 	imports := func(csv string) (kept string) {
 		t.Helper()
-		out, err := office.Import(ctx, "example", directory.Contacts, strings.NewReader(csv), false, nil)
+		out, err := office.Import(ctx, "example", directory.Contacts, strings.NewReader(csv), admin.ImportOptions{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

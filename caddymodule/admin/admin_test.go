@@ -179,9 +179,9 @@ func TestShapes(t *testing.T) {
 		{"POST", "/doorpost/other/companies/list", json, `{}`, 200, `{"companies":[]}`},
 		{"POST", "/doorpost/example/sessions/list", json, `{}`, 200, `{"sessions":[]}`},
 		{"POST", "/doorpost/example/contacts/import?dry_run=true", csv, "email,phone\nann@example.com,12\nbob@example.com,\n",
-			200, `{"kind":"contacts","dry_run":true,"added":{"count":1,"first":[{"line":3,"item":"bob@example.com"}]},"changed":{"count":1,"first":[{"line":2,"item":"ann@example.com","fields":["phone"]}]},"unchanged":{"count":0},"kept":{"count":0},"sessions_ended":0}`},
+			200, `{"kind":"contacts","dry_run":true,"added":{"count":1,"first":[{"line":3,"item":"bob@example.com"}]},"changed":{"count":1,"first":[{"line":2,"item":"ann@example.com","name":"Ann","fields":["phone"]}]},"unchanged":{"count":0},"kept":{"count":0},"sessions_ended":0}`},
 		{"POST", "/doorpost/example/contacts/import?dry_run=true", csv, "email,phone,companies\nann@example.com,12,\n",
-			200, `{"kind":"contacts","dry_run":true,"added":{"count":0},"changed":{"count":1,"first":[{"line":2,"item":"ann@example.com","fields":["phone","companies"],"emptied":["companies"]}]},"unchanged":{"count":0},"kept":{"count":0},"sessions_ended":0}`},
+			200, `{"kind":"contacts","dry_run":true,"added":{"count":0},"changed":{"count":1,"first":[{"line":2,"item":"ann@example.com","name":"Ann","fields":["phone","companies"],"emptied":["companies"]}]},"unchanged":{"count":0},"kept":{"count":0},"lose_companies":1,"sessions_ended":0}`},
 		{"POST", "/doorpost/example/companies/remove", json, `{"id":"acme"}`,
 			200, `{"company":{"id":"acme","name":"Acme \u0026 Co","legacy_links":2,"state":"open"},"contacts":1}`},
 
@@ -401,7 +401,7 @@ func TestPages(t *testing.T) {
 	}
 	got := map[string]bool{}
 	for after, pages := "", 0; pages < 10; pages++ {
-		page, err := o.Contacts(t.Context(), "example", ListRequest{Text: "example.com", After: after, Limit: 3})
+		page, err := o.Contacts(t.Context(), "example", ListContacts{ListRequest: ListRequest{Text: "example.com", After: after, Limit: 3}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -505,7 +505,7 @@ func TestImport(t *testing.T) {
 	const file = "email,companies,disabled\nann@example.com,acme,\nbob@example.com,,yes\ncid@example.com,,\ndan@example.com,acme,\n"
 
 	for _, dry := range []bool{true, true, false} {
-		got, err := o.Import(ctx, "example", directory.Contacts, strings.NewReader(file), dry, nil)
+		got, err := o.Import(ctx, "example", directory.Contacts, strings.NewReader(file), ImportOptions{DryRun: dry}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -522,7 +522,7 @@ func TestImport(t *testing.T) {
 	if !o.in(anns) || !o.works(annsLink) {
 		t.Error("the import showed out somebody whose companies it changed")
 	}
-	page, err := o.Contacts(ctx, "example", ListRequest{Text: "acme"})
+	page, err := o.Contacts(ctx, "example", ListContacts{ListRequest: ListRequest{Text: "acme"}})
 	if err != nil || len(page.Contacts) != 2 {
 		t.Errorf("contacts of acme = %+v, %v; want ann and dan", page, err)
 	}
@@ -554,7 +554,7 @@ func TestImportTakesAddress(t *testing.T) {
 		{"email,other_emails\nann@example.com,ann@example.net\n", true},
 	} {
 		cookie, link := o.signIn(ann.Contact)
-		if _, err := o.Import(t.Context(), "example", directory.Contacts, strings.NewReader(one.file), false, nil); err != nil {
+		if _, err := o.Import(t.Context(), "example", directory.Contacts, strings.NewReader(one.file), ImportOptions{}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if o.in(cookie) == one.out || o.works(link) == one.out {
@@ -573,12 +573,12 @@ func TestImportBadRows(t *testing.T) {
 	for range 150 {
 		file.WriteString("nobody,en\n")
 	}
-	_, err := o.Import(t.Context(), "example", directory.Contacts, strings.NewReader(file.String()), false, nil)
+	_, err := o.Import(t.Context(), "example", directory.Contacts, strings.NewReader(file.String()), ImportOptions{}, nil)
 	e, ok := errors.AsType[*Error](err)
 	if !ok || e.Code != "rows" || len(e.Rows) != 100 || e.More != 50 || e.Rows[0].Line != 3 {
 		t.Errorf("Import = %+v; want 100 bad rows from line 3 on, and 50 more", err)
 	}
-	if page, err := o.Contacts(t.Context(), "example", ListRequest{}); err != nil || len(page.Contacts) != 0 {
+	if page, err := o.Contacts(t.Context(), "example", ListContacts{ListRequest: ListRequest{}}); err != nil || len(page.Contacts) != 0 {
 		t.Errorf("after it: %+v, %v; want no contact", page, err)
 	}
 }
@@ -588,7 +588,7 @@ func TestImportBadRows(t *testing.T) {
 func TestImportBadFromTheStart(t *testing.T) {
 	o := openOffice(t)
 	file := "name\n" + strings.Repeat("ann@example.com\n", 1<<20)
-	_, err := o.Import(t.Context(), "example", directory.Contacts, strings.NewReader(file), false, nil)
+	_, err := o.Import(t.Context(), "example", directory.Contacts, strings.NewReader(file), ImportOptions{}, nil)
 	if Code(err) != "rows" {
 		t.Errorf("Import = %v; want the error of the first line", err)
 	}
@@ -614,7 +614,7 @@ func (r *trickle) Read(p []byte) (int, error) {
 func TestImportOutlastsTheServersLimit(t *testing.T) {
 	o := openOffice(t)
 	slow := &trickle{pause: 150 * time.Millisecond, pieces: []string{"email\n", "ann@example.com\n", "bob@example.com\n", "cid@example.com\n", "dan@example.com\n"}}
-	got, err := o.Import(t.Context(), "example", directory.Contacts, slow, false, nil)
+	got, err := o.Import(t.Context(), "example", directory.Contacts, slow, ImportOptions{}, nil)
 	if err != nil || got.Added.Count != 4 {
 		t.Errorf("Import = %+v, %v; want 4 added", got, err)
 	}
@@ -679,7 +679,7 @@ func TestLargeImport(t *testing.T) {
 	}
 	var told []Progress
 	start := time.Now()
-	got, err := o.Import(t.Context(), "example", directory.Contacts, &file, false, func(p Progress) { told = append(told, p) })
+	got, err := o.Import(t.Context(), "example", directory.Contacts, &file, ImportOptions{}, func(p Progress) { told = append(told, p) })
 	if err != nil || got.Added.Count != rows || len(got.Added.First) != 100 {
 		t.Fatalf("Import = %+v, %v; want %d added", got, err, rows)
 	}
@@ -764,7 +764,7 @@ func TestFirmsApart(t *testing.T) {
 	}
 	ann := o.add("ann@example.com", "acme")
 	cookie, link := o.signIn(ann)
-	before, _ := o.Contacts(ctx, "example", ListRequest{})
+	before, _ := o.Contacts(ctx, "example", ListContacts{ListRequest: ListRequest{}})
 	for what, err := range map[string]error{
 		"set":     second(o.SetContact(ctx, "other", "ann@example.com", directory.Change{FirstName: ptr("Eve")})),
 		"disable": second(o.DisableContact(ctx, "other", "ann@example.com")),
@@ -777,10 +777,10 @@ func TestFirmsApart(t *testing.T) {
 			t.Errorf("%s in the other firm: %v; want unknown", what, err)
 		}
 	}
-	if _, err := o.Import(ctx, "other", directory.Contacts, strings.NewReader("email,disabled\nann@example.com,yes\n"), false, nil); err != nil {
+	if _, err := o.Import(ctx, "other", directory.Contacts, strings.NewReader("email,disabled\nann@example.com,yes\n"), ImportOptions{}, nil); err != nil {
 		t.Error(err)
 	}
-	after, _ := o.Contacts(ctx, "example", ListRequest{})
+	after, _ := o.Contacts(ctx, "example", ListContacts{ListRequest: ListRequest{}})
 	if fmt.Sprint(before) != fmt.Sprint(after) || !o.in(cookie) || !o.works(link) {
 		t.Errorf("the other firm changed this one: %v, then %v", before, after)
 	}

@@ -60,8 +60,8 @@ func TestChangesAreAudited(t *testing.T) {
 	must(o.EnableContact(ctx, "example", "ann@example.com"))
 	must(o.SetCompany(ctx, "example", "acme", directory.CompanyChange{Name: ptr("Acme Ltd")}))
 	must(o.RemoveCompany(ctx, "example", "acme"))
-	must(o.Import(ctx, "example", directory.Contacts, strings.NewReader("email\nbob@example.com\neve@example.com\n"), true, nil))
-	must(o.Import(ctx, "example", directory.Contacts, strings.NewReader("email\nbob@example.com\neve@example.com\n"), false, nil))
+	must(o.Import(ctx, "example", directory.Contacts, strings.NewReader("email\nbob@example.com\neve@example.com\n"), ImportOptions{DryRun: true}, nil))
+	must(o.Import(ctx, "example", directory.Contacts, strings.NewReader("email\nbob@example.com\neve@example.com\n"), ImportOptions{}, nil))
 	must(o.RemoveContact(ctx, "example", "ann@example.com"))
 	must(o.Backup(ctx, new(strings.Builder)))
 	if _, err := o.RemoveContact(ctx, "example", "ann@example.com"); err == nil {

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
@@ -31,7 +32,7 @@ func (c *Client) Firms(ctx context.Context) ([]FirmInfo, error) {
 }
 
 // Contacts returns one page of contacts.
-func (c *Client) Contacts(ctx context.Context, firm string, in ListRequest) (ContactList, error) {
+func (c *Client) Contacts(ctx context.Context, firm string, in ListContacts) (ContactList, error) {
 	return post[ContactList](ctx, c, firm, "contacts/list", in)
 }
 
@@ -80,6 +81,11 @@ func (c *Client) RemoveCompany(ctx context.Context, firm, id string) (CompanyCha
 	return post[CompanyChanged](ctx, c, firm, "companies/remove", ByID{id})
 }
 
+// RestoreCompany undoes the removal of a company.
+func (c *Client) RestoreCompany(ctx context.Context, firm, id string) (CompanyChanged, error) {
+	return post[CompanyChanged](ctx, c, firm, "companies/restore", ByID{id})
+}
+
 // Upgrade makes old links ask for sign-in, or undoes that.
 func (c *Client) Upgrade(ctx context.Context, firm string, in Upgrade) (Upgraded, error) {
 	return post[Upgraded](ctx, c, firm, "upgrade", in)
@@ -125,10 +131,26 @@ func (c *Client) Strangers(ctx context.Context, firm string) (StrangerList, erro
 	return post[StrangerList](ctx, c, firm, "audit/unknown", struct{}{})
 }
 
+// ImportOptions are how a CSV file is imported.
+type ImportOptions struct {
+	DryRun bool // change nothing
+	directory.ImportOptions
+}
+
 // Import sends a CSV file of contacts or companies, and tells progress, if any, how
-// much of it is written. With dryRun nothing is changed.
-func (c *Client) Import(ctx context.Context, firm string, kind directory.Kind, file io.Reader, dryRun bool, progress func(Progress)) (Imported, error) {
-	path := fmt.Sprintf("/doorpost/%s/%s/import?dry_run=%t", url.PathEscape(firm), kind, dryRun)
+// much of it is written.
+func (c *Client) Import(ctx context.Context, firm string, kind directory.Kind, file io.Reader, options ImportOptions, progress func(Progress)) (Imported, error) {
+	query := url.Values{"dry_run": {strconv.FormatBool(options.DryRun)}}
+	if options.IgnoreColumns {
+		query.Set("ignore_columns", "true")
+	}
+	if options.SkipBadRows {
+		query.Set("skip_bad_rows", "true")
+	}
+	for from, to := range options.Columns {
+		query.Add("column", from+"="+to)
+	}
+	path := fmt.Sprintf("/doorpost/%s/%s/import?%s", url.PathEscape(firm), kind, query.Encode())
 	resp, err := c.send(ctx, http.MethodPost, path, file, map[string]string{"Content-Type": "text/csv", "Accept": ndjson})
 	if err != nil {
 		return Imported{}, err

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
@@ -42,7 +43,7 @@ type ByID struct {
 // CompanyChanged answers a change of a company.
 type CompanyChanged struct {
 	Company  CompanyInfo `json:"company"`  // as it is now, or was when it was removed
-	Contacts int         `json:"contacts"` // how many contacts lost it
+	Contacts int         `json:"contacts"` // how many contacts lost it, or have it again
 }
 
 func (c CompanyChanged) changed() audit.Event {
@@ -82,7 +83,7 @@ func addCompany(ctx context.Context, f Firm, in AddCompany) (CompanyChanged, err
 func setCompany(ctx context.Context, f Firm, in SetCompany) (CompanyChanged, error) {
 	c, err := f.Book.SetCompany(ctx, in.ID, in.Change)
 	if errors.Is(err, directory.ErrUnknown) {
-		err = unknownCompany(in.ID)
+		err = f.unknownCompany(ctx, in.ID)
 	}
 	return CompanyChanged{Company: infoOf(c)}, err
 }
@@ -94,10 +95,18 @@ func removeCompany(ctx context.Context, f Firm, in ByID) (CompanyChanged, error)
 		out.Contacts, err = f.Book.RemoveCompany(ctx, in.ID)
 	}
 	if errors.Is(err, directory.ErrUnknown) {
-		err = unknownCompany(in.ID)
+		err = f.unknownCompany(ctx, in.ID)
 	}
 	if err != nil {
 		return CompanyChanged{}, err
 	}
 	return out, nil
+}
+
+func restoreCompany(ctx context.Context, f Firm, in ByID) (CompanyChanged, error) {
+	c, contacts, err := f.Book.RestoreCompany(ctx, in.ID)
+	if errors.Is(err, directory.ErrUnknown) {
+		err = &Error{Status: 404, Code: "unknown", Field: "id", Reason: fmt.Sprintf("no company with the id %q was removed", in.ID), Remedy: "add it with companies add"}
+	}
+	return CompanyChanged{Company: infoOf(c), Contacts: contacts}, err
 }

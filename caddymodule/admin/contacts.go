@@ -3,11 +3,13 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 )
 
 // ContactList is one page of contacts, in the order in which they were added.
@@ -32,26 +34,101 @@ type ContactChanged struct {
 	Contact       directory.Contact `json:"contact"`        // as it is now, or was when it was removed
 	SessionsEnded int               `json:"sessions_ended"` // browsers that were signed out by it
 
-	lost []address.Address // that the contact has no more
+	Lost  []address.Address `json:"lost,omitempty"`  // addresses that the contact has no more; not with remove
+	Hints []string          `json:"hints,omitempty"` // addresses that look like a slip, and what was meant
+
+	removed bool // the whole contact
 }
 
 func (c ContactChanged) changed() audit.Event {
-	return audit.Event{Contact: c.Contact.ID, Address: c.Contact.Email().Masked(), Count: c.SessionsEnded, Lost: c.lost}
+	lost := c.Lost
+	if c.removed {
+		lost = c.Contact.Emails
+	}
+	return audit.Event{Contact: c.Contact.ID, Address: c.Contact.Email().Masked(), Count: c.SessionsEnded, Lost: lost}
 }
 
 func (s SetContact) fields() []string { return named(s.Change) }
 
-func listContacts(ctx context.Context, f Firm, in ListRequest) (ContactList, error) {
-	limit, err := in.limit()
+// ListContacts asks for one page of contacts.
+type ListContacts struct {
+	ListRequest
+	Only string `json:"only,omitempty"` // OnlyDisabled, OnlyNeverSignedIn or OnlyOldLinks; "": all
+}
+
+// What a list of contacts may be narrowed to.
+const (
+	OnlyDisabled      = "disabled"
+	OnlyNeverSignedIn = "never-signed-in" // they have never come in, on any device
+	OnlyOldLinks      = "old-links"       // they belong to a company whose old links still open without sign-in
+)
+
+func (f Firm) filter(ctx context.Context, only string) (func(directory.Contact) (bool, error), error) {
+	switch only {
+	case "":
+		return func(directory.Contact) (bool, error) { return true, nil }, nil
+	case OnlyDisabled:
+		return func(c directory.Contact) (bool, error) { return c.Disabled, nil }, nil
+	case OnlyNeverSignedIn:
+		devices := limit.Devices{Firm: f.Tokens.Firm, Store: f.Tokens.Store, Keys: f.Tokens.Keys}
+		return func(c directory.Contact) (bool, error) {
+			first, _, err := devices.First(ctx, c.ID)
+			return first, err
+		}, nil
+	case OnlyOldLinks:
+		open := map[string]bool{}
+		for after := ""; ; {
+			page, err := f.Book.Companies(ctx, "", after, contactsAtOnce)
+			if err != nil {
+				return nil, err
+			}
+			for _, c := range page {
+				if after = c.ID; !c.Upgraded && len(c.LegacyTokens) > 0 {
+					open[c.ID] = true
+				}
+			}
+			if len(page) < contactsAtOnce {
+				break
+			}
+		}
+		return func(c directory.Contact) (bool, error) {
+			return slices.ContainsFunc(c.Companies, func(id string) bool { return open[id] }), nil
+		}, nil
+	}
+	return nil, &Error{Status: 400, Code: "invalid", Field: "only", Reason: fmt.Sprintf("%q is none of %s, %s, %s", only, OnlyDisabled, OnlyNeverSignedIn, OnlyOldLinks)}
+}
+
+func listContacts(ctx context.Context, f Firm, in ListContacts) (ContactList, error) {
+	most, err := in.limit()
+	if err != nil {
+		return ContactList{}, err
+	}
+	wanted, err := f.filter(ctx, in.Only)
 	if err != nil {
 		return ContactList{}, err
 	}
 	out := ContactList{}
-	if out.Contacts, err = f.Book.Contacts(ctx, in.Text, in.After, limit); err != nil {
-		return out, err
+	for after := in.After; ; {
+		page, err := f.Book.Contacts(ctx, in.Text, after, most)
+		if err != nil {
+			return ContactList{}, err
+		}
+		for _, c := range page {
+			ok, err := wanted(c)
+			if err != nil {
+				return ContactList{}, err
+			}
+			if ok && len(out.Contacts) < most {
+				out.Contacts = append(out.Contacts, c)
+			}
+		}
+		if len(page) < most || len(out.Contacts) == most {
+			break
+		}
+		after = page[most-1].ID
 	}
-	if len(out.Contacts) == limit {
-		out.Next = out.Contacts[limit-1].ID
+	if len(out.Contacts) == most {
+		out.Next = out.Contacts[most-1].ID
 	} else if out.Contacts == nil {
 		out.Contacts = []directory.Contact{}
 	}
@@ -67,7 +144,7 @@ func addContact(ctx context.Context, f Firm, in directory.Change) (ContactChange
 		return ContactChanged{}, err
 	}
 	c, err := f.Book.AddContact(ctx, email, in)
-	return ContactChanged{Contact: c}, err
+	return ContactChanged{Contact: c, Hints: hints(nil, c.Emails)}, err
 }
 
 func setContact(ctx context.Context, f Firm, in SetContact) (ContactChanged, error) {
@@ -100,7 +177,7 @@ func removeContact(ctx context.Context, f Firm, in ByEmail) (ContactChanged, err
 		return ContactChanged{}, err
 	}
 	n, err := f.EndAccess(ctx, c.ID)
-	return ContactChanged{c, n, c.Emails}, err
+	return ContactChanged{Contact: c, SessionsEnded: n, removed: true}, err
 }
 
 // change carries out a change of the contact that has the address, and shows out
@@ -122,16 +199,26 @@ func (f Firm) change(ctx context.Context, typed string, do func(address.Address)
 	} else if err != nil {
 		return ContactChanged{}, err
 	}
-	out := ContactChanged{Contact: after}
+	out := ContactChanged{Contact: after, Hints: hints(before.Emails, after.Emails)}
 	for _, a := range before.Emails {
 		if !slices.Contains(after.Emails, a) {
-			out.lost = append(out.lost, a)
+			out.Lost = append(out.Lost, a)
 		}
 	}
 	if loses(before, after) {
 		out.SessionsEnded, err = f.EndAccess(ctx, after.ID)
 	}
 	return out, err
+}
+
+// hints names the new addresses that look like a slip.
+func hints(before, after []address.Address) (all []string) {
+	for _, a := range after {
+		if meant := directory.LikelyDomain(a); meant != "" && !slices.Contains(before, a) {
+			all = append(all, fmt.Sprintf("%s: did you mean %s?", a, meant))
+		}
+	}
+	return all
 }
 
 func isField(err error) bool {

@@ -13,7 +13,8 @@
 //
 //	GET  /doorpost/                                → {"firms": [{"id": "example"}]}
 //
-//	POST /doorpost/FIRM/contacts/list     LIST     → {"contacts": [CONTACT], "next": "…"}
+//	POST /doorpost/FIRM/contacts/list     LIST, perhaps with "only": "disabled"
+//	                                               → {"contacts": [CONTACT], "next": "…"}
 //	POST /doorpost/FIRM/contacts/add      CHANGE   → {"contact": CONTACT, "sessions_ended": 0}
 //	POST /doorpost/FIRM/contacts/set      {"email": "ann@example.com", "change": CHANGE}
 //	POST /doorpost/FIRM/contacts/disable  {"email": "ann@example.com"}
@@ -27,6 +28,7 @@
 //	POST /doorpost/FIRM/companies/add     {"id": "acme", "name": "Acme Ltd", "legacy_tokens": ["…"]}
 //	POST /doorpost/FIRM/companies/set     {"id": "acme", "change": {"name": "Acme Ltd"}}
 //	POST /doorpost/FIRM/companies/remove  {"id": "acme"}
+//	POST /doorpost/FIRM/companies/restore {"id": "acme"}
 //	POST /doorpost/FIRM/companies/import  CSV      → IMPORT
 //
 //	POST /doorpost/FIRM/files/list        {}       → {"files": [FILE]}
@@ -51,21 +53,24 @@
 //
 // Where no answer is given, a request about a contact is answered like contacts/add,
 // one about a company with {"company": COMPANY, "contacts": 0}; contacts is how many
-// lost the company, with remove. Any of an address's contact names that contact.
+// lost the company, with remove, or have it again, with restore. Any of an address's contact names that contact.
 //
 // # Shapes
 //
 // LIST asks for one page: {"text": "ann acme", "after": "…", "limit": 100}. Every word
 // of text must be in what is listed (in a contact's name, addresses or companies; in a
 // company's id or name). limit is 100 unless said, at most 1000; "next" of an answer,
-// if there is one, is "after" of the next page. All three may be left out.
+// if there is one, is "after" of the next page. All three may be left out. "only" narrows
+// contacts to those who are "disabled", who have "never-signed-in", or who belong to a company
+// whose "old-links" still open without sign-in.
 //
 //	CONTACT  {"id": "…", "email": "ann@example.com", "other_emails": [], "first_name": "Ann",
 //	          "last_name": "Lee", "phone": "", "companies": ["acme"], "role": "client",
 //	          "locale": "en-GB", "disabled": false}
 //	CHANGE   what is to become of a contact: email, other_emails, first_name, last_name,
 //	         phone, companies (ids or unique names), role ("client" or "staff"), locale,
-//	         disabled. What is left out stays; a list replaces the whole list.
+//	         disabled. What is left out stays; a list replaces the whole list. add_emails,
+//	         remove_emails, add_companies and remove_companies change single entries.
 //	COMPANY  {"id": "acme", "name": "Acme Ltd", "legacy_links": 2, "state": "open"}
 //	SESSION  {"id": "…", "email": "ann@example.com", "name": "Ann Lee", "method": "link",
 //	          "agent": "Safari on iPhone", "shared": false, "begun_at": "2026-03-01T09:00:00Z",
@@ -82,6 +87,10 @@
 // contact's sessions and the links on their way: sessions_ended counts them. It is so
 // with sessions/revoke, and the next request of such a browser is signed out. Who loses an
 // address loses the password, too: whoever reads the mail there may have set it.
+//
+// "lost" of an answer are addresses that the contact has no more, and "hints" say of new
+// ones that look like a slip what was likely meant. A company that is removed can be
+// restored, with its old links and its contacts; one that is added again begins anew.
 //
 // reset-link mails a link to choose a password, good once, for 24 hours, to that address
 // of the contact. request is that of its events. Nobody can choose for somebody else.
@@ -155,9 +164,15 @@
 // case, and the answer says what would be. "first" are up to 100 of them; of what is
 // changed, those that lose a value come first: "emptied" names the fields.
 //
+// What an import overlooks, the query says: ignore_columns=true leaves out columns that
+// aren't known, column=Client=companies takes the column Client as ours (it may be there
+// several times), and skip_bad_rows=true imports the other rows where single ones can't be
+// taken: "skipped" lists these. "warnings" are rows that were taken and may hold a slip;
+// "lose_companies" counts contacts who belong to no company any more.
+//
 //	IMPORT   {"kind": "contacts", "dry_run": false,
 //	          "added":     {"count": 1, "first": [{"line": 2, "item": "ann@example.com"}]},
-//	          "changed":   {"count": 1, "first": [{"line": 3, "item": "bob@example.com",
+//	          "changed":   {"count": 1, "first": [{"line": 3, "item": "bob@example.com", "name": "Bob Ray",
 //	                                           "fields": ["phone"], "emptied": ["phone"]}]},
 //	          "unchanged": {"count": 118},
 //	          "kept":      {"count": 1, "first": [{"line": 9, "item": "cid@example.com", "reason": "removed by hand"}]},

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,9 +97,14 @@ func unknownContact(a address.Address) *Error {
 		Remedy: "look for the right one with contacts list"}
 }
 
-func unknownCompany(id string) *Error {
-	return &Error{Status: 404, Code: "unknown", Field: "id", Reason: fmt.Sprintf("there is no company with the id %q", id),
+// unknownCompany is the error of a company that there is none of.
+func (f Firm) unknownCompany(ctx context.Context, id string) *Error {
+	out := &Error{Status: 404, Code: "unknown", Field: "id", Reason: fmt.Sprintf("there is no company with the id %q", id),
 		Remedy: "look for the right one with companies list"}
+	if meant, err := f.Book.SimilarCompanies(ctx, id); err == nil && meant != "" {
+		out.Reason += "; did you mean " + meant + "?"
+	}
+	return out
 }
 
 // parseAddress reads an address of a request.

@@ -63,6 +63,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/companies/add":     act(h, addCompany),
 		"POST /doorpost/{firm}/companies/set":     act(h, setCompany),
 		"POST /doorpost/{firm}/companies/remove":  act(h, removeCompany),
+		"POST /doorpost/{firm}/companies/restore": act(h, restoreCompany),
 		"POST /doorpost/{firm}/companies/import":  h.importFile(directory.Companies),
 		"POST /doorpost/{firm}/upgrade":           act(h, upgrade),
 		"POST /doorpost/{firm}/legacy/usage":      act(h, legacyUsage),

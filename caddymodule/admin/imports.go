@@ -27,13 +27,16 @@ const (
 
 // Imported says what an import did, or would do.
 type Imported struct {
-	Kind          directory.Kind         `json:"kind"`
-	DryRun        bool                   `json:"dry_run"`
-	Added         Tally[directory.Entry] `json:"added"`
-	Changed       Tally[directory.Entry] `json:"changed"`        // what loses a value comes first
-	Unchanged     Tally[directory.Entry] `json:"unchanged"`      // counted alone
-	Kept          Tally[directory.Kept]  `json:"kept"`           // as somebody's hand has left it, whatever the file says
-	SessionsEnded int                    `json:"sessions_ended"` // of contacts that were disabled or lost an address
+	Kind          directory.Kind            `json:"kind"`
+	DryRun        bool                      `json:"dry_run"`
+	Added         Tally[directory.Entry]    `json:"added"`
+	Changed       Tally[directory.Entry]    `json:"changed"`                  // what loses a value comes first
+	Unchanged     Tally[directory.Entry]    `json:"unchanged"`                // counted alone
+	Kept          Tally[directory.Kept]     `json:"kept"`                     // as somebody's hand has left it, whatever the file says
+	Skipped       Tally[directory.RowError] `json:"skipped,omitzero"`         // bad rows that were left out on request
+	Warnings      Tally[directory.RowError] `json:"warnings,omitzero"`        // what may be wrong with rows that were taken
+	LoseCompanies int                       `json:"lose_companies,omitempty"` // contacts who belong to no company any more
+	SessionsEnded int                       `json:"sessions_ended"`           // of contacts that were disabled or lost an address
 }
 
 // Tally is how many there are, and the first of them.
@@ -96,22 +99,43 @@ func (f Firm) importFrom(r *http.Request, w http.ResponseWriter, kind directory.
 	if err := checkType(r, "text/csv"); err != nil {
 		return Imported{}, err
 	}
-	dry := false
-	if s := r.URL.Query().Get("dry_run"); s != "" {
-		var err error
-		if dry, err = strconv.ParseBool(s); err != nil {
-			return Imported{}, &Error{Status: 400, Code: "invalid", Field: "dry_run", Reason: fmt.Sprintf("%q is neither true nor false", s)}
+	dry, options := false, directory.ImportOptions{}
+	for name, to := range map[string]*bool{"dry_run": &dry, "ignore_columns": &options.IgnoreColumns, "skip_bad_rows": &options.SkipBadRows} {
+		if s := r.URL.Query().Get(name); s != "" {
+			var err error
+			if *to, err = strconv.ParseBool(s); err != nil {
+				return Imported{}, &Error{Status: 400, Code: "invalid", Field: name, Reason: fmt.Sprintf("%q is neither true nor false", s)}
+			}
 		}
+	}
+	for _, s := range r.URL.Query()["column"] {
+		from, to, found := cutLast(s, "=")
+		if !found || from == "" || to == "" {
+			return Imported{}, &Error{Status: 400, Code: "invalid", Field: "column", Reason: fmt.Sprintf("%q isn't NAME=COLUMN", s), Remedy: "write the file's name of the column, = and ours, such as Client=companies"}
+		}
+		if options.Columns == nil {
+			options.Columns = map[string]string{}
+		}
+		options.Columns[from] = to
 	}
 	if r.ContentLength > MaxImport {
 		return Imported{}, &http.MaxBytesError{Limit: MaxImport}
 	}
 	patient(w)
-	plan, err := f.Book.Planner(http.MaxBytesReader(w, r.Body, MaxImport), kind)
+	plan, err := f.Book.Planner(http.MaxBytesReader(w, r.Body, MaxImport), kind, options)
 	if err != nil {
 		return Imported{}, err
 	}
 	return f.carryOut(r.Context(), plan, dry, progress)
+}
+
+// cutLast is strings.Cut at the last separator.
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
 }
 
 // patient takes the server's time limit from a body that may take long: Caddy's admin
@@ -129,6 +153,13 @@ func (f Firm) carryOut(ctx context.Context, plan func(context.Context) (director
 		}
 		out = Imported{Kind: p.Kind, DryRun: dry, Added: tally(p.Added), Changed: tally(losersFirst(p.Changed)), Kept: tally(p.Kept)}
 		out.Unchanged.Count = p.Unchanged
+		out.Skipped, out.Warnings = tally(p.Skipped), tally(p.Warnings)
+		out.Skipped.Count = p.SkippedCount
+		for _, e := range p.Changed {
+			if slices.Contains(e.Emptied, "companies") {
+				out.LoseCompanies++
+			}
+		}
 		if dry {
 			return out, nil
 		}

@@ -37,6 +37,13 @@ type Change struct {
 	Role        *Role     `json:"role,omitempty"`
 	Locale      *string   `json:"locale,omitempty"`
 	Disabled    *bool     `json:"disabled,omitempty"`
+
+	// Those that are added to, or taken from, what the contact has. Not with a whole list
+	// of the same.
+	AddEmails       []string `json:"add_emails,omitempty"`
+	RemoveEmails    []string `json:"remove_emails,omitempty"`
+	AddCompanies    []string `json:"add_companies,omitempty"` // ids or unique names
+	RemoveCompanies []string `json:"remove_companies,omitempty"`
 }
 
 // CompanyChange is what is to become of a company; a nil field stays as it is.

@@ -3,11 +3,11 @@ package directory
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding/charmap"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
 // The limits of a CSV file.
@@ -59,6 +61,9 @@ var (
 type RowErrors struct {
 	Rows []RowError `json:"rows"` // the first hundred
 	More int        `json:"more"` // how many further ones there are
+
+	lines map[int]bool // of all of them
+	whole bool         // it is the file that is wrong, not single rows
 }
 
 func (e *RowErrors) Error() string {
@@ -76,6 +81,10 @@ func (e *RowErrors) Error() string {
 }
 
 func (e *RowErrors) add(line int, column, reason string) {
+	if e.lines == nil {
+		e.lines = map[int]bool{}
+	}
+	e.lines[line] = true
 	if len(e.Rows) == maxRowErrors {
 		e.More++
 		return
@@ -94,25 +103,62 @@ func (e *RowErrors) orNil() error {
 	return e
 }
 
+// ImportOptions are what an import may overlook on request.
+type ImportOptions struct {
+	// Columns says as which column one of the file is taken, by its name in the file.
+	Columns map[string]string
+	// IgnoreColumns leaves out columns that aren't known.
+	IgnoreColumns bool
+	// SkipBadRows imports the other rows, where single rows can't be taken.
+	SkipBadRows bool
+}
+
+// Check reports columns that there are none of.
+func (o ImportOptions) Check(kind Kind) error {
+	known := contactColumns
+	if kind == Companies {
+		known = companyColumns
+	}
+	for from, to := range o.Columns {
+		if !slices.ContainsFunc(known, func(k string) bool { return columnKey(k) == columnKey(to) }) && !(kind == Contacts && columnKey(to) == fullNameColumn) {
+			return &FieldError{Field: "columns", Reason: fmt.Sprintf("%s is to be taken as %s, which is none of %s", quoted(from), quoted(to), strings.Join(known, ", "))}
+		}
+	}
+	return nil
+}
+
 // table reads a CSV file row by row. What it can't read it notes in bad.
 type table struct {
 	bad     RowErrors
 	csv     *csv.Reader
 	input   *meter
-	columns []int    // for each column of the file, its place in known; -1: no name
+	options ImportOptions
+	columns []int    // for each column of the file, its place in known; or unnamed, ignored, fullName
 	known   []string // the names that columns may have
+	name    string   // of the last row, where the file has a column of whole names
 	rows    int
 	line    int // where the last row began
 
 	hasBOM       bool
 	utf8, one252 int  // lines where text was seen that is the one, and not the other
+	macRoman     bool // the last row was read as Windows-1252 and is most likely Mac Roman
 	stopped      bool // nothing more can be read
 }
 
+// What a column of the file may be besides one that is known.
+const (
+	unnamed  = -1
+	ignored  = -2
+	fullName = -3 // first and last name in one
+)
+
+// fullNameColumn is what a column of whole names may be called, in the form of columnKey.
+const fullNameColumn = "name"
+
 // newTable reads the header: a line with names of known, of which the first must be
 // there. After a header that can't be used, there are no rows.
-func newTable(r io.Reader, known []string) (*table, error) {
-	t := &table{known: known, input: &meter{r: r}}
+func newTable(r io.Reader, known []string, options ImportOptions) (*table, error) {
+	t := &table{known: known, options: options, input: &meter{r: r}}
 	in := bufio.NewReaderSize(t.input, maxRow)
 	t.input.left = maxRow
 	head, err := in.Peek(maxRow)
@@ -170,9 +216,20 @@ func delimiter(header []byte) rune {
 	return best
 }
 
-// synonyms are other names of columns that address books export, in the form of
-// columnKey.
-var synonyms = map[string]string{"mail": "email", "emailaddress": "email", "surname": "lastname", "company": "companies"}
+// synonyms are other names of columns, as address books and accounting programs export
+// them, in the form of columnKey.
+var synonyms = map[string]string{
+	"mail": "email", "emailaddress": "email", "primaryemail": "email", "mainemail": "email", "email1": "email", "email1value": "email", "email1address": "email",
+	"email2": "otheremails", "email2value": "otheremails", "email2address": "otheremails", "otheremail": "otheremails", "alternateemail": "otheremails",
+	"givenname": "firstname", "forename": "firstname",
+	"surname": "lastname", "familyname": "lastname",
+	"phonenumber": "phone", "telephone": "phone", "mainphone": "phone", "businessphone": "phone", "phone1value": "phone", "mobile": "phone", "mobilenumber": "phone", "mobilephone": "phone",
+	"company": "companies", "companyname": "companies", "organization": "companies", "organizationname": "companies", "*contactname": "companies",
+	"language": "locale",
+	"fullname": fullNameColumn, "displayname": fullNameColumn, "contact": fullNameColumn,
+	// of companies
+	"companyid": "id", "clientid": "id",
+}
 
 // columnKey is how names of columns are compared: "First Name" and "firstname" are
 // first_name.
@@ -185,11 +242,26 @@ func columnKey(s string) string {
 	}, s)
 }
 
-// column returns the place in known of the column with this name, or -1.
-func (t *table) column(name string) int {
+// column returns which of the known columns is called so, or unnamed, and whether by its
+// own name rather than by a synonym.
+func (t *table) column(name string) (column int, own bool) {
 	key := columnKey(name)
-	key = cmp.Or(synonyms[key], key)
-	return slices.IndexFunc(t.known, func(k string) bool { return columnKey(k) == key })
+	for from, to := range t.options.Columns {
+		if columnKey(from) == key {
+			return t.place(columnKey(to)), true
+		}
+	}
+	if k := t.place(key); k != unnamed {
+		return k, true
+	}
+	return t.place(synonyms[key]), false
+}
+
+func (t *table) place(key string) int {
+	if key == fullNameColumn && t.known[0] == contactColumns[0] {
+		return fullName
+	}
+	return slices.IndexFunc(t.known, func(k string) bool { return columnKey(k) == key }) // unnamed is -1
 }
 
 func (t *table) header() error {
@@ -197,27 +269,75 @@ func (t *table) header() error {
 	if record == nil {
 		return err
 	}
-	seen := map[int]bool{}
+	record = slices.Clone(record) // the reader's own
+	if t.looksLikeRow(record) {
+		t.stop(t.line, "the first line looks like a row; put a line with the names of the columns above it: "+strings.Join(t.known, ", "))
+		return nil
+	}
+	seen, missing := map[int]bool{}, maps.Clone(t.options.Columns)
+	for _, name := range record { // what has its own name comes before what is called otherwise
+		if k, own := t.column(name); own && k != unnamed {
+			seen[k] = true
+		}
+		maps.DeleteFunc(missing, func(from, _ string) bool { return columnKey(from) == columnKey(name) })
+	}
+	for _, from := range slices.Sorted(maps.Keys(missing)) {
+		t.bad.add(t.line, "", fmt.Sprintf("there is no column %s to be taken as %s", quoted(from), t.options.Columns[from]))
+	}
+	named := map[int]bool{}
 	for i, name := range record {
-		k := t.column(name)
+		k, own := t.column(name)
+		if !own && seen[k] && t.options.IgnoreColumns { // a synonym for what is there
+			k = ignored
+		}
+		twice := named[k] || !own && seen[k]
+		if k == fullName && (seen[int(fFirst)] || seen[int(fLast)]) {
+			k = ignored
+		}
 		switch {
 		case strings.TrimSpace(name) == "": // as spreadsheets leave it behind the last column
-		case k < 0 && columnKey(name) == "password" && slices.Contains(t.known, "password_hash"):
+			k = unnamed
+		case k == ignored:
+		case (k == unnamed || twice) && t.options.IgnoreColumns:
+			k = ignored
+		case k == unnamed && columnKey(name) == "password" && slices.Contains(t.known, "password_hash"):
 			t.bad.add(t.line, "", fmt.Sprintf("column %d, %s, isn't taken: nobody chooses a password for somebody else; delete the column (hashes from an earlier portal go into password_hash)", i+1, quoted(name)))
-		case k < 0:
-			t.bad.add(t.line, "", fmt.Sprintf("column %d, %s, isn't known; rename it to one of %s, or delete the column", i+1, quoted(name), strings.Join(t.known, ", ")))
-		case seen[k]:
-			t.bad.add(t.line, "", fmt.Sprintf("column %d, %s, is %s, which is there already; delete one of the two", i+1, quoted(name), t.known[k]))
-		default:
-			seen[k] = true
+		case k == unnamed:
+			t.bad.add(t.line, "", fmt.Sprintf("column %d, %s, isn't known; rename it to one of %s, or delete the column, or import the file with --ignore-columns", i+1, quoted(name), strings.Join(t.known, ", ")))
+		case twice:
+			t.bad.add(t.line, "", fmt.Sprintf("column %d, %s, is %s, which is there already; delete one of the two", i+1, quoted(name), t.columnName(k)))
+		}
+		if k != ignored && k != unnamed {
+			named[k] = true
 		}
 		t.columns = append(t.columns, k)
 	}
-	if !seen[0] && len(t.bad.Rows) == 0 {
+	if !named[0] && len(t.bad.Rows) == 0 {
 		t.bad.add(t.line, "", fmt.Sprintf("there is no column %s", t.known[0]))
 	}
 	t.stopped = len(t.bad.Rows) > 0
+	t.bad.whole = t.stopped
 	return nil
+}
+
+func (t *table) columnName(k int) string {
+	if k == fullName {
+		return fullNameColumn
+	}
+	return t.known[k]
+}
+
+// looksLikeRow reports whether the first line is a row of a file without a header.
+func (t *table) looksLikeRow(record []string) bool {
+	for _, cell := range record {
+		if k, _ := t.column(cell); k != unnamed {
+			return false
+		}
+	}
+	if t.known[0] != contactColumns[0] {
+		return isCompanyID(strings.TrimSpace(record[0])) && len(record) > 1
+	}
+	return slices.ContainsFunc(record, func(cell string) bool { _, err := address.Parse(cell); return err == nil })
 }
 
 // next returns the cells of the next row that can be read, by the place of their names
@@ -248,9 +368,13 @@ func (t *table) cells(record []string) ([]string, bool) {
 		return nil, false
 	}
 	cells := make([]string, len(t.known))
+	t.name, t.macRoman = "", false
 	for i, s := range record {
 		k := t.columns[i]
-		if k < 0 {
+		if k == ignored {
+			continue
+		}
+		if k == unnamed {
 			if strings.TrimSpace(s) != "" {
 				t.bad.add(t.line, "", fmt.Sprintf("column %d has no name in the first line, but a value here", i+1))
 				return nil, false
@@ -259,8 +383,12 @@ func (t *table) cells(record []string) ([]string, bool) {
 		}
 		s, reason := t.decode(s)
 		if reason != "" {
-			t.bad.add(t.line, t.known[k], reason)
+			t.bad.add(t.line, t.columnName(k), reason)
 			return nil, false
+		}
+		if k == fullName {
+			t.name = s
+			continue
 		}
 		cells[k] = s
 	}
@@ -290,8 +418,13 @@ func (t *table) decode(s string) (text, reason string) {
 	if err != nil || strings.ContainsRune(text, utf8.RuneError) {
 		return "", "is neither UTF-8 nor Windows-1252; save the file as “CSV UTF-8”"
 	}
+	t.macRoman = t.macRoman || strings.ContainsAny(text, likelyMacRoman)
 	return text, ""
 }
+
+// likelyMacRoman are what Windows-1252 makes of letters with accents in Mac Roman, and what
+// names hardly ever have.
+const likelyMacRoman = "\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u017d\u2022\u02dc\u2122\u0161\u203a\u0153\u017e\u0178"
 
 func isASCII(s string) bool {
 	for i := range len(s) {
@@ -330,7 +463,7 @@ func (t *table) read() ([]string, error) {
 
 func (t *table) stop(line int, reason string) {
 	t.bad.add(line, "", reason)
-	t.stopped = true
+	t.stopped, t.bad.whole = true, true
 }
 
 // meter bounds what one row takes of memory: an unclosed quote would take the file.

@@ -81,12 +81,12 @@ func TestColumnNames(t *testing.T) {
 		"other_emails": "other_emails|Other E-Mails|OtherEmails",
 		"first_name":   "first_name|First Name|firstname|FirstName|first-name",
 		"last_name":    "last_name|Last name|lastname|Surname|sur-name",
-		"companies":    "companies|Company|COMPANY",
-		"":             "name|e.mail|first|emails|Company Name||-",
+		"companies":    "companies|Company|COMPANY|Company Name|*ContactName",
+		"":             "e.mail|first|emails||-",
 	} {
 		for name := range strings.SplitSeq(names, "|") {
 			got := ""
-			if k := (&table{known: contactColumns}).column(name); k >= 0 {
+			if k, _ := (&table{known: contactColumns}).column(name); k >= 0 {
 				got = contactColumns[k]
 			}
 			if got != want {
@@ -94,7 +94,7 @@ func TestColumnNames(t *testing.T) {
 			}
 		}
 	}
-	if k := (&table{known: companyColumns}).column("Company"); k != -1 {
+	if k, _ := (&table{known: companyColumns}).column("Company"); k != -1 {
 		t.Errorf("column(Company) of companies = %d; want none", k)
 	}
 }
@@ -108,7 +108,7 @@ func TestReadContactsRefuses(t *testing.T) {
 		"blank":             {"\n\n", []string{`1 "" the file is empty`}},
 		"no email":          {"first_name\nAnn\n", []string{`1 "" there is no column email`}},
 		"unknown column":    {"email,frist_name\na@b.de,Ann\n", []string{`1 "" column 2, "frist_name", isn't known; rename it to one of email, other_emails, first_name`}},
-		"no header":         {"a@b.de,Ann\n", []string{`1 "" column 1, "a@b.de", isn't known`, `1 "" column 2, "Ann", isn't known`}},
+		"no header":         {"a@b.de,Ann\n", []string{`1 "" the first line looks like a row; put a line with the names of the columns above it: email, other_emails`}},
 		"column twice":      {"email,Email\na@b.de,c@d.de\n", []string{`1 "" column 2, "Email", is email, which is there already; delete one of the two`}},
 		"synonym twice":     {"E-Mail,Mail\na@b.de,c@d.de\n", []string{`1 "" column 2, "Mail", is email`}},
 		"delete the column": {"email,Nickname\na@b.de,Annie\n", []string{`1 "" role, locale, disabled, password_hash, or delete the column`}},

@@ -19,7 +19,11 @@ import (
 func (b *Book) AddContact(ctx context.Context, email address.Address, c Change) (Contact, error) {
 	var after entry
 	err := b.change(ctx, func() ([]store.Op, error) {
-		d, err := b.parse(ctx, c)
+		whole, err := b.withLists(ctx, entry{}, c)
+		if err != nil {
+			return nil, err
+		}
+		d, err := b.parse(ctx, whole)
 		if err != nil {
 			return nil, err
 		}
@@ -46,7 +50,11 @@ func (b *Book) SetContact(ctx context.Context, email address.Address, c Change) 
 		if err != nil {
 			return nil, err
 		}
-		d, err := b.parse(ctx, c)
+		whole, err := b.withLists(ctx, before, c)
+		if err != nil {
+			return nil, err
+		}
+		d, err := b.parse(ctx, whole)
 		if err != nil {
 			return nil, err
 		}
@@ -154,23 +162,77 @@ func (b *Book) RemoveCompany(ctx context.Context, id string) (contacts int, err 
 		if err != nil {
 			return nil, err
 		}
-		ops := append(b.companyOps(&gone, nil, nil),
-			store.Put(b.key(bucketRemoved, removedCompany+id), b.seal(bucketRemoved, removedCompany+id, tombstone{gone.Name, b.now()}), time.Time{}))
+		ops := b.companyOps(&gone, nil, nil)
+		stone := tombstone{What: gone.Name, At: b.now(), Tokens: gone.LegacyTokens, Upgraded: gone.Upgraded}
 		contacts = 0
 		err = b.eachContact(ctx, "", func(e *entry) bool {
 			if i := slices.Index(e.Companies, id); i >= 0 {
 				e.Companies = slices.Delete(e.Companies, i, i+1)
 				ops = append(ops, store.Put(b.key(bucketContact, e.ID), b.sealContact(e), time.Time{}))
+				stone.Members = append(stone.Members, e.ID)
 				contacts++
 			}
 			return true
 		})
-		return ops, err
+		return append(ops, store.Put(b.key(bucketRemoved, removedCompany+id), b.seal(bucketRemoved, removedCompany+id, stone), time.Time{})), err
 	})
 	if err != nil {
 		return 0, err
 	}
 	return contacts, nil
+}
+
+// RestoreCompany undoes the removal of a company: it has its name, its old links and those
+// of its contacts again who are still there, and asks for sign-in if it did. It returns how
+// many contacts these are. ErrUnknown: no company with this id was removed by hand; ErrTaken,
+// in a *FieldError: the id or a token is another company's by now.
+func (b *Book) RestoreCompany(ctx context.Context, id string) (after Company, contacts int, err error) {
+	err = b.change(ctx, func() ([]store.Op, error) {
+		if !isCompanyID(id) {
+			return nil, ErrUnknown
+		}
+		switch _, err := b.Company(ctx, id); {
+		case err == nil:
+			return nil, &FieldError{Field: "id", Reason: id + " is there", Err: ErrTaken}
+		case !errors.Is(err, ErrUnknown):
+			return nil, err
+		}
+		rec, err := b.get(ctx, bucketRemoved, removedCompany+id)
+		if err != nil {
+			return nil, err
+		}
+		var stone tombstone
+		if err := b.open(rec, &stone); err != nil {
+			return nil, err
+		}
+		born, err := b.bornUpgraded(ctx)
+		if err != nil {
+			return nil, err
+		}
+		after = Company{ID: id, Name: stone.What, LegacyTokens: stone.Tokens}
+		if err := b.checkTokenOwners(ctx, after); err != nil {
+			return nil, err
+		}
+		after.Upgraded, after.Era = stone.Upgraded || born(after), newEra()
+		ops := append(b.companyOps(nil, &after, nil), store.Delete(rec.Key))
+		contacts = 0
+		for _, member := range stone.Members {
+			e, err := b.contact(ctx, member)
+			if errors.Is(err, ErrUnknown) {
+				continue // removed since
+			} else if err != nil {
+				return nil, err
+			}
+			if slices.Contains(e.Companies, id) || len(e.Companies) == maxCompanies {
+				continue
+			}
+			e.Companies = slices.Sorted(slices.Values(append(slices.Clone(e.Companies), id)))
+			ops = append(ops, store.Put(b.key(bucketContact, e.ID), b.sealContact(&e), time.Time{}))
+			contacts++
+		}
+		return ops, nil
+	})
+	return after, contacts, err
 }
 
 const badCompanyID = "is no id of a company; write 1 to 63 of a-z, 0-9, dot, hyphen and underscore, the first a letter or digit, such as acme-ltd"
@@ -193,15 +255,20 @@ func (b *Book) editCompany(ctx context.Context, c Company, change CompanyChange)
 		return c, &FieldError{Field: "legacy_tokens", Reason: err.Error()}
 	}
 	c.LegacyTokens = tokens
-	for _, token := range tokens {
+	return c, b.checkTokenOwners(ctx, c)
+}
+
+// checkTokenOwners refuses tokens that lead to another company.
+func (b *Book) checkTokenOwners(ctx context.Context, c Company) error {
+	for _, token := range c.LegacyTokens {
 		switch other, err := b.tokenOwner(ctx, token); {
 		case err == nil && other != c.ID:
-			return c, &FieldError{Field: "legacy_tokens", Reason: "one is in the old links of " + other, Err: ErrTaken}
+			return &FieldError{Field: "legacy_tokens", Reason: "one is in the old links of " + other, Err: ErrTaken}
 		case err != nil && !errors.Is(err, ErrUnknown):
-			return c, err
+			return err
 		}
 	}
-	return c, nil
+	return nil
 }
 
 // parse checks a change and finds its companies.
@@ -223,6 +290,69 @@ func (b *Book) parse(ctx context.Context, c Change) (edit, error) {
 	}
 	d.companies = ids
 	return d, nil
+}
+
+// withLists returns the change with whole lists in the place of what is added to them and
+// taken from them.
+func (b *Book) withLists(ctx context.Context, before entry, c Change) (Change, error) {
+	if len(c.AddEmails) > 0 || len(c.RemoveEmails) > 0 {
+		if c.OtherEmails != nil {
+			return c, &FieldError{Field: fOthers.String(), Reason: "either the whole list, or what is added to it and taken from it"}
+		}
+		main := before.Email()
+		if c.Email != nil {
+			a, err := address.Parse(*c.Email)
+			if err != nil {
+				return c, &FieldError{Field: fEmail.String(), Reason: err.Error()}
+			}
+			main = a
+		}
+		var others []string
+		for _, a := range before.Emails[min(1, len(before.Emails)):] {
+			others = append(others, string(a))
+		}
+		for _, text := range c.AddEmails {
+			others = append(others, text)
+		}
+		for _, text := range c.RemoveEmails {
+			a, err := address.Parse(text)
+			if err != nil {
+				return c, &FieldError{Field: fOthers.String(), Reason: err.Error()}
+			}
+			i := slices.Index(others, string(a))
+			switch {
+			case a == main:
+				return c, &FieldError{Field: fOthers.String(), Reason: fmt.Sprintf("%s is the main address; give the contact another one in its place", a)}
+			case i < 0:
+				return c, &FieldError{Field: fOthers.String(), Reason: fmt.Sprintf("%s is none of the contact's addresses", a)}
+			}
+			others = slices.Delete(others, i, i+1)
+		}
+		c.OtherEmails, c.AddEmails, c.RemoveEmails = &others, nil, nil
+	}
+	if len(c.AddCompanies) == 0 && len(c.RemoveCompanies) == 0 {
+		return c, nil
+	}
+	if c.Companies != nil {
+		return c, &FieldError{Field: fCompanies.String(), Reason: "either the whole list, or what is added to it and taken from it"}
+	}
+	known, err := b.companyNames(ctx)
+	if err != nil {
+		return c, err
+	}
+	gone, _, err := known.resolve(c.RemoveCompanies)
+	if err != nil {
+		return c, &FieldError{Field: fCompanies.String(), Reason: err.Error(), Err: ErrUnknown}
+	}
+	companies := append(slices.Clone(before.Companies), c.AddCompanies...)
+	for i, id := range gone {
+		if !slices.Contains(before.Companies, id) {
+			return c, &FieldError{Field: fCompanies.String(), Reason: fmt.Sprintf("the contact doesn't belong to %s", c.RemoveCompanies[i])}
+		}
+		companies = slices.DeleteFunc(companies, func(have string) bool { return have == id })
+	}
+	c.Companies, c.AddCompanies, c.RemoveCompanies = &companies, nil, nil
+	return c, nil
 }
 
 // staffStays refuses a change that the Caddyfile would undo at the next look.
@@ -287,7 +417,7 @@ func (b *Book) opsByHand(ctx context.Context, before, after *entry) ([]store.Op,
 	}
 	for _, a := range lacking(had, has) {
 		id := removedEmail + b.emailMACs(a)[0]
-		ops = append(ops, store.Put(b.key(bucketRemoved, id), b.seal(bucketRemoved, id, tombstone{string(a), b.now()}), time.Time{}))
+		ops = append(ops, store.Put(b.key(bucketRemoved, id), b.seal(bucketRemoved, id, tombstone{What: string(a), At: b.now()}), time.Time{}))
 	}
 	return ops, nil
 }

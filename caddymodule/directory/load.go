@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -148,7 +149,7 @@ func (b *Book) loadedBefore(ctx context.Context, kind Kind, hash []byte) (same, 
 // filePlanner is Planner for a file of the Caddyfile. It compares each row with that of
 // the last load. With onlyRemember the rows are remembered and nothing is changed.
 func (b *Book) filePlanner(r io.Reader, kind Kind, onlyRemember bool) (func(context.Context) (Plan, error), error) {
-	return b.planner(r, kind, func(ctx context.Context, contacts []ContactRow, companies []CompanyRow) (Plan, error) {
+	return b.planner(r, kind, ImportOptions{}, func(ctx context.Context, contacts []ContactRow, companies []CompanyRow) (Plan, error) {
 		now := fileRows{}
 		for _, row := range contacts {
 			key, row := row.digests()
@@ -183,8 +184,12 @@ func (b *Book) filePlanner(r io.Reader, kind Kind, onlyRemember bool) (func(cont
 // Planner reads a file and returns what makes a plan of its import for the book as it is
 // at that moment. Bad rows are that function's *RowErrors: those that can't be read, and
 // among the others those that the book can't take, so that all are seen at once.
-func (b *Book) Planner(r io.Reader, kind Kind) (func(context.Context) (Plan, error), error) {
-	return b.planner(r, kind, func(ctx context.Context, contacts []ContactRow, companies []CompanyRow) (Plan, error) {
+// What it overlooks, options say.
+func (b *Book) Planner(r io.Reader, kind Kind, options ImportOptions) (func(context.Context) (Plan, error), error) {
+	if err := options.Check(kind); err != nil {
+		return nil, err
+	}
+	return b.planner(r, kind, options, func(ctx context.Context, contacts []ContactRow, companies []CompanyRow) (Plan, error) {
 		if kind == Companies {
 			return b.PlanCompanies(ctx, companies)
 		}
@@ -192,25 +197,34 @@ func (b *Book) Planner(r io.Reader, kind Kind) (func(context.Context) (Plan, err
 	})
 }
 
-func (b *Book) planner(r io.Reader, kind Kind, with func(context.Context, []ContactRow, []CompanyRow) (Plan, error)) (func(context.Context) (Plan, error), error) {
+type planning func(context.Context, []ContactRow, []CompanyRow) (Plan, error)
+
+func (b *Book) planner(r io.Reader, kind Kind, options ImportOptions, with planning) (func(context.Context) (Plan, error), error) {
 	var contacts []ContactRow
 	var companies []CompanyRow
 	var err error
 	switch kind {
 	case Contacts:
-		contacts, err = ReadContacts(r)
+		contacts, err = readContacts(r, options)
 	case Companies:
-		companies, err = ReadCompanies(r)
+		companies, err = readCompanies(r, options)
 	default:
 		return nil, fmt.Errorf("%q is neither %s nor %s", kind, Contacts, Companies)
 	}
-	plan := func(ctx context.Context) (Plan, error) { return with(ctx, contacts, companies) }
 	var unread *RowErrors
-	if !errors.As(err, &unread) {
-		return plan, err
+	if err != nil && !errors.As(err, &unread) {
+		return nil, err
+	}
+	if unread == nil {
+		unread = &RowErrors{}
+	}
+	if options.SkipBadRows && !unread.whole {
+		return func(ctx context.Context) (Plan, error) {
+			return planWithoutBad(ctx, contacts, companies, *unread, with)
+		}, nil
 	}
 	return func(ctx context.Context) (Plan, error) {
-		_, err := plan(ctx)
+		p, err := with(ctx, contacts, companies)
 		all := RowErrors{Rows: slices.Clone(unread.Rows), More: unread.More}
 		var untaken *RowErrors
 		if errors.As(err, &untaken) {
@@ -221,8 +235,41 @@ func (b *Book) planner(r io.Reader, kind Kind, with func(context.Context, []Cont
 		} else if err != nil {
 			return Plan{}, err
 		}
-		return Plan{}, all.orNil()
+		if err := all.orNil(); err != nil {
+			return Plan{}, err
+		}
+		return p, nil
 	}, nil
+}
+
+// planWithoutBad plans without the rows that can't be taken. Without one of them, others
+// may not fit either: an address that it would have freed.
+func planWithoutBad(ctx context.Context, contacts []ContactRow, companies []CompanyRow, bad RowErrors, with planning) (Plan, error) {
+	skipped := RowErrors{Rows: slices.Clone(bad.Rows), More: bad.More, lines: maps.Clone(bad.lines)}
+	for {
+		p, err := with(ctx, contacts, companies)
+		var untaken *RowErrors
+		if !errors.As(err, &untaken) {
+			p.Skipped, p.SkippedCount = skipped.Rows, len(skipped.lines)
+			slices.SortStableFunc(p.Skipped, func(a, b RowError) int { return a.Line - b.Line })
+			return p, err
+		}
+		before := len(contacts) + len(companies)
+		contacts = slices.DeleteFunc(slices.Clone(contacts), func(r ContactRow) bool { return untaken.lines[r.Line] || untaken.lines[r.edit.hashLine] })
+		companies = slices.DeleteFunc(slices.Clone(companies), func(r CompanyRow) bool { return untaken.lines[r.Line] })
+		if len(contacts)+len(companies) == before {
+			return Plan{}, err
+		}
+		for _, row := range untaken.Rows {
+			skipped.add(row.Line, row.Column, row.Reason)
+		}
+		for line := range untaken.lines {
+			if skipped.lines == nil {
+				skipped.lines = map[int]bool{}
+			}
+			skipped.lines[line] = true
+		}
+	}
 }
 
 // fileMACs are a file's mark under each key. A plain hash would tell who has a copy of

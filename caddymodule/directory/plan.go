@@ -31,6 +31,10 @@ type Plan struct {
 	Unchanged int     `json:"unchanged"`
 	Kept      []Kept  `json:"kept"`
 
+	Skipped      []RowError `json:"skipped,omitempty"`  // bad rows that were left out on request, the first hundred
+	SkippedCount int        `json:"-"`                  // all of them
+	Warnings     []RowError `json:"warnings,omitempty"` // what may be wrong with rows that are taken
+
 	contacts   []contactWrite
 	passwords  []store.Op // of contacts
 	companies  []companyWrite
@@ -65,6 +69,7 @@ func (p Plan) touched() (all []Touched) {
 type Entry struct {
 	Line   int      `json:"line"`             // of the file
 	Item   string   `json:"item"`             // main address, or company id
+	Name   string   `json:"name,omitempty"`   // of the person or company
 	Fields []string `json:"fields,omitempty"` // what changes; nothing for what is new
 
 	// Emptied are those of Fields that lose their value: the file has an empty cell there.
@@ -176,7 +181,7 @@ type contactPlanner struct {
 	revive    func([]address.Address) []store.Op
 	owners    map[address.Address]*entry
 	removed   map[address.Address]bool
-	companies companyNames
+	companies *companyNames
 	staff     func(address.Address) bool
 	newID     func(n int) string
 	check     func(hash string) error                                              // see Passwords.Check
@@ -219,12 +224,14 @@ func (p *contactPlanner) plan(rows []ContactRow) (Plan, error) {
 }
 
 func (p *contactPlanner) row(row ContactRow) {
-	key, said := row.digests()
-	if p.last.same(key, said) && p.leaveAlone(row) {
-		return
-	}
 	d := row.edit
-	d.overrides = p.last.changed(key, said)
+	if len(p.last) > 0 {
+		key, said := row.digests()
+		if p.last.same(key, said) && p.leaveAlone(row) {
+			return
+		}
+		d.overrides = p.last.changed(key, said)
+	}
 	if p.removed[row.Email] && !d.overrides {
 		p.keep(row.Line, string(row.Email), Removed)
 		return
@@ -246,7 +253,8 @@ func (p *contactPlanner) row(row ContactRow) {
 		after := entry{Contact: Contact{ID: p.newID(len(p.out.Added)), Role: Client}}.edited(d, false)
 		p.take(row.Line, nil, after.Emails)
 		p.takeHash(d, nil, after)
-		p.out.Added = append(p.out.Added, Entry{Line: row.Line, Item: string(row.Email)})
+		p.out.Added = append(p.out.Added, Entry{Line: row.Line, Item: string(row.Email), Name: after.Name()})
+		p.out.Warnings = append(p.out.Warnings, row.notes...)
 		p.out.contacts = append(p.out.contacts, contactWrite{nil, after})
 		return
 	}
@@ -274,7 +282,8 @@ func (p *contactPlanner) row(row ContactRow) {
 		p.out.Unchanged++
 		return
 	}
-	p.out.Changed = append(p.out.Changed, Entry{row.Line, string(row.Email), fields, emptied(before, &after)})
+	p.out.Changed = append(p.out.Changed, Entry{row.Line, string(row.Email), after.Name(), fields, emptied(before, &after)})
+	p.out.Warnings = append(p.out.Warnings, row.notes...)
 	if written {
 		p.out.contacts = append(p.out.contacts, contactWrite{before, after})
 	}
@@ -411,12 +420,12 @@ func (b *Book) planCompanies(ctx context.Context, rows []CompanyRow, last fileRo
 				plan.revived = append(plan.revived, store.Delete(b.key(bucketRemoved, removedCompany+row.ID)))
 			}
 			after.Upgraded, after.Era = born(after), newEra()
-			plan.Added = append(plan.Added, Entry{Line: row.Line, Item: row.ID})
+			plan.Added = append(plan.Added, Entry{Line: row.Line, Item: row.ID, Name: displayName(after)})
 		case len(fields) == 0:
 			plan.Unchanged++
 			continue
 		default:
-			plan.Changed = append(plan.Changed, Entry{row.Line, row.ID, fields, gone})
+			plan.Changed = append(plan.Changed, Entry{row.Line, row.ID, displayName(after), fields, gone})
 		}
 		known[row.ID], lines[row.ID] = after, row.Line
 		write := companyWrite{nil, after}
@@ -427,6 +436,14 @@ func (b *Book) planCompanies(ctx context.Context, rows []CompanyRow, last fileRo
 	}
 	checkTokens(known, lines, &bad)
 	return plan, bad.orNil()
+}
+
+// displayName is a company's name, where it has one besides its id.
+func displayName(c Company) string {
+	if c.Name == c.ID {
+		return ""
+	}
+	return c.Name
 }
 
 // edited returns the company after the row, which fields changed, and which of them

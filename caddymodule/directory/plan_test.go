@@ -415,7 +415,7 @@ func BenchmarkByEmail(b *testing.B) {
 // those that the book can't take.
 func TestPlannerListsEveryBadRow(t *testing.T) {
 	b := newBook(t)
-	plan, err := b.Planner(strings.NewReader("email,companies\ngood@example.com,\nbad@@x,\nbob@example.com,nowhere\nalso bad,\n"), Contacts)
+	plan, err := b.Planner(strings.NewReader("email,companies\ngood@example.com,\nbad@@x,\nbob@example.com,nowhere\nalso bad,\n"), Contacts, ImportOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

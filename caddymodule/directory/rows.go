@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/text/encoding/charmap"
+
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
@@ -15,6 +17,7 @@ type ContactRow struct {
 	Line  int
 	Email address.Address
 	edit  edit // for the columns that the file has
+	notes []RowError
 }
 
 // CompanyRow is one company as a CSV file has it, checked by itself.
@@ -34,8 +37,10 @@ var companyColumns = []string{"id", "name", "legacy_tokens"}
 // Rows with the same email are one contact with all their companies. An error is a
 // *RowErrors with all that is wrong, beside which stand the other rows, or one of the
 // reader.
-func ReadContacts(r io.Reader) ([]ContactRow, error) {
-	t, err := newTable(r, contactColumns)
+func ReadContacts(r io.Reader) ([]ContactRow, error) { return readContacts(r, ImportOptions{}) }
+
+func readContacts(r io.Reader, options ImportOptions) ([]ContactRow, error) {
+	t, err := newTable(r, contactColumns, options)
 	if err != nil {
 		return nil, err
 	}
@@ -45,8 +50,14 @@ func ReadContacts(r io.Reader) ([]ContactRow, error) {
 			has.add(field(k))
 		}
 	}
+	oneName := slices.Contains(t.columns, fullName)
+	if oneName {
+		has.add(fFirst)
+		has.add(fLast)
+	}
 	var rows []ContactRow
 	places := map[address.Address]int{} // of all addresses so far → their row
+	domains := map[string]string{}      // domain → which was meant; "": that one
 	for {
 		cells, err := t.next()
 		if err != nil {
@@ -57,6 +68,9 @@ func ReadContacts(r io.Reader) ([]ContactRow, error) {
 		}
 		row := ContactRow{Line: t.line}
 		bad := t.bad.count()
+		if oneName {
+			cells[fFirst], cells[fLast] = splitName(t.name)
+		}
 		for f, text := range cells {
 			if has.has(field(f)) {
 				if err := row.edit.set(field(f), text); err != nil {
@@ -65,11 +79,54 @@ func ReadContacts(r io.Reader) ([]ContactRow, error) {
 			}
 		}
 		row.Email, row.edit.hashLine = row.edit.email, t.line
+		row.notes = row.look(t.macRoman, domains)
 		if t.bad.count() == bad {
 			rows = addRow(rows, row, places, &t.bad)
 		}
 	}
 	return rows, t.bad.orNil()
+}
+
+// splitName takes a whole name apart: "Lee, Ann" and "Ann Lee".
+func splitName(name string) (first, last string) {
+	name = strings.TrimSpace(name)
+	if last, first, found := strings.Cut(name, ","); found {
+		return strings.TrimSpace(first), strings.TrimSpace(last)
+	}
+	if i := strings.LastIndexByte(name, ' '); i >= 0 {
+		return strings.TrimSpace(name[:i]), name[i+1:]
+	}
+	return name, ""
+}
+
+// look returns what may be wrong with a row that can be taken.
+// domains remembers what was found out about a domain.
+func (r ContactRow) look(macRoman bool, domains map[string]string) (notes []RowError) {
+	look := func(a address.Address) {
+		meant, known := domains[a.Domain()]
+		if !known {
+			meant = LikelyDomain(a)
+			domains[a.Domain()] = meant
+		}
+		if meant != "" {
+			notes = append(notes, RowError{r.Line, fEmail.String(), fmt.Sprintf("%s: did you mean %s?", a, meant)})
+		}
+	}
+	look(r.edit.email)
+	for _, a := range r.edit.others {
+		look(a)
+	}
+	if macRoman {
+		name := strings.TrimSpace(r.edit.first + " " + r.edit.last)
+		reason := fmt.Sprintf("%s looks like text from an old Mac read as Windows-1252; save the file as “CSV UTF-8”", quoted(name))
+		if raw, err := charmap.Windows1252.NewEncoder().String(name); err == nil {
+			if meant, err := charmap.Macintosh.NewDecoder().String(raw); err == nil {
+				reason = fmt.Sprintf("%s looks like text from an old Mac, where it is %s; save the file as “CSV UTF-8”", quoted(name), quoted(meant))
+			}
+		}
+		notes = append(notes, RowError{r.Line, fFirst.String(), reason})
+	}
+	return notes
 }
 
 // addRow adds a row, or joins it with the earlier one of the same contact.
@@ -87,6 +144,9 @@ func addRow(rows []ContactRow, row ContactRow, places map[address.Address]int, b
 			bad.add(row.Line, fOthers.String(), fmt.Sprintf("%s is in line %d too; one address belongs to one contact", a, rows[other].Line))
 			return rows
 		}
+	}
+	if known {
+		rows[at].notes = append(rows[at].notes, row.notes...)
 	}
 	if !known {
 		rows = append(rows, row)
@@ -148,8 +208,10 @@ func union[T comparable](a, b []T) []T {
 
 // ReadCompanies reads a file of companies: columns id, name, legacy_tokens, of which id
 // must be there. Errors are as ReadContacts'; they repeat no token.
-func ReadCompanies(r io.Reader) ([]CompanyRow, error) {
-	t, err := newTable(r, companyColumns)
+func ReadCompanies(r io.Reader) ([]CompanyRow, error) { return readCompanies(r, ImportOptions{}) }
+
+func readCompanies(r io.Reader, options ImportOptions) ([]CompanyRow, error) {
+	t, err := newTable(r, companyColumns, options)
 	if err != nil {
 		return nil, err
 	}

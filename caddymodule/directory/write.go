@@ -16,6 +16,11 @@ import (
 type tombstone struct {
 	What string    `json:"w"` // the address, or the name of the company
 	At   time.Time `json:"a"`
+
+	// Of a company: what RestoreCompany needs.
+	Tokens   []string `json:"t,omitempty"`
+	Members  []string `json:"m,omitempty"` // ids of contacts
+	Upgraded bool     `json:"u,omitempty"`
 }
 
 // The prefixes of tombstones.
@@ -106,12 +111,15 @@ type companyNames struct {
 	ids   map[string]bool
 	names map[string][]string // key of a name → ids
 	gone  map[string]bool     // ids and keys of names of what was removed by hand
+
+	display   map[string]string // id → name as it is written
+	suggested int               // how often similar was asked for
 }
 
-func (b *Book) companyNames(ctx context.Context) (companyNames, error) {
-	n := companyNames{map[string]bool{}, map[string][]string{}, map[string]bool{}}
+func (b *Book) companyNames(ctx context.Context) (*companyNames, error) {
+	n := &companyNames{ids: map[string]bool{}, names: map[string][]string{}, gone: map[string]bool{}, display: map[string]string{}}
 	err := b.eachCompany(ctx, "", func(c Company) bool {
-		n.ids[c.ID] = true
+		n.ids[c.ID], n.display[c.ID] = true, c.Name
 		n.names[nameKey(c.Name)] = append(n.names[nameKey(c.Name)], c.ID)
 		return true
 	})
@@ -129,7 +137,7 @@ func (b *Book) companyNames(ctx context.Context) (companyNames, error) {
 
 // resolve returns the ids of companies that are written as id or as unique name; an id
 // wins over another's name. gone are those that were removed by hand.
-func (n companyNames) resolve(written []string) (ids, gone []string, err error) {
+func (n *companyNames) resolve(written []string) (ids, gone []string, err error) {
 	ids = make([]string, 0, len(written))
 	for _, w := range written {
 		key := nameKey(w) // the key of an id is the id
@@ -143,7 +151,7 @@ func (n companyNames) resolve(written []string) (ids, gone []string, err error) 
 		case n.gone[key]:
 			gone = append(gone, w)
 		default:
-			return nil, nil, fmt.Errorf("%q is no company; add it first", w)
+			return nil, nil, n.unknown(w)
 		}
 	}
 	return ids, gone, nil

@@ -175,7 +175,7 @@ func BenchmarkOldLinks(b *testing.B) {
 	for i := range 100_000 {
 		fmt.Fprintf(&file, "c%d,first-secret-%d;second-secret-%d;third-secret-%d\n", i, i, i, i)
 	}
-	planner, err := plain.Book.Planner(strings.NewReader(file.String()), directory.Companies)
+	planner, err := plain.Book.Planner(strings.NewReader(file.String()), directory.Companies, directory.ImportOptions{})
 	var plan directory.Plan
 	if err == nil {
 		plan, err = planner(ctx)

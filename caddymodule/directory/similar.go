@@ -1,0 +1,156 @@
+package directory
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+)
+
+// What somebody most likely meant by what they wrote.
+
+// mailDomains are those of which a slip is worth a question.
+var mailDomains = []string{"gmail.com", "googlemail.com", "hotmail.com", "outlook.com", "yahoo.com", "icloud.com",
+	"mail.com", "ymail.com", "email.com"}
+
+// topDomains are slips of the last part of a domain. None of them exists.
+var topDomains = map[string]string{"con": "com", "cmo": "com", "ocm": "com", "comm": "com", "vom": "com", "xom": "com", "coom": "com", "nte": "net", "ent": "net", "nett": "net", "ogr": "org", "orgg": "org"}
+
+// LikelyDomain returns the domain that was most likely meant by that of the address, or ""
+// if nothing speaks against it.
+func LikelyDomain(a address.Address) string {
+	domain := a.Domain()
+	i := strings.LastIndexByte(domain, '.')
+	if i < 0 || slices.Contains(mailDomains, domain) {
+		return ""
+	}
+	if right := topDomains[domain[i+1:]]; right != "" {
+		domain = domain[:i+1] + right
+	}
+	for _, known := range mailDomains {
+		if !slices.Contains(mailDomains, domain) && edits(domain, known) == 1 {
+			return known
+		}
+	}
+	if domain != a.Domain() {
+		return domain
+	}
+	return ""
+}
+
+// edits counts what turns one word into the other: letters too many, missing, wrong, or in
+// the next one's place. Above 2 it may say 3.
+func edits(a, b string) int {
+	if d := len(a) - len(b); d > 2 || d < -2 {
+		return 3
+	}
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}
+
+// legalForms are what is left out of companies' names, or written in other ways.
+var legalForms = map[string]bool{"ltd": true, "limited": true, "llc": true, "inc": true, "incorporated": true, "corp": true, "corporation": true, "co": true, "company": true,
+	"gmbh": true, "ag": true, "kg": true, "ug": true, "plc": true, "llp": true, "lp": true, "sa": true, "sl": true, "srl": true, "bv": true, "pty": true, "the": true, "and": true}
+
+// coreName is a company's name without what people leave out: punctuation and legal form.
+func coreName(name string) string {
+	words := strings.FieldsFunc(nameKey(name), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	kept := slices.DeleteFunc(slices.Clone(words), func(w string) bool { return legalForms[w] })
+	if len(kept) == 0 {
+		kept = words
+	}
+	return strings.Join(kept, " ")
+}
+
+// maxSuggestions is for how many names of one file a similar one is looked for.
+const maxSuggestions = 200
+
+// similar returns the companies that were most likely meant, at most three, as an error
+// shows them.
+func (n *companyNames) similar(written string) string {
+	if n.suggested++; n.suggested > maxSuggestions {
+		return ""
+	}
+	core := coreName(written)
+	if core == "" {
+		return ""
+	}
+	slips := min(2, len(core)/3) // none in very short names
+	var exact, near []string
+	for id, name := range n.display {
+		c := coreName(name)
+		switch {
+		case c == core || coreName(id) == core:
+			exact = append(exact, id)
+		case len(core) >= 4 && (strings.HasPrefix(c, core+" ") || strings.HasPrefix(core, c+" ") && len(c) >= 4) || edits(c, core) <= slips || edits(id, nameKey(written)) <= slips:
+			near = append(near, id)
+		}
+	}
+	slices.Sort(exact)
+	slices.Sort(near)
+	found := append(exact, near...)
+	var all []string
+	for _, id := range found[:min(len(found), 3)] {
+		if name := n.display[id]; name != id {
+			all = append(all, fmt.Sprintf("%q (%s)", name, id))
+		} else {
+			all = append(all, id)
+		}
+	}
+	return strings.Join(all, " or ")
+}
+
+// unknown is the error of a company that there is none of.
+func (n *companyNames) unknown(written string) error {
+	if parts := strings.Split(written, ","); len(parts) > 1 {
+		all := true
+		for _, p := range parts {
+			key := nameKey(p)
+			all = all && (n.ids[key] || len(n.names[key]) == 1)
+		}
+		if all {
+			return fmt.Errorf("%s is no company; several are separated by a semicolon: %s", quoted(written), strings.Join(trimmed(parts), "; "))
+		}
+	}
+	if meant := n.similar(written); meant != "" {
+		return fmt.Errorf("%s is no company; did you mean %s? Else add it first", quoted(written), meant)
+	}
+	return fmt.Errorf("%s is no company; add it first", quoted(written))
+}
+
+func trimmed(parts []string) (out []string) {
+	for _, p := range parts {
+		out = append(out, strings.TrimSpace(p))
+	}
+	return out
+}
+
+// SimilarCompanies returns the companies that were most likely meant, as an error shows
+// them; "": none.
+func (b *Book) SimilarCompanies(ctx context.Context, written string) (string, error) {
+	n, err := b.companyNames(ctx)
+	if err != nil {
+		return "", err
+	}
+	return n.similar(written), nil
+}
