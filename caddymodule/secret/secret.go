@@ -97,6 +97,16 @@ func newAEAD(key []byte) cipher.AEAD {
 	return aead
 }
 
+// IDs returns what stands for each secret, the newest first. An ID tells secrets apart and
+// says nothing else about them.
+func (k *Keyring) IDs() []string {
+	ids := k.MACs("id")
+	for i := range ids {
+		ids[i] = ids[i][:16]
+	}
+	return ids
+}
+
 // MAC returns the HMAC-SHA256 of the parts under the newest secret, as 43 URL-safe
 // characters. Each part is length-prefixed, so ("ab","c") and ("a","bc") differ.
 // purpose is a short constant of the program, never outside input.

@@ -163,3 +163,21 @@ func Swap(ctx context.Context, s Store, k Key, change func(was []byte) (value []
 	}
 	return ErrConflict
 }
+
+// Clear deletes every record of a bucket, a few at a time, and returns how many there were.
+func Clear(ctx context.Context, s Store, firm, bucket string) (n int, err error) {
+	for {
+		recs, err := s.Scan(ctx, firm, bucket, "", "", 500)
+		if err != nil || len(recs) == 0 {
+			return n, err
+		}
+		ops := make([]Op, len(recs))
+		for i, rec := range recs {
+			ops[i] = Delete(rec.Key)
+		}
+		if err := s.Apply(ctx, ops...); err != nil {
+			return n, err
+		}
+		n += len(recs)
+	}
+}

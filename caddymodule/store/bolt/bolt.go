@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -117,7 +118,7 @@ func explain(path string, err error) error {
 	case errors.Is(err, errLocked):
 		return fmt.Errorf("%w: %s is held by %s: stop it or give this one another path", ErrHeld, path, heldBy(path))
 	case errors.As(err, &hurt):
-		return fmt.Errorf("%w: %s (%s): bring back a backup with \"caddy doorpost restore FILE\", or move the file away to begin with an empty store", ErrCorrupt, path, hurt.why)
+		return fmt.Errorf("%w: %s (%s): bring back a backup with \"caddy doorpost restore FILE\", or move the file away, start, and say \"caddy doorpost store accept\" to begin with an empty store", ErrCorrupt, path, hurt.why)
 	default:
 		return fmt.Errorf("opening the store %s: %w", path, err)
 	}
@@ -287,6 +288,22 @@ func (db *DB) hurt(p any) error {
 
 // damaged is what callers get once hurt has been called.
 func (db *DB) damaged() error { return unavailable(explain(db.path, db.damage.Load())) }
+
+// Replaced returns an error while the path of the open store leads to no file, or to
+// another one: the next start wouldn't see what is written now.
+func (db *DB) Replaced() error {
+	named, err := os.Stat(db.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("the file of the store, %s, was moved away or deleted while it was open", db.path)
+	case err != nil:
+		return nil // nothing is known
+	}
+	if ours, err := db.file.Stat(); err == nil && !os.SameFile(ours, named) {
+		return fmt.Errorf("another file was put in the place of the store %s while it was open", db.path)
+	}
+	return nil
+}
 
 // Backup writes a consistent copy of the store, checked, to w; Restore takes it back.
 // It goes by way of a file beside the store: a slow w holds up nobody.

@@ -152,6 +152,22 @@ func openLocked(name string, wait time.Duration) (*os.File, error) {
 	}
 }
 
+// Move moves a store that isn't open to another path on the same file system, where none
+// may be yet. ErrHeld: it is open.
+func Move(from, to string) error {
+	f, err := openLocked(from, time.Second)
+	if errors.Is(err, errLocked) {
+		return explain(from, err)
+	} else if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := os.Link(from, to); err != nil { // unlike Rename, it replaces nothing
+		return err
+	}
+	return errors.Join(syncDir(to), os.Remove(from), syncDir(from))
+}
+
 // errLocked: somebody else has the file open.
 var errLocked = errors.New("the file is locked")
 
