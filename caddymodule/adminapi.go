@@ -43,7 +43,7 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	defer leave()
-	h := &admin.Handler{Firms: app.adminFirms(), Backup: app.backup, Log: app.log}
+	h := &admin.Handler{Firms: app.adminFirms(), Backup: app.backup, Doctor: app.doctor, Log: app.log}
 	h.ServeHTTP(w, r)
 	return nil
 }
@@ -76,7 +76,7 @@ func (a *App) adminFirms() map[string]admin.Firm {
 
 // forAdmin is the firm as commands change it.
 func (f *firm) forAdmin() admin.Firm {
-	return admin.Firm{Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Audit: f.audit, Usage: f.usage,
+	return admin.Firm{Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Audit: f.audit, Usage: f.usage, Anchor: f.anchor,
 		Files: f.fileStatus(), NoPasswords: f.cfg.Passwords.Off}
 }
 

@@ -32,12 +32,13 @@ func init() { caddy.RegisterModule(new(App)) }
 type App struct {
 	// Secret is what every key is derived from: the newest first, then older ones,
 	// which open what they closed and close no more. Each has at least 32 random
-	// characters. Default: a file of mode 0600 in Caddy's data folder, made at the
-	// first start. Write {file./PATH} or {env.NAME}: what is written out here
+	// characters. Default: a file of mode 0600 in Doorpost's data folder, made at
+	// the first start. Write {file./PATH} or {env.NAME}: what is written out here
 	// stands in /config and in Caddy's autosave.json.
 	Secret []string `json:"secret,omitempty"`
 
-	// Store is where everything is kept. Default: bolt in Caddy's data folder.
+	// Store is where everything is kept. Default: bolt in Doorpost's data folder,
+	// $XDG_DATA_HOME/doorpost.
 	Store *StoreConfig `json:"store,omitempty"`
 
 	// Mail is the way out for mail. Required.
@@ -74,8 +75,8 @@ type StoreConfig struct {
 	// number of Caddys with the same secret.
 	Engine string `json:"engine,omitempty"`
 
-	// Path is bolt's file. Default: doorpost/doorpost.db in Caddy's data folder. A
-	// relative one begins at the folder that Caddy was started in.
+	// Path is bolt's file. Default: doorpost.db in Doorpost's data folder. A relative
+	// one begins at the folder that Caddy was started in.
 	Path string `json:"path,omitempty"`
 
 	// URL is the server of redis: redis://HOST:PORT/DB, rediss:// with TLS, or
@@ -194,7 +195,7 @@ func (a *App) provisionStore() error {
 		return nil
 	}
 	if cfg.Path == "" {
-		cfg.Path = filepath.Join(dataDir(), "doorpost.db")
+		cfg.Path = defaultPath(storeFile)
 	}
 	path, err := filepath.Abs(cfg.Path)
 	if err != nil {
@@ -301,12 +302,15 @@ func (a *App) Start() (err error) {
 			return undefined(id)
 		}
 	}
+	if err := a.moveFiles(); err != nil {
+		return err
+	}
 	if a.engine, a.share, err = openEngine(a.place, a.log); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	keys, err := openKeys(ctx, a.engine.store, a.place, a.secrets)
+	keys, err := a.openKeys(ctx, a.engine.store, a.place, a.secrets)
 	if err != nil {
 		return err
 	}
@@ -322,8 +326,13 @@ func (a *App) Start() (err error) {
 	permits := a.engine.keep("permits", func() any { return password.NewPermits() }).(*password.Permits)
 	firms := make(map[string]*firm, len(a.named))
 	for _, id := range slices.Sorted(maps.Keys(a.named)) {
+		guarded, err := a.anchorOf(ctx, id, keys)
+		if err != nil {
+			stopAll(firms)
+			return fmt.Errorf("secret: %w", err)
+		}
 		f, err := openFirm(id, *a.named[id], deps{
-			store: a.engine.store, others: a.engine.others, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace, permits: permits,
+			store: guarded, others: a.engine.others, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace, permits: permits,
 			log: a.log.With("firm", id), events: a.events.With("firm", id), counters: counters,
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})
@@ -333,6 +342,7 @@ func (a *App) Start() (err error) {
 		}
 		firms[id] = f
 	}
+	a.tellUnnamed(ctx)
 	if err := a.tellRestore(ctx, firms); err != nil {
 		a.log.Error("whether a backup was restored can't be told", "error", err)
 	}
@@ -362,6 +372,7 @@ func (a *App) startWatching() {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stopWatching = cancel
 	a.watching.Go(func() { a.watchFiles(ctx) })
+	a.watching.Go(func() { a.reseal(ctx) })
 }
 
 // Stop ends what the firms do on their own. Requests that are inside go on, and new

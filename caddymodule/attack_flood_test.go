@@ -427,7 +427,7 @@ func TestD12_AsksOfStrangersAreBounded(t *testing.T) {
 	if n := count("flow"); n > 4096+1 || n < 4000 {
 		t.Errorf("%d browsers are remembered after %d; want 4096, and one with a mail", n, asks)
 	}
-	if info, err := os.Stat(h.path("data/caddy/doorpost/doorpost.db")); h.redis == nil && (err != nil || info.Size() > 64<<20) {
+	if info, err := os.Stat(h.path("data/doorpost/doorpost.db")); h.redis == nil && (err != nil || info.Size() > 64<<20) {
 		t.Errorf("the store has %d bytes, %v; want at most 64 MiB", info.Size(), err)
 	} else if h.redis == nil {
 		t.Logf("the store has %d KiB", info.Size()>>10)
@@ -450,7 +450,7 @@ func TestD12_AsksOfStrangersAreBounded(t *testing.T) {
 func (h *house) commits() (n uint64) {
 	h.t.Helper()
 	const txid = 64 // behind the page's header, magic, version, page size, flags, root, freelist and page count
-	data, err := os.ReadFile(h.path("data/caddy/doorpost/doorpost.db"))
+	data, err := os.ReadFile(h.path("data/doorpost/doorpost.db"))
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -249,7 +249,7 @@ func TestT09_NothingInTheStoreOpensADoor(t *testing.T) {
 // store is all that the store has on its disk.
 func (h *house) store() string {
 	h.t.Helper()
-	files := []string{h.path("data/caddy/doorpost/doorpost.db")}
+	files := []string{h.path("data/doorpost/doorpost.db")}
 	if h.redis != nil {
 		files, _ = filepath.Glob(filepath.Join(h.redis.dir, "appendonlydir", "*.aof"))
 	}

@@ -155,6 +155,7 @@ func (r *reader) mail(path string, c *MailConfig) error {
 //		company_path PATH...
 //		home         PATH
 //		portal_session COOKIE... [person|off]
+//		upgraded all | COMPANY...
 //		public    [METHOD...] PATH...
 //		session {
 //			idle DURATION
@@ -247,6 +248,7 @@ func (r *reader) firm(c *FirmConfig) settings {
 		"company_path":   r.companyPaths(&c.CompanyPaths),
 		"home":           r.one(&c.Home),
 		"portal_session": r.portalSession(&c.PortalSession),
+		"upgraded":       r.upgraded(&c.Upgraded),
 
 		"session": r.onlyBlock(settings{
 			"idle": r.duration(&c.Session.Idle),
@@ -307,6 +309,19 @@ func (r *reader) off(is *bool) setting {
 			return r.place(wrong(path, "%q is not off; write %q, or leave the line out", s, examples[path]))
 		}
 		*is = true
+		return nil
+	}
+}
+
+// upgraded reads the word all, or the ids of companies.
+func (r *reader) upgraded(u *Upgraded) setting {
+	return func(path string) error {
+		if err := r.list(&u.Companies)(path); err != nil {
+			return err
+		}
+		if slices.Equal(u.Companies, []string{"all"}) {
+			u.All, u.Companies = true, nil
+		}
 		return nil
 	}
 }
@@ -402,6 +417,7 @@ var examples = map[string]string{
 	"company_path":         "company_path /files/{company}/*",
 	"home":                 "home /portal/{company}",
 	"portal_session":       "portal_session PHPSESSID",
+	"upgraded":             "upgraded acme globex",
 	"public":               "public /assets/* /favicon.ico",
 	"session":              "session {",
 	"session.idle":         "idle 45d",

@@ -15,7 +15,10 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
@@ -35,29 +38,37 @@ it. Keep a copy of the secret too, in another place.`,
 
 func restoreCommand() *cobra.Command {
 	return leaf{
-		use: "restore FILE [flags]", short: "Puts a copy back, while the server is stopped",
+		use: "restore FILE [--reopen] [flags]", short: "Puts a copy back, while the server is stopped",
 		long: `Puts a copy that "backup" made in the place of the store. Stop the server first:
 while it runs, it holds the store, and the command says so. The file that is
 replaced is kept beside the new one.
 
 Name the store with --store. Without it the store is the one that the Caddyfile
 names (the file of --config, or else the Caddyfile in this folder), by default
-doorpost/doorpost.db in the data folder. Which folder that is the environment of
+doorpost.db in Doorpost's data folder. Which folder that is the environment of
 this command decides, and on a server Caddy's service has another one. Run the
 command as the user who runs Caddy, and let that user read the copy.
 
 A copy brings everything back as it was: also contacts that were disabled or
-removed since, and sessions that were ended since. End those once more, with
-"caddy doorpost sessions revoke EMAIL".`,
+removed since, and passwords that were changed since. On the machine that served
+the store before, companies that were upgraded since stay upgraded (with --reopen
+their old links open again, as the copy has it), and all sessions of the copy
+end, since some may have been ended since. On a machine that never served it,
+everything is as in the copy, and nobody is signed out.
+
+To note for the next start that it was you, the command needs the secret. It
+takes it from the configuration, or from the file "secret" beside the store or
+in Doorpost's data folder.`,
 		example: `  sudo systemctl stop caddy
   sudo install -m 600 -o caddy -g caddy doorpost-backup.db /tmp/doorpost-backup.db
   sudo -u caddy caddy doorpost restore /tmp/doorpost-backup.db \
-    --store /var/lib/caddy/.local/share/caddy/doorpost/doorpost.db
+    --store /var/lib/caddy/.local/share/doorpost/doorpost.db
   sudo systemctl start caddy
   caddy doorpost sessions revoke ann@example.com`,
 		least: 1, most: 1, local: true, run: (*call).restore,
 		flags: func(cmd *cobra.Command) {
 			cmd.Flags().String("store", "", "Path of the store; without it, the configuration is asked for it")
+			cmd.Flags().Bool("reopen", false, "Let old links of companies that were upgraded since open again")
 			cmd.Flags().Lookup("config").Usage = "Configuration file that names the store"
 		},
 	}.command()
@@ -102,13 +113,19 @@ func (c *call) backup() (err error) {
 type restored struct {
 	Store string `json:"store"`
 	Kept  string `json:"kept,omitempty"` // the file that was replaced; "": there was none
+
+	Noted       bool     `json:"noted"`                  // the next start takes the copy without a question
+	Reopened    bool     `json:"reopened,omitempty"`     // old links open again where the copy says so
+	AllUpgraded bool     `json:"all_upgraded,omitempty"` // every company is upgraded, by what this machine saw last
+	Upgraded    []string `json:"upgraded,omitempty"`     // companies that are open in the copy, and upgraded by what this machine saw last
 }
 
 func (c *call) restore() error {
-	path, err := c.storePath()
+	app, err := c.storeApp()
 	if err != nil {
 		return err
 	}
+	path := app.place.path
 	file, err := os.Open(c.args[0])
 	if err != nil {
 		return &admin.Error{Reason: err.Error(), Remedy: remedyFor(err)}
@@ -123,33 +140,117 @@ func (c *call) restore() error {
 	case err != nil:
 		return &admin.Error{Reason: err.Error(), Remedy: remedyFor(err)}
 	}
-	if err := noteRestore(c.ctx, path); err != nil {
+	out := restored{Store: path, Kept: kept, Reopened: flagOf[bool](c.cmd, "reopen")}
+	noteErr, err := app.noteRestore(c.ctx, &out)
+	if err != nil {
 		return &admin.Error{Reason: fmt.Sprintf("the copy is in place, but the history won't tell of it: %v", err), Remedy: "start Caddy"}
 	}
 	if err := keepOwner(path, kept); err != nil {
 		return &admin.Error{Reason: fmt.Sprintf("the copy is in place, but %v", err), Remedy: "give the file to the user who runs Caddy: chown caddy " + path}
 	}
-	return c.print(restored{path, kept}, func(w io.Writer) {
+	return c.print(out, func(w io.Writer) {
 		fmt.Fprintf(w, "Restored %s.\n", path)
 		if kept == "" {
 			fmt.Fprintln(w, "There was no store before. If that surprises you, Caddy runs as another user or with another configuration: see --help.")
 		} else {
 			fmt.Fprintf(w, "The file that was there is kept as %s.\n", kept)
 		}
-		fmt.Fprintln(w, "You can start Caddy now.\nSessions that were ended since the copy was made are back. To end them once more: caddy doorpost sessions revoke EMAIL")
+		out.tell(w, noteErr)
 	})
+}
+
+// tell says what the next start makes of the copy.
+func (r restored) tell(w io.Writer, noteErr error) {
+	switch all, ids := r.AllUpgraded, some(r.Upgraded); {
+	case noteErr != nil:
+		fmt.Fprintf(w, "It couldn't be noted that you put it back: %v.\nStart Caddy, and then say: caddy doorpost store accept. Until then nobody is let in.\n", noteErr)
+		return
+	case !r.Noted:
+		fmt.Fprintln(w, "You can start Caddy now.\nSessions that were ended since the copy was made are back. To end them once more: caddy doorpost sessions revoke EMAIL")
+		return
+	case len(r.Upgraded) > 0 && r.Reopened:
+		fmt.Fprintf(w, "Old links that asked for sign-in open again: %s.\n", ids)
+	case len(r.Upgraded) > 0:
+		fmt.Fprintf(w, "In the copy these companies are open; they stay upgraded: %s.\nTo let their old links open again, restore with --reopen.\n", ids)
+	case all && !r.Reopened:
+		fmt.Fprintln(w, "All companies stay upgraded.")
+	}
+	fmt.Fprintln(w, "You can start Caddy now. All sessions of the copy end then, since some may have been ended since it was made.\nContacts who were disabled or removed since are back: caddy doorpost contacts list")
 }
 
 // restoredMark is the record by which the next start learns that a copy was put back:
 // the command has no key to seal an event with.
 var restoredMark = store.Key{Bucket: "doorpost", ID: "restored"}
 
-func noteRestore(ctx context.Context, path string) error {
-	db, err := bolt.Open(path, bolt.Options{})
+// noteRestore notes in the copy, and in the anchors where this machine has any, that the copy
+// was put back. noteErr is why an anchor couldn't be marked.
+func (a *App) noteRestore(ctx context.Context, out *restored) (noteErr, err error) {
+	db, err := bolt.Open(a.place.path, bolt.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	noteErr = a.markAnchors(ctx, db, out)
+	return noteErr, db.Apply(ctx, store.Put(restoredMark, []byte{1}, time.Time{}))
+}
+
+func (a *App) markAnchors(ctx context.Context, db store.Store, out *restored) error {
+	dir := a.anchorDir()
+	if beside := filepath.Join(filepath.Dir(a.place.path), "anchor"); there(beside) {
+		dir = beside
+	}
+	firms, err := anchor.Firms(dir)
+	if err != nil || len(firms) == 0 {
+		return err
+	}
+	keys, err := a.restoreKeys()
 	if err != nil {
 		return err
 	}
-	return errors.Join(db.Apply(ctx, store.Put(restoredMark, []byte{1}, time.Time{})), db.Close())
+	for _, firm := range firms {
+		closed, err := anchor.MarkRestored(dir, firm, keys, anchor.Restore{Reopen: out.Reopened})
+		if err != nil {
+			return err
+		}
+		if err := keepOwner(anchor.Path(dir, firm), ""); err != nil {
+			return err
+		}
+		out.AllUpgraded = out.AllUpgraded || closed.All
+		book := directory.Book{Firm: firm, Store: db, Keys: keys}
+		open, err := book.OpenDespite(ctx, closed)
+		if err != nil {
+			return err
+		}
+		out.Upgraded = append(out.Upgraded, open...)
+	}
+	out.Noted = true
+	return nil
+}
+
+// restoreKeys returns the keyring of the secrets that are configured, or of the secret file.
+func (a *App) restoreKeys() (*secret.Keyring, error) {
+	if len(a.Secret) > 0 {
+		all := make([][]byte, len(a.Secret))
+		for i, s := range a.Secret {
+			filled, err := fillIn(s)
+			if err != nil {
+				return nil, fmt.Errorf("secret: %w", err)
+			}
+			all[i] = []byte(filled)
+		}
+		return secret.New(all[0], all[1:]...)
+	}
+	path := secretPath()
+	if beside := filepath.Join(filepath.Dir(a.place.path), secretFile); there(beside) {
+		path = beside
+	}
+	value, err := readSecretFile(path)
+	if errors.Is(err, errNoSecretFile) {
+		return nil, fmt.Errorf("there is no secret at %s", path)
+	} else if err != nil {
+		return nil, err
+	}
+	return secret.New(value)
 }
 
 // tellRestore makes an event of each firm's of a copy that was put back before this start.
@@ -166,17 +267,15 @@ func (a *App) tellRestore(ctx context.Context, firms map[string]*firm) error {
 	return err
 }
 
-// storePath returns the path of the store that --store or the configuration names.
-func (c *call) storePath() (string, error) {
-	if path := flagOf[string](c.cmd, "store"); path != "" {
-		return filepath.Abs(path)
-	}
+// storeApp returns the app whose store --store or the configuration names.
+func (c *call) storeApp() (*App, error) {
 	config, file, err := loadConfig(flagOf[string](c.cmd, "config"), flagOf[string](c.cmd, "adapter"))
-	if err != nil {
-		return "", &admin.Error{Reason: err.Error(), Remedy: "correct it, or write the path of the store with --store"}
+	path := flagOf[string](c.cmd, "store")
+	if err != nil && path == "" {
+		return nil, &admin.Error{Reason: err.Error(), Remedy: "correct it, or write the path of the store with --store"}
 	}
 	var app App
-	if file != "" {
+	if file != "" && err == nil {
 		var top struct {
 			Apps map[string]json.RawMessage `json:"apps"`
 		}
@@ -188,15 +287,22 @@ func (c *call) storePath() (string, error) {
 		if err == nil {
 			err = json.Unmarshal(raw, &app)
 		}
+		if app.Mail != nil {
+			app.mail.Via = app.Mail.Via
+		}
+	}
+	if path != "" {
+		app.place.path, err = filepath.Abs(path)
+		return &app, err
 	}
 	if err == nil {
 		err = app.provisionStore()
 	}
 	if err != nil {
-		return "", &admin.Error{Reason: fmt.Sprintf("looking for the store in %s: %v", file, err), Remedy: "write its path with --store"}
+		return nil, &admin.Error{Reason: fmt.Sprintf("looking for the store in %s: %v", file, err), Remedy: "write its path with --store"}
 	}
 	if app.place.path == "" {
-		return "", &admin.Error{Reason: "the store is a Redis server: " + app.place.String(), Remedy: "bring its own backup back (dump.rdb or appendonlydir), as Redis describes"}
+		return nil, &admin.Error{Reason: "the store is a Redis server: " + app.place.String(), Remedy: "bring its own backup back (dump.rdb or appendonlydir), as Redis describes; Caddy notices that it is older, and \"caddy doorpost store accept\" takes it"}
 	}
-	return app.place.path, nil
+	return &app, nil
 }

@@ -329,7 +329,7 @@ func TestHelpTeaches(t *testing.T) {
 	for command, says := range map[string]string{
 		"contacts import":  "an empty cell empties; leave the column",
 		"companies import": "an empty cell empties; leave the column",
-		"restore":          "--store /var/lib/caddy/.local/share/caddy/doorpost/doorpost.db",
+		"restore":          "--store /var/lib/caddy/.local/share/doorpost/doorpost.db",
 	} {
 		if stdout, _, _ := d.run(append(strings.Fields(command), "--help")...); !strings.Contains(stdout, says) {
 			t.Errorf("%s --help doesn't say %q:\n%s", command, says, stdout)
@@ -542,7 +542,7 @@ func TestRestoreFindsTheStore(t *testing.T) {
 	write("default", site{}.caddyfile())
 	write("none", "localhost:0")
 	write("bad", "{")
-	inData := filepath.Join(d.dir, "data", "caddy", "doorpost", "doorpost.db")
+	inData := filepath.Join(d.dir, "data", "doorpost", "doorpost.db")
 	for _, one := range []struct {
 		args string
 		path string // relative to the folder

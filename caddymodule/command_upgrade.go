@@ -123,9 +123,27 @@ func upgraded(w io.Writer, in admin.Upgrade, out admin.Upgraded) {
 		}
 		fmt.Fprintf(w, "A company with old links that is added from now on is %s from the start.\n", state)
 	}
+	if len(out.Changed) > 0 && !in.Undo && !in.DryRun {
+		fmt.Fprintf(w, "So that it holds even if all data is lost, write it in the Caddyfile, too: %s\n", upgradedSetting(in, out))
+	}
 	if in.DryRun {
 		fmt.Fprintln(w, "Nothing has been changed. To do it, leave out --dry-run.")
 	}
+}
+
+// upgradedSetting is the line of the Caddyfile that says what an upgrade has done.
+func upgradedSetting(in admin.Upgrade, out admin.Upgraded) string {
+	if in.All {
+		return "upgraded all"
+	}
+	ids := make([]string, len(out.Changed))
+	for i, c := range out.Changed {
+		ids[i] = c.ID
+	}
+	if len(ids) > shownCompanies {
+		return "upgraded, and the ids of all of them"
+	}
+	return "upgraded " + strings.Join(ids, " ")
 }
 
 // shownCompanies is how many companies people are shown.

@@ -337,12 +337,12 @@ func TestK08_ASecondProcess(t *testing.T) {
 	second := newServer(t, "store bolt\n mail folder mail", manyContacts(1))
 	second.env = first.env // the same data folder
 
-	before := tree(t, first.path("data/caddy/doorpost"))
+	before := tree(t, first.path("data/doorpost"))
 	out, err := second.caddy("validate", "--config", second.path("Caddyfile")).CombinedOutput()
 	if err != nil {
 		t.Errorf("caddy validate beside it = %v\n%s", err, out)
 	}
-	if after := tree(t, first.path("data/caddy/doorpost")); after != before {
+	if after := tree(t, first.path("data/doorpost")); after != before {
 		t.Errorf("caddy validate left behind\n%s\nwant\n%s", after, before)
 	}
 	if made := tree(t, second.dir); strings.Count(made, "\n") != 2 {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 )
@@ -108,6 +109,20 @@ func (e *engine) keep(name string, fresh func() any) any {
 		e.kept[name] = v
 	}
 	return v
+}
+
+// keepIf is keep where fresh may fail: then nothing is kept.
+func (e *engine) keepIf(name string, fresh func() (any, error)) (v any, made bool, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if v, ok := e.kept[name]; ok {
+		return v, false, nil
+	}
+	v, err = fresh()
+	if err == nil {
+		e.kept[name] = v
+	}
+	return v, true, err
 }
 
 // share is one config's hold on an engine, counted per request as well: on a reload
@@ -203,12 +218,6 @@ func (s *share) leave() error {
 	return err
 }
 
-// dataDir is Doorpost's folder in Caddy's data folder.
-func dataDir() string { return filepath.Join(caddy.AppDataDir(), "doorpost") }
-
-// secretPath is the file that holds the secret where none is configured.
-func secretPath() string { return filepath.Join(dataDir(), "secret") }
-
 var errNoSecretFile = errors.New("there is no secret file")
 
 // readSecretFile returns the secret in the file, errNoSecretFile when there is
@@ -271,16 +280,16 @@ const (
 // none; it makes that file for a new store. A secret that isn't the store's is an
 // error and changes nothing; one that opens it only as an older key makes the newest
 // one close the canary from now on.
-func openKeys(ctx context.Context, s store.Store, at place, secrets [][]byte) (keys *secret.Keyring, err error) {
+func (a *App) openKeys(ctx context.Context, s store.Store, at place, secrets [][]byte) (keys *secret.Keyring, err error) {
 	for range 3 { // another process may start at the same time on the same new store
-		if keys, err = tryKeys(ctx, s, at, secrets); !errors.Is(err, store.ErrConflict) {
+		if keys, err = a.tryKeys(ctx, s, at, secrets); !errors.Is(err, store.ErrConflict) {
 			break
 		}
 	}
 	return keys, err
 }
 
-func tryKeys(ctx context.Context, s store.Store, at place, secrets [][]byte) (*secret.Keyring, error) {
+func (a *App) tryKeys(ctx context.Context, s store.Store, at place, secrets [][]byte) (*secret.Keyring, error) {
 	rec, err := s.Get(ctx, canary)
 	fresh := errors.Is(err, store.ErrNotFound)
 	if err != nil && !fresh {
@@ -294,7 +303,14 @@ func tryKeys(ctx context.Context, s store.Store, at place, secrets [][]byte) (*s
 			if !fresh {
 				return nil, fmt.Errorf("secret: %s is gone, and the store %s can't be read without it; put it back from a backup, or write it in the Caddyfile: secret {file./PATH}", from, at)
 			}
+			if err := a.secretIsNew(from); err != nil {
+				return nil, err
+			}
 			value, err = makeSecretFile(from)
+			if err == nil {
+				a.log.Warn("made a new secret and an empty store; if this isn't the first start, the data folder was lost, and whatever was upgraded asks for sign-in no more",
+					"secret", from, "store", at.String(), "what_to_do", "keep this folder on a disk that stays, and back it up: "+filepath.Dir(from))
+			}
 		}
 		if err != nil {
 			return nil, err
@@ -322,6 +338,17 @@ func tryKeys(ctx context.Context, s store.Store, at place, secrets [][]byte) (*s
 		return nil, fmt.Errorf("secret: the store %s was sealed with another secret than %s; nothing was changed. Put the right one first, or behind the new one: secret {file./NEW} {file./OLD}", at, from)
 	}
 	return keys, s.Apply(ctx, store.Replace(canary, rec.Value, closeCanary(keys), time.Time{}))
+}
+
+// secretIsNew is an error where a secret was in use before that is gone now: a new one could
+// open nothing, and it would hide that the store is gone, too.
+func (a *App) secretIsNew(path string) error {
+	firms, err := anchor.Firms(a.anchorDir())
+	if err != nil || len(firms) == 0 {
+		return nil
+	}
+	return fmt.Errorf("secret: %s is gone, and %s was sealed with it; put the secret back from a backup, or, to begin anew without anything that was upgraded, move that folder away",
+		path, a.anchorDir())
 }
 
 func closeCanary(keys *secret.Keyring) []byte {

@@ -30,6 +30,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	legacyusage "github.com/doorpost-auth/doorpost/caddymodule/usage" // usage is what a misused command says
@@ -37,7 +38,7 @@ import (
 
 // deps is what a firm needs of the app.
 type deps struct {
-	store    store.Store
+	store    *anchor.Store
 	others   *redis.Store // the same, where other processes may have it open; else nil
 	keys     *secret.Keyring
 	now      func() time.Time
@@ -58,12 +59,14 @@ type firm struct {
 	id        string
 	cfg       FirmConfig
 	log       *slog.Logger
+	anchor    *anchor.Store
 	book      *directory.Book
 	sessions  *session.Sessions
 	tokens    *token.Tokens
 	queue     *outbox.Queue
 	passwords *password.Passwords // also where the firm has switched them off
 	networks  *limit.Networks
+	signer    *assertion.Signer
 	usage     *legacyusage.Counter
 	audit     *audit.Log
 	gate      *gate.Gate
@@ -155,11 +158,12 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &firm{id: id, cfg: cfg, log: d.log, files: csvFiles(cfg), settings: settingFiles(cfg)}
+	f := &firm{id: id, cfg: cfg, log: d.log, anchor: d.store, files: csvFiles(cfg), settings: settingFiles(cfg)}
 	changes := d.keep("changes", func() any { return new(atomic.Uint64) }).(*atomic.Uint64)
 	serial := changes.Add(1) // who is staff may have changed with the config
 	others := d.keep("others", func() any { return othersOf(id, d.others) }).(*store.Others)
-	f.book = &directory.Book{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Fold: legacy.Fold, Changes: changes, Others: others}
+	f.book = &directory.Book{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Fold: legacy.Fold, Changes: changes, Others: others,
+		Anchor: d.store, Upgraded: cfg.Upgraded.closed()}
 	for _, s := range cfg.Staff {
 		a, err := address.Parse(s)
 		if err != nil {
@@ -188,13 +192,14 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	if others == nil {
 		f.queue.Process = d.keep("process", func() any { return new(outbox.Process) }).(*outbox.Process)
 	}
+	f.signer = &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now}
 	g := gate.Gate{
 		Firm: id, Serial: serial, URL: origin, Prefix: cfg.Prefix,
 		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
-		Assertion: &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now},
+		Assertion: f.signer,
 		Audit:     f.audit, Log: d.log,
 		ClientIP: clientIP, Now: d.now, Networks: f.networks,
-		Legacy: cfg.rules, Usage: f.usage, NoNews: cfg.NewDeviceMail.Off,
+		Anchor: d.store, Legacy: cfg.rules, Usage: f.usage, NoNews: cfg.NewDeviceMail.Off,
 	}
 	for _, cookie := range cfg.PortalSession {
 		g.PortalSession = append(g.PortalSession, gate.PortalCookie(cookie))
@@ -232,17 +237,20 @@ const (
 func (f *firm) start() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	f.stop = cancel
-	for _, ensure := range []func(context.Context) error{f.book.EnsureStaff, f.book.EnsureTokens} {
-		if err := ensure(ctx); err != nil {
+	again := f.anchor.Trusted()
+	err := f.prepare(ctx)
+	if err != nil && !errors.Is(err, store.ErrUnavailable) { // else goOn tries again
+		cancel()
+		return err
+	}
+	if err == nil {
+		if err := f.startLoading(ctx); err != nil {
 			cancel()
+			f.running.Wait()
 			return err
 		}
 	}
-	if err := f.startLoading(ctx); err != nil {
-		cancel()
-		f.running.Wait()
-		return err
-	}
+	f.running.Go(func() { f.goOn(ctx, err == nil, again) })
 	f.watch.add(f.gate)
 	f.queue.Start()
 	f.running.Go(func() { f.networks.Run(ctx, f.log) })
@@ -287,17 +295,8 @@ func (f *firm) loadedBefore(ctx context.Context) bool {
 	return true
 }
 
-// load seals book and passwords with the newest secret and brings the book up to the
-// files of the Caddyfile.
+// load brings the book up to the files of the Caddyfile.
 func (f *firm) load(ctx context.Context, planned func()) error {
-	if err := f.book.Reseal(ctx); err != nil {
-		f.log.Error("the contacts are not yet sealed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
-	}
-	// Where they are off, too: what can't be opened counts as none, so whoever has removed
-	// theirs would get it back by a file, once they are on again.
-	if err := f.passwords.Reseal(ctx); err != nil {
-		f.log.Error("the passwords are not yet sealed with the newest secret, so the older one must stay in the Caddyfile", "error", err)
-	}
 	f.endPending(ctx)
 	err := f.loadAll(ctx, planned)
 	if err == nil {

@@ -149,6 +149,9 @@ func (f *firm) loadAll(ctx context.Context, planned func()) error {
 
 // lookAtFiles loads the files that have changed since they were read.
 func (f *firm) lookAtFiles(ctx context.Context, now time.Time) {
+	if f.anchor.Err() != nil { // goOn loads them once the store is trusted
+		return
+	}
 	if !f.loading.TryLock() { // a large one is being loaded
 		return
 	}

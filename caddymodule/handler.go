@@ -20,6 +20,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/gate"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 )
 
 func init() { caddy.RegisterModule(new(Handler)) }
@@ -66,6 +67,10 @@ type FirmConfig struct {
 	// CompanyPaths are further paths that belong to one company, with {company} as a
 	// segment, such as "/files/{company}/*". Default: none.
 	CompanyPaths []string `json:"company_paths,omitempty"`
+
+	// Upgraded are companies whose old links ask for sign-in whatever the store says, also
+	// when it is lost with everything else. Default: what `upgrade` has done counts alone.
+	Upgraded Upgraded `json:"upgraded,omitzero"`
 
 	// Home is where `/` leads a contact, with {company} as a segment, such as
 	// "/portal/{company}". Default: `/` is the portal's.
@@ -136,6 +141,20 @@ type Session struct {
 	Max caddy.Duration `json:"max,omitempty"`
 }
 
+// Upgraded are companies whose old links ask for sign-in. The zero value has none.
+type Upgraded struct {
+	// All stands for every company, also later ones.
+	All bool `json:"all,omitempty"`
+
+	// Companies are ids. None with All.
+	Companies []string `json:"companies,omitempty"`
+}
+
+// closed is what the directory wants to know of it.
+func (u Upgraded) closed() anchor.Closed {
+	return anchor.Closed{All: u.All, IDs: slices.Sorted(slices.Values(u.Companies))}
+}
+
 // NewDeviceMail is a mail about a sign-in on a new device.
 type NewDeviceMail struct {
 	// Off sends none.
@@ -199,6 +218,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if err == nil {
 		err = h.checkSites(ctx, &cfg)
+	}
+	if err == nil {
+		err = h.app.checkAnchor(h.Firm)
 	}
 	if err == nil && cfg.Contacts == "" && len(cfg.Staff) == 0 {
 		h.app.warnOnce(h.Firm, "the Caddyfile names no contacts and no staff, so that only those can sign in who were added with caddy doorpost contacts add", "what_to_do", `write "staff owner@example.com", with your own address`)

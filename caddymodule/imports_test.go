@@ -25,20 +25,20 @@ import (
 //	brand directory session token password limit outbox audit usage assertion legacy
 //	                            │
 //	                            ▼
-//	               address    secret  ◄── store/sealed
-//	                             store  ◄── store/sealed, store/bolt, store/redis, store/storetest
+//	               address    secret  ◄── store/sealed ◄── store/anchor
+//	                             store  ◄── store/sealed, store/anchor, store/bolt, store/redis, store/storetest
 //
 // Imports point down, siblings don't know one another, and only caddymodule knows
 // Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/bolt", "store/redis"},
+	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor", "store/bolt", "store/redis"},
 
-	"gate":  {"brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed"},
-	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store"},
+	"gate":  {"brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor"},
+	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor"},
 
 	"brand":     {"address"},
-	"directory": {"address", "secret", "store", "store/sealed"},
+	"directory": {"address", "secret", "store", "store/sealed", "store/anchor"},
 	"session":   {"address", "secret", "store", "store/sealed"},
 	"token":     {"address", "secret", "store", "store/sealed"},
 	"limit":     {"address", "secret", "store", "store/sealed"},
@@ -56,6 +56,7 @@ var arrows = map[string][]string{
 	"store/redis":     {"store"},
 	"store/storetest": {"store"},
 	"store/sealed":    {"secret", "store"},
+	"store/anchor":    {"secret", "store", "store/sealed"},
 }
 
 // testArrows are those that only tests add: what they drive from outside.

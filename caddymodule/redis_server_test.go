@@ -61,6 +61,15 @@ func (s *redisServer) kill() {
 	}
 }
 
+// end has the server write down what it has, and end.
+func (s *redisServer) end(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	s.cmd.Wait() // with an error, since it was interrupted
+}
+
 func (s *redisServer) address() string { return net.JoinHostPort("127.0.0.1", s.port) }
 func (s *redisServer) url() string     { return "redis://" + s.address() + "/0" }
 

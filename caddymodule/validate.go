@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
@@ -235,6 +236,7 @@ func (c FirmConfig) Validate() error {
 		c.validatePublic,
 		c.validateLegacy,
 		c.validatePortalSession,
+		c.validateUpgraded,
 		c.Session.Validate,
 		c.validateLink,
 		c.Passwords.Validate,
@@ -482,6 +484,24 @@ func (c FirmConfig) validatePortalSession() error {
 			return wrong(where, "%s says how the cookies in front of it are bound; write it at the end of the line, such as: portal_session PHPSESSID %s", name, name)
 		case cookie.To != "" && cookie.To != "person" && cookie.To != "off":
 			return wrong(where, `%q says nothing of how %s is bound; write "person", "off" or nothing`, cookie.To, name)
+		}
+	}
+	return nil
+}
+
+func (c FirmConfig) validateUpgraded() error {
+	if c.Upgraded.All && len(c.Upgraded.Companies) > 0 {
+		return wrong("upgraded", "all and single companies can't go together; write one of the two")
+	}
+	for i, id := range c.Upgraded.Companies {
+		where := fmt.Sprintf("upgraded[%d]", i)
+		switch {
+		case id == "all":
+			return wrong(where, `all stands alone; write "upgraded all", or leave it out`)
+		case !directory.IsCompanyID(id):
+			return wrong(where, "%q is no id of a company; write the id as in companies.csv, such as acme-ltd", id)
+		case slices.Contains(c.Upgraded.Companies[:i], id):
+			return wrong(where, "%s is there twice; remove one", id)
 		}
 	}
 	return nil

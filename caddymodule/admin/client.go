@@ -91,6 +91,18 @@ func (c *Client) Upgrade(ctx context.Context, firm string, in Upgrade) (Upgraded
 	return post[Upgraded](ctx, c, firm, "upgrade", in)
 }
 
+// AcceptStore has the firm use the store from now on.
+func (c *Client) AcceptStore(ctx context.Context, firm string, in AcceptStore) (StoreAccepted, error) {
+	return post[StoreAccepted](ctx, c, firm, "store/accept", in)
+}
+
+// Doctor returns what the server finds when it looks at itself.
+func (c *Client) Doctor(ctx context.Context) (Diagnosis, error) {
+	var out Diagnosis
+	err := c.do(ctx, http.MethodGet, "/doorpost/doctor", nil, &out)
+	return out, err
+}
+
 // LegacyUsage returns one page of who still uses old links.
 func (c *Client) LegacyUsage(ctx context.Context, firm string, in ListRequest) (UsageList, error) {
 	return post[UsageList](ctx, c, firm, "legacy/usage", in)

@@ -49,6 +49,10 @@
 //	                                               → {"events": [EVENT], "next": "…"}
 //	POST /doorpost/FIRM/audit/unknown     {}       → {"addresses": [STRANGER]}
 //
+//	POST /doorpost/FIRM/store/accept      {"reopen": false}
+//	                                               → {"all_upgraded": false, "upgraded": ["acme"], "sessions_ended": 3}
+//
+//	GET  /doorpost/doctor                          → {"ok": true, "findings": [FINDING]}
 //	POST /doorpost/backup                 {}       → the store, as application/octet-stream
 //
 // Where no answer is given, a request about a contact is answered like contacts/add,
@@ -94,6 +98,13 @@
 //
 // reset-link mails a link to choose a password, good once, for 24 hours, to that address
 // of the contact. request is that of its events. Nobody can choose for somebody else.
+//
+// store/accept takes the store as the right one from now on, although it is new, empty, older or
+// another one than last time (see docs/operations.md). Until then every other request is answered
+// 503, "untrusted_store". upgraded are the companies that stay upgraded; with reopen, what the
+// store says of old links counts alone.
+//
+//	FINDING  {"check": "store", "firm": "example", "ok": false, "what": "…", "do": "…"}
 //
 // # Upgrade
 //

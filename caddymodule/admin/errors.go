@@ -10,6 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 )
 
 // Error is why a request wasn't done, for an operator to read. It never repeats a
@@ -64,6 +65,12 @@ func errorOf(err error) *Error {
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		return &Error{Status: 409, Code: "conflict", Reason: "others changed the same thing at the same time, so nothing was changed", Remedy: "try again"}
+	case errors.Is(err, anchor.ErrUntrusted):
+		out := &Error{Status: 503, Code: "untrusted_store", Reason: err.Error(), Remedy: "caddy doorpost doctor says more"}
+		if loss, ok := errors.AsType[*anchor.Loss](err); ok {
+			out.Reason, out.Remedy = loss.What, loss.Do
+		}
+		return out
 	case errors.Is(err, store.ErrUnavailable):
 		return &Error{Status: 503, Code: "unavailable", Reason: err.Error(), Remedy: "look whether the disk is full or the store is damaged, then try again"}
 	}
@@ -86,6 +93,8 @@ func fieldError(err *directory.FieldError) *Error {
 		}
 	case errors.Is(err, directory.ErrStaff):
 		out.Status, out.Code, out.Remedy = 409, "staff", "take the address out of staff in the Caddyfile and reload; then do this again"
+	case errors.Is(err, directory.ErrCaddyfile):
+		out.Status, out.Code, out.Remedy = 409, "caddyfile", "take it out of upgraded in the Caddyfile and reload; then do this again"
 	case errors.Is(err, directory.ErrUnknown):
 		out.Remedy = "companies list shows which there are; companies add adds one"
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
@@ -32,6 +33,7 @@ type Firm struct {
 	Queue    *outbox.Queue  // takes the mails that are asked for here
 	Audit    *audit.Log     // is told of every change
 	Usage    *usage.Counter // of old links; nil: they aren't counted
+	Anchor   *anchor.Store  // says whether the store is trusted; nil: it is
 
 	Files []FileStatus // that the Caddyfile names, without their loads
 
@@ -43,7 +45,11 @@ type Firm struct {
 type Handler struct {
 	Firms  map[string]Firm       // by id; not changed while the Handler serves
 	Backup func(io.Writer) error // writes a copy of the store; writes nothing where it can't
-	Log    *slog.Logger          // what goes wrong; nil: nobody
+
+	// Doctor looks at the whole server; nil: there is nothing to look at.
+	Doctor func(context.Context) []Finding
+
+	Log *slog.Logger // what goes wrong; nil: nobody
 }
 
 // ServeHTTP is the table of all requests, and the answer to what isn't in it.
@@ -52,6 +58,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for pattern, do := range map[string]http.HandlerFunc{
 		"GET /doorpost/{$}":                       h.getFirms,
 		"POST /doorpost/backup":                   h.backup,
+		"GET /doorpost/doctor":                    h.getDoctor,
+		"POST /doorpost/{firm}/store/accept":      act(h, acceptStore),
 		"POST /doorpost/{firm}/contacts/list":     act(h, listContacts),
 		"POST /doorpost/{firm}/contacts/add":      act(h, addContact),
 		"POST /doorpost/{firm}/contacts/set":      act(h, setContact),

@@ -136,6 +136,12 @@ func (s *Signer) Public(ctx context.Context) ([]byte, error) {
 	return k.public, nil
 }
 
+// Reseal seals the keys with the newest secret, if an older one has sealed them.
+func (s *Signer) Reseal(ctx context.Context) error {
+	_, err := s.load(ctx, s.now())
+	return err
+}
+
 // current returns the keys to use now. It asks the store on first use and every few
 // minutes after, since another Signer may have moved them up. One caller asks; the
 // others, and all when the store is away, go on with the keys that are known.

@@ -145,8 +145,8 @@ func (c Company) MarshalJSON() ([]byte, error) {
 	return json.Marshal(companyJSON{c.ID, c.Name, len(c.LegacyTokens), c.State()})
 }
 
-// isCompanyID reports whether s is [a-z0-9][a-z0-9._-]{0,62}.
-func isCompanyID(s string) bool {
+// IsCompanyID reports whether s is [a-z0-9][a-z0-9._-]{0,62}.
+func IsCompanyID(s string) bool {
 	for i := range len(s) {
 		c := s[i]
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && (i == 0 || c != '.' && c != '_' && c != '-') {
@@ -220,7 +220,15 @@ func (b *Book) sealCompany(c Company) []byte {
 	return b.seal(bucketCompany, c.ID, companyRecord{c.Name, c.LegacyTokens, c.State(), c.Era})
 }
 
+// openCompany returns the company with what holds whatever the store says of its old links.
 func (b *Book) openCompany(rec store.Record) (Company, error) {
+	c, err := b.storedCompany(rec)
+	c.Upgraded = c.Upgraded || b.staysUpgraded(c.ID)
+	return c, err
+}
+
+// storedCompany returns the company as the store has it.
+func (b *Book) storedCompany(rec store.Record) (Company, error) {
 	var r companyRecord
 	err := b.open(rec, &r)
 	c := Company{rec.Key.ID, r.Name, r.Tokens, r.State == "upgraded", r.Era}

@@ -25,6 +25,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 )
 
 // The decisions that callers make; compare with errors.Is. What is wrong with one
@@ -36,6 +37,8 @@ var (
 	ErrTaken = errors.New("directory: taken")
 	// ErrStaff: the Caddyfile names the address under staff, which can't be undone here.
 	ErrStaff = errors.New("directory: named under staff in the Caddyfile")
+	// ErrCaddyfile: the Caddyfile says that the old links ask for sign-in.
+	ErrCaddyfile = errors.New("directory: upgraded in the Caddyfile")
 	// ErrConflict: somebody changed the book between Plan and Apply. Nothing was
 	// changed; plan again.
 	ErrConflict = fmt.Errorf("the directory has changed since this was planned: %w", store.ErrConflict)
@@ -64,6 +67,13 @@ type Book struct {
 
 	// Others are the other processes that have the store open; nil: there are none.
 	Others *store.Others
+
+	// Anchor keeps outside the store which companies' old links ask for sign-in, so that no
+	// loss of the store opens them again; nil: nothing does.
+	Anchor *anchor.Store
+
+	// Upgraded are companies whose old links ask for sign-in because the Caddyfile says so.
+	Upgraded anchor.Closed
 
 	own  atomic.Uint64
 	last atomic.Pointer[string] // the generation that CatchUp saw
@@ -102,10 +112,16 @@ func (b *Book) Version() uint64 {
 	return b.counter().Load()
 }
 
+// Reread moves Version: what was read before counts no more.
+func (b *Book) Reread() { b.counter().Add(1) }
+
 // CatchUp moves Version if the book was changed since the last call: another process may
 // have done so. One caller at a time is enough.
 func (b *Book) CatchUp(ctx context.Context) error {
 	now, err := b.generation(ctx)
+	if err == nil {
+		err = b.followUpgrades(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -187,7 +203,7 @@ func (b *Book) Companies(ctx context.Context, text, after string, limit int) ([]
 
 // Company returns the company, or ErrUnknown.
 func (b *Book) Company(ctx context.Context, id string) (Company, error) {
-	if !isCompanyID(id) {
+	if !IsCompanyID(id) {
 		return Company{}, ErrUnknown
 	}
 	rec, err := b.get(ctx, bucketCompany, id)

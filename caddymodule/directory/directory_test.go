@@ -297,8 +297,8 @@ func TestCompanyID(t *testing.T) {
 		"a": true, "0": true, "acme-1_2.b": true, strings.Repeat("a", 63): true,
 		"": false, "-a": false, ".a": false, "_a": false, "A": false, "a b": false, "a/b": false, "ä": false, strings.Repeat("a", 64): false,
 	} {
-		if got := isCompanyID(id); got != want {
-			t.Errorf("isCompanyID(%q) = %v; want %v", id, got, want)
+		if got := IsCompanyID(id); got != want {
+			t.Errorf("IsCompanyID(%q) = %v; want %v", id, got, want)
 		}
 	}
 }

@@ -111,7 +111,7 @@ func (b *Book) RemoveContact(ctx context.Context, email address.Address) (Contac
 func (b *Book) AddCompany(ctx context.Context, id string, c CompanyChange) (Company, error) {
 	var after Company
 	err := b.change(ctx, func() ([]store.Op, error) {
-		if !isCompanyID(id) {
+		if !IsCompanyID(id) {
 			return nil, &FieldError{Field: "id", Reason: quoted(id) + " " + badCompanyID}
 		}
 		switch _, err := b.Company(ctx, id); {

@@ -314,6 +314,9 @@ func (b *Book) companyOps(before, after *Company, claims map[string]bool) (ops [
 			ops = append(ops, b.putLike(folded, after.ID))
 		}
 	}
+	if before.asksSignIn() != after.asksSignIn() {
+		ops = append(ops, b.upgradesChange())
+	}
 	return ops
 }
 
@@ -368,5 +371,5 @@ func (b *Book) EnsureTokens(ctx context.Context) error {
 // and after an upgrade of all every one.
 func (b *Book) bornUpgraded(ctx context.Context) (func(Company) bool, error) {
 	all, err := b.marked(ctx, stateUpgraded)
-	return func(c Company) bool { return all || len(c.LegacyTokens) == 0 }, err
+	return func(c Company) bool { return all || len(c.LegacyTokens) == 0 || b.staysUpgraded(c.ID) }, err
 }

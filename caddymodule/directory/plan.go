@@ -538,8 +538,15 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 			ops = append(ops, store.Replace(k, p.generation, next, time.Time{}))
 		}
 	}
-	err := b.Store.Apply(ctx, ops...)
+	ops, err := b.stampUpgrades(ctx, ops)
+	if err != nil {
+		return err
+	}
+	err = b.Store.Apply(ctx, ops...)
 	b.counter().Add(1)
+	if failed := b.followUpgrades(ctx); err == nil && failed != nil {
+		err = fmt.Errorf("it was changed, but what has to be known of it outside of the store couldn't be noted: %w", failed)
+	}
 	b.Others.Changed(ctx)
 	switch {
 	case errors.Is(err, store.ErrConflict):

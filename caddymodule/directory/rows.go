@@ -227,7 +227,7 @@ func readCompanies(r io.Reader, options ImportOptions) ([]CompanyRow, error) {
 		}
 		row := CompanyRow{Line: t.line, ID: strings.TrimSpace(cells[0]), hasName: slices.Contains(t.columns, 1), hasTokens: slices.Contains(t.columns, 2)}
 		bad := t.bad.count()
-		if !isCompanyID(row.ID) {
+		if !IsCompanyID(row.ID) {
 			t.bad.add(t.line, "id", quoted(row.ID)+" "+badCompanyID)
 		} else if line := lines[row.ID]; line > 0 {
 			t.bad.add(t.line, "id", fmt.Sprintf("%s is in line %d too", row.ID, line))

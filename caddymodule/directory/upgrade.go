@@ -53,7 +53,7 @@ func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total
 		if u.DryRun {
 			return nil, nil
 		}
-		ops = make([]store.Op, 0, len(changed)+1)
+		ops = make([]store.Op, 0, len(changed)+2)
 		for i, c := range changed {
 			if i%pageSize == 0 {
 				progress(i, len(changed))
@@ -72,6 +72,9 @@ func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total
 		case u.All && u.Undo && marked:
 			ops = append(ops, store.Delete(b.key(bucketState, stateUpgraded)))
 		}
+		if len(ops) > 0 {
+			ops = append(ops, b.upgradesChange())
+		}
 		return ops, nil
 	})
 	if err != nil {
@@ -87,6 +90,9 @@ func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total
 func (b *Book) planUpgrade(ctx context.Context, u Upgrade) (out Upgraded, changed []Company, err error) {
 	wanted, err := b.namedCompanies(ctx, u.Companies)
 	if err != nil {
+		return out, nil, err
+	}
+	if err := b.checkUndo(u, wanted); err != nil {
 		return out, nil, err
 	}
 	members, err := b.members(ctx)

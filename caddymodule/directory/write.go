@@ -41,12 +41,18 @@ func (b *Book) change(ctx context.Context, f func() ([]store.Op, error)) error {
 		if err == nil && len(ops) == 0 {
 			err = errNothing
 		}
+		if err == nil {
+			ops, err = b.stampUpgrades(ctx, ops)
+		}
 		tried = tried || err == nil
 		return nextGeneration(was), time.Time{}, ops, err
 	})
 	if tried {
 		// Also after an error: the engine may have made the change and failed to say so.
 		b.counter().Add(1)
+		if failed := b.followUpgrades(ctx); err == nil && failed != nil {
+			err = fmt.Errorf("it was changed, but what has to be known of it outside of the store couldn't be noted: %w", failed)
+		}
 		b.Others.Changed(ctx)
 	}
 	if err == errNothing {

@@ -35,6 +35,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
@@ -65,6 +66,10 @@ type Gate struct {
 	Mailbox   string              // folder of the preview mailbox; "": there is none
 	NoNews    bool                // nobody is told by mail of a sign-in on a new device
 	Networks  *limit.Networks     // counts over reloads what networks do; nil: for this gate alone
+
+	// Anchor says whether the store is trusted; nil: always. While it isn't, nobody is let
+	// in as somebody, whatever is in memory, and old links ask for sign-in.
+	Anchor *anchor.Store
 
 	ClientIP func(*http.Request) netip.Addr // the visitor's address; invalid where it isn't known
 	Now      func() time.Time               // the clock

@@ -208,10 +208,28 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 // weigh finds out what a request is about, and by which facts it is to be decided what
 // becomes of it. The error is the store's.
 func (g *Gate) weigh(r *http.Request, kind Kind, v *Visitor) (a about, f facts, err error) {
+	if g.Anchor.Err() != nil {
+		a, f = g.weighUntrusted(r, kind, v)
+		return a, f, nil
+	}
 	if a, err = g.judge(r, kind, v); err == nil {
 		f, err = g.facts(r, kind, &a)
 	}
 	return a, f, err
+}
+
+// weighUntrusted is weigh while the store isn't trusted: there are no companies and no
+// visits, whatever is in memory, so that every old link asks for sign-in.
+func (g *Gate) weighUntrusted(r *http.Request, kind Kind, v *Visitor) (about, facts) {
+	a := about{Verdict: g.Legacy.Match(r.URL), visitor: v}
+	a.veiled = len(a.Strays) > 0
+	if kind == Open && a.Kind != legacy.Bad {
+		a.Kind = legacy.None
+	}
+	return a, facts{
+		kind: a.Kind, public: kind == Open, signedIn: v != nil, astray: a.veiled, veiled: a.veiled,
+		load: opensPage(r),
+	}
 }
 
 // facts are those of a request.

@@ -78,6 +78,9 @@ func PassedOf(ctx context.Context) Passed {
 func (g *Gate) visitor(r *http.Request) (*Visitor, error) {
 	result := errNobody
 	for i, cookie := range r.CookiesNamed(g.cookies.session) {
+		if err := g.Anchor.Err(); err != nil {
+			return nil, err
+		}
 		if i == maxCookies {
 			break
 		}

@@ -59,6 +59,22 @@ func (s *Sessions) strike(ctx context.Context, contact, id string) ([]store.Op, 
 	return s.write(was, was.Value.without(id))
 }
 
+// EndEverybody ends the sessions of all contacts, a few at a time, and returns how many
+// there were.
+func (s *Sessions) EndEverybody(ctx context.Context) (n int, err error) {
+	for _, b := range []string{sessionBucket, rosterBucket} {
+		gone, err := store.Clear(ctx, s.Store, s.Firm, b)
+		if n = max(n, gone); err != nil {
+			return n, fmt.Errorf("ending all sessions: %w", err)
+		}
+	}
+	s.Reread()
+	return n, nil
+}
+
+// Reread has the store asked about every session once more: it may be another store.
+func (s *Sessions) Reread() { s.memory().rereadAll() }
+
 // Ending is the end of sessions, which comes as soon as its Ops are applied.
 type Ending struct {
 	Ops    []store.Op

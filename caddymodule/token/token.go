@@ -24,6 +24,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -74,6 +75,14 @@ type Tokens struct {
 	Life  time.Duration    // of a link and its code, from each hand-over to the mail server; at most MaxLife
 	Now   func() time.Time // the clock; nil: time.Now
 	Ring  *Ring            // where new browsers get their places; nil: anywhere
+}
+
+// EndEverything ends the links and codes of all contacts.
+func (t *Tokens) EndEverything(ctx context.Context) error {
+	if _, err := store.Clear(ctx, t.Store, t.Firm, liveBucket); err != nil {
+		return fmt.Errorf("ending all links: %w", err)
+	}
+	return nil
 }
 
 // Ask is one request for a sign-in mail, as a browser made it.

@@ -1,0 +1,83 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+)
+
+// checks are what the doctor looks at, in the order of the answer. Each returns a finding
+// for whatever it looked at, also where nothing is wrong.
+var checks = []func(context.Context, *App) []admin.Finding{
+	checkTrust,
+	checkAnchorFiles,
+	checkSecrets,
+	checkUnnamed,
+}
+
+// doctor runs all checks.
+func (a *App) doctor(ctx context.Context) (all []admin.Finding) {
+	for _, check := range checks {
+		all = append(all, check(ctx, a)...)
+	}
+	return all
+}
+
+// eachFirm makes a check of a firm one of the server.
+func eachFirm(a *App, check func(f *firm) admin.Finding) (all []admin.Finding) {
+	for _, id := range slices.Sorted(maps.Keys(a.firms)) {
+		found := check(a.firms[id])
+		found.Firm = id
+		all = append(all, found)
+	}
+	return all
+}
+
+// checkTrust is about the store: whether it answers, and is the one of last time.
+func checkTrust(_ context.Context, a *App) []admin.Finding {
+	return eachFirm(a, func(f *firm) admin.Finding {
+		st := f.anchor.Status()
+		if st.Loss != nil {
+			return admin.Finding{Check: "store", What: st.Loss.What, Do: st.Loss.Do}
+		}
+		return admin.Finding{Check: "store", OK: true, What: fmt.Sprintf("the store %s is the one of last time", st.Place)}
+	})
+}
+
+// checkAnchorFiles is about what is kept outside the store, by which a lost one is noticed.
+func checkAnchorFiles(_ context.Context, a *App) []admin.Finding {
+	return eachFirm(a, func(f *firm) admin.Finding {
+		st := f.anchor.Status()
+		if st.Unsaved != nil {
+			return admin.Finding{Check: "anchor", What: fmt.Sprintf("what was seen of the store can't be noted outside of it: %v", st.Unsaved),
+				Do: "let Caddy's user write to " + st.Path + "; until then a lost store won't be noticed at the next start"}
+		}
+		return admin.Finding{Check: "anchor", OK: true, What: "what was seen of the store is noted in " + st.Path}
+	})
+}
+
+// checkSecrets is about secrets that stand behind the newest one.
+func checkSecrets(_ context.Context, a *App) []admin.Finding {
+	return eachFirm(a, func(f *firm) admin.Finding {
+		behind := f.anchor.Status().Behind
+		switch {
+		case behind > 0:
+			return admin.Finding{Check: "secret", OK: true, What: "records are still being sealed with the newest secret; keep the older one in the Caddyfile until this is done"}
+		case len(a.secrets) > 1:
+			return admin.Finding{Check: "secret", OK: true, What: "everything is sealed with the newest secret; the older ones can be taken out of the Caddyfile"}
+		}
+		return admin.Finding{Check: "secret", OK: true, What: "everything is sealed with the secret"}
+	})
+}
+
+// checkUnnamed is about firms that the store holds and no site names.
+func checkUnnamed(ctx context.Context, a *App) (all []admin.Finding) {
+	for _, firm := range a.unnamedFirms(ctx) {
+		all = append(all, admin.Finding{Check: "firm", Firm: firm, What: "the store holds this firm, and no site names it",
+			Do: fmt.Sprintf("if a site's firm was renamed, name it as before: doorpost %s", firm)})
+	}
+	return all
+}

@@ -1,0 +1,260 @@
+package anchor
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+)
+
+// anchor is what this machine saw of a firm's records last. The zero value is that of a
+// machine that hasn't seen any.
+type anchor struct {
+	Store    string    `json:"s"` // of the identity
+	Place    string    `json:"p"` // of the store, as operators know it
+	Beat     uint64    `json:"b"` // no store that is behind this one is trusted
+	At       time.Time `json:"t"` // of the last change that was seen
+	Keys     []string  `json:"k"` // IDs of the secrets that records may be sealed with
+	Restored *Restore  `json:"r,omitempty"`
+
+	damaged bool // there is a file, and it can't be read
+}
+
+// written is an anchor as it is in the file.
+type written struct {
+	anchor
+	sealedWith string // ID of the secret
+}
+
+// Restore is what an operator said when a copy was put back.
+type Restore struct {
+	Reopen bool `json:"o"` // old links that asked for sign-in open again where the copy says so
+}
+
+// Closed are the companies whose old links ask for sign-in, as the anchor has it. The zero
+// value has none.
+type Closed struct {
+	Mark uint64   `json:"m"`           // of the directory, when it was so
+	All  bool     `json:"a,omitempty"` // every company but those in IDs
+	IDs  []string `json:"i,omitempty"` // companies, sorted; with All, the exceptions
+}
+
+// Has reports whether the company's old links ask for sign-in.
+func (c *Closed) Has(company string) bool {
+	_, found := slices.BinarySearch(c.IDs, company)
+	return c.All != found
+}
+
+// Any reports whether any company's old links ask for sign-in.
+func (c *Closed) Any() bool { return c.All || len(c.IDs) > 0 }
+
+// A file is a line that names the secret, and what it sealed.
+const (
+	fileVersion = "doorpost-anchor-1"
+	purpose     = "anchor"
+)
+
+func (s *Store) path() string       { return Path(s.dir, s.firm) }
+func (s *Store) closedPath() string { return s.path() + ".upgraded" }
+
+// Path is where the anchor of a firm is kept in the folder.
+func Path(dir, firm string) string { return filepath.Join(dir, firm) }
+
+// Firms returns the firms that the folder has anchors of.
+func Firms(dir string) (firms []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() && !strings.Contains(e.Name(), ".") {
+			firms = append(firms, e.Name())
+		}
+	}
+	return firms, err
+}
+
+// CheckKeys returns why the keys aren't enough for the firm's records, as far as the anchor
+// in the folder knows. It changes nothing.
+func CheckKeys(dir, firm string, keys *secret.Keyring) error {
+	s := &Store{firm: firm, dir: dir}
+	s.keys.Store(keys)
+	return s.read()
+}
+
+// MarkRestored has the next start take the store as the right one, since an operator put a
+// copy back, and returns which companies' old links ask for sign-in. A firm without an
+// anchor takes any store, and isn't marked. Nothing may have the store open.
+func MarkRestored(dir, firm string, keys *secret.Keyring, r Restore) (Closed, error) {
+	s := &Store{firm: firm, dir: dir}
+	s.keys.Store(keys)
+	err := s.read()
+	if err != nil || s.written == nil {
+		return Closed{}, err
+	}
+	s.anchor.Restored = &r
+	return *s.closed.Load(), s.writeFile(s.path(), s.anchor)
+}
+
+// lacking returns the error of records that need secrets which the keys don't have.
+func (s *Store) lacking(keys *secret.Keyring, needed []string) error {
+	has := keys.IDs()
+	for _, id := range needed {
+		if !slices.Contains(has, id) {
+			return fmt.Errorf("records of firm %s are still sealed with a secret that isn't configured any more: %w; "+
+				"write it behind the new one, start, and take it out once the log or \"caddy doorpost doctor\" says that nothing needs it",
+				s.firm, secret.ErrSealed)
+		}
+	}
+	return nil
+}
+
+// read reads the anchor. An error that wraps secret.ErrSealed: it needs a secret that isn't
+// among the keys.
+func (s *Store) read() error {
+	var a anchor
+	closed := new(Closed)
+	id, err := s.readFile(s.path(), &a)
+	if err == nil {
+		_, err = s.readFile(s.closedPath(), closed)
+	}
+	switch {
+	case errors.Is(err, secret.ErrSealed):
+		return err
+	case err != nil:
+		a.damaged = true
+		if s.log != nil {
+			s.log.Error("the file that the store is compared with can't be read", "path", s.path(), "error", err)
+		}
+	}
+	if err := s.lacking(s.keys.Load(), a.Keys); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.anchor = a
+	if id != "" && !a.damaged {
+		s.written = &written{a, id}
+	}
+	s.closed.Store(closed)
+	return nil
+}
+
+// readFile reads what writeFile wrote, and returns the ID of the secret that sealed it; ""
+// where there is no file.
+func (s *Store) readFile(path string, v any) (sealedWith string, err error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	head, sealed, ok := bytes.Cut(data, []byte("\n"))
+	name, id, _ := strings.Cut(string(head), " ")
+	if !ok || name != fileVersion {
+		return "", fmt.Errorf("%s is none of Doorpost's, or of a newer one", path)
+	}
+	keys := s.keys.Load()
+	if !slices.Contains(keys.IDs(), id) {
+		return "", fmt.Errorf("%s: %w; write the secret that it was sealed with first, or behind the new one", path, secret.ErrSealed)
+	}
+	plain, err := keys.Open(purpose, filepath.Base(path), sealed)
+	if err != nil {
+		return "", fmt.Errorf("%s is damaged", path)
+	}
+	return id, json.Unmarshal(plain, v)
+}
+
+// writeFile writes the file, whole and durable or not at all.
+func (s *Store) writeFile(path string, v any) error {
+	plain, err := json.Marshal(v)
+	if err != nil {
+		panic("anchor: " + err.Error()) // never: plain structs
+	}
+	keys := s.keys.Load()
+	data := fmt.Appendf(nil, "%s %s\n", fileVersion, keys.IDs()[0])
+	data = append(data, keys.Seal(purpose, filepath.Base(path), plain)...)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".anchor-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(data)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes the names in a folder durable, where the system does so.
+func syncDir(path string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// save writes the anchor if it has changed since. The store must be trusted.
+func (s *Store) save() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for before := s.now().Add(-s.lag); len(s.sighted) > 0 && !s.sighted[0].at.After(before); s.sighted = s.sighted[1:] {
+		s.anchor.Beat = max(s.anchor.Beat, s.sighted[0].beat)
+	}
+	s.anchor.Place = s.place
+	newest := s.keys.Load().IDs()[0]
+	if !slices.Contains(s.anchor.Keys, newest) {
+		s.anchor.Keys = append(slices.Clone(s.anchor.Keys), newest)
+	}
+	w := s.written
+	if w == nil || w.sealedWith != newest || w.Store != s.anchor.Store || w.Place != s.place || w.Beat != s.anchor.Beat || !slices.Equal(w.Keys, s.anchor.Keys) {
+		s.saved(s.write(newest))
+	}
+}
+
+// write writes both files. s.mu is held.
+func (s *Store) write(newest string) error {
+	if s.written == nil || s.written.sealedWith != newest {
+		if err := s.writeFile(s.closedPath(), s.closed.Load()); err != nil {
+			return err
+		}
+	}
+	if err := s.writeFile(s.path(), s.anchor); err != nil {
+		return err
+	}
+	s.written = &written{s.anchor, newest}
+	return nil
+}
+
+// saved tells operators when anchors can't be written, and when they can again. s.mu is
+// held.
+func (s *Store) saved(err error) {
+	switch {
+	case err != nil && s.unsaved == nil:
+		s.log.Error("what was seen of the store can't be noted outside of it, so a lost or older store won't be noticed at the next start",
+			"path", s.path(), "error", err, "what_to_do", "let Caddy's user write there, and write the upgraded companies in the Caddyfile: upgraded all, or upgraded ID…")
+	case err == nil && s.unsaved != nil:
+		s.log.Info("what was seen of the store can be noted again", "path", s.path())
+	}
+	s.unsaved = err
+}

@@ -1,0 +1,539 @@
+package caddymodule_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+)
+
+// lostStore is a house whose store is about to be lost: acme is upgraded, birch is open and
+// held in memory as that, and Ann is signed in.
+type lostStore struct {
+	*house
+	log logFile
+	ann *browser
+}
+
+func openLostStore(t *testing.T, firm string) *lostStore {
+	t.Helper()
+	s := &lostStore{log: newLogFile(t)}
+	m := startMailServer(t)
+	s.house = openHouse(t, layout{global: s.log.global, app: m.app(), firm: oldLinks + "\n" + firm, companies: oldCompanies, admin: freeAddress(t)})
+	m.moveInto(s.house)
+	s.upgrades(admin.Upgrade{Companies: []string{"acme"}})
+	if a := s.browser().open("/one-click/birch-secret-token/x"); a.StatusCode != 200 {
+		t.Fatalf("birch's old link, while it is open = %d; want 200", a.StatusCode)
+	}
+	s.ann = s.browser()
+	s.ann.signIn("ann@example.com")
+	if a := s.ann.open("/portal/acme/x"); a.StatusCode != 200 {
+		t.Fatalf("Ann's page = %d; want 200", a.StatusCode)
+	}
+	return s
+}
+
+// upgrades does what caddy doorpost upgrade does, once the contacts are there.
+func (s *lostStore) upgrades(in admin.Upgrade) {
+	s.t.Helper()
+	s.eventually("the upgrade is done", func() bool {
+		out, err := s.office().Upgrade(s.t.Context(), "example", in)
+		return err == nil && len(out.Refused) == 0
+	})
+}
+
+// dbPath is where the embedded store is.
+func (h *house) dbPath() string { return h.path("data/doorpost/doorpost.db") }
+
+// stop ends the Caddy of this process.
+func (h *house) stop() {
+	h.t.Helper()
+	if err := caddy.Stop(); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// redisSays sends one command to the Redis server, and returns the first line of its answer.
+func (s *redisServer) says(t *testing.T, words ...string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "%s\r\n", strings.Join(words, " "))
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || strings.HasPrefix(line, "-") {
+		t.Fatalf("%v = %q, %v", words, line, err)
+	}
+	return strings.TrimSpace(line)
+}
+
+// empty empties the store: the file is moved away while nothing runs, or the server's data
+// is deleted while the gate runs.
+func (s *lostStore) empty() {
+	s.t.Helper()
+	if s.redis != nil {
+		s.redis.says(s.t, "FLUSHALL")
+		return
+	}
+	s.stop()
+	if err := os.Rename(s.dbPath(), s.dbPath()+".lost"); err != nil {
+		s.t.Fatal(err)
+	}
+	s.start()
+}
+
+// wantUntrusted wants what everybody gets while the store isn't trusted.
+func (s *lostStore) wantUntrusted(when string) {
+	s.t.Helper()
+	_, before := s.portal.last()
+	stranger := s.browser()
+	wantAway := func(what string, a answer) {
+		s.t.Helper()
+		if a.StatusCode != 503 || a.Header.Get("Retry-After") == "" || len(a.Header["Set-Cookie"]) > 0 {
+			s.t.Errorf("%s: %s = %d, Retry-After %q, Set-Cookie %q; want 503 and the cookies as they are", when, what, a.StatusCode, a.Header.Get("Retry-After"), a.Header["Set-Cookie"])
+		}
+	}
+	wantAway("Ann's page", s.ann.open("/portal/acme/x"))
+	wantAway("a page with an unknown cookie", stranger.open("/portal/acme/x", "Cookie", "portal="+strings.Repeat("x", 43)))
+	wantAway("asking for a link", stranger.send("/-/sign-in", url.Values{"email": {"ann@example.com"}, "to": {"/"}}))
+	wantAway("a link", stranger.open("/-/link?t="+strings.Repeat("x", 43)))
+	wantAway("health", stranger.open("/-/health"))
+	for _, token := range []string{"acme-secret-token-1", "birch-secret-token", "no-token-at-all"} {
+		if a := stranger.open("/one-click/" + token + "/x"); a.StatusCode != 302 || !goneForm.MatchString(goes(a)) {
+			s.t.Errorf("%s: the old link with %s = %d to %q; want 302 to /-/go", when, token, a.StatusCode, goes(a))
+		} else if a := stranger.open(goes(a)); a.StatusCode != 401 || !strings.Contains(a.body, `name="email"`) {
+			s.t.Errorf("%s: where the old link leads = %d; want the prompt", when, a.StatusCode)
+		}
+		if a := stranger.open("/view?client=" + token); a.StatusCode != 302 || !goneForm.MatchString(goes(a)) {
+			s.t.Errorf("%s: the old link by query with %s = %d to %q; want 302 to /-/go", when, token, a.StatusCode, goes(a))
+		}
+		if a := stranger.open("/one-click/"+token+"/x", "Accept", "*/*", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"); a.StatusCode != 401 {
+			s.t.Errorf("%s: the old link with %s, fetched by a script = %d; want 401", when, token, a.StatusCode)
+		}
+	}
+	if a := stranger.open("/assets/site.css"); a.StatusCode != 200 {
+		s.t.Errorf("%s: a public page = %d; want 200", when, a.StatusCode)
+	}
+	if _, after := s.portal.last(); after != before+1 {
+		s.t.Errorf("%s: the portal saw %d requests; want that of the public page alone", when, after-before)
+	}
+	_, err := s.office().Contacts(s.t.Context(), "example", admin.ListRequest{})
+	if e, ok := errors.AsType[*admin.Error](err); !ok || e.Status != 503 || !strings.Contains(e.Remedy, "caddy doorpost store accept") {
+		s.t.Errorf("%s: contacts list = %v; want it refused, with what to type", when, err)
+	}
+}
+
+// diagnosis is what the doctor finds.
+func (h *house) diagnosis() admin.Diagnosis {
+	h.t.Helper()
+	d, err := h.office().Doctor(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return d
+}
+
+// untrusted waits until the loss was noticed, and returns why the store isn't trusted.
+func (s *lostStore) untrusted() (what string) {
+	s.t.Helper()
+	s.eventually("the loss is noticed", func() bool {
+		return s.browser().open("/-/health").StatusCode == 503 && !s.diagnosis().OK
+	})
+	d := s.diagnosis()
+	for _, f := range d.Findings {
+		if f.Check == "store" {
+			what = f.What
+			if f.OK || f.Firm != "example" || !strings.Contains(f.Do, "caddy doorpost store accept --firm example") {
+				s.t.Errorf("the doctor finds %+v; want what to type", f)
+			}
+		}
+	}
+	if d.OK {
+		s.t.Errorf("the doctor finds %+v; want something wrong", d)
+	}
+	if text := s.log.text(s.t); !strings.Contains(text, "the store isn't trusted") || !strings.Contains(text, "caddy doorpost store accept --firm example") {
+		s.t.Error("the log doesn't say what happened and what to type")
+	}
+	return what
+}
+
+// accepted accepts the store, and waits until the files are loaded.
+func (s *lostStore) accepted(reopen bool) admin.StoreAccepted {
+	s.t.Helper()
+	done, err := s.office().AcceptStore(s.t.Context(), "example", admin.AcceptStore{Reopen: reopen})
+	if err != nil {
+		s.t.Fatalf("store accept: %v", err)
+	}
+	s.settled()
+	s.eventually("contacts and companies are there", func() bool {
+		contacts, err1 := s.office().Contacts(s.t.Context(), "example", admin.ListRequest{Text: "ann@example.com"})
+		companies, err2 := s.office().Companies(s.t.Context(), "example", admin.ListRequest{Text: "birch"})
+		return err1 == nil && err2 == nil && len(contacts.Contacts) > 0 && len(companies.Companies) > 0
+	})
+	if d := s.diagnosis(); !d.OK {
+		s.t.Errorf("the doctor, after the store was accepted: %+v; want nothing wrong", d)
+	}
+	return done
+}
+
+// wantOld wants the old link of each company to be open, or to ask for sign-in.
+func (h *house) wantOld(when string, open map[string]bool) {
+	h.t.Helper()
+	for token, open := range open {
+		a := h.browser().open("/one-click/" + token + "/x")
+		if open && a.StatusCode != 200 || !open && (a.StatusCode != 302 || !goneForm.MatchString(goes(a))) {
+			h.t.Errorf("%s: the old link with %s = %d to %q; want it open: %v", when, token, a.StatusCode, goes(a), open)
+		}
+	}
+}
+
+// Whoever holds an old link of an upgraded company must not get in because data was lost.
+func TestUpgradedLinksStayClosedWhenTheStoreIsLost(t *testing.T) {
+	s := openLostStore(t, "")
+	s.empty()
+	if what := s.untrusted(); !strings.Contains(what, "has no records of firm example any more") {
+		t.Errorf("the doctor says %q; want that the store is empty", what)
+	}
+	s.wantUntrusted("with an empty store")
+	s.start() // a reload
+	s.wantUntrusted("after a reload")
+	s.stop()
+	s.start()
+	s.wantUntrusted("after a restart")
+
+	if done := s.accepted(false); !slices.Equal(done.Upgraded, []string{"acme"}) {
+		t.Errorf("store accept = %+v; want that acme stays upgraded", done)
+	}
+	closed := map[string]bool{"acme-secret-token-1": false, "birch-secret-token": true}
+	s.wantOld("after store accept", closed)
+	if a := s.ann.open("/portal/acme/x"); a.StatusCode != 401 {
+		t.Errorf("Ann's page, after an empty store was accepted = %d; want 401", a.StatusCode)
+	}
+	s.browser().signIn("ann@example.com")
+	s.stop()
+	s.start()
+	s.settled()
+	s.wantOld("after the next restart", closed)
+	s.upgrades(admin.Upgrade{Companies: []string{"acme"}, Undo: true})
+	s.wantOld("after upgrade --undo", map[string]bool{"acme-secret-token-1": true})
+	s.upgrades(admin.Upgrade{Companies: []string{"acme"}})
+	s.wantOld("after upgrade", closed)
+}
+
+func TestStoreAcceptReopensOnRequest(t *testing.T) {
+	s := openLostStore(t, "")
+	s.empty()
+	s.untrusted()
+	s.accepted(true)
+	s.wantOld("after store accept --reopen", map[string]bool{"acme-secret-token-1": true, "birch-secret-token": true})
+}
+
+// After upgrade --all, a company that a file brings back is upgraded, too.
+func TestUpgradeOfAllSurvivesTheStore(t *testing.T) {
+	s := openLostStore(t, "")
+	companies := []string{"acme", "birch", "cedar"}
+	if _, err := s.office().SetContact(t.Context(), "example", "ann@example.com", directory.Change{Companies: &companies}); err != nil {
+		t.Fatal(err)
+	}
+	s.upgrades(admin.Upgrade{All: true})
+	s.empty()
+	s.untrusted()
+	if done := s.accepted(false); !done.AllUpgraded {
+		t.Errorf("store accept = %+v; want that all stay upgraded", done)
+	}
+	s.wantOld("after store accept", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": false})
+}
+
+// With nothing left, not even the secret, it looks like the day of installation; then the
+// configuration has the last word.
+func TestUpgradedInTheCaddyfileSurvivesTotalLoss(t *testing.T) {
+	s := openLostStore(t, "upgraded acme")
+	_, err := s.office().Upgrade(t.Context(), "example", admin.Upgrade{Companies: []string{"acme"}, Undo: true})
+	if e, ok := errors.AsType[*admin.Error](err); !ok || e.Status != 409 || !strings.Contains(e.Reason, "under upgraded in the Caddyfile") {
+		t.Errorf("upgrade --undo = %v; want it refused", err)
+	}
+	s.stop()
+	if s.redis != nil {
+		s.redis.says(t, "FLUSHALL")
+	}
+	if err := os.RemoveAll(s.path("data")); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	s.settled()
+	s.eventually("the companies are there", func() bool { return s.browser().open("/one-click/birch-secret-token/x").StatusCode == 200 })
+	s.wantOld("after total loss", map[string]bool{"acme-secret-token-1": false})
+	if s.redis == nil && !strings.Contains(s.log.text(t), "made a new secret and an empty store") {
+		t.Error("the log doesn't say that secret and store are new")
+	}
+	s.change("upgraded acme", "upgraded all")
+	s.wantOld("with upgraded all", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": false})
+}
+
+// A copy of the store from before an upgrade, put in its place by hand.
+func TestAnOlderStoreIsNoticed(t *testing.T) {
+	s := openLostStore(t, "")
+	s.stop()
+	var putBack func()
+	if s.redis != nil {
+		old := t.TempDir()
+		s.redis.end(t)
+		if err := os.CopyFS(old, os.DirFS(s.redis.dir)); err != nil {
+			t.Fatal(err)
+		}
+		s.redis.start(t)
+		putBack = func() {
+			s.redis.kill()
+			if err := errors.Join(os.RemoveAll(s.redis.dir), os.CopyFS(s.redis.dir, os.DirFS(old))); err != nil {
+				t.Fatal(err)
+			}
+			s.redis.start(t)
+		}
+		s.start()
+	} else {
+		old, err := os.ReadFile(s.dbPath())
+		if err != nil {
+			t.Fatal(err)
+		}
+		putBack = func() {
+			s.stop()
+			if err := os.WriteFile(s.dbPath(), old, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.start()
+	}
+	s.settled()
+	s.upgrades(admin.Upgrade{Companies: []string{"birch"}})
+	if _, err := s.office().DisableContact(t.Context(), "example", "bob@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.office().RevokeSessions(t.Context(), "example", "ann@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	if s.redis != nil {
+		s.noted()
+	}
+	putBack()
+	if s.redis == nil {
+		s.start()
+	}
+	if what := s.untrusted(); !strings.Contains(what, "is older than last time") {
+		t.Errorf("the doctor says %q; want that the store is older", what)
+	}
+	s.wantUntrusted("with an older store")
+	if done := s.accepted(false); !slices.Equal(done.Upgraded, []string{"acme", "birch"}) || done.SessionsEnded != 1 {
+		t.Errorf("store accept = %+v; want that birch stays upgraded, and that Ann's session has ended", done)
+	}
+	s.wantOld("after store accept", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": false})
+	if a := s.ann.open("/portal/acme/x"); a.StatusCode != 401 {
+		t.Errorf("Ann's page, whose session was revoked before the older store came = %d; want 401", a.StatusCode)
+	}
+}
+
+// noted waits until what was changed on a Redis server counts as seen: it may lose again
+// what it has acknowledged a moment ago.
+func (s *lostStore) noted() {
+	s.t.Helper()
+	time.Sleep(2200 * time.Millisecond) // two looks
+	caddymodule.Advance(s.t, 10*time.Second)
+	time.Sleep(1200 * time.Millisecond)
+}
+
+// Another store of the same firm: another path, or another database of the server.
+func TestAnotherStoreIsNoticed(t *testing.T) {
+	s := openLostStore(t, "")
+	if s.redis != nil {
+		s.change(s.redis.url(), strings.TrimSuffix(s.redis.url(), "/0")+"/1")
+	} else {
+		s.change("doorpost {\n\t\tmail", "doorpost {\n\t\tstore bolt "+s.path("other.db")+"\n\t\tmail")
+	}
+	s.untrusted()
+	s.wantUntrusted("with another store")
+	s.accepted(false)
+	s.wantOld("after store accept", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": true})
+	if s.redis != nil {
+		s.change(strings.TrimSuffix(s.redis.url(), "/0")+"/1", s.redis.url())
+	} else {
+		s.change("store bolt "+s.path("other.db"), "store bolt")
+	}
+	s.untrusted()
+	s.wantUntrusted("with the first store again, after another one was accepted")
+}
+
+// The day of installation, with an upgrade, a restart and a reload, asks nothing.
+func TestNothingIsAskedWhereNothingWasLost(t *testing.T) {
+	s := openLostStore(t, "")
+	for _, again := range []func(){s.start, func() { s.stop(); s.start() }, func() { s.stop(); s.start() }} {
+		again()
+		s.settled()
+		if a := s.ann.open("/portal/acme/x"); a.StatusCode != 200 {
+			t.Errorf("Ann's page, after it was started again = %d; want 200", a.StatusCode)
+		}
+		s.wantOld("started again", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": true})
+	}
+	if d := s.diagnosis(); !d.OK || len(d.Findings) == 0 {
+		t.Errorf("the doctor finds %+v; want nothing wrong", d)
+	}
+	_, err := s.office().AcceptStore(t.Context(), "example", admin.AcceptStore{})
+	if e, ok := errors.AsType[*admin.Error](err); !ok || e.Status != 409 || !strings.Contains(e.Reason, "nothing to accept") {
+		t.Errorf("store accept = %v; want it refused: there is nothing to accept", err)
+	}
+	if strings.Contains(s.log.text(t), "isn't trusted") {
+		t.Error("the log speaks of a store that isn't trusted")
+	}
+}
+
+// What restore brings back must not open what was upgraded since, and asks nothing at the
+// next start.
+func TestRestoreKeepsUpgradesClosed(t *testing.T) {
+	s := openLostStore(t, "")
+	if s.redis != nil {
+		t.Skip("a Redis server has copies of its own")
+	}
+	s.command("backup", s.path("copy.db"))
+	s.upgrades(admin.Upgrade{Companies: []string{"birch"}})
+	if _, err := s.office().RevokeSessions(t.Context(), "example", "ann@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	restore := func(args ...string) string {
+		t.Helper()
+		s.stop()
+		cmd := s.caddy()
+		cmd.Env = append(os.Environ(), "DOORPOST_TEST_CADDY_ARGS="+strings.Join(append([]string{"doorpost", "restore", s.path("copy.db"), "--store", s.dbPath()}, args...), "\n"))
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("restore: %v\n%s", err, out)
+		}
+		s.start()
+		s.settled()
+		if a := s.ann.open("/portal/acme/x"); a.StatusCode != 401 {
+			t.Errorf("Ann's page, whose session was revoked after the copy was made = %d; want 401", a.StatusCode)
+		}
+		if d := s.diagnosis(); !d.OK {
+			t.Errorf("the doctor, after restore: %+v; want nothing wrong", d)
+		}
+		return string(out)
+	}
+	if out := restore(); !strings.Contains(out, "they stay upgraded: birch.") {
+		t.Errorf("restore says\n%s\nwant that birch stays upgraded", out)
+	}
+	s.wantOld("after restore", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": false})
+	s.stop()
+	s.start()
+	s.settled() // it was a question of one start
+	if out := restore("--reopen"); !strings.Contains(out, "open again: birch.") {
+		t.Errorf("restore --reopen says\n%s\nwant that birch opens again", out)
+	}
+	s.wantOld("after restore --reopen", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": true})
+}
+
+// The file of the embedded store goes while the gate runs: what is written from then on
+// would be gone at the next start.
+func TestTheStoreIsWatchedWhileItIsOpen(t *testing.T) {
+	s := openLostStore(t, "")
+	if s.redis != nil {
+		t.Skip("a Redis server has no file that is open here")
+	}
+	aside := s.path("data/aside")
+	for name, take := range map[string]func() error{
+		"moved away":   func() error { return os.Rename(s.dbPath(), aside) },
+		"folder moved": func() error { return os.Rename(s.path("data/doorpost"), aside) },
+		"replaced": func() error {
+			data, err := os.ReadFile(s.dbPath())
+			return errors.Join(err, os.Rename(s.dbPath(), aside), os.WriteFile(s.dbPath(), data, 0o600))
+		},
+	} {
+		if err := take(); err != nil {
+			t.Fatal(err)
+		}
+		s.eventually("it is noticed that the file was "+name, func() bool { return s.browser().open("/-/health").StatusCode == 503 })
+		if a := s.ann.open("/portal/acme/x"); a.StatusCode != 503 || len(a.Header["Set-Cookie"]) > 0 {
+			t.Errorf("%s: Ann's page = %d, Set-Cookie %q; want 503", name, a.StatusCode, a.Header["Set-Cookie"])
+		}
+		s.wantOld(name, map[string]bool{"acme-secret-token-1": false, "birch-secret-token": false})
+		if d := s.diagnosis(); d.OK || !strings.Contains(d.Findings[0].What, "while it was open") {
+			t.Errorf("%s: the doctor finds %+v; want what happened to the file", name, d)
+		}
+		if _, err := s.office().AcceptStore(t.Context(), "example", admin.AcceptStore{}); err == nil {
+			t.Errorf("%s: store accept = nil; want it refused: the next start would see another file", name)
+		}
+		back := s.dbPath()
+		if name == "folder moved" {
+			back = s.path("data/doorpost")
+		}
+		if err := os.Rename(aside, back); err != nil {
+			if err = os.RemoveAll(back); err == nil { // what was made anew meanwhile
+				err = os.Rename(aside, back)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.settled()
+		if a := s.ann.open("/portal/acme/x"); a.StatusCode != 200 {
+			t.Errorf("%s, and put back: Ann's page = %d; want 200", name, a.StatusCode)
+		}
+	}
+}
+
+// A firm under another name is another firm; the one that was there is named.
+func TestAFirmThatNoSiteNamesIsTold(t *testing.T) {
+	s := openLostStore(t, "")
+	s.change("doorpost example {", "doorpost renamed {")
+	if text := s.log.text(t); !strings.Contains(text, "the store holds a firm that no site names") {
+		t.Error("the log doesn't tell of the firm that no site names")
+	}
+	found := false
+	for _, f := range s.diagnosis().Findings {
+		found = found || f.Firm == "example" && !f.OK && strings.Contains(f.Do, "doorpost example")
+	}
+	if !found {
+		t.Errorf("the doctor finds %+v; want the firm that no site names", s.diagnosis())
+	}
+}
+
+// What lies where it lay before is moved out of Caddy's folder, and goes on.
+func TestFilesAreMovedOutOfCaddysFolder(t *testing.T) {
+	s := openLostStore(t, "")
+	s.stop()
+	for _, name := range []string{"doorpost.db", "secret"} {
+		if err := errors.Join(os.MkdirAll(s.path("data/caddy/doorpost"), 0o700), rename(s.path("data/doorpost/"+name), s.path("data/caddy/doorpost/"+name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.start()
+	s.settled()
+	if a := s.ann.open("/portal/acme/x"); a.StatusCode != 200 {
+		t.Errorf("Ann's page, after the files were moved = %d; want 200", a.StatusCode)
+	}
+	if left, _ := os.ReadDir(s.path("data/caddy/doorpost")); len(left) > 0 {
+		t.Errorf("in Caddy's folder there is %v still; want nothing", left)
+	}
+	if s.redis == nil && strings.Count(s.log.text(t), "a file was moved out of Caddy's folder") != 2 {
+		t.Error("the log doesn't tell of both files")
+	}
+}
+
+// rename is os.Rename for a file that may not be there.
+func rename(from, to string) error {
+	if err := os.Rename(from, to); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
+)
+
+// What becomes of a firm whose store isn't the one of last time, and of one that can't be
+// reached when Caddy starts.
+
+// redisLag is how long a Redis server may lose again what it has acknowledged: at a power
+// failure with "appendfsync everysec", or where a replica takes its place.
+const redisLag = 5 * time.Second
+
+// anchorOf returns what guards the firm's part of the store, over reloads. An error that
+// wraps secret.ErrSealed: the firm's records need a secret that isn't among the keys.
+func (a *App) anchorOf(ctx context.Context, firm string, keys *secret.Keyring) (*anchor.Store, error) {
+	o := anchor.Options{Firm: firm, Store: a.engine.store, Place: a.place.String(), Dir: a.anchorDir(), Keys: keys,
+		Now: a.engine.clock.Now, Log: a.log.With("firm", firm)}
+	if a.engine.others != nil {
+		o.Lag = redisLag
+	}
+	v, made, err := a.engine.keepIf(firm+"\x00anchor", func() (any, error) { return anchor.Open(ctx, o) })
+	if err != nil {
+		return nil, err
+	}
+	s := v.(*anchor.Store)
+	if !made {
+		err = s.SetKeys(ctx, keys)
+	}
+	return s, err
+}
+
+// checkAnchor reports why the secrets aren't enough for what this machine has seen of the
+// firm. It opens no store.
+func (a *App) checkAnchor(firm string) error {
+	secrets := a.secrets
+	if len(secrets) == 0 {
+		value, err := readSecretFile(secretPath())
+		if err != nil {
+			return nil // the start makes it, or says what is wrong with it
+		}
+		secrets = [][]byte{value}
+	}
+	keys, err := secret.New(secrets[0], secrets[1:]...)
+	if err == nil {
+		err = anchor.CheckKeys(a.anchorDir(), firm, keys)
+	}
+	return at("secret", err)
+}
+
+// tellUnnamed tells of firms that the store holds and no site names: under another id a firm
+// is a new one.
+func (a *App) tellUnnamed(ctx context.Context) {
+	for _, firm := range a.unnamedFirms(ctx) {
+		a.log.Warn("the store holds a firm that no site names: its contacts, sessions and old links aren't seen", "firm", firm, "store", a.place.String(),
+			"what_to_do", fmt.Sprintf("if a site's firm was renamed, name it as before: doorpost %s", firm))
+	}
+}
+
+func (a *App) unnamedFirms(ctx context.Context) (unnamed []string) {
+	firms, err := anchor.Firms(a.anchorDir())
+	if err != nil {
+		return nil // there are no others to be told of
+	}
+	for _, firm := range firms {
+		if _, named := a.named[firm]; named {
+			continue
+		}
+		if recs, err := a.engine.store.Scan(ctx, firm, "directory", "", "", 1); err == nil && len(recs) > 0 {
+			unnamed = append(unnamed, firm)
+		}
+	}
+	slices.Sort(unnamed)
+	return unnamed
+}
+
+// goOn does what has to be done once the store is there and trusted, unless begun says that
+// it was done, and again whenever another store is trusted in its place, of which again
+// tells. It goes on until ctx ends.
+func (f *firm) goOn(ctx context.Context, begun bool, again <-chan struct{}) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for ; ; begun = false {
+		if !begun {
+			again = f.anchor.Trusted()
+			for err := f.prepare(ctx); err != nil; err = f.prepare(ctx) {
+				if !errors.Is(err, store.ErrUnavailable) {
+					f.log.Error("the firm can't be opened in the store; it is tried again", "error", err)
+				}
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+			}
+			_ = f.load(ctx, nil) // which tells of files that are refused
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-again:
+		}
+		f.sessions.Reread()
+		f.book.Reread()
+	}
+}
+
+// prepare brings the records of the firm to what everything else expects of them. It may be
+// called any number of times.
+func (f *firm) prepare(ctx context.Context) error {
+	if r, yes := f.anchor.Restored(); yes {
+		done, err := f.forAdmin().AcceptStore(ctx, admin.AcceptStore{Reopen: r.Reopen})
+		if err != nil {
+			return fmt.Errorf("taking over the copy that was put back: %w", err)
+		}
+		f.log.Warn("a copy of the store was put back, and is used from now on", "all_upgraded", done.AllUpgraded, "upgraded", done.Upgraded, "sessions_ended", done.SessionsEnded)
+	}
+	for _, ensure := range []func(context.Context) error{f.book.EnsureStaff, f.book.EnsureTokens, f.book.EnsureUpgrades} {
+		if err := ensure(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
