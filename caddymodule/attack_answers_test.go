@@ -118,9 +118,9 @@ func TestN07_TokensTellNothing(t *testing.T) {
 	b := h.browser()
 	l := b.ask("ann@example.com", "/secret-way-back")
 	secret := secretOf(l.link)
-	near := secret[:42] + string("ABCDEFGH"[(strings.IndexByte("ABCDEFGH", secret[42])+1)%8])
+	near := secret[:25] + map[bool]string{true: "b", false: "a"}[secret[25] == 'a']
 	var want string
-	for _, token := range []string{strings.Repeat("A", 43), near, strings.Repeat("z", 43), "x", ""} {
+	for _, token := range []string{strings.Repeat("A", 43), strings.Repeat("a", 26), near, strings.Repeat("z", 43), "x", ""} {
 		got := h.browser().open("/-/link?t=" + token).shape()
 		if want == "" {
 			want = got

@@ -201,8 +201,8 @@ func TestT05_CVE_2019_16109_NoTokenIsNobodys(t *testing.T) {
 	secret := secretOf(l.link)
 	long := strings.Repeat("a", 100_000)
 	for _, query := range []string{"", "?", "?t=", "?t", "?t=%00", "?t=null", "?t=undefined", "?t=0", "?t[]=" + secret, "?t[]=", "?T=" + secret, "?x=" + secret, "?t=" + long,
-		"?t=" + secret + "&t=" + secret, "?t=&t=" + secret, "?t=" + secret + "x", "?t=" + secret[1:], "?t=" + strings.ToUpper(secret), "?t=%20" + secret, "?t=" + secret + "%00",
-		"?t=" + strings.Repeat("A", 43), "?t=" + strings.Repeat("%00", 43), "?t=../../../../../../../../../../../../etc/passwd", "?t={env.HOME}", "?t=" + secret[:42] + "%ff"} {
+		"?t=" + secret + "&t=" + secret, "?t=&t=" + secret, "?t=" + secret + "x", "?t=" + secret[1:], "?t=" + strings.ToUpper(secret), "?t=-" + secret, "?t=" + secret + "%00",
+		"?t=" + strings.Repeat("A", 43), "?t=" + strings.Repeat("%00", 43), "?t=../../../../../../../../../../../../etc/passwd", "?t={env.HOME}", "?t=" + secret[:25] + "%ff"} {
 		if a := b.open("/-/link" + query); a.StatusCode != 400 && a.StatusCode != 431 || len(a.Header["Set-Cookie"]) != 0 || b.me() != nil {
 			t.Errorf("GET /-/link%.60s = %d; want 400", query, a.StatusCode)
 		}

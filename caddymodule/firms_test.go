@@ -28,7 +28,7 @@ type firmSite struct {
 	assertion    string
 }
 
-var anyLink = regexp.MustCompile(`https?://\S+/link\?t=([A-Za-z0-9_-]{43})`)
+var anyLink = regexp.MustCompile(`https?://\S+/link\?t=([a-z2-7]{26})`)
 
 // twoFirms opens a house with two firms, on one store and one mail folder.
 func twoFirms(t *testing.T) (*house, [2]*firmSite) {

@@ -361,7 +361,7 @@ type letter struct {
 }
 
 var (
-	linkPattern = regexp.MustCompile(`https?://\S+/-/link\?t=[A-Za-z0-9_-]{43}`)
+	linkPattern = regexp.MustCompile(`https?://\S+/-/link\?t=[a-z2-7]{26}`)
 	codePattern = regexp.MustCompile(`\b[0-9a-z]{4}-[0-9a-z]{4}\b`)
 )
 

@@ -97,7 +97,7 @@ func (l *ledger) report(classes ...string) {
 }
 
 var (
-	secretPattern = regexp.MustCompile(`[A-Za-z0-9_-]{43}\b`) // cookies, and tokens in forms
+	secretPattern = regexp.MustCompile(`[A-Za-z0-9_-]{43}\b|\b[a-z2-7]{26}\b`) // cookies, and tokens in forms
 	datePattern   = regexp.MustCompile(`[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT`)
 	personPattern = regexp.MustCompile(`[a-z][0-9]{5}@example\.com`)
 	// The countdowns of a page, which are gone when they are over.

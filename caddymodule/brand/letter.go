@@ -3,7 +3,9 @@ package brand
 import (
 	"bytes"
 	"fmt"
+	"mime"
 	netmail "net/mail"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,5 +67,74 @@ func (l Letter) Bytes(date time.Time) ([]byte, error) {
 	if _, err := m.WriteTo(&b); err != nil {
 		return nil, fmt.Errorf("making the message: %w", err)
 	}
-	return b.Bytes(), nil
+	return fillFirstLines(b.Bytes()), nil
+}
+
+// wordedHeaders are those that may hold encoded words (RFC 2047).
+var wordedHeaders = []string{"From", "Reply-To", "Subject"}
+
+// fillFirstLines has no header begin with an empty line: go-mail leaves one where an encoded
+// word of the greatest length doesn't fit behind the name. Some filters count that against
+// the mail.
+func fillFirstLines(data []byte) []byte {
+	for _, name := range wordedHeaders {
+		begin := []byte("\r\n" + name + ":\r\n ")
+		at := bytes.Index(data, begin)
+		if end := bytes.Index(data, []byte("\r\n\r\n")); at < 0 || end < at {
+			continue
+		}
+		value, rest := data[at+len(begin):], []byte(nil)
+		for i := range value {
+			if value[i] == '\r' && i+2 < len(value) && value[i+2] != ' ' {
+				value, rest = value[:i], value[i:]
+				break
+			}
+		}
+		var decoder mime.WordDecoder
+		words, tail := string(value), ""
+		if i := bytes.LastIndexByte(value, '<'); i >= 0 {
+			words, tail = string(value[:i]), string(value[i:])
+		}
+		text, err := decoder.DecodeHeader(strings.ReplaceAll(strings.TrimSpace(words), "\r\n", ""))
+		if err != nil {
+			continue
+		}
+		line := name + ": " + encodedWords(text, len(name)+2)
+		if tail != "" {
+			if last := line[strings.LastIndex(line, "\n")+1:]; len(last)+1+len(tail) > 76 {
+				line += "\r\n"
+			}
+			line += " " + tail
+		}
+		data = slices.Concat(data[:at+2], []byte(line), rest)
+	}
+	return data
+}
+
+// encodedWords writes text as encoded words, one a line of at most 76 characters, of which
+// the first has so many used already.
+func encodedWords(text string, used int) string {
+	const begin, end = "=?utf-8?q?", "?="
+	var out, word strings.Builder
+	for _, r := range text {
+		q := mime.QEncoding.Encode("utf-8", string(r))
+		if strings.HasPrefix(q, begin) {
+			q = q[len(begin) : len(q)-len(end)]
+		} else if r == ' ' {
+			q = "_"
+		} else if !letterOrDigit(r) {
+			q = fmt.Sprintf("=%02X", r)
+		}
+		if used+len(begin)+word.Len()+len(q)+len(end) > 76 {
+			fmt.Fprintf(&out, "%s%s%s\r\n ", begin, word.String(), end)
+			word.Reset()
+			used = 1
+		}
+		word.WriteString(q)
+	}
+	return out.String() + begin + word.String() + end
+}
+
+func letterOrDigit(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
 }

@@ -11,10 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	texttemplate "text/template"
 	"time"
 	"unicode"
+
+	"golang.org/x/text/unicode/bidi"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
@@ -237,6 +240,38 @@ type (
 
 func (l list) String() string { return strings.Join(l, ", ") }
 
+// SupportLine is Support in pieces, of which some are links.
+func (f firmTags) SupportLine() []Span { return SupportLine(f.Support) }
+
+// CodeParts is the code in pieces that stand beside one another without a character between
+// them, so that a double click takes all of it.
+func (t tags) CodeParts() []string { return strings.Split(t.Code, "-") }
+
+// isolated are the tags for plain text, where a name that is written from right to left
+// mustn't turn the line around it (Unicode UAX 9: first strong isolate).
+func (t tags) isolated() tags {
+	t.Firm.Name, t.Contact.FirstName, t.Contact.LastName, t.Company.Name = isolate(t.Firm.Name), isolate(t.Contact.FirstName), isolate(t.Contact.LastName), isolate(t.Company.Name)
+	t.Companies = slices.Clone(t.Companies)
+	for i, c := range t.Companies {
+		t.Companies[i] = isolate(c)
+	}
+	return t
+}
+
+func isolate(s string) string {
+	const begin, end = "\u2068", "\u2069"
+	if !strings.ContainsFunc(s, fromRight) {
+		return s
+	}
+	return begin + s + end
+}
+
+// fromRight reports whether a letter is written from right to left.
+func fromRight(r rune) bool {
+	p, _ := bidi.LookupRune(r)
+	return p.Class() == bidi.R || p.Class() == bidi.AL
+}
+
 const tagNames = "{{.Contact.FirstName}}, {{.Contact.LastName}}, {{.Contact.Email}}, {{.Company.Name}}, {{.Companies}}, " +
 	"{{.Firm.Name}}, {{.Firm.Support}}, {{.Link}}, {{.Code}}, {{.ExpiresIn}}, {{.Asked}}, {{.Time}}, {{.Site}}"
 
@@ -319,7 +354,7 @@ func (l *Letters) write(p pair, to string, t tags) (Letter, error) {
 		return Letter{}, errors.New("the recipient's address isn't in its canonical form")
 	}
 	var text, html strings.Builder
-	if err := p.text.Execute(&text, t); err != nil {
+	if err := p.text.Execute(&text, t.isolated()); err != nil {
 		return Letter{}, templateError(err)
 	}
 	if err := p.html.Execute(&html, t); err != nil {

@@ -22,7 +22,7 @@ var asked = time.Date(2026, 11, 22, 10, 2, 31, 0, time.FixedZone("MST", -7*3600)
 
 var full = SignIn{
 	To: "ann@example.org", FirstName: "Ann", LastName: "Baker", Companies: []string{"Baker & Sons"},
-	Link: "https://clients.example.com/-/link?t=3q2-7wEj0lS6cJmQnZk1ssp9Yh4uVtXo5aGdBfRiKLM", Code: "k7mq-2xhd",
+	Link: "https://clients.example.com/-/link?t=k3q27wejlsqcjmqnzkissp5yh4", Code: "k7mq-2xhd",
 	Life: 10 * time.Minute, AskedAt: asked, Agent: "Safari on iPhone",
 }
 

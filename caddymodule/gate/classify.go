@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
 // Kind is what a request is to the gate. The zero value is the safe one.
@@ -172,8 +174,10 @@ func holdsToken(p string) bool {
 	return false
 }
 
-// tokenLength is the length of the secret of a link, and of an asking browser's, in characters.
-const tokenLength = 43
+const (
+	tokenLength   = token.LinkLength // of the secret of a link, in characters
+	browserLength = 43               // of that of an asking browser, which is longer
+)
 
 func below(prefix, p string) bool {
 	return strings.HasPrefix(p, prefix) && (len(p) == len(prefix) || p[len(prefix)] == '/')

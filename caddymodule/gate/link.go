@@ -3,6 +3,8 @@ package gate
 import (
 	"errors"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
@@ -14,7 +16,7 @@ import (
 // scripts and press its buttons, so it signs in at once only in the browser that
 // asked; any other is asked for the address, which no scanner knows.
 func (g *Gate) getLink(w http.ResponseWriter, r *http.Request) error {
-	t := one(r.URL.Query()["t"])
+	t := linkSecret(r.URL)
 	link, err := g.Tokens.Peek(r.Context(), t)
 	browser := g.browser(r)
 	if err != nil && !errors.Is(err, token.ErrOver) {
@@ -199,6 +201,13 @@ func whatOf(purpose string) string {
 		return audit.SetPassword
 	}
 	return ""
+}
+
+// linkSecret is the secret in the URL of a link; "" where there is none. A semicolon behind
+// it, as of "&gt;", would have the whole query be thrown away.
+func linkSecret(u *url.URL) string {
+	query, _ := url.ParseQuery(strings.TrimRight(u.RawQuery, ";"))
+	return one(query["t"])
 }
 
 // one returns the only value, or "" when there are none or several.

@@ -425,7 +425,7 @@ func TestPagesSupportLine(t *testing.T) {
 		"+49 (0)30 123456 oder @example here": "<a tel:+4930123456>+49 (0)30 123456</a> oder @example here",
 	} {
 		var got strings.Builder
-		for _, s := range linkify(supportLink, in) {
+		for _, s := range brand.SupportLine(in) {
 			if s.URL != "" {
 				fmt.Fprintf(&got, "<a %s>%s</a>", s.URL, s.Text)
 			} else {
@@ -433,7 +433,7 @@ func TestPagesSupportLine(t *testing.T) {
 			}
 		}
 		if got.String() != want {
-			t.Errorf("linkify(%q) = %s; want %s", in, &got, want)
+			t.Errorf("SupportLine(%q) = %s; want %s", in, &got, want)
 		}
 	}
 	c := testChrome

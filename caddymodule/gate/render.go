@@ -237,7 +237,7 @@ func newPageFirm(c Chrome, source map[string]pageFile) (pageFirm, error) {
 	return pageFirm{
 		Chrome:      c,
 		Initial:     string(unicode.ToUpper(initial)),
-		SupportLine: linkify(supportLink, c.Support),
+		SupportLine: brand.SupportLine(c.Support),
 		CSS:         template.CSS(browserText(css)),
 		JS:          template.JS(browserText(source["page.js"].text)),
 	}, nil

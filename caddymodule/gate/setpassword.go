@@ -48,7 +48,7 @@ func (g *Gate) postHelp(w http.ResponseWriter, r *http.Request) error {
 
 // getSetPassword shows where the link leads, and changes nothing: mail scanners open it, too.
 func (g *Gate) getSetPassword(w http.ResponseWriter, r *http.Request) error {
-	t := one(r.URL.Query()["t"])
+	t := linkSecret(r.URL)
 	link, err := g.Tokens.PeekPassword(r.Context(), t)
 	if err != nil {
 		return g.passwordLinkError(w, r, t, link, err)

@@ -1,68 +1,22 @@
 package gate
 
 import (
-	"html/template"
 	"regexp"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding/charmap"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 )
 
 // span is a piece of text, a link where URL isn't empty.
-type span struct {
-	Text string
-	URL  template.URL
-}
+type span = brand.Span
 
-var (
-	supportLink = regexp.MustCompile(`https?://[^\s<>"]*[^\s<>".,;:!?)]|[^\s<>"(),;:]+@[^\s<>"(),;:]*[^\s<>"(),;:.]|` +
-		`(?:\+[0-9]{1,3}[ ./-]?)?(?:\([0-9]{1,5}\)[ ./-]?)?[0-9](?:[ ./-]?[0-9]){4,}`)
-	webLink = regexp.MustCompile(`https?://[^\s<>"]*[^\s<>".,;:!?)]`)
-)
-
-// linkify cuts s into text and the links that pattern finds.
-func linkify(pattern *regexp.Regexp, s string) []span {
-	var spans []span
-	for s != "" {
-		at := pattern.FindStringIndex(s)
-		if at == nil {
-			return append(spans, span{Text: s})
-		}
-		if at[0] > 0 {
-			spans = append(spans, span{Text: s[:at[0]]})
-		}
-		link := s[at[0]:at[1]]
-		spans = append(spans, span{Text: link, URL: linkURL(link)})
-		s = s[at[1]:]
-	}
-	return spans
-}
-
-// linkURL returns the URL of what supportLink matched. That it is one of three schemes makes it
-// safe as a link; the template escapes it all the same.
-func linkURL(s string) template.URL {
-	switch {
-	case strings.HasPrefix(s, "http://"), strings.HasPrefix(s, "https://"):
-		return template.URL(s)
-	case strings.Contains(s, "@"):
-		return template.URL("mailto:" + s)
-	}
-	if strings.HasPrefix(s, "+") {
-		s = strings.Replace(s, "(0)", "", 1) // dialled within the country only
-	}
-	digits := strings.Map(func(r rune) rune {
-		if r == '+' || r >= '0' && r <= '9' {
-			return r
-		}
-		return -1
-	}, s)
-	return template.URL("tel:" + digits)
-}
+var webLink = regexp.MustCompile(`https?://[^\s<>"]*[^\s<>".,;:!?)]`)
 
 // TextLine returns the plain text part, its web links ready to be followed.
-func (m MailPage) TextLine() []span { return linkify(webLink, m.Text) }
+func (m MailPage) TextLine() []span { return brand.Linkify(webLink, m.Text) }
 
 // heldForm is a HeldFormPage that is ready to be rendered.
 type heldForm struct {

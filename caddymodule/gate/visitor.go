@@ -303,7 +303,7 @@ func (g *Gate) browser(r *http.Request) string {
 // flowCookie returns the cookie of the asking browser, or "".
 func (g *Gate) flowCookie(r *http.Request) string {
 	c, err := r.Cookie(g.cookies.flow)
-	if err != nil || len(c.Value) != tokenLength {
+	if err != nil || len(c.Value) != browserLength {
 		return ""
 	}
 	return c.Value

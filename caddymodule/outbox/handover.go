@@ -1,10 +1,13 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/mail"
+	"slices"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -144,9 +147,29 @@ func (q *Queue) handOver(ctx context.Context, m Message) (release func(), err er
 		}
 	}()
 	defer q.keepLease(ctx, m.ID)()
+	m.Data = redate(m.Data, q.now())
 	err = q.Sender.Send(ctx, m)
 	sent = true
 	return release, err
+}
+
+// redate has the message's Date be that of this hand-over, in the zone that it had: what it
+// says of a time, such as "within 10 minutes", counts from there, however long it waited.
+func redate(data []byte, now time.Time) []byte {
+	const field = "Date: "
+	head, _, _ := bytes.Cut(data, []byte("\r\n\r\n"))
+	at := 0
+	if !bytes.HasPrefix(head, []byte(field)) {
+		if at = bytes.Index(head, []byte("\r\n"+field)) + 2; at < 2 {
+			return data
+		}
+	}
+	line, _, _ := bytes.Cut(data[at+len(field):], []byte("\r\n"))
+	was, err := mail.ParseDate(string(line))
+	if err != nil {
+		return data
+	}
+	return slices.Concat(data[:at+len(field)], []byte(now.In(was.Location()).Format(time.RFC1123Z)), data[at+len(field)+len(line):])
 }
 
 // keepLease renews the lease until the function it returns is called. When renewing

@@ -32,8 +32,8 @@ type Sender interface {
 	Send(ctx context.Context, m Message) error
 }
 
-// Message is a mail that is ready to go: what Prepare made, kept and sent unchanged, so
-// that a second copy after a crash is the same mail.
+// Message is a mail that is ready to go: what Prepare made, kept and sent unchanged but for
+// the Date, which is that of the hand-over: so a second copy after a crash is the same mail.
 type Message struct {
 	ID   string // the request's; set by the Queue
 	From string // envelope sender, in the form of package address

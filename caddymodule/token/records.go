@@ -33,9 +33,8 @@ const (
 	codePurpose = "code"
 	sealPurpose = "token" // of what is sealed
 
-	linkLength = 43              // of a token: 256 bits in base64url
-	version    = '1'             // first byte of every value of ours
-	skew       = 5 * time.Minute // by which the clocks of two machines may differ
+	version = '1'             // first byte of every value of ours
+	skew    = 5 * time.Minute // by which the clocks of two machines may differ
 )
 
 // BrowserOf returns what stands for a browser in the store: the hash of its

@@ -239,13 +239,18 @@ func TestRecords_OfALaterVersionAreNotGuessedAt(t *testing.T) {
 func FuzzPeek(f *testing.F) {
 	w := newWorld(f)
 	issued := w.mail(laptop, "ann@example.com", "ann")
-	for _, seed := range []string{"", "\x00", "null", "[]", issued.ID, issued.Code, issued.Token[:42], issued.Token + "=",
-		strings.Repeat("A", 43), strings.Repeat("\xff", 43), strings.Repeat("/", 43), issued.Token[:42] + "\n"} {
+	for _, seed := range []string{"", "\x00", "null", "[]", issued.ID, issued.Code, issued.Token[:25], issued.Token + "a",
+		strings.Repeat("A", 43), strings.Repeat("\xff", 43), strings.Repeat("/", 43), strings.Repeat("a", 26), issued.Token[:25] + "\n"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if s == issued.Token {
-			return
+		if strings.Contains(strings.Map(func(r rune) rune {
+			if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+				return r
+			}
+			return -1
+		}, s), issued.Token) {
+			return // the link, as programs leave it
 		}
 		link, err := w.Peek(context.Background(), s)
 		if !errors.Is(err, token.ErrUnknown) || link != (token.Link{}) {

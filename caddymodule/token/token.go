@@ -192,7 +192,7 @@ type Recipient struct {
 // or wait to be mailed, and none of them is given up for a new one.
 func (t *Tokens) Issue(ctx context.Context, a Ask, to Recipient) (Issued, error) {
 	contact := to.Contact
-	out := Issued{Token: secret.Random()}
+	out := Issued{Token: newLinkSecret()}
 	out.ID = t.Keys.MAC(linkPurpose, t.Firm, out.Token)
 	l, was, err := t.live(ctx, contact)
 	if err != nil {
