@@ -401,6 +401,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	} else if rules.HasLinks() {
 		defer h.hideAnswer(w, r, asked, rules, time.Now())
 	}
+	w = keepHeaders(w)
 	if urlChanged(r, rules) {
 		h.moved.Do(func() {
 			h.app.log.Error("something changed the path or the query before doorpost saw it, so it can't judge the URL that was asked for; "+

@@ -82,6 +82,12 @@ func (w *portalWriter) FlushError() error {
 
 // serve has the portal answer. One that writes nothing has answered, too.
 func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
+	if k, ok := w.ResponseWriter.(HeaderKeeper); ok {
+		k.Keep(nil)
+		if w.private && !w.open {
+			k.Keep(isCacheHeader)
+		}
+	}
 	portal.ServeHTTP(w, r)
 	if !w.done {
 		w.clean()
@@ -95,7 +101,7 @@ func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
 	}
 	for name := range h {
 		field := strings.TrimPrefix(name, http.TrailerPrefix)
-		if field == "Set-Cookie" || w.private && !w.open && isCachePolicy(field) {
+		if field == "Set-Cookie" || w.private && !w.open && isCacheHeader(field) {
 			delete(h, name)
 		}
 	}

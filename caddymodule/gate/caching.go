@@ -61,7 +61,10 @@ func dropCachePolicies(h http.Header) {
 	}
 }
 
-// isCachePolicy reports whether caches read in that header how long they may keep an answer: the
+// isCacheHeader is isCachePolicy, and Cache-Control as well.
+func isCacheHeader(name string) bool { return name == "Cache-Control" || isCachePolicy(name) }
+
+// isCachePolicy reports whether caches read in that header, too, how long they may keep an answer: the
 // standard's, those for a CDN (RFC 9213), whose names end alike, and those of Varnish, Akamai
 // and nginx.
 func isCachePolicy(name string) bool {
@@ -83,7 +86,7 @@ func isCachePolicy(name string) bool {
 		}
 	}
 	const suffix = "Cache-Control"
-	return len(name) >= len(suffix) && strings.EqualFold(name[len(name)-len(suffix):], suffix)
+	return len(name) > len(suffix) && strings.EqualFold(name[len(name)-len(suffix):], suffix)
 }
 
 // clearsCache has the browser forget the pages that it has kept of this site, as the person at it

@@ -125,6 +125,9 @@ func New(g Gate) *Gate {
 
 // ServeHTTP is the flow of every request. portal is the application behind the gate.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Handler) {
+	if k, ok := w.(HeaderKeeper); ok {
+		k.Keep(ownHeader)
+	}
 	kind := g.rules.classify(r)
 	switch kind {
 	case Refused:
