@@ -700,7 +700,7 @@ func TestPathChanged(t *testing.T) {
 		if status != c.status || body != c.body {
 			t.Errorf("GET %s = %d %q; want %d %q", c.path, status, body, c.status, c.body)
 		}
-		if status == 500 && header.Get("Cache-Control") != "no-store" {
+		if status == 500 && header.Get("Cache-Control") != "no-store, no-transform" {
 			t.Errorf("GET %s may be cached: %v", c.path, header)
 		}
 	}

@@ -631,8 +631,8 @@ func TestT19_NoRefererHasALink(t *testing.T) {
 		if got := a.Header.Get("Referrer-Policy"); got != "strict-origin" {
 			t.Errorf("%s: Referrer-Policy: %q; want strict-origin", name, got)
 		}
-		if got := a.Header.Get("Cache-Control"); got != "no-store" {
-			t.Errorf("%s: Cache-Control: %q; want no-store", name, got)
+		if got := a.Header.Get("Cache-Control"); got != "no-store, no-transform" {
+			t.Errorf("%s: Cache-Control: %q; want no-store, no-transform", name, got)
 		}
 		if strings.Contains(a.Header.Get("Location"), secretOf(l.link)) {
 			t.Errorf("%s leads to %s", name, a.Header.Get("Location"))

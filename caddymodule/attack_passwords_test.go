@@ -606,8 +606,8 @@ func TestD15_OddFormsOfPasswords(t *testing.T) {
 		b := h.browser()
 		headers := append([]string{"Content-Type", "application/x-www-form-urlencoded", "Origin", h.url, "Sec-Fetch-Site", "same-origin"}, from(ithNetwork(i))...)
 		a := b.do(b.request("POST", c.path, strings.NewReader(c.body), append(headers, c.headers...)...))
-		if a.StatusCode != c.want || a.Header.Get("Cache-Control") != "no-store" || (b.me() != nil) != (c.want == 303) {
-			t.Errorf("%s = %d, Cache-Control %q; want %d, and no-store", c.name, a.StatusCode, a.Header.Get("Cache-Control"), c.want)
+		if a.StatusCode != c.want || a.Header.Get("Cache-Control") != "no-store, no-transform" || (b.me() != nil) != (c.want == 303) {
+			t.Errorf("%s = %d, Cache-Control %q; want %d, and no-store, no-transform", c.name, a.StatusCode, a.Header.Get("Cache-Control"), c.want)
 		}
 	}
 	h.holds("bob@example.com", "ﬁve ｇreen Åpples at sea")

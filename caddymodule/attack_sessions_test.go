@@ -385,7 +385,7 @@ func TestS13_HeadersOfOurPages(t *testing.T) {
 	pages["the used link's page"] = h.browser().open(l.link)
 	pages["too much"] = b.send("/-/code", form("code", strings.Repeat("x", 20_000)))
 	for name, a := range pages {
-		for header, want := range map[string]string{"Cache-Control": "no-store", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "strict-origin",
+		for header, want := range map[string]string{"Cache-Control": "no-store, no-transform", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "strict-origin",
 			"Content-Type": "text/html; charset=utf-8"} {
 			if got := a.Header.Get(header); got != want {
 				t.Errorf("%s (%d): %s: %q; want %q", name, a.StatusCode, header, got, want)
@@ -403,8 +403,8 @@ func TestS13_HeadersOfOurPages(t *testing.T) {
 	// What isn't a page, and where people are sent.
 	for name, a := range map[string]answer{"a bare 401": h.browser().open("/x", "Accept", "*/*"), "signed in": b.open("/-/me"), "sent on": b.open("/-/sign-in?to=/x"),
 		"an error in JSON": b.open("/-/nothing", "Accept", "application/json"), "health": b.open("/-/health"), "refused": b.do(b.request("TRACE", "/x", nil))} {
-		if got := a.Header.Get("Cache-Control"); got != "no-store" {
-			t.Errorf("%s (%d): Cache-Control: %q; want no-store", name, a.StatusCode, got)
+		if got := a.Header.Get("Cache-Control"); got != "no-store, no-transform" {
+			t.Errorf("%s (%d): Cache-Control: %q; want no-store, no-transform", name, a.StatusCode, got)
 		}
 	}
 }
@@ -456,8 +456,8 @@ func TestS14_NoCacheKeepsWhatIsOnes(t *testing.T) {
 	}
 	for _, accept := range []string{"text/html", "*/*", "text/css"} {
 		a := h.raw(h.message("GET", "/orders/x.css", "Accept: "+accept))
-		if a.status != 401 || a.header.Get("Cache-Control") != "no-store" || a.header.Get("Location") != "" {
-			t.Errorf("GET /orders/x.css, signed out, Accept: %s = %d, Cache-Control: %q; want 401, no-store", accept, a.status, a.header.Get("Cache-Control"))
+		if a.status != 401 || a.header.Get("Cache-Control") != "no-store, no-transform" || a.header.Get("Location") != "" {
+			t.Errorf("GET /orders/x.css, signed out, Accept: %s = %d, Cache-Control: %q; want 401, no-store, no-transform", accept, a.status, a.header.Get("Cache-Control"))
 		}
 	}
 }

@@ -505,6 +505,6 @@ func askedURL(r *http.Request) *url.URL {
 }
 
 func refuse(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Cache-Control", "no-store, no-transform")
 	http.Error(w, text, status)
 }

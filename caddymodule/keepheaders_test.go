@@ -66,8 +66,8 @@ func TestHeadersOfTheWholeSiteLeaveOurPagesAlone(t *testing.T) {
 			if got := a.Header.Get("Strict-Transport-Security"); got != "max-age=31536000" {
 				t.Errorf("%s, %s: Strict-Transport-Security: %q; want the site's", name, page, got)
 			}
-			if got := a.Header["Cache-Control"]; len(got) != 1 || !strings.HasPrefix(got[0], "no-store") {
-				t.Errorf("%s, %s: Cache-Control: %q; want no-store", name, page, got)
+			if got := a.Header["Cache-Control"]; len(got) != 1 || got[0] != "no-store, no-transform" {
+				t.Errorf("%s, %s: Cache-Control: %q; want no-store, no-transform", name, page, got)
 			}
 			for _, caches := range []string{"Cdn-Cache-Control", "Surrogate-Control"} {
 				if got := a.Header[caches]; got != nil {

@@ -6,8 +6,11 @@ import (
 	"strings"
 )
 
-// Cache-Control of our own pages.
-const neverCached = "no-store"
+// Cache-Control of our own pages: nobody keeps them, and no proxy rewrites them, since their
+// Content-Security-Policy lets the browser run and style the bytes that we sent and no others (RFC
+// 9111, 5.2.2.5 and 5.2.2.6). A CDN that hides email addresses until its script has run would hide them
+// for good.
+const neverCached = "no-store, no-transform"
 
 // setNeverCached marks an answer of the gate's own. What a handler in front of the gate has told
 // caches, for the whole site, doesn't hold for it.

@@ -123,7 +123,7 @@ func TestPagesHeaders(t *testing.T) {
 		}
 		want := map[string]string{
 			"Content-Type":               "text/html; charset=utf-8",
-			"Cache-Control":              "no-store",
+			"Cache-Control":              "no-store, no-transform",
 			"Cross-Origin-Opener-Policy": "same-origin",
 			"Referrer-Policy":            "strict-origin",
 			"X-Content-Type-Options":     "nosniff",
