@@ -132,7 +132,7 @@ func (s *lostStore) wantUntrusted(when string) {
 	if _, after := s.portal.last(); after != before+1 {
 		s.t.Errorf("%s: the portal saw %d requests; want that of the public page alone", when, after-before)
 	}
-	_, err := s.office().Contacts(s.t.Context(), "example", admin.ListRequest{})
+	_, err := s.office().Contacts(s.t.Context(), "example", admin.ListContacts{})
 	if e, ok := errors.AsType[*admin.Error](err); !ok || e.Status != 503 || !strings.Contains(e.Remedy, "caddy doorpost store accept") {
 		s.t.Errorf("%s: contacts list = %v; want it refused, with what to type", when, err)
 	}
@@ -181,7 +181,7 @@ func (s *lostStore) accepted(reopen bool) admin.StoreAccepted {
 	}
 	s.settled()
 	s.eventually("contacts and companies are there", func() bool {
-		contacts, err1 := s.office().Contacts(s.t.Context(), "example", admin.ListRequest{Text: "ann@example.com"})
+		contacts, err1 := s.office().Contacts(s.t.Context(), "example", admin.ListContacts{ListRequest: admin.ListRequest{Text: "ann@example.com"}})
 		companies, err2 := s.office().Companies(s.t.Context(), "example", admin.ListRequest{Text: "birch"})
 		return err1 == nil && err2 == nil && len(contacts.Contacts) > 0 && len(companies.Companies) > 0
 	})

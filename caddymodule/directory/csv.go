@@ -335,7 +335,7 @@ func (t *table) looksLikeRow(record []string) bool {
 		}
 	}
 	if t.known[0] != contactColumns[0] {
-		return isCompanyID(strings.TrimSpace(record[0])) && len(record) > 1
+		return IsCompanyID(strings.TrimSpace(record[0])) && len(record) > 1
 	}
 	return slices.ContainsFunc(record, func(cell string) bool { _, err := address.Parse(cell); return err == nil })
 }

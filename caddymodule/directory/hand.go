@@ -188,7 +188,7 @@ func (b *Book) RemoveCompany(ctx context.Context, id string) (contacts int, err 
 // in a *FieldError: the id or a token is another company's by now.
 func (b *Book) RestoreCompany(ctx context.Context, id string) (after Company, contacts int, err error) {
 	err = b.change(ctx, func() ([]store.Op, error) {
-		if !isCompanyID(id) {
+		if !IsCompanyID(id) {
 			return nil, ErrUnknown
 		}
 		switch _, err := b.Company(ctx, id); {
