@@ -180,7 +180,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	f.audit = &audit.Log{Logger: d.events, Keys: d.keys, Trail: trail}
 	alarm := newAlarm(d.log, f.audit)
 	f.sessions = &session.Sessions{Firm: id, Store: d.store, Keys: d.keys, Idle: idle, Max: most, Now: d.now, Memory: memory, Others: others, Alarm: alarm.raise}
-	f.tokens = &token.Tokens{Firm: id, Store: d.store, Keys: d.keys, Life: time.Duration(cfg.LinkLifetime), Now: d.now,
+	f.tokens = &token.Tokens{Firm: id, Store: d.store, Keys: d.keys, Life: time.Duration(cfg.LinkLifetime), Now: d.now, Alarm: alarm.raise,
 		Ring: d.keep("ring", func() any { return token.NewRing() }).(*token.Ring)}
 	f.networks = d.keep("networks", func() any {
 		return &limit.Networks{Firm: id, Store: d.store, Keys: d.keys, Now: d.now}

@@ -127,6 +127,13 @@ func openAwayHouse(t testing.TB) *awayHouse {
 	if err != nil {
 		t.Fatal(err)
 	}
+	handed, err := h.Tokens.HandOver(ctx, issued.ID, time.Now(), true)
+	if err == nil {
+		err = h.store.Apply(ctx, handed...)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	h.token, h.code = issued.Token, issued.Code
 	return h
 }

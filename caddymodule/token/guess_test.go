@@ -162,9 +162,11 @@ func TestAsk_TheLastFiveAreRemembered(t *testing.T) {
 		t.Errorf("Asked = %s, %v; want the last, %s", got.ID, err, asks[5].ID)
 	}
 	forgotten := w.issue(asks[0], "ann")
+	w.handOver(forgotten, true)
 	want(t, "the code of the sixth from the last", w.guess("s", laptop, forgotten.Code), token.ErrCode)
 	want(t, "its link", w.spend("s", forgotten.Token, laptop), nil)
 	fifth := w.issue(asks[1], "ann")
+	w.handOver(fifth, true)
 	want(t, "the code of the fifth from the last", w.guess("s2", laptop, fifth.Code), nil)
 }
 
@@ -177,6 +179,7 @@ func TestAsk_KeepsAllOfIt(t *testing.T) {
 		t.Errorf("Asked = %+v, %v; want %+v", got, err, ask)
 	}
 	issued := w.issue(ask, "ann")
+	w.handOver(issued, true)
 	if got, err := w.Asked(t.Context(), laptop); err != nil || got != ask {
 		t.Errorf("Asked after Issue = %+v, %v; want %+v", got, err, ask)
 	}

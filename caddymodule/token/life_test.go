@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
@@ -32,7 +33,6 @@ func TestT14_LifeIsCountedFromTheHandOver(t *testing.T) {
 		{"taken twice, since we died after the first", []step{try, taken, wait(time.Minute), try, taken}, life},
 		{"taken, then given up for some reason", []step{try, taken, wait(time.Minute), giveUp}, life - time.Minute},
 		{"tried and given up", []step{try, wait(time.Minute), giveUp}, sending + life - time.Minute},
-		{"not tried yet", []step{wait(time.Minute)}, token.Patience + sending + life - time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -117,6 +117,41 @@ func TestWayBack_AnOldLinkRemembersForThirtyDays(t *testing.T) {
 	}
 }
 
+// Before a mail server is asked to take the mail, nobody can have the link: one whose
+// hand-over isn't in the store any more must not live longer than any other.
+func TestT14_NothingLivesBeforeItsHandOverNorWithoutIt(t *testing.T) {
+	w := newWorld(t)
+	dead := func(what string, issued token.Issued) {
+		t.Helper()
+		_, err := w.Peek(t.Context(), issued.Token)
+		want(t, "Peek "+what, err, token.ErrOver)
+		want(t, "Spend "+what, w.spend("s", issued.Token, laptop), token.ErrOver)
+		want(t, "Guess "+what, w.guess("s", laptop, issued.Code), token.ErrCode)
+	}
+	issued := w.issue(w.ask(laptop, "ann@example.com"), "ann")
+	dead("before the hand-over", issued)
+	w.handOver(issued, false)
+	_, err := w.Peek(t.Context(), issued.Token)
+	want(t, "Peek after it", err, nil)
+	k := store.Key{Firm: "example", Bucket: "handed-over", ID: issued.ID}
+	early, err := w.Store.Get(t.Context(), k)
+	w.must(err)
+	w.must(w.Store.Apply(t.Context(), store.Delete(k)))
+	dead("when the hand-over was lost", issued)
+	other := w.mail(phone, "ann@example.com", "ann")
+	late, err := w.Store.Get(t.Context(), store.Key{Firm: "example", Bucket: "handed-over", ID: other.ID})
+	w.must(err)
+	w.must(w.Store.Apply(t.Context(), store.Put(k, late.Value, late.Expires)))
+	dead("with the hand-over of another mail", issued)
+	for _, forged := range []string{"", "1a99999999999999", "1t99999999999999", string(early.Value[:len(early.Value)-1])} {
+		w.must(w.Store.Apply(t.Context(), store.Put(k, []byte(forged), time.Time{})))
+		dead("with a forged hand-over", issued)
+	}
+	w.must(w.Store.Apply(t.Context(), store.Put(k, early.Value, early.Expires)))
+	_, err = w.Peek(t.Context(), issued.Token)
+	want(t, "Peek with its own hand-over", err, nil)
+}
+
 func TestHandOver_OnlyWhileTheMailIsOfUse(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.HandOver(t.Context(), "none", w.clock.now(), false)
@@ -130,10 +165,12 @@ func TestHandOver_OnlyWhileTheMailIsOfUse(t *testing.T) {
 	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now().Add(token.Patience+time.Minute), true)
 	want(t, "the late answer of a server", err, nil)
 
+	w.handOver(issued, true)
 	w.must(w.spend("s", issued.Token, phone)) // its code lives on, the mail is of no use
 	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now(), false)
 	want(t, "HandOver of a link that was used elsewhere", err, token.ErrOver)
 	here := w.issue(w.ask(laptop, "ann@example.com"), "ann")
+	w.handOver(here, true)
 	w.must(w.spend("s2", here.Token, laptop))
 	_, err = w.HandOver(t.Context(), here.ID, w.clock.now(), false)
 	want(t, "HandOver of a link that was used", err, token.ErrOver)

@@ -34,7 +34,11 @@ func TestT17_ALinkForAnotherPurposeIsNoSignInLink(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := db.Apply(t.Context(), linkOp, liveOp); err != nil {
+		handedOp, err := tokens.handedOp(link, handover{was: taken, at: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Apply(t.Context(), linkOp, liveOp, handedOp); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := tokens.Peek(t.Context(), s); !errors.Is(err, want) || want != nil && got != (Link{}) {

@@ -8,10 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 // The buckets, see the package's doc.
@@ -19,7 +20,7 @@ const (
 	flowBucket   = "flow"
 	linkBucket   = "link"
 	liveBucket   = "live"
-	handedBucket = "handed"
+	handedBucket = "handed-over"
 	ringBucket   = "ring"
 	triesBucket  = "tries"
 )
@@ -33,7 +34,8 @@ const (
 	codePurpose = "code"
 	sealPurpose = "token" // of what is sealed
 
-	version = '1'             // first byte of every value of ours
+	format  = 2               // of what is sealed
+	version = '1'             // first byte of the values of earlier releases, and of the ring's
 	skew    = 5 * time.Minute // by which the clocks of two machines may differ
 )
 
@@ -179,15 +181,18 @@ func (h handover) free(asked time.Time, life time.Duration) time.Time {
 	return h.until(asked, life)
 }
 
-// good reports whether link and code live now. A mail that was handed over in the
-// future was so by a clock that has been set back, by who knows how much: what might
-// have ended does not come back.
+// good reports whether link and code live now. Those of a mail that waits don't: nobody can
+// have them yet, and a record that was lost must not make others live longer. A mail that was
+// handed over in the future was so by a clock that has been set back, by who knows how much:
+// what might have ended does not come back.
 func (h handover) good(asked time.Time, life time.Duration, now time.Time) bool {
-	start := asked
-	if h.was != waiting {
-		start = h.at
-	}
-	return now.Before(h.until(asked, life)) && !start.After(now.Add(skew))
+	return h.was != waiting && now.Before(h.until(asked, life)) && !h.at.After(now.Add(skew))
+}
+
+// handedOver is a handover in the store.
+type handedOver struct {
+	Was string    `json:"was"`
+	At  time.Time `json:"at"`
 }
 
 // handed returns what is known of the mail of a link, at the cost of one read whatever
@@ -196,35 +201,27 @@ func (t *Tokens) handed(ctx context.Context, linkID string) (handover, error) {
 	if linkID == "" {
 		linkID = "none"
 	}
-	rec, err := t.Store.Get(ctx, t.key(handedBucket, linkID))
-	if errors.Is(err, store.ErrNotFound) {
-		return handover{was: waiting}, nil
-	} else if err != nil {
-		return handover{}, err
+	var h handedOver
+	if _, err := t.get(ctx, t.key(handedBucket, linkID), &h); err != nil || len(h.Was) != 1 {
+		return handover{was: waiting}, err
 	}
-	if len(rec.Value) < 3 || rec.Value[0] != version {
-		return handover{}, foreign(handedBucket)
-	}
-	ms, err := strconv.ParseInt(string(rec.Value[2:]), 10, 64)
-	if err != nil {
-		return handover{}, fmt.Errorf("reading when a mail was handed over: %w", err)
-	}
-	return handover{was: what(rec.Value[1]), at: time.UnixMilli(ms)}, nil
+	return handover{was: what(h.Was[0]), at: h.At}, nil
 }
 
-func (t *Tokens) handedOp(link Link, h handover) store.Op {
-	value := strconv.AppendInt([]byte{version, byte(h.was)}, h.at.UnixMilli(), 10)
-	return store.Put(t.key(handedBucket, link.ID), value, link.Asked.Add(keep+link.Life))
+func (t *Tokens) handedOp(link Link, h handover) (store.Op, error) {
+	expires := link.Asked.Add(keep + link.Life)
+	k := t.key(handedBucket, link.ID)
+	value, err := t.seal(k, handedOver{string(h.was), h.at.UTC().Round(0)}, expires)
+	return store.Put(k, value, expires), err
 }
 
 // link returns the link of an ID, or ErrUnknown.
 func (t *Tokens) link(ctx context.Context, id string) (Link, error) {
 	var link Link
-	value, err := t.get(ctx, t.key(linkBucket, id), &link)
-	if err != nil {
+	if _, err := t.get(ctx, t.key(linkBucket, id), &link); err != nil {
 		return Link{}, err
 	}
-	if value == nil {
+	if link.Contact == "" {
 		return Link{}, ErrUnknown
 	}
 	link.ID = id
@@ -233,8 +230,9 @@ func (t *Tokens) link(ctx context.Context, id string) (Link, error) {
 
 func (t *Tokens) linkOp(link Link) (store.Op, error) {
 	k := t.key(linkBucket, link.ID)
-	value, err := t.seal(k, link)
-	return store.Create(k, value, link.Asked.Add(WayBack)), err
+	expires := link.Asked.Add(WayBack)
+	value, err := t.seal(k, link, expires)
+	return store.Create(k, value, expires), err
 }
 
 // live returns what works for a contact, and the value it was read from (nil: none).
@@ -253,15 +251,16 @@ func (t *Tokens) swapLive(ctx context.Context, contact string, change func(*live
 	k := t.key(liveBucket, contact)
 	return store.Swap(ctx, t.Store, k, func(was []byte) ([]byte, time.Time, []store.Op, error) {
 		var l live
-		err := t.openIfAny(k, was, &l)
+		err := t.openIfAny(ctx, k, was, &l)
 		if err == nil {
 			err = change(&l)
 		}
 		if err != nil {
 			return nil, time.Time{}, nil, err
 		}
-		value, err := t.seal(k, l)
-		return value, l.expires(t.now()), nil, err
+		expires := l.expires(t.now())
+		value, err := t.seal(k, l, expires)
+		return value, expires, nil, err
 	})
 }
 
@@ -282,15 +281,16 @@ func (t *Tokens) swapFlow(ctx context.Context, browser string, change func(*flow
 	k := t.key(flowBucket, browser)
 	return store.Swap(ctx, t.Store, k, func(was []byte) ([]byte, time.Time, []store.Op, error) {
 		var f flow
-		if err := t.openIfAny(k, was, &f); err != nil {
+		if err := t.openIfAny(ctx, k, was, &f); err != nil {
 			return nil, time.Time{}, nil, err
 		}
 		more, err := change(&f)
 		if err != nil {
 			return nil, time.Time{}, nil, err
 		}
-		value, err := t.seal(k, f)
-		return value, f.expires(t.now()), more, err
+		expires := f.expires(t.now())
+		value, err := t.seal(k, f, expires)
+		return value, expires, more, err
 	})
 }
 
@@ -298,8 +298,8 @@ func (t *Tokens) key(bucket, id string) store.Key {
 	return store.Key{Firm: t.Firm, Bucket: bucket, ID: id}
 }
 
-// get opens the record into v and returns its value; nil, and v as it was, when there
-// is none.
+// get opens the record into v and returns its value; v as it was where there is none, or
+// none of ours, and no value where there is none at all.
 func (t *Tokens) get(ctx context.Context, k store.Key, v any) ([]byte, error) {
 	if k.ID == "" {
 		return nil, nil // nobody's; no engine keeps it
@@ -310,26 +310,24 @@ func (t *Tokens) get(ctx context.Context, k store.Key, v any) ([]byte, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	return rec.Value, t.open(k, rec.Value, v)
+	return rec.Value, t.openIfAny(ctx, k, rec.Value, v)
 }
 
 // swapOpUntil returns the Op that makes v the record, if its value still is was (nil: none).
 func (t *Tokens) swapOpUntil(k store.Key, was []byte, v any, expires time.Time) (store.Op, error) {
-	value, err := t.seal(k, v)
+	value, err := t.seal(k, v, expires)
 	if was == nil {
 		return store.Create(k, value, expires), err
 	}
 	return store.Replace(k, was, value, expires), err
 }
 
-// seal never returns the same value twice, whatever v is, so that a compare-and-swap
-// can't take what has come back for what has stayed.
-func (t *Tokens) seal(k store.Key, v any) ([]byte, error) {
+func (t *Tokens) seal(k store.Key, v any, expires time.Time) ([]byte, error) {
 	plain, err := Compact(v)
 	if err != nil {
 		return nil, fmt.Errorf("writing a %s record: %w", k.Bucket, err)
 	}
-	return append([]byte{version}, t.Keys.Seal(sealPurpose, place(k), plain)...), nil
+	return t.bucket(k.Bucket).Seal(k.ID, plain, expires)
 }
 
 // Compact is json.Marshal without the escaping that only HTML needs: what visitors send
@@ -342,30 +340,52 @@ func Compact(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-func (t *Tokens) openIfAny(k store.Key, value []byte, v any) error {
+// openIfAny is open where what is none of ours counts as none: it grants nothing, and the
+// next change writes over it.
+func (t *Tokens) openIfAny(ctx context.Context, k store.Key, value []byte, v any) error {
 	if value == nil {
 		return nil
 	}
-	return t.open(k, value, v)
+	err := t.open(ctx, k, value, v)
+	if errors.Is(err, sealed.ErrUntrusted) || errors.Is(err, store.ErrNotFound) {
+		err = nil
+	}
+	return err
 }
 
-func (t *Tokens) open(k store.Key, value []byte, v any) error {
-	if len(value) == 0 || value[0] != version {
-		return foreign(k.Bucket)
-	}
-	plain, err := t.Keys.Open(sealPurpose, place(k), value[1:])
+// open opens a value into v: sealed.ErrUntrusted where it is none of ours,
+// store.ErrNotFound where its time is over.
+func (t *Tokens) open(ctx context.Context, k store.Key, value []byte, v any) error {
+	rec, err := t.bucket(k.Bucket).Open(ctx, store.Record{Key: k, Value: value})
 	if err != nil {
-		return fmt.Errorf("opening a %s record: %w", k.Bucket, err)
+		return err
 	}
-	if err := json.Unmarshal(plain, v); err != nil {
+	if err := json.Unmarshal(rec.Value, v); err != nil {
 		return fmt.Errorf("reading a %s record: %w", k.Bucket, err)
 	}
 	return nil
 }
 
-// place is where a sealed value opens: nowhere but under its own key.
-func place(k store.Key) string { return k.Firm + "\x00" + k.Bucket + "\x00" + k.ID }
+// bucket is one of those whose records are sealed: all but the ring, which grants nothing.
+func (t *Tokens) bucket(name string) *sealed.Bucket[json.RawMessage] {
+	return &sealed.Bucket[json.RawMessage]{Store: t.Store, Keys: t.Keys, Firm: t.Firm, Name: name, Now: t.now, Format: format, Alarm: t.Alarm, Earlier: t.openEarlier}
+}
 
-func foreign(bucket string) error {
-	return fmt.Errorf("%s record of another version: %w", bucket, store.ErrUnavailable)
+// openEarlier opens a value of the releases before there was package sealed.
+func (t *Tokens) openEarlier(k store.Key, value []byte) (json.RawMessage, error) {
+	if value[0] != version {
+		return nil, secret.ErrSealed
+	}
+	return t.Keys.Open(sealPurpose, k.Firm+"\x00"+k.Bucket+"\x00"+k.ID, value[1:])
+}
+
+// Reseal seals with the newest secret what older ones have sealed: afterwards these may go
+// without ending a link or a code.
+func (t *Tokens) Reseal(ctx context.Context) error {
+	for _, name := range []string{flowBucket, linkBucket, liveBucket, handedBucket, triesBucket} {
+		if _, err := t.bucket(name).Reseal(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }

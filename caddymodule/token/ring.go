@@ -27,6 +27,7 @@ const (
 	ringLife = 24 * time.Hour
 	// maxFlow is about how many bytes of requests a flow may hold, or else one request.
 	maxFlow = 4096
+	mostID  = 512 // bytes that the ID of a record has at most
 )
 
 // Ring hands out the places of new browsers. Its zero value is ready; NewRing begins
@@ -80,7 +81,7 @@ func (t *Tokens) has(ctx context.Context, browser, slot string) (bool, store.Rec
 	case err != nil:
 		return false, store.Record{}, err
 	case len(rec.Value) < 3 || rec.Value[0] != version:
-		return false, store.Record{}, foreign(ringBucket)
+		return false, store.Record{Key: rec.Key, Value: append([]byte{}, rec.Value...)}, nil // nobody's place
 	}
 	return string(rec.Value[2:]) == browser, rec, nil
 }
@@ -109,7 +110,7 @@ func (t *Tokens) takePlace(ctx context.Context, browser string, f *flow, a Ask) 
 		return []store.Op{store.Create(k, holder(browser, f.Kept), f.Until)}, nil
 	}
 	ops := []store.Op{store.Replace(k, rec.Value, holder(browser, f.Kept), f.Until)}
-	if !mine && rec.Value[1] == passing {
+	if !mine && len(rec.Value) > 2 && len(rec.Value) <= 2+mostID && rec.Value[1] == passing {
 		ops = append(ops, store.Delete(t.key(flowBucket, string(rec.Value[2:]))))
 	}
 	return ops, nil

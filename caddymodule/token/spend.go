@@ -214,6 +214,7 @@ func (t *Tokens) EndOf(ctx context.Context, contact, browser string) ([]store.Op
 // sessions are ended: after it none can begin by what was mailed before.
 func (t *Tokens) EndAll(contact string) (store.Op, error) {
 	k := t.key(liveBucket, contact)
-	value, err := t.seal(k, live{})
-	return store.Put(k, value, t.now().Add(keep)), err
+	expires := t.now().Add(keep)
+	value, err := t.seal(k, live{}, expires)
+	return store.Put(k, value, expires), err
 }

@@ -112,6 +112,13 @@ func TestK08_TwoNodesOneLinkAThousandRounds(t *testing.T) {
 		ops = append(ops, links[i].Ops...)
 	}
 	w.must(w.Store.Apply(context.Background(), ops...))
+	ops = nil
+	for _, link := range links {
+		handed, err := w.HandOver(context.Background(), link.ID, w.clock.now(), true)
+		w.must(err)
+		ops = append(ops, handed...)
+	}
+	w.must(w.Store.Apply(context.Background(), ops...))
 
 	var lanes sync.WaitGroup
 	for lane := range 20 { // side by side, so that they share the commits
@@ -324,6 +331,7 @@ func TestT15_SuccessElsewhereFreesThePlaceOfALink(t *testing.T) {
 	w.clock.move(1)
 	last.At = w.clock.now()
 	fourth := w.issue(last, "ann")
+	w.handOver(fourth, true)
 	w.must(w.spend("s", fourth.Token, phone))
 	for range token.MaxLive {
 		w.mail(laptop, "ann@example.com", "ann")

@@ -5,13 +5,14 @@
 // the MACs of its codes with their guesses; as long as no mail was made for it, it has a
 // place in a ring (ring.go), since anybody can ask for anything. "link", by the MAC of a link's secret:
 // whose it is and where it leads; kept for 30 days, so that an old link still knows
-// the way back. "live", by contact: which links and codes work now. "handed", by link:
+// the way back. "live", by contact: which links and codes work now. "handed-over", by link:
 // when the mail server took the mail, from which the life of both is counted. A fifth,
-// "tries", counts the guesses at a contact's codes over all browsers (tries.go).
+// "tries", counts the guesses at a contact's codes over all browsers (tries.go). All are
+// sealed, and what is none of ours counts for nothing.
 //
-// A link is good if and only if "live" names it, a code if and only if "live" names
-// its link, and spending either is one compare-and-swap there: of any number of
-// simultaneous tries one wins.
+// A link is good if and only if "live" names it and its mail was handed over, a code if and
+// only if that is so of its link, and spending either is one compare-and-swap in "live": of
+// any number of simultaneous tries one wins.
 //
 // Spending returns Ops instead of applying them: the caller adds the session's own
 // and applies all at once, so a link is used up if and only if somebody is in.
@@ -75,6 +76,9 @@ type Tokens struct {
 	Life  time.Duration    // of a link and its code, from each hand-over to the mail server; at most MaxLife
 	Now   func() time.Time // the clock; nil: time.Now
 	Ring  *Ring            // where new browsers get their places; nil: anywhere
+
+	// Alarm is told of records that are none of ours; see sealed.Bucket.
+	Alarm func(context.Context, store.Key)
 }
 
 // EndEverything ends the links and codes of all contacts.
@@ -276,7 +280,7 @@ func (t *Tokens) HandOver(ctx context.Context, linkID string, at time.Time, acce
 		return nil, err
 	}
 	if accepted {
-		return []store.Op{t.handedOp(link, handover{was: taken, at: at})}, nil
+		return ops(t.handedOp(link, handover{was: taken, at: at}))
 	}
 	if at.After(link.Asked.Add(Patience)) {
 		return nil, ErrOver
@@ -288,7 +292,7 @@ func (t *Tokens) HandOver(ctx context.Context, linkID string, at time.Time, acce
 	if i := l.find(linkID); i < 0 || l.Links[i].Over {
 		return nil, ErrOver
 	}
-	return []store.Op{t.handedOp(link, handover{was: tried, at: at})}, nil
+	return ops(t.handedOp(link, handover{was: tried, at: at}))
 }
 
 // GiveUp returns the Ops for a mail that will not be sent any more, whether or not an
@@ -307,7 +311,7 @@ func (t *Tokens) GiveUp(ctx context.Context, linkID string) ([]store.Op, error) 
 		return nil, err
 	}
 	h.was = givenUp
-	return []store.Op{t.handedOp(link, h)}, nil
+	return ops(t.handedOp(link, h))
 }
 
 // Refused returns the Ops for a mail that the mail server will not take: its link is in
@@ -320,8 +324,11 @@ func (t *Tokens) Refused(ctx context.Context, linkID string) ([]store.Op, error)
 	} else if err != nil {
 		return nil, err
 	}
-	return []store.Op{t.handedOp(link, handover{was: givenUp, at: link.Asked.Add(-HandOverTime - max(MaxLife, link.Life))})}, nil
+	return ops(t.handedOp(link, handover{was: givenUp, at: link.Asked.Add(-HandOverTime - max(MaxLife, link.Life))}))
 }
+
+// ops is one Op as a list.
+func ops(op store.Op, err error) ([]store.Op, error) { return []store.Op{op}, err }
 
 // lifeOf is the life of a link that has one of its own, or else that of all.
 func (t *Tokens) lifeOf(own time.Duration) time.Duration { return cmp.Or(own, t.Life) }

@@ -85,7 +85,7 @@ func (b *Bucket[T]) Get(ctx context.Context, id string) (Record[T], error) {
 	} else if err != nil {
 		return Record[T]{ID: id}, fmt.Errorf("reading a %s record: %w", b.Name, err)
 	}
-	return b.open(ctx, rec)
+	return b.Open(ctx, rec)
 }
 
 // All returns the records whose IDs begin with prefix and come after the ID after, in the
@@ -102,7 +102,7 @@ func (b *Bucket[T]) All(ctx context.Context, prefix, after string) iter.Seq2[Rec
 			}
 			for _, rec := range recs {
 				after = rec.Key.ID
-				opened, err := b.open(ctx, rec)
+				opened, err := b.Open(ctx, rec)
 				if errors.Is(err, store.ErrNotFound) {
 					continue
 				}
@@ -119,13 +119,13 @@ func (b *Bucket[T]) All(ctx context.Context, prefix, after string) iter.Seq2[Rec
 
 // Put returns the Op that writes the record, whatever is there.
 func (b *Bucket[T]) Put(id string, v T, expires time.Time) (store.Op, error) {
-	value, err := b.seal(id, v, expires)
+	value, err := b.Seal(id, v, expires)
 	return store.Put(b.Key(id), value, expires), err
 }
 
 // Create returns the Op that writes the record if there is none.
 func (b *Bucket[T]) Create(id string, v T, expires time.Time) (store.Op, error) {
-	value, err := b.seal(id, v, expires)
+	value, err := b.Seal(id, v, expires)
 	return store.Create(b.Key(id), value, expires), err
 }
 
@@ -135,7 +135,7 @@ func (b *Bucket[T]) Write(was Record[T], v T, expires time.Time) (store.Op, erro
 	if was.raw == nil {
 		return b.Create(was.ID, v, expires)
 	}
-	value, err := b.seal(was.ID, v, expires)
+	value, err := b.Seal(was.ID, v, expires)
 	return store.Replace(b.Key(was.ID), was.raw, value, expires), err
 }
 
@@ -158,7 +158,7 @@ func (b *Bucket[T]) Swap(ctx context.Context, id string, change func(was T) (v T
 		var rec Record[T]
 		if was != nil {
 			var err error
-			rec, err = b.open(ctx, store.Record{Key: b.Key(id), Value: was})
+			rec, err = b.Open(ctx, store.Record{Key: b.Key(id), Value: was})
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return nil, time.Time{}, nil, err
 			}
@@ -167,7 +167,7 @@ func (b *Bucket[T]) Swap(ctx context.Context, id string, change func(was T) (v T
 		if err != nil {
 			return nil, time.Time{}, nil, err
 		}
-		value, err := b.seal(id, v, expires)
+		value, err := b.Seal(id, v, expires)
 		return value, expires, more, err
 	})
 }
@@ -217,7 +217,9 @@ func place(format byte, k store.Key) string {
 	return string([]byte{format}) + k.Firm + "\x00" + k.Bucket + "\x00" + k.ID
 }
 
-func (b *Bucket[T]) seal(id string, v T, expires time.Time) ([]byte, error) {
+// Seal returns the value of a record for whoever writes it to the store without an Op of
+// this package.
+func (b *Bucket[T]) Seal(id string, v T, expires time.Time) ([]byte, error) {
 	var plain bytes.Buffer
 	var ms [8]byte
 	if !expires.IsZero() {
@@ -233,8 +235,9 @@ func (b *Bucket[T]) seal(id string, v T, expires time.Time) ([]byte, error) {
 	return append([]byte{b.Format}, sealed...), nil
 }
 
-// open returns what is in a record of the store.
-func (b *Bucket[T]) open(ctx context.Context, rec store.Record) (Record[T], error) {
+// Open returns what is in a record of this bucket that was read from the store; the errors
+// are those of Get.
+func (b *Bucket[T]) Open(ctx context.Context, rec store.Record) (Record[T], error) {
 	out := Record[T]{ID: rec.Key.ID, Expires: rec.Expires, raw: rec.Value}
 	if out.raw == nil {
 		out.raw = []byte{} // an empty value is there all the same
