@@ -154,6 +154,14 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	if err != nil {
 		return nil, err
 	}
+	var further []*url.URL
+	for _, site := range cfg.sites.Further {
+		u, err := url.Parse(site)
+		if err != nil {
+			return nil, err
+		}
+		further = append(further, u)
+	}
 	pages, letters, logo, err := look(cfg)
 	if err != nil {
 		return nil, err
@@ -194,7 +202,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	}
 	f.signer = &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now}
 	g := gate.Gate{
-		Firm: id, Serial: serial, URL: origin, Prefix: cfg.Prefix,
+		Firm: id, Serial: serial, URL: origin, Sites: further, Names: cfg.sites.Names, Prefix: cfg.Prefix,
 		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
 		Assertion: f.signer,
 		Audit:     f.audit, Log: d.log,
@@ -331,7 +339,7 @@ func (f *firm) Stop() {
 // error with the URL, which may be a sign-in link.
 // hidden says that no log may keep its URL or Referer.
 func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, hidden bool) error {
-	if !strings.EqualFold(r.Host, f.gate.URL.Host) {
+	if !strings.EqualFold(r.Host, f.gate.URL.Host) && !f.gate.Knows(r.Host) {
 		f.strangeName(r)
 	}
 	if r.Method == http.MethodPost && strings.HasPrefix(r.URL.Path, f.cfg.Prefix+"/") {

@@ -106,6 +106,7 @@ type FirmConfig struct {
 	Prefix string `json:"prefix,omitempty"`
 
 	rules        *legacy.Rules // of LegacyLinks, CompanyPaths and Home, once they are filled in
+	sites        sites         // where the firm's portals are reached, once it is provisioned
 	placeholders []namedFile   // the files of placeholders, once they are filled in
 }
 
@@ -214,6 +215,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		err = checkFirm(cfg)
 	}
 	if err == nil {
+		cfg.sites = h.sites(ctx, cfg.URL)
 		err = h.app.name(h.Firm, &cfg)
 	}
 	if err == nil {
@@ -229,6 +231,16 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("firm %s: %w", h.Firm, err)
 	}
 	return nil
+}
+
+// sites are those of the firm, whose url is origin.
+func (h *Handler) sites(ctx caddy.Context, origin string) sites {
+	v, err := ctx.AppIfConfigured("http")
+	app, ok := v.(*caddyhttp.App)
+	if err != nil || !ok {
+		return sites{}
+	}
+	return sitesOf(app, h.Firm, origin)
 }
 
 // checkSites judges the site block that the handler stands in. cfg is nil where another

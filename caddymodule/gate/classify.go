@@ -228,7 +228,8 @@ func (g *Gate) fromOurPages(r *http.Request) bool {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
 		return site == "same-origin"
 	}
-	return strings.EqualFold(r.Header.Get("Origin"), g.URL.Scheme+"://"+g.URL.Host)
+	site := g.site(r)
+	return strings.EqualFold(r.Header.Get("Origin"), site.Scheme+"://"+site.Host)
 }
 
 // returnPath makes of an untrusted `to` a path on this site that is safe to send

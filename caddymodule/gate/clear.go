@@ -39,5 +39,6 @@ func (g *Gate) toTLS(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return errUnclear
 	}
-	return found(w, g.URL.Scheme+"://"+g.URL.Host+g.sealedURL(g.remembered(r.URL, mostMoved)))
+	site := g.site(r)
+	return found(w, site.Scheme+"://"+site.Host+g.sealedURL(g.remembered(r.URL, mostMoved)))
 }

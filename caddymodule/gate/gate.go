@@ -46,6 +46,10 @@ type Gate struct {
 	Serial uint64   // tells it from other gates of the firm that share its sessions, as at a reload
 	URL    *url.URL // what mails link to: scheme and host, no path
 	Prefix string   // of our own pages, such as "/-"
+
+	Sites []*url.URL // further sites of the firm, each with a portal of its own: what is asked for there leads back there
+	Names []string   // further hosts of the portal at URL, in small letters: pages opened there lead to URL
+
 	Public []Public // what is open to everyone
 
 	Legacy        *legacy.Rules  // old links and companies' paths; nil: there are none
@@ -129,6 +133,10 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 		k.Keep(ownHeader)
 	}
 	kind := g.rules.classify(r)
+	if g.toURL(w, r, kind) {
+		leaveBody(w, r)
+		return
+	}
 	switch kind {
 	case Refused:
 		g.refuse(w, r)

@@ -78,7 +78,7 @@ func (g *Gate) mayTellReferer(r *http.Request, a *about) bool {
 		return false
 	}
 	u, err := url.Parse(a.referer[0])
-	if err != nil || u.User != nil || u.Scheme != "http" && u.Scheme != "https" || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, g.URL.Host) || g.rules.link(u) {
+	if err != nil || u.User != nil || u.Scheme != "http" && u.Scheme != "https" || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, g.site(r).Host) || g.rules.link(u) {
 		return false
 	}
 	page := g.Legacy.Match(u)

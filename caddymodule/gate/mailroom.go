@@ -161,9 +161,10 @@ func (g *Gate) letter(ctx context.Context, ask token.Ask, c directory.Contact, t
 	if err != nil {
 		return nil, err
 	}
-	link := g.URL.JoinPath(g.Prefix, "link")
+	site := g.siteNamed(ask.Site)
+	link := site.JoinPath(g.Prefix, "link")
 	if ask.Purpose == token.SetPassword {
-		link = g.URL.JoinPath(g.Prefix, "password", "set")
+		link = site.JoinPath(g.Prefix, "password", "set")
 	}
 	link.RawQuery = "t=" + issued.Token
 	mail.Link, mail.Code, mail.Life, mail.AskedAt, mail.Agent = link.String(), issued.Code, g.Tokens.Life, ask.At.Local(), ask.Agent

@@ -100,6 +100,12 @@ func (g *Gate) checkOrigin(r *http.Request) error {
 		return err
 	}
 	h := r.Header
+	site := g.site(r)
+	if origin := h.Get("Origin"); site != g.URL && r.Method == http.MethodPost && origin != "" { // URL's portal is another site
+		if u, err := url.Parse(origin); err != nil || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, site.Host) {
+			return errCrossOrigin
+		}
+	}
 	if r.Method != http.MethodPost || h.Get("Sec-Fetch-Site") != "" {
 		return nil
 	}
@@ -114,11 +120,11 @@ func (g *Gate) checkOrigin(r *http.Request) error {
 		return nil
 	}
 	u, err := url.Parse(from)
-	if err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, g.URL.Host) {
+	if err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, site.Host) {
 		return errCrossOrigin
 	}
 	// A page of the same name without TLS may have been written by whoever is on the way.
-	tls := r.TLS != nil || g.URL.Scheme == "https" && strings.EqualFold(u.Host, g.URL.Host)
+	tls := r.TLS != nil || g.URL.Scheme == "https" && strings.EqualFold(u.Host, site.Host)
 	if u.Scheme != "https" && (u.Scheme != "http" || tls) {
 		return errCrossOrigin
 	}

@@ -135,7 +135,7 @@ func (g *Gate) bare(w http.ResponseWriter, r *http.Request) {
 	_ = writeProblem(w, http.StatusUnauthorized, problem{
 		Title:  "Sign-in needed",
 		Detail: "Open sign_in_url in a browser to sign in, then repeat the request.",
-		SignIn: g.URL.JoinPath(g.Prefix, "sign-in").String(),
+		SignIn: g.site(r).JoinPath(g.Prefix, "sign-in").String(),
 	})
 }
 
@@ -229,6 +229,9 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 		ask.To = "/"
 	}
 	ask.At = g.Now()
+	if site := g.site(r); site != g.URL {
+		ask.Site = site.String()
+	}
 	kind := kindSignIn
 	if ask.Purpose == token.SetPassword {
 		kind = kindSetPassword

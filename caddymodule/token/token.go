@@ -96,6 +96,7 @@ type Ask struct {
 	Hidden  bool            `json:"hidden,omitempty"` // not typed in this browser, so shown in part only
 	Link    string          `json:"link,omitempty"`   // with Hidden: the old link that knows the address
 	To      string          `json:"to"`               // where to go once in: a path on this site
+	Site    string          `json:"site,omitempty"`   // the origin of a further site of the firm, to which the link leads; "": the firm's own
 	Shared  bool            `json:"shared,omitempty"` // a shared computer
 	Browser string          `json:"browser"`          // see BrowserOf
 	Agent   string          `json:"agent,omitempty"`  // the browser in words
