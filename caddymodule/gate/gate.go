@@ -92,6 +92,7 @@ type Gate struct {
 	away    *rate.Sometimes // around the log line on what keeps the gate from serving
 	sprayed *rate.Sometimes // around that on passwords that are tried from everywhere
 	omitted *sync.Map       // the IDs of contacts of whom the log says that they have too many companies for a header
+	guessed *rate.Sometimes // around that on old links that are tried
 	refused *rate.Sometimes // around those on pages that are refused for what they look like
 }
 
@@ -114,6 +115,7 @@ func New(g Gate) *Gate {
 	g.refused = &rate.Sometimes{First: 10, Interval: time.Minute}
 	g.omitted = new(sync.Map)
 	g.sprayed = &rate.Sometimes{Interval: 10 * time.Minute}
+	g.guessed = &rate.Sometimes{Interval: 10 * time.Minute}
 	t := g.Tokens
 	g.keys = t.Keys
 	g.bound = &bound{firm: g.Firm, store: t.Store, keys: t.Keys, ours: g.cookies, named: bindings(g.PortalSession), log: g.Log}

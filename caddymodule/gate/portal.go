@@ -12,6 +12,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
 
@@ -215,6 +216,9 @@ func (g *Gate) weigh(r *http.Request, kind Kind, v *Visitor) (a about, f facts, 
 	if a, err = g.judge(r, kind, v); err == nil {
 		f, err = g.facts(r, kind, &a)
 	}
+	if err == nil && !g.mayBeRight(r, &a, f) {
+		a.standing, a.named, f.known, f.upgraded = directory.Standing{}, holder{}, false, false
+	}
 	return a, f, err
 }
 
@@ -230,6 +234,30 @@ func (g *Gate) weighUntrusted(r *http.Request, kind Kind, v *Visitor) (about, fa
 		kind: a.Kind, public: kind == Open, signedIn: v != nil, astray: a.veiled, veiled: a.veiled,
 		load: opensPage(r),
 	}
+}
+
+// mayBeRight reports whether an old link may open what it is for: not where there were too many
+// wrong tokens. All that open nothing are wrong, or else counting would tell which are of
+// companies that ask for sign-in. Who is a member of the company, or has a visit to it, isn't
+// counted.
+func (g *Gate) mayBeRight(r *http.Request, a *about, f facts) bool {
+	if a.Kind != legacy.Old || f.reaches || f.visiting {
+		return true
+	}
+	ip := g.ClientIP(r)
+	if !g.Networks.Take(limit.Token, ip) { // counted before anything comes of it
+		g.guessed.Do(func() {
+			g.Log.WarnContext(r.Context(), "many wrong old links come from one network; until that ends, right ones from there ask for sign-in, too",
+				"ip", ip.String(), "what_to_do", "nothing, unless it is the address of your own proxy or CDN: then name it in trusted_proxies")
+		})
+		return false
+	}
+	if f.known && !f.upgraded {
+		g.Networks.GiveBack(limit.Token, ip)
+	} else {
+		g.Networks.WrongToken(ip, a.Token)
+	}
+	return true
 }
 
 // facts are those of a request.

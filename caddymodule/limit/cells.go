@@ -53,6 +53,22 @@ func (c *cells) take(key uint64, r rate, now time.Time) bool {
 	return true
 }
 
+// again reports whether the key was noted in the last while, and notes it. Without room for it,
+// it wasn't.
+func (c *cells) again(key uint64, while time.Duration, now time.Time) bool {
+	s, at := c.shard(key), now.UnixNano()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until, found := s.paid[key]
+	if found && until > at && until <= at+int64(while) {
+		return true
+	}
+	if found || s.room(at) {
+		s.paid[key] = at + int64(while)
+	}
+	return false
+}
+
 // giveBack undoes a take.
 func (c *cells) giveBack(key uint64, r rate) {
 	s := c.shard(key)

@@ -22,6 +22,7 @@ const (
 	Failure               // an address that isn't the link's
 	Guess                 // a code
 	Password              // a password
+	Token                 // an old link's token
 )
 
 // level is a part of the net that one hand may hold, and how much it may do: once its
@@ -72,6 +73,7 @@ type Networks struct {
 	Now   func() time.Time // the clock; nil: time.Now
 
 	cells   cells
+	tokens  cells       // wrong tokens that were counted
 	changed atomic.Bool // since the last snapshot
 
 	saving sync.Mutex
@@ -127,6 +129,8 @@ func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
 		kind, of = "ask", func(l level) rate { return l.ask }
 	case Password:
 		kind, of = "password", func(l level) rate { return l.password }
+	case Token:
+		kind = "token"
 	}
 	ip, levels := levelsOf(ip)
 	for i := range levels {
@@ -134,6 +138,19 @@ func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
 		all = append(all, cell{n.key(kind, prefix(ip, l.bits)), of(l)})
 	}
 	return all
+}
+
+// sameToken is how long a wrong token isn't counted again where it came from: of a page that
+// loads again, or has pictures. Somebody who guesses learns nothing by it.
+const sameToken = time.Hour
+
+// WrongToken is to be called after a Take of Token that was granted, for a token that turned out
+// to be wrong. It gives back what was counted for that token before.
+func (n *Networks) WrongToken(ip netip.Addr, token string) {
+	of, levels := levelsOf(ip)
+	if n.tokens.again(n.key("wrong-token", prefix(of, levels[0].bits), token), sameToken, n.now()) {
+		n.GiveBack(Token, ip)
+	}
 }
 
 // levelsOf returns an address without what doesn't matter, and the levels that it belongs to,

@@ -46,6 +46,7 @@ func (n *Networks) Run(ctx context.Context, log *slog.Logger) {
 			return
 		case <-tick.C:
 			n.cells.sweep(n.now())
+			n.tokens.sweep(n.now())
 		}
 	}
 }

@@ -1,0 +1,63 @@
+package caddymodule_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
+)
+
+// Tokens of open companies can't be tried without limit: where too many were wrong, right ones
+// ask for sign-in, too, as wrong ones do.
+func TestT11_ANetworkThatGuessesOldLinksFindsNone(t *testing.T) {
+	m := startMailServer(t)
+	h := openHouse(t, layout{global: behindProxy, app: m.app(), firm: oldLinks, companies: oldCompanies, admin: freeAddress(t)})
+	m.moveInto(h)
+	h.upgrade("birch")
+	const bad, right = "192.0.2.7", "/one-click/acme-secret-token-1/start"
+	member, visitor := h.in("bob@example.com").at(bad), h.browser().at(bad)
+	if a := visitor.open(right); a.StatusCode != 200 {
+		t.Fatalf("an open company's old link = %d; want 200", a.StatusCode)
+	}
+	b := h.browser()
+	get := func(path string) func(int) *http.Request {
+		return func(i int) *http.Request {
+			return b.request("GET", strings.ReplaceAll(path, "NUMBER", fmt.Sprint(i)), nil, "X-Forwarded-For", bad)
+		}
+	}
+	h.storm(200, get("/one-click/of-long-ago/logo.png")) // a page that is opened again and again, with pictures
+	if a := h.browser().open(right, "X-Forwarded-For", bad); a.StatusCode != 200 {
+		t.Errorf("after 200 requests with one wrong token, the right one = %d; want 200", a.StatusCode)
+	}
+	h.storm(10, get("/one-click/birch-secret-token/start")) // is wrong as well, once
+	h.storm(150, get("/one-click/guess-NUMBER/start"))
+	h.storm(30, get("/view?client=more-NUMBER"))
+	wrong := h.browser().open("/one-click/wrong-secret-token-/start", "X-Forwarded-For", bad)
+	a := h.browser().open(right, "X-Forwarded-For", bad)
+	if a.StatusCode != 302 || !goneForm.MatchString(goes(a)) || len(goes(a)) != len(goes(wrong)) || wrong.StatusCode != 302 {
+		t.Errorf("the right token from where too many were wrong = %d to %s, a wrong one = %d to %s; want the same", a.StatusCode, goes(a), wrong.StatusCode, goes(wrong))
+	}
+	if next := h.browser().open(goes(a), "X-Forwarded-For", bad); next.StatusCode != 401 {
+		t.Errorf("where it leads to = %d; want 401, the prompt", next.StatusCode)
+	}
+	if len(a.Header["Set-Cookie"]) != 0 {
+		t.Errorf("it sets %q; want no visit", a.Header["Set-Cookie"])
+	}
+	for name, a := range map[string]answer{
+		"from another network":                h.browser().open(right, "X-Forwarded-For", "198.51.100.1"),
+		"of who has been there before":        visitor.open(right),
+		"of a member of the company":          member.open(right),
+		"another page, of who has been there": visitor.open("/orders"),
+	} {
+		if a.StatusCode != 200 {
+			t.Errorf("the right token %s = %d; want 200", name, a.StatusCode)
+		}
+	}
+	caddymodule.Advance(t, time.Minute)
+	if a := h.browser().open(right, "X-Forwarded-For", bad); a.StatusCode != 200 {
+		t.Errorf("the right token a minute later = %d; want 200", a.StatusCode)
+	}
+}
