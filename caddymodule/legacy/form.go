@@ -80,6 +80,7 @@ func (s *shape) foreign(value string, forms Forms) (bool, error) {
 const (
 	mostHeld   = 64 << 10 // bytes that are held back: more than any token takes, however it is escaped
 	mostJudged = 10_000   // look-ups that a form may cost
+	perLookup  = 4 << 10  // bytes of a value that cost as much as a look-up
 )
 
 // form is a body that is judged as it is read.
@@ -201,18 +202,22 @@ func (r *Rules) mayName(text string) bool {
 // in different ways, so whatever stands alone on the last line before a boundary may be it.
 func (f *form) lines(end bool) error {
 	for len(f.held) > 0 {
-		stop := f.next("\r\n") + 1
-		switch {
-		case stop > 0:
-		case end:
-			stop = len(f.held)
-		case !f.inside && len(f.held) <= mostHeld:
-			return nil
-		default:
-			return f.long()
+		f.skipText()
+		stop, blank := f.blankLines(), true
+		if stop == 0 {
+			stop = f.next("\r\n") + 1
+			switch {
+			case stop > 0:
+			case end:
+				stop = len(f.held)
+			case !f.inside && len(f.held) <= mostHeld:
+				return nil
+			default:
+				return f.long()
+			}
+			blank = len(bytes.TrimFunc(f.held[:stop], trimmed)) == 0
 		}
 		line := f.take(stop)
-		blank := len(bytes.TrimFunc(line, trimmed)) == 0
 		if blank && !f.inside && len(f.value)+len(line) <= mostHeld {
 			f.value = append(f.value, line...)
 			continue
@@ -236,6 +241,52 @@ func (f *form) lines(end bool) error {
 	}
 	return nil
 }
+
+// skipText lets go of lines that nothing depends on, all at once: those that another line of
+// text follows, which begins with a plain character and not as a boundary does.
+func (f *form) skipText() {
+	if f.inside || f.seen > 0 || !isText(f.held[0]) {
+		return
+	}
+	last, at := 0, 0 // where the line that may be a value begins, and where the search goes on
+	for {
+		stop := bytes.IndexAny(f.held[at:], "\r\n")
+		if stop < 0 {
+			break
+		}
+		for at += stop; at < len(f.held) && isBlank(f.held[at]); at++ {
+		}
+		if at == len(f.held) || at-last > mostHeld || !isText(f.held[at]) {
+			break
+		}
+		last = at
+	}
+	if last > 0 {
+		f.settle()
+		f.pass(last)
+	}
+}
+
+// blankLines returns how many bytes the blank lines take that are held first.
+func (f *form) blankLines() (n int) {
+	if f.inside {
+		return 0
+	}
+	for i, c := range f.held {
+		if !isBlank(c) || i == mostHeld {
+			break
+		}
+		if c == '\r' || c == '\n' {
+			n = i + 1
+		}
+	}
+	return n
+}
+
+// isText reports whether no reader trims a character, and no boundary begins with it.
+func isText(c byte) bool { return c > ' ' && c < 0x7f && c != '-' }
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
 // long lets go of a line whose end isn't there yet, and which is longer than what is held: it
 // is a value if it is a token but for spaces around it, of which there may be any number.
@@ -281,7 +332,7 @@ func (f *form) settle() {
 
 // part judges the value that is held back, whatever its name.
 func (f *form) part() error {
-	text := bytes.TrimFunc(f.value, trimmed)
+	text := bytes.TrimFunc(bytes.Trim(f.value, " \t\r\n"), trimmed)
 	if len(text) == 0 || len(text) > mostHeld {
 		return nil
 	}
@@ -298,6 +349,9 @@ func (f *form) part() error {
 // hide puts an unknown value in the place of one that is foreign; raw is how it would stand
 // in a query.
 func (f *form) hide(s *shape, value []byte, raw string) error {
+	if f.judged += len(value) / perLookup; f.judged > mostJudged {
+		return ErrForm
+	}
 	found, err := s.foreign(raw, Forms{Foreign: func(token string) (bool, error) {
 		if f.judged++; f.judged > mostJudged {
 			return false, ErrForm
