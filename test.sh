@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every test of Doorpost. Needs Go and git; what else a test needs, it installs from
-# Debian's packages (Redis, Chromium, npm, PHP) or from npm (axe-core, which judges accessibility).
+# Debian's packages (Redis, nginx, Chromium, Firefox, npm, PHP) or from npm (axe-core, which judges accessibility).
 #
 #   ./test.sh          all of it, as CI runs it
 #   ./test.sh quick    formatting, vet and the Go tests that need nothing else
@@ -107,6 +107,7 @@ fi
 
 say "tests with a browser"
 install chromium chromium
+install firefox-esr firefox-esr
 install npm npm
 install php php-cli
 compgen -G '/usr/sbin/php-fpm*' >/dev/null || install php-fpm php-fpm

@@ -5,6 +5,7 @@ package caddymodule_test
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -205,5 +206,60 @@ func TestACookieThatIsLeftAlone(t *testing.T) {
 	h.get("/x", bob.session()+"; SSOID=1")
 	if got, _ := h.portal.last(); got.Header.Get("Cookie") != "SSOID=1" {
 		t.Errorf("the portal gets Cookie: %q; want SSOID=1", got.Header.Get("Cookie"))
+	}
+}
+
+// A cookie that is as large as browsers keep them comes back as the portal has set it, to the same
+// person alone, and takes its owner along when the portal takes it away.
+func TestLargePortalCookiesComeBackToTheirPersonAlone(t *testing.T) {
+	h, _ := openFastHouse(t, layout{})
+	fat := "sid=" + strings.Repeat("0123456789abcdef", 255) + "0123456789ab" // 4,096 bytes without the =
+	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/in":
+			w.Header().Add("Set-Cookie", fat+"; Path=/; HttpOnly")
+		case "/out":
+			w.Header().Add("Set-Cookie", "sid=; Path=/; Max-Age=0")
+		case "/forget":
+			w.Header().Set("Clear-Site-Data", `"cookies"`)
+		}
+	}
+	gets := func(b *browser) string {
+		b.open("/x")
+		got, _ := h.portal.last()
+		return got.Header.Get("Cookie")
+	}
+	owners := func(b *browser) (n int) {
+		u, _ := url.Parse(h.url)
+		for _, c := range b.client.Jar.Cookies(u) {
+			if strings.HasPrefix(c.Name, "portal-owner-") {
+				n++
+			}
+		}
+		return n
+	}
+	for _, leaves := range []string{"/out", "/forget"} {
+		b := h.in("ann@example.com")
+		a := b.open("/in")
+		for _, c := range a.Cookies() {
+			if len(c.Name)+len(c.Value) > 4096 {
+				t.Errorf("%s has %d bytes; browsers keep 4,096", c.Name, len(c.Name)+len(c.Value))
+			}
+		}
+		if got := gets(b); got != fat || owners(b) != 1 {
+			t.Errorf("the portal gets %.60s…, with %d owners in the browser; want its cookie, and one", got, owners(b))
+		}
+		b.send("/-/link", form("t", secretOf(b.ask("bob@example.com", "/").link), "email", "bob@example.com"))
+		if got := gets(b); got != "" {
+			t.Errorf("another person brings %.60s…; want nothing", got)
+		}
+		b.send("/-/link", form("t", secretOf(b.ask("ann@example.com", "/").link), "email", "ann@example.com"))
+		if got := gets(b); got != fat {
+			t.Errorf("the first person again: the portal gets %.60s…; want its cookie", got)
+		}
+		b.open(leaves)
+		if got := gets(b); got != "" || owners(b) != 0 {
+			t.Errorf("after %s the portal gets %.60s…, with %d owners in the browser; want none", leaves, got, owners(b))
+		}
 	}
 }

@@ -122,14 +122,24 @@ func setCookieName(line string) string {
 func (w *portalWriter) clean() {
 	h := w.Header()
 	w.gate.cookies.dropSet(h)
-	for i, line := range h["Set-Cookie"] {
-		out := w.gate.bound.out(w.ctx, line, w.old.host, w.holder)
-		if w.apart && out != line {
-			w.gate.bound.adviseApart(line)
+	var owners []string
+	if lines := h["Set-Cookie"]; len(lines) > 0 {
+		owners = w.gate.bound.ownersGone(w.sent, lines)
+		for i, line := range lines {
+			out, owner := w.gate.bound.out(w.ctx, line, w.old.host, w.holder)
+			if w.apart && (out != line || owner != "") {
+				w.gate.bound.adviseApart(line)
+			}
+			if owner != "" {
+				owners = append(owners, owner)
+			}
+			lines[i] = out
 		}
-		h["Set-Cookie"][i] = out
 	}
 	w.old.rewrite(w.ctx, h)
+	if owners != nil {
+		h["Set-Cookie"] = append(h["Set-Cookie"], owners...)
+	}
 	if h["Clear-Site-Data"] != nil {
 		w.clearOthers(h)
 	}
@@ -169,7 +179,7 @@ func (c cookies) dropSet(h http.Header) {
 
 // clearOthers is for a portal that has the browser forget everything, such as at its
 // sign-out: that would be our cookies as well, which a portal can't take away. So those
-// that the browser has sent are taken away one by one, but for ours.
+// that the browser has sent are taken away one by one, but for ours; owners of the portal's are, too.
 func (w *portalWriter) clearOthers(h http.Header) {
 	var keep, gone []string
 	clears := false
@@ -200,7 +210,7 @@ func (w *portalWriter) clearOthers(h http.Header) {
 	for _, line := range w.sent {
 		for pair := range strings.SplitSeq(line, ";") {
 			name, _, ok := strings.Cut(pair, "=")
-			if name = textproto.TrimString(name); ok && name != "" && !w.gate.cookies.ours(name) {
+			if name = textproto.TrimString(name); ok && name != "" && (!w.gate.cookies.ours(name) || w.gate.cookies.isOwner(name)) {
 				gone = append(gone, name+"=; Path=/; Max-Age=0"+secure)
 			}
 		}

@@ -206,7 +206,7 @@ func BenchmarkOldLinks(b *testing.B) {
 		b.Fatal(err)
 	}
 	ann := holder{contact: contactOf(b, ruled), reach: directory.PrintOf("client\x00c77777"), company: "c77777", era: standing.Era, token: directory.PrintOf("first-secret-77777")}
-	seal := strings.TrimSuffix(ruled.bound.out(ctx, "sid=0123456789abcdef; HttpOnly", "portal.example", ann), "; HttpOnly")
+	seal := strings.TrimSuffix(first(ruled.bound.out(ctx, "sid=0123456789abcdef; HttpOnly", "portal.example", ann)), "; HttpOnly")
 	portal := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	for _, c := range []struct {
 		name, path, more string

@@ -34,7 +34,8 @@ import (
 //
 // On its way out a cookie's value gets a seal in front, which names whom it is for and
 // fits this name and this value alone; on the way back the seal is taken off, or the
-// cookie is left out. Only what scripts can't read is bound, and what names says: other
+// cookie is left out. Where that would be more than browsers keep, the seal is in a cookie of ours
+// beside it, see owner.go. Only what scripts can't read is bound, and what names says: other
 // values have to stay as the portal's scripts know them.
 type bound struct {
 	firm  string
@@ -128,18 +129,18 @@ const (
 	anyCompany   = "*" // no company has this id
 )
 
-// out returns the portal's Set-Cookie line for the browser, which asked host. Attributes stay as
-// they are.
-func (b *bound) out(ctx context.Context, line, host string, h holder) string {
+// out returns the portal's Set-Cookie line for the browser, which asked host, and that of the owner
+// cookie beside it; "": there is none. Attributes stay as they are.
+func (b *bound) out(ctx context.Context, line, host string, h holder) (cookie, owner string) {
 	pair, attributes, _ := strings.Cut(line, ";")
 	name, value, ok := strings.Cut(pair, "=")
 	name, value = textproto.TrimString(name), textproto.TrimString(value)
 	if !ok || name == "" || value == "" { // a cookie without a value is one that is taken away
-		return line
+		return line, ""
 	}
 	switch b.configured(name) {
 	case free:
-		return line
+		return line, ""
 	case toPerson:
 		if h.contact != "" {
 			h = holder{contact: h.contact, reach: h.reach, company: anyCompany}
@@ -147,20 +148,19 @@ func (b *bound) out(ctx context.Context, line, host string, h holder) string {
 	case 0:
 		if !httpOnly(attributes) {
 			b.advise(name)
-			return line
+			return line, ""
 		}
 		if domain := widerThan(host, attributes); domain != "" {
 			b.share(ctx, name, domain)
-			return line
+			return line, ""
 		}
 		b.learn(ctx, name, toReach)
 	}
-	seal := b.keys.Seal(boundPurpose, b.place(name, value), []byte(h.text()))
-	bound := name + "=" + boundMark + base64.RawURLEncoding.EncodeToString(seal) + "." + value
-	if len(line) > len(pair) {
-		bound += line[len(pair):]
+	seal := base64.RawURLEncoding.EncodeToString(b.keys.Seal(boundPurpose, b.place(name, value), []byte(h.text())))
+	if len(line)+len(boundMark)+len(seal)+len(".") > maxSealed {
+		return line, b.ownerCookie(name, value, seal, attributes)
 	}
-	return bound
+	return name + "=" + boundMark + seal + "." + value + line[len(pair):], ""
 }
 
 // widerThan returns the domain of a cookie that other hosts than this one get, too, or "".
@@ -206,7 +206,7 @@ func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) (boo
 	var keep []string
 	changed := false
 	for _, line := range lines {
-		got, err := b.lineIn(ctx, line, allowed)
+		got, err := b.lineIn(ctx, line, lines, allowed)
 		if err != nil {
 			return err
 		}
@@ -225,12 +225,12 @@ func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) (boo
 	return nil
 }
 
-// lineIn is in for one line; "" where nothing is left of it.
-func (b *bound) lineIn(ctx context.Context, line string, allowed func(holder) (bool, error)) (string, error) {
+// lineIn is in for one line of those; "" where nothing is left of it.
+func (b *bound) lineIn(ctx context.Context, line string, lines []string, allowed func(holder) (bool, error)) (string, error) {
 	var few [16]string // on the stack, for as many as most browsers have
 	rest, changed := few[:0], false
 	for pair, left, more := strings.Cut(line, ";"); ; pair, left, more = strings.Cut(left, ";") {
-		got, ok, err := b.back(ctx, pair, allowed)
+		got, ok, err := b.back(ctx, pair, lines, allowed)
 		if err != nil {
 			return "", err
 		}
@@ -248,9 +248,9 @@ func (b *bound) lineIn(ctx context.Context, line string, allowed func(holder) (b
 	return textproto.TrimString(strings.Join(rest, ";")), nil
 }
 
-// back returns a cookie of a request as the portal gets it, or false where it doesn't.
-// The error is the store's, or that of allowed.
-func (b *bound) back(ctx context.Context, pair string, allowed func(holder) (bool, error)) (string, bool, error) {
+// back returns a cookie of a request, of these lines, as the portal gets it, or false where it
+// doesn't. The error is the store's, or that of allowed.
+func (b *bound) back(ctx context.Context, pair string, lines []string, allowed func(holder) (bool, error)) (string, bool, error) {
 	name, value, assigned := strings.Cut(pair, "=")
 	trimmed := strings.TrimLeft(name, " ")
 	switch {
@@ -269,28 +269,36 @@ func (b *bound) back(ctx context.Context, pair string, allowed func(holder) (boo
 	value = textproto.TrimString(value)
 	rest, bound := strings.CutPrefix(value, boundMark)
 	if !bound {
-		return pair, !(plain && b.guards(trimmed)) && !b.another(textproto.TrimString(pair)), nil
+		ok := !b.another(textproto.TrimString(pair))
+		if ok && plain && b.guards(trimmed) {
+			var err error
+			if ok, err = b.opens(trimmed, value, b.ownerIn(lines, trimmed, value), allowed); err != nil {
+				return "", false, err
+			}
+		}
+		return pair, ok, nil
 	}
-	seal, value, ok := strings.Cut(rest, ".")
+	seal, value, _ := strings.Cut(rest, ".")
+	ok, err := b.opens(trimmed, value, seal, allowed)
+	return name + "=" + value, ok, err
+}
+
+// opens reports whether a seal is that of the cookie, and whom it is for is allowed. The error is
+// that of allowed.
+func (b *bound) opens(name, value, seal string, allowed func(holder) (bool, error)) (bool, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(seal)
-	if !ok || err != nil {
-		return "", false, nil
+	if err != nil || seal == "" {
+		return false, nil
 	}
-	text, err := b.keys.Open(boundPurpose, b.place(trimmed, value), raw)
+	text, err := b.keys.Open(boundPurpose, b.place(name, value), raw)
 	if err != nil {
-		return "", false, nil
+		return false, nil
 	}
 	h, ok := holderOf(string(text))
-	if !ok {
-		return "", false, nil
+	if !ok || h.company == anyCompany && b.configured(name) != toPerson { // by now the company makes a difference
+		return false, nil
 	}
-	if h.company == anyCompany && b.configured(trimmed) != toPerson {
-		return "", false, nil // by now the company makes a difference
-	}
-	if ok, err = allowed(h); !ok || err != nil {
-		return "", false, err
-	}
-	return name + "=" + value, true, nil
+	return allowed(h)
 }
 
 // another reports whether a cookie has a further one in it that is to be bound, for a portal

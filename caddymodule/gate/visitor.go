@@ -251,6 +251,7 @@ func (g *Gate) knowDevice(r *http.Request, c directory.Contact, shared bool) (op
 // cookies are the names of ours under one origin.
 type cookies struct {
 	session, flow, device, visit string
+	owner                        string // what the names of owner cookies begin with, see owner.go
 	secure                       bool
 }
 
@@ -261,13 +262,18 @@ func cookiesFor(u *url.URL) cookies {
 	if u.Scheme == "https" {
 		stem = "__Host-portal"
 	}
-	return cookies{stem, stem + "-flow", stem + "-device", stem + "-visit", u.Scheme == "https"}
+	return cookies{stem, stem + "-flow", stem + "-device", stem + "-visit", stem + "-owner-", u.Scheme == "https"}
 }
 
 func (c cookies) ours(name string) bool {
 	return len(name) >= len(c.session) && strings.EqualFold(name[:len(c.session)], c.session) &&
 		(strings.EqualFold(name, c.session) || strings.EqualFold(name, c.flow) ||
-			strings.EqualFold(name, c.device) || strings.EqualFold(name, c.visit))
+			strings.EqualFold(name, c.device) || strings.EqualFold(name, c.visit) || c.isOwner(name))
+}
+
+// isOwner reports whether a cookie is one that says whose another is.
+func (c cookies) isOwner(name string) bool {
+	return len(name) > len(c.owner) && strings.EqualFold(name[:len(c.owner)], c.owner)
 }
 
 func (g *Gate) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {

@@ -1,0 +1,116 @@
+package gate
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Browsers keep no cookie whose name and value have more than 4,096 bytes, and tell nobody.
+// Frameworks that keep their session in a cookie fill it up to that. So a large cookie goes to the
+// browser as the portal has set it, and its seal in an owner cookie beside it. The owner cookie's
+// name has hashes of the other's name and value: answers that come at the same time, each with
+// another value, don't overwrite each other's owner.
+
+// maxSealed is how long a Set-Cookie line may be with the seal in it. Safari counts the whole line.
+const maxSealed = 4000
+
+// ownerTags are the parts of an owner cookie's name behind cookies.owner.
+func ownerTags(name, value string) (ofName, ofValue string) {
+	tag := func(s string) string {
+		sum := sha256.Sum256([]byte(s))
+		return base64.RawURLEncoding.EncodeToString(sum[:6])
+	}
+	return tag(name), tag(value)
+}
+
+// ownerCookie returns the Set-Cookie line of the owner of a cookie with these attributes, which
+// lives as long and goes where that does.
+func (b *bound) ownerCookie(name, value, seal, attributes string) string {
+	ofName, ofValue := ownerTags(name, value)
+	c := &http.Cookie{Name: b.ours.owner + ofName + ofValue, Value: seal, Path: "/", Secure: b.ours.secure, HttpOnly: true}
+	if like, err := http.ParseSetCookie("x=x;" + attributes); err == nil {
+		c.MaxAge, c.Expires, c.SameSite = like.MaxAge, like.Expires, like.SameSite
+		c.Partitioned = like.Partitioned && c.Secure
+	}
+	return c.String()
+}
+
+// ownerIn returns the seal of the owner of a cookie in a request's lines of cookies, or "".
+func (b *bound) ownerIn(lines []string, name, value string) string {
+	var owner string
+	for _, line := range lines {
+		if !strings.Contains(line, b.ours.owner) {
+			continue
+		}
+		if owner == "" {
+			ofName, ofValue := ownerTags(name, value)
+			owner = b.ours.owner + ofName + ofValue
+		}
+		for pair := range strings.SplitSeq(line, ";") {
+			if is, seal, _ := strings.Cut(textproto.TrimString(pair), "="); is == owner {
+				return seal
+			}
+		}
+	}
+	return ""
+}
+
+// ownersGone returns Set-Cookie lines that remove the owners, of the cookies that the portal has set in
+// these lines, of which the request sent one that is of no use any more: the cookie has another
+// value by now, or the portal takes it away.
+func (b *bound) ownersGone(sent, set []string) (gone []string) {
+	if !slices.ContainsFunc(sent, func(line string) bool { return strings.Contains(line, b.ours.owner) }) {
+		return nil
+	}
+	removed := func(owner string) {
+		c := b.ours.make(owner, "", -time.Second)
+		if line := c.String(); !slices.Contains(gone, line) {
+			gone = append(gone, line)
+		}
+	}
+	for _, line := range set {
+		pair, attributes, _ := strings.Cut(line, ";")
+		name, value, _ := strings.Cut(pair, "=")
+		name, value = textproto.TrimString(name), textproto.TrimString(value)
+		ofName, ofNew := ownerTags(name, value)
+		var owners, values []string // by the tags of the values
+		for _, line := range sent {
+			for pair := range strings.SplitSeq(line, ";") {
+				is, value, _ := strings.Cut(textproto.TrimString(pair), "=")
+				if ofValue, ok := strings.CutPrefix(is, b.ours.owner+ofName); ok {
+					owners = append(owners, ofValue)
+				} else if is == name {
+					_, ofValue := ownerTags(name, value)
+					values = append(values, ofValue)
+				}
+			}
+		}
+		for _, owner := range owners {
+			used := slices.Contains(values, owner)
+			if !used && owner != ofNew || used && len(values) == 1 && removes(value, attributes) {
+				removed(b.ours.owner + ofName + owner)
+			}
+		}
+	}
+	return gone
+}
+
+// removes reports whether a browser forgets a cookie by a Set-Cookie line with this value and these
+// attributes.
+func removes(value, attributes string) bool {
+	c, err := http.ParseSetCookie("x=x;" + attributes)
+	switch {
+	case value == "":
+		return true
+	case err != nil:
+		return false
+	case c.MaxAge != 0:
+		return c.MaxAge < 0
+	}
+	return !c.Expires.IsZero() && c.Expires.Before(time.Now())
+}
