@@ -126,6 +126,9 @@ func upgraded(w io.Writer, in admin.Upgrade, out admin.Upgraded) {
 	if len(out.Changed) > 0 && !in.Undo && !in.DryRun {
 		fmt.Fprintf(w, "So that it holds even if all data is lost, write it in the Caddyfile, too: %s\n", upgradedSetting(in, out))
 	}
+	if out.NoLegacyLink {
+		fmt.Fprintf(w, "Look at it once more: the Caddyfile has no legacy_link, so that old links aren't known as such and ask for sign-in already.\nTo have them lead to the page they meant, add a line such as: %s\n", examples["legacy_link"])
+	}
 	if in.DryRun {
 		fmt.Fprintln(w, "Nothing has been changed. To do it, leave out --dry-run.")
 	}

@@ -248,6 +248,10 @@ func (f *firm) loadFile(ctx context.Context, file *csvFile, first bool, planned 
 		attrs = append(attrs, "why", "changed, disabled or removed by hand; see caddy doorpost files")
 	}
 	f.log.Info("a file was loaded", attrs...)
+	if report.LoseCompanies > 0 {
+		f.log.Warn("by a file, contacts belong to no company any more: their cell is empty", "path", file.path, "contacts", report.LoseCompanies,
+			"what_to_do", "leave the column companies out to keep what is there; contacts timeline tells for each of them")
+	}
 	f.audit.Record(ctx, audit.Event{Kind: audit.Changed, By: "file", What: string(file.kind) + "/load", Count: report.Added + report.Changed})
 	if first {
 		return nil // that everybody was added says nothing about anybody

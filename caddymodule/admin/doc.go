@@ -120,7 +120,8 @@
 // contacts are those who are asked to sign in. A company without one is refused, as nobody
 // could reach it any more, and stays open; the others are changed. Of those unchanged,
 // linkless have no old links, so that they ask for sign-in anyway. Of the linked companies
-// of the firm, which have old links, done are upgraded then.
+// of the firm, which have old links, done are upgraded then. "no_legacy_link": true says that
+// the Caddyfile has no legacy_link, so that old links aren't known as such.
 //
 // # Use of old links
 //

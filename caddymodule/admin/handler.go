@@ -38,6 +38,7 @@ type Firm struct {
 	Files []FileStatus // that the Caddyfile names, without their loads
 
 	NoPasswords bool // the firm has switched them off
+	NoOldLinks  bool // the Caddyfile has no legacy_link
 }
 
 // Handler answers the requests under /doorpost/ (see the package's doc). It holds

@@ -155,11 +155,7 @@ func (f Firm) carryOut(ctx context.Context, plan func(context.Context) (director
 		out.Unchanged.Count = p.Unchanged
 		out.Skipped, out.Warnings = tally(p.Skipped), tally(p.Warnings)
 		out.Skipped.Count = p.SkippedCount
-		for _, e := range p.Changed {
-			if slices.Contains(e.Emptied, "companies") {
-				out.LoseCompanies++
-			}
-		}
+		out.LoseCompanies = p.LoseCompanies()
 		if dry {
 			return out, nil
 		}

@@ -26,6 +26,8 @@ type Upgraded struct {
 	Linked    int               `json:"linked"`   // companies of the firm that have old links
 	Done      int               `json:"done"`     // how many of those are upgraded then
 
+	NoLegacyLink bool `json:"no_legacy_link,omitempty"` // the Caddyfile has no legacy_link, so that old links aren't known as such
+
 	CountedSince time.Time `json:"counted_since,omitzero"` // uses of old links before aren't known; only with DryRun
 }
 
@@ -65,7 +67,8 @@ func upgrade(ctx context.Context, f Firm, in Upgrade) (Upgraded, error) {
 	if err != nil {
 		return Upgraded{}, err
 	}
-	did := Upgraded{DryRun: in.DryRun, Changed: upgradedInfo(out.Changed), Refused: upgradedInfo(out.Refused), Unchanged: out.Unchanged, Linkless: out.Linkless, Linked: out.Linked, Done: out.Done}
+	did := Upgraded{DryRun: in.DryRun, Changed: upgradedInfo(out.Changed), Refused: upgradedInfo(out.Refused), Unchanged: out.Unchanged, Linkless: out.Linkless, Linked: out.Linked, Done: out.Done,
+		NoLegacyLink: f.NoOldLinks && out.Linked > 0}
 	if in.DryRun && !in.Undo && f.Usage != nil {
 		err = addUsage(ctx, f, &did)
 	}

@@ -27,6 +27,8 @@ type Report struct {
 	MoreKept  int      // how many further ones there are; only of LastLoad
 	Losers    []string // ids of contacts whom it has taken an address or the permission from
 
+	LoseCompanies int // contacts who belong to no company any more, since their cell is empty
+
 	Touched []Touched // contacts that were added or changed, the first hundred
 }
 
@@ -125,7 +127,7 @@ func (b *Book) loadFile(ctx context.Context, path string, kind Kind, progress fu
 		if errors.Is(err, ErrConflict) {
 			continue
 		}
-		return Report{Kind: kind, At: b.now(), Added: len(p.Added), Changed: len(p.Changed), Unchanged: p.Unchanged, Kept: p.Kept, Losers: p.Losers(), Touched: p.touched()}, err
+		return Report{Kind: kind, At: b.now(), Added: len(p.Added), Changed: len(p.Changed), Unchanged: p.Unchanged, Kept: p.Kept, Losers: p.Losers(), LoseCompanies: p.LoseCompanies(), Touched: p.touched()}, err
 	}
 	return Report{}, ErrConflict
 }

@@ -65,6 +65,16 @@ func (p Plan) touched() (all []Touched) {
 	return all
 }
 
+// LoseCompanies is how many contacts belong to no company any more by the plan.
+func (p Plan) LoseCompanies() (n int) {
+	for _, e := range p.Changed {
+		if slices.Contains(e.Emptied, fCompanies.String()) {
+			n++
+		}
+	}
+	return n
+}
+
 // Entry is one contact or company of a Plan.
 type Entry struct {
 	Line   int      `json:"line"`             // of the file

@@ -91,6 +91,7 @@ type Gate struct {
 	devices *limit.Devices
 	away    *rate.Sometimes // around the log line on what keeps the gate from serving
 	sprayed *rate.Sometimes // around that on passwords that are tried from everywhere
+	taken   *atomic.Bool    // the log says that a page of the site has a path under the prefix
 	omitted *sync.Map       // the IDs of contacts of whom the log says that they have too many companies for a header
 	guessed *rate.Sometimes // around that on old links that are tried
 	refused *rate.Sometimes // around those on pages that are refused for what they look like
@@ -113,7 +114,7 @@ func New(g Gate) *Gate {
 	g.doubles, g.fronted, g.endsTLS = new(doubles), new(atomic.Bool), new(atomic.Bool)
 	g.away = &rate.Sometimes{First: 10, Interval: time.Second}
 	g.refused = &rate.Sometimes{First: 10, Interval: time.Minute}
-	g.omitted = new(sync.Map)
+	g.omitted, g.taken = new(sync.Map), new(atomic.Bool)
 	g.sprayed = &rate.Sometimes{Interval: 10 * time.Minute}
 	g.guessed = &rate.Sometimes{Interval: 10 * time.Minute}
 	t := g.Tokens

@@ -69,6 +69,7 @@ func (g *Gate) serveOwn(w http.ResponseWriter, r *http.Request) error {
 		page, ok = own{get: g.getMailbox}, true
 	}
 	if !ok {
+		g.tellTaken(r)
 		return errNothing
 	}
 	do := page.get
@@ -91,6 +92,23 @@ func (g *Gate) serveOwn(w http.ResponseWriter, r *http.Request) error {
 	}
 	return do(w, r)
 }
+
+// tellTaken tells once that a page of this site asks for something under the prefix which
+// isn't one of ours: the portal has paths there, and never gets such requests.
+func (g *Gate) tellTaken(r *http.Request) {
+	if r.Header.Get("Sec-Fetch-Site") != "same-origin" || !g.taken.CompareAndSwap(false, true) {
+		return // nor does a line of the log belong to whoever tries paths
+	}
+	path := r.URL.Path
+	if len(path) > maxToldPath {
+		path = path[:maxToldPath] + "…"
+	}
+	g.Log.Warn("a page of the site asks for a path under the prefix, which is for Doorpost's own pages; if the portal has URLs there, choose another prefix",
+		"path", path, "prefix", g.Prefix, "what_to_do", "write, for example: prefix /-signin")
+}
+
+// maxToldPath is how much of a path the log has.
+const maxToldPath = 200
 
 // checkOrigin is an error where another site's page sent the form. A browser that doesn't
 // say Sec-Fetch-Site is old, or none at all: then its Origin counts, or else its Referer,
