@@ -84,6 +84,49 @@ func (a Address) Domain() string {
 	return domain
 }
 
+// Display returns the address as people write it: with the domain in its own letters, if Parse
+// makes the same address of that, and if nobody could take it for another domain. So the
+// letters are Latin ones with or without a mark, or they are of one other script that the
+// top-level domain is written in, too. Otherwise it is the address as it is.
+func (a Address) Display() string {
+	local, domain, _ := strings.Cut(string(a), "@")
+	if !strings.Contains(domain, "xn--") {
+		return string(a)
+	}
+	unicoded, err := idna.Display.ToUnicode(domain)
+	if err != nil || !plainScript(unicoded) {
+		return string(a)
+	}
+	display := local + "@" + unicoded
+	if back, err := Parse(display); err != nil || back != a {
+		return string(a)
+	}
+	return display
+}
+
+// plainScript reports whether a domain is in letters that can't be taken for others of
+// another script.
+func plainScript(domain string) bool {
+	latin := true
+	for _, r := range norm.NFD.String(domain) {
+		switch {
+		case r < 0x80, unicode.Is(unicode.Mn, r), strings.ContainsRune("ßæœøłđðþ", r):
+		default:
+			latin = false
+		}
+	}
+	if latin {
+		return true
+	}
+	top := domain[strings.LastIndexByte(domain, '.')+1:]
+	for _, script := range []*unicode.RangeTable{unicode.Cyrillic, unicode.Greek, unicode.Arabic, unicode.Hebrew, unicode.Han, unicode.Hangul, unicode.Thai, unicode.Devanagari} {
+		if strings.IndexFunc(top, func(r rune) bool { return !unicode.Is(script, r) }) < 0 {
+			return strings.IndexFunc(domain, func(r rune) bool { return unicode.IsLetter(r) && !unicode.Is(script, r) }) < 0
+		}
+	}
+	return false
+}
+
 // Masked returns as much of the address as a page or a log may show: its first
 // character, dots that don't tell its length, and the domain.
 func (a Address) Masked() string {

@@ -172,3 +172,34 @@ func BenchmarkParse(b *testing.B) {
 		}
 	}
 }
+
+func TestDisplay(t *testing.T) {
+	for typed, want := range map[string]string{
+		"ann@example.com":            "ann@example.com",
+		"info@bücher.example":        "info@bücher.example",
+		"info@straße.example":        "info@straße.example",
+		"info@łódź.example.com":      "info@łódź.example.com",
+		"почта@пример.рф":            "", // no address of ours
+		"post@пример.рф":             "post@пример.рф",
+		"post@例え.example":            "post@xn--r8jz45g.example",
+		"ann@ex\u0430mple.com":       "ann@xn--exmple-4nf.com", // a Cyrillic а among Latin letters
+		"ann@\u0430\u0440\u0440.com": "ann@xn--80a6aa.com",     // Cyrillic letters that look Latin
+		"ann@ex\u0251mple.com":       "ann@xn--exmple-cxc.com", // a Latin letter that looks like another
+		"ann@xn--bcher-kva.example":  "ann@bücher.example",
+	} {
+		a, err := Parse(typed)
+		if err != nil {
+			if want != "" {
+				t.Errorf("Parse(%q) = %v", typed, err)
+			}
+			continue
+		}
+		got := a.Display()
+		if got != want {
+			t.Errorf("Parse(%q).Display() = %q; want %q", typed, got, want)
+		}
+		if back, err := Parse(got); err != nil || back != a {
+			t.Errorf("Parse(%q) = %q, %v; want what it was made of, %q", got, back, err, a)
+		}
+	}
+}
