@@ -26,7 +26,10 @@ import (
 // folder to keep a picture of every page.
 
 // chromium starts a browser with an empty profile; it is one person's device.
-func chromium(t *testing.T) context.Context {
+func chromium(t *testing.T) context.Context { t.Helper(); return chromiumAt(t, t.TempDir()) }
+
+// chromiumAt starts one with the profile in a folder.
+func chromiumAt(t *testing.T, profile string) context.Context {
 	t.Helper()
 	path := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -39,7 +42,7 @@ func chromium(t *testing.T) context.Context {
 		t.Fatal("no Chromium here; ./test.sh installs it")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(t.TempDir()))
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(profile))
 	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
@@ -164,13 +167,13 @@ func TestBrowserHeldForm(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.html()
 	ctx := chromium(t)
-	signIn := func(tab context.Context, n int) {
+	signIn := func(tab context.Context, n int, shows css) {
 		h.mayMailAgain(n)
 		run(t, tab, chromedp.SendKeys(css("input[name=email]"), "ann@example.com\r"), where("/-/sent"))
-		run(t, tab, chromedp.Navigate(h.nextLetter("ann@example.com", n).link), chromedp.WaitVisible(css("#who")))
+		run(t, tab, chromedp.Navigate(h.nextLetter("ann@example.com", n).link), chromedp.WaitVisible(shows))
 	}
 	run(t, ctx, chromedp.Navigate(h.url+"/note"))
-	signIn(ctx, 0)
+	signIn(ctx, 0, "#who")
 	const note = "Zwölf \"Kästen\" & more"
 	run(t, ctx, chromedp.SendKeys(css("textarea"), note), forgetCookies(),
 		chromedp.Click(css("button")), chromedp.WaitVisible(css("a[target=_blank]")))
@@ -183,7 +186,8 @@ func TestBrowserHeldForm(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, second, chromedp.WaitVisible(css("input[name=email]")))
-	signIn(second, 1)
+	signIn(second, 1, "main .note")
+	reads(t, second, "main h1", "You’re signed in") // and says to go back to the form
 
 	run(t, ctx, chromedp.Click(css(`form[action^="/note"] button`)), chromedp.WaitVisible(css("#got")))
 	got := get(t, ctx, chromedp.Text(css("#got")))

@@ -26,7 +26,11 @@ func TestABrowserThatKeepsNoCookiesIsToldSo(t *testing.T) {
 	l := b.ask("ann@example.com", "/orders/7")
 	told("GET /-/sent", b.open("/-/sent"))
 	told("GET /-/code", b.do(b.request("GET", h.url+b.open("/-/code").Header.Get("Location"), nil)))
-	told("POST /-/code", b.send("/-/code", form("code", l.code)))
+	if a := b.send("/-/code", form("code", l.code)); a.StatusCode != 303 {
+		t.Errorf("POST /-/code = %d; want 303", a.StatusCode)
+	} else {
+		told("after POST /-/code", b.open(a.Header.Get("Location")))
+	}
 
 	// The link's own form, as the page has it.
 	page := b.open(l.link)

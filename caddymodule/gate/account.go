@@ -15,19 +15,15 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// freshFor is how long after a sign-in by mail nobody is asked for the current password:
-// they have just proved what a link to set one would prove again.
-const freshFor = 10 * time.Minute
-
 // justSet is how long the account page says that a password was set.
 const justSet = 5 * time.Minute
 
 // done is what the account page says after a change, by the word in its URL.
 var done = map[string]string{
-	"set":     "Your password is set. Wherever else you were signed in, you are signed out.",
-	"removed": "Your password is removed. You sign in by mail now. Wherever else you were signed in, you are signed out.",
-	"out":     "Done: that device is signed out.",
-	"others":  "Done: all other devices are signed out.",
+	"set":     "Your password is set. You’re signed out everywhere else.",
+	"removed": "Your password is removed. You now sign in with a link we email you. You’re signed out everywhere else.",
+	"out":     "That device is signed out.",
+	"others":  "You’re signed out everywhere else.",
 }
 
 // getAccount shows who is signed in what they can change of themselves.
@@ -67,9 +63,9 @@ func (g *Gate) toAccount(w http.ResponseWriter, _ *http.Request) error {
 // showAccount shows the page, with what it is to say beside who they are.
 func (g *Gate) showAccount(w http.ResponseWriter, r *http.Request, v *Visitor, status int, page AccountPage) error {
 	ctx := r.Context()
-	page.Name, page.Fresh = v.Contact.Name(), g.fresh(v)
+	page.Name = v.Contact.Name()
 	for _, a := range v.Contact.Emails {
-		page.Emails = append(page.Emails, string(a))
+		page.Emails = append(page.Emails, shown(a))
 	}
 	if v.Contact.Role != directory.Staff { // these reach all of them
 		companies, _, err := g.companiesOf(r, v, "")
@@ -78,7 +74,7 @@ func (g *Gate) showAccount(w http.ResponseWriter, r *http.Request, v *Visitor, s
 		}
 		page.More = len(companies) > shownAtOnce
 		for _, c := range companies[:min(len(companies), shownAtOnce)] {
-			page.Companies = append(page.Companies, c.Name)
+			page.Companies = append(page.Companies, CompanyRow{Name: c.Name, URL: g.Legacy.Page(c.ID)})
 		}
 	}
 	sessions, err := g.Sessions.List(ctx, v.Contact.ID, v.Contact.Generation)
@@ -94,16 +90,10 @@ func (g *Gate) showAccount(w http.ResponseWriter, r *http.Request, v *Visitor, s
 			return err
 		}
 		page.Since, page.Least = state.Since, g.Passwords.Least()
-		page.ByLink = state.Has() && !state.Chosen && !page.Fresh
+		page.ByLink = state.Has() && !state.Chosen
 	}
 	g.page(w, r, status, page)
 	return nil
-}
-
-// fresh reports whether the visitor has just proved that they read the mail.
-func (g *Gate) fresh(v *Visitor) bool {
-	age := g.Now().Sub(v.Live.Begun)
-	return age >= 0 && age < freshFor && v.Live.Method != byPassword
 }
 
 // postDevices signs out one device, or all others.
@@ -177,12 +167,12 @@ type notChanged struct {
 func (n *notChanged) Error() string { return "gate: the password isn't changed: " + n.problem }
 
 const (
-	notCurrent = "That is not your current password. Please check it; or have a link mailed, with which you can set a new one."
-	noCurrent  = "Please type your current password, too; or have a link mailed, with which you can set a new one."
-	// nothingToType is for who opened the page when they had just signed in by mail.
-	nothingToType = "It is a while since you signed in by mail. To set a password, please have a link mailed."
-	notChosen     = "Your password comes from our earlier portal. To change or remove it, please have a link mailed first."
-	manyChanges   = "Your password was changed many times today. Please wait an hour, then try once more."
+	notCurrent = "That is not your current password. Please check it, or have us email you a link to set a new one."
+	noCurrent  = "Please enter your current password, too. Or have us email you a link to set a new one."
+	// nothingToType: there is no current password, so only a mailed link sets one.
+	nothingToType = "To set a password, please use a link that we email you."
+	notChosen     = "Your password comes from our earlier portal. To change or remove it, please set a new one with a link that we email you."
+	manyChanges   = "Your password was changed many times today. Please wait an hour, then try again."
 )
 
 // postChange sets the password of who is signed in.
@@ -224,15 +214,13 @@ func (g *Gate) change(w http.ResponseWriter, r *http.Request, field, done string
 	return g.seeOwn(w, "/account?done="+done)
 }
 
-// changeIf does it, if it is they: a session that somebody else got hold of must not be
-// enough to keep its owner out. Else it is a notChanged.
+// changeIf does it for a visitor who has typed their current password, however recently they
+// signed in: a session that somebody else got hold of, or a script on a page of the portal,
+// which shares our origin, must not be enough to set a password that outlives it. Else it is a
+// notChanged.
 func (g *Gate) changeIf(r *http.Request, v *Visitor, current, field string, do func(passwordChange) error) error {
-	method := v.Live.Method
-	if !g.fresh(v) {
-		method = byPassword
-		if err := g.isCurrent(r, v, current, field); err != nil {
-			return err
-		}
+	if err := g.isCurrent(r, v, current, field); err != nil {
+		return err
 	}
 	end, err := g.Tokens.EndAll(v.Contact.ID)
 	if err != nil {
@@ -240,7 +228,7 @@ func (g *Gate) changeIf(r *http.Request, v *Visitor, current, field string, do f
 	}
 	for range 3 {
 		// Whoever has changed the password meanwhile has ended this session, so it can't be spared.
-		err = do(passwordChange{contact: v.Contact, proof: []store.Op{end}, method: method, spare: v.Live.ID})
+		err = do(passwordChange{contact: v.Contact, proof: []store.Op{end}, method: byPassword, spare: v.Live.ID})
 		if !errors.Is(err, store.ErrConflict) {
 			break
 		}

@@ -13,8 +13,8 @@ import (
 // wrongCode is what every code that doesn't work is told, wrong, burnt, run out or
 // never sent: the difference would help who guesses. So it has to help all of them,
 // also who types the right code for the sixth time.
-const wrongCode = "That code doesn’t work. Please check it against the newest mail. " +
-	"A code has five tries; then use the link in the mail, or press “Send the mail again”."
+const wrongCode = "That code doesn’t work. Please check it against the newest email. " +
+	"You have five tries for each code. After that, use the link in the email, or press “Send the email again”."
 
 // notACode says what is wrong with what can't be a code. It knows what was typed, and
 // nothing else.
@@ -22,13 +22,13 @@ func notACode(e token.ShapeError) string {
 	number := []string{"", "one", "two", "three", "four", "five", "six", "seven"}
 	switch {
 	case e.Has == 0:
-		return "Please type the code from the mail. It has eight letters and digits."
+		return "Please enter the code from the email. It has eight letters and digits."
 	case e.Has < token.CodeLength:
-		return "The code has eight letters and digits; this has " + number[e.Has] + ". Please check it against the mail."
+		return "The code has eight letters and digits; this has " + number[e.Has] + ". Please check it against the email."
 	case e.Has > token.CodeLength:
-		return "The code has eight letters and digits; this is longer. Please type the code alone."
+		return "The code has eight letters and digits; this is longer. Please enter only the code."
 	}
-	return "One of these characters is never in a code, such as “u” or “é”. Please check it against the mail."
+	return "One of these characters is never in a code, such as “u” or “é”. Please check it against the email."
 }
 
 // getCode is for a tab that is loaded again after a wrong code: phones do so by themselves.
@@ -55,10 +55,10 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 		}
 	}()
 	moved := false
-	for range spendTries {
+	for range 3 { // each counts as a guess
 		grant, err := g.Tokens.Guess(r.Context(), ask.Browser, f.Get("code"), !free)
 		if shape, ok := errors.AsType[token.ShapeError](err); ok {
-			g.page(w, r, http.StatusBadRequest, g.sentPage(ask, notACode(shape)))
+			g.page(w, r, http.StatusBadRequest, g.sentPage(ask, f.Get("code"), notACode(shape)))
 			return nil
 		} else if errors.Is(err, token.ErrCode) {
 			wrong, moved = !errors.Is(err, token.ErrBurnt), false
@@ -80,7 +80,7 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongCode, Address: ask.Address.Masked(), Request: ask.ID,
 		Agent: agentOf(r), IP: ip, Whole: ask.Address})
-	g.page(w, r, http.StatusForbidden, g.sentPage(ask, wrongCode))
+	g.page(w, r, http.StatusForbidden, g.sentPage(ask, f.Get("code"), wrongCode))
 	return nil
 }
 

@@ -46,7 +46,7 @@ func TestTheRightCodeIsNeverToldToBeWrong(t *testing.T) {
 // Nor is a link said to be over that isn't.
 func TestTheRightLinkIsNeverToldToBeOver(t *testing.T) {
 	h := openAwayHouse(t)
-	h.store.Store = &overtaken{Store: h.store.Store, left: 3}
+	h.store.Store = &overtaken{Store: h.store.Store, left: spendTries}
 	for _, want := range []int{503, 303, 303} { // the third is a double click
 		if resp := h.do("/-/link?t="+h.token, "", h.flow); resp.StatusCode != want {
 			t.Errorf("the link = %d; want %d", resp.StatusCode, want)
@@ -82,8 +82,8 @@ func TestT11_ACodeOfTheWrongShapeIsNoTry(t *testing.T) {
 	h := openAwayHouse(t)
 	shapes := func() {
 		for typed, want := range map[string]string{
-			"":                        "Please type the code from the mail.",
-			" - ":                     "Please type the code from the mail.",
+			"":                        "Please enter the code from the email.",
+			" - ":                     "Please enter the code from the email.",
 			"a":                       "eight letters and digits; this has one.",
 			"abc":                     "eight letters and digits; this has three.",
 			"abcd-efg":                "eight letters and digits; this has seven.",

@@ -25,7 +25,7 @@ func (g *Gate) getCompanies(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := CompaniesPage{Email: string(v.Contact.Emails[0]), Query: query, None: total == 0, More: len(all) > shownAtOnce}
+	page := CompaniesPage{Email: shown(v.Contact.Emails[0]), Query: query, None: total == 0, More: len(all) > shownAtOnce}
 	page.Search = total >= searchFrom && (len(all) > 0 || query != "")
 	for _, c := range all[:min(len(all), shownAtOnce)] {
 		page.Companies = append(page.Companies, CompanyRow{Name: c.Name, URL: g.Legacy.Page(c.ID)})

@@ -29,13 +29,13 @@ var (
 	errTooSlow     = &failure{http.StatusRequestTimeout, MessageFor(http.StatusBadRequest)}
 	errMethod      = &failure{http.StatusMethodNotAllowed, MessageFor(http.StatusMethodNotAllowed)}
 	errBusy        = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
-		Text: "Many people are asking for a sign-in mail right now. Please wait a minute, then try once more."}}
+		Text: "Many people are asking for a sign-in email right now. Please wait a minute, then try again."}}
 	errHashing = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a moment",
-		Text: "Many people are signing in by password right now. Please wait a few seconds, go back, and try once more. Or have a link mailed."}}
+		Text: "Many people are signing in with a password right now. Please wait a few seconds, go back, and try again. Or have us email you a link."}}
 	// errMoved: a record was changed by others each time that it was to be written.
 	errMoved = &failure{http.StatusServiceUnavailable, MessageFor(http.StatusServiceUnavailable)}
 	errAway  = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
-		Text: "We can’t check who is signed in just now. You are not signed out, and nothing is lost. Please wait a minute, then load this page once more."}}
+		Text: "We can’t check who is signed in right now. You aren’t signed out, and nothing is lost. Please wait a minute, then reload this page."}}
 )
 
 // fail makes status, page and log line of an error: the one place where that happens.

@@ -36,6 +36,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
@@ -95,6 +96,8 @@ type Gate struct {
 	omitted *sync.Map       // the IDs of contacts of whom the log says that they have too many companies for a header
 	guessed *rate.Sometimes // around that on old links that are tried
 	refused *rate.Sometimes // around those on pages that are refused for what they look like
+
+	last *sealed.Bucket[lastContact] // who signed in on a device most recently, by its ID
 }
 
 // Logo is a firm's picture, as it is served at {prefix}/logo.
@@ -122,6 +125,7 @@ func New(g Gate) *Gate {
 	g.bound = &bound{firm: g.Firm, store: t.Store, keys: t.Keys, ours: g.cookies, named: bindings(g.PortalSession), log: g.Log}
 	g.mails = &limit.Mails{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: t.Now}
 	g.devices = &limit.Devices{Firm: g.Firm, Store: t.Store, Keys: t.Keys}
+	g.last = &sealed.Bucket[lastContact]{Store: t.Store, Keys: t.Keys, Firm: g.Firm, Name: "device-last", Now: g.Now, Format: '1'}
 	if g.Networks == nil {
 		g.Networks = &limit.Networks{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: g.Now}
 	}
@@ -151,10 +155,15 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 		}
 		return
 	}
+	r, kept := g.takeKeptMark(r)
 	stripIdentity(r) // nothing that visitors say about themselves reaches the portal
 	referer := r.Header["Referer"]
 	g.hideReferer(r.Header)
 	v, err := g.visitor(r)
+	if err == nil && kept != nil && !kept.mayBe(v) {
+		g.askWhose(w, r, v)
+		return
+	}
 	if err == nil || errors.Is(err, errNobody) || kind == Open {
 		err = g.servePortal(w, r, kind, v, referer, portal)
 	}

@@ -411,7 +411,8 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 	case s == pass, s == openly, s == visits:
 		return found(w, g.rules.returnPath(u.RequestURI())) // it needs no more proof
 	case v != nil:
-		return errNotHere
+		g.notHere(w, r, v)
+		return nil
 	case a.Kind != legacy.Old && a.Kind != legacy.Bad && !a.veiled:
 		return found(w, g.rules.returnPath(u.RequestURI())) // there is no secret in it, so they are asked there
 	}
@@ -422,6 +423,6 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 		g.page(w, r, http.StatusUnauthorized, FramePage{URL: frameTo(r, r.URL.RequestURI())})
 		return nil
 	}
-	g.page(w, r, http.StatusUnauthorized, PromptPage{To: r.URL.RequestURI()})
+	g.page(w, r, http.StatusUnauthorized, g.promptPage(r.URL.RequestURI()))
 	return nil
 }

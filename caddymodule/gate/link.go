@@ -41,9 +41,9 @@ func (g *Gate) getLink(w http.ResponseWriter, r *http.Request) error {
 		return g.linkError(w, r, t, link, err)
 	}
 	g.Audit.Record(r.Context(), g.opening(r, audit.Opened, link))
-	page := LinkPage{T: t, Masked: link.Address.Masked()}
+	page := LinkPage{T: t, Masked: shownInPart(link.Address)}
 	if verr == nil {
-		page.SignedInAs = string(v.Contact.Emails[0])
+		page.SignedInAs = shown(v.Contact.Emails[0])
 	}
 	g.page(w, r, http.StatusOK, page)
 	return nil
@@ -79,10 +79,10 @@ func (g *Gate) postLink(w http.ResponseWriter, r *http.Request) error {
 		if badAddress == nil {
 			g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongMail, Contact: link.Contact, Agent: agentOf(r), IP: g.ClientIP(r)})
 		}
-		page := LinkPage{T: t, Masked: link.Address.Masked(), Email: f.Get("email"),
-			Problem: "That isn’t the address this mail was sent to. Please type the whole address that begins as shown above."}
+		page := LinkPage{T: t, Masked: shownInPart(link.Address), Email: f.Get("email"),
+			Problem: problemOf(f.Get("email"), "That isn’t the address we sent this email to. Please enter the whole address that starts as shown above.")}
 		if v, err := g.visitor(r); err == nil {
-			page.SignedInAs = string(v.Contact.Emails[0])
+			page.SignedInAs = shown(v.Contact.Emails[0])
 		}
 		g.page(w, r, http.StatusForbidden, page)
 		return nil
@@ -179,7 +179,7 @@ func (g *Gate) linkError(w http.ResponseWriter, r *http.Request, t string, link 
 	switch {
 	case errors.Is(err, token.ErrOver) && link.Address != "":
 		g.Audit.Record(r.Context(), g.opening(r, audit.OpenedOld, link))
-		g.page(w, r, http.StatusGone, SpentLinkPage{T: t, Masked: link.Address.Masked(), To: link.To, Shared: link.Shared})
+		g.page(w, r, http.StatusGone, SpentLinkPage{T: t, Masked: shownInPart(link.Address), To: link.To, Shared: link.Shared})
 	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
 		g.Audit.Record(r.Context(), g.opening(r, audit.NoLink, token.Link{}))
 		g.page(w, r, http.StatusBadRequest, UnknownLinkPage{To: "/"})

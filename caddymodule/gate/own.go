@@ -158,7 +158,7 @@ func (g *Gate) getSignedIn(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return g.needSignIn(w, r, err)
 	}
-	g.page(w, r, http.StatusOK, SignedInPage{Email: string(v.Contact.Emails[0])})
+	g.page(w, r, http.StatusOK, SignedInPage{Email: shown(v.Contact.Emails[0])})
 	return nil
 }
 
@@ -170,7 +170,7 @@ func (g *Gate) getSignOut(w http.ResponseWriter, r *http.Request) error {
 	} else if err != nil {
 		return err
 	}
-	g.page(w, r, http.StatusOK, SignOutPage{Email: string(v.Contact.Emails[0])})
+	g.page(w, r, http.StatusOK, SignOutPage{Email: shown(v.Contact.Emails[0])})
 	return nil
 }
 
@@ -191,7 +191,29 @@ func (g *Gate) postSignOut(w http.ResponseWriter, r *http.Request) error {
 	if _, err := r.Cookie(g.cookies.visit); err == nil { // who comes next isn't to have that, either
 		g.setCookie(w, g.cookies.visit, "", -time.Second)
 	}
+	if to, switches := g.switchesTo(w, r); switches {
+		return g.seeOwn(w, "/sign-in"+g.formQuery(to, "", "", false))
+	}
 	return g.seeOwn(w, "/sign-out")
+}
+
+// switchesTo reports whether the form of a sign-out asks for the prompt, for another address,
+// and where that is to lead: sealed where that URL may have a token in it, which no Location
+// has. A portal's own button may send no form at all.
+func (g *Gate) switchesTo(w http.ResponseWriter, r *http.Request) (to string, switches bool) {
+	if r.ContentLength == 0 {
+		return "", false
+	}
+	f, err := readForm(w, r)
+	if err != nil || f.Get("switch") == "" {
+		return "", false
+	}
+	to = g.rules.returnPath(f.Get("to"))
+	if u, err := url.Parse(to); err != nil || g.Legacy.Secret(u) {
+		u.Fragment = ""
+		to = g.goURL(u)
+	}
+	return to, true
 }
 
 // getMe is for scripts of the portal's pages: who is signed in?

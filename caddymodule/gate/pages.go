@@ -34,12 +34,14 @@ type Page interface {
 }
 
 // PromptPage asks who is there. It stands at the very URL asked for, with 401, or at {prefix}/sign-in.
-// Its form: POST {prefix}/sign-in with email, to, shared ("1" where ticked).
+// Its form: POST {prefix}/sign-in with email, to, shared ("1" where ticked); its second button sends
+// the same to {prefix}/password, with go ("password"), which leads to where people sign in manually.
 type PromptPage struct {
 	To      string // path on this site to go on to; the page's script adds the fragment of its own URL
 	Email   string // as it was typed, when the form is shown again
 	Problem string // what is wrong with Email; empty: nothing
-	Shared  bool   // "This is a shared computer" is ticked
+	Shared  bool   // "This is a shared device" is ticked
+	OldLink bool   // they come by what looks like an old link, which asks who they are by now
 }
 
 // SentPage says that a mail is on its way if the address is known, and takes the code.
@@ -54,7 +56,9 @@ type SentPage struct {
 	ResendIn int    // seconds until the mail may be asked for again
 	HelpIn   int    // seconds until other ways are shown; 0: two minutes
 	Waited   bool   // other ways are shown at once
-	Problem  string // what is wrong with the code typed; empty: nothing
+	Again    bool   // they have asked for one more email
+	Code     string // as it was typed, when the form is shown again
+	Problem  string // what is wrong with Code; empty: nothing
 }
 
 // LinkPage asks for the address of a link that was opened in a browser that didn't ask for it.
@@ -83,7 +87,8 @@ type UnknownLinkPage struct {
 }
 
 // PasswordPage asks for address and password: "sign in manually".
-// Its form: POST {prefix}/password with email, password, to, shared.
+// Its form: POST {prefix}/password with email, password, to, shared; two further buttons send the same
+// with go ("help", "link"), which leads to a form that has the address filled in.
 type PasswordPage struct {
 	To      string // path on this site to go on to
 	Email   string // as it was typed, when the form is shown again
@@ -94,7 +99,7 @@ type PasswordPage struct {
 }
 
 // HelpPage is for who has no password, or has lost it: "get help signing in".
-// Its form: POST {prefix}/help with email, to.
+// Its form: POST {prefix}/help with email, to; two further buttons are those of PasswordPage.
 type HelpPage struct {
 	To      string
 	Email   string // as it was typed, when the form is shown again
@@ -111,6 +116,7 @@ type HelpSentPage struct {
 	To       string
 	T        string // the link whose address is meant, in place of an address typed
 	ResendIn int    // seconds until the mail may be asked for again
+	Again    bool   // they have asked for one more email
 }
 
 // SetPasswordPage asks for a new password. Its form: POST {prefix}/password/set with t, password.
@@ -137,17 +143,24 @@ type DeviceRow struct {
 	Here        bool // it is the one that shows the page
 }
 
+// NotHerePage tells somebody who is signed in that there is nothing for them at a URL: the same
+// for an old link that never was one and for another company's page. It says as whom they are
+// signed in. Its form: POST {prefix}/sign-out with switch ("1"), which leads to the prompt, and to,
+// which the page's script fills in with the URL that the page stands at.
+type NotHerePage struct {
+	Email string // who is signed in
+}
+
 // AccountPage is what somebody who is signed in can see and change of themselves. Its forms:
 // POST {prefix}/devices with handle, or others ("1"); POST {prefix}/password/change with
 // current, password; POST {prefix}/password/remove with current; POST {prefix}/help with email.
 type AccountPage struct {
 	Name      string
 	Emails    []string // the main one first
-	Companies []string // names
-	More      bool     // they have more than those
+	Companies []CompanyRow
+	More      bool // they have more than those
 	Devices   []DeviceRow
 	Since     time.Time // when the password was chosen; zero: there is none
-	Fresh     bool      // they have just signed in by mail, so nobody asks for the current password
 	ByLink    bool      // it comes from elsewhere, so a mailed link has to come before any change
 	Least     int       // characters that a password needs
 	Done      string    // what was just done; empty: nothing
@@ -158,7 +171,10 @@ type AccountPage struct {
 // Known is what no password may have that the page shows anyway, so that it can be said
 // while somebody types. Who only holds a link is told after sending.
 func (p AccountPage) Known() []string {
-	known := append([]string{p.Name}, p.Companies...)
+	known := []string{p.Name}
+	for _, c := range p.Companies {
+		known = append(known, c.Name)
+	}
 	for _, email := range p.Emails {
 		local, domain, _ := strings.Cut(email, "@")
 		known = append(known, local, domain[:max(strings.LastIndexByte(domain, '.'), 0)])
@@ -199,9 +215,10 @@ type Field struct{ Name, Value string }
 // aren't UTF-8 leave as they came, but for NUL, which HTML can't hold, and single CR or LF, which leave
 // as CR LF, as from every form.
 type HeldFormPage struct {
-	Action    string // path and query that the form was meant for
+	Action    string // path and query that the form was meant for, and the mark of a kept form
 	Fields    []Field
 	SignInURL string // opened in a new tab
+	As        string // who is signed in by now and would send it, though somebody else may have typed it; empty: nobody is
 }
 
 // SignOutPage asks before it signs out. Its form: POST {prefix}/sign-out.
@@ -268,6 +285,7 @@ func (HelpPage) file() string          { return "help.html" }
 func (HelpSentPage) file() string      { return "help-sent.html" }
 func (SetPasswordPage) file() string   { return "set-password.html" }
 func (SpentPasswordPage) file() string { return "spent-password.html" }
+func (NotHerePage) file() string       { return "not-here.html" }
 func (AccountPage) file() string       { return "account.html" }
 func (FramePage) file() string         { return "frame.html" }
 func (NotSentPage) file() string       { return "not-sent.html" }
@@ -287,21 +305,21 @@ func MessageFor(status int) MessagePage {
 	home := MessagePage{URL: "/", Link: "Go to the start page"}
 	switch status {
 	case http.StatusBadRequest:
-		home.Title, home.Text = "This did not work", "Something in this address or form could not be read. Please go back and try once more."
+		home.Title, home.Text = "This didn’t work", "We couldn’t read something in this address or form. Please go back and try again."
 	case http.StatusForbidden:
-		home.Title, home.Text = "This was stopped", "It came from another website, so we did not go on, to keep you safe. If it was you, please begin on our own page."
+		home.Title, home.Text = "This was stopped", "It came from another website, so we stopped to keep you safe. If it was you, please start again on our own page."
 	case http.StatusNotFound:
-		home.Title, home.Text = "There is no page here", "The address may have been typed wrong, or the page has moved."
+		home.Title, home.Text = "There is no page here", "The address may be mistyped, or the page may have moved."
 	case http.StatusMethodNotAllowed:
-		home.Title, home.Text = "This page can’t do that", "Please go back and try once more, or begin again."
+		home.Title, home.Text = "This page can’t do that", "Please go back and try again, or start again."
 	case http.StatusRequestEntityTooLarge:
 		home.Title, home.Text = "This is too large", "We can’t take this much at once. Please go back and send less."
 	case http.StatusTooManyRequests:
-		return MessagePage{Title: "Please wait a little", Text: "There were many tries in a short time. Please wait a few minutes, then try once more. Nothing is lost."}
+		return MessagePage{Title: "Please wait a little", Text: "There were many tries in a short time. Please wait a few minutes, then try again. Nothing is lost."}
 	case http.StatusServiceUnavailable:
-		return MessagePage{Title: "Please try again soon", Text: "We can’t do this at the moment. Please wait a minute, then load this page once more."}
+		return MessagePage{Title: "Please try again soon", Text: "We can’t do this right now. Please wait a minute, then reload this page."}
 	default:
-		return MessagePage{Title: "Something went wrong", Text: "This is our mistake, not yours. Please wait a minute, then load this page once more."}
+		return MessagePage{Title: "Something went wrong", Text: "This is our mistake, not yours. Please wait a minute, then reload this page."}
 	}
 	return home
 }
@@ -312,35 +330,37 @@ func samplePages() []Page {
 	const masked, full = "a•••@example.com", "ann@example.com"
 	return []Page{
 		PromptPage{},
-		PromptPage{To: "/orders/7?a=1", Email: "ann@example", Problem: "Please type the whole address.", Shared: true},
+		PromptPage{To: "/orders/7?a=1", Email: "ann@example", Problem: "Please enter the whole address.", Shared: true},
+		PromptPage{To: "/-/go?x=abc", OldLink: true},
 		SentPage{Address: full},
-		SentPage{Address: full, To: "/orders/7", Shared: true, ResendIn: 45, HelpIn: 60},
-		SentPage{Address: masked, Masked: true, T: "abc", To: "/", Waited: true, Problem: "Please look at the code once more."},
+		SentPage{Address: full, To: "/orders/7", Shared: true, ResendIn: 45, HelpIn: 60, Again: true},
+		SentPage{Address: masked, Masked: true, T: "abc", To: "/", Waited: true, Code: "abcd-efg", Problem: "Please check the code."},
 		LinkPage{T: "abc", Masked: masked},
-		LinkPage{T: "abc", Masked: masked, Email: full, SignedInAs: "bob@example.com", Problem: "Please look at the address once more."},
+		LinkPage{T: "abc", Masked: masked, Email: full, SignedInAs: "bob@example.com", Problem: "Please check the address."},
 		SpentLinkPage{T: "abc", Masked: masked, To: "/orders/7", Shared: true},
 		SpentLinkPage{},
 		PasswordPage{},
 		PasswordPage{To: "/orders/7?a=1", Email: full, Shared: true, Problem: "We could not sign you in.", Wrong: "both"},
-		PasswordPage{Email: full, Problem: "Please type your password, too.", Wrong: "password"},
-		PasswordPage{Email: "ann@example", Problem: "Please type the whole address.", Wrong: "email"},
+		PasswordPage{Email: full, Problem: "Please enter your password, too.", Wrong: "password"},
+		PasswordPage{Email: "ann@example", Problem: "Please enter the whole address.", Wrong: "email"},
 		PasswordPage{Email: full, Problem: "Many passwords were tried."},
 		PasswordPage{Email: full, Set: true},
 		HelpPage{},
-		HelpPage{To: "/orders/7", Email: "ann@example", NoLink: true, Problem: "Please type the whole address."},
+		HelpPage{To: "/orders/7", Email: "ann@example", NoLink: true, Problem: "Please enter the whole address."},
 		HelpSentPage{Address: full},
-		HelpSentPage{Address: masked, Masked: true, T: "abc", To: "/orders/7", ResendIn: 45},
+		HelpSentPage{Address: masked, Masked: true, T: "abc", To: "/orders/7", ResendIn: 45, Again: true},
+		NotHerePage{Email: full},
 		SetPasswordPage{T: "abc", Masked: masked, Least: 15},
 		SetPasswordPage{T: "abc", Masked: masked, Least: 8, Problem: "Please use at least 8 characters; so far there are 7."},
 		SpentPasswordPage{T: "abc", Masked: masked, To: "/orders/7"},
 		AccountPage{Emails: []string{full}, Devices: []DeviceRow{{"H1", "a browser", when, when, true}}},
-		AccountPage{Name: "Ann Baker", Emails: []string{full, "ann.b@example.org"}, Companies: []string{"Acme Ltd", "Birch & Sons"}, More: true,
+		AccountPage{Name: "Ann Baker", Emails: []string{full, "ann.b@example.org"}, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}, {"Birch & Sons", ""}}, More: true,
 			Devices: []DeviceRow{{"H1", "Safari on iPhone", when, when, true}, {"H2", "Chrome on Windows", when, when, false}},
 			Since:   when, Least: 15, Done: "Your password is changed.", Problem: "That is not your current password.", Wrong: "current"},
 		AccountPage{Emails: []string{full}, Since: when, Least: 15, Problem: "That is not your current password.", Wrong: "gone"},
 		AccountPage{Emails: []string{full}, Since: when, ByLink: true, Least: 15},
-		AccountPage{Emails: []string{full}, Least: 15, Problem: "Please have a link mailed."},
-		AccountPage{Emails: []string{full}, Fresh: true, Least: 15, Problem: "Please choose another password.", Wrong: "password"},
+		AccountPage{Emails: []string{full}, Least: 15, Problem: "Please use a link that we email you."},
+		AccountPage{Emails: []string{full}, Since: when, Least: 15, Problem: "Please choose another password.", Wrong: "password"},
 		CompaniesPage{Email: full, None: true},
 		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}, {"Birch & Sons", ""}}},
 		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}}, Search: true, Query: "a", More: true},
@@ -355,6 +375,7 @@ func samplePages() []Page {
 		SignedInPage{Email: full},
 		NoCookiesPage{},
 		HeldFormPage{Action: "/orders/7", SignInURL: "/-/sign-in"},
+		HeldFormPage{Action: "/orders/7", As: full, Fields: []Field{{"note", "a"}}},
 		HeldFormPage{Action: "/orders/7", SignInURL: "/-/sign-in", Fields: []Field{{"note", "two\r\nlines"}, {"caf\xe9", "\x80"}}},
 		SignOutPage{},
 		SignOutPage{Email: full},

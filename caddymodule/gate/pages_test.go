@@ -578,7 +578,7 @@ func form(t *testing.T, page, action string) map[string][]string {
 		}
 		fields = map[string][]string{}
 		for f := range n.Descendants() {
-			if name := attr(f, "name"); name != "" && (attr(f, "type") != "checkbox" || has(f, "checked")) {
+			if name := attr(f, "name"); name != "" && f.Data != "button" && (attr(f, "type") != "checkbox" || has(f, "checked")) {
 				fields[name] = append(fields[name], attr(f, "value"))
 			}
 		}
@@ -597,8 +597,8 @@ func TestPagesForms(t *testing.T) {
 	}{
 		{PromptPage{To: "/a?b=1&c=2#d", Email: "x", Shared: true}, "/-/sign-in", fields{"to": {"/a?b=1&c=2#d"}, "email": {"x"}, "shared": {"1"}}},
 		{PromptPage{}, "/-/sign-in", fields{"to": {""}, "email": {""}}},
-		{SentPage{Address: "ann@example.com", To: "/a", T: ""}, "/-/sign-in", fields{"to": {"/a"}, "email": {"ann@example.com"}}},
-		{SentPage{Address: "a•••@example.com", Masked: true, To: "/a", T: "abc", Shared: true}, "/-/sign-in", fields{"to": {"/a"}, "t": {"abc"}, "shared": {"1"}}},
+		{SentPage{Address: "ann@example.com", To: "/a", T: ""}, "/-/sign-in", fields{"to": {"/a"}, "email": {"ann@example.com"}, "again": {"1"}}},
+		{SentPage{Address: "a•••@example.com", Masked: true, To: "/a", T: "abc", Shared: true}, "/-/sign-in", fields{"to": {"/a"}, "t": {"abc"}, "shared": {"1"}, "again": {"1"}}},
 		{SentPage{}, "/-/code", fields{"code": {""}}},
 		{LinkPage{T: "abc", Email: "ann"}, "/-/link", fields{"t": {"abc"}, "email": {"ann"}, "cookies": {"check"}}},
 		{SpentLinkPage{T: "abc"}, "/-/sign-in", fields{"t": {"abc"}}},
@@ -607,8 +607,8 @@ func TestPagesForms(t *testing.T) {
 		{SignOutPage{}, "/-/sign-out", fields{}},
 		{PasswordPage{To: "/a?b=1#d", Email: "x", Shared: true}, "/-/password", fields{"to": {"/a?b=1#d"}, "email": {"x"}, "password": {""}, "shared": {"1"}, "cookies": {"check"}}},
 		{HelpPage{To: "/a", Email: "x"}, "/-/help", fields{"to": {"/a"}, "email": {"x"}}},
-		{HelpSentPage{Address: "ann@example.com", To: "/a"}, "/-/help", fields{"to": {"/a"}, "email": {"ann@example.com"}}},
-		{HelpSentPage{Address: "a•••@example.com", Masked: true, T: "abc", To: "/a"}, "/-/help", fields{"to": {"/a"}, "t": {"abc"}}},
+		{HelpSentPage{Address: "ann@example.com", To: "/a"}, "/-/help", fields{"to": {"/a"}, "email": {"ann@example.com"}, "again": {"1"}}},
+		{HelpSentPage{Address: "a•••@example.com", Masked: true, T: "abc", To: "/a"}, "/-/help", fields{"to": {"/a"}, "t": {"abc"}, "again": {"1"}}},
 		{SetPasswordPage{T: "abc"}, "/-/password/set", fields{"t": {"abc"}, "password": {""}}},
 		{SpentPasswordPage{T: "abc"}, "/-/help", fields{"t": {"abc"}}},
 		{HeldFormPage{Action: "/o?a=1&b=2", Fields: []Field{{"n", "1\r\n2"}, {"m", "\x00\"<&"}, {"n", "3"}}}, "/o?a=1&b=2", fields{"n": {"1\n2", "3"}, "m": {"\ufffd\"<&"}}},
@@ -636,30 +636,34 @@ func TestPagesSay(t *testing.T) {
 		page      Page
 		want, not []string
 	}{
-		{PromptPage{}, []string{"Sign in – Example Bookkeeping", "Email address", "This is a shared computer", "help@example.com"}, []string{"Please check"}},
+		{PromptPage{}, []string{"Sign in – Example Bookkeeping", "Email address", "This is a shared device", "help@example.com"}, []string{"Please check"}},
 		{PromptPage{Problem: "It lacks an @."}, []string{"Please check: Sign in", "It lacks an @."}, nil},
-		{SentPage{Address: "ann@example.com"}, []string{"You typed ann@example.com . Change", "If this is the address we have for you, a mail from hello@example.com is on its way. It can take a minute. Open it and press “Sign in”.", "with or without the hyphen", "on this device only, in this browser"}, nil},
-		{SentPage{Address: "a•••@example.com", Masked: true}, []string{"a•••@example.com", "If this is the address we have for you"}, []string{"You typed"}},
-		{LinkPage{Masked: "a•••@example.com"}, []string{"a•••@example.com", "Then you are signed in here", "another device", "type the code", "You can close this page"}, []string{"You are signed in as", "Switch"}},
-		{LinkPage{Masked: "a•••@example.com", SignedInAs: "bob@example.com"}, []string{"You are signed in as bob@example.com here. Going on switches to a•••@example.com"}, nil},
+		{SentPage{Address: "ann@example.com"}, []string{"You entered ann@example.com . Change", "If we have this address on file, an email from hello@example.com is on its way. It can take a minute. Open it and press “Sign in”.", "Capitals and the hyphen don’t matter", "in this browser, on this device", "Use this code"}, []string{"asked for another"}},
+		{SentPage{Address: "ann@example.com", Again: true}, []string{"You asked for another email."}, nil},
+		{SentPage{Address: "a•••@example.com", Masked: true}, []string{"a•••@example.com", "If we have this address on file"}, []string{"You entered"}},
+		{LinkPage{Masked: "a•••@example.com"}, []string{"a•••@example.com", "You opened it in another browser, such as your email app", "enter the code", "You can close this page"}, []string{"You’re signed in here", "Switch"}},
+		{LinkPage{Masked: "a•••@example.com", SignedInAs: "bob@example.com"}, []string{"You’re signed in here as bob@example.com . If you go on, you’ll be signed in as a•••@example.com instead."}, nil},
 		{CompaniesPage{}, []string{"There is no company here yet."}, []string{"in its name", "Search"}},
 		{CompaniesPage{Search: true, Query: "zzz"}, []string{"No company has “zzz” in its name.", "Show all"}, []string{"no company here"}},
-		{SpentLinkPage{Masked: "a•••@example.com"}, []string{"This link no longer works", "works once, and for a short time", "Send a new link to a•••@example.com"}, nil},
-		{HeldFormPage{}, []string{"Come back to this page and press “Send my form”"}, nil},
+		{SpentLinkPage{Masked: "a•••@example.com"}, []string{"This link no longer works", "works only once and only for a short time", "Send a new link to a•••@example.com"}, nil},
+		{HeldFormPage{}, []string{"Come back to this page and press “Send my form”"}, []string{"Is this your form?"}},
+		{HeldFormPage{As: "bob@example.com"}, []string{"You’re signed in as bob@example.com", "maybe by someone else", "Send it as bob@example.com", "Nothing will be sent"}, []string{"Send my form"}},
+		{NotHerePage{Email: "bob@example.com"}, []string{"not in your portal", "You’re signed in as bob@example.com", "Sign in with another address", "Go to your own portal", "Your account"}, nil},
+		{PromptPage{OldLink: true}, []string{"This link now asks who you are. Then it opens its page."}, nil},
 		{SignOutPage{Email: "ann@example.com"}, []string{"ann@example.com", "Stay signed in"}, nil},
 		{PromptPage{}, []string{"Sign in manually"}, nil},
 		{PasswordPage{}, []string{"Sign in manually", "Get help signing in", "Send me a link instead"}, []string{"Your password is set"}},
 		{PasswordPage{Set: true}, []string{"Your password is set. Please sign in with it"}, nil},
-		{HelpPage{}, []string{"Get help signing in", "Reset Password"}, []string{"does not work"}},
-		{HelpPage{NoLink: true}, []string{"This link does not work", "Reset Password"}, nil},
-		{HelpSentPage{Address: "ann@example.com"}, []string{"You typed ann@example.com", "If this is the address we have for you"}, nil},
+		{HelpPage{}, []string{"Get help signing in", "Reset Password", "You don’t need to have one already"}, []string{"doesn’t work"}},
+		{HelpPage{NoLink: true}, []string{"This link doesn’t work", "Reset Password"}, nil},
+		{HelpSentPage{Address: "ann@example.com"}, []string{"You entered ann@example.com", "If we have this address on file"}, nil},
 		{SetPasswordPage{Masked: "a•••@example.com", Least: 15}, []string{"a•••@example.com", "At least 15 characters", "Nothing will change"}, nil},
 		{SpentPasswordPage{Masked: "a•••@example.com"}, []string{"This link no longer works", "Send a new link to a•••@example.com"}, nil},
-		{AccountPage{Emails: []string{"ann@example.com"}}, []string{"ann@example.com", "Mail me a link to set one"}, []string{"Current password", "Remove"}},
-		{AccountPage{Emails: []string{"ann@example.com"}, Fresh: true}, []string{"Set the password"}, []string{"Current password", "Remove", "Mail me"}},
+		{AccountPage{Emails: []string{"ann@example.com"}}, []string{"ann@example.com", "You don’t have a password. You sign in with a link we email you.", "Email me a link to set one"}, []string{"Current password", "Remove"}},
+		{AccountPage{Emails: []string{"ann@example.com"}, Since: time.Unix(1, 0)}, []string{"Current password", "Change the password", "Remove the password", "email me a link"}, nil},
 		{MailboxPage{}, []string{"No mail yet"}, nil},
-		{MessageFor(404), []string{"There is no page here", "typed wrong", "Go to the start page"}, nil},
-		{MessageFor(405), []string{"or begin again", "Go to the start page"}, nil},
+		{MessageFor(404), []string{"There is no page here", "mistyped", "Go to the start page"}, nil},
+		{MessageFor(405), []string{"or start again", "Go to the start page"}, nil},
 		{MessagePage{Text: "Later.", URL: "/x"}, []string{"Later.", "Try again"}, nil},
 		{MessageFor(429), []string{"wait a few minutes"}, []string{"Try again"}},
 	} {
@@ -777,7 +781,7 @@ func TestPagesOverride(t *testing.T) {
 	if got := words(t, body(t, p, SignOutPage{Email: "ann@example.com"})); !strings.Contains(got, "Bye from Example Bookkeeping, ann@example.com") {
 		t.Errorf("sign-out.html reads %q; want the firm's own", got)
 	}
-	if got := words(t, body(t, p, SignedOutPage{})); !strings.Contains(got, "You are signed out") {
+	if got := words(t, body(t, p, SignedOutPage{})); !strings.Contains(got, "You’re signed out") {
 		t.Errorf("signed-out.html reads %q; want the built-in one", got)
 	}
 }
@@ -904,7 +908,7 @@ func TestPagesConcurrently(t *testing.T) {
 			t.Parallel()
 			for j := range 200 {
 				to := fmt.Sprintf("/%d/%d", i, j)
-				if got := body(t, p, PromptPage{To: to}); strings.Count(got, `value="`+to+`"`) != 2 || !strings.HasSuffix(got, "</html>\n") {
+				if got := body(t, p, PromptPage{To: to}); strings.Count(got, `value="`+to+`"`) != 1 || !strings.HasSuffix(got, "</html>\n") {
 					t.Fatalf("prompt for %s = %q", to, got)
 				}
 			}
@@ -923,7 +927,7 @@ func BenchmarkPages(b *testing.B) {
 	p := newTestPages(b, testChrome, "")
 	for name, page := range map[string]Page{
 		"prompt":  PromptPage{To: "/portal/acme/orders?id=7"},
-		"problem": PromptPage{To: "/portal/acme/orders?id=7", Email: "ann@example", Problem: "Please type the whole address."},
+		"problem": PromptPage{To: "/portal/acme/orders?id=7", Email: "ann@example", Problem: "Please enter the whole address."},
 		"sent":    SentPage{Address: "ann@example.com", To: "/portal/acme/orders?id=7", ResendIn: 45},
 	} {
 		b.Run(name, func(b *testing.B) {

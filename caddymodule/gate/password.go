@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
@@ -23,49 +24,75 @@ import (
 // wrongPassword is what everybody is told whom a password doesn't sign in: nobody's
 // address, one that has none, a wrong one, switched off, or too many tries. The right
 // password after too many tries is told so, too, so it names the way that always works.
-const wrongPassword = "We could not sign you in with this address and password. Please check both, " +
-	"capital letters as well. Or have a link mailed: that works at any time."
+const wrongPassword = "We couldn’t sign you in with this address and password. Please check both, " +
+	"including capital letters. Or have us email you a link: that always works."
 
 // crowdedNetwork is told before anything is looked at, so it says nothing about anybody.
 const crowdedNetwork = "Many passwords were tried from your network, so we take no more for a few minutes. " +
-	"You needn’t wait: a link that we mail works at any time."
+	"You don’t have to wait: have us email you a link. That always works."
+
+// incompleteAddress is what is wrong with what can't be an address.
+const incompleteAddress = "That doesn’t look like a complete email address. Please check it: it looks like name@example.com."
+
+// problemOf returns the problem with an address that was typed: an empty field has its own.
+func problemOf(typed, problem string) string {
+	if strings.TrimSpace(typed) == "" {
+		return "Please enter your email address."
+	}
+	return problem
+}
 
 // crowdedFor is how long until a network that is over its limit has one more try.
 const crowdedFor = 3 * time.Minute
 
-// getPassword is where people sign in manually. Who is signed in goes on, but for who comes
-// with the address of somebody else, who has just chosen a password in this browser.
+// getPassword is where people sign in manually. A visitor who is signed in goes on, except one
+// who comes with the address of somebody else, who has just chosen a password in this browser.
 func (g *Gate) getPassword(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	to, email := g.rules.returnPath(query.Get("to")), g.handedOn(one(query["x"]))
+	page := PasswordPage{To: g.rules.returnPath(query.Get("to")), Email: g.openText(setPurpose, one(query["x"])), Shared: query.Get("shared") != ""}
+	page.Set = page.Email != ""
 	v, err := g.visitor(r)
 	switch {
-	case err == nil && (email == "" || slices.Contains(v.Contact.Emails, address.Address(email))):
-		return g.seeOther(w, to)
+	case err == nil && (!page.Set || slices.Contains(v.Contact.Emails, address.Address(page.Email))):
+		return g.seeOther(w, page.To)
 	case err != nil && !errors.Is(err, errNobody):
 		return err
 	case err != nil && pageLoad(r):
 		g.clearDeadCookie(w, r)
 	}
-	g.page(w, r, http.StatusOK, PasswordPage{To: to, Email: email, Set: email != ""})
+	if page.Set {
+		page.Email = shown(address.Address(page.Email))
+	} else {
+		page.Email = g.typed(r)
+	}
+	g.page(w, r, http.StatusOK, page)
 	return nil
 }
 
-// postPassword signs in by address and password.
+// postPassword signs in by address and password. Its form and those beside it have buttons that
+// lead to one another, with the address as it is typed so far.
 func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 	f, err := readForm(w, r)
 	if err != nil {
 		return err
 	}
 	page := PasswordPage{To: g.rules.returnPath(f.Get("to")), Email: f.Get("email"), Shared: f.Get("shared") != ""}
+	switch f.Get("go") {
+	case "password":
+		return g.seeOwn(w, "/password"+g.formQuery(page.To, typedPurpose, page.Email, page.Shared))
+	case "help":
+		return g.seeOwn(w, "/help"+g.formQuery(page.To, typedPurpose, page.Email, false))
+	case "link":
+		return g.seeOwn(w, "/sign-in"+g.formQuery(page.To, typedPurpose, page.Email, page.Shared))
+	}
 	typed, err := address.Parse(page.Email)
 	if err != nil {
-		page.Wrong, page.Problem = "email", "That doesn’t look like a complete email address. Please check it: it looks like name@example.com."
+		page.Wrong, page.Problem = "email", problemOf(page.Email, incompleteAddress)
 		g.page(w, r, http.StatusBadRequest, page)
 		return nil
 	}
 	if f.Get("password") == "" {
-		page.Wrong, page.Problem = "password", "Please type your password, too."
+		page.Wrong, page.Problem = "password", "Please enter your password, too."
 		g.page(w, r, http.StatusBadRequest, page)
 		return nil
 	}
@@ -225,36 +252,64 @@ func (t *try) check(r *http.Request) (password.Match, error) {
 	return match, err
 }
 
+// What is sealed to be handed on from one form of ours to another.
 const (
-	handOnPurpose = "sign-in-address" // of sealing
-	handOnLife    = 10 * time.Minute
+	setPurpose   = "sign-in-address" // the address of whoever has just chosen a password
+	typedPurpose = "typed-address"   // what was typed as an address
+
+	handOnLife = 10 * time.Minute
+	mostTyped  = 320 // bytes of what is handed on
 )
 
-// handOn returns what stands for an address in a URL of ours, so that a log of URLs has no
-// address in it.
-func (g *Gate) handOn(a address.Address) string {
+// sealText returns what stands for a text in a URL of ours, so that no history and no log of
+// URLs has an address in it.
+func (g *Gate) sealText(purpose, text string) string {
 	plain := binary.BigEndian.AppendUint64(nil, uint64(g.Now().Unix()))
-	return encode(g.keys.Seal(handOnPurpose, g.Firm, append(plain, a...)))
+	return encode(g.keys.Seal(purpose, g.Firm, append(plain, text...)))
 }
 
-// handedOn returns the address again, for a while; then, and for what isn't ours, "".
-func (g *Gate) handedOn(sealed string) string {
+// openText returns the text again, for a while; then, and for what isn't ours, "".
+func (g *Gate) openText(purpose, sealed string) string {
 	raw, err := decode(sealed)
 	if err != nil {
 		return ""
 	}
-	plain, err := g.keys.Open(handOnPurpose, g.Firm, raw)
+	plain, err := g.keys.Open(purpose, g.Firm, raw)
 	if err != nil || len(plain) < 8 || g.Now().Sub(time.Unix(int64(binary.BigEndian.Uint64(plain)), 0)).Abs() > handOnLife {
 		return ""
 	}
 	return string(plain[8:])
 }
 
-// passwordURL is where somebody signs in manually: with that address, to go on there.
-func passwordURL(to, handedOn string) string {
-	query := url.Values{"x": {handedOn}}
+// typed returns what a form of ours is to have filled in as the address: what was typed into the
+// form before it, or what this browser has asked for, where a link says so; else "". No URL has
+// it in the clear.
+func (g *Gate) typed(r *http.Request) string {
+	query := r.URL.Query()
+	if query.Get("typed") == "" {
+		return g.openText(typedPurpose, one(query["x"]))
+	}
+	ask, err := g.asked(r)
+	if err != nil || ask.Hidden {
+		return "" // it is no more than a help
+	}
+	return shown(ask.Address)
+}
+
+// formQuery is the query of a form of ours that goes on there, with a text to fill in.
+func (g *Gate) formQuery(to, purpose, text string, shared bool) string {
+	query := url.Values{}
 	if to != "" && to != "/" {
 		query.Set("to", to)
 	}
-	return "/password?" + query.Encode()
+	if text != "" && len(text) <= mostTyped {
+		query.Set("x", g.sealText(purpose, text))
+	}
+	if shared {
+		query.Set("shared", "1")
+	}
+	if len(query) == 0 {
+		return ""
+	}
+	return "?" + query.Encode()
 }

@@ -374,7 +374,8 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 		return found(w, g.goURL(r.URL))
 	case s == notHere:
 		g.tellOfForms(r, &a)
-		return errNotHere
+		g.notHere(w, r, a.visitor)
+		return nil
 	case a.Kind == legacy.Old || a.veiled && g.answerFor(r) == Frame || a.Token != "":
 		return g.promptUnseen(w, r)
 	}
@@ -431,9 +432,18 @@ var (
 	// errNotHere is the one answer to an old link that never was one, and to what is
 	// another company's.
 	errNotHere = &failure{http.StatusNotFound, MessagePage{Title: "This page is not in your portal",
-		Text: "You are signed in, but there is nothing here for you. The link may be an old one, or meant for somebody else. If you think you should see this page, please ask us.",
+		Text: "You’re signed in, but this address can’t open it. The link may be too old, or meant for someone else. Do you think you should see this page? Please ask us.",
 		URL:  "/", Link: "Go to your own portal"}}
 )
+
+// notHere answers somebody signed in for whom there is nothing at the URL.
+func (g *Gate) notHere(w http.ResponseWriter, r *http.Request, v *Visitor) {
+	if readerOf(r.Header) == Program {
+		g.fail(w, r, errNotHere)
+		return
+	}
+	g.page(w, r, errNotHere.status, NotHerePage{Email: shown(v.Contact.Emails[0])})
+}
 
 // useOf is how an old link was used, as far as that can be told.
 func (g *Gate) useOf(r *http.Request, f facts) usage.Use {

@@ -48,7 +48,7 @@ func (g *Gate) prompt(w http.ResponseWriter, r *http.Request) {
 			g.clearDeadCookie(w, r)
 		}
 		vary(w)
-		g.page(w, r, http.StatusUnauthorized, PromptPage{To: g.rules.returnPath(r.URL.RequestURI())})
+		g.page(w, r, http.StatusUnauthorized, g.promptPage(g.rules.returnPath(r.URL.RequestURI())))
 	case Frame:
 		vary(w)
 		g.page(w, r, http.StatusUnauthorized, FramePage{URL: frameTo(r, g.rules.returnPath(r.URL.RequestURI()))})
@@ -139,37 +139,6 @@ func (g *Gate) bare(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// hold shows what was typed into a form before the session was over, so that nothing
-// is lost: they sign in in another tab and send it by a press.
-func (g *Gate) hold(w http.ResponseWriter, r *http.Request) {
-	vary(w)
-	action := g.rules.returnPath(r.URL.RequestURI())
-	if action == "/" && r.URL.RequestURI() != "/" {
-		g.answerAs(w, r, NotSent) // such as a form of our own
-		return
-	}
-	body, err := readBody(w, r, maxHeld)
-	if err != nil {
-		g.answerAs(w, r, NotSent)
-		return
-	}
-	var fields []Field
-	for pair := range strings.SplitSeq(body, "&") {
-		if pair == "" {
-			continue
-		}
-		name, value, _ := strings.Cut(pair, "=")
-		n, err1 := url.QueryUnescape(name)
-		v, err2 := url.QueryUnescape(value)
-		if err1 != nil || err2 != nil || len(fields) == 2000 {
-			g.answerAs(w, r, NotSent)
-			return
-		}
-		fields = append(fields, Field{Name: n, Value: v})
-	}
-	g.page(w, r, http.StatusUnauthorized, HeldFormPage{Action: action, Fields: fields, SignInURL: g.signInForForm()})
-}
-
 // signInForForm is where somebody signs in beside a form that waits in another tab.
 func (g *Gate) signInForForm() string { return g.Prefix + "/sign-in?to=" + g.Prefix + signedInPath }
 
@@ -190,8 +159,15 @@ func (g *Gate) getSignIn(w http.ResponseWriter, r *http.Request) error {
 	if pageLoad(r) {
 		g.clearDeadCookie(w, r)
 	}
-	g.page(w, r, http.StatusOK, PromptPage{To: to})
+	page := g.promptPage(to)
+	page.Email, page.Shared = g.typed(r), r.URL.Query().Get("shared") != ""
+	g.page(w, r, http.StatusOK, page)
 	return nil
+}
+
+// promptPage returns the prompt that leads there.
+func (g *Gate) promptPage(to string) PromptPage {
+	return PromptPage{To: to, OldLink: strings.HasPrefix(to, g.Prefix+"/go?")}
 }
 
 // postSignIn commits a request for a sign-in mail and answers, the same for every
@@ -201,7 +177,7 @@ func (g *Gate) postSignIn(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ask := token.Ask{To: g.rules.returnPath(f.Get("to")), Shared: f.Get("shared") != ""}
+	ask := token.Ask{To: g.rules.returnPath(f.Get("to")), Shared: f.Get("shared") != "", Again: f.Get("again") != ""}
 	if t := f.Get("t"); t != "" && f.Get("email") == "" {
 		// The button under a link that is over: the same address, the same way back.
 		link, err := g.Tokens.Peek(r.Context(), t)
@@ -210,10 +186,9 @@ func (g *Gate) postSignIn(w http.ResponseWriter, r *http.Request) error {
 		}
 		ask.Address, ask.Hidden, ask.Link, ask.To, ask.Shared = link.Address, true, t, link.To, link.Shared
 	} else if ask.Address, err = address.Parse(f.Get("email")); err != nil {
-		g.page(w, r, http.StatusBadRequest, PromptPage{
-			To: ask.To, Email: f.Get("email"), Shared: ask.Shared,
-			Problem: "That doesn’t look like a complete email address. Please check it: it looks like name@example.com.",
-		})
+		page := g.promptPage(ask.To)
+		page.Email, page.Shared, page.Problem = f.Get("email"), ask.Shared, problemOf(f.Get("email"), incompleteAddress)
+		g.page(w, r, http.StatusBadRequest, page)
 		return nil
 	}
 	if err := g.commit(w, r, ask); err != nil {
@@ -306,7 +281,7 @@ func (g *Gate) getSent(w http.ResponseWriter, r *http.Request) error {
 		g.page(w, r, http.StatusOK, g.helpSentPage(ask))
 		return nil
 	}
-	g.page(w, r, http.StatusOK, g.sentPage(ask, ""))
+	g.page(w, r, http.StatusOK, g.sentPage(ask, "", ""))
 	return nil
 }
 
@@ -321,6 +296,8 @@ func (g *Gate) notWaiting(w http.ResponseWriter, r *http.Request) error {
 	}
 	browser := g.browser(r)
 	switch {
+	case browser == "" && v == nil && r.Method == http.MethodPost:
+		return g.seeOwn(w, "/sent")
 	case browser == "" && v == nil:
 		g.page(w, r, http.StatusOK, NoCookiesPage{})
 		return nil
@@ -362,8 +339,8 @@ func (g *Gate) keepsCookies(w http.ResponseWriter, r *http.Request, f url.Values
 
 // helpSentPage is the page for who asked for a link to set a password.
 func (g *Gate) helpSentPage(ask token.Ask) HelpSentPage {
-	p := g.sentPage(ask, "")
-	return HelpSentPage{Address: p.Address, Masked: p.Masked, To: p.To, T: p.T, ResendIn: p.ResendIn}
+	p := g.sentPage(ask, "", "")
+	return HelpSentPage{Address: p.Address, Masked: p.Masked, To: p.To, T: p.T, ResendIn: p.ResendIn, Again: p.Again}
 }
 
 func (g *Gate) asked(r *http.Request) (token.Ask, error) {
@@ -374,10 +351,12 @@ func (g *Gate) asked(r *http.Request) (token.Ask, error) {
 	return g.Tokens.Asked(r.Context(), browser)
 }
 
-func (g *Gate) sentPage(ask token.Ask, problem string) SentPage {
-	p := SentPage{Address: string(ask.Address), To: ask.To, Shared: ask.Shared, Problem: problem}
+// sentPage is the page of a tab that waits for the email, with what was typed as the code so
+// far and what is wrong with it.
+func (g *Gate) sentPage(ask token.Ask, code, problem string) SentPage {
+	p := SentPage{Address: shown(ask.Address), To: ask.To, Shared: ask.Shared, Again: ask.Again, Code: code, Problem: problem}
 	if ask.Hidden {
-		p.Address, p.Masked, p.T = ask.Address.Masked(), true, ask.Link
+		p.Address, p.Masked, p.T = shownInPart(ask.Address), true, ask.Link
 	}
 	since := g.Now().Sub(ask.At)
 	p.ResendIn = max(0, int((resendAfter-since)/time.Second))

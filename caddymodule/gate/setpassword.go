@@ -17,7 +17,8 @@ import (
 
 // getHelp is for who has no password, or has lost it.
 func (g *Gate) getHelp(w http.ResponseWriter, r *http.Request) error {
-	g.page(w, r, http.StatusOK, HelpPage{To: g.rules.returnPath(r.URL.Query().Get("to"))})
+	query := r.URL.Query()
+	g.page(w, r, http.StatusOK, HelpPage{To: g.rules.returnPath(query.Get("to")), Email: g.typed(r)})
 	return nil
 }
 
@@ -28,7 +29,7 @@ func (g *Gate) postHelp(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ask := token.Ask{Purpose: token.SetPassword, To: g.rules.returnPath(f.Get("to"))}
+	ask := token.Ask{Purpose: token.SetPassword, To: g.rules.returnPath(f.Get("to")), Again: f.Get("again") != ""}
 	if t := f.Get("t"); t != "" && f.Get("email") == "" {
 		link, err := g.Tokens.PeekPassword(r.Context(), t)
 		if err != nil && !errors.Is(err, token.ErrOver) {
@@ -37,7 +38,7 @@ func (g *Gate) postHelp(w http.ResponseWriter, r *http.Request) error {
 		ask.Address, ask.Hidden, ask.Link, ask.To = link.Address, true, t, link.To
 	} else if ask.Address, err = address.Parse(f.Get("email")); err != nil {
 		g.page(w, r, http.StatusBadRequest, HelpPage{To: ask.To, Email: f.Get("email"),
-			Problem: "That doesn’t look like a complete email address. Please check it: it looks like name@example.com."})
+			Problem: problemOf(f.Get("email"), incompleteAddress)})
 		return nil
 	}
 	if err := g.commit(w, r, ask); err != nil {
@@ -54,7 +55,7 @@ func (g *Gate) getSetPassword(w http.ResponseWriter, r *http.Request) error {
 		return g.passwordLinkError(w, r, t, link, err)
 	}
 	g.Audit.Record(r.Context(), g.opening(r, audit.Opened, link))
-	g.page(w, r, http.StatusOK, SetPasswordPage{T: t, Masked: link.Address.Masked(), Least: g.Passwords.Least()})
+	g.page(w, r, http.StatusOK, SetPasswordPage{T: t, Masked: shownInPart(link.Address), Least: g.Passwords.Least()})
 	return nil
 }
 
@@ -86,7 +87,7 @@ func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 		}
 		err = g.setPassword(r, change, plain)
 		if refused, ok := errors.AsType[password.Refused](err); ok {
-			g.page(w, r, http.StatusBadRequest, SetPasswordPage{T: t, Masked: link.Address.Masked(), Least: g.Passwords.Least(), Problem: refused.Words()})
+			g.page(w, r, http.StatusBadRequest, SetPasswordPage{T: t, Masked: shownInPart(link.Address), Least: g.Passwords.Least(), Problem: refused.Words()})
 			return nil
 		} else if errors.Is(err, store.ErrConflict) {
 			continue // somebody was faster, or asked for one more mail just now
@@ -97,7 +98,7 @@ func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 		if mine {
 			return g.seeOwn(w, "/account?done=set")
 		}
-		return g.seeOwn(w, passwordURL(link.To, g.handOn(link.Address)))
+		return g.seeOwn(w, "/password"+g.formQuery(link.To, setPurpose, string(link.Address), false))
 	}
 	return errMoved
 }
@@ -107,7 +108,7 @@ func (g *Gate) passwordLinkError(w http.ResponseWriter, r *http.Request, t strin
 	switch {
 	case errors.Is(err, token.ErrOver) && link.Address != "":
 		g.Audit.Record(r.Context(), g.opening(r, audit.OpenedOld, link))
-		g.page(w, r, http.StatusGone, SpentPasswordPage{T: t, Masked: link.Address.Masked(), To: link.To})
+		g.page(w, r, http.StatusGone, SpentPasswordPage{T: t, Masked: shownInPart(link.Address), To: link.To})
 	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
 		g.Audit.Record(r.Context(), g.opening(r, audit.NoLink, token.Link{}))
 		g.page(w, r, http.StatusBadRequest, HelpPage{To: "/", NoLink: true})

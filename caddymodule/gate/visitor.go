@@ -197,6 +197,10 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	if err != nil {
 		return "", err
 	}
+	last, err := g.lastOn(r, device, c.ID)
+	if err != nil {
+		return "", err
+	}
 	news, told, err := g.newDevice(r, c, grant, before)
 	if err != nil {
 		return "", err
@@ -204,7 +208,7 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	double := g.doubleOps(r, grant.Link, b.Cookie)
 	event, stored := g.Audit.With(audit.Event{Kind: audit.SignedIn, Contact: c.ID, Session: b.Handle,
 		Address: grant.Address.Masked(), Method: grant.Method, Agent: b.Agent, IP: g.ClientIP(r)})
-	if err := g.Sessions.Store.Apply(ctx, slices.Concat(grant.Ops, b.Ops, known, news, double, stored)...); errors.Is(err, store.ErrConflict) {
+	if err := g.Sessions.Store.Apply(ctx, slices.Concat(grant.Ops, b.Ops, known, last, news, double, stored)...); errors.Is(err, store.ErrConflict) {
 		return "", errFaster
 	} else if err != nil {
 		return "", err

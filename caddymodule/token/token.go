@@ -109,6 +109,8 @@ type Ask struct {
 	// Staff have asked in the contact's place; of SetPassword alone. The link lives for
 	// StaffLife, and no browser waits for it.
 	Staff bool `json:"staff,omitempty"`
+	// Again: by the button of the page that waits for an email.
+	Again bool `json:"again,omitempty"`
 
 	// Crowded: it comes from where too much is asked for, so no mail is made for it.
 	Crowded bool `json:"-"`

@@ -22,6 +22,8 @@
     if (Date.now() - last < 1500) return e.preventDefault();
     last = Date.now();
     keepHash();
+    var here = e.target.querySelector('[data-here]'); // the page says the same wherever it stands
+    if (here) here.value = location.pathname + location.search + location.hash;
     if (reveal) look(false); // browsers remember what is a password as it is sent
   });
 
@@ -159,9 +161,18 @@
     });
   }
 
-  // A browser that keeps no cookies can't stay signed in.
+  // A browser that keeps no cookies can't stay signed in. Chromium says cookieEnabled even where
+  // its settings block them, so one is tried, for a moment.
+  function keepsCookies() {
+    try {
+      d.cookie = 'portal-check=1; SameSite=Lax';
+      var kept = d.cookie.indexOf('portal-check=1') >= 0;
+      d.cookie = 'portal-check=; Max-Age=0; SameSite=Lax';
+      return kept;
+    } catch (e) { return false; }
+  }
   var refused = d.querySelector('[data-no-cookies]');
-  if (refused && navigator.cookieEnabled === false) refused.hidden = false;
+  if (refused && !keepsCookies()) refused.hidden = false;
 
   // Calls found with what /me says once somebody is signed in in this browser. It asks while the
   // page can be seen: every five seconds for a quarter of an hour, and each time it comes back
