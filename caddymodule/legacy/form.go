@@ -92,7 +92,8 @@ type form struct {
 	judge func(end bool) error // moves from held to ready what can be judged
 	held  []byte
 	ready []byte
-	err   error // what comes after ready
+	spare []byte // what ready lies in, to be used again
+	err   error  // what comes after ready
 
 	seen   int  // of held: no separator is there
 	judged int  // look-ups so far
@@ -104,12 +105,16 @@ type form struct {
 
 func (f *form) Read(p []byte) (int, error) {
 	for len(f.ready) == 0 && f.err == nil && len(p) > 0 {
-		f.held = slices.Grow(f.held, 4<<10)
+		if cap(f.held)-len(f.held) < 4<<10 {
+			f.held = append(make([]byte, 0, len(f.held)+16<<10), f.held...) // value may be a part of the former one
+		}
 		n, err := f.body.Read(f.held[len(f.held):cap(f.held)])
 		f.held, f.err = f.held[:len(f.held)+n], err
+		f.ready = f.spare[:0]
 		if err := f.judge(f.err != nil); err != nil {
 			f.err = err
 		}
+		f.spare = f.ready
 	}
 	n := copy(p, f.ready)
 	if f.ready = f.ready[n:]; len(f.ready) > 0 {
