@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 )
@@ -16,6 +17,7 @@ var checks = []func(context.Context, *App) []admin.Finding{
 	checkAnchorFiles,
 	checkSecrets,
 	checkUnnamed,
+	checkTokens,
 }
 
 // doctor runs all checks.
@@ -80,4 +82,28 @@ func checkUnnamed(ctx context.Context, a *App) (all []admin.Finding) {
 			Do: fmt.Sprintf("if a site's firm was renamed, name it as before: doorpost %s", firm)})
 	}
 	return all
+}
+
+// checkTokens is about old links of open companies that somebody could guess.
+func checkTokens(ctx context.Context, a *App) []admin.Finding {
+	return eachFirm(a, func(f *firm) admin.Finding {
+		found, err := f.book.GuessableTokens(ctx)
+		switch {
+		case err != nil:
+			return admin.Finding{Check: "tokens", What: fmt.Sprintf("tokens of old links can't be read: %v", err), Do: "see what is wrong with the store"}
+		case found.Tokens > 0:
+			return admin.Finding{Check: "tokens", What: fmt.Sprintf("%s of open companies can be guessed: too short, made of a name, or much like others", count(found.Tokens, "token", "tokens")),
+				Do: "upgrade these companies first: " + someOf(found.Companies)}
+		}
+		return admin.Finding{Check: "tokens", OK: true, What: "no token of an open company can be guessed, as far as can be told"}
+	})
+}
+
+// someOf names the first ids of a list.
+func someOf(ids []string) string {
+	const shown = 10
+	if len(ids) <= shown {
+		return strings.Join(ids, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(ids[:shown], ", "), len(ids)-shown)
 }

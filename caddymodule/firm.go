@@ -321,6 +321,9 @@ func (f *firm) tellWhatCannotWork(ctx context.Context) {
 	if any, err := f.book.HasTokens(ctx); err == nil && any && !f.cfg.rules.HasLinks() {
 		f.log.Warn("companies have tokens of old links, but the Caddyfile has no legacy_link, so that old links aren't known as such", "what_to_do", "write "+examples["legacy_link"]+", with the form of your old links and the new one")
 	}
+	if found, err := f.book.GuessableTokens(ctx); err == nil && found.Tokens > 0 {
+		f.log.Warn("tokens of open companies can be guessed", "tokens", found.Tokens, "companies", len(found.Companies), "what_to_do", "see which companies: caddy doorpost doctor; upgrade them first")
+	}
 }
 
 // Stop ends what goes on beside requests and waits for it. Requests may still come.

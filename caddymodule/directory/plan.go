@@ -445,6 +445,7 @@ func (b *Book) planCompanies(ctx context.Context, rows []CompanyRow, last fileRo
 		plan.companies = append(plan.companies, write)
 	}
 	checkTokens(known, lines, &bad)
+	plan.Warnings = append(plan.Warnings, guessable(rows, known)...)
 	return plan, bad.orNil()
 }
 

@@ -1,0 +1,216 @@
+package directory
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+const (
+	// strongBits is how many bits a token needs so that nobody guesses it: whoever opens old
+	// links from a thousand networks has less than 2^30 tries a year.
+	strongBits   = 64
+	wordBits     = 11      // what a word of a language adds, however long it is
+	byChance     = 4       // characters that two random tokens may begin with alike
+	triedNumbers = 100_000 // so many numbers are tried as what a token is a hash of
+)
+
+// guessing judges the tokens of all companies together: what one has in common with others is
+// known to whoever has one of them. It is an estimate: an unguessable token is never reported
+// but for bad luck, and some that could be guessed are missed.
+type guessing struct {
+	sorted []string
+	hashes map[string]bool // of numbers; made when the first token looks like a hash
+}
+
+func newGuessing(companies map[string]Company) *guessing {
+	g := &guessing{}
+	for _, c := range companies {
+		g.sorted = append(g.sorted, c.LegacyTokens...)
+	}
+	slices.Sort(g.sorted)
+	return g
+}
+
+// why says why somebody could guess a token of the company, without the token; "": nobody
+// could.
+func (g *guessing) why(token string, c Company) string {
+	if g.isHash(token, c) {
+		return "is computed from the company's id or name, or from a number"
+	}
+	rest := strings.ToLower(token)
+	for _, known := range []string{strings.ToLower(c.ID), strings.ToLower(c.Name), plain(c.ID), plain(c.Name)} {
+		if len(known) >= 3 {
+			rest = strings.Replace(rest, known, "", 1)
+		}
+	}
+	named := len(rest) < len(token)
+	if !named {
+		rest = token
+	}
+	switch alone := bitsOf(rest); {
+	case alone < strongBits && named:
+		return "has little in it but the company's id or name"
+	case alone < strongBits && words(rest) > 0:
+		return "is made of words"
+	case alone < strongBits:
+		return "is too short"
+	}
+	if alike := g.alike(token); alike > byChance && bitsOf(token[alike-byChance:]) < strongBits {
+		return "differs from another one in a few characters"
+	}
+	return ""
+}
+
+// alike is how many characters at its beginning the token has in common with some other.
+func (g *guessing) alike(token string) (most int) {
+	at, _ := slices.BinarySearch(g.sorted, token)
+	for _, i := range []int{at - 1, at + 1} {
+		if i < 0 || i >= len(g.sorted) || g.sorted[i] == token {
+			continue
+		}
+		n := 0
+		for n < min(len(token), len(g.sorted[i])) && token[n] == g.sorted[i][n] {
+			n++
+		}
+		most = max(most, n)
+	}
+	return most
+}
+
+// isHash reports whether the token is what people make of an id when they want a secret.
+func (g *guessing) isHash(token string, c Company) bool {
+	names := []string{c.ID, c.Name, strings.ToLower(c.Name), plain(c.Name)}
+	encoded := strings.TrimRight(token, "=")
+	if slices.ContainsFunc(names, func(of string) bool { return of != "" && encoded == base64.RawStdEncoding.EncodeToString([]byte(of)) }) {
+		return true
+	}
+	if size := len(token); size != 2*md5.Size && size != 2*sha1.Size && size != 2*sha256.Size {
+		return false
+	}
+	if _, err := hex.DecodeString(token); err != nil {
+		return false
+	}
+	if slices.ContainsFunc(names, func(of string) bool { return slices.Contains(hashesOf(of), strings.ToLower(token)) }) {
+		return true
+	}
+	if g.hashes == nil {
+		g.hashes = make(map[string]bool, 3*triedNumbers)
+		for i := range triedNumbers {
+			for _, hash := range hashesOf(strconv.Itoa(i)) {
+				g.hashes[hash] = true
+			}
+		}
+	}
+	return g.hashes[strings.ToLower(token)]
+}
+
+func hashesOf(of string) []string {
+	a, b, c := md5.Sum([]byte(of)), sha1.Sum([]byte(of)), sha256.Sum256([]byte(of))
+	return []string{hex.EncodeToString(a[:]), hex.EncodeToString(b[:]), hex.EncodeToString(c[:])}
+}
+
+// plain is a name in small letters and digits alone.
+func plain(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, name)
+}
+
+// words returns how many words a text is made of, each of 3 to 12 letters; 0: it isn't.
+func words(text string) (n int) {
+	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
+		if len(word) < 3 || len(word) > 12 || strings.ContainsFunc(word, unicode.IsDigit) {
+			return 0
+		}
+		n++
+	}
+	return n
+}
+
+// bitsOf estimates how many bits of chance are in a text.
+func bitsOf(text string) float64 {
+	if n := words(text); n > 0 || text == "" {
+		return float64(n * wordBits)
+	}
+	var digits, small, big, beyondHex, other, runes int
+	different := map[rune]bool{}
+	for _, r := range text {
+		runes++
+		different[r] = true
+		switch {
+		case '0' <= r && r <= '9':
+			digits = 10
+		case 'a' <= r && r <= 'f' || 'A' <= r && r <= 'F':
+			small = 6
+		case 'a' <= r && r <= 'z':
+			beyondHex, small = 20, 6
+		case 'A' <= r && r <= 'Z':
+			big = 26
+		default:
+			other = 2
+		}
+	}
+	size := float64(max(digits+small+beyondHex+big+other, 1))
+	return float64(runes) * math.Log2(min(size, float64(2*len(different))))
+}
+
+// Guessable are tokens of open companies that somebody could guess.
+type Guessable struct {
+	Tokens    int
+	Companies []string // their ids, in order
+}
+
+// GuessableTokens returns the tokens of open companies that somebody could guess: those of
+// others open nothing.
+func (b *Book) GuessableTokens(ctx context.Context) (found Guessable, err error) {
+	all := map[string]Company{}
+	if err = b.eachCompany(ctx, "", func(c Company) bool { all[c.ID] = c; return true }); err != nil {
+		return found, err
+	}
+	g := newGuessing(all)
+	for _, c := range all {
+		if n := g.weak(c); n > 0 {
+			found.Tokens += n
+			found.Companies = append(found.Companies, c.ID)
+		}
+	}
+	slices.Sort(found.Companies)
+	return found, nil
+}
+
+// weak is how many tokens of a company could be guessed, if it is open.
+func (g *guessing) weak(c Company) (n int) {
+	for _, token := range c.LegacyTokens {
+		if !c.Upgraded && g.why(token, c) != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// guessable returns warnings on rows whose tokens could be guessed, by the companies as they are to be.
+func guessable(rows []CompanyRow, companies map[string]Company) (all []RowError) {
+	g := newGuessing(companies)
+	for _, row := range rows {
+		c := companies[row.ID]
+		for i, token := range row.tokens {
+			if why := g.why(token, c); why != "" && !c.Upgraded {
+				all = append(all, RowError{Line: row.Line, Column: "legacy_tokens", Reason: fmt.Sprintf("token %d can be guessed: it %s", i+1, why)})
+			}
+		}
+	}
+	return all
+}
