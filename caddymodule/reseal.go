@@ -7,11 +7,12 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
 // resealEvery is how often to look whether records are sealed with an older secret.
-const resealEvery = time.Second
+const resealEvery = 250 * time.Millisecond
 
 // reseal seals with the newest secret what an older one has sealed, until ctx ends, so that
 // the older one can be taken out of the configuration. It begins once this configuration is
@@ -39,7 +40,13 @@ func (a *App) reseal(ctx context.Context) {
 // resealers seal with the newest secret what an older one has sealed, each the records of
 // one package.
 func (f *firm) resealers() []func(context.Context) error {
-	return []func(context.Context) error{f.book.Reseal, f.passwords.Reseal, f.sessions.Reseal, f.signer.Reseal}
+	return []func(context.Context) error{f.book.Reseal, f.passwords.Reseal, f.sessions.Reseal, f.tokens.Reseal, f.signer.Reseal,
+		f.mails().Reseal, f.queue.Reseal, f.audit.Reseal}
+}
+
+// mails are the budgets of mails, whose records the gate and the office write.
+func (f *firm) mails() *limit.Mails {
+	return &limit.Mails{Firm: f.id, Store: f.anchor, Keys: f.tokens.Keys, Now: f.tokens.Now}
 }
 
 func (f *firm) reseal(ctx context.Context) {

@@ -2,6 +2,9 @@ package caddymodule_test
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,10 +17,15 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"go.etcd.io/bbolt"
 
 	"github.com/doorpost-auth/doorpost/caddymodule"
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
 // lostStore is a house whose store is about to be lost: acme is upgraded, birch is open and
@@ -452,8 +460,7 @@ func TestTheStoreIsWatchedWhileItIsOpen(t *testing.T) {
 	}
 	aside := s.path("data/aside")
 	for name, take := range map[string]func() error{
-		"moved away":   func() error { return os.Rename(s.dbPath(), aside) },
-		"folder moved": func() error { return os.Rename(s.path("data/doorpost"), aside) },
+		"moved away": func() error { return os.Rename(s.path("data/doorpost"), aside) },
 		"replaced": func() error {
 			data, err := os.ReadFile(s.dbPath())
 			return errors.Join(err, os.Rename(s.dbPath(), aside), os.WriteFile(s.dbPath(), data, 0o600))
@@ -474,7 +481,7 @@ func TestTheStoreIsWatchedWhileItIsOpen(t *testing.T) {
 			t.Errorf("%s: store accept = nil; want it refused: the next start would see another file", name)
 		}
 		back := s.dbPath()
-		if name == "folder moved" {
+		if name == "moved away" {
 			back = s.path("data/doorpost")
 		}
 		if err := os.Rename(aside, back); err != nil {
@@ -536,4 +543,206 @@ func rename(from, to string) error {
 		return err
 	}
 	return nil
+}
+
+// validate judges the house's config as caddy validate does, beside the one that runs.
+func (h *house) validate() error {
+	h.t.Helper()
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(h.config), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var cfg caddy.Config
+	if err := json.Unmarshal(config, &cfg); err != nil {
+		h.t.Fatal(err)
+	}
+	return caddy.Validate(&cfg)
+}
+
+// sealedAnew waits until the doctor says that nothing needs an older secret.
+func (h *house) sealedAnew() {
+	h.t.Helper()
+	h.eventually("everything is sealed with the newest secret", func() bool {
+		for _, f := range h.diagnosis().Findings {
+			if f.Check == "secret" {
+				return strings.HasPrefix(f.What, "everything is sealed with the newest secret")
+			}
+		}
+		return false
+	})
+}
+
+// Dropping a secret must not stop the gate, and people drop a leaked one at once.
+func TestSecretsChangeWithoutASignIn(t *testing.T) {
+	for name, between := range map[string]func(h *house){
+		"while nobody comes":      func(*house) {},
+		"with reload and restart": func(h *house) { h.start(); h.stop(); h.start() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := newLogFile(t)
+			m := startMailServer(t)
+			dir := t.TempDir()
+			s1, s2 := "{file."+dir+"/s1}", "{file."+dir+"/s2}"
+			for _, name := range []string{"s1", "s2"} {
+				if err := os.WriteFile(dir+"/"+name, []byte(strings.Repeat("correct horse ", 3)+rand.Text()), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h := openHouse(t, layout{global: log.global, app: m.app() + "\n\t\tsecret " + s1, admin: freeAddress(t), firm: oldLinks, companies: oldCompanies})
+			m.moveInto(h)
+			ann, asking := h.browser(), h.browser()
+			ann.signIn("ann@example.com")
+			if a := ann.open("/x"); a.StatusCode != 200 {
+				t.Fatalf("Ann's page = %d; want 200", a.StatusCode)
+			}
+			asking.ask("bob@example.com", "/")
+			h.browser().manually("ann@example.com", "a wrong password, which is counted")
+			if left := before(h, dir+"/s1"); len(left) < 8 {
+				t.Fatalf("the older secret has sealed records in %v only", left)
+			}
+
+			refused := func(when string) {
+				t.Helper()
+				for what, err := range map[string]error{"validate": h.validate(), "a reload": h.load()} {
+					if err == nil || !strings.Contains(err.Error(), "sealed with another secret") || !strings.Contains(err.Error(), "behind the new one") {
+						t.Errorf("%s: %s = %v; want it refused, with the remedy", when, what, err)
+					}
+				}
+				if a := ann.open("/x"); a.StatusCode != 200 {
+					t.Errorf("%s: Ann's page = %d; want 200", when, a.StatusCode)
+				}
+			}
+			config := h.config
+			with := func(secrets string) { h.config = strings.Replace(config, "secret "+s1, "secret "+secrets, 1) }
+			with(s2)
+			refused("with the new secret alone")
+			with(s2 + " " + s1)
+			if err := h.validate(); err != nil {
+				t.Errorf("validate with both = %v", err)
+			}
+			h.start()
+			between(h)
+			h.sealedAnew()
+			h.eventually("the log says so", func() bool { return strings.Contains(log.text(t), "everything is sealed with the newest secret") })
+			with(s2)
+			if err := h.validate(); err != nil {
+				t.Errorf("validate with the new secret alone, at the end = %v", err)
+			}
+			h.start()
+			h.stop()
+			if h.redis == nil {
+				if left := sealedWith(t, h.dbPath(), dir+"/s1"); len(left) > 0 {
+					t.Errorf("records that the older secret alone has sealed: %v; want none", left)
+				}
+			}
+			h.start()
+			h.settled()
+			if a := ann.open("/x"); a.StatusCode != 200 || a.body != "portal: GET /x for ann@example.com" {
+				t.Errorf("Ann's page, without the older secret = %d %q; want 200", a.StatusCode, a.body)
+			}
+			if a := ann.open("/-/jwks.json"); a.StatusCode != 200 {
+				t.Errorf("the keys of assertions = %d; want 200", a.StatusCode)
+			}
+			if a := asking.open("/-/sent"); a.StatusCode != 200 || !strings.Contains(a.body, "bob@example.com") {
+				t.Errorf("the sent page of the browser that asked before = %d; want 200 and its address", a.StatusCode)
+			}
+			asking.signIn("bob@example.com")
+			h.browser().signIn("nameless@example.com")
+			with(s1)
+			refused("with the older secret alone, at the end")
+		})
+	}
+}
+
+// before is sealedWith for a house that runs.
+func before(h *house, secretPath string) []string {
+	h.t.Helper()
+	if h.redis != nil {
+		return make([]string, 8)
+	}
+	h.stop()
+	defer h.settled()
+	defer h.start()
+	return sealedWith(h.t, h.dbPath(), secretPath)
+}
+
+// sealedWith returns the buckets of an embedded store that have records which the secret in
+// the file has sealed.
+func sealedWith(t *testing.T, path, secretPath string) (buckets []string) {
+	t.Helper()
+	value, err := os.ReadFile(secretPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := secret.New(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true})
+	if err == nil {
+		err = errors.Join(db.View(func(tx *bbolt.Tx) error {
+			return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+				if !bytes.HasSuffix(name, []byte("example")) {
+					return nil
+				}
+				return b.ForEachBucket(func(name []byte) error { names = append(names, string(name)); return nil })
+			})
+		}), db.Close())
+	}
+	st, err2 := bolt.Open(path, bolt.Options{})
+	if err = errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	seen := 0
+	for _, bucket := range names {
+		recs, err := st.Scan(t.Context(), "example", bucket, "", "", 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rec := range recs {
+			k := rec.Key
+			if seen++; len(rec.Value) == 0 {
+				continue
+			}
+			for _, as := range [][2]string{ // purpose, and where it opens
+				{"record/" + bucket, string(rec.Value[:1]) + k.Firm + "\x00" + bucket + "\x00" + k.ID},
+				{"directory", k.Firm + "\x00" + bucket + "\x00" + k.ID},
+				{"queue", k.Firm + "/" + bucket + "/" + k.ID},
+				{"audit", k.Firm + "/" + bucket + "/" + k.ID},
+				{"password", k.Firm + "/" + k.ID},
+			} {
+				if _, err := keys.Open(as[0], as[1], rec.Value[1:]); err == nil && !slices.Contains(buckets, bucket) {
+					buckets = append(buckets, bucket)
+				}
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("the store has %d records in %v; want those of a house in use", seen, names)
+	}
+	return buckets
+}
+
+// A browser that asked under a secret which is gone asks again, rather than never.
+func TestAFlowUnderALostSecretBeginsAnew(t *testing.T) {
+	h := openHouse(t, layout{})
+	b := h.browser()
+	b.ask("ann@example.com", "/")
+	st := caddymodule.OpenStore(t)
+	recs, err := st.Scan(t.Context(), "example", "flow", "", "", 10)
+	if err != nil || len(recs) == 0 {
+		t.Fatalf("the records of asking browsers: %d, %v", len(recs), err)
+	}
+	for _, rec := range recs { // as if another secret had sealed it
+		rec.Value[len(rec.Value)-1] ^= 1
+		if err := st.Apply(t.Context(), store.Put(rec.Key, rec.Value, rec.Expires)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a := b.open("/-/sent"); a.StatusCode >= 500 {
+		t.Errorf("the sent page = %d; want none of 5xx", a.StatusCode)
+	}
+	b.signIn("ann@example.com")
 }

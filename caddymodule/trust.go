@@ -99,6 +99,8 @@ func (f *firm) goOn(ctx context.Context, begun bool, again <-chan struct{}) {
 				select {
 				case <-ctx.Done():
 					return
+				case <-again:
+					again = f.anchor.Trusted()
 				case <-tick.C:
 				}
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 const (
@@ -62,15 +63,28 @@ func record(firm string, e entry) (store.Op, place) {
 }
 
 func seal(keys *secret.Keyring, k store.Key, plain []byte) []byte {
-	return append([]byte{version}, keys.Seal(purpose, k.Firm+"/"+k.Bucket+"/"+k.ID, plain)...)
+	return append([]byte{version}, keys.Seal(purpose, at(k), plain)...)
+}
+
+// at is where a value opens: nowhere but under its own key.
+func at(k store.Key) string { return k.Firm + "/" + k.Bucket + "/" + k.ID }
+
+// Reseal seals with the newest secret what an older one has sealed. An address that was no
+// contact's is found under the secret of its time alone, though.
+func (l *Log) Reseal(ctx context.Context) error {
+	for _, bucket := range []string{events.bucket, strange.bucket, strangersBucket} {
+		if _, err := sealed.Reseal(ctx, l.Trail.store, l.Keys, l.Trail.firm, bucket, purpose, at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func open(keys *secret.Keyring, rec store.Record, into any) error {
 	if len(rec.Value) == 0 || rec.Value[0] != version {
 		return errVersion
 	}
-	k := rec.Key
-	plain, err := keys.Open(purpose, k.Firm+"/"+k.Bucket+"/"+k.ID, rec.Value[1:])
+	plain, err := keys.Open(purpose, at(rec.Key), rec.Value[1:])
 	if err != nil {
 		return err
 	}

@@ -116,6 +116,13 @@ func (m *Mails) bucket() *sealed.Bucket[balance] {
 	return &sealed.Bucket[balance]{Store: m.Store, Keys: m.Keys, Firm: m.Firm, Name: "mail-budget", Now: m.Now, Format: 1}
 }
 
+// Reseal seals with the newest secret what older ones have sealed. A budget that couldn't be
+// opened any more would count as used up.
+func (m *Mails) Reseal(ctx context.Context) error {
+	_, err := m.bucket().Reseal(ctx)
+	return err
+}
+
 // read returns the balance of a purse, and whether there is a record of it. One that can't be
 // trusted is used up.
 func (m *Mails) read(ctx context.Context, whose Purse, b Budget, now time.Time) (was sealed.Record[balance], p balance, found bool, err error) {

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 // Two buckets: the queue holds a small record of each entry, which changes with every
@@ -63,6 +65,16 @@ func (s sealer) open(k store.Key, value []byte) ([]byte, error) {
 		return nil, errVersion
 	}
 	return s.keys.Open("queue", place(k), value[1:])
+}
+
+// Reseal seals with the newest secret what an older one has sealed.
+func (q *Queue) Reseal(ctx context.Context) error {
+	for _, bucket := range []string{bucketQueue, bucketLetters} {
+		if _, err := sealed.Reseal(ctx, q.Store, q.Keys, q.Firm, bucket, "queue", place); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func place(k store.Key) string { return k.Firm + "/" + k.Bucket + "/" + k.ID }

@@ -112,7 +112,10 @@ func (p *Passwords) index(s shape, contact string) store.Key {
 func (p *Passwords) Reseal(ctx context.Context) error {
 	for after := ""; ; {
 		page, err := p.Store.Scan(ctx, p.Firm, passwordBucket, "", after, 256)
-		if err != nil || len(page) == 0 {
+		if err == nil && len(page) == 0 {
+			_, err = p.guesses().Reseal(ctx) // one that couldn't be opened would count as used up
+			return err
+		} else if err != nil {
 			return err
 		}
 		for _, rec := range page {

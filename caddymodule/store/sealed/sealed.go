@@ -176,6 +176,15 @@ func (b *Bucket[T]) Swap(ctx context.Context, id string, change func(was T) (v T
 // how many these were. Afterwards the older secret may go. What somebody changes meanwhile,
 // and what can't be opened, is left alone.
 func (b *Bucket[T]) Reseal(ctx context.Context) (n int, err error) {
+	var ops []store.Op
+	flush := func() error {
+		done, err := applyEach(ctx, b.Store, ops)
+		n, ops = n+done, nil
+		if err != nil {
+			return fmt.Errorf("sealing %s records with the new secret: %w", b.Name, err)
+		}
+		return nil
+	}
 	for rec, err := range b.All(ctx, "", "") {
 		switch {
 		case errors.Is(err, ErrUntrusted), errors.Is(err, ErrFormat):
@@ -189,12 +198,67 @@ func (b *Bucket[T]) Reseal(ctx context.Context) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
-		switch err := b.Store.Apply(ctx, op); {
-		case errors.Is(err, store.ErrConflict):
-		case err != nil:
-			return n, fmt.Errorf("sealing a %s record with the new secret: %w", b.Name, err)
-		default:
-			n++
+		if ops = append(ops, op); len(ops) == 200 {
+			if err := flush(); err != nil {
+				return n, err
+			}
+		}
+	}
+	return n, flush()
+}
+
+// Reseal seals with the newest key what an older one has sealed, in a bucket whose values
+// are one byte and, behind it, what Keyring.Seal returned for the purpose and the place of
+// the key. It is for packages with a codec of their own, and else like Bucket.Reseal.
+func Reseal(ctx context.Context, s store.Store, keys *secret.Keyring, firm, bucket, purpose string, place func(store.Key) string) (n int, err error) {
+	const page = 200
+	for after := ""; ; {
+		recs, err := s.Scan(ctx, firm, bucket, "", after, page)
+		if err != nil {
+			return n, fmt.Errorf("reading %s records: %w", bucket, err)
+		}
+		var ops []store.Op
+		for _, rec := range recs {
+			after = rec.Key.ID
+			if len(rec.Value) == 0 {
+				continue
+			}
+			plain, key, err := keys.OpenBy(purpose, place(rec.Key), rec.Value[1:])
+			if err != nil || key == 0 {
+				continue
+			}
+			ops = append(ops, store.Replace(rec.Key, rec.Value, append(rec.Value[:1:1], keys.Seal(purpose, place(rec.Key), plain)...), rec.Expires))
+		}
+		done, err := applyEach(ctx, s, ops)
+		if n += done; err != nil {
+			return n, fmt.Errorf("sealing %s records with the new secret: %w", bucket, err)
+		}
+		if len(recs) < page {
+			return n, nil
+		}
+	}
+}
+
+// applyEach applies the ops, together if that is possible, and returns how many were: what
+// somebody has changed meanwhile is left alone.
+func applyEach(ctx context.Context, s store.Store, ops []store.Op) (n int, err error) {
+	if len(ops) == 0 {
+		return 0, nil
+	}
+	err = s.Apply(ctx, ops...)
+	switch {
+	case err == nil:
+		return len(ops), nil
+	case !errors.Is(err, store.ErrConflict):
+		return 0, err
+	case len(ops) == 1:
+		return 0, nil
+	}
+	half := len(ops) / 2
+	for _, some := range [][]store.Op{ops[:half], ops[half:]} {
+		done, err := applyEach(ctx, s, some)
+		if n += done; err != nil {
+			return n, err
 		}
 	}
 	return n, nil
