@@ -177,7 +177,9 @@ func TestTheBrowsersCacheIsClearedAtAChangeOfPerson(t *testing.T) {
 	clears("sign-out of somebody signed out", b.send("/-/sign-out", nil), cache)
 	clears("the prompt", b.open("/x"), "")
 	clears("back again, after sign-out", b.open(b.ask("ann@example.com", "/").link), "")
-	clears("by a code, over the session of the first", b.send("/-/code", form("code", b.ask("bob@example.com", "/").code)), cache)
+	b.send("/-/sign-out", nil)
+	clears("the other one, who was here before", b.open(b.ask("bob@example.com", "/").link), cache)
+	clears("by a code, over the session of the other", b.send("/-/code", form("code", b.ask("ann@example.com", "/").code)), cache)
 	s := h.browser()
 	for range 2 {
 		before := len(h.letters("nameless@example.com"))
@@ -185,5 +187,20 @@ func TestTheBrowsersCacheIsClearedAtAChangeOfPerson(t *testing.T) {
 		s.send("/-/sign-in", form("email", "nameless@example.com", "to", "/", "shared", "1"))
 		clears("on a shared computer", s.open(h.nextLetter("nameless@example.com", before).link), cache)
 		s.client.Jar = h.browser().client.Jar // as when the browser was closed
+	}
+}
+
+// A portal whose scripts keep who is signed in outside of cookies has that cleared, too.
+func TestScriptsStorageIsClearedAtAChangeOfPerson(t *testing.T) {
+	h, _ := openFastHouse(t, layout{firm: "clear_site_data storage"})
+	b := h.browser()
+	const all = `"cache", "storage"`
+	for what, a := range map[string]answer{"the first sign-in on this device": b.open(b.ask("ann@example.com", "/").link), "sign-out": b.send("/-/sign-out", nil)} {
+		if got := a.Header.Get("Clear-Site-Data"); got != all {
+			t.Errorf("%s: Clear-Site-Data: %q; want %q", what, got, all)
+		}
+	}
+	if a := b.open(b.ask("ann@example.com", "/").link); a.Header.Get("Clear-Site-Data") != "" {
+		t.Errorf("the same person again: Clear-Site-Data: %q; want none", a.Header.Get("Clear-Site-Data"))
 	}
 }

@@ -156,6 +156,7 @@ func (r *reader) mail(path string, c *MailConfig) error {
 //		home         PATH
 //		portal_session COOKIE... [person|off]
 //		upgraded all | COMPANY...
+//		clear_site_data storage
 //		public    [METHOD...] PATH...
 //		session {
 //			idle DURATION
@@ -248,7 +249,9 @@ func (r *reader) firm(c *FirmConfig) settings {
 		"company_path":   r.companyPaths(&c.CompanyPaths),
 		"home":           r.one(&c.Home),
 		"portal_session": r.portalSession(&c.PortalSession),
-		"upgraded":       r.upgraded(&c.Upgraded),
+
+		"clear_site_data": r.list(&c.ClearSiteData),
+		"upgraded":        r.upgraded(&c.Upgraded),
 
 		"session": r.onlyBlock(settings{
 			"idle": r.duration(&c.Session.Idle),
@@ -418,6 +421,7 @@ var examples = map[string]string{
 	"home":                 "home /portal/{company}",
 	"portal_session":       "portal_session PHPSESSID",
 	"upgraded":             "upgraded acme globex",
+	"clear_site_data":      "clear_site_data storage",
 	"public":               "public /assets/* /favicon.ico",
 	"session":              "session {",
 	"session.idle":         "idle 45d",

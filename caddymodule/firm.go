@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -209,6 +210,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 		ClientIP: clientIP, Now: d.now, Networks: f.networks,
 		Anchor: d.store, Legacy: cfg.rules, Usage: f.usage, NoNews: cfg.NewDeviceMail.Off,
 	}
+	g.ClearStorage = slices.Contains(cfg.ClearSiteData, "storage")
 	for _, cookie := range cfg.PortalSession {
 		g.PortalSession = append(g.PortalSession, gate.PortalCookie(cookie))
 	}

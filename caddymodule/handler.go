@@ -80,6 +80,11 @@ type FirmConfig struct {
 	// cookies are bound as those named here without more, and all others are left alone.
 	PortalSession []PortalCookie `json:"portal_session,omitempty"`
 
+	// ClearSiteData is what browsers clear of this site at sign-out, and when another person signs
+	// in, beside their cache: "storage", for portals whose scripts keep who is signed in
+	// outside of cookies. Default: nothing more.
+	ClearSiteData []string `json:"clear_site_data,omitempty"`
+
 	// Public is what is open to everyone. Default: nothing.
 	Public []PublicRule `json:"public,omitempty"`
 

@@ -236,6 +236,7 @@ func (c FirmConfig) Validate() error {
 		c.validatePublic,
 		c.validateLegacy,
 		c.validatePortalSession,
+		c.validateClearSiteData,
 		c.validateUpgraded,
 		c.Session.Validate,
 		c.validateLink,
@@ -502,6 +503,23 @@ func (c FirmConfig) validateUpgraded() error {
 			return wrong(where, "%q is no id of a company; write the id as in companies.csv, such as acme-ltd", id)
 		case slices.Contains(c.Upgraded.Companies[:i], id):
 			return wrong(where, "%s is there twice; remove one", id)
+		}
+	}
+	return nil
+}
+
+func (c FirmConfig) validateClearSiteData() error {
+	for i, kind := range c.ClearSiteData {
+		where := fmt.Sprintf("clear_site_data[%d]", i)
+		switch {
+		case kind == "cache":
+			return wrong(where, "browsers clear their cache in any case; write clear_site_data storage, or leave the line out")
+		case kind == "cookies":
+			return wrong(where, "the portal's cookies are bound to who signed in, and Doorpost's own have to stay; write clear_site_data storage, or leave the line out")
+		case kind != "storage":
+			return wrong(where, "%q is nothing that can be cleared; write clear_site_data storage, or leave the line out", kind)
+		case i > 0:
+			return wrong(where, "storage is there twice; remove one")
 		}
 	}
 	return nil

@@ -130,7 +130,7 @@ func (g *Gate) postDevices(w http.ResponseWriter, r *http.Request) error {
 		}
 		g.Audit.Record(ctx, audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Session: s.Handle, Agent: s.Agent, IP: g.ClientIP(r)})
 		if s.ID == v.Live.ID {
-			g.clearsCache(w.Header())
+			g.clearSite(w.Header())
 		}
 	}
 	return g.seeOwn(w, "/account?done=out")

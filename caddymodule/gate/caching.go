@@ -92,6 +92,12 @@ func isCachePolicy(name string) bool {
 	return len(name) > len(suffix) && strings.EqualFold(name[len(name)-len(suffix):], suffix)
 }
 
-// clearsCache has the browser forget the pages that it has kept of this site, as the person at it
-// changes.
-func (g *Gate) clearsCache(h http.Header) { h.Set("Clear-Site-Data", `"cache"`) }
+// clearSite has the browser forget the pages that it has kept of this site, as the person at it
+// changes, and what the portal's scripts have stored, where the firm wants that.
+func (g *Gate) clearSite(h http.Header) {
+	what := `"cache"`
+	if g.ClearStorage {
+		what = `"cache", "storage"`
+	}
+	h.Set("Clear-Site-Data", what)
+}

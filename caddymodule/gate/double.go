@@ -31,7 +31,7 @@ func (g *Gate) again(w http.ResponseWriter, r *http.Request, link token.Link, br
 	if cookie == "" {
 		return false
 	}
-	g.clearsCache(w.Header()) // as the first answer may have done, which wasn't read
+	g.clearSite(w.Header()) // as the first answer may have done, which wasn't read
 	g.setSession(w, cookie, link.Shared)
 	return true
 }
@@ -55,7 +55,7 @@ func (g *Gate) againElsewhere(w http.ResponseWriter, r *http.Request, link token
 	if err != nil {
 		return false, nil // closed with a secret that isn't ours any more
 	}
-	g.clearsCache(w.Header())
+	g.clearSite(w.Header())
 	g.setSession(w, string(cookie), link.Shared)
 	return true, nil
 }

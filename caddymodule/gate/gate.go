@@ -56,6 +56,7 @@ type Gate struct {
 	Legacy        *legacy.Rules  // old links and companies' paths; nil: there are none
 	Usage         *usage.Counter // of old links; required where there are any
 	PortalSession []PortalCookie // how cookies of the portal's are bound, beside its HttpOnly ones
+	ClearStorage  bool           // browsers clear what scripts have stored, at sign-out and at a change of person
 
 	Book      *directory.Book
 	Sessions  *session.Sessions

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
@@ -178,6 +179,34 @@ func (g *Gate) lastOn(r *http.Request, device, contact string) ([]store.Op, erro
 	return []store.Op{op}, err
 }
 
+// isLastOn reports whether a sign-in by the contact is by whoever signed in most recently in that
+// browser: in the session that goes on there (nil: none), or else on the device. The error is the
+// store's.
+func (g *Gate) isLastOn(r *http.Request, old *session.Live, contact string) (bool, error) {
+	if old != nil {
+		return old.Contact == contact, nil
+	}
+	last, err := g.lastContactOn(r)
+	return last == contact, err
+}
+
+// lastContactOn returns the contact who signed in most recently on the device, or "" where that
+// isn't known. The error is the store's.
+func (g *Gate) lastContactOn(r *http.Request) (string, error) {
+	_, id := g.device(r)
+	if id == "" {
+		return "", nil
+	}
+	rec, err := g.last.Get(r.Context(), id)
+	switch {
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, sealed.ErrUntrusted), errors.Is(err, sealed.ErrFormat):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	return rec.Value.Contact, nil
+}
+
 // typedBy returns who has typed a form that is to be kept, as far as the browser shows: the
 // contact who signed in most recently on this device. The error is the store's.
 func (g *Gate) typedBy(r *http.Request) (*keptForm, error) {
@@ -185,16 +214,9 @@ func (g *Gate) typedBy(r *http.Request) (*keptForm, error) {
 	if !ours {
 		return &keptForm{First: true}, nil
 	}
-	_, id := g.device(r)
-	if id == "" {
-		return new(keptForm), nil
-	}
-	rec, err := g.last.Get(r.Context(), id)
-	switch {
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, sealed.ErrUntrusted), errors.Is(err, sealed.ErrFormat):
-		return new(keptForm), nil
-	case err != nil:
+	contact, err := g.lastContactOn(r)
+	if err != nil {
 		return nil, err
 	}
-	return &keptForm{Contact: rec.Value.Contact}, nil
+	return &keptForm{Contact: contact}, nil
 }

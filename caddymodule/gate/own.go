@@ -186,7 +186,7 @@ func (g *Gate) postSignOut(w http.ResponseWriter, r *http.Request) error {
 		g.Audit.Record(r.Context(), audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Session: v.Live.Handle,
 			Address: v.Contact.Emails[0].Masked(), Agent: agentOf(r), IP: g.ClientIP(r)})
 	}
-	g.clearsCache(w.Header())
+	g.clearSite(w.Header())
 	g.setCookie(w, g.cookies.session, "", -time.Second)
 	if _, err := r.Cookie(g.cookies.visit); err == nil { // who comes next isn't to have that, either
 		g.setCookie(w, g.cookies.visit, "", -time.Second)

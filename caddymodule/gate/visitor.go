@@ -197,6 +197,10 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	if err != nil {
 		return "", err
 	}
+	same, err := g.isLastOn(r, old, c.ID)
+	if err != nil {
+		return "", err
+	}
 	last, err := g.lastOn(r, device, c.ID)
 	if err != nil {
 		return "", err
@@ -218,8 +222,8 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	if told != "" {
 		g.Queue.Wake(told)
 	}
-	if old != nil && old.Contact != c.ID || old == nil && !before {
-		g.clearsCache(w.Header()) // its pages may be another person's
+	if !same {
+		g.clearSite(w.Header()) // what it has kept may be another person's
 	}
 	g.setSession(w, b.Cookie, grant.Shared)
 	if device != "" {

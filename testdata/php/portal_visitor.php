@@ -10,26 +10,46 @@
  *
  * $origin is the `url` of the Caddyfile. $keysUrl is where this server reaches the
  * gate's public keys, which are kept for five minutes in $cache. Needs PHP 7.4 or later
- * with openssl. Returns the claims, or null when there is no valid assertion.
+ * with openssl. Returns the claims, or null when there is no valid assertion; why one isn't
+ * valid, PHP's error log says.
  */
 function portal_visitor(string $origin, ?string $keysUrl = null, ?string $cache = null): ?array
 {
-    $parts = explode('.', $_SERVER['HTTP_PORTAL_ASSERTION'] ?? '');
+    $assertion = $_SERVER['HTTP_PORTAL_ASSERTION'] ?? '';
+    if ($assertion === '') {
+        return null; // nobody is signed in, or the request came around the gate
+    }
+    $parts = explode('.', $assertion);
     if (count($parts) !== 3) {
-        return null;
+        return portal_refuse('it is no JWT');
     }
     [$head, $claims] = [json_decode(portal_b64($parts[0]), true), json_decode(portal_b64($parts[1]), true)];
     $signature = portal_b64($parts[2]);
     if (!is_array($head) || !is_array($claims) || ($head['alg'] ?? '') !== 'ES256' || strlen($signature) !== 64) {
-        return null; // the algorithm is ours to choose, never the sender's
+        return portal_refuse('it is not signed with ES256'); // the algorithm is ours to choose, never the sender's
     }
     $key = portal_key($head['kid'] ?? '', $keysUrl ?? "$origin/-/jwks.json", $cache ?? sys_get_temp_dir() . '/portal-keys-' . md5($origin) . '.json');
-    if ($key === null || openssl_verify("$parts[0].$parts[1]", portal_der($signature), $key, OPENSSL_ALGO_SHA256) !== 1) {
-        return null;
+    if ($key === null) {
+        return null; // portal_key has said why
+    }
+    if (openssl_verify("$parts[0].$parts[1]", portal_der($signature), $key, OPENSSL_ALGO_SHA256) !== 1) {
+        return portal_refuse('its signature is not the gate\'s');
+    }
+    if (($claims['iss'] ?? '') !== $origin || !in_array($origin, (array) ($claims['aud'] ?? []), true)) {
+        return portal_refuse('it is for ' . json_encode($claims['aud'] ?? null) . ", and this portal is at $origin");
     }
     $now = time();
-    $ours = ($claims['iss'] ?? '') === $origin && in_array($origin, (array) ($claims['aud'] ?? []), true);
-    return $ours && $now < ($claims['exp'] ?? 0) && ($claims['iat'] ?? PHP_INT_MAX) <= $now + 30 ? $claims : null;
+    if ($now >= ($claims['exp'] ?? 0) || ($claims['iat'] ?? PHP_INT_MAX) > $now + 30) {
+        return portal_refuse("it is not valid at $now; is the clock of this machine right?");
+    }
+    return $claims;
+}
+
+/** Says in PHP's error log why an assertion isn't taken. */
+function portal_refuse(string $why): ?array
+{
+    error_log("portal_visitor: the gate's assertion is refused: $why");
+    return null;
 }
 
 /** The public key with that id; a new id makes it ask the gate again, at most every ten seconds. */
@@ -48,12 +68,18 @@ function portal_key(string $kid, string $url, string $cache): ?string
     $k = $find($known);
     if ($age > 300 || ($k === null && $age > 10)) {
         $fresh = @file_get_contents($url, false, stream_context_create(['http' => ['timeout' => 3]]));
-        if ($fresh !== false && is_array(json_decode($fresh, true))) {
-            file_put_contents($cache, $fresh, LOCK_EX);
+        if ($fresh !== false && is_array(json_decode($fresh, true)['keys'] ?? null)) {
+            if (@file_put_contents($cache, $fresh, LOCK_EX) === false) {
+                error_log("portal_visitor: cannot write $cache, so the keys are fetched for each request; pass a file that PHP may write as \$cache");
+            }
             $k = $find(json_decode($fresh, true));
+        } else {
+            $why = $fresh === false ? error_get_last()['message'] ?? 'no answer' : 'the answer is no set of keys';
+            error_log("portal_visitor: cannot fetch the gate's keys from $url: $why; pass the address at which this machine reaches the gate as \$keysUrl");
         }
     }
     if ($k === null) {
+        error_log("portal_visitor: the gate's assertion is refused: its key $kid is unknown");
         return null;
     }
     // SubjectPublicKeyInfo of a P-256 key: a fixed head (RFC 5480), then the point.
