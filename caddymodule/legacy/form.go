@@ -96,6 +96,7 @@ type form struct {
 	err   error  // what comes after ready
 
 	seen   int  // of held: no separator is there
+	blank  bool // these are all blank
 	judged int  // look-ups so far
 	inside bool // of a parameter, or a line, whose beginning isn't held any more
 
@@ -274,17 +275,16 @@ func (f *form) skipText() {
 
 // blankLines returns how many bytes the blank lines take that are held first.
 func (f *form) blankLines() (n int) {
-	if f.inside {
+	if f.inside || f.seen > 0 && !f.blank {
 		return 0
 	}
-	for i, c := range f.held {
-		if !isBlank(c) || i == mostHeld {
-			break
-		}
-		if c == '\r' || c == '\n' {
+	i := f.seen // what was looked at before isn't looked at again for each byte that comes
+	for ; i < len(f.held) && i < mostHeld && isBlank(f.held[i]); i++ {
+		if f.held[i] == '\r' || f.held[i] == '\n' {
 			n = i + 1
 		}
 	}
+	f.blank = i == len(f.held)
 	return n
 }
 
