@@ -129,7 +129,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.log = slog.New(audit.NewSampler(a.events.Handler(), time.Now))
 	a.ready, a.registry = make(chan struct{}), ctx.GetMetricsRegistry()
 	a.named = make(map[string]*FirmConfig)
-	return firstError(a.provisionSecret, a.provisionStore, a.provisionMail)
+	return firstError(a.provisionStore, a.provisionMail, a.provisionSecret) // the place of the secret depends on the others
 }
 
 func (a *App) provisionSecret() error {
@@ -157,7 +157,7 @@ func (a *App) provisionSecret() error {
 	if err := a.needsSecret(); err != nil {
 		return err
 	}
-	if _, err := readSecretFile(secretPath()); err != nil && !errors.Is(err, errNoSecretFile) {
+	if _, err := readSecretFile(a.secretPath()); err != nil && !errors.Is(err, errNoSecretFile) {
 		return err
 	}
 	return nil

@@ -4,6 +4,9 @@ package caddymodule
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,5 +101,52 @@ func TestStartWithNobodyWhoCanSignInIsTold(t *testing.T) {
 	}
 	if got := started("staff owner@example.com"); strings.Contains(got, "nobody can sign in") || strings.Contains(got, "names no contacts") {
 		t.Errorf("with staff, the log says\n%s", got)
+	}
+}
+
+// What the example keeps is in its folder, the secret, too; a store that was made with the
+// secret of the data folder goes on with it.
+func TestExampleKeepsEverythingInItsFolder(t *testing.T) {
+	dir := home(t)
+	example := abs(t, "example")
+	config := adapt(t, strings.Replace(site{global: "store bolt ./example/doorpost.db", firm: "staff owner@example.com"}.caddyfile(), "./mail", "./example/mail", 1))
+	run := func() {
+		t.Helper()
+		if err := caddy.Load(config, true); err != nil {
+			t.Fatal(err)
+		}
+		stop(t)
+	}
+	run()
+	if _, err := os.Stat(filepath.Join(example, "secret")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Errorf("there is a folder %s beside the example's", dir)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(example, "secret"), filepath.Join(dir, "secret")); err != nil {
+		t.Fatal(err)
+	}
+	run() // or the store couldn't be read
+	if _, err := os.Stat(filepath.Join(example, "secret")); err == nil {
+		t.Error("a second secret was made")
+	}
+}
+
+// An accent before the @ is named on the page, too.
+func TestAccentBeforeTheAtIsNamedOnThePage(t *testing.T) {
+	home(t)
+	base := serve(t, site{firm: "staff owner@example.com"})
+	res, err := http.PostForm(base+"/-/sign-in", url.Values{"email": {"jérôme@example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "can’t have the letter “é” before the @") {
+		t.Errorf("POST /-/sign-in = %d, %v\n%s\nwant that é is named", res.StatusCode, err, body)
 	}
 }

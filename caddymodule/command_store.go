@@ -240,7 +240,7 @@ func (a *App) restoreKeys() (*secret.Keyring, error) {
 		}
 		return secret.New(all[0], all[1:]...)
 	}
-	path := secretPath()
+	path := a.secretPath()
 	if beside := filepath.Join(filepath.Dir(a.place.path), secretFile); there(beside) {
 		path = beside
 	}

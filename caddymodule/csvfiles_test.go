@@ -102,6 +102,9 @@ func TestBadFileChangesNothingWhileRunning(t *testing.T) {
 			t.Errorf("%s says\n%s\nwant %q", c.args, out, c.want)
 		}
 	}
+	if out, err := h.caddy("doorpost", "doctor").CombinedOutput(); err == nil || !strings.Contains(string(out), "WRONG  file (example): "+h.path("contacts.csv")+" isn't loaded") {
+		t.Errorf("doctor says, %v\n%s\nwant the file", err, out)
+	}
 	told := 0
 	for line := range strings.Lines(log.text(t)) {
 		if !strings.Contains(line, "a file was not loaded") {

@@ -18,6 +18,8 @@ var checks = []func(context.Context, *App) []admin.Finding{
 	checkSecrets,
 	checkUnnamed,
 	checkTokens,
+	checkFiles,
+	checkDirectory,
 }
 
 // doctor runs all checks.
@@ -106,4 +108,35 @@ func someOf(ids []string) string {
 		return strings.Join(ids, ", ")
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(ids[:shown], ", "), len(ids)-shown)
+}
+
+// checkFiles is about the files that the Caddyfile names.
+func checkFiles(_ context.Context, a *App) (all []admin.Finding) {
+	for _, id := range slices.Sorted(maps.Keys(a.firms)) {
+		for _, file := range a.firms[id].fileStatus() {
+			found := admin.Finding{Check: "file", Firm: id, OK: true, What: file.Path + " is loaded"}
+			switch file.State {
+			case admin.FileRefused:
+				found.OK, found.What = false, file.Path+" isn't loaded, since it has wrong lines or can't be read"
+				found.Do = "see why with caddy doorpost --firm " + id + " files, and correct it; it is loaded by itself then"
+			case admin.FileStale:
+				found.OK, found.What, found.Do = false, file.Path+" has changed, and isn't in force", "run: "+reloadCommand
+			case admin.FileWaiting:
+				found.What = file.Path + " is being loaded"
+			}
+			all = append(all, found)
+		}
+	}
+	return all
+}
+
+// checkDirectory is about contacts and companies with whom nothing can work.
+func checkDirectory(ctx context.Context, a *App) (all []admin.Finding) {
+	for _, id := range slices.Sorted(maps.Keys(a.firms)) {
+		f := a.firms[id]
+		for _, w := range f.whatCannotWork(ctx) {
+			all = append(all, admin.Finding{Check: "contacts", Firm: id, What: w.what, Do: w.do})
+		}
+	}
+	return all
 }

@@ -297,7 +297,7 @@ func (a *App) tryKeys(ctx context.Context, s store.Store, at place, secrets [][]
 	}
 	from := "the one that is configured"
 	if len(secrets) == 0 {
-		from = secretPath()
+		from = a.secretPath()
 		value, err := readSecretFile(from)
 		if errors.Is(err, errNoSecretFile) {
 			if !fresh {

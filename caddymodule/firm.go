@@ -310,22 +310,30 @@ func (f *firm) load(ctx context.Context, planned func()) error {
 	f.endPending(ctx)
 	err := f.loadAll(ctx, planned)
 	if err == nil {
-		f.tellWhatCannotWork(ctx)
+		for _, w := range f.whatCannotWork(ctx) {
+			f.log.Warn(w.what, "what_to_do", w.do)
+		}
+		if found, err := f.book.GuessableTokens(ctx); err == nil && found.Tokens > 0 {
+			f.log.Warn("tokens of open companies can be guessed", "tokens", found.Tokens, "companies", len(found.Companies), "what_to_do", "see which companies: caddy doorpost doctor; upgrade them first")
+		}
 	}
 	return err
 }
 
-// tellWhatCannotWork warns of what only the directory shows.
-func (f *firm) tellWhatCannotWork(ctx context.Context) {
+// cannotWork is something about the directory that can't work, and what to do.
+type cannotWork struct{ what, do string }
+
+// whatCannotWork is what only the directory shows.
+func (f *firm) whatCannotWork(ctx context.Context) (all []cannotWork) {
 	if any, err := f.book.AnybodyMaySignIn(ctx); err == nil && !any {
-		f.log.Warn("nobody can sign in: there is no contact", "what_to_do", `add "staff owner@example.com" or "contacts /etc/doorpost/contacts.csv" to the Caddyfile, or run: caddy doorpost --firm `+f.id+` contacts add EMAIL`)
+		all = append(all, cannotWork{"nobody can sign in: there is no contact",
+			`add "staff owner@example.com" or "contacts /etc/doorpost/contacts.csv" to the Caddyfile, or run: caddy doorpost --firm ` + f.id + ` contacts add EMAIL`})
 	}
 	if any, err := f.book.HasTokens(ctx); err == nil && any && !f.cfg.rules.HasLinks() {
-		f.log.Warn("companies have tokens of old links, but the Caddyfile has no legacy_link, so that old links aren't known as such", "what_to_do", "write "+examples["legacy_link"]+", with the form of your old links and the new one")
+		all = append(all, cannotWork{"companies have tokens of old links, but the Caddyfile has no legacy_link, so that old links aren't known as such",
+			"write " + examples["legacy_link"] + ", with the form of your old links and the new one"})
 	}
-	if found, err := f.book.GuessableTokens(ctx); err == nil && found.Tokens > 0 {
-		f.log.Warn("tokens of open companies can be guessed", "tokens", found.Tokens, "companies", len(found.Companies), "what_to_do", "see which companies: caddy doorpost doctor; upgrade them first")
-	}
+	return all
 }
 
 // Stop ends what goes on beside requests and waits for it. Requests may still come.

@@ -37,8 +37,20 @@ func defaultPath(name string) string {
 	return now
 }
 
-// secretPath is the file that holds the secret where none is configured.
-func secretPath() string { return defaultPath(secretFile) }
+// secretPath is the file that holds the secret where none is configured. Where mails go to a
+// folder, as to try Doorpost out, and the Caddyfile names the store, it is beside the store:
+// one folder has all there is. A store that was made before keeps the secret that it has.
+func (a *App) secretPath() string {
+	path := defaultPath(secretFile)
+	if a.mail.Via != "folder" || a.place.path == "" || valueOr(a.Store, StoreConfig{}).Path == "" {
+		return path
+	}
+	beside := filepath.Join(filepath.Dir(a.place.path), secretFile)
+	if !there(beside) && there(a.place.path) && there(path) {
+		return path
+	}
+	return beside
+}
 
 func there(path string) bool {
 	_, err := os.Lstat(path)

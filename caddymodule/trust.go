@@ -44,7 +44,7 @@ func (a *App) anchorOf(ctx context.Context, firm string, keys *secret.Keyring) (
 func (a *App) checkAnchor(firm string) error {
 	secrets := a.secrets
 	if len(secrets) == 0 {
-		value, err := readSecretFile(secretPath())
+		value, err := readSecretFile(a.secretPath())
 		if err != nil {
 			return nil // the start makes it, or says what is wrong with it
 		}

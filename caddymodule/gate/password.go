@@ -12,6 +12,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
@@ -34,10 +38,16 @@ const crowdedNetwork = "Many passwords were tried from your network, so we take 
 // incompleteAddress is what is wrong with what can't be an address.
 const incompleteAddress = "That doesn’t look like a complete email address. Please check it: it looks like name@example.com."
 
-// problemOf returns the problem with an address that was typed: an empty field has its own.
+// problemOf returns the problem with an address that was typed: an empty field has its own, and
+// so has a letter before the @ that no address can have.
 func problemOf(typed, problem string) string {
 	if strings.TrimSpace(typed) == "" {
 		return "Please enter your email address."
+	}
+	local, _, found := strings.Cut(norm.NFC.String(typed), "@")
+	if i := strings.IndexFunc(local, func(r rune) bool { return r > unicode.MaxASCII && unicode.IsLetter(r) }); found && i >= 0 {
+		r, _ := utf8.DecodeRuneInString(local[i:])
+		return "An email address can’t have the letter “" + string(r) + "” before the @. Please check it: it may be written without the accent."
 	}
 	return problem
 }
