@@ -3,11 +3,13 @@ package caddymodule_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule"
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 )
 
 // Tokens of open companies can't be tried without limit: where too many were wrong, right ones
@@ -59,5 +61,27 @@ func TestT11_ANetworkThatGuessesOldLinksFindsNone(t *testing.T) {
 	caddymodule.Advance(t, time.Minute)
 	if a := h.browser().open(right, "X-Forwarded-For", bad); a.StatusCode != 200 {
 		t.Errorf("the right token a minute later = %d; want 200", a.StatusCode)
+	}
+}
+
+// The doctor counts what can be guessed, of open companies alone, and shows no token.
+func TestDoctorTellsOfTokensThatCanBeGuessed(t *testing.T) {
+	h := openHouse(t, layout{firm: oldLinks, admin: freeAddress(t),
+		companies: "id,name,legacy_tokens\nacme,Acme Ltd,acme-1; acme-2\nbirch,Birch & Sons,birch-secret-token\ncedar,Cedar Inc,hb7Qm2xVt9Kp4Rz\n"})
+	find := func() admin.Finding {
+		d, err := h.office().Doctor(t.Context())
+		at := slices.IndexFunc(d.Findings, func(f admin.Finding) bool { return f.Check == "tokens" })
+		if err != nil || at < 0 {
+			t.Fatalf("the doctor finds %+v, %v; want something about tokens", d, err)
+		}
+		return d.Findings[at]
+	}
+	h.upgrade("birch")
+	if f := find(); f.OK || !strings.HasPrefix(f.What, "2 tokens ") || !strings.HasSuffix(f.Do, ": acme") || strings.Contains(f.What+f.Do, "acme-") {
+		t.Errorf("the doctor finds %+v; want two tokens of acme, not shown", f)
+	}
+	h.upgrade("acme")
+	if f := find(); !f.OK {
+		t.Errorf("after the upgrade, the doctor finds %+v; want nothing wrong", f)
 	}
 }

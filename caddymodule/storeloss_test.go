@@ -146,13 +146,16 @@ func (s *lostStore) wantUntrusted(when string) {
 	}
 }
 
-// diagnosis is what the doctor finds.
+// diagnosis is what the doctor finds, but for the tokens of old links, which are made of words
+// in these tests.
 func (h *house) diagnosis() admin.Diagnosis {
 	h.t.Helper()
 	d, err := h.office().Doctor(h.t.Context())
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	d.Findings = slices.DeleteFunc(d.Findings, func(f admin.Finding) bool { return f.Check == "tokens" })
+	d.OK = !slices.ContainsFunc(d.Findings, func(f admin.Finding) bool { return !f.OK })
 	return d
 }
 
