@@ -346,7 +346,7 @@ func TestDevice_KnownToThoseWhoSignedInOnIt(t *testing.T) {
 		t.Errorf("%d mails to bob by a device that knows ann, or is made up; want none", n-before)
 	}
 	h.remove("ann@example.com")
-	recs, err := caddymodule.OpenStore(t).Scan(t.Context(), "example", "device", "", "", 10)
+	recs, err := caddymodule.OpenStore(t).Scan(t.Context(), "example", "known-device", "", "", 10)
 	if err != nil || len(recs) != 0 {
 		t.Errorf("%d devices, %v, after the contact was removed; want none", len(recs), err)
 	}

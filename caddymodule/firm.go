@@ -224,7 +224,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 		g.Mailbox = d.mail.Path
 	}
 	f.passwords = &password.Passwords{Firm: id, Name: cfg.Brand.Name, Store: d.store, Keys: d.keys,
-		Permits: d.permits, MinLength: cfg.Passwords.MinLength, Now: d.now}
+		Permits: d.permits, MinLength: cfg.Passwords.MinLength, Now: d.now, Alarm: alarm.raise}
 	if !cfg.Passwords.Off {
 		g.Passwords = f.passwords
 	}

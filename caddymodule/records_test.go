@@ -16,6 +16,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule"
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -214,7 +215,12 @@ func TestRevocationMissesNoSession(t *testing.T) {
 		}, false},
 		{"a password set by mail", func(h *house, email string, _ *browser) { h.has(email, annsPassword) }, false},
 		{"a password set on the account page", func(h *house, email string, b *browser) {
-			if a := b.send("/-/password/change", form("password", annsPassword)); a.StatusCode != http.StatusSeeOther {
+			ops, err := caddymodule.PasswordsOf(h.t, "example").Set(h.t.Context(), h.contactOf(email).ID, annsPassword, password.About{})
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			h.overwrite(ops...)
+			if a := b.send("/-/password/change", form("current", annsPassword, "password", annsPassword2)); a.StatusCode != http.StatusSeeOther {
 				h.t.Errorf("POST /-/password/change = %d\n%s", a.StatusCode, a.body)
 			}
 		}, true},
@@ -322,5 +328,94 @@ func TestOldLinksStayClosedWhenTheIndexNamesAnotherCompany(t *testing.T) {
 	}
 	if a := h.get("/one-click/birch-secret-token/x"); a.status != http.StatusOK {
 		t.Errorf("GET the open company's own old link = %d; want 200", a.status)
+	}
+}
+
+// buckets are all of a firm's.
+var buckets = []string{"contact", "company", "directory", "email", "legacy", "like", "removed", "load", "file-rows", "ending", "sessions", "roster", "sessions-ended",
+	"flow", "link", "live", "handed-over", "ring", "tries", "password", "password-shape", "password-guesses", "known-device", "device-last", "signed-in", "mail-budget", "limits",
+	"double", "portal-cookie", "queue", "letter", "events", "strange-events", "strangers", "usage", "usage-since", "signing"}
+
+// Whichever record somebody damages, or copies over another one, nobody gets in by it, old links
+// of upgraded companies stay closed, and nothing but the person it is about is the worse for it.
+func TestNoRecordLetsAnybodyInWhenItIsDamagedOrCopied(t *testing.T) {
+	h := openOldHouse(t, "acme")
+	h.has("ann@example.com", annsPassword)
+	h.in("bob@example.com").open("/x")
+	asking := h.browser()
+	l := asking.ask("owner@example.com", "/")
+	asking.send("/-/code", form("code", "0000-0000"))
+	victims := map[string]*browser{"ann@example.com": h.enters("ann@example.com"), "bob@example.com": h.enters("bob@example.com")} // never seen
+	records := map[string][]store.Record{}
+	kinds := 0
+	for _, bucket := range buckets {
+		if records[bucket] = h.records(bucket); len(records[bucket]) > 0 {
+			kinds++
+		}
+	}
+	if kinds < 20 {
+		t.Errorf("there are records of %d kinds; want most of %d", kinds, len(buckets))
+	}
+	check := func(what, bucket string) {
+		t.Helper()
+		fine := func(name string, status int, wanted ...int) {
+			t.Helper()
+			if !slices.Contains(wanted, status) {
+				t.Errorf("%s: %s = %d; want one of %v", what, name, status, wanted)
+			}
+		}
+		fine("a page, for nobody", h.get("/x").status, 401)
+		fine("the sign-in page", h.get("/-/sign-in").status, 200)
+		if !slices.Contains([]string{"company", "directory", "legacy", "like", "removed", "load", "file-rows"}, bucket) {
+		} else if a := h.get("/one-click/acme-secret-token-1/x"); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), "/-/go?") {
+			fine("an upgraded company's old link", a.status, 503) // what stands in the company's record can't be read
+		}
+		if bucket == "sessions" || bucket == "roster" {
+			for email, b := range victims {
+				a := h.get("/x", b.session())
+				fine("a page, for "+email, a.status, 200, 401)
+				if a.status == 200 && !strings.Contains(string(a.body), email) {
+					t.Errorf("%s: the cookie of %s opens %q", what, email, a.body)
+				}
+			}
+		}
+		if slices.Contains([]string{"flow", "ring", "tries", "live", "link", "handed-over"}, bucket) {
+			fine("the sent page", asking.open("/-/sent").StatusCode, 200, 303)
+			fine("a wrong code", asking.send("/-/code", form("code", "1111-1111")).StatusCode, 403, 303)
+			fine("the link elsewhere", h.browser().open(l.link).StatusCode, 200, 400, 410)
+			fine("the link with a wrong address", h.browser().send("/-/link", form("t", secretOf(l.link), "email", "bob@example.com")).StatusCode, 403, 400, 410)
+		}
+		if strings.HasPrefix(bucket, "password") || bucket == "limits" || bucket == "known-device" {
+			fine("a wrong password", h.browser().manually("ann@example.com", annsPassword2).StatusCode, 403, 429)
+		}
+	}
+	for _, bucket := range buckets {
+		all := records[bucket]
+		for how, change := range map[string]func(i int) []byte{
+			"damaged": func(i int) []byte {
+				value := slices.Clone(all[i].Value)
+				if len(value) > 0 {
+					value[len(value)-1] ^= 1
+				}
+				return value
+			},
+			"emptied":                func(int) []byte { return nil },
+			"copied over each other": func(i int) []byte { return all[(i+1)%len(all)].Value },
+		} {
+			if len(all) == 0 || len(all) == 1 && how == "copied over each other" {
+				continue
+			}
+			var spoil, restore []store.Op
+			for i, rec := range all {
+				spoil = append(spoil, store.Put(rec.Key, change(i), rec.Expires))
+				restore = append(restore, store.Put(rec.Key, rec.Value, rec.Expires))
+			}
+			h.overwrite(spoil...)
+			check("the "+bucket+" records are "+how, bucket)
+			h.overwrite(restore...)
+		}
+	}
+	if a := asking.send("/-/code", form("code", l.code)); a.StatusCode == 200 {
+		t.Errorf("the right code after all that = %d", a.StatusCode)
 	}
 }

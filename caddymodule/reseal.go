@@ -41,12 +41,17 @@ func (a *App) reseal(ctx context.Context) {
 // one package.
 func (f *firm) resealers() []func(context.Context) error {
 	return []func(context.Context) error{f.book.Reseal, f.passwords.Reseal, f.sessions.Reseal, f.tokens.Reseal, f.signer.Reseal,
-		f.mails().Reseal, f.queue.Reseal, f.audit.Reseal}
+		f.mails().Reseal, f.devices().Reseal, f.queue.Reseal, f.audit.Reseal}
 }
 
 // mails are the budgets of mails, whose records the gate and the office write.
 func (f *firm) mails() *limit.Mails {
 	return &limit.Mails{Firm: f.id, Store: f.anchor, Keys: f.tokens.Keys, Now: f.tokens.Now}
+}
+
+// devices are those that contacts have signed in on.
+func (f *firm) devices() *limit.Devices {
+	return &limit.Devices{Firm: f.id, Store: f.anchor, Keys: f.tokens.Keys, Now: f.tokens.Now}
 }
 
 func (f *firm) reseal(ctx context.Context) {

@@ -62,7 +62,7 @@ func nothing(context.Context) (directory.Renewal, error) { return directory.Rene
 const tries = 64
 
 func (f Firm) endAccess(ctx context.Context, contact string, renew func(context.Context) (directory.Renewal, error)) (ended int, err error) {
-	devices := limit.Devices{Firm: f.Tokens.Firm, Store: f.Tokens.Store, Keys: f.Tokens.Keys}
+	devices := limit.Devices{Firm: f.Tokens.Firm, Store: f.Tokens.Store, Keys: f.Tokens.Keys, Now: f.Tokens.Now, Alarm: f.Tokens.Alarm}
 	for range tries {
 		renewal, err := renew(ctx)
 		if err != nil {

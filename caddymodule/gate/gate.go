@@ -124,9 +124,9 @@ func New(g Gate) *Gate {
 	t := g.Tokens
 	g.keys = t.Keys
 	g.bound = &bound{firm: g.Firm, store: t.Store, keys: t.Keys, ours: g.cookies, named: bindings(g.PortalSession), log: g.Log}
-	g.mails = &limit.Mails{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: t.Now}
-	g.devices = &limit.Devices{Firm: g.Firm, Store: t.Store, Keys: t.Keys}
-	g.last = &sealed.Bucket[lastContact]{Store: t.Store, Keys: t.Keys, Firm: g.Firm, Name: "device-last", Now: g.Now, Format: '1'}
+	g.mails = &limit.Mails{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: t.Now, Alarm: t.Alarm}
+	g.devices = &limit.Devices{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: g.Now, Alarm: t.Alarm}
+	g.last = &sealed.Bucket[lastContact]{Store: t.Store, Keys: t.Keys, Firm: g.Firm, Name: "device-last", Now: g.Now, Format: '1', Alarm: t.Alarm}
 	if g.Networks == nil {
 		g.Networks = &limit.Networks{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: g.Now}
 	}

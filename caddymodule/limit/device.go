@@ -11,6 +11,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 const (
@@ -20,7 +21,8 @@ const (
 	// longest ago makes room for a new one.
 	DevicesPerContact = 100
 
-	deviceBucket  = "device" // by contact and device: when it was last signed in on
+	deviceBucket  = "known-device" // by contact and device: device, sealed
+	deviceFormat  = 1
 	devicePurpose = "device" // of MACs
 	half          = 43       // characters of 256 bits in base64url
 )
@@ -31,6 +33,15 @@ type Devices struct {
 	Firm  string
 	Store store.Store
 	Keys  *secret.Keyring
+	Now   func() time.Time // the clock; nil: time.Now
+
+	// Alarm is told of records that are none of ours; see sealed.Bucket.
+	Alarm func(context.Context, store.Key)
+}
+
+// device is what the store knows of a device of a contact.
+type device struct {
+	At time.Time `json:"at"` // when it was last signed in on
 }
 
 // New makes the cookie of a new device, and its ID. The cookie is 256 random bits and a
@@ -68,17 +79,23 @@ func deviceID(random string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// Knows reports whether the contact has signed in on the device, and not been forgotten.
+// Knows reports whether the contact has signed in on the device, and not been forgotten. A
+// sign-in in the future was noted by a clock that was wrong, and would be known for as much
+// too long: it doesn't count.
 func (d *Devices) Knows(ctx context.Context, id, contact string) (bool, error) {
 	if id == "" || contact == "" {
 		return false, nil
 	}
-	_, err := d.Store.Get(ctx, d.key(contact, id))
-	if errors.Is(err, store.ErrNotFound) {
+	rec, err := d.records().Get(ctx, contact+"/"+id)
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, sealed.ErrUntrusted) {
 		return false, nil
 	}
-	return err == nil, err
+	return err == nil && !rec.Value.At.After(d.now().Add(deviceAhead)), err
 }
+
+// deviceAhead is how far in the future a sign-in may be, so that a clock that is set back
+// makes no device unknown.
+const deviceAhead = 48 * time.Hour
 
 // Learn returns the Ops for a sign-in of the contact on the device.
 func (d *Devices) Learn(ctx context.Context, id, contact string, now time.Time) ([]store.Op, error) {
@@ -86,15 +103,20 @@ func (d *Devices) Learn(ctx context.Context, id, contact string, now time.Time) 
 	if err != nil {
 		return nil, err
 	}
-	k := d.key(contact, id)
-	all = slices.DeleteFunc(all, func(rec store.Record) bool { return rec.Key == k })
-	// What was signed in on longest ago ends first.
-	slices.SortFunc(all, func(a, b store.Record) int { return a.Expires.Compare(b.Expires) })
-	ops := []store.Op{store.Put(k, []byte{version}, now.Add(DeviceLife))}
+	own := contact + "/" + id
+	all = slices.DeleteFunc(all, func(rec sealed.Record[device]) bool { return rec.ID == own })
+	// What was signed in on longest ago ends first, and what is none of ours before it.
+	slices.SortFunc(all, func(a, b sealed.Record[device]) int { return a.Value.At.Compare(b.Value.At) })
+	ops, err := d.learn(own, now)
 	for _, rec := range all[:max(0, len(all)+1-DevicesPerContact)] {
-		ops = append(ops, store.Delete(rec.Key))
+		ops = append(ops, d.records().Delete(rec.ID))
 	}
-	return ops, nil
+	return ops, err
+}
+
+func (d *Devices) learn(id string, now time.Time) ([]store.Op, error) {
+	op, err := d.records().Put(id, device{now.UTC().Round(0)}, now.Add(DeviceLife))
+	return []store.Op{op}, err
 }
 
 // LearnAlone returns the Ops of Learn, after which the contact has no other device.
@@ -103,14 +125,14 @@ func (d *Devices) LearnAlone(ctx context.Context, id, contact string, now time.T
 	if err != nil {
 		return nil, err
 	}
-	k := d.key(contact, id)
-	ops := []store.Op{store.Put(k, []byte{version}, now.Add(DeviceLife))}
+	own := contact + "/" + id
+	ops, err := d.learn(own, now)
 	for _, rec := range all {
-		if rec.Key != k {
-			ops = append(ops, store.Delete(rec.Key))
+		if rec.ID != own {
+			ops = append(ops, d.records().Delete(rec.ID))
 		}
 	}
-	return ops, nil
+	return ops, err
 }
 
 // Forget returns the Ops after which the contact has no known device.
@@ -118,17 +140,39 @@ func (d *Devices) Forget(ctx context.Context, contact string) ([]store.Op, error
 	all, err := d.of(ctx, contact)
 	ops := make([]store.Op, len(all))
 	for i, rec := range all {
-		ops[i] = store.Delete(rec.Key)
+		ops[i] = d.records().Delete(rec.ID)
 	}
 	return ops, err
 }
 
-// of returns the records of a contact's devices. A few more than DevicesPerContact can
-// be there, where several sign-ins came at once.
-func (d *Devices) of(ctx context.Context, contact string) ([]store.Record, error) {
-	return d.Store.Scan(ctx, d.Firm, deviceBucket, contact+"/", "", 2*DevicesPerContact)
+// Reseal seals with the newest secret what older ones have sealed: afterwards these may go
+// without making a device unknown.
+func (d *Devices) Reseal(ctx context.Context) error {
+	_, err := d.records().Reseal(ctx)
+	return err
 }
 
-func (d *Devices) key(contact, id string) store.Key {
-	return store.Key{Firm: d.Firm, Bucket: deviceBucket, ID: contact + "/" + id}
+// of returns the records of a contact's devices, also those that are none of ours. A few more
+// than DevicesPerContact can be there, where several sign-ins came at once.
+func (d *Devices) of(ctx context.Context, contact string) (all []sealed.Record[device], err error) {
+	for rec, err := range d.records().All(ctx, contact+"/", "") {
+		if err != nil && !errors.Is(err, sealed.ErrUntrusted) {
+			return nil, err
+		}
+		if all = append(all, rec); len(all) == 2*DevicesPerContact {
+			break
+		}
+	}
+	return all, nil
+}
+
+func (d *Devices) records() *sealed.Bucket[device] {
+	return &sealed.Bucket[device]{Store: d.Store, Keys: d.Keys, Firm: d.Firm, Name: deviceBucket, Now: d.now, Format: deviceFormat, Alarm: d.Alarm}
+}
+
+func (d *Devices) now() time.Time {
+	if d.Now != nil {
+		return d.Now()
+	}
+	return time.Now()
 }

@@ -32,6 +32,9 @@ type Mails struct {
 	Store store.Store
 	Keys  *secret.Keyring
 	Now   func() time.Time // the clock that records expire by; nil: time.Now
+
+	// Alarm is told of records that are none of ours; see sealed.Bucket.
+	Alarm func(context.Context, store.Key)
 }
 
 // Request is a request for a mail.
@@ -113,7 +116,7 @@ func (m *Mails) Answered(ctx context.Context, whose Purse, network string, now t
 }
 
 func (m *Mails) bucket() *sealed.Bucket[balance] {
-	return &sealed.Bucket[balance]{Store: m.Store, Keys: m.Keys, Firm: m.Firm, Name: "mail-budget", Now: m.Now, Format: 1}
+	return &sealed.Bucket[balance]{Store: m.Store, Keys: m.Keys, Firm: m.Firm, Name: "mail-budget", Now: m.Now, Format: 1, Alarm: m.Alarm}
 }
 
 // Reseal seals with the newest secret what older ones have sealed. A budget that couldn't be

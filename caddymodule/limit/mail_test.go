@@ -329,7 +329,8 @@ func TestDevices_Renew(t *testing.T) {
 
 func TestDevices(t *testing.T) {
 	db, keys := openStore(t), keyring(t)
-	d := &Devices{Firm: "example", Store: db, Keys: keys}
+	alarms := 0
+	d := &Devices{Firm: "example", Store: db, Keys: keys, Now: func() time.Time { return noon }, Alarm: func(context.Context, store.Key) { alarms++ }}
 	learn := func(id, contact string, at time.Time) {
 		t.Helper()
 		ops, err := d.Learn(t.Context(), id, contact, at)
@@ -376,6 +377,30 @@ func TestDevices(t *testing.T) {
 	if !knows(id, "ann") || knows(id, "bob") || knows("", "ann") || knows(id, "") {
 		t.Error("a device knows whom it doesn't, or not whom it does")
 	}
+	// Nobody else makes a device known, by what they write or copy, nor does a wrong clock.
+	rec, err := db.Get(t.Context(), store.Key{Firm: "example", Bucket: "known-device", ID: "ann/" + id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, op := range map[string]store.Op{
+		"copied for another contact": store.Put(store.Key{Firm: "example", Bucket: "known-device", ID: "bob/" + id}, rec.Value, rec.Expires),
+		"in the clear":               store.Put(store.Key{Firm: "example", Bucket: "known-device", ID: "bob/" + id}, []byte("1"), rec.Expires),
+		"empty":                      store.Put(store.Key{Firm: "example", Bucket: "known-device", ID: "bob/" + id}, nil, rec.Expires),
+	} {
+		if err := db.Apply(t.Context(), op); err != nil {
+			t.Fatal(err)
+		}
+		before := alarms
+		if knows(id, "bob") || alarms == before {
+			t.Errorf("a device that was made known by a record %s is known, or raises no alarm", name)
+		}
+	}
+	for ahead, known := range map[time.Duration]bool{time.Hour: true, 50 * time.Hour: false, 5 * 365 * 24 * time.Hour: false} {
+		learn(id, "bob", noon.Add(ahead))
+		if knows(id, "bob") != known {
+			t.Errorf("a device that was signed in on %v from now is known: %t", ahead, !known)
+		}
+	}
 	learn(id, "bob", noon)
 	if err := forget("ann"); err != nil || knows(id, "ann") || !knows(id, "bob") {
 		t.Errorf("Forget = %v; want ann forgotten and bob not", err)
@@ -402,7 +427,7 @@ func TestDevices(t *testing.T) {
 	for i := range DevicesPerContact - 1 {
 		learn(fmt.Sprint("more-", i), "ann", noon.Add(time.Hour))
 	}
-	recs, err := db.Scan(t.Context(), "example", "device", "ann/", "", 1000)
+	recs, err := db.Scan(t.Context(), "example", "known-device", "ann/", "", 1000)
 	if err != nil || len(recs) != DevicesPerContact || knows("second", "ann") || !knows("first", "ann") {
 		t.Errorf("%d devices, %v; want %d, and the one that was signed in on longest ago gone", len(recs), err, DevicesPerContact)
 	}

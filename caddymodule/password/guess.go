@@ -126,7 +126,7 @@ func (p *Passwords) reserve(ctx context.Context, whose Purse) (over bool, err er
 }
 
 func (p *Passwords) guesses() *sealed.Bucket[tries] {
-	return &sealed.Bucket[tries]{Store: p.Store, Keys: p.Keys, Firm: p.Firm, Name: guessBucket, Now: p.Now, Format: 1}
+	return &sealed.Bucket[tries]{Store: p.Store, Keys: p.Keys, Firm: p.Firm, Name: guessBucket, Now: p.Now, Format: 1, Alarm: p.Alarm}
 }
 
 // purse returns where a purse is kept.

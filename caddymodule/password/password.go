@@ -44,6 +44,9 @@ type Passwords struct {
 	MinLength int
 	Cost      Cost             // of new hashes; the zero value: Standard
 	Now       func() time.Time // the clock; nil: time.Now
+
+	// Alarm is told of records that are none of ours; see sealed.Bucket.
+	Alarm func(context.Context, store.Key)
 }
 
 // Set decides whether the contact may have the password, and returns the Ops that give

@@ -58,14 +58,18 @@ func (p *Passwords) read(ctx context.Context, contact string) (kept, error) {
 	} else if err != nil {
 		return k, err
 	}
-	if len(rec.Value) == 0 || rec.Value[0] != version {
-		return k, fmt.Errorf("password record of another version: %w", store.ErrUnavailable)
+	k.value = append([]byte{}, rec.Value...)
+	var plain []byte
+	if err = secret.ErrSealed; len(rec.Value) > 0 && rec.Value[0] == version {
+		plain, err = p.Keys.Open(purpose, p.Firm+"/"+contact, rec.Value[1:])
 	}
-	k.value = rec.Value
-	plain, err := p.Keys.Open(purpose, p.Firm+"/"+contact, rec.Value[1:])
 	if errors.Is(err, secret.ErrSealed) {
-		// Without the secret it was sealed with, nobody can use it. It counts as none:
-		// who had it gets in by mail, and chooses a new one.
+		// Without the secret it was sealed with, nobody can use it, and what somebody else
+		// wrote is no password. It counts as none: who had one gets in by mail, and chooses a
+		// new one.
+		if p.Alarm != nil {
+			p.Alarm(ctx, k.key)
+		}
 		return k, nil
 	}
 	if err == nil {
