@@ -53,7 +53,7 @@ func TestCompaniesCannotBeListed(t *testing.T) {
 // those of companies are refused.
 func TestPagesBesideAWidePattern(t *testing.T) {
 	m := startMailServer(t)
-	h := openHouse(t, layout{app: m.app(), companies: oldCompanies, firm: "company_path /{company}/*"})
+	h := openHouse(t, layout{app: m.app(), firm: "company_path /{company}/*"})
 	m.moveInto(h)
 	bob := h.in("bob@example.com")
 	for path, want := range map[string]int{"/dashboard": 200, "/acme": 200, "/acme/x": 200, "/birch": 404, "/birch/x": 404, "/other/x": 404, "/x.css": 200} {

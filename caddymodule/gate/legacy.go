@@ -195,8 +195,9 @@ func (g *Gate) blindForms(r *http.Request, a *about) error {
 	if !g.Legacy.InQuery() {
 		return nil
 	}
+	by := *a // of its own, so that only a request that gets here has it allocated
 	forms := legacy.Forms{Unknown: unknown, Foreign: func(token string) (bool, error) {
-		_, foreign, _, err := g.foreign(r.Context(), a, token)
+		_, foreign, _, err := g.foreign(r.Context(), &by, token)
 		return foreign, err
 	}}
 	if r.Body != nil && r.Body != http.NoBody {
