@@ -140,3 +140,44 @@ func front() step {
 		return err
 	})
 }
+
+// A progressive web app answers page loads in the browser. Once the session is over, the gate
+// takes over at the next page load, so that the prompt and the mailed link can be reached.
+func TestBrowserProgressiveWebApp(t *testing.T) {
+	h := openHouse(t, layout{})
+	const shell = `<!doctype html><title>App</title><p id="app">App</p><script>navigator.serviceWorker.register('/sw.js')</script>`
+	h.portal.mu.Lock()
+	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		if r.URL.Path == "/sw.js" {
+			w.Header().Set("Content-Type", "text/javascript")
+			fmt.Fprint(w, `addEventListener('install', e => e.waitUntil(caches.open('1').then(c => c.add('/index.html')).then(() => skipWaiting())));
+addEventListener('activate', e => e.waitUntil(clients.claim()));
+addEventListener('fetch', e => { if (e.request.mode === 'navigate') e.respondWith(caches.match('/index.html')); });`)
+			return
+		}
+		fmt.Fprint(w, shell)
+	}
+	h.portal.mu.Unlock()
+	ctx := chromium(t)
+	// The browser looks for a new version by itself a few seconds after a page load; here it is told to.
+	controlled := chromedp.Evaluate[bool](`navigator.serviceWorker.ready.then(r => r.update()).then(r => new Promise(done => {
+		const look = () => navigator.serviceWorker.controller && !r.installing && !r.waiting ? done(true) : setTimeout(look, 20);
+		look();
+	}))`, chromedp.EvalAwaitPromise)
+	in := h.in("ann@example.com")
+	for round := range 2 {
+		run(t, ctx, cookie(h, "portal", in.cookie("portal")), chromedp.Navigate(h.url+"/orders"), chromedp.WaitVisible(css("#app")))
+		get(t, ctx, controlled)
+		if round == 1 { // it is the app's own again
+			run(t, ctx, chromedp.Navigate(h.url+"/-/companies"), chromedp.WaitVisible(css("#app")))
+		}
+		run(t, ctx, forgetCookies(), chromedp.Navigate(h.url+"/-/sign-in"), chromedp.WaitVisible(css("input[name=email]")))
+		run(t, ctx, chromedp.Navigate(h.url+"/orders"), chromedp.WaitVisible(css("input[name=email]")))
+	}
+	// And with a mailed link as the first page load after the session's end.
+	run(t, ctx, cookie(h, "portal", in.cookie("portal")), chromedp.Navigate(h.url+"/orders"), chromedp.WaitVisible(css("#app")))
+	get(t, ctx, controlled)
+	l := h.browser().ask("bob@example.com", "/orders/7")
+	run(t, ctx, forgetCookies(), chromedp.Navigate(l.link), chromedp.SendKeys(css("#email"), "bob@example.com\r"), where("/orders/7"))
+}

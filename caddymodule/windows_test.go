@@ -123,3 +123,31 @@ func TestAPersonAtAWindowGetsAPage_W10(t *testing.T) {
 		t.Errorf("1 GiB: the server took %d bytes; want the connection closed", sent)
 	}
 }
+
+// Where a browser looks for a new version of a service worker while nobody is signed in, it gets
+// one that lets page loads reach the gate, whatever its path. Everything else that isn't a
+// browser's own look-up gets what it always gets.
+func TestASignedOutServiceWorkerIsReplaced(t *testing.T) {
+	h := openHouse(t, layout{firm: "public /assets/*"})
+	look := []string{"Accept", "*/*", "Sec-Fetch-Mode", "same-origin", "Sec-Fetch-Dest", "serviceworker", "Sec-Fetch-Site", "same-origin", "Service-Worker", "script"}
+	b := h.browser()
+	h.portal.unseen(t, "a worker's script", func() {
+		for _, path := range []string{"/sw.js", "/app/worker.js?v=2"} {
+			a := b.open(path, look...)
+			if a.StatusCode != 200 || !strings.HasPrefix(a.Header.Get("Content-Type"), "text/javascript") || !strings.Contains(a.body, "skipWaiting") || strings.Contains(a.body, "fetch") || len(a.Cookies()) != 0 {
+				t.Errorf("GET %s as a worker's script = %d, %s; want one that answers nothing\n%s", path, a.StatusCode, a.Header.Get("Content-Type"), a.body)
+			}
+		}
+		for name, headers := range map[string][]string{"without the header": append(look[:8:8], "Service-Worker", ""), "for a page": append(look[:8:8], "Sec-Fetch-Dest", "document", "Service-Worker", "script")} {
+			if a := b.open("/sw.js", headers...); a.StatusCode != 401 {
+				t.Errorf("GET /sw.js %s = %d; want 401", name, a.StatusCode)
+			}
+		}
+	})
+	if a := b.open("/assets/sw.js", look...); !strings.HasPrefix(a.body, "portal:") {
+		t.Errorf("a worker's script on a public path = %d; want the portal's", a.StatusCode)
+	}
+	if a := h.in("ann@example.com").open("/sw.js", look...); !strings.HasPrefix(a.body, "portal:") {
+		t.Errorf("a worker's script, signed in = %d; want the portal's", a.StatusCode)
+	}
+}

@@ -42,6 +42,10 @@ const (
 // prompt tells who isn't signed in that they need to be, in the form that the request
 // can use. It sets no cookie but to remove a session's that is over.
 func (g *Gate) prompt(w http.ResponseWriter, r *http.Request) {
+	if looksForWorker(r) && !below(g.Prefix, r.URL.Path) {
+		g.giveWorker(w)
+		return
+	}
 	switch answer := g.answerFor(r); answer {
 	case Prompt:
 		if pageLoad(r) {
