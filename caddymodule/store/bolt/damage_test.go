@@ -70,7 +70,11 @@ func specimen(t *testing.T, records int) (raw []byte, before, after contents) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return raw, before, after
+	h, _, err := readHeads(bytes.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw[:h.pages*h.pageSize], before, after // without the room to grow behind them
 }
 
 // held returns what the store holds, by Scan, and by Get of what is expected.

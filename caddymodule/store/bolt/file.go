@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -94,20 +96,29 @@ func openFile(path string, wait time.Duration) (o opened, err error) {
 			abandon(o.file)
 		}
 	}()
-	o.bolt, err = bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:      wait,
-		FreelistType: bolt.FreelistMapType,
-		NoStatistics: true,
-		// bbolt opens by this before it looks at anything: the place to check
-		// what its own reading takes on trust.
-		OpenFile: func(name string, _ int, _ os.FileMode) (*os.File, error) {
-			if o.file, err = openLocked(name, wait); err != nil {
-				return nil, err
-			}
-			o.heads, err = check(o.file, quickly)
-			return o.file, err
-		},
-	})
+	open := func(mapped int) {
+		o.bolt, err = bolt.Open(path, 0o600, &bolt.Options{
+			Timeout:         wait,
+			FreelistType:    bolt.FreelistMapType,
+			NoStatistics:    true,
+			InitialMmapSize: mapped,
+			// bbolt opens by this before it looks at anything: the place to check
+			// what its own reading takes on trust.
+			OpenFile: func(name string, _ int, _ os.FileMode) (*os.File, error) {
+				if o.file, err = openLocked(name, wait); err != nil {
+					return nil, err
+				}
+				o.heads, err = check(o.file, quickly)
+				return o.file, err
+			},
+		})
+	}
+	if open(mapSize(path)); errors.Is(err, syscall.ENOMEM) { // such as a limit on address space
+		open(0)
+	}
+	if err == nil {
+		o.bolt.AllocSize = allocSize
+	}
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return o, errLocked
@@ -120,6 +131,34 @@ func openFile(path string, wait time.Duration) (o opened, err error) {
 		o.bolt.Close()
 	}
 	return o, err
+}
+
+const (
+	// allocSize is by how much more than is needed the file grows at a time.
+	allocSize = 1 << 20
+	// leastMap is how much of the file is mapped at least, where addresses are plenty. It
+	// costs no memory.
+	leastMap = 16 << 30
+	// leastMap32 is the same where they aren't.
+	leastMap32 = 256 << 20
+)
+
+// mapSize returns how much to map of the file at path when it is opened. When it outgrows
+// that, bbolt maps it anew, for which it waits until nobody reads, and everybody else waits
+// for it: a backup of a large store, which reads for as long as a copy of the file takes,
+// would keep everybody out. So the file is mapped far beyond its end.
+func mapSize(path string) int {
+	if runtime.GOOS == "windows" { // where the file becomes as long as the map
+		return 0
+	}
+	var size int64
+	if info, err := os.Stat(path); err == nil {
+		size = info.Size()
+	}
+	if strconv.IntSize < 64 {
+		return int(min(max(leastMap32, 2*size), 1<<30))
+	}
+	return int(max(leastMap, 4*size))
 }
 
 // abandon closes a file that bbolt may have panicked on, or may have closed already.
