@@ -19,6 +19,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
 func init() { caddy.RegisterModule(new(App)) }
@@ -305,12 +306,16 @@ func (a *App) Start() (err error) {
 	if err := a.moveFiles(); err != nil {
 		return err
 	}
-	if a.engine, a.share, err = openEngine(a.place, a.log); err != nil {
+	if a.engine, a.share, err = openEngine(a.place, a.log, firstStart()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	keys, err := a.openKeys(ctx, a.engine.store, a.place, a.secrets)
+	late := errors.Is(err, store.ErrUnavailable) && a.mayComeLate()
+	if late {
+		keys, err = secret.New(a.secrets[0], a.secrets[1:]...)
+	}
 	if err != nil {
 		return err
 	}
@@ -343,11 +348,11 @@ func (a *App) Start() (err error) {
 		firms[id] = f
 	}
 	a.tellUnnamed(ctx)
-	if err := a.tellRestore(ctx, firms); err != nil {
+	if err := a.tellRestore(ctx, firms); err != nil && !late {
 		a.log.Error("whether a backup was restored can't be told", "error", err)
 	}
 	a.firms = firms
-	a.startWatching()
+	a.startWatching(late)
 	a.engine.log.to.Store(a.log)
 	close(a.ready)
 	if a.engine.first() {
@@ -357,7 +362,7 @@ func (a *App) Start() (err error) {
 }
 
 // startWatching begins to look at the files that the configuration names.
-func (a *App) startWatching() {
+func (a *App) startWatching(late bool) {
 	var named []namedFile
 	for _, s := range a.Secret {
 		named = append(named, filesIn("secret", s)...)
@@ -372,7 +377,42 @@ func (a *App) startWatching() {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stopWatching = cancel
 	a.watching.Go(func() { a.watchFiles(ctx) })
+	if late {
+		a.watching.Go(func() { a.checkKeysLater(ctx) })
+	}
 	a.watching.Go(func() { a.reseal(ctx) })
+}
+
+// firstStart reports whether no configuration is running yet: then a store that can't be
+// reached is waited for, since there is nothing better to go on with. A reload is refused.
+func firstStart() bool { return caddy.ActiveContext().Context == nil }
+
+// mayComeLate reports whether the store is a server that wasn't there yet when the first
+// configuration was started.
+func (a *App) mayComeLate() bool {
+	return a.engine.others != nil && !a.engine.others.Met() && len(a.secrets) > 0
+}
+
+// checkKeysLater does for a store that came late what Start does for others: it makes sure that
+// the secret is the store's. Until then, and after an error, each firm's anchor answers for it.
+func (a *App) checkKeysLater(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		_, err := a.openKeys(ctx, a.engine.store, a.place, a.secrets)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, store.ErrUnavailable) {
+			a.log.Error("the store can't be used with this configuration; correct it and reload", "error", err)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Stop ends what the firms do on their own. Requests that are inside go on, and new

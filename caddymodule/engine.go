@@ -50,14 +50,15 @@ func (p place) String() string {
 }
 
 // open opens the store. others is nil where no other process can have it open.
-func (p place) open(clock *clock, log *slog.Logger) (s store.Store, others *redis.Store, err error) {
+// late: a server that can't be reached yet is no error.
+func (p place) open(clock *clock, log *slog.Logger, late bool) (s store.Store, others *redis.Store, err error) {
 	if p.path != "" {
 		s, err = bolt.Open(p.path, bolt.Options{Clock: clock.Now, Log: log})
 		return s, nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openTime)
 	defer cancel()
-	others, err = redis.Open(ctx, redis.Options{URL: p.url, Username: p.username, Password: p.password, Clock: clock.Now, Log: log})
+	others, err = redis.Open(ctx, redis.Options{URL: p.url, Username: p.username, Password: p.password, Clock: clock.Now, Log: log, Late: late})
 	return others, others, err
 }
 
@@ -156,12 +157,12 @@ func (l *newestLog) WithGroup(name string) slog.Handler { return l.handler().Wit
 
 // openEngine opens the store, or takes a share of it if it is open in this process.
 // The share is the caller's, to leave once.
-func openEngine(p place, log *slog.Logger) (*engine, *share, error) {
+func openEngine(p place, log *slog.Logger, late bool) (*engine, *share, error) {
 	v, _, err := engines.LoadOrNew(p, func() (caddy.Destructor, error) {
 		newest := new(newestLog)
 		newest.to.Store(log)
 		clock := newClock()
-		s, others, err := p.open(clock, slog.New(newest))
+		s, others, err := p.open(clock, slog.New(newest), late)
 		if err != nil {
 			return nil, err
 		}

@@ -77,6 +77,9 @@ func (s *Store) ask(ctx context.Context, q question) error {
 	if s.closed.Load() {
 		return unavailable(errClosed)
 	}
+	if why := s.unmet.Load(); why != nil && ctx.Value(greeting{}) == nil {
+		return unavailable(*why)
+	}
 	q.args[0] = s.nonce()
 	// Not the caller's deadline: see above.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attempts*patience)

@@ -59,6 +59,11 @@ func TestOpenNamesAServerOfAnotherKind(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: Open = %v after %v; want %q", name, err, time.Since(begin), c.want)
 		}
+		if s, err := Open(t.Context(), Options{URL: c.url, Late: true}); errors.Is(err, ErrSettings) == (err == nil) {
+			t.Errorf("%s: Open of one that may be late = %v; want an error where it is about settings", name, err)
+		} else if err == nil {
+			s.Close()
+		}
 		if name != "no TLS at its port" && name != "TLS at a port without" && !errors.Is(err, ErrSettings) {
 			t.Errorf("%s: Open = %v; want ErrSettings", name, err)
 		}

@@ -53,6 +53,10 @@ type Options struct {
 	Clock func() time.Time // decides what has expired; time.Now when nil
 	Log   *slog.Logger     // when the server is gone, and when it is back; nobody when nil
 	Sweep time.Duration    // between two looks for what has expired; 0: ten seconds
+
+	// Late has Open succeed where the server can't be reached yet. The Store answers with
+	// store.ErrUnavailable until it can, and was found to be one that can be worked with.
+	Late bool
 }
 
 // Validate reports what is wrong with the URL, without showing it: it may hold a password.
@@ -73,6 +77,7 @@ type Store struct {
 	nonces   string // what this Store's nonces begin with
 	asked    atomic.Uint64
 	down     atomic.Pointer[outage] // nil while the server answers
+	unmet    atomic.Pointer[error]  // why the server couldn't be greeted yet; nil once it was
 	fell     chan struct{}          // wakes the watcher: down has been set
 
 	firms  sync.Map    // of the firms that were asked for, to be swept
@@ -112,11 +117,72 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.client.Store(s.dial())
 	s.tasks.Go(s.watch)
+	sweep := func() { s.sweep(cmp.Or(o.Sweep, 10*time.Second)) }
 	if err := s.greet(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("the store at %s: %w", s.address, err), s.Close())
+		err = fmt.Errorf("the store at %s: %w", s.address, err)
+		if !o.Late || !errors.Is(err, store.ErrUnavailable) || errors.Is(err, ErrSettings) {
+			return nil, errors.Join(err, s.Close())
+		}
+		s.unmet.Store(&err)
+		s.tasks.Go(func() {
+			if s.greetLater(err) {
+				sweep()
+			}
+		})
+		return s, nil
 	}
-	s.tasks.Go(func() { s.sweep(cmp.Or(o.Sweep, 10*time.Second)) })
+	s.tasks.Go(sweep)
 	return s, nil
+}
+
+// Met reports whether the server was found to be one that can be worked with: always,
+// unless it was opened late.
+func (s *Store) Met() bool { return s.unmet.Load() == nil }
+
+// greeting marks the questions by which a server that comes late is greeted; no others are
+// asked until that is done.
+type greeting struct{}
+
+const (
+	greetEvery   = 250 * time.Millisecond // between two looks whether the server is there
+	greetSlowest = 15 * time.Second       // between two tries of one that is there and can't be used
+	greetTell    = time.Minute            // between two log lines about the same
+)
+
+// greetLater greets the server once it is there, and reports whether it did so before the
+// Store was closed.
+func (s *Store) greetLater(why error) bool {
+	began, wait := time.Now(), greetEvery
+	var told time.Time
+	for {
+		if now := time.Now(); now.Sub(told) >= greetTell {
+			told = now
+			s.log.Error("the store can't be used yet; what needs it is refused, and it is tried again until it can", "address", s.address, "error", why)
+		}
+		select {
+		case <-s.life.Done():
+			return false
+		case <-time.After(wait):
+		}
+		if s.down.Load() != nil {
+			continue // the watcher looks for it
+		}
+		ctx, cancel := context.WithTimeout(context.WithValue(s.life, greeting{}, true), 10*time.Second)
+		err := s.greet(ctx)
+		cancel()
+		if err == nil {
+			s.unmet.Store(nil)
+			s.log.Info("the store can be used now", "address", s.address, "after", time.Since(began).Round(time.Millisecond).String())
+			return true
+		}
+		if err.Error() != why.Error() {
+			told = time.Time{}
+		}
+		why = err
+		err = fmt.Errorf("the store at %s: %w", s.address, err)
+		s.unmet.Store(&err)
+		wait = min(2*wait, greetSlowest)
+	}
 }
 
 // How long one attempt may take, and how many there are: together less than a second.
