@@ -43,6 +43,12 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	defer leave()
+	if overTCP(r.Context()) {
+		app.engine.keep("told of the admin endpoint", func() any {
+			app.log.Warn(openAdmin, "what_to_do", adminSocket)
+			return true
+		})
+	}
 	h := &admin.Handler{Firms: app.adminFirms(), Backup: app.backup, Doctor: app.doctor, Log: app.log}
 	h.ServeHTTP(w, r)
 	return nil

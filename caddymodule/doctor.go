@@ -4,10 +4,14 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 )
 
 // checks are what the doctor looks at, in the order of the answer. Each returns a finding
@@ -20,6 +24,8 @@ var checks = []func(context.Context, *App) []admin.Finding{
 	checkTokens,
 	checkFiles,
 	checkDirectory,
+	checkMailServer,
+	checkAdminEndpoint,
 }
 
 // doctor runs all checks.
@@ -28,6 +34,37 @@ func (a *App) doctor(ctx context.Context) (all []admin.Finding) {
 		all = append(all, check(ctx, a)...)
 	}
 	return all
+}
+
+// checkMailServer is about the mail server: whether mail waits for it.
+func checkMailServer(_ context.Context, a *App) []admin.Finding {
+	return eachFirm(a, func(f *firm) admin.Finding {
+		if down, yes := f.queue.Outage(); yes {
+			return admin.Finding{Check: "mail", What: fmt.Sprintf("the mail server can't be used since %s; all mail waits: %s", down.Since.Local().Format(time.DateTime), down.Reason),
+				Do: outbox.Advice(down.Reason)}
+		}
+		return admin.Finding{Check: "mail", OK: true, What: "no mail waits for the mail server"}
+	})
+}
+
+// checkAdminEndpoint is about who may give these commands: with TCP, every user of the machine.
+func checkAdminEndpoint(ctx context.Context, _ *App) []admin.Finding {
+	found := admin.Finding{Check: "admin", OK: true, What: "only users who may open Caddy's admin socket can give these commands"}
+	if overTCP(ctx) {
+		found.What, found.Do = openAdmin, adminSocket
+	}
+	return []admin.Finding{found}
+}
+
+const (
+	openAdmin   = "every user of this machine can give these commands, and add staff, since Caddy's admin endpoint is a TCP port"
+	adminSocket = "where others can log in, or run programs, write in the global options: admin unix//run/caddy/admin.sock|0660"
+)
+
+// overTCP reports whether a request came by TCP rather than by a socket.
+func overTCP(ctx context.Context) bool {
+	local, ok := ctx.Value(http.LocalAddrContextKey).(net.Addr)
+	return ok && local.Network() == "tcp"
 }
 
 // eachFirm makes a check of a firm one of the server.

@@ -188,6 +188,13 @@ func matchPath(raw json.RawMessage, p string) chance {
 	return never
 }
 
+// onlyHealth reports whether a site block is for probes: of all paths, health alone reaches
+// the firm's doorpost.
+func onlyHealth(routes []siteRoute, firm, prefix string) bool {
+	reaches := func(path string) bool { return slices.Contains(traceOf(routes, path).firms, firm) }
+	return reaches(prefix+"/health") && !reaches(prefix+"/sign-in") && !reaches("/")
+}
+
 // checkSite judges one site block that holds the firm's doorpost: whether the firm's own
 // pages and what it guards reach it.
 func checkSite(routes []siteRoute, firm string, cfg *FirmConfig, prefix string) error {
@@ -450,6 +457,9 @@ func checkSites(app *caddyhttp.App, firm string, cfg *FirmConfig, prefix string,
 		defines := cfg
 		if !slices.ContainsFunc(b.routes, func(r siteRoute) bool { return r.definition(firm) != nil }) {
 			defines = nil
+		}
+		if defines == nil && onlyHealth(b.routes, firm, prefix) {
+			continue
 		}
 		if err := checkSite(b.routes, firm, defines, prefix); err != nil {
 			return err
