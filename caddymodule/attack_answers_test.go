@@ -20,6 +20,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
 // kinds are addresses of every kind that an answer could tell apart.
@@ -452,24 +454,35 @@ func TestK21_CVE_2026_27589_NoAdminOnTheSite(t *testing.T) {
 func TestK20_TheMailboxIsForThisMachine(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.browser().ask("ann@example.com", "/")
-	if a := h.get("/-/mailbox/"); a.status != 200 || !strings.Contains(a.body, "ann@example.com") {
+	if a := h.get("/-/mailbox/"); a.status != 403 || strings.Contains(a.body, "ann@example.com") {
+		t.Fatalf("GET /-/mailbox/ without the key = %d; want 403 and no mails, since a proxy may hide where this comes from", a.status)
+	}
+	if a := h.get("/-/mailbox/?key=" + strings.Repeat("x", 32)); a.status != 403 || len(a.header["Set-Cookie"]) > 0 {
+		t.Fatalf("GET /-/mailbox/ with a wrong key = %d; want 403", a.status)
+	}
+	opened := h.browser().open(caddymodule.MailboxURL(t, "example"))
+	if opened.StatusCode != 303 || opened.Header.Get("Location") != "/-/mailbox/" || len(opened.Cookies()) != 1 || !opened.Cookies()[0].HttpOnly || opened.Cookies()[0].Path != "/-/mailbox/" {
+		t.Fatalf("GET of the mailbox with its key = %d to %q, cookies %v; want 303 to it without the key, and a cookie for it alone", opened.StatusCode, opened.Header.Get("Location"), opened.Cookies())
+	}
+	key := "Cookie: portal-mailbox=" + opened.Cookies()[0].Value
+	if a := h.get("/-/mailbox/", key); a.status != 200 || !strings.Contains(a.body, "ann@example.com") {
 		t.Fatalf("GET /-/mailbox/ = %d; want the mails", a.status)
 	}
 	for _, line := range []string{"X-Forwarded-For: 1.2.3.4", "X-Forwarded-For: 127.0.0.1", "Forwarded: for=1.2.3.4", "X-Forwarded-Host: localhost", "X-Forwarded-Proto: http", "Via: 1.1 x", "X-Real-IP: 1.2.3.4",
 		"CF-Connecting-IP: 1.2.3.4", "True-Client-IP: 1.2.3.4", "X-Forwarded-User: x", "X-Forwarded-Prefix: /", "X-Client-IP: 1.2.3.4", "X-Original-Host: x"} {
-		if a := h.get("/-/mailbox/", line); a.status != 404 {
+		if a := h.get("/-/mailbox/", line, key); a.status != 404 {
 			t.Errorf("GET /-/mailbox/ with %s = %d; want 404", line, a.status)
 		}
 	}
 	for _, host := range []string{"evil.example", "localhost" + h.host()[len("127.0.0.1"):], "127.0.0.1"} {
-		if a := h.raw("GET /-/mailbox/ HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n"); strings.Contains(a.body, "ann@example.com") {
+		if a := h.raw("GET /-/mailbox/ HTTP/1.1\r\nHost: " + host + "\r\n" + key + "\r\nConnection: close\r\n\r\n"); strings.Contains(a.body, "ann@example.com") {
 			t.Errorf("GET /-/mailbox/ with Host: %s = %d, and the mails", host, a.status)
 		}
 	}
 	h.write("mail/../secret.eml", "Subject: x\r\n\r\nof no concern to anybody")
 	h.write("mail/.hidden.txt", "of no concern to anybody")
 	for _, name := range []string{"../secret.eml", "..%2fsecret.eml", "%2e%2e/secret.eml", "..%5csecret.eml", "....//secret.eml", ".hidden.txt", "x/../../secret.eml", "/etc/passwd", "%00.eml", "nothing.eml", ".eml", "..eml"} {
-		if a := h.get("/-/mailbox/" + name); a.status != 404 && a.status != 400 || strings.Contains(a.body, "of no concern") {
+		if a := h.get("/-/mailbox/"+name, key); a.status != 404 && a.status != 400 || strings.Contains(a.body, "of no concern") {
 			t.Errorf("GET /-/mailbox/%s = %d; want 404", name, a.status)
 		}
 	}

@@ -20,6 +20,8 @@ import (
 	cdpnetwork "github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
 // These tests need Chromium and axe-core, which test.sh installs. Set SHOTS to a
@@ -238,8 +240,8 @@ func TestBrowserAccessibility(t *testing.T) {
 		{"link-unknown", []step{chromedp.Navigate(h.url + "/-/link?t=nothing")}},
 		{"signed-out", []step{chromedp.Navigate(h.url + "/-/sign-out")}},
 		{"no-such-page", []step{chromedp.Navigate(h.url + "/-/nothing")}},
-		{"mailbox", []step{chromedp.Navigate(h.url + "/-/mailbox/")}},
-		{"mail", []step{chromedp.Navigate(h.url + "/-/mailbox/"), chromedp.Click(css(`main a[href$=".eml"]`)), where(".eml")}},
+		{"mailbox", []step{chromedp.Navigate(caddymodule.MailboxURL(t, "example"))}},
+		{"mail", []step{chromedp.Navigate(caddymodule.MailboxURL(t, "example")), chromedp.Click(css(`main a[href$=".eml"]`)), where(".eml")}},
 	})
 }
 

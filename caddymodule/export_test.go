@@ -17,6 +17,9 @@ func OpenStore(t *testing.T) store.Store { return activeApp(t).engine.store }
 // Advance sets the machine's clock ahead, as far as the running config can tell.
 func Advance(t *testing.T, d time.Duration) { activeApp(t).engine.clock.ahead.Add(int64(d)) }
 
+// MailboxURL returns where the preview mailbox of a firm opens.
+func MailboxURL(t *testing.T, firm string) string { return activeApp(t).firms[firm].gate.MailboxURL() }
+
 // UsageOf returns what counts the uses of a firm's old links in the running config.
 func UsageOf(t *testing.T, firm string) *legacyusage.Counter { return activeApp(t).firms[firm].usage }
 

@@ -14,6 +14,8 @@ import (
 	cdpnetwork "github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
 // shot keeps a picture of what the browser shows, if SHOTS is a folder.
@@ -58,10 +60,11 @@ func TestBrowserOldLink(t *testing.T) {
 			chromedp.WaitVisible(css("input[name=code]")))
 		shot(t, ctx, "walk-3-sent")
 		h.eventually("a mail in the mailbox", func() bool {
-			mailbox := h.browser().open("/-/mailbox/")
-			return strings.Contains(mailbox.body, email)
+			reader := h.browser()
+			reader.open(caddymodule.MailboxURL(t, "example"))
+			return strings.Contains(reader.open("/-/mailbox/").body, email)
 		})
-		run(t, ctx, chromedp.Navigate(h.url+"/-/mailbox/"), chromedp.Click(css(`main a[href$=".eml"]`)), where(".eml"),
+		run(t, ctx, chromedp.Navigate(caddymodule.MailboxURL(t, "example")), chromedp.Click(css(`main a[href$=".eml"]`)), where(".eml"),
 			chromedp.Click(css(`pre a[href*="/-/link?t="]`)))
 	}
 	run(t, ctx, chromedp.Navigate(h.url+old+"orders/7?tab=2#notes"), chromedp.WaitVisible(css("input[name=email]")))

@@ -36,7 +36,7 @@ func (a *App) welcome(w io.Writer) {
 		} else {
 			fmt.Fprintf(w, "  type this address:  %s\n", who.Email())
 		}
-		fmt.Fprintf(w, "  then read the mail: %s%s/mailbox/\n", f.cfg.URL, f.cfg.Prefix)
+		fmt.Fprintf(w, "  then read the mail: %s\n", f.gate.MailboxURL())
 		if link, company, upgraded := f.oldLink(ctx, who.Companies); link != "" {
 			now, undo := "it opens at once; to have it ask who you are", ""
 			if upgraded {

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"errors"
 	"io"
 	"io/fs"
@@ -22,11 +23,48 @@ import (
 
 // The preview mailbox shows the mails of a mail folder, to try the gate out without a
 // mail server. Whoever sees it can sign in as anybody, so it opens for this machine
-// alone: the site is on loopback, and so is the peer, who came without a detour.
+// alone: the site is on loopback, and so is the peer, who came without a detour. A proxy
+// or tunnel may hide the detour, so it also takes a key, which the first lines of the log
+// have in its URL and a cookie keeps.
 
-const mailboxPath = "/mailbox/"
+const (
+	mailboxPath   = "/mailbox/"
+	mailboxCookie = "portal-mailbox" // goes to the mailbox alone, so never to the portal
+)
+
+// MailboxURL is where the preview mailbox opens; "" where there is none.
+func (g *Gate) MailboxURL() string {
+	if g.Mailbox == "" || !loopbackHost(g.URL.Hostname()) {
+		return ""
+	}
+	return g.URL.String() + g.Prefix + mailboxPath + "?key=" + g.mailboxKey()
+}
+
+// mailboxKey is the same over restarts, as long as the secret is.
+func (g *Gate) mailboxKey() string { return g.keys.MAC("mailbox", g.Firm)[:32] }
+
+// hasMailboxKey reports whether the request has the key in its cookie; with the key in the
+// URL it is answered here, with the cookie.
+func (g *Gate) hasMailboxKey(w http.ResponseWriter, r *http.Request) bool {
+	right := func(key string) bool { return hmac.Equal([]byte(key), []byte(g.mailboxKey())) }
+	if c, err := r.Cookie(mailboxCookie); err == nil && right(c.Value) && !r.URL.Query().Has("key") {
+		return true
+	}
+	if !right(one(r.URL.Query()["key"])) {
+		g.page(w, r, http.StatusForbidden, MessagePage{Title: "The emails are elsewhere", Text: "Open the address that Caddy prints in its first lines. It has the key to the emails."})
+		return false
+	}
+	http.SetCookie(w, &http.Cookie{Name: mailboxCookie, Value: g.mailboxKey(), Path: g.Prefix + mailboxPath, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: g.URL.Scheme == "https"})
+	setNeverCached(w.Header())
+	w.Header().Set("Location", r.URL.Path)
+	w.WriteHeader(http.StatusSeeOther)
+	return false
+}
 
 func (g *Gate) getMailbox(w http.ResponseWriter, r *http.Request) error {
+	if !g.hasMailboxKey(w, r) {
+		return nil
+	}
 	name := strings.TrimPrefix(r.URL.Path, g.Prefix+mailboxPath)
 	if name == "" {
 		return g.listMails(w, r)
