@@ -79,7 +79,7 @@ func TestAdvice_Addresses(t *testing.T) {
 	ann := directory.Contact{ID: "a", Emails: []address.Address{"ann@example.com", "o'hara@example.org"}}
 	slip := audit.Stranger{Address: "an`n`@example.com", Count: 2, Last: now}
 	got := strings.Join(advice(admin.Timeline{Email: "ann@example.com", Contact: &ann, Similar: []audit.Stranger{slip}}, "7d", now), "\n")
-	want := "contacts set ann@example.com --other-emails 'o'\\''hara@example.org,an`n`@example.com'"
+	want := "contacts set ann@example.com --add-email 'an`n`@example.com'"
 	if !strings.Contains(got, want) || !strings.Contains(got, "no slip") {
 		t.Errorf("advice =\n%s\nwant %s, and a warning", got, want)
 	}

@@ -319,7 +319,7 @@ func (a *App) Start() (err error) {
 	if err != nil {
 		return err
 	}
-	pace, err := newPace(a.mail.Rate)
+	pace, err := newPace(a.mail)
 	if err != nil {
 		return at("mail.rate", err)
 	}

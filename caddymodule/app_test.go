@@ -535,7 +535,7 @@ func TestProvisionErrors(t *testing.T) {
 		site site
 		want string
 	}{
-		{site{firm: "contacts missing.csv"}, "firm example: contacts: open missing.csv: no such file or directory (Caddy was started in " + wd + "; an absolute path is good from anywhere)"},
+		{site{firm: "contacts missing.csv"}, "firm example: contacts: stat missing.csv: no such file or directory (Caddy was started in " + wd + "; an absolute path is good from anywhere)"},
 		{site{firm: "companies folder"}, "firm example: companies: folder is no file; write the path of one"},
 		{site{firm: "templates plain"}, "firm example: templates: plain is no folder; write the path of one"},
 		{site{firm: "templates /nowhere/templates"}, "firm example: templates: open /nowhere/templates: no such file or directory; correct the path, or put there what belongs there"},
@@ -543,7 +543,7 @@ func TestProvisionErrors(t *testing.T) {
 		{site{firm: "templates {evn.CONFIG}"}, `firm example: templates: unrecognized placeholder {evn.CONFIG}`},
 		{site{firm: "staff {env.DOORPOST_TEST_OWNER}"}, `firm example: staff: "The Owner": not an email address`},
 		{site{firm: "templates {env.DOORPOST_TEST_AGAIN}"}, "firm example: templates: what the placeholder stands for is a placeholder again"},
-		{site{global: "secret {file./nowhere/secret}"}, "secret: {file./nowhere/secret}: open /nowhere/secret: no such file or directory"},
+		{site{global: "secret {file./nowhere/secret}"}, "secret: {file./nowhere/secret}: stat /nowhere/secret: no such file or directory"},
 		{site{global: "secret {env.DOORPOST_TEST_SHORT}"}, "secret: a secret needs at least 32 random characters"},
 		{site{global: "store bolt folder"}, "store: " + wd + "/folder is a folder; write the path of a file in it, such as " + wd + "/folder/doorpost.db"},
 		{site{global: "store bolt plain/doorpost.db"}, "store: " + wd + "/plain is no folder; write a path in one"},

@@ -47,8 +47,8 @@ replaces the whole list; an empty value ("") empties it.`,
 			use: "remove ID [--yes]", short: "Removes a company, also from its contacts",
 			long: `Removes a company with its old links and takes it from its contacts, who stay
 contacts. It asks before; --yes answers for scripts. An import doesn't bring it
-back, nor does a file of the Caddyfile unless its row changes; "companies restore"
-does, with its old links and contacts.`,
+back, nor does a file of the Caddyfile unless its row changes. Only
+"caddy doorpost companies restore" does, with its old links and contacts.`,
 			example: `  caddy doorpost companies remove acme
   caddy doorpost companies remove acme --yes`,
 			least: 1, most: 1, run: (*call).removeCompany,
@@ -70,8 +70,9 @@ are separated by ";".
 A row replaces what its columns name: an empty cell empties; leave the column
 out to keep what is there. Nothing is deleted, and what was removed by hand
 stays so. If any row is wrong, nothing at all is changed, and the rows are
-listed; with --skip-bad-rows they are left out, and listed. --column says as which
-one to take a column of another name, and --ignore-columns leaves out the rest.`,
+listed; with --skip-bad-rows they are left out, and listed. --column says as
+which one to take a column of another name, and --ignore-columns leaves out the
+rest.`,
 			example: `  caddy doorpost companies import companies.csv --dry-run
   caddy doorpost companies import companies.csv
 

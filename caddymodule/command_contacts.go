@@ -80,9 +80,10 @@ func (c *call) allContacts(in admin.ListContacts) (admin.ContactList, error) {
 func exportContactsCommand() *cobra.Command {
 	return leaf{
 		use: "export [TEXT]", short: "Writes contacts as a CSV file that can be imported again",
-		long: `Writes contacts as a CSV file that "contacts import" reads again: every column but
-the password_hash, which nobody gets to see. TEXT and the flags narrow it down, as
-with "contacts list". With --out it goes into a new file that only you can read.`,
+		long: `Writes contacts as a CSV file that "contacts import" reads again: every column
+but the password_hash, which nobody gets to see. TEXT and the flags narrow it
+down, as with "contacts list". With --out it goes into a new file that only you
+can read.`,
 		example: `  caddy doorpost contacts export > contacts.csv
   caddy doorpost contacts export --never-signed-in --out never.csv`,
 		most: -1, run: (*call).exportContacts,
@@ -206,14 +207,15 @@ they must be there already.
 password_hash is that of an earlier portal, so that people go on with the
 password they have: bcrypt ($2a$, $2b$, $2y$; cost 4 to 14) or argon2id in the
 PHC format (at most m=131072, t=10, p=16). An empty cell says nothing. Who has
-set, used or removed a password here keeps it so, and the answer says it. A bcrypt
-hash of a password of more than 72 bytes lets nobody in: they choose a new one. Such
-a file opens doors to who guesses well: delete it when it is imported.
+set, used or removed a password here keeps it so, and the answer says it. A
+bcrypt hash of a password of more than 72 bytes lets nobody in: they choose a
+new one. Such a file opens doors to who guesses well: delete it when it is
+imported.
 
-Names of columns from address books and accounting programs are known, too, such
-as "Email Address", "Mobile", "Company Name", and one "Name" for both ("Lee, Ann").
-For others, --column says as which one to take it, and --ignore-columns leaves out
-the rest.
+Names of columns from address books and accounting programs are known, too,
+such as "Email Address", "Mobile", "Company Name", and one "Name" for both
+("Lee, Ann"). For others, --column says as which one to take it, and
+--ignore-columns leaves out the rest.
 
 A row replaces what its columns name: an empty cell empties; leave the column
 out to keep what is there. Nobody is deleted, and who was removed or disabled

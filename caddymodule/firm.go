@@ -458,9 +458,12 @@ func senderOf(m MailConfig) outbox.Sender {
 }
 
 // newPace makes the limit of hand-overs, such as 60/m: no more than that in any such
-// time, a tenth of them at once.
-func newPace(s string) (*rate.Limiter, error) {
-	n, per, err := parseRate(s)
+// time, a tenth of them at once. A folder takes all at once.
+func newPace(m MailConfig) (*rate.Limiter, error) {
+	if m.Via == "folder" {
+		return rate.NewLimiter(rate.Inf, 1), nil
+	}
+	n, per, err := parseRate(m.Rate)
 	if err != nil {
 		return nil, err
 	}

@@ -184,12 +184,12 @@ func (h *house) write(name, text string) {
 
 func (h *house) eventually(what string, ok func() bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	h.t.Fatalf("%s: not within 10 s", what)
+	h.t.Fatalf("%s: not within 30 s", what)
 }
 
 func freeAddress(t *testing.T) string {

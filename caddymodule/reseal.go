@@ -41,7 +41,7 @@ func (a *App) reseal(ctx context.Context) {
 // one package.
 func (f *firm) resealers() []func(context.Context) error {
 	return []func(context.Context) error{f.book.Reseal, f.passwords.Reseal, f.sessions.Reseal, f.tokens.Reseal, f.signer.Reseal,
-		f.mails().Reseal, f.devices().Reseal, f.queue.Reseal, f.audit.Reseal}
+		f.mails().Reseal, f.devices().Reseal, f.gate.Reseal, f.queue.Reseal, f.audit.Reseal}
 }
 
 // mails are the budgets of mails, whose records the gate and the office write.

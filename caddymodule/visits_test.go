@@ -79,7 +79,7 @@ func TestTheEndOfAVisit(t *testing.T) {
 	}{
 		{"its token is taken away", false, 302, [][]string{{"companies", "set", "acme", "--legacy-tokens", "acme-secret-token-2"}}},
 		{"an upgrade that is undone", true, 200, [][]string{{"upgrade", "acme"}, {"upgrade", "acme", "--undo"}}},
-		{"the company is removed and added again", true, 200, [][]string{{"companies", "remove", "acme"}, {"companies", "add", "acme", "--legacy-tokens", "acme-secret-token-1,acme-secret-token-2"},
+		{"the company is removed and added again", true, 200, [][]string{{"companies", "remove", "acme", "--yes"}, {"companies", "add", "acme", "--legacy-tokens", "acme-secret-token-1,acme-secret-token-2"},
 			{"contacts", "set", "ann@example.com", "--companies", "acme,birch"}}},
 	} {
 		h.command("companies", "set", "acme", "--legacy-tokens", "acme-secret-token-1,acme-secret-token-2")

@@ -166,6 +166,12 @@ type lastContact struct {
 	Contact string `json:"contact"`
 }
 
+// Reseal seals with the newest secret what older ones have sealed of that. The error is the store's.
+func (g *Gate) Reseal(ctx context.Context) error {
+	_, err := g.last.Reseal(ctx)
+	return err
+}
+
 // lastOn returns the Ops by which the device of a sign-in remembers the contact, for as long as
 // the session may last. device is its cookie; "" on a shared computer, which isn't known: there nobody is remembered.
 func (g *Gate) lastOn(r *http.Request, device, contact string) ([]store.Op, error) {

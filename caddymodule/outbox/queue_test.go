@@ -796,7 +796,9 @@ func TestRequestsForNobodyAreEndedTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	var ended atomic.Int64
+	loaded := make(chan struct{})
 	q.Prepare = func(ctx context.Context, req Request) (Prepared, error) {
+		<-loaded
 		if req.ID == lost.ID { // another queue is faster with one of a batch
 			if err := db.Apply(ctx, store.Delete(lost)); err != nil {
 				return Prepared{}, err
@@ -812,6 +814,8 @@ func TestRequestsForNobodyAreEndedTogether(t *testing.T) {
 	wrote := db.n.Load()
 	q.Start()
 	defer q.Stop()
+	until(t, "all are read", func() bool { return q.Len() == requests+1 })
+	close(loaded)
 	until(t, "all are worked off", func() bool { return inStore(t, db) == 0 })
 	until(t, "each is told of", func() bool { return ended.Load() >= requests })
 	if r.count() != 1 || ended.Load() != requests {
