@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -61,6 +63,9 @@ type App struct {
 	engine *engine          // from Start to Cleanup, and as long as a request is inside
 	share  *share           // of engine
 	firms  map[string]*firm // read-only once ready is closed
+
+	keys    *secret.Keyring // of this configuration
+	sealing atomic.Bool     // they seal; see takeOver
 
 	settingFiles struct { // of the app's own settings
 		sync.Mutex
@@ -311,7 +316,7 @@ func (a *App) Start() (err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	keys, err := a.openKeys(ctx, a.engine.store, a.place, a.secrets)
+	keys, err := a.openKeys(ctx, a.engine.store, a.place, a.secrets, !a.engine.has(keptKeys))
 	late := errors.Is(err, store.ErrUnavailable) && a.mayComeLate()
 	if late {
 		keys, err = secret.New(a.secrets[0], a.secrets[1:]...)
@@ -319,6 +324,8 @@ func (a *App) Start() (err error) {
 	if err != nil {
 		return err
 	}
+	a.keys = keys
+	inUse := a.engine.keep(keptKeys, func() any { return keys.Copy() }).(*secret.Keyring)
 	pace, err := newPace(a.mail)
 	if err != nil {
 		return at("mail.rate", err)
@@ -336,8 +343,12 @@ func (a *App) Start() (err error) {
 			stopAll(firms)
 			return fmt.Errorf("secret: %w", err)
 		}
+		if err := (&directory.Book{Firm: id, Store: guarded}).CheckKeys(ctx, keys); err != nil {
+			stopAll(firms)
+			return fmt.Errorf("secret: %w", err)
+		}
 		f, err := openFirm(id, *a.named[id], deps{
-			store: guarded, others: a.engine.others, keys: keys, now: a.engine.clock.Now, mail: a.mail, pace: pace, permits: permits,
+			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.mail, pace: pace, permits: permits,
 			log: a.log.With("firm", id), events: a.events.With("firm", id), counters: counters,
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})
@@ -352,7 +363,7 @@ func (a *App) Start() (err error) {
 		a.log.Error("whether a backup was restored can't be told", "error", err)
 	}
 	a.firms = firms
-	a.startWatching(late)
+	a.startWatching()
 	a.engine.log.to.Store(a.log)
 	close(a.ready)
 	if a.engine.first() {
@@ -362,7 +373,7 @@ func (a *App) Start() (err error) {
 }
 
 // startWatching begins to look at the files that the configuration names.
-func (a *App) startWatching(late bool) {
+func (a *App) startWatching() {
 	var named []namedFile
 	for _, s := range a.Secret {
 		named = append(named, filesIn("secret", s)...)
@@ -377,9 +388,6 @@ func (a *App) startWatching(late bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stopWatching = cancel
 	a.watching.Go(func() { a.watchFiles(ctx) })
-	if late {
-		a.watching.Go(func() { a.checkKeysLater(ctx) })
-	}
 	a.watching.Go(func() { a.reseal(ctx) })
 }
 
@@ -391,28 +399,6 @@ func firstStart() bool { return caddy.ActiveContext().Context == nil }
 // configuration was started.
 func (a *App) mayComeLate() bool {
 	return a.engine.others != nil && !a.engine.others.Met() && len(a.secrets) > 0
-}
-
-// checkKeysLater does for a store that came late what Start does for others: it makes sure that
-// the secret is the store's. Until then, and after an error, each firm's anchor answers for it.
-func (a *App) checkKeysLater(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		_, err := a.openKeys(ctx, a.engine.store, a.place, a.secrets)
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, store.ErrUnavailable) {
-			a.log.Error("the store can't be used with this configuration; correct it and reload", "error", err)
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // Stop ends what the firms do on their own. Requests that are inside go on, and new

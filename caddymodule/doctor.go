@@ -105,7 +105,7 @@ func checkSecrets(_ context.Context, a *App) []admin.Finding {
 	return eachFirm(a, func(f *firm) admin.Finding {
 		behind := f.anchor.Status().Behind
 		switch {
-		case behind > 0:
+		case behind > 0, len(a.secrets) > 1 && !a.sealing.Load():
 			return admin.Finding{Check: "secret", OK: true, What: "records are still being sealed with the newest secret; keep the older one in the Caddyfile until this is done"}
 		case len(a.secrets) > 1:
 			return admin.Finding{Check: "secret", OK: true, What: "everything is sealed with the newest secret; the older ones can be taken out of the Caddyfile"}

@@ -112,6 +112,14 @@ func (e *engine) keep(name string, fresh func() any) any {
 	return v
 }
 
+// has reports whether something is kept under the name.
+func (e *engine) has(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, ok := e.kept[name]
+	return ok
+}
+
 // keepIf is keep where fresh may fail: then nothing is kept.
 func (e *engine) keepIf(name string, fresh func() (any, error)) (v any, made bool, err error) {
 	e.mu.Lock()
@@ -125,6 +133,11 @@ func (e *engine) keepIf(name string, fresh func() (any, error)) (v any, made boo
 	}
 	return v, true, err
 }
+
+// keptKeys names the keyring that everything of an engine seals with. It holds the secrets
+// of the configuration that runs: one that is being loaded may fail, and what runs must be
+// able to open whatever it wrote.
+const keptKeys = "keys"
 
 // share is one config's hold on an engine, counted per request as well: on a reload
 // Caddy cleans up the old config while its requests may still be under way.
@@ -279,18 +292,17 @@ const (
 
 // openKeys returns the keyring of the secrets, or of the secret file when there are
 // none; it makes that file for a new store. A secret that isn't the store's is an
-// error and changes nothing; one that opens it only as an older key makes the newest
-// one close the canary from now on.
-func (a *App) openKeys(ctx context.Context, s store.Store, at place, secrets [][]byte) (keys *secret.Keyring, err error) {
+// error and changes nothing. With seals, the newest one closes the canary from now on.
+func (a *App) openKeys(ctx context.Context, s store.Store, at place, secrets [][]byte, seals bool) (keys *secret.Keyring, err error) {
 	for range 3 { // another process may start at the same time on the same new store
-		if keys, err = a.tryKeys(ctx, s, at, secrets); !errors.Is(err, store.ErrConflict) {
+		if keys, err = a.tryKeys(ctx, s, at, secrets, seals); !errors.Is(err, store.ErrConflict) {
 			break
 		}
 	}
 	return keys, err
 }
 
-func (a *App) tryKeys(ctx context.Context, s store.Store, at place, secrets [][]byte) (*secret.Keyring, error) {
+func (a *App) tryKeys(ctx context.Context, s store.Store, at place, secrets [][]byte, seals bool) (*secret.Keyring, error) {
 	rec, err := s.Get(ctx, canary)
 	fresh := errors.Is(err, store.ErrNotFound)
 	if err != nil && !fresh {
@@ -325,7 +337,9 @@ func (a *App) tryKeys(ctx context.Context, s store.Store, at place, secrets [][]
 	if !fresh && len(rec.Value) > 0 && rec.Value[0] > canaryVersion {
 		return nil, fmt.Errorf("the store %s was written by a newer Doorpost; run that one, or restore a backup from before", at)
 	}
-	if fresh {
+	if fresh && !seals {
+		return keys, nil
+	} else if fresh {
 		return keys, s.Apply(ctx, store.Create(canary, closeCanary(keys), time.Time{}))
 	}
 	newest, err := secret.New(secrets[0])
@@ -337,6 +351,9 @@ func (a *App) tryKeys(ctx context.Context, s store.Store, at place, secrets [][]
 	}
 	if !opensCanary(keys, rec.Value) {
 		return nil, fmt.Errorf("secret: the store %s was sealed with another secret than %s; nothing was changed. Put the right one first, or behind the new one: secret {file./NEW} {file./OLD}", at, from)
+	}
+	if !seals {
+		return keys, nil
 	}
 	return keys, s.Apply(ctx, store.Replace(canary, rec.Value, closeCanary(keys), time.Time{}))
 }

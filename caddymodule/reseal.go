@@ -8,23 +8,30 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
 // resealEvery is how often to look whether records are sealed with an older secret.
 const resealEvery = 250 * time.Millisecond
 
-// reseal seals with the newest secret what an older one has sealed, until ctx ends, so that
-// the older one can be taken out of the configuration. It begins once this configuration is
-// the one that runs: the one before may have only the older secret, and takes over again if
-// this one can't be started.
+// reseal has the secrets of this configuration seal, and seals with the newest one what an
+// older one has sealed, until ctx ends, so that the older one can be taken out of the
+// configuration. It begins once this configuration is the one that runs: the one before may
+// have only the older secret, and goes on if this one can't be started.
 func (a *App) reseal(ctx context.Context) {
 	tick := time.NewTicker(resealEvery)
 	defer tick.Stop()
-	for {
+	for failed := false; ; {
 		if v, err := caddy.ActiveContext().AppIfConfigured("doorpost"); err == nil && v == a {
+			err := a.takeOver(ctx)
+			wrong := err != nil && !errors.Is(err, store.ErrUnavailable)
+			if wrong && !failed {
+				a.log.Error("the store can't be used with this configuration; correct it and reload", "error", err)
+			}
+			failed = wrong
 			for _, f := range a.firms {
-				if f.anchor.Behind() {
+				if err == nil && f.anchor.Behind() {
 					f.reseal(ctx)
 				}
 			}
@@ -35,6 +42,26 @@ func (a *App) reseal(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// takeOver has the secrets of this configuration seal from now on. Until then nothing in the
+// store is sealed with a new one. Of a store that came late it makes sure what Start does for
+// others, that the secret is the store's; until then each firm's anchor answers for it.
+func (a *App) takeOver(ctx context.Context) error {
+	if a.sealing.Load() {
+		return nil
+	}
+	if _, err := a.openKeys(ctx, a.engine.store, a.place, a.secrets, true); err != nil {
+		return err
+	}
+	for _, f := range a.firms {
+		if err := f.anchor.SetKeys(ctx, a.keys); err != nil {
+			return err
+		}
+	}
+	a.engine.keep(keptKeys, nil).(*secret.Keyring).Adopt(a.keys)
+	a.sealing.Store(true)
+	return nil
 }
 
 // resealers seal with the newest secret what an older one has sealed, each the records of

@@ -34,7 +34,7 @@ func (a *App) anchorOf(ctx context.Context, firm string, keys *secret.Keyring) (
 	}
 	s := v.(*anchor.Store)
 	if !made {
-		err = s.SetKeys(ctx, keys)
+		err = s.CheckKeys(ctx, keys)
 	}
 	return s, err
 }

@@ -35,6 +35,23 @@ func (b *Book) EnsureStaff(ctx context.Context) error {
 
 const stateKey = "key"
 
+// CheckKeys returns an error that wraps secret.ErrSealed where the book was closed with a
+// secret that isn't among the keys.
+func (b *Book) CheckKeys(ctx context.Context, keys *secret.Keyring) error {
+	rec, err := b.get(ctx, bucketState, stateKey)
+	if err == nil && !slices.Contains(keys.MACs("book", b.Firm), string(rec.Value[1:])) {
+		err = b.closedByAnother()
+	}
+	if errors.Is(err, secret.ErrSealed) {
+		return err
+	}
+	return nil // a book that can't be read isn't opened, either
+}
+
+func (b *Book) closedByAnother() error {
+	return fmt.Errorf("the contacts of firm %s: %w; write the secret that they were sealed with behind the new one", b.Firm, secret.ErrSealed)
+}
+
 // closedWith returns which of the keys closed the book, 0 being the newest; a new book
 // it marks as the newest one's. Without the mark, a book under another secret would look
 // empty, since addresses are found by their MAC.
@@ -54,7 +71,7 @@ func (b *Book) closedWith(ctx context.Context) (int, error) {
 	}
 	i := slices.Index(marks, string(rec.Value[1:]))
 	if i < 0 {
-		return 0, fmt.Errorf("the contacts of firm %s: %w; write the secret that they were sealed with behind the new one", b.Firm, secret.ErrSealed)
+		return 0, b.closedByAnother()
 	}
 	return i, nil
 }

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // MinLength is the least number of bytes of a secret.
@@ -31,7 +32,10 @@ var (
 )
 
 // Keyring holds the secrets, the newest first. It is safe for use by many goroutines.
-type Keyring struct {
+type Keyring struct{ now atomic.Pointer[held] }
+
+// held is what a Keyring holds at a time.
+type held struct {
 	secrets [][]byte
 	derived sync.Map // purpose → []keys, in the order of secrets
 }
@@ -43,15 +47,27 @@ type keys struct {
 
 // New makes a Keyring whose first secret closes and which all open.
 func New(newest []byte, older ...[]byte) (*Keyring, error) {
-	k := &Keyring{}
+	r := new(held)
 	for _, s := range append([][]byte{newest}, older...) {
 		if len(s) < MinLength || weak(s) {
 			return nil, ErrWeak
 		}
-		k.secrets = append(k.secrets, append([]byte(nil), s...))
+		r.secrets = append(r.secrets, append([]byte(nil), s...))
 	}
+	k := new(Keyring)
+	k.now.Store(r)
 	return k, nil
 }
+
+// Copy returns a Keyring with the same secrets.
+func (k *Keyring) Copy() *Keyring {
+	c := new(Keyring)
+	c.Adopt(k)
+	return c
+}
+
+// Adopt has k hold the secrets of other from now on, in the place of its own.
+func (k *Keyring) Adopt(other *Keyring) { k.now.Store(other.now.Load()) }
 
 // weak reports whether s has fewer than 8 different bytes: a placeholder, not a secret.
 func weak(s []byte) bool {
@@ -70,18 +86,19 @@ func Random() string {
 }
 
 func (k *Keyring) keys(purpose string) []keys {
-	if v, ok := k.derived.Load(purpose); ok {
+	r := k.now.Load()
+	if v, ok := r.derived.Load(purpose); ok {
 		return v.([]keys)
 	}
-	all := make([]keys, len(k.secrets))
-	for i, s := range k.secrets {
+	all := make([]keys, len(r.secrets))
+	for i, s := range r.secrets {
 		okm, err := hkdf.Key(sha256.New, s, nil, "doorpost/1/"+purpose, 64)
 		if err != nil {
 			panic("secret: " + err.Error()) // only for lengths over 255 hashes
 		}
 		all[i] = keys{mac: okm[:32], aead: newAEAD(okm[32:])}
 	}
-	v, _ := k.derived.LoadOrStore(purpose, all)
+	v, _ := r.derived.LoadOrStore(purpose, all)
 	return v.([]keys)
 }
 

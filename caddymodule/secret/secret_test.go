@@ -336,3 +336,22 @@ func TestSealFor(t *testing.T) {
 		t.Errorf("Open = %v; want ErrSealed", err)
 	}
 }
+
+func TestAKeyringAdoptsTheSecretsOfAnother(t *testing.T) {
+	old, now := ring(t, first), ring(t, second, first)
+	inUse := old.Copy()
+	before, mac := inUse.Seal("mail", "place", []byte("before")), inUse.MAC("id", "x")
+	inUse.Adopt(now)
+	if plain, key, err := inUse.OpenBy("mail", "place", before); err != nil || key != 1 || string(plain) != "before" {
+		t.Errorf("what was sealed before opens to %q by key %d, %v; want it, by the older key", plain, key, err)
+	}
+	if _, key, err := now.OpenBy("mail", "place", inUse.Seal("mail", "place", nil)); err != nil || key != 0 {
+		t.Errorf("what is sealed afterwards opens by key %d, %v; want the newest", key, err)
+	}
+	if macs := inUse.MACs("id", "x"); !slices.Equal(macs, now.MACs("id", "x")) || macs[1] != mac {
+		t.Errorf("MACs = %q; want those of the adopted secrets", macs)
+	}
+	if _, err := old.Open("mail", "place", inUse.Seal("mail", "place", nil)); !errors.Is(err, ErrSealed) {
+		t.Errorf("the keyring that was copied opens what the adopted secret sealed: %v", err)
+	}
+}

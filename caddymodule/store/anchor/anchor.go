@@ -166,10 +166,9 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// SetKeys brings the secrets of a configuration that takes the place of another. An error
-// that wraps secret.ErrSealed: the records need one that isn't among them; nothing was
-// changed.
-func (s *Store) SetKeys(ctx context.Context, keys *secret.Keyring) error {
+// CheckKeys returns an error that wraps secret.ErrSealed where the records need a secret that
+// isn't among the keys. It changes no keys.
+func (s *Store) CheckKeys(ctx context.Context, keys *secret.Keyring) error {
 	if slices.Equal(s.keys.Load().IDs(), keys.IDs()) {
 		return nil
 	}
@@ -180,6 +179,19 @@ func (s *Store) SetKeys(ctx context.Context, keys *secret.Keyring) error {
 		_, err = s.compare(ctx, keys)
 	}
 	if errors.Is(err, secret.ErrSealed) {
+		return err
+	}
+	return nil // a store that can't be reached is asked again
+}
+
+// SetKeys brings the secrets of a configuration that has taken the place of another: they
+// seal from now on. An error that wraps secret.ErrSealed: the records need one that isn't
+// among them; nothing was changed.
+func (s *Store) SetKeys(ctx context.Context, keys *secret.Keyring) error {
+	if slices.Equal(s.keys.Load().IDs(), keys.IDs()) {
+		return nil
+	}
+	if err := s.CheckKeys(ctx, keys); err != nil {
 		return err
 	}
 	s.keys.Store(keys)
