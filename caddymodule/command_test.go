@@ -347,7 +347,7 @@ func TestMain(m *testing.M) {
 		caddycmd.Main()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(runInHalves(m))
 }
 
 // The exit codes as a shell sees them.

@@ -628,7 +628,7 @@ func TestPasswordsOffOutliveTheSecret(t *testing.T) {
 	const first, both, second = "secret {env.FIRST}", "secret {env.SECOND} {env.FIRST}", "secret {env.SECOND}"
 	t.Setenv("FIRST", secret.Random())
 	t.Setenv("SECOND", secret.Random())
-	h := openHouse(t, layout{app: "mail folder " + t.TempDir() + "\n" + first})
+	h := openHouse(t, layout{app: "mail folder " + t.TempDir() + "\n" + first, admin: freeAddress(t)})
 	hash := bcryptHash(t, annsPassword, bcrypt.MinCost)
 	h.brings("ann@example.com", hash)
 	h.brings("bob@example.com", hash)
@@ -647,6 +647,7 @@ func TestPasswordsOffOutliveTheSecret(t *testing.T) {
 		now := sealed()
 		return now[0] != before[0] && now[1] != before[1]
 	})
+	h.sealedAnew()
 	h.config = strings.Replace(h.config, "passwords off\n", "\n", 1)
 	h.change(both, second)
 	ctx, bob := t.Context(), h.idOf("bob@example.com")
