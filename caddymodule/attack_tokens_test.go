@@ -85,3 +85,58 @@ func TestDoctorTellsOfTokensThatCanBeGuessed(t *testing.T) {
 		t.Errorf("after the upgrade, the doctor finds %+v; want nothing wrong", f)
 	}
 }
+
+// Tokens in forms and cookies are looked up in the store, and take a few bytes to send. So a
+// request has few of them looked up, and a network that isn't signed in no more than some.
+func TestFormsAndCookiesFullOfTokensCostFewLookups(t *testing.T) {
+	h := openHouse(t, layout{global: behindProxy, firm: strings.Replace(oldLinks, "/assets/*", "/assets/* /contact", 1), companies: oldCompanies})
+	ann, b := h.in("ann@example.com"), h.browser()
+	values := func(n int) string {
+		var form strings.Builder
+		for i := range n {
+			fmt.Fprintf(&form, "client=guess-%d&", i)
+		}
+		return form.String()
+	}
+	send := func(b *browser, path string, n int, ip string) int {
+		t.Helper()
+		a := b.do(b.request("POST", path, strings.NewReader(values(n)), "Content-Type", "application/x-www-form-urlencoded",
+			"Origin", h.url, "Sec-Fetch-Site", "same-origin", "X-Forwarded-For", ip))
+		return a.StatusCode
+	}
+	const bad, other = "192.0.2.7", "198.51.100.1"
+	if got := send(b, "/contact", 500, bad); got != 200 {
+		t.Errorf("a form with 500 values = %d; want 200", got)
+	}
+	refused := 0
+	for range 4 {
+		if send(b, "/contact", 1500, bad) == 400 {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("6,500 values from one network were all looked up; want no more than some 4,800")
+	}
+	for name, got := range map[string]int{
+		"a usual form from there":                send(b, "/contact", 20, bad),
+		"a large form from another network":      send(b, "/contact", 500, other),
+		"a large form of somebody who signed in": send(ann, "/orders", 1500, bad),
+	} {
+		if got != 200 {
+			t.Errorf("%s = %d; want 200", name, got)
+		}
+	}
+	if got := send(ann, "/orders", 2001, other); got != 400 {
+		t.Errorf("a form with 2,001 values = %d; want 400", got)
+	}
+
+	cookies := "lang=en; " + strings.ReplaceAll(values(500), "&", "; ") + "theme=dark"
+	if a := b.open("/assets/logo.png", "Cookie", cookies); a.StatusCode != 200 {
+		t.Fatalf("GET with 500 cookies = %d; want 200", a.StatusCode)
+	}
+	seen, _ := h.portal.last()
+	got := seen.Header.Get("Cookie")
+	if n := strings.Count(got, "client="); n != 32 || !strings.HasPrefix(got, "lang=en; client=guess-0; ") || !strings.HasSuffix(got, "; theme=dark") {
+		t.Errorf("the portal gets %d of the cookies that may be tokens: %.60s…; want 32, and all others", n, got)
+	}
+}

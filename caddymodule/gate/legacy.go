@@ -15,6 +15,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
@@ -189,6 +190,11 @@ func (g *Gate) foreign(ctx context.Context, a *about, token string) (standing di
 	return s, err == nil && s.Upgraded && !a.visitor.isIn(s.Company), err == nil && a.reaches(s.Company), err
 }
 
+// mostLookups is how many look-ups of tokens the cookies of a request may cost, and its form
+// without being counted against the network of a visitor who isn't signed in: each asks the
+// store several times, and takes a few bytes to send.
+const mostLookups = 32
+
 // blindForms does for forms and cookies what blind does for the query: to many portals they
 // are all the same. A form is judged as the portal reads it.
 func (g *Gate) blindForms(r *http.Request, a *about) error {
@@ -196,9 +202,22 @@ func (g *Gate) blindForms(r *http.Request, a *about) error {
 		return nil
 	}
 	by := *a // of its own, so that only a request that gets here has it allocated
-	forms := legacy.Forms{Unknown: unknown, Foreign: func(token string) (bool, error) {
+	foreign := func(token string) (bool, error) {
 		_, foreign, _, err := g.foreign(r.Context(), &by, token)
 		return foreign, err
+	}
+	inForm, inCookies := 0, 0
+	forms := legacy.Forms{Unknown: unknown, Foreign: func(token string) (bool, error) {
+		if inForm++; inForm%mostLookups == 0 && by.visitor == nil && !g.Networks.Take(limit.Lookups, g.ClientIP(r)) {
+			return false, legacy.ErrForm
+		}
+		return foreign(token)
+	}}
+	cookies := legacy.Forms{Foreign: func(token string) (bool, error) {
+		if inCookies++; inCookies > mostLookups {
+			return true, nil // nobody has so many, so the rest are left out
+		}
+		return foreign(token)
 	}}
 	if r.Body != nil && r.Body != http.NoBody {
 		contentType := strings.Join(r.Header["Content-Type"], " ")
@@ -216,7 +235,7 @@ func (g *Gate) blindForms(r *http.Request, a *about) error {
 	for _, line := range r.Header["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {
 			name, value, _ := strings.Cut(textproto.TrimString(pair), "=")
-			foreign, err := g.Legacy.Cookie(name, value, forms)
+			foreign, err := g.Legacy.Cookie(name, value, cookies)
 			if err != nil {
 				return err
 			}

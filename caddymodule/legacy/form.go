@@ -79,7 +79,7 @@ func (s *shape) foreign(value string, forms Forms) (bool, error) {
 
 const (
 	mostHeld   = 64 << 10 // bytes that are held back: more than any token takes, however it is escaped
-	mostJudged = 10_000   // look-ups that a form may cost
+	mostJudged = 2_000    // look-ups that a form may cost: PHP reads no more than 1,000 parameters by default
 	perLookup  = 4 << 10  // bytes of a value that cost as much as a look-up
 )
 
