@@ -446,6 +446,32 @@ func TestD12_AsksOfStrangersAreBounded(t *testing.T) {
 	}
 }
 
+// However a link is spelled, its button has one budget: who holds a link that was used takes no
+// more of the room that known devices and such buttons have, and passes no network's limit.
+func TestD12_SpellingsOfOneLinkHaveOneBudget(t *testing.T) {
+	h := openHouse(t, layout{global: behindProxy})
+	ann := h.browser()
+	l := ann.ask("ann@example.com", "/")
+	ann.open(l.link)
+	secret := secretOf(l.link)
+	reserved := func() int {
+		recs, err := caddymodule.OpenStore(t).Scan(t.Context(), "example", "ring", "known-", "", 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(recs)
+	}
+	for i := range 40 {
+		spelled := secret[:i%26] + strings.Repeat(".", i/26) + " " + secret[i%26:] + ">"
+		if a := h.browser().send("/-/sign-in", form("t", spelled)); a.StatusCode != 303 {
+			t.Fatalf("POST /-/sign-in with the link spelled %q = %d; want 303", spelled, a.StatusCode)
+		}
+	}
+	if n := reserved(); n != 6 {
+		t.Errorf("40 spellings of one link took %d of the reserved places; want 6", n)
+	}
+}
+
 // commits is how often the store has been written, by the bbolt file's own count: the higher
 // transaction ID of its two meta pages.
 func (h *house) commits() (n uint64) {

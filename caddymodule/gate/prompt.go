@@ -188,7 +188,7 @@ func (g *Gate) postSignIn(w http.ResponseWriter, r *http.Request) error {
 		if err != nil && !errors.Is(err, token.ErrOver) {
 			return g.linkError(w, r, t, link, err)
 		}
-		ask.Address, ask.Hidden, ask.Link, ask.To, ask.Shared = link.Address, true, t, link.To, link.Shared
+		ask.Address, ask.Hidden, ask.Link, ask.To, ask.Shared = link.Address, true, token.Clean(t), link.To, link.Shared
 	} else if ask.Address, err = address.Parse(f.Get("email")); err != nil {
 		page := g.promptPage(ask.To)
 		page.Email, page.Shared, page.Problem = f.Get("email"), ask.Shared, problemOf(f.Get("email"), incompleteAddress)

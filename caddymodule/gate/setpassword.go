@@ -35,7 +35,7 @@ func (g *Gate) postHelp(w http.ResponseWriter, r *http.Request) error {
 		if err != nil && !errors.Is(err, token.ErrOver) {
 			return g.passwordLinkError(w, r, t, link, err)
 		}
-		ask.Address, ask.Hidden, ask.Link, ask.To = link.Address, true, t, link.To
+		ask.Address, ask.Hidden, ask.Link, ask.To = link.Address, true, token.Clean(t), link.To
 	} else if ask.Address, err = address.Parse(f.Get("email")); err != nil {
 		g.page(w, r, http.StatusBadRequest, HelpPage{To: ask.To, Email: f.Get("email"),
 			Problem: problemOf(f.Get("email"), incompleteAddress)})

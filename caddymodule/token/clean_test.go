@@ -20,20 +20,20 @@ func TestALinkSurvivesItsWay(t *testing.T) {
 	s := newLinkSecret()
 	for _, mangled := range []string{s, s + ">", s + ".", s + ").", "<" + s + ">", s + "&gt", s[:9] + " " + s[9:], s[:9] + "\r\n" + s[9:], s[:9] + "=\n" + s[9:],
 		"3D" + s, "3d" + s, "=3D" + s, " " + s + " ", "\u201c" + s + "\u201d", s[:20] + "\u200b" + s[20:]} {
-		got := cleanSecret(mangled)
+		got := Clean(mangled)
 		if mangled == s+"&gt" { // two letters more may belong to it, and are never guessed away
 			if got == s {
-				t.Errorf("cleanSecret(%q) = %q; want it as it is", mangled, got)
+				t.Errorf("Clean(%q) = %q; want it as it is", mangled, got)
 			}
 			continue
 		}
 		if got != s {
-			t.Errorf("cleanSecret(%q) = %q; want %q", mangled, got, s)
+			t.Errorf("Clean(%q) = %q; want %q", mangled, got, s)
 		}
 	}
 	for _, other := range []string{"", s[1:], s + "a", "3D" + s[1:], s + s, "3D" + s + "a", strings.ToUpper(s), s + "\x00", s + "\xff", s + "%", s[:9] + "-" + s[9:], s[1:] + "1", strings.Repeat("A", longLinkLength), strings.Repeat(s, 100)} {
-		if got := cleanSecret(other); got != other {
-			t.Errorf("cleanSecret(%q) = %q; want it as it is", other, got)
+		if got := Clean(other); got != other {
+			t.Errorf("Clean(%q) = %q; want it as it is", other, got)
 		}
 	}
 }

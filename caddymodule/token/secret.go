@@ -19,10 +19,10 @@ const linkAlphabet = "abcdefghijklmnopqrstuvwxyz234567" // RFC 4648, base 32
 
 func newLinkSecret() string { return strings.ToLower(rand.Text()) }
 
-// cleanSecret undoes what programs and people do to a link between a mail and a browser:
+// Clean undoes what programs and people do to a link's secret between a mail and a browser:
 // blanks and line ends inside, the bracket or full stop behind it, and a "3D" from
-// quoted-printable that was decoded in part.
-func cleanSecret(s string) string {
+// quoted-printable that was decoded in part. All spellings that stand for one link become one.
+func Clean(s string) string {
 	if len(s) == longLinkLength || len(s) > 4*LinkLength {
 		return s
 	}

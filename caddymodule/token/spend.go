@@ -83,7 +83,7 @@ func (t *Tokens) look(ctx context.Context, purpose, token string) (link Link, l 
 // linkOf returns the link of a token, alive or not, or ErrUnknown: also for a link that
 // is for another purpose.
 func (t *Tokens) linkOf(ctx context.Context, purpose, token string) (Link, error) {
-	if token = cleanSecret(token); len(token) != LinkLength && len(token) != longLinkLength {
+	if token = Clean(token); len(token) != LinkLength && len(token) != longLinkLength {
 		return Link{}, ErrUnknown
 	}
 	for _, id := range t.Keys.MACs(linkPurpose, t.Firm, token) {
