@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -226,12 +227,71 @@ func TestPrune(t *testing.T) {
 		d.Record(t.Context(), Event{Kind: SignedIn, Contact: fmt.Sprint(i)})
 	}
 	d.Trail.Flush(t.Context())
-	if err := d.Trail.prune(t.Context(), place{bucket: events.bucket, most: 1200}); err != nil {
+	if err := d.Trail.prune(t.Context(), d.Keys, place{bucket: events.bucket, most: 1200}); err != nil {
 		t.Fatal(err)
 	}
 	got := d.events()
 	if len(got) != 1200 || got[0].Contact != "1300" || got[1199].Contact != "2499" {
 		t.Errorf("%d events are left, from %s to %s; want the latest 1200", len(got), got[0].Contact, got[len(got)-1].Contact)
+	}
+}
+
+// Whoever causes many events pushes out their own: a contact who signs in and out all day, or
+// opens an old link all night, no other contact's, and a network that floods none of another's.
+func TestPruneLeavesOthersAlone(t *testing.T) {
+	d := openDesk(t)
+	ip := netip.MustParseAddr
+	d.Record(t.Context(), Event{Kind: Changed, By: "admin", What: "contacts/disable"})
+	for i := range 10 {
+		request := fmt.Sprint("request-", i)
+		d.Record(t.Context(), Event{Kind: Asked, Request: request, IP: ip("192.0.2.1")})
+		d.Record(t.Context(), Event{Kind: Queued, Contact: "ann", Request: request})
+		d.Record(t.Context(), Event{Kind: Sent, Request: request})
+		d.Record(t.Context(), Event{Kind: SignedIn, Contact: "ann", IP: ip("192.0.2.1")})
+	}
+	for i := range 1000 {
+		d.Record(t.Context(), Event{Kind: SignedIn, Contact: "mallory", Session: fmt.Sprint(i), IP: ip("198.51.100.1")})
+		d.Record(t.Context(), Event{Kind: OpenedOld, Contact: "mallory", IP: ip("198.51.100.1")})
+		d.Record(t.Context(), Event{Kind: Asked, IP: ip(fmt.Sprintf("198.51.100.%d", i%256))})
+	}
+	d.Trail.Flush(t.Context())
+	for _, p := range []place{{bucket: events.bucket, most: 500}, {bucket: strange.bucket, most: 100}} {
+		if err := d.Trail.prune(t.Context(), d.Keys, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[string]int{}
+	last := ""
+	for _, e := range d.events() {
+		got[strings.TrimSpace(fmt.Sprint(e.Kind, " ", e.Contact))]++
+		last = cmp.Or(e.Session, last)
+	}
+	for what, n := range map[string]int{"changed": 1, "queued ann": 10, "sent": 10, "signed-in ann": 10, "asked": 100} {
+		if got[what] != n {
+			t.Errorf("%s: %d are left; want %d", what, got[what], n)
+		}
+	}
+	if n := got["signed-in mallory"] + got["opened-old mallory"]; n != 500-31 || last != "999" {
+		t.Errorf("of who caused most, %d are left, up to sign-in %s; want 469, the latest", n, last)
+	}
+}
+
+func TestFairShare(t *testing.T) {
+	for _, c := range []struct {
+		counts []int
+		room   int
+		want   int
+	}{
+		{nil, 10, 10},
+		{[]int{5}, 3, 3},
+		{[]int{1, 1, 1}, 2, 0},
+		{[]int{1, 10, 100}, 50, 39},
+		{[]int{100, 1, 100}, 51, 25},
+		{[]int{3, 3, 3}, 9, 3},
+	} {
+		if got := fairShare(c.counts, c.room); got != c.want {
+			t.Errorf("fairShare(%v, %d) = %d; want %d", c.counts, c.room, got, c.want)
+		}
 	}
 }
 

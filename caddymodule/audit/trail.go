@@ -3,8 +3,11 @@ package audit
 import (
 	"context"
 	crypto "crypto/rand"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,13 +22,14 @@ const (
 	Keep        = 90 * 24 * time.Hour
 	KeepStrange = 30 * 24 * time.Hour
 
-	// How many events of a firm are kept; the oldest go first.
+	// How many events of a firm are kept; see prune.
 	maxEvents  = 100_000
 	maxStrange = 10_000
 
 	writeEvery = 500 * time.Millisecond // events of this time, and at most as much again, share a write
 	retryEvery = 2 * time.Second        // while the store is away
 	writeTime  = 5 * time.Second        // that one write may take
+	tidyTime   = 30 * time.Second       // that cutting off the end of the history may take
 	maxWaiting = 20_000                 // events that wait for the store
 	batch      = 200                    // events in one write
 	pruneEvery = 500                    // events between two looks at how many there are
@@ -186,6 +190,7 @@ func (t *Trail) writeAll(end bool) time.Duration {
 	ctx, cancel := context.WithTimeout(context.Background(), writeTime)
 	defer cancel()
 	again := t.sumUp(end)
+	var keys *secret.Keyring // of the last that was written
 	for {
 		t.mu.Lock()
 		some := t.waiting[:min(len(t.waiting), batch)]
@@ -197,9 +202,13 @@ func (t *Trail) writeAll(end bool) time.Duration {
 			t.tell(slog.LevelWarn, "what happened at the door can't be stored for now", "error", err)
 			return retryEvery
 		}
+		keys = some[0].keys
 		t.mu.Lock()
 		t.waiting = append([]entry(nil), t.waiting[len(some):]...)
 		t.mu.Unlock()
+	}
+	if keys != nil && !end { // at the end there is no time; the next process begins with it
+		t.tidy(keys)
 	}
 	t.mu.Lock()
 	lost := t.lost
@@ -260,58 +269,150 @@ func (t *Trail) keep(ctx context.Context, some []entry) error {
 	if err := t.store.Apply(ctx, ops...); err != nil {
 		return err
 	}
-	t.tidy(ctx, some[0].keys, len(asked))
+	t.met += len(asked)
 	return nil
 }
 
 // tidy keeps all lists within their bounds, now and then.
-func (t *Trail) tidy(ctx context.Context, keys *secret.Keyring, met int) {
+func (t *Trail) tidy(keys *secret.Keyring) {
+	ctx, cancel := context.WithTimeout(context.Background(), tidyTime)
+	defer cancel()
+	t.running.Go(func() { // Close doesn't wait for it
+		select {
+		case <-t.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	var failed error
-	if t.met += met; t.met >= slackStrangers {
+	if t.met >= slackStrangers {
 		if failed = t.forgetStrangers(ctx, keys); failed == nil {
 			t.met = 0
 		}
 	}
 	for _, p := range []place{events, strange} {
 		if failed == nil && t.unseen[p] >= pruneEvery {
-			if failed = t.prune(ctx, p); failed == nil {
+			if failed = t.prune(ctx, keys, p); failed == nil {
 				t.unseen[p] = 0
 			}
 		}
 	}
 	if failed != nil {
-		t.tell(slog.LevelWarn, "the end of the history couldn't be cut off for now", "error", failed)
+		level := slog.LevelWarn
+		if errors.Is(ctx.Err(), context.Canceled) {
+			level = slog.LevelDebug // this Trail is closing; the next one begins with it
+		}
+		t.tell(level, "the end of the history couldn't be cut off for now", "error", failed)
 	}
 }
 
-// prune deletes the oldest events of a place that has too many.
-func (t *Trail) prune(ctx context.Context, p place) error {
-	n := 0
+// prune deletes events of a place that has too many: the oldest of those owners that have the
+// most, so that nobody who causes many pushes out another's.
+func (t *Trail) prune(ctx context.Context, keys *secret.Keyring, p place) error {
+	over := -p.most
 	for after := ""; ; {
 		recs, err := t.store.Scan(ctx, t.firm, p.bucket, "", after, 1000)
 		if err != nil {
 			return err
 		}
-		if n += len(recs); len(recs) < 1000 {
+		if over += len(recs); len(recs) < 1000 {
 			break
 		}
 		after = recs[len(recs)-1].Key.ID
 	}
-	for n > p.most {
-		recs, err := t.store.Scan(ctx, t.firm, p.bucket, "", "", min(n-p.most, batch))
-		if err != nil || len(recs) == 0 {
+	if over <= 0 {
+		return nil
+	}
+	type found struct {
+		id    string
+		owner int
+	}
+	var all []found
+	var counts []int // by owner
+	numbers, askers := map[string]int{}, map[string]string{}
+	for after := ""; ; {
+		recs, err := t.store.Scan(ctx, t.firm, p.bucket, "", after, 1000)
+		if err != nil {
 			return err
 		}
-		ops := make([]store.Op, len(recs))
-		for i, rec := range recs {
-			ops[i] = store.Delete(rec.Key)
+		for _, rec := range recs {
+			name := ownerOf(keys, rec, askers)
+			number, known := numbers[name]
+			if !known {
+				number = len(counts)
+				numbers[name], counts = number, append(counts, 0)
+			}
+			counts[number]++
+			all = append(all, found{rec.Key.ID, number})
 		}
-		if err := t.store.Apply(ctx, ops...); err != nil {
+		if len(recs) < 1000 {
+			break
+		}
+		after = recs[len(recs)-1].Key.ID
+	}
+	share := fairShare(counts, p.most)
+	var ops []store.Op
+	for _, one := range all { // from the oldest on
+		if over <= 0 {
+			break
+		}
+		if counts[one.owner] > share {
+			ops = append(ops, store.Delete(store.Key{Firm: t.firm, Bucket: p.bucket, ID: one.id}))
+			counts[one.owner]--
+			over--
+		}
+	}
+	for some := range slices.Chunk(ops, batch) {
+		if err := t.store.Apply(ctx, some...); err != nil {
 			return err
 		}
-		n -= len(recs)
 	}
 	return nil
+}
+
+// ownerOf returns whose share of its place an event takes: the contact's, also where only the
+// request says which; else that of the network that it came from; else that of its kind. askers
+// are the contacts of requests; those that the event tells of are added.
+func ownerOf(keys *secret.Keyring, rec store.Record, askers map[string]string) string {
+	var e struct {
+		Kind    Kind       `json:"event"`
+		Contact string     `json:"contact"`
+		Request string     `json:"request"`
+		IP      netip.Addr `json:"ip"`
+	}
+	if open(keys, rec, &e) != nil {
+		return ""
+	}
+	switch asker := askers[e.Request]; {
+	case e.Contact != "":
+		if e.Request != "" {
+			askers[e.Request] = e.Contact
+		}
+		return "contact " + e.Contact
+	case asker != "":
+		return "contact " + asker
+	case e.IP.IsValid():
+		ip, bits := e.IP.Unmap().WithZone(""), 24
+		if ip.Is6() {
+			bits = 48
+		}
+		return "network " + netip.PrefixFrom(ip, bits).Masked().String()
+	}
+	return "kind " + string(e.Kind)
+}
+
+// fairShare returns how many each may keep where there is room for so many in all: the largest
+// number with which all that they keep fits.
+func fairShare(counts []int, room int) int {
+	counts = slices.Sorted(slices.Values(counts))
+	for i, n := range counts {
+		rest := len(counts) - i
+		if n*rest > room { // they and all that have more get the same
+			return room / rest
+		}
+		room -= n
+	}
+	return room + slices.Max(append(counts, 0))
 }
 
 // idTime is the first part of an ID: its order is that of time.
