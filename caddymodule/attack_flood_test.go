@@ -553,3 +553,31 @@ func (h *house) waiting(t *testing.T) int {
 	}
 	return len(recs)
 }
+
+// Whoever has mails sent to somebody, and tries wrong codes in their own browsers, uses up no tries
+// of the devices that person has signed in on.
+func TestD09_WrongCodesOfOthersLeaveKnownDevicesTheirTries(t *testing.T) {
+	h := openHouse(t, layout{global: behindProxy})
+	const owner = "owner@example.com"
+	b := h.in(owner)
+	for i := range 8 { // staff get up to twelve mails an hour
+		caddymodule.Advance(t, time.Minute)
+		before := len(h.letters(owner))
+		attacker := h.browser().at(ithNetwork(i))
+		attacker.send("/-/sign-in", form("email", owner))
+		h.nextLetter(owner, before)
+		for range 5 {
+			if a := attacker.send("/-/code", form("code", "0000-0000")); a.StatusCode != 403 {
+				t.Fatalf("a wrong code = %d; want 403", a.StatusCode)
+			}
+		}
+		caddymodule.Advance(t, 4*time.Minute) // three links are alive at a time
+	}
+	b.send("/-/sign-out", form())
+	before := len(h.letters(owner))
+	b.send("/-/sign-in", form("email", owner))
+	l := h.nextLetter(owner, before)
+	if a := b.send("/-/code", form("code", l.code)); a.StatusCode != 303 || b.me() == nil {
+		t.Errorf("the right code on a known device, after 40 wrong ones of others = %d; want to be in", a.StatusCode)
+	}
+}

@@ -15,7 +15,8 @@ import (
 
 const (
 	// GuessesPerHour is how many codes of one contact may be compared with what is typed
-	// in any hour, in all browsers together: one hit in three million years of guessing.
+	// in any hour, in all browsers together that the contact hasn't signed in on, and on each
+	// device where they have: one hit in three million years of guessing.
 	GuessesPerHour = 40
 
 	nobodies = 1024 // records that stand in for contacts that there aren't
@@ -36,9 +37,10 @@ func (t *Tokens) reserve(ctx context.Context, all []counted) (ops []store.Op, er
 	for i := range all {
 		a := all[i].Address
 		contact := contactAt(all, a)
+		record := recordOf(all, contact)
 		if !paid[a] {
 			paid[a] = true
-			id := contact
+			id := record
 			if _, twice := over[id]; id == "" || twice {
 				id = nobody(a)
 			}
@@ -50,7 +52,7 @@ func (t *Tokens) reserve(ctx context.Context, all []counted) (ops []store.Op, er
 				ops, over[id] = append(ops, op), full
 			}
 		}
-		all[i].over = contact != "" && over[contact] // no contact's ID is a nobody's
+		all[i].over = contact != "" && over[record] // no contact's ID is a nobody's
 	}
 	return ops, nil
 }
@@ -63,6 +65,17 @@ func contactAt(all []counted, a address.Address) string {
 		}
 	}
 	return ""
+}
+
+// recordOf returns the ID of the record of a contact's tries in a browser that made these
+// requests: one apart where they have signed in there, which others can't use up.
+func recordOf(all []counted, contact string) string {
+	for _, one := range all {
+		if contact != "" && one.Contact == contact && one.Known && one.Device != "" {
+			return contact + "/" + one.Device
+		}
+	}
+	return contact
 }
 
 // codesOf counts the requests with a code of the contact; one for nobody.
