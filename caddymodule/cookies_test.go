@@ -25,7 +25,8 @@ func TestNobodyGetsAnothersPortalSessionBySpelling(t *testing.T) {
 	for _, name := range []string{"sid", "named"} {
 		sealed := ann.cookie(name)
 		for _, spelling := range []string{"NAME", "name ", " name", "\tname", "name\t", "\u00a0name", "name\u00a0", "\ufeffname", "\u2003name", "\"name\"", "\\name", "(name", "name@", "{name}",
-			"name[]", "x[name]", "%6eame", "%6Eame%20", "%2520name", "x,name", "x name", "x=1 name", `x="1,name`, "=name"} {
+			"name[]", "x[name]", "%6eame", "%6Eame%20", "%2520name", "x,name", "x name", "x=1 name", `x="1,name`, "=name",
+			"+name", "++name", "%20+name", "%2bname"} {
 			spelling = strings.NewReplacer("name", name, "NAME", strings.ToUpper(name), "%6eame", "%"+hexOf(name[0])+name[1:], "%6Eame", "%"+strings.ToUpper(hexOf(name[0]))+name[1:]).Replace(spelling)
 			for what, value := range map[string]string{"bare": "anns", "sealed": sealed} {
 				h.get("/y", bob.session()+"; theme=dark; "+spelling+"="+value+"; prefs[a]=1")

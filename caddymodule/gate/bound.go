@@ -448,14 +448,15 @@ func (b *bound) known(name string) binding {
 }
 
 // cookieFold returns a cookie's name as the most lenient portal would read it: PHP takes
-// several characters for an underscore, and was long decoding escapes.
+// several characters for an underscore. Before 7.2.34, 7.3.23 and 7.4.11 it also decoded names, a plus to a space,
+// and dropped the spaces in front.
 func cookieFold(name string) string {
 	if strings.Contains(name, "%") {
 		name = unescape(name)
 	}
 	if strings.ContainsAny(name, ". [+\x00") {
 		name, _, _ = strings.Cut(name, "\x00")
-		name = asPHP.Replace(strings.TrimLeft(name, " "))
+		name = asPHP.Replace(strings.TrimLeft(name, " +"))
 	}
 	return strings.ToLower(name)
 }
