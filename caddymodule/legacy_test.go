@@ -348,6 +348,11 @@ func TestTokensInForms(t *testing.T) {
 	if a.StatusCode != 400 || h.portal.count() > before && strings.Contains(h.portal.lastPost().Body, its) {
 		t.Errorf("what is too long to judge = %d, and the portal gets %.100q", a.StatusCode, h.portal.lastPost().Body)
 	}
+	odd := strings.Repeat("\u00e9=1&", 80_000) // what costs much to judge
+	nobody := h.browser()
+	if a := nobody.do(nobody.request("POST", "/assets/x", strings.NewReader(odd), "Content-Type", "application/x-www-form-urlencoded")); a.StatusCode != 400 {
+		t.Errorf("80,000 odd names = %d; want 400", a.StatusCode)
+	}
 }
 
 // The portal's answers lead to new links.

@@ -16,8 +16,8 @@ type Forms struct {
 }
 
 // ErrForm is the error of reading a form that can't be judged: a parameter with a token is
-// too long, or there are too many.
-var ErrForm = errors.New("a form has more under the name of an old link's parameter than could be a token")
+// too long, or there are too many, or too many names that readers take in different ways.
+var ErrForm = errors.New("a form has more under the name of an old link's parameter, or more odd names, than can be judged")
 
 // Body returns a request's body as the portal gets it: an unknown value stands in the place
 // of each foreign token, and the rest streams as it is, of the same length. No more is held
@@ -81,6 +81,8 @@ const (
 	mostHeld   = 64 << 10 // bytes that are held back: more than any token takes, however it is escaped
 	mostJudged = 2_000    // look-ups that a form may cost: PHP reads no more than 1,000 parameters by default
 	perLookup  = 4 << 10  // bytes of a value that cost as much as a look-up
+	mostNames  = 4 << 20  // what odd names may cost in bytes, beside a byte for each that the form has
+	perName    = 64       // bytes that an odd name costs beside its own
 )
 
 // form is a body that is judged as it is read.
@@ -98,6 +100,8 @@ type form struct {
 	seen   int  // of held: no separator is there
 	blank  bool // these are all blank
 	judged int  // look-ups so far
+	read   int  // bytes of the body so far
+	names  int  // what odd names have cost so far, in bytes
 	inside bool // of a parameter, or a line, whose beginning isn't held any more
 
 	boundary []byte // what the lines between parts begin with
@@ -111,6 +115,7 @@ func (f *form) Read(p []byte) (int, error) {
 		}
 		n, err := f.body.Read(f.held[len(f.held):cap(f.held)])
 		f.held, f.err = f.held[:len(f.held)+n], err
+		f.read += n
 		f.ready = f.spare[:0]
 		if err := f.judge(f.err != nil); err != nil {
 			f.err = err
@@ -145,6 +150,11 @@ func (f *form) next(separators string) int {
 // parameters judges a form as most are sent, a=1&b=2.
 func (f *form) parameters(end bool) error {
 	for len(f.held) > 0 {
+		if empty := len(f.held) - len(bytes.TrimLeft(f.held, "&;")); empty > 0 {
+			f.pass(empty)
+			f.inside = false
+			continue
+		}
 		stop := f.next("&;")
 		switch {
 		case stop >= 0:
@@ -174,6 +184,14 @@ func (f *form) parameters(end bool) error {
 
 func (f *form) parameter(text []byte) error {
 	name, value, _ := bytes.Cut(text, []byte("="))
+	if len(value) == 0 {
+		return nil
+	}
+	if !isPlainName(string(name)) {
+		if f.names += perName + len(name); f.names > mostNames+f.read {
+			return ErrForm
+		}
+	}
 	for i := range f.rules.links {
 		s := f.rules.links[i].old
 		if _, near := sameName(string(name), s.name); s.name == "" || !near {

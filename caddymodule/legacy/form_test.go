@@ -109,6 +109,7 @@ func TestBody_Errors(t *testing.T) {
 		{"a long value", urlencoded, "client=" + long + "birch-secret", forms, ErrForm},
 		{"too many", urlencoded, strings.Repeat("client=1&", mostJudged+1) + "client=birch-secret", forms, ErrForm},
 		{"too many readings", urlencoded, strings.Repeat("client=%252561%252B+x+%2509&", mostJudged/4) + "client=birch-secret", forms, ErrForm},
+		{"too many odd names", urlencoded, strings.Repeat("é=1&", mostNames/perName+10_000) + "client=birch-secret", forms, ErrForm},
 		{"too many, in parts", parted, strings.Repeat(field("a", "1"), mostJudged+1) + field("client", birch), forms, ErrForm},
 		{"no store", urlencoded, "client=birch-secret", broken, gone},
 		{"no store, in parts", parted, field("client", birch), broken, gone},
@@ -235,6 +236,37 @@ func valuesOf(parts bool, body string) (all []string) {
 		if part.FormName() == "client" && err == nil {
 			all = append(all, string(value))
 		}
+	}
+}
+
+// Names in other letters and with brackets are no reason to refuse a form, however large it is, as
+// long as it doesn't consist of them.
+func TestBody_OddNames(t *testing.T) {
+	for name, in := range map[string]string{
+		"rows of a table": strings.Repeat("rows%5B%5D%5Bname%5D=1&", 20_000),
+		"other letters":   strings.Repeat("%D0%B8%D0%BC%D1%8F=%D0%98%D1%80%D0%B8%D0%BD%D0%B0&", 20_000),
+		"HTML":            strings.Repeat(`<p class="a">&nbsp;one line of a text that somebody writes, with &amp; and an <a href="/x">address</a></p>`+"\n", 20_000),
+	} {
+		got, err := io.ReadAll(formRules(t).Body(io.NopCloser(strings.NewReader(in)), urlencoded, forms))
+		if err != nil || string(got) != in {
+			t.Errorf("%s: %d bytes of %d, %v; want it as it is", name, len(got), len(in), err)
+		}
+	}
+}
+
+// BenchmarkBody_Parameters is a form of a megabyte without files. No kind may take several times as
+// long as the others.
+func BenchmarkBody_Parameters(b *testing.B) {
+	for _, parameter := range []string{"note=one line of a text&", "a=1&", "a=&", "a&", "&", ";", "%61=1&"} {
+		b.Run(parameter, func(b *testing.B) {
+			in := strings.Repeat(parameter, 1<<20/len(parameter))
+			b.SetBytes(int64(len(in)))
+			for b.Loop() {
+				if _, err := io.Copy(io.Discard, formRules(b).Body(io.NopCloser(strings.NewReader(in)), urlencoded, forms)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

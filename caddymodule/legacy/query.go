@@ -231,8 +231,8 @@ func sameName(raw, want string) (same, near bool) {
 	if raw == want {
 		return true, true
 	}
-	if isPlainName(raw) && len(raw) != len(want) {
-		return false, false
+	if isPlainName(raw) && (len(raw) != len(want) || isPlainName(want)) {
+		return false, len(raw) == len(want) && samePlainName(raw, want)
 	}
 	name, whole := unescape(raw, true)
 	if whole && name == want {
@@ -251,6 +251,23 @@ func sameName(raw, want string) (same, near bool) {
 		name = next
 	}
 	return false, false
+}
+
+// samePlainName reports whether canonical returns the same for two plain names of one length.
+func samePlainName(a, b string) bool {
+	for i := range len(a) {
+		c, d := a[i]|0x20, b[i]|0x20
+		if a[i] == '-' || a[i] == '_' {
+			c = '_'
+		}
+		if b[i] == '-' || b[i] == '_' {
+			d = '_'
+		}
+		if c != d {
+			return false
+		}
+	}
+	return true
 }
 
 // isPlainName reports whether a raw name can only be taken for one of its own length.
