@@ -53,11 +53,13 @@
 //	├── audit        what happened at the door
 //	├── usage        who still uses old links
 //	├── address      the one grammar of an email address
+//	├── typo         how far a word is from one that may have been meant
 //	├── secret       every key, derived from the one secret outside the store
 //	└── store        small records by key, which is all that the packages above know of
 //	                 a database: store/bolt keeps them in one file, for one process;
 //	                 store/redis on a server, for many; store/sealed seals records,
-//	                 each for its key
+//	                 each for its key; store/anchor tells a store that was lost, emptied
+//	                 or put back from the one of last time, and answers for it
 //
 // Imports point down, siblings don't know one another; imports_test.go holds both.
 //

@@ -23,6 +23,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
+	"github.com/doorpost-auth/doorpost/caddymodule/typo"
 )
 
 // Everything in this file is pure: it looks at values and touches nothing. The
@@ -655,7 +656,7 @@ func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 func nearest(name string, names []string) string {
 	best, least := "", 3 // two slips at most
 	for _, n := range slices.Sorted(slices.Values(names)) {
-		d := distance(strings.ToLower(name), n)
+		d := typo.Count(strings.ToLower(name), n)
 		if len(name) > 2 && strings.HasPrefix(n, name) {
 			d = 1
 		}
@@ -664,32 +665,6 @@ func nearest(name string, names []string) string {
 		}
 	}
 	return best
-}
-
-// distance is the number of letters to add, drop, change or swap with the next
-// (optimal string alignment).
-func distance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			change := 1
-			if a[i-1] == b[j-1] {
-				change = 0
-			}
-			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+change)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
 }
 
 // literalSecrets judges the secrets that are written out.

@@ -11,6 +11,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/typo"
 )
 
 // ListEvents asks for one page of what happened at the door.
@@ -298,7 +299,7 @@ func (f Firm) near(ctx context.Context, email address.Address) ([]directory.Cont
 // domain, with or without a tag ("ann+portal") or dots, or two slips of the finger.
 func alike(a, b address.Address) bool {
 	nameA, nameB := bareName(a), bareName(b)
-	return nameA == nameB && (len(nameA) >= 3 || a.Domain() == b.Domain()) || slips(string(a), string(b)) <= 2
+	return nameA == nameB && (len(nameA) >= 3 || a.Domain() == b.Domain()) || typo.Count(string(a), string(b)) <= 2
 }
 
 // bareName is what stands before the @, without what many mail services ignore there.
@@ -306,31 +307,4 @@ func bareName(a address.Address) string {
 	name, _, _ := strings.Cut(string(a), "@")
 	name, _, _ = strings.Cut(name, "+")
 	return strings.ToLower(strings.ReplaceAll(name, ".", ""))
-}
-
-// slips counts what turns one word into the other: letters too many, missing, wrong, or
-// in the other's place. Above 2 it may say 3.
-func slips(a, b string) int {
-	if d := len(a) - len(b); d > 2 || d < -2 {
-		return 3
-	}
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := range len(a) {
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
 }

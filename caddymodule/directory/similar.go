@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/typo"
 )
 
 // What somebody most likely meant by what they wrote.
@@ -31,7 +32,7 @@ func LikelyDomain(a address.Address) string {
 		domain = domain[:i+1] + right
 	}
 	for _, known := range mailDomains {
-		if !slices.Contains(mailDomains, domain) && edits(domain, known) == 1 {
+		if !slices.Contains(mailDomains, domain) && typo.Count(domain, known) == 1 {
 			return known
 		}
 	}
@@ -39,33 +40,6 @@ func LikelyDomain(a address.Address) string {
 		return domain
 	}
 	return ""
-}
-
-// edits counts what turns one word into the other: letters too many, missing, wrong, or in
-// the next one's place. Above 2 it may say 3.
-func edits(a, b string) int {
-	if d := len(a) - len(b); d > 2 || d < -2 {
-		return 3
-	}
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := range len(a) {
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
 }
 
 // legalForms are what is left out of companies' names, or written in other ways.
@@ -102,7 +76,7 @@ func (n *companyNames) similar(written string) string {
 		switch {
 		case c == core || coreName(id) == core:
 			exact = append(exact, id)
-		case len(core) >= 4 && (strings.HasPrefix(c, core+" ") || strings.HasPrefix(core, c+" ") && len(c) >= 4) || edits(c, core) <= slips || edits(id, nameKey(written)) <= slips:
+		case len(core) >= 4 && (strings.HasPrefix(c, core+" ") || strings.HasPrefix(core, c+" ") && len(c) >= 4) || typo.Count(c, core) <= slips || typo.Count(id, nameKey(written)) <= slips:
 			near = append(near, id)
 		}
 	}
