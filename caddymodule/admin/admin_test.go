@@ -546,7 +546,7 @@ func TestImportTakesAddress(t *testing.T) {
 	f := o.firms["example"]
 	devices := limit.Devices{Firm: "example", Store: f.Tokens.Store, Keys: f.Tokens.Keys}
 	_, device := devices.New()
-	learnt, err := devices.Learn(t.Context(), device, ann.Contact.ID, time.Now())
+	learnt, _, err := devices.Learn(t.Context(), device, ann.Contact.ID, time.Now())
 	if err == nil {
 		err = f.Tokens.Store.Apply(t.Context(), learnt...)
 	}

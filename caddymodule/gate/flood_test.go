@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"os"
@@ -20,8 +22,10 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
@@ -123,9 +127,10 @@ func newSiege(t *testing.T) *siege {
 	}
 	s.g = New(Gate{
 		Firm: "example", URL: &url.URL{Scheme: "https", Host: "portal.example"}, Prefix: "/-",
-		Book:   &directory.Book{Firm: "example", Store: s.db, Keys: keys, Now: clock},
-		Tokens: &token.Tokens{Firm: "example", Store: s.db, Keys: keys, Life: 10 * time.Minute, Now: clock},
-		Audit:  &audit.Log{Logger: slog.New(slog.DiscardHandler)}, Log: slog.New(slog.DiscardHandler), Letters: letters, Now: clock,
+		ClientIP: func(*http.Request) netip.Addr { return netip.Addr{} },
+		Book:     &directory.Book{Firm: "example", Store: s.db, Keys: keys, Now: clock},
+		Tokens:   &token.Tokens{Firm: "example", Store: s.db, Keys: keys, Life: 10 * time.Minute, Now: clock},
+		Audit:    &audit.Log{Logger: slog.New(slog.DiscardHandler)}, Log: slog.New(slog.DiscardHandler), Letters: letters, Now: clock,
 	})
 	none := []string{}
 	if _, err := s.g.Book.AddContact(t.Context(), "ann@example.com", directory.Change{Companies: &none}); err != nil {
@@ -191,6 +196,31 @@ func (s *siege) pass(d time.Duration) {
 		if !s.now.Before(one.due) {
 			delete(s.waiting, id)
 			s.work(one.request)
+		}
+	}
+}
+
+// Whoever signs in on new devices all day leaves no more records than they have known devices.
+func TestD12_ManyDevicesOfOneContactAreBounded(t *testing.T) {
+	s := newSiege(t)
+	s.g.Sessions = &session.Sessions{Firm: "example", Store: s.db, Max: 180 * 24 * time.Hour}
+	ann, err := s.g.Book.ByEmail(t.Context(), "ann@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range limit.DevicesPerContact + 50 {
+		r := httptest.NewRequest("POST", "/-/password", nil)
+		ops, cookie, err := s.g.knowDevice(r, ann, false)
+		last, err2 := s.g.lastOn(r, cookie, ann.ID)
+		if err := errors.Join(err, err2, s.db.Apply(t.Context(), append(ops, last...)...)); err != nil {
+			t.Fatal(err)
+		}
+		s.now = s.now.Add(time.Second)
+	}
+	for _, bucket := range []string{"known-device", "device-last"} {
+		recs, err := s.db.Scan(t.Context(), "example", bucket, "", "", 1000)
+		if err != nil || len(recs) != limit.DevicesPerContact {
+			t.Errorf("%s: %d records, %v; want %d", bucket, len(recs), err, limit.DevicesPerContact)
 		}
 	}
 }

@@ -252,7 +252,10 @@ func (g *Gate) knowDevice(r *http.Request, c directory.Contact, shared bool) (op
 		return ops, "", nil
 	}
 	cookie, id = g.newestDevice(r)
-	learnt, err := g.devices.Learn(ctx, id, c.ID, now)
+	learnt, gone, err := g.devices.Learn(ctx, id, c.ID, now)
+	for _, id := range gone { // who signs in on a new device again and again leaves nothing behind
+		ops = append(ops, g.last.Delete(id))
+	}
 	return append(ops, learnt...), cookie, err
 }
 

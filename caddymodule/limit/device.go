@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -97,21 +98,23 @@ func (d *Devices) Knows(ctx context.Context, id, contact string) (bool, error) {
 // makes no device unknown.
 const deviceAhead = 48 * time.Hour
 
-// Learn returns the Ops for a sign-in of the contact on the device.
-func (d *Devices) Learn(ctx context.Context, id, contact string, now time.Time) ([]store.Op, error) {
+// Learn returns the Ops for a sign-in of the contact on the device, and the IDs of the devices
+// that make room for it.
+func (d *Devices) Learn(ctx context.Context, id, contact string, now time.Time) (ops []store.Op, gone []string, err error) {
 	all, err := d.of(ctx, contact)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	own := contact + "/" + id
 	all = slices.DeleteFunc(all, func(rec sealed.Record[device]) bool { return rec.ID == own })
 	// What was signed in on longest ago ends first, and what is none of ours before it.
 	slices.SortFunc(all, func(a, b sealed.Record[device]) int { return a.Value.At.Compare(b.Value.At) })
-	ops, err := d.learn(own, now)
+	ops, err = d.learn(own, now)
 	for _, rec := range all[:max(0, len(all)+1-DevicesPerContact)] {
 		ops = append(ops, d.records().Delete(rec.ID))
+		gone = append(gone, strings.TrimPrefix(rec.ID, contact+"/"))
 	}
-	return ops, err
+	return ops, gone, err
 }
 
 func (d *Devices) learn(id string, now time.Time) ([]store.Op, error) {

@@ -333,7 +333,7 @@ func TestDevices(t *testing.T) {
 	d := &Devices{Firm: "example", Store: db, Keys: keys, Now: func() time.Time { return noon }, Alarm: func(context.Context, store.Key) { alarms++ }}
 	learn := func(id, contact string, at time.Time) {
 		t.Helper()
-		ops, err := d.Learn(t.Context(), id, contact, at)
+		ops, _, err := d.Learn(t.Context(), id, contact, at)
 		if err == nil {
 			err = db.Apply(t.Context(), ops...)
 		}
