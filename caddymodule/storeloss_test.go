@@ -359,6 +359,103 @@ func TestAnOlderStoreIsNoticed(t *testing.T) {
 	}
 }
 
+// An accept that comes to no end, such as for a kill or a client that goes away, leaves a
+// store that nobody trusts, not this machine after a restart, nor another one.
+func TestAnInterruptedStoreAcceptOpensNothing(t *testing.T) {
+	s := openLostStore(t, "")
+	var older []store.Op
+	for _, bucket := range []string{"beat", "contact", "sessions", "roster"} {
+		for _, rec := range s.records(bucket) {
+			older = append(older, store.Put(rec.Key, rec.Value, rec.Expires))
+		}
+	}
+	if _, err := s.office().RevokeSessions(t.Context(), "example", "ann@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the change is counted", func() bool { return !bytes.Equal(s.records("beat")[0].Value, older[0].Value) })
+	if s.redis != nil {
+		s.noted()
+	}
+	whole := s.records("company")[2]
+	damaged := bytes.Clone(whole.Value)
+	damaged[len(damaged)-1] ^= 1
+	s.overwrite(append(older, store.Put(whole.Key, damaged, whole.Expires))...)
+	s.untrusted()
+
+	if done, err := s.office().AcceptStore(t.Context(), "example", admin.AcceptStore{}); err == nil {
+		t.Fatalf("store accept with a record that can't be read = %+v; want an error", done)
+	}
+	s.stop()
+	s.start()
+	if what := s.untrusted(); !strings.Contains(what, "is being accepted, or that was interrupted") {
+		t.Errorf("the doctor says %q; want that the accept was interrupted", what)
+	}
+	s.wantUntrusted("after an accept that was interrupted")
+
+	s.overwrite(store.Put(whole.Key, whole.Value, whole.Expires))
+	if done := s.accepted(false); done.SessionsEnded != 1 {
+		t.Errorf("store accept = %+v; want that Ann's session has ended", done)
+	}
+	if a := s.ann.open("/portal/acme/x"); a.StatusCode != 401 {
+		t.Errorf("Ann's page, whose session was revoked before the older store came = %d; want 401", a.StatusCode)
+	}
+}
+
+// Where one of the files outside the store is lost, the other one still counts; where it
+// isn't known any more which companies were upgraded, all are.
+func TestUpgradedLinksStayClosedWhenAnAnchorFileIsDamaged(t *testing.T) {
+	cut := func(t *testing.T, path string) {
+		t.Helper()
+		if err := os.Truncate(path, 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := func(t *testing.T, path string) {
+		t.Helper()
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		name, file string
+		harm       func(*testing.T, string)
+		all        bool // every company is upgraded
+	}{
+		{"what was seen of the store", "example", cut, false},
+		{"what was upgraded", "example.upgraded", cut, true},
+		{"what was upgraded, gone", "example.upgraded", remove, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := openLostStore(t, "")
+			anchor := s.path("data/doorpost/anchor")
+			if s.redis != nil {
+				s.noted()
+			}
+			s.stop()
+			test.harm(t, anchor+"/"+test.file)
+			if test.all { // the store has it, too
+				s.start()
+				s.settled()
+				s.wantOld("with the right store", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": true})
+				s.stop()
+				test.harm(t, anchor+"/"+test.file)
+			}
+			if s.redis != nil {
+				s.redis.says(t, "FLUSHALL")
+			} else if err := os.Rename(s.dbPath(), s.dbPath()+".lost"); err != nil {
+				t.Fatal(err)
+			}
+			s.start()
+			s.untrusted()
+			s.wantUntrusted("without " + test.file)
+			if done := s.accepted(false); done.AllUpgraded != test.all {
+				t.Errorf("store accept = %+v; want that all are upgraded: %v", done, test.all)
+			}
+			s.wantOld("after store accept", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": !test.all})
+		})
+	}
+}
+
 // noted waits until what was changed on a Redis server counts as seen: it may lose again
 // what it has acknowledged a moment ago.
 func (s *lostStore) noted() {

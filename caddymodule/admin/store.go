@@ -33,8 +33,9 @@ func (f Firm) AcceptStore(ctx context.Context, in AcceptStore) (done StoreAccept
 	if loss == nil {
 		return done, &Error{Status: 409, Code: "trusted", Reason: "the store is the one of last time, so there is nothing to accept", Remedy: "caddy doorpost doctor says what else is wrong"}
 	}
-	stays := *f.Anchor.Closed()
+	var stays anchor.Closed
 	err = f.Anchor.Settle(ctx, in.Reopen, func(ctx context.Context) (err error) {
+		stays = *f.Anchor.Closed()
 		if _, err = f.Book.KeepUpgraded(ctx); err != nil {
 			return err
 		}

@@ -74,14 +74,15 @@ type Store struct {
 	checks   checks
 	trusted  atomic.Pointer[chan struct{}] // closed when the store is trusted again
 
-	mu       sync.Mutex // guards what follows, and the files
-	anchor   anchor
-	written  *written   // nil: nothing yet
-	unsaved  error      // why the anchor couldn't be written last time
-	sighted  []sighting // beats, the oldest first
-	said     time.Time  // when operators were last told of the loss
-	stopping context.CancelFunc
-	running  sync.WaitGroup
+	mu         sync.Mutex // guards what follows, and the files
+	anchor     anchor
+	written    *written   // nil: nothing yet
+	unsaved    error      // why the anchor couldn't be written last time
+	closedLost bool       // what the anchor said of old links can't be read any more
+	sighted    []sighting // beats, the oldest first
+	said       time.Time  // when operators were last told of the loss
+	stopping   context.CancelFunc
+	running    sync.WaitGroup
 }
 
 // sighting is a beat and when it was seen.
@@ -102,6 +103,7 @@ const (
 	Moved    Reason = "moved"    // its file is gone, or another file has its name
 	Sealed   Reason = "sealed"   // its identity was sealed with another secret
 	Restored Reason = "restored" // an operator put a copy back, and the gate hasn't taken it over yet
+	Settling Reason = "settling" // it is being accepted, or that came to no end
 	Damaged  Reason = "damaged"  // it is the anchor that can't be read
 )
 

@@ -20,16 +20,17 @@ type identity struct {
 	Store    string   `json:"s"`
 	Was      []string `json:"w,omitempty"` // those in whose place it was accepted, the latest first
 	Reopened bool     `json:"o,omitempty"` // what anchors said of old links was forgotten then
+	Settling bool     `json:"t,omitempty"` // it is being accepted: nobody may trust it yet
 }
 
 // mostWas is how many identities are remembered. A machine that was away while so many
 // stores were accepted asks its operator once more.
 const mostWas = 32
 
-// next returns the identity of a store that is accepted in the place of the one that an
+// next returns the identity of a store that is being accepted in the place of the one that an
 // anchor knows.
 func (id identity) next(known string, reopen bool) identity {
-	next := identity{Store: rand.Text(), Reopened: reopen}
+	next := identity{Store: rand.Text(), Reopened: reopen, Settling: true}
 	for _, was := range append([]string{known, id.Store}, id.Was...) {
 		if was != "" && !slices.Contains(next.Was, was) && len(next.Was) < mostWas {
 			next.Was = append(next.Was, was)
@@ -113,6 +114,9 @@ func (s *Store) compare(ctx context.Context, keys *secret.Keyring) (*Loss, error
 	}
 	known := s.known()
 	accept := "caddy doorpost store accept --firm " + s.firm
+	if s.lostClosed() {
+		accept += ", which upgrades all companies, since which ones were can't be read any more"
+	}
 	bring := "bring the right store back, or, if this is the store from now on: " + accept
 	switch {
 	case known.damaged:
@@ -141,6 +145,10 @@ func (s *Store) compare(ctx context.Context, keys *secret.Keyring) (*Loss, error
 		return nil, err
 	case known.Store != "" && id.Value.Store != known.Store && !slices.Contains(id.Value.Was, known.Store):
 		return s.loss(Other, bring, "the store %s is another one than last time", s.place), nil
+	}
+	if id.Value.Settling {
+		return s.loss(Settling, "wait a moment; if this stays so, say it again: "+accept,
+			"the store %s is being accepted, or that was interrupted", s.place), nil
 	}
 	b, err := s.beats(keys).Get(ctx, only)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -174,6 +182,12 @@ func (s *Store) known() anchor {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.anchor
+}
+
+func (s *Store) lostClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closedLost
 }
 
 func stamp(t time.Time) string {

@@ -98,11 +98,20 @@ func MarkRestored(dir, firm string, keys *secret.Keyring, r Restore) (Closed, er
 	s := &Store{firm: firm, dir: dir}
 	s.keys.Store(keys)
 	err := s.read()
-	if err != nil || s.written == nil {
+	switch {
+	case err != nil:
 		return Closed{}, err
+	case s.anchor.damaged:
+		return Closed{}, fmt.Errorf("%s can't be read", s.path())
+	case s.written == nil:
+		return Closed{}, nil
+	}
+	closed := *s.closed.Load()
+	if s.closedLost {
+		closed = Closed{All: true}
 	}
 	s.anchor.Restored = &r
-	return *s.closed.Load(), s.writeFile(s.path(), s.anchor)
+	return closed, s.writeFile(s.path(), s.anchor)
 }
 
 // lacking returns the error of records that need secrets which the keys don't have.
@@ -124,17 +133,22 @@ func (s *Store) read() error {
 	var a anchor
 	closed := new(Closed)
 	id, err := s.readFile(s.path(), &a)
-	if err == nil {
-		_, err = s.readFile(s.closedPath(), closed)
-	}
-	switch {
-	case errors.Is(err, secret.ErrSealed):
-		return err
-	case err != nil:
-		a.damaged = true
-		if s.log != nil {
-			s.log.Error("the file that the store is compared with can't be read", "path", s.path(), "error", err)
+	closedID, closedErr := s.readFile(s.closedPath(), closed)
+	for _, err := range []error{err, closedErr} {
+		if errors.Is(err, secret.ErrSealed) {
+			return err
 		}
+	}
+	if err != nil {
+		a = anchor{damaged: true}
+		s.unread("the file that the store is compared with can't be read", s.path(), err)
+	}
+	if there := err != nil || id != ""; closedErr == nil && closedID == "" && there { // it was written before the anchor
+		closedErr = fs.ErrNotExist
+	}
+	if closedErr != nil {
+		closed = new(Closed)
+		s.unread("the file that says which old links ask for sign-in can't be read; it is made again from the store, if that is the one of last time", s.closedPath(), closedErr)
 	}
 	if err := s.lacking(s.keys.Load(), a.Keys); err != nil {
 		return err
@@ -146,7 +160,14 @@ func (s *Store) read() error {
 		s.written = &written{a, id}
 	}
 	s.closed.Store(closed)
+	s.closedLost = closedErr != nil
 	return nil
+}
+
+func (s *Store) unread(msg, path string, err error) {
+	if s.log != nil {
+		s.log.Error(msg, "path", path, "error", err)
+	}
 }
 
 // readFile reads what writeFile wrote, and returns the ID of the secret that sealed it; ""

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 // settling is the key of a context of Settle's.
@@ -119,6 +120,7 @@ func (s *Store) Note(c Closed) error {
 		return nil
 	}
 	s.closed.Store(&c)
+	s.closedLost = false
 	err := s.writeFile(s.closedPath(), &c)
 	s.saved(err)
 	return err
@@ -138,8 +140,9 @@ func (s *Store) Restored() (r Restore, yes bool) {
 // Settle makes the store the right one from now on, whatever it was before, for every
 // machine that has the secret and knew one of the two. Before anybody else is answered, it
 // has settle bring the store up to what must hold; settle's context alone gets answers until
-// then. With reopen, what the anchors say of old links is forgotten. An ErrUntrusted says
-// that the store can't be taken over as it is; with any error it isn't trusted.
+// then. With reopen, what the anchors say of old links is forgotten; without, and where that
+// can't be read any more, all old links ask for sign-in. An ErrUntrusted says that the store
+// can't be taken over as it is; with any error, and if it comes to no end, nobody trusts it.
 func (s *Store) Settle(ctx context.Context, reopen bool, settle func(context.Context) error) error {
 	s.checks.turn.Lock() // nobody checks meanwhile
 	defer s.checks.turn.Unlock()
@@ -153,23 +156,23 @@ func (s *Store) Settle(ctx context.Context, reopen bool, settle func(context.Con
 		return err
 	}
 	next := was.Value.next(s.known().Store, reopen)
-	op, err := ids.Write(was, next, time.Time{})
-	if err == nil {
-		err = s.Store.Apply(ctx, op)
+	if was, err = s.identify(ctx, was, next); err != nil {
+		return err
+	}
+	switch {
+	case reopen:
+		err = s.Note(Closed{})
+	case s.lostClosed():
+		err = s.Note(Closed{All: true})
 	}
 	if err == nil {
-		was, err = ids.Get(ctx, only)
+		err = settle(context.WithValue(ctx, settling{}, s))
 	}
 	if err != nil {
 		return err
 	}
-	s.identity.Store(&was)
-	if reopen {
-		if err := s.Note(Closed{}); err != nil {
-			return err
-		}
-	}
-	if err := settle(context.WithValue(ctx, settling{}, s)); err != nil {
+	next.Settling = false
+	if _, err := s.identify(ctx, was, next); err != nil {
 		return err
 	}
 	s.adopt(next, beat{})
@@ -180,6 +183,23 @@ func (s *Store) Settle(ctx context.Context, reopen bool, settle func(context.Con
 	s.trust()
 	s.log.Warn("the store was accepted as the one from now on", "store", s.place)
 	return nil
+}
+
+// identify writes the identity in the place of the one that was read, and returns what is
+// there then.
+func (s *Store) identify(ctx context.Context, was sealed.Record[identity], next identity) (sealed.Record[identity], error) {
+	ids := s.identities(s.keys.Load())
+	op, err := ids.Write(was, next, time.Time{})
+	if err == nil {
+		err = s.Store.Apply(ctx, op)
+	}
+	if err == nil {
+		was, err = ids.Get(ctx, only)
+	}
+	if err == nil {
+		s.identity.Store(&was)
+	}
+	return was, err
 }
 
 // Status is what operators are told of a Store.
