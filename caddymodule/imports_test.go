@@ -25,20 +25,20 @@ import (
 //	brand directory session token password limit outbox audit usage assertion legacy
 //	                            │
 //	                            ▼
-//	               address    secret  ◄── store/sealed ◄── store/anchor
+//	        typo   address    secret  ◄── store/sealed ◄── store/anchor
 //	                             store  ◄── store/sealed, store/anchor, store/bolt, store/redis, store/storetest
 //
 // Imports point down, siblings don't know one another, and only caddymodule knows
 // Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor", "store/bolt", "store/redis"},
+	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/sealed", "store/anchor", "store/bolt", "store/redis"},
 
 	"gate":  {"brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor"},
-	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor"},
+	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
 
 	"brand":     {"address"},
-	"directory": {"address", "secret", "store", "store/sealed", "store/anchor"},
+	"directory": {"address", "typo", "secret", "store", "store/sealed", "store/anchor"},
 	"session":   {"address", "secret", "store", "store/sealed"},
 	"token":     {"address", "secret", "store", "store/sealed"},
 	"limit":     {"address", "secret", "store", "store/sealed"},
@@ -50,6 +50,7 @@ var arrows = map[string][]string{
 	"legacy":    {},
 
 	"address":         {},
+	"typo":            {},
 	"secret":          {},
 	"store":           {},
 	"store/bolt":      {"store"},
