@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"path"
 	"slices"
@@ -11,6 +12,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 )
 
 // What a site block does with requests before doorpost gets them, or in its place. The
@@ -31,6 +35,8 @@ type siteHandler struct {
 	Config   *FirmConfig
 	Routes   []siteRoute
 	PassThru bool
+	URI      string // of rewrite
+	FastCGI  bool   // of reverse_proxy
 }
 
 // UnmarshalJSON reads a handler of any kind. What has the name of a field here and is
@@ -42,9 +48,13 @@ func (h *siteHandler) UnmarshalJSON(data []byte) error {
 		Config   json.RawMessage `json:"config"`
 		Routes   json.RawMessage `json:"routes"`
 		PassThru bool            `json:"pass_thru"`
+		URI      string          `json:"uri"`
+		Through  struct {
+			Protocol string `json:"protocol"`
+		} `json:"transport"`
 	}
 	_ = json.Unmarshal(data, &in) // the other fields are read all the same
-	*h = siteHandler{Handler: in.Handler, Firm: in.Firm, PassThru: in.PassThru}
+	*h = siteHandler{Handler: in.Handler, Firm: in.Firm, PassThru: in.PassThru, URI: in.URI, FastCGI: in.Through.Protocol == "fastcgi"}
 	switch {
 	case h.Handler == "subroute":
 		return json.Unmarshal(in.Routes, &h.Routes)
@@ -68,13 +78,16 @@ func (h siteHandler) answers() bool {
 
 // directive is how the Caddyfile calls the handler.
 func (h siteHandler) directive() string {
-	if h.Handler == "static_response" {
+	switch {
+	case h.Handler == "static_response":
 		return "respond or redir"
+	case h.FastCGI:
+		return "php_fastcgi"
 	}
 	return h.Handler
 }
 
-// chance is whether something is so for a request of which the path alone is known.
+// chance is whether something is so for a request of which method and path alone are known.
 type chance uint8
 
 const (
@@ -83,9 +96,10 @@ const (
 	surely
 )
 
-// visitTrace is the way of a request with a certain path through the routes of a site.
+// visitTrace is the way of a request with a certain method and path through the routes of a site.
 type visitTrace struct {
-	path     string
+	method   string
+	path     string   // as the routes so far have rewritten it
 	firms    []string // whose doorpost gets it, surely or perhaps, before it is answered
 	answered string   // the directive that surely answers it; "": none
 	behind   []string // firms whose doorpost it would get if it weren't answered
@@ -93,8 +107,8 @@ type visitTrace struct {
 }
 
 // traceOf follows a request for the path through the routes.
-func traceOf(routes []siteRoute, path string) visitTrace {
-	t := visitTrace{path: path}
+func traceOf(routes []siteRoute, method, path string) visitTrace {
+	t := visitTrace{method: method, path: path}
 	t.follow(routes, surely)
 	return t
 }
@@ -105,7 +119,7 @@ func (t *visitTrace) follow(routes []siteRoute, how chance) {
 		if r.Group != "" && taken[r.Group] {
 			continue
 		}
-		match := min(how, matchSets(r.Match, t.path))
+		match := min(how, t.matchSets(r.Match))
 		if match == never {
 			continue
 		}
@@ -122,6 +136,10 @@ func (t *visitTrace) follow(routes []siteRoute, how chance) {
 				t.follow(h.Routes, match)
 			case h.Handler == "invoke":
 				t.unknown = true
+			case h.Handler == "rewrite" && match == surely && h.URI == fileFound:
+				if index := fallbackFile(r.Match); index != "" {
+					t.path = index
+				}
 			case match == surely && h.answers() && t.answered == "":
 				t.answered = h.directive()
 			}
@@ -130,18 +148,18 @@ func (t *visitTrace) follow(routes []siteRoute, how chance) {
 }
 
 // matchSets judges a route's matchers: one set of them has to match.
-func matchSets(sets []map[string]json.RawMessage, path string) chance {
+func (t *visitTrace) matchSets(sets []map[string]json.RawMessage) chance {
 	if len(sets) == 0 {
 		return surely
 	}
 	best := never
 	for _, set := range sets {
-		best = max(best, matchAll(set, path))
+		best = max(best, t.matchAll(set))
 	}
 	return best
 }
 
-func matchAll(set map[string]json.RawMessage, path string) chance {
+func (t *visitTrace) matchAll(set map[string]json.RawMessage) chance {
 	all := surely
 	for name, raw := range set {
 		one := perhaps
@@ -149,16 +167,47 @@ func matchAll(set map[string]json.RawMessage, path string) chance {
 		case "host":
 			one = surely // of the site, whatever the name
 		case "path":
-			one = matchPath(raw, path)
+			one = matchPath(raw, t.path)
+		case "method":
+			var methods []string
+			switch {
+			case json.Unmarshal(raw, &methods) != nil:
+			case slices.Contains(methods, t.method):
+				one = surely
+			default:
+				one = never
+			}
+		case "file":
+			if fallbackFile([]map[string]json.RawMessage{set}) != "" {
+				one = surely
+			}
 		case "not":
 			var sets []map[string]json.RawMessage
 			if json.Unmarshal(raw, &sets) == nil {
-				one = surely - matchSets(sets, path)
+				one = surely - t.matchSets(sets)
 			}
 		}
 		all = min(all, one)
 	}
 	return all
+}
+
+// fileFound is where a rewrite leads to the file that a file matcher has found.
+const fileFound = "{http.matchers.file.relative}"
+
+// fallbackFile returns the path of the file that the matchers take where none of the others is
+// there, as php_fastcgi does with index.php; "": there is no such file.
+func fallbackFile(sets []map[string]json.RawMessage) string {
+	for _, set := range sets {
+		var file struct {
+			TryFiles  []string `json:"try_files"`
+			TryPolicy string   `json:"try_policy"`
+		}
+		if json.Unmarshal(set["file"], &file) == nil && file.TryPolicy == "first_exist_fallback" && len(file.TryFiles) > 0 {
+			return "/" + strings.TrimPrefix(file.TryFiles[len(file.TryFiles)-1], "/")
+		}
+	}
+	return ""
 }
 
 // matchPath judges a path matcher as Caddy does: without regard to case, with * at the
@@ -191,14 +240,15 @@ func matchPath(raw json.RawMessage, p string) chance {
 // onlyHealth reports whether a site block is for probes: of all paths, health alone reaches
 // the firm's doorpost.
 func onlyHealth(routes []siteRoute, firm, prefix string) bool {
-	reaches := func(path string) bool { return slices.Contains(traceOf(routes, path).firms, firm) }
+	reaches := func(path string) bool { return slices.Contains(traceOf(routes, http.MethodGet, path).firms, firm) }
 	return reaches(prefix+"/health") && !reaches(prefix+"/sign-in") && !reaches("/")
 }
 
 // checkSite judges one site block that holds the firm's doorpost: whether the firm's own
 // pages and what it guards reach it.
 func checkSite(routes []siteRoute, firm string, cfg *FirmConfig, prefix string) error {
-	own := traceOf(routes, prefix+"/sign-in")
+	own := traceOf(routes, http.MethodGet, prefix+"/sign-in")
+	forms := traceOf(routes, http.MethodPost, prefix+"/sign-in")
 	switch {
 	case own.unknown:
 		return nil
@@ -206,6 +256,8 @@ func checkSite(routes []siteRoute, firm string, cfg *FirmConfig, prefix string) 
 		return fmt.Errorf("%s stands before doorpost and answers every request, so that the portal is open to everyone; put doorpost above it, or both outside of route, where doorpost comes first by itself", own.answered)
 	case !slices.Contains(own.firms, firm):
 		return fmt.Errorf("the sign-in pages under %s/ don't reach doorpost, since it stands in a handle or route for other paths; write doorpost outside of it, directly in the site's block, and open what everyone may see with public", prefix)
+	case !slices.Contains(forms.firms, firm):
+		return fmt.Errorf("the forms of the sign-in pages under %s/ don't reach doorpost, since it stands in a handle or route for other methods than POST; write doorpost outside of it, directly in the site's block, and open what everyone may see with public", prefix)
 	}
 	for _, other := range own.firms {
 		if other != firm {
@@ -216,10 +268,12 @@ func checkSite(routes []siteRoute, firm string, cfg *FirmConfig, prefix string) 
 		return nil
 	}
 	for _, guarded := range cfg.guardedPaths() {
-		t := traceOf(routes, guarded.path)
-		if t.answered != "" && !t.unknown && !slices.Contains(t.firms, firm) {
-			return fmt.Errorf("%s %s: %s answers such requests and doorpost never sees them, so that they are open to everyone; write doorpost outside of handle and route, directly in the site's block",
-				guarded.setting, guarded.pattern, t.answered)
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			t := traceOf(routes, method, guarded.path)
+			if t.answered != "" && !t.unknown && !slices.Contains(t.firms, firm) {
+				return fmt.Errorf("%s %s: %s answers such requests and doorpost never sees them, so that they are open to everyone; write doorpost outside of handle and route, directly in the site's block",
+					guarded.setting, guarded.pattern, t.answered)
+			}
 		}
 	}
 	return nil
@@ -283,7 +337,7 @@ func (r siteRoute) portal() string {
 			}
 		}
 		if h.answers() && (h.Handler == "reverse_proxy" || h.Handler == "file_server") {
-			return h.Handler
+			return h.directive()
 		}
 	}
 	return ""
@@ -389,9 +443,11 @@ func readRoute(r caddyhttp.Route) siteRoute {
 		one := map[string]json.RawMessage{}
 		for _, m := range set {
 			name, raw := moduleName(m), json.RawMessage(nil)
-			if path, ok := m.(*caddyhttp.MatchPath); ok {
-				raw, _ = json.Marshal(path) // strings alone
-			} else if name != "host" {
+			switch m := m.(type) {
+			case *caddyhttp.MatchPath, *caddyhttp.MatchMethod, *fileserver.MatchFile, fileserver.MatchFile:
+				raw, _ = json.Marshal(m) // as it was read
+			case *caddyhttp.MatchHost:
+			default:
 				name += " provisioned" // perhaps
 			}
 			one[name] = raw
@@ -416,6 +472,10 @@ func readRoute(r caddyhttp.Route) siteRoute {
 			for _, inner := range m.Routes {
 				h.Routes = append(h.Routes, readRoute(inner))
 			}
+		case *rewrite.Rewrite:
+			h.URI = m.URI
+		case *reverseproxy.Handler:
+			h.FastCGI = moduleName(m.Transport) == "fastcgi"
 		default:
 			if h.Handler == "file_server" {
 				raw, _ := json.Marshal(m) // as it was read
