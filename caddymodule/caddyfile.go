@@ -204,11 +204,11 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	}
 	if r.opened {
 		handler.Config = cfg
+		if err := once(h, handler.Firm, r.start); err != nil { // first: what it lacks, the other place has
+			return nil, err
+		}
 		if err := cfg.Validate(); err != nil {
 			return nil, r.place(err)
-		}
-		if err := once(h, handler.Firm, r.start); err != nil {
-			return nil, err
 		}
 	}
 	return h.NewRoute(nil, handler), nil
@@ -510,6 +510,13 @@ func (r *reader) unknown(path, parent string, known settings) error {
 	if bare := strings.TrimSuffix(name, "{"); bare != name {
 		return r.Errf(`put a space before the brace: "%s {"`, bare)
 	}
+	if i := strings.IndexAny(name, "=:"); i > 0 && known[name[:i]] != nil {
+		of := name[:i]
+		if parent != "" {
+			of = parent + "." + of
+		}
+		return r.Errf("%s: there is no %c behind the name of a setting; write %s", words(of), name[i], examples[of])
+	}
 	if slices.Contains(notYet, path) {
 		return r.Errf("this version of Doorpost doesn't have the setting %s yet; remove it", words(path))
 	}
@@ -578,6 +585,10 @@ func (r *reader) args() ([]string, error) {
 		}
 		switch {
 		case t.Quoted():
+		case i == 0 && (t.Text == "=" || t.Text == ":"):
+			return nil, errorAt(t, fmt.Errorf("%s: there is no %s before a value; remove it", name, t.Text))
+		case strings.HasPrefix(t.Text, "'") && slices.ContainsFunc(tokens[i:], func(t caddyfile.Token) bool { return len(t.Text) > 1 && strings.HasSuffix(t.Text, "'") }):
+			return nil, errorAt(t, fmt.Errorf(`%s: Caddy takes ' for a letter; write the other quotes: "`, name))
 		case placeholderBegins.MatchString(t.Text) && i+1 < len(tokens) && strings.HasSuffix(tokens[i+1].Text, "}"):
 			return nil, errorAt(t, fmt.Errorf("%s: a placeholder has a dot and no space in it; write %s.%s", name, strings.TrimSuffix(t.Text, "."), tokens[i+1].Text))
 		case t.Text == "}":
@@ -644,11 +655,11 @@ func (r *reader) list(values *[]string) setting {
 	}
 }
 
-// noCommas refuses a list that is written with commas.
+// noCommas refuses a list that is written with commas or semicolons.
 func noCommas(path string, values []string) error {
 	for _, v := range values {
-		if bare := strings.Trim(v, ","); bare != v || strings.ContainsRune(v, ',') && strings.Count(v, "@") > 1 {
-			return wrong(path, "spaces alone separate values here; write %s", strings.Join(strings.FieldsFunc(strings.Join(values, " "), func(c rune) bool { return c == ',' || c == ' ' }), " "))
+		if bare := strings.Trim(v, ",;"); bare != v || strings.ContainsAny(v, ",;") && strings.Count(v, "@") > 1 {
+			return wrong(path, "spaces alone separate values here; write %s", strings.Join(strings.FieldsFunc(strings.Join(values, " "), func(c rune) bool { return strings.ContainsRune(",; ", c) }), " "))
 		}
 	}
 	return nil

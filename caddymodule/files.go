@@ -151,10 +151,24 @@ func checkCSV(path string, kind directory.Kind) (directory.FileFacts, error) {
 	return facts, explain(err)
 }
 
-// pathAsSecret refuses a secret that is the path of a file where the file's content is
-// most likely meant.
+// unbraced is a placeholder without its braces, or a variable as shells write it.
+var unbraced = regexp.MustCompile(`^(?:((?:file|env)\.\S+)|\$([A-Z_][A-Z0-9_]*))$`)
+
+// pathAsSecret refuses a secret that only names where the secret is: the path of a file, or a
+// placeholder in another form than Caddy's.
 func pathAsSecret(value string) error {
-	if later(value) || !strings.ContainsAny(value, `/\`) {
+	if later(value) {
+		return nil
+	}
+	if m := unbraced.FindStringSubmatch(value); m != nil {
+		if m[1] != "" {
+			return fmt.Errorf("%s would be taken as the secret itself; write {%s}", value, m[1])
+		}
+		if _, set := os.LookupEnv(m[2]); set {
+			return fmt.Errorf("%s would be taken as the secret itself; write {env.%s}", value, m[2])
+		}
+	}
+	if !strings.ContainsAny(value, `/\`) {
 		return nil
 	}
 	if info, err := os.Stat(value); err != nil || !info.Mode().IsRegular() {
