@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,49 @@ func TestAdvice(t *testing.T) {
 		}
 		if got := strings.Join(advice(tl, "7d", now), "\n"); !strings.Contains(got, c.want) {
 			t.Errorf("%s: advice =\n%s\nwant %q in it", c.name, got, c.want)
+		}
+	}
+}
+
+// What a change by staff or by the file has undone isn't advised any more.
+func TestAdviceKnowsOfChangesSince(t *testing.T) {
+	now := time.Date(2026, 3, 1, 10, 30, 0, 0, time.UTC)
+	ann := directory.Contact{ID: "a", Emails: []address.Address{"ann@example.com"}}
+	email := admin.Event{Event: audit.Event{Kind: audit.Changed, By: "admin", What: "contacts/set", Fields: []string{"email"}}}
+	phone := admin.Event{Event: audit.Event{Kind: audit.Changed, By: "admin", What: "contacts/set", Fields: []string{"phone"}}}
+	enabled := admin.Event{Event: audit.Event{Kind: audit.Changed, By: "admin", What: "contacts/enable"}}
+	revoked := admin.Event{Event: audit.Event{Kind: audit.Changed, By: "admin", What: "sessions/revoke"}}
+	file := admin.Event{Event: audit.Event{Kind: audit.Changed, By: "file", What: "contacts/load", Fields: []string{"disabled"}}}
+	const ended = "ended the links that were on their way"
+	for _, c := range []struct {
+		kinds  string
+		change admin.Event
+		want   string
+		never  string
+	}{
+		{"asked queued refused", email, ended, "NEW-ADDRESS"},
+		{"asked queued refused", phone, "NEW-ADDRESS", ended},
+		{"asked queued sent", email, "Let them ask for a new mail, with ann@example.com.", "spam folder"},
+		{"asked queued sent", revoked, ended, "spam folder"},
+		{"asked queued sent wrong-code", file, "A change of the file of contacts at", "five tries"},
+		{"asked queued sent", phone, "spam folder", ended},
+		{"asked disabled", enabled, "They were disabled when they asked", "enable ann"},
+		{"asked unknown", email, "that address wasn't a contact's yet", ended},
+		{"asked queued sent signed-in", email, "They got in.", ended},
+	} {
+		tl := admin.Timeline{Email: "ann@example.com", Contact: &ann}
+		for i, kind := range strings.Fields(c.kinds) {
+			tl.Events = append(tl.Events, admin.Event{Time: now.Add(time.Duration(i-20) * time.Minute), Event: audit.Event{Kind: audit.Kind(kind), Contact: "a"}})
+		}
+		c.change.Time = now.Add(-5 * time.Minute)
+		tl.Events = append(tl.Events, c.change)
+		if got := strings.Join(advice(tl, "7d", now), "\n"); !strings.Contains(got, c.want) || strings.Contains(got, c.never) {
+			t.Errorf("%s, then %s %v: advice =\n%s\nwant %q in it, and not %q", c.kinds, c.change.What, c.change.Fields, got, c.want, c.never)
+		}
+		tl.Events = slices.Insert(tl.Events[:len(tl.Events)-1], 0, c.change) // before all of it
+		tl.Events[0].Time = now.Add(-time.Hour)
+		if got := strings.Join(advice(tl, "7d", now), "\n"); strings.Contains(got, ended) {
+			t.Errorf("%s %v, then %s: advice =\n%s\nwant nothing on links that ended", c.change.What, c.change.Fields, c.kinds, got)
 		}
 	}
 }

@@ -136,7 +136,13 @@ func advice(t admin.Timeline, since string, now time.Time) []string {
 		lines = append(lines, fmt.Sprintf("Nobody has asked for a mail with an address of this contact in the last %s.", since),
 			"Ask which address they type, letter by letter: the page says the same for every address.")
 	default:
-		lines = append(lines, adviceOn(*last, t, now)...)
+		overtaken := adviceOnChange(*last, t, now)
+		if overtaken != nil {
+			last, signedOut = nil, nil
+		} else {
+			overtaken = adviceOn(*last, t, now)
+		}
+		lines = append(lines, overtaken...)
 	}
 	if !c.Disabled {
 		lines = append(lines, signedOut...)
@@ -180,6 +186,42 @@ func decisive(events []admin.Event) (last, scanned *admin.Event) {
 		}
 	}
 	return last, scanned
+}
+
+// adviceOnChange says what to do where a change came after the last thing that happened, and
+// what that would advise isn't true any more; nil: it still is.
+func adviceOnChange(last admin.Event, t admin.Timeline, now time.Time) []string {
+	email := string(t.Contact.Email())
+	switch last.Kind {
+	case audit.Disabled:
+		return []string{"They were disabled when they asked, so no mail was made. Let them ask again."}
+	case audit.Unknown:
+		return []string{"When they asked, that address wasn't a contact's yet, so no mail was made. Let them ask again."}
+	case audit.SignedIn, audit.WrongPass, audit.PassSet, audit.PassGone:
+		return nil // no link is on its way
+	}
+	var change *admin.Event // the last one that ended links
+	for i := range t.Events {
+		e := &t.Events[i]
+		if e.Kind == audit.Changed && !e.Time.Before(last.Time) && endsLinks(*e) {
+			change = e
+		}
+	}
+	switch {
+	case change == nil:
+		return nil
+	case change.By == "file":
+		return []string{fmt.Sprintf("A change of the file of contacts at %s ended the links that were on their way.", when(change.Time, now)), "Let them ask for a new mail, with " + email + "."}
+	}
+	return []string{fmt.Sprintf("Your change of %s ended the links that were on their way. Let them ask for a new mail, with %s.", when(change.Time, now), email)}
+}
+
+// endsLinks reports whether a change ended the contact's links that were on their way.
+func endsLinks(e admin.Event) bool {
+	if e.What == "contacts/disable" || e.What == "sessions/revoke" {
+		return true
+	}
+	return slices.ContainsFunc(e.Fields, func(f string) bool { return f == "email" || f == "remove_emails" || f == "disabled" })
 }
 
 // signedOutBy says by what somebody who was in isn't any more.

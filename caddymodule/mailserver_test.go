@@ -12,6 +12,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule"
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
 // timeline is what the command of the same name gets to know.
@@ -108,5 +109,33 @@ func TestWhyMailWaitsIsShownFromTheFirstFailureOn(t *testing.T) {
 	}
 	if out, err := h.caddy("doorpost", "audit").CombinedOutput(); err != nil || !strings.Contains(string(out), "connection refused") {
 		t.Errorf("audit = %v\n%s\nwant the reason", err, out)
+	}
+}
+
+// A timeline takes what staff have changed since into account: links that the change ended, and
+// an address that was nobody's when somebody asked with it.
+func TestTimelineKnowsOfChangesSince(t *testing.T) {
+	h := openHouse(t, layout{admin: freeAddress(t)})
+	h.browser().ask("ann@example.com", "/")
+	h.browser().send("/-/sign-in", form("email", "new@example.com"))
+	h.eventually("both requests are told of", func() bool { k := h.kinds(); return slices.Contains(k, "sent") && slices.Contains(k, "unknown") })
+	if _, err := h.office().SetContact(t.Context(), "example", "ann@example.com", directory.Change{Email: new("annie@example.com")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.office().AddContact(t.Context(), "example", directory.Change{Email: new("new@example.com")}); err != nil {
+		t.Fatal(err)
+	}
+	for email, want := range map[string]string{
+		"annie@example.com": "ended the links that were on their way. Let them ask for a new mail, with annie@example.com.",
+		"new@example.com":   "When they asked, that address wasn't a contact's yet, so no mail was made. Let them ask again.",
+	} {
+		var out []byte
+		h.eventually("the change is told of", func() bool {
+			out, _ = h.caddy("doorpost", "contacts", "timeline", email).CombinedOutput()
+			return strings.Contains(string(out), "operator")
+		})
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the timeline of %s =\n%s\nwant %q in it", email, out, want)
+		}
 	}
 }
