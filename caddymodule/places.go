@@ -14,7 +14,8 @@ import (
 
 // Doorpost's files have a folder of their own, beside Caddy's and never inside of it: what
 // is in Caddy's storage goes along with `caddy storage export`, and comes back, older, with
-// an import. Before, they were inside; such files are found, and moved at the next start.
+// an import. Before, they were inside; such files are found, and moved at the next start. In
+// the place of the store stays a file that an earlier release refuses to open.
 
 // dataDir is Doorpost's folder.
 func dataDir() string { return filepath.Join(filepath.Dir(caddy.AppDataDir()), "doorpost") }
@@ -31,7 +32,7 @@ const (
 // defaultPath returns where the file is, or is to be made.
 func defaultPath(name string) string {
 	now, before := filepath.Join(dataDir(), name), filepath.Join(earlierDataDir(), name)
-	if !there(now) && there(before) {
+	if !there(now) && there(before) && !(name == storeFile && bolt.Moved(before)) {
 		return before
 	}
 	return now
@@ -86,7 +87,7 @@ func (a *App) moveFiles() error {
 func (a *App) moveFile(name string) error {
 	from, to := filepath.Join(earlierDataDir(), name), filepath.Join(dataDir(), name)
 	switch {
-	case !there(from):
+	case !there(from), name == storeFile && bolt.Moved(from):
 		return nil
 	case there(to):
 		a.log.Warn("a file at the earlier place is ignored, since there is one at the new place; an import of Caddy's storage may have brought it back", "ignored", from, "used", to)

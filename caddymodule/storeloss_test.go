@@ -631,8 +631,21 @@ func TestFilesAreMovedOutOfCaddysFolder(t *testing.T) {
 	if a := s.ann.open("/portal/acme/x"); a.StatusCode != 200 {
 		t.Errorf("Ann's page, after the files were moved = %d; want 200", a.StatusCode)
 	}
-	if left, _ := os.ReadDir(s.path("data/caddy/doorpost")); len(left) > 0 {
-		t.Errorf("in Caddy's folder there is %v still; want nothing", left)
+	earlier := s.path("data/caddy/doorpost/doorpost.db")
+	left, _ := os.ReadDir(s.path("data/caddy/doorpost"))
+	if s.redis == nil { // an earlier release must not begin there with an empty store
+		if len(left) != 1 || !bolt.Moved(earlier) {
+			t.Errorf("in Caddy's folder there is %v still; want what an earlier release refuses", left)
+		}
+		if _, err := bolt.Open(earlier, bolt.Options{}); !errors.Is(err, bolt.ErrNewer) {
+			t.Errorf("opening the store at the earlier place = %v; want it refused", err)
+		}
+		s.stop()
+		s.start()
+		s.settled()
+		if a := s.ann.open("/portal/acme/x"); a.StatusCode != 200 || strings.Contains(s.log.text(t), "is ignored, since there is one at the new place") {
+			t.Errorf("Ann's page after one more start = %d; want 200, and not a word of the earlier place", a.StatusCode)
+		}
 	}
 	if s.redis == nil && strings.Count(s.log.text(t), "a file was moved out of Caddy's folder") != 2 {
 		t.Error("the log doesn't tell of both files")

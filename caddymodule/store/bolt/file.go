@@ -192,7 +192,8 @@ func openLocked(name string, wait time.Duration) (*os.File, error) {
 }
 
 // Move moves a store that isn't open to another path on the same file system, where none
-// may be yet. ErrHeld: it is open.
+// may be yet, and leaves there what an earlier release refuses to open; see Moved. ErrHeld: it
+// is open.
 func Move(from, to string) error {
 	f, err := openLocked(from, time.Second)
 	if errors.Is(err, errLocked) {
@@ -204,7 +205,7 @@ func Move(from, to string) error {
 	if err := os.Link(from, to); err != nil { // unlike Rename, it replaces nothing
 		return err
 	}
-	return errors.Join(syncDir(to), os.Remove(from), syncDir(from))
+	return errors.Join(syncDir(to), leaveMoved(from))
 }
 
 // errLocked: somebody else has the file open.
