@@ -64,7 +64,7 @@ func TestP06_CVE_2025_66490_OpenPathsInDisguise(t *testing.T) {
 	bob := h.in("bob@example.com")
 	for _, tail := range []string{"..%2fadmin", "%2e%2e/admin", "..;/admin", "%252e%252e/admin", "/../admin", "..%5cadmin", ".%2e/admin", "../admin",
 		"./x", "x/..", "x/../../admin", "..%252fadmin", "..%c0%afadmin", "%2fadmin", "x%00", "x%0a", "x%0d%0aX: y", "x;v=1", "x%3bv=1", "x//y", "x%25",
-		"..\\admin", "x./", "x%20/y", "%u002e%u002e/admin"} {
+		"..\\admin", "x./", "x%20/y", "%u002e%u002e/admin", "%C1%A1", "a%EF%BC%8Fb", "%EF%BC%8E/b", "a%C2%A5b"} {
 		target := "/public/" + tail
 		h.shut(t, target, h.message("GET", target))
 		a := h.get(target, bob.session())

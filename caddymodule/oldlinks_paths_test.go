@@ -70,6 +70,49 @@ func TestP06_NothingBehindACompanyLeadsToAnother(t *testing.T) {
 	}
 }
 
+// What only some readers take for a pattern's word leads to no other company, and to no token,
+// in a path or in a query.
+func TestP06_LettersThatSomeReadersTakeForOthers(t *testing.T) {
+	h := openOldHouse(t, "acme", "birch")
+	bob := h.in("bob@example.com")
+	for _, files := range []string{"f%C1%A9les", "f%E0%81%A9les", "f%EF%BD%89les", "f%C4%B1les", "files:$a:$b", "files::$a", "files%EF%BC%8E"} {
+		target := "/" + files + "/birch/x"
+		h.portal.unseen(t, target, func() {
+			if a := h.get(target, bob.session()); a.status != 400 {
+				t.Errorf("GET %s = %d; want 400", target, a.status)
+			}
+			if a := h.get("/x?next="+target, bob.session()); a.status != 404 {
+				t.Errorf("GET /x?next=%s = %d; want 404", target, a.status)
+			}
+		})
+	}
+	for _, next := range []string{`\files\birch\x`, "%5Cfiles%5Cbirch%5Cx", "%5Cone-click%5Cbirch-secret-token%5Cx", "C:%5Cfiles%5Cbirch%5Cx", "/files%C2%A5birch%C2%A5x"} {
+		h.portal.unseen(t, next, func() {
+			if a := h.get("/x?next="+next, bob.session()); a.status != 404 {
+				t.Errorf("GET /x?next=%s = %d; want 404", next, a.status)
+			}
+		})
+	}
+	for _, target := range []string{"/one-cl%C1%A9ck/birch-secret-token/x", "/one-cl%C4%B1ck/birch-secret-token/x", "/one-click:$a:$b/birch-secret-token/x", "/files%C2%A5birch%C2%A5x", "/files/acme/..%C2%A5x"} {
+		h.portal.unseen(t, target, func() {
+			if a := h.get(target, bob.session()); a.status != 400 {
+				t.Errorf("GET %s = %d; want 400", target, a.status)
+			}
+		})
+	}
+	for _, query := range []string{"client=%C1%A2irch-secret-token", "cl%C4%B1ent=birch-secret-token"} {
+		h.get("/x?"+query, bob.session())
+		if got, _ := h.portal.last(); strings.Contains(got.URI, "irch-secret-token") {
+			t.Errorf("the portal gets %s; want another token in its place", got.URI)
+		}
+	}
+	for _, target := range []string{"/files/acme/%C2%A5100.pdf", "/files/acme/%C0%20propos.pdf", "/files/acme/10:30", "/wiki/User:Bob", "/x?q=C:%5Cfiles%5Cacme%5Cx", "/x?q=a%5Cb"} {
+		if a := h.get(target, bob.session()); a.status != 200 {
+			t.Errorf("GET %s = %d; want 200", target, a.status)
+		}
+	}
+}
+
 // Servlet containers append a session's id to every link and redirect of their first answer.
 func TestSessionIDsOfJavaPortals(t *testing.T) {
 	h := openOldHouse(t, "acme")

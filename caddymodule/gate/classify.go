@@ -202,6 +202,9 @@ func plain(u *url.URL) bool {
 			return false
 		}
 	}
+	if !legacy.IsPlain(p) {
+		return false
+	}
 	clean := path.Clean(p)
 	if strings.HasSuffix(p, "/") && clean != "/" {
 		clean += "/"

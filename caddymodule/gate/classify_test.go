@@ -180,7 +180,9 @@ func TestT19_ALinkInTheReferer(t *testing.T) {
 func TestP06_OnlyAPathThatAllReadAlikeIsOpen(t *testing.T) {
 	tails := []string{"..%2fadmin", "%2e%2e/admin", "..;/admin", "%252e%252e/admin", "/../admin", "..%5cadmin", ".%2e/admin",
 		"..\\admin", "./admin", "../admin", "a/../../admin", "%2e/admin", "a%2fb", "a%5cb", "a;v=1", "a%3bv=1", "a%00", "a%0a", "a%7f",
-		"%c0%ae%c0%ae/admin/..", "a./b", "a../b", ".../b", "a%20/b", "a%252fb", "..%252fadmin", "..%c0%afadmin/..", "//admin", "a//b", "%25"}
+		"%c0%ae%c0%ae/admin/..", "a./b", "a../b", ".../b", "a%20/b", "a%252fb", "..%252fadmin", "..%c0%afadmin/..", "//admin", "a//b", "%25",
+		// UTF-8 that is longer than it may be, broken, or of characters that look like those of ASCII.
+		"%C1%A1.css", "%E0%81%A1.css", "%F0%80%81%A1.css", "%C0x", "a%EF%BC%8Fb", "a%EF%BC%BCb", "%E2%80%A5", "%EF%BC%8E/b", "a%EF%BC%9Bb", "a%EF%BC%8E/b", "a%C2%A5b", "a%E2%82%A9b"}
 	for _, tail := range tails {
 		u, err := url.ParseRequestURI("/assets/" + tail)
 		if err != nil {
@@ -189,6 +191,19 @@ func TestP06_OnlyAPathThatAllReadAlikeIsOpen(t *testing.T) {
 		r := &http.Request{Method: "GET", URL: u, Header: http.Header{}}
 		if got := testRules.classify(r); got != Protected {
 			t.Errorf("classify(GET /assets/%s) = %d; want Protected", tail, got)
+		}
+	}
+}
+
+// Names in other scripts are as open as others, in UTF-8 and in Latin-1.
+func TestPathsBeyondASCIIAreOpen(t *testing.T) {
+	for _, tail := range []string{"caf%C3%A9.css", "caf%E9.css", "%E8%AA%AC%E6%98%8E.pdf", "%D7%A9.png", "a%E2%80%93b.jpg", "%EF%BD%81.css"} {
+		u, err := url.ParseRequestURI("/assets/" + tail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := testRules.classify(&http.Request{Method: "GET", URL: u, Header: http.Header{}}); got != Open {
+			t.Errorf("classify(GET /assets/%s) = %d; want Open", tail, got)
 		}
 	}
 }

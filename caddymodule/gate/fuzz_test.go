@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/net/html"
 	"golang.org/x/net/http/httpguts"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -102,7 +103,7 @@ func readings(target string) (all []string) {
 	for range 4 {
 		for _, read := range []string{p, strings.ReplaceAll(p, `\`, "/"), cutParameters(p), cutParameters(strings.ReplaceAll(p, `\`, "/"))} {
 			read, _, _ = strings.Cut(read, "\x00")
-			all = append(all, strings.ToLower(path.Clean(read)))
+			all = append(all, strings.ToLower(path.Clean(read)), strings.ToLower(path.Clean(bestFit(read))))
 		}
 		next, err := url.PathUnescape(p)
 		if err != nil || next == p {
@@ -111,6 +112,22 @@ func readings(target string) (all []string) {
 		p = next
 	}
 	return all
+}
+
+// bestFit returns a path as it is to a reader of characters that look alike, and of UTF-8 that is
+// longer than it may be.
+func bestFit(p string) string {
+	var b []byte
+	for i := 0; i < len(p); i++ {
+		if p[i]&0xe0 == 0xc0 && i+1 < len(p) {
+			b = utf8.AppendRune(b, rune(p[i]&0x1f)<<6|rune(p[i+1]&0x3f))
+			i++
+			continue
+		}
+		b = append(b, p[i])
+	}
+	p = norm.NFKD.String(string(b))
+	return strings.NewReplacer(`\`, "/", "¥", "/", "₩", "/").Replace(p)
 }
 
 func cutParameters(p string) string {
@@ -169,6 +186,7 @@ func FuzzServeHTTP(f *testing.F) {
 	for _, seed := range []string{
 		"GET / " + host + "\r\n", "GET /orders?a=1 " + host + browser + "Cookie: a=1; __Host-portal=SESSION; b=2\r\nRemote-User: evil\r\nPortal_Role: staff\r\n\r\n",
 		"GET /public/x " + host + "X-Auth-Request-User: evil\r\nConnection: Remote-User, close\r\n\r\n", "GET /public/..%2fadmin " + host + "\r\n",
+		"GET /public/%C0%AE%C0%AE/admin " + host + "\r\n", "GET /public/%EF%BC%8E%EF%BC%8E%EF%BC%8Fadmin " + host + "\r\n",
 		"GET /public/%252e%252e/admin;x " + host + "\r\n", "GET //-/link?t=TOKEN " + host + "\r\n", "GET /%2d/link " + host + "Cookie: __Host-portal=SESSION\r\n\r\n",
 		"GET /-/link?t=TOKEN " + host + browser + "Cookie: __Host-portal-flow=FLOW\r\n\r\n", "HEAD /-/link?t=TOKEN " + host + browser + "\r\n",
 		"GET /-/link?t=TOKEN " + host + browser + "Sec-Purpose: prefetch\r\nCookie: __Host-portal-flow=FLOW\r\n\r\n",

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -61,7 +62,7 @@ func lookOnce(p string) (l look) {
 			l.script = l.script || dots
 			dots, solid, cut, from = false, false, false, i+1
 		case c == '/': // the root
-		case c == ';' || c == ':' && p[i-1] == ':': // a stream of NTFS: file.php::$DATA
+		case c == ';' || c == ':' && (p[i-1] == ':' || i+1 < len(p) && p[i+1] == '$'): // a stream of NTFS: file.php::$DATA, folder:$I30:$INDEX_ALLOCATION
 			if !solid && !cut {
 				return look{shifts: true}
 			}
@@ -97,34 +98,127 @@ func lookOnce(p string) (l look) {
 // isOdd reports whether readers differ on a segment.
 func isOdd(segment string) bool {
 	segment = like(segment)
-	return strings.ContainsAny(segment, ";?#%") || strings.Contains(segment, "::") || strings.HasSuffix(segment, ".") || strings.HasSuffix(segment, " ")
+	return strings.ContainsAny(segment, ";?#%") || isStream(segment) || strings.HasSuffix(segment, ".") || strings.HasSuffix(segment, " ")
+}
+
+// isStream reports whether a segment could name a stream of NTFS, which is the file or folder
+// itself where it is the default one.
+func isStream(segment string) bool {
+	return strings.Contains(segment, "::") || strings.Contains(segment, ":$")
 }
 
 // like returns a text as it is to a reader that takes characters for the ASCII ones that they
-// look like (best fit, as Windows does it).
+// look like (best fit, as Windows does it), and UTF-8 which is longer than it may be.
 func like(s string) string {
+	if isASCII(s) {
+		return s
+	}
+	return norm.NFKD.String(shortest(s))
+}
+
+func isASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= 0x80 {
-			return norm.NFKD.String(s)
+			return false
 		}
 	}
-	return s
+	return true
 }
+
+// overlong is how many bytes a character has at the beginning of a text, in UTF-8 that is longer
+// than it may be (RFC 3629, 3), and which character that is; 0: it has none.
+func overlong(s string) (n int, r rune) {
+	if len(s) < 2 {
+		return 0, 0
+	}
+	switch c, next := s[0], s[1]; {
+	case next < 0x80 || next >= 0xc0:
+	case c == 0xc0 || c == 0xc1:
+		n, r = 2, rune(c&0x1f)
+	case c == 0xe0 && next < 0xa0:
+		n = 3
+	case c == 0xf0 && next < 0x90:
+		n = 4
+	case c == 0xf8 && next < 0x88:
+		n = 5
+	case c == 0xfc && next < 0x84:
+		n = 6
+	}
+	if len(s) < n {
+		return 0, 0
+	}
+	for i := 1; i < n; i++ {
+		if s[i] < 0x80 || s[i] >= 0xc0 {
+			return 0, 0
+		}
+		r = r<<6 | rune(s[i]&0x3f)
+	}
+	return n, r
+}
+
+// shortest returns a text with UTF-8 that is longer than it may be as lenient readers decode it.
+func shortest(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		if n, r := overlong(s[i:]); n > 0 {
+			b.WriteRune(r)
+			i += n
+			continue
+		}
+		b.WriteByte(s[i])
+		i++
+	}
+	return b.String()
+}
+
+// won takes the characters for a backslash that code pages of Windows have in its place.
+var won = strings.NewReplacer("¥", `\`, "₩", `\`)
 
 // lookForeign looks at a path as best fit has it, and as a reader does that takes UTF-8 which is
 // longer than it may be.
 func lookForeign(p string) look {
-	for i := 0; i+1 < len(p); i++ {
-		switch c, next := p[i], p[i+1]; {
-		case next < 0x80 || next >= 0xc0:
-		case c == 0xc0 || c == 0xc1 || c == 0xe0 && next < 0xa0 || c == 0xf0 && next < 0x90:
+	for i := range len(p) {
+		if n, _ := overlong(p[i:]); n > 0 {
 			return look{shifts: true}
 		}
 	}
 	q := like(p)
 	l := lookOnce(q)
-	l.shifts = l.shifts || strings.Count(q, "/") != strings.Count(p, "/")
+	l.shifts = l.shifts || strings.Count(q, "/") != strings.Count(p, "/") || climbs(q)
 	return l
+}
+
+// climbs reports whether a path leads elsewhere where a sign for a currency is a backslash. By
+// itself, as in `¥100.pdf`, it leads nowhere.
+func climbs(p string) bool {
+	q := won.Replace(p)
+	if q == p {
+		return false
+	}
+	for name := range strings.FieldsFuncSeq(q, func(r rune) bool { return r == '/' || r == '\\' }) {
+		if strings.Trim(name, ". ") == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// IsPlain reports whether every reader takes the characters beyond ASCII in a decoded path for
+// what they are, and none of them for one that parts segments, ends them or leads up.
+func IsPlain(p string) bool {
+	if isASCII(p) {
+		return true
+	}
+	for i := range len(p) {
+		if p[i] == 0xc0 || p[i] == 0xc1 { // never in UTF-8, and lenient readers take the next byte, whatever it is, for a part of it
+			return false
+		}
+	}
+	l := lookForeign(p)
+	return !l.shifts && !l.odd && won.Replace(like(p)) == like(p)
 }
 
 // shiftsDecoded reports whether a path shifts for a reader that decodes it once more, or
@@ -270,10 +364,14 @@ func readingsOf(text string) (all []string) {
 	for range 5 {
 		for _, text := range []string{text, like(text)} {
 			add(text)
-			for _, end := range []string{";", "?", "#", "::"} {
+			for _, end := range []string{";", "?", "#"} {
 				if before, _, found := strings.Cut(text, end); found {
 					add(before)
 				}
+			}
+			if isStream(text) {
+				before, _, _ := strings.Cut(text, ":")
+				add(before)
 			}
 		}
 		next, _ := unescape(text, false)

@@ -96,6 +96,10 @@ func (r *Rules) matchPath(u *url.URL) Verdict {
 		if v.Kind == None && (look.foreign && r.nearForeign(p) || look.script && r.nearProgram(p)) {
 			return Verdict{}
 		}
+		if read := asWindows(p); look.foreign && read != p && v.Kind != Bad {
+			v.Strays = append(v.Strays, r.matchPlain(read, &url.URL{}).Strays...)
+			r.addBehind(&v, read)
+		}
 		r.addBehind(&v, p)
 	}
 	if look.bracket && v.Kind != Bad {
@@ -139,7 +143,7 @@ func (r *Rules) addStrays(v *Verdict, query string) {
 // addRoutes adds what stands in a query where some portals look for a path, or for a URL:
 // /?/one-click/t, /index.php?q=/one-click/t, ?r=index/one-click/t, ?q=/files/acme.
 func (r *Rules) addRoutes(v *Verdict, query string) {
-	if v.Kind == Bad || !strings.ContainsAny(query, "/%") {
+	if v.Kind == Bad || !strings.ContainsAny(query, `/\%`) && isASCII(query) {
 		return
 	}
 	for piece := range pieces(query) {
@@ -161,10 +165,42 @@ func (r *Rules) addRoutes(v *Verdict, query string) {
 }
 
 func (r *Rules) addRoute(v *Verdict, route string) {
-	if !strings.Contains(route, "/") {
+	if !strings.ContainsAny(route, `/\`) && isASCII(route) {
 		return
 	}
 	p := path.Clean("/" + strings.ReplaceAll(route, "?", "/"))
+	r.addRouteAt(v, p)
+	if read := leniently(p); read != p {
+		r.addRouteAt(v, read)
+	}
+}
+
+// leniently returns a path as Windows takes it, and whoever takes letters for others: with a
+// backslash for a slash, without dots and spaces at the end of a segment, and without what a
+// parameter or a stream has behind it.
+func leniently(p string) string {
+	if isASCII(p) && !strings.ContainsAny(p, `\;: .`) {
+		return p
+	}
+	segments := strings.Split(strings.ReplaceAll(won.Replace(like(p)), `\`, "/"), "/")
+	for i, s := range segments {
+		s, _, _ = strings.Cut(s, ";")
+		if isStream(s) {
+			s, _, _ = strings.Cut(s, ":")
+		}
+		if s != "." && s != ".." {
+			s = strings.TrimRight(s, ". ")
+		}
+		if !isASCII(s) {
+			s = fold(s)
+		}
+		segments[i] = s
+	}
+	return path.Clean("/" + strings.Join(segments, "/"))
+}
+
+// addRouteAt adds what a cleaned path has behind each of its slashes.
+func (r *Rules) addRouteAt(v *Verdict, p string) {
 	for at, c := range []byte(p) {
 		if c != '/' {
 			continue
@@ -429,7 +465,16 @@ func (s *shape) tailOf(u *url.URL, at int) string {
 // nearForeign reports whether a path that matches nothing would match something for a
 // reader that takes letters for others.
 func (r *Rules) nearForeign(p string) bool {
-	return r.matchPlain(path.Clean("/"+fold(p)), &url.URL{}).Kind != None
+	near := func(p string) bool { return r.matchPlain(path.Clean("/"+fold(p)), &url.URL{}).Kind != None }
+	return near(p) || near(asWindows(p))
+}
+
+// asWindows returns a path as code pages of Windows have it, with every backslash a slash.
+func asWindows(p string) string {
+	if isASCII(p) {
+		return p
+	}
+	return path.Clean("/" + strings.ReplaceAll(won.Replace(like(p)), `\`, "/"))
 }
 
 // nearProgram reports whether a path that matches nothing would match something for a
@@ -484,7 +529,7 @@ func (r *Rules) nearShifted(p, query string) bool {
 		if cookieless.MatchString(p) { // whatever stands around it, ASP.NET reads as one
 			return true
 		}
-		p = unescapeWide(p)
+		p = won.Replace(like(unescapeWide(p)))
 		if _, query, found := strings.Cut(p, "?"); found { // who decodes before parsing finds a query in the path
 			queries = append(queries, query)
 		}

@@ -320,11 +320,14 @@ func fold(s string) string {
 		return strings.ToLower(s)
 	}
 	return strings.ToLower(strings.Map(func(r rune) rune {
+		if r == 'ı' {
+			return 'i' // they have one capital letter
+		}
 		if r < ' ' || r >= 0x7f {
 			return -1
 		}
 		return r
-	}, norm.NFKD.String(strings.ToLower(s))))
+	}, norm.NFKD.String(strings.ToLower(shortest(s)))))
 }
 
 // unescape decodes what escapes there are, once; whole: there were no broken ones.
