@@ -3,6 +3,7 @@ package caddymodule_test
 // The portal's own cookies on their way through the gate.
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -127,6 +128,37 @@ func TestCookiesOfTheWholeDomainAreLeftAlone(t *testing.T) {
 	line = "SSOID=0123abcd; Domain=.example.com; HttpOnly"
 	if set, back := comes("SSOID=set-by-www"); !strings.Contains(set, "=~.") || back != "" {
 		t.Errorf("named in the Caddyfile, the browser gets %q, and what another site has set arrives as %q; want it bound", set, back)
+	}
+}
+
+// A cookie that is for the site alone stays bound, whatever Host somebody sends: a portal that
+// names the site in Domain doesn't share it, and neither does one that repeats the Host there.
+func TestNoHostUnbindsACookie(t *testing.T) {
+	m := startMailServer(t)
+	p, address := newPortal(t), freeAddress(t)
+	h := openHouse(t, layout{app: m.app(), url: "https://clients.example.com",
+		more: "http://:" + address[strings.LastIndexByte(address, ':')+1:] + " {\n\tbind 127.0.0.1\n\tdoorpost example\n\treverse_proxy " + strings.TrimPrefix(p.URL, "http://") + "\n}"})
+	m.moveInto(h)
+	l := h.browser().ask("ann@example.com", "/")
+	a := h.post("/-/link", form("t", secretOf(l.link), "email", "ann@example.com").Encode(), "Origin: https://clients.example.com")
+	session, _, _ := strings.Cut(a.header.Get("Set-Cookie"), ";")
+	domain := ""
+	p.answer = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("Set-Cookie", "sid=anns; HttpOnly; Domain="+cmp.Or(domain, r.Host))
+	}
+	for _, domain = range []string{"clients.example.com", "elsewhere.example", "other.example.com", ""} {
+		for _, host := range []string{"other.example.com", "elsewhere.example", "localhost:1234", "sub.clients.example.com", "clients.example.com"} {
+			get := func(cookie string) rawAnswer {
+				return h.rawTo(address, "GET /x HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\nCookie: "+session+cookie+"\r\n\r\n")
+			}
+			if a := get(""); a.status != 200 || !strings.Contains(a.header.Get("Set-Cookie"), "=~.") {
+				t.Errorf("Host %s: %d, Set-Cookie %q; want it bound", host, a.status, a.header.Get("Set-Cookie"))
+			}
+			get("; sid=anns")
+			if got, _ := p.last(); got.Header.Get("Cookie") != "" {
+				t.Errorf("Host %s: the portal gets %q, which has no seal; want nothing", host, got.Header.Get("Cookie"))
+			}
+		}
 	}
 }
 

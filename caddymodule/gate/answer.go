@@ -125,8 +125,9 @@ func (w *portalWriter) clean() {
 	var owners []string
 	if lines := h["Set-Cookie"]; len(lines) > 0 {
 		owners = w.gate.bound.ownersGone(w.sent, lines)
+		host := w.gate.siteAt(w.old.host).Hostname()
 		for i, line := range lines {
-			out, owner := w.gate.bound.out(w.ctx, line, w.old.host, w.holder)
+			out, owner := w.gate.bound.out(w.ctx, line, host, w.holder)
 			if w.apart && (out != line || owner != "") {
 				w.gate.bound.adviseApart(line)
 			}
@@ -161,6 +162,13 @@ func (w *portalWriter) clean() {
 // withinSite is the Referrer-Policy by which browsers tell this site a page's whole URL, and
 // others its origin alone.
 const withinSite = "strict-origin-when-cross-origin"
+
+// keepWithinSite has browsers keep a page's URL within this site, where nothing else was said.
+func keepWithinSite(h http.Header) {
+	if len(h["Referrer-Policy"]) == 0 {
+		h.Set("Referrer-Policy", withinSite)
+	}
+}
 
 // tellsAll reports whether by a Referrer-Policy browsers tell other sites a page's whole URL.
 func tellsAll(policy string) bool {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -129,7 +128,8 @@ const (
 	anyCompany   = "*" // no company has this id
 )
 
-// out returns the portal's Set-Cookie line for the browser, which asked host, and that of the owner
+// out returns the portal's Set-Cookie line for the browser, which is at host as the configuration has
+// it (anybody can send another Host), and that of the owner
 // cookie beside it; "": there is none. Attributes stay as they are.
 func (b *bound) out(ctx context.Context, line, host string, h holder) (cookie, owner string) {
 	pair, attributes, _ := strings.Cut(line, ";")
@@ -163,7 +163,8 @@ func (b *bound) out(ctx context.Context, line, host string, h holder) (cookie, o
 	return name + "=" + boundMark + seal + "." + value + line[len(pair):], ""
 }
 
-// widerThan returns the domain of a cookie that other hosts than this one get, too, or "".
+// widerThan returns the domain of a cookie that other hosts than this one get, too, or "". What
+// covers no parent of the host makes a browser refuse the cookie, so it shares it with nobody.
 func widerThan(host, attributes string) string {
 	domain := ""
 	for one := range strings.SplitSeq(attributes, ";") {
@@ -172,10 +173,8 @@ func widerThan(host, attributes string) string {
 			domain = strings.TrimPrefix(textproto.TrimString(value), ".")
 		}
 	}
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	if strings.EqualFold(domain, strings.TrimSuffix(host, ".")) {
+	parent, at := "."+strings.ToLower(domain), strings.ToLower(host)
+	if domain == "" || !strings.HasSuffix(at, parent) {
 		return ""
 	}
 	return domain
@@ -270,9 +269,9 @@ func (b *bound) back(ctx context.Context, pair string, lines []string, allowed f
 	rest, bound := strings.CutPrefix(value, boundMark)
 	if !bound {
 		ok := !b.another(textproto.TrimString(pair))
-		if ok && plain && b.guards(trimmed) {
+		if ok && plain {
 			var err error
-			if ok, err = b.opens(trimmed, value, b.ownerIn(lines, trimmed, value), allowed); err != nil {
+			if ok, err = b.unsealed(trimmed, value, lines, allowed); err != nil {
 				return "", false, err
 			}
 		}
@@ -281,6 +280,23 @@ func (b *bound) back(ctx context.Context, pair string, lines []string, allowed f
 	seal, value, _ := strings.Cut(rest, ".")
 	ok, err := b.opens(trimmed, value, seal, allowed)
 	return name + "=" + value, ok, err
+}
+
+// unsealed reports whether a cookie whose value has no seal comes back: one that is bound, with an
+// owner who is allowed. One whose name couldn't be learned has an owner, too, if it is large. The error is
+// that of allowed.
+func (b *bound) unsealed(name, value string, lines []string, allowed func(holder) (bool, error)) (bool, error) {
+	switch guarded := b.guards(name); {
+	case guarded:
+		return b.opens(name, value, b.ownerIn(lines, name, value), allowed)
+	case b.configured(name) == free, b.known(name) == shared:
+		return true, nil
+	}
+	owner := b.ownerIn(lines, name, value)
+	if owner == "" {
+		return true, nil
+	}
+	return b.opens(name, value, owner, allowed)
 }
 
 // opens reports whether a seal is that of the cookie, and whom it is for is allowed. The error is

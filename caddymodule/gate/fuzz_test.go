@@ -364,7 +364,8 @@ func FuzzCookies(f *testing.F) {
 		"a=1;\t__Host-portal-device=x; Path=/", "__Host-portal=x; Domain=portal.example", "\x00__Host-portal=x", "__Host-portal\x00=x", ";__Host-portal=x", "a,__Host-portal=x", " = __Host-portal = x", "=\t__Host-portal=x; Path=/"} {
 		f.Add(seed)
 	}
-	c := cookiesFor(&url.URL{Scheme: "https", Host: "portal.example"})
+	site := &url.URL{Scheme: "https", Host: "portal.example"}
+	c := cookiesFor(site)
 	ours := func(r *http.Request) bool {
 		return slices.ContainsFunc(r.Cookies(), func(one *http.Cookie) bool {
 			return strings.HasPrefix(strings.ToLower(one.Name), "__host-portal") && c.ours(one.Name)
@@ -406,7 +407,7 @@ func FuzzCookies(f *testing.F) {
 
 		w := httptest.NewRecorder()
 		w.Header()["Set-Cookie"] = []string{line, "z=9"}
-		p := &portalWriter{ResponseWriter: w, gate: &Gate{cookies: c, bound: tied}, ctx: t.Context()}
+		p := &portalWriter{ResponseWriter: w, gate: &Gate{URL: site, cookies: c, bound: tied}, ctx: t.Context()}
 		p.WriteHeader(http.StatusOK)
 		back := &http.Request{Header: http.Header{}}
 		for _, set := range w.Header()["Set-Cookie"] {

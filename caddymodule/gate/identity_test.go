@@ -114,7 +114,7 @@ func TestH12_OurCookiesStayHere(t *testing.T) {
 func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 	u, _ := url.Parse("https://portal.example")
 	rec := httptest.NewRecorder()
-	w := &portalWriter{ResponseWriter: rec, gate: &Gate{cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
+	w := &portalWriter{ResponseWriter: rec, gate: &Gate{URL: u, cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
 	w.Header()["Set-Cookie"] = []string{"__Host-portal=x; Path=/", "sid=7", "__host-portal-FLOW =y", "=__Host-portal=x; Path=/",
 		" = __Host-portal =x", "__Host-portal", "__Host-portal; Path=/", "\t__Host-portal\t=x"}
 	w.WriteHeader(200)
@@ -174,7 +174,7 @@ func TestH14_AListIsToldAsAWholeOrNotAtAll(t *testing.T) {
 func TestH13_NorByFlushing(t *testing.T) {
 	u, _ := url.Parse("https://portal.example")
 	rec := httptest.NewRecorder()
-	w := &portalWriter{ResponseWriter: rec, gate: &Gate{cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
+	w := &portalWriter{ResponseWriter: rec, gate: &Gate{URL: u, cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
 	w.Header()["Set-Cookie"] = []string{"__Host-portal=x"}
 	if err := http.NewResponseController(w).Flush(); err != nil || !rec.Flushed {
 		t.Fatalf("Flush = %v, flushed %t; want it passed on", err, rec.Flushed)
@@ -206,7 +206,7 @@ func TestH01_ValuesBelongToOneRequest(t *testing.T) {
 	}
 	u, _ := url.Parse("https://portal.example")
 	for range 2 {
-		w := &portalWriter{ResponseWriter: httptest.NewRecorder(), gate: &Gate{cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
+		w := &portalWriter{ResponseWriter: httptest.NewRecorder(), gate: &Gate{URL: u, cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
 		w.WriteHeader(200)
 		if got := w.Header().Get("Cache-Control"); got != "private, no-cache" {
 			t.Errorf("Cache-Control = %q; want private, no-cache", got)

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -64,6 +65,23 @@ func TestLargeCookiesHaveTheirOwnerBesideThem(t *testing.T) {
 	// As long as it fits, a seal stays where it is.
 	if out, owner := b.out(t.Context(), "sid="+strings.Repeat("a", 3700)+"; HttpOnly", "portal.example", ann); owner != "" || len(out) > maxSealed || !strings.HasPrefix(out, "sid=~.") {
 		t.Errorf("a cookie of 3,700 bytes leaves as %.20s…, owner %.20q; want it sealed in itself", out, owner)
+	}
+}
+
+// A large cookie is its owner's also where no more names of cookies are remembered.
+func TestALargeCookieIsBoundWhereItsNameIsNot(t *testing.T) {
+	b := newBound(t)
+	ann, bob := holder{contact: "ann"}, holder{contact: "bob"}
+	for i := range maxLearned {
+		b.out(t.Context(), fmt.Sprintf("n%d=x; HttpOnly", i), "portal.example", ann)
+	}
+	cookie, owner := b.out(t.Context(), "late="+strings.Repeat("a", 4000)+"; HttpOnly", "portal.example", ann)
+	line := sent(cookie) + "; " + sent(owner)
+	if got := arrives(t, b, ann.is, line); len(got) != 1 || got[0] != sent(cookie) {
+		t.Errorf("its owner's portal gets %.60q; want the cookie", got)
+	}
+	if got := arrives(t, b, bob.is, line); len(got) != 0 {
+		t.Errorf("with another person the portal gets %.60q; want nothing", got)
 	}
 }
 

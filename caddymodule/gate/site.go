@@ -10,16 +10,19 @@ import (
 
 // site is the site that a request came to, by its Host: one of Sites, else the firm's URL. The
 // origin is always one of the configuration.
-func (g *Gate) site(r *http.Request) *url.URL {
-	if len(g.Sites) == 0 || strings.EqualFold(r.Host, g.URL.Host) {
+func (g *Gate) site(r *http.Request) *url.URL { return g.siteAt(r.Host) }
+
+// siteAt is site for that Host.
+func (g *Gate) siteAt(host string) *url.URL {
+	if len(g.Sites) == 0 || strings.EqualFold(host, g.URL.Host) {
 		return g.URL
 	}
 	for _, s := range g.Sites {
-		if strings.EqualFold(r.Host, s.Host) {
+		if strings.EqualFold(host, s.Host) {
 			return s
 		}
 	}
-	name := hostname(r.Host)
+	name := hostname(host)
 	if name == g.URL.Hostname() {
 		return g.URL
 	}

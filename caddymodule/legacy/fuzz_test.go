@@ -177,7 +177,9 @@ func allReadingsAgree(t *testing.T, r *Rules, s string, u *url.URL) {
 		return
 	}
 	token := func(reader, seen string) {
-		is := func(token string) bool { return token == seen || like(token) == seen || fold(token) == fold(strings.ReplaceAll(seen, `\`, "")) } // StandingLike finds what it is like
+		is := func(token string) bool {
+			return token == seen || like(token) == seen || fold(token) == fold(strings.ReplaceAll(seen, `\`, ""))
+		} // StandingLike finds what it is like
 		if seen != "" && !strings.Contains(strings.ToLower(seen), sessionName) && !(v.Kind == Old && is(v.Token)) && !slices.ContainsFunc(v.Strays, is) {
 			t.Errorf("%q is %s; a portal reads the token %q (%s)", s, v, seen, reader)
 		}
