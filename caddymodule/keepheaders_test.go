@@ -59,7 +59,9 @@ func TestHeadersOfTheWholeSiteLeaveOurPagesAlone(t *testing.T) {
 			"the prompt": func() answer { return h.browser().open("/x") }, "the account page": func() answer { return b.open("/-/account") },
 			"me": func() answer { return b.open("/-/me") }, "signed out": func() answer { return h.browser().open("/-/sign-out") },
 			"an upload": func() answer { return h.browser().do(h.browser().request("POST", "/x", nil)) }, "nothing": func() answer { return b.open("/-/nothing") },
-			"health": func() answer { return b.open("/-/health") },
+			"health": func() answer { return b.open("/-/health") }, "a worker": func() answer {
+				return h.browser().open("/sw.js", "Service-Worker", "script", "Sec-Fetch-Mode", "same-origin", "Sec-Fetch-Dest", "serviceworker")
+			},
 		}
 		for page, open := range pages {
 			a := open()

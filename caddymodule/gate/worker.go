@@ -40,7 +40,7 @@ func (g *Gate) giveWorker(w http.ResponseWriter) {
 	script := strings.ReplaceAll(workerScript, "PREFIX", strconv.Quote(g.Prefix))
 	h := w.Header()
 	h.Set("Content-Type", "text/javascript; charset=utf-8")
-	h.Set("Cache-Control", "no-store, no-transform")
+	setNeverCached(h)
 	h.Set("Content-Security-Policy", "default-src 'none'")
 	h.Set("Service-Worker-Allowed", "/") // as wide as the portal's own may be
 	h.Set("X-Content-Type-Options", "nosniff")
