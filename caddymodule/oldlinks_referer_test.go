@@ -83,3 +83,60 @@ func wantNoToken(t *testing.T, log logFile) {
 		}
 	}
 }
+
+// A page whose URL is a key tells other sites its origin alone, whoever opens it and whatever the
+// portal says.
+func TestAKeyIsNoReferrerForOtherSites(t *testing.T) {
+	h := openOldHouse(t)
+	const old = "/one-click/acme-secret-token-1/x"
+	said := ""
+	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+		if said != "" {
+			w.Header().Set("Referrer-Policy", said)
+		}
+	}
+	for who, b := range map[string]*browser{"a visitor": h.browser(), "a member": h.in("bob@example.com"), "staff": h.in("owner@example.com")} {
+		for _, said = range []string{"", "unsafe-url", "no-referrer-when-downgrade"} {
+			for _, page := range []string{old, "/x?client=acme-secret-token-1"} {
+				b.open(old) // by which the visitor has a visit
+				if got := b.open(page).Header["Referrer-Policy"]; len(got) != 1 || got[0] != "strict-origin-when-cross-origin" {
+					t.Errorf("%s, at %s, where the portal says %q: Referrer-Policy %q; want strict-origin-when-cross-origin", who, page, said, got)
+				}
+			}
+		}
+	}
+	said = "unsafe-url"
+	if got := h.in("bob@example.com").open("/portal/acme/x").Header.Get("Referrer-Policy"); got != said {
+		t.Errorf("at a new link, Referrer-Policy %q; want the portal's", got)
+	}
+}
+
+// A way back with a token in it, as the portal's own scripts may ask for, stands in no page of ours,
+// no link of a mail and no Location but sealed.
+func TestAWayBackWithATokenIsSealed(t *testing.T) {
+	h := openOldHouse(t, "acme")
+	const to, token = "/one-click/acme-secret-token-1/orders/7#total", "secret-token"
+	shows := func(what string, a answer) answer {
+		t.Helper()
+		if strings.Contains(a.body+goes(a), token) {
+			t.Errorf("%s = %d to %q; it has the token", what, a.StatusCode, goes(a))
+		}
+		return a
+	}
+	b := h.browser()
+	for _, page := range []string{"/-/sign-in", "/-/password", "/-/help"} {
+		shows(page, b.open(page+"?to="+url.QueryEscape(to)))
+	}
+	shows("a wrong address", b.send("/-/sign-in", form("email", "nobody", "to", to)))
+	shows("a wrong password", b.send("/-/password", form("email", "ann@example.com", "password", "wrong", "to", to)))
+	l := b.ask("bob@example.com", to)
+	shows("the page that waits", b.open("/-/sent"))
+	a := shows("the link", b.open(l.link))
+	if !goneForm.MatchString(strings.TrimSuffix(goes(a), "#total")) || !strings.HasSuffix(goes(a), "#total") {
+		t.Errorf("the link leads to %q; want the sealed way, with what stands behind the #", goes(a))
+	}
+	if a := b.open(strings.TrimSuffix(goes(a), "#total")); goes(a) != "/portal/acme/orders/7" {
+		t.Errorf("that leads to %q; want the new link", goes(a))
+	}
+	shows("signed in", b.open("/-/sign-in?to="+url.QueryEscape(to)))
+}

@@ -278,6 +278,22 @@ func (ru rules) returnPath(to string) string {
 	return to
 }
 
+// wayBack is returnPath for what our pages, their forms and Locations repeat: where it may have a
+// token in it, it leads through /go, sealed.
+func (g *Gate) wayBack(to string) string {
+	to = g.rules.returnPath(to)
+	u, err := url.Parse(to)
+	if err != nil || !g.Legacy.Secret(u) {
+		return to
+	}
+	hash := u.EscapedFragment()
+	sealed := g.goURL(u)
+	if hash != "" && len(sealed)+len("#")+len(hash) <= maxTo {
+		sealed += "#" + hash
+	}
+	return sealed
+}
+
 // ours reports whether a path is a page of ours that is no place to be sent to.
 func (ru rules) ours(p string) bool {
 	prefix := strings.ToLower(ru.prefix)

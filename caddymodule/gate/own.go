@@ -208,12 +208,7 @@ func (g *Gate) switchesTo(w http.ResponseWriter, r *http.Request) (to string, sw
 	if err != nil || f.Get("switch") == "" {
 		return "", false
 	}
-	to = g.rules.returnPath(f.Get("to"))
-	if u, err := url.Parse(to); err != nil || g.Legacy.Secret(u) {
-		u.Fragment = ""
-		to = g.goURL(u)
-	}
-	return to, true
+	return g.wayBack(f.Get("to")), true
 }
 
 // getMe is for scripts of the portal's pages: who is signed in?

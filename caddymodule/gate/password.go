@@ -59,7 +59,7 @@ const crowdedFor = 3 * time.Minute
 // who comes with the address of somebody else, who has just chosen a password in this browser.
 func (g *Gate) getPassword(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	page := PasswordPage{To: g.rules.returnPath(query.Get("to")), Email: g.openText(setPurpose, one(query["x"])), Shared: query.Get("shared") != ""}
+	page := PasswordPage{To: g.wayBack(query.Get("to")), Email: g.openText(setPurpose, one(query["x"])), Shared: query.Get("shared") != ""}
 	page.Set = page.Email != ""
 	v, err := g.visitor(r)
 	switch {
@@ -86,7 +86,7 @@ func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := PasswordPage{To: g.rules.returnPath(f.Get("to")), Email: f.Get("email"), Shared: f.Get("shared") != ""}
+	page := PasswordPage{To: g.wayBack(f.Get("to")), Email: f.Get("email"), Shared: f.Get("shared") != ""}
 	switch f.Get("go") {
 	case "password":
 		return g.seeOwn(w, "/password"+g.formQuery(page.To, typedPurpose, page.Email, page.Shared))

@@ -504,7 +504,11 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	v.told.set(r.Header, jwt, company)
 	ctx, flight := g.Sessions.Attach(r.Context(), v.Live, company)
 	defer flight.Land()
-	answer := &portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, shared: v.Live.Shared, apart: a.apart, passed: Passed{v, company},
+	key := a.Kind == legacy.Old || len(a.tokens) > 0
+	if key {
+		keepWithinSite(w.Header())
+	}
+	answer := &portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, shared: v.Live.Shared, key: key, apart: a.apart, passed: Passed{v, company},
 		holder: mine, old: outgoing{g, r.Host, *r.URL, moved, a.standing.Company, was.url.Path}}
 	if a.visit != nil && a.standing.Company != "" && pageLoad(r) { // back at their own company's pages
 		answer.visit = g.cookies.make(g.cookies.visit, "", -time.Second)

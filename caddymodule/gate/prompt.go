@@ -154,7 +154,7 @@ func (g *Gate) clearDeadCookie(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gate) getSignIn(w http.ResponseWriter, r *http.Request) error {
-	to := g.rules.returnPath(r.URL.Query().Get("to"))
+	to := g.wayBack(r.URL.Query().Get("to"))
 	if _, err := g.visitor(r); err == nil {
 		return g.seeOther(w, to)
 	} else if !errors.Is(err, errNobody) {
@@ -181,7 +181,7 @@ func (g *Gate) postSignIn(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ask := token.Ask{To: g.rules.returnPath(f.Get("to")), Shared: f.Get("shared") != "", Again: f.Get("again") != ""}
+	ask := token.Ask{To: g.wayBack(f.Get("to")), Shared: f.Get("shared") != "", Again: f.Get("again") != ""}
 	if t := f.Get("t"); t != "" && f.Get("email") == "" {
 		// The button under a link that is over: the same address, the same way back.
 		link, err := g.Tokens.Peek(r.Context(), t)
@@ -429,7 +429,7 @@ func leaveBody(w http.ResponseWriter, r *http.Request) {
 
 // seeOther sends the browser to a path on this site, which is judged once more.
 func (g *Gate) seeOther(w http.ResponseWriter, to string) error {
-	return redirect(w, g.rules.returnPath(to), http.StatusSeeOther)
+	return redirect(w, g.wayBack(to), http.StatusSeeOther)
 }
 
 // seeOwn sends the browser to a page of ours, by its path under the prefix.

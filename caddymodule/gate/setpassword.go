@@ -18,7 +18,7 @@ import (
 // getHelp is for who has no password, or has lost it.
 func (g *Gate) getHelp(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	g.page(w, r, http.StatusOK, HelpPage{To: g.rules.returnPath(query.Get("to")), Email: g.typed(r)})
+	g.page(w, r, http.StatusOK, HelpPage{To: g.wayBack(query.Get("to")), Email: g.typed(r)})
 	return nil
 }
 
@@ -29,7 +29,7 @@ func (g *Gate) postHelp(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ask := token.Ask{Purpose: token.SetPassword, To: g.rules.returnPath(f.Get("to")), Again: f.Get("again") != ""}
+	ask := token.Ask{Purpose: token.SetPassword, To: g.wayBack(f.Get("to")), Again: f.Get("again") != ""}
 	if t := f.Get("t"); t != "" && f.Get("email") == "" {
 		link, err := g.Tokens.PeekPassword(r.Context(), t)
 		if err != nil && !errors.Is(err, token.ErrOver) {

@@ -148,9 +148,7 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 	if err != nil {
 		return err
 	}
-	if len(w.Header()["Referrer-Policy"]) == 0 {
-		w.Header().Set("Referrer-Policy", withinSite) // the URL is a key
-	}
+	keepWithinSite(w.Header()) // the URL is a key
 	ctx, done := g.whileItGoesOn(r.Context(), stay)
 	defer done()
 	if a.visitor != nil {
