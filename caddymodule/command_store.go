@@ -208,7 +208,11 @@ func (a *App) markAnchors(ctx context.Context, db store.Store, out *restored) er
 		return err
 	}
 	for _, firm := range firms {
-		closed, err := anchor.MarkRestored(dir, firm, keys, anchor.Restore{Reopen: out.Reopened})
+		recs, err := db.Scan(ctx, firm, "directory", "", "", 1)
+		if err != nil {
+			return err
+		}
+		closed, err := anchor.MarkRestored(dir, firm, a.place.String(), len(recs) > 0, keys, anchor.Restore{Reopen: out.Reopened})
 		if err != nil {
 			return err
 		}

@@ -553,6 +553,31 @@ func TestRestoreKeepsUpgradesClosed(t *testing.T) {
 	s.wantOld("after restore --reopen", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": true})
 }
 
+// One data folder may serve several stores: a copy of one has nothing to say of another.
+func TestRestoreLeavesOtherStoresAlone(t *testing.T) {
+	s := openLostStore(t, "")
+	if s.redis != nil {
+		t.Skip("a Redis server has copies of its own")
+	}
+	s.command("backup", s.path("copy.db"))
+	s.config = strings.NewReplacer("doorpost example {", "doorpost other {", "doorpost {", "doorpost {\n\t\tstore bolt "+s.path("other.db")).Replace(s.config)
+	s.start()
+	s.settled()
+	bob := s.browser()
+	bob.signIn("bob@example.com")
+	s.stop()
+	cmd := s.caddy()
+	cmd.Env = append(os.Environ(), "DOORPOST_TEST_CADDY_ARGS="+strings.Join([]string{"doorpost", "restore", s.path("copy.db"), "--store", s.dbPath()}, "\n"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("restore: %v\n%s", err, out)
+	}
+	s.start()
+	s.settled()
+	if a := bob.open("/portal/acme/x"); a.StatusCode != 200 {
+		t.Errorf("Bob's page, whose session is in another store than the one that was restored = %d; want 200", a.StatusCode)
+	}
+}
+
 // The file of the embedded store goes while the gate runs: what is written from then on
 // would be gone at the next start.
 func TestTheStoreIsWatchedWhileItIsOpen(t *testing.T) {

@@ -93,8 +93,10 @@ func CheckKeys(dir, firm string, keys *secret.Keyring) error {
 
 // MarkRestored has the next start take the store as the right one, since an operator put a
 // copy back, and returns which companies' old links ask for sign-in. A firm without an
-// anchor takes any store, and isn't marked. Nothing may have the store open.
-func MarkRestored(dir, firm string, keys *secret.Keyring, r Restore) (Closed, error) {
+// anchor takes any store, and isn't marked; nor is one whose records are elsewhere: the store
+// at place was never theirs, and holds says that the copy has none. Nothing may have the store
+// open.
+func MarkRestored(dir, firm, place string, holds bool, keys *secret.Keyring, r Restore) (Closed, error) {
 	s := &Store{firm: firm, dir: dir}
 	s.keys.Store(keys)
 	err := s.read()
@@ -103,7 +105,7 @@ func MarkRestored(dir, firm string, keys *secret.Keyring, r Restore) (Closed, er
 		return Closed{}, err
 	case s.anchor.damaged:
 		return Closed{}, fmt.Errorf("%s can't be read", s.path())
-	case s.written == nil:
+	case s.written == nil, !holds && s.anchor.Place != place:
 		return Closed{}, nil
 	}
 	closed := *s.closed.Load()
