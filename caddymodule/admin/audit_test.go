@@ -170,8 +170,10 @@ func TestAlike(t *testing.T) {
 		{"ann@gmail.com", "ann@gmial.co", true},
 		{"ann@gmail.com", "an@gmail.com", true},
 		{"ann@gmail.com", "amn@gmail.con", true},
-		{"ann@gmail.com", "ann@example.org", true}, // the same name
-		{"jo@gmail.com", "jo@example.org", false},  // a name too short to say anything
+		{"ann@gmail.com", "ann@example.org", true},          // the same name
+		{"jo@gmail.com", "jo@example.org", false},           // a name too short to say anything
+		{"ann@example.com", "ann+portal@example.com", true}, // with a tag
+		{"ann@example.com", "zoe+portal@example.com", false},
 		{"ann@gmail.com", "zoe@gmail.com", false},
 		{"ann@example.com", "ann.baker@example.com", false},
 	} {
