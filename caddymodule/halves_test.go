@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"testing"
 )
@@ -20,6 +21,7 @@ const halfEnv = "DOORPOST_TEST_HALF"
 // runInHalves runs all tests in two processes at once, and returns the exit code. What the other
 // process says comes when it has ended.
 func runInHalves(m *testing.M) int {
+	debug.SetGCPercent(400) // each test opens a house of its own, and leaves it as garbage
 	flag.Parse()
 	if !splits() {
 		return m.Run()

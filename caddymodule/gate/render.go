@@ -36,7 +36,26 @@ type Pages struct {
 	buffers   sync.Pool // of *bytes.Buffer
 }
 
-// NewPages parses the pages and renders each with made-up data, so that what is wrong with one shows
+// builtInPages are the built-in pages, parsed once for all firms: what differs is in the data. Tests
+// render them all.
+var builtInPages = sync.OnceValues(func() (map[string]*template.Template, error) {
+	source, err := readPageFiles("")
+	if err != nil {
+		return nil, err
+	}
+	pages := map[string]*template.Template{}
+	for _, page := range samplePages() {
+		if pages[page.file()] != nil {
+			continue
+		}
+		if pages[page.file()], err = parsePage(source, page.file()); err != nil {
+			return nil, err
+		}
+	}
+	return pages, nil
+})
+
+// NewPages parses the firm's own pages and renders each with made-up data, so that what is wrong with one shows
 // now. A file pages/NAME in overrideDir stands in for the built-in one of that name (the .html files,
 // page.css, page.js); overrideDir may be empty, and needn't have a folder pages. Templates see
 // {{.Firm}}, the Chrome, and {{.Page}}, the page's struct; pages define "title" and "main". A style or
@@ -55,11 +74,21 @@ func NewPages(c Chrome, overrideDir string) (*Pages, error) {
 		"; img-src 'self'; base-uri 'none'"
 	for _, page := range samplePages() {
 		file := page.file()
+		if p.policies[file] == "" {
+			p.policies[file] = policy + policyOf(page)
+		}
+		if !source["layout.html"].own && !source["parts.html"].own && !source[file].own {
+			builtIn, err := builtInPages()
+			if err != nil {
+				return nil, err
+			}
+			p.templates[file] = builtIn[file]
+			continue
+		}
 		if p.templates[file] == nil {
 			if p.templates[file], err = parsePage(source, file); err != nil {
 				return nil, err
 			}
-			p.policies[file] = policy + policyOf(page)
 		}
 		if err := p.render(new(bytes.Buffer), page); err != nil {
 			return nil, fmt.Errorf("%s: %w", source[file].path, err)
