@@ -188,6 +188,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	trail := d.keep("audit", func() any { return audit.NewTrail(id, d.store, d.now, d.counters) }).(*audit.Trail)
 	f.audit = &audit.Log{Logger: d.events, Keys: d.keys, Trail: trail}
 	alarm := newAlarm(d.log, f.audit)
+	f.book.Alarm = alarm.raise
 	f.sessions = &session.Sessions{Firm: id, Store: d.store, Keys: d.keys, Idle: idle, Max: most, Now: d.now, Memory: memory, Others: others, Alarm: alarm.raise}
 	f.tokens = &token.Tokens{Firm: id, Store: d.store, Keys: d.keys, Life: time.Duration(cfg.LinkLifetime), Now: d.now, Alarm: alarm.raise,
 		Ring: d.keep("ring", func() any { return token.NewRing() }).(*token.Ring)}

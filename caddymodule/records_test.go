@@ -15,11 +15,14 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule"
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 // recordKey is the key of a record of the firm.
@@ -331,8 +334,115 @@ func TestOldLinksStayClosedWhenTheIndexNamesAnotherCompany(t *testing.T) {
 	}
 }
 
+// What says which companies are upgraded can't be forged, taken away or put back: whoever
+// holds a company's record from before its upgrade opens nothing with it.
+func TestUpgradedLinksStayClosedWhenRecordsArePutBack(t *testing.T) {
+	log := newLogFile(t)
+	m := startMailServer(t)
+	h := openHouse(t, layout{global: log.global, app: m.app(), firm: oldLinks, companies: oldCompanies, admin: freeAddress(t)})
+	m.moveInto(h)
+	again := func(recs []store.Record) (ops []store.Op) {
+		for _, rec := range recs {
+			ops = append(ops, store.Put(rec.Key, rec.Value, rec.Expires))
+		}
+		return ops
+	}
+	upgrade := func(in admin.Upgrade) {
+		t.Helper()
+		if _, err := h.office().Upgrade(t.Context(), "example", in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(when, token string, open bool) {
+		t.Helper()
+		before := h.portal.count()
+		a := h.get("/one-click/" + token + "/x")
+		if goes := strings.HasPrefix(a.header.Get("Location"), "/-/go?"); open != (a.status == 200) || !open && (a.status != 302 || !goes || h.portal.count() != before) {
+			t.Errorf("%s: GET the old link with %s = %d to %q; want it open: %t", when, token, a.status, a.header.Get("Location"), open)
+		}
+	}
+	h.upgrade("acme") // which waits for the contacts
+	upgrade(admin.Upgrade{Companies: []string{"acme"}, Undo: true})
+	open, undone := slices.Concat(h.records("company"), h.records("legacy")), h.records("upgrades")
+	upgrade(admin.Upgrade{Companies: []string{"acme"}})
+	said := recordKey("upgrades", "companies")
+	another, err := secret.New([]byte("a secret of the attacker's own, long enough for any use"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := sealed.Bucket[anchor.Closed]{Keys: another, Firm: "example", Name: "upgrades", Format: 1}
+	forged, err := theirs.Put("companies", anchor.Closed{Mark: 1000, Sealed: true}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	counter := store.Put(recordKey("directory", "upgrades"), []byte{1, 0, 0, 0, 0, 0, 0, 4, 0}, time.Time{})
+	forgeries := []struct {
+		name  string
+		alarm bool
+		ops   []store.Op
+	}{
+		{"nothing else", false, nil},
+		{"a later count, as an earlier release kept it", false, []store.Op{counter}},
+		{"that, and no record", true, []store.Op{counter, store.Delete(said)}},
+		{"a record of the attacker's own", true, []store.Op{forged}},
+		{"a record in the clear", true, []store.Op{store.Put(said, []byte("\x01"+`{"m":1000,"s":true}`), time.Time{})}},
+		{"an empty record", true, []store.Op{store.Put(said, nil, time.Time{})}},
+		{"a record of another company's", true, []store.Op{store.Put(said, open[1].Value, time.Time{})}},
+		{"the record of when it was open", true, again(undone)},
+	}
+	alarms := func() (n int) {
+		for _, e := range h.history() {
+			if e.Kind == "untrusted-record" && e.What == "upgrades" {
+				n++
+			}
+		}
+		return n
+	}
+	for _, c := range forgeries {
+		when := "with the company's earlier record and " + c.name
+		before := alarms()
+		h.overwrite(append(again(open), c.ops...)...)
+		h.start() // so that nothing is in memory
+		h.settled()
+		want(when, "acme-secret-token-1", false)
+		upgrade(admin.Upgrade{Companies: []string{"birch"}}) // which the anchor follows
+		want(when+", after another upgrade", "acme-secret-token-1", false)
+		want(when+", after its upgrade", "birch-secret-token", false)
+		upgrade(admin.Upgrade{Companies: []string{"birch"}, Undo: true})
+		want(when+", after another undo", "acme-secret-token-1", false)
+		want(when+", after its undo", "birch-secret-token", true)
+		if after := alarms(); (after > before) != c.alarm {
+			t.Errorf("%s: %d alarms; want some: %t", when, after-before, c.alarm)
+		}
+	}
+	upgrade(admin.Upgrade{All: true})
+	for i, c := range forgeries {
+		when := "after an upgrade of all, with the earlier records and " + c.name
+		h.overwrite(append(again(open), append(c.ops, store.Delete(recordKey("directory", "upgraded")))...)...)
+		h.start()
+		h.settled()
+		name := fmt.Sprint("Cedar ", i)
+		if _, err := h.office().SetCompany(t.Context(), "example", "cedar", directory.CompanyChange{Name: &name}); err != nil {
+			t.Fatal(err)
+		}
+		for _, token := range []string{"acme-secret-token-1", "birch-secret-token"} {
+			want(when, token, false)
+		}
+	}
+	upgrade(admin.Upgrade{All: true, Undo: true})
+	want("after an undo", "acme-secret-token-1", true)
+	want("after an undo", "birch-secret-token", true)
+	upgrade(admin.Upgrade{Companies: []string{"acme"}})
+	if _, err := h.office().RemoveCompany(t.Context(), "example", "acme"); err != nil {
+		t.Fatal(err)
+	}
+	h.overwrite(again(open)...)
+	upgrade(admin.Upgrade{Companies: []string{"birch"}})
+	want("after it was removed and put back", "acme-secret-token-1", false)
+}
+
 // buckets are all of a firm's.
-var buckets = []string{"contact", "company", "directory", "email", "legacy", "like", "removed", "load", "file-rows", "ending", "sessions", "roster", "sessions-ended",
+var buckets = []string{"contact", "company", "upgrades", "directory", "email", "legacy", "like", "removed", "load", "file-rows", "ending", "sessions", "roster", "sessions-ended",
 	"flow", "link", "live", "handed-over", "ring", "tries", "password", "password-shape", "password-guesses", "known-device", "device-last", "signed-in", "mail-budget", "limits",
 	"double", "portal-cookie", "queue", "letter", "events", "strange-events", "strangers", "usage", "usage-since", "signing"}
 
@@ -366,7 +476,7 @@ func TestNoRecordLetsAnybodyInWhenItIsDamagedOrCopied(t *testing.T) {
 		}
 		fine("a page, for nobody", h.get("/x").status, 401)
 		fine("the sign-in page", h.get("/-/sign-in").status, 200)
-		if !slices.Contains([]string{"company", "directory", "legacy", "like", "removed", "load", "file-rows"}, bucket) {
+		if !slices.Contains([]string{"company", "upgrades", "directory", "legacy", "like", "removed", "load", "file-rows"}, bucket) {
 		} else if a := h.get("/one-click/acme-secret-token-1/x"); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), "/-/go?") {
 			fine("an upgraded company's old link", a.status, 503) // what stands in the company's record can't be read
 		}

@@ -75,8 +75,12 @@ type Book struct {
 	// Upgraded are companies whose old links ask for sign-in because the Caddyfile says so.
 	Upgraded anchor.Closed
 
-	own  atomic.Uint64
-	last atomic.Pointer[string] // the generation that CatchUp saw
+	// Alarm is told of records in the store that somebody has forged or put back; nil: nobody is.
+	Alarm func(ctx context.Context, k store.Key)
+
+	own          atomic.Uint64
+	last         atomic.Pointer[string] // the generation that CatchUp saw
+	seenUpgrades atomic.Pointer[string] // the sealed record that EnsureUpgrades has found right
 
 	heldTokens    memo[[sha256.Size]byte, *Standing] // by SHA-256 of the token
 	heldCompanies memo[string, *Standing]            // by id
@@ -90,6 +94,7 @@ const (
 	bucketCompany  = "company"   // company id → sealed companyRecord
 	bucketLegacy   = "legacy"    // MAC of an old link's token → company id
 	bucketLike     = "like"      // MAC of a token folded, "/" and company id
+	bucketUpgrades = "upgrades"  // which companies' old links ask for sign-in, sealed
 	bucketRemoved  = "removed"   // what was removed by hand: email/MAC, company/id
 	bucketLoad     = "load"      // kind of file → MAC of what was loaded last; kind/report → sealed loadRecord
 	bucketFileRows = "file-rows" // kind of file/shard → sealed fileRowsRecord
@@ -120,7 +125,7 @@ func (b *Book) Reread() { b.counter().Add(1) }
 func (b *Book) CatchUp(ctx context.Context) error {
 	now, err := b.generation(ctx)
 	if err == nil {
-		err = b.followUpgrades(ctx)
+		err = b.EnsureUpgrades(ctx)
 	}
 	if err != nil {
 		return err

@@ -92,6 +92,9 @@ func (b *Book) Reseal(ctx context.Context) error {
 			return fmt.Errorf("sealing the contacts of firm %s with the new secret: %w", b.Firm, err)
 		}
 	}
+	if _, err := b.upgrades().Reseal(ctx); err != nil {
+		return err
+	}
 	mark := append([]byte{format}, b.Keys.MAC("book", b.Firm)...)
 	return b.Store.Apply(ctx, store.Put(b.key(bucketState, stateKey), mark, time.Time{}))
 }

@@ -314,8 +314,8 @@ func (b *Book) companyOps(before, after *Company, claims map[string]bool) (ops [
 			ops = append(ops, b.putLike(folded, after.ID))
 		}
 	}
-	if before.asksSignIn() != after.asksSignIn() {
-		ops = append(ops, b.upgradesChange())
+	if after.asksSignIn() && !before.asksSignIn() { // and so it stays, also where the company goes and comes back
+		ops = append(ops, b.upgradesChange(closesID+after.ID))
 	}
 	return ops
 }
@@ -337,11 +337,9 @@ func (b *Book) dropLike(macs []string, company string) (ops []store.Op) {
 	return ops
 }
 
-// Marks of the book, in bucketState.
-const (
-	stateTokens   = "tokens-2" // there is an index of the tokens, folded too
-	stateUpgraded = "upgraded" // every later company is upgraded from birth
-)
+// stateTokens is a mark of the book, in bucketState: there is an index of the tokens, folded
+// too.
+const stateTokens = "tokens-2"
 
 func (b *Book) marked(ctx context.Context, mark string) (bool, error) {
 	_, err := b.get(ctx, bucketState, mark)
@@ -368,8 +366,10 @@ func (b *Book) EnsureTokens(ctx context.Context) error {
 }
 
 // bornUpgraded reports whether a company is upgraded from birth: one without an old link,
-// and after an upgrade of all every one.
+// one that was upgraded when it was removed, and after an upgrade of all every one.
 func (b *Book) bornUpgraded(ctx context.Context) (func(Company) bool, error) {
-	all, err := b.marked(ctx, stateUpgraded)
-	return func(c Company) bool { return all || len(c.LegacyTokens) == 0 || b.staysUpgraded(c.ID) }, err
+	now, _, err := b.upgradesNow(ctx)
+	return func(c Company) bool {
+		return now.All || len(c.LegacyTokens) == 0 || now.Has(c.ID) || b.staysUpgraded(c.ID)
+	}, err
 }

@@ -53,7 +53,23 @@ func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total
 		if u.DryRun {
 			return nil, nil
 		}
-		ops = make([]store.Op, 0, len(changed)+2)
+		now, _, err := b.upgradesNow(ctx)
+		if err != nil {
+			return nil, err
+		}
+		ops = make([]store.Op, 0, 2*len(changed)+len(out.Refused)+1)
+		how := closesID
+		switch {
+		case u.Undo:
+			if how = opensID; u.All && now.Any() {
+				ops = append(ops, b.upgradesChange(opensAll))
+			}
+		case u.All && !now.All:
+			ops = append(ops, b.upgradesChange(closesAll))
+			for _, c := range out.Refused {
+				ops = append(ops, b.upgradesChange(opensID+c.ID))
+			}
+		}
 		for i, c := range changed {
 			if i%pageSize == 0 {
 				progress(i, len(changed))
@@ -61,19 +77,7 @@ func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total
 					return nil, err
 				}
 			}
-			ops = append(ops, store.Put(b.key(bucketCompany, c.ID), b.sealCompany(c), time.Time{}))
-		}
-		marked, err := b.marked(ctx, stateUpgraded)
-		switch {
-		case err != nil:
-			return nil, err
-		case u.All && !u.Undo && !marked:
-			ops = append(ops, b.mark(stateUpgraded))
-		case u.All && u.Undo && marked:
-			ops = append(ops, store.Delete(b.key(bucketState, stateUpgraded)))
-		}
-		if len(ops) > 0 {
-			ops = append(ops, b.upgradesChange())
+			ops = append(ops, store.Put(b.key(bucketCompany, c.ID), b.sealCompany(c), time.Time{}), b.upgradesChange(how+c.ID))
 		}
 		return ops, nil
 	})

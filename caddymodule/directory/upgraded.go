@@ -4,18 +4,22 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// Which companies' old links ask for sign-in is kept twice: in the companies' records, and
-// in the anchor outside the store. The anchor only ever adds to what the records say. A
-// mark in the store counts the changes, so that each process knows whose word is newer:
-// where the anchor's is, the store has lost something.
+// Which companies' old links ask for sign-in is kept three times: in the companies' records,
+// in one sealed record that has all of them, and in the anchor outside the store. The sealed
+// record is written with each change, and counts the changes, so that the anchor knows whose
+// word is newer. The anchor follows that record only, never the companies' records: whoever
+// can write to the store may put an older one of these back, and then the anchor's word and
+// the sealed record's are what keeps the company closed.
 
 // staysUpgraded reports whether the company's old links ask for sign-in whatever the store
 // says.
@@ -26,99 +30,197 @@ func (b *Book) staysUpgraded(id string) bool {
 // asksSignIn reports whether the company has old links, and these ask for sign-in.
 func (c *Company) asksSignIn() bool { return c != nil && c.Upgraded && len(c.LegacyTokens) > 0 }
 
-const stateUpgrades = "upgrades" // counts the changes of what asks for sign-in
+// theUpgrades is the ID of the one record of its bucket.
+const theUpgrades = "companies"
 
-// upgradesChange stands among Ops for one that counts such a change; see stampUpgrades.
-func (b *Book) upgradesChange() store.Op {
-	return store.Put(b.key(bucketState, stateUpgrades), nil, time.Time{})
+// Records of earlier releases, in bucketState, which nothing sealed.
+const (
+	stateUpgrades = "upgrades" // counted the changes
+	stateUpgraded = "upgraded" // stood for an upgrade of all
+)
+
+func (b *Book) upgrades() *sealed.Bucket[anchor.Closed] {
+	return &sealed.Bucket[anchor.Closed]{Store: b.Store, Keys: b.Keys, Firm: b.Firm, Name: bucketUpgrades, Format: format, Now: b.Now, Alarm: b.Alarm}
 }
 
-// stampUpgrades gives the ops the mark that comes after every earlier one, where a change is
-// among them. It is for ops of a change of the book, one of which comes after the other.
+// Changes of the sealed record, as they stand among the Ops of a change; see stampUpgrades.
+const (
+	closesID  = "close/"   // + id of the company
+	opensID   = "open/"    // + id of the company
+	closesAll = "all"      // every company but those that are opened behind it
+	opensAll  = "none"     // no company but those that are closed behind it
+	restates  = "restates" // no change: what holds is written again
+)
+
+func (b *Book) upgradesChange(what string) store.Op {
+	return store.Put(b.key(bucketUpgrades, what), nil, time.Time{})
+}
+
+// stampUpgrades puts into the ops, for the changes of the sealed record that are among them,
+// the Op that writes it. It is for ops of a change of the book, one of which comes after the
+// other.
 func (b *Book) stampUpgrades(ctx context.Context, ops []store.Op) ([]store.Op, error) {
-	k := b.key(bucketState, stateUpgrades)
-	n := len(ops)
-	ops = slices.DeleteFunc(ops, func(op store.Op) bool { return op.Key == k })
-	if len(ops) == n {
+	var changes []string
+	ops = slices.DeleteFunc(ops, func(op store.Op) bool {
+		is := op.Key.Bucket == bucketUpgrades
+		if is {
+			changes = append(changes, op.Key.ID)
+		}
+		return is
+	})
+	if len(changes) == 0 {
 		return ops, nil
 	}
-	mark, err := b.upgradesMark(ctx)
+	now, sound, err := b.upgradesNow(ctx)
 	if err != nil {
 		return nil, err
 	}
-	next := max(mark, b.Anchor.Closed().Mark) + 1
-	return append(ops, store.Put(k, binary.BigEndian.AppendUint64([]byte{format}, next), time.Time{})), nil
-}
-
-// upgradesMark returns the store's mark, 0 before the first change.
-func (b *Book) upgradesMark(ctx context.Context) (uint64, error) {
-	rec, err := b.get(ctx, bucketState, stateUpgrades)
-	if errors.Is(err, ErrUnknown) || err == nil && len(rec.Value) != 9 {
-		return 0, nil
-	} else if err != nil {
-		return 0, err
+	next := changed(now, changes)
+	if sound && next.All == now.All && slices.Equal(next.IDs, now.IDs) {
+		return ops, nil
 	}
-	return binary.BigEndian.Uint64(rec.Value[1:]), nil
+	next.Mark, next.Sealed = now.Mark+1, true
+	op, err := b.upgrades().Put(theUpgrades, next, time.Time{})
+	return append(ops, op, store.Delete(b.key(bucketState, stateUpgrades)), store.Delete(b.key(bucketState, stateUpgraded))), err
 }
 
-// EnsureUpgrades begins to count for a book that was begun without, and brings the anchor
-// up to the store.
+// changed returns what the changes make of it.
+func changed(c anchor.Closed, changes []string) anchor.Closed {
+	ids := make(map[string]bool, len(c.IDs)+len(changes))
+	for _, id := range c.IDs {
+		ids[id] = true
+	}
+	for _, change := range changes {
+		if id, is := strings.CutPrefix(change, closesID); is {
+			ids[id] = !c.All
+		} else if id, is := strings.CutPrefix(change, opensID); is {
+			ids[id] = c.All
+		} else if change != restates {
+			c.All = change == closesAll
+			clear(ids)
+		}
+	}
+	c.IDs = nil
+	for id, is := range ids {
+		if is {
+			c.IDs = append(c.IDs, id)
+		}
+	}
+	slices.Sort(c.IDs)
+	return c
+}
+
+// upgradesNow returns which companies' old links ask for sign-in, and whether the store's
+// record says just that. Where the store's record is missing or can't be trusted, or is older
+// than the anchor, the anchor's word holds.
+func (b *Book) upgradesNow(ctx context.Context) (now anchor.Closed, sound bool, err error) {
+	noted := *b.Anchor.Closed()
+	rec, err := b.upgrades().Get(ctx, theUpgrades)
+	switch {
+	case err == nil && rec.Value.Mark > noted.Mark:
+		return rec.Value, true, nil
+	case err == nil && rec.Value.Mark < noted.Mark:
+		return noted, false, nil
+	case err == nil:
+		both := joined(rec.Value, noted)
+		return both, both.All == rec.Value.All && slices.Equal(both.IDs, rec.Value.IDs), nil
+	case !errors.Is(err, store.ErrNotFound) && !errors.Is(err, sealed.ErrUntrusted):
+		return noted, false, err
+	case noted.Sealed:
+		return noted, false, nil
+	}
+	now, err = b.earlierUpgrades(ctx, noted)
+	return now, false, err
+}
+
+// joined returns what asks for sign-in by either.
+func joined(a, b anchor.Closed) anchor.Closed {
+	switch {
+	case a.All && b.All:
+		a.IDs = slices.DeleteFunc(slices.Clone(a.IDs), b.Has)
+	case a.All:
+		a.IDs = slices.DeleteFunc(slices.Clone(a.IDs), b.Has)
+	case b.All:
+		a.All, a.IDs = true, slices.DeleteFunc(slices.Clone(b.IDs), a.Has)
+	default:
+		a.IDs = slices.Concat(a.IDs, b.IDs)
+		slices.Sort(a.IDs)
+		a.IDs = slices.Compact(a.IDs)
+	}
+	a.Mark = max(a.Mark, b.Mark)
+	return a
+}
+
+// earlierUpgrades returns what the companies' records say, together with what was noted: an
+// earlier release has left no sealed record. It opens nothing that was noted.
+func (b *Book) earlierUpgrades(ctx context.Context, noted anchor.Closed) (anchor.Closed, error) {
+	var now anchor.Closed
+	rec, err := b.get(ctx, bucketState, stateUpgrades)
+	if err == nil && len(rec.Value) == 9 {
+		now.Mark = min(binary.BigEndian.Uint64(rec.Value[1:]), math.MaxUint32) // anybody may have written it
+	} else if err != nil && !errors.Is(err, ErrUnknown) {
+		return now, err
+	}
+	if now.All, err = b.marked(ctx, stateUpgraded); err != nil {
+		return now, err
+	}
+	err = b.scan(ctx, bucketCompany, "", "", func(rec store.Record) (bool, error) {
+		c, err := b.storedCompany(rec)
+		if (now.All && !c.Upgraded) || (!now.All && c.asksSignIn()) {
+			now.IDs = append(now.IDs, c.ID)
+		}
+		return true, err
+	})
+	slices.Sort(now.IDs)
+	return joined(now, noted), err
+}
+
+// EnsureUpgrades writes the sealed record where the store has none, or not the right one, and
+// brings the anchor up to it.
 func (b *Book) EnsureUpgrades(ctx context.Context) error {
 	if b.Anchor == nil {
 		return nil
 	}
-	mark, err := b.upgradesMark(ctx)
-	if err == nil && mark == 0 {
-		err = b.change(ctx, func() ([]store.Op, error) { return []store.Op{b.upgradesChange()}, nil })
-	}
-	if err != nil {
+	k := b.key(bucketUpgrades, theUpgrades)
+	raw, err := b.Store.Get(ctx, k)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	return b.followUpgrades(ctx)
+	seen := b.seenUpgrades.Load()
+	if seen != nil && err == nil && *seen == string(raw.Value) {
+		return nil
+	}
+	_, sound, err := b.upgradesNow(ctx)
+	if err == nil && !sound {
+		if noted := b.Anchor.Closed(); noted.Sealed && b.Alarm != nil {
+			b.Alarm(ctx, k) // also where it is gone, or an older one was put back
+		}
+		err = b.change(ctx, func() ([]store.Op, error) { return []store.Op{b.upgradesChange(restates)}, nil })
+	}
+	if err == nil {
+		err = b.followUpgrades(ctx)
+	}
+	if err == nil && sound {
+		b.seenUpgrades.Store(new(string(raw.Value)))
+	}
+	return err
 }
 
-// followUpgrades brings the anchor up to the store, where the store's mark is newer.
+// followUpgrades brings the anchor up to the store, where the sealed record is newer.
 func (b *Book) followUpgrades(ctx context.Context) error {
 	if b.Anchor == nil {
 		return nil
 	}
-	mark, err := b.upgradesMark(ctx) // before the reads: a change during them is seen next time
-	was := b.Anchor.Closed()
-	if err != nil || mark <= was.Mark {
+	rec, err := b.upgrades().Get(ctx, theUpgrades)
+	switch {
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, sealed.ErrUntrusted):
+		return nil // the anchor's word holds
+	case err != nil:
 		return err
+	case rec.Value.Mark <= b.Anchor.Closed().Mark:
+		return nil
 	}
-	now := anchor.Closed{Mark: mark}
-	if now.All, err = b.marked(ctx, stateUpgraded); err != nil {
-		return err
-	}
-	known := map[string]bool{} // whether it asks for sign-in, or was removed by hand and so has no old links
-	err = b.scan(ctx, bucketRemoved, removedCompany, "", func(rec store.Record) (bool, error) {
-		known[strings.TrimPrefix(rec.Key.ID, removedCompany)] = false
-		return true, nil
-	})
-	if err == nil {
-		err = b.scan(ctx, bucketCompany, "", "", func(rec store.Record) (bool, error) {
-			c, err := b.storedCompany(rec)
-			known[c.ID] = c.Upgraded
-			if (!c.Upgraded && now.All) || (c.asksSignIn() && !now.All) {
-				now.IDs = append(now.IDs, c.ID)
-			}
-			return true, err
-		})
-	}
-	if err != nil {
-		return err
-	}
-	if !now.All && !was.All {
-		for _, id := range was.IDs { // what isn't there may come back, by a file
-			if asks, there := known[id]; !there || asks {
-				now.IDs = append(now.IDs, id)
-			}
-		}
-	}
-	slices.Sort(now.IDs)
-	now.IDs = slices.Compact(now.IDs)
-	if err := b.Anchor.Note(now); err != nil {
+	if err := b.Anchor.Note(rec.Value); err != nil {
 		return err
 	}
 	b.counter().Add(1)
@@ -132,21 +234,39 @@ func (b *Book) KeepUpgraded(ctx context.Context) (kept []string, err error) {
 	stays := *b.Anchor.Closed()
 	err = b.change(ctx, func() (ops []store.Op, err error) {
 		kept = nil
+		rec, err := b.upgrades().Get(ctx, theUpgrades) // none, or none of ours, closes nothing
+		if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, sealed.ErrUntrusted) {
+			return nil, err
+		}
+		said, err := b.earlierUpgrades(ctx, joined(rec.Value, stays))
+		if err != nil {
+			return nil, err
+		}
 		err = b.scan(ctx, bucketCompany, "", "", func(rec store.Record) (bool, error) {
 			c, err := b.storedCompany(rec)
-			if err == nil && !c.Upgraded && stays.Has(c.ID) {
+			if err == nil && !c.Upgraded && said.Has(c.ID) {
 				c.Upgraded, c.Era = true, newEra()
 				kept = append(kept, c.ID)
 				ops = append(ops, store.Put(rec.Key, b.sealCompany(c), time.Time{}))
 			}
 			return true, err
 		})
-		if stays.All {
-			ops = append(ops, b.mark(stateUpgraded))
-		}
-		return append(ops, b.upgradesChange()), err
+		return append(ops, b.upgradesAre(said)...), err
 	})
 	return kept, err
+}
+
+// upgradesAre stand among Ops for one that writes the sealed record.
+func (b *Book) upgradesAre(c anchor.Closed) []store.Op {
+	kind, id := opensAll, closesID
+	if c.All {
+		kind, id = closesAll, opensID
+	}
+	ops := []store.Op{b.upgradesChange(restates), b.upgradesChange(kind)}
+	for _, company := range c.IDs {
+		ops = append(ops, b.upgradesChange(id+company))
+	}
+	return ops
 }
 
 // OpenDespite returns the companies whose old links the store opens although they ask for

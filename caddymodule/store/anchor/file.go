@@ -46,6 +46,10 @@ type Closed struct {
 	Mark uint64   `json:"m"`           // of the directory, when it was so
 	All  bool     `json:"a,omitempty"` // every company but those in IDs
 	IDs  []string `json:"i,omitempty"` // companies, sorted; with All, the exceptions
+
+	// Sealed says that the store has this in a sealed record, too: one that is missing or isn't
+	// sealed has been lost or forged.
+	Sealed bool `json:"s,omitempty"`
 }
 
 // Has reports whether the company's old links ask for sign-in.

@@ -1,0 +1,103 @@
+package directory
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
+)
+
+// What is closed by either of two is closed by both together, and nothing else is.
+func TestJoined(t *testing.T) {
+	ids := []string{"acme", "birch", "cedar"}
+	var all []anchor.Closed
+	for n := range 16 {
+		c := anchor.Closed{All: n&8 != 0, Mark: uint64(n)}
+		for i, id := range ids {
+			if n&(1<<i) != 0 {
+				c.IDs = append(c.IDs, id)
+			}
+		}
+		all = append(all, c)
+	}
+	for _, a := range all {
+		for _, b := range all {
+			both := joined(a, b)
+			for _, id := range append(ids, "another") {
+				if both.Has(id) != (a.Has(id) || b.Has(id)) || both.Mark != max(a.Mark, b.Mark) {
+					t.Errorf("joined(%+v, %+v) = %+v", a, b, both)
+				}
+			}
+		}
+	}
+}
+
+func TestChanged(t *testing.T) {
+	some, most := anchor.Closed{IDs: []string{"acme"}}, anchor.Closed{All: true, IDs: []string{"acme"}}
+	for _, c := range []struct {
+		was     anchor.Closed
+		changes []string
+		want    string
+	}{
+		{some, []string{restates}, "false [acme]"},
+		{some, []string{closesID + "birch", closesID + "acme"}, "false [acme birch]"},
+		{some, []string{opensID + "acme", opensID + "birch"}, "false []"},
+		{some, []string{closesAll, opensID + "cedar", closesID + "birch"}, "true [cedar]"},
+		{most, []string{closesID + "acme", closesID + "birch"}, "true []"},
+		{most, []string{opensID + "birch"}, "true [acme birch]"},
+		{most, []string{opensAll, closesID + "cedar", opensID + "birch"}, "false [cedar]"},
+	} {
+		if now := changed(c.was, c.changes); fmt.Sprint(now.All, " ", now.IDs) != c.want {
+			t.Errorf("changed(%+v, %q) = %+v; want %s", c.was, c.changes, now, c.want)
+		}
+	}
+}
+
+// An earlier release kept a count and a mark that nothing sealed. They close what they say, and
+// open nothing that this machine has noted.
+func TestUpgradesOfAnEarlierReleaseAreTakenOver(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	must(importCompanies(t, b, "id,legacy_tokens\nacme,one\nbirch,two\ncedar,three\n"))
+	must(importCSV(t, b, "email,companies\nann@b.de,acme;birch\n"))
+	open := must(b.Store.Get(ctx, b.key(bucketCompany, "acme")))
+	must(b.Upgrade(ctx, Upgrade{Companies: []string{"acme"}}, nil))
+	counter := store.Put(b.key(bucketState, stateUpgrades), []byte{format, 0, 0, 0, 0, 0, 0, 0, 9}, time.Time{})
+	for _, c := range []struct {
+		name  string
+		noted anchor.Closed
+		ops   []store.Op
+		want  string
+	}{
+		{"some", anchor.Closed{}, nil, "false [acme]"},
+		{"all", anchor.Closed{}, []store.Op{b.mark(stateUpgraded)}, "true [birch cedar]"},
+		{"some, more noted", anchor.Closed{Mark: 3, IDs: []string{"birch"}}, nil, "false [acme birch]"},
+		{"none any more, and it is noted", anchor.Closed{Mark: 3, IDs: []string{"acme"}}, []store.Op{store.Put(open.Key, open.Value, time.Time{})}, "false [acme]"},
+		{"none any more, and all is noted", anchor.Closed{Mark: 3, All: true}, nil, "true []"},
+	} {
+		ops := append([]store.Op{counter, store.Delete(b.key(bucketUpgrades, theUpgrades))}, c.ops...)
+		if err := b.Store.Apply(ctx, ops...); err != nil {
+			t.Fatal(err)
+		}
+		a := must(anchor.Open(ctx, anchor.Options{Firm: b.Firm, Store: b.Store, Dir: t.TempDir(), Keys: b.Keys}))
+		defer a.Close()
+		if err := a.Note(c.noted); err != nil {
+			t.Fatal(err)
+		}
+		now := &Book{Firm: b.Firm, Store: a, Keys: b.Keys, Anchor: a}
+		for range 2 {
+			if err := now.EnsureUpgrades(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if got := a.Closed(); fmt.Sprint(got.All, " ", got.IDs) != c.want || got.Mark != 10 || !got.Sealed {
+				t.Errorf("%s: the anchor has %+v; want %s", c.name, got, c.want)
+			}
+		}
+		for _, left := range []string{stateUpgrades, stateUpgraded} {
+			if there := must(now.marked(ctx, left)); there {
+				t.Errorf("%s: the store still has %s", c.name, left)
+			}
+		}
+	}
+}
