@@ -7,10 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -285,7 +287,9 @@ func makeSecretFile(path string) ([]byte, error) {
 var canary = store.Key{Bucket: "doorpost", ID: "canary"}
 
 const (
-	canaryVersion = 1
+	// canaryVersion goes up whenever an earlier release would misread the store, and refuses it
+	// by that. Version 1 was that of all releases before sessions and upgrades were sealed.
+	canaryVersion = 2
 	canaryPurpose = "canary"
 	canaryPlain   = "doorpost"
 )
@@ -346,7 +350,8 @@ func (a *App) tryKeys(ctx context.Context, s store.Store, at place, secrets [][]
 	if err != nil {
 		return nil, fmt.Errorf("secret: %w", err)
 	}
-	if opensCanary(newest, rec.Value) {
+	earlier := len(rec.Value) > 0 && rec.Value[0] < canaryVersion
+	if opensCanary(newest, rec.Value) && !(earlier && seals) {
 		return keys, nil
 	}
 	if !opensCanary(keys, rec.Value) {
@@ -355,7 +360,35 @@ func (a *App) tryKeys(ctx context.Context, s store.Store, at place, secrets [][]
 	if !seals {
 		return keys, nil
 	}
-	return keys, s.Apply(ctx, store.Replace(canary, rec.Value, closeCanary(keys), time.Time{}))
+	replace := store.Replace(canary, rec.Value, closeCanary(keys), time.Time{})
+	if earlier {
+		return keys, a.takeOverStore(ctx, s, at, rec.Value[0], replace)
+	}
+	return keys, s.Apply(ctx, replace)
+}
+
+// takeOverStore has the Op give the store of an earlier release today's version. A store in a
+// file is copied first, so that there is a way back to that release.
+func (a *App) takeOverStore(ctx context.Context, s store.Store, at place, version byte, replace store.Op) error {
+	todo := "nothing; to go back, bring a copy from before back"
+	var kept string
+	if db, ok := s.(*bolt.DB); ok {
+		var err error
+		if kept, err = db.Keep(fmt.Sprintf(".version-%d", version)); err != nil {
+			return fmt.Errorf("store: the store is from an earlier Doorpost, and is copied before it is used; nothing was changed: %w", err)
+		}
+		todo = "nothing; to go back, stop Caddy, put the earlier release in place, and with it: caddy doorpost restore " + kept + " --store " + at.path
+	}
+	if err := s.Apply(ctx, replace); err != nil {
+		return err
+	}
+	a.log.Warn("the store of an earlier Doorpost was taken over; that release can't open it any more", "store", at.String(), "copy", kept, "what_to_do", todo)
+	for _, firm := range slices.Sorted(maps.Keys(a.named)) {
+		if recs, err := s.Scan(ctx, firm, "session", "", "", 1); err == nil && len(recs) > 0 {
+			a.log.Warn("everybody signs in once more: the earlier Doorpost didn't seal its sessions, so they aren't taken over", "firm", firm, "what_to_do", "nothing")
+		}
+	}
+	return nil
 }
 
 // secretIsNew is an error where a secret was in use before that is gone now: a new one could
@@ -374,7 +407,7 @@ func closeCanary(keys *secret.Keyring) []byte {
 }
 
 func opensCanary(keys *secret.Keyring, value []byte) bool {
-	if len(value) == 0 || value[0] != canaryVersion {
+	if len(value) == 0 || value[0] < 1 || value[0] > canaryVersion {
 		return false
 	}
 	plain, err := keys.Open(canaryPurpose, canary.ID, value[1:])

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -697,6 +698,68 @@ func (h *house) validate() error {
 		h.t.Fatal(err)
 	}
 	return caddy.Validate(&cfg)
+}
+
+// A store of an earlier release is used, and kept as it was in a copy: that release refuses
+// what it was made into.
+func TestAStoreOfAnEarlierReleaseIsTakenOver(t *testing.T) {
+	log := newLogFile(t)
+	h := openHouse(t, layout{global: log.global, app: startMailServer(t).app(), admin: freeAddress(t)})
+	canary := store.Key{Bucket: "doorpost", ID: "canary"}
+	version := func(s store.Store) byte {
+		t.Helper()
+		rec, err := s.Get(t.Context(), canary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rec.Value[0]
+	}
+	now := version(caddymodule.OpenStore(t))
+	rec, err := caddymodule.OpenStore(t).Get(t.Context(), canary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.overwrite(store.Put(canary, append([]byte{1}, rec.Value[1:]...), time.Time{}))
+	h.overwrite(store.Put(recordKey("session", "of an earlier release"), []byte("1{}"), time.Now().Add(time.Hour)))
+	h.stop()
+	for range 2 {
+		h.start()
+		h.settled()
+		if v := version(caddymodule.OpenStore(t)); v != now || v == 1 {
+			t.Errorf("the store has version %d; want %d, which isn't 1", v, now)
+		}
+		h.stop()
+	}
+	for _, said := range []string{"the store of an earlier Doorpost was taken over", "everybody signs in once more"} {
+		if n := strings.Count(log.text(t), said); n != 1 {
+			t.Errorf("the log says %d times %q; want once", n, said)
+		}
+	}
+	kept := h.dbPath() + ".version-1"
+	if h.redis != nil {
+		if strings.Contains(log.text(t), ".version-1") {
+			t.Error("the log names a copy of the Redis server's data")
+		}
+		return
+	}
+	info, err := os.Stat(kept)
+	if err != nil {
+		t.Fatalf("there is no copy: %v", err)
+	}
+	if mode := info.Mode().Perm(); mode != 0o600 && runtime.GOOS != "windows" {
+		t.Errorf("the copy has mode %o; want 600", mode)
+	}
+	if !strings.Contains(log.text(t), "caddy doorpost restore "+kept) {
+		t.Error("the log doesn't say how to go back")
+	}
+	copied, err := bolt.Open(kept, bolt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer copied.Close()
+	if v := version(copied); v != 1 {
+		t.Errorf("the copy has version %d; want 1", v)
+	}
 }
 
 // sealedAnew waits until the doctor says that nothing needs an older secret.

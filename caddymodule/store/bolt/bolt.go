@@ -332,3 +332,28 @@ func (db *DB) Backup(w io.Writer) error {
 	}
 	return nil
 }
+
+// Keep leaves a copy of the store beside it, whose name is the store's with the ending, and
+// returns that name. A copy that is there already stays as it is.
+func (db *DB) Keep(ending string) (name string, err error) {
+	name = db.path + ending
+	if _, err := os.Lstat(name); err == nil {
+		return name, nil
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(db.path), filepath.Base(name)+".new-*") // mode 0600
+	if err != nil {
+		return "", fmt.Errorf("keeping a copy of %s: %w", db.path, err)
+	}
+	defer os.Remove(tmp.Name())
+	err = db.Backup(tmp)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), name)
+	}
+	if err == nil {
+		err = syncDir(name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("keeping a copy of %s: %w", db.path, err)
+	}
+	return name, nil
+}
