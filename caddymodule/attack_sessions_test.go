@@ -177,7 +177,7 @@ func TestS07_AnOlderSecretOpensUntilItIsGone(t *testing.T) {
 	t.Setenv("ATTACK_NEW", "a new secret of thirty-two characters, or more")
 	t.Setenv("ATTACK_OTHER", "another secret of thirty-two characters, or more")
 	m := startMailServer(t)
-	h := openHouse(t, layout{app: m.app() + "\n\t\tsecret {env.ATTACK_OLD}"})
+	h := openHouse(t, layout{app: m.app() + "\n\t\tsecret {env.ATTACK_OLD}", admin: freeAddress(t)})
 	m.moveInto(h)
 	bob, before := h.in("bob@example.com"), h.browser()
 	l := before.ask("ann@example.com", "/orders")
@@ -196,6 +196,7 @@ func TestS07_AnOlderSecretOpensUntilItIsGone(t *testing.T) {
 	if secretOf(now.link) == "" || b.send("/-/code", form("code", now.code)).StatusCode != 303 {
 		t.Error("a code under the new secret doesn't work")
 	}
+	h.sealedAnew()
 	h.change("secret {env.ATTACK_NEW} {env.ATTACK_OLD}", "secret {env.ATTACK_NEW}")
 	http.DefaultClient.CloseIdleConnections()
 	if a := late.open(waiting.link); a.StatusCode != 400 || late.me() != nil {
