@@ -101,17 +101,24 @@ func checkAnchorFiles(_ context.Context, a *App) []admin.Finding {
 }
 
 // checkSecrets is about secrets that stand behind the newest one.
-func checkSecrets(_ context.Context, a *App) []admin.Finding {
-	return eachFirm(a, func(f *firm) admin.Finding {
+func checkSecrets(ctx context.Context, a *App) (all []admin.Finding) {
+	left := a.leftBehind(ctx)
+	all = eachFirm(a, func(f *firm) admin.Finding {
 		behind := f.anchor.Status().Behind
 		switch {
 		case behind > 0, len(a.secrets) > 1 && !a.sealing.Load():
 			return admin.Finding{Check: "secret", OK: true, What: "records are still being sealed with the newest secret; keep the older one in the Caddyfile until this is done"}
+		case len(a.secrets) > 1 && len(left) > 0:
+			return admin.Finding{Check: "secret", OK: true, What: "everything of this firm is sealed with the newest secret"}
 		case len(a.secrets) > 1:
 			return admin.Finding{Check: "secret", OK: true, What: "everything is sealed with the newest secret; the older ones can be taken out of the Caddyfile"}
 		}
 		return admin.Finding{Check: "secret", OK: true, What: "everything is sealed with the secret"}
 	})
+	for _, firm := range left {
+		all = append(all, admin.Finding{Check: "secret", Firm: firm, What: "records of this firm may need an older secret, and aren't sealed with the newest one, since no site names it", Do: nameThem})
+	}
+	return all
 }
 
 // checkUnnamed is about firms that the store holds and no site names.

@@ -32,7 +32,7 @@ func (a *App) reseal(ctx context.Context) {
 			failed = wrong
 			for _, f := range a.firms {
 				if err == nil && f.anchor.Behind() {
-					f.reseal(ctx)
+					f.reseal(ctx, a.leftBehind)
 				}
 			}
 		}
@@ -81,7 +81,9 @@ func (f *firm) devices() *limit.Devices {
 	return &limit.Devices{Firm: f.id, Store: f.anchor, Keys: f.tokens.Keys, Now: f.tokens.Now}
 }
 
-func (f *firm) reseal(ctx context.Context) {
+// reseal seals everything of the firm with the newest secret. left returns the firms whose
+// records need an older one nevertheless.
+func (f *firm) reseal(ctx context.Context, left func(context.Context) []string) {
 	err := f.anchor.Reseal(ctx, func(ctx context.Context) error {
 		for _, reseal := range f.resealers() {
 			if err := reseal(ctx); err != nil {
@@ -92,6 +94,10 @@ func (f *firm) reseal(ctx context.Context) {
 	})
 	switch {
 	case err == nil:
+		if others := left(ctx); len(others) > 0 {
+			f.log.Warn("everything of this firm is sealed with the newest secret, but records of firms that no site names still need an older one", "firms", others, "what_to_do", nameThem)
+			return
+		}
 		f.log.Info("everything is sealed with the newest secret; the older ones can be taken out of the Caddyfile")
 	case ctx.Err() == nil && !errors.Is(err, store.ErrConflict):
 		f.log.Error("not everything is sealed with the newest secret yet, so the older ones must stay in the Caddyfile; it is tried again", "error", err)

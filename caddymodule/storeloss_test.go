@@ -643,6 +643,47 @@ func TestAFirmThatNoSiteNamesIsTold(t *testing.T) {
 	}
 }
 
+// Nobody seals anew what belongs to a firm that was taken out of the Caddyfile, so the older
+// secret isn't said to be needless.
+func TestAFirmThatNoSiteNamesKeepsTheOlderSecret(t *testing.T) {
+	log, dir := newLogFile(t), t.TempDir()
+	s1, s2 := "secret {file."+dir+"/s1}", "secret {file."+dir+"/s2}"
+	for _, name := range []string{"s1", "s2"} {
+		if err := os.WriteFile(dir+"/"+name, []byte(strings.Repeat("correct horse ", 3)+rand.Text()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := "http://" + freeAddress(t)
+	more := fmt.Sprintf("%s {\n doorpost other {\n url %s\n brand {\n name Other\n from other@example.org\n }\n staff ann@example.com\n }\n respond ok\n}", other, other)
+	h := openHouse(t, layout{global: log.global, app: startMailServer(t).app() + "\n\t\t" + s1, admin: freeAddress(t), more: more})
+	wants := func(when string, needed bool) {
+		t.Helper()
+		h.eventually(when+", the firm that is served is sealed anew", func() bool {
+			return slices.ContainsFunc(h.diagnosis().Findings, func(f admin.Finding) bool {
+				return f.Check == "secret" && f.Firm == "example" && strings.Contains(f.What, "sealed with the newest secret") && !strings.Contains(f.What, "being")
+			})
+		})
+		told := slices.ContainsFunc(h.diagnosis().Findings, func(f admin.Finding) bool {
+			return f.Check == "secret" && f.Firm == "other" && !f.OK && strings.Contains(f.What, "older secret")
+		})
+		if told != needed {
+			t.Errorf("%s, the doctor finds %+v; want a word on the other firm: %t", when, h.diagnosis().Findings, needed)
+		}
+	}
+	h.change(more, "")
+	h.change(s1, s2+" {file."+dir+"/s1}")
+	wants("with the firm taken out", true)
+	const needless = "the older ones can be taken out"
+	h.eventually("the log names it", func() bool { return strings.Contains(log.text(t), `"firms":["other"]`) })
+	if strings.Contains(log.text(t), needless) {
+		t.Error("the log says that the older secret can be taken out")
+	}
+	h.config += more
+	h.start()
+	h.eventually("the log says that nothing needs the older secret", func() bool { return strings.Contains(log.text(t), needless) })
+	wants("with the firm named again", false)
+}
+
 // What lies where it lay before is moved out of Caddy's folder, and goes on.
 func TestFilesAreMovedOutOfCaddysFolder(t *testing.T) {
 	s := openLostStore(t, "")

@@ -83,6 +83,27 @@ func (a *App) unnamedFirms(ctx context.Context) (unnamed []string) {
 	return unnamed
 }
 
+// leftBehind are the firms that the store holds and no site names, whose records may need a
+// secret behind the newest one: nobody seals these again.
+func (a *App) leftBehind(ctx context.Context) (firms []string) {
+	if len(a.secrets) == 0 {
+		return nil
+	}
+	newest, err := secret.New(a.secrets[0])
+	if err != nil {
+		return nil // validated before it came here
+	}
+	for _, firm := range a.unnamedFirms(ctx) {
+		if errors.Is(anchor.CheckKeys(a.anchorDir(), firm, newest), secret.ErrSealed) {
+			firms = append(firms, firm)
+		}
+	}
+	return firms
+}
+
+// nameThem is what to do about firms that are left behind.
+const nameThem = "keep the older secrets in the Caddyfile, name the firm in a site again and wait until the log says this of it, too; or, if nothing of it is needed any more, take them out"
+
 // goOn does what has to be done once the store is there and trusted, unless begun says that
 // it was done, and again whenever another store is trusted in its place, of which again
 // tells. It goes on until ctx ends.
