@@ -51,13 +51,19 @@ func TestOpenNamesAServerOfAnotherKind(t *testing.T) {
 		"no TLS at its port":                  {"redis://127.0.0.1:" + tlsPort, "write rediss:// instead of redis://"},
 		"a database too many":                 {encrypted.url() + "/1000000", "DB index is out of range"},
 	} {
-		begin := time.Now()
-		s, err := Open(t.Context(), Options{URL: c.url})
-		if err == nil {
-			s.Close()
-		}
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: Open = %v after %v; want %q", name, err, time.Since(begin), c.want)
+		var err error
+		for tries := range 10 { // a busy machine may take longer for a handshake than Open waits
+			var s *Store
+			if s, err = Open(t.Context(), Options{URL: c.url}); err == nil {
+				s.Close()
+			}
+			if err != nil && strings.Contains(err.Error(), c.want) {
+				break
+			}
+			if tries == 9 || errors.Is(err, ErrSettings) || err == nil {
+				t.Errorf("%s: Open = %v; want %q", name, err, c.want)
+				break
+			}
 		}
 		if s, err := Open(t.Context(), Options{URL: c.url, Late: true}); errors.Is(err, ErrSettings) == (err == nil) {
 			t.Errorf("%s: Open of one that may be late = %v; want an error where it is about settings", name, err)
