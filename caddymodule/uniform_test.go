@@ -460,9 +460,8 @@ type passwordClasses struct {
 func openPasswordClasses(t *testing.T) *passwordClasses {
 	t.Helper()
 	h := &passwordClasses{people: 2}
-	hours := 1 // how long ago the throttled ones were tried first; 10 use up their month
 	if *samples > 0 {
-		h.people, hours = 20+*samples/50, 10
+		h.people = 20 + *samples/8
 	}
 	var contacts strings.Builder
 	contacts.WriteString("email,disabled\ns00000@example.com,\nt00000@example.com,\nv00000@example.com,\n")
@@ -475,11 +474,9 @@ func openPasswordClasses(t *testing.T) *passwordClasses {
 		return err == nil
 	})
 	h.holds("t00000@example.com", annsPassword)
-	for i := range 10 * hours {
-		then := *caddymodule.PasswordsOf(t, "example")
-		then.Now = func() time.Time { return time.Now().Add(time.Duration(i/10-hours+1)*time.Hour - time.Minute) }
-		for _, email := range []string{"t00000@example.com", "v00000@example.com"} {
-			if _, err := then.Check(t.Context(), password.Attempt{Contact: h.idOf(email), Password: wrongOne}); !errors.Is(err, password.ErrWrong) || errors.Is(err, password.ErrThrottled) {
+	for i := range password.ForUnknown.Burst {
+		for email, err := range h.throttles() {
+			if !errors.Is(err, password.ErrWrong) || errors.Is(err, password.ErrThrottled) {
 				t.Fatalf("the %dth password of %s is %v; want it wrong", i+1, email, err)
 			}
 		}
@@ -494,6 +491,16 @@ func openPasswordClasses(t *testing.T) *passwordClasses {
 	}
 	h.w = dialWire(t, h.host())
 	return h
+}
+
+// throttles tries one more wrong password of each of those who are to have had too many.
+func (h *passwordClasses) throttles() map[string]error {
+	h.t.Helper()
+	all := map[string]error{}
+	for _, email := range []string{"t00000@example.com", "v00000@example.com"} {
+		_, all[email] = caddymodule.PasswordsOf(h.t, "example").Check(h.t.Context(), password.Attempt{Contact: h.idOf(email), Password: wrongOne})
+	}
+	return all
 }
 
 // trying is the form of somebody of the class.
@@ -525,6 +532,7 @@ func (h *passwordClasses) measure(when string, sprayed bool) {
 	for i, class := range shuffled(n, passwordAskers...) {
 		if i%150 == 149 && !sprayed {
 			caddymodule.Advance(h.t, time.Hour) // before the firm, or one of its people, has had too many
+			h.throttles()
 		}
 		l.time(class, h.w, h.trying(class))
 	}

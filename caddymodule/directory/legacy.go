@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 )
 
 // Standing is what a request has to know of a company.
@@ -113,6 +114,7 @@ func (b *Book) StandingLike(ctx context.Context, token string) (like Standing, e
 	if token == "" || len(token) > maxToken {
 		return Standing{}, ErrUnknown
 	}
+	ctx = anchor.Evenly(ctx)
 	version := b.Version()
 	spellings := []string{token}
 	if b.Fold != nil {

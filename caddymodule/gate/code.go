@@ -7,6 +7,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
@@ -56,7 +57,7 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 	}()
 	moved := false
 	for range 3 { // each counts as a guess
-		grant, err := g.Tokens.Guess(r.Context(), ask.Browser, f.Get("code"), !free)
+		grant, err := g.Tokens.Guess(anchor.Evenly(r.Context()), ask.Browser, f.Get("code"), !free)
 		if shape, ok := errors.AsType[token.ShapeError](err); ok {
 			g.page(w, r, http.StatusBadRequest, g.sentPage(ask, f.Get("code"), notACode(shape)))
 			return nil

@@ -22,6 +22,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
@@ -201,6 +202,7 @@ func (g *Gate) tryFor(r *http.Request, typed address.Address, plain string) (*tr
 // had too many, not free, it is errCrowded for all but a known device.
 func (t *try) find(ctx context.Context, device string, free bool) error {
 	g := t.gate
+	ctx = anchor.Evenly(ctx) // unknown addresses take no longer than known ones
 	c, err := g.Book.ByEmail(ctx, t.Address)
 	if errors.Is(err, directory.ErrUnknown) {
 		_, err = g.Book.ByID(ctx, "nobody") // what is read of a contact is read of nobody, too
@@ -248,7 +250,7 @@ func (t *try) take() bool {
 // check compares. What wasn't judged, or was right, isn't counted against the network. Who
 // hung up before the answer stays counted: the hash is computed for them all the same.
 func (t *try) check(r *http.Request) (password.Match, error) {
-	match, err := t.gate.Passwords.Check(r.Context(), t.Attempt)
+	match, err := t.gate.Passwords.Check(anchor.Evenly(r.Context()), t.Attempt)
 	if errors.Is(err, password.ErrWrong) || err != nil && r.Context().Err() != nil {
 		return match, err
 	}
