@@ -70,7 +70,8 @@
 //
 //	CONTACT  {"id": "…", "email": "ann@example.com", "other_emails": [], "first_name": "Ann",
 //	          "last_name": "Lee", "phone": "", "companies": ["acme"], "role": "client",
-//	          "locale": "en-GB", "disabled": false}
+//	          "locale": "en-GB", "disabled": false}, and "stored_role" where the Caddyfile
+//	         makes staff of somebody whom the store has as a client
 //	CHANGE   what is to become of a contact: email, other_emails, first_name, last_name,
 //	         phone, companies (ids or unique names), role ("client" or "staff"), locale,
 //	         disabled. What is left out stays; a list replaces the whole list. add_emails,

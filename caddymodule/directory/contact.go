@@ -35,6 +35,9 @@ type Contact struct {
 	// Generation is another number whenever all that lets them in ends: a session, link or
 	// code that names another one is over. 0: that has never happened.
 	Generation uint64
+
+	// StoredRole is the role that the store has, where the Caddyfile makes them staff; else "".
+	StoredRole Role
 }
 
 // Email returns the main address, or nothing for the zero Contact.
@@ -60,11 +63,12 @@ type contactJSON struct {
 	Role        Role              `json:"role"`
 	Locale      string            `json:"locale"`
 	Disabled    bool              `json:"disabled"`
+	StoredRole  Role              `json:"stored_role,omitempty"`
 }
 
 // MarshalJSON writes the shape of the admin API: every field, lists never null.
 func (c Contact) MarshalJSON() ([]byte, error) {
-	out := contactJSON{c.ID, c.Email(), []address.Address{}, c.FirstName, c.LastName, c.Phone, c.Companies, c.Role, c.Locale, c.Disabled}
+	out := contactJSON{c.ID, c.Email(), []address.Address{}, c.FirstName, c.LastName, c.Phone, c.Companies, c.Role, c.Locale, c.Disabled, c.StoredRole}
 	if len(c.Emails) > 1 {
 		out.OtherEmails = c.Emails[1:]
 	}
@@ -80,7 +84,7 @@ func (c *Contact) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &in); err != nil {
 		return err
 	}
-	*c = Contact{in.ID, append([]address.Address{in.Email}, in.OtherEmails...), in.FirstName, in.LastName, in.Phone, in.Companies, in.Role, in.Locale, in.Disabled, 0}
+	*c = Contact{in.ID, append([]address.Address{in.Email}, in.OtherEmails...), in.FirstName, in.LastName, in.Phone, in.Companies, in.Role, in.Locale, in.Disabled, 0, in.StoredRole}
 	return nil
 }
 
@@ -206,7 +210,7 @@ func (b *Book) openContact(rec store.Record) (entry, error) {
 	if err := b.open(rec, &r); err != nil {
 		return entry{}, err
 	}
-	e := entry{Contact{rec.Key.ID, make([]address.Address, len(r.Emails)), r.First, r.Last, r.Phone, r.Companies, r.Role, r.Locale, r.By != byNobody, r.Generation}, r.By}
+	e := entry{Contact{rec.Key.ID, make([]address.Address, len(r.Emails)), r.First, r.Last, r.Phone, r.Companies, r.Role, r.Locale, r.By != byNobody, r.Generation, ""}, r.By}
 	for i, a := range r.Emails {
 		e.Emails[i] = address.Address(a)
 	}

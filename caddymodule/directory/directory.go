@@ -221,6 +221,9 @@ func (b *Book) Company(ctx context.Context, id string) (Company, error) {
 // view is a contact as the world sees it: the Caddyfile has the last word on staff.
 func (b *Book) view(e entry) Contact {
 	if slices.ContainsFunc(e.Emails, b.isStaff) {
+		if e.Role != Staff {
+			e.StoredRole = e.Role
+		}
 		e.Role, e.Disabled = Staff, false
 	}
 	return e.Contact

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"encoding/csv"
 	"io"
 	"strings"
@@ -25,7 +26,7 @@ func WriteContacts(w io.Writer, contacts []Contact) error {
 		}
 		row := make([]string, len(columns))
 		for f, text := range map[field]string{fEmail: string(c.Email()), fOthers: strings.Join(others, ";"), fFirst: c.FirstName, fLast: c.LastName, fPhone: c.Phone,
-			fCompanies: strings.Join(c.Companies, ";"), fRole: string(c.Role), fLocale: c.Locale, fDisabled: disabled} {
+			fCompanies: strings.Join(c.Companies, ";"), fRole: string(cmp.Or(c.StoredRole, c.Role)), fLocale: c.Locale, fDisabled: disabled} {
 			row[f] = text
 		}
 		if err := out.Write(row); err != nil {

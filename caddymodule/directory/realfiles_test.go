@@ -144,6 +144,11 @@ func TestExportImportsAgain(t *testing.T) {
 	if p, err := planned(t, b, Contacts, file.String(), ImportOptions{}); err != nil || p.Unchanged != 2 {
 		t.Errorf("the same directory: %+v, %v; want 2 unchanged\n%s", p, err, file.String())
 	}
+	configured := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys, Staff: []address.Address{"ann@example.com"}}
+	var again strings.Builder
+	if err := WriteContacts(&again, everyoneOf(t, configured)); err != nil || again.String() != file.String() {
+		t.Errorf("with Ann as the Caddyfile's staff: %v\n%s\nwant\n%s", err, again.String(), file.String())
+	}
 	fresh := newBook(t)
 	must(fresh.AddCompany(t.Context(), "acme", CompanyChange{}))
 	must(importCSV(t, fresh, file.String()))
