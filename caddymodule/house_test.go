@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -192,15 +193,24 @@ func (h *house) eventually(what string, ok func() bool) {
 	h.t.Fatalf("%s: not within 30 s", what)
 }
 
+// freeAddress returns one of this machine that nobody listens at. It is below the ports that the
+// kernel gives to others, and each process has a range of its own.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		n := int(addresses.Add(1))
+		a := fmt.Sprintf("127.0.0.1:%d", 10_000+(os.Getpid()*97+n)%20_000)
+		if l, err := net.Listen("tcp", a); err == nil {
+			l.Close()
+			return a
+		}
+		if n > 20_000 {
+			t.Fatal("no address is free")
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
+
+var addresses atomic.Int64 // of those that were looked at
 
 // portal is an application that says what it got and remembers it.
 type portal struct {
