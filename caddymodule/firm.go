@@ -374,7 +374,7 @@ func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		}
 		switch err = next.ServeHTTP(w, r); {
 		case errors.Is(err, legacy.ErrForm):
-			refuse(w, http.StatusBadRequest, "This form cannot be read. Please try again.")
+			f.gate.Refuse(w, r, http.StatusBadRequest)
 			err = nil
 		case err != nil && (old || hidden):
 			f.unanswered(w, r, err)
@@ -402,11 +402,11 @@ func (f *firm) unanswered(w http.ResponseWriter, r *http.Request, err error) {
 		status = he.StatusCode
 	}
 	if status < http.StatusInternalServerError { // such as a file that isn't there: an answer
-		refuse(w, status, http.StatusText(status))
+		f.gate.Refuse(w, r, status)
 		return
 	}
 	f.log.Error("the portal doesn't answer an old link", "status", status, "error", scrubbed(err, r.URL), "method", audit.Cut(r.Method))
-	refuse(w, status, "The portal does not answer. Please try again in a moment.")
+	f.gate.Refuse(w, r, status)
 }
 
 // scrubbed is the text of an error without what a URL has in it.

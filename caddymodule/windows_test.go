@@ -151,3 +151,29 @@ func TestASignedOutServiceWorkerIsReplaced(t *testing.T) {
 		t.Errorf("a worker's script, signed in = %d; want the portal's", a.StatusCode)
 	}
 }
+
+// What can't be passed on, since a form can't be judged or the portal isn't there, is said to a
+// person on a page and to a program in JSON.
+func TestWhatIsntPassedOnIsSaidOnAPage(t *testing.T) {
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: m.app(), firm: oldLinks, companies: oldCompanies, site: "@away path /one-click/*\n\treverse_proxy @away 127.0.0.1:1"})
+	m.moveInto(h)
+	b := h.in("bob@example.com")
+	for _, c := range []struct {
+		method, path, title string
+		status              int
+		headers             []string
+	}{
+		{"POST", "/other", "This didn’t work", 400, []string{"Content-Type", "application/x-www-form-urlencoded", "Content-Encoding", "gzip", "Origin", h.url, "Sec-Fetch-Site", "same-origin"}},
+		{"GET", "/one-click/acme-secret-token-1/x", "Please try again soon", 502, nil},
+	} {
+		page := b.do(b.request(c.method, c.path, strings.NewReader("packed"), c.headers...))
+		if page.StatusCode != c.status || !strings.HasPrefix(page.Header.Get("Content-Type"), "text/html") || !strings.Contains(page.body, "<h1") || !strings.Contains(page.body, c.title) {
+			t.Errorf("%s %s by a person = %d %s\n%s\nwant %d and a page that says %q", c.method, c.path, page.StatusCode, page.Header.Get("Content-Type"), page.body, c.status, c.title)
+		}
+		program := b.do(b.request(c.method, c.path, strings.NewReader("packed"), append(c.headers, "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Accept", "*/*")...))
+		if program.StatusCode != c.status || program.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s %s by a program = %d %s; want %d and JSON", c.method, c.path, program.StatusCode, program.Header.Get("Content-Type"), c.status)
+		}
+	}
+}

@@ -63,6 +63,12 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, err error) {
 	g.page(w, r, f.status, f.page)
 }
 
+// Refuse answers a request that Caddy or the portal couldn't serve, where neither may say it itself:
+// a person at a window gets a page, a program JSON. What may be logged of it is the caller's to log.
+func (g *Gate) Refuse(w http.ResponseWriter, r *http.Request, status int) {
+	g.fail(w, r, &failure{status, MessageFor(status)})
+}
+
 // pageOf is what a log may hold of a request's URL: which page of ours it is, and
 // nothing of the portal's, nor of a link that was mangled on its way.
 func (g *Gate) pageOf(r *http.Request) string {

@@ -316,6 +316,8 @@ func MessageFor(status int) MessagePage {
 		home.Title, home.Text = "This is too large", "We can’t take this much at once. Please go back and send less."
 	case http.StatusTooManyRequests:
 		return MessagePage{Title: "Please wait a little", Text: "There were many tries in a short time. Please wait a few minutes, then try again. Nothing is lost."}
+	case http.StatusBadGateway, http.StatusGatewayTimeout:
+		return MessagePage{Title: "Please try again soon", Text: "The portal isn’t answering right now. Please wait a minute, then reload this page."}
 	case http.StatusServiceUnavailable:
 		return MessagePage{Title: "Please try again soon", Text: "We can’t do this right now. Please wait a minute, then reload this page."}
 	default:
