@@ -252,7 +252,7 @@ func (b *Book) find(ctx context.Context, a address.Address) (entry, error) {
 
 // owner returns the id of the contact that has the address, or ErrUnknown.
 func (b *Book) owner(ctx context.Context, a address.Address) (string, error) {
-	for _, mac := range b.emailMACs(a) {
+	for _, mac := range b.Keys.Lookups("email", b.Firm, string(a)) {
 		rec, err := b.get(ctx, bucketEmail, mac)
 		if errors.Is(err, ErrUnknown) {
 			continue

@@ -124,7 +124,7 @@ func (b *Book) StandingLike(ctx context.Context, token string) (like Standing, e
 	}
 	owner := ""
 	for _, spelling := range spellings {
-		for _, mac := range b.tokenMACs(spelling) {
+		for _, mac := range b.Keys.Lookups("legacy", b.Firm, spelling) {
 			rec, err := b.get(ctx, bucketLegacy, mac)
 			if err != nil && !errors.Is(err, ErrUnknown) {
 				return Standing{}, err
@@ -161,7 +161,7 @@ func (b *Book) StandingLike(ctx context.Context, token string) (like Standing, e
 		}
 	}
 	if b.Fold != nil {
-		for _, mac := range b.likeMACs(spellings[len(spellings)-1]) {
+		for _, mac := range b.Keys.Lookups("legacy-like", b.Firm, spellings[len(spellings)-1]) {
 			recs, err := b.Store.Scan(ctx, b.Firm, bucketLike, mac+"/", "", pageSize)
 			if err != nil {
 				return Standing{}, fmt.Errorf("reading the directory: %w", err)
@@ -217,7 +217,7 @@ func (b *Book) standing(ctx context.Context, version uint64, id string) (*Standi
 
 // tokenOwner returns the id of the company that has the token, or ErrUnknown.
 func (b *Book) tokenOwner(ctx context.Context, token string) (string, error) {
-	for _, mac := range b.tokenMACs(token) {
+	for _, mac := range b.Keys.Lookups("legacy", b.Firm, token) {
 		rec, err := b.get(ctx, bucketLegacy, mac)
 		if errors.Is(err, ErrUnknown) {
 			continue

@@ -109,6 +109,52 @@ func TestTokensReseal(t *testing.T) {
 	}
 }
 
+// movesMeanwhile is a store of which a reader finds nothing, and all is sealed anew before it
+// asks once more.
+type movesMeanwhile struct {
+	store.Store
+	move func()
+}
+
+func (m *movesMeanwhile) Get(ctx context.Context, k store.Key) (store.Record, error) {
+	rec, err := m.Store.Get(ctx, k)
+	if move := m.move; move != nil && errors.Is(err, store.ErrNotFound) {
+		m.move = nil
+		move()
+	}
+	return rec, err
+}
+
+// What is sealed anew while somebody looks for it is found all the same: a contact's mail isn't
+// lost by it, and no token is taken for one of nobody.
+func TestWhatIsSealedAnewMeanwhileIsFound(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	if err := b.EnsureStaff(ctx); err != nil {
+		t.Fatal(err)
+	}
+	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"One"}}))
+	must(b.AddContact(ctx, "ann@example.com", Change{}))
+	for i, look := range []func(*Book) error{
+		func(b *Book) error { _, err := b.ByEmail(ctx, "ann@example.com"); return err },
+		func(b *Book) error { _, err := b.StandingByToken(ctx, "One"); return err },
+		func(b *Book) error { _, err := b.StandingLike(ctx, "One"); return err },
+	} {
+		secrets := []string{"second", "first"}
+		for range i {
+			secrets = append([]string{fmt.Sprint("newer ", len(secrets))}, secrets...)
+		}
+		both := &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, secrets...)}
+		moves := &movesMeanwhile{Store: b.Store, move: func() {
+			if err := both.Reseal(ctx); err != nil {
+				t.Error(err)
+			}
+		}}
+		if err := look(&Book{Firm: b.Firm, Store: moves, Keys: both.Keys}); err != nil || moves.move != nil {
+			t.Errorf("look-up %d while all is sealed anew: %v, moved %v; want it found", i, err, moves.move == nil)
+		}
+	}
+}
+
 // Where a portal's database doesn't tell case apart, what is like a token may be one: as long
 // as the token is the company's.
 func TestStandingLike(t *testing.T) {

@@ -142,6 +142,17 @@ func (k *Keyring) MACs(purpose string, parts ...string) []string {
 	return out
 }
 
+// Lookups returns the MACs under which to look for what may be sealed anew meanwhile, which moves
+// it from an older secret's to the newest one's: the newest is asked again at the end, if there
+// are several.
+func (k *Keyring) Lookups(purpose string, parts ...string) []string {
+	all := k.MACs(purpose, parts...)
+	if len(all) > 1 {
+		all = append(all, all[0])
+	}
+	return all
+}
+
 func mac(key []byte, parts []string) string {
 	h := hmac.New(sha256.New, key)
 	var n [8]byte
