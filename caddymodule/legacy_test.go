@@ -489,15 +489,29 @@ func TestStaffAreAudited(t *testing.T) {
 		owner.open("/files/birch/x")
 		ann.open("/portal/acme/")
 	}
-	h.eventually("two events", func() bool {
-		var entered []string
+	entered := func() string {
+		var companies []string
 		for _, e := range h.history() {
 			if e.Kind == "entered" {
-				entered = append(entered, e.Company)
+				companies = append(companies, e.Company)
 			}
 		}
-		return fmt.Sprint(entered) == "[acme birch]"
-	})
+		return fmt.Sprint(companies)
+	}
+	h.eventually("two events", func() bool { return entered() == "[acme birch]" })
+	for _, phone := range []string{"+15550100", "+15550101"} { // any change of the contacts
+		h.command("contacts", "set", "ann@example.com", "--phone", phone)
+		owner.open("/portal/acme/")
+		owner.open("/files/birch/x")
+	}
+	h.start() // a reload
+	h.settled()
+	owner.open("/portal/acme/")
+	if got := entered(); got != "[acme birch]" {
+		t.Errorf("entered, after changes and a reload = %s; want [acme birch], as before", got)
+	}
+	h.in("owner@example.com").open("/portal/acme/")
+	h.eventually("another event for another session", func() bool { return entered() == "[acme birch acme]" })
 	h.command("upgrade", "acme", "--undo")
 	h.eventually("the words", func() bool {
 		out, err := h.caddy("doorpost", "audit").CombinedOutput()

@@ -45,7 +45,7 @@ type Visitor struct {
 	omitted   int             // how many it isn't told of
 	reach     directory.Print // another one after each change of what they reach
 	minted    atomic.Pointer[minted]
-	entered   sync.Map // the companies that staff have looked at
+	entered   *sync.Map // the companies whose pages staff have looked at in this session; nil: they aren't staff
 }
 
 type minted struct {
@@ -119,6 +119,12 @@ func (g *Gate) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
 		return nil, err
 	}
 	v := &Visitor{Live: l, Contact: c, firm: g.Firm, serial: g.Serial, version: version}
+	if before, ok := l.Memo.Load().(*Visitor); ok {
+		v.entered = before.entered // no change of the directory and no reload makes it another look
+	}
+	if v.entered == nil && c.Role == directory.Staff {
+		v.entered = new(sync.Map)
+	}
 	if v.tell(g.Assertion.Origin); v.omitted > 0 {
 		if _, before := g.omitted.LoadOrStore(c.ID, true); !before {
 			g.Log.WarnContext(ctx, "a contact has too many companies for a header, so the portal isn't told which; it finds them at /-/me",
