@@ -236,6 +236,118 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// Both places together hold no more than they have room for, whatever the kinds: also of events
+// that are stored with a change, such as sign-ins, and while more come as fast as they are written.
+func TestTheHistoryIsBoundedForAllKinds(t *testing.T) {
+	stored := func(d *desk) (n int) {
+		for _, p := range []place{events, strange} {
+			for after := ""; ; {
+				recs, err := d.db.Scan(t.Context(), "example", p.bucket, "", after, 1000)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n += len(recs); len(recs) < 1000 {
+					break
+				}
+				after = recs[len(recs)-1].Key.ID
+			}
+		}
+		return n
+	}
+	const room, strangeRoom = 300, 100
+	open := func() *desk {
+		d := openDesk(t)
+		d.Trail.places = []place{{bucket: events.bucket, most: room}, {bucket: strange.bucket, most: strangeRoom}}
+		return d
+	}
+	// At first one of each place, whose events pruning counts from.
+	begin := func(d *desk) {
+		d.Record(t.Context(), Event{Kind: Changed})
+		d.Record(t.Context(), Event{Kind: Asked})
+		d.Trail.Flush(t.Context())
+	}
+
+	d := open()
+	begin(d)
+	for range 10 {
+		var all []store.Op
+		var told []Event
+		for i := range 200 {
+			e, ops := d.With(Event{Kind: SignedIn, Contact: fmt.Sprint(i)})
+			all, told = append(all, ops...), append(told, e)
+		}
+		if err := d.db.Apply(t.Context(), all...); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range told {
+			d.Record(t.Context(), e)
+		}
+		d.Trail.Flush(t.Context())
+	}
+	if n := stored(d); n > room+pruneEvery+1 {
+		t.Errorf("after 2000 sign-ins %d events are stored; want at most %d, and %d between two looks", n, room, pruneEvery)
+	}
+
+	d = open()
+	begin(d)
+	for kind, cheap := range kinds {
+		for i := range 200 {
+			if d.Record(t.Context(), Event{Kind: kind, Contact: fmt.Sprint(i)}); cheap {
+				d.Record(t.Context(), Event{Kind: kind, IP: netip.MustParseAddr(fmt.Sprintf("198.51.%d.1", i))})
+			}
+		}
+		d.Trail.Flush(t.Context())
+	}
+	if n := stored(d); n > room+strangeRoom+2*pruneEvery {
+		t.Errorf("after 200 events of each kind %d are stored; want at most %d and %d, and %d between two looks at each", n, room, strangeRoom, pruneEvery)
+	}
+
+	// The writer gets no rest: each write brings as many more.
+	d = open()
+	s := &endless{DB: d.db, more: 30 * pruneEvery}
+	l := &Log{Logger: d.Logger, Keys: d.Keys, Trail: NewTrail("example", s, d.now, d.all)}
+	l.Trail.places = d.Trail.places
+	s.record = func() { l.Record(t.Context(), Event{Kind: Entered, Contact: "staff"}) }
+	for range batch {
+		s.record()
+	}
+	l.Trail.Flush(t.Context())
+	if err := l.Trail.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s.most > room+pruneAtOnce+batch {
+		t.Errorf("while more came as fast as they were written, %d events were stored; want at most %d, and %d between two looks", s.most, room, pruneAtOnce)
+	}
+}
+
+// endless is a store in which each write makes further events happen, until there are no more.
+// It counts how many events it holds.
+type endless struct {
+	*bolt.DB
+	record     func()
+	more       int
+	held, most int
+}
+
+func (s *endless) Apply(ctx context.Context, ops ...store.Op) error {
+	if err := s.DB.Apply(ctx, ops...); err != nil {
+		return err
+	}
+	for _, op := range ops {
+		if op.Verb == store.VerbDelete {
+			s.held--
+			continue
+		}
+		s.held++
+		if s.more > 0 {
+			s.more--
+			s.record()
+		}
+	}
+	s.most = max(s.most, s.held)
+	return nil
+}
+
 // Whoever causes many events pushes out their own: a contact who signs in and out all day, or
 // opens an old link all night, no other contact's, and a network that floods none of another's.
 func TestPruneLeavesOthersAlone(t *testing.T) {

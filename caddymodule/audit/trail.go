@@ -33,6 +33,8 @@ const (
 	maxWaiting = 20_000                 // events that wait for the store
 	batch      = 200                    // events in one write
 	pruneEvery = 500                    // events between two looks at how many there are
+
+	pruneAtOnce = 20 * pruneEvery // the same, while more come as fast as they are written
 )
 
 // Trail keeps the events of one firm, and counts them. It outlives configurations:
@@ -55,10 +57,13 @@ type Trail struct {
 	waiting []entry
 	lost    int          // since that was told last
 	logger  *slog.Logger // of the newest event
+	keys    *secret.Keyring
+	stored  map[string]int // by bucket: events that With has stored, which the writer hasn't counted yet
 
 	// The writer's own.
-	unseen map[place]int // events written since their place was pruned
-	met    int           // strangers written since their list was cut
+	places []place        // each with how many events it has room for
+	unseen map[string]int // by bucket: events stored since it was pruned
+	met    int            // strangers written since their list was cut
 }
 
 // entry is an event that waits for the store.
@@ -70,7 +75,8 @@ type entry struct {
 // NewTrail begins to keep the events of a firm, until Close.
 func NewTrail(firm string, s store.Store, now func() time.Time, c *Counters) *Trail {
 	t := &Trail{firm: firm, store: s, now: now, counters: c, bell: make(chan struct{}, 1),
-		flush: make(chan chan struct{}), stop: make(chan struct{}), unseen: map[place]int{events: pruneEvery, strange: pruneEvery}, met: slackStrangers}
+		flush: make(chan chan struct{}), stop: make(chan struct{}), stored: make(map[string]int),
+		places: []place{events, strange}, unseen: map[string]int{events.bucket: pruneEvery, strange.bucket: pruneEvery}, met: slackStrangers}
 	c.show(firm)
 	t.running.Go(t.write)
 	return t
@@ -106,9 +112,11 @@ func (t *Trail) add(l *Log, e *Event) bool {
 	t.counters.count(t.firm, e.Kind)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.logger = l.Logger
-	if e.ID != "" {
-		return true // With has stored it
+	t.logger, t.keys = l.Logger, l.Keys
+	if e.ID != "" { // With has stored it
+		t.stored[placeOf(*e).bucket]++
+		t.ring() // that it is counted, too
+		return true
 	}
 	if t.flood.holds(l, *e, t.now()) {
 		t.ring() // that the sum isn't forgotten
@@ -187,10 +195,10 @@ func (t *Trail) write() {
 
 // writeAll writes what waits, and returns when to try again; 0: when the bell rings.
 func (t *Trail) writeAll(end bool) time.Duration {
-	ctx, cancel := context.WithTimeout(context.Background(), writeTime)
+	all, cancel := context.WithTimeout(context.Background(), writeTime) // at the end, for everything
 	defer cancel()
 	again := t.sumUp(end)
-	var keys *secret.Keyring // of the last that was written
+	t.countStored()
 	for {
 		t.mu.Lock()
 		some := t.waiting[:min(len(t.waiting), batch)]
@@ -198,17 +206,25 @@ func (t *Trail) writeAll(end bool) time.Duration {
 		if len(some) == 0 {
 			break
 		}
-		if err := t.keep(ctx, some); err != nil {
+		ctx, done := all, context.CancelFunc(func() {})
+		if !end {
+			ctx, done = context.WithTimeout(context.Background(), writeTime)
+		}
+		err := t.keep(ctx, some)
+		done()
+		if err != nil {
 			t.tell(slog.LevelWarn, "what happened at the door can't be stored for now", "error", err)
 			return retryEvery
 		}
-		keys = some[0].keys
 		t.mu.Lock()
 		t.waiting = append([]entry(nil), t.waiting[len(some):]...)
 		t.mu.Unlock()
+		if !end && t.due(pruneAtOnce) { // more come as fast as they are written
+			t.tidy()
+		}
 	}
-	if keys != nil && !end { // at the end there is no time; the next process begins with it
-		t.tidy(keys)
+	if !end && (t.met >= slackStrangers || t.due(pruneEvery)) { // at the end there is no time; the next process begins with it
+		t.tidy()
 	}
 	t.mu.Lock()
 	lost := t.lost
@@ -218,6 +234,21 @@ func (t *Trail) writeAll(end bool) time.Duration {
 		t.tell(slog.LevelError, "events are missing in the history, since the store was away; their lines in the log are all there is", "events", lost)
 	}
 	return again
+}
+
+// countStored takes in how many events With has stored.
+func (t *Trail) countStored() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for bucket, n := range t.stored {
+		t.unseen[bucket] += n
+	}
+	clear(t.stored)
+}
+
+// due reports whether so many events of a place were stored since it was pruned.
+func (t *Trail) due(n int) bool {
+	return slices.ContainsFunc(t.places, func(p place) bool { return t.unseen[p.bucket] >= n })
 }
 
 // sumUp writes down what a flood held back, and returns when to do so again.
@@ -254,7 +285,7 @@ func (t *Trail) keep(ctx context.Context, some []entry) error {
 	for _, e := range some {
 		op, p := record(t.firm, e)
 		ops = append(ops, op)
-		t.unseen[p]++
+		t.unseen[p.bucket]++
 		if e.Kind == Unknown && e.Whole != "" {
 			asked[e.Whole] = append(asked[e.Whole], e)
 		}
@@ -274,7 +305,13 @@ func (t *Trail) keep(ctx context.Context, some []entry) error {
 }
 
 // tidy keeps all lists within their bounds, now and then.
-func (t *Trail) tidy(keys *secret.Keyring) {
+func (t *Trail) tidy() {
+	t.mu.Lock()
+	keys := t.keys
+	t.mu.Unlock()
+	if keys == nil {
+		return // nothing has happened yet
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), tidyTime)
 	defer cancel()
 	t.running.Go(func() { // Close doesn't wait for it
@@ -290,10 +327,10 @@ func (t *Trail) tidy(keys *secret.Keyring) {
 			t.met = 0
 		}
 	}
-	for _, p := range []place{events, strange} {
-		if failed == nil && t.unseen[p] >= pruneEvery {
+	for _, p := range t.places {
+		if failed == nil && t.unseen[p.bucket] >= pruneEvery {
 			if failed = t.prune(ctx, keys, p); failed == nil {
-				t.unseen[p] = 0
+				t.unseen[p.bucket] = 0
 			}
 		}
 	}
