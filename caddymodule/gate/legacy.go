@@ -190,9 +190,9 @@ func (g *Gate) foreign(ctx context.Context, a *about, token string) (standing di
 	return s, err == nil && s.Upgraded && !a.visitor.isIn(s.Company), err == nil && a.reaches(s.Company), err
 }
 
-// mostLookups is how many look-ups of tokens the cookies of a request may cost, and its form
-// without being counted against the network of a visitor who isn't signed in: each asks the
-// store several times, and takes a few bytes to send.
+// mostLookups is how many look-ups of tokens the cookies of a signed-in visitor's request may
+// cost, and a form without being counted against the network of who isn't signed in: each asks
+// the store several times, and takes a few bytes to send.
 const mostLookups = 32
 
 // blindForms does for forms and cookies what blind does for the query: to many portals they
@@ -213,9 +213,19 @@ func (g *Gate) blindForms(r *http.Request, a *about) error {
 		}
 		return foreign(token)
 	}}
+	most := mostLookups
+	switch {
+	case by.visitor != nil:
+	case by.visit != nil || by.Kind == legacy.Old:
+		most = freeLookups
+	case len(by.Strays) > 0 || by.Token != "" || by.Company != "", g.hasSessionCookie(r):
+		most = 0 // the rest has cost as much as a request may, see mayLookUp
+	default:
+		most = 1
+	}
 	cookies := legacy.Forms{Foreign: func(token string) (bool, error) {
-		if inCookies++; inCookies > mostLookups {
-			return true, nil // nobody has so many, so the rest are left out
+		if inCookies++; inCookies > most {
+			return true, nil // the rest are left out
 		}
 		return foreign(token)
 	}}

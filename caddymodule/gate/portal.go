@@ -36,6 +36,7 @@ type about struct {
 	astray []string // those of them whose companies the visitor doesn't reach
 
 	notTheirs []string // the Strays that are of no company whose pages they may see, tokens or not
+	tooMany   bool     // there are more Strays and Routes than may be looked up, and none was
 	routed    bool     // the query has what could be a path of such a company
 }
 
@@ -161,9 +162,10 @@ func (f facts) decide() step {
 func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 	a := about{Verdict: g.Legacy.Match(r.URL), visitor: v}
 	var err error
+	like := false // the portal's database may take the token for one of a company's
 	switch a.Kind {
 	case legacy.Old:
-		a.standing, err = g.Book.StandingByToken(r.Context(), a.Token)
+		a.standing, like, err = g.oldStanding(r.Context(), a.Token, a.Loose || kind == Open)
 	case legacy.New, legacy.Company:
 		a.standing, err = g.Book.StandingOf(r.Context(), a.Company)
 	}
@@ -177,14 +179,7 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 	if kind == Open && a.Behind {
 		only, a.standing = true, directory.Standing{} // the operator says of the path before it that it is of no company
 	}
-	if only && a.Token != "" {
-		_, err := g.Book.StandingLike(r.Context(), a.Token)
-		if err != nil && !errors.Is(err, directory.ErrUnknown) {
-			return a, err
-		}
-		only = err != nil // else the portal's database may find that company
-	}
-	if only {
+	if only && !like {
 		// It only looked like one, or is a page that the operator has opened: /about beside
 		// /{token}. A company of that name, or a token, has the last word.
 		a.veiled = a.veiled || a.Kind == legacy.Old && a.Loose
@@ -204,6 +199,26 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 		}
 	}
 	return a, nil
+}
+
+// oldStanding returns the standing of the company that an old link's token belongs to, or
+// directory.ErrUnknown. For a URL that may be a page of the portal's instead, like says whether a
+// company has such a token, or one that a portal's database may take for it.
+func (g *Gate) oldStanding(ctx context.Context, token string, mayBePage bool) (s directory.Standing, like bool, err error) {
+	if !mayBePage {
+		s, err = g.Book.StandingByToken(ctx, token)
+		return s, false, err
+	}
+	if s, held := g.Book.HeldByToken(token); held {
+		return s, true, nil
+	}
+	if s, err = g.Book.StandingLike(ctx, token); err != nil {
+		return directory.Standing{}, false, err
+	}
+	if !s.Has(directory.PrintOf(token)) {
+		return directory.Standing{}, true, directory.ErrUnknown
+	}
+	return s, true, nil
 }
 
 // weigh finds out what a request is about, and by which facts it is to be decided what
@@ -282,6 +297,18 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 			return f, err
 		}
 	}
+	if !f.mayPass() {
+		return f, nil // whatever the rest is, they are asked who they are
+	}
+	for i := len(a.Strays) - 1; i > 0; i-- { // each once
+		if slices.Contains(a.Strays[:i], a.Strays[i]) {
+			a.Strays = slices.Delete(a.Strays, i, i+1)
+		}
+	}
+	if a.tooMany = !g.mayLookUp(r, kind, a, f); a.tooMany {
+		f.astray = true
+		return f, nil
+	}
 	for _, token := range a.Strays {
 		s, foreign, theirs, err := g.foreign(r.Context(), a, token)
 		switch {
@@ -320,7 +347,51 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 
 // isAstray reports whether there is something of a company's, where nothing belongs, that
 // who makes the request doesn't reach.
-func (a *about) isAstray() bool { return a.routed || len(a.astray) > 0 }
+func (a *about) isAstray() bool { return a.tooMany || a.routed || len(a.astray) > 0 }
+
+// mayPass reports whether a request may get to the portal, unless something in it is astray.
+func (f facts) mayPass() bool {
+	switch f.decide() {
+	case pass, visits, openly, toNew:
+		return true
+	}
+	return f.signedIn
+}
+
+// freeLookups is how many tokens the URL of a request in a visit may have looked up without being
+// counted against the network.
+const freeLookups = 4
+
+// mayLookUp reports whether all that the URL has and that may be a token, or a company, may be
+// looked up. Each takes up to three calls of the store, and takes a few bytes to send. Where nobody
+// is signed in, and no old link was opened, the request may cost no more than that: one token, and
+// no session and no company beside it. It is decided without a look-up, so alike for real tokens and
+// for others.
+func (g *Gate) mayLookUp(r *http.Request, kind Kind, a *about, f facts) bool {
+	if f.signedIn {
+		return true
+	}
+	n := 0
+	for _, token := range a.Strays {
+		if s, held := g.Book.HeldByToken(token); !held || !a.reaches(s.Company) {
+			n++
+		}
+	}
+	if kind != Open {
+		for _, id := range a.Routes {
+			if legacy.IsFile(id) && !a.reaches(id) {
+				n++
+			}
+		}
+	}
+	switch {
+	case n == 0:
+		return true
+	case f.visiting || a.Kind == legacy.Old:
+		return n <= freeLookups || g.Networks.Take(limit.Lookups, g.ClientIP(r))
+	}
+	return n == 1 && a.Token == "" && a.Company == "" && !g.hasSessionCookie(r)
+}
 
 // reaches reports whether who makes the request may see what is the company's, by signing
 // in, by a visit or by the old link itself.

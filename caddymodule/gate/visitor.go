@@ -24,7 +24,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
-// maxCookies is how many session cookies of one request are looked up.
+// maxCookies is how many cookies of one name are judged in a request.
 const maxCookies = 4
 
 // errNobody: the request is nobody's who may come in.
@@ -72,16 +72,29 @@ func PassedOf(ctx context.Context) Passed {
 	return *p
 }
 
-// visitor returns who makes the request, errNobody, or the store's error. A browser
-// may hold several cookies of one name, put there by another site of the domain, so
-// the first that is a session counts.
+// maxSessions is how many session cookies of a request are looked up. A browser may hold several
+// of one name, put there by another site of the domain, but not of one that begins with __Host-.
+func (g *Gate) maxSessions() int {
+	if g.cookies.secure {
+		return 1
+	}
+	return maxCookies
+}
+
+// hasSessionCookie reports whether there is a session cookie to look up.
+func (g *Gate) hasSessionCookie(r *http.Request) bool {
+	return len(r.CookiesNamed(g.cookies.session)) > 0
+}
+
+// visitor returns who makes the request, errNobody, or the store's error. The first cookie that is
+// a session counts.
 func (g *Gate) visitor(r *http.Request) (*Visitor, error) {
 	result := errNobody
 	for i, cookie := range r.CookiesNamed(g.cookies.session) {
 		if err := g.Anchor.Err(); err != nil {
 			return nil, err
 		}
-		if i == maxCookies {
+		if i == g.maxSessions() {
 			break
 		}
 		l, err := g.Sessions.Lookup(r.Context(), cookie.Value)

@@ -1,0 +1,127 @@
+package gate
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+)
+
+// A request takes a few bytes to send. What it has the store look up, in its URL and headers, is
+// bounded as long as nobody is signed in, and what isn't looked up doesn't reach the portal: with
+// real tokens as with invented ones.
+func TestRequestsWithoutSessionCostAtMostThreeStoreCalls(t *testing.T) {
+	g, _, db := benchGate(t)
+	g = withOldLinks(t, g)
+	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("203.0.113.7") }
+	params := func(n int, first string) string {
+		all := []string{"client=" + first}
+		for i := range n - 1 {
+			all = append(all, fmt.Sprintf("client%%5b%d%%5d=Invented-%d", i, i))
+		}
+		return strings.Join(all, "&")
+	}
+	routes := func(n int, first string) string {
+		all := []string{"a=/one-click/" + first}
+		for i := range n - 1 {
+			all = append(all, fmt.Sprintf("a=/one-click/Invented-%d&b=/files/f%d.html", i, i))
+		}
+		return strings.Join(all, "&")
+	}
+	forged := "__Host-portal=" + secret.Random()
+	for _, c := range []struct{ path, cookie string }{
+		{"/assets/x?" + params(1, "TOKEN"), ""},
+		{"/assets/x?" + params(1, "TOKEN"), forged},
+		{"/assets/x?" + params(2, "TOKEN"), ""},
+		{"/assets/x?" + params(31, "TOKEN"), ""},
+		{"/assets/x?" + routes(15, "TOKEN"), ""},
+		{"/assets/x" + strings.Repeat("/one-click/Invented", 20) + "/one-click/TOKEN/", ""},
+		{"/x?" + params(31, "TOKEN"), ""},
+		{"/x?" + routes(15, "TOKEN"), ""},
+		{"/x" + strings.Repeat("/one-click/Invented", 20) + "/one-click/TOKEN/", ""},
+		{"/one-click/TOKEN/x?" + params(31, "Invented"), forged},
+		{"/portal/birch/x?" + params(31, "TOKEN"), forged},
+		{"/view?" + params(31, "TOKEN"), ""},
+		{"/assets/x", strings.ReplaceAll(params(31, "TOKEN"), "&", "; ")},
+		{"/assets/x?client=TOKEN", strings.ReplaceAll(params(31, "TOKEN"), "&", "; ")},
+		{"/assets/x", forged + "; client=TOKEN"},
+		{"/assets/x", strings.Repeat(forged+"; ", 9)},
+		{"/assets/x?client=TOKEN", strings.Repeat(forged+"; ", 9)},
+	} {
+		answers := map[string]string{}
+		for _, token := range []string{"birch-secret-token", "Birch-Secret-Token", "birch-absent-token", "Birch-Absent-Token"} {
+			path, cookie := strings.ReplaceAll(c.path, "TOKEN", token), strings.ReplaceAll(c.cookie, "TOKEN", token)
+			got := ""
+			ask := func() (calls int64) {
+				r := httptest.NewRequest(http.MethodGet, "https://portal.example"+path, nil)
+				r.Header.Set("Accept", "text/html")
+				if cookie != "" {
+					r.Header.Set("Cookie", cookie)
+				}
+				w := httptest.NewRecorder()
+				before := db.calls.Load()
+				g.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if seen := r.URL.String() + strings.Join(r.Header["Cookie"], ""); strings.Contains(strings.ToLower(seen), "birch-secret-token") {
+						t.Errorf("%s, %s: the portal gets %s", path, cookie, seen)
+					}
+					fmt.Fprint(w, "portal")
+				}))
+				calls = db.calls.Load() - before
+				got = fmt.Sprint(w.Code, len(cmp.Or(w.Header().Get("Location"))), w.Body.String() == "portal")
+				return calls
+			}
+			ask() // what is found is remembered, but for what isn't there
+			if calls := ask(); calls > 3 {
+				t.Errorf("%s, cookie %.20s: %d store calls; want at most 3", path, cookie, calls)
+			}
+			answers[token] = got
+		}
+		for token, a := range answers {
+			if a != answers["birch-absent-token"] {
+				t.Errorf("%s, cookie %.20s: with %s the answer is %s; with an invented token %s", c.path, c.cookie, token, a, answers["birch-absent-token"])
+			}
+		}
+	}
+}
+
+// Clients of a company whose old links are open have pages with several parameters that look like tokens.
+func TestPagesOfAVisitMayHaveSeveralTokens(t *testing.T) {
+	g, _, db := benchGate(t)
+	g = withOldLinks(t, g)
+	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("203.0.113.7") }
+	dune, err := g.Book.StandingOf(t.Context(), "dune")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cookie := "__Host-portal-visit=" + g.sealVisit(g.newVisit(dune, "dune-secret-token", nil))
+	passed := func(path string) (yes bool) {
+		r := httptest.NewRequest(http.MethodGet, "https://portal.example"+path, nil)
+		r.Header.Set("Accept", "text/html")
+		r.Header.Set("Cookie", cookie)
+		g.ServeHTTP(httptest.NewRecorder(), r, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { yes = true }))
+		return yes
+	}
+	const page = "/x?client[]=one&client[]=two&client[]=dune-secret-token&client[]=Three"
+	const many = page + "&client[]=Four&client[]=Five"
+	if !passed(page) {
+		t.Fatalf("%s isn't passed on in a visit", page)
+	}
+	n := 1
+	for ; n < 2000 && passed(many); n++ {
+	}
+	if n == 2000 {
+		t.Error("one network may have the store look up as many tokens as it likes")
+	}
+	before := db.calls.Load()
+	if passed(many); db.calls.Load()-before > 3 {
+		t.Errorf("past the limit a page costs %d store calls; want at most 3", db.calls.Load()-before)
+	}
+	if !passed(page) {
+		t.Errorf("past the limit %s, with few, isn't passed on", page)
+	}
+}
