@@ -19,6 +19,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -228,7 +229,7 @@ func (a *App) provisionMail() error {
 	if err := a.mail.Validate(); err != nil {
 		return err
 	}
-	if a.mail.Via == "smtp" && a.mail.TLS == "off" && !loopback(hostOf(a.mail.Address)) {
+	if a.mail.Via == "smtp" && a.mail.TLS == "off" && !loopback.Is(hostOf(a.mail.Address)) {
 		a.log.Warn("mail tls off: every sign-in link crosses the network in the clear", "server", a.mail.Address)
 	}
 	return nil

@@ -450,6 +450,26 @@ func TestK21_CVE_2026_27589_NoAdminOnTheSite(t *testing.T) {
 	}
 }
 
+// Browsers take every name under localhost for this machine (RFC 6761, 6.3). So does each place of
+// ours that asks whether something is on this machine.
+func TestMailboxOpensAtEveryNameOfThisMachine(t *testing.T) {
+	for _, name := range []string{"portal.localhost", "LOCALHOST", "[::1]", "127.8.9.10"} {
+		at := freeAddress(t)
+		_, port, _ := strings.Cut(at, ":")
+		host := name + ":" + port
+		h := openHouse(t, layout{url: "http://" + host, more: "http://:" + port + " {\n\tbind 127.0.0.1\n\tdoorpost example\n\trespond hello\n}"})
+		mailbox, err := url.Parse(caddymodule.MailboxURL(t, "example"))
+		if err != nil || mailbox.Path == "" {
+			t.Errorf("%s: the mailbox is at %s, %v", host, mailbox, err)
+			continue
+		}
+		a := h.rawTo(at, "GET "+mailbox.RequestURI()+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
+		if a.status != 303 || a.header.Get("Location") != "/-/mailbox/" {
+			t.Errorf("%s: the address of the mailbox answers %d, Location %q; want 303 to the mailbox", host, a.status, a.header.Get("Location"))
+		}
+	}
+}
+
 // The preview mailbox opens every door, so it is there for this machine alone.
 func TestK20_TheMailboxIsForThisMachine(t *testing.T) {
 	h := openHouse(t, layout{})

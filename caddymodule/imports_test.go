@@ -25,16 +25,16 @@ import (
 //	brand directory session token password limit outbox audit usage assertion legacy
 //	                            │
 //	                            ▼
-//	        typo   address    secret  ◄── store/sealed ◄── store/anchor
+//	        typo   address   loopback   secret  ◄── store/sealed ◄── store/anchor
 //	                             store  ◄── store/sealed, store/anchor, store/bolt, store/redis, store/storetest
 //
 // Imports point down, siblings don't know one another, and only caddymodule knows
 // Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/sealed", "store/anchor", "store/bolt", "store/redis"},
+	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/sealed", "store/anchor", "store/bolt", "store/redis", "loopback"},
 
-	"gate":  {"brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor"},
+	"gate":  {"brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor", "loopback"},
 	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
 
 	"brand":     {"address"},
@@ -43,13 +43,14 @@ var arrows = map[string][]string{
 	"token":     {"address", "secret", "store", "store/sealed"},
 	"limit":     {"address", "secret", "store", "store/sealed"},
 	"password":  {"address", "secret", "store", "store/sealed"},
-	"outbox":    {"address", "secret", "store", "store/sealed"},
+	"outbox":    {"address", "loopback", "secret", "store", "store/sealed"},
 	"audit":     {"address", "secret", "store", "store/sealed"},
 	"usage":     {"secret", "store", "store/sealed"},
 	"assertion": {"address", "secret", "store", "store/sealed"},
 	"legacy":    {},
 
 	"address":         {},
+	"loopback":        {},
 	"typo":            {},
 	"secret":          {},
 	"store":           {},

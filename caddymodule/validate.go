@@ -19,6 +19,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -302,7 +303,7 @@ func checkURL(s string) error {
 	if err := checkHost(host); err != nil {
 		return err
 	}
-	if u.Scheme == "http" && !loopback(host) {
+	if u.Scheme == "http" && !loopback.Is(host) {
 		return fmt.Errorf("http:// is for this machine alone (localhost); write https://%s", u.Host)
 	}
 	return nil
@@ -319,16 +320,6 @@ func checkHost(host string) error {
 		return fmt.Errorf("write the host as mail services do: %s", ascii)
 	}
 	return fmt.Errorf("%q is no name of one host; write https:// and the host, such as https://clients.example.com", host)
-}
-
-// loopback reports whether the host is this machine, whatever DNS says (RFC 6761).
-func loopback(host string) bool {
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
 }
 
 func hostOf(hostport string) string {

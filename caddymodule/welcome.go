@@ -13,6 +13,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 )
 
 // welcome tells who tries Doorpost out, with mails kept in a folder, where to go, which
@@ -26,7 +27,7 @@ func (a *App) welcome(w io.Writer) {
 	defer cancel()
 	for _, id := range slices.Sorted(maps.Keys(a.firms)) {
 		f := a.firms[id]
-		if u, err := url.Parse(f.cfg.URL); err != nil || !loopback(u.Hostname()) {
+		if u, err := url.Parse(f.cfg.URL); err != nil || !loopback.Is(u.Hostname()) {
 			continue
 		}
 		fmt.Fprintf(w, "\n%s: the portal is at %s/\n", f.cfg.Brand.Name, f.cfg.URL)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"errors"
+	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 	"io"
 	"io/fs"
 	"mime"
@@ -12,7 +13,6 @@ import (
 	"net"
 	"net/http"
 	"net/mail"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -34,7 +34,7 @@ const (
 
 // MailboxURL is where the preview mailbox opens; "" where there is none.
 func (g *Gate) MailboxURL() string {
-	if g.Mailbox == "" || !loopbackHost(g.URL.Hostname()) {
+	if g.Mailbox == "" || !loopback.Is(g.URL.Hostname()) {
 		return ""
 	}
 	return g.URL.String() + g.Prefix + mailboxPath + "?key=" + g.mailboxKey()
@@ -93,7 +93,7 @@ func (g *Gate) getMailbox(w http.ResponseWriter, r *http.Request) error {
 
 // mailboxFor reports whether the mailbox is there for who asks.
 func (g *Gate) mailboxFor(r *http.Request) bool {
-	if g.Mailbox == "" || !loopbackHost(g.URL.Hostname()) || !strings.EqualFold(r.Host, g.URL.Host) {
+	if g.Mailbox == "" || !loopback.Is(g.URL.Hostname()) || !strings.EqualFold(r.Host, g.URL.Host) {
 		return false
 	}
 	for name := range r.Header {
@@ -102,7 +102,7 @@ func (g *Gate) mailboxFor(r *http.Request) bool {
 		}
 	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	return err == nil && loopbackHost(host)
+	return err == nil && loopback.Is(host)
 }
 
 // forwarding reports whether a header tells of somebody between the visitor and us: a
@@ -115,14 +115,6 @@ func forwarding(name string) bool {
 		}
 	}
 	return name == "via"
-}
-
-func loopbackHost(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && ip.Unmap().IsLoopback()
 }
 
 func (g *Gate) listMails(w http.ResponseWriter, r *http.Request) error {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 	"github.com/wneessen/go-mail/smtp"
 )
 
@@ -98,7 +99,7 @@ func (l *login) by(name string) smtp.Auth {
 	case "SCRAM-SHA-256":
 		return smtp.ScramSHA256Auth(l.username, l.password)
 	case "PLAIN":
-		return smtp.PlainAuth("", l.username, l.password, l.host, false)
+		return smtp.PlainAuth("", l.username, l.password, l.host, loopback.Is(l.host))
 	}
-	return smtp.LoginAuth(l.username, l.password, l.host, false)
+	return smtp.LoginAuth(l.username, l.password, l.host, loopback.Is(l.host))
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/wneessen/go-mail/smtp"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 )
 
 // TLS says how a connection to the mail server is encrypted.
@@ -75,7 +76,7 @@ func (s SMTP) Validate() error {
 		return errors.New("password: there is no username to it; write `username NAME`, or leave out the password for a relay that needs none")
 	case s.Username != "" && s.Password == "":
 		return errors.New("username: there is no password to it; write `password {file./path/to/it}`, or leave out the username for a relay that needs none")
-	case s.Username != "" && s.TLS == TLSOff && !loopback(host):
+	case s.Username != "" && s.TLS == TLSOff && !loopback.Is(host):
 		return errors.New("tls off: the password would be readable on the way to " + host + "; leave out `tls off`")
 	}
 	return nil
@@ -90,11 +91,6 @@ func (s SMTP) hostPort() (host string, port int, err error) {
 		return "", 0, fmt.Errorf("mail server %q: write it as host:port, such as smtp.example.com:587", s.Address)
 	}
 	return host, port, nil
-}
-
-// loopback are the names that go-mail, too, takes for this machine.
-func loopback(host string) bool {
-	return host == "localhost" || host == "127.0.0.1" || host == "::1"
 }
 
 // Send connects, sends and leaves. Once the server has said yes to the message nothing
@@ -226,6 +222,10 @@ func (s SMTP) client(m Message, timeout time.Duration, wire *wire, login *login)
 				if _, err := wire.dial(ctx, network, s.Address); err != nil {
 					return nil, err
 				}
+				if s.Username != "" && s.TLS == TLSOff && !wire.isLocal() { // the name led elsewhere
+					wire.Close()
+					return nil, fmt.Errorf("tls off: %s isn't on this machine, and the password would be readable on the way; leave out `tls off`", host)
+				}
 				return wire, wire.listen(ctx, network, s.Address)
 			}))
 	}
@@ -276,6 +276,12 @@ func (w *wire) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	}
 	w.Conn = conn
 	return w, nil
+}
+
+// isLocal reports whether the server is on this machine.
+func (w *wire) isLocal() bool {
+	host, _, err := net.SplitHostPort(w.RemoteAddr().String())
+	return err == nil && loopback.Is(host)
 }
 
 func (w *wire) dialTLS(ctx context.Context, network, addr string, config *tls.Config) (net.Conn, error) {

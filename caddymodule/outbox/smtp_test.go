@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -394,6 +395,30 @@ func TestSMTPValidate(t *testing.T) {
 		err := c.smtp.Validate()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v.Validate() = %v; want %q", c.smtp, err, c.want)
+		}
+	}
+}
+
+// peer is a connection to an address.
+type peer struct {
+	net.Conn
+	at string
+}
+
+func (p peer) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(p.at)) }
+
+// Names under localhost are this machine's, unless a resolver says something else: then no password
+// goes there without TLS.
+func TestPasswordsWithoutTLSStayOnThisMachine(t *testing.T) {
+	for host, want := range map[string]bool{"localhost": true, "mail.localhost": true, "127.0.0.9": true, "[::1]": true, "mail.example.com": false, "10.0.0.9": false} {
+		err := SMTP{Address: host + ":25", TLS: TLSOff, Username: "portal", Password: "x"}.Validate()
+		if (err == nil) != want {
+			t.Errorf("tls off with a password for %s: %v; want it taken: %t", host, err, want)
+		}
+	}
+	for at, want := range map[string]bool{"127.0.0.9:25": true, "[::1]:25": true, "203.0.113.9:25": false, "[2001:db8::1]:25": false} {
+		if w := (&wire{Conn: peer{at: at}}); w.isLocal() != want {
+			t.Errorf("a server at %s is on this machine: %t; want %t", at, !want, want)
 		}
 	}
 }
