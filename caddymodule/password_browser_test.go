@@ -22,9 +22,9 @@ func TestBrowserPassword(t *testing.T) {
 	ctx := chromium(t)
 	run(t, ctx,
 		chromedp.Navigate(h.url+"/orders/7?tab=2#total"),
-		chromedp.Click(css("form.other button")),
+		chromedp.Click(css("button[value=password]")),
 		where("/-/password?to=%2Forders%2F7%3Ftab%3D2%23total"),
-		chromedp.Click(css(`a[href*="/help"]`)), where("/-/help?to=%2forders%2f7%3ftab%3d2%23total"),
+		chromedp.Click(css("button[value=help]")), where("/-/help?to=%2Forders%2F7%3Ftab%3D2%23total"),
 		chromedp.SendKeys(css("input[name=email]"), "ann@example.com\r"),
 		where("/-/sent"))
 	link := setPattern.FindString(h.nextLetter("ann@example.com", 0).text)
@@ -120,7 +120,7 @@ func typeIn(field, text string) step {
 func passwordWays(t *testing.T, ctx context.Context, h *house, on bool) {
 	t.Helper()
 	problem := css(`#problem[role=alert]`)
-	run(t, ctx, chromedp.Navigate(h.url+"/orders/7?tab=2"), chromedp.Click(css("form.other button")), chromedp.WaitVisible(css("[autocomplete=current-password]")),
+	run(t, ctx, chromedp.Navigate(h.url+"/orders/7?tab=2"), chromedp.Click(css("button[value=password]")), chromedp.WaitVisible(css("[autocomplete=current-password]")),
 		typeIn("#email", "ann@example.com"), typeIn("#password", "not the one at all\r"), chromedp.WaitVisible(problem))
 	if email := get(t, ctx, chromedp.Evaluate[string](`document.querySelector("#email[autocomplete=username]").value + document.querySelector("#password").value`)); email != "ann@example.com" {
 		t.Errorf("after a wrong password the form has %q; want the address alone", email)
@@ -133,7 +133,7 @@ func passwordWays(t *testing.T, ctx context.Context, h *house, on bool) {
 	if shown := get(t, ctx, chromedp.Evaluate[bool](`!!document.querySelector("[data-reveal]").offsetWidth`)); shown != on {
 		t.Errorf("the button that shows the password is there: %t; want %t", shown, on)
 	}
-	run(t, ctx, chromedp.Click(css(`a[href*="/help"]`)), chromedp.WaitVisible(css(`form[action$="/help"]`)), typeIn("#email", "ann@example.com\r"), where("/-/sent"))
+	run(t, ctx, chromedp.Click(css("button[value=help]")), chromedp.WaitVisible(css(`form[action$="/help"]`)), typeIn("#email", "ann@example.com\r"), where("/-/sent"))
 	link := setPattern.FindString(h.nextLetter("ann@example.com", 0).text)
 	run(t, ctx, chromedp.Navigate(link))
 	for _, c := range []struct{ typed, why string }{{"short", "at least 15"}, {"annbakeratbookkeeping", "your name"}} {
