@@ -15,7 +15,8 @@ import (
 
 // EnsureStaff makes contacts of the Caddyfile's staff that aren't yet, also of those
 // who were once removed by hand. They become plain clients on the day the Caddyfile no
-// longer names them. An error that wraps secret.ErrSealed: the book was closed with a
+// longer names them; those who are disabled lose with it whatever lets them in, for good (see
+// renewFormerStaff). An error that wraps secret.ErrSealed: the book was closed with a
 // secret that isn't among the keys; nothing was changed.
 func (b *Book) EnsureStaff(ctx context.Context) error {
 	if _, err := b.closedWith(ctx); err != nil {
@@ -29,6 +30,9 @@ func (b *Book) EnsureStaff(ctx context.Context) error {
 		if err != nil && !errors.Is(err, ErrTaken) { // taken: another process was faster
 			return fmt.Errorf("adding the staff of firm %s: %w", b.Firm, err)
 		}
+	}
+	if err := b.renewFormerStaff(ctx); err != nil {
+		return fmt.Errorf("ending the access of former staff of firm %s: %w", b.Firm, err)
 	}
 	return nil
 }
