@@ -377,8 +377,8 @@ func TestARefusalOfOneRecipientHoldsUpNobody(t *testing.T) {
 	inBubble(t, func(t *testing.T, db store.Store) {
 		q, _ := newQueue(t, db, s.plain())
 		q.Workers = 1
-		ended := map[string]string{}
-		q.Ended = func(_ context.Context, id string, why error) { ended[id] = fmt.Sprint(why) }
+		var ended sync.Map // why, by ID
+		q.Ended = func(_ context.Context, id string, why error) { ended.Store(id, fmt.Sprint(why)) }
 		q.Start()
 		defer q.Stop()
 		one := ask(t, q, "sign-in", "group@example.org")
@@ -391,8 +391,9 @@ func TestARefusalOfOneRecipientHoldsUpNobody(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Minute)
-		if want := ErrLate.Error() + ": RCPT TO: 550 5.7.133 Sender not authenticated for a closed list"; ended[one] != want {
-			t.Errorf("the refused mail ended with %q; want %q", ended[one], want)
+		want := ErrLate.Error() + ": RCPT TO: 550 5.7.133 Sender not authenticated for a closed list"
+		if got, _ := ended.Load(one); got != want {
+			t.Errorf("the refused mail ended with %q; want %q", got, want)
 		}
 	})
 }
