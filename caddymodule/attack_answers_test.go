@@ -16,6 +16,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -447,6 +448,28 @@ func TestK21_CVE_2026_27589_NoAdminOnTheSite(t *testing.T) {
 		if a.status < 400 || ann.me() == nil {
 			t.Errorf("a form for the admin endpoint, Host: %s, Origin: %s = %d; want it refused", lines[0], lines[1], a.status)
 		}
+	}
+}
+
+// What went wrong is told to visitors as what it is: nobody hears of sign-ins where a page couldn't be
+// made for another reason.
+func TestOnlyErrorsOfTheStoreSaySo(t *testing.T) {
+	log := newLogFile(t)
+	h := openHouse(t, layout{global: log.global})
+	opened := h.browser().open(caddymodule.MailboxURL(t, "example"))
+	if len(opened.Cookies()) != 1 {
+		t.Fatalf("GET of the mailbox sets %v; want its cookie", opened.Cookies())
+	}
+	if err := os.RemoveAll(h.path("mail")); err != nil {
+		t.Fatal(err)
+	}
+	h.write("mail", "a file where the folder should be")
+	a := h.get("/-/mailbox/", "Cookie: portal-mailbox="+opened.Cookies()[0].Value)
+	if a.status != 500 || !strings.Contains(a.body, "Something went wrong") || strings.Contains(a.body, "check who is signed in") || a.header.Get("Retry-After") != "" {
+		t.Errorf("a folder of mails that can't be read = %d, Retry-After %q; want 500, and that it is our mistake", a.status, a.header.Get("Retry-After"))
+	}
+	if said := log.text(t); !strings.Contains(said, "an unexpected error kept the gate from serving") || strings.Contains(said, "the gate can't serve") {
+		t.Errorf("the log: %s; want the unexpected error alone", said)
 	}
 }
 

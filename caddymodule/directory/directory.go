@@ -33,6 +33,8 @@ import (
 var (
 	// ErrUnknown: there is no such contact, or no such company.
 	ErrUnknown = errors.New("directory: not known")
+	// ErrFormat: a record of the store can't be read.
+	ErrFormat = errors.New("not in the format of this Doorpost; a newer one may have written it")
 	// ErrTaken: the address, the company's id or an old link's token is another's.
 	ErrTaken = errors.New("directory: taken")
 	// ErrStaff: the Caddyfile names the address under staff, which can't be undone here.
@@ -345,7 +347,7 @@ func (b *Book) get(ctx context.Context, bucket, id string) (store.Record, error)
 
 func checkFormat(rec store.Record) error {
 	if len(rec.Value) == 0 || rec.Value[0] != format {
-		return fmt.Errorf("reading the directory: the %s record isn't in the format of this Doorpost; a newer one may have written it", rec.Key.Bucket)
+		return fmt.Errorf("reading the directory: the %s record is %w", rec.Key.Bucket, ErrFormat)
 	}
 	return nil
 }

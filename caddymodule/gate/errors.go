@@ -8,7 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
@@ -34,7 +36,10 @@ var (
 		Text: "Many people are signing in with a password right now. Please wait a few seconds, go back, and try again. Or have us email you a link."}}
 	// errMoved: a record was changed by others each time that it was to be written.
 	errMoved = &failure{http.StatusServiceUnavailable, MessageFor(http.StatusServiceUnavailable)}
-	errAway  = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
+	// errOurs: what nobody expected, in which the store has no part.
+	errOurs = &failure{http.StatusInternalServerError, MessageFor(http.StatusInternalServerError)}
+	// errAway: the store can't say who it is, or what they may see.
+	errAway = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
 		Text: "We can’t check who is signed in right now. You aren’t signed out, and nothing is lost. Please wait a minute, then reload this page."}}
 )
 
@@ -42,13 +47,7 @@ var (
 func (g *Gate) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var f *failure
 	if !errors.As(err, &f) {
-		f = errAway
-		if !errors.Is(err, context.Canceled) || r.Context().Err() == nil { // else nobody is there any more to hear it
-			g.away.Do(func() { // not a line for each of the many who meet it
-				g.Log.ErrorContext(r.Context(), "the gate can't serve",
-					"error", err, "store", errors.Is(err, store.ErrUnavailable), "page", g.pageOf(r))
-			})
-		}
+		f = g.unexpected(r, err)
 	}
 	if f.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "10")
@@ -61,6 +60,30 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	g.page(w, r, f.status, f.page)
+}
+
+// unexpected logs an error that has no page of its own, and returns the page. There isn't a line for
+// each of the many who meet it.
+func (g *Gate) unexpected(r *http.Request, err error) *failure {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		return errAway // nobody is there any more to hear it
+	}
+	switch {
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, secret.ErrSealed), errors.Is(err, directory.ErrFormat): // away, or damaged
+		g.away.Do(func() {
+			g.Log.ErrorContext(r.Context(), "the gate can't serve", "error", err, "store", errors.Is(err, store.ErrUnavailable), "page", g.pageOf(r))
+		})
+		return errAway
+	case errors.Is(err, store.ErrConflict):
+		g.away.Do(func() {
+			g.Log.ErrorContext(r.Context(), "a record was changed by others each time that it was to be written", "error", err, "page", g.pageOf(r))
+		})
+		return errMoved
+	}
+	g.broken.Do(func() {
+		g.Log.ErrorContext(r.Context(), "an unexpected error kept the gate from serving", "error", err, "page", g.pageOf(r))
+	})
+	return errOurs
 }
 
 // Refuse answers a request that Caddy or the portal couldn't serve, where neither may say it itself:

@@ -91,7 +91,8 @@ type Gate struct {
 	endsTLS *atomic.Bool // somebody came with TLS that ends here, so that fronted means nothing
 	mails   *limit.Mails
 	devices *limit.Devices
-	away    *rate.Sometimes // around the log line on what keeps the gate from serving
+	away    *rate.Sometimes // around the log line on a store that keeps the gate from serving
+	broken  *rate.Sometimes // around that on any other error
 	sprayed *rate.Sometimes // around that on passwords that are tried from everywhere
 	taken   *atomic.Bool    // the log says that a page of the site has a path under the prefix
 	omitted *sync.Map       // the IDs of contacts of whom the log says that they have too many companies for a header
@@ -117,6 +118,7 @@ func New(g Gate) *Gate {
 	}
 	g.doubles, g.fronted, g.endsTLS = new(doubles), new(atomic.Bool), new(atomic.Bool)
 	g.away = &rate.Sometimes{First: 10, Interval: time.Second}
+	g.broken = &rate.Sometimes{First: 10, Interval: time.Second}
 	g.refused = &rate.Sometimes{First: 10, Interval: time.Minute}
 	g.omitted, g.taken = new(sync.Map), new(atomic.Bool)
 	g.sprayed = &rate.Sometimes{Interval: 10 * time.Minute}
