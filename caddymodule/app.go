@@ -16,10 +16,12 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -331,6 +333,8 @@ func (a *App) Start() (err error) {
 	if err != nil {
 		return at("mail.rate", err)
 	}
+	// What hands mails over during a reload is of two configs, and there is one mail server.
+	keptPace := a.engine.keep("pace", func() any { return pace }).(*rate.Limiter)
 	// The registry is this config's own; the counters go on over reloads.
 	counters := a.engine.keep("counters", func() any { return audit.NewCounters() }).(*audit.Counters)
 	if err := a.registry.Register(counters); err != nil {
@@ -349,7 +353,7 @@ func (a *App) Start() (err error) {
 			return fmt.Errorf("secret: %w", err)
 		}
 		f, err := openFirm(id, *a.named[id], deps{
-			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.mail, pace: pace, permits: permits,
+			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.mail, pace: keptPace, permits: permits,
 			log: a.log.With("firm", id), events: a.events.With("firm", id), counters: counters,
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})
@@ -363,6 +367,7 @@ func (a *App) Start() (err error) {
 	if err := a.tellRestore(ctx, firms); err != nil && !late {
 		a.log.Error("whether a backup was restored can't be told", "error", err)
 	}
+	outbox.SetPace(keptPace, pace) // not before: this config may fail, and the other one go on
 	a.firms = firms
 	a.startWatching()
 	a.engine.log.to.Store(a.log)

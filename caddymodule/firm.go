@@ -459,7 +459,8 @@ func senderOf(m MailConfig) outbox.Sender {
 }
 
 // newPace makes the limit of hand-overs, such as 60/m: no more than that in any such
-// time, a tenth of them at once. A folder takes all at once.
+// time, a tenth of them at once. A folder takes all at once. It is made for each config, to tell
+// whether the setting is right; the one that is used is kept over reloads.
 func newPace(m MailConfig) (*rate.Limiter, error) {
 	if m.Via == "folder" {
 		return rate.NewLimiter(rate.Inf, 1), nil

@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
 var (
@@ -546,4 +548,35 @@ func settle(t *testing.T) (goroutines, files int, heap uint64) {
 		files = len(names)
 	}
 	return runtime.NumGoroutine(), files, m.HeapAlloc
+}
+
+// A mail server's limit is one, however often the configuration is loaded again: the hand-overs of
+// the old one and of the new one count together. Another limit counts from the reload on.
+func TestReloadsDoNotLoosenTheRateOfMails(t *testing.T) {
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: strings.Replace(m.app(), "10000/s", "20/h", 1), contacts: manyContacts(4)})
+	m.moveInto(h)
+	for i := range 2 { // that many go at once
+		h.browser().send("/-/sign-in", url.Values{"email": {contact(i)}})
+	}
+	h.eventually("two mails are handed over", func() bool { return len(m.recipients()) == 2 })
+	for range 2 {
+		h.config = strings.Replace(h.config, "Example Bookkeeping", "Example Bookkeepers", 1)
+		h.start()
+		if left := caddymodule.PaceOf(t, "example").Tokens(); left >= 1 {
+			t.Fatalf("after a reload %.1f more mails may go at once; want none", left)
+		}
+	}
+	h.browser().send("/-/sign-in", url.Values{"email": {contact(2)}})
+	good := h.config
+	h.config = strings.Replace(strings.Replace(good, "20/h", "10000/s", 1), "contacts ", "contacts "+h.path("none.csv")+"\n contacts ", 1)
+	if err := h.load(); err == nil {
+		t.Fatal("loading a wrong config = nil; want an error")
+	}
+	if n := len(m.recipients()); n != 2 || caddymodule.PaceOf(t, "example").Tokens() >= 1 {
+		t.Errorf("%d mails were handed over; want 2, and a config that failed to change nothing", n)
+	}
+	h.config = strings.Replace(good, "20/h", "10000/s", 1)
+	h.start()
+	h.eventually("with the higher rate the third is handed over", func() bool { return len(m.recipients()) == 3 })
 }

@@ -40,6 +40,12 @@ func Pace(n int, per time.Duration) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(float64(n-burst+1)/per.Seconds()), burst)
 }
 
+// SetPace has a limiter go on with the limit of another one. What was handed over before counts.
+func SetPace(l, to *rate.Limiter) {
+	l.SetBurst(to.Burst())
+	l.SetLimit(to.Limit())
+}
+
 // step is what to do with an entry that is ready to be sent.
 type step int
 
