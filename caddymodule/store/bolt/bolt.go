@@ -63,7 +63,7 @@ type DB struct {
 	failed bool // whether the last commit failed; the writer's own
 
 	closed    atomic.Bool
-	beginning sync.Mutex             // held while a read begins; never while one ends
+	beginning sync.Mutex             // held while a read begins or ends
 	damage    atomic.Pointer[damage] // once set, nothing is written any more
 	dead      chan struct{}          // closed when bbolt itself is stuck, and nothing can be read either
 	stop      chan struct{}          // closed by Close
@@ -229,13 +229,21 @@ func (db *DB) view(ctx context.Context, fn func(*bolt.Tx) error) (err error) {
 		if p := recover(); p != nil {
 			err = db.hurt(p)
 		}
-		select {
-		case <-db.dead: // ending would wait for a lock that nobody gives back
-		default:
-			_ = tx.Rollback() // can't fail: it has begun, and nobody else ends it
-		}
+		db.end(tx)
 	}()
 	return db.blame(fn(tx))
+}
+
+// end ends a read. It keeps out those who begin, since one of them may panic between the look at
+// db.dead and the end.
+func (db *DB) end(tx *bolt.Tx) {
+	db.beginning.Lock()
+	defer db.beginning.Unlock()
+	select {
+	case <-db.dead: // it would wait for a lock that nobody gives back
+	default:
+		_ = tx.Rollback() // can't fail: it has begun, and nobody else ends it
+	}
 }
 
 // blame makes of a damaged record what operators and callers are told; other errors
