@@ -74,8 +74,9 @@ type Networks struct {
 	Now   func() time.Time // the clock; nil: time.Now
 
 	cells   cells
-	tokens  cells       // wrong tokens that were counted
-	changed atomic.Bool // since the last snapshot
+	tokens  cells        // wrong tokens that were counted
+	changed atomic.Bool  // since the last snapshot
+	unread  atomic.Int64 // snapshots of others that could not be read, for Run to tell
 
 	saving sync.Mutex
 	id     string         // of this process's snapshots; "": nothing was taken over yet

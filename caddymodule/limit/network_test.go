@@ -1,12 +1,14 @@
 package limit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -311,6 +313,35 @@ func TestNetworks_ARestartKeepsTheCounts(t *testing.T) {
 	save(odd)
 	if got := taken(odd, Ask, 10, one("203.0.113.1")); got != 10 {
 		t.Errorf("%d granted with damaged snapshots; want all", got)
+	}
+}
+
+// A snapshot that another release wrote is told of and left, a damaged one is told of.
+func TestNetworksTellOfSnapshotsThatCannotBeRead(t *testing.T) {
+	n, clock := newNetworks(t)
+	put := func(id string, value []byte) store.Key {
+		k := store.Key{Firm: "example", Bucket: limitsBucket, ID: id}
+		if err := n.Store.Apply(t.Context(), store.Put(k, value, clock.now().Add(time.Hour))); err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	other, damaged := put("other", []byte("2 by another release")), put("damaged", []byte{version})
+	var log bytes.Buffer
+	ctx, stop := context.WithCancel(t.Context())
+	stop() // Run takes over what there is, and writes once more
+	taken(n, Ask, 1, one("192.0.2.1"))
+	for range 2 {
+		n.Run(ctx, slog.New(slog.NewTextHandler(&log, nil)))
+	}
+	if rec, err := n.Store.Get(t.Context(), other); err != nil || string(rec.Value) != "2 by another release" {
+		t.Errorf("another release's snapshot is %q, %v; want it as it was", rec.Value, err)
+	}
+	if _, err := n.Store.Get(t.Context(), damaged); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a damaged snapshot: %v; want it taken away", err)
+	}
+	if got := log.String(); strings.Count(got, "can't be read") != 1 || !strings.Contains(got, "bucket=limits records=2") {
+		t.Errorf("the log says\n%s\nwant once that two can't be read", got)
 	}
 }
 

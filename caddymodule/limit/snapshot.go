@@ -36,6 +36,10 @@ func (n *Networks) Run(ctx context.Context, log *slog.Logger) {
 			log.Error("what networks did isn't written down, and is forgotten if the process ends now", "error", err)
 		}
 		failed = err != nil
+		if unread := n.unread.Swap(0); unread > 0 { // once, since they are read once
+			log.Warn("what networks did before the start can't be read, so their limits begin again; what another release wrote stays as it is",
+				"bucket", limitsBucket, "records", unread, "what_to_do", "nothing, where Doorpost was just upgraded or taken back: limits are forgotten within two hours anyway")
+		}
 		select {
 		case <-ctx.Done():
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
@@ -86,9 +90,15 @@ func (n *Networks) load(ctx context.Context) error {
 	}
 	now := n.now()
 	for _, rec := range recs {
-		n.merge(rec.Value, now)
+		if !n.merge(rec.Value, now) {
+			n.unread.Add(1)
+			if len(rec.Value) > 0 && rec.Value[0] != version {
+				continue // another release may need it; it is forgotten by itself
+			}
+		}
+		n.merged = append(n.merged, rec)
 	}
-	n.id, n.merged = secret.Random(), recs
+	n.id = secret.Random()
 	if len(recs) > 0 {
 		n.changed.Store(true)
 	}
@@ -120,11 +130,11 @@ func (n *Networks) snapshot(now time.Time) []byte {
 	return value
 }
 
-// merge takes in a snapshot; one that it can't read is nothing. By a clock that was set
+// merge takes in a snapshot, and reports whether it can be read. By a clock that was set
 // back since, no time has passed: nobody owes longer than they did.
-func (n *Networks) merge(value []byte, now time.Time) {
+func (n *Networks) merge(value []byte, now time.Time) bool {
 	if len(value) < headSize || value[0] != version {
-		return
+		return false
 	}
 	passed := max(0, now.Sub(time.UnixMilli(int64(binary.BigEndian.Uint64(value[1:])))))
 	for rest := value[headSize:]; len(rest) >= cellSize; rest = rest[cellSize:] {
@@ -133,4 +143,5 @@ func (n *Networks) merge(value []byte, now time.Time) {
 			n.cells.owe(binary.BigEndian.Uint64(rest), left, now)
 		}
 	}
+	return true
 }

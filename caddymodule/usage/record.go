@@ -11,7 +11,11 @@ import (
 
 const version = 1
 
-var errRecord = errors.New("usage: a record that can't be read")
+var (
+	errRecord = errors.New("usage: a record that can't be read")
+	// errVersion: another release of Doorpost wrote the record, so it isn't written over.
+	errVersion = errors.New("usage: a record of another release")
+)
 
 // day counts days from 1970 on, by UTC. Day 0 stands for none.
 type day uint16
@@ -225,8 +229,11 @@ func (t tally) encode(b []byte) []byte {
 // decode reads what encode has written. With an error, the record is the zero one.
 func decode(b []byte) (record, error) {
 	in := reader{rest: b}
-	if v := in.take(1); v == nil || v[0] != version {
+	switch v := in.take(1); {
+	case v == nil:
 		return record{}, errRecord
+	case v[0] != version:
+		return record{}, errVersion
 	}
 	r := record{first: int64(in.number(math.MaxInt64)), last: int64(in.number(math.MaxInt64)), ever: in.tally()}
 	r.dropped = day(in.number(math.MaxUint16))

@@ -88,6 +88,8 @@ type Counter struct {
 	waiting map[string]*record // by company: what isn't written yet
 	held    int                // browsers of all of these
 	lost    int                // uses that found no place, since that was told last
+	unread  map[string]bool    // companies whose record can't be read
+	untold  int                // how many of these weren't told yet
 
 	writing sync.Mutex // held from when waiting is taken until it is in the store
 }
@@ -174,13 +176,22 @@ func (c *Counter) Run(ctx context.Context, log *slog.Logger) {
 			log.Error("uses of old links can't be written down for now, and wait in memory", "error", err)
 		}
 		failed = err != nil
-		c.mu.Lock()
-		lost := c.lost
-		c.lost = 0
-		c.mu.Unlock()
-		if lost > 0 {
-			log.Error("uses of old links weren't counted, since too many wait for the store", "uses", lost)
-		}
+		c.tell(log)
+	}
+}
+
+// tell logs what couldn't be counted or read since it was called last.
+func (c *Counter) tell(log *slog.Logger) {
+	c.mu.Lock()
+	lost, unread := c.lost, c.untold
+	c.lost, c.untold = 0, 0
+	c.mu.Unlock()
+	if lost > 0 {
+		log.Error("uses of old links weren't counted, since too many wait for the store", "uses", lost)
+	}
+	if unread > 0 {
+		log.Error("records of how often old links were used can't be read: what another release wrote stays as it is, and its companies aren't counted; what is damaged begins again",
+			"bucket", bucket, "records", unread, "what_to_do", "if you went back to an earlier release, go on to the later one again; else find out who can write to the store")
 	}
 }
 
@@ -216,32 +227,44 @@ func (c *Counter) Flush(ctx context.Context) error {
 func (c *Counter) write(ctx context.Context, some []string, waiting map[string]*record) error {
 	now := c.now()
 	ops := make([]store.Op, 0, len(some))
+	counted := make([]string, 0, len(some))
 	for _, company := range some {
 		k := c.key(company)
 		rec, err := c.Store.Get(ctx, k)
 		switch {
 		case err == nil:
-			ops = append(ops, store.Replace(k, rec.Value, add(rec.Value, waiting[company], now), now.Add(Keep)))
+			value, err := c.add(company, rec.Value, waiting[company], now)
+			if err != nil {
+				delete(waiting, company)
+				continue
+			}
+			ops = append(ops, store.Replace(k, rec.Value, value, now.Add(Keep)))
 		case errors.Is(err, store.ErrNotFound):
-			ops = append(ops, store.Create(k, add(nil, waiting[company], now), now.Add(Keep)))
+			value, _ := c.add(company, nil, waiting[company], now)
+			ops = append(ops, store.Create(k, value, now.Add(Keep)))
 		default:
 			return err
 		}
+		counted = append(counted, company)
+	}
+	if len(ops) == 0 {
+		return nil
 	}
 	err := c.Store.Apply(ctx, ops...)
 	if err == nil {
-		for _, company := range some {
+		for _, company := range counted {
 			delete(waiting, company)
 		}
 	}
 	if !errors.Is(err, store.ErrConflict) {
 		return err
 	}
-	for _, company := range some { // somebody else wrote one of them, so each by itself
+	for _, company := range counted { // somebody else wrote one of them, so each by itself
 		err := store.Swap(ctx, c.Store, c.key(company), func(was []byte) ([]byte, time.Time, []store.Op, error) {
-			return add(was, waiting[company], now), now.Add(Keep), nil, nil
+			value, err := c.add(company, was, waiting[company], now)
+			return value, now.Add(Keep), nil, err
 		})
-		if err != nil {
+		if err != nil && !errors.Is(err, errVersion) {
 			return err
 		}
 		delete(waiting, company)
@@ -249,12 +272,36 @@ func (c *Counter) write(ctx context.Context, some []string, waiting map[string]*
 	return nil
 }
 
-// add returns the record with more in it. One that can't be read begins anew.
-func add(was []byte, more *record, now time.Time) []byte {
-	r, _ := decode(was)
+// add returns the company's record with more in it; was is nil where there is none. A damaged
+// one begins again; one of another release is errVersion, and stays as it is.
+func (c *Counter) add(company string, was []byte, more *record, now time.Time) ([]byte, error) {
+	var r record
+	if was != nil {
+		var err error
+		if r, err = decode(was); err != nil {
+			c.cannotRead(company)
+		}
+		if errors.Is(err, errVersion) {
+			return nil, err
+		}
+	}
 	r.merge(more)
 	r.trim(now)
-	return r.encode()
+	return r.encode(), nil
+}
+
+// cannotRead notes that the company's record can't be read, for Run to tell of it once.
+func (c *Counter) cannotRead(company string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unread[company] || len(c.unread) >= maxWaiting {
+		return
+	}
+	if c.unread == nil {
+		c.unread = make(map[string]bool)
+	}
+	c.unread[company] = true
+	c.untold++
 }
 
 // putBack lets wait on what couldn't be written.
@@ -291,7 +338,7 @@ func (c *Counter) Company(ctx context.Context, id string) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	u, _ := read(rec, c.now())
+	u, _ := c.read(rec, c.now())
 	return u, nil
 }
 
@@ -315,7 +362,7 @@ func (c *Counter) From(ctx context.Context, after string, each func(company stri
 			return err
 		}
 		for _, rec := range recs {
-			if u, ok := read(rec, now); ok && !each(rec.Key.ID, u) {
+			if u, ok := c.read(rec, now); ok && !each(rec.Key.ID, u) {
 				return nil
 			}
 			after = rec.Key.ID
@@ -357,9 +404,10 @@ func (c *Counter) Since(ctx context.Context) (time.Time, error) {
 }
 
 // read returns what a record says, and whether it can be read.
-func read(rec store.Record, now time.Time) (Usage, bool) {
+func (c *Counter) read(rec store.Record, now time.Time) (Usage, bool) {
 	r, err := decode(rec.Value)
 	if err != nil {
+		c.cannotRead(rec.Key.ID)
 		return Usage{}, false
 	}
 	r.trim(now)

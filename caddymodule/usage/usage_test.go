@@ -493,6 +493,48 @@ func (m *memory) set(away bool) {
 	m.away = away
 }
 
+// A record that another release wrote stays as it is, a damaged one begins again, others are
+// counted as before, also where another process writes at once; and each is told of once.
+func TestRecordsThatCannotBeReadAreTold(t *testing.T) {
+	w := newWorld(t)
+	c := w.counter()
+	other, damaged := []byte("\x02 by another release"), []byte{version, 0xff}
+	w.no(w.db.Apply(t.Context(), store.Put(c.key("other"), other, time.Time{}), store.Put(c.key("damaged"), damaged, time.Time{})))
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	for n := range 3 {
+		if n == 2 { // somebody else is faster: each company by itself
+			c.Store = &away{Store: w.db, before: func() {
+				second := w.counter()
+				second.Note("damaged", browser(1))
+				w.flush(second)
+			}}
+		}
+		for _, company := range []string{"acme", "damaged", "other"} {
+			c.Note(company, browser(1))
+		}
+		w.flush(c)
+		c.tell(logger)
+	}
+	if rec, err := w.db.Get(t.Context(), c.key("other")); err != nil || !bytes.Equal(rec.Value, other) {
+		t.Errorf("another release's record is %q, %v; want it as it was", rec.Value, err)
+	}
+	for company, want := range map[string]int{"acme": 3, "damaged": 4, "other": 0} {
+		if u := w.usage(c, company); u.Ever.Hits != want {
+			t.Errorf("%s: %d hits; want %d", company, u.Ever.Hits, want)
+		}
+	}
+	c.tell(logger)
+	if got := log.String(); strings.Count(got, "can't be read") != 1 || !strings.Contains(got, "bucket=usage records=2 what_to_do=") {
+		t.Errorf("the log says\n%s\nwant once that two records can't be read", got)
+	}
+	reader := w.counter() // that writes nothing
+	w.no(reader.All(t.Context(), func(string, Usage) bool { return true }))
+	if reader.tell(logger); !strings.Contains(log.String(), "records=1") {
+		t.Errorf("the log of a reader says\n%s\nwant that one can't be read", &log)
+	}
+}
+
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys, err := secret.New([]byte(secret.Random()))
@@ -605,7 +647,7 @@ func TestAll(t *testing.T) {
 	}
 	w.flush(c)
 	k := c.key("company-00001")
-	w.no(w.db.Apply(t.Context(), store.Put(k, []byte("from elsewhere"), time.Time{})))
+	w.no(w.db.Apply(t.Context(), store.Put(k, []byte{version, 0xff}, time.Time{})))
 	var ids []string
 	collect := func(company string, u Usage) bool {
 		if u.Ever.Hits != 1 {
@@ -628,10 +670,10 @@ func TestAll(t *testing.T) {
 	if calls != 3 {
 		t.Errorf("All went on: %d calls; want 3", calls)
 	}
-	// The next use of the one that can't be read begins anew.
+	// The next use of the damaged one begins again.
 	c.Note("company-00001", browser(1))
 	if u := w.usage(c, "company-00001"); u.Ever.Hits != 1 {
-		t.Errorf("begun anew: %+v; want one hit", u)
+		t.Errorf("begun again: %+v; want one hit", u)
 	}
 }
 
