@@ -236,6 +236,42 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// Records that can't be read are told of once for each bucket, and what another release noted
+// of an address isn't written over.
+func TestHistoryThatCannotBeReadIsTold(t *testing.T) {
+	d := openDesk(t)
+	ask := func() {
+		t.Helper()
+		d.Record(t.Context(), Event{Kind: Unknown, Whole: "typo@example.com"})
+		d.Trail.Flush(t.Context())
+	}
+	ask()
+	recs, err := d.db.Scan(t.Context(), "example", strangersBucket, "", "", 10)
+	if err != nil || len(recs) != 1 {
+		t.Fatalf("%d addresses, %v; want 1", len(recs), err)
+	}
+	other := []byte("\x02 by another release")
+	k := store.Key{Firm: "example", Bucket: events.bucket, ID: newID(d.now())}
+	if err := d.db.Apply(t.Context(), store.Put(recs[0].Key, other, time.Time{}), store.Put(k, other, time.Time{})); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		ask()
+		d.events()
+		if list, err := d.Strangers(t.Context()); err != nil || len(list) != 0 {
+			t.Errorf("Strangers = %v, %v; want none that can be read", list, err)
+		}
+	}
+	if rec, err := d.db.Get(t.Context(), recs[0].Key); err != nil || !bytes.Equal(rec.Value, other) {
+		t.Errorf("what another release noted of an address is %q, %v; want it as it was", rec.Value, err)
+	}
+	for _, bucket := range []string{events.bucket, strangersBucket} {
+		if n := strings.Count(d.out.String(), `"bucket":"`+bucket+`"`); n != 1 {
+			t.Errorf("the log tells of %s %d times; want once:\n%s", bucket, n, d.out)
+		}
+	}
+}
+
 // Both places together hold no more than they have room for, whatever the kinds: also of events
 // that are stored with a change, such as sign-ins, and while more come as fast as they are written.
 func TestTheHistoryIsBoundedForAllKinds(t *testing.T) {

@@ -93,7 +93,7 @@ func open(keys *secret.Keyring, rec store.Record, into any) error {
 
 // Events returns up to limit stored events in the order of time: those after the ID
 // after, and not before since. next is the ID to go on after, "" where there are no
-// more. What can't be read (see secret.ErrSealed) is left out. An event that was
+// more. What can't be read (see secret.ErrSealed) is left out, and the log tells of it once. An event that was
 // recorded by another process may turn up a few seconds late, before events that were
 // returned already.
 func (l *Log) Events(ctx context.Context, since time.Time, after string, limit int) (list []Event, next string, err error) {
@@ -118,11 +118,17 @@ func (l *Log) Events(ctx context.Context, since time.Time, after string, limit i
 		recs = recs[:limit]
 		next = recs[limit-1].Key.ID
 	}
+	unread := map[string]int{}
 	for _, rec := range recs {
 		e := Event{ID: rec.Key.ID, Time: timeOf(rec.Key.ID)}
-		if open(l.Keys, rec, &e) == nil {
-			list = append(list, e)
+		if open(l.Keys, rec, &e) != nil {
+			unread[rec.Key.Bucket]++
+			continue
 		}
+		list = append(list, e)
+	}
+	for bucket, n := range unread {
+		t.tellUnread(bucket, n)
 	}
 	return list, next, nil
 }

@@ -50,6 +50,7 @@ func (t *Trail) strangers(ctx context.Context, keys *secret.Keyring) ([]Stranger
 		key store.Key
 	}
 	var all []found
+	unread := 0
 	for after := ""; ; {
 		recs, err := t.store.Scan(ctx, t.firm, strangersBucket, "", after, 1000)
 		if err != nil {
@@ -57,7 +58,10 @@ func (t *Trail) strangers(ctx context.Context, keys *secret.Keyring) ([]Stranger
 		}
 		for _, rec := range recs {
 			f := found{key: rec.Key}
-			_ = open(keys, rec, &f.Stranger) // what can't be read is the oldest of all
+			if open(keys, rec, &f.Stranger) != nil { // what can't be read is the oldest of all
+				f.Stranger = Stranger{}
+				unread++
+			}
 			all = append(all, f)
 		}
 		if len(recs) < 1000 {
@@ -65,6 +69,7 @@ func (t *Trail) strangers(ctx context.Context, keys *secret.Keyring) ([]Stranger
 		}
 		after = recs[len(recs)-1].Key.ID
 	}
+	t.tellUnread(strangersBucket, unread)
 	slices.SortFunc(all, func(a, b found) int { return b.Last.Compare(a.Last) })
 	var list []Stranger
 	places := make([]store.Key, len(all))
@@ -77,21 +82,32 @@ func (t *Trail) strangers(ctx context.Context, keys *secret.Keyring) ([]Stranger
 }
 
 // meet returns the Op which notes that somebody asked with an address that is no
-// contact's. Where two processes do so at once, one time isn't counted.
-func (t *Trail) meet(ctx context.Context, a address.Address, times []entry) (store.Op, error) {
+// contact's. Where two processes do so at once, one time isn't counted. What another release
+// noted stays as it is.
+func (t *Trail) meet(ctx context.Context, a address.Address, times []entry) ([]store.Op, error) {
 	last := times[len(times)-1]
 	k := store.Key{Firm: t.firm, Bucket: strangersBucket, ID: last.keys.MAC(purpose, t.firm, string(a))}
 	s := Stranger{First: times[0].Time}
 	switch rec, err := t.store.Get(ctx, k); {
 	case err == nil:
-		_ = open(last.keys, rec, &s) // else it begins anew
+		err := open(last.keys, rec, &s)
+		if errors.Is(err, errVersion) {
+			t.tellUnread(strangersBucket, 1)
+			return nil, nil
+		} else if err != nil { // it begins again
+			t.tellUnread(strangersBucket, 1)
+			s = Stranger{First: times[0].Time}
+		}
 	case !errors.Is(err, store.ErrNotFound):
-		return store.Op{}, err
+		return nil, err
 	}
 	s.Address, s.Last, s.Agent = a, last.Time, last.Agent
 	s.Count += len(times)
 	plain, err := json.Marshal(s)
-	return store.Put(k, seal(last.keys, k, plain), s.Last.Add(KeepStrangers)), err
+	if err != nil {
+		return nil, err
+	}
+	return []store.Op{store.Put(k, seal(last.keys, k, plain), s.Last.Add(KeepStrangers))}, nil
 }
 
 // forgetStrangers deletes those who came longest ago where there are too many.

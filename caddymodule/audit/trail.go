@@ -58,7 +58,8 @@ type Trail struct {
 	lost    int          // since that was told last
 	logger  *slog.Logger // of the newest event
 	keys    *secret.Keyring
-	stored  map[string]int // by bucket: events that With has stored, which the writer hasn't counted yet
+	unread  map[string]bool // buckets of which it was told that some records can't be read
+	stored  map[string]int  // by bucket: events that With has stored, which the writer hasn't counted yet
 
 	// The writer's own.
 	places []place        // each with how many events it has room for
@@ -268,6 +269,23 @@ func (t *Trail) sumUp(end bool) time.Duration {
 	return wait
 }
 
+// tellUnread tells, once for each bucket, that records of the history can't be read.
+func (t *Trail) tellUnread(bucket string, records int) {
+	t.mu.Lock()
+	told := t.unread[bucket] || records == 0 || t.logger == nil
+	if !told {
+		if t.unread == nil {
+			t.unread = make(map[string]bool)
+		}
+		t.unread[bucket] = true
+	}
+	t.mu.Unlock()
+	if !told {
+		t.tell(slog.LevelError, "records of the history can't be read, so they aren't shown: another release wrote them, or a secret that is no longer in the Caddyfile sealed them, or somebody damaged them",
+			"bucket", bucket, "records", records, "what_to_do", "if you went back to an earlier release, go on to the later one again; if you changed the secret, write the older one behind the new one; else find out who can write to the store")
+	}
+}
+
 func (t *Trail) tell(level slog.Level, message string, args ...any) {
 	t.mu.Lock()
 	logger := t.logger
@@ -291,11 +309,11 @@ func (t *Trail) keep(ctx context.Context, some []entry) error {
 		}
 	}
 	for a, times := range asked {
-		op, err := t.meet(ctx, a, times)
+		some, err := t.meet(ctx, a, times)
 		if err != nil {
 			return err
 		}
-		ops = append(ops, op)
+		ops = append(ops, some...)
 	}
 	if err := t.store.Apply(ctx, ops...); err != nil {
 		return err

@@ -120,10 +120,11 @@ func (b *Book) fileRows(ctx context.Context, kind Kind) (fileRows, error) {
 		if err := b.open(rec, &r); err != nil {
 			return false, err
 		}
+		if len(r.Rows)%16 != 0 {
+			return false, fmt.Errorf("reading the directory: the %s record isn't in the format of this Doorpost; a newer one may have written it", rec.Key.Bucket)
+		}
 		for each := range slices.Chunk(r.Rows, 16) {
-			if len(each) == 16 {
-				rows[binary.BigEndian.Uint64(each)] = binary.BigEndian.Uint64(each[8:])
-			}
+			rows[binary.BigEndian.Uint64(each)] = binary.BigEndian.Uint64(each[8:])
 		}
 		return true, nil
 	})

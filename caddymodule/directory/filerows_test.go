@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -222,4 +223,16 @@ func TestAccessEndsEvenIfTheProcessIsKilled(t *testing.T) {
 func everyoneOf(t *testing.T, b *Book) []Contact {
 	t.Helper()
 	return must(b.Contacts(t.Context(), "", "", 100))
+}
+
+// Rows of another length are another release's: nothing is loaded as if no row were known.
+func TestRememberedRowsOfAnotherLengthAreAnError(t *testing.T) {
+	b := newBook(t)
+	id := shardID(Contacts, 0)
+	if err := b.Store.Apply(t.Context(), store.Put(b.key(bucketFileRows, id), b.seal(bucketFileRows, id, fileRowsRecord{make([]byte, 40)}), time.Time{})); err != nil {
+		t.Fatal(err)
+	}
+	if rows, err := b.fileRows(t.Context(), Contacts); err == nil {
+		t.Errorf("fileRows = %v; want an error that names the format", rows)
+	}
 }
