@@ -124,7 +124,7 @@ func TestBrowserKeptFormOfAnother(t *testing.T) {
 		t.Errorf("the kept form says %q; want as whom it will be sent", said)
 	}
 	shot(t, ctx, "held-signed-in")
-	run(t, ctx, chromedp.Click(css(`form[action^="/note"] button`)), chromedp.WaitVisible(css("h1")))
+	run(t, ctx, chromedp.Click(css(`form[action^="/note"] button`)), chromedp.WaitVisible(css(`form[action^="/note"] button .address`)))
 	reads(t, ctx, "main h1", "Is this your form?")
 	shot(t, ctx, "held-of-another")
 	run(t, ctx, chromedp.Click(css(`form[action^="/note"] button`)), chromedp.WaitVisible(css("#got")))
