@@ -252,6 +252,9 @@ func (b *bound) lineIn(ctx context.Context, line string, lines []string, allowed
 func (b *bound) back(ctx context.Context, pair string, lines []string, allowed func(holder) (bool, error)) (string, bool, error) {
 	name, value, assigned := strings.Cut(pair, "=")
 	trimmed := strings.TrimLeft(name, " ")
+	if !assigned { // blanks behind it are none of its name
+		trimmed = textproto.TrimString(name)
+	}
 	switch {
 	case trimmed == "":
 		return pair, !assigned, nil // nothing between two semicolons, or a value without a name
@@ -325,7 +328,7 @@ func (b *bound) another(pair string) bool {
 		return false
 	}
 	for piece := range strings.FieldsFuncSeq(pair, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }) {
-		name, _, ok := strings.Cut(piece, "=")
+		name, _, ok := strings.Cut(strings.TrimLeft(piece, "="), "=")
 		name = strings.TrimFunc(name, notInToken) // of Tomcat's older parser, which skips such characters
 		if ok && (b.guards(name) || !isToken(name) && b.misread(name)) {
 			return true
@@ -357,10 +360,10 @@ func (b *bound) isBound(name string) bool {
 // another one behind them, and some decode it. What isn't a token (RFC 6265, 4.1.1) is always
 // taken for such a name, but for the form by which PHP makes arrays, such as prefs[theme].
 func (b *bound) misread(name string) bool {
-	decoded := unescape(name)
-	if decoded == name && !isToken(name) && !isArray(name) {
+	if !isToken(name) && !isArray(name) {
 		return true
 	}
+	decoded := unescape(name)
 	for piece := range strings.FieldsFuncSeq(decoded, func(r rune) bool { return r == '%' || notInToken(r) }) {
 		if b.isBound(piece) || b.ours.ours(piece) {
 			return true
