@@ -16,6 +16,13 @@ import (
 // OpenStore returns the store that the running config has open.
 func OpenStore(t *testing.T) store.Store { return activeApp(t).engine.store }
 
+// Closed reports whether no store is open, and so nothing is written any more.
+func Closed() bool {
+	closed := true
+	engines.Range(func(_, _ any) bool { closed = false; return false })
+	return closed
+}
+
 // Advance sets the machine's clock ahead, as far as the running config can tell.
 func Advance(t *testing.T, d time.Duration) { activeApp(t).engine.clock.ahead.Add(int64(d)) }
 

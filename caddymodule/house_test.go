@@ -124,6 +124,10 @@ func openHouse(t *testing.T, l layout) *house {
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping: %v", err)
 		}
+		// The store is open for as long as a request is under way, and its folder is going to be removed.
+		for deadline := time.Now().Add(3 * time.Second); !caddymodule.Closed() && time.Now().Before(deadline); {
+			time.Sleep(10 * time.Millisecond)
+		}
 	})
 	if !l.closed {
 		h.settled()
