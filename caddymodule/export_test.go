@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -16,11 +18,19 @@ import (
 // OpenStore returns the store that the running config has open.
 func OpenStore(t *testing.T) store.Store { return activeApp(t).engine.store }
 
-// Closed reports whether no store is open, and so nothing is written any more.
-func Closed() bool {
-	closed := true
-	engines.Range(func(_, _ any) bool { closed = false; return false })
-	return closed
+// Closing returns what reports whether the stores that are open now have been closed, so that nothing
+// is written any more.
+func Closing() (closed func() bool) {
+	var open []*engine
+	engines.Range(func(_, v any) bool { open = append(open, v.(*engine)); return true })
+	return func() bool {
+		for _, e := range open {
+			if _, err := e.store.Get(context.Background(), canary); !errors.Is(err, store.ErrUnavailable) {
+				return false
+			}
+		}
+		return true
+	}
 }
 
 // Advance sets the machine's clock ahead, as far as the running config can tell.

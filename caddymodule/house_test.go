@@ -121,11 +121,12 @@ func openHouse(t *testing.T, l layout) *house {
 `, cmp.Or(l.admin, "off"), l.global, l.app, h.url, cmp.Or(l.url, h.url), h.path("contacts.csv"), h.path("companies.csv"), l.firm, l.site, l.more)
 	h.start()
 	t.Cleanup(func() {
+		closed := caddymodule.Closing()
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping: %v", err)
 		}
 		// The store is open for as long as a request is under way, and its folder is going to be removed.
-		for deadline := time.Now().Add(3 * time.Second); !caddymodule.Closed() && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(3 * time.Second); !closed() && time.Now().Before(deadline); {
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
