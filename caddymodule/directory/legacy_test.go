@@ -109,8 +109,8 @@ func TestTokensReseal(t *testing.T) {
 	}
 }
 
-// movesMeanwhile is a store of which a reader finds nothing, and all is sealed anew before it
-// asks once more.
+// movesMeanwhile is a store in which all records are sealed anew right after the first read that
+// finds nothing.
 type movesMeanwhile struct {
 	store.Store
 	move func()
@@ -125,8 +125,8 @@ func (m *movesMeanwhile) Get(ctx context.Context, k store.Key) (store.Record, er
 	return rec, err
 }
 
-// What is sealed anew while somebody looks for it is found all the same: a contact's mail isn't
-// lost by it, and no token is taken for one of nobody.
+// A record is found even if it is sealed anew between two reads of a look-up. Otherwise a contact's
+// mail would be lost, and a token of an upgraded company would count as unknown.
 func TestWhatIsSealedAnewMeanwhileIsFound(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	if err := b.EnsureStaff(ctx); err != nil {

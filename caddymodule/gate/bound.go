@@ -252,7 +252,7 @@ func (b *bound) lineIn(ctx context.Context, line string, lines []string, allowed
 func (b *bound) back(ctx context.Context, pair string, lines []string, allowed func(holder) (bool, error)) (string, bool, error) {
 	name, value, assigned := strings.Cut(pair, "=")
 	trimmed := strings.TrimLeft(name, " ")
-	if !assigned { // blanks behind it are none of its name
+	if !assigned { // without a value, blanks at the end don't belong to the name
 		trimmed = textproto.TrimString(name)
 	}
 	switch {
