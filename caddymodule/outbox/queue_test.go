@@ -780,6 +780,7 @@ func TestRequestsForNobodyAreEndedTogether(t *testing.T) {
 	db := &applies{Store: newStore(t)}
 	r := &recorder{}
 	q, _ := newQueue(t, db, r)
+	q.Workers = 1 // how several workers share a CPU would decide about the order
 	var prepared, before atomic.Int64
 	var add []store.Op
 	var lost store.Key
@@ -821,8 +822,8 @@ func TestRequestsForNobodyAreEndedTogether(t *testing.T) {
 	if r.count() != 1 || ended.Load() != requests {
 		t.Errorf("%d mails, and %d requests that ended here; want 1, %d", r.count(), ended.Load(), requests)
 	}
-	if n := before.Load(); n > 4*mostSeveral {
-		t.Errorf("the reserved request is the %dth of %d; want it among the first that the workers take", n, requests)
+	if n := before.Load(); n > mostSeveral+1 {
+		t.Errorf("the reserved request is number %d of %d; want it to be the first once the worker has finished what it held", n, requests)
 	}
 	if n := db.n.Load() - wrote; n > requests/5 {
 		t.Errorf("%d requests cost %d writes; want many to share one", requests, n)
