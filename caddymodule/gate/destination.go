@@ -21,7 +21,7 @@ func (g *Gate) mayGoThere(r *http.Request, v *Visitor) error {
 		}
 		there := (&http.Request{Method: r.Method, URL: u, Header: http.Header{"Cookie": r.Header["Cookie"]}}).WithContext(r.Context())
 		kind := g.rules.classify(there)
-		_, f, err := g.weigh(there, kind, v)
+		a, f, err := g.weigh(there, kind, v)
 		if err != nil {
 			return err
 		}
@@ -29,7 +29,7 @@ func (g *Gate) mayGoThere(r *http.Request, v *Visitor) error {
 		switch {
 		case kind == Own, kind == Refused, s == bad:
 			return errUnclear
-		case s != pass && s != visits && s != openly:
+		case s != pass && s != visits && s != openly, a.instead != "":
 			g.evenOut(r.Context(), began) // alike for what was found and what wasn't
 			return errNotHere
 		}

@@ -143,6 +143,10 @@ func (g *Gate) asOld(r *http.Request, a *about) (moved string, err error) {
 		}
 		*r.URL, moved = *old, a.standing.Company
 	}
+	if a.instead != "" {
+		p := strings.TrimSuffix(r.URL.Path, a.Session)
+		r.URL.Path, r.URL.RawPath = p[:strings.LastIndexByte(p, '/')+1]+a.instead+a.Session, ""
+	}
 	switch {
 	case a.Kind == legacy.Old:
 		r.RequestURI = g.Legacy.Pattern(a.Verdict)
@@ -169,7 +173,8 @@ func (g *Gate) blind(r *http.Request, a *about) {
 			blinded.RawQuery, rest = query, after
 		}
 	}
-	left := g.Legacy.Match(&blinded).Strays
+	now := g.Legacy.Match(&blinded)
+	left := append(now.Strays, now.Stems...)
 	if len(a.astray) > 0 {
 		r.URL.RawQuery, a.Query = blinded.RawQuery, rest
 		a.astray = slices.DeleteFunc(a.astray, func(token string) bool { return !slices.Contains(left, token) })

@@ -38,6 +38,8 @@ type about struct {
 	notTheirs []string // the Strays that are of no company whose pages they may see, tokens or not
 	tooMany   bool     // there are more Strays and Routes than may be looked up, and none was
 	routed    bool     // the query has what could be a path of such a company
+	tried     bool     // the path could be an old link, and is none: it counts as a wrong one
+	instead   string   // a file's name that the portal gets in the place of the one in the path, which may be a page of such a company; "": it gets that
 }
 
 // company is the id of the company that the request is about, or "".
@@ -183,6 +185,7 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 		// It only looked like one, or is a page that the operator has opened: /about beside
 		// /{token}. A company of that name, or a token, has the last word.
 		a.veiled = a.veiled || a.Kind == legacy.Old && a.Loose
+		a.tried = a.Kind == legacy.Old && a.Loose && !a.Unlikely && kind != Open
 		a.Kind = legacy.None
 	}
 	a.open = kind == Open && a.Kind == legacy.None
@@ -231,7 +234,7 @@ func (g *Gate) weigh(r *http.Request, kind Kind, v *Visitor) (a about, f facts, 
 	if a, err = g.judge(r, kind, v); err == nil {
 		f, err = g.facts(r, kind, &a)
 	}
-	if err == nil && !g.mayBeRight(r, &a, f) {
+	if err == nil && !g.mayBeRight(r, &a, f) && a.Kind == legacy.Old {
 		a.standing, a.named, f.known, f.upgraded = directory.Standing{}, holder{}, false, false
 	}
 	return a, f, err
@@ -254,9 +257,9 @@ func (g *Gate) weighUntrusted(r *http.Request, kind Kind, v *Visitor) (about, fa
 // mayBeRight reports whether an old link may open what it is for: not where there were too many
 // wrong tokens. All that open nothing are wrong, or else counting would tell which are of
 // companies that ask for sign-in. Who is a member of the company, or has a visit to it, isn't
-// counted.
+// counted. What isn't an old link, but would be with the right token, is counted, too.
 func (g *Gate) mayBeRight(r *http.Request, a *about, f facts) bool {
-	if a.Kind != legacy.Old || f.reaches || f.visiting {
+	if !a.tried && (a.Kind != legacy.Old || f.reaches || f.visiting) {
 		return true
 	}
 	ip := g.ClientIP(r)
@@ -300,6 +303,9 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	if !f.mayPass() {
 		return f, nil // whatever the rest is, they are asked who they are
 	}
+	if kind != Open && a.Kind == legacy.None && a.Token != "" {
+		a.Strays = append(a.Strays, a.Stems...)
+	}
 	for i := len(a.Strays) - 1; i > 0; i-- { // each once
 		if slices.Contains(a.Strays[:i], a.Strays[i]) {
 			a.Strays = slices.Delete(a.Strays, i, i+1)
@@ -331,7 +337,7 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 			if a.reaches(id) {
 				continue
 			}
-			if legacy.IsFile(id) { // which no company is called, as a rule
+			if legacy.IsDocument(id) { // which no company is called, as a rule
 				if _, err := g.Book.StandingOf(r.Context(), id); errors.Is(err, directory.ErrUnknown) {
 					continue
 				} else if err != nil {
@@ -342,7 +348,28 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 		}
 	}
 	f.astray = a.isAstray()
+	if kind != Open && a.Kind == legacy.None && a.Company != "" {
+		return f, g.hideFormat(r.Context(), a)
+	}
 	return f, nil
+}
+
+// hideFormat is for a file's name in the path that some portals take for a page in a format, such as
+// /files/acme.json, of a company that isn't theirs. The portal gets the name of a file that nobody has,
+// so it answers as if there were no such company.
+func (g *Gate) hideFormat(ctx context.Context, a *about) error {
+	for _, stem := range a.Stems {
+		if a.reaches(stem) {
+			continue
+		}
+		switch _, err := g.Book.StandingOf(ctx, stem); {
+		case err == nil:
+			a.instead = unknown(len(stem)) + a.Company[len(stem):]
+		case !errors.Is(err, directory.ErrUnknown):
+			return err
+		}
+	}
+	return nil
 }
 
 // isAstray reports whether there is something of a company's, where nothing belongs, that
@@ -379,7 +406,7 @@ func (g *Gate) mayLookUp(r *http.Request, kind Kind, a *about, f facts) bool {
 	}
 	if kind != Open {
 		for _, id := range a.Routes {
-			if legacy.IsFile(id) && !a.reaches(id) {
+			if legacy.IsDocument(id) && !a.reaches(id) {
 				n++
 			}
 		}

@@ -436,7 +436,9 @@ func (s *shape) begins(all []segment) (n nearness, fills []string) {
 }
 
 // trimID returns what a database may take for the id of a company.
-func trimID(text string) string { return strings.TrimFunc(fold(text), trimmed) }
+func trimID(text string) string {
+	return strings.TrimFunc(fold(text), func(r rune) bool { return r == '+' || trimmed(r) }) // some portals decode a plus to a space
+}
 
 // matchOdd judges an odd path.
 func (r *Rules) matchOdd(p string, u *url.URL) Verdict {

@@ -1,6 +1,7 @@
 package legacy
 
 import (
+	"cmp"
 	"net/url"
 	"path"
 	"slices"
@@ -45,10 +46,14 @@ type Verdict struct {
 	// Behind (Company, Loose): the company's path stands behind another.
 	Behind bool
 
-	// Unlikely (Company, Loose): it is more likely a page of the portal's, such as /files/help.html,
-	// or /login where a pattern begins with the company. It is what Kind says only if there is
-	// such a company, else None.
+	// Unlikely (Old, Company; Loose): it is more likely a page of the portal's, such as /files/help.html,
+	// or /login where a pattern begins with the company; an Old one also a file where a pattern begins
+	// with the token, such as /style.css. It is what Kind says only if there is such a company, else None.
 	Unlikely bool
+
+	// Stems (Old, Company; Loose): what a portal takes for the token or the ID that takes a format off
+	// the end of a path, such as /files/acme.json: Rails, Spring before 5.3, CodeIgniter's url_suffix.
+	Stems []string
 
 	link int // which of the links: Old, New
 }
@@ -208,7 +213,7 @@ func (r *Rules) addRouteAt(v *Verdict, p string) {
 		for i := range r.links {
 			if s := r.links[i].old; s.open > 0 {
 				if fill, _, f := s.match(p[at:]); f != apart && len(v.Strays) < maxStrays && !slices.Contains(v.Strays, fill) {
-					v.Strays = append(v.Strays, fill)
+					v.Strays = append(append(v.Strays, fill), stemsOf(fill)...)
 				}
 			}
 			r.links[i].to.addRoute(v, p[at:])
@@ -251,7 +256,7 @@ func (r *Rules) addBehind(v *Verdict, p string) {
 			l := &r.links[i]
 			if l.old.open > 0 {
 				if fill, _, f := l.old.match(p[at:]); f != apart && len(v.Strays) < maxStrays {
-					v.Strays = append(v.Strays, fill)
+					v.Strays = append(append(v.Strays, fill), stemsOf(fill)...)
 				}
 			}
 			if l.forwardNew && n <= mostBefore {
@@ -276,7 +281,7 @@ func (s *shape) addCompany(v *Verdict, p string) {
 		return
 	}
 	if m := s.matchCompany(p); m.Kind == Company {
-		v.Kind, v.Company, v.Loose, v.Behind, v.Unlikely = Company, m.Company, true, true, m.Unlikely
+		v.Kind, v.Company, v.Loose, v.Behind, v.Unlikely, v.Stems = Company, m.Company, true, true, m.Unlikely, m.Stems
 	}
 }
 
@@ -356,10 +361,30 @@ func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
 		return stray
 	}
 	v := Verdict{Kind: Old, Token: fill, Query: rest, Loose: f == loose && s.tail, link: i}
+	if v.Loose {
+		v.Stems, v.Unlikely = stemsOf(fill), s.open == 0 && IsFile(fill)
+	}
 	if f == exact {
 		v.Tail = s.tailOf(u, at)
 	}
 	return v
+}
+
+// stemsOf returns what is left of a segment where a portal takes a format off its end: what is
+// before the first dot, before the last one, and within plus signs, which some portals decode to
+// spaces and trim.
+func stemsOf(segment string) (all []string) {
+	first, _, dot := strings.Cut(segment, ".")
+	last, _, _ := cutExtension(segment)
+	if !dot {
+		first = segment
+	}
+	for _, stem := range []string{first, last, strings.Trim(first, "+ "), strings.Trim(last, "+ ")} {
+		if stem != "" && stem != segment && !slices.Contains(all, stem) {
+			all = append(all, stem)
+		}
+	}
+	return all
 }
 
 // matchParam is matchOld for a link whose token is in the query.
@@ -411,6 +436,9 @@ type companyMatch struct {
 // and is none is Bad: a database may yet take it for one.
 func (s *shape) matchCompany(p string) companyMatch {
 	fill, at, f := s.match(p)
+	if f == loose && s.tail {
+		fill = cmp.Or(strings.Trim(fill, "+ "), fill) // which some portals decode to spaces, and trim
+	}
 	switch {
 	case f == apart || f == below:
 		return companyMatch{Verdict: none}
@@ -420,7 +448,9 @@ func (s *shape) matchCompany(p string) companyMatch {
 		return companyMatch{}
 	}
 	m := companyMatch{Verdict{Kind: Company, Company: strings.ToLower(fill), Loose: s.tail && f == loose}, f == exact, at}
-	m.Unlikely = m.Loose && (s.open == 0 || IsFile(fill))
+	if m.Loose {
+		m.Stems, m.Unlikely = stemsOf(m.Company), s.open == 0 || IsFile(fill)
+	}
 	return m
 }
 
@@ -433,6 +463,13 @@ func IsFile(id string) bool {
 		return dot
 	}
 	return dot && isProgram(ext)
+}
+
+// IsDocument reports whether an ID could well be the name of a file that no portal takes for a page
+// in a format: report.pdf, but not help.html.
+func IsDocument(id string) bool {
+	_, ext, _ := cutExtension(strings.ToLower(id))
+	return IsFile(id) && !isProgram(ext) && !slices.Contains([]string{"html", "htm", "xhtml", "json", "xml"}, ext)
 }
 
 // isID reports whether s is the id of a company, in any case.
