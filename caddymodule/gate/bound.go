@@ -203,9 +203,9 @@ func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) (boo
 		return nil
 	}
 	var keep []string
-	changed := false
+	changed, owners := false, b.ownersIn(lines)
 	for _, line := range lines {
-		got, err := b.lineIn(ctx, line, lines, allowed)
+		got, err := b.lineIn(ctx, line, owners, allowed)
 		if err != nil {
 			return err
 		}
@@ -224,12 +224,12 @@ func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) (boo
 	return nil
 }
 
-// lineIn is in for one line of those; "" where nothing is left of it.
-func (b *bound) lineIn(ctx context.Context, line string, lines []string, allowed func(holder) (bool, error)) (string, error) {
+// lineIn is in for one line, of a request with these owners; "" where nothing is left of it.
+func (b *bound) lineIn(ctx context.Context, line string, of owners, allowed func(holder) (bool, error)) (string, error) {
 	var few [16]string // on the stack, for as many as most browsers have
 	rest, changed := few[:0], false
 	for pair, left, more := strings.Cut(line, ";"); ; pair, left, more = strings.Cut(left, ";") {
-		got, ok, err := b.back(ctx, pair, lines, allowed)
+		got, ok, err := b.back(ctx, pair, of, allowed)
 		if err != nil {
 			return "", err
 		}
@@ -247,9 +247,9 @@ func (b *bound) lineIn(ctx context.Context, line string, lines []string, allowed
 	return textproto.TrimString(strings.Join(rest, ";")), nil
 }
 
-// back returns a cookie of a request, of these lines, as the portal gets it, or false where it
+// back returns a cookie of a request with these owners as the portal gets it, or false where it
 // doesn't. The error is the store's, or that of allowed.
-func (b *bound) back(ctx context.Context, pair string, lines []string, allowed func(holder) (bool, error)) (string, bool, error) {
+func (b *bound) back(ctx context.Context, pair string, of owners, allowed func(holder) (bool, error)) (string, bool, error) {
 	name, value, assigned := strings.Cut(pair, "=")
 	trimmed := strings.TrimLeft(name, " ")
 	if !assigned { // without a value, blanks at the end don't belong to the name
@@ -274,7 +274,7 @@ func (b *bound) back(ctx context.Context, pair string, lines []string, allowed f
 		ok := !b.another(textproto.TrimString(pair))
 		if ok && plain {
 			var err error
-			if ok, err = b.unsealed(trimmed, value, lines, allowed); err != nil {
+			if ok, err = b.unsealed(trimmed, value, of, allowed); err != nil {
 				return "", false, err
 			}
 		}
@@ -288,14 +288,14 @@ func (b *bound) back(ctx context.Context, pair string, lines []string, allowed f
 // unsealed reports whether a cookie whose value has no seal comes back: one that is bound, with an
 // owner who is allowed. One whose name couldn't be learned has an owner, too, if it is large. The error is
 // that of allowed.
-func (b *bound) unsealed(name, value string, lines []string, allowed func(holder) (bool, error)) (bool, error) {
+func (b *bound) unsealed(name, value string, of owners, allowed func(holder) (bool, error)) (bool, error) {
 	switch guarded := b.guards(name); {
 	case guarded:
-		return b.opens(name, value, b.ownerIn(lines, name, value), allowed)
+		return b.opens(name, value, b.ownerOf(of, name, value), allowed)
 	case b.configured(name) == free, b.known(name) == shared:
 		return true, nil
 	}
-	owner := b.ownerIn(lines, name, value)
+	owner := b.ownerOf(of, name, value)
 	if owner == "" {
 		return true, nil
 	}

@@ -40,24 +40,39 @@ func (b *bound) ownerCookie(name, value, seal, attributes string) string {
 	return c.String()
 }
 
-// ownerIn returns the seal of the owner of a cookie in a request's lines of cookies, or "".
-func (b *bound) ownerIn(lines []string, name, value string) string {
-	var owner string
+// owners are the seals of a request's owner cookies by their names, of each the first.
+type owners map[string]string
+
+// ownersIn returns the owners in a request's lines of cookies; nil where there are none, as in
+// most. They are read once for all cookies, since a request may have thousands.
+func (b *bound) ownersIn(lines []string) (all owners) {
 	for _, line := range lines {
 		if !strings.Contains(line, b.ours.owner) {
 			continue
 		}
-		if owner == "" {
-			ofName, ofValue := ownerTags(name, value)
-			owner = b.ours.owner + ofName + ofValue
-		}
 		for pair := range strings.SplitSeq(line, ";") {
-			if is, seal, _ := strings.Cut(textproto.TrimString(pair), "="); is == owner {
-				return seal
+			name, seal, _ := strings.Cut(textproto.TrimString(pair), "=")
+			if !strings.HasPrefix(name, b.ours.owner) {
+				continue
+			}
+			if all == nil {
+				all = make(owners)
+			}
+			if _, before := all[name]; !before {
+				all[name] = seal
 			}
 		}
 	}
-	return ""
+	return all
+}
+
+// ownerOf returns the seal of the owner of a cookie, or "".
+func (b *bound) ownerOf(of owners, name, value string) string {
+	if len(of) == 0 {
+		return ""
+	}
+	ofName, ofValue := ownerTags(name, value)
+	return of[b.ours.owner+ofName+ofValue]
 }
 
 // ownersGone returns Set-Cookie lines that remove the owners, of the cookies that the portal has set in

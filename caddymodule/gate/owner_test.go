@@ -128,3 +128,20 @@ func TestOwnersOfCookiesThatAreGoneGo(t *testing.T) {
 		}
 	}
 }
+
+// Anybody can send cookies by the thousand, and name one of them as an owner. Each is judged without
+// reading all others again, which would take minutes.
+func TestManyCookiesBesideAnOwnerAreJudgedAtOnce(t *testing.T) {
+	b := newBound(t)
+	line := "__Host-portal-owner-x=y; " + strings.Repeat("a=1; ", 300_000) + "b=2"
+	h, done := http.Header{"Cookie": {line}}, make(chan error, 1)
+	go func() { done <- b.in(t.Context(), h, holder{}.is) }()
+	select {
+	case err := <-done:
+		if _, want, _ := strings.Cut(line, "; "); err != nil || !slices.Equal(h["Cookie"], []string{want}) {
+			t.Errorf("the portal gets %.60q…, %v; want all but the owner", h["Cookie"], err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("300,000 cookies took more than a minute")
+	}
+}
