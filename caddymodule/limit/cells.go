@@ -12,6 +12,8 @@ const (
 	// costs at most 40 bytes. When all are in use, what has no cell yet is over its limit.
 	Cells    = 1 << 18
 	perShard = Cells / shards
+	// spare is how many more places of a shard are for keys that not everybody can make.
+	spare = perShard / 8
 )
 
 // rate is how often something may happen: burst times at once, then once in every every.
@@ -36,13 +38,18 @@ type shard struct {
 
 func (c *cells) shard(key uint64) *shard { return &c.shards[key%shards] }
 
-// take counts one more, unless that is over the rate or there is no room.
-func (c *cells) take(key uint64, r rate, now time.Time) bool {
+// take counts one more, unless that is over the rate or there is no room. A key that is rare is
+// one that not everybody can make: it has room where all cells are in use.
+func (c *cells) take(key uint64, r rate, rare bool, now time.Time) bool {
 	s, at := c.shard(key), now.UnixNano()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	most := perShard
+	if rare {
+		most += spare
+	}
 	paid, found := s.paid[key]
-	if !found && !s.room(at) {
+	if !found && !s.room(at, most) {
 		return false
 	}
 	paid = max(paid, at)
@@ -63,7 +70,7 @@ func (c *cells) again(key uint64, while time.Duration, now time.Time) bool {
 	if found && until > at && until <= at+int64(while) {
 		return true
 	}
-	if found || s.room(at) {
+	if found || s.room(at, perShard) {
 		s.paid[key] = at + int64(while)
 	}
 	return false
@@ -79,13 +86,13 @@ func (c *cells) giveBack(key uint64, r rate) {
 	}
 }
 
-// room reports whether one more key has a place. It looks for those that have paid at
-// most once a second: a flood shouldn't make each request dear. s.mu is held.
-func (s *shard) room(at int64) bool {
+// room reports whether one more key has a place among so many. It looks for those that have paid
+// at most once a second: a flood shouldn't make each request dear. s.mu is held.
+func (s *shard) room(at int64, most int) bool {
 	if s.paid == nil {
 		s.paid = make(map[uint64]int64)
 	}
-	if len(s.paid) < perShard {
+	if len(s.paid) < most {
 		return true
 	}
 	if passed := at - s.swept; passed >= 0 && passed < int64(time.Second) {
@@ -93,7 +100,7 @@ func (s *shard) room(at int64) bool {
 	}
 	s.swept = at
 	s.sweep(at)
-	return len(s.paid) < perShard
+	return len(s.paid) < most
 }
 
 // sweep takes out what has paid. s.mu is held.
@@ -123,7 +130,7 @@ func (c *cells) owe(key uint64, left time.Duration, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	paid, found := s.paid[key]
-	if found || s.room(at) {
+	if found || s.room(at, perShard) {
 		s.paid[key] = max(paid, at+int64(left))
 	}
 }

@@ -65,7 +65,7 @@ var (
 const longest = 150 * 45 * time.Second
 
 // Networks counts for a firm what networks do, in memory of at most Cells cells, about
-// 10 MiB. What finds no cell is over its limit. Set its fields in one literal; to keep
+// 10 MiB. A network that finds no cell is over its limit. Set its fields in one literal; to keep
 // the counts over restarts, have Run run.
 type Networks struct {
 	Firm  string
@@ -86,6 +86,7 @@ type Networks struct {
 type cell struct {
 	key uint64
 	rate
+	rare bool // see cells.take
 }
 
 // Take counts one more by the visitor at ip, and reports whether there may be: if not,
@@ -101,16 +102,16 @@ func (n *Networks) GiveBack(c Class, ip netip.Addr) {
 
 // TakeApart counts one more ask by what no stranger has, such as a device that was signed
 // in on, where its network is over its limit: who was here before isn't locked out by
-// their neighbours. It is false for "".
+// their neighbours, nor where all cells are in use. It is false for "".
 func (n *Networks) TakeApart(id string) bool {
-	return id != "" && n.take([]cell{{n.key("apart", id), asksApart}})
+	return id != "" && n.take([]cell{{n.key("apart", id), asksApart, true}})
 }
 
 // take is all or nothing.
 func (n *Networks) take(all []cell) bool {
 	now := n.now()
 	for i, one := range all {
-		if !n.cells.take(one.key, one.rate, now) {
+		if !n.cells.take(one.key, one.rate, one.rare, now) {
 			for _, taken := range all[:i] {
 				n.cells.giveBack(taken.key, taken.rate)
 			}
@@ -139,7 +140,7 @@ func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
 	ip, levels := levelsOf(ip)
 	for i := range levels {
 		l := levels[len(levels)-1-i]
-		all = append(all, cell{n.key(kind, prefix(ip, l.bits)), of(l)})
+		all = append(all, cell{n.key(kind, prefix(ip, l.bits)), of(l), false})
 	}
 	return all
 }
@@ -173,13 +174,13 @@ func levelsOf(ip netip.Addr) (netip.Addr, []level) {
 // nobody out who comes from elsewhere. giveBack undoes what was counted, for what turned out to
 // be right.
 func (n *Networks) TakeFirm(c Class, ip netip.Addr) (giveBack func(), ok bool) {
-	all, firm := cell{n.key("guess"), firmGuesses}, "guess"
+	all, firm := cell{n.key("guess"), firmGuesses, true}, "guess"
 	if c == Password {
-		all, firm = cell{n.key("spraying"), firmPasswords}, "password"
+		all, firm = cell{n.key("spraying"), firmPasswords, true}, "password"
 	}
 	if !n.take([]cell{all}) {
 		ip, levels := levelsOf(ip)
-		all = cell{n.key("calm", firm, prefix(ip, levels[len(levels)-1].bits)), calm}
+		all = cell{n.key("calm", firm, prefix(ip, levels[len(levels)-1].bits)), calm, false}
 		if !n.take([]cell{all}) {
 			return func() {}, false
 		}

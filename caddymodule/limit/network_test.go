@@ -217,7 +217,7 @@ func TestD12_MemoryIsBoundedAndFullMeansLimited(t *testing.T) {
 	const flood = 1_500_000
 	granted := 0
 	for i := range flood {
-		if n.cells.take(uint64(i)*0x9e3779b97f4a7c15, rate{150, 24 * time.Second}, clock.now()) {
+		if n.cells.take(uint64(i)*0x9e3779b97f4a7c15, rate{150, 24 * time.Second}, false, clock.now()) {
 			granted++
 		}
 	}
@@ -348,7 +348,7 @@ func TestNetworksTellOfSnapshotsThatCannotBeRead(t *testing.T) {
 func TestNetworks_ASnapshotIsBounded(t *testing.T) {
 	n, clock := newNetworks(t)
 	for i := range 50_000 {
-		n.cells.take(uint64(i)*0x9e3779b97f4a7c15, rate{150, 24 * time.Second}, clock.now())
+		n.cells.take(uint64(i)*0x9e3779b97f4a7c15, rate{150, 24 * time.Second}, false, clock.now())
 	}
 	taken(n, Ask, 200, one("192.0.2.1"))
 	value := n.snapshot(clock.now())
