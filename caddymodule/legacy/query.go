@@ -137,6 +137,11 @@ func (s *shape) fixedBy(name string) int {
 // whether what the pattern has around it is there.
 func (s *shape) slotOf(value string) (string, bool) {
 	v, _ := unescape(value, false)
+	return s.inSlot(v)
+}
+
+// inSlot is slotOf for a decoded value.
+func (s *shape) inSlot(v string) (string, bool) {
 	if len(v) < len(s.pre)+len(s.suf) || !strings.HasPrefix(v, s.pre) || !strings.HasSuffix(v, s.suf) {
 		return v, false
 	}
@@ -153,17 +158,23 @@ func (s *shape) readings(value string) []string {
 		return []string{first}
 	}
 	all := []string{first}
-	add := func(value string) {
-		if v, _ := s.slotOf(value); !slices.Contains(all, v) {
+	add := func(v string) {
+		if v, _ := s.inSlot(v); !slices.Contains(all, v) {
 			all = append(all, v)
 		}
 	}
-	decode := func(v string) string { v, _ = unescape(wideEscape.ReplaceAllString(v, "%$1"), false); return v }
+	decode := func(v string) string {
+		if strings.Contains(v, "%u") || strings.Contains(v, "%U") { // what is encoded many times over is decoded as often
+			v = wideEscape.ReplaceAllString(v, "%$1")
+		}
+		v, _ = unescape(v, false)
+		return v
+	}
 	for v, last := decode(value), ""; v != last && len(all) < maxStrays; v, last = decode(v), v {
 		for _, v := range []string{v, strings.ReplaceAll(v, "+", " "), strings.ReplaceAll(v, " ", "+")} {
-			add(escape(v))
-			add(escape(strings.TrimRight(v, " ")))
-			add(escape(strings.TrimFunc(v, trimmed)))
+			add(v)
+			add(strings.TrimRight(v, " "))
+			add(strings.TrimFunc(v, trimmed))
 		}
 	}
 	return all
