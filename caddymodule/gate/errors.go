@@ -106,6 +106,7 @@ func (g *Gate) pageOf(r *http.Request) string {
 // refuse answers what no portal should see.
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+	leaveBody(w, r)
 	w.Header().Set("Connection", "close")
 	_ = writeProblem(w, errMethod.status, problem{Title: errMethod.page.Title, Detail: errMethod.page.Text})
 }

@@ -420,10 +420,12 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) (string, erro
 }
 
 // leaveBody has the connection closed after an answer for which nobody reads the body:
-// the server would first wait for it, even where the client waits for the answer.
+// the server would first wait for it, even where the client waits for the answer. After the answer
+// it reads what comes of the body all the same, so that has to come soon, too.
 func leaveBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 && r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
 	}
 }
 
