@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
@@ -221,6 +222,32 @@ func TestD12_ManyDevicesOfOneContactAreBounded(t *testing.T) {
 		recs, err := s.db.Scan(t.Context(), "example", bucket, "", "", 1000)
 		if err != nil || len(recs) != limit.DevicesPerContact {
 			t.Errorf("%s: %d records, %v; want %d", bucket, len(recs), err, limit.DevicesPerContact)
+		}
+	}
+}
+
+// Whoever has signed in on a device has a request from there put before others. It is for their own
+// mails: what they ask for others goes out in its turn.
+func TestMailsToOthersFromAKnownDeviceGoOutInTheirTurn(t *testing.T) {
+	s := newSiege(t)
+	none := []string{}
+	ben, err := s.g.Book.AddContact(t.Context(), "ben@example.com", directory.Change{Companies: &none})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, device := s.g.devices.New()
+	ops, _, err := s.g.devices.Learn(t.Context(), device, ben.ID, s.now)
+	if err := errors.Join(err, s.db.Apply(t.Context(), ops...)); err != nil {
+		t.Fatal(err)
+	}
+	for to, common := range map[address.Address]bool{"ann@example.com": true, "ben@example.com": false} {
+		payload, err := token.Compact(token.Ask{ID: "request", Address: to, To: "/", Browser: "browser", Device: device, At: s.now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := s.g.Prepare(t.Context(), outbox.Request{ID: "request", Kind: kindSignIn, Asked: s.now, NotAfter: s.now.Add(token.Patience), Payload: payload})
+		if err != nil || p.Message == nil || p.Common != common {
+			t.Errorf("to %s from ben's device: mail %t, common %t, %v; want one that is common: %t", to, p.Message != nil, p.Common, err, common)
 		}
 	}
 }

@@ -81,7 +81,10 @@ func (g *Gate) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, 
 	if err != nil {
 		return outbox.Prepared{}, err
 	}
-	return outbox.Prepared{Message: message, Ops: append(issued.Ops, spent.Ops...), Ref: ask.ID + " " + issued.ID, Done: note(audit.Queued)}, nil
+	// A device is known as such before it is known whose it is: on one of somebody else's, the request
+	// has had room in the queue, but its mail goes out in its turn.
+	return outbox.Prepared{Message: message, Ops: append(issued.Ops, spent.Ops...), Ref: ask.ID + " " + issued.ID,
+		Common: ask.Purse() == "", Done: note(audit.Queued)}, nil
 }
 
 // fullWait is after how long it is looked again whether another link of a contact may be made.

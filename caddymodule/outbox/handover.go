@@ -78,7 +78,7 @@ func (q *Queue) lend(ctx context.Context, id string, it item) (entry, *Message, 
 		case stepDrop:
 			return e, nil, q.end(ctx, id, it, e, q.late(e))
 		case stepWait:
-			return e, nil, result{q.ready, item{due: at}}
+			return e, nil, result{q.ready, item{due: at, common: e.Common}}
 		}
 		data, err := q.letter(ctx, id)
 		if errors.Is(err, store.ErrNotFound) {
@@ -87,7 +87,7 @@ func (q *Queue) lend(ctx context.Context, id string, it item) (entry, *Message, 
 			return e, nil, q.trouble(id, it, "read the mail", err)
 		}
 		if n == 0 && !q.Pace.Allow() { // another queue or worker took the token
-			return e, nil, result{q.ready, item{due: now.Add(untilToken(q.Pace))}}
+			return e, nil, result{q.ready, item{due: now.Add(untilToken(q.Pace)), common: e.Common}}
 		}
 		var ops []store.Op
 		if q.Attempt != nil {
@@ -337,7 +337,7 @@ func (q *Queue) putBack(ctx context.Context, id string, it item, e entry, why er
 	if errors.Is(why, ErrServer) {
 		tries = it.tries + 1
 	}
-	return result{q.ready, item{due: due, tries: tries}}
+	return result{q.ready, item{due: due, tries: tries, common: e.Common}}
 }
 
 // about is what a log line says of an entry: never to whom.

@@ -57,6 +57,8 @@ type Prepared struct {
 	Message *Message   // its ID is ignored; nil: nothing is to be sent, and the request ends
 	Ops     []store.Op // applied in the one step that turns the request into the mail, or ends it
 	Ref     string     // given back to Attempt, Sent and Failed
+	// Common: the mail goes out in its turn by time, though its request has a reserved ID.
+	Common bool
 
 	// Later, if set, puts the request off: its Ops are applied, and Prepare is called for
 	// it again then (after a restart, perhaps sooner). At most a quarter of an hour ahead.
@@ -172,9 +174,9 @@ func reserved(id string) bool {
 	return at > 0 && at < len(id) && id[at] == reservedMark
 }
 
-// before orders IDs as their mails go out.
-func before(a, b string) bool {
-	if x, y := reserved(a), reserved(b); x != y {
+// before orders entries by their IDs as their mails go out.
+func before(a string, its item, b string, other item) bool {
+	if x, y := reserved(a) && !its.common, reserved(b) && !other.common; x != y {
 		return x
 	}
 	return a < b

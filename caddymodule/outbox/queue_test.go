@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+	"golang.org/x/time/rate"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
@@ -87,6 +88,58 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// A request with a reserved ID turns out to be one that anybody could have made. Its mail goes out in
+// its turn, also after a restart.
+func TestAMailThatIsCommonGoesOutInItsTurn(t *testing.T) {
+	db, r := newStore(t), &recorder{}
+	now := time.Now()
+	var want []string
+	for i, kind := range []struct {
+		id string
+		to string
+	}{
+		{NewReservedID("sign-in", now.Add(2*time.Second)), "known@example.org"},
+		{NewID("sign-in", now), "ann@example.org"},
+		{NewReservedID("sign-in", now.Add(time.Second)), "common@example.org"},
+	} {
+		q, _ := newQueue(t, db, r)
+		op := q.Add(Request{ID: kind.id, Kind: "sign-in", Asked: now.Add(time.Duration(-i) * time.Minute), NotAfter: now.Add(time.Hour), Payload: []byte(kind.to)})
+		if err := db.Apply(t.Context(), op); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, kind.to)
+	}
+	start := func() *Queue {
+		q, _ := newQueue(t, db, r)
+		q.Workers = 1
+		q.Pace = Pace(1, time.Hour)
+		q.Pace.Allow() // so nothing goes out until all are ready
+		q.Prepare = func(_ context.Context, r Request) (Prepared, error) {
+			p := letterTo(r)
+			p.Common = string(r.Payload) == "common@example.org"
+			return p, nil
+		}
+		q.Start()
+		until(t, "all are ready", func() bool {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			return len(q.ready.items) == len(want)
+		})
+		return q
+	}
+	start().Stop()
+	q := start()
+	defer q.Stop()
+	q.Pace.SetLimit(rate.Inf)
+	q.ready.ring()
+	until(t, "all are sent", func() bool { return r.count() == len(want) })
+	for i, m := range r.sent {
+		if m.To != want[i] {
+			t.Errorf("mail %d is to %s; want %s", i, m.To, want[i])
+		}
+	}
+}
+
 func TestNewID(t *testing.T) {
 	at := time.Date(2026, 11, 22, 18, 28, 32, 7e6, time.FixedZone("", 3600))
 	id := NewID("sign-in", at)
@@ -103,7 +156,7 @@ func TestNewID(t *testing.T) {
 		t.Errorf("%s is of a patient kind, and sorts before %s", other, id)
 	}
 	reserved := NewReservedID("sign-in", at.Add(time.Hour))
-	if len(reserved) != len(id) || reserved <= id || !before(reserved, id) || before(id, reserved) || before(id, id) {
+	if len(reserved) != len(id) || reserved <= id || !before(reserved, item{}, id, item{}) || before(id, item{}, reserved, item{}) || before(id, item{}, id, item{}) {
 		t.Errorf("%s is reserved, and doesn't go out before %s, as which it is as long, and behind which it sorts", reserved, id)
 	}
 }

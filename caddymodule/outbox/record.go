@@ -37,6 +37,8 @@ type entry struct {
 	To    string `json:"to,omitempty"`
 	Ref   string `json:"ref,omitempty"`
 
+	Common bool `json:"common,omitempty"` // as in Prepared
+
 	Tries int       `json:"tries,omitempty"` // hand-overs that failed for this message
 	Due   time.Time `json:"due,omitzero"`    // not before
 	Last  string    `json:"last,omitempty"`  // why the last one failed

@@ -84,6 +84,8 @@ type item struct {
 	fails int  // in a row, of what isn't counted in the store
 	tries int  // hand-overs that failed
 	sent  bool // the server has it; only the store doesn't know yet
+	// common: a reserved ID puts it before no others, see Prepared.
+	common bool
 }
 
 // lane holds the entries that wait for the same kind of worker.
@@ -115,7 +117,7 @@ func (l *lane) first(now time.Time, fewest bool) (id string, due time.Time) {
 			if due.IsZero() || it.due.Before(due) {
 				due = it.due
 			}
-		case id == "", fewest && it.tries < tries, (!fewest || it.tries == tries) && before(candidate, id):
+		case id == "", fewest && it.tries < tries, (!fewest || it.tries == tries) && before(candidate, it, id, l.items[id]):
 			id, tries = candidate, it.tries
 		}
 	}
@@ -133,12 +135,12 @@ func (l *lane) several(now time.Time, n int) (ids []string, due time.Time) {
 			continue
 		}
 		if len(ids) == n {
-			if before(ids[n-1], candidate) {
+			if before(ids[n-1], l.items[ids[n-1]], candidate, it) {
 				continue
 			}
 			ids = ids[:n-1]
 		}
-		at := sort.Search(len(ids), func(i int) bool { return before(candidate, ids[i]) })
+		at := sort.Search(len(ids), func(i int) bool { return before(candidate, it, ids[i], l.items[ids[i]]) })
 		ids = slices.Insert(ids, at, candidate)
 	}
 	return ids, due

@@ -311,7 +311,7 @@ func (q *Queue) prepare(ctx context.Context, id string, it item, later func(end 
 		}
 		if e.Ready {
 			_, due := q.next(e, q.now())
-			return result{q.ready, item{due: due}}
+			return result{q.ready, item{due: due, common: e.Common}}
 		}
 		p, err := q.Prepare(ctx, Request{id, e.Kind, e.Asked, e.NotAfter, e.Payload})
 		if err != nil {
@@ -338,7 +338,7 @@ func (q *Queue) prepare(ctx context.Context, id string, it item, later func(end 
 		case p.Message == nil:
 			return result{}
 		}
-		return result{q.ready, item{}}
+		return result{q.ready, item{common: p.Common}}
 	}
 	return q.trouble(id, it, "prepare", store.ErrConflict)
 }
@@ -353,7 +353,7 @@ func (q *Queue) prepared(rec store.Record, e entry, p Prepared) []store.Op {
 	}
 	id := rec.Key.ID
 	e.Ready, e.Payload = true, nil
-	e.From, e.To, e.Ref = p.Message.From, p.Message.To, p.Ref
+	e.From, e.To, e.Ref, e.Common = p.Message.From, p.Message.To, p.Ref, p.Common
 	letter := q.sealer.key(bucketLetters, id)
 	return append([]store.Op{
 		store.Replace(rec.Key, rec.Value, q.sealer.sealEntry(id, e), e.expires()),
