@@ -329,6 +329,7 @@ func (a *App) Start() (err error) {
 	}
 	a.keys = keys
 	inUse := a.engine.keep(keptKeys, func() any { return keys.Copy() }).(*secret.Keyring)
+	inUse.Adopt(inUse.With(keys)) // a firm that comes with this configuration may need one of its secrets
 	pace, err := newPace(a.mail)
 	if err != nil {
 		return at("mail.rate", err)
@@ -343,7 +344,7 @@ func (a *App) Start() (err error) {
 	permits := a.engine.keep("permits", func() any { return password.NewPermits() }).(*password.Permits)
 	firms := make(map[string]*firm, len(a.named))
 	for _, id := range slices.Sorted(maps.Keys(a.named)) {
-		guarded, err := a.anchorOf(ctx, id, keys)
+		guarded, err := a.anchorOf(ctx, id, keys, inUse)
 		if err != nil {
 			stopAll(firms)
 			return fmt.Errorf("secret: %w", err)

@@ -123,17 +123,17 @@ func (e *engine) has(name string) bool {
 }
 
 // keepIf is keep where fresh may fail: then nothing is kept.
-func (e *engine) keepIf(name string, fresh func() (any, error)) (v any, made bool, err error) {
+func (e *engine) keepIf(name string, fresh func() (any, error)) (v any, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if v, ok := e.kept[name]; ok {
-		return v, false, nil
+		return v, nil
 	}
 	v, err = fresh()
 	if err == nil {
 		e.kept[name] = v
 	}
-	return v, true, err
+	return v, err
 }
 
 // keptKeys names the keyring that everything of an engine seals with. It holds the secrets

@@ -20,23 +20,25 @@ import (
 // failure with "appendfsync everysec", or where a replica takes its place.
 const redisLag = 5 * time.Second
 
-// anchorOf returns what guards the firm's part of the store, over reloads. An error that
-// wraps secret.ErrSealed: the firm's records need a secret that isn't among the keys.
-func (a *App) anchorOf(ctx context.Context, firm string, keys *secret.Keyring) (*anchor.Store, error) {
-	o := anchor.Options{Firm: firm, Store: a.engine.store, Place: a.place.String(), Dir: a.anchorDir(), Keys: keys,
+// anchorOf returns what guards the firm's part of the store, over reloads. It seals as the
+// firm's records are sealed, with the secrets in use, also for a firm that comes with this
+// configuration, whose secrets seal later: see takeOver. An error that wraps secret.ErrSealed:
+// the firm's records need a secret that isn't among the keys of this configuration.
+func (a *App) anchorOf(ctx context.Context, firm string, keys, inUse *secret.Keyring) (*anchor.Store, error) {
+	if err := anchor.CheckKeys(a.anchorDir(), firm, keys); errors.Is(err, secret.ErrSealed) {
+		return nil, err
+	}
+	o := anchor.Options{Firm: firm, Store: a.engine.store, Place: a.place.String(), Dir: a.anchorDir(), Keys: inUse.Copy(),
 		Now: a.engine.clock.Now, Log: a.log.With("firm", firm)}
 	if a.engine.others != nil {
 		o.Lag = redisLag
 	}
-	v, made, err := a.engine.keepIf(firm+"\x00anchor", func() (any, error) { return anchor.Open(ctx, o) })
+	v, err := a.engine.keepIf(firm+"\x00anchor", func() (any, error) { return anchor.Open(ctx, o) })
 	if err != nil {
 		return nil, err
 	}
 	s := v.(*anchor.Store)
-	if !made {
-		err = s.CheckKeys(ctx, keys)
-	}
-	return s, err
+	return s, s.CheckKeys(ctx, keys)
 }
 
 // checkAnchor reports why the secrets aren't enough for what this machine has seen of the

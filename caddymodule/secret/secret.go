@@ -6,6 +6,7 @@
 package secret
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -16,6 +17,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -68,6 +70,19 @@ func (k *Keyring) Copy() *Keyring {
 
 // Adopt has k hold the secrets of other from now on, in the place of its own.
 func (k *Keyring) Adopt(other *Keyring) { k.now.Store(other.now.Load()) }
+
+// With returns a Keyring that closes as k does, and opens what k or other can open.
+func (k *Keyring) With(other *Keyring) *Keyring {
+	both := new(held)
+	for _, s := range slices.Concat(k.now.Load().secrets, other.now.Load().secrets) {
+		if !slices.ContainsFunc(both.secrets, func(has []byte) bool { return bytes.Equal(has, s) }) {
+			both.secrets = append(both.secrets, s)
+		}
+	}
+	with := new(Keyring)
+	with.now.Store(both)
+	return with
+}
 
 // weak reports whether s has fewer than 8 different bytes: a placeholder, not a secret.
 func weak(s []byte) bool {

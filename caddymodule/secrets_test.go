@@ -1,0 +1,84 @@
+package caddymodule_test
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+)
+
+// twoSecrets makes two secrets in files, and returns how a Caddyfile names them.
+func twoSecrets(t *testing.T) (s1, s2 string) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"s1", "s2"} {
+		if err := os.WriteFile(dir+"/"+name, []byte(strings.Repeat("correct horse ", 3)+rand.Text()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return "{file." + dir + "/s1}", "{file." + dir + "/s2}"
+}
+
+// A firm's first records are written while the configuration that brings it is being loaded,
+// when the secrets of the configuration before still seal. They are sealed again like all others.
+func TestAFirmThatComesWithANewSecretIsSealedAgain(t *testing.T) {
+	log := newLogFile(t)
+	s1, s2 := twoSecrets(t)
+	other := "http://" + freeAddress(t)
+	more := fmt.Sprintf("%s {\n doorpost other {\n url %s\n brand {\n name Other\n from other@example.org\n }\n staff ann@example.com\n }\n respond ok\n}\n", other, other)
+	h := openHouse(t, layout{global: log.global, app: startMailServer(t).app() + "\n\t\tsecret " + s1, admin: freeAddress(t)})
+	all := h.config + more
+	with := func(secrets string) { h.config = strings.Replace(all, "secret "+s1, "secret "+secrets, 1) }
+
+	with(s2 + " " + s1)
+	h.start()
+	h.eventually("the log says that the firm is sealed with the new secret", func() bool {
+		return strings.Contains(log.text(t), `the older ones can be taken out of the Caddyfile","firm":"other"`)
+	})
+	with(s2)
+	if err := h.validate(); err != nil {
+		t.Errorf("validate with the new secret alone = %v", err)
+	}
+	if err := h.load(); err != nil {
+		t.Errorf("a reload with the new secret alone = %v", err)
+	}
+	h.stop()
+	h.start()
+	h.settled()
+	if a := h.browser().open(other + "/-/health"); a.StatusCode != http.StatusNoContent {
+		t.Errorf("health of the firm after a restart with the new secret alone = %d; want 204", a.StatusCode)
+	}
+}
+
+// A firm that was left out while the secret changed is opened by a reload that names it again
+// together with the secret that its records need.
+func TestAFirmComesBackWithItsOlderSecret(t *testing.T) {
+	log := newLogFile(t)
+	s1, s2 := twoSecrets(t)
+	other := "http://" + freeAddress(t)
+	more := fmt.Sprintf("%s {\n doorpost other {\n url %s\n brand {\n name Other\n from other@example.org\n }\n staff ann@example.com\n }\n respond ok\n}\n", other, other)
+	h := openHouse(t, layout{global: log.global, app: startMailServer(t).app() + "\n\t\tsecret " + s1, admin: freeAddress(t), more: more})
+	one := strings.Replace(h.config, more, "", 1)
+	with := func(config, secrets string) { h.config = strings.Replace(config, "secret "+s1, "secret "+secrets, 1) }
+	all := h.config
+
+	with(one, s2+" "+s1)
+	h.start()
+	h.eventually("the log says that the firm left out needs the older secret", func() bool { return strings.Contains(log.text(t), `"firms":["other"]`) })
+	with(one, s2)
+	h.stop()
+	h.start()
+	h.settled()
+	with(all, s2+" "+s1)
+	if err := h.load(); err != nil {
+		t.Fatalf("a reload that names the firm and its secret again = %v", err)
+	}
+	h.eventually("the log says that the firm is sealed with the new secret", func() bool {
+		return strings.Contains(log.text(t), `the older ones can be taken out of the Caddyfile","firm":"other"`)
+	})
+	with(all, s2)
+	h.start()
+	h.settled()
+}
