@@ -803,6 +803,46 @@ func TestAStoreOfAnEarlierReleaseIsTakenOver(t *testing.T) {
 	}
 }
 
+// Whoever went back to an earlier release and updates again has a copy of what that release
+// held last, not only one of long ago.
+func TestEachTakeOverKeepsACopy(t *testing.T) {
+	log := newLogFile(t)
+	h := openHouse(t, layout{global: log.global, app: startMailServer(t).app(), admin: freeAddress(t)})
+	if h.redis != nil {
+		t.Skip("nobody copies a Redis server's data")
+	}
+	canary := store.Key{Bucket: "doorpost", ID: "canary"}
+	since := store.Key{Firm: "example", Bucket: "since", ID: "the first update"}
+	for n, name := range []string{".version-1", ".version-1.2"} {
+		rec, err := caddymodule.OpenStore(t).Get(t.Context(), canary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.overwrite(store.Put(canary, append([]byte{1}, rec.Value[1:]...), time.Time{}))
+		if n > 0 {
+			h.overwrite(store.Put(since, []byte("1"), time.Time{}))
+		}
+		h.stop()
+		h.start()
+		h.settled()
+		kept := h.dbPath() + name
+		if !strings.Contains(log.text(t), "caddy doorpost restore "+kept+" --store") {
+			t.Fatalf("the log doesn't say how to go back to %s", kept)
+		}
+		copied, err := bolt.Open(kept, bolt.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = copied.Get(t.Context(), since)
+		if has := err == nil; has != (n > 0) {
+			t.Errorf("%s has what was changed after the first update: %t; want %t", kept, has, n > 0)
+		}
+		if err := copied.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // sealedAnew waits until the doctor says that nothing needs an older secret.
 func (h *house) sealedAnew() {
 	h.t.Helper()

@@ -342,11 +342,17 @@ func (db *DB) Backup(w io.Writer) error {
 }
 
 // Keep leaves a copy of the store beside it, whose name is the store's with the ending, and
-// returns that name. A copy that is there already stays as it is.
+// returns that name. A file that has the name already stays as it is: the ending then goes on
+// with ".2", or the first number that is free.
 func (db *DB) Keep(ending string) (name string, err error) {
 	name = db.path + ending
-	if _, err := os.Lstat(name); err == nil {
-		return name, nil
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			return "", fmt.Errorf("keeping a copy of %s: %w", db.path, err)
+		}
+		name = fmt.Sprintf("%s%s.%d", db.path, ending, n)
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(db.path), filepath.Base(name)+".new-*") // mode 0600
 	if err != nil {
