@@ -414,7 +414,7 @@ func resealed(t *testing.T) {
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		behind := false
 		for _, f := range activeApp(t).firms {
-			behind = behind || f.anchor.Err() != nil || f.anchor.Behind()
+			behind = behind || f.anchor.Err() != nil || f.anchor.Status().Behind > 0
 		}
 		if !behind {
 			return

@@ -104,9 +104,11 @@ func checkAnchorFiles(_ context.Context, a *App) []admin.Finding {
 func checkSecrets(ctx context.Context, a *App) (all []admin.Finding) {
 	left := a.leftBehind(ctx)
 	all = eachFirm(a, func(f *firm) admin.Finding {
-		behind := f.anchor.Status().Behind
+		st := f.anchor.Status()
 		switch {
-		case behind > 0, len(a.secrets) > 1 && !a.sealing.Load():
+		case st.Apart != "":
+			return admin.Finding{Check: "secret", What: "another machine seals with another secret, so nothing is sealed again, and no secret can be taken out", Do: st.Apart}
+		case st.Behind > 0, len(a.secrets) > 1 && !a.sealing.Load():
 			return admin.Finding{Check: "secret", OK: true, What: "records are still being sealed with the newest secret; keep the older one in the Caddyfile until this is done"}
 		case len(a.secrets) > 1 && len(left) > 0:
 			return admin.Finding{Check: "secret", OK: true, What: "everything of this firm is sealed with the newest secret"}

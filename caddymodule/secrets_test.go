@@ -2,11 +2,17 @@ package caddymodule_test
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
 // twoSecrets makes two secrets in files, and returns how a Caddyfile names them.
@@ -79,6 +85,44 @@ func TestAFirmComesBackWithItsOlderSecret(t *testing.T) {
 		return strings.Contains(log.text(t), `the older ones can be taken out of the Caddyfile","firm":"other"`)
 	})
 	with(all, s2)
+	h.start()
+	h.settled()
+}
+
+// A secret can be changed although the last change before it has a later time, as after a clock
+// that was wrong, or by the clock of another machine.
+func TestASecretChangesAfterTheClockWasAhead(t *testing.T) {
+	s1, s2 := twoSecrets(t)
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: m.app() + "\n\t\tsecret " + s1, admin: freeAddress(t)})
+	if h.redis != nil {
+		t.Skip("the clock of a start is the store's in an embedded store only")
+	}
+	m.moveInto(h)
+	startAt := func(at time.Time) {
+		t.Helper()
+		h.stop()
+		db, err := bolt.Open(h.dbPath(), bolt.Options{})
+		if err == nil {
+			err = errors.Join(db.Apply(t.Context(), store.Put(store.Key{Bucket: "doorpost", ID: "clock"}, strconv.AppendInt(nil, at.UnixMilli(), 10), time.Time{})), db.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.start()
+		h.settled()
+	}
+	startAt(time.Now().Add(100 * time.Minute))
+	h.browser().signIn("ann@example.com")
+	startAt(time.Now())
+	config := h.config
+	h.config = strings.Replace(config, "secret "+s1, "secret "+s2+" "+s1, 1)
+	h.start()
+	h.sealedAnew()
+	h.config = strings.Replace(config, "secret "+s1, "secret "+s2, 1)
+	if err := h.validate(); err != nil {
+		t.Errorf("validate with the new secret alone = %v", err)
+	}
 	h.start()
 	h.settled()
 }

@@ -76,11 +76,18 @@ type Store struct {
 
 	mu         sync.Mutex // guards what follows, and the files
 	anchor     anchor
-	written    *written   // nil: nothing yet
-	unsaved    error      // why the anchor couldn't be written last time
-	closedLost bool       // what the anchor said of old links can't be read any more
-	sighted    []sighting // beats, the oldest first
-	said       time.Time  // when operators were last told of the loss
+	written    *written          // nil: nothing yet
+	unsaved    error             // why the anchor couldn't be written last time
+	closedLost bool              // what the anchor said of old links can't be read any more
+	sighted    []sighting        // beats, the oldest first
+	latest     beat              // the one with the highest count
+	behind     uint64            // count of a beat behind it that the last look has met; 0: none
+	rekeyed    time.Time         // when the secrets were set
+	seals      map[string]uint64 // of the latest beat
+	apart      time.Time         // when another process was last seen to seal with another secret
+	parted     time.Time         // when that began
+	saidApart  time.Time         // when operators were last told of it
+	said       time.Time         // when operators were last told of the loss
 	stopping   context.CancelFunc
 	running    sync.WaitGroup
 }
@@ -143,6 +150,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.keys.Store(o.Keys)
+	s.rekeyed = s.now()
 	s.closed.Store(new(Closed))
 	s.trusted.Store(new(make(chan struct{})))
 	s.lost.Store(&Loss{Reason: Unread, Since: s.now(), What: "the store hasn't answered yet", Do: "wait, or see the log"})
@@ -197,6 +205,9 @@ func (s *Store) SetKeys(ctx context.Context, keys *secret.Keyring) error {
 		return err
 	}
 	s.keys.Store(keys)
+	s.mu.Lock()
+	s.rekeyed, s.seals, s.apart = s.now(), nil, time.Time{}
+	s.mu.Unlock()
 	_ = s.look(ctx) // a store that can't be reached is asked again
 	return nil
 }
@@ -241,10 +252,11 @@ func (s *Store) watch(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if s.look(ctx) == nil && s.Err() == nil {
-			if s.changed.Load() {
+			if s.changed.Load() || s.lag > 0 && s.Status().Behind > 0 { // others have to know which secret seals here
 				_ = s.beat(ctx) // else the next one will do
 			}
 			s.save()
+			s.tellApart()
 		}
 		select {
 		case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -44,6 +45,9 @@ type beat struct {
 	N    uint64    `json:"n"`
 	At   time.Time `json:"t"`
 	Keys []string  `json:"k"` // IDs of the secrets that records may be sealed with
+
+	// Seals has, for the ID of each secret that a process seals with, the count at its last beat.
+	Seals map[string]uint64 `json:"s,omitempty"`
 }
 
 // only is the ID of the one record in each of the two buckets.
@@ -174,7 +178,7 @@ func (s *Store) compare(ctx context.Context, keys *secret.Keyring) (*Loss, error
 	if was := s.identity.Load(); was == nil || !bytes.Equal(s.identities(keys).Check(*was).Was, s.identities(keys).Check(id).Was) {
 		s.identity.Store(&id) // so that the same pointer stands for the same value
 	}
-	s.sight(b.Value)
+	s.sight(b.Value, true)
 	return nil, nil
 }
 
@@ -216,27 +220,79 @@ func (s *Store) adopt(id identity, b beat) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.anchor = anchor{Store: id.Store, Beat: b.N, At: b.At, Keys: b.Keys}
-	s.sighted = nil
+	s.sighted, s.latest, s.seals = nil, beat{}, nil
 }
 
-// sight notes the beat that was seen.
-func (s *Store) sight(b beat) {
+// sight notes the beat that was seen. The count says which of two is the later one: the times
+// are of several clocks. A look may meet one from before a beat of this process, but not twice,
+// unless the store has lost the later ones again.
+func (s *Store) sight(b beat, look bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n := len(s.sighted); n == 0 || s.sighted[n-1].beat < b.N {
 		s.sighted = append(s.sighted, sighting{s.now(), b.N})
 	}
-	if !b.At.Before(s.anchor.At) {
-		s.anchor.At, s.anchor.Keys = b.At, b.Keys
+	if b.N < s.latest.N && !(look && b.N == s.behind) {
+		if look {
+			s.behind = b.N
+		}
+		return
+	}
+	s.latest, s.behind = b, 0
+	s.anchor.At, s.anchor.Keys = b.At, b.Keys
+	newest := s.keys.Load().IDs()[0]
+	for id, n := range b.Seals {
+		if id != newest && s.seals[id] != n {
+			if !s.isApart() {
+				s.parted = s.now()
+			}
+			s.apart = s.now()
+		}
+	}
+	s.seals = b.Seals
+}
+
+// settleTime is how long after a change of the secrets, and after another process was seen to
+// seal with another one, nothing is sealed again. Until then what was sealed before the change
+// has reached the store, and whoever seals with another secret has said so again.
+func (s *Store) settleTime() time.Duration {
+	if s.lag > 0 {
+		return 5 * CheckEvery
+	}
+	return CheckEvery
+}
+
+// isApart reports whether another process seals with another secret. s.mu is held.
+func (s *Store) isApart() bool { return !s.apart.IsZero() && s.now().Sub(s.apart) < s.settleTime() }
+
+// tellApart tells operators of a process that seals with another secret, once a minute, unless it
+// is a change of the secrets on its way.
+func (s *Store) tellApart() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := s.now(); s.isApart() && now.Sub(s.parted) >= sayEvery/2 && now.Sub(s.saidApart) >= sayEvery {
+		s.saidApart = now
+		s.log.Warn("another machine seals with another secret, so nothing is sealed again, and no secret can be taken out", "what_to_do", putFirst)
 	}
 }
+
+// putFirst is what to do where machines seal with different secrets.
+const putFirst = "put the same secret first in the Caddyfile of each machine, and reload"
 
 // beat counts up, and names the secret that seals now.
 func (s *Store) beat(ctx context.Context) error {
 	s.changed.Store(false)
 	err := s.setBeat(ctx, func(b *beat) {
-		if newest := s.keys.Load().IDs()[0]; !slices.Contains(b.Keys, newest) {
+		newest := s.keys.Load().IDs()[0]
+		if !slices.Contains(b.Keys, newest) {
 			b.Keys = append(b.Keys, newest)
+		}
+		if s.lag > 0 {
+			b.Seals = maps.Clone(b.Seals)
+			if b.Seals == nil {
+				b.Seals = make(map[string]uint64)
+			}
+			b.Seals[newest] = b.N
 		}
 	})
 	if err != nil && !errors.Is(err, store.ErrConflict) { // another process has counted up
@@ -258,6 +314,7 @@ func (s *Store) setBeat(ctx context.Context, change func(*beat)) error {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
+	s.sight(was.Value, false)
 	b := was.Value
 	b.N, b.At = b.N+1, s.now().UTC().Truncate(time.Second)
 	b.Keys = slices.Clone(b.Keys)
@@ -269,7 +326,7 @@ func (s *Store) setBeat(ctx context.Context, change func(*beat)) error {
 	if err := s.Store.Apply(ctx, s.identities(keys).Check(*id), op); err != nil {
 		return err
 	}
-	s.sight(b)
+	s.sight(b, false)
 	return nil
 }
 

@@ -219,7 +219,8 @@ type Status struct {
 	Unsaved error     // why the anchor couldn't be written
 	Beat    time.Time // the last change that was seen
 	Closed  Closed
-	Behind  int // how many secrets behind the newest one records may still be sealed with
+	Behind  int    // how many secrets behind the newest one records may still be sealed with
+	Apart   string // what to do about another machine that seals with another secret; "": none does
 }
 
 // Status returns how the store stands.
@@ -233,15 +234,29 @@ func (s *Store) Status() Status {
 			st.Behind++
 		}
 	}
+	if s.isApart() {
+		st.Apart = putFirst
+	}
 	return st
 }
 
-// Behind reports whether records may be sealed with a secret behind the newest one.
-func (s *Store) Behind() bool { return s.Err() == nil && s.Status().Behind > 0 }
+// Behind reports whether it is time to Reseal: records may be sealed with a secret behind the
+// newest one, and no other machine goes on sealing with another one, as far as is known.
+func (s *Store) Behind() bool {
+	st := s.Status()
+	return st.Loss == nil && st.Behind > 0 && st.Apart == "" && s.settled()
+}
+
+// settled reports whether the secrets have stood for a while.
+func (s *Store) settled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now().Sub(s.rekeyed) >= s.settleTime()
+}
 
 // Reseal has reseal seal all other records of the firm with the newest secret, and notes
-// that no older one is needed any more. Meanwhile other machines may go on sealing with an
-// older one: then Behind soon says so again.
+// that no older one is needed any more. It is a store.ErrConflict where another machine turns
+// out to seal with another one meanwhile.
 func (s *Store) Reseal(ctx context.Context, reseal func(context.Context) error) error {
 	keys := s.keys.Load()
 	if err := reseal(ctx); err != nil {
@@ -256,7 +271,10 @@ func (s *Store) Reseal(ctx context.Context, reseal func(context.Context) error) 
 	if keys != s.keys.Load() {
 		return fmt.Errorf("the secrets were changed meanwhile: %w", store.ErrConflict)
 	}
-	if err := s.setBeat(ctx, func(b *beat) { b.Keys = keys.IDs()[:1] }); err != nil {
+	if st := s.Status(); st.Apart != "" {
+		return fmt.Errorf("another machine seals with another secret: %w", store.ErrConflict)
+	}
+	if err := s.setBeat(ctx, func(b *beat) { b.Keys, b.Seals = keys.IDs()[:1], nil }); err != nil {
 		return err
 	}
 	s.save()
