@@ -61,10 +61,13 @@ func changes(w http.ResponseWriter) bool {
 type headerKeeper struct {
 	http.ResponseWriter
 	keep func(name string) bool // nil: nothing is kept
+	mend func(http.Header)      // nil: nothing is changed
 	kept http.Header            // what it says to keep, as the gate has sent it; nil: nothing was sent yet
 }
 
 func (k *headerKeeper) Keep(keep func(name string) bool) { k.keep = keep }
+
+func (k *headerKeeper) Mend(fix func(http.Header)) { k.mend = fix }
 
 func (k *headerKeeper) Unwrap() http.ResponseWriter { return k.ResponseWriter }
 
@@ -132,6 +135,9 @@ func (w *keptWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *keptWriter) WriteHeader(status int) {
 	w.keeper.restore(w.Header())
+	if w.keeper.mend != nil {
+		w.keeper.mend(w.Header())
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 

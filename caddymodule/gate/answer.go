@@ -87,6 +87,9 @@ func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
 		if w.private && !w.open {
 			k.Keep(isCacheHeader)
 		}
+		if w.key {
+			k.Mend(keepKeyWithinSite)
+		}
 	}
 	portal.ServeHTTP(w, r)
 	if !w.done {
@@ -144,8 +147,8 @@ func (w *portalWriter) clean() {
 	if h["Clear-Site-Data"] != nil {
 		w.clearOthers(h)
 	}
-	if w.key && slices.ContainsFunc(h["Referrer-Policy"], tellsAll) {
-		h["Referrer-Policy"] = []string{withinSite}
+	if w.key {
+		keepKeyWithinSite(h)
 	}
 	if w.visit != nil {
 		http.SetCookie(w.ResponseWriter, w.visit)
@@ -167,6 +170,13 @@ const withinSite = "strict-origin-when-cross-origin"
 func keepWithinSite(h http.Header) {
 	if len(h["Referrer-Policy"]) == 0 {
 		h.Set("Referrer-Policy", withinSite)
+	}
+}
+
+// keepKeyWithinSite has browsers tell no other site the URL of a page that may be an old link.
+func keepKeyWithinSite(h http.Header) {
+	if slices.ContainsFunc(h["Referrer-Policy"], tellsAll) {
+		h["Referrer-Policy"] = []string{withinSite}
 	}
 }
 

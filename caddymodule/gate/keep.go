@@ -1,10 +1,15 @@
 package gate
 
+import "net/http"
+
 // HeaderKeeper is a ResponseWriter behind which further handlers change headers as they are sent.
 // Headers whose names keep accepts leave as the gate has set them, or not at all; with nil the other
 // handlers have the last word.
 type HeaderKeeper interface {
 	Keep(keep func(name string) bool)
+
+	// Mend has fix change the headers once the other handlers have.
+	Mend(fix func(http.Header))
 }
 
 // ownHeader reports whether a header of our own pages is ours alone to set, as their protection
