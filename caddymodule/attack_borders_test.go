@@ -238,14 +238,18 @@ func TestP07_ACompanysPathInTheQuery(t *testing.T) {
 	}
 }
 
-// A page that is open to everyone leads to new links, too.
+// A page that is open to everyone leads to new links, too, and those who aren't of the company through
+// the prompt.
 func TestP17_AnOpenPageLeadsToNewLinks(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/one-click/acme-secret-token-1/x", http.StatusSeeOther)
 	}
-	if a := h.get("/assets/login.php", "A: b"); a.header.Get("Location") != "/portal/acme/x" {
-		t.Errorf("an open page leads to %s; want the new link", a.header.Get("Location"))
+	if a := h.get("/assets/login.php", h.in("bob@example.com").session()); a.header.Get("Location") != "/portal/acme/x" {
+		t.Errorf("an open page leads a member to %s; want the new link", a.header.Get("Location"))
+	}
+	if a := h.get("/assets/login.php", "A: b"); !goneForm.MatchString(a.header.Get("Location")) {
+		t.Errorf("an open page leads to %s; want to the prompt", a.header.Get("Location"))
 	}
 }
 

@@ -174,7 +174,7 @@ func (g *Gate) blind(r *http.Request, a *about) {
 		}
 	}
 	now := g.Legacy.Match(&blinded)
-	left := append(now.Strays, now.Stems...)
+	left := append(now.Strays, now.Beside...)
 	if len(a.astray) > 0 {
 		r.URL.RawQuery, a.Query = blinded.RawQuery, rest
 		a.astray = slices.DeleteFunc(a.astray, func(token string) bool { return !slices.Contains(left, token) })
@@ -297,7 +297,7 @@ func unknown(size int) string {
 }
 
 // outgoing is what rewrites the portal's answer: its old links of upgraded companies become
-// new ones, and on a new link those of its company, open or not. The zero value rewrites
+// new ones for whoever reaches those, and lead through /go for others; and on a new link those of its company, open or not. The zero value rewrites
 // nothing.
 type outgoing struct {
 	gate  *Gate
@@ -305,8 +305,9 @@ type outgoing struct {
 	seen  url.URL // as the portal got it; handlers may change the request's
 	moved string  // the company, where the browser knows another; "" where it knows that one
 
-	company string // of the page, where somebody is signed in; else ""
-	asked   string // the path that the browser asked for
+	company string   // of the page, where somebody is signed in; else ""
+	visitor *Visitor // who gets the answer; nil: nobody is signed in
+	asked   string   // the path that the browser asked for
 }
 
 func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
@@ -318,8 +319,15 @@ func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
 		Rules: o.gate.Legacy, Hosts: []string{o.gate.URL.Host, o.host}, Seen: &o.seen, Moved: o.moved != "",
 		Company: func(token string) (string, bool) {
 			s, err := o.gate.Book.StandingByToken(ctx, token)
-			return s.Company, err == nil && (s.Upgraded || s.Company == o.moved)
+			switch {
+			case err != nil || !s.Upgraded && s.Company != o.moved:
+				return "", false
+			case s.Company == o.moved || o.visitor.isIn(s.Company):
+				return s.Company, true
+			}
+			return "", true // nobody else learns whose it is
 		},
+		Hide: o.gate.goURL,
 	}
 	all.Header(h)
 	o.keepOffCircle(h, &all)
@@ -428,6 +436,9 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 	linked := (&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{"Accept": {"text/html"}, "Cookie": r.Header["Cookie"]}}).WithContext(r.Context())
 	kind := g.rules.classify(linked)
 	if kind == Own { // see serveOwn
+		if !plain(u) { // such as //example.com/-/, sealed when the prefix was another: browsers read a host in it
+			return errNothing
+		}
 		return found(w, u.RequestURI())
 	}
 	a, f, err := g.weigh(linked, kind, v)

@@ -303,8 +303,8 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	if !f.mayPass() {
 		return f, nil // whatever the rest is, they are asked who they are
 	}
-	if kind != Open && a.Kind == legacy.None && a.Token != "" {
-		a.Strays = append(a.Strays, a.Stems...)
+	if kind != Open && a.Kind == legacy.None {
+		a.Strays = append(a.Strays, a.Beside...)
 	}
 	for i := len(a.Strays) - 1; i > 0; i-- { // each once
 		if slices.Contains(a.Strays[:i], a.Strays[i]) {
@@ -607,7 +607,7 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 		keepWithinSite(w.Header())
 	}
 	answer := &portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, shared: v.Live.Shared, key: key, apart: a.apart, passed: Passed{v, company},
-		holder: mine, old: outgoing{g, r.Host, *r.URL, moved, a.standing.Company, was.url.Path}}
+		holder: mine, old: outgoing{g, r.Host, *r.URL, moved, a.standing.Company, v, was.url.Path}}
 	if a.visit != nil && a.standing.Company != "" && pageLoad(r) { // back at their own company's pages
 		answer.visit = g.cookies.make(g.cookies.visit, "", -time.Second)
 	}

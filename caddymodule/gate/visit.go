@@ -158,7 +158,7 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 		ctx = attached
 	}
 	(&portalWriter{sent: sent, visit: cookie, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, key: true,
-		holder: h, old: outgoing{gate: g, host: r.Host, seen: *r.URL, moved: moved}}).serve(portal, r.WithContext(ctx))
+		holder: h, old: outgoing{gate: g, host: r.Host, seen: *r.URL, moved: moved, visitor: a.visitor}}).serve(portal, r.WithContext(ctx))
 	return nil
 }
 

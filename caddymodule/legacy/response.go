@@ -21,8 +21,12 @@ type Outgoing struct {
 	Root bool
 
 	// Company returns whose the token is, if old links of that company are to become
-	// new ones.
+	// new ones; with "" they become what Hide returns, since whose it is isn't to be told.
 	Company func(token string) (id string, ok bool)
+
+	// Hide returns the path and query of a page that leads on to an old link. nil if Company never
+	// returns "" with true.
+	Hide func(old *url.URL) string
 }
 
 // Header rewrites Location, Content-Location, Refresh and the paths of cookies, in
@@ -97,8 +101,12 @@ func (o *Outgoing) rewrite(ref string, depth int) string {
 		fragment = trimmed[i:]
 	}
 	if v, company := o.judge(to); v.Kind == Old {
-		v.Query = o.nested(v.Query, depth)
-		next = o.Rules.NewURL(v, company)
+		if company == "" {
+			next = o.Hide(to)
+		} else {
+			v.Query = o.nested(v.Query, depth)
+			next = o.Rules.NewURL(v, company)
+		}
 		if holds(fragment, v.Token) {
 			fragment = ""
 		}
@@ -299,7 +307,7 @@ func (o *Outgoing) cookiePath(p string) string {
 			continue
 		}
 		company, ok := o.Company(token)
-		if !ok {
+		if !ok || company == "" {
 			continue
 		}
 		tail := ""
