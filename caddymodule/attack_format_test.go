@@ -101,3 +101,52 @@ func TestT11_ANetworkThatGuessesOldLinksWithoutTheirSlashFindsNone(t *testing.T)
 		}
 	}
 }
+
+// The same where a pattern has something behind the token or the company, which some portals don't
+// need: an extension, an index page, a format.
+func TestP06_WhatAPatternHasBehindATokenHidesNoToken(t *testing.T) {
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: `legacy_link /invoice/inv-{token}.html /i/{company}
+		legacy_link /start/{token}/index.php /s/{company}
+		legacy_link /list/{token}/orders/all /l/{company}
+		company_path /files/{company}/list/*
+		company_path /docs/{company}/index.php`})
+	m.moveInto(h)
+	h.upgrade("acme", "birch")
+	bob, ann := h.in("bob@example.com"), h.in("ann@example.com") // of acme; of acme and birch
+	reached := func(b *browser, path string) (status int, yes bool) {
+		_, before := h.portal.last()
+		a := b.open(path)
+		_, n := h.portal.last()
+		return a.StatusCode, n > before
+	}
+	for _, path := range []string{"/invoice/inv-TOKEN", "/invoice/inv-TOKEN/", "/invoice/inv-TOKEN.json", "/invoice/inv-TOKEN.html+", "/invoice/inv-TOKEN;x=1", "/invoice/INV-TOKEN.pdf/",
+		"/start/TOKEN", "/start/TOKEN/", "/start/TOKEN/index", "/start/TOKEN/index.html", "/start/TOKEN/other.php",
+		"/list/TOKEN/orders", "/list/TOKEN/orders/all.json", "/list/TOKEN/orders/all+", "/list/TOKEN/orders/all.json;x=1", "/list/TOKEN/about", "/x?q=/invoice/inv-TOKEN", "/x/start/TOKEN/"} {
+		if status, yes := reached(bob, strings.Replace(path, "TOKEN", "birch-secret-token", 1)); yes || status != 404 && status != 400 {
+			t.Errorf("%s with another company's token = %d, at the portal: %t; want 404 or 400", path, status, yes)
+		}
+		if strings.Contains(path, ";") {
+			continue // 400 where a pattern may apply
+		}
+		for token, b := range map[string]*browser{"birch-secret-token": ann, "orders-of-2026": bob} {
+			if status, yes := reached(b, strings.Replace(path, "TOKEN", token, 1)); !yes || status != 200 {
+				t.Errorf("%s with %s, which is theirs or no token, = %d, at the portal: %t; want 200", path, token, status, yes)
+			}
+		}
+	}
+	if status, yes := reached(bob, "/docs/help.html"); !yes || status != 200 {
+		t.Errorf("a file beside the companies = %d, at the portal: %t; want 200", status, yes)
+	}
+	for _, path := range []string{"/files/birch/list.json", "/files/birch/list.json/x", "/docs/birch", "/docs/birch/", "/docs/birch/index.html"} {
+		if status, yes := reached(bob, path); yes || status != 404 {
+			t.Errorf("%s of another company = %d, at the portal: %t; want 404", path, status, yes)
+		}
+		if status, yes := reached(ann, path); !yes || status != 200 {
+			t.Errorf("%s of a member = %d, at the portal: %t; want 200", path, status, yes)
+		}
+		if status, yes := reached(bob, strings.Replace(path, "birch", "nobody", 1)); yes || status != 404 {
+			t.Errorf("%s of no company = %d, at the portal: %t; want 404, too", path, status, yes)
+		}
+	}
+}

@@ -51,9 +51,14 @@ type Verdict struct {
 	// with the token, such as /style.css. It is what Kind says only if there is such a company, else None.
 	Unlikely bool
 
-	// Stems (Old, Company; Loose): what a portal takes for the token or the ID that takes a format off
-	// the end of a path, such as /files/acme.json: Rails, Spring before 5.3, CodeIgniter's url_suffix.
+	// Stems (Company, Loose): what a portal takes for the ID that takes a format off the end of a path,
+	// such as /files/acme.json: Rails, Spring before 5.3, CodeIgniter's url_suffix.
 	Stems []string
+
+	// Beside (every Kind but Bad) are further Strays, where the URL is an ordinary one unless such a
+	// token is a real one: those of an Old that has a format behind it, and what stands where a pattern
+	// has its token, with something else behind that.
+	Beside []string
 
 	link int // which of the links: Old, New
 }
@@ -212,7 +217,13 @@ func (r *Rules) addRouteAt(v *Verdict, p string) {
 		}
 		for i := range r.links {
 			if s := r.links[i].old; s.open > 0 {
-				if fill, _, f := s.match(p[at:]); f != apart && len(v.Strays) < maxStrays && !slices.Contains(v.Strays, fill) {
+				fill, _, f := s.match(p[at:])
+				switch {
+				case len(v.Strays) >= maxStrays:
+				case f == apart:
+					strays, _ := s.beside(p[at:])
+					v.Strays = append(v.Strays, strays...)
+				case !slices.Contains(v.Strays, fill):
 					v.Strays = append(append(v.Strays, fill), stemsOf(fill)...)
 				}
 			}
@@ -255,7 +266,13 @@ func (r *Rules) addBehind(v *Verdict, p string) {
 		for i := range r.links {
 			l := &r.links[i]
 			if l.old.open > 0 {
-				if fill, _, f := l.old.match(p[at:]); f != apart && len(v.Strays) < maxStrays {
+				fill, _, f := l.old.match(p[at:])
+				switch {
+				case len(v.Strays) >= maxStrays:
+				case f == apart:
+					strays, _ := l.old.beside(p[at:])
+					v.Strays = append(v.Strays, strays...)
+				default:
 					v.Strays = append(append(v.Strays, fill), stemsOf(fill)...)
 				}
 			}
@@ -296,7 +313,7 @@ func (r *Rules) matchPlain(p string, u *url.URL) Verdict {
 		l := &r.links[i]
 		if v := r.matchOld(i, p, u); v.Kind == Bad || v.Kind == Old && !v.Loose {
 			return v
-		} else if v.Kind != None || v.Strays != nil {
+		} else if v.Kind != None || v.Strays != nil || v.Beside != nil {
 			found = better(found, v)
 		}
 		if v := l.to.matchCompany(p); v.Kind == Company && v.exact && !l.forwardNew {
@@ -325,11 +342,11 @@ func (r *Rules) matchPlain(p string, u *url.URL) Verdict {
 // better returns the one that says more: what depends on a look-up comes behind what
 // doesn't.
 func better(a, b Verdict) Verdict {
-	strays := append(slices.Clip(a.Strays), b.Strays...)
+	strays, beside := append(slices.Clip(a.Strays), b.Strays...), append(slices.Clip(a.Beside), b.Beside...)
 	if a.Kind == None || b.Kind != None && a.Loose && !b.Loose {
 		a = b
 	}
-	a.Strays = strays
+	a.Strays, a.Beside = strays, beside
 	return a
 }
 
@@ -341,7 +358,8 @@ func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
 	}
 	fill, at, f := s.match(p)
 	if f == apart {
-		return none
+		strays, others := s.beside(p)
+		return Verdict{Kind: None, Strays: strays, Beside: others}
 	}
 	if isOdd(fill) {
 		return Verdict{}
@@ -362,7 +380,7 @@ func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
 	}
 	v := Verdict{Kind: Old, Token: fill, Query: rest, Loose: f == loose && s.tail, link: i}
 	if v.Loose {
-		v.Stems, v.Unlikely = stemsOf(fill), s.open == 0 && IsFile(fill)
+		v.Beside, v.Unlikely = stemsOf(fill), s.open == 0 && IsFile(fill)
 	}
 	if f == exact {
 		v.Tail = s.tailOf(u, at)
@@ -386,6 +404,77 @@ func stemsOf(segment string) (all []string) {
 	}
 	return all
 }
+
+// beside returns what stands in a plain path in the place of the token, though the path isn't one of
+// the shape's: strays where some portals take it for one, as they take a format or an index page off
+// its end, others where something else follows.
+func (s *shape) beside(p string) (strays, others []string) {
+	all := strings.Split(strings.TrimSuffix(p[1:], "/"), "/")
+	if s.open < 0 || len(all) <= s.open {
+		return nil, nil
+	}
+	for i, g := range s.segs[:s.open] {
+		if !strings.EqualFold(all[i], g.pre) {
+			return nil, nil
+		}
+	}
+	g, part := s.segs[s.open], all[s.open]
+	if len(part) <= len(g.pre) || !strings.EqualFold(part[:len(g.pre)], g.pre) {
+		return nil, nil
+	}
+	part = part[len(g.pre):]
+	near := endsNear(s.segs[s.open+1:], all[s.open+1:])
+	for _, read := range readingsOf(part) {
+		if n := len(read) - len(g.suf); n > 0 && strings.EqualFold(read[n:], g.suf) {
+			strays = append(strays, read[:n])
+			continue
+		}
+		near = near && strings.HasPrefix(g.suf, ".")
+		if before, _, _ := strings.Cut(read, g.suf); g.suf == "" || before != "" {
+			strays = append(append(strays, read), stemsOf(read)...)
+			if before != "" && before != read {
+				strays = append(strays, before)
+			}
+		}
+	}
+	switch {
+	case strays == nil:
+		return nil, nil
+	case near:
+		return strays, nil
+	case s.open > 0 || g.pre != "":
+		return nil, strays
+	}
+	return nil, nil // or any path would be one
+}
+
+// endsNear reports whether what a path has behind the slot may be to some portals what a shape has
+// there, perhaps with more behind it: without a format, and without an index page.
+func endsNear(want []seg, have []string) bool {
+	if n := len(want); n > 0 && isIndex(want[n-1].pre) {
+		want = want[:n-1]
+		if len(have) == n && isIndex(have[n-1]) {
+			have = have[:n-1]
+		}
+	}
+	if len(have) < len(want) {
+		return false
+	}
+	for i, g := range want {
+		var theirs []string
+		for _, read := range readingsOf(fold(have[i])) {
+			theirs = append(append(theirs, read), stemsOf(read)...)
+		}
+		mine := fold(g.pre)
+		if !slices.ContainsFunc(append(stemsOf(mine), mine), func(s string) bool { return slices.Contains(theirs, s) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// isIndex reports whether a segment is the page that a folder is shown by.
+func isIndex(segment string) bool { return len(stems(segment)) == 0 }
 
 // matchParam is matchOld for a link whose token is in the query.
 func (r *Rules) matchParam(i int, p string, u *url.URL) Verdict {
@@ -440,7 +529,9 @@ func (s *shape) matchCompany(p string) companyMatch {
 		fill = cmp.Or(strings.Trim(fill, "+ "), fill) // which some portals decode to spaces, and trim
 	}
 	switch {
-	case f == apart || f == below:
+	case f == apart:
+		return companyMatch{Verdict: s.companyNear(p)}
+	case f == below:
 		return companyMatch{Verdict: none}
 	case !isID(fill) && s.tail && f == loose:
 		return companyMatch{Verdict: none} // the pattern wants the slash, and no company has that name
@@ -452,6 +543,25 @@ func (s *shape) matchCompany(p string) companyMatch {
 		m.Stems, m.Unlikely = stemsOf(m.Company), s.open == 0 || IsFile(fill)
 	}
 	return m
+}
+
+// companyNear judges a plain path as one that a portal may take for one of a company, as it takes a
+// format or an index page off its end.
+func (s *shape) companyNear(p string) Verdict {
+	all := strings.Split(strings.TrimSuffix(p[1:], "/"), "/")
+	if !s.known || s.open < 0 || s.open == len(s.segs)-1 || len(all) <= s.open || !isID(all[s.open]) || !endsNear(s.segs[s.open+1:], all[s.open+1:]) {
+		return none
+	}
+	for i, g := range s.segs[:s.open] {
+		if !strings.EqualFold(all[i], g.pre) {
+			return none
+		}
+	}
+	v := Verdict{Kind: Company, Company: strings.ToLower(all[s.open]), Loose: true}
+	if len(all) == s.open+1 {
+		v.Stems, v.Unlikely = stemsOf(v.Company), IsFile(v.Company)
+	}
+	return v
 }
 
 // IsFile reports whether an id could well be the name of a file: help.html.
