@@ -70,6 +70,8 @@ type App struct {
 	keys    *secret.Keyring // of this configuration
 	sealing atomic.Bool     // they seal; see takeOver
 
+	takingOver sync.Mutex // held while they begin to
+
 	settingFiles struct { // of the app's own settings
 		sync.Mutex
 		all []*settingFile
@@ -329,6 +331,11 @@ func (a *App) Start() (err error) {
 	}
 	a.keys = keys
 	inUse := a.engine.keep(keptKeys, func() any { return keys.Copy() }).(*secret.Keyring)
+	if v, err := caddy.ActiveContext().AppIfConfigured("doorpost"); err == nil {
+		if running, ok := v.(*App); ok && running.engine == a.engine {
+			_ = running.takeOver(ctx) // not later, when it would take from inUse what comes now
+		}
+	}
 	inUse.Adopt(inUse.With(keys)) // a firm that comes with this configuration may need one of its secrets
 	pace, err := newPace(a.mail)
 	if err != nil {

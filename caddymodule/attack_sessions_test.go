@@ -205,6 +205,7 @@ func TestS07_AnOlderSecretOpensUntilItIsGone(t *testing.T) {
 	h.sealedAnew()
 	h.change("secret {env.ATTACK_NEW} {env.ATTACK_OLD}", "secret {env.ATTACK_NEW}")
 	http.DefaultClient.CloseIdleConnections()
+	h.eventually("the old secret is gone", func() bool { return h.browser().open(waiting.link).StatusCode == 400 })
 	if a := late.open(waiting.link); a.StatusCode != 400 || late.me() != nil {
 		t.Errorf("GET link from before, when the old secret is gone = %d; want 400", a.StatusCode)
 	}

@@ -12,18 +12,24 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// resealEvery is how often to look whether records are sealed with an older secret.
-const resealEvery = 250 * time.Millisecond
+const (
+	// resealEvery is how often to look whether records are sealed with an older secret.
+	resealEvery = 250 * time.Millisecond
+	// activeEvery is how often to look whether this configuration is the one that runs: until then
+	// a secret that it takes out goes on opening.
+	activeEvery = 20 * time.Millisecond
+)
 
 // reseal has the secrets of this configuration seal, and seals with the newest one what an
 // older one has sealed, until ctx ends, so that the older one can be taken out of the
 // configuration. It begins once this configuration is the one that runs: the one before may
 // have only the older secret, and goes on if this one can't be started.
 func (a *App) reseal(ctx context.Context) {
-	tick := time.NewTicker(resealEvery)
+	tick := time.NewTicker(activeEvery)
 	defer tick.Stop()
 	for failed := false; ; {
 		if v, err := caddy.ActiveContext().AppIfConfigured("doorpost"); err == nil && v == a {
+			tick.Reset(resealEvery)
 			err := a.takeOver(ctx)
 			wrong := err != nil && !errors.Is(err, store.ErrUnavailable)
 			if wrong && !failed {
@@ -48,6 +54,8 @@ func (a *App) reseal(ctx context.Context) {
 // store is sealed with a new one. Of a store that came late it makes sure what Start does for
 // others, that the secret is the store's; until then each firm's anchor answers for it.
 func (a *App) takeOver(ctx context.Context) error {
+	a.takingOver.Lock()
+	defer a.takingOver.Unlock()
 	if a.sealing.Load() {
 		return nil
 	}
