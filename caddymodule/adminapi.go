@@ -83,7 +83,7 @@ func (a *App) adminFirms() map[string]admin.Firm {
 // forAdmin is the firm as commands change it.
 func (f *firm) forAdmin() admin.Firm {
 	return admin.Firm{Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Audit: f.audit, Usage: f.usage, Anchor: f.anchor,
-		Files: f.fileStatus(), NoPasswords: f.cfg.Passwords.Off, NoOldLinks: !f.cfg.rules.HasLinks()}
+		Files: f.fileStatus(), NoPasswords: f.cfg.Passwords.Off, NoOldLinks: !f.cfg.Rules.HasLinks()}
 }
 
 // backup writes a copy of the store, if it is one that can be copied.

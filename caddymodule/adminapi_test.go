@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -46,7 +47,7 @@ func loadWithAdmin(t *testing.T, at, caddyfile string) error {
 func TestAdminAPI(t *testing.T) {
 	dir := home(t)
 	s := site{firm: "staff owner@example.com"}
-	d := &desk{t: t, address: withAdmin(t, s)}
+	d := &terminal{t: t, address: withAdmin(t, s)}
 	check := func(when string) {
 		t.Helper()
 		if stdout, stderr, code := d.run("contacts", "list"); code != 0 || !strings.Contains(stdout, "owner@example.com") {
@@ -69,7 +70,7 @@ func TestAdminAPI(t *testing.T) {
 	if err := loadWithAdmin(t, d.address, "{\n\tadmin off\n\tpersist_config off\n}\n"); err != nil {
 		t.Fatal(err)
 	}
-	if _, open := engines.References(place{path: filepath.Join(dir, "doorpost.db")}); open {
+	if _, open := engines.References(config.Place{Path: filepath.Join(dir, "doorpost.db")}); open {
 		t.Error("the store is still open without doorpost in the config: a request has kept it")
 	}
 	if _, stderr, code := d.run("contacts", "list"); code != 1 || !strings.Contains(stderr, "no doorpost in it") {
@@ -83,7 +84,7 @@ func TestAdminAPI(t *testing.T) {
 // Who is disabled through the admin endpoint is out with the next request to the gate.
 func TestAdminAPIShowsOut(t *testing.T) {
 	home(t)
-	d := &desk{t: t, address: withAdmin(t, site{})}
+	d := &terminal{t: t, address: withAdmin(t, site{})}
 	f := activeApp(t).firms["example"]
 	url := base(t) + "/orders"
 	for _, command := range []string{"contacts disable", "contacts remove", "sessions revoke"} {
@@ -119,7 +120,7 @@ func TestAdminAPIShowsOut(t *testing.T) {
 		if status := visit(); status != 200 {
 			t.Fatalf("signed in: GET /orders = %d; want 200", status)
 		}
-		if _, stderr, code := d.run(append(argsOf(command), "ann@example.com")...); code != 0 {
+		if _, stderr, code := d.run(append(strings.Fields(command), "ann@example.com")...); code != 0 {
 			t.Fatal(command, stderr)
 		}
 		if status := visit(); status != 401 {
@@ -170,14 +171,14 @@ func TestAdminAPIGuarded(t *testing.T) {
 	if resp.StatusCode != 401 {
 		t.Errorf("on the site's own listener: %s; want 401", resp.Status)
 	}
-	if stdout, _, _ := (&desk{t: t, address: at}).run("contacts", "list"); strings.Contains(stdout, "eve") {
+	if stdout, _, _ := (&terminal{t: t, address: at}).run("contacts", "list"); strings.Contains(stdout, "eve") {
 		t.Errorf("one of them added a contact:\n%s", stdout)
 	}
 	elsewhere := strings.Replace(site{}.caddyfile(), "admin off", "admin "+at+" {\n\t\torigins ops.example\n\t}", 1)
 	if err := caddy.Load(adapt(t, elsewhere), true); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr, code := (&desk{t: t, address: at}).run("contacts", "list"); code != 1 || !strings.Contains(stderr, "refuses") || !strings.Contains(stderr, "origins") {
+	if _, stderr, code := (&terminal{t: t, address: at}).run("contacts", "list"); code != 1 || !strings.Contains(stderr, "refuses") || !strings.Contains(stderr, "origins") {
 		t.Errorf("an endpoint that answers to another name only: contacts list = %d, %s", code, stderr)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,8 +18,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
-	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -29,37 +28,19 @@ import (
 
 func init() { caddy.RegisterModule(new(App)) }
 
-// App is what all firms of one Caddy share: the secret, the store and the way out
-// for mail. In the Caddyfile it is the global option `doorpost`.
-//
-// The text settings may hold {env.NAME} and {file./PATH}. They stay as they were written,
-// here and in Caddy's /config; what they stand for lives in unexported fields alone, from
-// Provision on.
+// App is what all firms of one Caddy share: the settings of the global option `doorpost`, and
+// what they make.
 type App struct {
-	// Secret is what every key is derived from: the newest first, then older ones,
-	// which open what they closed and close no more. Each has at least 32 random
-	// characters. Default: a file of mode 0600 in Doorpost's data folder, made at
-	// the first start. Write {file./PATH} or {env.NAME}: what is written out here
-	// stands in /config and in Caddy's autosave.json.
-	Secret []string `json:"secret,omitempty"`
-
-	// Store is where everything is kept. Default: bolt in Doorpost's data folder,
-	// $XDG_DATA_HOME/doorpost.
-	Store *StoreConfig `json:"store,omitempty"`
-
-	// Mail is the way out for mail. Required.
-	Mail *MailConfig `json:"mail,omitempty"`
+	config.Server
 
 	log      *slog.Logger          // repeated lines are sampled
 	events   *slog.Logger          // the same, unsampled
-	secrets  [][]byte              // Secret, filled in; none: the file
-	place    place                 // of the store, filled in
-	mail     MailConfig            // filled in
+	resolved config.Resolved       // the settings, from Provision on
 	ready    chan struct{}         // closed once Start has opened every firm
 	registry prometheus.Registerer // of this config; what it counts is kept in engine
 
-	mu    sync.Mutex             // guards named and warned until Start, which follows all Provisions
-	named map[string]*FirmConfig // by firm: its definition, filled in; nil: named, not defined
+	mu    sync.Mutex              // guards named and warned until Start, which follows all Provisions
+	named map[string]*config.Firm // by firm: its definition, filled in; nil: named, not defined
 
 	warned map[string]bool // what was told of the sites: a site with several addresses has several handlers
 
@@ -80,53 +61,6 @@ type App struct {
 	watching     sync.WaitGroup
 }
 
-// StoreConfig is where everything is kept.
-type StoreConfig struct {
-	// Engine is "bolt" (default): one file, one process; or "redis": one server, any
-	// number of Caddys with the same secret.
-	Engine string `json:"engine,omitempty"`
-
-	// Path is bolt's file. Default: doorpost.db in Doorpost's data folder. A relative
-	// one begins at the folder that Caddy was started in.
-	Path string `json:"path,omitempty"`
-
-	// URL is the server of redis: redis://HOST:PORT/DB, rediss:// with TLS, or
-	// unix:///PATH. Required with redis.
-	URL string `json:"url,omitempty"`
-
-	// Username and Password of redis, where it asks for them. As in Secret and Mail,
-	// write {file./PATH} or {env.NAME}.
-	Username string `json:"username,omitempty"`
-	Password string `json:"password,omitempty"`
-}
-
-// MailConfig is the way out for mail.
-type MailConfig struct {
-	// Via is "smtp", or "folder" to try Doorpost out. Required.
-	Via string `json:"via,omitempty"`
-
-	// Address is the HOST:PORT of the mail server. Required with smtp.
-	Address string `json:"address,omitempty"`
-
-	// Username and Password, both or neither: relays by network need none.
-	Username string `json:"username,omitempty"`
-	Password string `json:"password,omitempty"`
-
-	// TLS is "starttls", "implicit" or "off"; by default "implicit" on port 465, else
-	// "starttls". It is never less than what it says: a server that doesn't offer it
-	// gets no mail. With "off" a password is sent to this machine alone.
-	TLS string `json:"tls,omitempty"`
-
-	// Rate is how many mails go out in a second (s), minute (m) or hour (h), such
-	// as the default, "60/m".
-	Rate string `json:"rate,omitempty"`
-
-	// Path is the folder that gets one .eml file a message. Required with folder.
-	Path string `json:"path,omitempty"`
-}
-
-const defaultRate = "60/m"
-
 // CaddyModule names the app to Caddy.
 func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "doorpost", New: func() caddy.Module { return new(App) }}
@@ -139,144 +73,20 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.events = ctx.Slogger()
 	a.log = slog.New(audit.NewSampler(a.events.Handler(), time.Now))
 	a.ready, a.registry = make(chan struct{}), ctx.GetMetricsRegistry()
-	a.named = make(map[string]*FirmConfig)
-	return firstError(a.provisionStore, a.provisionMail, a.provisionSecret) // the place of the secret depends on the others
-}
-
-func (a *App) provisionSecret() error {
-	for i, s := range a.Secret {
-		name := "secret"
-		if i > 0 {
-			name = fmt.Sprintf("secret %d", i+1)
-		}
-		filled, err := fillIn(s)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if err := pathAsSecret(s); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		a.warnOf(name, s)
-		if _, err := secret.New([]byte(filled)); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		a.secrets = append(a.secrets, []byte(filled))
-	}
-	if len(a.secrets) > 0 {
-		return nil
-	}
-	if err := a.needsSecret(); err != nil {
-		return err
-	}
-	if _, err := readSecretFile(a.secretPath()); err != nil && !errors.Is(err, errNoSecretFile) {
-		return err
-	}
-	return nil
-}
-
-// needsSecret is the error of a config whose secret can't be a file made here, since
-// other machines need the same one.
-func (a *App) needsSecret() error {
-	if a.Store == nil || a.Store.Engine != "redis" || len(a.Secret) > 0 {
-		return nil
-	}
-	return wrong("secret", `is required with "store redis", and the same on each machine; make one with "openssl rand -base64 32", and write "secret {file./etc/doorpost/secret}" or "secret {env.DOORPOST_SECRET}"`)
-}
-
-func (a *App) provisionStore() error {
-	cfg := StoreConfig{}
-	if a.Store != nil {
-		cfg = *a.Store
-	}
-	written := cfg.Password
-	if err := fillInAll(cfg.texts()); err != nil {
-		return err
-	}
-	if cfg.Password != "" {
-		if err := pathAsSecret(written); err != nil {
-			return at("store.password", err)
-		}
-		a.warnOf("store password", written)
-	}
-	if err := cfg.Validate(); err != nil {
-		return err
-	}
-	if cfg.Engine == "redis" {
-		a.place = place{url: cfg.URL, username: cfg.Username, password: cfg.Password}
-		return nil
-	}
-	if cfg.Path == "" {
-		cfg.Path = defaultPath(storeFile)
-	}
-	path, err := filepath.Abs(cfg.Path)
-	if err != nil {
-		return at("store", err)
-	}
-	a.place = place{path: path}
-	return at("store", checkStoreFile(path))
-}
-
-func (a *App) provisionMail() error {
-	if a.Mail != nil {
-		a.mail = *a.Mail
-	}
-	written := a.mail.Password
-	if err := fillInAll(a.mail.texts()); err != nil {
-		return err
-	}
-	if a.mail.Password != "" {
-		if err := pathAsSecret(written); err != nil {
-			return at("mail.password", err)
-		}
-		a.warnOf("mail password", written)
-	}
-	if err := a.mail.Validate(); err != nil {
-		return err
-	}
-	if a.mail.Via == "smtp" && a.mail.TLS == "off" && !loopback.Is(hostOf(a.mail.Address)) {
-		a.log.Warn("mail tls off: every sign-in link crosses the network in the clear", "server", a.mail.Address)
-	}
-	return nil
-}
-
-// warnOf warns of a secret that more people can read than should.
-func (a *App) warnOf(name, value string) {
-	if !later(value) {
-		a.log.Warn(name + " is written out in the config, where /config and autosave.json show it; write {file./PATH} or {env.NAME} instead")
-	}
-	if path := openToAll(value); path != "" {
-		a.log.Warn("every user of this machine can read the "+name+"; run: chgrp caddy "+path+" && chmod 640 "+path, "path", path)
-	}
-}
-
-// text is a setting that may hold placeholders.
-type text struct {
-	path  string
-	value *string
-}
-
-func (c *StoreConfig) texts() []text {
-	return []text{
-		{"store", &c.Path}, {"store", &c.URL},
-		{"store.username", &c.Username}, {"store.password", &c.Password},
-	}
-}
-
-func (c *MailConfig) texts() []text {
-	return []text{
-		{"mail", &c.Address}, {"mail.username", &c.Username},
-		{"mail.password", &c.Password}, {"mail", &c.Path},
-	}
+	a.named = make(map[string]*config.Firm)
+	var err error
+	a.resolved, err = a.Server.Resolve(a.log)
+	return err
 }
 
 // name is called by each handler in its Provision. def is nil where a site block
 // only names a firm. One definition may come more than once, as a site block with
 // several addresses gives it to several servers; a different one is an error.
-func (a *App) name(id string, def *FirmConfig) error {
+func (a *App) name(id string, def *config.Firm) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	was := a.named[id]
-	if def == nil || was != nil && was.equal(*def) {
+	if def == nil || was != nil && was.Equal(*def) {
 		def = was
 	} else if was != nil {
 		return fmt.Errorf(`firm %s is defined twice; define it in one site block and write "doorpost %s" alone in the others`, id, id)
@@ -316,15 +126,15 @@ func (a *App) Start() (err error) {
 	if err := a.moveFiles(); err != nil {
 		return err
 	}
-	if a.engine, a.share, err = openEngine(a.place, a.log, firstStart()); err != nil {
+	if a.engine, a.share, err = openEngine(a.resolved.Place, a.log, firstStart()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	keys, err := a.openKeys(ctx, a.engine.store, a.place, a.secrets, !a.engine.has(keptKeys))
+	keys, err := a.openKeys(ctx, a.engine.store, a.resolved.Place, a.resolved.Secrets, !a.engine.has(keptKeys))
 	late := errors.Is(err, store.ErrUnavailable) && a.mayComeLate()
 	if late {
-		keys, err = secret.New(a.secrets[0], a.secrets[1:]...)
+		keys, err = secret.New(a.resolved.Secrets[0], a.resolved.Secrets[1:]...)
 	}
 	if err != nil {
 		return err
@@ -337,9 +147,9 @@ func (a *App) Start() (err error) {
 		}
 	}
 	inUse.Adopt(inUse.With(keys)) // a firm that comes with this configuration may need one of its secrets
-	pace, err := newPace(a.mail)
+	pace, err := a.resolved.Mail.Pace()
 	if err != nil {
-		return at("mail.rate", err)
+		return err
 	}
 	// What hands mails over during a reload is of two configs, and there is one mail server.
 	keptPace := a.engine.keep("pace", func() any { return pace }).(*rate.Limiter)
@@ -361,7 +171,7 @@ func (a *App) Start() (err error) {
 			return fmt.Errorf("secret: %w", err)
 		}
 		f, err := openFirm(id, *a.named[id], deps{
-			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.mail, pace: keptPace, permits: permits,
+			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.resolved.Mail, pace: keptPace, permits: permits,
 			log: a.log.With("firm", id), events: a.events.With("firm", id), counters: counters,
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})
@@ -388,17 +198,7 @@ func (a *App) Start() (err error) {
 
 // startWatching begins to look at the files that the configuration names.
 func (a *App) startWatching() {
-	var named []namedFile
-	for _, s := range a.Secret {
-		named = append(named, filesIn("secret", s)...)
-	}
-	stored, mail := valueOr(a.Store, StoreConfig{}), valueOr(a.Mail, MailConfig{})
-	for _, t := range append(stored.texts(), mail.texts()...) {
-		named = append(named, filesIn(words(t.path), *t.value)...)
-	}
-	for _, n := range named {
-		a.settingFiles.all = append(a.settingFiles.all, newSettingFile(n.setting, n.path))
-	}
+	a.settingFiles.all = settingFiles(a.NamedFiles())
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stopWatching = cancel
 	a.watching.Go(func() { a.watchFiles(ctx) })
@@ -412,7 +212,7 @@ func firstStart() bool { return caddy.ActiveContext().Context == nil }
 // mayComeLate reports whether the store is a server that wasn't there yet when the first
 // configuration was started.
 func (a *App) mayComeLate() bool {
-	return a.engine.others != nil && !a.engine.others.Met() && len(a.secrets) > 0
+	return a.engine.others != nil && !a.engine.others.Met() && len(a.resolved.Secrets) > 0
 }
 
 // Stop ends what the firms do on their own. Requests that are inside go on, and new

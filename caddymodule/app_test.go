@@ -22,6 +22,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
@@ -147,7 +148,7 @@ func home(t *testing.T) string {
 	dir := filepath.Join(t.TempDir(), "data")
 	t.Setenv("XDG_DATA_HOME", dir)
 	t.Chdir(filepath.Dir(dir))
-	return dataDir()
+	return config.DataDir()
 }
 
 func TestServes(t *testing.T) {
@@ -193,7 +194,7 @@ func TestValidateBesideARunningServer(t *testing.T) {
 	if err := load(t, site{}); !errors.Is(err, bolt.ErrHeld) && !strings.Contains(fmt.Sprint(err), bolt.ErrHeld.Error()) {
 		t.Errorf("load = %v; want ErrHeld", err)
 	}
-	if n, open := engines.References(place{path: filepath.Join(dir, "doorpost.db")}); open {
+	if n, open := engines.References(config.Place{Path: filepath.Join(dir, "doorpost.db")}); open {
 		t.Errorf("after a failed start the engine has %d users; want none", n)
 	}
 }
@@ -217,13 +218,13 @@ func TestReloadKeepsTheEngine(t *testing.T) {
 	if v := now.keep("example\x00limiter", func() any { return "empty" }); v != "full" {
 		t.Errorf("kept = %v; want full", v)
 	}
-	if n, _ := engines.References(place{path: path}); n != 1 {
+	if n, _ := engines.References(config.Place{Path: path}); n != 1 {
 		t.Errorf("the engine has %d users; want 1", n)
 	}
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if _, open := engines.References(place{path: path}); open {
+	if _, open := engines.References(config.Place{Path: path}); open {
 		t.Error("the engine is still open after Stop")
 	}
 	db, err := bolt.Open(path, bolt.Options{})
@@ -273,7 +274,7 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 		t.Fatalf("the portal wasn't asked; the answer was %q", got)
 	}
 	serve(t, site{global: "store bolt " + newPath})
-	if n, _ := engines.References(place{path: oldPath}); n != 1 {
+	if n, _ := engines.References(config.Place{Path: oldPath}); n != 1 {
 		t.Errorf("with a request inside, the old engine has %d users; want 1", n)
 	}
 	if _, err := old.engine.store.Get(t.Context(), canary); err != nil {
@@ -284,12 +285,12 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 		t.Errorf("the old request got %q; want \"late\"", got)
 	}
 	for range 100 { // the handler returns a moment after the answer
-		if _, open := engines.References(place{path: oldPath}); !open {
+		if _, open := engines.References(config.Place{Path: oldPath}); !open {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if _, open := engines.References(place{path: oldPath}); open {
+	if _, open := engines.References(config.Place{Path: oldPath}); open {
 		t.Error("the old engine is still open after its last request")
 	}
 	// Caddy lets in a few requests by the old config even now.
@@ -320,13 +321,13 @@ func TestSecretFile(t *testing.T) {
 	if folder, err := os.Stat(dir); err != nil || folder.Mode().Perm() != 0o700 {
 		t.Errorf("mode of %s = %v, %v; want 700", dir, folder.Mode(), err)
 	}
-	first, err := readSecretFile(path)
+	first, err := config.ReadSecretFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	stop(t)
 	serve(t, site{})
-	if again, _ := readSecretFile(path); string(again) != string(first) {
+	if again, _ := config.ReadSecretFile(path); string(again) != string(first) {
 		t.Error("a second start made another secret")
 	}
 	stop(t)
@@ -455,7 +456,7 @@ func TestFailedReload(t *testing.T) {
 			t.Errorf("after a failed reload GET /open = %d; want 200", status)
 		}
 	}
-	if n, _ := engines.References(place{path: filepath.Join(dir, "doorpost.db")}); n != 1 {
+	if n, _ := engines.References(config.Place{Path: filepath.Join(dir, "doorpost.db")}); n != 1 {
 		t.Errorf("the engine has %d users; want 1", n)
 	}
 }
@@ -479,16 +480,18 @@ http://localhost:0 {
 }`,
 	})
 	app := activeApp(t)
-	if string(app.secrets[0]) != os.Getenv("DOORPOST_TEST_KEY") {
+	if string(app.resolved.Secrets[0]) != os.Getenv("DOORPOST_TEST_KEY") {
 		t.Fatal("the secret wasn't filled in")
 	}
-	mail := &App{log: app.log, Mail: &MailConfig{Via: "smtp", Address: "smtp.example.com:587", Username: "{file./" + abs(t, "user")[1:] + "}", Password: "{env.DOORPOST_TEST_PASSWORD}"}}
-	if err := mail.provisionMail(); err != nil {
+	mail := &App{log: app.log, Server: config.Server{Mail: &config.Mail{Via: "smtp", Address: "smtp.example.com:587", Username: "{file./" + abs(t, "user")[1:] + "}", Password: "{env.DOORPOST_TEST_PASSWORD}"}}}
+	filled, err := mail.Server.Resolve(app.log)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if mail.mail.Password != "sesame-open-the-door" || mail.mail.Username != "portal-user" {
-		t.Errorf("filled in = %q, %q; want the values", mail.mail.Username, mail.mail.Password)
+	if filled.Mail.Password != "sesame-open-the-door" || filled.Mail.Username != "portal-user" {
+		t.Errorf("filled in = %q, %q; want the values", filled.Mail.Username, filled.Mail.Password)
 	}
+	mail.resolved = filled
 	for name, v := range map[string]any{"the app": app, "the app with mail": mail} {
 		shown, err := json.Marshal(v)
 		if err != nil {
@@ -576,7 +579,7 @@ func TestExplain(t *testing.T) {
 		{"/x", syscall.ENOENT, "open /x: no such file or directory; correct the path, or put there what belongs there"},
 		{"/x", syscall.EIO, "open /x: input/output error"},
 	} {
-		err := explain(&fs.PathError{Op: "open", Path: c.path, Err: c.err})
+		err := config.WithAdvice(&fs.PathError{Op: "open", Path: c.path, Err: c.err})
 		if err.Error() != c.want || !errors.Is(err, c.err) {
 			t.Errorf("explain(open %s: %v) = %v; want %s", c.path, c.err, err, c.want)
 		}
@@ -632,28 +635,29 @@ func TestWarnings(t *testing.T) {
 		{secret.Random(), "secret is written out in the config, where /config and autosave.json show it"},
 	} {
 		var logged strings.Builder
-		a := &App{Secret: []string{c.secret}, log: slog.New(slog.NewTextHandler(&logged, nil))}
-		if err := a.provisionSecret(); err != nil {
+		s := config.Server{Secret: []string{c.secret}, Mail: &config.Mail{Via: "folder", Path: "mail"}}
+		filled, err := s.Resolve(slog.New(slog.NewTextHandler(&logged, nil)))
+		if err != nil {
 			t.Fatal(err)
 		}
 		if c.want == "" && logged.Len() > 0 || !strings.Contains(logged.String(), c.want) {
 			t.Errorf("secret %s is logged as %q; want %q", c.secret, logged.String(), c.want)
 		}
-		if strings.Contains(logged.String(), string(a.secrets[0])) {
+		if strings.Contains(logged.String(), string(filled.Secrets[0])) {
 			t.Errorf("the log shows the secret: %s", logged.String())
 		}
 	}
 }
 
 func TestTwoDefinitionsInJSON(t *testing.T) {
-	a := &App{named: map[string]*FirmConfig{}}
-	one, two := &FirmConfig{URL: "https://one.example.com"}, &FirmConfig{URL: "https://two.example.com"}
+	a := &App{named: map[string]*config.Firm{}}
+	one, two := &config.Firm{URL: "https://one.example.com"}, &config.Firm{URL: "https://two.example.com"}
 	for _, c := range []struct {
-		def  *FirmConfig
+		def  *config.Firm
 		fail bool
 	}{
 		{nil, false}, {one, false}, {nil, false},
-		{&FirmConfig{URL: "https://one.example.com"}, false}, // one site block, two servers
+		{&config.Firm{URL: "https://one.example.com"}, false}, // one site block, two servers
 		{two, true}, {nil, false},
 	} {
 		if err := a.name("example", c.def); (err != nil) != c.fail {
@@ -721,7 +725,7 @@ func TestNotStarted(t *testing.T) {
 	newHandler := func() *Handler {
 		a := &App{ready: make(chan struct{}), share: &share{}, firms: map[string]*firm{"example": {}}}
 		a.share.users.Store(1)
-		return &Handler{Firm: "example", app: a}
+		return &Handler{Site: config.Site{Firm: "example"}, app: a}
 	}
 	t.Run("soon", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/config"
 )
 
 // A link that is opened while the site starts, after its config was replaced, or where
@@ -25,7 +27,7 @@ func TestT10_LinksOfAHandlerThatCantServe(t *testing.T) {
 		skip             bool
 	}{
 		{"starting", "/-/link?t=x", "/-/link?t=x", &App{ready: make(chan struct{})}, 503, true},
-		{"starting, with another prefix", "/door/link?t=x", "/door/link?t=x", &App{ready: make(chan struct{}), named: map[string]*FirmConfig{"example": {Prefix: "/door"}}}, 503, true},
+		{"starting, with another prefix", "/door/link?t=x", "/door/link?t=x", &App{ready: make(chan struct{}), named: map[string]*config.Firm{"example": {Prefix: "/door"}}}, 503, true},
 		{"starting, the portal's", "/orders?t=x", "/orders?t=x", &App{ready: make(chan struct{})}, 503, false},
 		{"replaced", "/-/LINK?t=x", "/-/LINK?t=x", replaced, 503, true},
 		{"moved away", "/-/link?t=x", "/index.php?t=x", replaced, 500, true},
@@ -44,7 +46,7 @@ func TestT10_LinksOfAHandlerThatCantServe(t *testing.T) {
 		r.URL = now
 		w := httptest.NewRecorder()
 		c.app.log = slog.New(slog.DiscardHandler)
-		if err := (&Handler{Firm: "example", app: c.app, moved: new(sync.Once)}).ServeHTTP(w, r, next); err != nil || w.Code != c.status {
+		if err := (&Handler{Site: config.Site{Firm: "example"}, app: c.app, moved: new(sync.Once)}).ServeHTTP(w, r, next); err != nil || w.Code != c.status {
 			t.Errorf("%s = %d, %v; want %d", c.name, w.Code, err, c.status)
 		}
 		if skip, _ := caddyhttp.GetVar(ctx, caddyhttp.LogSkipVar).(bool); skip != c.skip {

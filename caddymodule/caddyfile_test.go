@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/standard"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/config"
 )
 
 var update = flag.Bool("update", false, "write what the golden files should hold into them; read the diff")
@@ -60,4 +64,46 @@ func adaptForGolden(t *testing.T, caddyfile string) string {
 		t.Fatal(err)
 	}
 	return indented.String()
+}
+
+// TestEverySettingHasAnExample: errors show how a setting is written, whichever it is that
+// the Caddyfile may have.
+func TestEverySettingHasAnExample(t *testing.T) {
+	const global = "{\n\tdoorpost {\n%s\n\t}\n}\n"
+	const site = "{\n\tdoorpost {\n\t\tmail folder ./mail\n\t}\n}\nlocalhost {\n\tdoorpost example {\n%s\n\t}\n}\n"
+	var all []string
+	for _, c := range []struct{ block, first, in string }{
+		{"", "", global}, {"store", "store redis redis://127.0.0.1/0 {", global}, {"mail", "mail smtp mail.example.com:587 {", global},
+		{"", "", site}, {"brand", "brand {", site}, {"session", "session {", site}, {"passwords", "passwords {", site},
+	} {
+		with := func(line string) string {
+			if c.block != "" {
+				line = c.first + "\n" + line + "\n}"
+			}
+			return adaptForGolden(t, fmt.Sprintf(c.in, line))
+		}
+		_, list, found := strings.Cut(with("qqqqqqqq"), "; it knows ")
+		list, _, _ = strings.Cut(list, ", at ")
+		if !found {
+			t.Fatalf("the block %q doesn't say what it knows: %s", c.block, with("qqqqqqqq"))
+		}
+		for name := range strings.SplitSeq(list, ", ") {
+			path := strings.TrimPrefix(c.block+"."+name, ".")
+			all = append(all, path)
+			if example := config.Example(path); example == "" && path != "store" && path != "mail" { // whose errors have their own
+				t.Errorf("%s has no example: %s", path, with(name))
+			} else if strings.HasSuffix(example, "{") && !slices.Contains([]string{"brand", "session", "passwords"}, path) {
+				t.Errorf("this test doesn't look into the block of %s", path)
+			}
+		}
+	}
+	for _, path := range config.Settings() {
+		name := path[strings.LastIndex(path, ".")+1:]
+		if !strings.HasPrefix(config.Example(path), name+" ") {
+			t.Errorf("the example of %s is %q", path, config.Example(path))
+		}
+		if !slices.Contains(all, path) {
+			t.Errorf("%s has an example, but this version doesn't have it: it knows %q", path, all)
+		}
+	}
 }

@@ -37,9 +37,12 @@
 //
 // # The house
 //
-//	caddymodule      the glue: Caddyfile grammar, lifecycle, commands; alone imports Caddy
+//	caddymodule      the glue: App, Handler, and what runs beside the requests
+//	├── config       everything that can be written: settings, grammar, checks
+//	├── cli          "caddy doorpost …": the commands, clients of the admin endpoint
 //	├── gate         a visitor's way in; begin reading at Gate.ServeHTTP
 //	├── admin        the commands' actions as JSON on Caddy's admin endpoint
+//	├── action       what changes the records of several packages in one step
 //	├── brand        how a firm looks and speaks: colours, letters
 //	├── directory    contacts and companies; CSV read → plan → apply
 //	├── legacy       old one-click links: what a URL is, and rewriting in both directions
@@ -61,7 +64,8 @@
 //	                 each for its key; store/anchor tells a store that was lost, emptied
 //	                 or put back from the one of last time, and answers for it
 //
-// Imports point down, siblings don't know one another; imports_test.go holds both.
+// Only caddymodule, config and cli know Caddy. Imports point down, siblings don't know one
+// another; imports_test.go holds all of that.
 //
 // # One request
 //

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 )
 
@@ -108,11 +109,11 @@ func checkSecrets(ctx context.Context, a *App) (all []admin.Finding) {
 		switch {
 		case st.Apart != "":
 			return admin.Finding{Check: "secret", What: "another machine seals with another secret, so nothing is sealed again, and no secret can be taken out", Do: st.Apart}
-		case st.Behind > 0, len(a.secrets) > 1 && !a.sealing.Load():
+		case st.Behind > 0, len(a.resolved.Secrets) > 1 && !a.sealing.Load():
 			return admin.Finding{Check: "secret", OK: true, What: "records are still being sealed with the newest secret; keep the older one in the Caddyfile until this is done"}
-		case len(a.secrets) > 1 && len(left) > 0:
+		case len(a.resolved.Secrets) > 1 && len(left) > 0:
 			return admin.Finding{Check: "secret", OK: true, What: "everything of this firm is sealed with the newest secret"}
-		case len(a.secrets) > 1:
+		case len(a.resolved.Secrets) > 1:
 			return admin.Finding{Check: "secret", OK: true, What: "everything is sealed with the newest secret; the older ones can be taken out of the Caddyfile"}
 		}
 		return admin.Finding{Check: "secret", OK: true, What: "everything is sealed with the secret"}
@@ -143,7 +144,7 @@ func checkTokens(ctx context.Context, a *App) []admin.Finding {
 		case err != nil:
 			return admin.Finding{Check: "tokens", What: fmt.Sprintf("tokens of old links can't be read: %v", err), Do: "see what is wrong with the store"}
 		case found.Tokens > 0:
-			return admin.Finding{Check: "tokens", What: fmt.Sprintf("%s of open companies can be guessed: too short, made of a name, or much like others", count(found.Tokens, "token", "tokens")),
+			return admin.Finding{Check: "tokens", What: fmt.Sprintf("tokens of open companies that can be guessed, since they are too short, made of a name, or much like others: %d", found.Tokens),
 				Do: "upgrade these companies first: " + someOf(found.Companies)}
 		}
 		return admin.Finding{Check: "tokens", OK: true, What: "no token of an open company can be guessed, as far as can be told"}
@@ -169,7 +170,7 @@ func checkFiles(_ context.Context, a *App) (all []admin.Finding) {
 				found.OK, found.What = false, file.Path+" isn't loaded, since it has wrong lines or can't be read"
 				found.Do = "see why with caddy doorpost --firm " + id + " files, and correct it; it is loaded by itself then"
 			case admin.FileStale:
-				found.OK, found.What, found.Do = false, file.Path+" has changed, and isn't in force", "run: "+reloadCommand
+				found.OK, found.What, found.Do = false, file.Path+" has changed, and isn't in force", "run: "+config.ReloadCommand
 			case admin.FileWaiting:
 				found.What = file.Path + " is being loaded"
 			}

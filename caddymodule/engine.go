@@ -8,18 +8,16 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
@@ -32,35 +30,16 @@ import (
 // and both need the one file that only one process can hold.
 var engines = caddy.NewUsagePool()
 
-// place is where a store is: a file, or a server.
-type place struct {
-	path                    string // of bolt's file, absolute; "": a Redis server
-	url, username, password string // of the Redis server
-}
-
-// String returns the place as logs and errors show it.
-func (p place) String() string {
-	if p.path != "" {
-		return p.path
-	}
-	u, err := url.Parse(p.url)
-	if err != nil { // validated before it came here
-		return "redis"
-	}
-	u.User = nil
-	return u.String()
-}
-
-// open opens the store. others is nil where no other process can have it open.
+// openStore opens the store. others is nil where no other process can have it open.
 // late: a server that can't be reached yet is no error.
-func (p place) open(clock *clock, log *slog.Logger, late bool) (s store.Store, others *redis.Store, err error) {
-	if p.path != "" {
-		s, err = bolt.Open(p.path, bolt.Options{Clock: clock.Now, Log: log})
+func openStore(p config.Place, clock *clock, log *slog.Logger, late bool) (s store.Store, others *redis.Store, err error) {
+	if p.Path != "" {
+		s, err = bolt.Open(p.Path, bolt.Options{Clock: clock.Now, Log: log})
 		return s, nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openTime)
 	defer cancel()
-	others, err = redis.Open(ctx, redis.Options{URL: p.url, Username: p.username, Password: p.password, Clock: clock.Now, Log: log, Late: late})
+	others, err = redis.Open(ctx, redis.Options{URL: p.URL, Username: p.Username, Password: p.Password, Clock: clock.Now, Log: log, Late: late})
 	return others, others, err
 }
 
@@ -145,7 +124,7 @@ const keptKeys = "keys"
 // Caddy cleans up the old config while its requests may still be under way.
 type share struct {
 	users atomic.Int64 // the config itself is one of them until Cleanup
-	place place
+	place config.Place
 }
 
 // newestLog is a slog.Handler that writes to the log of the newest config that
@@ -172,12 +151,12 @@ func (l *newestLog) WithGroup(name string) slog.Handler { return l.handler().Wit
 
 // openEngine opens the store, or takes a share of it if it is open in this process.
 // The share is the caller's, to leave once.
-func openEngine(p place, log *slog.Logger, late bool) (*engine, *share, error) {
+func openEngine(p config.Place, log *slog.Logger, late bool) (*engine, *share, error) {
 	v, _, err := engines.LoadOrNew(p, func() (caddy.Destructor, error) {
 		newest := new(newestLog)
 		newest.to.Store(log)
 		clock := newClock()
-		s, others, err := p.open(clock, slog.New(newest), late)
+		s, others, err := openStore(p, clock, slog.New(newest), late)
 		if err != nil {
 			return nil, err
 		}
@@ -234,32 +213,6 @@ func (s *share) leave() error {
 	return err
 }
 
-var errNoSecretFile = errors.New("there is no secret file")
-
-// readSecretFile returns the secret in the file, errNoSecretFile when there is
-// none, or what is wrong with it and what to do.
-func readSecretFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errNoSecretFile
-	}
-	if err != nil {
-		return nil, fmt.Errorf("secret: %w", explain(err))
-	}
-	if info.Mode().Perm()&0o007 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("secret: every user of this machine can read %s; run: chmod 600 %s", path, path)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("secret: %w", explain(err))
-	}
-	value := []byte(strings.TrimSpace(string(data)))
-	if _, err := secret.New(value); err != nil {
-		return nil, fmt.Errorf("secret: %s: %w", path, err)
-	}
-	return value, nil
-}
-
 // makeSecretFile makes the file with a new secret, whole or not at all, unless
 // another process was faster, and returns the secret that is in it.
 func makeSecretFile(path string) ([]byte, error) {
@@ -280,7 +233,7 @@ func makeSecretFile(path string) ([]byte, error) {
 	if err := os.Link(tmp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("secret: %w", err)
 	}
-	return readSecretFile(path)
+	return config.ReadSecretFile(path)
 }
 
 // canary is the record that tells whether a secret is the one that sealed the store.
@@ -297,7 +250,7 @@ const (
 // openKeys returns the keyring of the secrets, or of the secret file when there are
 // none; it makes that file for a new store. A secret that isn't the store's is an
 // error and changes nothing. With seals, the newest one closes the canary from now on.
-func (a *App) openKeys(ctx context.Context, s store.Store, at place, secrets [][]byte, seals bool) (keys *secret.Keyring, err error) {
+func (a *App) openKeys(ctx context.Context, s store.Store, at config.Place, secrets [][]byte, seals bool) (keys *secret.Keyring, err error) {
 	for range 3 { // another process may start at the same time on the same new store
 		if keys, err = a.tryKeys(ctx, s, at, secrets, seals); !errors.Is(err, store.ErrConflict) {
 			break
@@ -306,7 +259,7 @@ func (a *App) openKeys(ctx context.Context, s store.Store, at place, secrets [][
 	return keys, err
 }
 
-func (a *App) tryKeys(ctx context.Context, s store.Store, at place, secrets [][]byte, seals bool) (*secret.Keyring, error) {
+func (a *App) tryKeys(ctx context.Context, s store.Store, at config.Place, secrets [][]byte, seals bool) (*secret.Keyring, error) {
 	rec, err := s.Get(ctx, canary)
 	fresh := errors.Is(err, store.ErrNotFound)
 	if err != nil && !fresh {
@@ -314,9 +267,9 @@ func (a *App) tryKeys(ctx context.Context, s store.Store, at place, secrets [][]
 	}
 	from := "the one that is configured"
 	if len(secrets) == 0 {
-		from = a.secretPath()
-		value, err := readSecretFile(from)
-		if errors.Is(err, errNoSecretFile) {
+		from = a.resolved.SecretPath()
+		value, err := config.ReadSecretFile(from)
+		if errors.Is(err, config.ErrNoSecretFile) {
 			if !fresh {
 				return nil, fmt.Errorf("secret: %s is gone, and the store %s can't be read without it; put it back from a backup, or write it in the Caddyfile: secret {file./PATH}", from, at)
 			}
@@ -369,7 +322,7 @@ func (a *App) tryKeys(ctx context.Context, s store.Store, at place, secrets [][]
 
 // takeOverStore has the Op give the store of an earlier release today's version. A store in a
 // file is copied first, so that there is a way back to that release.
-func (a *App) takeOverStore(ctx context.Context, s store.Store, at place, version byte, replace store.Op) error {
+func (a *App) takeOverStore(ctx context.Context, s store.Store, at config.Place, version byte, replace store.Op) error {
 	todo := "nothing; to go back, bring a copy from before back"
 	var kept string
 	if db, ok := s.(*bolt.DB); ok {
@@ -377,7 +330,7 @@ func (a *App) takeOverStore(ctx context.Context, s store.Store, at place, versio
 		if kept, err = db.Keep(fmt.Sprintf(".version-%d", version)); err != nil {
 			return fmt.Errorf("store: the store is from an earlier Doorpost, and is copied before it is used; nothing was changed: %w", err)
 		}
-		todo = "nothing; to go back, stop Caddy, put the earlier release in place, and with it: caddy doorpost restore " + kept + " --store " + at.path
+		todo = "nothing; to go back, stop Caddy, put the earlier release in place, and with it: caddy doorpost restore " + kept + " --store " + at.Path
 	}
 	if err := s.Apply(ctx, replace); err != nil {
 		return err
@@ -394,12 +347,12 @@ func (a *App) takeOverStore(ctx context.Context, s store.Store, at place, versio
 // secretIsNew is an error where a secret was in use before that is gone now: a new one could
 // open nothing, and it would hide that the store is gone, too.
 func (a *App) secretIsNew(path string) error {
-	firms, err := anchor.Firms(a.anchorDir())
+	firms, err := anchor.Firms(a.resolved.AnchorDir())
 	if err != nil || len(firms) == 0 {
 		return nil
 	}
 	return fmt.Errorf("secret: %s is gone, and %s was sealed with it; put the secret back from a backup, or, to begin anew without anything that was upgraded, move that folder away",
-		path, a.anchorDir())
+		path, a.resolved.AnchorDir())
 }
 
 func closeCanary(keys *secret.Keyring) []byte {

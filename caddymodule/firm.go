@@ -18,10 +18,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/time/rate"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/action"
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
+	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/gate"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
@@ -43,7 +45,7 @@ type deps struct {
 	others   *redis.Store // the same, where other processes may have it open; else nil
 	keys     *secret.Keyring
 	now      func() time.Time
-	mail     MailConfig        // filled in
+	mail     config.Mail       // filled in
 	pace     *rate.Limiter     // of the mail server, which all firms share
 	permits  *password.Permits // of the process, which all firms share, over reloads
 	log      *slog.Logger      // repeated lines are sampled
@@ -58,7 +60,7 @@ type deps struct {
 // firm is a firm that is open: its gate, and what goes on beside requests.
 type firm struct {
 	id        string
-	cfg       FirmConfig
+	cfg       config.Firm
 	log       *slog.Logger
 	anchor    *anchor.Store
 	book      *directory.Book
@@ -85,41 +87,8 @@ type firm struct {
 	running sync.WaitGroup
 }
 
-// checkFirm judges the files that the settings name. It opens no store and makes
-// nothing.
-func checkFirm(cfg FirmConfig) error {
-	var companies directory.FileFacts
-	return firstError(
-		func() (err error) {
-			companies, err = checkCSV(cfg.Companies, directory.Companies)
-			return at("companies", err)
-		},
-		func() error { _, err := checkCSV(cfg.Contacts, directory.Contacts); return at("contacts", err) },
-		func() error { return checkCompanies(cfg, companies) },
-		func() error { return at("templates", checkFolder(cfg.Templates)) },
-		func() error { _, _, _, err := look(cfg); return err },
-	)
-}
-
-// checkCompanies judges settings by the companies of the file.
-func checkCompanies(cfg FirmConfig, companies directory.FileFacts) error {
-	if companies.Tokens && !cfg.rules.HasLinks() {
-		return at("companies", fmt.Errorf("%s has tokens of old links, but there is no legacy_link, so that every old link would ask for sign-in from the first day; write legacy_link with the form of your old links and the new one, such as %s, or delete the column legacy_tokens",
-			cfg.Companies, examples["legacy_link"]))
-	}
-	for i, rule := range cfg.Public {
-		for _, p := range rule.Paths {
-			page := &url.URL{Path: strings.TrimSuffix(p, "*")}
-			if v := cfg.rules.Match(page); companies.Companies[v.Company] {
-				return at(fmt.Sprintf("public[%d]", i), fmt.Errorf("%s is a path of the company %s, which stays closed to everybody else; remove it", p, v.Company))
-			}
-		}
-	}
-	return nil
-}
-
 // look reads what a firm's pages and letters are made of: picture and templates.
-func look(cfg FirmConfig) (*gate.Pages, *brand.Letters, *brand.Logo, error) {
+func look(cfg config.Firm) (*gate.Pages, *brand.Letters, *brand.Logo, error) {
 	logo, err := cfg.Brand.ReadLogo()
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("brand.%w", err)
@@ -150,13 +119,13 @@ func look(cfg FirmConfig) (*gate.Pages, *brand.Letters, *brand.Logo, error) {
 }
 
 // openFirm makes the firm ready to serve, with whatever goes on beside requests.
-func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
+func openFirm(id string, cfg config.Firm, d deps) (*firm, error) {
 	origin, err := url.Parse(cfg.URL)
 	if err != nil {
 		return nil, err
 	}
 	var further []*url.URL
-	for _, site := range cfg.sites.Further {
+	for _, site := range cfg.Sites.Further {
 		u, err := url.Parse(site)
 		if err != nil {
 			return nil, err
@@ -167,12 +136,12 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &firm{id: id, cfg: cfg, log: d.log, anchor: d.store, files: csvFiles(cfg), settings: settingFiles(cfg)}
+	f := &firm{id: id, cfg: cfg, log: d.log, anchor: d.store, files: csvFiles(cfg), settings: settingFiles(cfg.NamedFiles())}
 	changes := d.keep("changes", func() any { return new(atomic.Uint64) }).(*atomic.Uint64)
 	serial := changes.Add(1) // who is staff may have changed with the config
 	others := d.keep("others", func() any { return othersOf(id, d.others) }).(*store.Others)
 	f.book = &directory.Book{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Fold: legacy.Fold, Changes: changes, Others: others,
-		Anchor: d.store, Upgraded: cfg.Upgraded.closed()}
+		Anchor: d.store, Upgraded: cfg.Upgraded.Closed()}
 	for _, s := range cfg.Staff {
 		a, err := address.Parse(s)
 		if err != nil {
@@ -204,12 +173,12 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	}
 	f.signer = &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now}
 	g := gate.Gate{
-		Firm: id, Serial: serial, URL: origin, Sites: further, Names: cfg.sites.Names, Prefix: cfg.Prefix,
+		Firm: id, Serial: serial, URL: origin, Sites: further, Names: cfg.Sites.Names, Prefix: cfg.Prefix,
 		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
 		Assertion: f.signer,
 		Audit:     f.audit, Log: d.log,
 		ClientIP: clientIP, Now: d.now, Networks: f.networks,
-		Anchor: d.store, Legacy: cfg.rules, Usage: f.usage, NoNews: cfg.NewDeviceMail.Off,
+		Anchor: d.store, Legacy: cfg.Rules, Usage: f.usage, NoNews: cfg.NewDeviceMail.Off,
 	}
 	g.ClearStorage = slices.Contains(cfg.ClearSiteData, "storage")
 	for _, cookie := range cfg.PortalSession {
@@ -229,7 +198,7 @@ func openFirm(id string, cfg FirmConfig, d deps) (*firm, error) {
 	if !cfg.Passwords.Off {
 		g.Passwords = f.passwords
 	}
-	f.book.Passwords = passwordsFor(f.passwords, cfg.Passwords.Off)
+	f.book.Passwords = action.Passwords(f.passwords, cfg.Passwords.Off)
 	f.gate = gate.New(g)
 	f.queue.Prepare, f.queue.Attempt, f.queue.Sent, f.queue.Failed = f.gate.Prepare, f.gate.Attempt, f.gate.Sent, f.gate.Failed
 	f.queue.Ended, f.queue.Waiting = f.gate.Ended, f.gate.Waiting
@@ -330,9 +299,9 @@ func (f *firm) whatCannotWork(ctx context.Context) (all []cannotWork) {
 		all = append(all, cannotWork{"nobody can sign in: there is no contact",
 			`add "staff owner@example.com" or "contacts /etc/doorpost/contacts.csv" to the Caddyfile, or run: caddy doorpost --firm ` + f.id + ` contacts add EMAIL`})
 	}
-	if any, err := f.book.HasTokens(ctx); err == nil && any && !f.cfg.rules.HasLinks() {
+	if any, err := f.book.HasTokens(ctx); err == nil && any && !f.cfg.Rules.HasLinks() {
 		all = append(all, cannotWork{"companies have tokens of old links, but the Caddyfile has no legacy_link, so that old links aren't known as such",
-			"write " + examples["legacy_link"] + ", with the form of your old links and the new one"})
+			"write " + config.Example("legacy_link") + ", with the form of your old links and the new one"})
 	}
 	return all
 }
@@ -367,7 +336,7 @@ func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			r = asIfAsked(r)
 		}
 		setPlaceholders(r, gate.PassedOf(r.Context()))
-		if hidden && r.RequestURI == asked.RequestURI() && f.cfg.rules.Secret(&asked) { // its query has a way back with a token
+		if hidden && r.RequestURI == asked.RequestURI() && f.cfg.Rules.Secret(&asked) { // its query has a way back with a token
 			line := r.RequestURI
 			r.RequestURI = "/" // for logs alone
 			defer func() { r.RequestURI = line }()
@@ -450,24 +419,10 @@ func clientIP(r *http.Request) netip.Addr {
 	return ip.Unmap()
 }
 
-func senderOf(m MailConfig) outbox.Sender {
+func senderOf(m config.Mail) outbox.Sender {
 	if m.Via == "folder" {
 		return outbox.Folder{Path: m.Path}
 	}
 	return outbox.SMTP{Address: m.Address, Username: m.Username, Password: m.Password, TLS: outbox.TLS(m.TLS), Timeout: token.HandOverTime,
 		Logins: new(outbox.Logins)}
-}
-
-// newPace makes the limit of hand-overs, such as 60/m: no more than that in any such
-// time, a tenth of them at once. A folder takes all at once. It is made for each config, to tell
-// whether the setting is right; the one that is used is kept over reloads.
-func newPace(m MailConfig) (*rate.Limiter, error) {
-	if m.Via == "folder" {
-		return rate.NewLimiter(rate.Inf, 1), nil
-	}
-	n, per, err := parseRate(m.Rate)
-	if err != nil {
-		return nil, err
-	}
-	return outbox.Pace(n, per), nil
 }

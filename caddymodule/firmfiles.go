@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
@@ -110,7 +110,7 @@ type csvFile struct {
 
 // csvFiles are those of a firm, in the order in which they are loaded: contacts name
 // companies.
-func csvFiles(cfg FirmConfig) (all []*csvFile) {
+func csvFiles(cfg config.Firm) (all []*csvFile) {
 	for _, one := range []struct {
 		path string
 		kind directory.Kind
@@ -141,7 +141,7 @@ func (f *firm) loadAll(ctx context.Context, planned func()) error {
 		err = f.loadFile(ctx, file, never, planned)
 		var rows *directory.RowErrors
 		if never && first == nil && errors.As(err, &rows) {
-			first = at(string(file.kind), rowsError(file.path, rows))
+			first = config.RowsError(file.kind, file.path, rows)
 		}
 	}
 	return first
@@ -177,16 +177,13 @@ func (f *firm) lookAtFiles(ctx context.Context, now time.Time) {
 		if changed, _ := file.changed(now); changed {
 			file.read = file.looked
 			f.log.Warn("a file of the configuration has changed, and isn't in force before a reload", "setting", file.setting, "path", file.path,
-				"what_to_do", reloadCommand)
+				"what_to_do", config.ReloadCommand)
 			f.mu.Lock()
 			file.stale = true
 			f.mu.Unlock()
 		}
 	}
 }
-
-// reloadCommand makes Caddy read a configuration again that is the same by its text.
-const reloadCommand = "caddy reload --force"
 
 // endPending ends the access that an earlier process took away and didn't end.
 func (f *firm) endPending(ctx context.Context) {
@@ -279,7 +276,7 @@ func (f *firm) refuseFile(file *csvFile, err error) {
 	}
 	file.told = err.Error()
 	if !isRows {
-		f.log.Error("a file was not loaded, and nothing was changed", "kind", file.kind, "path", file.path, "error", explain(err))
+		f.log.Error("a file was not loaded, and nothing was changed", "kind", file.kind, "path", file.path, "error", config.WithAdvice(err))
 		return
 	}
 	// What the rows say holds addresses, and a log is no place for these.
@@ -295,28 +292,6 @@ func (file *csvFile) setStatus(change func(*admin.FileStatus)) {
 	change(&file.status)
 }
 
-// rowsError is what `caddy validate` and a start say about a file with bad rows.
-func rowsError(path string, rows *directory.RowErrors) error {
-	row := rows.Rows[0].Masked()
-	where := fmt.Sprintf("%s:%d: ", path, row.Line)
-	if row.Column != "" {
-		where += row.Column + ": "
-	}
-	more := ""
-	if n := len(rows.Rows) + rows.More - 1; n > 0 {
-		more = fmt.Sprintf(", and %s", count(n, "further line", "further lines"))
-		for i, r := range rows.Rows[1:] {
-			if i == 10 {
-				more += ", …"
-				break
-			}
-			more += map[bool]string{true: " (", false: ", "}[i == 0] + fmt.Sprint(r.Line)
-		}
-		more += ")"
-	}
-	return fmt.Errorf("%s%s%s; correct the file, nothing of it is loaded while a line is wrong", where, row.Reason, more)
-}
-
 // settingFile is a file that isn't watched for its content: a reload reads it.
 type settingFile struct {
 	watchedFile
@@ -324,9 +299,12 @@ type settingFile struct {
 	stale   bool // it has changed since; guarded by firm.mu
 }
 
-func newSettingFile(setting, path string) *settingFile {
-	state := stateOf(path)
-	return &settingFile{watchedFile: watchedFile{path: path, read: state, looked: state}, setting: setting}
+func settingFiles(named []config.NamedFile) (all []*settingFile) {
+	for _, n := range named {
+		state := stateOf(n.Path)
+		all = append(all, &settingFile{watchedFile: watchedFile{path: n.Path, read: state, looked: state}, setting: n.Setting})
+	}
+	return all
 }
 
 // fileStatus is what there is to be seen about the files.
@@ -371,7 +349,7 @@ func (a *App) lookAtFiles(ctx context.Context) {
 		if changed, _ := file.changed(now); changed {
 			file.read = file.looked
 			a.log.Warn("a file of the configuration has changed, and isn't in force before a reload", "setting", file.setting, "path", file.path,
-				"what_to_do", reloadCommand)
+				"what_to_do", config.ReloadCommand)
 		}
 	}
 }

@@ -17,10 +17,16 @@ import (
 //	                        cmd/caddy
 //	                            │
 //	                       caddymodule ─────────────► Caddy, store/bolt, store/redis
-//	                   ┌────────┴────────┐
-//	                   ▼                 ▼
-//	                 gate              admin
-//	                   └────────┬────────┘
+//	                   ┌────────┼────────┐
+//	                   ▼        ▼        ▼
+//	                 gate     config ◄── cli ───────► Caddy
+//	                   │        │        │
+//	                   │        │        ▼
+//	                   │        │      admin
+//	                   └────────┼────────┘
+//	                            ▼
+//	                          action
+//	                            │
 //	                            ▼
 //	brand directory session token password limit outbox audit usage assertion legacy
 //	                            │
@@ -28,14 +34,18 @@ import (
 //	        typo   address   loopback   secret  ◄── store/sealed ◄── store/anchor
 //	                             store  ◄── store/sealed, store/anchor, store/bolt, store/redis, store/storetest
 //
-// Imports point down, siblings don't know one another, and only caddymodule knows
-// Caddy. A new arrow is a line here.
+// Imports point down, siblings don't know one another, and only caddymodule, config and cli
+// know Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"gate", "admin", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/sealed", "store/anchor", "store/bolt", "store/redis", "loopback"},
+	"caddymodule": {"config", "cli", "gate", "admin", "action", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis", "loopback"},
 
-	"gate":  {"brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor", "loopback"},
-	"admin": {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
+	"cli":    {"config", "admin", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
+	"config": {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo"},
+
+	"gate":   {"brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor", "loopback"},
+	"admin":  {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
+	"action": {"directory", "limit", "password", "store"},
 
 	"brand":     {"address"},
 	"directory": {"address", "typo", "secret", "store", "store/sealed", "store/anchor"},
@@ -64,6 +74,8 @@ var arrows = map[string][]string{
 // testArrows are those that only tests add: what they drive from outside.
 var testArrows = map[string][]string{
 	"*":           {"store/bolt", "store/storetest"},
+	"caddymodule": {"store/sealed"},
+	"cli":         {"action", "address", "password", "secret", "session", "token"},
 	"store/bolt":  {"store/storetest"},
 	"store/redis": {"store/storetest"},
 }
@@ -97,11 +109,11 @@ func TestImports(t *testing.T) {
 
 // forbidden returns why the folder may not import the package, or "".
 func forbidden(folder, imp string, allowed []string) string {
-	knowsCaddy := folder == "caddymodule" || folder == "cmd/caddy"
+	knowsCaddy := slices.Contains([]string{"cmd/caddy", "caddymodule", "config", "cli"}, folder)
 	inner, ours := strings.CutPrefix(imp, module+"/")
 	switch {
 	case strings.HasPrefix(imp, "github.com/caddyserver/") && !knowsCaddy:
-		return "only caddymodule knows Caddy"
+		return "only caddymodule, config and cli know Caddy"
 	case !ours:
 		return ""
 	}
@@ -167,8 +179,8 @@ func TestForbidden(t *testing.T) {
 		{"gate", module + "/caddymodule/admin", "there is no arrow from gate to admin"},
 		{"gate", module + "/caddymodule/store/bolt", "there is no arrow from gate to store/bolt"},
 		{"gate", module + "/caddymodule", "there is no arrow from gate to caddymodule"},
-		{"gate", "github.com/caddyserver/caddy/v2", "only caddymodule knows Caddy"},
-		{"outbox", "github.com/caddyserver/certmagic", "only caddymodule knows Caddy"},
+		{"gate", "github.com/caddyserver/caddy/v2", "only caddymodule, config and cli know Caddy"},
+		{"outbox", "github.com/caddyserver/certmagic", "only caddymodule, config and cli know Caddy"},
 		{"caddymodule", "github.com/caddyserver/caddy/v2", ""},
 		{"store", "net/http", ""},
 	} {

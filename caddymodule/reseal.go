@@ -59,7 +59,7 @@ func (a *App) takeOver(ctx context.Context) error {
 	if a.sealing.Load() {
 		return nil
 	}
-	if _, err := a.openKeys(ctx, a.engine.store, a.place, a.secrets, true); err != nil {
+	if _, err := a.openKeys(ctx, a.engine.store, a.resolved.Place, a.resolved.Secrets, true); err != nil {
 		return err
 	}
 	for _, f := range a.firms {

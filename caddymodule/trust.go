@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
@@ -25,10 +26,10 @@ const redisLag = 5 * time.Second
 // configuration, whose secrets seal later: see takeOver. An error that wraps secret.ErrSealed:
 // the firm's records need a secret that isn't among the keys of this configuration.
 func (a *App) anchorOf(ctx context.Context, firm string, keys, inUse *secret.Keyring) (*anchor.Store, error) {
-	if err := anchor.CheckKeys(a.anchorDir(), firm, keys); errors.Is(err, secret.ErrSealed) {
+	if err := anchor.CheckKeys(a.resolved.AnchorDir(), firm, keys); errors.Is(err, secret.ErrSealed) {
 		return nil, err
 	}
-	o := anchor.Options{Firm: firm, Store: a.engine.store, Place: a.place.String(), Dir: a.anchorDir(), Keys: inUse.Copy(),
+	o := anchor.Options{Firm: firm, Store: a.engine.store, Place: a.resolved.Place.String(), Dir: a.resolved.AnchorDir(), Keys: inUse.Copy(),
 		Now: a.engine.clock.Now, Log: a.log.With("firm", firm)}
 	if a.engine.others != nil {
 		o.Lag = redisLag
@@ -44,9 +45,9 @@ func (a *App) anchorOf(ctx context.Context, firm string, keys, inUse *secret.Key
 // checkAnchor reports why the secrets aren't enough for what this machine has seen of the
 // firm. It opens no store.
 func (a *App) checkAnchor(firm string) error {
-	secrets := a.secrets
+	secrets := a.resolved.Secrets
 	if len(secrets) == 0 {
-		value, err := readSecretFile(a.secretPath())
+		value, err := config.ReadSecretFile(a.resolved.SecretPath())
 		if err != nil {
 			return nil // the start makes it, or says what is wrong with it
 		}
@@ -54,22 +55,25 @@ func (a *App) checkAnchor(firm string) error {
 	}
 	keys, err := secret.New(secrets[0], secrets[1:]...)
 	if err == nil {
-		err = anchor.CheckKeys(a.anchorDir(), firm, keys)
+		err = anchor.CheckKeys(a.resolved.AnchorDir(), firm, keys)
 	}
-	return at("secret", err)
+	if err != nil {
+		return fmt.Errorf("secret: %w", err)
+	}
+	return nil
 }
 
 // tellUnnamed tells of firms that the store holds and no site names: under another id a firm
 // is a new one.
 func (a *App) tellUnnamed(ctx context.Context) {
 	for _, firm := range a.unnamedFirms(ctx) {
-		a.log.Warn("the store holds a firm that no site names: its contacts, sessions and old links aren't seen", "firm", firm, "store", a.place.String(),
+		a.log.Warn("the store holds a firm that no site names: its contacts, sessions and old links aren't seen", "firm", firm, "store", a.resolved.Place.String(),
 			"what_to_do", fmt.Sprintf("if a site's firm was renamed, name it as before: doorpost %s", firm))
 	}
 }
 
 func (a *App) unnamedFirms(ctx context.Context) (unnamed []string) {
-	firms, err := anchor.Firms(a.anchorDir())
+	firms, err := anchor.Firms(a.resolved.AnchorDir())
 	if err != nil {
 		return nil // there are no others to be told of
 	}
@@ -88,15 +92,15 @@ func (a *App) unnamedFirms(ctx context.Context) (unnamed []string) {
 // leftBehind are the firms that the store holds and no site names, whose records may need a
 // secret behind the newest one: nobody seals these again.
 func (a *App) leftBehind(ctx context.Context) (firms []string) {
-	if len(a.secrets) == 0 {
+	if len(a.resolved.Secrets) == 0 {
 		return nil
 	}
-	newest, err := secret.New(a.secrets[0])
+	newest, err := secret.New(a.resolved.Secrets[0])
 	if err != nil {
 		return nil // validated before it came here
 	}
 	for _, firm := range a.unnamedFirms(ctx) {
-		if errors.Is(anchor.CheckKeys(a.anchorDir(), firm, newest), secret.ErrSealed) {
+		if errors.Is(anchor.CheckKeys(a.resolved.AnchorDir(), firm, newest), secret.ErrSealed) {
 			firms = append(firms, firm)
 		}
 	}

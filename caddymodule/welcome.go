@@ -20,7 +20,7 @@ import (
 // address to type and which old link to open. A config that sends mails has nothing to
 // say here.
 func (a *App) welcome(w io.Writer) {
-	if a.mail.Via != "folder" {
+	if a.resolved.Mail.Via != "folder" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -75,12 +75,12 @@ func (f *firm) oldLink(ctx context.Context, companies []string) (link, company s
 		if err != nil || s.Token == "" {
 			continue
 		}
-		page := &url.URL{Path: f.cfg.rules.Page(id)}
-		v := f.cfg.rules.Match(page)
+		page := &url.URL{Path: f.cfg.Rules.Page(id)}
+		v := f.cfg.Rules.Match(page)
 		if v.Kind != legacy.New {
 			continue
 		}
-		if old, ok := f.cfg.rules.OldURL(page, v, s.Token); ok {
+		if old, ok := f.cfg.Rules.OldURL(page, v, s.Token); ok {
 			return old.RequestURI(), id, s.Upgraded
 		}
 	}

@@ -1,0 +1,36 @@
+// Package action holds what changes the records of several packages in one step.
+package action
+
+import (
+	"context"
+	"errors"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+)
+
+// Passwords returns what a directory.Book needs of the passwords. Where the firm has switched them off
+// it takes no more of them, but what is there still ends with its contact.
+func Passwords(p *password.Passwords, off bool) *directory.Passwords {
+	devices := &limit.Devices{Firm: p.Firm, Store: p.Store, Keys: p.Keys}
+	d := &directory.Passwords{
+		Check: password.CheckHash,
+		End:   p.Remove,
+		Forget: func(ctx context.Context, contact string) ([]store.Op, error) {
+			ops, err := p.Forget(ctx, contact)
+			return append(ops, devices.Unlearn(contact)), err
+		},
+	}
+	if !off {
+		d.Import = func(ctx context.Context, contact, hash string) ([]store.Op, error) {
+			ops, err := p.Import(ctx, contact, hash)
+			if errors.Is(err, password.ErrOwn) {
+				err = directory.ErrOwnPassword
+			}
+			return ops, err
+		}
+	}
+	return d
+}

@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+)
+
+func doctorCommand() *cobra.Command {
+	return leaf{
+		use: "doctor", short: "Says what is wrong, and what to do",
+		long: `Has the server look at itself: whether the store is the one of last time, which
+secrets its records still need, and whether it holds a firm that no site names.
+It changes nothing. The exit code is 1 where something is wrong.`,
+		example: `  caddy doorpost doctor
+  caddy doorpost doctor --json`,
+		whole: true, run: (*call).doctor,
+	}.command()
+}
+
+func (c *call) doctor() error {
+	ctx, cancel := c.brief()
+	defer cancel()
+	out, err := c.client.Doctor(ctx)
+	if err != nil {
+		return err
+	}
+	wrong := 0
+	err = c.print(out, func(w io.Writer) {
+		for _, f := range out.Findings {
+			mark := "ok   "
+			if !f.OK {
+				mark = "WRONG"
+			}
+			about := f.Check
+			if f.Firm != "" {
+				about += " (" + f.Firm + ")"
+			}
+			fmt.Fprintf(w, "%s  %s: %s\n", mark, about, f.What)
+			if f.Do != "" {
+				fmt.Fprintf(w, "       %s\n", f.Do)
+			}
+		}
+	})
+	for _, f := range out.Findings {
+		if !f.OK {
+			wrong++
+		}
+	}
+	if err != nil || wrong == 0 {
+		return err
+	}
+	return &admin.Error{Reason: count(wrong, "thing is", "things are") + " wrong", Remedy: "do what stands there"}
+}
+
+func storeCommands() *cobra.Command {
+	return group("store", "Says which store is the right one",
+		`Says which store is the right one, after it was lost, emptied or put back. Until
+then nobody is let in, old links ask for sign-in, and nothing is changed.`,
+		`  caddy doorpost store accept`,
+		leaf{
+			use: "accept [--reopen]", short: "Takes the store as the right one from now on",
+			long: `Takes the store as the right one from now on, although it is new, empty, older,
+or another one than last time. Look first whether the right one can be brought
+back: "caddy doorpost doctor" says what happened.
+
+Companies that were upgraded stay upgraded, also when a file brings them back
+with their old links; --reopen lets those old links open again as the store says.
+Sessions and sign-in links in the store end, since they may have been ended
+before. What else was changed since the store was as it is now is lost: contacts
+who were disabled or removed by hand may be back, and so may be old passwords.
+
+Where several servers share the store, this is to be said at one of them.`,
+			example: `  caddy doorpost store accept
+  caddy doorpost store accept --reopen`,
+			run: (*call).acceptStore,
+			flags: func(cmd *cobra.Command) {
+				cmd.Flags().Bool("reopen", false, "Let old links of upgraded companies open again, where the store says so")
+			},
+		}.command(),
+	)
+}
+
+func (c *call) acceptStore() error {
+	out, err := c.client.AcceptStore(c.ctx, c.firm, admin.AcceptStore{Reopen: flagOf[bool](c.cmd, "reopen")})
+	if err != nil {
+		return err
+	}
+	return c.print(out, func(w io.Writer) {
+		fmt.Fprintf(w, "This is the store from now on. %s.\n", count(out.SessionsEnded, "session that was in it has ended", "sessions that were in it have ended"))
+		switch {
+		case out.AllUpgraded:
+			fmt.Fprintln(w, "All companies stay upgraded, also those that are added later.")
+		case len(out.Upgraded) > 0:
+			fmt.Fprintf(w, "Still upgraded: %s.\n", some(out.Upgraded))
+		}
+		fmt.Fprintln(w, "Contacts who were disabled or removed by hand may be back: caddy doorpost contacts list")
+	})
+}

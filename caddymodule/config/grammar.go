@@ -1,0 +1,730 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+)
+
+// ReadServer reads the global option:
+//
+//	doorpost {
+//		secret NEWEST [OLDER...]
+//		store bolt [PATH]
+//		store redis URL {
+//			username NAME
+//			password PASSWORD
+//		}
+//		mail smtp HOST:PORT {
+//			username NAME
+//			password PASSWORD
+//			tls starttls|implicit|off
+//			rate N/s|m|h
+//		}
+//		mail folder PATH
+//	}
+//
+// One `mail` is required. Each setting stands once.
+func ReadServer(d *caddyfile.Dispenser, existing any) (s Server, err error) {
+	d.Next()
+	if existing != nil {
+		return s, d.Err("doorpost is there twice among the global options; put its settings into one block")
+	}
+	r := newReader(d)
+	if args, err := r.args(); err != nil {
+		return s, err
+	} else if len(args) > 0 {
+		return s, d.Errf("the global option doorpost takes no argument, only a block; the firm %q belongs into a site block", args[0])
+	}
+	err = r.block("", settings{
+		"secret": r.list(&s.Secret),
+		"store": func(path string) error {
+			s.Store = &Store{}
+			return r.store(path, s.Store)
+		},
+		"mail": func(path string) error {
+			s.Mail = &Mail{}
+			return r.mail(path, s.Mail)
+		},
+	})
+	if err != nil {
+		return s, err
+	}
+	if err := firstError(
+		func() error { return literalSecrets(s.Secret) },
+		func() error { return valueOr(s.Store, Store{}).Validate() },
+		s.needsSecret,
+		func() error { return valueOr(s.Mail, Mail{}).Validate() },
+	); err != nil {
+		return s, r.place(err)
+	}
+	return s, nil
+}
+
+func (r *reader) store(path string, c *Store) error {
+	args, err := r.args()
+	switch {
+	case err != nil:
+		return err
+	case len(args) == 0 || len(args) > 2:
+		return r.Errf(`store: write "store bolt", "store bolt PATH" or "store redis redis://HOST:6379/0"`)
+	}
+	c.Engine = args[0]
+	if c.Engine != "redis" {
+		if len(args) == 2 {
+			c.Path = args[1]
+		}
+		return r.noBlock(path)
+	}
+	if len(args) == 2 {
+		c.URL = args[1]
+	}
+	return r.block(path, settings{
+		"username": r.one(&c.Username),
+		"password": r.one(&c.Password),
+	})
+}
+
+func (r *reader) mail(path string, c *Mail) error {
+	args, err := r.args()
+	switch {
+	case err != nil:
+		return err
+	case len(args) == 0:
+		return r.Errf(`mail: write "mail smtp HOST:PORT", or "mail folder ./mail" to try it out`)
+	case len(args) > 2:
+		return r.Errf(`mail: %d values where two belong; write "mail smtp HOST:PORT" or "mail folder PATH"`, len(args))
+	}
+	c.Via = args[0]
+	if len(args) == 2 && c.Via == "folder" {
+		c.Path = args[1]
+	} else if len(args) == 2 {
+		c.Address = args[1]
+	}
+	if c.Via != "smtp" {
+		if strings.Contains(c.Via, ":") || strings.Contains(c.Via, ".") {
+			return r.Errf(`mail: which way? Write "mail smtp %s"`, c.Via)
+		}
+		return r.noBlock(path)
+	}
+	return r.block(path, settings{
+		"username": r.one(&c.Username),
+		"password": r.one(&c.Password),
+		"tls":      r.one(&c.TLS),
+		"rate":     r.one(&c.Rate),
+	})
+}
+
+// ReadSite reads the directive into a Handler:
+//
+//	doorpost FIRM {
+//		url URL
+//		brand {
+//			name     NAME
+//			from     "NAME <ADDRESS>"
+//			reply_to ADDRESS
+//			logo     FILE
+//			accent   "#RRGGBB"
+//			support  TEXT
+//		}
+//		contacts  FILE.csv
+//		companies FILE.csv
+//		staff     ADDRESS...
+//		legacy_link  OLD NEW [forward_new]
+//		company_path PATH...
+//		home         PATH
+//		portal_session COOKIE... [person|off]
+//		upgraded all | COMPANY...
+//		clear_site_data storage
+//		public    [METHOD...] PATH...
+//		session {
+//			idle DURATION
+//			max  DURATION
+//		}
+//		link_lifetime DURATION
+//		passwords off
+//		passwords {
+//			min_length N
+//		}
+//		new_device_mail off
+//		templates FOLDER
+//		prefix    PATH
+//	}
+//
+// `url`, and in `brand` `name` and `from`, are required. Each setting stands once,
+// but for `legacy_link`, `company_path`, `portal_session` and `public`. Without a block the directive only
+// names a firm that another site block defines. It takes no matcher.
+func ReadSite(h httpcaddyfile.Helper) (s Site, err error) {
+	h.Next()
+	r := newReader(h.Dispenser)
+	args, err := r.args()
+	if err != nil {
+		return s, err
+	}
+	if len(args) > 0 && (args[0] == "*" || strings.HasPrefix(args[0], "/") || strings.HasPrefix(args[0], "@")) {
+		return s, h.Errf(`doorpost takes no matcher, it guards the whole site: remove %s, and open what everyone may see with "public" in its block`, args[0])
+	}
+	if len(args) > 0 {
+		s.Firm = args[0]
+	}
+	if err := CheckFirmID(s.Firm); err != nil {
+		return s, h.WrapErr(err)
+	}
+	if len(args) > 1 {
+		return s, h.Errf(`doorpost takes the id of one firm; write "doorpost %s {" and the settings on the lines below`, args[0])
+	}
+	if h.Option("doorpost") == nil {
+		return s, h.WrapErr(ErrNoGlobal)
+	}
+	cfg := &Firm{}
+	if err := r.block("", r.firm(cfg)); err != nil {
+		return s, err
+	}
+	if r.opened {
+		s.Config = cfg
+		if err := once(h, s.Firm, r.start); err != nil { // first: what it lacks, the other place has
+			return s, err
+		}
+		if err := cfg.Validate(); err != nil {
+			return s, r.place(err)
+		}
+	}
+	return s, nil
+}
+
+// once remembers where the firm is defined and refuses a second definition.
+func once(h httpcaddyfile.Helper, firm string, here caddyfile.Token) error {
+	const key = "doorpost.defined"
+	defined, ok := h.State[key].(map[string]caddyfile.Token)
+	if !ok {
+		defined = make(map[string]caddyfile.Token)
+		h.State[key] = defined
+	}
+	if first, ok := defined[firm]; ok {
+		return errorAt(here, fmt.Errorf(`firm %s is already defined at %s:%d; write "doorpost %s" alone here, without a block`, firm, first.File, first.Line, firm))
+	}
+	defined[firm] = here
+	return nil
+}
+
+func (r *reader) firm(c *Firm) settings {
+	return settings{
+		"url": r.one(&c.URL),
+		"brand": r.onlyBlock(settings{
+			"name":     r.one(&c.Brand.Name),
+			"from":     r.one(&c.Brand.From),
+			"reply_to": r.one(&c.Brand.ReplyTo),
+			"logo":     r.one(&c.Brand.Logo),
+			"accent":   r.one(&c.Brand.Accent),
+			"support":  r.one(&c.Brand.Support),
+		}),
+		"contacts":  r.one(&c.Contacts),
+		"companies": r.one(&c.Companies),
+		"staff":     r.list(&c.Staff),
+		"public":    r.public(&c.Public),
+
+		"legacy_link":    r.legacyLink(&c.LegacyLinks),
+		"company_path":   r.companyPaths(&c.CompanyPaths),
+		"home":           r.one(&c.Home),
+		"portal_session": r.portalSession(&c.PortalSession),
+
+		"clear_site_data": r.list(&c.ClearSiteData),
+		"upgraded":        r.upgraded(&c.Upgraded),
+
+		"session": r.onlyBlock(settings{
+			"idle": r.duration(&c.Session.Idle),
+			"max":  r.duration(&c.Session.Max),
+		}),
+		"link_lifetime": r.duration(&c.LinkLifetime),
+		"passwords":     r.passwords(&c.Passwords),
+
+		"new_device_mail": r.off(&c.NewDeviceMail.Off),
+
+		"templates": r.one(&c.Templates),
+		"prefix":    r.one(&c.Prefix),
+	}
+}
+
+func (r *reader) public(rules *[]PublicRule) setting {
+	return func(path string) error {
+		args, err := r.args()
+		if err != nil {
+			return err
+		}
+		if err := noCommas(path, args); err != nil {
+			return r.place(err)
+		}
+		var rule PublicRule
+		for len(args) > 0 && !strings.ContainsAny(args[0], "/*.") {
+			rule.Methods, args = append(rule.Methods, args[0]), args[1:]
+		}
+		rule.Paths = args
+		*rules = append(*rules, rule)
+		return r.noBlock(path)
+	}
+}
+
+// passwords reads "off", or a block.
+func (r *reader) passwords(p *Passwords) setting {
+	block := r.onlyBlock(settings{"min_length": r.length(&p.MinLength)})
+	return func(path string) error {
+		if !r.NextArg() {
+			return block(path)
+		}
+		if r.Val() != "off" || r.NextArg() {
+			return r.place(wrong(path, `write "passwords off", or end the line with a brace, "passwords {", and put "min_length 15" on the line below`))
+		}
+		p.Off = true
+		return r.noBlock(path)
+	}
+}
+
+// off reads the word off, which is all that the setting can say.
+func (r *reader) off(is *bool) setting {
+	return func(path string) error {
+		var s string
+		if err := r.one(&s)(path); err != nil {
+			return err
+		}
+		if s != "off" {
+			return r.place(wrong(path, "%q is not off; write %q, or leave the line out", s, examples[path]))
+		}
+		*is = true
+		return nil
+	}
+}
+
+// upgraded reads the word all, or the ids of companies.
+func (r *reader) upgraded(u *Upgraded) setting {
+	return func(path string) error {
+		if err := r.list(&u.Companies)(path); err != nil {
+			return err
+		}
+		if slices.Equal(u.Companies, []string{"all"}) {
+			u.All, u.Companies = true, nil
+		}
+		return nil
+	}
+}
+
+// length reads a number of characters.
+func (r *reader) length(n *int) setting {
+	return func(path string) error {
+		var s string
+		if err := r.one(&s)(path); err != nil {
+			return err
+		}
+		var err error
+		if *n, err = strconv.Atoi(s); err != nil || *n <= 0 {
+			return r.place(wrong(path, "%q is no number of characters; write %s", s, examples[path]))
+		}
+		return nil
+	}
+}
+
+func (r *reader) legacyLink(links *[]legacy.Link) setting {
+	return func(path string) error {
+		args, err := r.args()
+		switch {
+		case err != nil:
+			return err
+		case len(args) < 2:
+			return r.place(wrong(path, "which? Write the old form and the new one: %s", examples[path]))
+		case len(args) > 3 || len(args) == 3 && args[2] != "forward_new":
+			return r.place(wrong(path, "%q is one too many; write the old form and the new one, and forward_new behind them where the portal knows the new one", args[2]))
+		}
+		*links = append(*links, legacy.Link{Old: args[0], New: args[1], ForwardNew: len(args) == 3})
+		return r.noBlock(path)
+	}
+}
+
+// companyPaths reads one or more patterns of a line, each of which has the place of it.
+func (r *reader) companyPaths(patterns *[]string) setting {
+	return func(path string) error {
+		line := r.Token()
+		var args []string
+		if err := r.list(&args)(path); err != nil {
+			return err
+		}
+		for _, p := range args {
+			r.places[fmt.Sprintf("%s[%d]", path, len(*patterns))] = line
+			*patterns = append(*patterns, p)
+		}
+		return nil
+	}
+}
+
+// portalSession reads the cookies of a line, and behind them how all of these are bound.
+func (r *reader) portalSession(cookies *[]PortalCookie) setting {
+	return func(path string) error {
+		line := r.Token()
+		var names []string
+		if err := r.list(&names)(path); err != nil {
+			return err
+		}
+		to := ""
+		if last := names[len(names)-1]; len(names) > 1 && (last == "person" || last == "off") {
+			names, to = names[:len(names)-1], last
+		}
+		for _, name := range names {
+			r.places[fmt.Sprintf("%s[%d]", path, len(*cookies))] = line
+			*cookies = append(*cookies, PortalCookie{Name: name, To: to})
+		}
+		return nil
+	}
+}
+
+// examples show how a setting is written, by its path.
+var examples = map[string]string{
+	"secret":               "secret {file./etc/doorpost/secret}",
+	"store.username":       "username doorpost",
+	"store.password":       "password {file./run/secrets/redis}",
+	"mail.username":        "username portal@example.com",
+	"mail.password":        "password {file./run/secrets/smtp}",
+	"mail.tls":             "tls starttls",
+	"mail.rate":            "rate 60/m",
+	"url":                  "url https://clients.example.com",
+	"brand":                "brand {",
+	"brand.name":           `name "Example Bookkeeping"`,
+	"brand.from":           `from "Example Bookkeeping <hello@example.com>"`,
+	"brand.reply_to":       "reply_to help@example.com",
+	"brand.logo":           "logo /etc/doorpost/logo.svg",
+	"brand.accent":         `accent "#0b6e4f"`,
+	"brand.support":        `support "help@example.com, +1 555 0100"`,
+	"contacts":             "contacts /etc/doorpost/contacts.csv",
+	"companies":            "companies /etc/doorpost/companies.csv",
+	"staff":                "staff owner@example.com",
+	"legacy_link":          "legacy_link /one-click/{token}/* /portal/{company}/*",
+	"company_path":         "company_path /files/{company}/*",
+	"home":                 "home /portal/{company}",
+	"portal_session":       "portal_session PHPSESSID",
+	"upgraded":             "upgraded acme globex",
+	"clear_site_data":      "clear_site_data storage",
+	"public":               "public /assets/* /favicon.ico",
+	"session":              "session {",
+	"session.idle":         "idle 45d",
+	"session.max":          "max 180d",
+	"link_lifetime":        "link_lifetime 10m",
+	"passwords":            "passwords {",
+	"passwords.min_length": "min_length 15",
+	"new_device_mail":      "new_device_mail off",
+	"templates":            "templates /etc/doorpost/templates",
+	"prefix":               "prefix /-",
+}
+
+// Example shows how the setting of a path, such as "session.idle", is written.
+func Example(path string) string { return examples[path] }
+
+// Settings returns the path of every setting that has an example, in order.
+func Settings() []string { return slices.Sorted(maps.Keys(examples)) }
+
+// onlyOnce adds to the error of a setting that stands twice how several values go.
+var onlyOnce = map[string]string{
+	"secret": ", with the older ones behind the newest",
+	"staff":  ", with all addresses on one line",
+}
+
+// notYet are settings of later versions, by their path.
+var notYet = []string{
+	"text", "mail.oauth",
+	"brand.dkim", "reports",
+}
+
+// repeatable are the settings that may stand more than once.
+var repeatable = []string{"public", "legacy_link", "company_path", "portal_session"}
+
+// setting reads what follows the name of a setting, which the cursor is on.
+type setting func(path string) error
+
+// settings are what a block may hold, by name.
+type settings map[string]setting
+
+// reader reads the blocks of one directive and remembers where each setting stands.
+type reader struct {
+	*caddyfile.Dispenser
+	start  caddyfile.Token            // the directive
+	places map[string]caddyfile.Token // by path
+	opened bool                       // there was a block, if perhaps an empty one
+}
+
+func newReader(d *caddyfile.Dispenser) *reader {
+	return &reader{Dispenser: d, start: d.Token(), places: make(map[string]caddyfile.Token)}
+}
+
+// block reads the block at the end of the line, if there is one.
+func (r *reader) block(path string, known settings) error {
+	before := r.Token()
+	for nesting := r.Nesting(); r.NextBlock(nesting); {
+		r.opened = true
+		if err := r.setting(path, known); err != nil {
+			return err
+		}
+	}
+	if r.Val() == "}" && r.Token().Line != before.Line {
+		r.opened = true
+	}
+	return nil
+}
+
+func (r *reader) setting(parent string, known settings) error {
+	name := r.Val()
+	path := strings.TrimPrefix(parent+"."+name, ".")
+	read, ok := known[name]
+	if !ok {
+		return r.unknown(path, parent, known)
+	}
+	if i := slices.Index(repeatable, path); i >= 0 {
+		n := 0
+		for ; r.places[fmt.Sprintf("%s[%d]", path, n)].Line > 0; n++ {
+		}
+		r.places[fmt.Sprintf("%s[%d]", path, n)] = r.Token()
+	} else if first, twice := r.places[path]; twice {
+		return r.Errf("%s stands already at %s:%d; write it once%s", words(path), first.File, first.Line, onlyOnce[path])
+	}
+	r.places[path] = r.Token()
+	return read(path)
+}
+
+func (r *reader) unknown(path, parent string, known settings) error {
+	name := r.Val()
+	where := "doorpost"
+	if parent != "" {
+		where = words(parent)
+	}
+	if bare := strings.TrimSuffix(name, "{"); bare != name {
+		return r.Errf(`put a space before the brace: "%s {"`, bare)
+	}
+	if i := strings.IndexAny(name, "=:"); i > 0 && known[name[:i]] != nil {
+		of := name[:i]
+		if parent != "" {
+			of = parent + "." + of
+		}
+		return r.Errf("%s: there is no %c behind the name of a setting; write %s", words(of), name[i], examples[of])
+	}
+	if slices.Contains(notYet, path) {
+		return r.Errf("this version of Doorpost doesn't have the setting %s yet; remove it", words(path))
+	}
+	var blocks []string
+	for elsewhere := range examples {
+		if block, ok := strings.CutSuffix(elsewhere, "."+name); ok && block != parent {
+			blocks = append(blocks, block)
+		}
+	}
+	if parent != "" && slices.Contains(besides(parent), name) {
+		return r.Errf("%s has no setting %s, which belongs below the block of %s; is the } of %s missing?", where, name, where, where)
+	}
+	if len(blocks) > 0 {
+		slices.Sort(blocks)
+		return r.Errf("%s has no setting %s; it belongs into the block of %s", where, name, strings.Join(blocks, " or "))
+	}
+	names := slices.Sorted(maps.Keys(known))
+	if meant := nearest(name, names); meant != "" {
+		return r.Errf("%s has no setting %s; did you mean %s?", where, name, meant)
+	}
+	return r.Errf("%s has no setting %s; it knows %s", where, name, strings.Join(names, ", "))
+}
+
+// placeholderBegins is a placeholder of which the rest stands behind a space.
+var placeholderBegins = regexp.MustCompile(`^\{(?:file|env|system)\.?$`)
+
+// curlyQuote returns the quote that a text program has put in the place of a straight one,
+// where it holds a value together or seems to; "": there is none.
+func curlyQuote(t caddyfile.Token) string {
+	if t.Quoted() {
+		return ""
+	}
+	first, _ := utf8.DecodeRuneInString(t.Text)
+	last, _ := utf8.DecodeLastRuneInString(t.Text)
+	switch {
+	case strings.ContainsRune("“”„‟‘‚«", first):
+		return string(first)
+	case strings.ContainsRune("“”‟»", last):
+		return string(last)
+	}
+	return ""
+}
+
+// besides returns the settings that may stand beside a block.
+func besides(block string) (names []string) {
+	global := []string{"secret", "store", "mail"}
+	if slices.Contains(global, block) {
+		return global
+	}
+	for name := range examples {
+		if !strings.Contains(name, ".") && !slices.Contains(global, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// args reads the rest of the line up to a block.
+func (r *reader) args() ([]string, error) {
+	name := r.Val()
+	var args []string
+	tokens := r.RemainingArgsAsTokens()
+	for i, t := range tokens {
+		if quote := curlyQuote(t); quote != "" {
+			return nil, errorAt(t, fmt.Errorf(`%s: %s is a curly quote, which Caddy takes for a letter; write straight ones: "`, name, quote))
+		}
+		switch {
+		case t.Quoted():
+		case i == 0 && (t.Text == "=" || t.Text == ":"):
+			return nil, errorAt(t, fmt.Errorf("%s: there is no %s before a value; remove it", name, t.Text))
+		case strings.HasPrefix(t.Text, "'") && slices.ContainsFunc(tokens[i:], func(t caddyfile.Token) bool { return len(t.Text) > 1 && strings.HasSuffix(t.Text, "'") }):
+			return nil, errorAt(t, fmt.Errorf(`%s: Caddy takes ' for a letter; write the other quotes: "`, name))
+		case placeholderBegins.MatchString(t.Text) && i+1 < len(tokens) && strings.HasSuffix(tokens[i+1].Text, "}"):
+			return nil, errorAt(t, fmt.Errorf("%s: a placeholder has a dot and no space in it; write %s.%s", name, strings.TrimSuffix(t.Text, "."), tokens[i+1].Text))
+		case t.Text == "}":
+			return nil, errorAt(t, fmt.Errorf("%s: put the closing brace on a line of its own", name))
+		case strings.HasPrefix(t.Text, "{") && !strings.Contains(t.Text, "}"):
+			return nil, errorAt(t, fmt.Errorf("%s: the line ends with the opening brace; put %s on the next one", name, t.Text[1:]))
+		case len(t.Text) > 1 && strings.HasSuffix(t.Text, "{"):
+			return nil, errorAt(t, fmt.Errorf("%s: put a space before the brace: %s {", name, strings.TrimSuffix(t.Text, "{")))
+		case t.Text == "{}":
+			return nil, errorAt(t, fmt.Errorf("%s: the block is empty; put its settings on lines of their own", name))
+		}
+		if err := checkFixed(t.Text); err != nil {
+			return nil, errorAt(t, fmt.Errorf("%s: %w", name, err))
+		}
+		args = append(args, t.Text)
+	}
+	return args, nil
+}
+
+// noBlock refuses a block where none belongs.
+func (r *reader) noBlock(path string) error {
+	if r.NextBlock(r.Nesting()) {
+		return r.place(wrong(path, "takes no block; put all of it on one line"))
+	}
+	return nil
+}
+
+// one reads the one value of a setting.
+func (r *reader) one(value *string) setting {
+	return func(path string) error {
+		args, err := r.args()
+		switch {
+		case err != nil:
+			return err
+		case len(args) == 0 && path == "brand.accent":
+			return r.place(wrong(path, "which? Write %s with the quotes, as an unquoted # begins a comment", examples[path]))
+		case len(args) == 0:
+			return r.place(wrong(path, "which? Write %s", examples[path]))
+		case len(args) > 1:
+			return r.place(wrong(path, "%d values where one belongs; write %s (quotes keep a value with spaces together)", len(args), examples[path]))
+		case args[0] == "":
+			return r.place(wrong(path, "is empty; write %s, or leave the line out", examples[path]))
+		}
+		*value = args[0]
+		return r.noBlock(path)
+	}
+}
+
+// list reads the values of a setting, one at least.
+func (r *reader) list(values *[]string) setting {
+	return func(path string) error {
+		args, err := r.args()
+		if err != nil {
+			return err
+		}
+		if len(args) == 0 {
+			return r.place(wrong(path, "which? Write %s", examples[path]))
+		}
+		if err := noCommas(path, args); err != nil {
+			return r.place(err)
+		}
+		*values = args
+		return r.noBlock(path)
+	}
+}
+
+// noCommas refuses a list that is written with commas or semicolons.
+func noCommas(path string, values []string) error {
+	for _, v := range values {
+		if bare := strings.Trim(v, ",;"); bare != v || strings.ContainsAny(v, ",;") && strings.Count(v, "@") > 1 {
+			return wrong(path, "spaces alone separate values here; write %s", strings.Join(strings.FieldsFunc(strings.Join(values, " "), func(c rune) bool { return strings.ContainsRune(",; ", c) }), " "))
+		}
+	}
+	return nil
+}
+
+func (r *reader) duration(value *caddy.Duration) setting {
+	return func(path string) error {
+		var s string
+		if err := r.one(&s)(path); err != nil {
+			return err
+		}
+		d, err := duration(s)
+		*value = d
+		return r.place(at(path, err))
+	}
+}
+
+// onlyBlock reads a setting that is a block and nothing else.
+func (r *reader) onlyBlock(known settings) setting {
+	return func(path string) error {
+		args, err := r.args()
+		if err != nil {
+			return err
+		}
+		if len(args) > 0 {
+			return r.place(wrong(path, "takes a block; end the line after %q and put the settings on the lines below", examples[path]))
+		}
+		line := r.Line()
+		if err := r.block(path, known); err != nil {
+			return err
+		}
+		if r.Line() == line {
+			return r.place(wrong(path, "takes a block; end the line with a brace, %q, and put the settings on the lines below", examples[path]))
+		}
+		return nil
+	}
+}
+
+// place adds the file and line of the setting that the error is about; where that
+// isn't written down, of what it belongs to.
+func (r *reader) place(err error) error {
+	if err == nil {
+		return nil
+	}
+	var se *settingError
+	if !errors.As(err, &se) {
+		return errorAt(r.start, err)
+	}
+	path := se.Path
+	for path != "" {
+		if t, ok := r.places[path]; ok {
+			return errorAt(t, err)
+		}
+		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+	}
+	return errorAt(r.start, err)
+}
+
+// errorAt adds the file and line of the token, and through what it was imported.
+func errorAt(t caddyfile.Token, err error) error {
+	d := caddyfile.NewDispenser([]caddyfile.Token{t})
+	d.Next()
+	return d.WrapErr(err)
+}
+
+func words(path string) string { return strings.ReplaceAll(path, ".", " ") }
+
+func valueOr[T any](p *T, or T) T {
+	if p == nil {
+		return or
+	}
+	return *p
+}

@@ -1,0 +1,21 @@
+package caddymodule
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+)
+
+// mainArgs makes the test binary Caddy's own main, with these arguments, one a line.
+const mainArgs = "DOORPOST_TEST_CADDY_ARGS"
+
+func TestMain(m *testing.M) {
+	if args, ok := os.LookupEnv(mainArgs); ok {
+		os.Args = append([]string{"caddy"}, strings.Split(args, "\n")...)
+		caddycmd.Main()
+		os.Exit(0)
+	}
+	os.Exit(runInHalves(m))
+}

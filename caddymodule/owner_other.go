@@ -1,6 +1,0 @@
-//go:build !unix
-
-package caddymodule
-
-// keepOwner does nothing where files belong to nobody in particular.
-func keepOwner(store, kept string) error { return nil }
