@@ -84,7 +84,7 @@ func (p *Passwords) Check(ctx context.Context, a Attempt) (Match, error) {
 	// Sealed anew each time: who signs in keeps their password when the secret changes.
 	ops, err := p.write(c.record, now)
 	return Match{
-		Ops:   append(ops, store.Delete(p.purse(a.purse()))),
+		Ops:   append(ops, store.Delete(p.purse(p.purseOf(a)))),
 		First: c.record.From == imported,
 	}, err
 }
@@ -104,12 +104,12 @@ type comparison struct {
 
 // prepare counts the try, and reads what it is to be compared with.
 func (p *Passwords) prepare(ctx context.Context, a Attempt) (c comparison, err error) {
-	over, err := p.reserve(ctx, a.purse())
+	over, err := p.reserve(ctx, p.purseOf(a))
 	if err != nil {
 		return c, err
 	}
 	c.over = over || a.Limited && a.Device == ""
-	if c.record, err = p.read(ctx, a.purse().Contact); err != nil {
+	if c.record, err = p.read(ctx, p.purseOf(a).Contact); err != nil {
 		return c, err
 	}
 	if c.shapes, err = p.shapes(ctx); err != nil {

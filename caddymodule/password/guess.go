@@ -50,10 +50,10 @@ func (p Purse) budget() Budget {
 	return ForDevice
 }
 
-// purse returns whose budget a try is counted against.
-func (a Attempt) purse() Purse {
+// purseOf returns whose budget a try is counted against.
+func (p *Passwords) purseOf(a Attempt) Purse {
 	if a.Contact == "" {
-		return Purse{Contact: nobody(a.Address)}
+		return Purse{Contact: p.nobody(a.Address)}
 	}
 	return Purse{Contact: a.Contact, Device: a.Device}
 }
@@ -61,16 +61,19 @@ func (a Attempt) purse() Purse {
 const nobodies = 1024 // purses for all the addresses that are nobody's
 
 // nobody returns what stands in for the contact of an address that has none, so that
-// counting costs the same. It is no contact's ID, nor more than one of a few.
-func nobody(a address.Address) string {
+// counting costs the same. It is no contact's ID, nor more than one of a few. Which one depends on
+// the secret: who tries passwords on another address that has the same one would keep those who try
+// one on this address waiting, and learn that it is nobody's.
+func (p *Passwords) nobody(a address.Address) string {
 	h := fnv.New32a()
-	h.Write([]byte(a))
+	h.Write([]byte(p.Keys.MAC(nobodyPurpose, p.Firm, string(a))))
 	return fmt.Sprintf("nobody-%d", h.Sum32()%nobodies)
 }
 
 const (
-	guessBucket = "password-guesses" // by purse
-	clockSkew   = 5 * time.Minute    // by how much the clocks of two machines may differ
+	guessBucket   = "password-guesses" // by purse
+	nobodyPurpose = "password-nobody"  // of MACs
+	clockSkew     = 5 * time.Minute    // by how much the clocks of two machines may differ
 )
 
 // tries is what the store knows of a purse.

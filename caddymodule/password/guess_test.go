@@ -150,14 +150,13 @@ func TestGuesses_InAMonthAndAYear(t *testing.T) {
 
 // D12: addresses that are nobody's fill no store.
 func TestD12_NobodiesShareAFewRecords(t *testing.T) {
-	seen := map[string]bool{}
+	w, seen := newWorld(t), map[string]bool{}
 	for i := range 20_000 {
-		seen[nobody(address.Address(fmt.Sprintf("x%d@example.net", i)))] = true
+		seen[w.nobody(address.Address(fmt.Sprintf("x%d@example.net", i)))] = true
 	}
 	if len(seen) > nobodies || len(seen) < nobodies*9/10 {
 		t.Errorf("20,000 addresses have %d records; want about %d", len(seen), nobodies)
 	}
-	w := newWorld(t)
 	for range 30 { // a record doesn't grow for ever, either
 		if err := w.try(Attempt{Password: good}); !errors.Is(err, ErrWrong) {
 			t.Errorf("Check = %v", err)
@@ -166,15 +165,37 @@ func TestD12_NobodiesShareAFewRecords(t *testing.T) {
 	if n := w.records(guessBucket); n != 1 {
 		t.Errorf("one address has %d records; want 1", n)
 	}
-	rec, err := w.Store.Get(context.Background(), w.purse(Purse{Contact: nobody("@example.com")}))
+	rec, err := w.Store.Get(context.Background(), w.purse(Purse{Contact: w.nobody("@example.com")}))
 	if err != nil || len(rec.Value) > 300 {
 		t.Errorf("its record has %d bytes, %v", len(rec.Value), err)
 	}
-	if same := (Attempt{Address: "x1@example.net"}).purse(); same != (Attempt{Address: "x1@example.net", Device: "laptop"}).purse() {
+	if same := w.purseOf(Attempt{Address: "x1@example.net"}); same != w.purseOf(Attempt{Address: "x1@example.net", Device: "laptop"}) {
 		t.Error("a device makes somebody of nobody")
 	}
 	w.clock.move(time.Duration(ForUnknown.Burst)*ForUnknown.Every + time.Second)
 	if n := w.records(guessBucket); n != 0 {
 		t.Errorf("once it says nothing any more, %d records are left", n)
+	}
+}
+
+// N02: addresses of nobody that share a record keep one another waiting, as the tries on one contact do.
+// So nobody can work out which address shares one with another: that would tell that it is nobody's.
+func TestN02_WhichAddressesShareARecordDependsOnTheSecret(t *testing.T) {
+	one, other := newWorld(t), newWorld(t)
+	other.Keys = keyring(t, "another secret of at least 32 characters, made up for this")
+	const a = "x@example.net"
+	met := func(w *world, b address.Address) bool { return w.nobody(a) == w.nobody(b) }
+	var shared, both int
+	for i := range 40_000 {
+		b := address.Address(fmt.Sprintf("x%d@example.net", i))
+		if met(one, b) {
+			shared++
+			if met(other, b) {
+				both++
+			}
+		}
+	}
+	if shared == 0 || both > shared/2 {
+		t.Errorf("%d addresses share a record with %s, %d of them also under another secret; want hardly any of these", shared, a, both)
 	}
 }

@@ -104,7 +104,7 @@ func (t *Tokens) count(ctx context.Context, browser string) ([]counted, error) {
 		if len(all) == 0 {
 			return nil, ErrBurnt
 		}
-		return t.reserve(ctx, all)
+		return t.reserve(ctx, browser, all)
 	})
 	return all, err
 }

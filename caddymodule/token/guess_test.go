@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
@@ -144,6 +146,42 @@ func TestN01_AGuessAtNobodysCodeDoesTheSameWork(t *testing.T) {
 	}
 	if len(known) != 4*token.Guesses+2 {
 		t.Errorf("%d guesses cost %d calls; want two reads, a write and a read each, and a read when burnt", token.Guesses, len(known))
+	}
+}
+
+// crossed is a store in which something happens right before the first write.
+type crossed struct {
+	store.Store
+	first  func()
+	writes int
+}
+
+func (s *crossed) Apply(ctx context.Context, ops ...store.Op) error {
+	if s.writes++; s.writes == 1 {
+		s.first()
+	}
+	return s.Store.Apply(ctx, ops...)
+}
+
+// N02: guesses in many browsers at an address meet those in one for which a mail was made no more
+// than those in one for which none was: who has to write once more is slower, by much under a flood.
+func TestN02_GuessesInOtherBrowsersSlowDownNone(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		for _, other := range []address.Address{"ann@example.com", "bob@example.com"} {
+			w := newWorld(t)
+			if known {
+				w.mail(laptop, "ann@example.com", "ann")
+			} else {
+				w.ask(laptop, "ann@example.com")
+			}
+			w.ask(phone, other)
+			db := &crossed{Store: w.db, first: func() { want(t, "a wrong code", w.guess("s", phone, "0000-0000"), token.ErrCode) }}
+			err := w.as(func(o *token.Tokens) { o.Store = db }).guess("s", laptop, "0000-0000")
+			want(t, "a wrong code", err, token.ErrCode)
+			if db.writes != 1 {
+				t.Errorf("while another browser guesses at %s, a guess at ann@example.com (known: %t) is written %d times; want once", other, known, db.writes)
+			}
+		}
 	}
 }
 

@@ -30,9 +30,10 @@ const (
 	SignIn      = "sign-in"
 	SetPassword = "set-password"
 
-	linkPurpose = "link" // of MACs
-	codePurpose = "code"
-	sealPurpose = "token" // of what is sealed
+	linkPurpose   = "link" // of MACs
+	codePurpose   = "code"
+	nobodyPurpose = "nobody"
+	sealPurpose   = "token" // of what is sealed
 
 	format  = 2               // of what is sealed
 	version = '1'             // first byte of the values of earlier releases, and of the ring's

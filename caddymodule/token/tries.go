@@ -31,7 +31,7 @@ type tries struct {
 // whose contact had too many. It costs the same whether or not there is a contact, one
 // record for each address: nobodies share some. The Ops are to be applied before
 // anything is compared.
-func (t *Tokens) reserve(ctx context.Context, all []counted) (ops []store.Op, err error) {
+func (t *Tokens) reserve(ctx context.Context, browser string, all []counted) (ops []store.Op, err error) {
 	paid := map[address.Address]bool{}
 	over := map[string]bool{} // by ID of the record
 	for i := range all {
@@ -42,7 +42,7 @@ func (t *Tokens) reserve(ctx context.Context, all []counted) (ops []store.Op, er
 			paid[a] = true
 			id := record
 			if _, twice := over[id]; id == "" || twice {
-				id = nobody(a)
+				id = t.nobody(browser, a)
 			}
 			if _, twice := over[id]; !twice {
 				op, full, err := t.try(ctx, id, codesOf(all, contact))
@@ -92,10 +92,12 @@ func codesOf(all []counted, contact string) (n int) {
 }
 
 // nobody returns the ID of the record for an address that is no contact's, as far as is
-// known yet. It is no contact's ID, nor is it more than one of a few.
-func nobody(a address.Address) string {
+// known yet. It is no contact's ID, nor is it more than one of a few. Which one it is depends on the
+// browser and the secret: who guesses at one record in many browsers must not feel in another one
+// whether its guesses meet these, which those at a contact's codes don't.
+func (t *Tokens) nobody(browser string, a address.Address) string {
 	h := fnv.New32a()
-	h.Write([]byte(a))
+	h.Write([]byte(t.Keys.MAC(nobodyPurpose, t.Firm, browser, string(a))))
 	return fmt.Sprintf("nobody-%d", h.Sum32()%nobodies)
 }
 
