@@ -37,6 +37,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	legacyusage "github.com/doorpost-auth/doorpost/caddymodule/usage" // usage is what a misused command says
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // deps is what a firm needs of the app.
@@ -88,7 +89,7 @@ type firm struct {
 }
 
 // look reads what a firm's pages and letters are made of: picture and templates.
-func look(cfg config.Firm) (*gate.Pages, *brand.Letters, *brand.Logo, error) {
+func look(cfg config.Firm) (*web.Pages, *brand.Letters, *brand.Logo, error) {
 	logo, err := cfg.Brand.ReadLogo()
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("brand.%w", err)
@@ -98,7 +99,7 @@ func look(cfg config.Firm) (*gate.Pages, *brand.Letters, *brand.Logo, error) {
 		return nil, nil, nil, fmt.Errorf("brand.%w", err)
 	}
 	colours := cfg.Brand.Look()
-	chrome := gate.Chrome{
+	chrome := web.Chrome{
 		Name: cfg.Brand.Name, Support: cfg.Brand.Support, Prefix: cfg.Prefix, MailFrom: sender.Address,
 		Passwords:   !cfg.Passwords.Off,
 		LightAccent: colours.LightAccent, LightOnAccent: colours.LightOnAccent,
@@ -107,7 +108,7 @@ func look(cfg config.Firm) (*gate.Pages, *brand.Letters, *brand.Logo, error) {
 	if logo != nil {
 		chrome.LogoURL = cfg.Prefix + "/logo"
 	}
-	pages, err := gate.NewPages(chrome, cfg.Templates)
+	pages, err := web.NewPages(chrome, cfg.Templates)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("templates: %w", err)
 	}

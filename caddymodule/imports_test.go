@@ -23,6 +23,7 @@ import (
 //	                   │        │        │
 //	                   │        │        ▼
 //	                   │        │      admin
+//	                web         │        │
 //	                   └────────┼────────┘
 //	                            ▼
 //	                          action
@@ -38,13 +39,14 @@ import (
 // know Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"config", "cli", "gate", "admin", "action", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis", "loopback"},
+	"caddymodule": {"config", "cli", "gate", "web", "admin", "action", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis", "loopback"},
 
 	"cli":    {"config", "admin", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
 	"config": {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo"},
 
-	"gate":   {"brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor", "loopback"},
+	"gate":   {"web", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor", "loopback"},
 	"admin":  {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
+	"web":    {"brand"},
 	"action": {"directory", "limit", "password", "store"},
 
 	"brand":     {"address"},

@@ -13,6 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // justSet is how long the account page says that a password was set.
@@ -36,7 +37,7 @@ func (g *Gate) getAccount(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return g.showAccount(w, r, v, http.StatusOK, AccountPage{Done: said})
+	return g.showAccount(w, r, v, http.StatusOK, web.AccountPage{Done: said})
 }
 
 // doneTo returns what the page says of the word in its URL. Anybody can link to that, so of
@@ -61,7 +62,7 @@ func (g *Gate) toAccount(w http.ResponseWriter, _ *http.Request) error {
 }
 
 // showAccount shows the page, with what it is to say beside who they are.
-func (g *Gate) showAccount(w http.ResponseWriter, r *http.Request, v *Visitor, status int, page AccountPage) error {
+func (g *Gate) showAccount(w http.ResponseWriter, r *http.Request, v *Visitor, status int, page web.AccountPage) error {
 	ctx := r.Context()
 	page.Name = v.Contact.Name()
 	for _, a := range v.Contact.Emails {
@@ -74,7 +75,7 @@ func (g *Gate) showAccount(w http.ResponseWriter, r *http.Request, v *Visitor, s
 		}
 		page.More = len(companies) > shownAtOnce
 		for _, c := range companies[:min(len(companies), shownAtOnce)] {
-			page.Companies = append(page.Companies, CompanyRow{Name: c.Name, URL: g.Legacy.Page(c.ID)})
+			page.Companies = append(page.Companies, web.CompanyRow{Name: c.Name, URL: g.Legacy.Page(c.ID)})
 		}
 	}
 	sessions, err := g.Sessions.List(ctx, v.Contact.ID, v.Contact.Generation)
@@ -82,7 +83,7 @@ func (g *Gate) showAccount(w http.ResponseWriter, r *http.Request, v *Visitor, s
 		return err
 	}
 	for _, s := range sessions {
-		page.Devices = append(page.Devices, DeviceRow{s.Handle, s.Agent, s.Begun.Local(), s.Seen.Local(), s.ID == v.Live.ID})
+		page.Devices = append(page.Devices, web.DeviceRow{Handle: s.Handle, Agent: s.Agent, First: s.Begun.Local(), Last: s.Seen.Local(), Here: s.ID == v.Live.ID})
 	}
 	if g.Passwords != nil {
 		state, err := g.Passwords.State(ctx, v.Contact.ID)
@@ -113,7 +114,7 @@ func (g *Gate) postDevices(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		if n > 0 {
-			g.Audit.Record(ctx, audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Agent: agentOf(r), IP: g.ClientIP(r), Count: n})
+			g.Audit.Record(ctx, audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Agent: web.AgentOf(r), IP: g.ClientIP(r), Count: n})
 		}
 		return g.seeOwn(w, "/account?done=others")
 	}
@@ -207,7 +208,7 @@ func (g *Gate) change(w http.ResponseWriter, r *http.Request, field, done string
 		if not.wait > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int(not.wait/time.Second)))
 		}
-		return g.showAccount(w, r, v, not.status, AccountPage{Problem: not.problem, Wrong: not.field})
+		return g.showAccount(w, r, v, not.status, web.AccountPage{Problem: not.problem, Wrong: not.field})
 	} else if err != nil {
 		return err
 	}
@@ -269,7 +270,7 @@ func (g *Gate) isCurrent(r *http.Request, v *Visitor, plain, field string) error
 	case errors.Is(err, errCrowded):
 		return &notChanged{http.StatusTooManyRequests, crowdedNetwork, "", crowdedFor}
 	case errors.Is(err, password.ErrWrong):
-		g.Audit.Record(ctx, audit.Event{Kind: audit.WrongPass, Contact: v.Contact.ID, Session: v.Live.Handle, Agent: agentOf(r), IP: t.ip})
+		g.Audit.Record(ctx, audit.Event{Kind: audit.WrongPass, Contact: v.Contact.ID, Session: v.Live.Handle, Agent: web.AgentOf(r), IP: t.ip})
 		return &notChanged{http.StatusForbidden, notCurrent, field, 0}
 	case err != nil:
 		return err

@@ -7,6 +7,8 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // portalWriter is the response on its way from the portal: it may not set our cookies,
@@ -45,7 +47,7 @@ func (w *portalWriter) WriteHeader(status int) {
 	delete(h, "Set-Cookie")
 	w.old.rewrite(w.ctx, h)
 	if w.private && !w.open {
-		keepPersonal(h, w.shared)
+		web.KeepPersonal(h, w.shared)
 	}
 	w.ResponseWriter.WriteHeader(status)
 	if cookies != nil {
@@ -85,7 +87,7 @@ func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
 	if k, ok := w.ResponseWriter.(HeaderKeeper); ok {
 		k.Keep(nil)
 		if w.private && !w.open {
-			k.Keep(isCacheHeader)
+			k.Keep(web.IsCacheHeader)
 		}
 		if w.key {
 			k.Mend(keepKeyWithinSite)
@@ -104,7 +106,7 @@ func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
 	}
 	for name := range h {
 		field := strings.TrimPrefix(name, http.TrailerPrefix)
-		if field == "Set-Cookie" || w.private && !w.open && isCacheHeader(field) {
+		if field == "Set-Cookie" || w.private && !w.open && web.IsCacheHeader(field) {
 			delete(h, name)
 		}
 	}
@@ -155,7 +157,7 @@ func (w *portalWriter) clean() {
 	}
 	switch {
 	case w.private && !w.open:
-		keepPersonal(h, w.shared)
+		web.KeepPersonal(h, w.shared)
 	case w.private && len(h["Cache-Control"]) == 0 && len(h["Expires"]) == 0:
 		h["Cache-Control"] = []string{"private"}
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // moody is a store that can be away, or full.
@@ -84,7 +85,7 @@ func openAwayHouse(t testing.TB) *awayHouse {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages, err := NewPages(Chrome{Name: "Example Bookkeeping", Prefix: "/-"}, "")
+	pages, err := web.NewPages(web.Chrome{Name: "Example Bookkeeping", Prefix: "/-"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // counting counts what is asked of a store.
@@ -64,7 +65,7 @@ func benchGate(b testing.TB) (g *Gate, cookie string, db *counting) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	pages, err := NewPages(Chrome{Name: "Example Bookkeeping", Prefix: "/-", Support: "help@example.com"}, "")
+	pages, err := web.NewPages(web.Chrome{Name: "Example Bookkeeping", Prefix: "/-", Support: "help@example.com"}, "")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -3,6 +3,8 @@ package gate
 import (
 	"net/http"
 	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // What comes without TLS, though people are to come with it.
@@ -29,7 +31,7 @@ func (g *Gate) inTheClear(r *http.Request) bool {
 // opensInTheClear reports whether a person opens a page without TLS, where others have come
 // with TLS that ends here. Where it may end in front of us, they are asked at once, as ever.
 func (g *Gate) opensInTheClear(r *http.Request) bool {
-	return g.endsTLS.Load() && g.inTheClear(r) && opensPage(r)
+	return g.endsTLS.Load() && g.inTheClear(r) && web.OpensPage(r)
 }
 
 // toTLS answers who opens a page without TLS, or an old link, before a redirect of Caddy's

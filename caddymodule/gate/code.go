@@ -9,6 +9,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // wrongCode is what every code that doesn't work is told, wrong, burnt, run out or
@@ -80,7 +81,7 @@ func (g *Gate) postCode(w http.ResponseWriter, r *http.Request) error {
 		return errMoved // the code was right, and may still be
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongCode, Address: ask.Address.Masked(), Request: ask.ID,
-		Agent: agentOf(r), IP: ip, Whole: ask.Address})
+		Agent: web.AgentOf(r), IP: ip, Whole: ask.Address})
 	g.page(w, r, http.StatusForbidden, g.sentPage(ask, f.Get("code"), wrongCode))
 	return nil
 }

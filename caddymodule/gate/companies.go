@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 const (
@@ -25,10 +26,10 @@ func (g *Gate) getCompanies(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := CompaniesPage{Email: shown(v.Contact.Emails[0]), Query: query, None: total == 0, More: len(all) > shownAtOnce}
+	page := web.CompaniesPage{Email: shown(v.Contact.Emails[0]), Query: query, None: total == 0, More: len(all) > shownAtOnce}
 	page.Search = total >= searchFrom && (len(all) > 0 || query != "")
 	for _, c := range all[:min(len(all), shownAtOnce)] {
-		page.Companies = append(page.Companies, CompanyRow{Name: c.Name, URL: g.Legacy.Page(c.ID)})
+		page.Companies = append(page.Companies, web.CompanyRow{Name: c.Name, URL: g.Legacy.Page(c.ID)})
 	}
 	g.page(w, r, http.StatusOK, page)
 	return nil

@@ -12,34 +12,35 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // failure is an error with a page of its own, whose words are the visitor's.
 type failure struct {
 	status int
-	page   MessagePage
+	page   web.MessagePage
 }
 
 func (f *failure) Error() string { return f.page.Title }
 
 // What a page of ours can end in.
 var (
-	errNothing     = &failure{http.StatusNotFound, MessageFor(http.StatusNotFound)}
-	errCrossOrigin = &failure{http.StatusForbidden, MessageFor(http.StatusForbidden)}
-	errNotAForm    = &failure{http.StatusBadRequest, MessageFor(http.StatusBadRequest)}
-	errTooLarge    = &failure{http.StatusRequestEntityTooLarge, MessageFor(http.StatusRequestEntityTooLarge)}
-	errTooSlow     = &failure{http.StatusRequestTimeout, MessageFor(http.StatusBadRequest)}
-	errMethod      = &failure{http.StatusMethodNotAllowed, MessageFor(http.StatusMethodNotAllowed)}
-	errBusy        = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
+	errNothing     = &failure{http.StatusNotFound, web.MessageFor(http.StatusNotFound)}
+	errCrossOrigin = &failure{http.StatusForbidden, web.MessageFor(http.StatusForbidden)}
+	errNotAForm    = &failure{http.StatusBadRequest, web.MessageFor(http.StatusBadRequest)}
+	errTooLarge    = &failure{http.StatusRequestEntityTooLarge, web.MessageFor(http.StatusRequestEntityTooLarge)}
+	errTooSlow     = &failure{http.StatusRequestTimeout, web.MessageFor(http.StatusBadRequest)}
+	errMethod      = &failure{http.StatusMethodNotAllowed, web.MessageFor(http.StatusMethodNotAllowed)}
+	errBusy        = &failure{http.StatusServiceUnavailable, web.MessagePage{Title: "Please try again in a minute",
 		Text: "Many people are asking for a sign-in email right now. Please wait a minute, then try again."}}
-	errHashing = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a moment",
+	errHashing = &failure{http.StatusServiceUnavailable, web.MessagePage{Title: "Please try again in a moment",
 		Text: "Many people are signing in with a password right now. Please wait a few seconds, go back, and try again. Or have us email you a link."}}
 	// errMoved: a record was changed by others each time that it was to be written.
-	errMoved = &failure{http.StatusServiceUnavailable, MessageFor(http.StatusServiceUnavailable)}
+	errMoved = &failure{http.StatusServiceUnavailable, web.MessageFor(http.StatusServiceUnavailable)}
 	// errOurs: what nobody expected, in which the store has no part.
-	errOurs = &failure{http.StatusInternalServerError, MessageFor(http.StatusInternalServerError)}
+	errOurs = &failure{http.StatusInternalServerError, web.MessageFor(http.StatusInternalServerError)}
 	// errAway: the store can't say who it is, or what they may see.
-	errAway = &failure{http.StatusServiceUnavailable, MessagePage{Title: "Please try again in a minute",
+	errAway = &failure{http.StatusServiceUnavailable, web.MessagePage{Title: "Please try again in a minute",
 		Text: "We can’t check who is signed in right now. You aren’t signed out, and nothing is lost. Please wait a minute, then reload this page."}}
 )
 
@@ -55,7 +56,7 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, err error) {
 			w.Header().Set("Retry-After", strconv.Itoa(int(password.RetryAfter/time.Second)))
 		}
 	}
-	if readerOf(r.Header) == Program {
+	if web.ReaderOf(r.Header) == web.Program {
 		_ = writeProblem(w, f.status, problem{Title: f.page.Title, Detail: f.page.Text})
 		return
 	}
@@ -89,7 +90,7 @@ func (g *Gate) unexpected(r *http.Request, err error) *failure {
 // Refuse answers a request that Caddy or the portal couldn't serve, where neither may say it itself:
 // a person at a window gets a page, a program JSON. What may be logged of it is the caller's to log.
 func (g *Gate) Refuse(w http.ResponseWriter, r *http.Request, status int) {
-	g.fail(w, r, &failure{status, MessageFor(status)})
+	g.fail(w, r, &failure{status, web.MessageFor(status)})
 }
 
 // pageOf is what a log may hold of a request's URL: which page of ours it is, and
@@ -132,7 +133,7 @@ func writeProblem(w http.ResponseWriter, status int, p problem) error {
 func ignoreGone(error) error { return nil }
 
 // page shows one of our pages.
-func (g *Gate) page(w http.ResponseWriter, r *http.Request, status int, page Page) {
+func (g *Gate) page(w http.ResponseWriter, r *http.Request, status int, page web.Page) {
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Cookie realm="portal"`)
 	}

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // The judges here read what visitors send in ways of their own, not in those of the gate:
@@ -293,7 +294,7 @@ func (h *fuzzHouse) wantAnswer(t *testing.T, what, method string, asked http.Hea
 			t.Fatalf("%s: a session without the way on", what)
 		}
 	}
-	if len(cookies) > 0 && (reached || method != http.MethodGet && method != http.MethodPost || prefetch(asked)) {
+	if len(cookies) > 0 && (reached || method != http.MethodGet && method != http.MethodPost || web.IsPrefetch(asked)) {
 		t.Fatalf("%s: Set-Cookie %q on what is no page load and no form", what, cookies)
 	}
 	if cc := resp.Header.Get("Cache-Control"); !reached && cc != "no-store, no-transform" && !strings.HasPrefix(cc, "public, max-age=") {
@@ -625,27 +626,6 @@ func FuzzMailboxFor(f *testing.F) {
 		if !strings.EqualFold(host, "localhost:8080") || !strings.Contains(peer, "127.") && !strings.Contains(peer, "1]:") && !strings.EqualFold(peer[:strings.LastIndexByte(peer, ':')], "localhost") ||
 			strings.HasPrefix(folded, "x-forwarded") || folded == "forwarded" || folded == "via" || folded == "x-real-ip" {
 			t.Fatalf("the mailbox opens for %q at %q with %q: %q", peer, host, name, value)
-		}
-	})
-}
-
-// What is said of a browser is one of a few words of ours, whatever it says of itself.
-func FuzzAgentOf(f *testing.F) {
-	for _, seed := range []string{"Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0", "", "(", "()", "/", "Mozilla/5.0 (", "iPad <b>", "Chrome/", "; ; ;", "\x00", strings.Repeat("(", 600)} {
-		f.Add(seed)
-	}
-	words := map[string]bool{"a browser": true}
-	for _, system := range append(slices.Collect(maps.Values(systems)), "iPad", "") {
-		for _, name := range append(slices.Collect(maps.Values(browsers)), "a browser") {
-			if words[name] = true; system != "" {
-				words[name+" on "+system] = true
-			}
-		}
-	}
-	f.Fuzz(func(t *testing.T, agent string) {
-		if got := agentOf(&http.Request{Header: http.Header{"User-Agent": {agent}}}); !words[got] {
-			t.Fatalf("agentOf(%q) = %q", agent, got)
 		}
 	})
 }

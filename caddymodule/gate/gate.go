@@ -9,7 +9,7 @@
 // without TLS too), prompt.go, mailroom.go, link.go, double.go and code.go (the way in),
 // password.go (the other way), setpassword.go and account.go (what people change for
 // themselves), newdevice.go and news.go (who is told of it). own.go has the table of our
-// own pages, pages.go what they show, render.go and texts.go how.
+// own pages; the pages themselves are in package web.
 package gate
 
 import (
@@ -39,6 +39,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // Gate is the door of one firm. Set its fields in one literal and pass it to New.
@@ -66,7 +67,7 @@ type Gate struct {
 	Assertion *assertion.Signer
 	Audit     *audit.Log
 	Log       *slog.Logger
-	Pages     *Pages
+	Pages     *web.Pages
 	Logo      *Logo               // nil: the firm has none
 	Passwords *password.Passwords // nil: the firm has none
 	Mailbox   string              // folder of the preview mailbox; "": there is none

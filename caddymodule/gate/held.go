@@ -11,6 +11,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // A form that was sent by a visitor who isn't signed in (any more) is kept in the page that
@@ -34,27 +35,27 @@ func (g *Gate) hold(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	vary(w)
-	g.page(w, r, http.StatusUnauthorized, HeldFormPage{Action: action, Fields: fields, SignInURL: g.signInForForm()})
+	g.page(w, r, http.StatusUnauthorized, web.HeldFormPage{Action: action, Fields: fields, SignInURL: g.signInForForm()})
 }
 
 // askWhose asks a visitor before a kept form is sent that somebody else may have typed, and
 // says as whom it would be sent.
 func (g *Gate) askWhose(w http.ResponseWriter, r *http.Request, v *Visitor) {
 	leaveBody(w, r)
-	action, fields, ok := "", []Field(nil), false
-	if readerOf(r.Header) == Window && urlencoded(r.Header) && r.ContentLength >= 0 && r.ContentLength <= maxHeld {
+	action, fields, ok := "", []web.Field(nil), false
+	if web.ReaderOf(r.Header) == web.Window && urlencoded(r.Header) && r.ContentLength >= 0 && r.ContentLength <= maxHeld {
 		action, fields, ok = g.keep(w, r, &keptForm{Confirmed: v.Contact.ID})
 	}
 	if !ok {
 		g.fail(w, r, errNotAForm)
 		return
 	}
-	g.page(w, r, http.StatusConflict, HeldFormPage{Action: action, Fields: fields, As: shown(v.Contact.Emails[0])})
+	g.page(w, r, http.StatusConflict, web.HeldFormPage{Action: action, Fields: fields, As: shown(v.Contact.Emails[0])})
 }
 
 // keep reads the form, and returns its fields and the URL to send them to, with a mark.
 // False: it can't be kept.
-func (g *Gate) keep(w http.ResponseWriter, r *http.Request, kept *keptForm) (action string, fields []Field, ok bool) {
+func (g *Gate) keep(w http.ResponseWriter, r *http.Request, kept *keptForm) (action string, fields []web.Field, ok bool) {
 	action = g.rules.returnPath(r.URL.RequestURI())
 	if action == "/" && r.URL.RequestURI() != "/" {
 		return "", nil, false // such as a form of our own
@@ -73,7 +74,7 @@ func (g *Gate) keep(w http.ResponseWriter, r *http.Request, kept *keptForm) (act
 		if err1 != nil || err2 != nil || len(fields) == 2000 {
 			return "", nil, false
 		}
-		fields = append(fields, Field{Name: n, Value: v})
+		fields = append(fields, web.Field{Name: n, Value: v})
 	}
 	separator := "?"
 	if strings.Contains(action, "?") {

@@ -1,6 +1,10 @@
 package gate
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
+)
 
 // HeaderKeeper is a ResponseWriter behind which further handlers change headers as they are sent.
 // Headers whose names keep accepts leave as the gate has set them, or not at all; with nil the other
@@ -21,5 +25,5 @@ func ownHeader(name string) bool {
 		"Www-Authenticate", "Allow", "Retry-After":
 		return true
 	}
-	return isCachePolicy(name)
+	return web.IsCachePolicy(name)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // even is how long the answer to a link of nobody knows whom takes, at least: what was
@@ -75,7 +76,7 @@ func (g *Gate) mayTellReferer(r *http.Request, a *about) bool {
 	if len(a.referer) != 1 || len(r.Header["Referer"]) == 1 && r.Header["Referer"][0] == a.referer[0] {
 		return false // none, several, or one that isn't hidden
 	}
-	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && readerOf(r.Header) == Program {
+	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && web.ReaderOf(r.Header) == web.Program {
 		return false
 	}
 	u, err := url.Parse(a.referer[0])
@@ -423,8 +424,8 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 		return errNothing
 	}
 	if g.inTheClear(r) {
-		g.fronted.Store(true) // who was sent here came with TLS: it ends in front of us, if it never ends here
-		if pageLoad(r) {      // by which each process sees it
+		g.fronted.Store(true)  // who was sent here came with TLS: it ends in front of us, if it never ends here
+		if web.IsPageLoad(r) { // by which each process sees it
 			cookie, _ := newBrowser()
 			g.setCookie(w, g.cookies.flow, cookie, token.WayBack)
 		}
@@ -462,11 +463,11 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 	case a.Kind != legacy.Old && a.Kind != legacy.Bad && !a.veiled:
 		return found(w, g.rules.returnPath(u.RequestURI())) // there is no secret in it, so they are asked there
 	}
-	if pageLoad(r) {
+	if web.IsPageLoad(r) {
 		g.clearDeadCookie(w, r)
 	}
 	if g.answerFor(r) == Frame {
-		g.page(w, r, http.StatusUnauthorized, FramePage{URL: frameTo(r, r.URL.RequestURI())})
+		g.page(w, r, http.StatusUnauthorized, web.FramePage{URL: frameTo(r, r.URL.RequestURI())})
 		return nil
 	}
 	g.page(w, r, http.StatusUnauthorized, g.promptPage(r.URL.RequestURI()))

@@ -10,6 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // getLink is where the link of a mail leads. Mail scanners open it too, run its
@@ -27,11 +28,11 @@ func (g *Gate) getLink(w http.ResponseWriter, r *http.Request) error {
 		return verr
 	}
 	mine := verr == nil && v.Contact.ID == link.Contact
-	asking := browser != "" && browser == link.Browser && pageLoad(r)
+	asking := browser != "" && browser == link.Browser && web.IsPageLoad(r)
 	switch {
 	case err == nil && asking && (verr != nil || mine):
 		return g.enter(w, r, t, link, browser)
-	case mine && pageLoad(r):
+	case mine && web.IsPageLoad(r):
 		return g.seeOther(w, link.To) // they are in already, and the link is theirs
 	case err != nil && asking && verr != nil && g.again(w, r, link, browser):
 		return g.seeOther(w, link.To)
@@ -41,7 +42,7 @@ func (g *Gate) getLink(w http.ResponseWriter, r *http.Request) error {
 		return g.linkError(w, r, t, link, err)
 	}
 	g.Audit.Record(r.Context(), g.opening(r, audit.Opened, link))
-	page := LinkPage{T: t, Masked: shownInPart(link.Address)}
+	page := web.LinkPage{T: t, Masked: shownInPart(link.Address)}
 	if verr == nil {
 		page.SignedInAs = shown(v.Contact.Emails[0])
 	}
@@ -77,9 +78,9 @@ func (g *Gate) postLink(w http.ResponseWriter, r *http.Request) error {
 	}
 	if !ok {
 		if badAddress == nil {
-			g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongMail, Contact: link.Contact, Agent: agentOf(r), IP: g.ClientIP(r)})
+			g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongMail, Contact: link.Contact, Agent: web.AgentOf(r), IP: g.ClientIP(r)})
 		}
-		page := LinkPage{T: t, Masked: shownInPart(link.Address), Email: f.Get("email"),
+		page := web.LinkPage{T: t, Masked: shownInPart(link.Address), Email: f.Get("email"),
 			Problem: problemOf(f.Get("email"), "That isn’t the address we sent this email to. Please enter the whole address that starts as shown above.")}
 		if v, err := g.visitor(r); err == nil {
 			page.SignedInAs = shown(v.Contact.Emails[0])
@@ -179,10 +180,10 @@ func (g *Gate) linkError(w http.ResponseWriter, r *http.Request, t string, link 
 	switch {
 	case errors.Is(err, token.ErrOver) && link.Address != "":
 		g.Audit.Record(r.Context(), g.opening(r, audit.OpenedOld, link))
-		g.page(w, r, http.StatusGone, SpentLinkPage{T: t, Masked: shownInPart(link.Address), To: link.To, Shared: link.Shared})
+		g.page(w, r, http.StatusGone, web.SpentLinkPage{T: t, Masked: shownInPart(link.Address), To: link.To, Shared: link.Shared})
 	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
 		g.Audit.Record(r.Context(), g.opening(r, audit.NoLink, token.Link{}))
-		g.page(w, r, http.StatusBadRequest, UnknownLinkPage{To: "/"})
+		g.page(w, r, http.StatusBadRequest, web.UnknownLinkPage{To: "/"})
 	default:
 		return err
 	}
@@ -191,7 +192,7 @@ func (g *Gate) linkError(w http.ResponseWriter, r *http.Request, t string, link 
 
 // opening is the event of a link that was opened and let nobody in.
 func (g *Gate) opening(r *http.Request, kind audit.Kind, link token.Link) audit.Event {
-	return audit.Event{Kind: kind, Contact: link.Contact, What: whatOf(link.Purpose), Agent: agentOf(r), IP: g.ClientIP(r),
+	return audit.Event{Kind: kind, Contact: link.Contact, What: whatOf(link.Purpose), Agent: web.AgentOf(r), IP: g.ClientIP(r),
 		Automatic: audit.Automatic(r.Method, r.UserAgent(), r.Header.Get("Sec-Fetch-Mode") != "")}
 }
 

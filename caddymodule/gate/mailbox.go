@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"errors"
-	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 	"io"
 	"io/fs"
 	"mime"
@@ -19,6 +18,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // The preview mailbox shows the mails of a mail folder, to try the gate out without a
@@ -51,11 +53,11 @@ func (g *Gate) hasMailboxKey(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	if !right(one(r.URL.Query()["key"])) {
-		g.page(w, r, http.StatusForbidden, MessagePage{Title: "The emails are elsewhere", Text: "Open the address that Caddy prints in its first lines. It has the key to the emails."})
+		g.page(w, r, http.StatusForbidden, web.MessagePage{Title: "The emails are elsewhere", Text: "Open the address that Caddy prints in its first lines. It has the key to the emails."})
 		return false
 	}
 	http.SetCookie(w, &http.Cookie{Name: mailboxCookie, Value: g.mailboxKey(), Path: g.Prefix + mailboxPath, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: g.URL.Scheme == "https"})
-	setNeverCached(w.Header())
+	web.SetNeverCached(w.Header())
 	w.Header().Set("Location", r.URL.Path)
 	w.WriteHeader(http.StatusSeeOther)
 	return false
@@ -83,7 +85,7 @@ func (g *Gate) getMailbox(w http.ResponseWriter, r *http.Request) error {
 		g.Pages.WriteMailHTML(w, m.html)
 		return nil
 	}
-	page := MailPage{MailboxURL: g.Prefix + mailboxPath, From: m.From, To: m.To, Subject: m.Subject, Time: m.Time, Text: m.text}
+	page := web.MailPage{MailboxURL: g.Prefix + mailboxPath, From: m.From, To: m.To, Subject: m.Subject, Time: m.Time, Text: m.text}
 	if m.html != nil {
 		page.HTMLURL = g.Prefix + mailboxPath + url.PathEscape(name) + ".html"
 	}
@@ -122,7 +124,7 @@ func (g *Gate) listMails(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	page := MailboxPage{URL: g.Prefix + mailboxPath}
+	page := web.MailboxPage{URL: g.Prefix + mailboxPath}
 	for _, e := range slices.Backward(entries) { // their names begin with the time
 		if len(page.Mails) == 100 || !strings.HasSuffix(e.Name(), ".eml") {
 			continue
@@ -139,7 +141,7 @@ func (g *Gate) listMails(w http.ResponseWriter, r *http.Request) error {
 }
 
 type readableMail struct {
-	MailRow
+	web.MailRow
 	text string
 	html []byte
 }
@@ -161,7 +163,7 @@ func readMail(path string) (readableMail, error) {
 		}
 		return s
 	}
-	m := readableMail{MailRow: MailRow{From: header("From"), To: header("To"), Subject: header("Subject")}}
+	m := readableMail{MailRow: web.MailRow{From: header("From"), To: header("To"), Subject: header("Subject")}}
 	if m.Time, err = msg.Header.Date(); err != nil {
 		m.Time = time.Time{}
 	}

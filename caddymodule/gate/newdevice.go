@@ -9,6 +9,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // newDevice returns the Ops of a sign-in by which the contact is told of it, where that is
@@ -21,7 +22,7 @@ func (g *Gate) newDevice(r *http.Request, c directory.Contact, grant token.Grant
 	if err != nil || g.NoNews || !tellsOfDevice(known, first, grant, c.Emails[0]) {
 		return ops, "", err
 	}
-	n := news{Contact: c.ID, Password: grant.Method == byPassword, At: g.Now(), Agent: agentOf(r)}
+	n := news{Contact: c.ID, Password: grant.Method == byPassword, At: g.Now(), Agent: web.AgentOf(r)}
 	request, mail, err := g.tell(kindNewDevice, n)
 	if err != nil {
 		return nil, "", err

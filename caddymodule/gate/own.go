@@ -11,6 +11,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // own is a page of ours: what it does by method. The error is shown by fail.
@@ -158,19 +159,19 @@ func (g *Gate) getSignedIn(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return g.needSignIn(w, r, err)
 	}
-	g.page(w, r, http.StatusOK, SignedInPage{Email: shown(v.Contact.Emails[0])})
+	g.page(w, r, http.StatusOK, web.SignedInPage{Email: shown(v.Contact.Emails[0])})
 	return nil
 }
 
 func (g *Gate) getSignOut(w http.ResponseWriter, r *http.Request) error {
 	v, err := g.visitor(r)
 	if errors.Is(err, errNobody) {
-		g.page(w, r, http.StatusOK, SignedOutPage{})
+		g.page(w, r, http.StatusOK, web.SignedOutPage{})
 		return nil
 	} else if err != nil {
 		return err
 	}
-	g.page(w, r, http.StatusOK, SignOutPage{Email: shown(v.Contact.Emails[0])})
+	g.page(w, r, http.StatusOK, web.SignOutPage{Email: shown(v.Contact.Emails[0])})
 	return nil
 }
 
@@ -184,7 +185,7 @@ func (g *Gate) postSignOut(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		g.Audit.Record(r.Context(), audit.Event{Kind: audit.SignedOut, Contact: v.Contact.ID, Session: v.Live.Handle,
-			Address: v.Contact.Emails[0].Masked(), Agent: agentOf(r), IP: g.ClientIP(r)})
+			Address: v.Contact.Emails[0].Masked(), Agent: web.AgentOf(r), IP: g.ClientIP(r)})
 	}
 	g.clearSite(w.Header())
 	g.setCookie(w, g.cookies.session, "", -time.Second)
@@ -261,7 +262,7 @@ func (g *Gate) getHealth(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	setNeverCached(w.Header())
+	web.SetNeverCached(w.Header())
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -287,7 +288,7 @@ func writeJSON(w http.ResponseWriter, status int, kind string, v any) error {
 	}
 	h := w.Header()
 	h.Set("Content-Type", kind)
-	setNeverCached(h)
+	web.SetNeverCached(h)
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, err = w.Write(b)

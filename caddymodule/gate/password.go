@@ -24,6 +24,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // wrongPassword is what everybody is told whom a password doesn't sign in: nobody's
@@ -60,7 +61,7 @@ const crowdedFor = 3 * time.Minute
 // who comes with the address of somebody else, who has just chosen a password in this browser.
 func (g *Gate) getPassword(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	page := PasswordPage{To: g.wayBack(query.Get("to")), Email: g.openText(setPurpose, one(query["x"])), Shared: query.Get("shared") != ""}
+	page := web.PasswordPage{To: g.wayBack(query.Get("to")), Email: g.openText(setPurpose, one(query["x"])), Shared: query.Get("shared") != ""}
 	page.Set = page.Email != ""
 	v, err := g.visitor(r)
 	switch {
@@ -68,7 +69,7 @@ func (g *Gate) getPassword(w http.ResponseWriter, r *http.Request) error {
 		return g.seeOther(w, page.To)
 	case err != nil && !errors.Is(err, errNobody):
 		return err
-	case err != nil && pageLoad(r):
+	case err != nil && web.IsPageLoad(r):
 		g.clearDeadCookie(w, r)
 	}
 	if page.Set {
@@ -87,7 +88,7 @@ func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := PasswordPage{To: g.wayBack(f.Get("to")), Email: f.Get("email"), Shared: f.Get("shared") != ""}
+	page := web.PasswordPage{To: g.wayBack(f.Get("to")), Email: f.Get("email"), Shared: f.Get("shared") != ""}
 	switch f.Get("go") {
 	case "password":
 		return g.seeOwn(w, "/password"+g.formQuery(page.To, typedPurpose, page.Email, page.Shared))
@@ -123,7 +124,7 @@ func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 		match, err := t.check(r)
 		if errors.Is(err, password.ErrWrong) {
 			g.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongPass, Contact: t.contact.ID, Address: typed.Masked(),
-				Agent: agentOf(r), IP: t.ip, Whole: typed})
+				Agent: web.AgentOf(r), IP: t.ip, Whole: typed})
 			page.Wrong, page.Problem = "both", wrongPassword
 			g.page(w, r, http.StatusForbidden, page)
 			return nil
@@ -143,7 +144,7 @@ func (g *Gate) postPassword(w http.ResponseWriter, r *http.Request) error {
 
 // enterBy begins the session of a contact who typed the right password. Like every way in, it
 // ends the links and codes that this browser asked for.
-func (g *Gate) enterBy(w http.ResponseWriter, r *http.Request, c directory.Contact, match password.Match, page PasswordPage) error {
+func (g *Gate) enterBy(w http.ResponseWriter, r *http.Request, c directory.Contact, match password.Match, page web.PasswordPage) error {
 	end, err := g.Tokens.EndOf(r.Context(), c.ID, g.browser(r))
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // about is what a request is about: whether its URL is an old link or a company's, of
@@ -250,7 +251,7 @@ func (g *Gate) weighUntrusted(r *http.Request, kind Kind, v *Visitor) (about, fa
 	}
 	return a, facts{
 		kind: a.Kind, public: kind == Open, signedIn: v != nil, astray: a.veiled, veiled: a.veiled,
-		load: opensPage(r),
+		load: web.OpensPage(r),
 	}
 }
 
@@ -285,7 +286,7 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 		signedIn: a.visitor != nil, veiled: a.veiled,
 	}
 	if f.kind == legacy.Old || !f.signedIn { // for others it makes no difference
-		f.load = opensPage(r)
+		f.load = web.OpensPage(r)
 	}
 	f.reaches = f.signedIn && f.known && a.visitor.reaches(a.standing.Company)
 	switch {
@@ -526,21 +527,21 @@ func (g *Gate) passOn(s step, a *about, w http.ResponseWriter, r *http.Request, 
 
 var (
 	// errUnclear is the answer to a URL that the portal might read in another way than we do.
-	errUnclear = &failure{http.StatusBadRequest, MessageFor(http.StatusBadRequest)}
+	errUnclear = &failure{http.StatusBadRequest, web.MessageFor(http.StatusBadRequest)}
 	// errNotHere is the one answer to an old link that never was one, and to what is
 	// another company's.
-	errNotHere = &failure{http.StatusNotFound, MessagePage{Title: "This page is not in your portal",
+	errNotHere = &failure{http.StatusNotFound, web.MessagePage{Title: "This page is not in your portal",
 		Text: "You’re signed in, but this address can’t open it. The link may be too old, or meant for someone else. Do you think you should see this page? Please ask us.",
 		URL:  "/", Link: "Go to your own portal"}}
 )
 
 // notHere answers somebody signed in for whom there is nothing at the URL.
 func (g *Gate) notHere(w http.ResponseWriter, r *http.Request, v *Visitor) {
-	if readerOf(r.Header) == Program {
+	if web.ReaderOf(r.Header) == web.Program {
 		g.fail(w, r, errNotHere)
 		return
 	}
-	g.page(w, r, errNotHere.status, NotHerePage{Email: shown(v.Contact.Emails[0])})
+	g.page(w, r, errNotHere.status, web.NotHerePage{Email: shown(v.Contact.Emails[0])})
 }
 
 // useOf is how an old link was used, as far as that can be told.
@@ -556,7 +557,7 @@ func (g *Gate) useOf(r *http.Request, f facts) usage.Use {
 func found(w http.ResponseWriter, to string) error {
 	h := w.Header()
 	h.Set("Location", to)
-	setNeverCached(h)
+	web.SetNeverCached(h)
 	h.Set("Referrer-Policy", "strict-origin")
 	w.WriteHeader(http.StatusFound)
 	return nil
@@ -566,7 +567,7 @@ func found(w http.ResponseWriter, to string) error {
 // who isn't signed in, and everybody of a firm without a home, stay there (""); so does who
 // was led to `/` from home, see keepOffCircle.
 func (g *Gate) homeOf(r *http.Request, a *about) string {
-	if a.visitor == nil || r.URL.Path != "/" || r.URL.ForceQuery || strings.HasPrefix(r.URL.RawQuery, "&") || a.Kind != legacy.None || a.visitor.Contact.Role == directory.Staff || !pageLoad(r) || g.Legacy.Home("x") == "" {
+	if a.visitor == nil || r.URL.Path != "/" || r.URL.ForceQuery || strings.HasPrefix(r.URL.RawQuery, "&") || a.Kind != legacy.None || a.visitor.Contact.Role == directory.Staff || !web.IsPageLoad(r) || g.Legacy.Home("x") == "" {
 		return ""
 	}
 	if mine := a.visitor.Contact.Companies; len(mine) == 1 {
@@ -608,7 +609,7 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	}
 	answer := &portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, shared: v.Live.Shared, key: key, apart: a.apart, passed: Passed{v, company},
 		holder: mine, old: outgoing{g, r.Host, *r.URL, moved, a.standing.Company, v, was.url.Path}}
-	if a.visit != nil && a.standing.Company != "" && pageLoad(r) { // back at their own company's pages
+	if a.visit != nil && a.standing.Company != "" && web.IsPageLoad(r) { // back at their own company's pages
 		answer.visit = g.cookies.make(g.cookies.visit, "", -time.Second)
 	}
 	answer.serve(portal, r.WithContext(context.WithValue(ctx, visitorKey{}, &answer.passed)))
@@ -667,6 +668,6 @@ func (g *Gate) enters(r *http.Request, a *about) {
 	}
 	if _, before := v.entered.LoadOrStore(company, true); !before {
 		g.Audit.Record(r.Context(), audit.Event{Kind: audit.Entered, Contact: v.Contact.ID, Session: v.Live.Handle,
-			Company: company, Agent: agentOf(r), IP: g.ClientIP(r)})
+			Company: company, Agent: web.AgentOf(r), IP: g.ClientIP(r)})
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 const (
@@ -48,14 +49,14 @@ func (g *Gate) prompt(w http.ResponseWriter, r *http.Request) {
 	}
 	switch answer := g.answerFor(r); answer {
 	case Prompt:
-		if pageLoad(r) {
+		if web.IsPageLoad(r) {
 			g.clearDeadCookie(w, r)
 		}
 		vary(w)
 		g.page(w, r, http.StatusUnauthorized, g.promptPage(g.rules.returnPath(r.URL.RequestURI())))
 	case Frame:
 		vary(w)
-		g.page(w, r, http.StatusUnauthorized, FramePage{URL: frameTo(r, g.rules.returnPath(r.URL.RequestURI()))})
+		g.page(w, r, http.StatusUnauthorized, web.FramePage{URL: frameTo(r, g.rules.returnPath(r.URL.RequestURI()))})
 	case Held:
 		g.hold(w, r)
 	default:
@@ -71,7 +72,7 @@ func (g *Gate) promptUnseen(w http.ResponseWriter, r *http.Request) error {
 		return found(w, g.goURL(r.URL))
 	case Frame:
 		vary(w)
-		g.page(w, r, http.StatusUnauthorized, FramePage{URL: frameTo(r, g.goURL(r.URL))})
+		g.page(w, r, http.StatusUnauthorized, web.FramePage{URL: frameTo(r, g.goURL(r.URL))})
 	case Held:
 		g.answerAs(w, r, NotSent)
 	default:
@@ -96,11 +97,11 @@ func (g *Gate) answerAs(w http.ResponseWriter, r *http.Request, answer Answer) {
 	switch answer {
 	case NotSent:
 		vary(w)
-		g.page(w, r, http.StatusUnauthorized, NotSentPage{SignInURL: g.signInForForm(), FromElsewhere: fromElsewhere(r)})
+		g.page(w, r, http.StatusUnauthorized, web.NotSentPage{SignInURL: g.signInForForm(), FromElsewhere: fromElsewhere(r)})
 		drain(w, r)
 	case NotSentFramed:
 		vary(w)
-		g.page(w, r, http.StatusUnauthorized, FramePage{URL: g.signInForForm(), NotSent: true})
+		g.page(w, r, http.StatusUnauthorized, web.FramePage{URL: g.signInForForm(), NotSent: true})
 		drain(w, r)
 	default:
 		g.bare(w, r)
@@ -160,7 +161,7 @@ func (g *Gate) getSignIn(w http.ResponseWriter, r *http.Request) error {
 	} else if !errors.Is(err, errNobody) {
 		return err
 	}
-	if pageLoad(r) {
+	if web.IsPageLoad(r) {
 		g.clearDeadCookie(w, r)
 	}
 	page := g.promptPage(to)
@@ -170,8 +171,8 @@ func (g *Gate) getSignIn(w http.ResponseWriter, r *http.Request) error {
 }
 
 // promptPage returns the prompt that leads there.
-func (g *Gate) promptPage(to string) PromptPage {
-	return PromptPage{To: to, OldLink: strings.HasPrefix(to, g.Prefix+"/go?")}
+func (g *Gate) promptPage(to string) web.PromptPage {
+	return web.PromptPage{To: to, OldLink: strings.HasPrefix(to, g.Prefix+"/go?")}
 }
 
 // postSignIn commits a request for a sign-in mail and answers, the same for every
@@ -215,7 +216,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 	if ask.Purpose == token.SetPassword {
 		kind = kindSetPassword
 	}
-	ask.Agent, ask.IP = agentOf(r), g.ClientIP(r)
+	ask.Agent, ask.IP = web.AgentOf(r), g.ClientIP(r)
 	_, ask.Device = g.device(r)
 	// Those that come from a known device or an old link have a budget and room of their own.
 	// Others are counted whatever becomes of them. Where too much was asked for, the page
@@ -303,7 +304,7 @@ func (g *Gate) notWaiting(w http.ResponseWriter, r *http.Request) error {
 	case browser == "" && v == nil && r.Method == http.MethodPost:
 		return g.seeOwn(w, "/sent")
 	case browser == "" && v == nil:
-		g.page(w, r, http.StatusOK, NoCookiesPage{})
+		g.page(w, r, http.StatusOK, web.NoCookiesPage{})
 		return nil
 	case browser == "" || v == nil:
 		return g.seeOwn(w, "/sign-in")
@@ -332,7 +333,7 @@ func (g *Gate) keepsCookies(w http.ResponseWriter, r *http.Request, f url.Values
 		return true
 	}
 	if r.URL.RawQuery == cookieWasSet {
-		g.page(w, r, http.StatusOK, NoCookiesPage{})
+		g.page(w, r, http.StatusOK, web.NoCookiesPage{})
 		return false
 	}
 	fresh, _ := newBrowser()
@@ -342,9 +343,9 @@ func (g *Gate) keepsCookies(w http.ResponseWriter, r *http.Request, f url.Values
 }
 
 // helpSentPage is the page for who asked for a link to set a password.
-func (g *Gate) helpSentPage(ask token.Ask) HelpSentPage {
+func (g *Gate) helpSentPage(ask token.Ask) web.HelpSentPage {
 	p := g.sentPage(ask, "", "")
-	return HelpSentPage{Address: p.Address, Masked: p.Masked, To: p.To, T: p.T, ResendIn: p.ResendIn, Again: p.Again}
+	return web.HelpSentPage{Address: p.Address, Masked: p.Masked, To: p.To, T: p.T, ResendIn: p.ResendIn, Again: p.Again}
 }
 
 func (g *Gate) asked(r *http.Request) (token.Ask, error) {
@@ -357,8 +358,8 @@ func (g *Gate) asked(r *http.Request) (token.Ask, error) {
 
 // sentPage is the page of a tab that waits for the email, with what was typed as the code so
 // far and what is wrong with it.
-func (g *Gate) sentPage(ask token.Ask, code, problem string) SentPage {
-	p := SentPage{Address: shown(ask.Address), To: ask.To, Shared: ask.Shared, Again: ask.Again, Code: code, Problem: problem}
+func (g *Gate) sentPage(ask token.Ask, code, problem string) web.SentPage {
+	p := web.SentPage{Address: shown(ask.Address), To: ask.To, Shared: ask.Shared, Again: ask.Again, Code: code, Problem: problem}
 	if ask.Hidden {
 		p.Address, p.Masked, p.T = shownInPart(ask.Address), true, ask.Link
 	}
@@ -443,7 +444,7 @@ func (g *Gate) seeOwn(w http.ResponseWriter, name string) error {
 func redirect(w http.ResponseWriter, to string, status int) error {
 	h := w.Header()
 	h.Set("Location", to)
-	setNeverCached(h)
+	web.SetNeverCached(h)
 	h.Set("Referrer-Policy", "strict-origin")
 	w.WriteHeader(status)
 	return nil

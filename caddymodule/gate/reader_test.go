@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 const acceptHTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -23,35 +25,35 @@ func TestReaderOf(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		headers []string
-		want    Reader
+		want    web.Reader
 	}{
-		{"a page load", navigation, Window},
-		{"a page load of a browser without Sec-Fetch", []string{"Accept", acceptHTML, "Upgrade-Insecure-Requests", "1"}, Window},
-		{"a page load of a browser without either", []string{"Accept", acceptHTML}, Window},
-		{"a page load in a frame", with("Sec-Fetch-Dest", "iframe"), Framed},
-		{"a page load that a service worker passes on", with("Sec-Fetch-Dest", "empty"), Window},
-		{"… of a browser without Upgrade-Insecure-Requests", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "empty"}, Window},
-		{"… that a service worker passes on with options", with("Sec-Fetch-Dest", "empty", "Sec-Fetch-Mode", "same-origin"), Window},
-		{"a page load in an app on Android", with("X-Requested-With", "com.google.android.gm"), Window},
-		{"a prefetch", with("Sec-Purpose", "prefetch;prerender"), Program},
-		{"a preview", with("X-Purpose", "preview"), Program},
+		{"a page load", navigation, web.Window},
+		{"a page load of a browser without Sec-Fetch", []string{"Accept", acceptHTML, "Upgrade-Insecure-Requests", "1"}, web.Window},
+		{"a page load of a browser without either", []string{"Accept", acceptHTML}, web.Window},
+		{"a page load in a frame", with("Sec-Fetch-Dest", "iframe"), web.Framed},
+		{"a page load that a service worker passes on", with("Sec-Fetch-Dest", "empty"), web.Window},
+		{"… of a browser without Upgrade-Insecure-Requests", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "empty"}, web.Window},
+		{"… that a service worker passes on with options", with("Sec-Fetch-Dest", "empty", "Sec-Fetch-Mode", "same-origin"), web.Window},
+		{"a page load in an app on Android", with("X-Requested-With", "com.google.android.gm"), web.Window},
+		{"a prefetch", with("Sec-Purpose", "prefetch;prerender"), web.Program},
+		{"a preview", with("X-Purpose", "preview"), web.Program},
 
-		{"curl", []string{"Accept", "*/*"}, Program},
-		{"nothing accepted", nil, Program},
-		{"HTML refused", []string{"Accept", "text/html;q=0,application/json"}, Program},
-		{"a client of an API that copies Sec-Fetch", []string{"Accept", "application/json", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, Program},
-		{"fetch", []string{"Accept", "*/*", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, Program},
-		{"fetch that accepts HTML", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, Program},
-		{"fetch that accepts HTML, of this origin", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "same-origin", "Sec-Fetch-Dest", "empty"}, Program},
-		{"XHR of a browser without Sec-Fetch", []string{"Accept", acceptHTML, "X-Requested-With", "XMLHttpRequest"}, Program},
-		{"a script in an app on Android", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "X-Requested-With", "com.google.android.gm"}, Program},
-		{"an image", []string{"Accept", "image/avif,*/*", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, Program},
-		{"an image, HTML accepted", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, Program},
-		{"a worker's script", []string{"Accept", "*/*", "Sec-Fetch-Mode", "same-origin", "Sec-Fetch-Dest", "serviceworker", "Service-Worker", "script"}, Program},
-		{"a WebSocket", with("Upgrade", "websocket"), Program},
-		{"a page load with another wish", with("Upgrade", "h2c"), Program},
+		{"curl", []string{"Accept", "*/*"}, web.Program},
+		{"nothing accepted", nil, web.Program},
+		{"HTML refused", []string{"Accept", "text/html;q=0,application/json"}, web.Program},
+		{"a client of an API that copies Sec-Fetch", []string{"Accept", "application/json", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, web.Program},
+		{"fetch", []string{"Accept", "*/*", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, web.Program},
+		{"fetch that accepts HTML", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, web.Program},
+		{"fetch that accepts HTML, of this origin", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "same-origin", "Sec-Fetch-Dest", "empty"}, web.Program},
+		{"XHR of a browser without Sec-Fetch", []string{"Accept", acceptHTML, "X-Requested-With", "XMLHttpRequest"}, web.Program},
+		{"a script in an app on Android", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "X-Requested-With", "com.google.android.gm"}, web.Program},
+		{"an image", []string{"Accept", "image/avif,*/*", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, web.Program},
+		{"an image, HTML accepted", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, web.Program},
+		{"a worker's script", []string{"Accept", "*/*", "Sec-Fetch-Mode", "same-origin", "Sec-Fetch-Dest", "serviceworker", "Service-Worker", "script"}, web.Program},
+		{"a WebSocket", with("Upgrade", "websocket"), web.Program},
+		{"a page load with another wish", with("Upgrade", "h2c"), web.Program},
 	} {
-		if got := readerOf(headerOf(c.headers...)); got != c.want {
+		if got := web.ReaderOf(headerOf(c.headers...)); got != c.want {
 			t.Errorf("readerOf(%s) = %d; want %d", c.name, got, c.want)
 		}
 	}
@@ -72,14 +74,14 @@ func TestReaderOf_NoSingleHeaderDecides(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		headers []string
-		want    Reader
+		want    web.Reader
 	}{
-		{"a page load", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "none", "Sec-Fetch-User", "?1", "Upgrade-Insecure-Requests", "1"}, Window},
-		{"a form", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "same-origin", "Upgrade-Insecure-Requests", "1"}, Window},
-		{"a page load that a service worker passes on", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin", "Upgrade-Insecure-Requests", "1"}, Window},
-		{"fetch", []string{"Accept", "*/*", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin"}, Program},
-		{"fetch of JSON", []string{"Accept", "application/json", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin"}, Program},
-		{"jQuery", []string{"Accept", "application/json, text/javascript, */*; q=0.01", "X-Requested-With", "XMLHttpRequest", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, Program},
+		{"a page load", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "none", "Sec-Fetch-User", "?1", "Upgrade-Insecure-Requests", "1"}, web.Window},
+		{"a form", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-Site", "same-origin", "Upgrade-Insecure-Requests", "1"}, web.Window},
+		{"a page load that a service worker passes on", []string{"Accept", acceptHTML, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin", "Upgrade-Insecure-Requests", "1"}, web.Window},
+		{"fetch", []string{"Accept", "*/*", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin"}, web.Program},
+		{"fetch of JSON", []string{"Accept", "application/json", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin"}, web.Program},
+		{"jQuery", []string{"Accept", "application/json, text/javascript, */*; q=0.01", "X-Requested-With", "XMLHttpRequest", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, web.Program},
 	} {
 		for name, values := range changes {
 			for _, value := range values {
@@ -87,7 +89,7 @@ func TestReaderOf_NoSingleHeaderDecides(t *testing.T) {
 				if h.Set(name, value); value == "" {
 					h.Del(name)
 				}
-				if got := readerOf(h); got != c.want {
+				if got := web.ReaderOf(h); got != c.want {
 					t.Errorf("readerOf(%s, %s: %q) = %d; want %d", c.name, name, value, got, c.want)
 				}
 			}
@@ -113,7 +115,7 @@ func TestPageLoad_IsStricter(t *testing.T) {
 	} {
 		r := httptest.NewRequest(c.method, "/x", nil)
 		r.Header = headerOf(c.headers...)
-		if got := pageLoad(r); got != c.want {
+		if got := web.IsPageLoad(r); got != c.want {
 			t.Errorf("pageLoad(%s, %v) = %t; want %t", c.method, r.Header, got, c.want)
 		}
 	}

@@ -13,12 +13,13 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // getHelp is for who has no password, or has lost it.
 func (g *Gate) getHelp(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	g.page(w, r, http.StatusOK, HelpPage{To: g.wayBack(query.Get("to")), Email: g.typed(r)})
+	g.page(w, r, http.StatusOK, web.HelpPage{To: g.wayBack(query.Get("to")), Email: g.typed(r)})
 	return nil
 }
 
@@ -37,7 +38,7 @@ func (g *Gate) postHelp(w http.ResponseWriter, r *http.Request) error {
 		}
 		ask.Address, ask.Hidden, ask.Link, ask.To = link.Address, true, token.Clean(t), link.To
 	} else if ask.Address, err = address.Parse(f.Get("email")); err != nil {
-		g.page(w, r, http.StatusBadRequest, HelpPage{To: ask.To, Email: f.Get("email"),
+		g.page(w, r, http.StatusBadRequest, web.HelpPage{To: ask.To, Email: f.Get("email"),
 			Problem: problemOf(f.Get("email"), incompleteAddress)})
 		return nil
 	}
@@ -55,7 +56,7 @@ func (g *Gate) getSetPassword(w http.ResponseWriter, r *http.Request) error {
 		return g.passwordLinkError(w, r, t, link, err)
 	}
 	g.Audit.Record(r.Context(), g.opening(r, audit.Opened, link))
-	g.page(w, r, http.StatusOK, SetPasswordPage{T: t, Masked: shownInPart(link.Address), Least: g.Passwords.Least()})
+	g.page(w, r, http.StatusOK, web.SetPasswordPage{T: t, Masked: shownInPart(link.Address), Least: g.Passwords.Least()})
 	return nil
 }
 
@@ -87,7 +88,7 @@ func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 		}
 		err = g.setPassword(r, change, plain)
 		if refused, ok := errors.AsType[password.Refused](err); ok {
-			g.page(w, r, http.StatusBadRequest, SetPasswordPage{T: t, Masked: shownInPart(link.Address), Least: g.Passwords.Least(), Problem: refused.Words()})
+			g.page(w, r, http.StatusBadRequest, web.SetPasswordPage{T: t, Masked: shownInPart(link.Address), Least: g.Passwords.Least(), Problem: refused.Words()})
 			return nil
 		} else if errors.Is(err, store.ErrConflict) {
 			continue // somebody was faster, or asked for one more mail just now
@@ -108,10 +109,10 @@ func (g *Gate) passwordLinkError(w http.ResponseWriter, r *http.Request, t strin
 	switch {
 	case errors.Is(err, token.ErrOver) && link.Address != "":
 		g.Audit.Record(r.Context(), g.opening(r, audit.OpenedOld, link))
-		g.page(w, r, http.StatusGone, SpentPasswordPage{T: t, Masked: shownInPart(link.Address), To: link.To})
+		g.page(w, r, http.StatusGone, web.SpentPasswordPage{T: t, Masked: shownInPart(link.Address), To: link.To})
 	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
 		g.Audit.Record(r.Context(), g.opening(r, audit.NoLink, token.Link{}))
-		g.page(w, r, http.StatusBadRequest, HelpPage{To: "/", NoLink: true})
+		g.page(w, r, http.StatusBadRequest, web.HelpPage{To: "/", NoLink: true})
 	default:
 		return err
 	}
@@ -176,7 +177,7 @@ func (g *Gate) applyChange(r *http.Request, change passwordChange) error {
 	if err != nil {
 		return err
 	}
-	news := news{Contact: c.ID, Removed: change.removed, At: now, Agent: agentOf(r)}
+	news := news{Contact: c.ID, Removed: change.removed, At: now, Agent: web.AgentOf(r)}
 	id, mail, err := g.tell(kindChanged, news)
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // site is the site that a request came to, by its Host: one of Sites, else the firm's URL. The
@@ -61,7 +63,7 @@ func hostname(host string) string {
 // toURL answers who opens a page by a further name of the same portal: it is at the firm's URL,
 // where cookies and mailed links are good. Not so what may be a sign-in link.
 func (g *Gate) toURL(w http.ResponseWriter, r *http.Request, kind Kind) (done bool) {
-	if len(g.Names) == 0 || !slices.Contains(g.Names, hostname(r.Host)) || !opensPage(r) || kind == Refused || kind == Own && (r.URL.RawQuery != "" || !plain(r.URL)) {
+	if len(g.Names) == 0 || !slices.Contains(g.Names, hostname(r.Host)) || !web.OpensPage(r) || kind == Refused || kind == Own && (r.URL.RawQuery != "" || !plain(r.URL)) {
 		return false
 	}
 	to := g.remembered(r.URL, mostMoved)

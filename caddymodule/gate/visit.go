@@ -14,6 +14,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // visit is what an open company's old link gives: a way in for its pages, without a
@@ -125,7 +126,7 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 		switch {
 		case a.visit != nil && a.visit.company == a.standing.Company:
 			stay.began = a.visit.began
-		case pageLoad(r): // nothing else sets a cookie
+		case web.IsPageLoad(r): // nothing else sets a cookie
 			a.visit, cookie = stay, g.cookies.make(g.cookies.visit, g.sealVisit(stay), 0)
 		default:
 			a.visit = nil

@@ -22,6 +22,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // maxCookies is how many cookies of one name are judged in a request.
@@ -202,7 +203,7 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 		old = v.Live
 	}
 	b, err := g.Sessions.Begin(ctx, session.Session{
-		Contact: c.ID, Generation: c.Generation, Method: grant.Method, Agent: agentOf(r), Shared: grant.Shared,
+		Contact: c.ID, Generation: c.Generation, Method: grant.Method, Agent: web.AgentOf(r), Shared: grant.Shared,
 	}, old)
 	if err != nil {
 		return "", err

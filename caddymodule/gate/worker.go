@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // A service worker of the portal may answer page loads itself, as progressive web apps do. Then
@@ -40,7 +42,7 @@ func (g *Gate) giveWorker(w http.ResponseWriter) {
 	script := strings.ReplaceAll(workerScript, "PREFIX", strconv.Quote(g.Prefix))
 	h := w.Header()
 	h.Set("Content-Type", "text/javascript; charset=utf-8")
-	setNeverCached(h)
+	web.SetNeverCached(h)
 	h.Set("Content-Security-Policy", "default-src 'none'")
 	h.Set("Service-Worker-Allowed", "/") // as wide as the portal's own may be
 	h.Set("X-Content-Type-Options", "nosniff")

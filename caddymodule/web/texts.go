@@ -1,4 +1,4 @@
-package gate
+package web
 
 import (
 	"regexp"

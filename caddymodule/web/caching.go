@@ -1,4 +1,4 @@
-package gate
+package web
 
 import (
 	"net/http"
@@ -12,21 +12,21 @@ import (
 // for good.
 const neverCached = "no-store, no-transform"
 
-// setNeverCached marks an answer of the gate's own. What a handler in front of the gate has told
+// SetNeverCached marks an answer of the gate's own. What a handler in front of the gate has told
 // caches, for the whole site, doesn't hold for it.
-func setNeverCached(h http.Header) {
+func SetNeverCached(h http.Header) {
 	dropCachePolicies(h)
 	h["Cache-Control"] = []string{neverCached}
 }
 
-// keepPersonal makes an answer to one person, or to one visit, theirs alone, whatever the portal
+// KeepPersonal makes an answer to one person, or to one visit, theirs alone, whatever the portal
 // says: no shared cache keeps it, and the browser's own asks the gate each time before it shows it
 // (RFC 9111, 3.5 and 5.2.2). With shared, for a computer that others use, no cache keeps it at all. Of
 // the portal's own directives no-store and no-transform stay.
 //
 // What the portal lets a cache do by other headers goes: a cache that reads one of those would
 // prefer it to Cache-Control (RFC 9213, 2.2).
-func keepPersonal(h http.Header, shared bool) {
+func KeepPersonal(h http.Header, shared bool) {
 	noStore, noTransform := shared, false
 	for _, line := range h["Cache-Control"] {
 		for directive := range strings.SplitSeq(line, ",") {
@@ -58,19 +58,19 @@ func dropCachePolicies(h http.Header) {
 			h[name] = []string{"0"} // for caches of HTTP/1.0: it is stale
 		case name == "Pragma":
 			h[name] = []string{"no-cache"}
-		case isCachePolicy(name):
+		case IsCachePolicy(name):
 			delete(h, name)
 		}
 	}
 }
 
-// isCacheHeader is isCachePolicy, and Cache-Control as well.
-func isCacheHeader(name string) bool { return name == "Cache-Control" || isCachePolicy(name) }
+// IsCacheHeader is IsCachePolicy, and Cache-Control as well.
+func IsCacheHeader(name string) bool { return name == "Cache-Control" || IsCachePolicy(name) }
 
-// isCachePolicy reports whether caches read in that header, too, how long they may keep an answer: the
+// IsCachePolicy reports whether caches read in that header, too, how long they may keep an answer: the
 // standard's, those for a CDN (RFC 9213), whose names end alike, and those of Varnish, Akamai
 // and nginx.
-func isCachePolicy(name string) bool {
+func IsCachePolicy(name string) bool {
 	if len(name) < len("Pragma") {
 		return false
 	}
@@ -90,14 +90,4 @@ func isCachePolicy(name string) bool {
 	}
 	const suffix = "Cache-Control"
 	return len(name) > len(suffix) && strings.EqualFold(name[len(name)-len(suffix):], suffix)
-}
-
-// clearSite has the browser forget the pages that it has kept of this site, as the person at it
-// changes, and what the portal's scripts have stored, where the firm wants that.
-func (g *Gate) clearSite(h http.Header) {
-	what := `"cache"`
-	if g.ClearStorage {
-		what = `"cache", "storage"`
-	}
-	h.Set("Clear-Site-Data", what)
 }

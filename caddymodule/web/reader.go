@@ -1,4 +1,4 @@
-package gate
+package web
 
 import (
 	"net/http"
@@ -15,7 +15,7 @@ const (
 	Framed                // a person, who sees the answer in a frame of another page
 )
 
-// readerOf reports who reads the answer to a request with these headers. It opens nothing:
+// ReaderOf reports who reads the answer to a request with these headers. It opens nothing:
 // it only chooses how to say something.
 //
 // No single header decides, because others than the browser change each of them: a service
@@ -24,8 +24,8 @@ const (
 // Accept; apps on Android put their name into X-Requested-With. So each header counts for a
 // person or for a program, by how few others can send it: browsers send
 // Upgrade-Insecure-Requests with page loads only, and no script can say "navigate".
-func readerOf(h http.Header) Reader {
-	if h.Get("Upgrade") != "" || prefetch(h) {
+func ReaderOf(h http.Header) Reader {
+	if h.Get("Upgrade") != "" || IsPrefetch(h) {
 		return Program
 	}
 	person := 0
@@ -85,7 +85,8 @@ func acceptsHTML(h http.Header) bool {
 	return false
 }
 
-func prefetch(h http.Header) bool {
+// IsPrefetch reports whether a browser loads something before anybody asks to see it.
+func IsPrefetch(h http.Header) bool {
 	for _, name := range [...]string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
 		lines := h[name]
 		if len(lines) == 0 {
@@ -99,53 +100,16 @@ func prefetch(h http.Header) bool {
 	return false
 }
 
-// pageLoad reports whether a person opened this URL in a window of its own: a GET at top
-// level. It is stricter than readerOf, since a page load may set cookies and, in the browser
+// IsPageLoad reports whether a person opened this URL in a window of its own: a GET at top
+// level. It is stricter than ReaderOf, since a page load may set cookies and, in the browser
 // that asked, spend a link: what a service worker passes on isn't one.
-func pageLoad(r *http.Request) bool {
+func IsPageLoad(r *http.Request) bool {
 	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
 	navigates := mode == "navigate" || mode == "" && r.Header.Get("X-Requested-With") == "" // a mail app's preview has its name there
-	return r.Method == http.MethodGet && navigates && (dest == "" || dest == "document") && readerOf(r.Header) == Window
+	return r.Method == http.MethodGet && navigates && (dest == "" || dest == "document") && ReaderOf(r.Header) == Window
 }
 
-// opensPage reports whether a person opens a page, or a client asks what one would get (HEAD).
-func opensPage(r *http.Request) bool {
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && readerOf(r.Header) == Window
-}
-
-// Answer is how a request is told that it needs a sign-in.
-type Answer uint8
-
-// The answers to a request of a visitor who isn't signed in.
-const (
-	Bare          Answer = iota // a 401 without a page, for programs
-	Prompt                      // the prompt, at the very URL that was asked for
-	Frame                       // a page in a frame: one link that opens the whole window
-	Held                        // a form that was being sent: it is kept for its sender
-	NotSent                     // a page: nothing was sent, and how to send it again
-	NotSentFramed               // the same in a frame
-)
-
-// answerFor returns how the request is told that it needs a sign-in.
-func (g *Gate) answerFor(r *http.Request) Answer {
-	reader := readerOf(r.Header)
-	switch r.Method {
-	case http.MethodGet, http.MethodHead:
-		switch reader {
-		case Window:
-			return Prompt
-		case Framed:
-			return Frame
-		}
-	case http.MethodPost: // no window sends anything by another method
-		switch {
-		case reader == Framed:
-			return NotSentFramed
-		case reader == Window && urlencoded(r.Header) && g.fromOurPages(r) && r.ContentLength >= 0 && r.ContentLength <= maxHeld:
-			return Held
-		case reader == Window:
-			return NotSent
-		}
-	}
-	return Bare
+// OpensPage reports whether a person opens a page, or a client asks what one would get (HEAD).
+func OpensPage(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && ReaderOf(r.Header) == Window
 }

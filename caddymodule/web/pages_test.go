@@ -1,4 +1,4 @@
-package gate
+package web
 
 import (
 	"bytes"
@@ -17,8 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"golang.org/x/net/html"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 )
 
 var testChrome = Chrome{

@@ -1,4 +1,4 @@
-package gate
+package web
 
 import (
 	"net/http"
@@ -7,9 +7,9 @@ import (
 	"github.com/mileusna/useragent"
 )
 
-// agentOf says in words what browser made the request, such as "Safari on iPhone". The
+// AgentOf says in words what browser made the request, such as "Safari on iPhone". The
 // words are ours: nothing that a visitor can write gets into a mail or a list.
-func agentOf(r *http.Request) string {
+func AgentOf(r *http.Request) string {
 	ua := r.UserAgent()
 	if len(ua) > 512 {
 		ua = ua[:512]

@@ -1,0 +1,4 @@
+// Package web gives every package with pages what pages need: the pages themselves, rendered in
+// the firm's look (Pages, and one struct for each page), who reads an answer (ReaderOf), what
+// browser it was (AgentOf), and what caches may keep.
+package web
