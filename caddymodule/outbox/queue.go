@@ -132,6 +132,7 @@ type Queue struct {
 	asked *lane // to be read, and prepared where that isn't done; nil before Start
 	ready *lane // to be sent
 	busy  map[string]bool
+	apart int // how many of all these have a reserved ID
 	down  outage
 
 	sending int    // hand-overs under way
@@ -199,17 +200,28 @@ func (q *Queue) Add(r Request) store.Op {
 
 // Full returns ErrFull when there is no room for a request with this ID, else nil: of Max
 // entries, a fifth is for those with a reserved ID. Among callers that ask at the same time, a
-// few more than Max may get in.
+// few more than Max may get in, and as many more as other queues on the same store have let in:
+// these take nothing of that fifth.
 func (q *Queue) Full(id string) error {
-	most := q.max()
-	if !reserved(id) {
-		most -= most / 5
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	room := q.known() < q.common()
+	if reserved(id) {
+		room = q.roomApart()
 	}
-	if q.Len() >= most {
+	if !room {
 		return ErrFull
 	}
 	return nil
 }
+
+// roomApart reports whether there is room for one more entry with a reserved ID. q.mu is held.
+func (q *Queue) roomApart() bool {
+	return min(q.known()-q.apart, q.common())+q.apart < q.max()
+}
+
+// common is how many of Max entries may be ones that anybody can ask for.
+func (q *Queue) common() int { return q.max() - q.max()/5 }
 
 // Len returns how many entries wait or are in hand, as far as this queue knows.
 func (q *Queue) Len() int {
@@ -231,7 +243,7 @@ func (q *Queue) Wake(id string) {
 func (q *Queue) Start() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.asked, q.ready, q.busy = newLane(), newLane(), map[string]bool{}
+	q.asked, q.ready, q.busy, q.apart = newLane(), newLane(), map[string]bool{}, 0
 	q.sealer = sealer{q.Firm, q.Keys}
 	q.name, q.last = rand.Text(), make(chan struct{}, 1)
 	if q.Process != nil {
@@ -341,6 +353,9 @@ func (q *Queue) learn(id string) {
 	}
 	if _, found := q.asked.items[id]; !found {
 		q.asked.items[id] = item{}
+		if reserved(id) {
+			q.apart++
+		}
 		q.asked.ring()
 	}
 }

@@ -790,7 +790,9 @@ func TestSentButNotDeleted(t *testing.T) {
 
 func TestFullLeavesRoomForReservedRequests(t *testing.T) {
 	db := newStore(t)
-	q, _ := newQueue(t, db, &recorder{answer: func(context.Context, Message, int) error { return errBoom }})
+	q, _ := newQueue(t, db, &recorder{})
+	held := make(chan struct{})
+	q.Prepare = func(context.Context, Request) (Prepared, error) { <-held; return Prepared{}, nil }
 	q.Max = 5
 	urgent, reserved := NewID("sign-in", time.Now()), NewReservedID("sign-in", time.Now())
 	if err := q.Full(urgent); err != nil {
@@ -799,6 +801,7 @@ func TestFullLeavesRoomForReservedRequests(t *testing.T) {
 	q.Wake("nothing comes of this before Start")
 	q.Start()
 	defer q.Stop()
+	defer close(held)
 	for i := range 4 {
 		if err := q.Full(urgent); err != nil {
 			t.Errorf("Full with %d = %v; want nil", i, err)
@@ -811,10 +814,55 @@ func TestFullLeavesRoomForReservedRequests(t *testing.T) {
 	if err := q.Full(reserved); err != nil {
 		t.Errorf("Full with 4, for a reserved ID = %v; want nil", err)
 	}
-	ask(t, q, "sign-in", "ann@example.org")
+	if err := db.Apply(t.Context(), q.Add(Request{ID: reserved, Kind: "sign-in", Asked: q.now()})); err != nil {
+		t.Fatal(err)
+	}
+	q.Wake(reserved)
 	if err := q.Full(reserved); err != ErrFull {
 		t.Errorf("Full with 5, for a reserved ID = %v; want ErrFull", err)
 	}
+}
+
+// Of several gates on one store, each accepts what anybody can ask for before it has seen what the
+// others have accepted. None of that takes the room of requests with a reserved ID, and those that
+// another gate has left behind it aren't passed over.
+func TestFloodsAtSeveralGatesLeaveRoomForReservedRequests(t *testing.T) {
+	db := newStore(t)
+	gate := func() *Queue {
+		q, _ := newQueue(t, db, &recorder{})
+		q.Max, q.Look = 10, time.Millisecond
+		q.Prepare = func(context.Context, Request) (Prepared, error) { return Prepared{}, errBoom }
+		return q
+	}
+	add := func(id string) {
+		t.Helper()
+		if err := db.Apply(t.Context(), gate().Add(Request{ID: id, Kind: "sign-in", Asked: time.Now(), Payload: []byte("ann@example.org")})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 30 {
+		add(NewID("sign-in", time.Now()))
+	}
+	left := NewReservedID("sign-in", time.Now().Add(time.Hour))
+	add(left)
+	q := gate()
+	q.Start()
+	defer q.Stop()
+	until(t, "the reserved request of another gate is found", func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		_, found := q.asked.items[left]
+		return found || q.busy[left]
+	})
+	if err := q.Full(NewID("sign-in", time.Now())); err != ErrFull {
+		t.Errorf("Full with 30 = %v; want ErrFull", err)
+	}
+	reserved := NewReservedID("sign-in", time.Now())
+	if err := q.Full(reserved); err != nil {
+		t.Errorf("Full with 30, for a reserved ID = %v; want nil", err)
+	}
+	add(NewReservedID("sign-in", time.Now()))
+	until(t, "there are two reserved requests", func() bool { return q.Full(reserved) == ErrFull })
 }
 
 // applies counts the writes to a store.

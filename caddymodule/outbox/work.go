@@ -193,6 +193,8 @@ func (q *Queue) put(id string, r result) {
 	if r.lane != nil {
 		r.lane.items[id] = r.item
 		r.lane.ring()
+	} else if reserved(id) {
+		q.apart--
 	}
 	q.ready.ring() // one may have waited for the probe
 }
@@ -268,15 +270,16 @@ func (q *Queue) look(ctx context.Context) error {
 			return err
 		}
 		q.mu.Lock()
+		room := func() bool { return q.known()-q.apart < q.max() }
 		for _, rec := range recs {
-			if q.known() < q.max() { // the rest comes when these are gone
-				q.learn(rec.Key.ID)
+			if id := rec.Key.ID; reserved(id) && q.roomApart() || !reserved(id) && room() { // the rest comes when these are gone
+				q.learn(id)
 			}
 		}
 		// By now the clock may have been set, or a deadline come closer.
 		q.asked.ring()
 		q.ready.ring()
-		full := q.known() >= q.max()
+		full := !room() && !q.roomApart()
 		q.mu.Unlock()
 		if len(recs) < page || full {
 			return nil
