@@ -72,6 +72,7 @@ type Rules struct {
 	companies []*shape // of company_path
 	home      *shape   // nil: none
 	all       []*shape // of links and companies
+	kin       []*shape // of all
 }
 
 type link struct {
@@ -119,6 +120,9 @@ func Compile(c Config) (*Rules, error) {
 	}
 	if err := r.check(c.Prefix); err != nil {
 		return nil, err
+	}
+	for _, s := range r.all {
+		r.kin = append(r.kin, s.kinOf()...)
 	}
 	return r, nil
 }

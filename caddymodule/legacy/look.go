@@ -454,13 +454,14 @@ func (r *Rules) matchOdd(p string, u *url.URL) Verdict {
 	if v.Kind == Bad {
 		return v
 	}
+	both := slices.Concat(r.all, r.kin)
 	for at := 1; at < len(all); at++ {
-		for _, s := range r.all {
+		for i, s := range both {
 			n, fills := s.begins(all[at:])
 			if n == far || s.open < 0 {
 				continue
 			}
-			if v.Kind == None && all[at-1].isProgram() {
+			if v.Kind == None && all[at-1].isProgram() && (i < len(r.all) || s.open > 0) {
 				return Verdict{}
 			}
 			if s.open > 0 && (s.slot == tokenSlot || at <= mostBefore) {
@@ -468,6 +469,7 @@ func (r *Rules) matchOdd(p string, u *url.URL) Verdict {
 			}
 		}
 	}
+	r.addOddKin(&v, all)
 	for range 5 { // who decodes before parsing finds a query in the path
 		if _, query, found := strings.Cut(p, "?"); found {
 			r.addStrays(&v, query)

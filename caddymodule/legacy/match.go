@@ -108,7 +108,12 @@ func (r *Rules) matchPath(u *url.URL) Verdict {
 		}
 		if read := asWindows(p); look.foreign && read != p && v.Kind != Bad {
 			v.Strays = append(v.Strays, r.matchPlain(read, &url.URL{}).Strays...)
+			r.addKin(&v, read)
 			r.addBehind(&v, read)
+		}
+		r.addKin(&v, p)
+		if look.foreign {
+			r.addKin(&v, path.Clean("/"+fold(p)))
 		}
 		r.addBehind(&v, p)
 	}
@@ -215,23 +220,28 @@ func (r *Rules) addRouteAt(v *Verdict, p string) {
 		if c != '/' {
 			continue
 		}
-		for i := range r.links {
-			if s := r.links[i].old; s.open > 0 {
-				fill, _, f := s.match(p[at:])
-				switch {
-				case len(v.Strays) >= maxStrays:
-				case f == apart:
-					strays, _ := s.beside(p[at:])
-					v.Strays = append(v.Strays, strays...)
-				case !slices.Contains(v.Strays, fill):
-					v.Strays = append(append(v.Strays, fill), stemsOf(fill)...)
+		for _, all := range [][]*shape{r.all, r.kin} {
+			for _, s := range all {
+				if s.slot == companySlot {
+					s.addRoute(v, p[at:])
+				} else if s.open > 0 {
+					s.addStray(v, p[at:])
 				}
 			}
-			r.links[i].to.addRoute(v, p[at:])
 		}
-		for _, s := range r.companies {
-			s.addRoute(v, p[at:])
-		}
+	}
+}
+
+// addStray adds the token of an old link whose path p is.
+func (s *shape) addStray(v *Verdict, p string) {
+	fill, _, f := s.match(p)
+	switch {
+	case len(v.Strays) >= maxStrays:
+	case f == apart:
+		strays, _ := s.beside(p)
+		v.Strays = append(v.Strays, strays...)
+	case !slices.Contains(v.Strays, fill):
+		v.Strays = append(append(v.Strays, fill), stemsOf(fill)...)
 	}
 }
 
@@ -266,15 +276,7 @@ func (r *Rules) addBehind(v *Verdict, p string) {
 		for i := range r.links {
 			l := &r.links[i]
 			if l.old.open > 0 {
-				fill, _, f := l.old.match(p[at:])
-				switch {
-				case len(v.Strays) >= maxStrays:
-				case f == apart:
-					strays, _ := l.old.beside(p[at:])
-					v.Strays = append(v.Strays, strays...)
-				default:
-					v.Strays = append(append(v.Strays, fill), stemsOf(fill)...)
-				}
+				l.old.addStray(v, p[at:])
 			}
 			if l.forwardNew && n <= mostBefore {
 				l.to.addCompany(v, p[at:])
@@ -282,6 +284,17 @@ func (r *Rules) addBehind(v *Verdict, p string) {
 		}
 		for _, s := range r.companies {
 			if n <= mostBefore {
+				s.addCompany(v, p[at:])
+			}
+		}
+		for _, s := range r.kin {
+			switch {
+			case s.open < 1:
+			case s.slot == tokenSlot:
+				before := len(v.Strays)
+				s.addStray(v, p[at:])
+				v.Strays = slices.Concat(v.Strays[:before], slices.DeleteFunc(v.Strays[before:], func(t string) bool { return v.Kind == Old && t == v.Token }))
+			case n <= mostBefore:
 				s.addCompany(v, p[at:])
 			}
 		}
