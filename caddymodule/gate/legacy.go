@@ -175,7 +175,7 @@ func (g *Gate) blind(r *http.Request, a *about) {
 		}
 	}
 	now := g.Legacy.Match(&blinded)
-	left := append(now.Strays, now.Beside...)
+	left := slices.Concat(now.Strays, now.Beside, now.Params)
 	if len(a.astray) > 0 {
 		r.URL.RawQuery, a.Query = blinded.RawQuery, rest
 		a.astray = slices.DeleteFunc(a.astray, func(token string) bool { return !slices.Contains(left, token) })

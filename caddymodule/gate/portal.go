@@ -307,6 +307,9 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	if kind != Open && a.Kind == legacy.None {
 		a.Strays = append(a.Strays, a.Beside...)
 	}
+	if kind != Open || a.Kind != legacy.None {
+		a.Strays = append(a.Strays, a.Params...)
+	}
 	for i := len(a.Strays) - 1; i > 0; i-- { // each once
 		if slices.Contains(a.Strays[:i], a.Strays[i]) {
 			a.Strays = slices.Delete(a.Strays, i, i+1)

@@ -60,6 +60,10 @@ type Verdict struct {
 	// has its token, with something else behind that.
 	Beside []string
 
+	// Params (every Kind but Bad) are further Strays, where the URL is an ordinary one unless such a token is
+	// a real one: what some portals take for a parameter with a token.
+	Params []string
+
 	link int // which of the links: Old, New
 }
 
@@ -80,6 +84,7 @@ func (r *Rules) Match(u *url.URL) Verdict {
 		r.addStrays(&v, u.RawQuery)
 		r.addRoutes(&v, u.RawQuery)
 	}
+	r.addParams(&v, bare.Path, u.RawQuery)
 	return v
 }
 

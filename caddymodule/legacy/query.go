@@ -79,7 +79,8 @@ func (s *shape) readQuery(query string) (token, rest string, is presence) {
 }
 
 // Masked returns a raw query in which, under every name that could be that of a parameter
-// with a token, another value stands in the place of one token.
+// with a token, another value stands in the place of one token. Where a pattern has its token in the
+// path, that is every name.
 func (r *Rules) Masked(query, token, value string) string {
 	for i := range r.links {
 		s := r.links[i].old
@@ -106,6 +107,9 @@ func (r *Rules) Masked(query, token, value string) string {
 			}
 		}
 		query = b.String()
+	}
+	if query != "" && slices.ContainsFunc(r.links, func(l link) bool { return l.old.open >= 0 }) {
+		return maskOther(query, token, value)
 	}
 	return query
 }
