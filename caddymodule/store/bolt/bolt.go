@@ -314,13 +314,16 @@ func (db *DB) Replaced() error {
 }
 
 // Backup writes a consistent copy of the store, checked, to w; Restore takes it back.
-// It goes by way of a file beside the store: a slow w holds up nobody.
+// It goes by way of a file beside the store: a slow w holds up nobody. The file has no name
+// while it is written and read, where the system does so, and a kill leaves none behind.
 func (db *DB) Backup(w io.Writer) error {
 	tmp, err := os.CreateTemp(filepath.Dir(db.path), filepath.Base(db.path)+".backup-*")
 	if err != nil {
 		return fmt.Errorf("backing up %s: %w", db.path, err)
 	}
-	defer os.Remove(tmp.Name())
+	if os.Remove(tmp.Name()) != nil { // Windows removes no file that is open
+		defer os.Remove(tmp.Name())
+	}
 	defer tmp.Close()
 	err = db.view(context.Background(), func(tx *bolt.Tx) error {
 		_, err := tx.WriteTo(tmp)
@@ -354,7 +357,7 @@ func (db *DB) Keep(ending string) (name string, err error) {
 		}
 		name = fmt.Sprintf("%s%s.%d", db.path, ending, n)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(db.path), filepath.Base(name)+".new-*") // mode 0600
+	tmp, err := createOver(db.path + ending + ".new")
 	if err != nil {
 		return "", fmt.Errorf("keeping a copy of %s: %w", db.path, err)
 	}

@@ -326,10 +326,19 @@ func Restore(path string, r io.Reader) (kept string, err error) {
 	return kept, nil
 }
 
+// createOver makes the file name, mode 0600, in the place of one that a kill has left. The caller
+// holds the store beside it.
+func createOver(name string) (*os.File, error) {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
 // receive writes r to a durable file beside path and returns its name, also with an
 // error. It is whole and of a format that this program knows when there is none.
 func receive(path string, r io.Reader) (name string, err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".restore-*")
+	tmp, err := createOver(path + ".restore-new")
 	if err != nil {
 		return "", err
 	}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -351,5 +353,52 @@ func TestBackupSaysWhenItFails(t *testing.T) {
 	db.Close()
 	if err := db.Backup(io.Discard); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("Backup of a closed store = %v; want ErrUnavailable", err)
+	}
+}
+
+// looking is a writer that looks at a folder whenever it is given something.
+type looking struct {
+	pattern string
+	seen    []string
+}
+
+func (l *looking) Write(data []byte) (int, error) {
+	names, err := filepath.Glob(l.pattern)
+	l.seen = append(l.seen, names...)
+	return len(data), err
+}
+
+// A kill while a backup is read, or while a copy is put back, leaves no further copy of the store
+// for good.
+func TestAKillLeavesNoCopies(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no file that is open can be removed here")
+	}
+	path := newPath(t)
+	db := openAt(t, path, Options{})
+	put(t, db, "k", "v", time.Time{})
+	slow := &looking{pattern: path + ".backup*"}
+	if err := db.Backup(slow); err != nil || len(slow.seen) > 0 {
+		t.Errorf("Backup = %v, and its reader saw %q; want no file with a name", err, slow.seen)
+	}
+	for _, left := range []string{".restore-new", ".version-1.new"} {
+		if err := os.WriteFile(path+left, []byte("half a copy"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kept, err := db.Keep(".version-1"); err != nil || kept != path+".version-1" {
+		t.Errorf("Keep = %q, %v", kept, err)
+	}
+	var backup bytes.Buffer
+	if err := errors.Join(db.Backup(&backup), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := Restore(path, &backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, openAt(t, path, Options{}), "v", "k")
+	if names, _ := filepath.Glob(path + ".*"); !slices.Equal(names, []string{kept, path + ".pid", path + ".version-1"}) {
+		t.Errorf("beside the store lie %q; want the copy that was kept at the take-over, and the file that was replaced", names)
 	}
 }
