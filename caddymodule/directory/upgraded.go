@@ -79,7 +79,7 @@ func (b *Book) stampUpgrades(ctx context.Context, ops []store.Op) ([]store.Op, e
 	if sound && next.All == now.All && slices.Equal(next.IDs, now.IDs) {
 		return ops, nil
 	}
-	next.Mark, next.Sealed = now.Mark+1, true
+	next.Mark, next.Sealed, next.Beside = now.Mark+1, true, false
 	op, err := b.upgrades().Put(theUpgrades, next, time.Time{})
 	return append(ops, op, store.Delete(b.key(bucketState, stateUpgrades)), store.Delete(b.key(bucketState, stateUpgraded))), err
 }
@@ -112,14 +112,14 @@ func changed(c anchor.Closed, changes []string) anchor.Closed {
 
 // upgradesNow returns which companies' old links ask for sign-in, and whether the store's
 // record says just that. Where the store's record is missing or can't be trusted, or is older
-// than the anchor, the anchor's word holds.
+// than the anchor, the anchor's word holds. Of two that have counted apart, both hold.
 func (b *Book) upgradesNow(ctx context.Context) (now anchor.Closed, sound bool, err error) {
 	noted := *b.Anchor.Closed()
 	rec, err := b.upgrades().Get(ctx, theUpgrades)
 	switch {
-	case err == nil && rec.Value.Mark > noted.Mark:
+	case err == nil && !noted.Beside && rec.Value.Mark > noted.Mark:
 		return rec.Value, true, nil
-	case err == nil && rec.Value.Mark < noted.Mark:
+	case err == nil && !noted.Beside && rec.Value.Mark < noted.Mark:
 		return noted, false, nil
 	case err == nil:
 		both := joined(rec.Value, noted)
@@ -187,12 +187,12 @@ func (b *Book) EnsureUpgrades(ctx context.Context) error {
 		return err
 	}
 	seen := b.seenUpgrades.Load()
-	if seen != nil && err == nil && *seen == string(raw.Value) {
+	if seen != nil && err == nil && *seen == string(raw.Value) && !b.Anchor.Closed().Beside {
 		return nil
 	}
 	_, sound, err := b.upgradesNow(ctx)
 	if err == nil && !sound {
-		if noted := b.Anchor.Closed(); noted.Sealed && b.Alarm != nil {
+		if noted := b.Anchor.Closed(); noted.Sealed && !noted.Beside && b.Alarm != nil {
 			b.Alarm(ctx, k) // also where it is gone, or an older one was put back
 		}
 		err = b.change(ctx, func() ([]store.Op, error) { return []store.Op{b.upgradesChange(restates)}, nil })
@@ -217,6 +217,10 @@ func (b *Book) followUpgrades(ctx context.Context) error {
 		return nil // the anchor's word holds
 	case err != nil:
 		return err
+	case b.Anchor.Closed().Beside:
+		if both := joined(rec.Value, *b.Anchor.Closed()); both.All != rec.Value.All || !slices.Equal(both.IDs, rec.Value.IDs) {
+			return nil // until EnsureUpgrades has written both
+		}
 	case rec.Value.Mark <= b.Anchor.Closed().Mark:
 		return nil
 	}

@@ -1,12 +1,16 @@
 package directory
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
 // What is closed by either of two is closed by both together, and nothing else is.
@@ -99,5 +103,79 @@ func TestUpgradesOfAnEarlierReleaseAreTakenOver(t *testing.T) {
 				t.Errorf("%s: the store still has %s", c.name, left)
 			}
 		}
+	}
+}
+
+// Two machines on one store have seen different upgrades when an older store is accepted at one of
+// them while the other one is away. What either has seen stays upgraded, whichever counts higher.
+func TestUpgradesOfTwoMachinesHoldAfterAStoreIsAccepted(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		before, since int // further changes that the one, and then the other machine counts
+	}{
+		{"the machine that was away counts higher", 9, 0},
+		{"the machine where it was accepted counts higher", 0, 9},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, ctx := newBook(t), t.Context()
+			db := b.Store.(*bolt.DB)
+			must(importCompanies(t, b, "id,legacy_tokens\nacme,one\nbirch,two\ncedar,three\nelm,four\n"))
+			must(importCSV(t, b, "email,companies\nann@b.de,acme;birch;cedar;elm\n"))
+			here, there := t.TempDir(), t.TempDir()
+			at := func(s store.Store, dir string) *Book {
+				a := must(anchor.Open(ctx, anchor.Options{Firm: b.Firm, Store: s, Dir: dir, Keys: b.Keys}))
+				return &Book{Firm: b.Firm, Store: a, Keys: b.Keys, Anchor: a}
+			}
+			end := func(b *Book) {
+				if err := b.Store.(*anchor.Store).Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			toggle := func(b *Book, times int) {
+				for n := range times {
+					must(b.Upgrade(ctx, Upgrade{Companies: []string{"cedar"}, Undo: n%2 == 1}, nil))
+				}
+			}
+			one, other := at(db, here), at(db, there)
+			must(one.Upgrade(ctx, Upgrade{Companies: []string{"acme"}}, nil))
+			end(one)
+			var older bytes.Buffer
+			if err := db.Backup(&older); err != nil {
+				t.Fatal(err)
+			}
+			toggle(other, 2*c.before)
+			must(other.Upgrade(ctx, Upgrade{Companies: []string{"birch"}}, nil))
+			end(other)
+			path := filepath.Join(t.TempDir(), "older.db")
+			must(bolt.Restore(path, &older))
+			back := must(bolt.Open(path, bolt.Options{}))
+			defer back.Close()
+			one = at(back, here)
+			defer end(one)
+			if err := one.Store.(*anchor.Store).Settle(ctx, false, func(ctx context.Context) error {
+				_, err := one.KeepUpgraded(ctx)
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			toggle(one, 2*c.since)
+			must(one.Upgrade(ctx, Upgrade{Companies: []string{"elm"}}, nil))
+			other = at(back, there)
+			defer end(other)
+			for _, b := range []*Book{other, one, other} {
+				if err := b.EnsureUpgrades(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for name, b := range map[string]*Book{"where it was accepted": one, "that was away": other} {
+				if got := *b.Anchor.Closed(); fmt.Sprint(got.All, " ", got.IDs) != "false [acme birch elm]" || got.Beside {
+					t.Errorf("the machine %s has %+v; want acme, birch and elm upgraded", name, got)
+				}
+			}
+			must(other.Upgrade(ctx, Upgrade{Companies: []string{"birch"}, Undo: true}, nil))
+			if err := one.EnsureUpgrades(ctx); err != nil || one.Anchor.Closed().Has("birch") || other.Anchor.Closed().Has("birch") {
+				t.Errorf("after an undo: %v, %+v, %+v; want birch open", err, one.Anchor.Closed(), other.Anchor.Closed())
+			}
+		})
 	}
 }

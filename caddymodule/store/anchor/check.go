@@ -162,8 +162,13 @@ func (s *Store) compare(ctx context.Context, keys *secret.Keyring) (*Loss, error
 		return nil, err
 	}
 	if known.Store != id.Value.Store {
-		if known.Store != "" && id.Value.Reopened { // accepted at another machine
-			_ = s.Note(Closed{}) // a failure is logged, and it is written again with the next
+		if known.Store != "" { // accepted at another machine
+			var closed Closed
+			if !id.Value.Reopened {
+				closed = *s.Closed()
+				closed.Beside = true
+			}
+			_ = s.Note(closed) // a failure is logged, and it is written again with the next
 		}
 		s.adopt(id.Value, b.Value)
 		if known.Store != "" && s.lost.Load() == nil {

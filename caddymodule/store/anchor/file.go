@@ -50,6 +50,11 @@ type Closed struct {
 	// Sealed says that the store has this in a sealed record, too: one that is missing or isn't
 	// sealed has been lost or forged.
 	Sealed bool `json:"s,omitempty"`
+
+	// Beside says that another store was accepted since, at another machine. Its sealed record
+	// counts beside this, whichever Mark is higher: the two have counted apart. It is an anchor's
+	// alone.
+	Beside bool `json:"b,omitempty"`
 }
 
 // Has reports whether the company's old links ask for sign-in.

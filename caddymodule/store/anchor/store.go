@@ -121,11 +121,11 @@ var _ store.Store = (*Store)(nil)
 
 // Note tells the anchor which companies' old links ask for sign-in, as the directory has it
 // its Mark. It is written before Note returns. What is older than the anchor is ignored, but
-// for the zero Closed.
+// for the zero Closed, and unless the anchor is Beside.
 func (s *Store) Note(c Closed) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.Mark != 0 && c.Mark < s.closed.Load().Mark {
+	if was := s.closed.Load(); c.Mark != 0 && c.Mark < was.Mark && !was.Beside {
 		return nil
 	}
 	s.closed.Store(&c)
