@@ -141,10 +141,8 @@ func (a *App) Start() (err error) {
 	}
 	a.keys = keys
 	inUse := a.engine.keep(keptKeys, func() any { return keys.Copy() }).(*secret.Keyring)
-	if v, err := caddy.ActiveContext().AppIfConfigured("doorpost"); err == nil {
-		if running, ok := v.(*App); ok && running.engine == a.engine {
-			_ = running.takeOver(ctx) // not later, when it would take from inUse what comes now
-		}
+	if running := runningApp(); running != nil && running.engine == a.engine {
+		_ = running.takeOver(ctx) // not later, when it would take from inUse what comes now
 	}
 	inUse.Adopt(inUse.With(keys)) // a firm that comes with this configuration may need one of its secrets
 	pace, err := a.resolved.Mail.Pace()
@@ -289,9 +287,8 @@ func (a *App) enter(ctx context.Context, id string) (f *firm, leave func(), err 
 // enterNewest is for a request that Caddy lets in by a server of this config after its
 // Cleanup, as happens to a few at a reload: the config that runs now serves it.
 func (a *App) enterNewest(ctx context.Context, id string) (*firm, func(), error) {
-	v, err := caddy.ActiveContext().AppIfConfigured("doorpost")
-	newest, ok := v.(*App)
-	if err != nil || !ok || newest == a {
+	newest := runningApp()
+	if newest == nil || newest == a {
 		return nil, nil, errStopped
 	}
 	return newest.enter(ctx, id)

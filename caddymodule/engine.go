@@ -115,6 +115,18 @@ func (e *engine) keepIf(name string, fresh func() (any, error)) (v any, err erro
 	return v, err
 }
 
+// anchors returns those that are kept.
+func (e *engine) anchors() (all []*anchor.Store) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, v := range e.kept {
+		if s, ok := v.(*anchor.Store); ok {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 // keptKeys names the keyring that everything of an engine seals with. It holds the secrets
 // of the configuration that runs: one that is being loaded may fail, and what runs must be
 // able to open whatever it wrote.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -28,8 +26,9 @@ func (a *App) reseal(ctx context.Context) {
 	tick := time.NewTicker(activeEvery)
 	defer tick.Stop()
 	for failed := false; ; {
-		if v, err := caddy.ActiveContext().AppIfConfigured("doorpost"); err == nil && v == a {
+		if runningApp() == a {
 			tick.Reset(resealEvery)
+			a.speak()
 			err := a.takeOver(ctx)
 			wrong := err != nil && !errors.Is(err, store.ErrUnavailable)
 			if wrong && !failed {

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -1094,4 +1095,63 @@ func TestAFlowUnderALostSecretBeginsAnew(t *testing.T) {
 		t.Errorf("the sent page = %d; want none of 5xx", a.StatusCode)
 	}
 	b.signIn("ann@example.com")
+}
+
+// A request that began before a reload to another store keeps the earlier store open. What that one
+// still writes says nothing of the store that is in use since and was accepted, and the earlier
+// one isn't trusted when a reload comes back to it.
+func TestAnOldRequestLeavesTheAcceptedStoreAlone(t *testing.T) {
+	s := openLostStore(t, "")
+	inside, answers := make(chan struct{}), make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(answers) })
+	t.Cleanup(goOn)
+	s.portal.mu.Lock()
+	s.portal.answer = func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/slow") {
+			close(inside)
+			<-answers
+		}
+	}
+	s.portal.mu.Unlock()
+	closed := caddymodule.Closing()
+	slow := make(chan string, 1)
+	r := s.browser().request("GET", "/one-click/birch-secret-token/slow", nil)
+	go func() {
+		a, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			slow <- err.Error()
+			return
+		}
+		a.Body.Close()
+		slow <- a.Status
+	}()
+	select {
+	case <-inside:
+	case got := <-slow:
+		t.Fatalf("the portal wasn't asked; the answer was %s", got)
+	}
+	was, other := "doorpost {\n\t\tmail", "doorpost {\n\t\tstore bolt "+s.path("other.db")+"\n\t\tmail"
+	if s.redis != nil {
+		was, other = s.redis.url(), strings.TrimSuffix(s.redis.url(), "/0")+"/1"
+	}
+	s.change(was, other)
+	s.untrusted()
+	s.accepted(false)
+	s.settled()
+	s.change(other, was)
+	if what := s.untrusted(); !strings.Contains(what, "another one than last time") {
+		t.Errorf("back to the store that is still open, the doctor says %q; want that it is another one", what)
+	}
+	s.wantOld("back to the first store", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": false})
+	s.change(was, other)
+	s.settled()
+	goOn()
+	if got := <-slow; got != "200 OK" {
+		t.Errorf("the request that began before = %s; want 200 OK", got)
+	}
+	s.eventually("the first store is closed", closed)
+	s.stop()
+	s.start()
+	s.settled()
+	s.wantOld("started again with the accepted store", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": true})
 }

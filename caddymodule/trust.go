@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -34,12 +36,44 @@ func (a *App) anchorOf(ctx context.Context, firm string, keys, inUse *secret.Key
 	if a.engine.others != nil {
 		o.Lag = redisLag
 	}
+	if running := runningApp(); running != nil && running.engine != a.engine {
+		o.Quiet = true
+	}
 	v, err := a.engine.keepIf(firm+"\x00anchor", func() (any, error) { return anchor.Open(ctx, o) })
 	if err != nil {
 		return nil, err
 	}
 	s := v.(*anchor.Store)
+	if err := s.Return(ctx, keys); err != nil {
+		return nil, err
+	}
 	return s, s.CheckKeys(ctx, keys)
+}
+
+// runningApp returns the App of the configuration that runs; nil: it has none.
+func runningApp() *App {
+	v, err := caddy.ActiveContext().AppIfConfigured("doorpost")
+	if err != nil {
+		return nil
+	}
+	a, _ := v.(*App)
+	return a
+}
+
+// speak has the anchors describe the store of this configuration, which runs, and no other one
+// that requests of an earlier configuration still use.
+func (a *App) speak() {
+	engines.Range(func(_, v any) bool {
+		e := v.(*engine)
+		for _, s := range e.anchors() {
+			if e == a.engine {
+				s.Speak()
+			} else {
+				s.Hush()
+			}
+		}
+		return true
+	})
 }
 
 // checkAnchor reports why the secrets aren't enough for what this machine has seen of the

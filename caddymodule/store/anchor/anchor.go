@@ -50,6 +50,7 @@ type Options struct {
 	Dir   string      // the folder of the anchors, made when needed
 	Keys  *secret.Keyring
 	Lag   time.Duration // how long a store may lose again what it has acknowledged; 0: it never does
+	Quiet bool          // another store is in use; see Speak
 	Now   func() time.Time
 	Log   *slog.Logger
 }
@@ -78,6 +79,7 @@ type Store struct {
 	anchor     anchor
 	written    *written          // nil: nothing yet
 	unsaved    error             // why the anchor couldn't be written last time
+	quiet      bool              // another store is in use, and the anchor describes that one
 	closedLost bool              // what the anchor said of old links can't be read any more
 	sighted    []sighting        // beats, the oldest first
 	latest     beat              // the one with the highest count
@@ -141,7 +143,7 @@ func (l *Loss) Unwrap() []error {
 // needs a secret which isn't among the keys; nothing was changed.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
-		Store: o.Store, firm: o.Firm, place: o.Place, dir: o.Dir, lag: o.Lag, now: o.Now, log: o.Log,
+		Store: o.Store, firm: o.Firm, place: o.Place, dir: o.Dir, lag: o.Lag, now: o.Now, log: o.Log, quiet: o.Quiet,
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -153,11 +155,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.rekeyed = s.now()
 	s.closed.Store(new(Closed))
 	s.trusted.Store(new(make(chan struct{})))
-	s.lost.Store(&Loss{Reason: Unread, Since: s.now(), What: "the store hasn't answered yet", Do: "wait, or see the log"})
-	if err := s.read(); err != nil {
-		return nil, err
-	}
-	if err := s.look(ctx); errors.Is(err, secret.ErrSealed) { // else it is looked at again
+	if err := s.begin(ctx); err != nil {
 		return nil, err
 	}
 	if s.Err() == nil {
@@ -167,6 +165,55 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	ctx, s.stopping = context.WithCancel(context.Background())
 	s.running.Go(func() { s.watch(ctx) })
 	return s, nil
+}
+
+// begin reads the anchor and compares the store with it. Its error wraps secret.ErrSealed.
+func (s *Store) begin(ctx context.Context) error {
+	s.lost.Store(&Loss{Reason: Unread, Since: s.now(), What: "the store hasn't answered yet", Do: "wait, or see the log"})
+	if err := s.read(); err != nil {
+		return err
+	}
+	if err := s.look(ctx); errors.Is(err, secret.ErrSealed) { // else it is looked at again
+		return err
+	}
+	return nil
+}
+
+// Hush has the Store write no anchor any more, since another store is in use from now on. What
+// still uses this one goes on.
+func (s *Store) Hush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quiet = true
+}
+
+// Speak has the Store write the anchor from now on: its store is the one that is in use.
+func (s *Store) Speak() {
+	s.mu.Lock()
+	was := s.quiet
+	if s.quiet = false; was {
+		s.written = nil // whatever is in the files, it isn't of this Store
+	}
+	s.mu.Unlock()
+	if was && s.Err() == nil {
+		s.save()
+	}
+}
+
+// Return compares the store with the anchor once more if another one was in use meanwhile, before
+// this one may come back into use. Its error wraps secret.ErrSealed.
+func (s *Store) Return(ctx context.Context, keys *secret.Keyring) error {
+	s.mu.Lock()
+	quiet := s.quiet
+	if quiet {
+		s.keys.Store(s.keys.Load().With(keys))
+		s.sighted, s.latest, s.seals, s.behind = nil, beat{}, nil, 0
+	}
+	s.mu.Unlock()
+	if !quiet {
+		return nil
+	}
+	return s.begin(ctx)
 }
 
 // Close ends the looking, and writes what it saw last.

@@ -259,6 +259,9 @@ func (s *Store) save() {
 		s.anchor.Keys = append(slices.Clone(s.anchor.Keys), newest)
 	}
 	w := s.written
+	if s.quiet {
+		return
+	}
 	if w == nil || w.sealedWith != newest || w.Store != s.anchor.Store || w.Place != s.place || w.Beat != s.anchor.Beat || !slices.Equal(w.Keys, s.anchor.Keys) {
 		s.saved(s.write(newest))
 	}

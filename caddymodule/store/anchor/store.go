@@ -130,6 +130,9 @@ func (s *Store) Note(c Closed) error {
 	}
 	s.closed.Store(&c)
 	s.closedLost = false
+	if s.quiet {
+		return nil
+	}
 	err := s.writeFile(s.closedPath(), &c)
 	s.saved(err)
 	return err
