@@ -446,3 +446,26 @@ func TestW11_TheOriginOfASocketStays(t *testing.T) {
 		t.Errorf("the portal got Origin: %q; want https://evil.example", got.Header.Get("Origin"))
 	}
 }
+
+// Some servers take what a header says off the front of the path, so /public/admin would be /admin to
+// the portal, and /files/acme/files/birch/ the page of birch.
+func TestH10_NoHeaderTakesAPartOffThePath(t *testing.T) {
+	h := openHouse(t, layout{firm: "public /public/*"})
+	names := []string{"SCRIPT_NAME", "Script-Name", "PATH_INFO", "Daphne-Root-Path", "X-Script-Name", "X_SCRIPT_NAME", "X-Forwarded-Script-Name", "X-Forwarded-Path",
+		"X-Forwarded-PathBase", "X-Traversal-Path", "X-Vhm-Root"}
+	var lines []string
+	for _, name := range names {
+		lines = append(lines, name+": /public")
+	}
+	for who, session := range map[string]string{"nobody": "X-Nothing: x", "a client": h.in("bob@example.com").session()} {
+		if a := h.get("/public/admin", append(lines, session)...); a.status != 200 {
+			t.Fatalf("a public page for %s = %d; want 200", who, a.status)
+		}
+		got, _ := h.portal.last()
+		for name, values := range got.Header {
+			if slices.Contains(values, "/public") {
+				t.Errorf("of %s, the portal got %s: %q; want none", who, name, values)
+			}
+		}
+	}
+}

@@ -73,7 +73,11 @@ func reserved(name string) bool {
 	}
 	switch name[0] | 0x20 {
 	case 'p':
-		return foldedPrefix(name, "portal-") || folded(name, "proxy")
+		return foldedPrefix(name, "portal-") || folded(name, "proxy") || folded(name, "path-info")
+	case 's':
+		return folded(name, "script-name") // which Gunicorn takes off the front of the path
+	case 'd':
+		return folded(name, "daphne-root-path")
 	case 'r':
 		return foldedPrefix(name, "remote-") &&
 			(folded(name, "remote-user") || folded(name, "remote-email") || folded(name, "remote-name") || folded(name, "remote-groups"))
@@ -89,7 +93,8 @@ func reserved(name string) bool {
 		for _, bad := range [...]string{"x-forwarded-user", "x-forwarded-email", "x-forwarded-prefix", "x-forwarded-uri",
 			"x-forwarded-method", "x-forwarded-groups", "x-forwarded-preferred-username", "x-forwarded-access-token",
 			"x-sendfile-type", "x-accel-mapping", // by which Rack finds files
-			"x-original-url", "x-rewrite-url", "x-original-uri", "x-remote-user"} {
+			"x-original-url", "x-rewrite-url", "x-original-uri", "x-remote-user",
+			"x-script-name", "x-forwarded-script-name", "x-forwarded-path", "x-forwarded-pathbase", "x-traversal-path", "x-vhm-root", "x-vhm-host"} { // by which Python's and Perl's portals move paths
 			if folded(name, bad) {
 				return true
 			}

@@ -23,7 +23,8 @@ func TestH03_ReservedInEverySpelling(t *testing.T) {
 		"Portal-Company", "Portal-Role", "Portal-Firm", "Portal-Assertion", "Portal-Anything", "Portal-",
 		"Forwarded", "Proxy", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Method",
 		"X-Auth-Request-User", "X-Auth-Request-", "X-Auth-Request-" + strings.Repeat("x", 100), "Portal-" + strings.Repeat("x", 100),
-		"X-Original-URL", "X-Rewrite-URL"}
+		"X-Original-URL", "X-Rewrite-URL", "Script-Name", "Path-Info", "Daphne-Root-Path", "X-Script-Name", "X-Forwarded-Script-Name", "X-Forwarded-Path",
+		"X-Forwarded-PathBase", "X-Traversal-Path", "X-Vhm-Root", "X-Vhm-Host"}
 	for _, name := range names {
 		for _, spelling := range []string{name, strings.ToLower(name), strings.ToUpper(name),
 			strings.ReplaceAll(name, "-", "_"), strings.ReplaceAll(name, "-", "."), strings.Replace(name, "-", "_", 1),
