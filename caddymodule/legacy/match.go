@@ -427,21 +427,28 @@ func stemsOf(segment string) (all []string) {
 // the shape's: strays where some portals take it for one, as they take a format or an index page off
 // its end, others where something else follows.
 func (s *shape) beside(p string) (strays, others []string) {
-	all := strings.Split(strings.TrimSuffix(p[1:], "/"), "/")
-	if s.open < 0 || len(all) <= s.open {
+	if s.open < 0 {
 		return nil, nil
 	}
-	for i, g := range s.segs[:s.open] {
-		if !strings.EqualFold(all[i], g.pre) {
+	// No more of a long path is split than counts: it is asked about at each of its slashes.
+	rest, more := strings.TrimSuffix(p[1:], "/"), true
+	var part string
+	for _, g := range s.segs[:s.open] {
+		if part, rest, more = strings.Cut(rest, "/"); !more || !strings.EqualFold(part, g.pre) {
 			return nil, nil
 		}
 	}
-	g, part := s.segs[s.open], all[s.open]
+	g := s.segs[s.open]
+	part, rest, more = strings.Cut(rest, "/")
 	if len(part) <= len(g.pre) || !strings.EqualFold(part[:len(g.pre)], g.pre) {
 		return nil, nil
 	}
+	var behind []string
+	if more {
+		behind = strings.SplitN(rest, "/", len(s.segs)-s.open+1)
+	}
 	part = part[len(g.pre):]
-	near := endsNear(s.segs[s.open+1:], all[s.open+1:])
+	near := endsNear(s.segs[s.open+1:], behind)
 	for _, read := range readingsOf(part) {
 		if n := len(read) - len(g.suf); n > 0 && strings.EqualFold(read[n:], g.suf) {
 			strays = append(strays, read[:n])
@@ -646,6 +653,7 @@ func asWindows(p string) string {
 // portal that runs a program with the rest of the path: /index.php/one-click/t,
 // /files.php/acme.
 func (r *Rules) nearProgram(p string) bool {
+	programs := 0
 	for at := 1; ; {
 		end := strings.IndexByte(p[at:], '/')
 		if end < 0 {
@@ -653,6 +661,9 @@ func (r *Rules) nearProgram(p string) bool {
 		}
 		end += at
 		if stem, ext, dot := cutExtension(p[at:end]); dot && isProgram(ext) {
+			if programs++; programs > mostPrograms {
+				return true // each costs as much as the path is long
+			}
 			for _, reading := range []string{p[end:], p[:at] + stem + p[end:]} {
 				v := r.matchPlain(reading, &url.URL{})
 				if v.Kind != None || len(v.Strays) > 0 {
@@ -666,6 +677,9 @@ func (r *Rules) nearProgram(p string) bool {
 		at = end + 1
 	}
 }
+
+// mostPrograms is how many segments of a path may be programs.
+const mostPrograms = 8
 
 func cutExtension(s string) (stem, ext string, dot bool) {
 	i := strings.LastIndexByte(s, '.')
