@@ -28,7 +28,8 @@ func TestP06_ATokenOpensNothingWhereThePortalTakesPathAndQueryForOne(t *testing.
 	const birchs, nobodys = "birch-secret-token", "nobodys-secret-tok"
 	// In the query the portal gets an unknown one, so that nobody learns which are real.
 	for _, path := range []string{"/portal/acme/x?t=TOKEN", "/portal/acme/?a=b&token=TOKEN&c=d", "/portal/acme/x?t=%62irch-secret-token", "/portal/acme/x?t=BIRCH-secret-token", "/portal/acme/x?TOKEN", "/portal/acme/x?t%5Bx=TOKEN",
-		"/one-click?token=TOKEN", "/one-click.php?token=TOKEN", "/one-click/?t=TOKEN", "/one-click/open?id=TOKEN&x=1", "/index.php/one-click?token=TOKEN"} {
+		"/one-click?token=TOKEN", "/one-click.php?token=TOKEN", "/one-click/?t=TOKEN", "/one-click/open?id=TOKEN&x=1", "/index.php/one-click?token=TOKEN",
+		"/overview/acme?xclient=TOKEN", "/view?xclient=TOKEN", "/view?x=client=TOKEN&y=1", "/view.php?c=TOKEN", "/orders?%u0063lient=TOKEN", "/orders?%25u0043lient=TOKEN"} {
 		status, uri := gets(bob, strings.Replace(path, "TOKEN", birchs, 1))
 		if strings.Contains(path, "/index.php/") && status == 400 {
 			continue
@@ -52,6 +53,21 @@ func TestP06_ATokenOpensNothingWhereThePortalTakesPathAndQueryForOne(t *testing.
 	}
 	if a := bob.open("/one-click/acme-secret-token-1/x?t=" + birchs); a.StatusCode != 302 || strings.Contains(goes(a), birchs) {
 		t.Errorf("an old link with another one's token in its query = %d to %q; want the new link without", a.StatusCode, goes(a))
+	}
+	for _, path := range []string{"/view?%u0063lient=TOKEN", "/x?q=%u002fone-click%u002fTOKEN"} { // as ASP.NET decodes
+		if status, uri := gets(bob, strings.Replace(path, "TOKEN", birchs, 1)); uri != "" || status != 404 && status != 400 {
+			t.Errorf("%s with another company's token = %d, and the portal gets %q; want 404 or 400", path, status, uri)
+		}
+	}
+	if status, uri := gets(bob, "/x?q=%u002ffiles%u002fbirch%u002fx"); uri != "" || status != 404 {
+		t.Errorf("another company's path in a query, as ASP.NET decodes it, = %d, and the portal gets %q; want 404", status, uri)
+	}
+	form := bob.request("POST", "/portal/acme/x", strings.NewReader("a=1&%u0063lient="+birchs), "Content-Type", "application/x-www-form-urlencoded")
+	if a := bob.do(form); a.StatusCode != 200 {
+		t.Errorf("a form = %d; want 200", a.StatusCode)
+	}
+	if last, _ := h.portal.last(); strings.Contains(last.Body, birchs) {
+		t.Errorf("the portal gets the form %q; want another token", last.Body)
 	}
 	// In the path it opens nothing.
 	for _, path := range []string{"/view/TOKEN", "/view/TOKEN/x", "/View.php/TOKEN", "/view/index/TOKEN", "/index.php/view/TOKEN", "/view/client/TOKEN", "/orders/Client/TOKEN.json", "/view/client:TOKEN", "/view/x/client=TOKEN",

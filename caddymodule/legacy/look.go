@@ -245,6 +245,9 @@ func shiftsDecoded(p string) bool {
 var wideEscapes = regexp.MustCompile(`%[uU][0-9a-fA-F]{4}`)
 
 func unescapeWide(s string) string {
+	if !strings.Contains(s, "%u") && !strings.Contains(s, "%U") {
+		return s
+	}
 	return wideEscapes.ReplaceAllStringFunc(s, func(escape string) string {
 		n, _ := strconv.ParseUint(escape[2:], 16, 16) // four digits, as the expression has it
 		return string(rune(n))

@@ -169,6 +169,7 @@ func (r *Rules) addRoutes(v *Verdict, query string) {
 	for piece := range pieces(query) {
 		text := piece.text
 		for range 3 {
+			text = unescapeWide(text)
 			_, value, _ := strings.Cut(text, "=")
 			r.addRoute(v, text)
 			r.addRoute(v, value)

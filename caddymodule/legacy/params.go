@@ -94,20 +94,24 @@ func (s *shape) isName(text string) bool {
 	return near
 }
 
-// atOldPath reports whether a URL is an old or a new link with its token in the path, or begins with what such an
-// old one has before the token.
+// atOldPath reports whether a URL is an old or a new link, or begins with what an old one has in its path, as far as
+// the token.
 func (r *Rules) atOldPath(v *Verdict, p string) bool {
 	if v.Kind == Old || v.Kind == New {
-		return r.links[v.link].old.open >= 0
+		return true
 	}
 	theirs := stems(p)
 	return slices.ContainsFunc(r.links, func(l link) bool {
 		mine := l.old.words
-		return l.old.open > 0 && len(mine) > 0 && len(theirs) >= len(mine) && slices.Equal(theirs[:len(mine)], mine)
+		if len(mine) == 0 {
+			return l.old.name != "" && len(theirs) == 0
+		}
+		return len(theirs) >= len(mine) && slices.Equal(theirs[:len(mine)], mine)
 	})
 }
 
-// otherReadings returns what portals take for a token in a parameter, whatever its name is. Lists, such as
+// otherReadings returns what portals take for a token in a parameter, whatever its name is; also behind another
+// equals sign, since a RewriteCond for client=(.*) doesn't look at what is in front. Lists, such as
 // columns[0][name], have none.
 func otherReadings(parameter string) []string {
 	name, value, found := strings.Cut(parameter, "=")
@@ -120,6 +124,9 @@ func otherReadings(parameter string) []string {
 		return nil
 	}
 	all := (&shape{}).readings(value)
+	if i := strings.LastIndexByte(value, '='); i >= 0 {
+		all = append(all, (&shape{}).readings(value[i+1:])...)
+	}
 	return slices.DeleteFunc(all, func(s string) bool { return len(s) < minSecret || strings.Contains(s, " ") })
 }
 

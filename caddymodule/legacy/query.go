@@ -78,9 +78,8 @@ func (s *shape) readQuery(query string) (token, rest string, is presence) {
 	return token, kept.String(), present
 }
 
-// Masked returns a raw query in which, under every name that could be that of a parameter
-// with a token, another value stands in the place of one token. Where a pattern has its token in the
-// path, that is every name.
+// Masked returns a raw query in which another value stands in the place of one token, under every name
+// that could be that of a parameter with a token, and under any other name.
 func (r *Rules) Masked(query, token, value string) string {
 	for i := range r.links {
 		s := r.links[i].old
@@ -108,10 +107,7 @@ func (r *Rules) Masked(query, token, value string) string {
 		}
 		query = b.String()
 	}
-	if query != "" && slices.ContainsFunc(r.links, func(l link) bool { return l.old.open >= 0 }) {
-		return maskOther(query, token, value)
-	}
-	return query
+	return maskOther(query, token, value)
 }
 
 // hasAny reports whether a query has, or nearly has, a parameter that the shape names:
@@ -255,6 +251,7 @@ func sameName(raw, want string) (same, near bool) {
 	}
 	want = canonical(want)
 	for range 4 {
+		name = unescapeWide(name)
 		// PHP takes a bracket that isn't closed for an underscore.
 		if canonical(name) == want || strings.Contains(name, "[") && canonical(strings.ReplaceAll(name, "[", "_")) == want {
 			return false, true
