@@ -41,6 +41,7 @@
 //	├── config       everything that can be written: settings, grammar, checks
 //	├── cli          "caddy doorpost …": the commands, clients of the admin endpoint
 //	├── gate         a visitor's way in; begin reading at Gate.ServeHTTP
+//	├── upstream     what the portal gets from visitors, and they from it
 //	├── web          the pages, and what every package with pages needs
 //	├── admin        the commands' actions as JSON on Caddy's admin endpoint
 //	├── action       what changes the records of several packages in one step

@@ -36,6 +36,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 	legacyusage "github.com/doorpost-auth/doorpost/caddymodule/usage" // usage is what a misused command says
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
@@ -183,7 +184,7 @@ func openFirm(id string, cfg config.Firm, d deps) (*firm, error) {
 	}
 	g.ClearStorage = slices.Contains(cfg.ClearSiteData, "storage")
 	for _, cookie := range cfg.PortalSession {
-		g.PortalSession = append(g.PortalSession, gate.PortalCookie(cookie))
+		g.PortalSession = append(g.PortalSession, upstream.CookieRule(cookie))
 	}
 	for _, rule := range cfg.Public {
 		g.Public = append(g.Public, gate.Public(rule))

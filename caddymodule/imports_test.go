@@ -23,7 +23,7 @@ import (
 //	                   │        │        │
 //	                   │        │        ▼
 //	                   │        │      admin
-//	                web         │        │
+//	           upstream ──► web  │        │
 //	                   └────────┼────────┘
 //	                            ▼
 //	                          action
@@ -39,15 +39,16 @@ import (
 // know Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"config", "cli", "gate", "web", "admin", "action", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis", "loopback"},
+	"caddymodule": {"config", "cli", "gate", "upstream", "web", "admin", "action", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis", "loopback"},
 
 	"cli":    {"config", "admin", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
 	"config": {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo"},
 
-	"gate":   {"web", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor", "loopback"},
-	"admin":  {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
-	"web":    {"brand"},
-	"action": {"directory", "limit", "password", "store"},
+	"gate":     {"upstream", "web", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor", "loopback"},
+	"admin":    {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
+	"upstream": {"web", "directory", "secret", "store"},
+	"web":      {"brand"},
+	"action":   {"directory", "limit", "password", "store"},
 
 	"brand":     {"address"},
 	"directory": {"address", "typo", "secret", "store", "store/sealed", "store/anchor"},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
@@ -16,16 +17,16 @@ import (
 type portalWriter struct {
 	http.ResponseWriter
 	gate    *Gate
-	private bool         // for one person, or one visit
-	open    bool         // though private, of a path that is open to everyone: caches do what the portal says
-	shared  bool         // on a computer that others use
-	key     bool         // the page's URL may be an open company's old link
-	holder  holder       // for whom the portal's session cookies are bound
-	apart   bool         // a session cookie of theirs was kept back, as it began at a page of no company
-	passed  Passed       // nothing: nobody is signed in
-	old     outgoing     // nothing: there are no old links to rewrite
-	visit   *http.Cookie // our own of a visit, that goes with the answer; nil: none
-	sent    []string     // the request's lines of cookies
+	private bool           // for one person, or one visit
+	open    bool           // though private, of a path that is open to everyone: caches do what the portal says
+	shared  bool           // on a computer that others use
+	key     bool           // the page's URL may be an open company's old link
+	holder  upstream.Owner // for whom the portal's session cookies are bound
+	apart   bool           // a session cookie of theirs was kept back, as it began at a page of no company
+	passed  Passed         // nothing: nobody is signed in
+	old     outgoing       // nothing: there are no old links to rewrite
+	visit   *http.Cookie   // our own of a visit, that goes with the answer; nil: none
+	sent    []string       // the request's lines of cookies
 	ctx     context.Context
 	done    bool
 	headers int // how many were sent
@@ -84,7 +85,7 @@ func (w *portalWriter) FlushError() error {
 
 // serve has the portal answer. One that writes nothing has answered, too.
 func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
-	if k, ok := w.ResponseWriter.(HeaderKeeper); ok {
+	if k, ok := w.ResponseWriter.(upstream.HeaderKeeper); ok {
 		k.Keep(nil)
 		if w.private && !w.open {
 			k.Keep(web.IsCacheHeader)
@@ -112,29 +113,17 @@ func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
 	}
 }
 
-// setCookieName returns the name under which the cookie of a Set-Cookie line would come
-// back. One without a name comes back as its value alone, and that may look like a name.
-func setCookieName(line string) string {
-	pair, _, _ := strings.Cut(line, ";")
-	name, rest, _ := strings.Cut(pair, "=")
-	if name = textproto.TrimString(name); name != "" {
-		return name
-	}
-	name, _, _ = strings.Cut(rest, "=")
-	return textproto.TrimString(name)
-}
-
 func (w *portalWriter) clean() {
 	h := w.Header()
-	w.gate.cookies.dropSet(h)
+	w.gate.cookies.DropSet(h)
 	var owners []string
 	if lines := h["Set-Cookie"]; len(lines) > 0 {
-		owners = w.gate.bound.ownersGone(w.sent, lines)
+		owners = w.gate.bound.OwnersGone(w.sent, lines)
 		host := w.gate.siteAt(w.old.host).Hostname()
 		for i, line := range lines {
-			out, owner := w.gate.bound.out(w.ctx, line, host, w.holder)
+			out, owner := w.gate.bound.Seal(w.ctx, line, host, w.holder)
 			if w.apart && (out != line || owner != "") {
-				w.gate.bound.adviseApart(line)
+				w.gate.bound.AdviseApart(line)
 			}
 			if owner != "" {
 				owners = append(owners, owner)
@@ -188,15 +177,6 @@ func tellsAll(policy string) bool {
 	return strings.Contains(policy, "unsafe-url") || strings.Contains(policy, "no-referrer-when-downgrade")
 }
 
-// dropSet removes our own cookies from what a portal sets.
-func (c cookies) dropSet(h http.Header) {
-	if lines := h["Set-Cookie"]; len(lines) > 0 {
-		if h["Set-Cookie"] = slices.DeleteFunc(lines, func(line string) bool { return c.ours(setCookieName(line)) }); len(h["Set-Cookie"]) == 0 {
-			delete(h, "Set-Cookie")
-		}
-	}
-}
-
 // clearOthers is for a portal that has the browser forget everything, such as at its
 // sign-out: that would be our cookies as well, which a portal can't take away. So those
 // that the browser has sent are taken away one by one, but for ours; owners of the portal's are, too.
@@ -224,13 +204,13 @@ func (w *portalWriter) clearOthers(h http.Header) {
 		h["Clear-Site-Data"] = []string{strings.Join(keep, ", ")}
 	}
 	secure := ""
-	if w.gate.cookies.secure {
+	if w.gate.cookies.Secure {
 		secure = "; Secure"
 	}
 	for _, line := range w.sent {
 		for pair := range strings.SplitSeq(line, ";") {
 			name, _, ok := strings.Cut(pair, "=")
-			if name = textproto.TrimString(name); ok && name != "" && (!w.gate.cookies.ours(name) || w.gate.cookies.isOwner(name)) {
+			if name = textproto.TrimString(name); ok && name != "" && (!w.gate.cookies.IsOurs(name) || w.gate.cookies.IsOwner(name)) {
 				gone = append(gone, name+"=; Path=/; Max-Age=0"+secure)
 			}
 		}

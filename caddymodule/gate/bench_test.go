@@ -23,6 +23,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
@@ -206,8 +207,8 @@ func BenchmarkOldLinks(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	ann := holder{contact: contactOf(b, ruled), reach: directory.PrintOf("client\x00c77777"), company: "c77777", era: standing.Era, token: directory.PrintOf("first-secret-77777")}
-	seal := strings.TrimSuffix(first(ruled.bound.out(ctx, "sid=0123456789abcdef; HttpOnly", "portal.example", ann)), "; HttpOnly")
+	ann := upstream.Owner{Contact: contactOf(b, ruled), Reach: directory.PrintOf("client\x00c77777"), Company: "c77777", Era: standing.Era, Token: directory.PrintOf("first-secret-77777")}
+	seal := strings.TrimSuffix(first(ruled.bound.Seal(ctx, "sid=0123456789abcdef; HttpOnly", "portal.example", ann)), "; HttpOnly")
 	portal := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	for _, c := range []struct {
 		name, path, more string

@@ -10,6 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 )
 
 // Kind is what a request is to the gate. The zero value is the safe one.
@@ -74,7 +75,7 @@ func (ru rules) classify(r *http.Request) Kind {
 // method, as many frameworks do.
 func overridden(h http.Header) bool {
 	for name := range h {
-		if folded(name, "x-http-method-override") || folded(name, "x-http-method") || folded(name, "x-method-override") {
+		if upstream.SameName(name, "x-http-method-override") || upstream.SameName(name, "x-http-method") || upstream.SameName(name, "x-method-override") {
 			return true
 		}
 	}

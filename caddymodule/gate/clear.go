@@ -21,7 +21,7 @@ func (g *Gate) inTheClear(r *http.Request) bool {
 		return false
 	}
 	for _, line := range r.Header["Cookie"] {
-		if strings.Contains(line, g.cookies.session) {
+		if strings.Contains(line, g.cookies.Session) {
 			return false // browsers send cookies of ours with TLS alone: it ends in front of us
 		}
 	}

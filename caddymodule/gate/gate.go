@@ -4,7 +4,7 @@
 //
 // Read Gate.ServeHTTP first: it is the whole flow. Then classify.go (what kind of
 // request is this?), visitor.go (whose is it?), portal.go (what becomes of it, by old
-// links and companies), identity.go and bound.go (what the portal is told, and its
+// links and companies), told.go and package upstream (what the portal is told, and its
 // cookies), answer.go (what comes back), legacy.go, visit.go and clear.go (old links, those
 // without TLS too), prompt.go, mailroom.go, link.go, double.go and code.go (the way in),
 // password.go (the other way), setpassword.go and account.go (what people change for
@@ -38,6 +38,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
@@ -54,10 +55,10 @@ type Gate struct {
 
 	Public []Public // what is open to everyone
 
-	Legacy        *legacy.Rules  // old links and companies' paths; nil: there are none
-	Usage         *usage.Counter // of old links; required where there are any
-	PortalSession []PortalCookie // how cookies of the portal's are bound, beside its HttpOnly ones
-	ClearStorage  bool           // browsers clear what scripts have stored, at sign-out and at a change of person
+	Legacy        *legacy.Rules         // old links and companies' paths; nil: there are none
+	Usage         *usage.Counter        // of old links; required where there are any
+	PortalSession []upstream.CookieRule // how cookies of the portal's are bound, beside its HttpOnly ones
+	ClearStorage  bool                  // browsers clear what scripts have stored, at sign-out and at a change of person
 
 	Book      *directory.Book
 	Sessions  *session.Sessions
@@ -82,12 +83,12 @@ type Gate struct {
 	Now      func() time.Time               // the clock
 
 	rules   rules
-	cookies cookies
+	cookies web.Cookies
 	own     map[string]own // by path under Prefix
 	csrf    *http.CrossOriginProtection
 	doubles *doubles
 	keys    *secret.Keyring
-	bound   *bound
+	bound   *upstream.PortalCookies
 	fronted *atomic.Bool // TLS ends in front of this Caddy, which we learned from a request
 	endsTLS *atomic.Bool // somebody came with TLS that ends here, so that fronted means nothing
 	mails   *limit.Mails
@@ -112,7 +113,7 @@ type Logo struct {
 // New makes a gate ready to serve.
 func New(g Gate) *Gate {
 	g.rules = rules{prefix: g.Prefix, public: g.Public}
-	g.cookies = cookiesFor(g.URL)
+	g.cookies = web.CookiesFor(g.URL)
 	g.csrf = http.NewCrossOriginProtection()
 	if err := g.csrf.AddTrustedOrigin(g.URL.Scheme + "://" + g.URL.Host); err != nil {
 		panic("gate: url: " + err.Error()) // validated before it came here
@@ -126,7 +127,7 @@ func New(g Gate) *Gate {
 	g.guessed = &rate.Sometimes{Interval: 10 * time.Minute}
 	t := g.Tokens
 	g.keys = t.Keys
-	g.bound = &bound{firm: g.Firm, store: t.Store, keys: t.Keys, ours: g.cookies, named: bindings(g.PortalSession), log: g.Log}
+	g.bound = &upstream.PortalCookies{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Own: g.cookies, Named: upstream.BindingsOf(g.PortalSession), Log: g.Log}
 	g.mails = &limit.Mails{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: t.Now, Alarm: t.Alarm}
 	g.devices = &limit.Devices{Firm: g.Firm, Store: t.Store, Keys: t.Keys, Now: g.Now, Alarm: t.Alarm}
 	g.last = &sealed.Bucket[lastContact]{Store: t.Store, Keys: t.Keys, Firm: g.Firm, Name: "device-last", Now: g.Now, Format: '1', Alarm: t.Alarm}
@@ -140,8 +141,8 @@ func New(g Gate) *Gate {
 
 // ServeHTTP is the flow of every request. portal is the application behind the gate.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Handler) {
-	if k, ok := w.(HeaderKeeper); ok {
-		k.Keep(ownHeader)
+	if k, ok := w.(upstream.HeaderKeeper); ok {
+		k.Keep(upstream.IsOwnHeader)
 	}
 	kind := g.rules.classify(r)
 	if g.toURL(w, r, kind) {
@@ -160,7 +161,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 		return
 	}
 	r, kept := g.takeKeptMark(r)
-	stripIdentity(r) // nothing that visitors say about themselves reaches the portal
+	upstream.StripIdentity(r) // nothing that visitors say about themselves reaches the portal
 	referer := r.Header["Referer"]
 	g.hideReferer(r.Header)
 	v, err := g.visitor(r)
@@ -196,7 +197,7 @@ func (g *Gate) CatchUp(ctx context.Context) error {
 	if err := g.Sessions.CatchUp(ctx); err != nil {
 		return err
 	}
-	if err := g.bound.reread(ctx); err != nil {
+	if err := g.bound.Reread(ctx); err != nil {
 		return err
 	}
 	return g.Book.CatchUp(ctx)

@@ -217,7 +217,7 @@ func (g *Gate) lastContactOn(r *http.Request) (string, error) {
 // typedBy returns who has typed a form that is to be kept, as far as the browser shows: the
 // contact who signed in most recently on this device. The error is the store's.
 func (g *Gate) typedBy(r *http.Request) (*keptForm, error) {
-	ours := slices.ContainsFunc(r.Cookies(), func(c *http.Cookie) bool { return g.cookies.ours(c.Name) })
+	ours := slices.ContainsFunc(r.Cookies(), func(c *http.Cookie) bool { return g.cookies.IsOurs(c.Name) })
 	if !ours {
 		return &keptForm{First: true}, nil
 	}

@@ -14,54 +14,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
-
-// GHSA-7r4p-vjf4-gxv4, CVE-2025-64484, CVE-2026-52845: an identity header of the
-// visitor's reaches nobody, in no spelling that an application could take for ours.
-func TestH03_ReservedInEverySpelling(t *testing.T) {
-	names := []string{"Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups",
-		"Portal-Company", "Portal-Role", "Portal-Firm", "Portal-Assertion", "Portal-Anything", "Portal-",
-		"Forwarded", "Proxy", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Method",
-		"X-Auth-Request-User", "X-Auth-Request-", "X-Auth-Request-" + strings.Repeat("x", 100), "Portal-" + strings.Repeat("x", 100),
-		"X-Original-URL", "X-Rewrite-URL", "Script-Name", "Path-Info", "Daphne-Root-Path", "X-Script-Name", "X-Forwarded-Script-Name", "X-Forwarded-Path",
-		"X-Forwarded-PathBase", "X-Traversal-Path", "X-Vhm-Root", "X-Vhm-Host"}
-	for _, name := range names {
-		for _, spelling := range []string{name, strings.ToLower(name), strings.ToUpper(name),
-			strings.ReplaceAll(name, "-", "_"), strings.ReplaceAll(name, "-", "."), strings.Replace(name, "-", "_", 1),
-			strings.ToUpper(strings.ReplaceAll(name, "-", "_")), strings.ReplaceAll(name, "-", "~"), strings.ReplaceAll(name, "-", "!"),
-			strings.Replace(name, "-", "'", 1)} {
-			r := httptest.NewRequest("GET", "/", nil)
-			r.Header[spelling] = []string{"admin"}
-			stripIdentity(r)
-			if len(r.Header) != 0 {
-				t.Errorf("stripIdentity leaves %v", r.Header)
-			}
-		}
-	}
-	for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Accept", "Cookie", "Authorization",
-		"Remote-Port", "Portalx", "Proxy-Authorization", "X-Real-Ip", "User-Agent", "Range", "X-Requested-With"} {
-		if reserved(name) {
-			t.Errorf("reserved(%q) = true; want false", name)
-		}
-	}
-}
-
-// CVE-2024-45410: Connection can't take away what we set, nor what Caddy sets.
-func TestH05_ConnectionTakesNothingAway(t *testing.T) {
-	for line, want := range map[string]string{
-		"close, Remote-User, X-Forwarded-For": "close",
-		"remote_user":                         "",
-		"keep-alive, Upgrade":                 "keep-alive, Upgrade",
-		"Portal-Assertion,cookie, X-Custom":   "X-Custom",
-	} {
-		r := httptest.NewRequest("GET", "/", nil)
-		r.Header.Set("Connection", line)
-		stripIdentity(r)
-		if got := r.Header.Get("Connection"); got != want {
-			t.Errorf("Connection: %s becomes %q; want %q", line, got, want)
-		}
-	}
-}
 
 func TestH09_TrailersAndH2CGoNoFurther(t *testing.T) {
 	r := httptest.NewRequest("POST", "/", nil)
@@ -69,7 +24,7 @@ func TestH09_TrailersAndH2CGoNoFurther(t *testing.T) {
 	r.Header.Set("Trailer", "Remote-User")
 	r.Header.Set("Upgrade", "H2C")
 	r.Header.Set("Http2-Settings", "x")
-	stripIdentity(r)
+	upstream.StripIdentity(r)
 	if r.Trailer != nil || len(r.Header) != 0 {
 		t.Errorf("left: trailer %v, header %v; want none", r.Trailer, r.Header)
 	}
@@ -85,29 +40,8 @@ func TestH14_HeaderValues(t *testing.T) {
 		"  ":                             "",
 		strings.Repeat("é", 4096)[:8000]: strings.Repeat("é", 4000), // never cut
 	} {
-		if got := headerValue(in); got != want {
+		if got := upstream.HeaderValue(in); got != want {
 			t.Errorf("headerValue(%.40q) = %.40q; want %.40q", in, got, want)
-		}
-	}
-}
-
-func TestH12_OurCookiesStayHere(t *testing.T) {
-	b := newBound(t)
-	for in, want := range map[string]string{
-		"a=1; __Host-portal=s; b=2":                             "a=1; b=2",
-		"__Host-portal=s":                                       "",
-		"__Host-portal-flow=x; __Host-portal-device=y; sid=7":   "sid=7",
-		"a=1;b=2;  c=3":                                         "a=1;b=2;  c=3",
-		"__host-PORTAL=s; a=__Host-portal":                      "a=__Host-portal",
-		"x__Host-portal=s; __Host-portalx=t; portal=u":          "x__Host-portal=s; __Host-portalx=t; portal=u",
-		"__Host-portal-visit=v;__Host-portal=a;__Host-portal=b": "",
-	} {
-		h := http.Header{"Cookie": {in}}
-		if err := b.in(t.Context(), h, nil); err != nil {
-			t.Fatal(err)
-		}
-		if got := h.Get("Cookie"); got != want {
-			t.Errorf("Cookie: %s becomes %q; want %q", in, got, want)
 		}
 	}
 }
@@ -115,7 +49,7 @@ func TestH12_OurCookiesStayHere(t *testing.T) {
 func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 	u, _ := url.Parse("https://portal.example")
 	rec := httptest.NewRecorder()
-	w := &portalWriter{ResponseWriter: rec, gate: &Gate{URL: u, cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
+	w := &portalWriter{ResponseWriter: rec, gate: &Gate{URL: u, cookies: web.CookiesFor(u), bound: portalCookies(t)}, private: true, ctx: t.Context()}
 	w.Header()["Set-Cookie"] = []string{"__Host-portal=x; Path=/", "sid=7", "__host-portal-FLOW =y", "=__Host-portal=x; Path=/",
 		" = __Host-portal =x", "__Host-portal", "__Host-portal; Path=/", "\t__Host-portal\t=x"}
 	w.WriteHeader(200)
@@ -142,22 +76,22 @@ func TestH14_AListIsToldAsAWholeOrNotAtAll(t *testing.T) {
 				c := directory.Contact{ID: strings.Repeat("i", 32), Emails: []address.Address{"ann@example.com"}, FirstName: name, Role: directory.Client, Companies: companies}
 				v := &Visitor{Live: &session.Live{Session: session.Session{Handle: strings.Repeat("h", 26), Method: "password"}}, Contact: c, firm: "example"}
 				v.tell(g.Assertion.Origin)
-				jwt, err := g.Assertion.Sign(t.Context(), v.claims(longestID))
+				jwt, err := g.Assertion.Sign(t.Context(), v.claims(upstream.LongestID))
 				if err != nil {
 					t.Fatal(err)
 				}
 				h := http.Header{}
-				v.told.set(h, jwt, longestID)
+				v.told.SetOn(h, jwt, upstream.LongestID)
 				var sent bytes.Buffer
 				h.Write(&sent)
 				groups, companiesTold := h.Get("Remote-Groups"), len(v.companies) > 0
-				if sent.Len() > maxIdentity || groups != "" && groups != strings.Join(companies, ",") || companiesTold != (groups != "") || (v.omitted > 0) != (n > 0 && groups == "") {
+				if sent.Len() > upstream.MaxIdentity || groups != "" && groups != strings.Join(companies, ",") || companiesTold != (groups != "") || (v.omitted > 0) != (n > 0 && groups == "") {
 					t.Fatalf("a name of %d bytes, %d ids of %d: %d bytes of headers, Remote-Groups of %d, %d left out", len(name), n, id, sent.Len(), len(groups), v.omitted)
 				}
 				if told = told || groups != ""; told && n > 0 && groups == "" {
 					t.Fatalf("a name of %d bytes, ids of %d: fewer than were told aren't", len(name), id)
 				}
-				if size := assertion.SizeOf(v.claims(longestID), g.Assertion.Origin); size < len(jwt) || size > len(jwt)+60 {
+				if size := assertion.SizeOf(v.claims(upstream.LongestID), g.Assertion.Origin); size < len(jwt) || size > len(jwt)+60 {
 					t.Fatalf("SizeOf = %d of an assertion of %d bytes", size, len(jwt))
 				}
 				if n == 0 {
@@ -175,7 +109,7 @@ func TestH14_AListIsToldAsAWholeOrNotAtAll(t *testing.T) {
 func TestH13_NorByFlushing(t *testing.T) {
 	u, _ := url.Parse("https://portal.example")
 	rec := httptest.NewRecorder()
-	w := &portalWriter{ResponseWriter: rec, gate: &Gate{URL: u, cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
+	w := &portalWriter{ResponseWriter: rec, gate: &Gate{URL: u, cookies: web.CookiesFor(u), bound: portalCookies(t)}, private: true, ctx: t.Context()}
 	w.Header()["Set-Cookie"] = []string{"__Host-portal=x"}
 	if err := http.NewResponseController(w).Flush(); err != nil || !rec.Flushed {
 		t.Fatalf("Flush = %v, flushed %t; want it passed on", err, rec.Flushed)
@@ -188,17 +122,17 @@ func TestH13_NorByFlushing(t *testing.T) {
 // Caddy's header directives replace within a value in place: what they change is one
 // request's, and not the next one's or another visitor's.
 func TestH01_ValuesBelongToOneRequest(t *testing.T) {
-	var id identity
-	id.add("Remote-User", "ann@example.com")
-	id.add("Remote-Groups", "acme")
+	var id upstream.Identity
+	id.Add("Remote-User", "ann@example.com")
+	id.Add("Remote-Groups", "acme")
 	first, second := http.Header{}, http.Header{}
-	id.set(first, "", "")
+	id.SetOn(first, "", "")
 	if len(first["Remote-User"]) != 1 {
 		t.Errorf("Remote-User = %q; want one value", first["Remote-User"])
 	}
 	first["Remote-User"][0] = "changed"
 	first["Remote-User"] = append(first["Remote-User"], "more")
-	id.set(second, "", "")
+	id.SetOn(second, "", "")
 	if got := first["Remote-User"]; got[0] != "changed" {
 		t.Errorf("the next request has changed the first one's Remote-User to %q", got)
 	}
@@ -207,7 +141,7 @@ func TestH01_ValuesBelongToOneRequest(t *testing.T) {
 	}
 	u, _ := url.Parse("https://portal.example")
 	for range 2 {
-		w := &portalWriter{ResponseWriter: httptest.NewRecorder(), gate: &Gate{URL: u, cookies: cookiesFor(u), bound: newBound(t)}, private: true, ctx: t.Context()}
+		w := &portalWriter{ResponseWriter: httptest.NewRecorder(), gate: &Gate{URL: u, cookies: web.CookiesFor(u), bound: portalCookies(t)}, private: true, ctx: t.Context()}
 		w.WriteHeader(200)
 		if got := w.Header().Get("Cache-Control"); got != "private, no-cache" {
 			t.Errorf("Cache-Control = %q; want private, no-cache", got)

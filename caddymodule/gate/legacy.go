@@ -427,7 +427,7 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 		g.fronted.Store(true)  // who was sent here came with TLS: it ends in front of us, if it never ends here
 		if web.IsPageLoad(r) { // by which each process sees it
 			cookie, _ := newBrowser()
-			g.setCookie(w, g.cookies.flow, cookie, token.WayBack)
+			g.setCookie(w, g.cookies.Flow, cookie, token.WayBack)
 		}
 	}
 	v, err := g.visitor(r)
@@ -454,7 +454,7 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 		}
 		return found(w, g.newURL(&a))
 	case s == pass && len(a.tokens) > 0:
-		return found(w, cmp.Or(g.Legacy.Page(a.named.company), "/")) // nothing of ours repeats the token
+		return found(w, cmp.Or(g.Legacy.Page(a.named.Company), "/")) // nothing of ours repeats the token
 	case s == pass, s == openly, s == visits:
 		return found(w, g.rules.returnPath(u.RequestURI())) // it needs no more proof
 	case v != nil:

@@ -133,7 +133,7 @@ func (g *Gate) checkOrigin(r *http.Request) error {
 		from = h.Get("Referer")
 	}
 	if from == "" {
-		if len(r.CookiesNamed(g.cookies.session)) > 0 {
+		if len(r.CookiesNamed(g.cookies.Session)) > 0 {
 			return errCrossOrigin
 		}
 		return nil
@@ -188,9 +188,9 @@ func (g *Gate) postSignOut(w http.ResponseWriter, r *http.Request) error {
 			Address: v.Contact.Emails[0].Masked(), Agent: web.AgentOf(r), IP: g.ClientIP(r)})
 	}
 	g.clearSite(w.Header())
-	g.setCookie(w, g.cookies.session, "", -time.Second)
-	if _, err := r.Cookie(g.cookies.visit); err == nil { // who comes next isn't to have that, either
-		g.setCookie(w, g.cookies.visit, "", -time.Second)
+	g.setCookie(w, g.cookies.Session, "", -time.Second)
+	if _, err := r.Cookie(g.cookies.Visit); err == nil { // who comes next isn't to have that, either
+		g.setCookie(w, g.cookies.Visit, "", -time.Second)
 	}
 	if to, switches := g.switchesTo(w, r); switches {
 		return g.seeOwn(w, "/sign-in"+g.formQuery(to, "", "", false))

@@ -5,12 +5,14 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // A page of the same name that came without TLS may be anybody's who is on the way.
 // Browsers that say Sec-Fetch-Site call it cross-site; the others' word is judged alike.
 func TestS09_APageWithoutTLSIsNotOurs(t *testing.T) {
-	g := &Gate{URL: &url.URL{Scheme: "https", Host: "portal.example"}, cookies: cookiesFor(&url.URL{Scheme: "https"}), csrf: http.NewCrossOriginProtection()}
+	g := &Gate{URL: &url.URL{Scheme: "https", Host: "portal.example"}, cookies: web.CookiesFor(&url.URL{Scheme: "https"}), csrf: http.NewCrossOriginProtection()}
 	if err := g.csrf.AddTrustedOrigin("https://portal.example"); err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +39,7 @@ func TestS09_APageWithoutTLSIsNotOurs(t *testing.T) {
 		for _, name := range []string{"Origin", "Referer"} {
 			r := httptest.NewRequest("POST", c.url+"/-/sign-out", nil)
 			r.Header.Set(name, c.from)
-			r.Header.Set("Cookie", g.cookies.session+"=x")
+			r.Header.Set("Cookie", g.cookies.Session+"=x")
 			if err := g.checkOrigin(r); (err == nil) != c.ours {
 				t.Errorf("POST %s with %s: %s: %v; want it taken: %t", c.url, name, c.from, err, c.ours)
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
@@ -25,12 +26,12 @@ type about struct {
 	visitor  *Visitor           // nil: nobody is signed in
 	visit    *visit             // nil: there is none
 	referer  []string           // as it came
-	bound    holder             // for whom the portal's session was begun, where the page is no company's; zero: there is none
+	bound    upstream.Owner     // for whom the portal's session was begun, where the page is no company's; zero: there is none
 
-	named   holder // company, era and token that the portal sees in the URL, also as a Stray; zero: none
-	several bool   // companies are named, and one session of the portal would know of them all
-	open    bool   // the path is open to everyone, and no company's
-	apart   bool   // the portal isn't given back a session that it began for the visitor at a page of no company
+	named   upstream.Owner // company, era and token that the portal sees in the URL, also as a Stray; zero: none
+	several bool           // companies are named, and one session of the portal would know of them all
+	open    bool           // the path is open to everyone, and no company's
+	apart   bool           // the portal isn't given back a session that it began for the visitor at a page of no company
 
 	veiled bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
 	tokens []string // the Strays that are tokens
@@ -48,25 +49,25 @@ func (a *about) company() string {
 	if a.standing.Company != "" {
 		return a.standing.Company
 	}
-	return a.bound.company
+	return a.bound.Company
 }
 
 // names says that the portal sees the company in the URL, by the token ("": by its id alone).
 func (a *about) names(s directory.Standing, token string) {
-	if a.named.company != "" {
-		a.several = a.several || a.named.company != s.Company
+	if a.named.Company != "" {
+		a.several = a.several || a.named.Company != s.Company
 		return
 	}
-	if a.named = (holder{company: s.Company, era: s.Era}); token != "" {
-		a.named.token = directory.PrintOf(token)
+	if a.named = (upstream.Owner{Company: s.Company, Era: s.Era}); token != "" {
+		a.named.Token = directory.PrintOf(token)
 	}
 }
 
 // holder is for whom the portal's session cookies are set by what the URL says alone. Those
 // of an answer that may be about several companies come back to nobody.
-func (a *about) holder() holder {
+func (a *about) holder() upstream.Owner {
 	if a.several {
-		return holder{visit: rand.Text()}
+		return upstream.Owner{Visit: rand.Text()}
 	}
 	return a.named
 }
@@ -236,7 +237,7 @@ func (g *Gate) weigh(r *http.Request, kind Kind, v *Visitor) (a about, f facts, 
 		f, err = g.facts(r, kind, &a)
 	}
 	if err == nil && !g.mayBeRight(r, &a, f) && a.Kind == legacy.Old {
-		a.standing, a.named, f.known, f.upgraded = directory.Standing{}, holder{}, false, false
+		a.standing, a.named, f.known, f.upgraded = directory.Standing{}, upstream.Owner{}, false, false
 	}
 	return a, f, err
 }
@@ -582,12 +583,12 @@ func (g *Gate) homeOf(r *http.Request, a *about) string {
 // passAs hands the request on to the portal with the word of who it is.
 func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
 	v, sent, mine := a.visitor, r.Header["Cookie"], a.holder()
-	mine.contact, mine.reach = v.Contact.ID, v.reach
-	err := g.bound.in(r.Context(), r.Header, func(h holder) (bool, error) { return g.comesBack(r.Context(), a, mine, h) })
+	mine.Contact, mine.Reach = v.Contact.ID, v.reach
+	err := g.bound.Unseal(r.Context(), r.Header, func(h upstream.Owner) (bool, error) { return g.comesBack(r.Context(), a, mine, h) })
 	if err != nil {
 		return err
 	}
-	if mine.company == "" && a.bound.company != "" {
+	if mine.Company == "" && a.bound.Company != "" {
 		mine = a.bound
 	}
 	company := a.company()
@@ -603,7 +604,7 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	}
 	g.enters(r, a)
 	g.Sessions.Seen(r.Context(), v.Live)
-	v.told.set(r.Header, jwt, company)
+	v.told.SetOn(r.Header, jwt, company)
 	ctx, flight := g.Sessions.Attach(r.Context(), v.Live, company)
 	defer flight.Land()
 	key := a.Kind == legacy.Old || a.veiled // by its form, so that it tells no real token from another
@@ -613,7 +614,7 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	answer := &portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, shared: v.Live.Shared, key: key, apart: a.apart, passed: Passed{v, company},
 		holder: mine, old: outgoing{g, r.Host, *r.URL, moved, a.standing.Company, v, was.url.Path}}
 	if a.visit != nil && a.standing.Company != "" && web.IsPageLoad(r) { // back at their own company's pages
-		answer.visit = g.cookies.make(g.cookies.visit, "", -time.Second)
+		answer.visit = g.cookies.New(g.cookies.Visit, "", -time.Second)
 	}
 	answer.serve(portal, r.WithContext(context.WithValue(ctx, visitorKey{}, &answer.passed)))
 	return nil
@@ -622,24 +623,24 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 // comesBack reports whether a cookie that the portal set for h is given back to it in a
 // request whose answer's cookies are set for mine, which is by a visitor. The error is the
 // store's.
-func (g *Gate) comesBack(ctx context.Context, a *about, mine, h holder) (bool, error) {
+func (g *Gate) comesBack(ctx context.Context, a *about, mine, h upstream.Owner) (bool, error) {
 	switch {
-	case h.contact != mine.contact, h.reach != mine.reach, h.visit != mine.visit:
+	case h.Contact != mine.Contact, h.Reach != mine.Reach, h.Visit != mine.Visit:
 		return false, nil // somebody else's, or from when they reached other companies
-	case h.company == anyCompany:
+	case h.Company == upstream.AnyCompany:
 		return true, nil
-	case h.company == "":
-		back := mine.company == "" || a.visitor.isOf(mine.company)
+	case h.Company == "":
+		back := mine.Company == "" || a.visitor.isOf(mine.Company)
 		a.apart = a.apart || !back
 		return back, nil
-	case !a.visitor.reaches(h.company), mine.company != "" && h.company != mine.company, a.bound.company != "" && h.company != a.bound.company:
+	case !a.visitor.reaches(h.Company), mine.Company != "" && h.Company != mine.Company, a.bound.Company != "" && h.Company != a.bound.Company:
 		return false, nil // another company's, of a contact who has two
 	}
-	s, err := g.Book.StandingOf(ctx, h.company)
+	s, err := g.Book.StandingOf(ctx, h.Company)
 	if errors.Is(err, directory.ErrUnknown) {
 		return false, nil
 	}
-	if err != nil || !h.stands(s) {
+	if err != nil || !h.Stands(s) {
 		return false, err
 	}
 	if a.standing.Company == "" {
@@ -656,7 +657,7 @@ func (g *Gate) passAnonymous(a *about, w http.ResponseWriter, r *http.Request, p
 		defer func() { r.RequestURI = line }()
 	}
 	sent, mine := r.Header["Cookie"], a.holder() // what an open page set comes back to open pages
-	if err := g.bound.in(r.Context(), r.Header, mine.is); err != nil {
+	if err := g.bound.Unseal(r.Context(), r.Header, mine.Is); err != nil {
 		return err
 	}
 	(&portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, holder: mine, old: outgoing{gate: g, host: r.Host, seen: *r.URL}}).serve(portal, r)

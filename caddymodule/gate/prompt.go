@@ -149,8 +149,8 @@ func (g *Gate) signInForForm() string { return g.Prefix + "/sign-in?to=" + g.Pre
 
 // clearDeadCookie removes a session cookie that opens nothing any more.
 func (g *Gate) clearDeadCookie(w http.ResponseWriter, r *http.Request) {
-	if _, err := r.Cookie(g.cookies.session); err == nil {
-		g.setCookie(w, g.cookies.session, "", -time.Second)
+	if _, err := r.Cookie(g.cookies.Session); err == nil {
+		g.setCookie(w, g.cookies.Session, "", -time.Second)
 	}
 }
 
@@ -251,7 +251,7 @@ func (g *Gate) commit(w http.ResponseWriter, r *http.Request, ask token.Ask) err
 		return err
 	}
 	if fresh != "" {
-		g.setCookie(w, g.cookies.flow, fresh, token.WayBack)
+		g.setCookie(w, g.cookies.Flow, fresh, token.WayBack)
 	}
 	g.Audit.Record(r.Context(), audit.Event{Kind: audit.Asked, Address: ask.Address.Masked(), Request: ask.ID,
 		What: whatOf(ask.Purpose), Agent: ask.Agent, IP: ask.IP, Whole: ask.Address})
@@ -329,7 +329,7 @@ const cookieWasSet = "cookie=set"
 // Where the browser has shown no cookie of ours yet, it gets one and sends the form once more
 // (307); false: the request was answered.
 func (g *Gate) keepsCookies(w http.ResponseWriter, r *http.Request, f url.Values) bool {
-	if f.Get("cookies") == "" || g.browser(r) != "" || len(r.CookiesNamed(g.cookies.session)) > 0 || len(r.CookiesNamed(g.cookies.device)) > 0 {
+	if f.Get("cookies") == "" || g.browser(r) != "" || len(r.CookiesNamed(g.cookies.Session)) > 0 || len(r.CookiesNamed(g.cookies.Device)) > 0 {
 		return true
 	}
 	if r.URL.RawQuery == cookieWasSet {
@@ -337,7 +337,7 @@ func (g *Gate) keepsCookies(w http.ResponseWriter, r *http.Request, f url.Values
 		return false
 	}
 	fresh, _ := newBrowser()
-	g.setCookie(w, g.cookies.flow, fresh, token.WayBack)
+	g.setCookie(w, g.cookies.Flow, fresh, token.WayBack)
 	redirect(w, r.URL.Path+"?"+cookieWasSet, http.StatusTemporaryRedirect)
 	return false
 }

@@ -95,7 +95,7 @@ func (g *Gate) postSetPassword(w http.ResponseWriter, r *http.Request) error {
 		} else if err != nil {
 			return err
 		}
-		g.setCookie(w, g.cookies.device, cookie, limit.DeviceLife)
+		g.setCookie(w, g.cookies.Device, cookie, limit.DeviceLife)
 		if mine {
 			return g.seeOwn(w, "/account?done=set")
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
@@ -44,10 +45,10 @@ func (v *visit) goesOn(s directory.Standing) bool {
 // nobody goes on with another's, nor with one to a company whose pages they see as
 // themselves. The error is the store's.
 func (g *Gate) visitOf(r *http.Request, by *Visitor) (*visit, error) {
-	if !slices.ContainsFunc(r.Header["Cookie"], func(line string) bool { return strings.Contains(line, g.cookies.visit) }) {
+	if !slices.ContainsFunc(r.Header["Cookie"], func(line string) bool { return strings.Contains(line, g.cookies.Visit) }) {
 		return nil, nil
 	}
-	cookie, err := r.Cookie(g.cookies.visit)
+	cookie, err := r.Cookie(g.cookies.Visit)
 	if err != nil {
 		return nil, nil
 	}
@@ -127,7 +128,7 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 		case a.visit != nil && a.visit.company == a.standing.Company:
 			stay.began = a.visit.began
 		case web.IsPageLoad(r): // nothing else sets a cookie
-			a.visit, cookie = stay, g.cookies.make(g.cookies.visit, g.sealVisit(stay), 0)
+			a.visit, cookie = stay, g.cookies.New(g.cookies.Visit, g.sealVisit(stay), 0)
 		default:
 			a.visit = nil
 		}
@@ -140,7 +141,7 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 	if a.visit != nil && !a.several {
 		h = a.visit.holder()
 	}
-	if err := g.bound.in(r.Context(), r.Header, h.is); err != nil {
+	if err := g.bound.Unseal(r.Context(), r.Header, h.Is); err != nil {
 		return err
 	}
 	was := seenAt(r)
@@ -164,7 +165,7 @@ func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, porta
 }
 
 // holder is for whom the portal's cookies are set in a visit.
-func (v *visit) holder() holder { return holder{visit: v.id, company: v.company} }
+func (v *visit) holder() upstream.Owner { return upstream.Owner{Visit: v.id, Company: v.company} }
 
 // inVisit reports whether the portal's session, of a request of who is signed in, is the
 // one that their visit to another company began: the last that they opened. The portal has
@@ -172,7 +173,7 @@ func (v *visit) holder() holder { return holder{visit: v.id, company: v.company}
 func (g *Gate) inVisit(r *http.Request, v *visit) (bool, error) {
 	is := false
 	h := http.Header{"Cookie": r.Header["Cookie"]}
-	err := g.bound.in(r.Context(), h, func(of holder) (bool, error) { is = is || of == v.holder(); return true, nil })
+	err := g.bound.Unseal(r.Context(), h, func(of upstream.Owner) (bool, error) { is = is || of == v.holder(); return true, nil })
 	return is, err
 }
 

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/gorilla/sessions"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
@@ -22,6 +19,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
@@ -40,7 +38,7 @@ type Visitor struct {
 	firm    string
 	serial  uint64 // of the gate that worked it out: another one may have other staff
 	version uint64 // of the book that the contact was read from
-	told    identity
+	told    upstream.Identity
 
 	companies []string        // that the portal is told of: all of the contact's, or none
 	omitted   int             // how many it isn't told of
@@ -76,7 +74,7 @@ func PassedOf(ctx context.Context) Passed {
 // maxSessions is how many session cookies of a request are looked up. A browser may hold several
 // of one name, put there by another site of the domain, but not of one that begins with __Host-.
 func (g *Gate) maxSessions() int {
-	if g.cookies.secure {
+	if g.cookies.Secure {
 		return 1
 	}
 	return maxCookies
@@ -84,14 +82,14 @@ func (g *Gate) maxSessions() int {
 
 // hasSessionCookie reports whether there is a session cookie to look up.
 func (g *Gate) hasSessionCookie(r *http.Request) bool {
-	return len(r.CookiesNamed(g.cookies.session)) > 0
+	return len(r.CookiesNamed(g.cookies.Session)) > 0
 }
 
 // visitor returns who makes the request, errNobody, or the store's error. The first cookie that is
 // a session counts.
 func (g *Gate) visitor(r *http.Request) (*Visitor, error) {
 	result := errNobody
-	for i, cookie := range r.CookiesNamed(g.cookies.session) {
+	for i, cookie := range r.CookiesNamed(g.cookies.Session) {
 		if err := g.Anchor.Err(); err != nil {
 			return nil, err
 		}
@@ -173,7 +171,7 @@ func (v *Visitor) claims(company string) assertion.Claims {
 		Subject:   v.Contact.ID,
 		Session:   v.Live.Handle,
 		Email:     string(v.Contact.Emails[0]),
-		Name:      headerValue(v.Contact.Name()),
+		Name:      upstream.HeaderValue(v.Contact.Name()),
 		Role:      string(v.Contact.Role),
 		Firm:      v.firm,
 		Company:   company,
@@ -247,7 +245,7 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request, grant token.Grant)
 	}
 	g.setSession(w, b.Cookie, grant.Shared)
 	if device != "" {
-		g.setCookie(w, g.cookies.device, device, limit.DeviceLife)
+		g.setCookie(w, g.cookies.Device, device, limit.DeviceLife)
 	}
 	return b.Cookie, nil
 }
@@ -279,44 +277,6 @@ func (g *Gate) knowDevice(r *http.Request, c directory.Contact, shared bool) (op
 	return append(ops, learnt...), cookie, err
 }
 
-// cookies are the names of ours under one origin.
-type cookies struct {
-	session, flow, device, visit string
-	owner                        string // what the names of owner cookies begin with, see owner.go
-	secure                       bool
-}
-
-// cookiesFor names the cookies: with the prefix that pins them to this host and to
-// https (RFC 6265bis, 4.1.3.2), or, on loopback http, without.
-func cookiesFor(u *url.URL) cookies {
-	stem := "portal"
-	if u.Scheme == "https" {
-		stem = "__Host-portal"
-	}
-	return cookies{stem, stem + "-flow", stem + "-device", stem + "-visit", stem + "-owner-", u.Scheme == "https"}
-}
-
-func (c cookies) ours(name string) bool {
-	return len(name) >= len(c.session) && strings.EqualFold(name[:len(c.session)], c.session) &&
-		(strings.EqualFold(name, c.session) || strings.EqualFold(name, c.flow) ||
-			strings.EqualFold(name, c.device) || strings.EqualFold(name, c.visit) || c.isOwner(name))
-}
-
-// isOwner reports whether a cookie is one that says whose another is.
-func (c cookies) isOwner(name string) bool {
-	return len(name) > len(c.owner) && strings.EqualFold(name[:len(c.owner)], c.owner)
-}
-
-func (g *Gate) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
-	http.SetCookie(w, g.cookies.make(name, value, life))
-}
-
-func (c cookies) make(name, value string, life time.Duration) *http.Cookie {
-	return sessions.NewCookie(name, value, &sessions.Options{
-		Path: "/", MaxAge: int(life / time.Second), Secure: c.secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-	})
-}
-
 // setSession gives the browser its session. The cookie lasts as long as a session may
 // last at most, since the limits are judged here; on a shared computer it ends with
 // the browser.
@@ -325,7 +285,7 @@ func (g *Gate) setSession(w http.ResponseWriter, cookie string, shared bool) {
 	if shared {
 		life = 0
 	}
-	g.setCookie(w, g.cookies.session, cookie, life)
+	g.setCookie(w, g.cookies.Session, cookie, life)
 }
 
 // browser returns the id of the asking browser, or "" when it has none yet.
@@ -339,7 +299,7 @@ func (g *Gate) browser(r *http.Request) string {
 
 // flowCookie returns the cookie of the asking browser, or "".
 func (g *Gate) flowCookie(r *http.Request) string {
-	c, err := r.Cookie(g.cookies.flow)
+	c, err := r.Cookie(g.cookies.Flow)
 	if err != nil || len(c.Value) != browserLength {
 		return ""
 	}
@@ -349,7 +309,7 @@ func (g *Gate) flowCookie(r *http.Request) string {
 // device returns the cookie of a device that has been signed in on, and the device's
 // ID, or "" where there is none that we gave.
 func (g *Gate) device(r *http.Request) (cookie, id string) {
-	for i, c := range r.CookiesNamed(g.cookies.device) {
+	for i, c := range r.CookiesNamed(g.cookies.Device) {
 		if i == maxCookies {
 			break
 		}
@@ -398,7 +358,7 @@ func (p Passed) Placeholder(key string) (any, bool) {
 	case "email":
 		return string(v.Contact.Emails[0]), true
 	case "name":
-		return headerValue(v.Contact.Name()), true
+		return upstream.HeaderValue(v.Contact.Name()), true
 	case "companies":
 		return strings.Join(v.Contact.Companies, ","), true
 	case "role":
@@ -409,4 +369,8 @@ func (p Passed) Placeholder(key string) (any, bool) {
 		return p.Company, true
 	}
 	return "", true
+}
+
+func (g *Gate) setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
+	http.SetCookie(w, g.cookies.New(name, value, life))
 }

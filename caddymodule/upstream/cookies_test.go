@@ -1,10 +1,9 @@
-package gate
+package upstream
 
 import (
 	"bytes"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -14,29 +13,30 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-func newBound(t testing.TB, names ...string) *bound {
+func newCookies(t testing.TB, names ...string) *PortalCookies {
 	t.Helper()
 	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	return boundOn(t, db, names...)
+	return cookiesOn(t, db, names...)
 }
 
-func boundOn(t testing.TB, s store.Store, names ...string) *bound {
+func cookiesOn(t testing.TB, s store.Store, names ...string) *PortalCookies {
 	t.Helper()
 	keys, err := secret.New([]byte("the secret of these tests, 32 long"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var cookies []PortalCookie
+	var cookies []CookieRule
 	for _, name := range names {
-		cookies = append(cookies, PortalCookie{Name: name})
+		cookies = append(cookies, CookieRule{Name: name})
 	}
-	return &bound{firm: "example", store: s, keys: keys, ours: cookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}), named: bindings(cookies), log: slog.New(slog.DiscardHandler)}
+	return &PortalCookies{Firm: "example", Store: s, Keys: keys, Own: web.CookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}), Named: BindingsOf(cookies), Log: slog.New(slog.DiscardHandler)}
 }
 
 // first returns the first of two: the cookie, and not its owner.
@@ -49,21 +49,21 @@ func sent(line string) string {
 }
 
 // arrives returns the Cookie lines that the portal gets for those that a browser sent.
-func arrives(t *testing.T, b *bound, allowed func(holder) (bool, error), lines ...string) []string {
+func arrives(t *testing.T, b *PortalCookies, allowed func(Owner) (bool, error), lines ...string) []string {
 	t.Helper()
 	h := http.Header{"Cookie": lines}
-	if err := b.in(t.Context(), h, allowed); err != nil {
+	if err := b.Unseal(t.Context(), h, allowed); err != nil {
 		t.Fatal(err)
 	}
 	return h["Cookie"]
 }
 
 func TestBoundCookies(t *testing.T) {
-	b := newBound(t, "legacy_sid")
-	dana := holder{contact: "dana", company: "acme"}
+	b := newCookies(t, "legacy_sid")
+	dana := Owner{Contact: "dana", Company: "acme"}
 	for _, c := range []struct {
-		line, value string
-		bound       bool
+		line, value   string
+		PortalCookies bool
 	}{
 		{"PHPSESSID=abc; path=/; HttpOnly", "PHPSESSID=abc", true},
 		{"PHPSESSID=abc; path=/; httponly=yes; SameSite=Lax", "PHPSESSID=abc", true},
@@ -75,25 +75,25 @@ func TestBoundCookies(t *testing.T) {
 		{"gone=; Max-Age=0; HttpOnly", "gone=", false}, // taken away
 		{"nothing; HttpOnly", "nothing", false},
 	} {
-		out, _ := b.out(t.Context(), c.line, "portal.example", dana)
+		out, _ := b.Seal(t.Context(), c.line, "portal.example", dana)
 		_, attributes, _ := strings.Cut(c.line, ";")
 		if _, got, _ := strings.Cut(out, ";"); got != attributes {
 			t.Errorf("%s: the attributes became %q", c.line, got)
 		}
-		if bound := out != c.line; bound != c.bound {
-			t.Errorf("out(%q) = %q; want it bound: %v", c.line, out, c.bound)
+		if bound := out != c.line; bound != c.PortalCookies {
+			t.Errorf("out(%q) = %q; want it bound: %v", c.line, out, c.PortalCookies)
 		}
 		if strings.Contains(out, "dana") || strings.Contains(out, "acme") {
 			t.Errorf("out(%q) = %q, which names somebody", c.line, out)
 		}
-		if got := arrives(t, b, dana.is, sent(out)); !slices.Equal(got, []string{c.value}) {
+		if got := arrives(t, b, dana.Is, sent(out)); !slices.Equal(got, []string{c.value}) {
 			t.Errorf("%s: the portal gets %q; want %q", c.line, got, c.value)
 		}
 		want := []string{c.value}
-		if c.bound {
+		if c.PortalCookies {
 			want = nil
 		}
-		if got := arrives(t, b, holder{contact: "bob", company: "acme"}.is, sent(out)); !slices.Equal(got, want) {
+		if got := arrives(t, b, Owner{Contact: "bob", Company: "acme"}.Is, sent(out)); !slices.Equal(got, want) {
 			t.Errorf("%s: for another person the portal gets %q; want %q", c.line, got, want)
 		}
 	}
@@ -101,14 +101,14 @@ func TestBoundCookies(t *testing.T) {
 
 // Whatever is done to a bound cookie, it isn't good for somebody else.
 func TestBoundCookiesCantBeMoved(t *testing.T) {
-	b := newBound(t)
-	set := func(line string, h holder) string { return sent(first(b.out(t.Context(), line, "portal.example", h))) }
-	set("portal_sid=x; HttpOnly", holder{contact: "dana"})
-	danas := set("PHPSESSID=danas; HttpOnly", holder{contact: "dana", company: "acme"})
-	bobs := set("PHPSESSID=bobs; HttpOnly", holder{contact: "bob", company: "birch"})
+	b := newCookies(t)
+	set := func(line string, h Owner) string { return sent(first(b.Seal(t.Context(), line, "portal.example", h))) }
+	set("portal_sid=x; HttpOnly", Owner{Contact: "dana"})
+	danas := set("PHPSESSID=danas; HttpOnly", Owner{Contact: "dana", Company: "acme"})
+	bobs := set("PHPSESSID=bobs; HttpOnly", Owner{Contact: "bob", Company: "birch"})
 	seal := func(cookie string) string { return cookie[:strings.LastIndex(cookie, ".")+1] }
-	other := boundOn(t, b.store)
-	other.firm = "other"
+	other := cookiesOn(t, b.Store)
+	other.Firm = "other"
 	for name, cookie := range map[string]string{
 		"hers":                       danas,
 		"hers under his seal":        seal(bobs) + "danas",
@@ -120,7 +120,7 @@ func TestBoundCookiesCantBeMoved(t *testing.T) {
 		"a mark and nothing":         "PHPSESSID=~.",
 		"a mark and no seal":         "PHPSESSID=~..danas",
 		"a seal that is cut":         seal(danas)[:40] + ".danas",
-		"another firm's":             sent(first(other.out(t.Context(), "PHPSESSID=danas; HttpOnly", "portal.example", holder{contact: "bob", company: "birch"}))),
+		"another firm's":             sent(first(other.Seal(t.Context(), "PHPSESSID=danas; HttpOnly", "portal.example", Owner{Contact: "bob", Company: "birch"}))),
 		"one that doesn't decode":    "PHPSESSID=~.!!!.danas",
 		"with spaces around":         " PHPSESSID = danas",
 		"behind one that is his":     bobs + "; PHPSESSID=danas",
@@ -137,7 +137,7 @@ func TestBoundCookiesCantBeMoved(t *testing.T) {
 		"escaped, with more":         "%20PHPSESSID=danas; PHPSESSID%20=danas; %22PHPSESSID%22=danas; a%3B%20PHPSESSID=danas; PHPSESS%2549D=danas; PHPSESS%49D%zz=danas; %PHPSESS%49D=danas",
 		"without a name":             "=PHPSESSID=danas; =danas",
 	} {
-		for _, line := range arrives(t, b, holder{contact: "bob", company: "birch"}.is, cookie) {
+		for _, line := range arrives(t, b, Owner{Contact: "bob", Company: "birch"}.Is, cookie) {
 			if strings.Contains(line, "danas") {
 				t.Errorf("%s: the portal gets %q", name, line)
 			}
@@ -145,32 +145,32 @@ func TestBoundCookiesCantBeMoved(t *testing.T) {
 	}
 	for _, line := range []string{"a=1,2; b=1 2", "a=PHPSESSID, b", "a=1,x=PHPSESSID=2", "a=b=PHPSESSID=1", "prefs[theme]=dark; prefs[a][]=1", "AMCV_1%40AdobeOrg=1; my%20cookie=2; 100%=3",
 		"a.b=1; $Version=1; !#$&'*+-.^_`|~=2; c", `a="x y"; b={"c":1}; d=%7B%22e%22%3A1%7D; f=ü`, "a=1;b=2;  c=3; ; d=4"} {
-		if got := arrives(t, b, holder{}.is, line); !slices.Equal(got, []string{line}) {
+		if got := arrives(t, b, Owner{}.Is, line); !slices.Equal(got, []string{line}) {
 			t.Errorf("%s: the portal gets %q; want it as it is", line, got)
 		}
 	}
 	// Without a script's cookie of that name, another name is a stranger to the portal.
-	if got := arrives(t, b, holder{}.is, "a=1; "+danas+"; b=2", "c=3"); !slices.Equal(got, []string{"a=1; b=2", "c=3"}) {
+	if got := arrives(t, b, Owner{}.Is, "a=1; "+danas+"; b=2", "c=3"); !slices.Equal(got, []string{"a=1; b=2", "c=3"}) {
 		t.Errorf("the portal gets %q; want the others as they were", got)
 	}
 }
 
 // What was learned is known after a restart, so that a seal can't be cut off then.
 func TestBoundNamesAreRemembered(t *testing.T) {
-	b := newBound(t)
-	everybody := func(holder) (bool, error) { return true, nil }
+	b := newCookies(t)
+	everybody := func(Owner) (bool, error) { return true, nil }
 	if got := arrives(t, b, everybody, "PHPSESSID=early"); len(got) != 1 {
 		t.Errorf("before the portal has set it, the portal gets %q; want it as it was sent", got)
 	}
-	b.out(t.Context(), "PHPSESSID=x; HttpOnly", "portal.example", holder{contact: "ann"})
-	again := boundOn(t, b.store)
+	b.Seal(t.Context(), "PHPSESSID=x; HttpOnly", "portal.example", Owner{Contact: "ann"})
+	again := cookiesOn(t, b.Store)
 	if got := arrives(t, again, everybody, "PHPSESSID=early; theme=dark"); !slices.Equal(got, []string{"theme=dark"}) {
 		t.Errorf("after a restart the portal gets %q; want no cookie without its seal", got)
 	}
 	var log bytes.Buffer
-	b.log = slog.New(slog.NewTextHandler(&log, nil))
+	b.Log = slog.New(slog.NewTextHandler(&log, nil))
 	for i := range 3 * maxLearned {
-		b.out(t.Context(), strings.Repeat("n", i+1)+"=x; HttpOnly", "portal.example", holder{contact: "ann"})
+		b.Seal(t.Context(), strings.Repeat("n", i+1)+"=x; HttpOnly", "portal.example", Owner{Contact: "ann"})
 	}
 	if len(*b.learned.Load()) > maxLearned {
 		t.Errorf("%d names are remembered; want %d at most", len(*b.learned.Load()), maxLearned)
@@ -183,38 +183,12 @@ func TestBoundNamesAreRemembered(t *testing.T) {
 // A session that scripts may read isn't bound, and the operator is told what to write.
 func TestAdviceOnASessionThatIsNotBound(t *testing.T) {
 	var log bytes.Buffer
-	b := newBound(t)
-	b.log = slog.New(slog.NewTextHandler(&log, nil))
+	b := newCookies(t)
+	b.Log = slog.New(slog.NewTextHandler(&log, nil))
 	for _, line := range []string{"theme=dark", "ASP.NET_SessionId=x; HttpOnly", "PHPSESSID=x; path=/", "PHPSESSID=y; path=/"} {
-		b.out(t.Context(), line, "portal.example", holder{contact: "ann"})
+		b.Seal(t.Context(), line, "portal.example", Owner{Contact: "ann"})
 	}
 	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "portal_session PHPSESSID") || strings.Contains(got, "=x;") {
 		t.Errorf("the log says\n%s\nwant one line on PHPSESSID", got)
-	}
-}
-
-// What a portal tells beforehand (103 Early Hints) leaves the cookies of its answer alone:
-// bound twice, they would come back to it bound.
-func TestBoundCookies_OnceAfterEarlyHints(t *testing.T) {
-	g, cookie, _ := benchGate(t)
-	got := ""
-	portal := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, err := r.Cookie("sid"); err == nil {
-			got = c.Value
-		}
-		w.Header().Add("Set-Cookie", "sid=abc; HttpOnly")
-		w.WriteHeader(http.StatusEarlyHints)
-		w.WriteHeader(http.StatusOK)
-	})
-	line := "__Host-portal=" + cookie
-	for range 2 {
-		r := httptest.NewRequest("GET", "https://portal.example/x", nil)
-		r.Header.Set("Cookie", line)
-		w := &blank{http.Header{}}
-		g.ServeHTTP(w, r, portal)
-		line += "; " + sent(strings.Join(w.header["Set-Cookie"], "|"))
-	}
-	if got != "abc" {
-		t.Errorf("the portal's cookie came back as %q; want abc", got)
 	}
 }

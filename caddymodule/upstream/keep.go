@@ -1,4 +1,4 @@
-package gate
+package upstream
 
 import (
 	"net/http"
@@ -16,9 +16,9 @@ type HeaderKeeper interface {
 	Mend(fix func(http.Header))
 }
 
-// ownHeader reports whether a header of our own pages is ours alone to set, as their protection
+// IsOwnHeader reports whether a header of our own pages is ours alone to set, as their protection
 // and what they do depend on it. Others, such as Strict-Transport-Security, are the operator's.
-func ownHeader(name string) bool {
+func IsOwnHeader(name string) bool {
 	switch name {
 	case "Cache-Control", "Content-Security-Policy", "Content-Type", "Content-Disposition", "Referrer-Policy", "X-Frame-Options", "X-Content-Type-Options",
 		"Permissions-Policy", "Cross-Origin-Opener-Policy", "X-Robots-Tag", "Set-Cookie", "Location", "Refresh", "Clear-Site-Data",

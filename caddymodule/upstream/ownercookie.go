@@ -1,4 +1,4 @@
-package gate
+package upstream
 
 import (
 	"crypto/sha256"
@@ -30,9 +30,9 @@ func ownerTags(name, value string) (ofName, ofValue string) {
 
 // ownerCookie returns the Set-Cookie line of the owner of a cookie with these attributes, which
 // lives as long and goes where that does.
-func (b *bound) ownerCookie(name, value, seal, attributes string) string {
+func (b *PortalCookies) ownerCookie(name, value, seal, attributes string) string {
 	ofName, ofValue := ownerTags(name, value)
-	c := &http.Cookie{Name: b.ours.owner + ofName + ofValue, Value: seal, Path: "/", Secure: b.ours.secure, HttpOnly: true}
+	c := &http.Cookie{Name: b.Own.Owner + ofName + ofValue, Value: seal, Path: "/", Secure: b.Own.Secure, HttpOnly: true}
 	if like, err := http.ParseSetCookie("x=x;" + attributes); err == nil {
 		c.MaxAge, c.Expires, c.SameSite = like.MaxAge, like.Expires, like.SameSite
 		c.Partitioned = like.Partitioned && c.Secure
@@ -45,14 +45,14 @@ type owners map[string]string
 
 // ownersIn returns the owners in a request's lines of cookies; nil where there are none, as in
 // most. They are read once for all cookies, since a request may have thousands.
-func (b *bound) ownersIn(lines []string) (all owners) {
+func (b *PortalCookies) ownersIn(lines []string) (all owners) {
 	for _, line := range lines {
-		if !strings.Contains(line, b.ours.owner) {
+		if !strings.Contains(line, b.Own.Owner) {
 			continue
 		}
 		for pair := range strings.SplitSeq(line, ";") {
 			name, seal, _ := strings.Cut(textproto.TrimString(pair), "=")
-			if !strings.HasPrefix(name, b.ours.owner) {
+			if !strings.HasPrefix(name, b.Own.Owner) {
 				continue
 			}
 			if all == nil {
@@ -67,23 +67,23 @@ func (b *bound) ownersIn(lines []string) (all owners) {
 }
 
 // ownerOf returns the seal of the owner of a cookie, or "".
-func (b *bound) ownerOf(of owners, name, value string) string {
+func (b *PortalCookies) ownerOf(of owners, name, value string) string {
 	if len(of) == 0 {
 		return ""
 	}
 	ofName, ofValue := ownerTags(name, value)
-	return of[b.ours.owner+ofName+ofValue]
+	return of[b.Own.Owner+ofName+ofValue]
 }
 
-// ownersGone returns Set-Cookie lines that remove the owners, of the cookies that the portal has set in
+// OwnersGone returns Set-Cookie lines that remove the owners, of the cookies that the portal has set in
 // these lines, of which the request sent one that is of no use any more: the cookie has another
 // value by now, or the portal takes it away.
-func (b *bound) ownersGone(sent, set []string) (gone []string) {
-	if !slices.ContainsFunc(sent, func(line string) bool { return strings.Contains(line, b.ours.owner) }) {
+func (b *PortalCookies) OwnersGone(sent, set []string) (gone []string) {
+	if !slices.ContainsFunc(sent, func(line string) bool { return strings.Contains(line, b.Own.Owner) }) {
 		return nil
 	}
 	removed := func(owner string) {
-		c := b.ours.make(owner, "", -time.Second)
+		c := b.Own.New(owner, "", -time.Second)
 		if line := c.String(); !slices.Contains(gone, line) {
 			gone = append(gone, line)
 		}
@@ -97,7 +97,7 @@ func (b *bound) ownersGone(sent, set []string) (gone []string) {
 		for _, line := range sent {
 			for pair := range strings.SplitSeq(line, ";") {
 				is, value, _ := strings.Cut(textproto.TrimString(pair), "=")
-				if ofValue, ok := strings.CutPrefix(is, b.ours.owner+ofName); ok {
+				if ofValue, ok := strings.CutPrefix(is, b.Own.Owner+ofName); ok {
 					owners = append(owners, ofValue)
 				} else if is == name {
 					_, ofValue := ownerTags(name, value)
@@ -108,7 +108,7 @@ func (b *bound) ownersGone(sent, set []string) (gone []string) {
 		for _, owner := range owners {
 			used := slices.Contains(values, owner)
 			if !used && owner != ofNew || used && len(values) == 1 && removes(value, attributes) {
-				removed(b.ours.owner + ofName + owner)
+				removed(b.Own.Owner + ofName + owner)
 			}
 		}
 	}

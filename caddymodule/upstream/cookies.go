@@ -1,4 +1,4 @@
-package gate
+package upstream
 
 import (
 	"context"
@@ -22,9 +22,10 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// bound are the portal's own session cookies, each of which is good only for whom it was
+// PortalCookies are the portal's own session cookies, each of which is good only for whom it was
 // set: who signs in after another person, in the same browser, doesn't come into that
 // person's portal session, and a membership that was taken away isn't outlived by one.
 // What a portal's session knows of a company stays at that company's pages and at those of
@@ -34,15 +35,15 @@ import (
 // On its way out a cookie's value gets a seal in front, which names whom it is for and
 // fits this name and this value alone; on the way back the seal is taken off, or the
 // cookie is left out. Where that would be more than browsers keep, the seal is in a cookie of ours
-// beside it, see owner.go. Only what scripts can't read is bound, and what names says: other
+// beside it, see ownercookie.go. Only what scripts can't read is bound, and what names says: other
 // values have to stay as the portal's scripts know them.
-type bound struct {
-	firm  string
-	store store.Store
-	keys  *secret.Keyring
-	ours  cookies            // which the portal never gets
-	named map[string]binding // what the configuration says of a cookie, by its folded name
-	log   *slog.Logger
+type PortalCookies struct {
+	Firm  string
+	Store store.Store
+	Keys  *secret.Keyring
+	Own   web.Cookies // which the portal never gets
+	Named Bindings    // what the configuration says
+	Log   *slog.Logger
 
 	advised sync.Once // around the log line on a session that isn't bound
 	crowded sync.Once // around that on too many names
@@ -52,8 +53,8 @@ type bound struct {
 	learned atomic.Pointer[map[string]binding] // toReach or shared, by the folded names of cookies that the portal has ever set as HttpOnly; nil: not read yet
 }
 
-// PortalCookie says how a cookie of the portal's is bound: whether scripts can read it or not.
-type PortalCookie struct {
+// CookieRule says how a cookie of the portal's is bound: whether scripts can read it or not.
+type CookieRule struct {
 	Name string
 	To   string // "": the person and company, or the visit; "person": the person alone; "off": it is left alone
 }
@@ -68,8 +69,11 @@ const (
 	free     binding = 'f' // nothing, as the configuration says
 )
 
-// bindings returns them by the folded names of the cookies.
-func bindings(cookies []PortalCookie) map[string]binding {
+// Bindings are what cookies are bound to, by their folded names. Make them with BindingsOf.
+type Bindings map[string]binding
+
+// BindingsOf returns what the rules say.
+func BindingsOf(cookies []CookieRule) Bindings {
 	named := make(map[string]binding, len(cookies))
 	for _, c := range cookies {
 		switch c.To {
@@ -84,40 +88,40 @@ func bindings(cookies []PortalCookie) map[string]binding {
 	return named
 }
 
-// holder is whom a portal's cookie was set for. The zero value is whoever opens a page that
+// Owner is whom a portal's cookie was set for. The zero value is whoever opens a page that
 // is open to everyone, and that is about no company.
-type holder struct {
-	contact string          // ID; "": a visit's, or nobody's
-	reach   directory.Print // of what the contact reached; 0 without one
-	company string          // "": the request was about none; anyCompany: that makes no difference
-	era     uint64          // of the company: another one by now may have its id
-	token   directory.Print // of the company, by which the portal was asked; 0: by none
-	visit   string          // ID; "": a contact's, or nobody's
+type Owner struct {
+	Contact string          // ID; "": a visit's, or nobody's
+	Reach   directory.Print // of what the contact reached; 0 without one
+	Company string          // "": the request was about none; anyCompany: that makes no difference
+	Era     uint64          // of the company: another one by now may have its id
+	Token   directory.Print // of the company, by which the portal was asked; 0: by none
+	Visit   string          // ID; "": a contact's, or nobody's
 }
 
-// text is a holder as it is sealed; holderOf is its reverse, and false for what isn't one.
-func (h holder) text() string {
+// text is an owner as it is sealed; ownerFrom is its reverse, and false for what isn't one.
+func (h Owner) text() string {
 	number := func(n uint64) string { return strconv.FormatUint(n, 36) }
-	return strings.Join([]string{h.contact, number(uint64(h.reach)), h.company, number(h.era), number(uint64(h.token)), h.visit}, "\x00")
+	return strings.Join([]string{h.Contact, number(uint64(h.Reach)), h.Company, number(h.Era), number(uint64(h.Token)), h.Visit}, "\x00")
 }
 
-func holderOf(text string) (holder, bool) {
+func ownerFrom(text string) (Owner, bool) {
 	parts := strings.Split(text, "\x00")
 	if len(parts) != 6 {
-		return holder{}, false
+		return Owner{}, false
 	}
 	reach, err1 := strconv.ParseUint(parts[1], 36, 64)
 	era, err2 := strconv.ParseUint(parts[3], 36, 64)
 	token, err3 := strconv.ParseUint(parts[4], 36, 64)
-	return holder{parts[0], directory.Print(reach), parts[2], era, directory.Print(token), parts[5]}, errors.Join(err1, err2, err3) == nil
+	return Owner{parts[0], directory.Print(reach), parts[2], era, directory.Print(token), parts[5]}, errors.Join(err1, err2, err3) == nil
 }
 
-// is is what bound.in allows where one holder's cookies come back, and no others.
-func (h holder) is(of holder) (bool, error) { return of == h, nil }
+// Is is what PortalCookies.Unseal allows where one owner's cookies come back, and no others.
+func (h Owner) Is(of Owner) (bool, error) { return of == h, nil }
 
-// stands reports whether the company is the one that it was, and has the token.
-func (h holder) stands(s directory.Standing) bool {
-	return s.Company == h.company && s.Era == h.era && (h.token == 0 || s.Has(h.token))
+// Stands reports whether the company is the one that it was, and has the token.
+func (h Owner) Stands(s directory.Standing) bool {
+	return s.Company == h.Company && s.Era == h.Era && (h.Token == 0 || s.Has(h.Token))
 }
 
 const (
@@ -125,13 +129,14 @@ const (
 	boundMark    = "~." // what a bound value begins with; no portal's does
 	boundBucket  = "portal-cookie"
 	maxLearned   = 100 // names that are remembered
-	anyCompany   = "*" // no company has this id
+	// AnyCompany is the Company of an Owner to whom all companies' pages are the same.
+	AnyCompany = "*" // no company has this id
 )
 
-// out returns the portal's Set-Cookie line for the browser, which is at host as the configuration has
+// Seal returns the portal's Set-Cookie line for the browser, which is at host as the configuration has
 // it (anybody can send another Host), and that of the owner
 // cookie beside it; "": there is none. Attributes stay as they are.
-func (b *bound) out(ctx context.Context, line, host string, h holder) (cookie, owner string) {
+func (b *PortalCookies) Seal(ctx context.Context, line, host string, h Owner) (cookie, owner string) {
 	pair, attributes, _ := strings.Cut(line, ";")
 	name, value, ok := strings.Cut(pair, "=")
 	name, value = textproto.TrimString(name), textproto.TrimString(value)
@@ -142,8 +147,8 @@ func (b *bound) out(ctx context.Context, line, host string, h holder) (cookie, o
 	case free:
 		return line, ""
 	case toPerson:
-		if h.contact != "" {
-			h = holder{contact: h.contact, reach: h.reach, company: anyCompany}
+		if h.Contact != "" {
+			h = Owner{Contact: h.Contact, Reach: h.Reach, Company: AnyCompany}
 		}
 	case 0:
 		if !httpOnly(attributes) {
@@ -156,7 +161,7 @@ func (b *bound) out(ctx context.Context, line, host string, h holder) (cookie, o
 		}
 		b.learn(ctx, name, toReach)
 	}
-	seal := base64.RawURLEncoding.EncodeToString(b.keys.Seal(boundPurpose, b.place(name, value), []byte(h.text())))
+	seal := base64.RawURLEncoding.EncodeToString(b.Keys.Seal(boundPurpose, b.place(name, value), []byte(h.text())))
 	if len(line)+len(boundMark)+len(seal)+len(".") > maxSealed {
 		return line, b.ownerCookie(name, value, seal, attributes)
 	}
@@ -182,7 +187,7 @@ func widerThan(host, attributes string) string {
 
 // share remembers that other sites read and set a cookie: a seal would keep its value from them,
 // and theirs from the portal.
-func (b *bound) share(ctx context.Context, name, domain string) {
+func (b *PortalCookies) share(ctx context.Context, name, domain string) {
 	if b.known(name) == shared {
 		return
 	}
@@ -190,14 +195,14 @@ func (b *bound) share(ctx context.Context, name, domain string) {
 	if b.known(name) != shared {
 		return // the store is away, or has too many names
 	}
-	b.log.Warn("the portal shares a cookie with other sites of its domain, so it isn't bound to who signed in; if no other site needs it, "+
+	b.Log.Warn("the portal shares a cookie with other sites of its domain, so it isn't bound to who signed in; if no other site needs it, "+
 		"have the portal set it without Domain, or write: portal_session "+name+"; if others do, write: portal_session "+name+" off", "cookie", name, "domain", domain)
 }
 
-// in makes of a request's cookies what the portal gets: none of ours, bound ones as it set
+// Unseal makes of a request's cookies what the portal gets: none of ours, bound ones as it set
 // them, if allowed says so of whom they were set for, and no others of a bound name. The
 // rest stay byte by byte and in order. The error is the store's, or that of allowed.
-func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) (bool, error)) error {
+func (b *PortalCookies) Unseal(ctx context.Context, h http.Header, allowed func(Owner) (bool, error)) error {
 	lines := h["Cookie"]
 	if len(lines) == 0 {
 		return nil
@@ -225,7 +230,7 @@ func (b *bound) in(ctx context.Context, h http.Header, allowed func(holder) (boo
 }
 
 // lineIn is in for one line, of a request with these owners; "" where nothing is left of it.
-func (b *bound) lineIn(ctx context.Context, line string, of owners, allowed func(holder) (bool, error)) (string, error) {
+func (b *PortalCookies) lineIn(ctx context.Context, line string, of owners, allowed func(Owner) (bool, error)) (string, error) {
 	var few [16]string // on the stack, for as many as most browsers have
 	rest, changed := few[:0], false
 	for pair, left, more := strings.Cut(line, ";"); ; pair, left, more = strings.Cut(left, ";") {
@@ -249,7 +254,7 @@ func (b *bound) lineIn(ctx context.Context, line string, of owners, allowed func
 
 // back returns a cookie of a request with these owners as the portal gets it, or false where it
 // doesn't. The error is the store's, or that of allowed.
-func (b *bound) back(ctx context.Context, pair string, of owners, allowed func(holder) (bool, error)) (string, bool, error) {
+func (b *PortalCookies) back(ctx context.Context, pair string, of owners, allowed func(Owner) (bool, error)) (string, bool, error) {
 	name, value, assigned := strings.Cut(pair, "=")
 	trimmed := strings.TrimLeft(name, " ")
 	if !assigned { // without a value, blanks at the end don't belong to the name
@@ -258,7 +263,7 @@ func (b *bound) back(ctx context.Context, pair string, of owners, allowed func(h
 	switch {
 	case trimmed == "":
 		return pair, !assigned, nil // nothing between two semicolons, or a value without a name
-	case b.ours.ours(trimmed):
+	case b.Own.IsOurs(trimmed):
 		return "", false, nil
 	}
 	if err := b.read(ctx); err != nil {
@@ -288,7 +293,7 @@ func (b *bound) back(ctx context.Context, pair string, of owners, allowed func(h
 // unsealed reports whether a cookie whose value has no seal comes back: one that is bound, with an
 // owner who is allowed. One whose name couldn't be learned has an owner, too, if it is large. The error is
 // that of allowed.
-func (b *bound) unsealed(name, value string, of owners, allowed func(holder) (bool, error)) (bool, error) {
+func (b *PortalCookies) unsealed(name, value string, of owners, allowed func(Owner) (bool, error)) (bool, error) {
 	switch guarded := b.guards(name); {
 	case guarded:
 		return b.opens(name, value, b.ownerOf(of, name, value), allowed)
@@ -304,17 +309,17 @@ func (b *bound) unsealed(name, value string, of owners, allowed func(holder) (bo
 
 // opens reports whether a seal is that of the cookie, and whom it is for is allowed. The error is
 // that of allowed.
-func (b *bound) opens(name, value, seal string, allowed func(holder) (bool, error)) (bool, error) {
+func (b *PortalCookies) opens(name, value, seal string, allowed func(Owner) (bool, error)) (bool, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(seal)
 	if err != nil || seal == "" {
 		return false, nil
 	}
-	text, err := b.keys.Open(boundPurpose, b.place(name, value), raw)
+	text, err := b.Keys.Open(boundPurpose, b.place(name, value), raw)
 	if err != nil {
 		return false, nil
 	}
-	h, ok := holderOf(string(text))
-	if !ok || h.company == anyCompany && b.configured(name) != toPerson { // by now the company makes a difference
+	h, ok := ownerFrom(string(text))
+	if !ok || h.Company == AnyCompany && b.configured(name) != toPerson { // by now the company makes a difference
 		return false, nil
 	}
 	return allowed(h)
@@ -323,7 +328,7 @@ func (b *bound) opens(name, value, seal string, allowed func(holder) (bool, erro
 // another reports whether a cookie has a further one in it that is to be bound, for a portal
 // that takes a comma or a space for the end of a cookie, too (RFC 2109, 4.3.4; CGI.pm,
 // Python's http.cookies).
-func (b *bound) another(pair string) bool {
+func (b *PortalCookies) another(pair string) bool {
 	if !strings.ContainsAny(pair, ", \t") {
 		return false
 	}
@@ -338,7 +343,7 @@ func (b *bound) another(pair string) bool {
 }
 
 // guards reports whether a cookie of this name, a token, reaches the portal with a seal alone.
-func (b *bound) guards(name string) bool {
+func (b *PortalCookies) guards(name string) bool {
 	if strings.Contains(name, "%") && b.misread(name) {
 		return true
 	}
@@ -346,9 +351,9 @@ func (b *bound) guards(name string) bool {
 }
 
 // isBound reports whether a cookie of this very name reaches the portal with a seal alone.
-func (b *bound) isBound(name string) bool {
+func (b *PortalCookies) isBound(name string) bool {
 	name = cookieFold(name)
-	is := b.named[name]
+	is := b.Named[name]
 	if is == 0 {
 		is = (*b.learned.Load())[name]
 	}
@@ -359,13 +364,13 @@ func (b *bound) isBound(name string) bool {
 // or for one of ours: parsers drop white space, quotes and separators around a name, or begin
 // another one behind them, and some decode it. What isn't a token (RFC 6265, 4.1.1) is always
 // taken for such a name, but for the form by which PHP makes arrays, such as prefs[theme].
-func (b *bound) misread(name string) bool {
+func (b *PortalCookies) misread(name string) bool {
 	if !isToken(name) && !isArray(name) {
 		return true
 	}
 	decoded := unescape(name)
 	for piece := range strings.FieldsFuncSeq(decoded, func(r rune) bool { return r == '%' || notInToken(r) }) {
-		if b.isBound(piece) || b.ours.ours(piece) {
+		if b.isBound(piece) || b.Own.IsOurs(piece) {
 			return true
 		}
 	}
@@ -427,38 +432,40 @@ var sessionNames = []string{"phpsessid", "jsessionid", "asp_net_sessionid", "con
 
 // advise tells once that what looks like the portal's session isn't bound: PHP, as it comes,
 // lets scripts read that cookie.
-func (b *bound) advise(name string) {
+func (b *PortalCookies) advise(name string) {
 	if !slices.Contains(sessionNames, cookieFold(name)) {
 		return
 	}
 	b.advised.Do(func() {
-		b.log.Warn("the portal lets scripts read a cookie that looks like its session, so it isn't bound to who signed in; if it is, write: portal_session "+name, "cookie", name)
+		b.Log.Warn("the portal lets scripts read a cookie that looks like its session, so it isn't bound to who signed in; if it is, write: portal_session "+name, "cookie", name)
 	})
 }
 
-// adviseApart tells once that a person's session of the portal was begun anew at a company's pages,
+// AdviseApart tells once that a person's session of the portal was begun anew at a company's pages,
 // since the one from the other pages isn't given back there to staff or to clients of several
 // companies. A login of the portal's own ends by that.
-func (b *bound) adviseApart(line string) {
+func (b *PortalCookies) AdviseApart(line string) {
 	name, _, _ := strings.Cut(line, "=")
 	b.apart.Do(func() {
-		b.log.Info("the portal began another session at a company's pages for somebody of several companies, as a session from other pages isn't given back there; "+
+		b.Log.Info("the portal began another session at a company's pages for somebody of several companies, as a session from other pages isn't given back there; "+
 			"if the portal has a login of its own, write: portal_session "+name+" person", "cookie", name)
 	})
 }
 
-func (b *bound) place(name, value string) string { return b.firm + "\x00" + name + "\x00" + value }
+func (b *PortalCookies) place(name, value string) string {
+	return b.Firm + "\x00" + name + "\x00" + value
+}
 
 // configured returns what the configuration says of a cookie, or 0.
-func (b *bound) configured(name string) binding {
-	if len(b.named) == 0 {
+func (b *PortalCookies) configured(name string) binding {
+	if len(b.Named) == 0 {
 		return 0
 	}
-	return b.named[cookieFold(name)]
+	return b.Named[cookieFold(name)]
 }
 
 // known returns what was learned of a cookie, or 0.
-func (b *bound) known(name string) binding {
+func (b *PortalCookies) known(name string) binding {
 	learned := b.learned.Load()
 	if learned == nil {
 		return 0
@@ -485,7 +492,7 @@ var asPHP = strings.NewReplacer(".", "_", " ", "_", "[", "_", "+", "_")
 // learn remembers that a name is bound, so that no value without a seal gets through
 // under it: neither one from before the gate stood here, nor one whose seal was cut off. One that
 // is shared stays so.
-func (b *bound) learn(ctx context.Context, name string, is binding) {
+func (b *PortalCookies) learn(ctx context.Context, name string, is binding) {
 	if was := b.known(name); was == is || was == shared {
 		return
 	}
@@ -505,27 +512,27 @@ func (b *bound) learn(ctx context.Context, name string, is binding) {
 	case err != nil:
 	case full:
 		b.crowded.Do(func() {
-			b.log.Warn("the portal gives its HttpOnly cookies so many names that no more of them are remembered; name those of its sessions: portal_session NAME", "names", maxLearned)
+			b.Log.Warn("the portal gives its HttpOnly cookies so many names that no more of them are remembered; name those of its sessions: portal_session NAME", "names", maxLearned)
 		})
 	case len(name) <= 200:
-		err = b.store.Apply(context.WithoutCancel(ctx), store.Put(store.Key{Firm: b.firm, Bucket: boundBucket, ID: name}, []byte{byte(is)}, time.Time{}))
+		err = b.Store.Apply(context.WithoutCancel(ctx), store.Put(store.Key{Firm: b.Firm, Bucket: boundBucket, ID: name}, []byte{byte(is)}, time.Time{}))
 	}
 	if err != nil {
-		b.log.Error("the name of a portal's cookie can't be remembered", "error", err)
+		b.Log.Error("the name of a portal's cookie can't be remembered", "error", err)
 	}
 }
 
 // read reads the names that were learned, once.
-func (b *bound) read(ctx context.Context) error {
+func (b *PortalCookies) read(ctx context.Context) error {
 	if b.learned.Load() != nil {
 		return nil
 	}
-	return b.reread(ctx)
+	return b.Reread(ctx)
 }
 
-// reread reads them again: another process may have learned some.
-func (b *bound) reread(ctx context.Context) error {
-	recs, err := b.store.Scan(ctx, b.firm, boundBucket, "", "", maxLearned)
+// Reread reads them again: another process may have learned some.
+func (b *PortalCookies) Reread(ctx context.Context) error {
+	recs, err := b.Store.Scan(ctx, b.Firm, boundBucket, "", "", maxLearned)
 	if err != nil {
 		return fmt.Errorf("reading the names of the portal's cookies: %w", err)
 	}

@@ -1,22 +1,19 @@
-package gate
+package upstream
 
 import (
 	"net/http"
 	"net/textproto"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
-
-	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
 )
 
-// stripIdentity removes whatever a visitor sends under a name that the portal could
+// StripIdentity removes whatever a visitor sends under a name that the portal could
 // take for the gate's word, in any spelling, on every request, signed in or not.
-func stripIdentity(r *http.Request) {
+func StripIdentity(r *http.Request) {
 	h := r.Header
 	for name := range h {
 		if reserved(name) {
@@ -73,16 +70,16 @@ func reserved(name string) bool {
 	}
 	switch name[0] | 0x20 {
 	case 'p':
-		return foldedPrefix(name, "portal-") || folded(name, "proxy") || folded(name, "path-info")
+		return foldedPrefix(name, "portal-") || SameName(name, "proxy") || SameName(name, "path-info")
 	case 's':
-		return folded(name, "script-name") // which Gunicorn takes off the front of the path
+		return SameName(name, "script-name") // which Gunicorn takes off the front of the path
 	case 'd':
-		return folded(name, "daphne-root-path")
+		return SameName(name, "daphne-root-path")
 	case 'r':
 		return foldedPrefix(name, "remote-") &&
-			(folded(name, "remote-user") || folded(name, "remote-email") || folded(name, "remote-name") || folded(name, "remote-groups"))
+			(SameName(name, "remote-user") || SameName(name, "remote-email") || SameName(name, "remote-name") || SameName(name, "remote-groups"))
 	case 'f':
-		return folded(name, "forwarded")
+		return SameName(name, "forwarded")
 	case 'x':
 		if !foldedPrefix(name, "x-") {
 			return false
@@ -95,7 +92,7 @@ func reserved(name string) bool {
 			"x-sendfile-type", "x-accel-mapping", // by which Rack finds files
 			"x-original-url", "x-rewrite-url", "x-original-uri", "x-remote-user",
 			"x-script-name", "x-forwarded-script-name", "x-forwarded-path", "x-forwarded-pathbase", "x-traversal-path", "x-vhm-root", "x-vhm-host"} { // by which Python's and Perl's portals move paths
-			if folded(name, bad) {
+			if SameName(name, bad) {
 				return true
 			}
 		}
@@ -107,7 +104,9 @@ func reserved(name string) bool {
 	return false
 }
 
-func folded(name, want string) bool { return len(name) == len(want) && foldedPrefix(name, want) }
+// SameName reports whether a header's name is the wanted one, as reserved compares them; want is in small
+// letters, with hyphens.
+func SameName(name, want string) bool { return len(name) == len(want) && foldedPrefix(name, want) }
 
 func foldedPrefix(name, want string) bool {
 	if len(name) < len(want) {
@@ -129,21 +128,22 @@ func foldedPrefix(name, want string) bool {
 	return true
 }
 
-// identity is what the portal is told about a visitor, made once and used for every
+// Identity is what the portal is told about a visitor, made once and used for every
 // request of theirs: header names in canonical form, each with its one value. A value
 // that the contact doesn't have is no entry.
-type identity []struct{ name, value string }
+type Identity []struct{ name, value string }
 
-func (id *identity) add(name, value string) {
-	if value = headerValue(value); value != "" {
+// Add adds a header, unless nothing of its value may stand in one.
+func (id *Identity) Add(name, value string) {
+	if value = HeaderValue(value); value != "" {
 		*id = append(*id, struct{ name, value string }{name, value})
 	}
 }
 
-// set writes the identity into a request's header, with the assertion and the
+// SetOn writes the identity into a request's header, with the assertion and the
 // company that the request is about, where there are such. The values are the request's own: handlers behind us
 // may change a value in place.
-func (id identity) set(h http.Header, assertion, company string) {
+func (id Identity) SetOn(h http.Header, assertion, company string) {
 	values := make([]string, len(id)+2) // one piece of memory for all
 	for i, one := range id {
 		values[i] = one.value
@@ -158,45 +158,31 @@ func (id identity) set(h http.Header, assertion, company string) {
 	}
 }
 
-// maxIdentity is how many bytes the identity headers of a request may have together, with their
+// MaxIdentity is how many bytes the identity headers of a request may have together, with their
 // names and the assertion: what a server takes beside an ordinary request where all headers
 // may have 8 KiB, as with Tomcat. (Node takes 16 KiB, Apache and nginx 8 KiB a line.)
-const maxIdentity = 6 << 10
+const MaxIdentity = 6 << 10
 
-// tell works out what the portal is told about a visitor. A list is told as a whole or not at
-// all: cut anywhere, it would name another company. So a contact's companies are left out where
-// they are too many; the portal is told how many there are.
-func (v *Visitor) tell(origin string) {
-	c := v.Contact
-	v.companies = c.Companies
-	groups := strings.Join(c.Companies, ",")
-	for _, one := range [...]struct{ name, value string }{{"Remote-User", string(c.Emails[0])}, {"Remote-Email", string(c.Emails[0])},
-		{"Remote-Name", c.Name()}, {"Remote-Groups", groups}, {"Portal-Role", string(c.Role)}, {"Portal-Firm", v.firm}} {
-		v.told.add(one.name, one.value)
-	}
-	if len(groups) == 0 || v.told.size()+assertion.SizeOf(v.claims(longestID), origin)+len("Portal-Assertion: \r\nPortal-Company: \r\n")+len(longestID) <= maxIdentity {
-		return
-	}
-	v.companies, v.omitted = nil, len(c.Companies)
-	v.told = slices.DeleteFunc(v.told, func(one struct{ name, value string }) bool { return one.name == "Remote-Groups" })
-	v.told.add("Portal-Groups-Omitted", strconv.Itoa(v.omitted))
+// LongestID is as long as a company's id can be.
+var LongestID = strings.Repeat("x", 63)
+
+// Without returns the identity without one of its headers.
+func (id Identity) Without(name string) Identity {
+	return slices.DeleteFunc(id, func(one struct{ name, value string }) bool { return one.name == name })
 }
 
-// longestID is as long as a company's id can be.
-var longestID = strings.Repeat("x", 63)
-
-// size is how many bytes the headers have.
-func (id identity) size() (n int) {
+// Size is how many bytes the headers have.
+func (id Identity) Size() (n int) {
 	for _, one := range id {
 		n += len(one.name) + len(": ") + len(one.value) + len("\r\n")
 	}
 	return n
 }
 
-// headerValue keeps what may stand in a header: UTF-8 without control characters. (A line break
+// HeaderValue keeps what may stand in a header: UTF-8 without control characters. (A line break
 // would begin a header of its own.) It is as long as s: what a contact may be called is limited
 // where it comes in.
-func headerValue(s string) string {
+func HeaderValue(s string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
 			return -1

@@ -1,4 +1,4 @@
-package gate
+package upstream
 
 import (
 	"fmt"
@@ -12,18 +12,18 @@ import (
 // A large cookie leaves as the portal has set it, with its owner beside it, and comes back to the
 // same person alone, whatever is done to the two.
 func TestLargeCookiesHaveTheirOwnerBesideThem(t *testing.T) {
-	b := newBound(t, "named")
-	ann, bob := holder{contact: "ann", company: "acme"}, holder{contact: "bob", company: "birch"}
+	b := newCookies(t, "named")
+	ann, bob := Owner{Contact: "ann", Company: "acme"}, Owner{Contact: "bob", Company: "birch"}
 	large := func(c string) string { return strings.Repeat(c, 4092) }
-	set := func(line string, h holder) (cookie, owner string) {
-		cookie, owner = b.out(t.Context(), line, "portal.example", h)
+	set := func(line string, h Owner) (cookie, owner string) {
+		cookie, owner = b.Seal(t.Context(), line, "portal.example", h)
 		if cookie != line || owner == "" {
 			t.Fatalf("out(%.20s…) = %.40s…, owner %.40q; want the cookie as it is, and an owner", line, cookie, owner)
 		}
 		return sent(cookie), sent(owner)
 	}
 	for _, attributes := range []string{"; HttpOnly", "; Path=/app; Max-Age=600; HttpOnly; Secure; SameSite=None; Partitioned", "; Expires=Thu, 01 Jan 2099 00:00:00 GMT; HttpOnly; SameSite=Strict", "; Domain=portal.example; HttpOnly; SameSite=Odd"} {
-		_, owner := b.out(t.Context(), "sid="+large("a")+attributes, "portal.example", ann)
+		_, owner := b.Seal(t.Context(), "sid="+large("a")+attributes, "portal.example", ann)
 		c, err := http.ParseSetCookie(owner)
 		like, _ := http.ParseSetCookie("sid=x" + attributes)
 		if err != nil || c.Path != "/" || c.Domain != "" || !c.Secure || !c.HttpOnly || c.MaxAge != like.MaxAge || !c.Expires.Equal(like.Expires) || c.SameSite != max(0, like.SameSite) && like.SameSite != http.SameSiteDefaultMode ||
@@ -35,11 +35,11 @@ func TestLargeCookiesHaveTheirOwnerBesideThem(t *testing.T) {
 	bobsCookie, bobsOwner := set("sid="+large("b")+"; HttpOnly", bob)
 	set("named="+large("n"), ann)
 	for _, line := range []string{annsCookie + "; " + annsOwner, annsOwner + "; theme=1; " + annsCookie} {
-		if got := strings.Join(arrives(t, b, ann.is, line), "|"); !strings.Contains(got, annsCookie) || strings.Contains(got, "owner") {
+		if got := strings.Join(arrives(t, b, ann.Is, line), "|"); !strings.Contains(got, annsCookie) || strings.Contains(got, "owner") {
 			t.Errorf("%.40s…: the portal gets %.60q…; want the cookie, and no owner", line, got)
 		}
 	}
-	if got := arrives(t, b, ann.is, annsOwner, annsCookie); !slices.Equal(got, []string{annsCookie}) {
+	if got := arrives(t, b, ann.Is, annsOwner, annsCookie); !slices.Equal(got, []string{annsCookie}) {
 		t.Errorf("in two lines: the portal gets %.60q…; want the cookie", got)
 	}
 	name := func(cookie string) string { n, _, _ := strings.Cut(cookie, "="); return n }
@@ -58,39 +58,39 @@ func TestLargeCookiesHaveTheirOwnerBesideThem(t *testing.T) {
 		"an owner that doesn't decode":  annsCookie + "; " + name(annsOwner) + "=!!",
 		"several of them, none of them": annsCookie + "; " + bobsOwner + "; " + name(annsOwner) + "=x; " + bobsOwner,
 	} {
-		if got := strings.Join(arrives(t, b, bob.is, line), "|"); strings.Contains(got, "aaaa") || strings.Contains(got, "owner") || strings.Contains(got, "bbbbx") {
+		if got := strings.Join(arrives(t, b, bob.Is, line), "|"); strings.Contains(got, "aaaa") || strings.Contains(got, "owner") || strings.Contains(got, "bbbbx") {
 			t.Errorf("%s: the portal gets %.60q…; want nothing of it", what, got)
 		}
 	}
 	// As long as it fits, a seal stays where it is.
-	if out, owner := b.out(t.Context(), "sid="+strings.Repeat("a", 3700)+"; HttpOnly", "portal.example", ann); owner != "" || len(out) > maxSealed || !strings.HasPrefix(out, "sid=~.") {
+	if out, owner := b.Seal(t.Context(), "sid="+strings.Repeat("a", 3700)+"; HttpOnly", "portal.example", ann); owner != "" || len(out) > maxSealed || !strings.HasPrefix(out, "sid=~.") {
 		t.Errorf("a cookie of 3,700 bytes leaves as %.20s…, owner %.20q; want it sealed in itself", out, owner)
 	}
 }
 
 // A large cookie is its owner's also where no more names of cookies are remembered.
 func TestALargeCookieIsBoundWhereItsNameIsNot(t *testing.T) {
-	b := newBound(t)
-	ann, bob := holder{contact: "ann"}, holder{contact: "bob"}
+	b := newCookies(t)
+	ann, bob := Owner{Contact: "ann"}, Owner{Contact: "bob"}
 	for i := range maxLearned {
-		b.out(t.Context(), fmt.Sprintf("n%d=x; HttpOnly", i), "portal.example", ann)
+		b.Seal(t.Context(), fmt.Sprintf("n%d=x; HttpOnly", i), "portal.example", ann)
 	}
-	cookie, owner := b.out(t.Context(), "late="+strings.Repeat("a", 4000)+"; HttpOnly", "portal.example", ann)
+	cookie, owner := b.Seal(t.Context(), "late="+strings.Repeat("a", 4000)+"; HttpOnly", "portal.example", ann)
 	line := sent(cookie) + "; " + sent(owner)
-	if got := arrives(t, b, ann.is, line); len(got) != 1 || got[0] != sent(cookie) {
+	if got := arrives(t, b, ann.Is, line); len(got) != 1 || got[0] != sent(cookie) {
 		t.Errorf("its owner's portal gets %.60q; want the cookie", got)
 	}
-	if got := arrives(t, b, bob.is, line); len(got) != 0 {
+	if got := arrives(t, b, bob.Is, line); len(got) != 0 {
 		t.Errorf("with another person the portal gets %.60q; want nothing", got)
 	}
 }
 
 // An owner goes with its cookie, and one whose cookie has another value by now goes at the next.
 func TestOwnersOfCookiesThatAreGoneGo(t *testing.T) {
-	b := newBound(t)
-	ann := holder{contact: "ann"}
+	b := newCookies(t)
+	ann := Owner{Contact: "ann"}
 	set := func(value string) (cookie, owner string) {
-		cookie, owner = b.out(t.Context(), "sid="+strings.Repeat(value, 4000)+"; HttpOnly", "portal.example", ann)
+		cookie, owner = b.Seal(t.Context(), "sid="+strings.Repeat(value, 4000)+"; HttpOnly", "portal.example", ann)
 		return sent(cookie), sent(owner)
 	}
 	name := func(cookie string) string { n, _, _ := strings.Cut(cookie, "="); return n }
@@ -118,9 +118,9 @@ func TestOwnersOfCookiesThatAreGoneGo(t *testing.T) {
 	} {
 		var want []string
 		for _, owner := range c.gone {
-			want = append(want, b.ours.make(name(owner), "", -time.Second).String())
+			want = append(want, b.Own.New(name(owner), "", -time.Second).String())
 		}
-		got := b.ownersGone(c.sent, c.set)
+		got := b.OwnersGone(c.sent, c.set)
 		slices.Sort(got)
 		slices.Sort(want)
 		if !slices.Equal(got, want) {
@@ -132,10 +132,10 @@ func TestOwnersOfCookiesThatAreGoneGo(t *testing.T) {
 // Anybody can send cookies by the thousand, and name one of them as an owner. Each is judged without
 // reading all others again, which would take minutes.
 func TestManyCookiesBesideAnOwnerAreJudgedAtOnce(t *testing.T) {
-	b := newBound(t)
+	b := newCookies(t)
 	line := "__Host-portal-owner-x=y; " + strings.Repeat("a=1; ", 300_000) + "b=2"
 	h, done := http.Header{"Cookie": {line}}, make(chan error, 1)
-	go func() { done <- b.in(t.Context(), h, holder{}.is) }()
+	go func() { done <- b.Unseal(t.Context(), h, Owner{}.Is) }()
 	select {
 	case err := <-done:
 		if _, want, _ := strings.Cut(line, "; "); err != nil || !slices.Equal(h["Cookie"], []string{want}) {

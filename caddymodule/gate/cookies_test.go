@@ -1,0 +1,39 @@
+package gate
+
+import (
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
+)
+
+// portalCookies returns what seals the cookies of a portal at https://portal.example.
+func portalCookies(t testing.TB) *upstream.PortalCookies {
+	t.Helper()
+	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	keys, err := secret.New([]byte("the secret of these tests, 32 long"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &upstream.PortalCookies{Firm: "example", Store: db, Keys: keys, Own: web.CookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}),
+		Log: slog.New(slog.DiscardHandler)}
+}
+
+// first returns the first of two: the cookie, and not its owner.
+func first(cookie, _ string) string { return cookie }
+
+// sent returns the cookie that a browser sends after it got the Set-Cookie line.
+func sent(line string) string {
+	pair, _, _ := strings.Cut(line, ";")
+	return pair
+}

@@ -1,0 +1,69 @@
+package web
+
+import (
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/sessions"
+)
+
+// Cookies are the names of ours under one origin.
+type Cookies struct {
+	Session, Flow, Device, Visit string
+	Owner                        string // what the names of owner cookies begin with, see ownercookie.go
+	Secure                       bool
+}
+
+// CookiesFor names the cookies: with the prefix that pins them to this host and to
+// https (RFC 6265bis, 4.1.3.2), or, on loopback http, without.
+func CookiesFor(u *url.URL) Cookies {
+	stem := "portal"
+	if u.Scheme == "https" {
+		stem = "__Host-portal"
+	}
+	return Cookies{stem, stem + "-flow", stem + "-device", stem + "-visit", stem + "-owner-", u.Scheme == "https"}
+}
+
+// IsOurs reports whether a cookie is one of ours, in any case of letters.
+func (c Cookies) IsOurs(name string) bool {
+	return len(name) >= len(c.Session) && strings.EqualFold(name[:len(c.Session)], c.Session) &&
+		(strings.EqualFold(name, c.Session) || strings.EqualFold(name, c.Flow) ||
+			strings.EqualFold(name, c.Device) || strings.EqualFold(name, c.Visit) || c.IsOwner(name))
+}
+
+// IsOwner reports whether a cookie is one that says whose another is.
+func (c Cookies) IsOwner(name string) bool {
+	return len(name) > len(c.Owner) && strings.EqualFold(name[:len(c.Owner)], c.Owner)
+}
+
+// New returns a cookie of ours. life is in whole seconds; 0: it ends with the browser.
+func (c Cookies) New(name, value string, life time.Duration) *http.Cookie {
+	return sessions.NewCookie(name, value, &sessions.Options{
+		Path: "/", MaxAge: int(life / time.Second), Secure: c.Secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
+}
+
+// DropSet removes our own cookies from what a portal sets.
+func (c Cookies) DropSet(h http.Header) {
+	if lines := h["Set-Cookie"]; len(lines) > 0 {
+		if h["Set-Cookie"] = slices.DeleteFunc(lines, func(line string) bool { return c.IsOurs(setCookieName(line)) }); len(h["Set-Cookie"]) == 0 {
+			delete(h, "Set-Cookie")
+		}
+	}
+}
+
+// setCookieName returns the name under which the cookie of a Set-Cookie line would come
+// back. One without a name comes back as its value alone, and that may look like a name.
+func setCookieName(line string) string {
+	pair, _, _ := strings.Cut(line, ";")
+	name, rest, _ := strings.Cut(pair, "=")
+	if name = textproto.TrimString(name); name != "" {
+		return name
+	}
+	name, _, _ = strings.Cut(rest, "=")
+	return textproto.TrimString(name)
+}
