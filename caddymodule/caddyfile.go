@@ -5,6 +5,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 
+	_ "github.com/doorpost-auth/doorpost/caddymodule/cli" // the commands
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
 )
 

@@ -170,6 +170,18 @@ func eachGoFile(t *testing.T, root string, visit func(path, folder string, impor
 	}
 }
 
+// TestTheCommandsAreBuiltIn: nothing in the module calls package cli, which adds the commands to
+// Caddy as it is imported, so only its import by a source that isn't a test keeps them there.
+func TestTheCommandsAreBuiltIn(t *testing.T) {
+	found := false
+	eachGoFile(t, ".", func(path, folder string, imports []string) {
+		found = found || folder == "." && !strings.HasSuffix(path, "_test.go") && slices.Contains(imports, module+"/caddymodule/cli")
+	})
+	if !found {
+		t.Error("no source of caddymodule imports package cli")
+	}
+}
+
 // TestForbidden holds the judge itself.
 func TestForbidden(t *testing.T) {
 	for _, c := range []struct {
