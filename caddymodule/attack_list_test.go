@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -83,6 +84,41 @@ func TestAttacks_EachHasItsTest(t *testing.T) {
 	for _, name := range names {
 		if m := regexp.MustCompile(`^Test([HPRLETSNXWD]\d\d)_`).FindStringSubmatch(name); m != nil && !slices.Contains(ids, m[1]) {
 			t.Errorf("%s is for no attack of the list", name)
+		}
+	}
+}
+
+// TestWhatHoldsExplainsEveryID: whoever meets a T15 in a test's name finds in the docs what it
+// stands for, and nothing else is there.
+func TestWhatHoldsExplainsEveryID(t *testing.T) {
+	page, err := os.ReadFile("../docs/what-holds.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| ([A-Z]\d\d) \|`).FindAllStringSubmatch(string(page), -1) {
+		if told[row[1]] {
+			t.Errorf("%s is there twice", row[1])
+		}
+		told[row[1]] = true
+	}
+	used := map[string]bool{}
+	for _, id := range strings.Fields(attackIDs) {
+		used[id] = true
+	}
+	for _, name := range testNames(t) {
+		for _, m := range regexp.MustCompile(`^(?:Test|Fuzz|Benchmark)(?:Browser_|Corpus_)?([A-Z]\d\d)_`).FindAllStringSubmatch(name, 1) {
+			used[m[1]] = true
+		}
+	}
+	for id := range used {
+		if !told[id] {
+			t.Errorf("docs/what-holds.md doesn't say what %s stands for", id)
+		}
+	}
+	for id := range told {
+		if !used[id] {
+			t.Errorf("docs/what-holds.md explains %s, which no test has", id)
 		}
 	}
 }
