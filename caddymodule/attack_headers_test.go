@@ -3,10 +3,11 @@ package caddymodule_test
 // Class H: what a visitor says about themselves never reaches the portal as the gate's word.
 //
 // Not here: H07 (the names of our headers can't be configured); further spellings by unit
-// in gate/identity_test.go; H17's ends of streams in stream_test.go.
+// in upstream/strip_test.go; H17's ends of streams in stream_test.go.
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -44,6 +45,25 @@ func TestH01_CVE_2026_30851_IdentityHeadersAreReplaced(t *testing.T) {
 			h.get(path, append(forged(strings.ToLower), append(forged(strings.ToUpper), c.who.session())...)...)
 			got, _ = h.portal.last()
 			wantTold(t, path+", twice", got.Header, c.want)
+		}
+	}
+}
+
+// The portal gets the headers that the firm wants, and of the others none, whoever sends them.
+func TestH01_ThePortalGetsTheHeadersThatAreWanted(t *testing.T) {
+	h := openHouse(t, layout{firm: "public /public/*\n\t\tidentity Remote-Email Portal-Company\n\t\tcompany_path /files/{company}/*"})
+	bob := h.in("bob@example.com")
+	for _, path := range []string{"/", "/public/x", "/files/acme/x"} {
+		if a := h.get(path, append(forged(plainly), bob.session())...); a.status != 200 {
+			t.Fatalf("GET %s = %d; want 200", path, a.status)
+		}
+		got, _ := h.portal.last()
+		want := map[string]string{"remote-email": toldOfBob["remote-email"]}
+		if strings.HasPrefix(path, "/files/") {
+			want["portal-company"] = "acme"
+		}
+		if got := told(got.Header); !maps.Equal(got, want) {
+			t.Errorf("%s: the portal got %v; want %v", path, got, want)
 		}
 	}
 }

@@ -182,6 +182,7 @@ func openFirm(id string, cfg config.Firm, d deps) (*firm, error) {
 		ClientIP: clientIP, Now: d.now, Networks: f.networks,
 		Anchor: d.store, Legacy: cfg.Rules, Usage: f.usage, NoNews: cfg.NewDeviceMail.Off,
 	}
+	g.Identity = cfg.Identity
 	g.ClearStorage = slices.Contains(cfg.ClearSiteData, "storage")
 	for _, cookie := range cfg.PortalSession {
 		g.PortalSession = append(g.PortalSession, upstream.CookieRule(cookie))

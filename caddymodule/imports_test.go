@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"caddymodule": {"config", "cli", "gate", "upstream", "web", "admin", "action", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis", "loopback"},
 
 	"cli":    {"config", "admin", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
-	"config": {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo"},
+	"config": {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo", "upstream"},
 
 	"gate":     {"upstream", "web", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor", "loopback"},
 	"admin":    {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},

@@ -71,6 +71,11 @@ type Firm struct {
 	// cookies are bound as those named here without more, and all others are left alone.
 	PortalSession []PortalCookie `json:"portal_session,omitempty"`
 
+	// Identity are the headers that tell the portal who is signed in, of Remote-User, Remote-Email,
+	// Remote-Name, Remote-Groups, Portal-Role, Portal-Firm, Portal-Company and Portal-Assertion.
+	// Whatever visitors send under such names is removed all the same. Default: all of them.
+	Identity []string `json:"identity,omitempty"`
+
 	// ClearSiteData is what browsers clear of this site at sign-out, and when another person signs
 	// in, beside their cache: "storage", for portals whose scripts keep who is signed in
 	// outside of cookies. Default: nothing more.

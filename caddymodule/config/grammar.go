@@ -146,6 +146,7 @@ func (r *reader) mail(path string, c *Mail) error {
 //		home         PATH
 //		portal_session COOKIE... [person|off]
 //		upgraded all | COMPANY...
+//		identity HEADER...
 //		clear_site_data storage
 //		public    [METHOD...] PATH...
 //		session {
@@ -239,6 +240,7 @@ func (r *reader) firm(c *Firm) settings {
 		"home":           r.one(&c.Home),
 		"portal_session": r.portalSession(&c.PortalSession),
 
+		"identity":        r.list(&c.Identity),
 		"clear_site_data": r.list(&c.ClearSiteData),
 		"upgraded":        r.upgraded(&c.Upgraded),
 
@@ -410,6 +412,7 @@ var examples = map[string]string{
 	"home":                 "home /portal/{company}",
 	"portal_session":       "portal_session PHPSESSID",
 	"upgraded":             "upgraded acme globex",
+	"identity":             "identity Remote-User Remote-Email",
 	"clear_site_data":      "clear_site_data storage",
 	"public":               "public /assets/* /favicon.ico",
 	"session":              "session {",

@@ -25,6 +25,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 	"github.com/doorpost-auth/doorpost/caddymodule/typo"
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 )
 
 // Everything in this file is pure: it looks at values and touches nothing. The
@@ -238,6 +239,7 @@ func (c Firm) Validate() error {
 		c.validatePublic,
 		c.validateLegacy,
 		c.validatePortalSession,
+		c.validateIdentity,
 		c.validateClearSiteData,
 		c.validateUpgraded,
 		c.Session.Validate,
@@ -496,6 +498,24 @@ func (c Firm) validateUpgraded() error {
 		case slices.Contains(c.Upgraded.Companies[:i], id):
 			return wrong(where, "%s is there twice; remove one", id)
 		}
+	}
+	return nil
+}
+
+func (c Firm) validateIdentity() error {
+	for i, name := range c.Identity {
+		where := fmt.Sprintf("identity[%d]", i)
+		known := upstream.IdentityHeaders[:]
+		if slices.Contains(c.Identity[:i], name) {
+			return wrong(where, "%s is there twice; remove one", name)
+		}
+		if slices.Contains(known, name) {
+			continue
+		}
+		if k := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, name) }); k >= 0 {
+			return wrong(where, "write %s as %s", name, known[k])
+		}
+		return wrong(where, "%q is none of the headers that tell the portal who is signed in; there are %s", name, strings.Join(known, ", "))
 	}
 	return nil
 }

@@ -58,6 +58,7 @@ type Gate struct {
 	Legacy        *legacy.Rules         // old links and companies' paths; nil: there are none
 	Usage         *usage.Counter        // of old links; required where there are any
 	PortalSession []upstream.CookieRule // how cookies of the portal's are bound, beside its HttpOnly ones
+	Identity      upstream.Wanted       // the identity headers that the portal gets; none: all
 	ClearStorage  bool                  // browsers clear what scripts have stored, at sign-out and at a change of person
 
 	Book      *directory.Book

@@ -75,7 +75,7 @@ func TestH14_AListIsToldAsAWholeOrNotAtAll(t *testing.T) {
 				}
 				c := directory.Contact{ID: strings.Repeat("i", 32), Emails: []address.Address{"ann@example.com"}, FirstName: name, Role: directory.Client, Companies: companies}
 				v := &Visitor{Live: &session.Live{Session: session.Session{Handle: strings.Repeat("h", 26), Method: "password"}}, Contact: c, firm: "example"}
-				v.tell(g.Assertion.Origin)
+				v.tell(g.Assertion.Origin, nil)
 				jwt, err := g.Assertion.Sign(t.Context(), v.claims(upstream.LongestID))
 				if err != nil {
 					t.Fatal(err)

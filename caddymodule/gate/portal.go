@@ -592,9 +592,11 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 		mine = a.bound
 	}
 	company := a.company()
-	jwt, err := g.assert(r.Context(), v, company)
-	if err != nil {
-		return err
+	jwt := ""
+	if g.Identity.Has("Portal-Assertion") {
+		if jwt, err = g.assert(r.Context(), v, company); err != nil {
+			return err
+		}
 	}
 	was := seenAt(r)
 	defer was.restore(r)
@@ -604,7 +606,11 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	}
 	g.enters(r, a)
 	g.Sessions.Seen(r.Context(), v.Live)
-	v.told.SetOn(r.Header, jwt, company)
+	named := company
+	if !g.Identity.Has("Portal-Company") {
+		named = ""
+	}
+	v.told.SetOn(r.Header, jwt, named)
 	ctx, flight := g.Sessions.Attach(r.Context(), v.Live, company)
 	defer flight.Land()
 	key := a.Kind == legacy.Old || a.veiled // by its form, so that it tells no real token from another

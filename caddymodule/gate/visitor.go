@@ -137,7 +137,7 @@ func (g *Gate) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
 	if v.entered == nil && c.Role == directory.Staff {
 		v.entered = new(sync.Map)
 	}
-	if v.tell(g.Assertion.Origin); v.omitted > 0 {
+	if v.tell(g.Assertion.Origin, g.Identity); v.omitted > 0 {
 		if _, before := g.omitted.LoadOrStore(c.ID, true); !before {
 			g.Log.WarnContext(ctx, "a contact has too many companies for a header, so the portal isn't told which; it finds them at /-/me",
 				"contact", c.ID, "companies", v.omitted)

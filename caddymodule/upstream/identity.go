@@ -128,6 +128,17 @@ func foldedPrefix(name, want string) bool {
 	return true
 }
 
+// IdentityHeaders are the headers that tell the portal who is signed in. Besides these there is
+// Portal-Groups-Omitted, in the place of Remote-Groups.
+var IdentityHeaders = [...]string{"Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups",
+	"Portal-Role", "Portal-Firm", "Portal-Company", "Portal-Assertion"}
+
+// Wanted are the names of those IdentityHeaders that the portal gets; none: all of them.
+type Wanted []string
+
+// Has reports whether the portal gets the header.
+func (w Wanted) Has(name string) bool { return len(w) == 0 || slices.Contains(w, name) }
+
 // Identity is what the portal is told about a visitor, made once and used for every
 // request of theirs: header names in canonical form, each with its one value. A value
 // that the contact doesn't have is no entry.
