@@ -38,18 +38,27 @@ type shard struct {
 
 func (c *cells) shard(key uint64) *shard { return &c.shards[key%shards] }
 
-// take counts one more, unless that is over the rate or there is no room. A key that is rare is
-// one that not everybody can make: it has room where all cells are in use.
-func (c *cells) take(key uint64, r rate, rare bool, now time.Time) bool {
+// rareBit marks a key that not everybody can make: it has room where all cells are in use, and
+// its place in a snapshot before all others.
+const rareBit = 1 << 63
+
+func isRare(key uint64) bool { return key&rareBit != 0 }
+
+// mostBeside is how many cells of a shard may be in use for the key to get one.
+func mostBeside(key uint64) int {
+	if isRare(key) {
+		return perShard + spare
+	}
+	return perShard
+}
+
+// take counts one more, unless that is over the rate or there is no room.
+func (c *cells) take(key uint64, r rate, now time.Time) bool {
 	s, at := c.shard(key), now.UnixNano()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	most := perShard
-	if rare {
-		most += spare
-	}
 	paid, found := s.paid[key]
-	if !found && !s.room(at, most) {
+	if !found && !s.room(at, mostBeside(key)) {
 		return false
 	}
 	paid = max(paid, at)
@@ -130,7 +139,7 @@ func (c *cells) owe(key uint64, left time.Duration, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	paid, found := s.paid[key]
-	if found || s.room(at, perShard) {
+	if found || s.room(at, mostBeside(key)) {
 		s.paid[key] = max(paid, at+int64(left))
 	}
 }

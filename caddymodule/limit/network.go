@@ -86,7 +86,6 @@ type Networks struct {
 type cell struct {
 	key uint64
 	rate
-	rare bool // see cells.take
 }
 
 // Take counts one more by the visitor at ip, and reports whether there may be: if not,
@@ -104,14 +103,14 @@ func (n *Networks) GiveBack(c Class, ip netip.Addr) {
 // in on, where its network is over its limit: who was here before isn't locked out by
 // their neighbours, nor where all cells are in use. It is false for "".
 func (n *Networks) TakeApart(id string) bool {
-	return id != "" && n.take([]cell{{n.key("apart", id), asksApart, true}})
+	return id != "" && n.take([]cell{{n.key("apart", id) | rareBit, asksApart}})
 }
 
 // take is all or nothing.
 func (n *Networks) take(all []cell) bool {
 	now := n.now()
 	for i, one := range all {
-		if !n.cells.take(one.key, one.rate, one.rare, now) {
+		if !n.cells.take(one.key, one.rate, now) {
 			for _, taken := range all[:i] {
 				n.cells.giveBack(taken.key, taken.rate)
 			}
@@ -140,7 +139,7 @@ func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
 	ip, levels := levelsOf(ip)
 	for i := range levels {
 		l := levels[len(levels)-1-i]
-		all = append(all, cell{n.key(kind, prefix(ip, l.bits)), of(l), false})
+		all = append(all, cell{n.key(kind, prefix(ip, l.bits)), of(l)})
 	}
 	return all
 }
@@ -174,13 +173,13 @@ func levelsOf(ip netip.Addr) (netip.Addr, []level) {
 // nobody out who comes from elsewhere. giveBack undoes what was counted, for what turned out to
 // be right.
 func (n *Networks) TakeFirm(c Class, ip netip.Addr) (giveBack func(), ok bool) {
-	all, firm := cell{n.key("guess"), firmGuesses, true}, "guess"
+	all, firm := cell{n.key("guess") | rareBit, firmGuesses}, "guess"
 	if c == Password {
-		all, firm = cell{n.key("spraying"), firmPasswords, true}, "password"
+		all, firm = cell{n.key("spraying") | rareBit, firmPasswords}, "password"
 	}
 	if !n.take([]cell{all}) {
 		ip, levels := levelsOf(ip)
-		all = cell{n.key("calm", firm, prefix(ip, levels[len(levels)-1].bits)), calm, false}
+		all = cell{n.key("calm", firm, prefix(ip, levels[len(levels)-1].bits)), calm}
 		if !n.take([]cell{all}) {
 			return func() {}, false
 		}
@@ -207,12 +206,13 @@ func (n *Networks) Name(ip netip.Addr) string {
 	return n.Keys.MAC("network", n.Firm, prefix(ip, bits))[:16]
 }
 
+// key returns the key of what everybody can make.
 func (n *Networks) key(parts ...string) uint64 {
 	mac, err := base64.RawURLEncoding.DecodeString(n.Keys.MAC("limit", append([]string{n.Firm}, parts...)...))
 	if err != nil {
 		panic("limit: " + err.Error()) // a MAC is base64url
 	}
-	return binary.BigEndian.Uint64(mac)
+	return binary.BigEndian.Uint64(mac) &^ rareBit
 }
 
 func (n *Networks) now() time.Time {

@@ -217,7 +217,7 @@ func TestD12_MemoryIsBoundedAndFullMeansLimited(t *testing.T) {
 	const flood = 1_500_000
 	granted := 0
 	for i := range flood {
-		if n.cells.take(uint64(i)*0x9e3779b97f4a7c15, rate{150, 24 * time.Second}, false, clock.now()) {
+		if n.cells.take(uint64(i)*0x9e3779b97f4a7c15&^rareBit, rate{150, 24 * time.Second}, clock.now()) {
 			granted++
 		}
 	}
@@ -345,10 +345,36 @@ func TestNetworksTellOfSnapshotsThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// A flood from more networks than a snapshot holds must not make the counters of the whole firm
+// begin anew at the next start.
+func TestNetworks_AFloodLeavesTheFirmsCountersInTheSnapshot(t *testing.T) {
+	n, clock := newNetworks(t)
+	left := func(n *Networks) (granted int) {
+		for range 10_000 {
+			if !n.take([]cell{{n.key("guess") | rareBit, firmGuesses}}) {
+				break
+			}
+			granted++
+		}
+		return granted
+	}
+	if left(n) == 0 {
+		t.Fatal("the firm's counter grants nothing")
+	}
+	for i := range 2 * saved { // each owes longer
+		n.cells.owe(uint64(i)*0x9e3779b97f4a7c15&^rareBit, longest, clock.now())
+	}
+	next := again(n)
+	next.merge(n.snapshot(clock.now()), clock.now())
+	if got := left(next); got != 0 {
+		t.Errorf("after a restart the firm's counter grants %d; want none", got)
+	}
+}
+
 func TestNetworks_ASnapshotIsBounded(t *testing.T) {
 	n, clock := newNetworks(t)
 	for i := range 50_000 {
-		n.cells.take(uint64(i)*0x9e3779b97f4a7c15, rate{150, 24 * time.Second}, false, clock.now())
+		n.cells.take(uint64(i)*0x9e3779b97f4a7c15&^rareBit, rate{150, 24 * time.Second}, clock.now())
 	}
 	taken(n, Ask, 200, one("192.0.2.1"))
 	value := n.snapshot(clock.now())

@@ -17,7 +17,7 @@ const (
 
 	saveEvery = time.Second
 	saveTime  = 2 * time.Second // for the last snapshot, when the firm stops
-	saved     = 8192            // keys of a snapshot: those that owe the most
+	saved     = 8192            // keys of a snapshot: the rare ones, and those that owe the most
 	processes = 64              // whose snapshots are read
 	headSize  = 1 + 8           // version, and when
 	cellSize  = 8 + 4           // key, and how many milliseconds are owed
@@ -109,7 +109,7 @@ func (n *Networks) place(id string) store.Key {
 	return store.Key{Firm: n.Firm, Bucket: limitsBucket, ID: id}
 }
 
-// snapshot encodes the keys that owe the most.
+// snapshot encodes the rare keys, and those that owe the most.
 func (n *Networks) snapshot(now time.Time) []byte {
 	type owing struct {
 		key  uint64
@@ -118,7 +118,15 @@ func (n *Networks) snapshot(now time.Time) []byte {
 	var all []owing
 	n.cells.each(now, func(key uint64, left time.Duration) { all = append(all, owing{key, left}) })
 	if len(all) > saved {
-		slices.SortFunc(all, func(a, b owing) int { return cmp.Compare(b.left, a.left) })
+		slices.SortFunc(all, func(a, b owing) int {
+			switch rare := isRare(a.key); {
+			case rare == isRare(b.key):
+				return cmp.Compare(b.left, a.left)
+			case rare: // a flood of networks doesn't put the counters of the firm out
+				return -1
+			}
+			return 1
+		})
 		all = all[:saved]
 	}
 	value := make([]byte, 0, headSize+cellSize*len(all))
