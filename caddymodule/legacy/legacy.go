@@ -31,7 +31,10 @@
 //	Outgoing     the headers of the portal's answer, old links made new
 package legacy
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Config is what the operator wrote.
 type Config struct {
@@ -73,6 +76,7 @@ type Rules struct {
 	home      *shape   // nil: none
 	all       []*shape // of links and companies
 	kin       []*shape // of all
+	anchors   anchors
 }
 
 type link struct {
@@ -124,6 +128,7 @@ func Compile(c Config) (*Rules, error) {
 	for _, s := range r.all {
 		r.kin = append(r.kin, s.kinOf()...)
 	}
+	r.anchors = anchorsOf(slices.Concat(r.all, r.kin))
 	return r, nil
 }
 

@@ -74,6 +74,14 @@ func (r *Rules) Match(u *url.URL) Verdict {
 	if r == nil || len(r.links) == 0 && len(r.companies) == 0 {
 		return none
 	}
+	if v, ok := r.quick(u); ok {
+		return v
+	}
+	return r.match(u)
+}
+
+// match is Match by a close look.
+func (r *Rules) match(u *url.URL) Verdict {
 	bare, session := cutSession(u)
 	v := r.matchPath(bare)
 	if v.Kind == Bad {
