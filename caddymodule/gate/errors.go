@@ -57,6 +57,7 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	if web.ReaderOf(r.Header) == web.Program {
+		endSoon(w, r)
 		_ = writeProblem(w, f.status, problem{Title: f.page.Title, Detail: f.page.Text})
 		return
 	}
@@ -109,6 +110,7 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	leaveBody(w, r)
 	w.Header().Set("Connection", "close")
+	endSoon(w, r)
 	_ = writeProblem(w, errMethod.status, problem{Title: errMethod.page.Title, Detail: errMethod.page.Text})
 }
 
@@ -134,6 +136,7 @@ func ignoreGone(error) error { return nil }
 
 // page shows one of our pages.
 func (g *Gate) page(w http.ResponseWriter, r *http.Request, status int, page web.Page) {
+	endSoon(w, r)
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Cookie realm="portal"`)
 	}

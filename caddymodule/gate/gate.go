@@ -156,6 +156,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 		return
 	case Own:
 		leaveBody(w, r)
+		endSoon(w, r)
 		if err := g.serveOwn(w, r); err != nil {
 			g.fail(w, r, err)
 		}
