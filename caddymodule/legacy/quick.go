@@ -83,14 +83,36 @@ func (r *Rules) quick(u *url.URL) (v Verdict, ok bool) {
 	if !plain || hasAny(p, r.anchors.token) || hasAny(query, r.anchors.token) || hasAny(query, r.anchors.company) {
 		return none, false
 	}
-	switch n := count(p, r.anchors.company); {
+	folders := p[:strings.LastIndexByte(strings.TrimSuffix(p, "/"), '/')+1] // a company stands in a segment behind its anchor
+	switch n := count(folders, r.anchors.company); {
 	case n == 0:
 		return none, true
 	case n > 1 || len(query) > 0:
 		return none, false // there may be another company behind the first, or a token under another name
 	}
-	v = r.matchPlain(u.Path, u)
-	return v, v.Kind == New || v.Kind == Company && !v.Loose && len(v.Strays) == 0 && len(v.Routes) == 0
+	return r.quickCompany(u)
+}
+
+// quickCompany judges a path with one anchor of a company in it: that of the shape which it fits, if it
+// fits one exactly.
+func (r *Rules) quickCompany(u *url.URL) (Verdict, bool) {
+	for i := range r.links {
+		l := &r.links[i]
+		fill, at, f := l.to.match(u.Path)
+		switch {
+		case f != exact || !isID(fill) || strings.HasSuffix(fill, "."):
+		case l.forwardNew:
+			return Verdict{Kind: Company, Company: strings.ToLower(fill)}, true
+		default:
+			return Verdict{Kind: New, Company: strings.ToLower(fill), Tail: l.to.tailOf(u, at), link: i}, true
+		}
+	}
+	for _, s := range r.companies {
+		if fill, _, f := s.match(u.Path); f == exact && isID(fill) && !strings.HasSuffix(fill, ".") {
+			return Verdict{Kind: Company, Company: strings.ToLower(fill)}, true
+		}
+	}
+	return none, false
 }
 
 // isPlainPath reports whether every reader takes the path for the same segments.
