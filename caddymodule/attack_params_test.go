@@ -122,3 +122,47 @@ func TestP06_ATokenOpensNothingInTheQueryOfAVisit(t *testing.T) {
 		}
 	}
 }
+
+// What a server puts into a parameter may be more of an old link's path than its token, or less than the segment with it:
+// open.php?path=$1 for /one-click/(.*), open.php?page=$1 for /c/(.*).
+func TestP06_ATokenOpensNothingWithMoreOfItsPathInAParameter(t *testing.T) {
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: oldLinks + `
+		legacy_link /c/inv-{token}.html /invoice/{company}
+		legacy_link /app/key/{token}/* /known/{company}/* forward_new`})
+	m.moveInto(h)
+	h.upgrade("acme", "birch")
+	bob, ann := h.in("bob@example.com"), h.in("ann@example.com") // of acme; of acme and birch
+	gets := func(b *browser, path string) (status int, uri string) {
+		t.Helper()
+		_, before := h.portal.last()
+		a := b.open(path)
+		if last, n := h.portal.last(); n > before {
+			uri = last.URI
+		}
+		return a.StatusCode, uri
+	}
+	const birchs, nobodys = "birch-secret-token", "nobodys-secret-tok"
+	for _, path := range []string{"/portal/acme/x?path=TOKEN/orders/7", "/portal/acme/?path=TOKEN/", "/portal/acme/x?path=/TOKEN", "/portal/acme/x?TOKEN/x", "/portal/acme/x?path=TOKEN%2Forders", "/one-click?path=TOKEN/x&a=b",
+		"/portal/acme/x?path=key/TOKEN/x", "/invoice/acme?page=inv-TOKEN.html", "/invoice/acme?page=INV-TOKEN", "/invoice/acme?page=c/inv-TOKEN.html", "/portal/acme/x?page=TOKEN.html",
+		"/portal/acme/x?token%00%5B%5D=TOKEN", // which ends at the NUL, to PHP
+		"/known/acme/?t=TOKEN", "/known/acme?t=TOKEN", "/known?t=TOKEN"} {
+		switch status, uri := gets(bob, strings.Replace(path, "TOKEN", birchs, 1)); {
+		case strings.Contains(uri, birchs), uri == "" && status != 404 || uri != "" && status != 200:
+			t.Errorf("%s with another company's token = %d, and the portal gets %q; want another one", path, status, uri)
+		}
+		for token, b := range map[string]*browser{nobodys: bob, birchs: ann} {
+			if status, uri := gets(b, strings.Replace(path, "TOKEN", token, 1)); status != 200 || !strings.Contains(uri, token) {
+				t.Errorf("%s with %s = %d, and the portal gets %q; want it as it was sent", path, token, status, uri)
+			}
+		}
+	}
+	// What is chosen in a list, one by one.
+	chosen := ""
+	for i := range 100 {
+		chosen += fmt.Sprintf("&id=6ba7b810-9dad-11d1-80b4-00c04fd43%03d", i)
+	}
+	if status, uri := gets(bob, "/portal/acme/export?as=csv"+chosen); status != 200 || !strings.HasSuffix(uri, chosen) {
+		t.Errorf("a page with a hundred ids in its query = %d, and the portal gets %.60q; want it as it was sent", status, uri)
+	}
+}

@@ -166,14 +166,13 @@ func (g *Gate) blind(r *http.Request, a *about) {
 		return
 	}
 	blinded := *r.URL
-	rest := a.Query
-	for _, token := range a.notTheirs {
-		with := unknown(len(token))
-		query, after := g.Legacy.Masked(blinded.RawQuery, token, with), g.Legacy.Masked(rest, token, with)
-		if slices.Contains(a.astray, token) {
-			blinded.RawQuery, rest = query, after
-		}
+	with := func(token string) string { return unknown(len(token)) }
+	masked := func(query string) string {
+		g.Legacy.Masked(query, a.notTheirs, with)
+		return g.Legacy.Masked(query, a.astray, with)
 	}
+	blinded.RawQuery = masked(r.URL.RawQuery)
+	rest := masked(a.Query)
 	now := g.Legacy.Match(&blinded)
 	left := slices.Concat(now.Strays, now.Beside, now.Params)
 	if len(a.astray) > 0 {
@@ -278,9 +277,7 @@ func asciiLike(contentType string) bool {
 // newURL is where an old link leads, without its token or any other company's.
 func (g *Gate) newURL(a *about) string {
 	v := a.Verdict
-	for _, token := range a.tokens {
-		v.Query = g.Legacy.Masked(v.Query, token, "")
-	}
+	v.Query = g.Legacy.Masked(v.Query, a.tokens, func(string) string { return "" })
 	to := g.Legacy.NewURL(v, a.standing.Company)
 	if u, err := url.Parse(to); err != nil || slices.ContainsFunc(g.Legacy.Match(u).Strays, func(s string) bool { return slices.Contains(a.tokens, s) }) {
 		return g.Legacy.Page(a.standing.Company)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -123,5 +124,31 @@ func TestPagesOfAVisitMayHaveSeveralTokens(t *testing.T) {
 	}
 	if !passed(page) {
 		t.Errorf("past the limit %s, with few, isn't passed on", page)
+	}
+}
+
+// D15: how many different values a query has doesn't multiply with how long it is.
+func TestD15_ManyValuesCostNoMoreThanFew(t *testing.T) {
+	g, cookie, _ := benchGate(t)
+	g = withOldLinks(t, g)
+	work := func(values int) uint64 {
+		query := strings.Repeat("a=something-%252525252531&", 800)
+		for i := range values {
+			query += fmt.Sprintf("&b=something-%d", i)
+		}
+		r := httptest.NewRequest(http.MethodGet, "https://portal.example/one-click?"+query, nil)
+		r.Header.Set("Cookie", "__Host-portal="+cookie)
+		passed := false
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		g.ServeHTTP(httptest.NewRecorder(), r, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { passed = true }))
+		runtime.ReadMemStats(&after)
+		if !passed {
+			t.Errorf("a page with %d values isn't passed on", values)
+		}
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	if few, many := work(1), work(50); many > 2*few+1<<20 {
+		t.Errorf("50 values allocate %d bytes, one %d; want about as many", many, few)
 	}
 }

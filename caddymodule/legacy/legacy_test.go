@@ -244,7 +244,7 @@ func TestMatchBad(t *testing.T) {
 		if got := under.Match(request(t, "/x?"+name+"=T")); len(got.Strays) != 1 || got.Strays[0] != "T" {
 			t.Errorf("/x?%s=T is %s; want a stray T", name, got)
 		}
-		if got := under.Masked("a=1&"+name+"=%2554", "T", "x"); got != "a=1&"+name+"=x" {
+		if got := under.Masked("a=1&"+name+"=%2554", []string{"T"}, func(string) string { return "x" }); got != "a=1&"+name+"=x" {
 			t.Errorf("Masked(%s=%%2554) = %s; want no T, however it is escaped", name, got)
 		}
 	}

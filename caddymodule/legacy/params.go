@@ -11,7 +11,7 @@ import (
 // default routes, /view/client/u in Yii and Zend Framework, /view/client:u in CakePHP) and the other way around.
 
 const (
-	mostParams = 2 * maxStrays // how many values of a query are looked up, where they are
+	mostParams = 8 * maxStrays // how many values of a query are looked up, where they are
 	maxValue   = 2048          // longer ones are no tokens
 )
 
@@ -24,19 +24,24 @@ func (r *Rules) addParams(v *Verdict, p, query string) {
 	for i := range r.links {
 		r.links[i].old.addFromPath(v, segments)
 	}
+	read := 0
 	if query != "" && r.atOldPath(v, p) {
 		for one := range pieces(query) {
-			if len(v.Params) > mostParams {
+			if len(v.Params) > mostParams || read > maxParams {
 				break
 			}
-			for _, value := range otherReadings(one.text) {
+			readings := r.otherReadings(one.text)
+			if readings != nil {
+				read++
+			}
+			for _, value := range readings {
 				if !slices.Contains(v.Params, value) {
 					v.Params = append(v.Params, value)
 				}
 			}
 		}
 	}
-	if len(v.Params) > mostParams {
+	if len(v.Params) > mostParams || read > maxParams {
 		*v = Verdict{} // nobody sends so many
 	}
 }
@@ -101,23 +106,25 @@ func (r *Rules) atOldPath(v *Verdict, p string) bool {
 		return true
 	}
 	theirs := stems(p)
+	begins := func(mine []string) bool {
+		return len(mine) > 0 && len(theirs) >= len(mine) && slices.Equal(theirs[:len(mine)], mine)
+	}
 	return slices.ContainsFunc(r.links, func(l link) bool {
-		mine := l.old.words
-		if len(mine) == 0 {
-			return l.old.name != "" && len(theirs) == 0
+		if l.forwardNew && (begins(l.to.words) || p[0] == '/' && l.to.matchCompany(p).Kind == Company) {
+			return true // a new link, as the portal knows it
 		}
-		return len(theirs) >= len(mine) && slices.Equal(theirs[:len(mine)], mine)
+		return begins(l.old.words) || len(l.old.words) == 0 && l.old.name != "" && len(theirs) == 0
 	})
 }
 
 // otherReadings returns what portals take for a token in a parameter, whatever its name is; also behind another
 // equals sign, since a RewriteCond for client=(.*) doesn't look at what is in front. Lists, such as
 // columns[0][name], have none.
-func otherReadings(parameter string) []string {
+func (r *Rules) otherReadings(parameter string) []string {
 	name, value, found := strings.Cut(parameter, "=")
 	if !found {
 		value = parameter
-	} else if name, _ = unescape(name, true); strings.IndexByte(name, '[') > 0 && strings.Contains(name, "]") {
+	} else if isList(name) {
 		return nil
 	}
 	if len(value) < minSecret || len(value) > maxValue {
@@ -127,25 +134,56 @@ func otherReadings(parameter string) []string {
 	if i := strings.LastIndexByte(value, '='); i >= 0 {
 		all = append(all, (&shape{}).readings(value[i+1:])...)
 	}
+	for _, read := range all[:len(all):len(all)] {
+		for i := range r.links {
+			for _, token := range r.links[i].old.within(read) {
+				if !slices.Contains(all, token) {
+					all = append(all, token)
+				}
+			}
+		}
+	}
 	return slices.DeleteFunc(all, func(s string) bool { return len(s) < minSecret || strings.Contains(s, " ") })
 }
 
-// maskOther is Masked for parameters of other names.
-func maskOther(query, token, value string) string {
-	var b strings.Builder
-	for p := range pieces(query) {
-		if b.Len() > 0 {
-			b.WriteByte(p.after)
+// isList reports whether a parameter's raw name is that of a list; to PHP it ends at a NUL.
+func isList(name string) bool {
+	name, _ = unescape(name, true)
+	name, _, _ = strings.Cut(name, "\x00")
+	return strings.IndexByte(name, '[') > 0 && strings.Contains(name, "]")
+}
+
+func notProgram(g seg) bool {
+	_, ext, dot := cutExtension(g.pre)
+	return !dot || !isProgram(ext)
+}
+
+// within returns what a parameter's value has in the place of the slot, where a server puts a part of an old
+// link's path into the parameter: /one-click/t/orders as ?path=t/orders, /c/inv-t.html as ?page=inv-t.
+func (s *shape) within(value string) (all []string) {
+	add := func(text, pre, suf string) {
+		if len(text) > len(pre) && strings.EqualFold(text[:len(pre)], pre) {
+			text = text[len(pre):]
 		}
-		name, _, found := strings.Cut(p.text, "=")
-		switch {
-		case !slices.Contains(otherReadings(p.text), token):
-			b.WriteString(p.text)
-		case found:
-			b.WriteString(name + "=" + escape(value))
-		default:
-			b.WriteString(escape(value))
+		all = append(all, text)
+		if n := len(text) - len(suf); n > 0 && suf != "" && strings.EqualFold(text[n:], suf) {
+			all = append(all, text[:n])
 		}
 	}
-	return b.String()
+	if s.open < 0 {
+		add(value, s.pre, s.suf)
+		return all
+	}
+	slot := s.segs[s.open]
+	segments := strings.FieldsFunc(value, func(c rune) bool { return c == '/' || c == '\\' })
+	for n := 0; n < max(s.open, 1) && n < len(segments); n++ { // of the segments before the slot; of all, addRoutes
+		isThere := n == 0 || slices.ContainsFunc(s.segs[:s.open-n], notProgram) // a kin's path is a route, too
+		for i, g := range s.segs[s.open-n : s.open] {
+			isThere = isThere && strings.EqualFold(segments[i], g.pre)
+		}
+		if isThere {
+			add(segments[n], slot.pre, slot.suf)
+		}
+	}
+	return all
 }

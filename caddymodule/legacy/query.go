@@ -78,36 +78,62 @@ func (s *shape) readQuery(query string) (token, rest string, is presence) {
 	return token, kept.String(), present
 }
 
-// Masked returns a raw query in which another value stands in the place of one token, under every name
+// Masked returns a raw query in which other values stand in the place of tokens, under every name
 // that could be that of a parameter with a token, and under any other name.
-func (r *Rules) Masked(query, token, value string) string {
+func (r *Rules) Masked(query string, tokens []string, value func(token string) string) string {
+	var b strings.Builder
+	others := 0
+	for p := range pieces(query) {
+		if b.Len() > 0 {
+			b.WriteByte(p.after)
+		}
+		b.WriteString(r.masked(p.text, tokens, value, &others))
+	}
+	return b.String()
+}
+
+// masked is Masked for one parameter. others is how many of other names were read so far: where
+// Match looks into them, there are no more than maxParams.
+func (r *Rules) masked(text string, tokens []string, value func(token string) string, others *int) string {
+	found := func(readings []string) (token string, yes bool) {
+		i := slices.IndexFunc(readings, func(read string) bool { return slices.Contains(tokens, read) })
+		if i < 0 {
+			return "", false
+		}
+		return readings[i], true
+	}
+	name, was, named := strings.Cut(text, "=")
 	for i := range r.links {
 		s := r.links[i].old
-		if s.name == "" || !s.names(query) {
+		if s.name == "" {
 			continue
 		}
-		var b strings.Builder
-		for p := range pieces(query) {
-			if b.Len() > 0 {
-				b.WriteByte(p.after)
-			}
-			name, was, _ := strings.Cut(p.text, "=")
-			if _, near := sameName(name, s.name); !near {
-				b.WriteString(p.text)
-				continue
-			}
-			switch _, whole := s.slotOf(was); {
-			case !slices.Contains(s.readings(was), token):
-				b.WriteString(p.text)
-			case whole:
-				b.WriteString(name + "=" + escape(s.pre+value+s.suf))
-			default:
-				b.WriteString(name + "=" + escape(value))
-			}
+		if _, near := sameName(name, s.name); !near {
+			continue
 		}
-		query = b.String()
+		if token, yes := found(s.readings(was)); yes {
+			with := value(token)
+			if _, whole := s.slotOf(was); whole {
+				with = s.pre + with + s.suf
+			}
+			return name + "=" + escape(with)
+		}
 	}
-	return maskOther(query, token, value)
+	if *others > maxParams {
+		return text
+	}
+	readings := r.otherReadings(text)
+	if readings != nil {
+		*others++
+	}
+	token, yes := found(readings)
+	switch {
+	case !yes:
+		return text
+	case named:
+		return name + "=" + escape(value(token))
+	}
+	return escape(value(token))
 }
 
 // hasAny reports whether a query has, or nearly has, a parameter that the shape names:
