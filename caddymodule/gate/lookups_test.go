@@ -127,6 +127,32 @@ func TestPagesOfAVisitMayHaveSeveralTokens(t *testing.T) {
 	}
 }
 
+// Search pages have a dozen parameters, and grids ask for each page of theirs: a whole office does that all day,
+// in visits too.
+func TestSearchesInAVisitAreNotCounted(t *testing.T) {
+	g, _, _ := benchGate(t)
+	g = withOldLinks(t, g)
+	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("203.0.113.7") }
+	dune, err := g.Book.StandingOf(t.Context(), "dune")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cookie := "__Host-portal-visit=" + g.sealVisit(g.newVisit(dune, "dune-secret-token", nil))
+	for i := range 400 {
+		for _, base := range []string{"/portal/dune/search", "/one-click/dune-secret-token/search"} {
+			got := ""
+			query := fmt.Sprintf("from=2026-01-01&to=2026-01-31&status=delivered&customer=Harbor-Bakery&sort=created_at&cursor=9f8a7b6c5d%d", i)
+			r := httptest.NewRequest(http.MethodGet, "https://portal.example"+base+"?"+query, nil)
+			r.Header.Set("Cookie", cookie)
+			w := httptest.NewRecorder()
+			g.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = r.URL.RawQuery }))
+			if got != query {
+				t.Fatalf("search %d at %s = %d, and the portal gets %q; want it as it was sent", i, base, w.Code, got)
+			}
+		}
+	}
+}
+
 // D15: how many different values a query has doesn't multiply with how long it is.
 func TestD15_ManyValuesCostNoMoreThanFew(t *testing.T) {
 	g, cookie, _ := benchGate(t)

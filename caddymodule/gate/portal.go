@@ -390,9 +390,13 @@ func (f facts) mayPass() bool {
 	return f.signedIn
 }
 
-// freeLookups is how many tokens the URL of a request in a visit may have looked up without being
-// counted against the network.
-const freeLookups = 4
+const (
+	// freeLookups is how many tokens the URL of a request in a visit may have looked up without being
+	// counted against the network.
+	freeLookups = 4
+	// freeParams is the same for values of ordinary parameters: a search page has a dozen of them.
+	freeParams = 32
+)
 
 // mayLookUp reports whether all that the URL has and that may be a token, or a company, may be
 // looked up. Each takes up to three calls of the store, and takes a few bytes to send. Where nobody
@@ -403,9 +407,14 @@ func (g *Gate) mayLookUp(r *http.Request, kind Kind, a *about, f facts) bool {
 	if f.signedIn {
 		return true
 	}
-	n := 0
+	n, params := 0, 0
 	for _, token := range a.Strays {
-		if s, held := g.Book.HeldByToken(token); !held || !a.reaches(s.Company) {
+		if s, held := g.Book.HeldByToken(token); held && a.reaches(s.Company) {
+			continue
+		}
+		if slices.Contains(a.Params, token) {
+			params++
+		} else {
 			n++
 		}
 	}
@@ -417,12 +426,12 @@ func (g *Gate) mayLookUp(r *http.Request, kind Kind, a *about, f facts) bool {
 		}
 	}
 	switch {
-	case n == 0:
+	case n+params == 0:
 		return true
 	case f.visiting || a.Kind == legacy.Old:
-		return n <= freeLookups || g.Networks.Take(limit.Lookups, g.ClientIP(r))
+		return n <= freeLookups && params <= freeParams || g.Networks.Take(limit.Lookups, g.ClientIP(r))
 	}
-	return n == 1 && a.Token == "" && a.Company == "" && !g.hasSessionCookie(r)
+	return n+params == 1 && a.Token == "" && a.Company == "" && !g.hasSessionCookie(r)
 }
 
 // reaches reports whether who makes the request may see what is the company's, by signing
