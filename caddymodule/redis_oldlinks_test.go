@@ -128,7 +128,7 @@ func TestTwoGates_OldLinks(t *testing.T) {
 	visitor := "Cookie: portal-visit=" + b.cookie("portal-visit")
 	for _, s := range []*server{first, second, third} {
 		eventually("without Redis, an old link and a visit are refused for now", 10*time.Second, func() bool { // until then memory is believed
-			return s.get(old+"x").status == 503 && s.get("/portal/birch/", visitor).status == 503
+			return s.get(old+"x").status == 503 && s.get("/x?client=birch-secret-token", visitor).status == 503
 		})
 	}
 	for _, s := range []*server{first, second, third} {
