@@ -146,7 +146,7 @@ func TestP06_ATokenOpensNothingWithMoreOfItsPathInAParameter(t *testing.T) {
 	for _, path := range []string{"/portal/acme/x?path=TOKEN/orders/7", "/portal/acme/?path=TOKEN/", "/portal/acme/x?path=/TOKEN", "/portal/acme/x?TOKEN/x", "/portal/acme/x?path=TOKEN%2Forders", "/one-click?path=TOKEN/x&a=b",
 		"/portal/acme/x?path=key/TOKEN/x", "/invoice/acme?page=inv-TOKEN.html", "/invoice/acme?page=INV-TOKEN", "/invoice/acme?page=c/inv-TOKEN.html", "/portal/acme/x?page=TOKEN.html",
 		"/portal/acme/x?token%00%5B%5D=TOKEN", // which ends at the NUL, to PHP
-		"/known/acme/?t=TOKEN", "/known/acme?t=TOKEN", "/known?t=TOKEN"} {
+		"/known/acme/?t=TOKEN", "/known/acme?t=TOKEN"} {
 		switch status, uri := gets(bob, strings.Replace(path, "TOKEN", birchs, 1)); {
 		case strings.Contains(uri, birchs), uri == "" && status != 404 || uri != "" && status != 200:
 			t.Errorf("%s with another company's token = %d, and the portal gets %q; want another one", path, status, uri)

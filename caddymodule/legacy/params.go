@@ -110,7 +110,7 @@ func (r *Rules) atOldPath(v *Verdict, p string) bool {
 		return len(mine) > 0 && len(theirs) >= len(mine) && slices.Equal(theirs[:len(mine)], mine)
 	}
 	return slices.ContainsFunc(r.links, func(l link) bool {
-		if l.forwardNew && (begins(l.to.words) || p[0] == '/' && l.to.matchCompany(p).Kind == Company) {
+		if l.forwardNew && (begins(l.to.words) && len(theirs) > len(l.to.words) || p[0] == '/' && l.to.matchCompany(p).Kind == Company) {
 			return true // a new link, as the portal knows it
 		}
 		return begins(l.old.words) || len(l.old.words) == 0 && l.old.name != "" && len(theirs) == 0
