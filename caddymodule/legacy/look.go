@@ -226,7 +226,7 @@ func IsPlain(p string) bool {
 func shiftsDecoded(p string) bool {
 	slashes := strings.Count(p, "/")
 	for range 5 {
-		if wideEscapes.MatchString(p) {
+		if mayHaveWide(p) && wideEscapes.MatchString(p) {
 			return true
 		}
 		next, _ := unescape(p, false)
@@ -234,7 +234,7 @@ func shiftsDecoded(p string) bool {
 			return false
 		}
 		p = next
-		if strings.Count(p, "/") != slashes || lookOnce(p).shifts || lookForeign(p).shifts || cookieless.MatchString(p) {
+		if strings.Count(p, "/") != slashes || lookOnce(p).shifts || lookForeign(p).shifts || strings.Contains(p, "(") && cookieless.MatchString(p) {
 			return true
 		}
 	}
@@ -244,8 +244,11 @@ func shiftsDecoded(p string) bool {
 // wideEscapes are escapes of ASP.NET's, %u002e.
 var wideEscapes = regexp.MustCompile(`%[uU][0-9a-fA-F]{4}`)
 
+// mayHaveWide reports whether it is worth to look for such an escape.
+func mayHaveWide(s string) bool { return strings.Contains(s, "%u") || strings.Contains(s, "%U") }
+
 func unescapeWide(s string) string {
-	if !strings.Contains(s, "%u") && !strings.Contains(s, "%U") {
+	if !mayHaveWide(s) {
 		return s
 	}
 	return wideEscapes.ReplaceAllStringFunc(s, func(escape string) string {

@@ -714,7 +714,7 @@ func isProgram(ext string) bool {
 func (r *Rules) nearShifted(p, query string) bool {
 	words, queries := map[string]bool{}, []string{query}
 	for range 5 {
-		if cookieless.MatchString(p) { // whatever stands around it, ASP.NET reads as one
+		if strings.Contains(p, "(") && cookieless.MatchString(p) { // whatever stands around it, ASP.NET reads as one
 			return true
 		}
 		p = won.Replace(like(unescapeWide(p)))

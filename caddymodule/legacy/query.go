@@ -190,7 +190,7 @@ func (s *shape) readings(value string) []string {
 		}
 	}
 	decode := func(v string) string {
-		if strings.Contains(v, "%u") || strings.Contains(v, "%U") { // what is encoded many times over is decoded as often
+		if mayHaveWide(v) { // what is encoded many times over is decoded as often
 			v = wideEscape.ReplaceAllString(v, "%$1")
 		}
 		v, _ = unescape(v, false)
