@@ -2,6 +2,7 @@ package legacy
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -83,8 +84,11 @@ func (r *Rules) quick(u *url.URL) (v Verdict, ok bool) {
 	if !plain || hasAny(p, r.anchors.token) || hasAny(query, r.anchors.token) || hasAny(query, r.anchors.company) {
 		return none, false
 	}
-	folders := p[:strings.LastIndexByte(strings.TrimSuffix(p, "/"), '/')+1] // a company stands in a segment behind its anchor
-	switch n := count(folders, r.anchors.company); {
+	where := p[:strings.LastIndexByte(strings.TrimSuffix(p, "/"), '/')+1] // a company stands in a segment behind its anchor
+	if len(query) > 0 && slices.ContainsFunc(r.links, func(l link) bool { return l.forwardNew }) {
+		where = p // or in the query, where the portal knows the new links
+	}
+	switch n := count(where, r.anchors.company); {
 	case n == 0:
 		return none, true
 	case n > 1 || len(query) > 0:
