@@ -89,7 +89,7 @@ fuzz() { # fuzz TARGET PACKAGE. Go before 1.27 may end a run that found nothing 
 }
 
 say "fuzzing"
-fuzztime=2s
+fuzztime=1s
 [ "$what" = long ] && fuzztime=10m
 for package in $(go list ./caddymodule/...); do
 	for fuzz in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
