@@ -2,7 +2,6 @@ package legacy
 
 import (
 	"net/url"
-	"slices"
 	"strings"
 )
 
@@ -85,20 +84,17 @@ func (r *Rules) quick(u *url.URL) (v Verdict, ok bool) {
 		return none, false
 	}
 	where := p[:strings.LastIndexByte(strings.TrimSuffix(p, "/"), '/')+1] // a company stands in a segment behind its anchor
-	if len(query) > 0 && slices.ContainsFunc(r.links, func(l link) bool { return l.forwardNew }) {
-		where = p // or in the query, where the portal knows the new links
-	}
-	switch n := count(where, r.anchors.company); {
-	case n == 0:
+	switch {
+	case !hasAny(where, r.anchors.company):
 		return none, true
-	case n > 1 || len(query) > 0:
-		return none, false // there may be another company behind the first, or a token under another name
+	case len(query) > 0:
+		return none, false // there may be a token under another name
 	}
 	return r.quickCompany(u)
 }
 
-// quickCompany judges a path with one anchor of a company in it: that of the shape which it fits, if it
-// fits one exactly.
+// quickCompany judges a path that fits the shape of a company exactly, and has no anchor of a token in
+// it: what stands behind the company changes nothing then.
 func (r *Rules) quickCompany(u *url.URL) (Verdict, bool) {
 	for i := range r.links {
 		l := &r.links[i]
@@ -148,12 +144,4 @@ func hasAny(text string, all []string) bool {
 		}
 	}
 	return false
-}
-
-// count returns how often the pieces are in the text, each piece once.
-func count(text string, all []string) (n int) {
-	for _, one := range all {
-		n += strings.Count(text, one)
-	}
-	return n
 }
