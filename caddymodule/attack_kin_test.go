@@ -54,7 +54,7 @@ func TestP06_AnOldLinkOpensNothingWithoutTheProgramInIt(t *testing.T) {
 			}
 		}
 	}
-	// Other pages of the portal are theirs, as ever.
+	// Other pages of the portal are still theirs.
 	for _, path := range []string{"/", "/orders/7", "/index.php/orders/7", "/about", "/open/help", "/shop/help/x", "/%C3%BCbersicht/x", "/files/acme/x", "/docs/help/x", "/report%20%231.pdf"} {
 		if status, yes := reached(bob, path); !yes || status != 200 {
 			t.Errorf("%s = %d, at the portal: %t; want 200", path, status, yes)
@@ -63,7 +63,14 @@ func TestP06_AnOldLinkOpensNothingWithoutTheProgramInIt(t *testing.T) {
 	if last, _ := h.portal.last(); last.URI != "/report%20%231.pdf" || last.Method != http.MethodGet {
 		t.Errorf("the portal got %s %s; want it as it was sent", last.Method, last.URI)
 	}
-	// An old link as it was sent is one, as ever.
+	// In a Referer nobody else's token reaches the portal, whose logs would keep it.
+	for _, page := range []string{"/index.php/one-click/birch-secret-token/x", "/one-click/birch-secret-token/x"} {
+		bob.open("/orders", "Referer", h.url+page, "Sec-Fetch-Mode", "navigate")
+		if last, _ := h.portal.last(); strings.Contains(last.Header.Get("Referer"), "birch-secret-token") {
+			t.Errorf("on the way from %s the portal got Referer: %s; want the origin alone", page, last.Header.Get("Referer"))
+		}
+	}
+	// An old link as it was sent is still one.
 	if a := ann.open("/index.php/one-click/birch-secret-token/x"); a.StatusCode != 302 || goes(a) != "/portal/birch/x" {
 		t.Errorf("a member's old link = %d to %q; want the new one", a.StatusCode, goes(a))
 	}

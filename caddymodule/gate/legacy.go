@@ -87,7 +87,7 @@ func (g *Gate) mayTellReferer(r *http.Request, a *about) bool {
 	if page.Kind == legacy.Bad {
 		return false
 	}
-	tokens := page.Strays
+	tokens := slices.Concat(page.Strays, page.Beside)
 	if page.Kind == legacy.Old {
 		tokens = append(tokens, page.Token)
 	}

@@ -20,7 +20,7 @@ func (r *Rules) Shown(u *url.URL) string {
 
 func (r *Rules) secret(u *url.URL, depth int) bool {
 	v := r.Match(u)
-	return v.Kind == Bad || v.Kind == Old || len(v.Strays) > 0 || depth > 0 && r.nestedSecret(u.RawQuery, depth-1)
+	return v.Kind == Bad || v.Kind == Old || len(v.Strays) > 0 || len(v.Beside) > 0 || depth > 0 && r.nestedSecret(u.RawQuery, depth-1)
 }
 
 // nestedSecret is secret for the URLs that are values in a query, such as next=/one-click/t.
