@@ -15,6 +15,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/gate"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 func init() { caddy.RegisterModule(new(Handler)) }
@@ -150,13 +151,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			h.app.log.Error("something changed the path or the query before doorpost saw it, so it can't judge the URL that was asked for; "+
 				"put doorpost first, outside of handle_path and before rewrite, uri and try_files", "firm", h.Firm)
 		})
-		refuse(w, http.StatusInternalServerError, "This site is misconfigured; its log says how.")
+		refuse(w, r, http.StatusInternalServerError, "This site is misconfigured; its log says how.")
 		return nil
 	}
 	f, leave, err := h.app.enter(r.Context(), h.Firm)
 	if err != nil {
 		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, "This site is starting. Please try again in a moment.")
+		refuse(w, r, http.StatusServiceUnavailable, "This site is starting. Please try again in a moment.")
 		return nil
 	}
 	defer leave()
@@ -247,7 +248,9 @@ func askedURL(r *http.Request) *url.URL {
 	return r.URL
 }
 
-func refuse(w http.ResponseWriter, status int, text string) {
+func refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
+	web.LeaveBody(w, r)
+	web.EndSoon(w, r)
 	w.Header().Set("Cache-Control", "no-store, no-transform")
 	http.Error(w, text, status)
 }

@@ -302,8 +302,8 @@ func TestD14_FormsThatDrip(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s that drips, after %v: %v", name, time.Since(began), err)
 			}
-			if took := time.Since(began); took != bodyTime || resp.StatusCode != 408 && resp.StatusCode != 401 {
-				t.Errorf("%s that drips = %d after %v; want it given up after %v", name, resp.StatusCode, took, bodyTime)
+			if took := time.Since(began); took != web.BodyTime || resp.StatusCode != 408 && resp.StatusCode != 401 {
+				t.Errorf("%s that drips = %d after %v; want it given up after %v", name, resp.StatusCode, took, web.BodyTime)
 			}
 			ours.Close()
 			server.Close()

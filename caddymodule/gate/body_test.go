@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // timed is a connection that notes until when what the client sends is waited for, and until when
@@ -44,8 +46,8 @@ func TestABodyThatNobodyReadsHoldsNoConnection(t *testing.T) {
 		r.Header.Set("Content-Type", c.contentType)
 		w := &timed{ResponseRecorder: httptest.NewRecorder()}
 		g.ServeHTTP(w, r, http.NotFoundHandler())
-		if w.Code != c.status || w.Header().Get("Connection") != "close" || w.until.IsZero() || time.Until(w.until) > bodyTime {
-			t.Errorf("%s %s = %d, Connection %q, and the body is waited for until %v; want %d, and for %v at most", c.method, c.path, w.Code, w.Header().Get("Connection"), w.until, c.status, bodyTime)
+		if w.Code != c.status || w.Header().Get("Connection") != "close" || w.until.IsZero() || time.Until(w.until) > web.BodyTime {
+			t.Errorf("%s %s = %d, Connection %q, and the body is waited for until %v; want %d, and for %v at most", c.method, c.path, w.Code, w.Header().Get("Connection"), w.until, c.status, web.BodyTime)
 		}
 	}
 }
@@ -85,8 +87,8 @@ func TestAnAnswerOverHTTP2ThatNobodyReadsEnds(t *testing.T) {
 			w := &timed{ResponseRecorder: httptest.NewRecorder()}
 			g.ServeHTTP(w, r, portals)
 			want := major > 1 && c.status != http.StatusAccepted
-			if ends := !w.read.IsZero() && time.Until(w.read) <= answerTime; w.Code != c.status || ends != want {
-				t.Errorf("HTTP/%d: %s %s = %d, to be read until %v; want %d, and that it ends within %v: %v", major, c.method, c.path, w.Code, w.read, c.status, answerTime, want)
+			if ends := !w.read.IsZero() && time.Until(w.read) <= web.AnswerTime; w.Code != c.status || ends != want {
+				t.Errorf("HTTP/%d: %s %s = %d, to be read until %v; want %d, and that it ends within %v: %v", major, c.method, c.path, w.Code, w.read, c.status, web.AnswerTime, want)
 			}
 		}
 	}

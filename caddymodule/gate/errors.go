@@ -57,7 +57,7 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	if web.ReaderOf(r.Header) == web.Program {
-		endSoon(w, r)
+		web.EndSoon(w, r)
 		_ = writeProblem(w, f.status, problem{Title: f.page.Title, Detail: f.page.Text})
 		return
 	}
@@ -108,9 +108,9 @@ func (g *Gate) pageOf(r *http.Request) string {
 // refuse answers what no portal should see.
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-	leaveBody(w, r)
+	web.LeaveBody(w, r)
 	w.Header().Set("Connection", "close")
-	endSoon(w, r)
+	web.EndSoon(w, r)
 	_ = writeProblem(w, errMethod.status, problem{Title: errMethod.page.Title, Detail: errMethod.page.Text})
 }
 
@@ -136,7 +136,7 @@ func ignoreGone(error) error { return nil }
 
 // page shows one of our pages.
 func (g *Gate) page(w http.ResponseWriter, r *http.Request, status int, page web.Page) {
-	endSoon(w, r)
+	web.EndSoon(w, r)
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Cookie realm="portal"`)
 	}

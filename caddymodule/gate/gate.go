@@ -147,7 +147,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 	}
 	kind := g.rules.classify(r)
 	if g.toURL(w, r, kind) {
-		leaveBody(w, r)
+		web.LeaveBody(w, r)
 		return
 	}
 	switch kind {
@@ -155,8 +155,8 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 		g.refuse(w, r)
 		return
 	case Own:
-		leaveBody(w, r)
-		endSoon(w, r)
+		web.LeaveBody(w, r)
+		web.EndSoon(w, r)
 		if err := g.serveOwn(w, r); err != nil {
 			g.fail(w, r, err)
 		}
@@ -175,7 +175,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 		err = g.servePortal(w, r, kind, v, referer, portal)
 	}
 	if err != nil {
-		leaveBody(w, r)
+		web.LeaveBody(w, r)
 		g.fail(w, r, err) // such as: the store is away. Not let in, and not told to be signed out
 	}
 }

@@ -41,7 +41,7 @@ func (g *Gate) hold(w http.ResponseWriter, r *http.Request) {
 // askWhose asks a visitor before a kept form is sent that somebody else may have typed, and
 // says as whom it would be sent.
 func (g *Gate) askWhose(w http.ResponseWriter, r *http.Request, v *Visitor) {
-	leaveBody(w, r)
+	web.LeaveBody(w, r)
 	action, fields, ok := "", []web.Field(nil), false
 	if web.ReaderOf(r.Header) == web.Window && urlencoded(r.Header) && r.ContentLength >= 0 && r.ContentLength <= maxHeld {
 		action, fields, ok = g.keep(w, r, &keptForm{Confirmed: v.Contact.ID})

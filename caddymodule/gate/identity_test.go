@@ -149,3 +149,31 @@ func TestH01_ValuesBelongToOneRequest(t *testing.T) {
 		w.Header()["Cache-Control"][0] = "changed"
 	}
 }
+
+// What the firm leaves out takes no room from what it wants, and a list is whole in the assertion, too.
+func TestH14_WhatIsNotWantedTakesNoRoom(t *testing.T) {
+	g, _, _ := benchGate(t)
+	var companies []string
+	for i := range 90 {
+		companies = append(companies, fmt.Sprintf("company-%03d-%s", i, strings.Repeat("x", 30)))
+	}
+	c := directory.Contact{ID: strings.Repeat("i", 32), Emails: []address.Address{"ann@example.com"}, Role: directory.Client, Companies: companies}
+	for _, one := range []struct {
+		wanted          upstream.Wanted
+		listed, claimed bool
+	}{
+		{nil, false, false},
+		{upstream.Wanted{"Remote-User", "Remote-Groups"}, true, true},
+		{upstream.Wanted{"Remote-User", "Portal-Assertion"}, false, true},
+		{upstream.Wanted{"Remote-User"}, false, true},
+	} {
+		v := &Visitor{Live: &session.Live{Session: session.Session{Handle: strings.Repeat("h", 26), Method: "link"}}, Contact: c, firm: "example"}
+		v.tell(g.Assertion.Origin, one.wanted)
+		h := http.Header{}
+		v.told.SetOn(h, "", "")
+		omitted := one.wanted.Has("Remote-Groups") && !one.listed
+		if listed := h.Get("Remote-Groups") != ""; listed != one.listed || (len(v.companies) > 0) != one.claimed || (h.Get("Portal-Groups-Omitted") != "") != omitted {
+			t.Errorf("wanted %v: %d bytes of Remote-Groups, %d companies in the assertion, Portal-Groups-Omitted: %q", one.wanted, len(h.Get("Remote-Groups")), len(v.companies), h.Get("Portal-Groups-Omitted"))
+		}
+	}
+}

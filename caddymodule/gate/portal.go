@@ -476,7 +476,7 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 	case bad:
 		return errUnclear
 	}
-	leaveBody(w, r)
+	web.LeaveBody(w, r)
 	r.URL.RawQuery = asked // they may yet prove that it is theirs
 	if a.Kind != legacy.None || a.Loose || a.veiled {
 		g.evenOut(r.Context(), began) // alike for what was found and what wasn't
@@ -518,7 +518,7 @@ func (g *Gate) passOn(s step, a *about, w http.ResponseWriter, r *http.Request, 
 		return redirect(w, to, http.StatusSeeOther)
 	}
 	if err := g.mayGoThere(r, a.visitor); err != nil {
-		leaveBody(w, r)
+		web.LeaveBody(w, r)
 		return err
 	}
 	if err := g.blindForms(r, a); err != nil {

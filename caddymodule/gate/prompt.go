@@ -23,9 +23,6 @@ import (
 const (
 	maxForm   = 16 << 10 // bytes of a form of ours
 	maxFields = 16
-	bodyTime  = 10 * time.Second // within which a form has to come
-	// answerTime is within which an answer of ours has to be read.
-	answerTime = time.Minute
 	// resendAfter is how long the page asks people to wait before another mail; it is
 	// the least time between two mails to one address.
 	resendAfter = time.Minute
@@ -46,7 +43,7 @@ const (
 // can use. It sets no cookie but to remove a session's that is over.
 func (g *Gate) prompt(w http.ResponseWriter, r *http.Request) {
 	if looksForWorker(r) && !below(g.Prefix, r.URL.Path) {
-		endSoon(w, r)
+		web.EndSoon(w, r)
 		g.giveWorker(w)
 		return
 	}
@@ -140,7 +137,7 @@ func drain(w http.ResponseWriter, r *http.Request) {
 // bare answers what can't show a page.
 func (g *Gate) bare(w http.ResponseWriter, r *http.Request) {
 	vary(w)
-	endSoon(w, r)
+	web.EndSoon(w, r)
 	_ = writeProblem(w, http.StatusUnauthorized, problem{
 		Title:  "Sign-in needed",
 		Detail: "Open sign_in_url in a browser to sign in, then repeat the request.",
@@ -408,7 +405,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) (string, erro
 	}
 	// Not every connection has deadlines; the server's own then have to do.
 	deadline := http.NewResponseController(w)
-	_ = deadline.SetReadDeadline(time.Now().Add(bodyTime))
+	_ = deadline.SetReadDeadline(time.Now().Add(web.BodyTime))
 	defer func() { _ = deadline.SetReadDeadline(time.Time{}) }()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var large *http.MaxBytesError
@@ -422,26 +419,6 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) (string, erro
 	}
 	w.Header().Del("Connection") // see leaveBody
 	return string(body), nil
-}
-
-// leaveBody has the connection closed after an answer for which nobody reads the body:
-// the server would first wait for it, even where the client waits for the answer. After the answer
-// it reads what comes of the body all the same, so that has to come soon, too.
-func leaveBody(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 && r.ProtoMajor == 1 {
-		w.Header().Set("Connection", "close")
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
-	}
-}
-
-// endSoon has an answer of ours end where nobody reads it: over HTTP/2 and later, a client that takes
-// nothing holds each of the many answers of a connection in memory, for as long as it likes. Over
-// HTTP/1.1 it holds one, most of which lies with the system, and a deadline would be that of the
-// connection's next answer, too, which may be the portal's.
-func endSoon(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor > 1 {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
-	}
 }
 
 // seeOther sends the browser to a path on this site, which is judged once more.
