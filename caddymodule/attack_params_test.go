@@ -84,7 +84,7 @@ func TestP06_ATokenOpensNothingWhereThePortalTakesPathAndQueryForOne(t *testing.
 			}
 		}
 	}
-	// Ordinary pages are as ever: many parameters, lists, pages behind the pattern's, public files.
+	// Ordinary pages are as before: many parameters, lists, pages behind the pattern's, public files.
 	lists, many := "", ""
 	for i := range 100 {
 		lists += fmt.Sprintf("&columns[%d][data]=customer_name_%d", i, i)

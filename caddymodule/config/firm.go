@@ -30,6 +30,7 @@ type Site struct {
 // site returns the settings of whatever embeds them.
 func (s Site) site() Site { return s }
 
+// ErrNoGlobal is the error of a site block without the global option.
 var ErrNoGlobal = errors.New(`doorpost needs its global option; begin the Caddyfile with a block that holds "doorpost {", a line "mail smtp HOST:PORT" or "mail folder ./mail", and "}"`)
 
 // Firm is how a firm's portal is guarded. Its text settings may hold {env.NAME}
@@ -183,6 +184,7 @@ const (
 	DefaultPrefix       = "/-"
 )
 
+// Equal reports whether two definitions of a firm say the same.
 func (c Firm) Equal(d Firm) bool { return reflect.DeepEqual(c, d) }
 
 // Resolve returns the settings with placeholders and defaults filled in, or what

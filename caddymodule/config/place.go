@@ -14,11 +14,6 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
-// Doorpost's files have a folder of their own, beside Caddy's and never inside of it: what
-// is in Caddy's storage goes along with `caddy storage export`, and comes back, older, with
-// an import. Before, they were inside; such files are found, and moved at the next start. In
-// the place of the store stays a file that an earlier release refuses to open.
-
 // Place is where a store is: a file, or a server.
 type Place struct {
 	Path                    string // of bolt's file, absolute; "": a Redis server
@@ -37,6 +32,11 @@ func (p Place) String() string {
 	u.User = nil
 	return u.String()
 }
+
+// Doorpost's files have a folder of their own, beside Caddy's and never inside of it: what
+// is in Caddy's storage goes along with `caddy storage export`, and comes back, older, with
+// an import. Before, they were inside; such files are found, and moved at the next start. In
+// the place of the store stays a file that an earlier release refuses to open.
 
 // DataDir is Doorpost's folder.
 func DataDir() string { return filepath.Join(filepath.Dir(caddy.AppDataDir()), "doorpost") }
@@ -74,6 +74,7 @@ func (f Resolved) SecretPath() string {
 	return beside
 }
 
+// Exists reports whether there is something at the path, also where it can't be looked at.
 func Exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil || !errors.Is(err, fs.ErrNotExist)
