@@ -51,7 +51,7 @@ func TestP06_AFormatBehindACompanyOpensNoOtherCompanysPage(t *testing.T) {
 	}
 }
 
-// The same for who comes by the old link of an open company.
+// The same for visitors who come by the old link of an open company.
 func TestP06_AFormatBehindACompanyOpensNoOtherCompanysPageInAVisit(t *testing.T) {
 	h := openOldHouse(t, "birch")
 	b := h.browser()

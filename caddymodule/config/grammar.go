@@ -696,8 +696,8 @@ func (r *reader) onlyBlock(known settings) setting {
 	}
 }
 
-// place adds the file and line of the setting that the error is about; where that
-// isn't written down, of what it belongs to.
+// place adds the file and line of the setting that the error is about. A setting that wasn't written
+// down has those of the block that it belongs to.
 func (r *reader) place(err error) error {
 	if err == nil {
 		return nil

@@ -17,7 +17,7 @@ const stateLifted = "lifted"
 // renewFormerStaff gives another generation to those contacts whom the staff line let in at an
 // earlier start, and who are disabled without it: taking them out of the Caddyfile is no change
 // in the store, so nothing else would end their sessions and links. Both are one step with
-// the record of whom the line lets in now.
+// the record that names the contacts of the line now.
 func (b *Book) renewFormerStaff(ctx context.Context) error {
 	return b.change(ctx, func() ([]store.Op, error) {
 		was, err := b.lifted(ctx)

@@ -109,7 +109,7 @@ func TestTokensReseal(t *testing.T) {
 	}
 }
 
-// movesMeanwhile is a store in which all records are sealed anew right after the first read that
+// movesMeanwhile is a store in which all records are sealed again right after the first read that
 // finds nothing.
 type movesMeanwhile struct {
 	store.Store
@@ -125,7 +125,7 @@ func (m *movesMeanwhile) Get(ctx context.Context, k store.Key) (store.Record, er
 	return rec, err
 }
 
-// A record is found even if it is sealed anew between two reads of a look-up. Otherwise a contact's
+// A record is found even if it is sealed again between two reads of a look-up. Otherwise a contact's
 // mail would be lost, and a token of an upgraded company would count as unknown.
 func TestWhatIsSealedAnewMeanwhileIsFound(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
@@ -150,7 +150,7 @@ func TestWhatIsSealedAnewMeanwhileIsFound(t *testing.T) {
 			}
 		}}
 		if err := look(&Book{Firm: b.Firm, Store: moves, Keys: both.Keys}); err != nil || moves.move != nil {
-			t.Errorf("look-up %d while all is sealed anew: %v, moved %v; want it found", i, err, moves.move == nil)
+			t.Errorf("look-up %d while all is sealed again: %v, moved %v; want it found", i, err, moves.move == nil)
 		}
 	}
 }

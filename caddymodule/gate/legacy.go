@@ -196,7 +196,7 @@ func (g *Gate) foreign(ctx context.Context, a *about, token string) (standing di
 }
 
 // mostLookups is how many look-ups of tokens the cookies of a signed-in visitor's request may
-// cost, and a form without being counted against the network of who isn't signed in: each asks
+// cost, and a form without being counted against the network of a visitor who isn't signed in: each asks
 // the store several times, and takes a few bytes to send.
 const mostLookups = 32
 

@@ -157,7 +157,7 @@ func (k *Keyring) MACs(purpose string, parts ...string) []string {
 	return out
 }
 
-// Lookups returns the MACs under which to look for what may be sealed anew meanwhile, which moves
+// Lookups returns the MACs under which to look for a record that may be sealed again meanwhile, which moves
 // it from an older secret's to the newest one's: the newest is asked again at the end, if there
 // are several.
 func (k *Keyring) Lookups(purpose string, parts ...string) []string {
