@@ -38,11 +38,6 @@ func (c *counting) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	return c.Store.Get(ctx, k)
 }
 
-func (c *counting) Take(ctx context.Context, k store.Key) (store.Record, error) {
-	c.calls.Add(1)
-	return c.Store.Take(ctx, k)
-}
-
 func (c *counting) Apply(ctx context.Context, ops ...store.Op) error {
 	c.calls.Add(1)
 	return c.Store.Apply(ctx, ops...)

@@ -54,14 +54,6 @@ func (m *memory) Get(_ context.Context, k store.Key) (store.Record, error) {
 	return store.Record{}, store.ErrNotFound
 }
 
-func (m *memory) Take(ctx context.Context, k store.Key) (store.Record, error) {
-	rec, err := m.Get(ctx, k)
-	if err == nil {
-		err = m.Apply(ctx, store.Delete(k))
-	}
-	return rec, err
-}
-
 func (m *memory) Apply(_ context.Context, ops ...store.Op) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -46,11 +46,6 @@ type Store interface {
 	// Get returns the record, or ErrNotFound.
 	Get(ctx context.Context, k Key) (Record, error)
 
-	// Take returns the record and deletes it in one step: of many callers at the
-	// same time one gets the record, the others ErrNotFound. After ErrUnavailable
-	// it may be gone or not.
-	Take(ctx context.Context, k Key) (Record, error)
-
 	// Apply makes all the changes or none. It returns ErrConflict when a
 	// condition doesn't hold. All keys must be of one firm, no key twice. After
 	// ErrUnavailable the changes may have been made, all of them, or not.

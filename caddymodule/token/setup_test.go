@@ -186,13 +186,6 @@ func (s *watched) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	return s.Store.Get(ctx, k)
 }
 
-func (s *watched) Take(ctx context.Context, k store.Key) (store.Record, error) {
-	if err := s.call("take", k.Bucket); err != nil {
-		return store.Record{}, err
-	}
-	return s.Store.Take(ctx, k)
-}
-
 func (s *watched) Apply(ctx context.Context, ops ...store.Op) error {
 	what := ""
 	for _, op := range ops {

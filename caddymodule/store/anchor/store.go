@@ -68,20 +68,6 @@ func (s *Store) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	return rec, err
 }
 
-// Take implements store.Store.
-func (s *Store) Take(ctx context.Context, k store.Key) (store.Record, error) {
-	if err := s.ready(ctx); err != nil {
-		return store.Record{}, err
-	}
-	rec, err := s.Store.Take(ctx, k)
-	if err != nil {
-		err = s.believe(ctx, err)
-	} else {
-		s.changed.Store(true)
-	}
-	return rec, err
-}
-
 // Scan implements store.Store.
 func (s *Store) Scan(ctx context.Context, firm, bucket, prefix, after string, limit int) ([]store.Record, error) {
 	if err := s.ready(ctx); err != nil {

@@ -199,7 +199,7 @@ func TestWhatChangesNothingIsNotCommitted(t *testing.T) {
 	db.Apply(t.Context(), store.Create(key("k"), nil, time.Time{}))
 	db.Apply(t.Context(), store.Check(key("k"), []byte("v")))
 	db.Apply(t.Context(), store.Delete(key("none")))
-	db.Take(t.Context(), key("none"))
+	db.Apply(t.Context(), store.Remove(key("none"), nil))
 	db.Sweep(t.Context())
 	if after := txid(t, db); after != before {
 		t.Errorf("%d commits; want none", after-before)

@@ -163,7 +163,7 @@ func TestBackupAndRestore(t *testing.T) {
 	path := newPath(t)
 	db := openAt(t, path, Options{})
 	put(t, db, "before", "v", time.Time{})
-	put(t, db, "later taken", "v", time.Now().Add(time.Hour))
+	put(t, db, "later removed", "v", time.Now().Add(time.Hour))
 
 	// The copy is consistent while others write.
 	stop := make(chan struct{})
@@ -195,7 +195,7 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Errorf("Backup left %q", names)
 	}
 	put(t, db, "after", "v", time.Time{})
-	if _, err := db.Take(t.Context(), key("later taken")); err != nil {
+	if err := db.Apply(t.Context(), store.Delete(key("later removed"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {
@@ -207,10 +207,10 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Fatalf("Restore = %q, %v; want the name of the kept file", kept, err)
 	}
 	restored, replaced := openAt(t, path, Options{}), openAt(t, kept, Options{})
-	want(t, restored, "v", "before", "later taken")
+	want(t, restored, "v", "before", "later removed")
 	want(t, restored, "-", "after")
 	want(t, replaced, "v", "before", "after")
-	want(t, replaced, "-", "later taken")
+	want(t, replaced, "-", "later removed")
 	sound(t, restored)
 	ones, err1 := restored.Scan(t.Context(), "firm", "bucket", "pair", "", 1e6)
 	others, err2 := restored.Scan(t.Context(), "firm", "other", "pair", "", 1e6)

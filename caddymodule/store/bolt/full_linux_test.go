@@ -80,8 +80,8 @@ func playTmpfs(args []string) error {
 			return err
 		}
 		for id := range f.there {
-			if _, err := db.Take(context.Background(), key(id)); err != nil {
-				return fmt.Errorf("with room again, Take = %w", err)
+			if err := db.Apply(context.Background(), store.Delete(key(id))); err != nil {
+				return fmt.Errorf("with room again, Delete = %w", err)
 			}
 			delete(f.there, id)
 		}

@@ -142,9 +142,9 @@ func (f *filler) under(limit uint64) (failed int, err error) {
 		}
 	}
 	if limit == 0 {
-		_, err := f.db.Take(ctx, key("base 000"))
+		err := f.db.Apply(ctx, store.Delete(key("base 000")))
 		if !errors.Is(err, store.ErrUnavailable) {
-			return failed, errors.Join(lift(), fmt.Errorf("Take = %v; want ErrUnavailable", err))
+			return failed, errors.Join(lift(), fmt.Errorf("Delete = %v; want ErrUnavailable", err))
 		}
 	}
 	whileFull := f.allThere()

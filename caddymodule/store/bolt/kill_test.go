@@ -31,7 +31,7 @@ func counterKey(writer int) store.Key {
 }
 
 // playWriter changes the store at args[0] until it is killed, and prints what has
-// been acknowledged: "put w n" and "took w n".
+// been acknowledged: "put w n" and "removed w n".
 func playWriter(args []string) error {
 	db, err := Open(args[0], Options{Sweep: 3 * time.Millisecond, Wait: 10 * time.Second})
 	if err != nil {
@@ -44,7 +44,7 @@ func playWriter(args []string) error {
 	return <-errs
 }
 
-// writeOn writes pair after pair, each with the counter and a ticket, and takes every
+// writeOn writes pair after pair, each with the counter and a ticket, and removes every
 // second ticket again.
 func writeOn(db *DB, w int) error {
 	ctx := context.Background()
@@ -74,10 +74,10 @@ func writeOn(db *DB, w int) error {
 		was = next
 		os.Stdout.WriteString(fmt.Sprintf("put %d %d\n", w, n))
 		if n%2 == 0 {
-			if _, err := db.Take(ctx, ticketKey(w, n)); err != nil {
+			if err := db.Apply(ctx, store.Remove(ticketKey(w, n), nil)); err != nil {
 				return err
 			}
-			os.Stdout.WriteString(fmt.Sprintf("took %d %d\n", w, n))
+			os.Stdout.WriteString(fmt.Sprintf("removed %d %d\n", w, n))
 		}
 	}
 }
@@ -116,18 +116,18 @@ func TestKill(t *testing.T) {
 			t.Fatalf("round %d, seed %d", round, *seed)
 		}
 	}
-	t.Logf("%d kills, %d Applies and %d Takes acknowledged", *kills, acks.puts, acks.takes)
-	if acks.puts == 0 || acks.takes == 0 {
+	t.Logf("%d kills, %d Applies and %d Removes acknowledged", *kills, acks.puts, acks.removes)
+	if acks.puts == 0 || acks.removes == 0 {
 		t.Error("nothing was acknowledged between the kills; they come too early to show anything")
 	}
 }
 
 // acknowledged is what writers have said.
 type acknowledged struct {
-	mu          sync.Mutex
-	puts, takes int
-	put         [writers]int // each writer's next pair
-	took        [writers]map[int]bool
+	mu            sync.Mutex
+	puts, removes int
+	put           [writers]int // each writer's next pair
+	removed       [writers]map[int]bool
 }
 
 func (a *acknowledged) add(t *testing.T, said string) {
@@ -144,11 +144,11 @@ func (a *acknowledged) add(t *testing.T, said string) {
 			a.puts, a.put[w] = a.puts+1, n+1
 			continue
 		}
-		if a.took[w] == nil {
-			a.took[w] = map[int]bool{}
+		if a.removed[w] == nil {
+			a.removed[w] = map[int]bool{}
 		}
-		a.takes++
-		a.took[w][n] = true
+		a.removes++
+		a.removed[w][n] = true
 	}
 }
 
@@ -176,10 +176,10 @@ func verify(t *testing.T, db *DB, acks *acknowledged) {
 				t.Errorf("pair %d of writer %d is there by half: %v, %v, %v", n, w, err1, err2, err3)
 			case n < count && (err1 != nil || err2 != nil || string(l.Value) != value || string(r.Value) != value):
 				t.Errorf("pair %d of writer %d: %q, %v and %q, %v; want both", n, w, l.Value, err1, r.Value, err2)
-			case acks.took[w][n] && err3 != store.ErrNotFound:
-				t.Errorf("ticket %d of writer %d was taken and is there: %v", n, w, err3)
+			case acks.removed[w][n] && err3 != store.ErrNotFound:
+				t.Errorf("ticket %d of writer %d was removed and is there: %v", n, w, err3)
 			case n < count && n%2 == 1 && err3 != nil:
-				t.Errorf("ticket %d of writer %d, which nobody took: %v", n, w, err3)
+				t.Errorf("ticket %d of writer %d, which nobody removed: %v", n, w, err3)
 			}
 		}
 	}

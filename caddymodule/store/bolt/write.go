@@ -272,26 +272,6 @@ func pack(tx *bolt.Tx, changes []change) {
 	}
 }
 
-// Take implements store.Store.
-func (db *DB) Take(ctx context.Context, k store.Key) (store.Record, error) {
-	// Whoever guesses gets the answer here, and no write for the asking.
-	if _, err := db.Get(ctx, k); err != nil {
-		return store.Record{}, err
-	}
-	var rec store.Record
-	err := db.submit(ctx, &request{
-		judge: func(tx *bolt.Tx) (err error) {
-			rec, err = db.find(tx, k)
-			return err
-		},
-		carry: func(tx *bolt.Tx) (bool, error) { return true, dropRecord(tx, k, toMilli(rec.Expires)) },
-	})
-	if err != nil {
-		return store.Record{}, db.blame(err)
-	}
-	return rec, nil
-}
-
 // Limits of a key. bbolt's is 32 KiB for the whole of it.
 const (
 	maxID   = 512

@@ -19,8 +19,6 @@ var (
 	commonSource string
 	//go:embed scripts/get.lua
 	getSource string
-	//go:embed scripts/take.lua
-	takeSource string
 	//go:embed scripts/apply.lua
 	applySource string
 	//go:embed scripts/aside.lua
@@ -39,7 +37,6 @@ var (
 	timeSource string
 
 	getScript     = redis.NewScript(commonSource + getSource)
-	takeScript    = redis.NewScript(commonSource + takeSource)
 	applyScript   = redis.NewScript(commonSource + applySource)
 	scanScript    = redis.NewScript(commonSource + scanSource)
 	sweepScript   = redis.NewScript(commonSource + sweepSource)

@@ -35,8 +35,8 @@ func BenchmarkVerbs(b *testing.B) {
 		run  func() error
 	}{
 		{"Get", func() error { _, err := s.Get(b.Context(), key(fmt.Sprint(next.Add(1)%1000))); return err }},
-		{"TakeOfNone", func() error {
-			if _, err := s.Take(b.Context(), key("none")); !errors.Is(err, store.ErrNotFound) {
+		{"RemoveOfNone", func() error {
+			if err := s.Apply(b.Context(), store.Remove(key("none"), nil)); !errors.Is(err, store.ErrConflict) {
 				return err
 			}
 			return nil

@@ -15,7 +15,7 @@ import (
 // for seconds if it were one script. So it is laid aside first, piece by piece, where nobody
 // sees it; then one small script has all of it be true in one moment; and then it is carried
 // over to the records, piece by piece, by whoever comes by. Until that is done, a Get of such a
-// record, a Take or another Apply goes by what lies aside; a Scan carries all of it over first.
+// record or another Apply goes by what lies aside; a Scan carries all of it over first.
 //
 // Its conditions are judged as each piece is laid aside, by the clock of when it began. Who
 // changes one of its records before it is true has the right of way, and it ends with

@@ -76,14 +76,11 @@ func TestALargeApplyIsTrueAtOnce(t *testing.T) {
 	for id, want := range map[string]string{"before": "new", "gone": "-", "checked": "same", "made": "new", "000000": "new"} {
 		holds(t, s, id, want)
 	}
-	if rec, err := s.Take(t.Context(), key("000001")); string(rec.Value) != "new" || err != nil {
-		t.Errorf("Take = %q, %v; want new", rec.Value, err)
-	}
-	if _, err := s.Take(t.Context(), key("000001")); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("Take again = %v; want ErrNotFound", err)
-	}
-	if _, err := s.Take(t.Context(), key("gone")); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("Take of what was removed = %v; want ErrNotFound", err)
+	must(t, s.Apply(t.Context(), store.Remove(key("000001"), []byte("new"))))
+	for id, was := range map[string]string{"000001": "new", "gone": "old"} {
+		if err := s.Apply(t.Context(), store.Remove(key(id), []byte(was))); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("Remove of %s, which was removed = %v; want ErrConflict", id, err)
+		}
 	}
 	must(t, s.Apply(t.Context(), store.Replace(key("000002"), []byte("new"), []byte("newer"), soon),
 		store.Remove(key("000003"), []byte("new")), store.Create(key("gone"), []byte("again"), soon), store.Delete(key("000004"))))
@@ -129,7 +126,7 @@ func TestALargeApplyGivesWay(t *testing.T) {
 			return errors.Join(err, s.Apply(t.Context(), store.Check(key("000001"), []byte("old"))))
 		}, nil},
 		{"a Put", func() error { return s.Apply(t.Context(), store.Put(key("000001"), []byte("mine"), time.Time{})) }, store.ErrConflict},
-		{"a Take", func() error { _, err := s.Take(t.Context(), key("000001")); return err }, store.ErrConflict},
+		{"a Remove", func() error { return s.Apply(t.Context(), store.Remove(key("000001"), []byte("old"))) }, store.ErrConflict},
 		{"a Delete", func() error { return s.Apply(t.Context(), store.Delete(key("000002"))) }, store.ErrConflict},
 		{"a change of what is only checked", func() error { return s.Apply(t.Context(), store.Put(key("checked"), []byte("mine"), time.Time{})) }, store.ErrConflict},
 	} {

@@ -23,7 +23,7 @@ var errMixed = errors.New("an answer belongs to another question")
 //	i:BUCKET          sorted set: the IDs of a bucket, all of score 0, so in byte order
 //	x                 sorted set: BUCKET NUL ID of the records that end, by when
 //	s                 sorted set: BUCKET NUL ID of those that stay, by when the server would drop them
-//	n:NONCE           what a Take or Apply has answered, for seconds
+//	n:NONCE           what an Apply has answered, for seconds
 //	t, p:NUMBER       a large Apply, see common.lua
 //
 // The scripts make them from x by cutting its last letter.

@@ -15,7 +15,7 @@
 // What a method has acknowledged is as durable as the server is set to be: with
 // "appendonly yes" and "appendfsync everysec" a power failure costs a second at most.
 //
-// An error that wraps store.ErrUnavailable from Apply or Take doesn't say that nothing
+// An error that wraps store.ErrUnavailable from Apply doesn't say that nothing
 // was done: the server may have done it and not been able to say so.
 package redis
 
@@ -259,7 +259,7 @@ func (s *Store) greet(ctx context.Context) error {
 		_, err = s.Scan(ctx, k.Firm, k.Bucket, k.ID, "", 1)
 	}
 	if err == nil {
-		_, err = s.Take(ctx, k)
+		err = s.Apply(ctx, store.Remove(k, nil))
 	}
 	if err == nil {
 		_, err = s.Sweep(ctx)

@@ -28,26 +28,17 @@ func TestALostAnswer(t *testing.T) {
 	for round := range 20 {
 		id := fmt.Sprint(round)
 		put(t, direct, id, "v")
-		lost := p.loseAnswers(1, takeScript.Hash())
-		if rec, err := s.Take(t.Context(), key(id)); err != nil || string(rec.Value) != "v" || lost.Load() != 1 {
-			t.Fatalf("Take = %q, %v with %d answers lost; want the record", rec.Value, err, lost.Load())
-		}
-		holds(t, direct, id, "-")
-		lost = p.loseAnswers(0, "")
-		if _, err := s.Take(t.Context(), key(id)); !errors.Is(err, store.ErrNotFound) {
-			t.Errorf("the second Take = %v; want ErrNotFound", err)
-		}
-
 		for _, c := range []struct {
 			what string
 			op   store.Op
 			then string
 		}{
+			{"Remove", store.Remove(key(id), []byte("v")), "-"},
 			{"Create", store.Create(key(id), []byte("a"), soon), "a"},
 			{"Replace", store.Replace(key(id), []byte("a"), []byte("b"), soon), "b"},
 			{"Remove", store.Remove(key(id), []byte("b")), "-"},
 		} {
-			lost = p.loseAnswers(1, applyScript.Hash())
+			lost := p.loseAnswers(1, applyScript.Hash())
 			if err := s.Apply(t.Context(), c.op); err != nil || lost.Load() != 1 {
 				t.Fatalf("%s = %v with %d answers lost; want nil", c.what, err, lost.Load())
 			}
@@ -60,9 +51,9 @@ func TestALostAnswer(t *testing.T) {
 	}
 	// A repetition isn't for ever: this one may have been done.
 	put(t, direct, "k", "v")
-	p.loseAnswers(2, takeScript.Hash())
-	if _, err := s.Take(t.Context(), key("k")); !errors.Is(err, store.ErrUnavailable) {
-		t.Errorf("Take with all answers lost = %v; want ErrUnavailable", err)
+	p.loseAnswers(2, applyScript.Hash())
+	if err := s.Apply(t.Context(), store.Remove(key("k"), []byte("v"))); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("Remove with all answers lost = %v; want ErrUnavailable", err)
 	}
 	p.loseAnswers(0, "")
 	eventually(t, time.Second, "the server counts as there", func() bool { return s.down.Load() == nil })
@@ -82,7 +73,7 @@ func measured(t *testing.T, s *Store, n int) (longest, median time.Duration) {
 		case 1:
 			err = s.Apply(t.Context(), store.Put(key("other"), nil, time.Time{}))
 		case 2:
-			_, err = s.Take(t.Context(), key("nothing"))
+			err = s.Apply(t.Context(), store.Remove(key("nothing"), nil))
 		case 3:
 			_, err = s.Scan(t.Context(), "firm", "bucket", "", "", 9)
 		}

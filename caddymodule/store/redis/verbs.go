@@ -16,7 +16,7 @@ import (
 const (
 	slack   = 24 * time.Hour            // after the end of a record
 	forever = 10 * 365 * 24 * time.Hour // for records that stay; renewed each year
-	claimed = 10 * time.Second          // for the answer of a Take or Apply
+	claimed = 10 * time.Second          // for the answer of an Apply
 )
 
 // Get implements store.Store.
@@ -28,27 +28,6 @@ func (s *Store) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	var rec store.Record
 	err := s.ask(ctx, question{
 		script: getScript, key: recordKey(k), args: []any{nil, base(k.Firm), member(k)},
-		read: func(answer []any) (err error) {
-			rec, err = s.one(k, answer)
-			return err
-		},
-	})
-	if err != nil {
-		return store.Record{}, err
-	}
-	return rec, nil
-}
-
-// Take implements store.Store.
-func (s *Store) Take(ctx context.Context, k store.Key) (store.Record, error) {
-	if possible(k) != nil {
-		return store.Record{}, s.none(ctx)
-	}
-	s.firms.LoadOrStore(k.Firm, nil)
-	var rec store.Record
-	err := s.ask(ctx, question{
-		script: takeScript, key: endingsKey(k.Firm),
-		args: []any{nil, s.clock().UnixMilli(), claimed.Milliseconds(), k.Bucket, k.ID, name(k)},
 		read: func(answer []any) (err error) {
 			rec, err = s.one(k, answer)
 			return err

@@ -40,7 +40,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) store.Store
 		{"ValuesAreCopies", testCopies},
 		{"Scan", testScan},
 		{"FirmsAndBucketsAreApart", testApart},
-		{"TakeHasOneWinner", testTakeRace},
+		{"RemoveHasOneWinner", testRemoveRace},
 		{"ReplaceHasOneWinner", testReplaceRace},
 		{"CreateHasOneWinner", testCreateRace},
 		{"CountingLosesNothing", testCounting},
@@ -150,21 +150,12 @@ func testVerbs(t *testing.T, w *world) {
 		w.apply(s.err, s.op)
 		w.holds(k, s.then)
 	}
-
-	rec, err := w.Take(t.Context(), k)
-	if err != nil || string(rec.Value) != "e" || rec.Key != k || !rec.Expires.IsZero() {
-		t.Errorf("Take = %+v, %v; want e", rec, err)
-	}
-	w.holds(k, "-")
-	if _, err = w.Take(t.Context(), k); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("the second Take = %v; want ErrNotFound", err)
-	}
 	w.apply(nil)
 }
 
 func testExpiredIsNone(t *testing.T, w *world) {
 	soon := w.now().Add(time.Minute)
-	for _, id := range []string{"create", "replace", "remove", "check", "take"} {
+	for _, id := range []string{"create", "replace", "remove", "check"} {
 		w.apply(nil, store.Put(key(id), []byte("old"), soon))
 	}
 	w.at(time.Minute)
@@ -172,9 +163,6 @@ func testExpiredIsNone(t *testing.T, w *world) {
 	w.apply(store.ErrConflict, store.Replace(key("replace"), []byte("old"), []byte("new"), time.Time{}))
 	w.apply(store.ErrConflict, store.Remove(key("remove"), []byte("old")))
 	w.apply(store.ErrConflict, store.Check(key("check"), []byte("old")))
-	if rec, err := w.Take(t.Context(), key("take")); !errors.Is(err, store.ErrNotFound) || rec.Value != nil {
-		t.Errorf("Take = %+v, %v; want ErrNotFound", rec, err)
-	}
 	w.holds(key("create"), "new")
 	w.holds(key("replace"), "-")
 }
@@ -266,9 +254,6 @@ func testImpossibleKeys(t *testing.T, w *world) {
 	} {
 		if rec, err := w.Get(t.Context(), k); !errors.Is(err, store.ErrNotFound) || rec.Value != nil {
 			t.Errorf("Get(%.40q) = %+v, %v; want ErrNotFound", fmt.Sprint(k), rec, err)
-		}
-		if rec, err := w.Take(t.Context(), k); !errors.Is(err, store.ErrNotFound) || rec.Value != nil {
-			t.Errorf("Take(%.40q) = %+v, %v; want ErrNotFound", fmt.Sprint(k), rec, err)
 		}
 	}
 	w.holds(key("x"), "v")
@@ -364,14 +349,12 @@ func testBackwardClock(t *testing.T, w *world) {
 	end := w.start.Add(30 * time.Minute)
 	w.apply(nil,
 		store.Put(key("ends"), []byte("v"), end),
-		store.Put(key("taken"), []byte("v"), end),
+		store.Put(key("removed"), []byte("v"), end),
 		store.Put(key("stays"), []byte("v"), time.Time{}))
 	w.at(20 * time.Minute)
-	if _, err := w.Take(t.Context(), key("taken")); err != nil {
-		t.Fatalf("Take = %v", err)
-	}
+	w.apply(nil, store.Remove(key("removed"), []byte("v")))
 	w.at(-time.Hour)
-	w.holds(key("taken"), "-")
+	w.holds(key("removed"), "-")
 	w.holds(key("ends"), "v")
 	w.apply(nil, store.Create(key("young"), []byte("v"), w.now().Add(10*time.Minute)))
 	w.holds(key("young"), "v")
@@ -384,7 +367,7 @@ func testBackwardClock(t *testing.T, w *world) {
 		w.at(0)
 		w.holds(key("ends"), "-")
 	}
-	w.holds(key("taken"), "-")
+	w.holds(key("removed"), "-")
 	w.holds(key("stays"), "v")
 }
 
@@ -422,9 +405,7 @@ func testValues(t *testing.T, w *world) {
 		}
 	}
 	for id, v := range values {
-		if rec, err := w.Take(t.Context(), key(id)); err != nil || !bytes.Equal(rec.Value, v) || rec.Value == nil {
-			t.Errorf("Take(%s) = %d bytes (nil: %t), %v; want %d bytes, not nil", id, len(rec.Value), rec.Value == nil, err, len(v))
-		}
+		w.apply(nil, store.Remove(key(id), v))
 	}
 }
 
@@ -579,9 +560,7 @@ func testApart(t *testing.T, w *world) {
 			t.Errorf("Scan(%q) = %v, %v; want %q", place, list, err, want)
 		}
 	}
-	if _, err := w.Take(t.Context(), places[0]); err != nil {
-		t.Fatal(err)
-	}
+	w.apply(nil, store.Remove(places[0], []byte("0")))
 	w.apply(nil, store.Delete(places[3]))
 	w.holds(places[0], "-")
 	w.holds(places[3], "-")
@@ -615,19 +594,16 @@ func (w *world) race(n int, want error, call func(i int) error) int {
 	return int(winners.Load())
 }
 
-func testTakeRace(t *testing.T, w *world) {
+func testRemoveRace(t *testing.T, w *world) {
 	for round := range 5 {
 		k := key(fmt.Sprint(round))
 		w.apply(nil, store.Put(k, []byte("v"), w.now().Add(time.Hour)))
-		if n := w.race(100, store.ErrNotFound, func(int) error {
-			rec, err := w.Take(t.Context(), k)
-			if err == nil && string(rec.Value) != "v" || err != nil && rec.Value != nil {
-				t.Errorf("Take = %+v, %v", rec, err)
-			}
-			return err
+		if n := w.race(100, store.ErrConflict, func(int) error {
+			return w.Apply(t.Context(), store.Remove(k, []byte("v")))
 		}); n != 1 {
-			t.Errorf("%d of 100 takers got the record; want 1", n)
+			t.Errorf("%d of 100 removed the record; want 1", n)
 		}
+		w.holds(k, "-")
 	}
 }
 
@@ -788,12 +764,11 @@ func testContext(t *testing.T, w *world) {
 	defer cancel()
 	for want, ctx := range map[error]context.Context{context.Canceled: cancelled, context.DeadlineExceeded: late} {
 		_, err1 := w.Get(ctx, key("k"))
-		_, err2 := w.Take(ctx, key("k"))
-		err3 := w.Apply(ctx, store.Put(key("k"), []byte("w"), time.Time{}))
-		_, err4 := w.Scan(ctx, "firm", "bucket", "", "", 1)
-		for i, err := range []error{err1, err2, err3, err4} {
+		err2 := w.Apply(ctx, store.Put(key("k"), []byte("w"), time.Time{}))
+		_, err3 := w.Scan(ctx, "firm", "bucket", "", "", 1)
+		for i, err := range []error{err1, err2, err3} {
 			if !errors.Is(err, want) || !errors.Is(err, store.ErrUnavailable) {
-				t.Errorf("%s = %v; want one that is ErrUnavailable and %v", [...]string{"Get", "Take", "Apply", "Scan"}[i], err, want)
+				t.Errorf("%s = %v; want one that is ErrUnavailable and %v", [...]string{"Get", "Apply", "Scan"}[i], err, want)
 			}
 		}
 	}
@@ -847,12 +822,11 @@ func testClosed(t *testing.T, w *world) {
 		t.Errorf("the second Close = %v", err)
 	}
 	_, err1 := w.Get(t.Context(), key("k"))
-	_, err2 := w.Take(t.Context(), key("k"))
-	err3 := w.Apply(t.Context(), store.Put(key("k"), []byte("w"), time.Time{}))
-	_, err4 := w.Scan(t.Context(), "firm", "bucket", "", "", 1)
-	for i, err := range []error{err1, err2, err3, err4} {
+	err2 := w.Apply(t.Context(), store.Put(key("k"), []byte("w"), time.Time{}))
+	_, err3 := w.Scan(t.Context(), "firm", "bucket", "", "", 1)
+	for i, err := range []error{err1, err2, err3} {
 		if !errors.Is(err, store.ErrUnavailable) {
-			t.Errorf("%s of a closed store = %v; want ErrUnavailable", [...]string{"Get", "Take", "Apply", "Scan"}[i], err)
+			t.Errorf("%s of a closed store = %v; want ErrUnavailable", [...]string{"Get", "Apply", "Scan"}[i], err)
 		}
 	}
 }
