@@ -382,17 +382,26 @@ func (c *Counter) Since(ctx context.Context) (time.Time, error) {
 	now := c.now().UTC().Truncate(time.Second)
 	since := now
 	k := store.Key{Firm: c.Firm, Bucket: bucketSince, ID: "since"}
+	value := binary.BigEndian.AppendUint64([]byte{version}, uint64(now.Unix()))
+	begin := store.Create(k, value, time.Time{})
 	rec, err := c.Store.Get(ctx, k)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		value := binary.BigEndian.AppendUint64([]byte{version}, uint64(now.Unix()))
-		if err := c.Store.Apply(ctx, store.Create(k, value, time.Time{})); err != nil && !errors.Is(err, store.ErrConflict) {
-			return time.Time{}, err
-		}
 	case err != nil:
 		return time.Time{}, err
-	case len(rec.Value) == 9 && rec.Value[0] == version:
-		since = time.Unix(int64(binary.BigEndian.Uint64(rec.Value[1:])), 0).UTC()
+	case len(rec.Value) == len(value) && rec.Value[0] == version:
+		since, begin = time.Unix(int64(binary.BigEndian.Uint64(rec.Value[1:])), 0).UTC(), store.Op{}
+	default:
+		c.cannotRead(bucketSince + "/since")
+		begin = store.Replace(k, rec.Value, value, time.Time{}) // nobody knows since when
+		if len(rec.Value) > 0 && rec.Value[0] != version {
+			begin = store.Op{} // another release's
+		}
+	}
+	if begin.Verb != store.VerbNone {
+		if err := c.Store.Apply(ctx, begin); err != nil && !errors.Is(err, store.ErrConflict) {
+			return time.Time{}, err
+		}
 	}
 	if since.After(now) { // the clock was set back
 		since = now

@@ -535,6 +535,32 @@ func TestRecordsThatCannotBeReadAreTold(t *testing.T) {
 	}
 }
 
+// Since when uses are known of is told of in the same way where it can't be read, and begins again
+// where it is damaged.
+func TestSinceWhenThatCannotBeReadIsTold(t *testing.T) {
+	for name, other := range map[string]bool{"\x02 by another release": true, "\x01 cut": false, "": false} {
+		w := newWorld(t)
+		c := w.counter()
+		k := store.Key{Firm: "example", Bucket: bucketSince, ID: "since"}
+		w.no(w.db.Apply(t.Context(), store.Put(k, []byte(name), time.Time{})))
+		begun := w.now().UTC().Truncate(time.Second)
+		for range 2 {
+			if got, err := c.Since(t.Context()); err != nil || !got.Equal(w.now().Truncate(time.Second)) && !got.Equal(begun) {
+				t.Errorf("%q: Since = %v, %v; want %v", name, got, err, begun)
+			}
+		}
+		var log bytes.Buffer
+		c.tell(slog.New(slog.NewTextHandler(&log, nil)))
+		if strings.Count(log.String(), "can't be read") != 1 || !strings.Contains(log.String(), "records=1") {
+			t.Errorf("%q: the log says %q; want once that one record can't be read", name, &log)
+		}
+		rec, err := w.db.Get(t.Context(), k)
+		if w.no(err); (string(rec.Value) == name) != other {
+			t.Errorf("%q: the record is %q; want it as it was: %t", name, rec.Value, other)
+		}
+	}
+}
+
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys, err := secret.New([]byte(secret.Random()))
