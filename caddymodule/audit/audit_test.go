@@ -28,6 +28,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 // desk is a Log over a real store, with a clock that tests set.
@@ -250,9 +251,18 @@ func TestHistoryThatCannotBeReadIsTold(t *testing.T) {
 	if err != nil || len(recs) != 1 {
 		t.Fatalf("%d addresses, %v; want 1", len(recs), err)
 	}
-	other := []byte("\x02 by another release")
-	k := store.Key{Firm: "example", Bucket: events.bucket, ID: newID(d.now())}
-	if err := d.db.Apply(t.Context(), store.Put(recs[0].Key, other, time.Time{}), store.Put(k, other, time.Time{})); err != nil {
+	// As another release seals it.
+	later := func(bucket, id string) store.Op {
+		b := sealed.Bucket[string]{Store: d.db, Keys: d.Keys, Firm: "example", Name: bucket, Format: version + 1}
+		op, err := b.Put(id, "by another release", time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return op
+	}
+	noted := later(strangersBucket, recs[0].Key.ID)
+	other := noted.Value
+	if err := d.db.Apply(t.Context(), noted, later(events.bucket, newID(d.now()))); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -269,6 +279,29 @@ func TestHistoryThatCannotBeReadIsTold(t *testing.T) {
 		if n := strings.Count(d.out.String(), `"bucket":"`+bucket+`"`); n != 1 {
 			t.Errorf("the log tells of %s %d times; want once:\n%s", bucket, n, d.out)
 		}
+	}
+}
+
+// The history is sealed as by the releases before, which may write to the same store.
+func TestTheHistoryIsSealedAsBefore(t *testing.T) {
+	d := openDesk(t)
+	k := store.Key{Firm: "example", Bucket: events.bucket, ID: newID(d.now().Add(-time.Minute))}
+	value := append([]byte{version}, d.Keys.Seal("audit", "example/events/"+k.ID, []byte(`{"event":"signed-in","contact":"c0"}`))...)
+	if err := d.db.Apply(t.Context(), store.Put(k, value, time.Time{})); err != nil {
+		t.Fatal(err)
+	}
+	d.Record(t.Context(), Event{Kind: SignedIn, Contact: "c1"})
+	got := d.events()
+	if len(got) != 2 || got[0].Contact != "c0" || got[1].Contact != "c1" {
+		t.Fatalf("Events = %+v; want the one that was there, and the new one", got)
+	}
+	k.ID = got[1].ID
+	rec, err := d.db.Get(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain, err := d.Keys.Open("audit", "example/events/"+k.ID, rec.Value[1:]); err != nil || string(plain) != `{"event":"signed-in","contact":"c1"}` || rec.Value[0] != 1 {
+		t.Errorf("it was written as %q, %v; want as before", plain, err)
 	}
 }
 

@@ -14,15 +14,12 @@ import (
 )
 
 const (
-	version = 1 // the first byte of every value; what follows is sealed
+	version = 1 // the first byte of every value
 	purpose = "audit"
 
 	markPurpose = "audit mark"
 	markLength  = 16 // characters, of six bits: enough to tell a firm's addresses apart
 )
-
-// errVersion: a newer Doorpost wrote this record.
-var errVersion = errors.New("written by a newer version")
 
 // place is where events of one sort are kept.
 type place struct {
@@ -46,49 +43,41 @@ func placeOf(e Event) place {
 }
 
 // record returns the Op that stores an event.
-func record(firm string, e entry) (store.Op, place) {
+func (t *Trail) record(e entry) (store.Op, place) {
 	p := placeOf(e.Event)
-	k := store.Key{Firm: firm, Bucket: p.bucket, ID: e.ID}
 	if e.Whole != "" && e.Contact == "" {
 		e.Mark = e.keys.MAC(markPurpose, string(e.Whole))[:markLength]
 	}
 	for _, a := range e.Lost {
 		e.LostMarks = append(e.LostMarks, e.keys.MAC(markPurpose, string(a))[:markLength])
 	}
-	plain, err := json.Marshal(e.Event)
+	op, err := bucketOf[Event](t, e.keys, p.bucket).Put(e.ID, e.Event, e.Time.Add(p.keep))
 	if err != nil {
 		panic("audit: " + err.Error()) // a field that is no JSON, which there is none
 	}
-	return store.Put(k, seal(e.keys, k, plain), e.Time.Add(p.keep)), p
+	return op, p
 }
 
-func seal(keys *secret.Keyring, k store.Key, plain []byte) []byte {
-	return append([]byte{version}, keys.Seal(purpose, at(k), plain)...)
+// bucketOf is a bucket of the history, sealed as it was before there was package sealed.
+func bucketOf[T any](t *Trail, keys *secret.Keyring, name string) *sealed.Bucket[T] {
+	return &sealed.Bucket[T]{Store: t.store, Keys: keys, Firm: t.firm, Name: name, Now: t.now, Format: version,
+		Layout: &sealed.Layout{Purpose: purpose, Place: func(k store.Key) string { return k.Firm + "/" + k.Bucket + "/" + k.ID }}}
 }
 
-// at is where a value opens: nowhere but under its own key.
-func at(k store.Key) string { return k.Firm + "/" + k.Bucket + "/" + k.ID }
+// unreadable reports whether the error is about one record, and not about the store.
+func unreadable(err error) bool {
+	return errors.Is(err, sealed.ErrUntrusted) || errors.Is(err, sealed.ErrFormat)
+}
 
 // Reseal seals with the newest secret what an older one has sealed. An address that was no
 // contact's is found under the secret of its time alone, though.
 func (l *Log) Reseal(ctx context.Context) error {
 	for _, bucket := range []string{events.bucket, strange.bucket, strangersBucket} {
-		if _, err := sealed.Reseal(ctx, l.Trail.store, l.Keys, l.Trail.firm, bucket, purpose, at); err != nil {
+		if _, err := bucketOf[json.RawMessage](l.Trail, l.Keys, bucket).Reseal(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func open(keys *secret.Keyring, rec store.Record, into any) error {
-	if len(rec.Value) == 0 || rec.Value[0] != version {
-		return errVersion
-	}
-	plain, err := keys.Open(purpose, at(rec.Key), rec.Value[1:])
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(plain, into)
 }
 
 // Events returns up to limit stored events in the order of time: those after the ID
@@ -120,11 +109,13 @@ func (l *Log) Events(ctx context.Context, since time.Time, after string, limit i
 	}
 	unread := map[string]int{}
 	for _, rec := range recs {
-		e := Event{ID: rec.Key.ID, Time: timeOf(rec.Key.ID)}
-		if open(l.Keys, rec, &e) != nil {
+		opened, err := bucketOf[Event](t, l.Keys, rec.Key.Bucket).Open(ctx, rec)
+		if err != nil {
 			unread[rec.Key.Bucket]++
 			continue
 		}
+		e := opened.Value
+		e.ID, e.Time = rec.Key.ID, timeOf(rec.Key.ID)
 		list = append(list, e)
 	}
 	for bucket, n := range unread {

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 const (
@@ -51,23 +51,14 @@ func (t *Trail) strangers(ctx context.Context, keys *secret.Keyring) ([]Stranger
 	}
 	var all []found
 	unread := 0
-	for after := ""; ; {
-		recs, err := t.store.Scan(ctx, t.firm, strangersBucket, "", after, 1000)
-		if err != nil {
+	bucket := bucketOf[Stranger](t, keys, strangersBucket)
+	for rec, err := range bucket.All(ctx, "", "") {
+		if unreadable(err) { // it is the oldest of all
+			unread++
+		} else if err != nil {
 			return nil, nil, err
 		}
-		for _, rec := range recs {
-			f := found{key: rec.Key}
-			if open(keys, rec, &f.Stranger) != nil { // what can't be read is the oldest of all
-				f.Stranger = Stranger{}
-				unread++
-			}
-			all = append(all, f)
-		}
-		if len(recs) < 1000 {
-			break
-		}
-		after = recs[len(recs)-1].Key.ID
+		all = append(all, found{rec.Value, bucket.Key(rec.ID)})
 	}
 	t.tellUnread(strangersBucket, unread)
 	slices.SortFunc(all, func(a, b found) int { return b.Last.Compare(a.Last) })
@@ -86,28 +77,25 @@ func (t *Trail) strangers(ctx context.Context, keys *secret.Keyring) ([]Stranger
 // noted stays as it is.
 func (t *Trail) meet(ctx context.Context, a address.Address, times []entry) ([]store.Op, error) {
 	last := times[len(times)-1]
-	k := store.Key{Firm: t.firm, Bucket: strangersBucket, ID: last.keys.MAC(purpose, t.firm, string(a))}
-	s := Stranger{First: times[0].Time}
-	switch rec, err := t.store.Get(ctx, k); {
-	case err == nil:
-		err := open(last.keys, rec, &s)
-		if errors.Is(err, errVersion) {
-			t.tellUnread(strangersBucket, 1)
+	bucket := bucketOf[Stranger](t, last.keys, strangersBucket)
+	rec, err := bucket.Get(ctx, last.keys.MAC(purpose, t.firm, string(a)))
+	s := rec.Value
+	if err != nil { // it begins again, also one that can't be read
+		s = Stranger{First: times[0].Time}
+	}
+	switch {
+	case unreadable(err):
+		t.tellUnread(strangersBucket, 1)
+		if errors.Is(err, sealed.ErrFormat) {
 			return nil, nil
-		} else if err != nil { // it begins again
-			t.tellUnread(strangersBucket, 1)
-			s = Stranger{First: times[0].Time}
 		}
-	case !errors.Is(err, store.ErrNotFound):
+	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return nil, err
 	}
 	s.Address, s.Last, s.Agent = a, last.Time, last.Agent
 	s.Count += len(times)
-	plain, err := json.Marshal(s)
-	if err != nil {
-		return nil, err
-	}
-	return []store.Op{store.Put(k, seal(last.keys, k, plain), s.Last.Add(KeepStrangers))}, nil
+	op, err := bucket.Put(rec.ID, s, s.Last.Add(KeepStrangers))
+	return []store.Op{op}, err
 }
 
 // forgetStrangers deletes those who came longest ago where there are too many.

@@ -132,7 +132,7 @@ func (t *Trail) with(l *Log, e Event) (Event, []store.Op) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stamp(&e)
-	op, _ := record(t.firm, entry{e, l.Keys})
+	op, _ := t.record(entry{e, l.Keys})
 	return e, []store.Op{op}
 }
 
@@ -301,7 +301,7 @@ func (t *Trail) keep(ctx context.Context, some []entry) error {
 	var ops []store.Op
 	asked := map[address.Address][]entry{}
 	for _, e := range some {
-		op, p := record(t.firm, e)
+		op, p := t.record(e)
 		ops = append(ops, op)
 		t.unseen[p.bucket]++
 		if e.Kind == Unknown && e.Whole != "" {
@@ -391,7 +391,7 @@ func (t *Trail) prune(ctx context.Context, keys *secret.Keyring, p place) error 
 			return err
 		}
 		for _, rec := range recs {
-			name := ownerOf(keys, rec, askers)
+			name := t.ownerOf(ctx, keys, rec, askers)
 			number, known := numbers[name]
 			if !known {
 				number = len(counts)
@@ -428,16 +428,12 @@ func (t *Trail) prune(ctx context.Context, keys *secret.Keyring, p place) error 
 // ownerOf returns whose share of its place an event takes: the contact's, also where only the
 // request says which; else that of the network that it came from; else that of its kind. askers
 // are the contacts of requests; those that the event tells of are added.
-func ownerOf(keys *secret.Keyring, rec store.Record, askers map[string]string) string {
-	var e struct {
-		Kind    Kind       `json:"event"`
-		Contact string     `json:"contact"`
-		Request string     `json:"request"`
-		IP      netip.Addr `json:"ip"`
-	}
-	if open(keys, rec, &e) != nil {
+func (t *Trail) ownerOf(ctx context.Context, keys *secret.Keyring, rec store.Record, askers map[string]string) string {
+	opened, err := bucketOf[Event](t, keys, rec.Key.Bucket).Open(ctx, rec)
+	if err != nil {
 		return ""
 	}
+	e := opened.Value
 	switch asker := askers[e.Request]; {
 	case e.Contact != "":
 		if e.Request != "" {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 // Attempt is a password that somebody typed.
@@ -69,12 +70,12 @@ func (p *Passwords) Check(ctx context.Context, a Attempt) (Match, error) {
 		return Match{}, c.failed
 	case c.over:
 		return Match{}, ErrThrottled
-	case c.record.Hash == "":
+	case c.record.Value.Hash == "":
 		return Match{}, ErrNone
 	case !c.right:
 		return Match{}, ErrWrong
 	}
-	now := record{Hash: c.record.Hash, From: c.record.From, At: c.record.At}
+	now := c.record.Value
 	if now.From == imported {
 		now.From = used
 	}
@@ -85,7 +86,7 @@ func (p *Passwords) Check(ctx context.Context, a Attempt) (Match, error) {
 	ops, err := p.write(c.record, now)
 	return Match{
 		Ops:   append(ops, store.Delete(p.purse(p.purseOf(a)))),
-		First: c.record.From == imported,
+		First: c.record.Value.From == imported,
 	}, err
 }
 
@@ -94,7 +95,7 @@ type comparison struct {
 	typed  string // as it came, for hashes from elsewhere
 	void   bool   // it can't be right, whatever the hash
 	over   bool   // it may not be right: there were too many
-	record kept
+	record sealed.Record[record]
 	shapes []shape // in an order that says nothing
 
 	right   bool
@@ -116,7 +117,7 @@ func (p *Passwords) prepare(ctx context.Context, a Attempt) (c comparison, err e
 		return c, err
 	}
 	c.shapes = append(c.shapes, p.cost().shape())
-	if s := c.record.shape(); s != "" {
+	if s := c.record.Value.shape(); s != "" {
 		c.shapes = append(c.shapes, s)
 	}
 	slices.Sort(c.shapes)
@@ -131,13 +132,13 @@ func (p *Passwords) prepare(ctx context.Context, a Attempt) (c comparison, err e
 // compare computes one hash of each shape: the contact's, or one that stands in for it.
 func (c *comparison) compare(p *Passwords) {
 	typed := normal(c.typed)
-	if c.record.From == imported {
+	if c.record.Value.From == imported {
 		typed = c.typed // other portals hash what is typed
 	}
 	for _, s := range c.shapes {
-		hash, own := s.dummy(), s == c.record.shape()
+		hash, own := s.dummy(), s == c.record.Value.shape()
 		if own {
-			hash = c.record.Hash
+			hash = c.record.Value.Hash
 		}
 		h, err := parseHash(hash)
 		if err != nil {
@@ -150,7 +151,7 @@ func (c *comparison) compare(p *Passwords) {
 	if c.right = c.right && !c.void && !c.over; !c.right {
 		return
 	}
-	if c.record.From == imported || c.record.shape() != p.cost().shape() {
+	if c.record.Value.From == imported || c.record.Value.shape() != p.cost().shape() {
 		c.renewed, c.failed = p.hash(c.typed)
 	}
 }

@@ -150,6 +150,27 @@ func TestCheck_ChangedInBetween(t *testing.T) {
 	w.is("ann", other, nil)
 }
 
+// Passwords are sealed as by the releases before, which may use the same store.
+func TestPasswordsAreSealedAsBefore(t *testing.T) {
+	w, ctx := newWorld(t), context.Background()
+	w.set("ann", good)
+	k := store.Key{Firm: "example", Bucket: "password", ID: "ann"}
+	rec, err := w.Store.Get(ctx, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := w.Keys.Open("password", "example/ann", rec.Value[1:])
+	if err != nil || rec.Value[0] != '1' || !strings.HasPrefix(string(plain), `{"hash":"$argon2id$`) {
+		t.Fatalf("it was written as %q, %v; want as before", plain, err)
+	}
+	k.ID = "bob"
+	value := append([]byte{'1'}, w.Keys.Seal("password", "example/bob", plain)...)
+	if err := w.Store.Apply(ctx, store.Put(k, value, time.Time{})); err != nil {
+		t.Fatal(err)
+	}
+	w.is("bob", good, nil)
+}
+
 // A hash is made anew when the cost rises, and only after a right password.
 func TestCheck_CostRises(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
@@ -161,7 +182,7 @@ func TestCheck_CostRises(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return rec.Hash
+		return rec.Value.Hash
 	}
 	before := hash()
 	dear.is("ann", other, ErrWrong)
@@ -200,8 +221,8 @@ func TestImport(t *testing.T) {
 	}
 	w.must(m.Ops, nil)
 	rec, err := w.read(ctx, "ann")
-	if err != nil || !strings.HasPrefix(rec.Hash, "$argon2id$") || rec.From != used {
-		t.Errorf("after its first use: %+v, %v; want argon2id, used", rec.record, err)
+	if err != nil || !strings.HasPrefix(rec.Value.Hash, "$argon2id$") || rec.Value.From != used {
+		t.Errorf("after its first use: %+v, %v; want argon2id, used", rec.Value, err)
 	}
 	if n := w.records(shapeBucket); n != 1 {
 		t.Errorf("%d shapes of one contact are kept; want 1", n)
@@ -331,8 +352,8 @@ func TestReseal(t *testing.T) {
 	w.is("ann", good, nil)
 	for i := range 600 {
 		rec, err := w.read(ctx, fmt.Sprint("contact-", i))
-		if want := map[int]origin{7: removed, 8: used}[i]; err != nil || want != "" && rec.From != want || want == "" && rec.Hash != ofPHP {
-			t.Fatalf("contact-%d after Reseal: %+v, %v", i, rec.record, err)
+		if want := map[int]origin{7: removed, 8: used}[i]; err != nil || want != "" && rec.Value.From != want || want == "" && rec.Value.Hash != ofPHP {
+			t.Fatalf("contact-%d after Reseal: %+v, %v", i, rec.Value, err)
 		}
 	}
 	if n := w.records(shapeBucket); n != 600 {

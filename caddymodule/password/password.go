@@ -78,7 +78,7 @@ func (p *Passwords) Set(ctx context.Context, contact, password string, about Abo
 // import. None: there was none.
 func (p *Passwords) Remove(ctx context.Context, contact string) ([]store.Op, error) {
 	was, err := p.read(ctx, contact)
-	if err != nil || was.Hash == "" {
+	if err != nil || was.Value.Hash == "" {
 		return nil, err
 	}
 	return p.write(was, record{From: removed, At: p.now()})
@@ -90,9 +90,9 @@ func (p *Passwords) Forget(ctx context.Context, contact string) ([]store.Op, err
 	if err != nil {
 		return nil, err
 	}
-	ops := []store.Op{store.Delete(was.key)}
-	if was.shape() != "" {
-		ops = append(ops, store.Delete(p.index(was.shape(), contact)))
+	ops := []store.Op{p.records().Delete(contact)}
+	if shape := was.Value.shape(); shape != "" {
+		ops = append(ops, store.Delete(p.index(shape, contact)))
 	}
 	purses, err := p.purses(ctx, contact)
 	return append(ops, purses...), err
@@ -108,9 +108,9 @@ func (p *Passwords) Import(ctx context.Context, contact, hash string) ([]store.O
 	}
 	was, err := p.read(ctx, contact)
 	switch {
-	case err != nil || was.Hash == hash:
+	case err != nil || was.Value.Hash == hash:
 		return nil, err
-	case was.From == chosen || was.From == used || was.From == removed:
+	case was.Value.From == chosen || was.Value.From == used || was.Value.From == removed:
 		return nil, ErrOwn
 	}
 	return p.write(was, record{Hash: hash, From: imported, At: p.now()})
@@ -120,10 +120,11 @@ func (p *Passwords) Import(ctx context.Context, contact, hash string) ([]store.O
 // there is none.
 func (p *Passwords) State(ctx context.Context, contact string) (State, error) {
 	rec, err := p.read(ctx, contact)
-	if err != nil || rec.Hash == "" {
+	if err != nil || rec.Value.Hash == "" {
 		return State{}, err
 	}
-	return State{Since: rec.At, Imported: rec.From == imported, Chosen: rec.From == chosen}, nil
+	is := rec.Value
+	return State{Since: is.At, Imported: is.From == imported, Chosen: is.From == chosen}, nil
 }
 
 // State is what may be told of a password.

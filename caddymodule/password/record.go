@@ -2,13 +2,10 @@ package password
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"time"
 
-	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 const (
@@ -41,103 +38,47 @@ func (r record) shape() shape {
 	return h.shape
 }
 
-// kept is a record with where it was found, and as what. Its value is nil when there is
-// none; the rest is zero then, and when it was sealed with a secret that is no more.
-type kept struct {
-	record
-	contact string
-	key     store.Key
-	value   []byte
+// records are the passwords, sealed as they were before there was package sealed.
+func (p *Passwords) records() *sealed.Bucket[record] {
+	return &sealed.Bucket[record]{Store: p.Store, Keys: p.Keys, Firm: p.Firm, Name: passwordBucket, Now: p.Now, Format: version, Alarm: p.Alarm,
+		Layout: &sealed.Layout{Purpose: purpose, Place: func(k store.Key) string { return k.Firm + "/" + k.ID }}}
 }
 
-func (p *Passwords) read(ctx context.Context, contact string) (kept, error) {
-	k := kept{contact: contact, key: store.Key{Firm: p.Firm, Bucket: passwordBucket, ID: contact}}
-	rec, err := p.Store.Get(ctx, k.key)
-	if errors.Is(err, store.ErrNotFound) {
-		return k, nil
-	} else if err != nil {
-		return k, err
+// read returns the record of a contact. One that can't be used counts as none: without the
+// secret that it was sealed with, what somebody else wrote, and the hash of a newer release
+// that was taken back. Who had a password gets in by mail, and chooses a new one.
+func (p *Passwords) read(ctx context.Context, contact string) (sealed.Record[record], error) {
+	rec, err := p.records().Find(ctx, contact)
+	if rec.Value.shape() == "" {
+		rec.Value.Hash = ""
 	}
-	k.value = append([]byte{}, rec.Value...)
-	var plain []byte
-	if err = secret.ErrSealed; len(rec.Value) > 0 && rec.Value[0] == version {
-		plain, err = p.Keys.Open(purpose, p.Firm+"/"+contact, rec.Value[1:])
-	}
-	if errors.Is(err, secret.ErrSealed) {
-		// Without the secret it was sealed with, nobody can use it, and what somebody else
-		// wrote is no password. It counts as none: who had one gets in by mail, and chooses a
-		// new one.
-		if p.Alarm != nil {
-			p.Alarm(ctx, k.key)
-		}
-		return k, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(plain, &k.record)
-	}
-	if err != nil {
-		return k, fmt.Errorf("reading a password record: %w", err)
-	}
-	if k.Hash != "" && k.shape() == "" {
-		k.Hash = "" // of a newer release that was taken back; it counts as none, too
-	}
-	return k, nil
+	return rec, err
 }
 
 // write returns the Ops that put a record in the place of another, sealed anew.
-func (p *Passwords) write(was kept, now record) ([]store.Op, error) {
-	plain, err := json.Marshal(now)
-	if err != nil {
-		return nil, fmt.Errorf("writing a password record: %w", err)
-	}
-	value := append([]byte{version}, p.Keys.Seal(purpose, p.Firm+"/"+was.contact, plain)...)
-	op := store.Replace(was.key, was.value, value, time.Time{})
-	if was.value == nil {
-		op = store.Create(was.key, value, time.Time{})
-	}
+func (p *Passwords) write(was sealed.Record[record], now record) ([]store.Op, error) {
+	op, err := p.records().Write(was, now, time.Time{})
 	ops := []store.Op{op}
-	before, after := was.shape(), now.shape()
+	before, after := was.Value.shape(), now.shape()
 	if before != "" && before != after {
-		ops = append(ops, store.Delete(p.index(before, was.contact)))
+		ops = append(ops, store.Delete(p.index(before, was.ID)))
 	}
 	if after != "" {
-		ops = append(ops, store.Put(p.index(after, was.contact), []byte{version}, time.Time{}))
+		ops = append(ops, store.Put(p.index(after, was.ID), []byte{version}, time.Time{}))
 	}
-	return ops, nil
+	return ops, err
 }
 
 func (p *Passwords) index(s shape, contact string) store.Key {
 	return store.Key{Firm: p.Firm, Bucket: shapeBucket, ID: string(s) + "/" + contact}
 }
 
-// Reseal seals every record anew: once it has come to an end, an older secret that the
-// keyring has can be taken out without anybody losing a password. Call it at the start
-// of a process that has older secrets. What is changed meanwhile is left alone.
+// Reseal seals with the newest secret what older ones have sealed: afterwards these may go
+// without anybody losing a password.
 func (p *Passwords) Reseal(ctx context.Context) error {
-	for after := ""; ; {
-		page, err := p.Store.Scan(ctx, p.Firm, passwordBucket, "", after, 256)
-		if err == nil && len(page) == 0 {
-			_, err = p.guesses().Reseal(ctx) // one that couldn't be opened would count as used up
-			return err
-		} else if err != nil {
-			return err
-		}
-		for _, rec := range page {
-			after = rec.Key.ID
-			was, err := p.read(ctx, rec.Key.ID)
-			if err != nil {
-				return err
-			}
-			if was.From == "" {
-				continue // gone, or not to be opened
-			}
-			ops, err := p.write(was, was.record)
-			if err != nil {
-				return err
-			}
-			if err := p.Store.Apply(ctx, ops...); err != nil && !errors.Is(err, store.ErrConflict) {
-				return fmt.Errorf("sealing passwords anew: %w", err)
-			}
-		}
+	if _, err := p.records().Reseal(ctx); err != nil {
+		return err
 	}
+	_, err := p.guesses().Reseal(ctx) // one that couldn't be opened would count as used up
+	return err
 }

@@ -109,10 +109,7 @@ func (s *Sessions) record(ctx context.Context, id string) (sealed.Record[Session
 // roster returns that of a contact, less what is over; an empty one where there is none
 // that can be trusted.
 func (s *Sessions) roster(ctx context.Context, contact string) (sealed.Record[roster], error) {
-	rec, err := s.rosters().Get(ctx, contact)
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, sealed.ErrUntrusted) {
-		rec.Value, err = roster{}, nil
-	}
+	rec, err := s.rosters().Find(ctx, contact)
 	now := s.now()
 	rec.Value.Sessions = slices.DeleteFunc(rec.Value.Sessions, func(a active) bool {
 		return !now.Before(a.Ends) || a.Begun.After(now.Add(ahead))

@@ -70,15 +70,15 @@ func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool)
 	if right == nil {
 		return Grant{}, ErrCode
 	}
-	l, was, err := t.live(ctx, right.Contact)
+	was, err := t.lives().Find(ctx, right.Contact)
 	if err != nil {
 		return Grant{}, err
 	}
-	if l.find(right.Link) < 0 {
+	if was.Value.find(right.Link) < 0 {
 		return Grant{}, ErrCode
 	}
 	g := Grant{Contact: right.Contact, Generation: right.Generation, Address: right.Address, To: right.To, Shared: right.Shared, Method: "code"}
-	g.Ops, err = t.enterOps(ctx, right.Contact, was, l.without(browser), browser, true)
+	g.Ops, err = t.enterOps(ctx, was, was.Value.without(browser), browser, true)
 	return g, err
 }
 

@@ -26,11 +26,11 @@ func TestT17_ALinkForAnotherPurposeIsNoSignInLink(t *testing.T) {
 	for purpose, want := range map[string]error{SignIn: nil, "set-password": ErrUnknown, "": ErrUnknown} {
 		s := secret.Random()
 		link := Link{ID: keys.MAC(linkPurpose, "example", s), Contact: "ann" + purpose, Address: "ann@example.com", Asked: time.Now(), Purpose: purpose}
-		linkOp, err := tokens.linkOp(link)
+		linkOp, err := tokens.links().Create(link.ID, link, link.Asked.Add(WayBack))
 		if err != nil {
 			t.Fatal(err)
 		}
-		liveOp, err := tokens.liveOp(link.Contact, nil, live{Links: []liveLink{{ID: link.ID, Asked: link.Asked}}})
+		liveOp, err := tokens.lives().Put(link.Contact, live{Links: []liveLink{{ID: link.ID, Asked: link.Asked}}}, time.Now().Add(keep))
 		if err != nil {
 			t.Fatal(err)
 		}

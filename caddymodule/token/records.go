@@ -2,12 +2,11 @@ package token
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -199,29 +198,25 @@ type handedOver struct {
 // handed returns what is known of the mail of a link, at the cost of one read whatever
 // the ID is.
 func (t *Tokens) handed(ctx context.Context, linkID string) (handover, error) {
-	if linkID == "" {
-		linkID = "none"
-	}
-	var h handedOver
-	if _, err := t.get(ctx, t.key(handedBucket, linkID), &h); err != nil || len(h.Was) != 1 {
+	rec, err := t.handovers().Find(ctx, cmp.Or(linkID, "none"))
+	h := rec.Value
+	if err != nil || len(h.Was) != 1 {
 		return handover{was: waiting}, err
 	}
 	return handover{was: what(h.Was[0]), at: h.At}, nil
 }
 
 func (t *Tokens) handedOp(link Link, h handover) (store.Op, error) {
-	expires := link.Asked.Add(keep + link.Life)
-	k := t.key(handedBucket, link.ID)
-	value, err := t.seal(k, handedOver{string(h.was), h.at.UTC().Round(0)}, expires)
-	return store.Put(k, value, expires), err
+	return t.handovers().Put(link.ID, handedOver{string(h.was), h.at.UTC().Round(0)}, link.Asked.Add(keep+link.Life))
 }
 
 // link returns the link of an ID, or ErrUnknown.
 func (t *Tokens) link(ctx context.Context, id string) (Link, error) {
-	var link Link
-	if _, err := t.get(ctx, t.key(linkBucket, id), &link); err != nil {
+	rec, err := t.links().Find(ctx, id)
+	if err != nil {
 		return Link{}, err
 	}
+	link := rec.Value
 	if link.Contact == "" {
 		return Link{}, ErrUnknown
 	}
@@ -229,69 +224,22 @@ func (t *Tokens) link(ctx context.Context, id string) (Link, error) {
 	return link, nil
 }
 
-func (t *Tokens) linkOp(link Link) (store.Op, error) {
-	k := t.key(linkBucket, link.ID)
-	expires := link.Asked.Add(WayBack)
-	value, err := t.seal(k, link, expires)
-	return store.Create(k, value, expires), err
+// writeLive returns the Op that makes l what works for the contact of was.
+func (t *Tokens) writeLive(was sealed.Record[live], l live) (store.Op, error) {
+	return t.lives().Write(was, l, l.expires(t.now()))
 }
 
-// live returns what works for a contact, and the value it was read from (nil: none).
-func (t *Tokens) live(ctx context.Context, contact string) (live, []byte, error) {
-	var l live
-	was, err := t.get(ctx, t.key(liveBucket, contact), &l)
-	return l, was, err
-}
-
-func (t *Tokens) liveOp(contact string, was []byte, l live) (store.Op, error) {
-	return t.swapOpUntil(t.key(liveBucket, contact), was, l, l.expires(t.now()))
-}
-
-// swapLive changes the live record in one step; an error of change leaves it alone.
-func (t *Tokens) swapLive(ctx context.Context, contact string, change func(*live) error) error {
-	k := t.key(liveBucket, contact)
-	return store.Swap(ctx, t.Store, k, func(was []byte) ([]byte, time.Time, []store.Op, error) {
-		var l live
-		err := t.openIfAny(ctx, k, was, &l)
-		if err == nil {
-			err = change(&l)
-		}
-		if err != nil {
-			return nil, time.Time{}, nil, err
-		}
-		expires := l.expires(t.now())
-		value, err := t.seal(k, l, expires)
-		return value, expires, nil, err
-	})
-}
-
-// flow returns what a browser asked for, and the value it was read from (nil: none).
-func (t *Tokens) flow(ctx context.Context, browser string) (flow, []byte, error) {
-	var f flow
-	was, err := t.get(ctx, t.key(flowBucket, browser), &f)
-	return f, was, err
-}
-
-func (t *Tokens) flowOp(browser string, was []byte, f flow) (store.Op, error) {
-	return t.swapOpUntil(t.key(flowBucket, browser), was, f, f.expires(t.now()))
+// writeFlow returns the Op that makes f the flow of the browser of was.
+func (t *Tokens) writeFlow(was sealed.Record[flow], f flow) (store.Op, error) {
+	return t.flows().Write(was, f, f.expires(t.now()))
 }
 
 // swapFlow changes the flow record in one step, together with the Ops that change
 // returns; an error of change leaves it alone.
 func (t *Tokens) swapFlow(ctx context.Context, browser string, change func(*flow) ([]store.Op, error)) error {
-	k := t.key(flowBucket, browser)
-	return store.Swap(ctx, t.Store, k, func(was []byte) ([]byte, time.Time, []store.Op, error) {
-		var f flow
-		if err := t.openIfAny(ctx, k, was, &f); err != nil {
-			return nil, time.Time{}, nil, err
-		}
+	return t.flows().Swap(ctx, browser, func(f flow) (flow, time.Time, []store.Op, error) {
 		more, err := change(&f)
-		if err != nil {
-			return nil, time.Time{}, nil, err
-		}
-		expires := f.expires(t.now())
-		value, err := t.seal(k, f, expires)
-		return value, expires, more, err
+		return f, f.expires(t.now()), more, err
 	})
 }
 
@@ -299,36 +247,26 @@ func (t *Tokens) key(bucket, id string) store.Key {
 	return store.Key{Firm: t.Firm, Bucket: bucket, ID: id}
 }
 
-// get opens the record into v and returns its value; v as it was where there is none, or
-// none of ours, and no value where there is none at all.
-func (t *Tokens) get(ctx context.Context, k store.Key, v any) ([]byte, error) {
-	if k.ID == "" {
-		return nil, nil // nobody's; no engine keeps it
-	}
-	rec, err := t.Store.Get(ctx, k)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	return rec.Value, t.openIfAny(ctx, k, rec.Value, v)
-}
+// The buckets whose records are sealed: all but the ring, which grants nothing. What is none
+// of ours counts as none: it grants nothing, and the next change writes over it.
+func (t *Tokens) flows() *sealed.Bucket[flow]           { return bucketOf[flow](t, flowBucket) }
+func (t *Tokens) links() *sealed.Bucket[Link]           { return bucketOf[Link](t, linkBucket) }
+func (t *Tokens) lives() *sealed.Bucket[live]           { return bucketOf[live](t, liveBucket) }
+func (t *Tokens) handovers() *sealed.Bucket[handedOver] { return bucketOf[handedOver](t, handedBucket) }
+func (t *Tokens) guesses() *sealed.Bucket[tries]        { return bucketOf[tries](t, triesBucket) }
 
-// swapOpUntil returns the Op that makes v the record, if its value still is was (nil: none).
-func (t *Tokens) swapOpUntil(k store.Key, was []byte, v any, expires time.Time) (store.Op, error) {
-	value, err := t.seal(k, v, expires)
-	if was == nil {
-		return store.Create(k, value, expires), err
-	}
-	return store.Replace(k, was, value, expires), err
-}
-
-func (t *Tokens) seal(k store.Key, v any, expires time.Time) ([]byte, error) {
-	plain, err := Compact(v)
-	if err != nil {
-		return nil, fmt.Errorf("writing a %s record: %w", k.Bucket, err)
-	}
-	return t.bucket(k.Bucket).Seal(k.ID, plain, expires)
+func bucketOf[T any](t *Tokens, name string) *sealed.Bucket[T] {
+	return &sealed.Bucket[T]{Store: t.Store, Keys: t.Keys, Firm: t.Firm, Name: name, Now: t.now, Format: format, Alarm: t.Alarm,
+		Earlier: func(k store.Key, value []byte) (v T, err error) { // of the releases before there was package sealed
+			if value[0] != version {
+				return v, secret.ErrSealed
+			}
+			plain, err := t.Keys.Open(sealPurpose, k.Firm+"\x00"+k.Bucket+"\x00"+k.ID, value[1:])
+			if err == nil {
+				err = json.Unmarshal(plain, &v)
+			}
+			return v, err
+		}}
 }
 
 // Compact is json.Marshal without the escaping that only HTML needs: what visitors send
@@ -341,50 +279,13 @@ func Compact(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-// openIfAny is open where what is none of ours counts as none: it grants nothing, and the
-// next change writes over it.
-func (t *Tokens) openIfAny(ctx context.Context, k store.Key, value []byte, v any) error {
-	if value == nil {
-		return nil
-	}
-	err := t.open(ctx, k, value, v)
-	if errors.Is(err, sealed.ErrUntrusted) || errors.Is(err, store.ErrNotFound) {
-		err = nil
-	}
-	return err
-}
-
-// open opens a value into v: sealed.ErrUntrusted where it is none of ours,
-// store.ErrNotFound where its time is over.
-func (t *Tokens) open(ctx context.Context, k store.Key, value []byte, v any) error {
-	rec, err := t.bucket(k.Bucket).Open(ctx, store.Record{Key: k, Value: value})
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(rec.Value, v); err != nil {
-		return fmt.Errorf("reading a %s record: %w", k.Bucket, err)
-	}
-	return nil
-}
-
-// bucket is one of those whose records are sealed: all but the ring, which grants nothing.
-func (t *Tokens) bucket(name string) *sealed.Bucket[json.RawMessage] {
-	return &sealed.Bucket[json.RawMessage]{Store: t.Store, Keys: t.Keys, Firm: t.Firm, Name: name, Now: t.now, Format: format, Alarm: t.Alarm, Earlier: t.openEarlier}
-}
-
-// openEarlier opens a value of the releases before there was package sealed.
-func (t *Tokens) openEarlier(k store.Key, value []byte) (json.RawMessage, error) {
-	if value[0] != version {
-		return nil, secret.ErrSealed
-	}
-	return t.Keys.Open(sealPurpose, k.Firm+"\x00"+k.Bucket+"\x00"+k.ID, value[1:])
-}
-
 // Reseal seals with the newest secret what older ones have sealed: afterwards these may go
 // without ending a link or a code.
 func (t *Tokens) Reseal(ctx context.Context) error {
-	for _, name := range []string{flowBucket, linkBucket, liveBucket, handedBucket, triesBucket} {
-		if _, err := t.bucket(name).Reseal(ctx); err != nil {
+	for _, reseal := range []func(context.Context) (int, error){
+		t.flows().Reseal, t.links().Reseal, t.lives().Reseal, t.handovers().Reseal, t.guesses().Reseal,
+	} {
+		if _, err := reseal(ctx); err != nil {
 			return err
 		}
 	}

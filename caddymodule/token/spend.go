@@ -7,6 +7,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
 // Link says whose a link is and where it leads.
@@ -40,13 +41,13 @@ type Grant struct {
 // there is none (the Link is empty), ErrOver when it works no longer (the Link says
 // whose it was and where it led), or the store's.
 func (t *Tokens) Peek(ctx context.Context, token string) (Link, error) {
-	link, _, _, err := t.look(ctx, SignIn, token)
+	link, _, err := t.look(ctx, SignIn, token)
 	return link, err
 }
 
 // PeekPassword is Peek for a link to set a password: a link for one is none for the other.
 func (t *Tokens) PeekPassword(ctx context.Context, token string) (Link, error) {
-	link, _, _, err := t.look(ctx, SetPassword, token)
+	link, _, err := t.look(ctx, SetPassword, token)
 	return link, err
 }
 
@@ -54,30 +55,31 @@ func (t *Tokens) PeekPassword(ctx context.Context, token string) (Link, error) {
 // other link and code of the contact. Errors, and store.ErrConflict of the Ops, are as
 // those of Spend.
 func (t *Tokens) SpendPassword(ctx context.Context, token string) (Link, []store.Op, error) {
-	link, _, was, err := t.look(ctx, SetPassword, token)
+	link, was, err := t.look(ctx, SetPassword, token)
 	if err != nil {
 		return link, nil, err
 	}
-	op, err := t.liveOp(link.Contact, was, live{})
+	op, err := t.writeLive(was, live{})
 	return link, []store.Op{op}, err
 }
 
 // look is Peek for a purpose, with the live record that it went by.
-func (t *Tokens) look(ctx context.Context, purpose, token string) (link Link, l live, was []byte, err error) {
+func (t *Tokens) look(ctx context.Context, purpose, token string) (link Link, was sealed.Record[live], err error) {
 	if link, err = t.linkOf(ctx, purpose, token); err != nil {
-		return Link{}, l, nil, err
+		return Link{}, was, err
 	}
-	if l, was, err = t.live(ctx, link.Contact); err != nil {
-		return Link{}, l, nil, err
+	if was, err = t.lives().Find(ctx, link.Contact); err != nil {
+		return Link{}, was, err
 	}
 	h, err := t.handed(ctx, link.ID)
 	if err != nil {
-		return Link{}, l, nil, err
+		return Link{}, was, err
 	}
+	l := was.Value
 	if i := l.find(link.ID); i < 0 || l.Links[i].Over || !h.good(link.Asked, t.lifeOf(link.Life), t.now()) {
-		return link, l, was, ErrOver
+		return link, was, ErrOver
 	}
-	return link, l, was, nil
+	return link, was, nil
 }
 
 // linkOf returns the link of a token, alive or not, or ErrUnknown: also for a link that
@@ -104,17 +106,17 @@ func (t *Tokens) linkOf(ctx context.Context, purpose, token string) (Link, error
 // Guesses. After these it is ErrOver, though the link still works in the browser that
 // asked: a mail scanner that fills in forms must not lock anybody out.
 func (t *Tokens) Try(ctx context.Context, token string) (Link, error) {
-	link, _, _, err := t.look(ctx, SignIn, token)
+	link, _, err := t.look(ctx, SignIn, token)
 	if err != nil {
 		return link, err
 	}
-	err = t.swapLive(ctx, link.Contact, func(l *live) error {
+	err = t.lives().Swap(ctx, link.Contact, func(l live) (live, time.Time, []store.Op, error) {
 		i := l.find(link.ID)
 		if i < 0 || l.Links[i].Over || l.Links[i].Tries >= Guesses {
-			return ErrOver
+			return l, time.Time{}, nil, ErrOver
 		}
 		l.Links[i].Tries++
-		return nil
+		return l, l.expires(t.now()), nil, nil
 	})
 	return link, err
 }
@@ -131,33 +133,35 @@ func (t *Tokens) Try(ctx context.Context, token string) (Link, error) {
 // Errors are those of Peek; store.ErrConflict when the Ops are applied means that
 // something moved: call Spend again, it says ErrOver when another was faster.
 func (t *Tokens) Spend(ctx context.Context, token, browser string) (Grant, error) {
-	link, l, was, err := t.look(ctx, SignIn, token)
+	link, was, err := t.look(ctx, SignIn, token)
 	if err != nil {
 		return Grant{}, err
 	}
-	l = l.without(browser)
+	l := was.Value.without(browser)
 	for i := range l.Links {
 		if l.Links[i].Browser == link.Browser {
 			l.Links[i].Over = true
 		}
 	}
 	g := Grant{Contact: link.Contact, Generation: link.Generation, Address: link.Address, To: link.To, Shared: link.Shared, Method: "link", Link: link.ID}
-	g.Ops, err = t.enterOps(ctx, link.Contact, was, l, browser, false)
+	g.Ops, err = t.enterOps(ctx, was, l, browser, false)
 	return g, err
 }
 
-// enterOps returns the Ops by which a contact gets in: what is active from now on, and
+// enterOps returns the Ops by which the contact of was gets in: l in its place, and
 // the browser's requests forgotten, since the next person in front of it may be somebody
 // else. Where the newest of them led is kept for Entered.
-func (t *Tokens) enterOps(ctx context.Context, contact string, was []byte, l live, browser string, byCode bool) ([]store.Op, error) {
-	liveOp, err := t.liveOp(contact, was, l)
+func (t *Tokens) enterOps(ctx context.Context, was sealed.Record[live], l live, browser string, byCode bool) ([]store.Op, error) {
+	contact := was.ID
+	liveOp, err := t.writeLive(was, l)
 	if err != nil || browser == "" {
 		return []store.Op{liveOp}, err
 	}
-	f, wasFlow, err := t.flow(ctx, browser)
+	wasFlow, err := t.flows().Find(ctx, browser)
 	if err != nil {
 		return nil, err
 	}
+	f := wasFlow.Value
 	rest := f.without(contact)
 	if len(rest.Asks) == len(f.Asks) {
 		return []store.Op{liveOp}, nil
@@ -167,7 +171,7 @@ func (t *Tokens) enterOps(ctx context.Context, contact string, was []byte, l liv
 			rest.Entered = &Entered{Contact: contact, To: one.To, ByCode: byCode}
 		}
 	}
-	flowOp, err := t.flowOp(browser, wasFlow, rest)
+	flowOp, err := t.writeFlow(wasFlow, rest)
 	return []store.Op{liveOp, flowOp}, err
 }
 
@@ -181,14 +185,14 @@ type Entered struct {
 // Entered returns who has signed in in the browser while a tab waited for a mail. It is
 // ErrUnknown if there is none, or once the browser has asked for another mail.
 func (t *Tokens) Entered(ctx context.Context, browser string) (Entered, error) {
-	f, _, err := t.flow(ctx, browser)
+	rec, err := t.flows().Find(ctx, browser)
 	if err != nil {
 		return Entered{}, err
 	}
-	if f.Entered == nil {
+	if rec.Value.Entered == nil {
 		return Entered{}, ErrUnknown
 	}
-	return *f.Entered, nil
+	return *rec.Value.Entered, nil
 }
 
 // EndOf returns the Ops that end every link and code that the browser has asked for on behalf
@@ -198,23 +202,20 @@ func (t *Tokens) EndOf(ctx context.Context, contact, browser string) ([]store.Op
 	if browser == "" {
 		return nil, nil
 	}
-	l, was, err := t.live(ctx, contact)
+	was, err := t.lives().Find(ctx, contact)
 	if err != nil {
 		return nil, err
 	}
-	rest := l.without(browser)
-	if len(rest.Links) == len(l.Links) {
+	rest := was.Value.without(browser)
+	if len(rest.Links) == len(was.Value.Links) {
 		return nil, nil
 	}
-	return t.enterOps(ctx, contact, was, rest, browser, false)
+	return t.enterOps(ctx, was, rest, browser, false)
 }
 
 // EndAll returns the Op that ends every link and code of a contact, those included
 // that are being issued or spent at this moment. Apply it before the contact's
 // sessions are ended: after it none can begin by what was mailed before.
 func (t *Tokens) EndAll(contact string) (store.Op, error) {
-	k := t.key(liveBucket, contact)
-	expires := t.now().Add(keep)
-	value, err := t.seal(k, live{}, expires)
-	return store.Put(k, value, expires), err
+	return t.lives().Put(contact, live{}, t.now().Add(keep))
 }

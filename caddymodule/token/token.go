@@ -165,10 +165,11 @@ func (t *Tokens) Ask(ctx context.Context, a Ask, with ...store.Op) error {
 // Asked returns what the browser asked for last, or ErrUnknown, also when so many others
 // have asked since that it is forgotten.
 func (t *Tokens) Asked(ctx context.Context, browser string) (Ask, error) {
-	f, _, err := t.flow(ctx, browser)
+	rec, err := t.flows().Find(ctx, browser)
 	if err != nil {
 		return Ask{}, err
 	}
+	f := rec.Value
 	placed, _, err := t.has(ctx, browser, f.Slot)
 	if err != nil {
 		return Ask{}, err
@@ -201,10 +202,11 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, to Recipient) (Issued, error)
 	contact := to.Contact
 	out := Issued{Token: newLinkSecret()}
 	out.ID = t.Keys.MAC(linkPurpose, t.Firm, out.Token)
-	l, was, err := t.live(ctx, contact)
+	was, err := t.lives().Find(ctx, contact)
 	if err != nil {
 		return Issued{}, err
 	}
+	l := was.Value
 	if l.Links, err = t.stillLive(ctx, l.Links); err != nil {
 		return Issued{}, err
 	}
@@ -212,12 +214,12 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, to Recipient) (Issued, error)
 		return Issued{}, ErrTooMany
 	}
 	l.Links = append(l.Links, liveLink{ID: out.ID, Browser: a.Browser, Purse: a.Purse(), Asked: a.At, Life: a.life()})
-	liveOp, err := t.liveOp(contact, was, l)
+	liveOp, err := t.writeLive(was, l)
 	if err != nil {
 		return Issued{}, err
 	}
-	linkOp, err := t.linkOp(Link{ID: out.ID, Contact: contact, Generation: to.Generation, Address: to.Address, Browser: a.Browser,
-		To: a.To, Shared: a.Shared, Asked: a.At, Purpose: a.purpose(), Life: a.life()})
+	linkOp, err := t.links().Create(out.ID, Link{Contact: contact, Generation: to.Generation, Address: to.Address, Browser: a.Browser,
+		To: a.To, Shared: a.Shared, Asked: a.At, Purpose: a.purpose(), Life: a.life()}, a.At.Add(WayBack))
 	if err != nil {
 		return Issued{}, err
 	}
@@ -234,11 +236,12 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, to Recipient) (Issued, error)
 // codeOps returns the Ops by which the browser that asked learns of the code, and is
 // kept from now on.
 func (t *Tokens) codeOps(ctx context.Context, a Ask, to Recipient, issued Issued) ([]store.Op, error) {
-	f, was, err := t.flow(ctx, a.Browser)
+	was, err := t.flows().Find(ctx, a.Browser)
 	if err != nil {
 		return nil, err
 	}
-	if was == nil {
+	f := was.Value
+	if !was.Found() {
 		f.Asks = []asked{{Ask: a}} // a flood has pushed it out of the ring
 	}
 	for i := range f.Asks {
@@ -251,7 +254,7 @@ func (t *Tokens) codeOps(ctx context.Context, a Ask, to Recipient, issued Issued
 		if err != nil {
 			return nil, err
 		}
-		op, err := t.flowOp(a.Browser, was, f)
+		op, err := t.writeFlow(was, f)
 		return append(ops, op), err
 	}
 	return nil, nil // it has asked for so much since that it was forgotten
@@ -288,11 +291,11 @@ func (t *Tokens) HandOver(ctx context.Context, linkID string, at time.Time, acce
 	if at.After(link.Asked.Add(Patience)) {
 		return nil, ErrOver
 	}
-	l, _, err := t.live(ctx, link.Contact)
+	rec, err := t.lives().Find(ctx, link.Contact)
 	if err != nil {
 		return nil, err
 	}
-	if i := l.find(linkID); i < 0 || l.Links[i].Over {
+	if i := rec.Value.find(linkID); i < 0 || rec.Value.Links[i].Over {
 		return nil, ErrOver
 	}
 	return ops(t.handedOp(link, handover{was: tried, at: at}))

@@ -104,13 +104,8 @@ func (t *Tokens) nobody(browser string, a address.Address) string {
 // try returns the Op that counts n more, or, where these would be too many, one that
 // changes nothing.
 func (t *Tokens) try(ctx context.Context, id string, n int) (op store.Op, full bool, err error) {
-	k := t.key(triesBucket, id)
-	var had tries
-	now := t.now()
-	rec, err := t.Store.Get(ctx, k)
-	if err == nil {
-		err = t.open(ctx, k, rec.Value, &had)
-	}
+	was, err := t.guesses().Get(ctx, id)
+	had, now := was.Value, t.now()
 	if errors.Is(err, sealed.ErrUntrusted) {
 		// Nobody knows how many there were, so there were too many, for an hour from now on.
 		had = tries{At: slices.Repeat([]time.Time{now.UTC().Round(0)}, GuessesPerHour)}
@@ -126,6 +121,6 @@ func (t *Tokens) try(ctx context.Context, id string, n int) (op store.Op, full b
 			had.At = append(had.At, now.UTC().Round(0))
 		}
 	}
-	op, err = t.swapOpUntil(k, rec.Value, had, now.Add(time.Hour))
+	op, err = t.guesses().Write(was, had, now.Add(time.Hour))
 	return op, full, err
 }

@@ -8,7 +8,8 @@
 //
 // A value is one byte for its format, and behind it, sealed together: when the record
 // expires (8 bytes, milliseconds since 1970, 0 for never), and the value as JSON. The
-// format and the key are authenticated with it. No value is written twice, so that a
+// format and the key are authenticated with it. Buckets that are older than this package
+// have another layout, see Layout. No value is written twice, so that a
 // condition of store.Apply never takes what was put back for what has stayed.
 package sealed
 
@@ -50,12 +51,24 @@ type Bucket[T any] struct {
 	// release would misread T.
 	Format byte
 
+	// Layout is how values are sealed in a bucket that is older than this package; nil: as
+	// the package says. Values that are sealed as the package says can be read in any case.
+	Layout *Layout
+
 	// Earlier opens a value that was written before there was this package; nil: there is
 	// none. What it can't authenticate must be an error.
 	Earlier func(k store.Key, value []byte) (T, error)
 
 	// Alarm is told of every record that is ErrUntrusted; nil: nobody is.
 	Alarm func(ctx context.Context, k store.Key)
+}
+
+// Layout is an older way to seal values: behind the byte for the format there is only the
+// JSON, and neither the format nor the expiry is authenticated. Buckets keep it, so that
+// two releases on one store read each other's records.
+type Layout struct {
+	Purpose string                   // of the keys
+	Place   func(k store.Key) string // what is authenticated with a value
 }
 
 // Record is a value with the ID it was found under.
@@ -86,6 +99,16 @@ func (b *Bucket[T]) Get(ctx context.Context, id string) (Record[T], error) {
 		return Record[T]{ID: id}, fmt.Errorf("reading a %s record: %w", b.Name, err)
 	}
 	return b.Open(ctx, rec)
+}
+
+// Find is Get for records whose absence is no error: the zero T is in the place of one that
+// isn't there, has expired, or can't be trusted.
+func (b *Bucket[T]) Find(ctx context.Context, id string) (Record[T], error) {
+	rec, err := b.Get(ctx, id)
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrUntrusted) {
+		err = nil
+	}
+	return rec, err
 }
 
 // All returns the records whose IDs begin with prefix and come after the ID after, in the
@@ -149,17 +172,16 @@ func (b *Bucket[T]) Remove(was Record[T]) store.Op { return store.Remove(b.Key(w
 // still is what Get has returned.
 func (b *Bucket[T]) Check(was Record[T]) store.Op { return store.Check(b.Key(was.ID), was.raw) }
 
-// Swap changes a record in one step. change gets the value (the zero T where there is no
-// record) and returns the new one, its expiry, and further Ops to apply with it. It is
-// called again when somebody else was faster; its error ends Swap without a change. A
-// record that can't be trusted isn't changed: that is Swap's error.
+// Swap changes a record in one step. change gets the value that Find finds, and returns the
+// new one, its expiry, and further Ops to apply with it. It is called again when somebody
+// else was faster; its error ends Swap without a change.
 func (b *Bucket[T]) Swap(ctx context.Context, id string, change func(was T) (v T, expires time.Time, more []store.Op, err error)) error {
 	return store.Swap(ctx, b.Store, b.Key(id), func(was []byte) ([]byte, time.Time, []store.Op, error) {
 		var rec Record[T]
 		if was != nil {
 			var err error
 			rec, err = b.Open(ctx, store.Record{Key: b.Key(id), Value: was})
-			if err != nil && !errors.Is(err, store.ErrNotFound) {
+			if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, ErrUntrusted) {
 				return nil, time.Time{}, nil, err
 			}
 		}
@@ -269,12 +291,21 @@ func (b *Bucket[T]) current(rec Record[T]) bool {
 	if len(rec.raw) == 0 || rec.raw[0] != b.Format {
 		return false
 	}
-	_, key, err := b.Keys.OpenBy(b.purpose(), place(b.Format, b.Key(rec.ID)), rec.raw[1:])
+	purpose, place := b.sealing()
+	_, key, err := b.Keys.OpenBy(purpose, place(b.Key(rec.ID)), rec.raw[1:])
 	return err == nil && key == 0
 }
 
 // purpose is that of the keys: each bucket has keys of its own.
 func (b *Bucket[T]) purpose() string { return "record/" + b.Name }
+
+// sealing returns the purpose and the place that values are sealed for.
+func (b *Bucket[T]) sealing() (purpose string, at func(store.Key) string) {
+	if b.Layout != nil {
+		return b.Layout.Purpose, b.Layout.Place
+	}
+	return b.purpose(), func(k store.Key) string { return place(b.Format, k) }
+}
 
 // place is what is authenticated with a value: its format and its key.
 func place(format byte, k store.Key) string {
@@ -289,13 +320,16 @@ func (b *Bucket[T]) Seal(id string, v T, expires time.Time) ([]byte, error) {
 	if !expires.IsZero() {
 		binary.BigEndian.PutUint64(ms[:], uint64(max(expires.UnixMilli(), 1)))
 	}
-	plain.Write(ms[:])
+	if b.Layout == nil {
+		plain.Write(ms[:])
+	}
 	e := json.NewEncoder(&plain)
 	e.SetEscapeHTML(false) // what visitors send must not take six times the room
 	if err := e.Encode(v); err != nil {
 		return nil, fmt.Errorf("writing a %s record: %w", b.Name, err)
 	}
-	sealed := b.Keys.Seal(b.purpose(), place(b.Format, b.Key(id)), bytes.TrimSuffix(plain.Bytes(), []byte("\n")))
+	purpose, place := b.sealing()
+	sealed := b.Keys.Seal(purpose, place(b.Key(id)), bytes.TrimSuffix(plain.Bytes(), []byte("\n")))
 	return append([]byte{b.Format}, sealed...), nil
 }
 
@@ -329,6 +363,11 @@ func (b *Bucket[T]) unseal(rec store.Record) (v T, expires time.Time, err error)
 	}
 	format := rec.Value[0]
 	plain, err := b.Keys.Open(b.purpose(), place(format, rec.Key), rec.Value[1:])
+	if err != nil && format == b.Format && b.Layout != nil {
+		if plain, err = b.Keys.Open(b.Layout.Purpose, b.Layout.Place(rec.Key), rec.Value[1:]); err == nil {
+			plain = append(make([]byte, 8), plain...) // the store's word on the expiry counts
+		}
+	}
 	switch {
 	case err != nil && format != b.Format && b.Earlier != nil:
 		if v, err = b.Earlier(rec.Key, rec.Value); err != nil {
