@@ -480,6 +480,22 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Errorf("the copy's mode = %v, %v; want 0600", info.Mode(), err)
 	}
 	d.run("contacts", "add", "bob@example.com")
+	if stdout, stderr, code := d.run("store", "check", "copy.db"); code != 0 || !strings.Contains(stdout, "copy.db is whole") {
+		t.Errorf("store check of the copy = %d, %s%s; want 0 and that it is whole", code, stdout, stderr)
+	}
+	if _, stderr, code := d.run("store", "check", d.store); code != 1 || !strings.Contains(stderr, "in use") || !strings.Contains(stderr, "make a backup") {
+		t.Errorf("store check beside the server = %d, %s; want 1 and what to do", code, stderr)
+	}
+	raw, err := os.ReadFile("copy.db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("damaged.db", raw[:len(raw)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := d.run("store", "check", "damaged.db"); code != 1 || !strings.Contains(stderr, "damaged.db") || !strings.Contains(stderr, "keep another one") {
+		t.Errorf("store check of a damaged copy = %d, %s; want 1 and what to do", code, stderr)
+	}
 
 	_, stderr, code := d.run("restore", "copy.db", "--store", d.store)
 	if code != 1 || !strings.Contains(stderr, fmt.Sprintf("held by process %d", os.Getpid())) || !strings.Contains(stderr, "stop Caddy") {

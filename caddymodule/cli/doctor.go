@@ -57,10 +57,13 @@ func (c *call) doctor() error {
 }
 
 func storeCommands() *cobra.Command {
-	return group("store", "Says which store is the right one",
-		`Says which store is the right one, after it was lost, emptied or put back. Until
-then nobody is let in, old links ask for sign-in, and nothing is changed.`,
-		`  caddy doorpost store accept`,
+	return group("store", "Says which store is the right one, and whether it is damaged",
+		`Says which store is the right one, after it was lost, emptied or put back: until
+then nobody is let in, old links ask for sign-in, and nothing is changed. And
+looks whether the file of a store, or a copy of it, is damaged.`,
+		`  caddy doorpost store accept
+  caddy doorpost store check doorpost-backup.db`,
+		checkCommand(),
 		leaf{
 			use: "accept [--reopen]", short: "Takes the store as the right one from now on",
 			long: `Takes the store as the right one from now on, although it is new, empty, older,

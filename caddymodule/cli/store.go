@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -74,6 +75,52 @@ in Doorpost's data folder.`,
 	}.command()
 }
 
+func checkCommand() *cobra.Command {
+	return leaf{
+		use: "check [FILE] [flags]", short: "Looks for damage in a copy, or in the store while the server is stopped",
+		long: `Reads the whole of a copy that "backup" made, or of the store itself, and says
+whether it still is what was written. Nothing is changed. A store that a server
+has open can't be checked; make a backup of it, which is checked as it is made.
+
+Without FILE it is the store that the Caddyfile names (the file of --config, or
+else the Caddyfile in this folder). Run the command as the user who runs Caddy.
+
+Each start reads the first 256 MiB in the same way: there, this is for larger
+stores.`,
+		example: `  caddy doorpost store check /var/backups/doorpost.db`,
+		most:    1, local: true, run: (*call).checkStore,
+		flags: func(cmd *cobra.Command) {
+			cmd.Flags().Lookup("config").Usage = "Configuration file that names the store, without FILE"
+		},
+	}.command()
+}
+
+// checked is what check prints with --json.
+type checked struct {
+	Store string `json:"store"`
+	Bytes int64  `json:"bytes"`
+}
+
+func (c *call) checkStore() error {
+	to, err := c.storeTarget(strings.Join(c.args, ""), "behind the command")
+	if err != nil {
+		return err
+	}
+	path := to.Place.Path
+	size, err := bolt.Check(path)
+	switch {
+	case errors.Is(err, bolt.ErrHeld):
+		return &admin.Error{Reason: err.Error(), Remedy: "stop Caddy; or make a backup, which is checked as it is made"}
+	case errors.Is(err, bolt.ErrCorrupt):
+		return &admin.Error{Reason: err.Error(), Remedy: "if it is a copy, keep another one"}
+	case err != nil:
+		return &admin.Error{Reason: err.Error(), Remedy: remedyFor(err)}
+	}
+	return c.print(checked{path, size}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s is whole: all of its %d KiB are what was written.\n", path, (size+1023)>>10)
+	})
+}
+
 // backedUp is what backup prints with --json.
 type backedUp struct {
 	File  string `json:"file"`
@@ -121,7 +168,7 @@ type restored struct {
 }
 
 func (c *call) restore() error {
-	to, err := c.restoreTarget()
+	to, err := c.storeTarget(flagOf[string](c.cmd, "store"), "with --store")
 	if err != nil {
 		return err
 	}
@@ -224,12 +271,12 @@ func markAnchors(ctx context.Context, to config.Resolved, db store.Store, out *r
 	return nil
 }
 
-// restoreTarget returns the settings whose store --store or the configuration names.
-func (c *call) restoreTarget() (config.Resolved, error) {
+// storeTarget returns the settings with the store of that path, or with the one that the
+// configuration names. how says where the path is to be written.
+func (c *call) storeTarget(path, how string) (config.Resolved, error) {
 	raw, file, err := loadConfig(flagOf[string](c.cmd, "config"), flagOf[string](c.cmd, "adapter"))
-	path := flagOf[string](c.cmd, "store")
 	if err != nil && path == "" {
-		return config.Resolved{}, &admin.Error{Reason: err.Error(), Remedy: "correct it, or write the path of the store with --store"}
+		return config.Resolved{}, &admin.Error{Reason: err.Error(), Remedy: "correct it, or write the path of the store " + how}
 	}
 	var to config.Resolved
 	if file != "" && err == nil {
@@ -244,7 +291,7 @@ func (c *call) restoreTarget() (config.Resolved, error) {
 		to.Place, err = to.Written.StorePlace(slog.New(slog.DiscardHandler))
 	}
 	if err != nil {
-		return to, &admin.Error{Reason: fmt.Sprintf("looking for the store in %s: %v", file, err), Remedy: "write its path with --store"}
+		return to, &admin.Error{Reason: fmt.Sprintf("looking for the store in %s: %v", file, err), Remedy: "write its path " + how}
 	}
 	if to.Place.Path == "" {
 		return to, &admin.Error{Reason: "the store is a Redis server: " + to.Place.String(), Remedy: "bring its own backup back (dump.rdb or appendonlydir), as Redis describes; Caddy notices that it is older, and \"caddy doorpost store accept\" takes it"}
