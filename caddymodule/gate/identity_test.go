@@ -150,7 +150,7 @@ func TestH01_ValuesBelongToOneRequest(t *testing.T) {
 	}
 }
 
-// What the firm leaves out takes no room from what it wants, and a list is whole in the assertion, too.
+// Headers that the firm leaves out take no room from the others, and the list in the assertion is complete, too.
 func TestH14_WhatIsNotWantedTakesNoRoom(t *testing.T) {
 	g, _, _ := benchGate(t)
 	var companies []string
