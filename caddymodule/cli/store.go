@@ -106,6 +106,9 @@ func (c *call) checkStore() error {
 	if err != nil {
 		return err
 	}
+	if to.Place.Path == "" {
+		return &admin.Error{Reason: "the store is a Redis server: " + to.Place.String(), Remedy: "check its own files, with redis-check-rdb or redis-check-aof"}
+	}
 	path := to.Place.Path
 	size, err := bolt.Check(path)
 	switch {
@@ -171,6 +174,9 @@ func (c *call) restore() error {
 	to, err := c.storeTarget(flagOf[string](c.cmd, "store"), "with --store")
 	if err != nil {
 		return err
+	}
+	if to.Place.Path == "" {
+		return &admin.Error{Reason: "the store is a Redis server: " + to.Place.String(), Remedy: "bring its own backup back (dump.rdb or appendonlydir), as Redis describes; Caddy notices that it is older, and \"caddy doorpost store accept\" takes it"}
 	}
 	path := to.Place.Path
 	file, err := os.Open(c.args[0])
@@ -272,7 +278,8 @@ func markAnchors(ctx context.Context, to config.Resolved, db store.Store, out *r
 }
 
 // storeTarget returns the settings with the store of that path, or with the one that the
-// configuration names. how says where the path is to be written.
+// configuration names; without a path if that is a Redis server. how says where the path is to be
+// written.
 func (c *call) storeTarget(path, how string) (config.Resolved, error) {
 	raw, file, err := loadConfig(flagOf[string](c.cmd, "config"), flagOf[string](c.cmd, "adapter"))
 	if err != nil && path == "" {
@@ -292,9 +299,6 @@ func (c *call) storeTarget(path, how string) (config.Resolved, error) {
 	}
 	if err != nil {
 		return to, &admin.Error{Reason: fmt.Sprintf("looking for the store in %s: %v", file, err), Remedy: "write its path " + how}
-	}
-	if to.Place.Path == "" {
-		return to, &admin.Error{Reason: "the store is a Redis server: " + to.Place.String(), Remedy: "bring its own backup back (dump.rdb or appendonlydir), as Redis describes; Caddy notices that it is older, and \"caddy doorpost store accept\" takes it"}
 	}
 	return to, nil
 }
