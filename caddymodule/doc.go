@@ -48,6 +48,7 @@
 //	├── brand        how a firm looks and speaks: colours, letters
 //	├── directory    contacts and companies; CSV read → plan → apply
 //	├── legacy       old one-click links: what a URL is, and rewriting in both directions
+//	├── tokensearch  the tokens of old links, in whatever text they stand
 //	├── session      cookies, records, and the look-up in memory; also as a Store of
 //	│                gorilla/sessions, for handlers that speak that interface
 //	├── token        one-time links and codes: issue, peek, spend

@@ -32,7 +32,7 @@ import (
 //	brand directory session token password limit outbox audit usage assertion legacy
 //	                            │
 //	                            ▼
-//	        typo   address   loopback   secret  ◄── store/sealed ◄── store/anchor
+//	  tokensearch typo address   loopback   secret  ◄── store/sealed ◄── store/anchor
 //	                             store  ◄── store/sealed, store/anchor, store/bolt, store/redis, store/storetest
 //
 // Imports point down, siblings don't know one another, and only caddymodule, config and cli
@@ -44,14 +44,14 @@ var arrows = map[string][]string{
 	"cli":    {"config", "admin", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
 	"config": {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo", "upstream"},
 
-	"gate":     {"upstream", "web", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/sealed", "store/anchor", "loopback"},
+	"gate":     {"upstream", "web", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "tokensearch", "address", "secret", "store", "store/sealed", "store/anchor", "loopback"},
 	"admin":    {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
 	"upstream": {"web", "directory", "secret", "store"},
 	"web":      {"brand"},
 	"action":   {"directory", "limit", "password", "store"},
 
 	"brand":     {"address"},
-	"directory": {"address", "typo", "secret", "store", "store/sealed", "store/anchor"},
+	"directory": {"address", "tokensearch", "typo", "secret", "store", "store/sealed", "store/anchor"},
 	"session":   {"address", "secret", "store", "store/sealed"},
 	"token":     {"address", "secret", "store", "store/sealed"},
 	"limit":     {"address", "secret", "store", "store/sealed"},
@@ -60,10 +60,11 @@ var arrows = map[string][]string{
 	"audit":     {"address", "secret", "store", "store/sealed"},
 	"usage":     {"secret", "store", "store/sealed"},
 	"assertion": {"address", "secret", "store", "store/sealed"},
-	"legacy":    {},
+	"legacy":    {"tokensearch"},
 
 	"address":         {},
 	"loopback":        {},
+	"tokensearch":     {},
 	"typo":            {},
 	"secret":          {},
 	"store":           {},

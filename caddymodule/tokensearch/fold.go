@@ -1,0 +1,155 @@
+package tokensearch
+
+import (
+	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// Fold returns a text as the most lenient reader compares it, in printable ASCII: small letters without
+// accents (many databases don't tell case or accents apart, as MySQL doesn't by default), wide and styled
+// letters and the digits of other scripts as plain ones, nothing that can't be seen, and UTF-8 that is
+// longer than it may be as lenient readers decode it.
+func Fold(s string) string {
+	ascii, upper := true, false
+	for i := range len(s) {
+		ascii = ascii && s[i] >= ' ' && s[i] < 0x7f
+		upper = upper || s[i] >= 'A' && s[i] <= 'Z'
+	}
+	switch {
+	case ascii && !upper:
+		return s
+	case ascii:
+		return strings.ToLower(s)
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); {
+		text, size := foldAt(s[i:])
+		b = append(b, text...)
+		i += size
+	}
+	return string(b)
+}
+
+// foldAt folds the first character of a text, which isn't empty.
+func foldAt[T string | []byte](s T) (folded string, size int) {
+	if c := s[0]; c < utf8.RuneSelf {
+		switch {
+		case c < ' ' || c == 0x7f:
+			return "", 1
+		case c >= 'A' && c <= 'Z':
+			c += 'a' - 'A'
+		}
+		return printable[c : c+1], 1
+	}
+	if c := s[0]; c < 0xc0 {
+		return theFolds().at(rune(c)), 1
+	}
+	head := string(s[:min(len(s), 6)])
+	if n, r := Overlong(head); n > 0 {
+		return theFolds().at(r), n
+	}
+	r, size := utf8.DecodeRuneInString(head)
+	if r == utf8.RuneError && size == 1 {
+		r = rune(head[0]) // to a reader of ISO 8859-1
+	}
+	return theFolds().at(r), size
+}
+
+// printable has each character of ASCII at its own place.
+var printable = func() string {
+	var b [utf8.RuneSelf]byte
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return string(b[:])
+}()
+
+// folds are what characters fold to.
+type folds struct {
+	texts []string // each once; the first is empty
+	of    []uint16 // by character, its place in texts
+}
+
+func (f *folds) at(r rune) string {
+	if int(r) >= len(f.of) {
+		return ""
+	}
+	return f.texts[f.of[r]]
+}
+
+// theFolds takes some milliseconds to be made, so it is made when the first text needs it.
+var theFolds = sync.OnceValue(func() *folds {
+	f := &folds{texts: []string{""}, of: make([]uint16, 0x20000)} // no character behind these folds to any
+	places := map[string]uint16{"": 0}
+	set := func(r rune, text string) {
+		at, known := places[text]
+		if !known {
+			at = uint16(len(f.texts))
+			places[text], f.texts = at, append(f.texts, text)
+		}
+		f.of[r] = at
+	}
+	for r := range rune(len(f.of)) {
+		if r < 0x3400 || r >= 0xd7b0 { // nor do those between
+			set(r, foldASCII(norm.NFKD.String(string(unicode.ToLower(r)))))
+		}
+	}
+	digits := func(lo, hi uint32) {
+		for r := lo; r <= hi && int(r) < len(f.of); r++ {
+			set(rune(r), string(rune('0'+(r-lo)%10)))
+		}
+	}
+	for _, all := range unicode.Nd.R16 {
+		digits(uint32(all.Lo), uint32(all.Hi))
+	}
+	for _, all := range unicode.Nd.R32 {
+		digits(all.Lo, all.Hi)
+	}
+	set('ı', "i")
+	set('ß', "ss")
+	return f
+})
+
+func foldASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, s)
+}
+
+// Overlong is how many bytes a character has at the beginning of a text, in UTF-8 that is longer
+// than it may be (RFC 3629, 3), and which character that is; 0: it has none.
+func Overlong(s string) (n int, r rune) {
+	if len(s) < 2 {
+		return 0, 0
+	}
+	switch c, next := s[0], s[1]; {
+	case next < 0x80 || next >= 0xc0:
+	case c == 0xc0 || c == 0xc1:
+		n, r = 2, rune(c&0x1f)
+	case c == 0xe0 && next < 0xa0:
+		n = 3
+	case c == 0xf0 && next < 0x90:
+		n = 4
+	case c == 0xf8 && next < 0x88:
+		n = 5
+	case c == 0xfc && next < 0x84:
+		n = 6
+	}
+	if len(s) < n {
+		return 0, 0
+	}
+	for i := 1; i < n; i++ {
+		if s[i] < 0x80 || s[i] >= 0xc0 {
+			return 0, 0
+		}
+		r = r<<6 | rune(s[i]&0x3f)
+	}
+	return n, r
+}
