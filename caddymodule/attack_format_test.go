@@ -122,7 +122,7 @@ func TestP06_WhatAPatternHasBehindATokenHidesNoToken(t *testing.T) {
 	}
 	for _, path := range []string{"/invoice/inv-TOKEN", "/invoice/inv-TOKEN/", "/invoice/inv-TOKEN.json", "/invoice/inv-TOKEN.html+", "/invoice/inv-TOKEN;x=1", "/invoice/INV-TOKEN.pdf/",
 		"/start/TOKEN", "/start/TOKEN/", "/start/TOKEN/index", "/start/TOKEN/index.html", "/start/TOKEN/other.php",
-		"/list/TOKEN/orders", "/list/TOKEN/orders/all.json", "/list/TOKEN/orders/all+", "/list/TOKEN/orders/all.json;x=1", "/list/TOKEN/about", "/x?q=/invoice/inv-TOKEN", "/x/start/TOKEN/"} {
+		"/list/TOKEN/orders", "/list/TOKEN/orders/all.json", "/list/TOKEN/orders/all+", "/list/TOKEN/orders/all.json;x=1", "/list/TOKEN/about", "/x/start/TOKEN/"} {
 		if status, yes := reached(bob, strings.Replace(path, "TOKEN", "birch-secret-token", 1)); yes || status != 404 && status != 400 {
 			t.Errorf("%s with another company's token = %d, at the portal: %t; want 404 or 400", path, status, yes)
 		}

@@ -142,7 +142,8 @@ func openFirm(id string, cfg config.Firm, d deps) (*firm, error) {
 	changes := d.keep("changes", func() any { return new(atomic.Uint64) }).(*atomic.Uint64)
 	serial := changes.Add(1) // who is staff may have changed with the config
 	others := d.keep("others", func() any { return othersOf(id, d.others) }).(*store.Others)
-	f.book = &directory.Book{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Fold: legacy.Fold, Changes: changes, Others: others,
+	f.book = &directory.Book{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Changes: changes, Others: others,
+		Memory: d.keep("tokens", func() any { return new(directory.TokenMemory) }).(*directory.TokenMemory),
 		Anchor: d.store, Upgraded: cfg.Upgraded.Closed()}
 	for _, s := range cfg.Staff {
 		a, err := address.Parse(s)
@@ -339,7 +340,7 @@ func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			r = asIfAsked(r)
 		}
 		setPlaceholders(r, gate.PassedOf(r.Context()))
-		if hidden && r.RequestURI == asked.RequestURI() && f.cfg.Rules.Secret(&asked) { // its query has a way back with a token
+		if hidden && r.RequestURI == asked.RequestURI() && (f.cfg.Rules.Secret(&asked) || f.gate.HoldsToken(&asked)) { // its query has a way back with a token
 			line := r.RequestURI
 			r.RequestURI = "/" // for logs alone
 			defer func() { r.RequestURI = line }()

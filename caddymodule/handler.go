@@ -135,15 +135,17 @@ func (h *Handler) findDefinition(ctx caddy.Context) error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	prefix, rules := h.app.shape(h.Firm)
 	asked := askedURL(r)
-	hidden, passed := gate.Hides(rules, asked, r.Header), false
+	hidden, inURL, passed := gate.Hides(rules, asked, r.Header), false, false
 	if gate.Secret(prefix, asked, r.Header) {
 		// The access log would keep the URL, whatever comes of the request.
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
-	} else if hidden {
-		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
-		defer func(began time.Time) { h.logHidden(w, r, asked, rules, began, passed) }(time.Now())
 	} else if rules.HasLinks() {
-		defer h.hideAnswer(w, r, asked, rules, time.Now())
+		defer func(w http.ResponseWriter, began time.Time) {
+			if answers := !hidden && rules.SecretIn(w.Header(), asked); hidden || answers {
+				caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+				h.logHidden(w, r, shownURI(asked, rules, inURL), began, passed || answers)
+			}
+		}(w, time.Now())
 	}
 	w = keepHeaders(w)
 	if urlChanged(r, rules) {
@@ -161,6 +163,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	defer leave()
+	inURL = f.gate.HoldsToken(asked)
+	hidden = hidden || inURL || f.gate.HoldTokens(r.Header)
 	return f.ServeHTTP(w, r, countedPortal{next, &passed}, hidden)
 }
 
@@ -175,30 +179,13 @@ func (p countedPortal) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return p.Handler.ServeHTTP(w, r)
 }
 
-// hideAnswer keeps an answer from the access log whose header has a company's token in it:
-// what an open company's portal leads to.
-func (h *Handler) hideAnswer(w http.ResponseWriter, r *http.Request, asked *url.URL, rules *legacy.Rules, began time.Time) {
-	if !rules.SecretIn(w.Header(), asked) {
-		return
-	}
-	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
-	h.logHidden(w, r, asked, rules, began, true)
-}
-
 // logHidden writes, in the place of the access log, what can be said of a request where the
 // URL, the Referer or the answer has a company's token in it; nothing where there is no access
 // log. What hasn't reached the portal, which anybody can send, is sampled.
-func (h *Handler) logHidden(w http.ResponseWriter, r *http.Request, asked *url.URL, rules *legacy.Rules, began time.Time, passed bool) {
+func (h *Handler) logHidden(w http.ResponseWriter, r *http.Request, uri string, began time.Time, passed bool) {
 	recorder := accessRecorder(w)
 	if recorder == nil {
 		return
-	}
-	uri := rules.Pattern(rules.Match(asked))
-	switch {
-	case uri == "" && rules.Secret(asked):
-		uri = "(hidden)"
-	case uri == "":
-		uri = asked.RequestURI()
 	}
 	log := h.app.log
 	if passed {
@@ -206,6 +193,17 @@ func (h *Handler) logHidden(w http.ResponseWriter, r *http.Request, asked *url.U
 	}
 	log.Info("request with an old link", "firm", h.Firm, "method", audit.Cut(r.Method), "uri", audit.Cut(uri), "status", recorder.Status(), "size", recorder.Size(),
 		"duration", time.Since(began).Seconds(), "client_ip", clientIP(r).String(), "agent", audit.Cut(r.UserAgent()))
+}
+
+// shownURI is what a log may have of the URL that was asked for: of one with a token, the pattern that it is by.
+func shownURI(asked *url.URL, rules *legacy.Rules, holdsToken bool) string {
+	switch pattern := rules.Pattern(rules.Match(asked)); {
+	case pattern != "":
+		return pattern
+	case holdsToken || rules.Secret(asked):
+		return "(hidden)"
+	}
+	return asked.RequestURI()
 }
 
 // accessRecorder returns what the access log learns of an answer from, or nil where there is no

@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"encoding/hex"
 	"net/http"
 	"testing"
 )
@@ -13,13 +14,17 @@ func TestNobodyLearnsFromARedirectWhoseAnOldLinkIs(t *testing.T) {
 	m.moveInto(h)
 	h.upgrade("birch")
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Location", r.Header.Get("Return-To"))
-		w.Header().Set("Content-Location", r.Header.Get("Return-To"))
+		back, err := hex.DecodeString(r.Header.Get("Return-To"))
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Location", string(back))
+		w.Header().Set("Content-Location", string(back))
 		w.WriteHeader(http.StatusSeeOther)
 	}
 	const birchs, nobodys = "/one-click/birch-secret-token/x", "/one-click/nobodys-secret-tok/x"
 	visitor := h.browser()
-	visitor.open("/one-click/acme-secret-token-1/", "Return-To", "/")
+	visitor.open("/one-click/acme-secret-token-1/", "Return-To", hex.EncodeToString([]byte("/")))
 	if visitor.cookie("portal-visit") == "" {
 		t.Fatal("an open company's old link gave no visit")
 	}
@@ -38,7 +43,7 @@ func TestNobodyLearnsFromARedirectWhoseAnOldLinkIs(t *testing.T) {
 		"staff":                 {owner, "/orders", "/portal/birch/x"},
 		"a member, at birch's ": {ann, "/portal/birch/", "/portal/birch/x"},
 	} {
-		a := c.b.open(c.path, "Return-To", birchs)
+		a := c.b.open(c.path, "Return-To", hex.EncodeToString([]byte(birchs)))
 		if got := a.Header.Get("Location"); c.want == birchs && goneForm.MatchString(got) {
 			if again := h.browser().open(got); again.StatusCode != 401 {
 				t.Errorf("%s: %s leads to a page that answers %d; want the prompt", name, c.path, again.StatusCode)
@@ -46,7 +51,7 @@ func TestNobodyLearnsFromARedirectWhoseAnOldLinkIs(t *testing.T) {
 		} else if c.want == birchs || got != c.want || a.Header.Get("Content-Location") != c.want {
 			t.Errorf("%s: %s leads to %q (%q); want %q", name, c.path, got, a.Header.Get("Content-Location"), c.want)
 		}
-		if got := c.b.open(c.path, "Return-To", nobodys).Header.Get("Location"); got != nobodys {
+		if got := c.b.open(c.path, "Return-To", hex.EncodeToString([]byte(nobodys))).Header.Get("Location"); got != nobodys {
 			t.Errorf("%s: %s leads from nobody's token to %q; want it as it was", name, c.path, got)
 		}
 	}

@@ -192,5 +192,9 @@ func (f *firm) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	if !f.cfg.Rules.HasLinks() {
+		return nil
+	}
+	_, err := f.book.Tokens(ctx) // before the first request, whose URL may be one that no log is to have
+	return err
 }

@@ -55,10 +55,6 @@ type Book struct {
 	Staff []address.Address // of the Caddyfile: always staff, never disabled
 	Now   func() time.Time  // nil: time.Now
 
-	// Fold returns a token as the most lenient of databases compares it, to which Ab and ab are
-	// one; nil: there is none such. It stays the same as long as the book.
-	Fold func(token string) string
-
 	// Passwords are told of contacts who lose an address or are removed, and of the hashes
 	// in files; nil: nobody keeps any.
 	Passwords *Passwords
@@ -66,6 +62,10 @@ type Book struct {
 	// Changes is what Version counts in. Books of one firm in one process share it,
 	// as the old and the new one do during a reload; nil: this Book has its own.
 	Changes *atomic.Uint64
+
+	// Memory has the tokens of old links. Books of one firm in one process share it; nil: this Book has
+	// its own.
+	Memory *TokenMemory
 
 	// Others are the other processes that have the store open; nil: there are none.
 	Others *store.Others
@@ -81,6 +81,7 @@ type Book struct {
 	Alarm func(ctx context.Context, k store.Key)
 
 	own          atomic.Uint64
+	ownMemory    TokenMemory
 	last         atomic.Pointer[string] // the generation that CatchUp saw
 	seenUpgrades atomic.Pointer[string] // the sealed record that EnsureUpgrades has found right
 
@@ -95,7 +96,7 @@ const (
 	bucketEmail    = "email"     // MAC of an address → contact id
 	bucketCompany  = "company"   // company id → sealed companyRecord
 	bucketLegacy   = "legacy"    // MAC of an old link's token → company id
-	bucketLike     = "like"      // MAC of a token folded, "/" and company id
+	bucketLike     = "like"      // of earlier releases: MAC of a token folded, "/" and company id
 	bucketUpgrades = "upgrades"  // which companies' old links ask for sign-in, sealed
 	bucketRemoved  = "removed"   // what was removed by hand: email/MAC, company/id
 	bucketLoad     = "load"      // kind of file → MAC of what was loaded last; kind/report → sealed loadRecord
@@ -120,7 +121,10 @@ func (b *Book) Version() uint64 {
 }
 
 // Reread moves Version: what was read before counts no more.
-func (b *Book) Reread() { b.counter().Add(1) }
+func (b *Book) Reread() {
+	b.tokenMemory().loaded.Store(false)
+	b.counter().Add(1)
+}
 
 // CatchUp moves Version if the book was changed since the last call: another process may
 // have done so. One caller at a time is enough.
@@ -128,6 +132,9 @@ func (b *Book) CatchUp(ctx context.Context) error {
 	now, err := b.generation(ctx)
 	if err == nil {
 		err = b.EnsureUpgrades(ctx)
+	}
+	if err == nil {
+		err = b.catchUpTokens(ctx)
 	}
 	if err != nil {
 		return err

@@ -13,12 +13,14 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/tokensearch"
 )
 
 const (
-	// strongBits is how many bits a token needs so that nobody guesses it: whoever opens old
-	// links from a thousand networks has less than 2^30 tries a year.
-	strongBits   = 64
+	strongBits   = tokensearch.SureBits
+	rareBits     = 40      // of a token that no text has by chance, even where there are thousands of tokens
+	rareBeside   = 10      // the same of one that is made of more than letters, beside the company's name
 	wordBits     = 11      // what a word of a language adds, however long it is
 	byChance     = 4       // characters that two random tokens may begin with alike
 	triedNumbers = 100_000 // so many numbers are tried as what a token is a hash of
@@ -47,16 +49,8 @@ func (g *guessing) why(token string, c Company) string {
 	if g.isHash(token, c) {
 		return "is computed from the company's id or name, or from a number"
 	}
-	rest := strings.ToLower(token)
-	for _, known := range []string{strings.ToLower(c.ID), strings.ToLower(c.Name), plain(c.ID), plain(c.Name)} {
-		if len(known) >= 3 {
-			rest = strings.Replace(rest, known, "", 1)
-		}
-	}
+	rest := withoutName(token, c)
 	named := len(rest) < len(token)
-	if !named {
-		rest = token
-	}
 	switch alone := bitsOf(rest); {
 	case alone < strongBits && named:
 		return "has little in it but the company's id or name"
@@ -69,6 +63,31 @@ func (g *guessing) why(token string, c Company) string {
 		return "differs from another one in a few characters"
 	}
 	return ""
+}
+
+// withoutName returns what a token has beside the company's id and name.
+func withoutName(token string, c Company) string {
+	rest := strings.ToLower(token)
+	for _, known := range []string{strings.ToLower(c.ID), strings.ToLower(c.Name), plain(c.ID), plain(c.Name)} {
+		if len(known) >= 3 {
+			rest = strings.Replace(rest, known, "", 1)
+		}
+	}
+	if len(rest) == len(token) {
+		return token
+	}
+	return rest
+}
+
+// isCommon reports whether texts that have nothing to do with a token may have it: a number, a date, a
+// word, or the company's name.
+func isCommon(token string, c Company) bool {
+	if bare := plain(token); bare == plain(c.ID) || bare == plain(c.Name) {
+		return true
+	}
+	letters := strings.IndexFunc(token, unicode.IsLetter) >= 0
+	others := strings.IndexFunc(token, func(r rune) bool { return !unicode.IsLetter(r) }) >= 0
+	return bitsOf(token) < rareBits && !(letters && others && bitsOf(withoutName(token, c)) >= rareBeside)
 }
 
 // alike is how many characters at its beginning the token has in common with some other.

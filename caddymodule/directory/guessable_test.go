@@ -57,3 +57,17 @@ func TestGuessable(t *testing.T) {
 		t.Errorf("%d of 1,000 random tokens are said to be guessable; want none", weak)
 	}
 }
+
+// Tokens that any text may have by chance aren't looked for in all texts: people's forms would have
+// letters by chance where they wrote a date, a number or a company's name.
+func TestIsCommon(t *testing.T) {
+	c := Company{ID: "oak-street", Name: "Oak Street Dental"}
+	for token, want := range map[string]bool{
+		"1042": true, "20260131": true, "2026-01-31": true, "+1 555 0100": true, "invoices": true, "oakstreetdental": true, "Oak-Street-Dental": true, "q3": true,
+		"hb7Qm2xVt9Kp4Rz": false, "482915573019462": false, "deadbeefcafe0123": false, "tok-oak-street-1": false, "oak-street-secret": false, "birch-secret-token": false, "qwkzjxvbmphtr": false, "oak-street-1": false, "oakstreet2019": false,
+	} {
+		if got := isCommon(token, c); got != want {
+			t.Errorf("isCommon(%s) = %t; want %t (%.0f bits)", token, got, want, bitsOf(token))
+		}
+	}
+}

@@ -155,9 +155,6 @@ func (b *Book) resealCompany(rec store.Record) ([]store.Op, error) {
 			ops = append(ops, store.Delete(b.key(bucketLegacy, old)))
 		}
 	}
-	for _, folded := range b.likes(c.LegacyTokens) {
-		ops = append(append(ops, b.putLike(folded, c.ID)), b.dropLike(b.likeMACs(folded)[1:], c.ID)...)
-	}
 	return ops, nil
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
-	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 )
 
 // Standing is what a request has to know of a company.
@@ -73,15 +72,6 @@ func (b *Book) StandingByToken(ctx context.Context, token string) (Standing, err
 	return *s, nil
 }
 
-// HeldByToken returns what StandingByToken would, if that is in memory.
-func (b *Book) HeldByToken(token string) (s Standing, ok bool) {
-	held, ok := b.heldTokens.get(sha256.Sum256([]byte(token)), b.Version())
-	if !ok {
-		return Standing{}, false
-	}
-	return *held, true
-}
-
 // standingByToken looks the token up in the index, and then whether its company has it:
 // the index isn't sealed, so alone it opens nothing. Between the two reads the token may
 // pass to another company: look again.
@@ -100,88 +90,6 @@ func (b *Book) standingByToken(ctx context.Context, version uint64, token string
 		}
 	}
 	return nil, ErrUnknown
-}
-
-// unsure is the standing of a token that the index has, and whose company doesn't have it:
-// nobody reaches it.
-var unsure = Standing{Company: "?", Upgraded: true}
-
-// StandingLike is StandingByToken where a portal's database may take another token for the
-// company's: one that differs in case, or as far as Fold tells. Of several companies it is
-// one that asks for sign-in, if any does. It asks the store the same for every token, so that
-// its time doesn't tell whether there is such a one.
-func (b *Book) StandingLike(ctx context.Context, token string) (like Standing, err error) {
-	if token == "" || len(token) > maxToken {
-		return Standing{}, ErrUnknown
-	}
-	ctx = anchor.Evenly(ctx)
-	version := b.Version()
-	spellings := []string{token}
-	if b.Fold != nil {
-		if folded := b.Fold(token); folded != token && folded != "" && len(folded) <= maxToken {
-			spellings = append(spellings, folded)
-		}
-	}
-	owner := ""
-	for _, spelling := range spellings {
-		for _, mac := range b.Keys.Lookups("legacy", b.Firm, spelling) {
-			rec, err := b.get(ctx, bucketLegacy, mac)
-			if err != nil && !errors.Is(err, ErrUnknown) {
-				return Standing{}, err
-			}
-			if err == nil && owner == "" {
-				owner = string(rec.Value[1:])
-			}
-		}
-		if spelling != token || owner == "" {
-			continue
-		}
-		// The very token. What is like it is asked for nevertheless, and counts for nothing.
-		s, err := b.standing(ctx, version, owner)
-		if errors.Is(err, ErrUnknown) {
-			owner = ""
-			continue
-		}
-		if err != nil {
-			return Standing{}, err
-		}
-		if like = *s; !s.Has(PrintOf(token)) {
-			like = unsure
-			continue
-		}
-		b.heldTokens.put(sha256.Sum256([]byte(token)), version, s, maxHeldTokens)
-	}
-	is := like.Company != ""
-	if !is && owner != "" {
-		if like, err = b.StandingOf(ctx, owner); err != nil && !errors.Is(err, ErrUnknown) {
-			return Standing{}, err
-		}
-		if err == nil && !like.Has(PrintOf(spellings[len(spellings)-1])) {
-			like = unsure
-		}
-	}
-	if b.Fold != nil {
-		for _, mac := range b.Keys.Lookups("legacy-like", b.Firm, spellings[len(spellings)-1]) {
-			recs, err := b.Store.Scan(ctx, b.Firm, bucketLike, mac+"/", "", pageSize)
-			if err != nil {
-				return Standing{}, fmt.Errorf("reading the directory: %w", err)
-			}
-			for _, rec := range recs {
-				s, err := b.StandingOf(ctx, rec.Key.ID[len(mac)+1:])
-				switch {
-				case errors.Is(err, ErrUnknown): // removed meanwhile
-				case err != nil:
-					return Standing{}, err
-				case like.Company == "" || s.Upgraded && !is:
-					like = s
-				}
-			}
-		}
-	}
-	if like.Company == "" {
-		return Standing{}, ErrUnknown
-	}
-	return like, nil
 }
 
 // StandingOf returns the standing of the company, or ErrUnknown. It is from memory as
@@ -232,24 +140,6 @@ func (b *Book) tokenOwner(ctx context.Context, token string) (string, error) {
 
 func (b *Book) tokenMACs(token string) []string {
 	return b.Keys.MACs("legacy", b.Firm, token)
-}
-
-func (b *Book) likeMACs(folded string) []string {
-	return b.Keys.MACs("legacy-like", b.Firm, folded)
-}
-
-// likes are the tokens, folded, each once, but for those that are so themselves.
-func (b *Book) likes(tokens []string) (folded []string) {
-	if b.Fold == nil {
-		return nil
-	}
-	for _, token := range tokens {
-		if like := b.Fold(token); like != token {
-			folded = append(folded, like)
-		}
-	}
-	slices.Sort(folded)
-	return slices.Compact(folded)
 }
 
 // HasTokens reports whether some company has a token of old links.
@@ -305,17 +195,6 @@ func (b *Book) companyOps(before, after *Company, claims map[string]bool) (ops [
 			ops = append(ops, b.putToken(token, after.ID))
 		}
 	}
-	hadLike, hasLike := b.likes(had), b.likes(has)
-	for _, folded := range hadLike {
-		if !slices.Contains(hasLike, folded) {
-			ops = append(ops, b.dropLike(b.likeMACs(folded), before.ID)...)
-		}
-	}
-	for _, folded := range hasLike {
-		if !slices.Contains(hadLike, folded) {
-			ops = append(ops, b.putLike(folded, after.ID))
-		}
-	}
 	if after.asksSignIn() && !before.asksSignIn() { // and so it stays, also where the company goes and comes back
 		ops = append(ops, b.upgradesChange(closesID+after.ID))
 	}
@@ -326,22 +205,12 @@ func (b *Book) putToken(token, company string) store.Op {
 	return store.Put(b.key(bucketLegacy, b.tokenMACs(token)[0]), append([]byte{format}, company...), time.Time{})
 }
 
-// putLike returns the Op by which the company is found by what is like a token of it. Others
-// may have one that is like it, too.
-func (b *Book) putLike(folded, company string) store.Op {
-	return store.Put(b.key(bucketLike, b.likeMACs(folded)[0]+"/"+company), []byte{format}, time.Time{})
-}
-
-func (b *Book) dropLike(macs []string, company string) (ops []store.Op) {
-	for _, mac := range macs {
-		ops = append(ops, store.Delete(b.key(bucketLike, mac+"/"+company)))
-	}
-	return ops
-}
-
-// stateTokens is a mark of the book, in bucketState: there is an index of the tokens, folded
-// too.
-const stateTokens = "tokens-2"
+// stateTokens is a mark of the book, in bucketState: there is an index of the tokens, and none of the
+// tokens folded, as earlier releases had, whose mark is stateTokensFolded.
+const (
+	stateTokens       = "tokens-3"
+	stateTokensFolded = "tokens-2"
+)
 
 func (b *Book) marked(ctx context.Context, mark string) (bool, error) {
 	_, err := b.get(ctx, bucketState, mark)
@@ -361,10 +230,29 @@ func (b *Book) EnsureTokens(ctx context.Context) error {
 	if done, err := b.marked(ctx, stateTokens); err != nil || done {
 		return err
 	}
-	if err := b.resealBucket(ctx, bucketCompany, b.resealCompany); err != nil {
+	folded, err := b.marked(ctx, stateTokensFolded)
+	if err == nil && !folded {
+		err = b.resealBucket(ctx, bucketCompany, b.resealCompany)
+	}
+	if err != nil {
 		return fmt.Errorf("making the index of old links of firm %s: %w", b.Firm, err)
 	}
-	return b.Store.Apply(ctx, b.mark(stateTokens))
+	for {
+		recs, err := b.Store.Scan(ctx, b.Firm, bucketLike, "", "", pageSize)
+		if err != nil {
+			return fmt.Errorf("reading the directory: %w", err)
+		}
+		if len(recs) == 0 {
+			return b.Store.Apply(ctx, b.mark(stateTokens), store.Delete(b.key(bucketState, stateTokensFolded)))
+		}
+		ops := make([]store.Op, len(recs))
+		for i, rec := range recs {
+			ops[i] = store.Delete(rec.Key)
+		}
+		if err := b.Store.Apply(ctx, ops...); err != nil {
+			return err
+		}
+	}
 }
 
 // bornUpgraded reports whether a company is upgraded from birth: one without an old link,

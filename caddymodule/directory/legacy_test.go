@@ -137,7 +137,6 @@ func TestWhatIsSealedAnewMeanwhileIsFound(t *testing.T) {
 	for i, look := range []func(*Book) error{
 		func(b *Book) error { _, err := b.ByEmail(ctx, "ann@example.com"); return err },
 		func(b *Book) error { _, err := b.StandingByToken(ctx, "One"); return err },
-		func(b *Book) error { _, err := b.StandingLike(ctx, "One"); return err },
 	} {
 		secrets := []string{"second", "first"}
 		for range i {
@@ -155,76 +154,112 @@ func TestWhatIsSealedAnewMeanwhileIsFound(t *testing.T) {
 	}
 }
 
-// Where a portal's database doesn't tell case apart, what is like a token may be one: as long
-// as the token is the company's.
-func TestStandingLike(t *testing.T) {
+// ownersOf says for each text which companies' tokens a portal may take it for.
+func ownersOf(t *testing.T, b *Book, texts ...string) string {
+	t.Helper()
+	index, err := b.Tokens(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, text := range texts {
+		if ids := index.Of(text); len(ids) > 0 {
+			slices.Sort(ids)
+			all = append(all, text+":"+strings.Join(ids, ","))
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+// The index in memory has the tokens as they are after each change, whichever way it was made, and
+// knows them in other spellings: a portal's database may not tell case apart.
+func TestTokensFollowChanges(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
-	exact := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys}
-	b.Fold = strings.ToLower
 	if err := b.EnsureStaff(ctx); err != nil {
 		t.Fatal(err)
 	}
 	want := func(b *Book, want string) {
 		t.Helper()
-		var got []string
-		for _, token := range []string{"AbC", "abc", "ABC", "one", "One", "OTHER"} {
-			s, err := b.StandingLike(ctx, token)
-			if err != nil && !errors.Is(err, ErrUnknown) {
-				t.Fatal(err)
-			}
-			if err == nil {
-				got = append(got, token+":"+s.Company)
-			}
-		}
-		if s := strings.Join(got, " "); s != want {
-			t.Errorf("what is like a token leads to %q; want %q", s, want)
+		if got := ownersOf(t, b, "AbC", "abc", "ABC", "one", "One", "OTHER"); got != want {
+			t.Errorf("the owners are %q; want %q", got, want)
 		}
 	}
 	set := func(id string, tokens ...string) {
 		t.Helper()
 		must(b.SetCompany(ctx, id, CompanyChange{LegacyTokens: &tokens}))
 	}
+	want(b, "")
 	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"AbC", "one"}}))
 	must(b.AddCompany(ctx, "birch", CompanyChange{LegacyTokens: &[]string{"other"}}))
 	want(b, "AbC:acme abc:acme ABC:acme one:acme One:acme OTHER:birch")
-	want(exact, "AbC:acme one:acme")
 	must(importCompanies(t, b, "id,legacy_tokens\nbirch,AbC\nacme,one\n")) // it passes on
 	want(b, "AbC:birch abc:birch ABC:birch one:acme One:acme")
-	set("birch", "AbC", "aBC")
-	set("birch", "aBC") // which is like it
-	want(b, "AbC:birch abc:birch ABC:birch one:acme One:acme")
-	must(b.AddCompany(ctx, "cedar", CompanyChange{LegacyTokens: &[]string{"aBc", "ABc"}})) // and these, of another company
-	must(b.AddContact(ctx, "cleo@example.com", Change{Companies: &[]string{"cedar"}}))
-	must(b.Upgrade(ctx, Upgrade{Companies: []string{"cedar"}}, nil))
-	want(b, "AbC:cedar abc:cedar ABC:cedar one:acme One:acme")
+	must(b.AddCompany(ctx, "cedar", CompanyChange{LegacyTokens: &[]string{"aBc", "ABc"}})) // like it, and of another company
+	want(b, "AbC:birch,cedar abc:birch,cedar ABC:birch,cedar one:acme One:acme")
 	must(b.RemoveCompany(ctx, "cedar"))
 	want(b, "AbC:birch abc:birch ABC:birch one:acme One:acme")
-	must(importCompanies(t, b, "id,legacy_tokens\nbirch,more\nacme,abC;one;Abc\n")) // one passes on in another spelling
+	must(importCompanies(t, b, "id,legacy_tokens\nbirch,more\nacme,abC;one;Abc\n"))
 	want(b, "AbC:acme abc:acme ABC:acme one:acme One:acme")
-	must(importCompanies(t, b, "id,legacy_tokens\nbirch,aBC\nacme,one\n"))
-	want(b, "AbC:birch abc:birch ABC:birch one:acme One:acme")
-	set("acme", "abc") // the exact one goes first
-	want(b, "AbC:acme abc:acme ABC:acme")
 	set("acme")
-	want(b, "AbC:birch abc:birch ABC:birch")
-	set("birch")
 	want(b, "")
-	records := func() int {
-		return len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))) + len(must(b.Store.Scan(ctx, b.Firm, bucketLike, "", "", 100)))
+	if n := len(must(b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 100))); n != 1 {
+		t.Errorf("the store's index has %d records; want that of birch's alone", n)
 	}
-	if n := records(); n != 0 {
-		t.Errorf("the index has %d records left; want none", n)
-	}
-	must(b.AddCompany(ctx, "cedar", CompanyChange{LegacyTokens: &[]string{"AbC"}}))
-	both := &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "second", "first"), Fold: b.Fold}
-	want(both, "AbC:cedar abc:cedar ABC:cedar")
-	if err := both.Reseal(ctx); err != nil {
+	set("birch", "AbC")
+	want(b, "AbC:birch abc:birch ABC:birch")
+	want(&Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys}, "AbC:birch abc:birch ABC:birch")
+}
+
+// What another process changes is in the index once the Book has caught up with it, and what an older
+// generation of this process's Books changes is there at once.
+func TestTokensFollowOtherProcesses(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	if err := b.EnsureStaff(ctx); err != nil {
 		t.Fatal(err)
 	}
-	want(&Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "second"), Fold: b.Fold}, "AbC:cedar abc:cedar ABC:cedar")
-	if n := records(); n != 2 {
-		t.Errorf("after the secret changed, the index has %d records; want 2", n)
+	b.Others = &store.Others{}
+	b.Memory = &TokenMemory{}
+	reloaded := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys, Memory: b.Memory}
+	other := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys}
+	if got := ownersOf(t, b, "hb7Qm2xVt9Kp4Rz"); got != "" {
+		t.Fatalf("an empty book has %s", got)
 	}
+	must(other.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"hb7Qm2xVt9Kp4Rz"}}))
+	if err := b.CatchUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := ownersOf(t, b, "hb7Qm2xVt9Kp4Rz"); got != "hb7Qm2xVt9Kp4Rz:acme" {
+		t.Errorf("after another process's change the owners are %q; want acme", got)
+	}
+	must(reloaded.SetCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"wd3Kx8nLq5Ys6Tg"}}))
+	if got := ownersOf(t, b, "hb7Qm2xVt9Kp4Rz", "wd3Kx8nLq5Ys6Tg"); got != "wd3Kx8nLq5Ys6Tg:acme" {
+		t.Errorf("after a change through another Book of the process the owners are %q; want the new token's alone", got)
+	}
+}
+
+// Without the store nobody knows which tokens there are: that is an error, and no empty index.
+func TestTokensWithoutTheStore(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"hb7Qm2xVt9Kp4Rz"}}))
+	gone := &Book{Firm: b.Firm, Store: deafStore{b.Store}, Keys: b.Keys}
+	if _, err := gone.Tokens(ctx); err == nil || gone.TokensInMemory() != nil {
+		t.Errorf("Tokens without a store = %v, in memory %t; want an error, and none", err, gone.TokensInMemory() != nil)
+	}
+	gone.Store = b.Store
+	if got := ownersOf(t, gone, "hb7Qm2xVt9Kp4Rz"); got != "hb7Qm2xVt9Kp4Rz:acme" {
+		t.Errorf("once the store is back the owners are %q; want acme", got)
+	}
+}
+
+// deafStore fails to read.
+type deafStore struct{ store.Store }
+
+func (deafStore) Get(context.Context, store.Key) (store.Record, error) {
+	return store.Record{}, errors.New("the store is gone")
+}
+
+func (deafStore) Scan(context.Context, string, string, string, string, int) ([]store.Record, error) {
+	return nil, errors.New("the store is gone")
 }
 
 // A book of before the index has companies alone, with tokens as they were written.
@@ -238,7 +273,10 @@ func TestEnsureTokens(t *testing.T) {
 		}
 	}
 	before := b.Version()
-	b.Fold = strings.ToUpper
+	like := b.key(bucketLike, "0123/acme") // of an earlier release
+	if err := b.Store.Apply(ctx, store.Put(like, []byte{format}, time.Time{})); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
 		if err := b.EnsureTokens(ctx); err != nil {
 			t.Fatal(err)
@@ -250,9 +288,9 @@ func TestEnsureTokens(t *testing.T) {
 	if got := fmt.Sprint(must(b.Companies(ctx, "", "", 10))); got != "[{acme ACME [one a/b] false 0} {birch BIRCH [] true 0}]" {
 		t.Errorf("the companies are %s", got)
 	}
-	for _, bucket := range []string{bucketLegacy, bucketLike} {
-		if n := len(must(b.Store.Scan(ctx, b.Firm, bucket, "", "", 100))); n != 2 {
-			t.Errorf("the index %q has %d records; want 2", bucket, n)
+	for bucket, want := range map[string]int{bucketLegacy: 2, bucketLike: 0} {
+		if n := len(must(b.Store.Scan(ctx, b.Firm, bucket, "", "", 100))); n != want {
+			t.Errorf("%q has %d records; want %d", bucket, n, want)
 		}
 	}
 	for token, want := range map[string]string{"one": "acme", "a/b": "acme"} {

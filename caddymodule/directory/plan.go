@@ -553,8 +553,10 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 	if err != nil {
 		return err
 	}
+	ops = b.markTokens(ops)
 	err = b.Store.Apply(ctx, ops...)
 	b.counter().Add(1)
+	b.followTokens(ctx, ops)
 	if failed := b.followUpgrades(ctx); err == nil && failed != nil {
 		err = fmt.Errorf("it was changed, but what has to be known of it outside of the store couldn't be noted: %w", failed)
 	}

@@ -36,6 +36,7 @@ const stateGeneration = "generation"
 func (b *Book) change(ctx context.Context, f func() ([]store.Op, error)) error {
 	errNothing := errors.New("nothing to do")
 	tried := false
+	var last []store.Op
 	err := store.Swap(ctx, b.Store, b.key(bucketState, stateGeneration), func(was []byte) ([]byte, time.Time, []store.Op, error) {
 		ops, err := f()
 		if err == nil && len(ops) == 0 {
@@ -44,12 +45,13 @@ func (b *Book) change(ctx context.Context, f func() ([]store.Op, error)) error {
 		if err == nil {
 			ops, err = b.stampUpgrades(ctx, ops)
 		}
-		tried = tried || err == nil
-		return nextGeneration(was), time.Time{}, ops, err
+		tried, last = tried || err == nil, ops
+		return nextGeneration(was), time.Time{}, b.markTokens(ops), err
 	})
 	if tried {
 		// Also after an error: the engine may have made the change and failed to say so.
 		b.counter().Add(1)
+		b.followTokens(ctx, last)
 		if failed := b.followUpgrades(ctx); err == nil && failed != nil {
 			err = fmt.Errorf("it was changed, but what has to be known of it outside of the store couldn't be noted: %w", failed)
 		}

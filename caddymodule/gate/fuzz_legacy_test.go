@@ -29,7 +29,6 @@ func withOldLinks(t testing.TB, g *Gate) *Gate {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
-	g.Book.Fold = legacy.Fold
 	for _, id := range []string{"acme", "birch", "dune"} {
 		tokens := []string{id + "-secret-token", "other-" + id + "-secret"}
 		if _, err := g.Book.AddCompany(ctx, id, directory.CompanyChange{LegacyTokens: &tokens}); err != nil {

@@ -15,8 +15,8 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
-	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/tokensearch"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
@@ -59,7 +59,7 @@ func (g *Gate) hideReferer(h http.Header) {
 			return false
 		}
 		u, err := url.Parse(page)
-		return err != nil || g.rules.link(u) || g.Legacy.Secret(u)
+		return err != nil || g.rules.link(u) || g.Legacy.Secret(u) || g.holdsToken(page)
 	}
 	if slices.ContainsFunc(h["Referer"], secret) {
 		originAlone(h)
@@ -87,14 +87,20 @@ func (g *Gate) mayTellReferer(r *http.Request, a *about) bool {
 	if page.Kind == legacy.Bad {
 		return false
 	}
-	tokens := slices.Concat(page.Strays, page.Beside)
+	index := g.Book.TokensInMemory()
+	if index == nil {
+		return false
+	}
+	hits := index.Find(a.referer[0])
+	tokens := page.Strays
 	if page.Kind == legacy.Old {
 		tokens = append(tokens, page.Token)
 	}
 	isOf := func(s directory.Standing) bool {
 		return s.Company != "" && (page.Company == "" || page.Company == s.Company) &&
 			!slices.ContainsFunc(page.Routes, func(id string) bool { return id != s.Company }) &&
-			!slices.ContainsFunc(tokens, func(token string) bool { return !s.Has(directory.PrintOf(token)) })
+			!slices.ContainsFunc(tokens, func(token string) bool { return !s.Has(directory.PrintOf(token)) }) &&
+			!slices.ContainsFunc(hits, func(hit tokensearch.Hit) bool { return !slices.Contains(hit.Companies, s.Company) })
 	}
 	var ids []string
 	switch {
@@ -157,104 +163,114 @@ func (g *Gate) asOld(r *http.Request, a *about) (moved string, err error) {
 	return moved, nil
 }
 
-// blind puts, in the query, what no company has in the place of the tokens that are astray:
-// the portal answers as to any unknown one, so nobody learns that these aren't. Those that
-// stand in the path stay astray. For what is no token of theirs it does the same, and throws it
-// away, so that its time tells nothing either.
-func (g *Gate) blind(r *http.Request, a *about) {
-	if len(a.notTheirs) == 0 {
-		return
+// blind puts, in the query, what no company has in the place of the tokens that are astray: the portal
+// answers as to any unknown one, so nobody learns that these aren't. Those that stand in the path stay
+// astray.
+func (g *Gate) blind(r *http.Request, kind Kind, a *about) error {
+	index, err := g.Book.Tokens(r.Context())
+	if err != nil {
+		return err
 	}
-	blinded := *r.URL
-	with := func(token string) string { return unknown(len(token)) }
 	masked := func(query string) string {
-		g.Legacy.Masked(query, a.notTheirs, with)
-		return g.Legacy.Masked(query, a.astray, with)
+		query = g.Legacy.Masked(query, a.astray, func(token string) string { return unknown(len(token)) })
+		for _, token := range a.astray { // where a path has them
+			for _, slash := range []string{"/", "%2f", "%2F"} {
+				query = strings.ReplaceAll(query, slash+token, slash+unknown(len(token)))
+			}
+		}
+		return index.Mask(query, func(hit tokensearch.Hit) bool { return !a.mayGuess(kind, hit) && a.isForeign(hit.Companies) })
 	}
-	blinded.RawQuery = masked(r.URL.RawQuery)
-	rest := masked(a.Query)
-	now := g.Legacy.Match(&blinded)
-	left := slices.Concat(now.Strays, now.Beside, now.Params)
-	if len(a.astray) > 0 {
-		r.URL.RawQuery, a.Query = blinded.RawQuery, rest
-		a.astray = slices.DeleteFunc(a.astray, func(token string) bool { return !slices.Contains(left, token) })
-	}
+	r.URL.RawQuery, a.Query = masked(r.URL.RawQuery), masked(a.Query)
+	left := g.Legacy.Match(r.URL)
+	a.astray = slices.DeleteFunc(a.astray, func(token string) bool {
+		return !slices.Contains(left.Strays, token) && !slices.Contains(left.Beside, token)
+	})
+	return nil
 }
 
-// foreign reports whether a token is one, or may be taken for one, of a company that asks for
-// sign-in and that the visitor doesn't reach. standing is the company's; zero: it is no token.
-// theirs: the token is of a company whose pages they may see.
-func (g *Gate) foreign(ctx context.Context, a *about, token string) (standing directory.Standing, foreign, theirs bool, err error) {
-	if s, held := g.Book.HeldByToken(token); held && a.reaches(s.Company) {
-		return s, s.Upgraded && !a.visitor.isIn(s.Company), true, nil
-	}
-	s, err := g.Book.StandingLike(ctx, token)
-	if errors.Is(err, directory.ErrUnknown) {
-		return s, false, false, nil
-	}
-	return s, err == nil && s.Upgraded && !a.visitor.isIn(s.Company), err == nil && a.reaches(s.Company), err
+// isForeign reports whether a token of these companies is one that whoever makes the request may not use.
+func (a *about) isForeign(companies []string) bool {
+	return len(companies) > 0 && !slices.ContainsFunc(companies, a.reaches)
 }
 
-// mostLookups is how many look-ups of tokens the cookies of a signed-in visitor's request may
-// cost, and a form without being counted against the network of a visitor who isn't signed in: each asks
-// the store several times, and takes a few bytes to send.
-const mostLookups = 32
-
-// blindForms does for forms and cookies what blind does for the query: to many portals they
-// are all the same. A form is judged as the portal reads it.
-func (g *Gate) blindForms(r *http.Request, a *about) error {
-	if !g.Legacy.InQuery() {
+// blindRest does for headers and the body what blind does for the query: to many portals they are all the
+// same. A form is also judged by the names in it, as the portal reads it: that finds tokens which are too
+// short to be searched for.
+func (g *Gate) blindRest(r *http.Request, open bool, a *about) error {
+	if !g.Legacy.HasLinks() || a.visitor.isStaff() {
 		return nil
 	}
-	by := *a // of its own, so that only a request that gets here has it allocated
-	foreign := func(token string) (bool, error) {
-		_, foreign, _, err := g.foreign(r.Context(), &by, token)
-		return foreign, err
-	}
-	inForm, inCookies := 0, 0
-	forms := legacy.Forms{Unknown: unknown, Foreign: func(token string) (bool, error) {
-		if inForm++; inForm%mostLookups == 0 && by.visitor == nil && !g.Networks.Take(limit.Lookups, g.ClientIP(r)) {
-			return false, legacy.ErrForm
-		}
-		return foreign(token)
-	}}
-	most := mostLookups
+	index, err := g.Book.Tokens(r.Context())
+	anyMayBe := g.Anchor.Err() != nil // a token; see weighUntrusted
 	switch {
-	case by.visitor != nil:
-	case by.visit != nil || by.Kind == legacy.Old:
-		most = freeLookups
-	case len(by.Strays) > 0 || by.Token != "" || by.Company != "", g.hasSessionCookie(r):
-		most = 0 // the rest has cost as much as a request may, see mayLookUp
-	default:
-		most = 1
+	case anyMayBe && index == nil:
+		index = new(tokensearch.Index)
+	case err != nil:
+		return err
 	}
-	cookies := legacy.Forms{Foreign: func(token string) (bool, error) {
-		if inCookies++; inCookies > most {
-			return true, nil // the rest are left out
-		}
-		return foreign(token)
-	}}
+	if !g.needsBlinding(r, index) {
+		return nil
+	}
+	kind := Protected
+	if open {
+		kind = Open
+	}
+	by := *a // of its own, so that only a request that gets here has it allocated
+	hides := func(hit tokensearch.Hit) bool { return !by.mayGuess(kind, hit) && by.isForeign(hit.Companies) }
+	forms := legacy.Forms{Unknown: unknown, Foreign: func(token string) bool { return anyMayBe || by.isForeign(index.Of(token)) }}
 	if r.Body != nil && r.Body != http.NoBody {
 		contentType := strings.Join(r.Header["Content-Type"], " ")
 		if contentType == "" && r.Method == http.MethodPost {
 			contentType = "application/x-www-form-urlencoded" // as CGI and Rack take it
 		}
 		form := g.Legacy.Body(r.Body, contentType, forms)
-		if form != r.Body && (r.Header["Content-Encoding"] != nil || !asciiLike(contentType)) {
+		if r.Header["Content-Encoding"] != nil || form != r.Body && !asciiLike(contentType) {
 			return errUnclear // some portals unpack it, or read it in those characters, and we don't
 		}
-		r.Body = form
+		r.Body = index.Body(form, hides)
 	}
+	g.dropCookies(r, func(name, value string) bool {
+		return g.Legacy.Cookie(name, value, forms) || slices.ContainsFunc(index.Find(value), hides)
+	})
+	for name, values := range r.Header {
+		if name == "Cookie" || isOrdinary(name) {
+			continue
+		}
+		for i, value := range values {
+			values[i] = index.Mask(value, hides)
+		}
+	}
+	return nil
+}
+
+// needsBlinding reports whether a request has a body, or a header that holds a token of whomever.
+func (g *Gate) needsBlinding(r *http.Request, index *tokensearch.Index) bool {
+	if r.Body != nil && r.Body != http.NoBody {
+		return true
+	}
+	for name, values := range r.Header {
+		if isOrdinary(name) {
+			continue
+		}
+		for _, value := range values {
+			if len(index.Find(value)) > 0 || name == "Cookie" && g.Legacy.NamesCookie(value) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// dropCookies leaves out the cookies that drop is true of.
+func (g *Gate) dropCookies(r *http.Request, drop func(name, value string) bool) {
 	var kept []string
 	found := false
 	for _, line := range r.Header["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {
 			name, value, _ := strings.Cut(textproto.TrimString(pair), "=")
-			foreign, err := g.Legacy.Cookie(name, value, cookies)
-			if err != nil {
-				return err
-			}
-			if found = found || foreign; !foreign {
+			if drop(name, value) {
+				found = true
+			} else {
 				kept = append(kept, pair)
 			}
 		}
@@ -262,7 +278,17 @@ func (g *Gate) blindForms(r *http.Request, a *about) error {
 	if found {
 		r.Header["Cookie"] = []string{textproto.TrimString(strings.Join(kept, ";"))}
 	}
-	return nil
+}
+
+// isOrdinary reports whether a header is one that browsers send with every request, and no portal reads
+// a parameter from.
+func isOrdinary(header string) bool {
+	switch header {
+	case "Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Connection", "Content-Length", "Content-Type", "Dnt", "Priority", "Te",
+		"Upgrade-Insecure-Requests", "User-Agent":
+		return true
+	}
+	return strings.HasPrefix(header, "Sec-")
 }
 
 // asciiLike reports whether a content type has text as browsers send it: with what is ASCII
@@ -279,10 +305,39 @@ func (g *Gate) newURL(a *about) string {
 	v := a.Verdict
 	v.Query = g.Legacy.Masked(v.Query, a.tokens, func(string) string { return "" })
 	to := g.Legacy.NewURL(v, a.standing.Company)
-	if u, err := url.Parse(to); err != nil || slices.ContainsFunc(g.Legacy.Match(u).Strays, func(s string) bool { return slices.Contains(a.tokens, s) }) {
+	u, err := url.Parse(to)
+	if err != nil || g.holdsToken(to) || slices.ContainsFunc(g.Legacy.Match(u).Strays, func(s string) bool { return slices.Contains(a.tokens, s) }) {
 		return g.Legacy.Page(a.standing.Company)
 	}
 	return to
+}
+
+// holdsToken reports whether a text holds a token of any company, as far as the tokens are in memory.
+func (g *Gate) holdsToken(text string) bool {
+	if !g.Legacy.HasLinks() {
+		return false
+	}
+	index := g.Book.TokensInMemory()
+	return index != nil && len(index.Find(text)) > 0
+}
+
+// HoldsToken reports whether no log may keep a URL as it is, since a company's token is in it where no
+// pattern expects one: Hides finds the others.
+func (g *Gate) HoldsToken(u *url.URL) bool {
+	return g.holdsToken(u.Path) || g.holdsToken(u.RawQuery)
+}
+
+// HoldTokens is HoldsToken for the headers that logs have.
+func (g *Gate) HoldTokens(h http.Header) bool {
+	if !g.Legacy.HasLinks() {
+		return false
+	}
+	for name, values := range h {
+		if name != "Cookie" && name != "Authorization" && name != "Proxy-Authorization" && !isOrdinary(name) && slices.ContainsFunc(values, g.holdsToken) {
+			return true
+		}
+	}
+	return false
 }
 
 // unknown returns what is no token of any company, as long as one.

@@ -13,6 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/tokensearch"
 	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
@@ -33,15 +34,14 @@ type about struct {
 	open    bool           // the path is open to everyone, and no company's
 	apart   bool           // the portal isn't given back a session that it began for the visitor at a page of no company
 
-	veiled bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
-	tokens []string // the Strays that are tokens
-	astray []string // those of them whose companies the visitor doesn't reach
-
-	notTheirs []string // the Strays that are of no company whose pages they may see, tokens or not
-	tooMany   bool     // there are more Strays and Routes than may be looked up, and none was
-	routed    bool     // the query has what could be a path of such a company
-	tried     bool     // the path could be an old link, and is none: it counts as a wrong one
-	instead   string   // a file's name that the portal gets in the place of the one in the path, which may be a page of such a company; "": it gets that
+	veiled  bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
+	tokens  []string // that are where none belongs
+	astray  []string // the Strays among them whose companies the visitor doesn't reach
+	inPath  bool     // the path has such a token, or what could be one in the query
+	inQuery bool     // the query has
+	routed  bool     // the query has what could be a path of such a company
+	tried   bool     // the path could be an old link, and is none: it counts as a wrong one
+	instead string   // a file's name that the portal gets in the place of the one in the path, which may be a page of such a company; "": it gets that
 }
 
 // company is the id of the company that the request is about, or "".
@@ -176,7 +176,7 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 	if err != nil && !errors.Is(err, directory.ErrUnknown) {
 		return a, err
 	}
-	a.veiled = len(a.Strays) > 0
+	a.veiled = len(a.Strays)+len(a.Beside) > 0
 	// What only looks like a company's is answered alike whether there is such a company or not,
 	// or else its clients could be listed.
 	only := a.standing.Company == "" && (a.Kind == legacy.Old && a.Loose || a.Kind == legacy.Company && (a.Unlikely || a.Loose && v.isStaff()) || a.Kind != legacy.Bad && kind == Open)
@@ -214,16 +214,13 @@ func (g *Gate) oldStanding(ctx context.Context, token string, mayBePage bool) (s
 		s, err = g.Book.StandingByToken(ctx, token)
 		return s, false, err
 	}
-	if s, held := g.Book.HeldByToken(token); held {
-		return s, true, nil
-	}
-	if s, err = g.Book.StandingLike(ctx, token); err != nil {
+	index, err := g.Book.Tokens(ctx)
+	if err != nil {
 		return directory.Standing{}, false, err
 	}
-	if !s.Has(directory.PrintOf(token)) {
-		return directory.Standing{}, true, directory.ErrUnknown
-	}
-	return s, true, nil
+	like = len(index.Of(token)) > 0
+	s, err = g.Book.StandingByToken(ctx, token)
+	return s, like || err == nil, err
 }
 
 // weigh finds out what a request is about, and by which facts it is to be decided what
@@ -246,7 +243,7 @@ func (g *Gate) weigh(r *http.Request, kind Kind, v *Visitor) (a about, f facts, 
 // visits, whatever is in memory, so that every old link asks for sign-in.
 func (g *Gate) weighUntrusted(r *http.Request, kind Kind, v *Visitor) (about, facts) {
 	a := about{Verdict: g.Legacy.Match(r.URL), visitor: v}
-	a.veiled = len(a.Strays) > 0
+	a.veiled = len(a.Strays)+len(a.Beside) > 0
 	if kind == Open && a.Kind != legacy.Bad {
 		a.Kind = legacy.None
 	}
@@ -305,44 +302,16 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	if !f.mayPass() {
 		return f, nil // whatever the rest is, they are asked who they are
 	}
-	if kind != Open && a.Kind == legacy.None {
-		a.Strays = append(a.Strays, a.Beside...)
-	}
-	if kind != Open || a.Kind != legacy.None {
-		a.Strays = append(a.Strays, a.Params...)
-	}
-	for i := len(a.Strays) - 1; i > 0; i-- { // each once
-		if slices.Contains(a.Strays[:i], a.Strays[i]) {
-			a.Strays = slices.Delete(a.Strays, i, i+1)
-		}
-	}
-	if a.tooMany = !g.mayLookUp(r, kind, a, f); a.tooMany {
-		f.astray = true
-		return f, nil
-	}
-	for _, token := range a.Strays {
-		s, foreign, theirs, err := g.foreign(r.Context(), a, token)
-		switch {
-		case err != nil:
-			return f, err
-		case foreign:
-			a.astray = append(a.astray, token)
-		case s.Company != "":
-			a.names(s, token)
-		}
-		if !theirs {
-			a.notTheirs = append(a.notTheirs, token)
-		}
-		if s.Company != "" {
-			a.tokens = append(a.tokens, token)
-		}
+	if err := g.findTokens(r, kind, a); err != nil {
+		return f, err
 	}
 	if kind != Open { // whose pages take a way back, and show nobody's data
+		documents := 0
 		for _, id := range a.Routes {
 			if a.reaches(id) {
 				continue
 			}
-			if legacy.IsDocument(id) { // which no company is called, as a rule
+			if documents++; legacy.IsDocument(id) && documents <= mostDocuments { // which no company is called, as a rule
 				if _, err := g.Book.StandingOf(r.Context(), id); errors.Is(err, directory.ErrUnknown) {
 					continue
 				} else if err != nil {
@@ -379,7 +348,7 @@ func (g *Gate) hideFormat(ctx context.Context, a *about) error {
 
 // isAstray reports whether there is something of a company's, where nothing belongs, that
 // who makes the request doesn't reach.
-func (a *about) isAstray() bool { return a.tooMany || a.routed || len(a.astray) > 0 }
+func (a *about) isAstray() bool { return a.inPath || a.routed || len(a.astray) > 0 }
 
 // mayPass reports whether a request may get to the portal, unless something in it is astray.
 func (f facts) mayPass() bool {
@@ -390,48 +359,111 @@ func (f facts) mayPass() bool {
 	return f.signedIn
 }
 
-const (
-	// freeLookups is how many tokens the URL of a request in a visit may have looked up without being
-	// counted against the network.
-	freeLookups = 4
-	// freeParams is the same for values of ordinary parameters: a search page has a dozen of them.
-	freeParams = 32
-)
+// mostDocuments is how many names of documents in a query are looked up among the companies.
+const mostDocuments = 3
 
-// mayLookUp reports whether all that the URL has and that may be a token, or a company, may be
-// looked up. Each takes up to three calls of the store, and takes a few bytes to send. Where nobody
-// is signed in, and no old link was opened, the request may cost no more than that: one token, and
-// no session and no company beside it. It is decided without a look-up, so alike for real tokens and
-// for others.
-func (g *Gate) mayLookUp(r *http.Request, kind Kind, a *about, f facts) bool {
-	if f.signedIn {
-		return true
+// findTokens finds the tokens of old links that the URL has where none belongs, and which of them are of
+// companies that whoever makes the request doesn't reach. All is in memory.
+func (g *Gate) findTokens(r *http.Request, kind Kind, a *about) error {
+	if !g.Legacy.HasLinks() {
+		return nil
 	}
-	n, params := 0, 0
-	for _, token := range a.Strays {
-		if s, held := g.Book.HeldByToken(token); held && a.reaches(s.Company) {
-			continue
-		}
-		if slices.Contains(a.Params, token) {
-			params++
-		} else {
-			n++
-		}
+	index, err := g.Book.Tokens(r.Context())
+	if err != nil {
+		return err
 	}
-	if kind != Open {
-		for _, id := range a.Routes {
-			if legacy.IsDocument(id) && !a.reaches(id) {
-				n++
+	strays := slices.Concat(a.Strays, a.Beside)
+	if g.triesTokens(r, a, index, strays) {
+		a.inPath = true
+		return nil
+	}
+	for _, token := range strays {
+		if ids := index.Of(token); len(ids) > 0 {
+			theirs, err := g.meets(r.Context(), a, token, ids)
+			if err != nil {
+				return err
+			}
+			if a.tokens = append(a.tokens, token); !theirs {
+				a.astray = append(a.astray, token)
+				a.inPath = a.inPath || kind != Open && !slices.Contains(a.Strays, token)
 			}
 		}
 	}
-	switch {
-	case n+params == 0:
-		return true
-	case f.visiting || a.Kind == legacy.Old:
-		return n <= freeLookups && params <= freeParams || g.Networks.Take(limit.Lookups, g.ClientIP(r))
+	inPath, err := g.findTokensIn(r.Context(), r.URL.Path, kind, a, index)
+	if err == nil {
+		a.inPath = a.inPath || inPath
+		a.inQuery, err = g.findTokensIn(r.Context(), r.URL.RawQuery, kind, a, index)
 	}
-	return n+params == 1 && a.Token == "" && a.Company == "" && !g.hasSessionCookie(r)
+	return err
+}
+
+// findTokensIn notes the tokens that a part of the URL holds, and reports whether one is of a company that
+// whoever makes the request doesn't reach.
+func (g *Gate) findTokensIn(ctx context.Context, text string, kind Kind, a *about, index *tokensearch.Index) (foreign bool, err error) {
+	for _, hit := range index.Find(text) {
+		if a.mayGuess(kind, hit) || slices.Contains(hit.Companies, a.standing.Company) {
+			continue
+		}
+		token := text[hit.Start:hit.End]
+		theirs, err := g.meets(ctx, a, token, hit.Companies)
+		if err != nil {
+			return false, err
+		}
+		a.tokens = append(a.tokens, token)
+		foreign = foreign || !theirs
+	}
+	return foreign, nil
+}
+
+// triesTokens reports whether the request may be one more of many that find out which tokens are real: what
+// becomes of it tells that of tokens with little chance in them. Real ones that whoever makes it doesn't reach
+// count as wrong old links do.
+func (g *Gate) triesTokens(r *http.Request, a *about, index *tokensearch.Index, strays []string) bool {
+	tries, real := false, false
+	for _, token := range strays {
+		ids := index.Of(token)
+		if !slices.ContainsFunc(ids, a.reaches) {
+			tries, real = true, real || len(ids) > 0
+		}
+	}
+	if !tries || a.visitor != nil {
+		return false
+	}
+	ip := g.ClientIP(r)
+	if !g.Networks.Take(limit.Token, ip) { // counted before anything comes of it
+		return true
+	}
+	if !real {
+		g.Networks.GiveBack(limit.Token, ip)
+	}
+	return false
+}
+
+// mayGuess reports whether a token could be one that nobody knows is one, in a request that nobody has
+// to prove anything for: then it passes, or else what becomes of it would tell.
+func (a *about) mayGuess(kind Kind, hit tokensearch.Hit) bool {
+	return kind == Open && a.visitor == nil && a.visit == nil && hit.Bits < tokensearch.SureBits
+}
+
+// meets notes which company a token that the portal gets to see is of, and reports whether whoever makes
+// the request reaches it, or one of several that it may be taken for.
+func (g *Gate) meets(ctx context.Context, a *about, token string, ids []string) (theirs bool, err error) {
+	i := slices.IndexFunc(ids, a.reaches)
+	if i < 0 {
+		return false, nil
+	}
+	s, err := g.Book.StandingOf(ctx, ids[i])
+	if errors.Is(err, directory.ErrUnknown) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if !s.Has(directory.PrintOf(token)) {
+		token = ""
+	}
+	a.names(s, token)
+	return true, nil
 }
 
 // reaches reports whether who makes the request may see what is the company's, by signing
@@ -458,8 +490,10 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 		return err
 	}
 	asked := r.URL.RawQuery
-	if len(a.notTheirs) > 0 {
-		g.blind(r, &a)
+	if a.inQuery || len(a.astray) > 0 {
+		if err := g.blind(r, kind, &a); err != nil {
+			return err
+		}
 		defer func() { r.URL.RawQuery = asked }()
 		f.astray = a.isAstray()
 	}
@@ -521,7 +555,7 @@ func (g *Gate) passOn(s step, a *about, w http.ResponseWriter, r *http.Request, 
 		web.LeaveBody(w, r)
 		return err
 	}
-	if err := g.blindForms(r, a); err != nil {
+	if err := g.blindRest(r, s == openly, a); err != nil {
 		return err
 	}
 	if s != openly && g.mayTellReferer(r, a) {

@@ -11,19 +11,18 @@ import (
 // Forms says what to make of tokens in forms and in cookies. Many portals don't ask whether
 // a parameter stood there or in the query (PHP's $_REQUEST).
 type Forms struct {
-	Foreign func(token string) (bool, error) // it is one that whoever sends it may not use
-	Unknown func(size int) string            // some value of that size, which is no token
+	Foreign func(token string) bool // it is one that whoever sends it may not use
+	Unknown func(size int) string   // some value of that size, which is no token
 }
 
 // ErrForm is the error of reading a form that can't be judged: a parameter with a token is
-// too long, or there are too many, or too many names that readers take in different ways.
+// too long, or there are too many names that readers take in different ways.
 var ErrForm = errors.New("a form has more under the name of an old link's parameter, or more odd names, than can be judged")
 
 // Body returns a request's body as the portal gets it: an unknown value stands in the place
 // of each foreign token, and the rest streams as it is, of the same length. No more is held
 // back than may yet be a token. All stays as it is of what is no form by its content type,
-// and where no pattern has its token in the query. Reading returns the errors of Foreign,
-// and ErrForm.
+// and where no pattern has its token in the query. Reading may return ErrForm.
 func (r *Rules) Body(body io.ReadCloser, contentType string, forms Forms) io.ReadCloser {
 	if !r.InQuery() {
 		return body
@@ -42,20 +41,38 @@ func (r *Rules) Body(body io.ReadCloser, contentType string, forms Forms) io.Rea
 
 // Cookie reports whether a cookie may be taken for a parameter with a foreign token: PHP
 // without a php.ini has cookies in $_REQUEST, too.
-func (r *Rules) Cookie(name, value string, forms Forms) (bool, error) {
+func (r *Rules) Cookie(name, value string, forms Forms) bool {
 	if !r.InQuery() {
-		return false, nil
+		return false
 	}
 	for i := range r.links {
 		s := r.links[i].old
 		if _, near := sameName(name, s.name); s.name == "" || !near {
 			continue
 		}
-		if found, err := s.foreign(value, forms); found || err != nil {
-			return found, err
+		if s.foreign(value, forms) {
+			return true
 		}
 	}
-	return false, nil
+	return false
+}
+
+// NamesCookie reports whether a header has a cookie that may be taken for a parameter with a token.
+func (r *Rules) NamesCookie(header string) bool {
+	if !r.InQuery() {
+		return false
+	}
+	for pair := range strings.SplitSeq(header, ";") {
+		name, _, _ := strings.Cut(strings.TrimLeft(pair, " \t"), "=")
+		for i := range r.links {
+			if s := r.links[i].old; s.name != "" {
+				if _, near := sameName(name, s.name); near {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // InQuery reports whether any pattern has its token in the query.
@@ -64,25 +81,19 @@ func (r *Rules) InQuery() bool {
 }
 
 // foreign reports whether a parameter's raw value has a foreign token, however it is read.
-func (s *shape) foreign(value string, forms Forms) (bool, error) {
+func (s *shape) foreign(value string, forms Forms) bool {
+	if len(strings.Trim(value, " +\t\r\n")) > longestToken {
+		return false
+	}
 	tokens := s.readings(value)
-	if len(tokens) >= maxStrays { // nobody sends what can be read in so many ways
-		return true, nil
-	}
-	for _, token := range tokens {
-		if found, err := forms.Foreign(token); found || err != nil {
-			return found, err
-		}
-	}
-	return false, nil
+	return len(tokens) >= maxStrays || slices.ContainsFunc(tokens, forms.Foreign) // nobody sends what can be read in so many ways
 }
 
 const (
-	mostHeld   = 64 << 10 // bytes that are held back: more than any token takes, however it is escaped
-	mostJudged = 2_000    // look-ups that a form may cost: PHP reads no more than 1,000 parameters by default
-	perLookup  = 4 << 10  // bytes of a value that cost as much as a look-up
-	mostNames  = 4 << 20  // what odd names may cost in bytes, beside a byte for each that the form has
-	perName    = 64       // bytes that an odd name costs beside its own
+	mostHeld     = 64 << 10 // bytes that are held back: more than any token takes, however it is escaped
+	mostNames    = 4 << 20  // what odd names may cost in bytes, beside a byte for each that the form has
+	perName      = 64       // bytes that an odd name costs beside its own
+	longestToken = 8 << 10  // bytes of a token, escaped
 )
 
 // form is a body that is judged as it is read.
@@ -99,7 +110,6 @@ type form struct {
 
 	seen   int  // of held: no separator is there
 	blank  bool // these are all blank
-	judged int  // look-ups so far
 	read   int  // bytes of the body so far
 	names  int  // what odd names have cost so far, in bytes
 	inside bool // of a parameter, or a line, whose beginning isn't held any more
@@ -197,9 +207,7 @@ func (f *form) parameter(text []byte) error {
 		if _, near := sameName(string(name), s.name); s.name == "" || !near {
 			continue
 		}
-		if err := f.hide(s, value, string(value)); err != nil {
-			return err
-		}
+		f.hide(s, value, string(value))
 	}
 	return nil
 }
@@ -237,7 +245,8 @@ func (f *form) lines(end bool) error {
 			case !f.inside && len(f.held) <= mostHeld:
 				return nil
 			default:
-				return f.long()
+				f.long()
+				return nil
 			}
 			blank = len(bytes.TrimFunc(f.held[:stop], trimmed)) == 0
 		}
@@ -247,9 +256,7 @@ func (f *form) lines(end bool) error {
 			continue
 		}
 		if blank || bytes.HasPrefix(line, f.boundary) { // blank: there is more behind the value than is held
-			if err := f.part(); err != nil {
-				return err
-			}
+			f.part()
 		}
 		f.settle()
 		f.value = line
@@ -259,9 +266,8 @@ func (f *form) lines(end bool) error {
 		f.inside = false
 	}
 	if end {
-		err := f.part()
+		f.part()
 		f.settle()
-		return err
 	}
 	return nil
 }
@@ -313,22 +319,19 @@ func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\
 
 // long lets go of a line whose end isn't there yet, and which is longer than what is held: it
 // is a value if it is a token but for spaces around it, of which there may be any number.
-func (f *form) long() error {
-	err := f.part()
-	if f.settle(); err != nil {
-		return err
-	}
+func (f *form) long() {
+	f.part()
+	f.settle()
 	if spaces := len(f.held) - len(bytes.TrimLeftFunc(f.held, trimmed)); spaces > 0 && !f.inside {
 		f.pass(spaces) // as if the line began behind them
-		return nil
+		return
 	}
 	f.value = f.take(len(f.held))
 	if !f.inside {
-		err = f.part()
+		f.part()
 	}
 	f.settle()
 	f.inside = true
-	return err
 }
 
 // boundaryOf returns what the lines between the parts of a form begin with, as its content
@@ -354,35 +357,22 @@ func (f *form) settle() {
 }
 
 // part judges the value that is held back, whatever its name.
-func (f *form) part() error {
+func (f *form) part() {
 	text := bytes.TrimFunc(bytes.Trim(f.value, " \t\r\n"), trimmed)
 	if len(text) == 0 || len(text) > mostHeld {
-		return nil
+		return
 	}
 	for i := range f.rules.links {
 		if s := f.rules.links[i].old; s.name != "" {
-			if err := f.hide(s, text, escape(string(text))); err != nil {
-				return err
-			}
+			f.hide(s, text, escape(string(text)))
 		}
 	}
-	return nil
 }
 
 // hide puts an unknown value in the place of one that is foreign; raw is how it would stand
 // in a query.
-func (f *form) hide(s *shape, value []byte, raw string) error {
-	if f.judged += len(value) / perLookup; f.judged > mostJudged {
-		return ErrForm
-	}
-	found, err := s.foreign(raw, Forms{Foreign: func(token string) (bool, error) {
-		if f.judged++; f.judged > mostJudged {
-			return false, ErrForm
-		}
-		return f.Foreign(token)
-	}})
-	if found {
+func (f *form) hide(s *shape, value []byte, raw string) {
+	if s.foreign(raw, f.Forms) {
 		copy(value, f.Unknown(len(value)))
 	}
-	return err
 }

@@ -33,33 +33,23 @@ func (s *shape) kinOf() (all []*shape) {
 	return all
 }
 
-// addKin adds what a plain path has where a kin has its slot, if there is such a token or company.
+// addKin adds what a plain path has where a kin has its slot, if there is such a token or company. A kin
+// may begin with the company: then almost any path is one.
 func (r *Rules) addKin(v *Verdict, p string) {
 	if v.Kind == Bad {
 		return
 	}
 	for _, s := range r.kin {
-		if s.slot == companySlot {
-			s.addKinCompany(v, p)
+		if s.slot == tokenSlot {
+			s.addBeside(v, p)
 			continue
 		}
-		if fill, _, f := s.match(p); f != apart {
-			v.Beside = append(append(v.Beside, fill), stemsOf(fill)...)
+		if v.Kind != None {
 			continue
 		}
-		strays, others := s.beside(p)
-		v.Beside = append(append(v.Beside, strays...), others...)
-	}
-}
-
-// addKinCompany is addCompany for a kin, which may begin with the company: then almost any path is
-// one, so it is a company's only if there is such a company.
-func (s *shape) addKinCompany(v *Verdict, p string) {
-	if v.Kind != None {
-		return
-	}
-	if m := s.matchCompany(p); m.Kind == Company {
-		v.Kind, v.Company, v.Loose, v.Behind, v.Unlikely, v.Stems = Company, m.Company, true, true, m.Unlikely || s.open == 0, m.Stems
+		if m := s.matchCompany(p); m.Kind == Company {
+			v.Kind, v.Company, v.Loose, v.Behind, v.Unlikely, v.Stems = Company, m.Company, true, true, m.Unlikely || s.open == 0, m.Stems
+		}
 	}
 }
 
@@ -70,7 +60,7 @@ func (r *Rules) addOddKin(v *Verdict, all []segment) {
 		switch {
 		case n == far:
 		case s.slot == tokenSlot || s.open > 0:
-			r.addFills(v, s, fills)
+			addFills(v, s, fills)
 		case v.Kind == None:
 			for _, fill := range fills {
 				if id := trimID(fill); isID(id) {

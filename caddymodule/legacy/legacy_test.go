@@ -72,6 +72,9 @@ func (v Verdict) String() string {
 	if v.Strays != nil {
 		s += fmt.Sprintf(" strays%q", v.Strays)
 	}
+	if v.Beside != nil {
+		s += fmt.Sprintf(" beside%q", v.Beside)
+	}
 	return s
 }
 
@@ -145,13 +148,13 @@ func TestMatch(t *testing.T) {
 		"/files":                        "None",
 		"/faq/acme":                     "Company acme",
 		"/faq/acme/":                    "Company acme",
-		"/portal/acme/one-click/T/x":    `New 0 acme tail=one-click/T/x strays["T"]`,
+		"/portal/acme/one-click/T/x":    `New 0 acme tail=one-click/T/x beside["T"]`,
 		"/portal/acme/x?key=T":          `New 0 acme tail=x query=key=T strays["T"]`,
 		"/one-click/T/?client=U":        `Old 0 "T" query=client=U strays["U"]`,
 		"/.well-known/acme-challenge/x": "None",
-		"/index/one-click/T/x":          `None strays["T"]`,
-		"/x/y/new/T":                    `None strays["T"]`,
-		"/one-click/T/one-click/U/":     `Old 0 "T" tail=one-click/U/ strays["U"]`,
+		"/index/one-click/T/x":          `None beside["T"]`,
+		"/x/y/new/T":                    `None beside["T"]`,
+		"/one-click/T/one-click/U/":     `Old 0 "T" tail=one-click/U/ beside["U"]`,
 		"/index/files/acme/x":           "Company acme loose",
 		"/index/known/Acme":             "Company acme loose",
 		"/index/portal/acme/x":          "None",
@@ -170,12 +173,12 @@ func TestMatch(t *testing.T) {
 		"/files/acme/B%FCro%25.pdf":                   "Company acme",
 		"/files/acme/x(S(1)).pdf":                     "Company acme", // ASP.NET reads x.pdf
 		"/portal/acme/x%3Fclient=U":                   `New 0 acme tail=x%3Fclient=U strays["U"]`,
-		"/portal/acme/one-click%3B/U;x/y":             `New 0 acme tail=one-click%3B/U;x/y strays["U;x" "U"]`,
+		"/portal/acme/one-click%3B/U;x/y":             `New 0 acme tail=one-click%3B/U;x/y beside["U;x" "U"]`,
 		"/help/portal/What%3F.html":                   "None", // a page of no company
 		"/help/view;x?a=b":                            "None",
 		"/files/What%20is%20due%3F.html":              "None",
 		"/help/files/What%20is%3F/x":                  "None",
-		"/help/new/What%3F":                           `None strays["What?" "What"]`,
+		"/help/new/What%3F":                           `None beside["What?" "What"]`,
 
 		// The id of a servlet container's session stands behind the path.
 		"/one-click/T/orders;jsessionid=A1.node1":         `Old 0 "T" tail=orders session=;jsessionid=A1.node1`,

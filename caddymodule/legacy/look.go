@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/tokensearch"
 )
 
 // Portals read one path in different ways: they decode it once more, cut off what is behind a
@@ -125,37 +127,6 @@ func isASCII(s string) bool {
 	return true
 }
 
-// overlong is how many bytes a character has at the beginning of a text, in UTF-8 that is longer
-// than it may be (RFC 3629, 3), and which character that is; 0: it has none.
-func overlong(s string) (n int, r rune) {
-	if len(s) < 2 {
-		return 0, 0
-	}
-	switch c, next := s[0], s[1]; {
-	case next < 0x80 || next >= 0xc0:
-	case c == 0xc0 || c == 0xc1:
-		n, r = 2, rune(c&0x1f)
-	case c == 0xe0 && next < 0xa0:
-		n = 3
-	case c == 0xf0 && next < 0x90:
-		n = 4
-	case c == 0xf8 && next < 0x88:
-		n = 5
-	case c == 0xfc && next < 0x84:
-		n = 6
-	}
-	if len(s) < n {
-		return 0, 0
-	}
-	for i := 1; i < n; i++ {
-		if s[i] < 0x80 || s[i] >= 0xc0 {
-			return 0, 0
-		}
-		r = r<<6 | rune(s[i]&0x3f)
-	}
-	return n, r
-}
-
 // shortest returns a text with UTF-8 that is longer than it may be as lenient readers decode it.
 func shortest(s string) string {
 	if utf8.ValidString(s) {
@@ -163,7 +134,7 @@ func shortest(s string) string {
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); {
-		if n, r := overlong(s[i:]); n > 0 {
+		if n, r := tokensearch.Overlong(s[i:]); n > 0 {
 			b.WriteRune(r)
 			i += n
 			continue
@@ -181,7 +152,7 @@ var won = strings.NewReplacer("¥", `\`, "₩", `\`)
 // longer than it may be.
 func lookForeign(p string) look {
 	for i := range len(p) {
-		if n, _ := overlong(p[i:]); n > 0 {
+		if n, _ := tokensearch.Overlong(p[i:]); n > 0 {
 			return look{shifts: true}
 		}
 	}
@@ -471,7 +442,7 @@ func (r *Rules) matchOdd(p string, u *url.URL) Verdict {
 				return Verdict{}
 			}
 			if s.open > 0 && (s.slot == tokenSlot || at <= mostBefore) {
-				r.addFills(&v, s, fills)
+				addFills(&v, s, fills)
 			}
 		}
 	}
@@ -487,19 +458,19 @@ func (r *Rules) matchOdd(p string, u *url.URL) Verdict {
 		}
 		p = next
 	}
-	if len(v.Strays) >= maxStrays || len(v.Routes) >= maxStrays {
+	if len(v.Strays) >= maxStrays || len(v.Beside) >= maxStrays || len(v.Routes) >= maxStrays {
 		return Verdict{}
 	}
 	return v
 }
 
 // addFills adds what stands for the slot of a shape, where that isn't at the beginning.
-func (r *Rules) addFills(v *Verdict, s *shape, fills []string) {
+func addFills(v *Verdict, s *shape, fills []string) {
 	for _, fill := range fills {
 		switch id := trimID(fill); {
-		case s.slot == tokenSlot && !slices.Contains(v.Strays, fill):
-			v.Strays = append(v.Strays, fill)
-		case s.slot == companySlot && s.known && isID(id) && id != v.Company && !slices.Contains(v.Routes, id):
+		case s.slot == tokenSlot:
+			v.addBeside(fill)
+		case s.known && isID(id) && id != v.Company && !slices.Contains(v.Routes, id):
 			v.Routes = append(v.Routes, id)
 		}
 	}

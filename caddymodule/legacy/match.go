@@ -29,10 +29,14 @@ type Verdict struct {
 	Query   string // Old, New: the raw query but for what the pattern names
 	Session string // ;jsessionid=A1 at the end of the path, which is judged without it: no token has one in it
 
-	// Strays (every Kind but Bad) are what some portal could take for a token, decoded,
-	// and no pattern expects where it is. Where one is a token of a company that the
-	// visitor doesn't reach, the request is not to reach the portal.
+	// Strays (every Kind but Bad) stand where a pattern has its token, or under the name of its
+	// parameter, decoded, though the URL isn't one of the pattern's. Where one is a token of a company
+	// that the visitor doesn't reach, the request is not to reach the portal.
 	Strays []string
+
+	// Beside (every Kind but Bad) are further Strays, where the URL is an ordinary one unless such a token
+	// is a real one: what stands where a pattern has its token, behind another path or in a query.
+	Beside []string
 
 	// Routes (every Kind but Bad) are the companies whose paths some portal could find in
 	// the query, ids in small letters; perhaps of no company. Where the visitor doesn't reach
@@ -54,15 +58,6 @@ type Verdict struct {
 	// Stems (Company, Loose): what a portal takes for the ID that takes a format off the end of a path,
 	// such as /files/acme.json: Rails, Spring before 5.3, CodeIgniter's url_suffix.
 	Stems []string
-
-	// Beside (every Kind but Bad) are further Strays, where the URL is an ordinary one unless such a
-	// token is a real one: those of an Old that has a format behind it, and what stands where a pattern
-	// has its token, with something else behind that.
-	Beside []string
-
-	// Params (every Kind but Bad) are further Strays, where the URL is an ordinary one unless such a token is
-	// a real one: what some portals take for a parameter with a token.
-	Params []string
 
 	link int // which of the links: Old, New
 }
@@ -92,7 +87,6 @@ func (r *Rules) match(u *url.URL) Verdict {
 		r.addStrays(&v, u.RawQuery)
 		r.addRoutes(&v, u.RawQuery)
 	}
-	r.addParams(&v, bare.Path, u.RawQuery)
 	return v
 }
 
@@ -188,7 +182,7 @@ func (r *Rules) addRoutes(v *Verdict, query string) {
 			text = next
 		}
 	}
-	if len(v.Strays) >= maxStrays || len(v.Routes) >= maxStrays {
+	if len(v.Beside) >= maxStrays || len(v.Routes) >= maxStrays {
 		*v = Verdict{}
 	}
 }
@@ -239,23 +233,26 @@ func (r *Rules) addRouteAt(v *Verdict, p string) {
 				if s.slot == companySlot {
 					s.addRoute(v, p[at:])
 				} else if s.open > 0 {
-					s.addStray(v, p[at:])
+					s.addBeside(v, p[at:])
 				}
 			}
 		}
 	}
 }
 
-// addStray adds the token of an old link whose path p is.
-func (s *shape) addStray(v *Verdict, p string) {
-	fill, _, f := s.match(p)
-	switch {
-	case len(v.Strays) >= maxStrays:
-	case f == apart:
-		strays, _ := s.beside(p)
-		v.Strays = append(v.Strays, strays...)
-	case !slices.Contains(v.Strays, fill):
-		v.Strays = append(append(v.Strays, fill), stemsOf(fill)...)
+// addBeside adds the token of an old link whose path p is.
+func (s *shape) addBeside(v *Verdict, p string) {
+	if fill, _, f := s.match(p); f != apart {
+		v.addBeside(fill)
+	}
+}
+
+// addBeside adds what is no token of the verdict's yet.
+func (v *Verdict) addBeside(fill string) {
+	for _, token := range append([]string{fill}, stemsOf(fill)...) {
+		if len(v.Beside) < maxStrays && !slices.Contains(v.Beside, token) && !(v.Kind == Old && token == v.Token) {
+			v.Beside = append(v.Beside, token)
+		}
 	}
 }
 
@@ -279,39 +276,25 @@ func (r *Rules) addBehind(v *Verdict, p string) {
 	if v.Kind == Bad {
 		return
 	}
-	n := 0
-	for at := 1; ; at++ {
+	at := 1
+	for n := 1; ; n++ {
 		end := strings.IndexByte(p[at:], '/')
 		if end < 0 {
 			return
 		}
 		at += end
-		n++
-		for i := range r.links {
-			l := &r.links[i]
-			if l.old.open > 0 {
-				l.old.addStray(v, p[at:])
-			}
-			if l.forwardNew && n <= mostBefore {
-				l.to.addCompany(v, p[at:])
-			}
-		}
-		for _, s := range r.companies {
-			if n <= mostBefore {
-				s.addCompany(v, p[at:])
+		for _, all := range [][]*shape{r.all, r.kin} {
+			for _, s := range all {
+				switch {
+				case s.open < 1:
+				case s.slot == tokenSlot:
+					s.addBeside(v, p[at:])
+				case s.known && n <= mostBefore:
+					s.addCompany(v, p[at:])
+				}
 			}
 		}
-		for _, s := range r.kin {
-			switch {
-			case s.open < 1:
-			case s.slot == tokenSlot:
-				before := len(v.Strays)
-				s.addStray(v, p[at:])
-				v.Strays = slices.Concat(v.Strays[:before], slices.DeleteFunc(v.Strays[before:], func(t string) bool { return v.Kind == Old && t == v.Token }))
-			case n <= mostBefore:
-				s.addCompany(v, p[at:])
-			}
-		}
+		at++
 	}
 }
 
@@ -340,7 +323,7 @@ func (r *Rules) matchPlain(p string, u *url.URL) Verdict {
 		l := &r.links[i]
 		if v := r.matchOld(i, p, u); v.Kind == Bad || v.Kind == Old && !v.Loose {
 			return v
-		} else if v.Kind != None || v.Strays != nil || v.Beside != nil {
+		} else if v.Kind != None || v.Strays != nil {
 			found = better(found, v)
 		}
 		if v := l.to.matchCompany(p); v.Kind == Company && v.exact && !l.forwardNew {
@@ -369,11 +352,11 @@ func (r *Rules) matchPlain(p string, u *url.URL) Verdict {
 // better returns the one that says more: what depends on a look-up comes behind what
 // doesn't.
 func better(a, b Verdict) Verdict {
-	strays, beside := append(slices.Clip(a.Strays), b.Strays...), append(slices.Clip(a.Beside), b.Beside...)
+	strays := append(slices.Clip(a.Strays), b.Strays...)
 	if a.Kind == None || b.Kind != None && a.Loose && !b.Loose {
 		a = b
 	}
-	a.Strays, a.Beside = strays, beside
+	a.Strays = strays
 	return a
 }
 
@@ -385,8 +368,7 @@ func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
 	}
 	fill, at, f := s.match(p)
 	if f == apart {
-		strays, others := s.beside(p)
-		return Verdict{Kind: None, Strays: strays, Beside: others}
+		return none
 	}
 	if isOdd(fill) {
 		return Verdict{}
@@ -407,7 +389,7 @@ func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
 	}
 	v := Verdict{Kind: Old, Token: fill, Query: rest, Loose: f == loose && s.tail, link: i}
 	if v.Loose {
-		v.Beside, v.Unlikely = stemsOf(fill), s.open == 0 && IsFile(fill)
+		v.Unlikely = s.open == 0 && IsFile(fill)
 	}
 	if f == exact {
 		v.Tail = s.tailOf(u, at)
@@ -430,56 +412,6 @@ func stemsOf(segment string) (all []string) {
 		}
 	}
 	return all
-}
-
-// beside returns what stands in a plain path in the place of the token, though the path isn't one of
-// the shape's: strays where some portals take it for one, as they take a format or an index page off
-// its end, others where something else follows.
-func (s *shape) beside(p string) (strays, others []string) {
-	if s.open < 0 {
-		return nil, nil
-	}
-	// No more of a long path is split than counts: it is asked about at each of its slashes.
-	rest, more := strings.TrimSuffix(p[1:], "/"), true
-	var part string
-	for _, g := range s.segs[:s.open] {
-		if part, rest, more = strings.Cut(rest, "/"); !more || !strings.EqualFold(part, g.pre) {
-			return nil, nil
-		}
-	}
-	g := s.segs[s.open]
-	part, rest, more = strings.Cut(rest, "/")
-	if len(part) <= len(g.pre) || !strings.EqualFold(part[:len(g.pre)], g.pre) {
-		return nil, nil
-	}
-	var behind []string
-	if more {
-		behind = strings.SplitN(rest, "/", len(s.segs)-s.open+1)
-	}
-	part = part[len(g.pre):]
-	near := endsNear(s.segs[s.open+1:], behind)
-	for _, read := range readingsOf(part) {
-		if n := len(read) - len(g.suf); n > 0 && strings.EqualFold(read[n:], g.suf) {
-			strays = append(strays, read[:n])
-			continue
-		}
-		near = near && strings.HasPrefix(g.suf, ".")
-		if before, _, _ := strings.Cut(read, g.suf); g.suf == "" || before != "" {
-			strays = append(append(strays, read), stemsOf(read)...)
-			if before != "" && before != read {
-				strays = append(strays, before)
-			}
-		}
-	}
-	switch {
-	case strays == nil:
-		return nil, nil
-	case near:
-		return strays, nil
-	case s.open > 0 || g.pre != "":
-		return nil, strays
-	}
-	return nil, nil // or any path would be one
 }
 
 // endsNear reports whether what a path has behind the slot may be to some portals what a shape has
@@ -676,9 +608,6 @@ func (r *Rules) nearProgram(p string) bool {
 			for _, reading := range []string{p[end:], p[:at] + stem + p[end:]} {
 				v := r.matchPlain(reading, &url.URL{})
 				if v.Kind != None || len(v.Strays) > 0 {
-					return true
-				}
-				if r.addBehind(&v, reading); len(v.Strays) > 0 {
 					return true
 				}
 			}

@@ -24,12 +24,11 @@ var meaning = map[slot]string{tokenSlot: "secret", companySlot: "id of the compa
 type shape struct {
 	text  string // as it was written
 	slot  slot
-	segs  []seg    // of the path, without the slash or the * at its end
-	open  int      // which of segs holds the slot; -1: none, it is in the query
-	slash bool     // the path ends with a slash
-	tail  bool     // the path ends with /*
-	known bool     // the portal has such paths: not those of new links, for which it gets old ones
-	words []string // the stems of the path, as far as the slot
+	segs  []seg // of the path, without the slash or the * at its end
+	open  int   // which of segs holds the slot; -1: none, it is in the query
+	slash bool  // the path ends with a slash
+	tail  bool  // the path ends with /*
+	known bool  // the portal has such paths: not those of new links, for which it gets old ones
 
 	fixed    []param // what the query must hold beside the slot
 	name     string  // of the parameter with the slot; "": none
@@ -62,13 +61,6 @@ func parse(text string, want slot) (*shape, error) {
 		if err := s.parseQuery(query); err != nil {
 			return nil, err
 		}
-	}
-	fixed := s.segs
-	if s.open >= 0 {
-		fixed = s.segs[:s.open]
-	}
-	for _, g := range fixed {
-		s.words = append(s.words, stems(g.pre)...)
 	}
 	return s, nil
 }

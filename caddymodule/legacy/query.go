@@ -6,7 +6,7 @@ import (
 	"strings"
 	"unicode"
 
-	"golang.org/x/text/unicode/norm"
+	"github.com/doorpost-auth/doorpost/caddymodule/tokensearch"
 )
 
 // maxParams is how many parameters a query may have beside a token's: PHP reads no more
@@ -79,30 +79,21 @@ func (s *shape) readQuery(query string) (token, rest string, is presence) {
 }
 
 // Masked returns a raw query in which other values stand in the place of tokens, under every name
-// that could be that of a parameter with a token, and under any other name.
+// that could be that of a parameter with a token.
 func (r *Rules) Masked(query string, tokens []string, value func(token string) string) string {
 	var b strings.Builder
-	others := 0
 	for p := range pieces(query) {
 		if b.Len() > 0 {
 			b.WriteByte(p.after)
 		}
-		b.WriteString(r.masked(p.text, tokens, value, &others))
+		b.WriteString(r.masked(p.text, tokens, value))
 	}
 	return b.String()
 }
 
-// masked is Masked for one parameter. others is how many of other names were read so far: where
-// Match looks into them, there are no more than maxParams.
-func (r *Rules) masked(text string, tokens []string, value func(token string) string, others *int) string {
-	found := func(readings []string) (token string, yes bool) {
-		i := slices.IndexFunc(readings, func(read string) bool { return slices.Contains(tokens, read) })
-		if i < 0 {
-			return "", false
-		}
-		return readings[i], true
-	}
-	name, was, named := strings.Cut(text, "=")
+// masked is Masked for one parameter.
+func (r *Rules) masked(text string, tokens []string, value func(token string) string) string {
+	name, was, _ := strings.Cut(text, "=")
 	for i := range r.links {
 		s := r.links[i].old
 		if s.name == "" {
@@ -111,29 +102,18 @@ func (r *Rules) masked(text string, tokens []string, value func(token string) st
 		if _, near := sameName(name, s.name); !near {
 			continue
 		}
-		if token, yes := found(s.readings(was)); yes {
-			with := value(token)
-			if _, whole := s.slotOf(was); whole {
-				with = s.pre + with + s.suf
-			}
-			return name + "=" + escape(with)
+		readings := s.readings(was)
+		at := slices.IndexFunc(readings, func(read string) bool { return slices.Contains(tokens, read) })
+		if at < 0 {
+			continue
 		}
+		with := value(readings[at])
+		if _, whole := s.slotOf(was); whole {
+			with = s.pre + with + s.suf
+		}
+		return name + "=" + escape(with)
 	}
-	if *others > maxParams {
-		return text
-	}
-	readings := r.otherReadings(text)
-	if readings != nil {
-		*others++
-	}
-	token, yes := found(readings)
-	switch {
-	case !yes:
-		return text
-	case named:
-		return name + "=" + escape(value(token))
-	}
-	return escape(value(token))
+	return text
 }
 
 // hasAny reports whether a query has, or nearly has, a parameter that the shape names:
@@ -339,34 +319,8 @@ func canonical(name string) string {
 	}, name)
 }
 
-// Fold returns a token as the most lenient of databases compares it: many don't tell case or
-// accents apart, as MySQL doesn't by default.
-func Fold(token string) string { return fold(token) }
-
-// fold returns a text as the most lenient reader compares it: small letters without
-// accents, wide and styled ones as plain ones, nothing that can't be seen.
-func fold(s string) string {
-	ascii, upper := true, false
-	for i := range len(s) {
-		ascii = ascii && s[i] >= ' ' && s[i] < 0x7f
-		upper = upper || s[i] >= 'A' && s[i] <= 'Z'
-	}
-	switch {
-	case ascii && !upper:
-		return s
-	case ascii:
-		return strings.ToLower(s)
-	}
-	return strings.ToLower(strings.Map(func(r rune) rune {
-		if r == 'ı' {
-			return 'i' // they have one capital letter
-		}
-		if r < ' ' || r >= 0x7f {
-			return -1
-		}
-		return r
-	}, norm.NFKD.String(strings.ToLower(shortest(s)))))
-}
+// fold returns a text as the most lenient reader compares it.
+func fold(s string) string { return tokensearch.Fold(s) }
 
 // unescape decodes what escapes there are, once; whole: there were no broken ones.
 func unescape(s string, plus bool) (out string, whole bool) {

@@ -23,7 +23,6 @@ const (
 	Guess                 // a code
 	Password              // a password
 	Token                 // an old link's token
-	Lookups               // many tokens at once, in a form: each is looked up
 )
 
 // level is a part of the net that one hand may hold, and how much it may do: once its
@@ -133,8 +132,6 @@ func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
 		kind, of = "password", func(l level) rate { return l.password }
 	case Token:
 		kind = "token"
-	case Lookups:
-		kind = "lookups"
 	}
 	ip, levels := levelsOf(ip)
 	for i := range levels {

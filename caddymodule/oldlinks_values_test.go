@@ -1,0 +1,105 @@
+package caddymodule_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The token of a company, wherever in a request it stands, reaches the portal from those alone who may use
+// it. Nobody needs to know where the portal looks for one, and the rest of the request stays as it was.
+func TestAnothersTokenReachesThePortalNowhere(t *testing.T) {
+	const own, birchs = "wd3Kx8nLq5Ys6Tg", "hb7Qm2xVt9Kp4Rz"
+	log := plainLog(t)
+	portal := newPortal(t)
+	m := startMailServer(t)
+	h := openHouse(t, layout{global: log.global, site: "log\n\treverse_proxy " + strings.TrimPrefix(portal.URL, "http://"), app: m.app(), firm: strings.Replace(oldLinks, "/assets/*", "/assets/* /contact", 1), admin: freeAddress(t),
+		companies: "id,name,legacy_tokens\nacme,Acme Ltd," + own + "\nbirch,Birch & Sons," + birchs + "\ndune,Dune,dn4Jw7pXc2Lv8Qs\n"})
+	m.moveInto(h)
+	h.upgrade("birch")
+	bob, ann, owner := h.in("bob@example.com"), h.in("ann@example.com"), h.in("owner@example.com") // of acme; of acme and birch; staff
+	visitor := h.browser()
+	visitor.open("/one-click/" + own + "/x")
+	escaped := func(s string) string {
+		var b strings.Builder
+		for i := range len(s) {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		}
+		return b.String()
+	}
+	xml := "<?xml version=\"1.0\"?><q k=\"TOKEN\"/>"
+	requests := map[string]func(b *browser, token string) *http.Request{
+		"a parameter of any name": func(b *browser, token string) *http.Request { return b.request("GET", "/contact?x=1&k="+token, nil) },
+		"a parameter without name": func(b *browser, token string) *http.Request {
+			return b.request("GET", "/contact?"+token+"&x=1", nil)
+		},
+		"a parameter, escaped twice": func(b *browser, token string) *http.Request {
+			return b.request("GET", "/contact?k="+strings.ReplaceAll(escaped(token), "%", "%25"), nil)
+		},
+		"a part of a value": func(b *browser, token string) *http.Request {
+			return b.request("GET", "/contact?next=%2Fopen%2F"+token+"%2Fx", nil)
+		},
+		"a header": func(b *browser, token string) *http.Request {
+			return b.request("GET", "/contact", nil, "X-Client-Key", token)
+		},
+		"Basic, as text": func(b *browser, token string) *http.Request {
+			return b.request("GET", "/contact", nil, "Authorization", "Bearer "+token)
+		},
+		"a cookie of any name": func(b *browser, token string) *http.Request {
+			return b.request("GET", "/contact", nil, "Cookie", strings.TrimPrefix(b.session()+"; k="+token, "; "))
+		},
+	}
+	for name, body := range map[string][2]string{
+		"JSON": {"application/json", `{"a":[{"k":"TOKEN"}]}`}, "JSON with escapes": {"application/json", `{"k":"\u0068` + birchs[1:] + `"}`}, "text": {"text/plain", "k: TOKEN\n"}, "XML": {"text/xml", xml},
+		"no type": {"", "TOKEN"}, "a form": {"application/x-www-form-urlencoded", "a=1&k=TOKEN&b=2"}, "an upload": {"application/octet-stream", strings.Repeat("\x00\xff", 40_000) + "TOKEN" + strings.Repeat("\x01", 40_000)},
+	} {
+		requests[name] = func(b *browser, token string) *http.Request {
+			return b.request("POST", "/contact", strings.NewReader(strings.ReplaceAll(body[1], "TOKEN", token)), "Content-Type", body[0], "Origin", h.url, "Sec-Fetch-Site", "same-origin")
+		}
+	}
+	whole := func(one seen) string {
+		uri := one.URI
+		for range 3 {
+			uri, _ = url.QueryUnescape(uri)
+		}
+		return strings.ReplaceAll(fmt.Sprint(uri, one.Header, one.Body), `\u0068`, "h")
+	}
+	for who, c := range map[string]struct {
+		b   *browser
+		may bool
+	}{"a client of acme": {bob, false}, "a visitor of acme": {visitor, false}, "nobody": {h.browser(), false}, "a client of birch": {ann, true}, "staff": {owner, true}} {
+		for how, request := range requests {
+			_, before := portal.last()
+			a := c.b.do(request(c.b, birchs))
+			got, n := portal.last()
+			if a.StatusCode != 200 || n == before || strings.Contains(whole(got), birchs) != c.may {
+				t.Errorf("%s, %s: %d, %d requests more at the portal, which has the token: %t; want %t", who, how, a.StatusCode, n-before, strings.Contains(whole(got), birchs), c.may)
+			}
+			if how == "JSON with escapes" {
+				continue // whose token is always birch's
+			}
+			a = c.b.do(request(c.b, "nb2Hs6tRk9Wx3Mc")) // nobody's
+			if got, _ = portal.last(); a.StatusCode != 200 || !strings.Contains(whole(got), "nb2Hs6tRk9Wx3Mc") {
+				t.Errorf("%s, %s: with nobody's token %d, and the portal gets %.300s; want it as it was sent", who, how, a.StatusCode, whole(got))
+			}
+		}
+	}
+	// In a path there is no portal's page for it.
+	for _, path := range []string{"/orders/" + birchs, "/a/b-" + birchs + ".html", "/" + escaped(birchs) + "/x"} {
+		_, before := portal.last()
+		a := bob.open(path)
+		if _, n := portal.last(); a.StatusCode != 404 && a.StatusCode != 400 || n > before {
+			t.Errorf("%s = %d, and %d requests reach the portal; want 404 and none", path, a.StatusCode, n-before)
+		}
+		if a := ann.open(path); a.StatusCode != 200 && a.StatusCode != 400 {
+			t.Errorf("%s for a client of the company = %d; want 200", path, a.StatusCode)
+		}
+	}
+	// No log of ours has a token, wherever in the URL it stood.
+	if text := log.text(t); !strings.Contains(text, "(hidden)") || slices.ContainsFunc([]string{birchs, own}, func(token string) bool { return strings.Contains(text, token) }) {
+		t.Error("the log has a token, or no line in the place of one that had")
+	}
+}
