@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
-
-	"github.com/doorpost-auth/doorpost/caddymodule/password"
 )
 
 // Help, a mail, a password, signing in with it: with what scripts add to it.
@@ -57,24 +55,17 @@ func TestBrowserPassword(t *testing.T) {
 	}
 }
 
-// hints types passwords on the page that sets one: what it says of them is what the server
-// would say, or nothing.
+// hints types passwords on the page that sets one, which counts their characters as the server does.
 func hints(t *testing.T, ctx context.Context) {
 	t.Helper()
-	judge := &password.Passwords{Name: "Example Bookkeeping"}
 	for _, c := range []struct{ typed, says string }{
-		{"quiet rivers carry old boats", "Long enough."}, {"fünf große Bäume im Wind", "Long enough."}, {"どこかで猫が三匹歌っている夜です", "Long enough."},
-		{"elephant8302749", "Long enough."}, {"kX9#qL2!vB7$mN4", "Long enough."},
-		{"ｓｉｘ", "So far 3 of 15."}, {strings.Repeat("kettle noon ", 22), "That is 264; 256 is the most."},
-		{"passwordpassword", "Many people use this"}, {"Pässword12345678", "Many people use this"}, {"!!!!!Sunshine!!!!", "Many people use this"},
-		{"qwertyuiopasdfgh", "too regular"}, {"abcabcabcabcabcabc", "too regular"}, {"aaaaabbbbbcccccddddd", "too regular"},
-		{"my BOOK-keeping is fun", "leave out “bookkeeping”"}, {"an exámple of mine", "leave out “example”"},
+		{"quiet rivers carry old boats", "Long enough."}, {"fünf große Bäume im Wind", "Long enough."}, {"どこかで猫が三匹歌っている夜です", "Long enough."}, {"kX9#qL2!vB7$mN4", "Long enough."},
+		{"", ""}, {"ｓｉｘ", "So far 3 of 15."}, {"kX9#qL2!vB7$me\u0301", "So far 14 of 15."}, {strings.Repeat("kettle noon ", 22), "That is 264; 256 is the most."},
 	} {
 		said := get(t, ctx, chromedp.Evaluate[string](fmt.Sprintf(`(() => { const p = document.querySelector("#password"); p.value = %q;
 			p.dispatchEvent(new Event("input")); return document.querySelector("[data-least]").textContent })()`, c.typed)))
-		err := judge.Judge(c.typed, password.About{})
-		if !strings.Contains(said, c.says) || (err == nil) != (said == "Long enough.") {
-			t.Errorf("of %q the page says %q, the server %v; want %q", c.typed, said, err, c.says)
+		if said != c.says {
+			t.Errorf("of %q the page says %q; want %q", c.typed, said, c.says)
 		}
 	}
 }

@@ -33,8 +33,7 @@ const (
 	TooShort   Reason = "too short"
 	TooLong    Reason = "too long"
 	NoText     Reason = "not text"                 // it isn't UTF-8
-	Regular    Reason = "regular"                  // aaaa, 1234, qwerty, or a few characters over and over
-	Common     Reason = "common"                   // among those that are tried first, or little more
+	Common     Reason = "common"                   // among those that are tried first, or a few characters over and over
 	HasFirm    Reason = "has the firm's name"      // or a word of it
 	HasName    Reason = "has the person's name"    // or a word of it
 	HasAddress Reason = "has the person's address" // or a part of it
@@ -43,9 +42,7 @@ const (
 
 const (
 	longEnough   = 4 // characters that a word must have to be looked for
-	fewFresh     = 4 // characters that don't follow from the one before
-	fewDifferent = 4
-	shortUnit    = 7 // characters of what is repeated
+	fewDifferent = 4 // characters, of which nothing good is made
 )
 
 // Refused is a password that may not be chosen. Its Error has no part of the password,
@@ -71,10 +68,8 @@ func (r Refused) Words() string {
 		return fmt.Sprintf("Please use at most %d characters; there are %d.", MaxLength, r.Has)
 	case NoText:
 		return "This has a character that can’t be read. Please type it once more, or choose another one."
-	case Regular:
-		return "This follows a simple pattern, such as neighbouring keys or the same again and again. Please choose something less regular."
 	case Common:
-		return "This is one of the passwords that many people use, or nearly one. Please choose something that only you would think of."
+		return "This is a password that many people use, or one like it. Please choose something that only you would think of."
 	case HasFirm:
 		return leaveOut("our name")
 	case HasName:
@@ -112,11 +107,8 @@ func (p *Passwords) Judge(password string, about About) error {
 		return Refused{Why: TooLong, Has: has}
 	}
 	folded := fold(password)
-	switch {
-	case isCommon(folded) || nearlyCommon(folded):
+	if isCommon(folded) || different(folded) <= fewDifferent {
 		return Refused{Why: Common}
-	case isRegular(folded):
-		return Refused{Why: Regular}
 	}
 	plain := squash(folded)
 	for _, one := range p.known(about) {
@@ -208,48 +200,11 @@ func squash(s string) string {
 	}, s)
 }
 
-// isRegular reports whether the text goes on as it began: few of its characters don't
-// follow from the one before (on a keyboard, too), or few are different, or a short piece
-// comes again and again.
-func isRegular(s string) bool {
-	r := []rune(s)
-	different, fresh := map[rune]bool{}, 0
-	for i := range r {
-		different[r[i]] = true
-		if i == 0 || !follows(r[i-1], r[i]) {
-			fresh++
-		}
+// different returns how many different characters a text has.
+func different(s string) int {
+	seen := map[rune]bool{}
+	for _, r := range s {
+		seen[r] = true
 	}
-	return fresh <= fewFresh || len(different) <= fewDifferent || unit(r) <= shortUnit && unit(r) < len(r)
-}
-
-// keyboards are rows on which fingers wander.
-var keyboards = []string{"1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm", "qwertzuiop", "yxcvbnm", "azertyuiop", "qsdfghjklm", "wxcvbn"}
-
-func follows(a, b rune) bool {
-	if d := b - a; d >= -1 && d <= 1 {
-		return true
-	}
-	for _, row := range keyboards {
-		i, j := strings.IndexRune(row, a), strings.IndexRune(row, b)
-		if i >= 0 && j >= 0 && (i-j == 1 || j-i == 1) {
-			return true
-		}
-	}
-	return false
-}
-
-// unit returns the length of the shortest piece that makes up the text by being repeated,
-// the last time perhaps in part; that of the text, if it isn't so.
-func unit(r []rune) int {
-	for n := 1; n <= len(r)/2; n++ {
-		again := true
-		for i := n; i < len(r) && again; i++ {
-			again = r[i] == r[i-n]
-		}
-		if again {
-			return n
-		}
-	}
-	return len(r)
+	return len(seen)
 }

@@ -47,32 +47,13 @@ func TestJudge(t *testing.T) {
 
 		{"qwertyuiop12345", 0, Common, ""}, // as it is in the list
 		{"QwertyUiop12345", 0, Common, ""},
-		{"ｐａｓｓｗｏｒｄｐａｓｓｗｏｒｄ", 0, Common, ""},
+		{"ｑｗｅｒｔｙｕｉｏｐ１２３４５", 0, Common, ""},
 		{"sunshine", 8, Common, ""},
-		{"Sunshine!!", 8, Common, ""},
-		{"Sunshine2026", 8, Common, ""},
-		{"!!sunshine!!", 8, Common, ""},
-		{"dragon1984198419841984", 0, Common, ""},
-		{"dragon8675309", 8, Common, ""},
-		{"dragon7!4%", 8, Common, ""},
-		{"dragon7!4%93", 8, "", ""},
-		{"password12345678", 0, Common, ""},
-		{"passwordpassword", 0, Common, ""},
-		{"monkeymonkeymonkeymon", 0, Common, ""},
-		{"hello!!!!!!!!!!!!!", 0, Common, ""},
-
-		{"aaaaaaaaaaaaaaaaaa", 0, Regular, ""},
-		{"aaaabbbbccccdddd", 0, Regular, ""},
-		{"abcdefghijklmnopq", 0, Regular, ""},
-		{"zyxwvutsrqponmlkj", 0, Regular, ""},
-		{"1234567890123456789", 0, Regular, ""},
-		{"azazazazazazazaz", 0, Regular, ""},
-		{"xq7xq7xq7xq7xq7xq7", 0, Regular, ""},
-		{"kx9q2mkx9q2mkx9q2m", 0, Regular, ""},
-		{"qzmtmqtzqmztqtzm", 0, Regular, ""}, // four letters, mixed
-		{"lkjhgfdsapoiuytrewq", 0, Regular, ""},
-		{"                    ", 0, Regular, ""},
-		{"\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b", 0, Regular, ""},
+		{"aaaaaaaaaaaaaaaaaa", 0, Common, ""},
+		{"azazazazazazazaz", 0, Common, ""},
+		{"qzmtmqtzqmztqtzm", 0, Common, ""}, // four letters, mixed
+		{"                    ", 0, Common, ""},
+		{"\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b\u200b", 0, Common, ""},
 
 		{"my bookkeeping is never late", 0, HasFirm, "bookkeeping"},
 		{"EXAMPLE-Bookkeeping-2026-go", 0, HasFirm, "example bookkeeping"},
@@ -130,7 +111,7 @@ func TestSet_IsRefused(t *testing.T) {
 func TestRefused_Words(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range []Refused{
-		{}, {Why: NoText}, {Why: Regular}, {Why: Common},
+		{}, {Why: NoText}, {Why: Common},
 		{Why: TooShort, Has: 9, Min: 15}, {Why: TooShort, Has: 1, Min: 8}, {Why: TooLong, Has: 300},
 		{Why: HasFirm, Word: "bookkeeping"}, {Why: HasName, Word: "muller"}, {Why: HasAddress, Word: "petunia"}, {Why: HasCompany, Word: "harbour"},
 	} {

@@ -2,7 +2,6 @@ package web
 
 import (
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -167,23 +166,6 @@ type AccountPage struct {
 	Problem   string    // why the password was neither changed nor removed; empty: nothing
 	Wrong     string    // the field that Problem is about: current, password, or gone (the current one, to remove it); empty: none of them
 }
-
-// Known is what no password may have that the page shows anyway, so that it can be said
-// while somebody types. Who only holds a link is told after sending.
-func (p AccountPage) Known() []string {
-	known := []string{p.Name}
-	for _, c := range p.Companies {
-		known = append(known, c.Name)
-	}
-	for _, email := range p.Emails {
-		local, domain, _ := strings.Cut(email, "@")
-		known = append(known, local, domain[:max(strings.LastIndexByte(domain, '.'), 0)])
-	}
-	return known
-}
-
-// Known is nothing: who holds the link may be anybody.
-func (SetPasswordPage) Known() []string { return nil }
 
 // FramePage stands in a frame, where signing in can't be: one link opens URL in the whole window.
 // It is the one page that may be framed. It holds nothing of anybody's, and nothing to press but that link.

@@ -43,79 +43,22 @@
     });
   }
 
-  // What is wrong with a new password so far, as far as it can be told without a list: the
-  // server knows more, and decides. Nothing of it is sent before the form is.
+  // How long a new password is so far. Whether it is a good one, the server says.
   var least = d.querySelector('[data-least]');
-  var marks, signs;
-  try { // browsers from before 2020 say how long it is, and leave the rest to the server
-    marks = new RegExp('\\p{Mn}', 'gu');
-    signs = new RegExp('[^\\p{L}\\p{N}]', 'gu');
-  } catch (e) { marks = null; }
-  var rows = '1234567890 qwertyuiop asdfghjkl zxcvbnm qwertzuiop yxcvbnm azertyuiop qsdfghjklm wxcvbn'.split(' ');
-  var tried = 'password passwort passw0rd welcome letmein iloveyou qwerty qwertz azerty monkey dragon sunshine princess football baseball superman master shadow admin administrator login secret trustno1 starwars'.split(' ');
 
-  function fold(s) { return s.normalize('NFKD').replace(marks, '').toLowerCase().normalize('NFC'); }
-
-  function follows(a, b) {
-    var step = b.codePointAt(0) - a.codePointAt(0);
-    return step >= -1 && step <= 1 || rows.some(function (row) {
-      var i = row.indexOf(a), j = row.indexOf(b);
-      return i >= 0 && j >= 0 && (i - j === 1 || j - i === 1);
-    });
-  }
-
-  // The length of the shortest piece that makes up the characters by being repeated.
-  function unit(c) {
-    for (var n = 1; n <= c.length / 2; n++) {
-      if (c.every(function (x, i) { return i < n || x === c[i - n]; })) return n;
-    }
-    return c.length;
-  }
-
-  function regular(c) {
-    var fresh = c.filter(function (x, i) { return i === 0 || !follows(c[i - 1], x); }).length;
-    return fresh <= 4 || new Set(c).size <= 4 || unit(c) <= 7 && unit(c) < c.length;
-  }
-
-  function common(s, c) {
-    if (tried.indexOf(c.slice(0, unit(c)).join('')) >= 0) return true;
-    var core = tried.filter(function (word) {
-      var at = s.indexOf(word);
-      return at >= 0 && !/[^0-9]/.test((s.slice(0, at) + s.slice(at + word.length)).replace(signs, ''));
-    })[0];
-    return !!core && regular(Array.from(s.replace(core, '')));
-  }
-
-  // A word of what others know of the person that the password has, or ''.
-  function given(s, known) {
-    var plain = s.replace(signs, '');
-    return known.reduce(function (all, text) {
-      return all.concat(fold(text), fold(text).split(signs));
-    }, []).filter(function (word) {
-      var w = word.replace(signs, '');
-      return Array.from(w).length >= 4 && !/^(company|corporation|group|holdings?|gmbh|incorporated|limited|services|with)$/.test(w) && plain.indexOf(w) >= 0;
-    })[0] || '';
-  }
-
-  function soFar(value, need, known) {
+  function soFar(value, need) {
     var n = Array.from(value.normalize('NFKC')).length;
     if (n === 0) return '';
     if (n < need) return 'So far ' + n + ' of ' + need + '.';
     if (n > 256) return 'That is ' + n + '; 256 is the most.';
-    if (!marks) return 'Long enough.';
-    var s = fold(value), c = Array.from(s);
-    if (common(s, c)) return 'Many people use this, or nearly this. Please choose something else.';
-    if (regular(c)) return 'Long enough, but too regular.';
-    var word = given(s, known);
-    return word ? 'Long enough, but please leave out “' + word + '”.' : 'Long enough.';
+    return 'Long enough.';
   }
 
   if (least && typed) {
     var aloud = d.querySelector('[data-least-aloud]'), pause;
-    var known = (least.getAttribute('data-known') || '').split('\n');
     least.hidden = false;
     typed.addEventListener('input', function () {
-      least.textContent = soFar(typed.value, +least.getAttribute('data-least'), known);
+      least.textContent = soFar(typed.value, +least.getAttribute('data-least'));
       clearTimeout(pause); // it is read out after a pause, not at every key
       pause = setTimeout(function () { if (aloud) aloud.textContent = least.textContent; }, 1200);
     });
