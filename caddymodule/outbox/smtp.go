@@ -11,12 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 
 	"github.com/wneessen/go-mail"
-	"github.com/wneessen/go-mail/smtp"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
@@ -44,8 +42,8 @@ const (
 	maxAnswer = 1 << 20         // bytes that a server may say in one connection
 )
 
-// SMTP is the Sender that hands messages to a mail server, each over a connection of
-// its own. The certificate of the server is always checked, against its host name.
+// SMTP is how a mail server is reached, and the Sender that hands each message to it over a
+// connection of its own. The certificate of the server is always checked, against its host name.
 type SMTP struct {
 	Address  string         // host:port
 	Username string         // empty: no authentication
@@ -57,6 +55,7 @@ type SMTP struct {
 	Timeout  time.Duration  // for one message, all in all; default 5 minutes
 
 	patience time.Duration // see wire.listen; default greetTime
+	alive    time.Duration // default resetTime
 }
 
 // Validate reports what is wrong with the settings, in words for who wrote them. It
@@ -94,59 +93,56 @@ func (s SMTP) hostPort() (host string, port int, err error) {
 }
 
 // Send connects, sends and leaves. Once the server has said yes to the message nothing
-// that follows makes it an error.
+// that follows makes it an error. See Pool for many messages.
 func (s SMTP) Send(ctx context.Context, m Message) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	timeout := s.Timeout
-	if timeout <= 0 {
-		timeout = 5 * time.Minute
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.timeout())
 	defer cancel()
-
-	c, wire, err := s.connect(ctx, m, timeout)
+	c, err := s.connect(ctx, m)
 	if err != nil {
 		return err
 	}
-	defer wire.Close()
-	body := ""
-	if ok, _ := c.Extension("8BITMIME"); ok {
-		body = " BODY=8BITMIME"
-	}
-	if err := command(c.Text, 2, "MAIL FROM:<%s>%s", m.From, body); err != nil {
-		return serverError(ctx, stepMail, err, m) // it is the same for all our messages
-	}
-	if err := transfer(ctx, c.Text, wire, m); err != nil {
+	defer c.wire.Close()
+	if err := c.send(ctx, m); err != nil {
 		return err
 	}
-	wire.SetDeadline(time.Now().Add(quitTime))
-	c.Quit()
+	c.quit()
 	return nil
+}
+
+func (s SMTP) timeout() time.Duration {
+	if s.Timeout <= 0 {
+		return 5 * time.Minute
+	}
+	return s.Timeout
 }
 
 // connect opens the connection, which ends with ctx at the latest, and logs in. Where the
 // server doesn't take the login, it is tried once more in the next way that the server
 // offers: an account may be unable to use the first one, as one whose password is stored
 // as a hash can't use SCRAM.
-func (s SMTP) connect(ctx context.Context, m Message, timeout time.Duration) (*smtp.Client, *wire, error) {
+func (s SMTP) connect(ctx context.Context, m Message) (*conn, error) {
 	login := s.login()
 	for {
 		wire := &wire{left: maxAnswer, patience: s.patience}
 		// go-mail's own contexts end with the dialling, and its deadlines with each command:
 		// closing is what really ends everything.
-		context.AfterFunc(ctx, func() { wire.Close() })
-		client, err := s.client(m, timeout, wire, login)
+		stop := context.AfterFunc(ctx, func() { wire.Close() })
+		client, err := s.client(m, wire, login)
 		if err != nil {
-			return nil, nil, serverError(ctx, "settings", err, m)
+			return nil, serverError(ctx, "settings", err, m)
 		}
 		c, err := client.DialToSMTPClientWithContext(ctx)
-		if err == nil {
+		if err == nil && stop() {
 			s.Logins.remember(login.failed)
-			return c, wire, nil
+			return s.newConn(c, wire), nil
 		}
 		wire.Close()
+		if err == nil {
+			err = ctx.Err()
+		}
 		refused, ok := errors.AsType[*textproto.Error](err)
 		if ctx.Err() == nil && ok && refused.Code == 535 {
 			if login.next() {
@@ -154,42 +150,12 @@ func (s SMTP) connect(ctx context.Context, m Message, timeout time.Duration) (*s
 			}
 			s.Logins.remember(nil)
 		}
-		return nil, nil, serverError(ctx, stepConnect, s.connectError(err), m)
+		return nil, serverError(ctx, stepConnect, s.connectError(err), m)
 	}
-}
-
-// transfer names the one recipient and sends the message.
-func transfer(ctx context.Context, c *textproto.Conn, wire *wire, m Message) error {
-	if err := command(c, 2, "RCPT TO:<%s>", m.To); err != nil {
-		return messageError(ctx, stepRcpt, err, m)
-	}
-	if err := command(c, 3, "DATA"); err != nil {
-		return messageError(ctx, stepData, err, m)
-	}
-	deadline, _ := ctx.Deadline()
-	wire.SetDeadline(deadline)
-	// After an error in here the connection is closed without another word: a QUIT would
-	// end the data first, and the server might take half a message for a whole one.
-	w := c.DotWriter()
-	if _, err := w.Write(m.Data); err != nil {
-		return messageError(ctx, "sending the message", err, m)
-	}
-	m.lastStep(ctx)
-	if err := ctx.Err(); err != nil {
-		return messageError(ctx, stepEnd, err, m)
-	}
-	err := w.Close()
-	if err == nil {
-		err = command(c, 2, "") // whatever begins with 2 is a yes
-	}
-	if err != nil {
-		return messageError(ctx, stepEnd, err, m)
-	}
-	return nil
 }
 
 // client makes go-mail's client for one message: it is cheap, and knows its connection.
-func (s SMTP) client(m Message, timeout time.Duration, wire *wire, login *login) (*mail.Client, error) {
+func (s SMTP) client(m Message, wire *wire, login *login) (*mail.Client, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
@@ -203,7 +169,7 @@ func (s SMTP) client(m Message, timeout time.Duration, wire *wire, login *login)
 	}
 	config := &tls.Config{ServerName: host, RootCAs: s.RootCAs, MinVersion: tls.VersionTLS12}
 	options := []mail.Option{
-		mail.WithPort(port), mail.WithHELO(helo), mail.WithTimeout(min(timeout, beginTime)),
+		mail.WithPort(port), mail.WithHELO(helo), mail.WithTimeout(min(s.timeout(), beginTime)),
 		mail.WithoutSMTPUTF8(), // package address has ASCII addresses only
 	}
 	switch s.mode(port) {
@@ -251,127 +217,6 @@ func (s SMTP) mode(port int) TLS {
 	return TLSStart
 }
 
-// wire is the connection below SMTP and TLS: closed from anywhere at any time, and with
-// an end to what a server may say.
-type wire struct {
-	net.Conn // set by dial
-	left     int
-	patience time.Duration
-	heard    []byte // by listen, and not yet read
-
-	mu     sync.Mutex
-	closed bool
-}
-
-func (w *wire) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		conn.Close()
-		return nil, net.ErrClosed
-	}
-	w.Conn = conn
-	return w, nil
-}
-
-// isLocal reports whether the server is on this machine.
-func (w *wire) isLocal() bool {
-	host, _, err := net.SplitHostPort(w.RemoteAddr().String())
-	return err == nil && loopback.Is(host)
-}
-
-func (w *wire) dialTLS(ctx context.Context, network, addr string, config *tls.Config) (net.Conn, error) {
-	if _, err := w.dial(ctx, network, addr); err != nil {
-		return nil, err
-	}
-	conn := tls.Client(w, config)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, err
-	}
-	return conn, nil
-}
-
-// errWaitsForTLS: the server expects the client to begin, with TLS.
-var errWaitsForTLS = errors.New("the server is encrypted from the first byte; write `tls implicit`")
-
-// listen waits for the server's greeting. Where none comes in some seconds, it looks by
-// another connection whether the server waits for TLS; a server that is only slow to greet
-// goes on being waited for.
-func (w *wire) listen(ctx context.Context, network, addr string) error {
-	patience := w.patience
-	if patience <= 0 {
-		patience = greetTime
-	}
-	w.Conn.SetReadDeadline(time.Now().Add(patience))
-	first := make([]byte, 1)
-	n, err := w.Conn.Read(first)
-	w.Conn.SetReadDeadline(time.Time{}) // go-mail sets its own
-	w.heard = first[:n]
-	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() && beginsWithTLS(ctx, network, addr, patience) {
-		return errWaitsForTLS
-	}
-	return nil // a read that failed fails again
-}
-
-// beginsWithTLS reports whether the server answers the first message of a TLS handshake by
-// TLS. Nothing else is sent.
-func beginsWithTLS(ctx context.Context, network, addr string, patience time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	host, _, _ := net.SplitHostPort(addr)
-	heard := &firstByte{Conn: conn}
-	tls.Client(heard, &tls.Config{ServerName: host}).HandshakeContext(ctx) // only how it begins counts
-	const alert, handshake = 21, 22
-	return heard.b == alert || heard.b == handshake
-}
-
-// firstByte is a connection that remembers the first byte that came.
-type firstByte struct {
-	net.Conn
-	b byte
-}
-
-func (f *firstByte) Read(p []byte) (int, error) {
-	n, err := f.Conn.Read(p)
-	if n > 0 && f.b == 0 {
-		f.b = p[0]
-	}
-	return n, err
-}
-
-func (w *wire) Read(p []byte) (int, error) {
-	if n := copy(p, w.heard); n > 0 {
-		w.heard = w.heard[n:]
-		return n, nil
-	}
-	if w.left <= 0 {
-		return 0, errors.New("the server talks too much")
-	}
-	n, err := w.Conn.Read(p[:min(len(p), w.left)])
-	w.left -= n
-	return n, err
-}
-
-// Close may be called before, while and after dialling, and more than once.
-func (w *wire) Close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closed = true
-	if w.Conn == nil {
-		return nil
-	}
-	return w.Conn.Close()
-}
-
 // connectError says what an error of connecting means and what to do, where go-mail's
 // words don't. What the server said stays behind it.
 func (s SMTP) connectError(err error) error {
@@ -390,42 +235,6 @@ func (s SMTP) connectError(err error) error {
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op != "dial" {
 		return fmt.Errorf("%s: %w", op.Op, op.Err) // without ports, which are others each time
-	}
-	return err
-}
-
-// serverError is an error from before the recipient was named: it is the same for all
-// messages.
-func serverError(ctx context.Context, step string, err error, m Message) error {
-	err = endedBy(ctx, err)
-	if errors.Is(err, context.Canceled) {
-		return fmt.Errorf("%s: %w", step, err)
-	}
-	if said, ok := errors.AsType[*textproto.Error](err); ok {
-		return newReply(step, said, m).err()
-	}
-	return fmt.Errorf("%w: %s: %s", ErrServer, step, loggable(err.Error(), 300))
-}
-
-// messageError is an error from after that. Of the server's words it keeps those that
-// hide nothing (see quote), since servers like to repeat the address, or the link that
-// they don't like.
-func messageError(ctx context.Context, step string, err error, m Message) error {
-	err = endedBy(ctx, err)
-	if said, ok := errors.AsType[*textproto.Error](err); ok {
-		return newReply(step, said, m).err()
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		err = fmt.Errorf("%s: %w", op.Op, op.Err)
-	}
-	return fmt.Errorf("%s: %w", step, err)
-}
-
-// endedBy returns why ctx ended, where that is what really happened: the error is then
-// only what the closed connection looked like.
-func endedBy(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
 	}
 	return err
 }
