@@ -15,7 +15,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
@@ -47,6 +46,7 @@ type App struct {
 	engine *engine          // from Start to Cleanup, and as long as a request is inside
 	share  *share           // of engine
 	firms  map[string]*firm // read-only once ready is closed
+	sender outbox.Sender    // of the mails of all firms
 
 	keys    *secret.Keyring // of this configuration
 	sealing atomic.Bool     // they seal; see takeOver
@@ -150,7 +150,10 @@ func (a *App) Start() (err error) {
 		return err
 	}
 	// What hands mails over during a reload is of two configs, and there is one mail server.
-	keptPace := a.engine.keep("pace", func() any { return pace }).(*rate.Limiter)
+	mailServer := a.engine.keep("mail server", func() any {
+		return outbox.NewServer(outbox.DefaultConnections, pace, a.engine.clock.Now)
+	}).(*outbox.Server)
+	a.sender = senderOf(a.resolved.Mail)
 	// The registry is this config's own; the counters go on over reloads.
 	counters := a.engine.keep("counters", func() any { return audit.NewCounters() }).(*audit.Counters)
 	if err := a.registry.Register(counters); err != nil {
@@ -169,7 +172,7 @@ func (a *App) Start() (err error) {
 			return fmt.Errorf("secret: %w", err)
 		}
 		f, err := openFirm(id, *a.named[id], deps{
-			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.resolved.Mail, pace: keptPace, permits: permits,
+			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.resolved.Mail, sender: a.sender, server: mailServer, permits: permits,
 			log: a.log.With("firm", id), events: a.events.With("firm", id), counters: counters,
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})
@@ -183,7 +186,7 @@ func (a *App) Start() (err error) {
 	if err := a.tellRestore(ctx, firms); err != nil && !late {
 		a.log.Error("whether a backup was restored can't be told", "error", err)
 	}
-	outbox.SetPace(keptPace, pace) // not before: this config may fail, and the other one go on
+	mailServer.Set(outbox.DefaultConnections, pace) // not before: this config may fail, and the other one go on
 	a.firms = firms
 	a.startWatching()
 	a.engine.log.to.Store(a.log)
@@ -221,6 +224,9 @@ func (a *App) Stop() error {
 		a.watching.Wait()
 	}
 	stopAll(a.firms)
+	if pool, ok := a.sender.(*outbox.Pool); ok {
+		return pool.Close()
+	}
 	return nil
 }
 

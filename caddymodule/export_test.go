@@ -6,9 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -39,8 +38,10 @@ func Advance(t *testing.T, d time.Duration) { activeApp(t).engine.clock.ahead.Ad
 // MailboxURL returns where the preview mailbox of a firm opens.
 func MailboxURL(t *testing.T, firm string) string { return activeApp(t).firms[firm].gate.MailboxURL() }
 
-// PaceOf returns the limit of hand-overs to the mail server in the running config.
-func PaceOf(t *testing.T, firm string) *rate.Limiter { return activeApp(t).firms[firm].queue.Pace }
+// MailServerOf returns the firm's mail server in the running config.
+func MailServerOf(t *testing.T, firm string) *outbox.Server {
+	return activeApp(t).firms[firm].queue.Server
+}
 
 // UsageOf returns what counts the uses of a firm's old links in the running config.
 func UsageOf(t *testing.T, firm string) *legacyusage.Counter { return activeApp(t).firms[firm].usage }

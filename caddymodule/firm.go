@@ -16,7 +16,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"golang.org/x/time/rate"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/action"
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
@@ -47,8 +46,9 @@ type deps struct {
 	others   *redis.Store // the same, where other processes may have it open; else nil
 	keys     *secret.Keyring
 	now      func() time.Time
-	mail     config.Mail       // filled in
-	pace     *rate.Limiter     // of the mail server, which all firms share
+	mail     config.Mail // filled in
+	sender   outbox.Sender
+	server   *outbox.Server    // that sender sends by, which all firms share
 	permits  *password.Permits // of the process, which all firms share, over reloads
 	log      *slog.Logger      // repeated lines are sampled
 	events   *slog.Logger      // for audit, which samples by itself
@@ -170,7 +170,7 @@ func openFirm(id string, cfg config.Firm, d deps) (*firm, error) {
 	f.usage = d.keep("usage", func() any {
 		return &legacyusage.Counter{Firm: id, Store: d.store, Keys: d.keys, Now: d.now}
 	}).(*legacyusage.Counter)
-	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: senderOf(d.mail), Log: d.log, Now: d.now, Pace: d.pace}
+	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: d.sender, Server: d.server, Log: d.log, Now: d.now}
 	if others == nil {
 		f.queue.Process = d.keep("process", func() any { return new(outbox.Process) }).(*outbox.Process)
 	}
@@ -427,6 +427,6 @@ func senderOf(m config.Mail) outbox.Sender {
 	if m.Via == "folder" {
 		return outbox.Folder{Path: m.Path}
 	}
-	return outbox.SMTP{Address: m.Address, Username: m.Username, Password: m.Password, TLS: outbox.TLS(m.TLS), Timeout: token.HandOverTime,
-		Logins: new(outbox.Logins)}
+	return &outbox.Pool{SMTP: outbox.SMTP{Address: m.Address, Username: m.Username, Password: m.Password, TLS: outbox.TLS(m.TLS),
+		Timeout: token.HandOverTime, Logins: new(outbox.Logins)}}
 }

@@ -563,7 +563,7 @@ func TestReloadsDoNotLoosenTheRateOfMails(t *testing.T) {
 	for range 2 {
 		h.config = strings.Replace(h.config, "Example Bookkeeping", "Example Bookkeepers", 1)
 		h.start()
-		if left := caddymodule.PaceOf(t, "example").Tokens(); left >= 1 {
+		if left := caddymodule.MailServerOf(t, "example").Tokens(); left >= 1 {
 			t.Fatalf("after a reload %.1f more mails may go at once; want none", left)
 		}
 	}
@@ -573,7 +573,7 @@ func TestReloadsDoNotLoosenTheRateOfMails(t *testing.T) {
 	if err := h.load(); err == nil {
 		t.Fatal("loading a wrong config = nil; want an error")
 	}
-	if n := len(m.recipients()); n != 2 || caddymodule.PaceOf(t, "example").Tokens() >= 1 {
+	if n := len(m.recipients()); n != 2 || caddymodule.MailServerOf(t, "example").Tokens() >= 1 {
 		t.Errorf("%d mails were handed over; want 2, and a config that failed to change nothing", n)
 	}
 	h.config = strings.Replace(good, "20/h", "10000/s", 1)

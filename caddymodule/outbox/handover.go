@@ -15,40 +15,26 @@ import (
 
 var errNoLetter = errors.New("the mail itself is missing in the store")
 
-// send hands a mail over, and writes down how that ended.
-func (q *Queue) send(ctx context.Context, id string, it item) result {
-	if it.sent {
-		_, e, err := q.load(ctx, id)
-		if err != nil {
-			return q.trouble(id, it, "read", err)
-		}
-		return q.finish(ctx, id, it, e)
-	}
-	e, m, r := q.lend(ctx, id, it)
+// send hands a mail over at its turn, and writes down how that ended. run ends when the queue is
+// to stop, ctx when it has no more time for that.
+func (q *Queue) send(run, ctx context.Context, id string, it item, t *turn) result {
+	e, m, r := q.lend(ctx, id, it, t)
 	if m == nil {
 		return r
 	}
-	others := q.underWay(1)
-	release, err := q.handOver(ctx, *m)
-	defer release()
-	q.underWay(-1)
-	err = q.noted(ctx, e, err, others)
+	defer q.keepLease(ctx, id)()
+	endStep, err := q.handOver(ctx, *m)
+	defer endStep()
+	err = q.Server.noted(ctx, q, e, err, t)
+	q.Server.giveBack(t)
 	switch {
 	case err == nil:
-		return q.finish(ctx, id, it, e)
+		q.finish(run, ctx, id, e, endStep)
+		return result{}
 	case errors.Is(err, ErrRefused):
 		return q.end(ctx, id, it, e, err)
 	}
 	return q.putBack(ctx, id, it, e, err)
-}
-
-// underWay counts the messages that are being handed over, and returns how many others
-// there are.
-func (q *Queue) underWay(n int) (others int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.sending += n
-	return q.sending - max(n, 0)
 }
 
 // late returns the error of a mail whose time is over, with why it wasn't sent before.
@@ -65,10 +51,10 @@ func (q *Queue) late(e entry) error {
 
 // lend takes the lease of a mail; without one the message is nil, and result says what
 // becomes of the entry.
-func (q *Queue) lend(ctx context.Context, id string, it item) (entry, *Message, result) {
+func (q *Queue) lend(ctx context.Context, id string, it item, t *turn) (entry, *Message, result) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	for n := range conflicts {
+	for range conflicts {
 		rec, e, err := q.load(ctx, id)
 		if err != nil {
 			return e, nil, q.trouble(id, it, "read", err)
@@ -78,7 +64,7 @@ func (q *Queue) lend(ctx context.Context, id string, it item) (entry, *Message, 
 		case stepDrop:
 			return e, nil, q.end(ctx, id, it, e, q.late(e))
 		case stepWait:
-			return e, nil, result{q.ready, item{due: at, common: e.Common}}
+			return e, nil, result{toReady, item{due: at, common: e.Common}}
 		}
 		data, err := q.letter(ctx, id)
 		if errors.Is(err, store.ErrNotFound) {
@@ -86,8 +72,8 @@ func (q *Queue) lend(ctx context.Context, id string, it item) (entry, *Message, 
 		} else if err != nil {
 			return e, nil, q.trouble(id, it, "read the mail", err)
 		}
-		if n == 0 && !q.Pace.Allow() { // another queue or worker took the token
-			return e, nil, result{q.ready, item{due: now.Add(untilToken(q.Pace)), common: e.Common}}
+		if !q.Server.pay(t) {
+			return e, nil, result{toReady, it}
 		}
 		var ops []store.Op
 		if q.Attempt != nil {
@@ -118,39 +104,25 @@ func (q *Queue) letter(ctx context.Context, id string) ([]byte, error) {
 	return q.sealer.open(rec.Key, rec.Value)
 }
 
-// handOver lets the Sender send, and keeps the lease meanwhile. release is to be called
-// when the store knows how it ended; see Message.lastStep.
-func (q *Queue) handOver(ctx context.Context, m Message) (release func(), err error) {
-	held := false
-	m.last = func(ctx context.Context) {
-		// Not for longer than this: a server that takes a minute to say yes to one mail
-		// must not be the pace for all others.
-		patience := time.NewTimer(lastPatience)
-		defer patience.Stop()
-		select {
-		case q.last <- struct{}{}:
-			held = true
-		case <-patience.C:
-		case <-ctx.Done():
-		}
-	}
-	release = func() {
-		if held {
-			held = false
-			<-q.last
-		}
-	}
+// handOver lets the Sender send. endStep is to be called when it is noted how that ended; see
+// Message.lastStep.
+func (q *Queue) handOver(ctx context.Context, m Message) (endStep func(), err error) {
+	endStep = func() {}
 	sent := false
 	defer func() {
-		if !sent && err == nil {
-			release() // Send panicked
+		if !sent { // Send panicked
+			endStep()
 		}
 	}()
-	defer q.keepLease(ctx, m.ID)()
+	var begun time.Time
+	m.last = func(ctx context.Context) { endStep, begun = q.Server.last.begin(ctx), time.Now() }
 	m.Data = redate(m.Data, q.now())
 	err = q.Sender.Send(ctx, m)
 	sent = true
-	return release, err
+	if err == nil && !begun.IsZero() {
+		q.Server.last.took(time.Since(begun))
+	}
+	return endStep, err
 }
 
 // redate has the message's Date be that of this hand-over, in the zone that it had: what it
@@ -224,27 +196,47 @@ func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), storeTime)
 }
 
-// finish deletes a mail that the server has taken. Until that succeeds the entry stays
-// in this queue as sent, so that it isn't sent once more.
-func (q *Queue) finish(ctx context.Context, id string, it item, e entry) result {
+// finish deletes a mail that the server has taken. It tries until that succeeds or the queue
+// stops, so that the mail isn't sent once more.
+func (q *Queue) finish(run, ctx context.Context, id string, e entry, endStep func()) {
+	at := q.now()
+	for fails := 1; ; fails++ {
+		err := q.removeSent(ctx, id, e, at)
+		if err == nil {
+			endStep()
+			if q.Ended != nil {
+				ctx, cancel := afterwards(ctx)
+				defer cancel()
+				q.Ended(ctx, id, nil)
+			}
+			q.Log.Info("mail sent", append(about(id, e), "after", at.Sub(e.Asked).Round(time.Millisecond))...)
+			return
+		}
+		endStep() // the others needn't wait for the store
+		wait := backOff(finishSteps, fails)
+		q.Log.Error("a mail was sent and can't be deleted", "mail", id, "error", err, "next_try", q.now().Add(wait))
+		select {
+		case <-run.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (q *Queue) removeSent(ctx context.Context, id string, e entry, at time.Time) (err error) {
+	defer func() {
+		if v := recover(); v != nil { // in a hook
+			err = fmt.Errorf("panic: %T", v)
+		}
+	}()
 	ctx, cancel := afterwards(ctx)
 	defer cancel()
-	at := q.now()
-	err := q.remove(ctx, id, func() ([]store.Op, error) {
+	return q.remove(ctx, id, func() ([]store.Op, error) {
 		if q.Sent == nil {
 			return nil, nil
 		}
 		return q.Sent(ctx, e.Ref, at)
 	})
-	if err != nil {
-		it.sent = true
-		return q.trouble(id, it, "delete after sending", err)
-	}
-	if q.Ended != nil {
-		q.Ended(ctx, id, nil)
-	}
-	q.Log.Info("mail sent", append(about(id, e), "after", at.Sub(e.Asked).Round(time.Millisecond))...)
-	return result{}
 }
 
 // end deletes an entry that will never be sent, and says why.
@@ -306,7 +298,7 @@ func (q *Queue) putBack(ctx context.Context, id string, it item, e entry, why er
 		q.Log.Debug("mail waits for the mail server", append(about(id, e), "error", why)...)
 	default:
 		if errors.Is(why, ErrPolicy) {
-			steps = serverSteps // as soon after it is repaired as after an outage
+			steps = policySteps
 		}
 		due = now.Add(backOff(steps, e.Tries+1))
 		if due.After(e.NotAfter) {
@@ -337,7 +329,7 @@ func (q *Queue) putBack(ctx context.Context, id string, it item, e entry, why er
 	if errors.Is(why, ErrServer) {
 		tries = it.tries + 1
 	}
-	return result{q.ready, item{due: due, tries: tries, common: e.Common}}
+	return result{toReady, item{due: due, tries: tries, common: e.Common}}
 }
 
 // about is what a log line says of an entry: never to whom.

@@ -76,7 +76,7 @@ func (j *journal) logger() *slog.Logger {
 // or "" for nobody.
 func newQueue(t testing.TB, db store.Store, s Sender) (*Queue, *journal) {
 	j := &journal{}
-	q := &Queue{Firm: "example", Store: db, Keys: testKeys, Sender: s, Log: j.logger(), Pace: Pace(60_000, time.Minute)}
+	q := &Queue{Firm: "example", Store: db, Keys: testKeys, Sender: s, Log: j.logger(), Server: NewServer(DefaultConnections, Pace(60_000, time.Minute), nil)}
 	q.Prepare = func(_ context.Context, r Request) (Prepared, error) { return letterTo(r), nil }
 	t.Cleanup(func() {
 		if t.Failed() {

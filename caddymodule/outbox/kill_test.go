@@ -47,7 +47,7 @@ func child() {
 		os.Exit(1)
 	}
 	q := &Queue{
-		Firm: "example", Store: db, Keys: testKeys, Pace: Pace(600_000, time.Minute),
+		Firm: "example", Store: db, Keys: testKeys, Server: NewServer(DefaultConnections, Pace(600_000, time.Minute), nil),
 		Sender: SMTP{Address: os.Getenv(childSMTP), TLS: TLSOff}, Log: slog.New(slog.DiscardHandler),
 		Look: 20 * time.Millisecond, lease: 150 * time.Millisecond,
 	}

@@ -16,13 +16,21 @@ type Outage struct {
 
 // Outage returns what keeps all mail of this queue waiting; false: nothing does.
 func (q *Queue) Outage() (Outage, bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	o := q.down
+	if q.Server == nil {
+		return Outage{}, false
+	}
+	return q.Server.Outage()
+}
+
+// Outage returns what keeps the server from being used; false: nothing does.
+func (s *Server) Outage() (Outage, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.down
 	return Outage{o.since, o.reason, o.until}, !o.since.IsZero()
 }
 
-// outage is what a queue knows about a mail server that can't be used: since when, and
+// outage is what is known about a mail server that can't be used: since when, and
 // when one message may try again for all.
 type outage struct {
 	since  time.Time // zero: nothing is wrong
@@ -48,14 +56,14 @@ func (o *outage) holds(now time.Time) (time.Duration, bool) {
 // note takes in how a try ended, and reports whether that ended the outage.
 func (o *outage) note(err error, now time.Time) (over bool) {
 	switch {
-	case errors.Is(err, context.Canceled): // this queue is stopping; nothing was learnt
+	case errors.Is(err, context.Canceled): // its queue is stopping; nothing was learnt
 		return false
 	case !errors.Is(err, ErrServer):
 		over = !o.since.IsZero()
 		*o = outage{}
 		return over
 	case o.since.IsZero():
-		*o = outage{since: now, fails: 1, until: now.Add(backOff(serverSteps, 1))}
+		*o = outage{since: now, fails: 1, until: now.Add(backOff(serverSteps, 1)), probe: o.probe}
 	case !waits(o.until, now): // else it set out before the first of them came back
 		o.fails++
 		o.until = now.Add(backOff(serverSteps, o.fails))
@@ -85,11 +93,11 @@ type repeat struct {
 
 // evaluate returns what the error of a hand-over means, given what the server said about
 // other messages. first: this message failed for the first time. One that was refused
-// before, while others were taken, says nothing about the server. q.mu is held.
-func (q *Queue) evaluate(to string, first bool, err error) error {
+// before, while others were taken, says nothing about the server. s.mu is held.
+func (s *Server) evaluate(to string, first bool, err error) error {
 	switch {
 	case err == nil, errors.Is(err, ErrRefused):
-		q.policy = repeat{}
+		s.policy = repeat{}
 		return err
 	case !errors.Is(err, ErrPolicy):
 		return err
@@ -98,47 +106,46 @@ func (q *Queue) evaluate(to string, first bool, err error) error {
 	if !ok {
 		return err
 	}
-	was, this := q.policy, repeat{said.policy(), to}
-	q.policy = this
-	if this.codes != q.down.policy && (!first || this.codes != was.codes || this.to == was.to) {
+	was, this := s.policy, repeat{said.policy(), to}
+	s.policy = this
+	if this.codes != s.down.policy && (!first || this.codes != was.codes || this.to == was.to) {
 		return err // it may be about this recipient alone
 	}
 	return &replyError{ErrServer, said}
 }
 
-// noted takes in how a hand-over ended, and returns what its error means. others is how
-// many were under way when it began.
-func (q *Queue) noted(ctx context.Context, e entry, err error, others int) error {
-	q.mu.Lock()
-	now := q.now()
-	err = q.evaluate(e.To, e.Last == "", err)
+// noted takes in how a hand-over at a turn ended, and returns what its error means.
+func (s *Server) noted(ctx context.Context, q *Queue, e entry, err error, t *turn) error {
+	s.mu.Lock()
+	now := s.now()
+	err = s.evaluate(e.To, e.Last == "", err)
 	said, isReply := replyOf(err)
-	if isReply && said.subject() == aboutConnections && q.narrow.refused(others, now) {
-		limit, told := q.narrow.max, q.narrow.told
-		q.narrow.told = true
-		q.mu.Unlock()
+	if isReply && said.subject() == aboutConnections && s.narrow.refused(t.others, now) {
+		limit, told := s.narrow.max, s.narrow.told
+		s.narrow.told = true
+		s.mu.Unlock()
 		if !told {
 			q.Log.Info("the mail server takes fewer connections at a time than were opened", "connections", limit, "answer", said.String(), "for", narrowTime.String())
 		}
 		return errNarrow
 	}
 	if err == nil {
-		q.narrow.inARow = 0
+		s.narrow.inARow = 0
 	}
-	was := q.down.reason
-	over := q.down.note(err, now)
+	was := s.down.reason
+	over := s.down.note(err, now)
 	if errors.Is(err, ErrServer) && isReply && (said.step != stepConnect && said.step != stepMail) {
-		q.down.policy = said.policy()
+		s.down.policy = said.policy()
 	}
-	tell := q.down.worthTelling(was, now)
-	down, waiting := q.down, q.known()
-	q.mu.Unlock()
+	tell := s.down.worthTelling(was, now)
+	down := s.down
+	s.mu.Unlock()
 	if over {
 		q.Log.Info("the mail server can be used again")
 	}
 	if tell {
 		q.Log.Log(ctx, slog.LevelWarn, "the mail server can't be used; all mail waits", "error", down.reason, "what_to_do", Advice(down.reason),
-			"since", down.since, "next_try", down.until, "waiting", waiting)
+			"since", down.since, "next_try", down.until, "waiting", q.Len())
 	}
 	return err
 }

@@ -7,7 +7,9 @@
 // leaves either the request or the mail. What it may repeat is the last hand-over: the
 // very same bytes, once.
 //
-// Mails go out in the order of their IDs: who waits at a sign-in page first, then by age.
+// Mails go out by lanes: those that somebody waits for at a page, then notices, then
+// announcements; within each in the order of their IDs, which is by age. A Server is what all
+// queues that send by one mail server share.
 package outbox
 
 import (
@@ -18,8 +20,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -36,11 +36,14 @@ var (
 )
 
 const (
-	leaseTime    = 30 * time.Second // what a crash delays the mails that were in hand
-	prepareTime  = 30 * time.Second
-	storeTime    = 10 * time.Second
-	stopTime     = 10 * time.Second // for mails in hand, when the queue stops
-	lastPatience = 5 * time.Second
+	leaseTime   = 30 * time.Second // what a crash delays the mails that were in hand
+	prepareTime = 30 * time.Second
+	storeTime   = 10 * time.Second
+	stopTime    = 10 * time.Second // for mails in hand, when the queue stops
+
+	// preparedAhead is how many mails of a lower lane are made before they can go out: what
+	// waits longer waits as a request, which is small.
+	preparedAhead = 256
 )
 
 // Request is what was accepted. It is sealed in the store until it is a mail.
@@ -83,6 +86,7 @@ type Queue struct {
 	Store  store.Store
 	Keys   *secret.Keyring
 	Sender Sender
+	Server *Server // that Sender sends by; default: one of its own
 	Log    *slog.Logger
 	Now    func() time.Time // default time.Now; timers run by the real clock in any case
 
@@ -114,38 +118,27 @@ type Queue struct {
 	// it in common.
 	Process *Process
 
-	Pace    *rate.Limiter // hand-overs; the queues of one mail server share one. Default 60 a minute
-	Workers int           // that prepare, and as many that send. Default 4
-	Max     int           // entries that may wait, see Full. Default 10,000
+	Workers int           // that prepare. Default 4
+	Max     int           // entries of each lane that may wait, see Full. Default 10,000
 	Look    time.Duration // how often to look for what other queues left or were given. Default 5 s
 
 	lease time.Duration // default leaseTime
 
 	sealer sealer
-	name   string        // of this queue as an owner of leases
-	last   chan struct{} // held by the message in its last step
+	name   string // of this queue as an owner of leases
 
 	stop, abort context.CancelFunc
 	running     sync.WaitGroup
 
 	mu    sync.Mutex
-	asked *lane // to be read, and prepared where that isn't done; nil before Start
-	ready *lane // to be sent
-	busy  map[string]bool
-	apart int // how many of all these have a reserved ID
-	down  outage
-
-	sending int    // hand-overs under way
-	narrow  narrow // how many there may be
-	policy  repeat // the last refusal by policy
+	lanes [lanes]*lane // nil before Start
+	apart int          // how many entries of the first lane have a reserved ID
+	asked bell         // rung when there may be something to prepare
 }
 
-// urgent are the kinds that somebody waits for in front of a page.
-func urgent(kind string) bool { return kind == "sign-in" || kind == "set-password" }
-
-// NewID makes the ID of a request. IDs sort in the order in which their mails go out:
-// the kinds "sign-in" and "set-password" before all others, then by time. They hold
-// digits, small letters and "-" only, never repeat, and tell nothing about anybody.
+// NewID makes the ID of a request. IDs sort in the order in which their mails go out: by the
+// lanes of their kinds ("sign-in" and "set-password" first, "portal-update" last), then by time.
+// They hold digits, small letters and "-" only, never repeat, and tell nothing about anybody.
 func NewID(kind string, now time.Time) string {
 	return newID(kind, now, strings.ToLower(rand.Text()[:16]))
 }
@@ -161,26 +154,14 @@ func NewReservedID(kind string, now time.Time) string {
 const reservedMark = '0'
 
 func newID(kind string, now time.Time, random string) string {
-	class := "1-"
-	if urgent(kind) {
-		class = "0-"
-	}
 	at := strings.Replace(now.UTC().Format("20060102T150405.000"), ".", "", 1)
-	return class + strings.ToLower(at) + "-" + random
+	return lanePrefix(laneOfKind(kind)) + strings.ToLower(at) + "-" + random
 }
 
 // reserved reports whether NewReservedID has made the ID.
 func reserved(id string) bool {
 	at := strings.LastIndexByte(id, '-') + 1
 	return at > 0 && at < len(id) && id[at] == reservedMark
-}
-
-// before orders entries by their IDs as their mails go out.
-func before(a string, its item, b string, other item) bool {
-	if x, y := reserved(a) && !its.common, reserved(b) && !other.common; x != y {
-		return x
-	}
-	return a < b
 }
 
 // Add returns the Op that commits the request. It counts as accepted once the Op is
@@ -198,36 +179,42 @@ func (q *Queue) Add(r Request) store.Op {
 	return store.Create(s.key(bucketQueue, r.ID), s.sealEntry(r.ID, e), e.expires())
 }
 
-// Full returns ErrFull when there is no room for a request with this ID, else nil: of Max
-// entries, a fifth is for those with a reserved ID. Among callers that ask at the same time, a
-// few more than Max may get in, and as many more as other queues on the same store have let in:
-// these take nothing of that fifth.
+// Full returns ErrFull when there is no room for a request with this ID, else nil. Each lane has
+// room for Max entries; of the first one's a fifth is for those with a reserved ID. Among callers
+// that ask at the same time, a few more than Max may get in, and as many more as other queues on
+// the same store have let in: these take nothing of that fifth.
 func (q *Queue) Full(id string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	room := q.known() < q.common()
-	if reserved(id) {
-		room = q.roomApart()
-	}
-	if !room {
+	if !q.room(id) {
 		return ErrFull
 	}
 	return nil
 }
 
-// roomApart reports whether there is room for one more entry with a reserved ID. q.mu is held.
-func (q *Queue) roomApart() bool {
-	return min(q.known()-q.apart, q.common())+q.apart < q.max()
+// room reports whether there is room for one more entry with that ID. q.mu is held.
+func (q *Queue) room(id string) bool {
+	known := q.known(laneOf(id))
+	switch {
+	case laneOf(id) != laneSignIn:
+		return known < q.max()
+	case reserved(id):
+		return min(known-q.apart, q.common())+q.apart < q.max()
+	}
+	return known < q.common()
 }
 
-// common is how many of Max entries may be ones that anybody can ask for.
+// common is how many of Max entries of the first lane may be ones that anybody can ask for.
 func (q *Queue) common() int { return q.max() - q.max()/5 }
 
 // Len returns how many entries wait or are in hand, as far as this queue knows.
-func (q *Queue) Len() int {
+func (q *Queue) Len() (n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.known()
+	for lane := range lanes {
+		n += q.known(lane)
+	}
+	return n
 }
 
 // Wake tells the queue that the request with this ID is in the store now. Without it
@@ -235,7 +222,9 @@ func (q *Queue) Len() int {
 func (q *Queue) Wake(id string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.learn(id)
+	if laneOf(id) == laneSignIn || q.room(id) { // others wait in the store
+		q.learn(id)
+	}
 }
 
 // Start finds what lies in the store and works on it until Stop. It doesn't wait for
@@ -243,14 +232,17 @@ func (q *Queue) Wake(id string) {
 func (q *Queue) Start() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.asked, q.ready, q.busy, q.apart = newLane(), newLane(), map[string]bool{}, 0
+	for l := range q.lanes {
+		q.lanes[l] = newLane()
+	}
+	q.apart, q.asked = 0, newBell()
 	q.sealer = sealer{q.Firm, q.Keys}
-	q.name, q.last = rand.Text(), make(chan struct{}, 1)
+	q.name = rand.Text()
 	if q.Process != nil {
 		q.Process.running.Store(q.name, true)
 	}
-	if q.Pace == nil {
-		q.Pace = Pace(60, time.Minute)
+	if q.Server == nil {
+		q.Server = NewServer(DefaultConnections, nil, q.Now)
 	}
 	if q.lease == 0 {
 		q.lease = leaseTime
@@ -265,7 +257,9 @@ func (q *Queue) Start() {
 	}
 	for range workers {
 		q.running.Go(func() { q.prepareAll(run, hand) })
-		q.running.Go(func() { q.work(run, hand, q.ready, q.send) })
+	}
+	for lane := range lanes {
+		q.running.Go(func() { q.sendAll(run, hand, lane) })
 	}
 }
 
@@ -335,27 +329,23 @@ func (q *Queue) max() int {
 	return q.Max
 }
 
-// known counts the entries. q.mu is held.
-func (q *Queue) known() int {
-	if q.asked == nil {
+// known counts the entries of a lane. q.mu is held.
+func (q *Queue) known(lane int) int {
+	if q.lanes[lane] == nil {
 		return 0
 	}
-	return len(q.asked.items) + len(q.ready.items) + len(q.busy)
+	return q.lanes[lane].known()
 }
 
 // learn takes in an ID that may be new. q.mu is held.
 func (q *Queue) learn(id string) {
-	if q.asked == nil || q.busy[id] {
+	l := q.lanes[laneOf(id)]
+	if l == nil || l.has(id) {
 		return
 	}
-	if _, found := q.ready.items[id]; found {
-		return
-	}
-	if _, found := q.asked.items[id]; !found {
-		q.asked.items[id] = item{}
-		if reserved(id) {
-			q.apart++
-		}
-		q.asked.ring()
+	l.asked.put(id, item{}, q.now())
+	q.asked.ring()
+	if reserved(id) && laneOf(id) == laneSignIn {
+		q.apart++
 	}
 }

@@ -9,8 +9,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
@@ -19,13 +17,21 @@ const (
 	conflicts = 8   // how often to begin anew at once, when somebody else was faster
 )
 
-// result is where an entry goes after a worker had it; the zero value: out of mind.
+// result is what becomes of an entry that was in hand.
 type result struct {
-	lane *lane
-	item item
+	to where
+	item
 }
 
-// prepareAll does the entries of q.asked until run is done: several at a time where many
+type where int
+
+const (
+	gone where = iota // out of mind
+	toAsked
+	toReady
+)
+
+// prepareAll prepares entries until run is done: several at a time where many
 // wait, so that a flood of requests that come to nothing is worked off at one write for many.
 func (q *Queue) prepareAll(run, hand context.Context) {
 	for run.Err() == nil {
@@ -43,7 +49,7 @@ const (
 	mostSeveral = 128 // and at most so many
 )
 
-// asked is an entry of q.asked that a worker has in hand.
+// asked is an entry that a worker prepares.
 type asked struct {
 	id string
 	item
@@ -52,26 +58,35 @@ type asked struct {
 	done func() // may be nil
 }
 
-// takeSeveral gives out the first entries of q.asked, or how long to wait for one.
+// takeSeveral takes the first entries that are to be prepared in hand, all of one lane, or returns
+// how long to wait for one.
 func (q *Queue) takeSeveral() (all []asked, wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	now := q.now()
-	ids, due := q.asked.several(now, min(1+len(q.asked.items)/severalAt, mostSeveral))
-	switch {
-	case len(ids) > 0:
-	case due.IsZero():
-		return nil, -1
-	default:
-		return nil, due.Sub(now)
+	now, first := q.now(), time.Duration(-1)
+	for number, l := range q.lanes {
+		if number != laneSignIn && len(l.ready.items) >= preparedAhead {
+			continue // sendAll rings
+		}
+		due, wait := l.asked.next(now)
+		if len(due) == 0 {
+			if wait >= 0 && (first < 0 || wait < first) {
+				first = wait
+			}
+			continue
+		}
+		several := 1
+		if number == laneSignIn {
+			several = min(1+len(l.asked.items)/severalAt, mostSeveral, len(due))
+		}
+		for range several {
+			id := l.asked.due[0]
+			all = append(all, asked{id: id, item: l.take(l.asked, id)})
+		}
+		q.asked.ring() // there may be more for the next worker
+		return all, 0
 	}
-	for _, id := range ids {
-		all = append(all, asked{id: id, item: q.asked.items[id]})
-		delete(q.asked.items, id)
-		q.busy[id] = true
-	}
-	q.asked.ring() // there may be more for the next worker
-	return all, 0
+	return nil, first
 }
 
 // prepareSeveral prepares entries one after the other, and ends together those that came to
@@ -80,7 +95,7 @@ func (q *Queue) prepareSeveral(run, hand context.Context, all []asked) {
 	var nothing []asked
 	for _, one := range all {
 		if run.Err() != nil {
-			q.put(one.id, result{q.asked, one.item}) // this queue is stopping; the next one takes over
+			q.put(one.id, result{toAsked, one.item}) // this queue is stopping; the next one takes over
 			continue
 		}
 		ended := false
@@ -126,77 +141,82 @@ func (q *Queue) endTogether(hand context.Context, all []asked) {
 	}
 }
 
-// work does the entries of a lane, one after the other, until run is done.
-func (q *Queue) work(run, hand context.Context, l *lane, do func(context.Context, string, item) result) {
+// sendAll hands over the entries of a lane that are ready, as the Server gives turns, until run
+// is done.
+func (q *Queue) sendAll(run, hand context.Context, lane int) {
 	for run.Err() == nil {
-		id, it, wait := q.take(l)
-		if id == "" {
-			l.sleep(run, wait)
+		if wait, due := q.dueIn(lane); !due {
+			q.lanes[lane].ready.bell.sleep(run, wait)
 			continue
 		}
-		q.put(id, q.guard(hand, id, it, do))
+		t, err := q.Server.wait(run, lane)
+		if err != nil {
+			return
+		}
+		id, it, ok := q.take(lane, t.probe)
+		if !ok {
+			q.Server.giveBack(t)
+			continue
+		}
+		q.running.Go(func() {
+			defer q.Server.giveBack(t)
+			q.put(id, q.guard(hand, id, it, func(ctx context.Context, id string, it item) result {
+				return q.send(run, ctx, id, it, t)
+			}))
+		})
 	}
 }
 
-// take gives out the first entry of the lane, or "" and how long to wait for one.
-func (q *Queue) take(l *lane) (string, item, time.Duration) {
+// dueIn reports whether something in the lane can be sent, or how long it takes until there is
+// (negative: until the bell rings).
+func (q *Queue) dueIn(lane int) (wait time.Duration, now bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	now := q.now()
-	if l == q.ready {
-		if wait, held := q.down.holds(now); held {
-			return "", item{}, wait
-		}
-	}
-	id, due := l.first(now, l == q.ready && !q.down.since.IsZero())
-	switch {
-	case id == "" && due.IsZero():
-		return "", item{}, -1
-	case id == "":
-		return "", item{}, due.Sub(now)
-	}
-	it := l.items[id]
-	if l == q.ready && !it.sent {
-		if wait, held := q.narrow.holds(q.sending, now); held {
-			return "", item{}, wait // put rings when one is through
-		}
-		if wait := untilToken(q.Pace); wait > 0 {
-			return "", item{}, wait
-		}
-		q.down.probe = true // counts only while there is an outage
-	}
-	delete(l.items, id)
-	q.busy[id] = true
-	l.ring() // there may be more for the next worker
-	return id, it, 0
+	due, wait := q.lanes[lane].ready.next(q.now())
+	return wait, len(due) > 0
 }
 
-// untilToken returns how long it takes until the limiter lets one more through. By the
-// real clock: a limit is a promise to a server that has its own.
-func untilToken(l *rate.Limiter) time.Duration {
-	if l.Limit() == rate.Inf {
-		return 0
+// take takes the next entry of the lane that is ready in hand. To probe a server that may be down
+// because of one message, it is the one that was tried least often.
+func (q *Queue) take(lane int, probe bool) (id string, it item, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.lanes[lane]
+	due, _ := l.ready.next(q.now())
+	if len(due) == 0 {
+		return "", item{}, false
 	}
-	missing := 1 - l.Tokens()
-	if missing <= 0 {
-		return 0
+	id = due[0]
+	if probe {
+		for _, other := range due {
+			if l.ready.items[other].tries < l.ready.items[id].tries {
+				id = other
+			}
+		}
 	}
-	return time.Duration(missing/float64(l.Limit())*float64(time.Second)) + time.Millisecond
+	if lane != laneSignIn && len(l.ready.items) == preparedAhead {
+		q.asked.ring()
+	}
+	return id, l.take(l.ready, id), true
 }
 
-// put takes an entry back from a worker.
+// put takes an entry back that was in hand.
 func (q *Queue) put(id string, r result) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	delete(q.busy, id)
-	q.down.probe = false
-	if r.lane != nil {
-		r.lane.items[id] = r.item
-		r.lane.ring()
-	} else if reserved(id) {
-		q.apart--
+	l := q.lanes[laneOf(id)]
+	delete(l.busy, id)
+	switch r.to {
+	case toAsked:
+		l.asked.put(id, r.item, q.now())
+		q.asked.ring()
+	case toReady:
+		l.ready.put(id, r.item, q.now())
+	default:
+		if reserved(id) && laneOf(id) == laneSignIn {
+			q.apart--
+		}
 	}
-	q.ready.ring() // one may have waited for the probe
 }
 
 // guard contains a panic: of Prepare, a hook or the Sender, over one entry. What it was
@@ -215,15 +235,12 @@ func (q *Queue) guard(ctx context.Context, id string, it item, do func(context.C
 	return do(ctx, id, it)
 }
 
-// again puts an entry off because of something that isn't the mail's fault. It goes
-// through q.asked, where its record is read anew.
+// again puts an entry off because of something that isn't the mail's fault. Its record is read
+// again then.
 func (q *Queue) again(it item) result {
 	it.fails++
 	it.due = q.now().Add(backOff(messageSteps, it.fails))
-	if it.sent {
-		return result{q.ready, it}
-	}
-	return result{q.asked, it}
+	return result{toAsked, it}
 }
 
 // trouble logs why an entry is put off, and puts it off.
@@ -269,23 +286,38 @@ func (q *Queue) look(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		q.mu.Lock()
-		room := func() bool { return q.known()-q.apart < q.max() }
-		for _, rec := range recs {
-			if id := rec.Key.ID; reserved(id) && q.roomApart() || !reserved(id) && room() { // the rest comes when these are gone
-				q.learn(id)
-			}
+		after = q.takeIn(recs)
+		if len(recs) < page {
+			break
 		}
-		// By now the clock may have been set, or a deadline come closer.
-		q.asked.ring()
-		q.ready.ring()
-		full := !room() && !q.roomApart()
-		q.mu.Unlock()
-		if len(recs) < page || full {
-			return nil
-		}
-		after = recs[len(recs)-1].Key.ID
 	}
+	q.mu.Lock() // by now the clock may have been set, or a deadline come closer
+	q.asked.ring()
+	for _, l := range q.lanes {
+		l.ready.bell.ring()
+	}
+	q.mu.Unlock()
+	q.Server.Wake()
+	return nil
+}
+
+// takeIn learns the IDs of records as far as there is room; the rest comes when these are gone. It
+// returns the ID after which to look on: that of the last one, or where the next lane begins.
+func (q *Queue) takeIn(recs []store.Record) (after string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	full := false
+	for _, rec := range recs {
+		after = rec.Key.ID
+		if full = !q.room(after); !full {
+			q.learn(after)
+		}
+	}
+	prefix := lanePrefix(laneOf(after))
+	if full && !q.room(prefix+string(reservedMark)) { // those with a reserved ID may still come
+		after = prefix + "\xff"
+	}
+	return after
 }
 
 // load reads an entry.
@@ -314,7 +346,7 @@ func (q *Queue) prepare(ctx context.Context, id string, it item, later func(end 
 		}
 		if e.Ready {
 			_, due := q.next(e, q.now())
-			return result{q.ready, item{due: due, common: e.Common}}
+			return result{toReady, item{due: due, common: e.Common}}
 		}
 		p, err := q.Prepare(ctx, Request{id, e.Kind, e.Asked, e.NotAfter, e.Payload})
 		if err != nil {
@@ -337,11 +369,11 @@ func (q *Queue) prepare(ctx context.Context, id string, it item, later func(end 
 		}
 		switch {
 		case !p.Later.IsZero():
-			return result{q.asked, item{due: p.Later}}
+			return result{toAsked, item{due: p.Later}}
 		case p.Message == nil:
 			return result{}
 		}
-		return result{q.ready, item{common: p.Common}}
+		return result{toReady, item{common: p.Common}}
 	}
 	return q.trouble(id, it, "prepare", store.ErrConflict)
 }
