@@ -154,6 +154,7 @@ func (a *App) Start() (err error) {
 		return outbox.NewServer(outbox.DefaultConnections, pace, a.engine.clock.Now)
 	}).(*outbox.Server)
 	a.sender = senderOf(a.resolved.Mail)
+	sent := a.sentLog(ctx)
 	// The registry is this config's own; the counters go on over reloads.
 	counters := a.engine.keep("counters", func() any { return audit.NewCounters() }).(*audit.Counters)
 	if err := a.registry.Register(counters); err != nil {
@@ -172,7 +173,7 @@ func (a *App) Start() (err error) {
 			return fmt.Errorf("secret: %w", err)
 		}
 		f, err := openFirm(id, *a.named[id], deps{
-			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.resolved.Mail, sender: a.sender, server: mailServer, permits: permits,
+			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.resolved.Mail, sender: a.sender, server: mailServer, sent: sent, permits: permits,
 			log: a.log.With("firm", id), events: a.events.With("firm", id), counters: counters,
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})
@@ -195,6 +196,21 @@ func (a *App) Start() (err error) {
 		a.welcome(os.Stderr)
 	}
 	return nil
+}
+
+// sentLog opens the list of mails that were sent, where this process alone has the store.
+func (a *App) sentLog(ctx context.Context) *outbox.SentLog {
+	if a.engine.others != nil {
+		return nil
+	}
+	l, err := a.engine.keepIf("sent log", func() (any, error) {
+		return outbox.OpenSentLog(ctx, a.resolved.Place.Path+".sent", a.engine.store)
+	})
+	if err != nil {
+		a.log.Warn("mails that were sent right before a crash may be sent twice", "error", err)
+		return nil
+	}
+	return l.(*outbox.SentLog)
 }
 
 // startWatching begins to look at the files that the configuration names.

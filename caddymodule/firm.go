@@ -49,6 +49,7 @@ type deps struct {
 	mail     config.Mail // filled in
 	sender   outbox.Sender
 	server   *outbox.Server    // that sender sends by, which all firms share
+	sent     *outbox.SentLog   // nil where other processes may have the store open
 	permits  *password.Permits // of the process, which all firms share, over reloads
 	log      *slog.Logger      // repeated lines are sampled
 	events   *slog.Logger      // for audit, which samples by itself
@@ -172,7 +173,7 @@ func openFirm(id string, cfg config.Firm, d deps) (*firm, error) {
 	}).(*legacyusage.Counter)
 	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: d.sender, Server: d.server, Log: d.log, Now: d.now}
 	if others == nil {
-		f.queue.Process = d.keep("process", func() any { return new(outbox.Process) }).(*outbox.Process)
+		f.queue.Process = d.keep("process", func() any { return &outbox.Process{Sent: d.sent} }).(*outbox.Process)
 	}
 	f.signer = &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now}
 	g := gate.Gate{

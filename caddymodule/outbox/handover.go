@@ -19,19 +19,25 @@ var errNoLetter = errors.New("the mail itself is missing in the store")
 // to stop, ctx when it has no more time for that.
 func (q *Queue) send(run, ctx context.Context, id string, it item, t *turn) result {
 	e, m, r := q.lend(ctx, id, it, t)
+	if r.to == toFinish {
+		q.finish(run, ctx, id, e, func() {})
+		return result{}
+	}
 	if m == nil {
 		return r
 	}
-	defer q.keepLease(ctx, id)()
+	endLease := q.keepLease(ctx, id)
+	defer endLease()
 	endStep, err := q.handOver(ctx, *m)
 	defer endStep()
 	err = q.Server.noted(ctx, q, e, err, t)
 	q.Server.giveBack(t)
-	switch {
-	case err == nil:
+	if err == nil {
 		q.finish(run, ctx, id, e, endStep)
 		return result{}
-	case errors.Is(err, ErrRefused):
+	}
+	endLease()
+	if errors.Is(err, ErrRefused) {
 		return q.end(ctx, id, it, e, err)
 	}
 	return q.putBack(ctx, id, it, e, err)
@@ -60,10 +66,12 @@ func (q *Queue) lend(ctx context.Context, id string, it item, t *turn) (entry, *
 			return e, nil, q.trouble(id, it, "read", err)
 		}
 		now := q.now()
-		switch step, at := q.next(e, now); step {
-		case stepDrop:
+		switch step, at := q.next(e, now); {
+		case step != stepWait && q.sent.Has(q.Firm, id):
+			return e, nil, result{to: toFinish}
+		case step == stepDrop:
 			return e, nil, q.end(ctx, id, it, e, q.late(e))
-		case stepWait:
+		case step == stepWait:
 			return e, nil, result{toReady, item{due: at, common: e.Common}}
 		}
 		data, err := q.letter(ctx, id)
@@ -200,10 +208,13 @@ func afterwards(ctx context.Context) (context.Context, context.CancelFunc) {
 // stops, so that the mail isn't sent once more.
 func (q *Queue) finish(run, ctx context.Context, id string, e entry, endStep func()) {
 	at := q.now()
+	if q.sent.Note(q.Firm, id) {
+		endStep()
+	}
 	for fails := 1; ; fails++ {
 		err := q.removeSent(ctx, id, e, at)
 		if err == nil {
-			endStep()
+			q.sent.Forget(q.Firm, id)
 			if q.Ended != nil {
 				ctx, cancel := afterwards(ctx)
 				defer cancel()

@@ -46,9 +46,14 @@ func child() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	sent, err := OpenSentLog(context.Background(), os.Getenv(childStore)+".sent", db)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	q := &Queue{
-		Firm: "example", Store: db, Keys: testKeys, Server: NewServer(DefaultConnections, Pace(600_000, time.Minute), nil),
-		Sender: SMTP{Address: os.Getenv(childSMTP), TLS: TLSOff}, Log: slog.New(slog.DiscardHandler),
+		Firm: "example", Store: db, Process: &Process{Sent: sent}, Keys: testKeys, Server: NewServer(DefaultConnections, Pace(600_000, time.Minute), nil),
+		Sender: &Pool{SMTP: SMTP{Address: os.Getenv(childSMTP), TLS: TLSOff}}, Log: slog.New(slog.DiscardHandler),
 		Look: 20 * time.Millisecond, lease: 150 * time.Millisecond,
 	}
 	q.Prepare = func(_ context.Context, r Request) (Prepared, error) { return letterTo(r), nil }
@@ -64,8 +69,9 @@ func child() {
 		db.Close()
 		return
 	}
-	for {
-		op := q.Add(Request{Kind: "sign-in", Asked: time.Now(), Payload: []byte("ann@example.org")})
+	for n := 0; ; n++ {
+		kind := []string{"sign-in", "notice", "portal-update"}[n%lanes]
+		op := q.Add(Request{Kind: kind, Asked: time.Now(), Payload: []byte("ann@example.org")})
 		if err := db.Apply(context.Background(), op); err != nil {
 			os.Exit(1)
 		}
@@ -75,7 +81,7 @@ func child() {
 	}
 }
 
-// TestKill kills a sending process at random moments, and at the worst ones: when the
+// TestKill kills a process that sends by three lanes, at random moments, and at the worst ones: when the
 // server has read a mail and its answer isn't out yet. What was accepted arrives; a kill
 // repeats one mail at most; and what arrives twice is twice the same.
 func TestKill(t *testing.T) {

@@ -71,7 +71,11 @@ type Prepared struct {
 
 // Process is the one process that has the store open, and its queues that run: what any
 // other queue had in hand is free at once, since that one has stopped, or is dead.
-type Process struct{ running sync.Map } // by name
+type Process struct {
+	Sent *SentLog // if set, what a server has taken is noted there before the store knows it
+
+	running sync.Map // by name
+}
 
 func (p *Process) holds(queue string) bool {
 	_, running := p.running.Load(queue)
@@ -126,6 +130,7 @@ type Queue struct {
 
 	sealer sealer
 	name   string // of this queue as an owner of leases
+	sent   *SentLog
 
 	stop, abort context.CancelFunc
 	running     sync.WaitGroup
@@ -239,6 +244,7 @@ func (q *Queue) Start() {
 	q.sealer = sealer{q.Firm, q.Keys}
 	q.name = rand.Text()
 	if q.Process != nil {
+		q.sent = q.Process.Sent
 		q.Process.running.Store(q.name, true)
 	}
 	if q.Server == nil {

@@ -29,6 +29,7 @@ const (
 	gone where = iota // out of mind
 	toAsked
 	toReady
+	toFinish // a server has taken it before, and the store doesn't know yet
 )
 
 // prepareAll prepares entries until run is done: several at a time where many
@@ -341,7 +342,7 @@ func (q *Queue) prepare(ctx context.Context, id string, it item, later func(end 
 		if err != nil {
 			return q.trouble(id, it, "read", err)
 		}
-		if !q.now().Before(e.NotAfter) {
+		if !q.now().Before(e.NotAfter) && !q.sent.Has(q.Firm, id) {
 			return q.end(ctx, id, it, e, q.late(e))
 		}
 		if e.Ready {
