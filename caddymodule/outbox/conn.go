@@ -1,12 +1,14 @@
 package outbox
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/textproto"
+	"slices"
 	"time"
 
 	"github.com/wneessen/go-mail/smtp"
@@ -14,9 +16,10 @@ import (
 
 // conn is a connection to a mail server, on which one message after the other is sent.
 type conn struct {
-	text     *textproto.Conn
-	wire     *wire
-	eightBit bool
+	text       *textproto.Conn
+	wire       *wire
+	eightBit   bool
+	pipelining bool // see RFC 2920
 
 	opened, used time.Time
 	reused       bool          // a message was sent or tried on it
@@ -28,7 +31,8 @@ type conn struct {
 func (s SMTP) newConn(c *smtp.Client, wire *wire) *conn {
 	now := time.Now()
 	eightBit, _ := c.Extension("8BITMIME")
-	return &conn{text: c.Text, wire: wire, eightBit: eightBit, alive: cmp.Or(s.alive, resetTime), opened: now, used: now}
+	pipelining, _ := c.Extension("PIPELINING")
+	return &conn{text: c.Text, wire: wire, eightBit: eightBit, pipelining: pipelining, alive: cmp.Or(s.alive, resetTime), opened: now, used: now}
 }
 
 // errStale: a connection that was kept open has ended before the server had the message.
@@ -55,49 +59,89 @@ func (c *conn) send(ctx context.Context, m Message) error {
 	return err
 }
 
-// transfer names the sender and the one recipient, and sends the message. atDot: the server may
-// have all of it.
+// transfer sends the message, once its sender and its one recipient are named. atDot: the server
+// may have all of it.
 func (c *conn) transfer(ctx context.Context, m Message) (atDot bool, err error) {
-	deadline, _ := ctx.Deadline()
-	c.wire.left = maxAnswer
-	if c.reused {
-		c.wire.SetDeadline(earlier(time.Now().Add(c.alive), deadline))
-		if err := command(c.text, 2, "RSET"); err != nil {
-			return false, fmt.Errorf("RSET: %w", err) // whatever it is, this connection is of no use
-		}
-	}
-	c.wire.SetDeadline(deadline)
-	body := ""
-	if c.eightBit {
-		body = " BODY=8BITMIME"
-	}
-	if err := command(c.text, 2, "MAIL FROM:<%s>%s", m.From, body); err != nil {
-		return false, serverError(ctx, stepMail, err, m) // it is the same for all our messages
-	}
-	if err := command(c.text, 2, "RCPT TO:<%s>", m.To); err != nil {
-		return false, messageError(ctx, stepRcpt, err, m)
+	if err := c.envelope(ctx, m); err != nil {
+		return false, err
 	}
 	if err := command(c.text, 3, "DATA"); err != nil {
 		return false, messageError(ctx, stepData, err, m)
 	}
 	// After an error in here the connection is closed without another word: a QUIT would
 	// end the data first, and the server might take half a message for a whole one.
-	w := c.text.DotWriter()
-	if _, err := w.Write(m.Data); err != nil {
+	_, err = c.text.W.Write(dotStuffed(m.Data))
+	if err == nil {
+		err = c.text.W.Flush()
+	}
+	if err != nil {
 		return false, messageError(ctx, "sending the message", err, m)
 	}
 	m.lastStep(ctx)
 	if err := ctx.Err(); err != nil {
 		return false, messageError(ctx, stepEnd, err, m)
 	}
-	err = w.Close()
-	if err == nil {
-		err = command(c.text, 2, "") // whatever begins with 2 is a yes
-	}
-	if err != nil {
+	if err := command(c.text, 2, "."); err != nil { // whatever begins with 2 is a yes
 		return true, messageError(ctx, stepEnd, err, m)
 	}
 	return true, nil
+}
+
+// envelope names the sender and the one recipient: without waiting for an answer in between,
+// where the server allows that.
+func (c *conn) envelope(ctx context.Context, m Message) error {
+	type request struct{ step, line string }
+	all := []request{{stepMail, "MAIL FROM:<" + m.From + ">"}, {stepRcpt, "RCPT TO:<" + m.To + ">"}}
+	if c.eightBit {
+		all[0].line += " BODY=8BITMIME"
+	}
+	c.wire.left = maxAnswer
+	deadline, _ := ctx.Deadline()
+	c.wire.SetDeadline(deadline)
+	if c.reused {
+		all = slices.Insert(all, 0, request{stepReset, "RSET"})
+		c.wire.SetDeadline(earlier(time.Now().Add(c.alive), deadline))
+	}
+	if c.pipelining {
+		for i := range all {
+			c.text.W.WriteString(all[i].line + "\r\n") // what goes wrong here, Flush says
+			all[i].line = ""
+		}
+		if err := c.text.W.Flush(); err != nil {
+			return serverError(ctx, stepMail, err, m)
+		}
+	}
+	var refused error // the first one
+	for _, r := range all {
+		if refused != nil && !c.pipelining {
+			break
+		}
+		err := command(c.text, 2, r.line)
+		_, isReply := errors.AsType[*textproto.Error](err)
+		switch {
+		case r.step == stepReset && err != nil:
+			return fmt.Errorf("%s: %w", r.step, err) // whatever it is, this connection is of no use
+		case r.step == stepReset:
+			c.wire.SetDeadline(deadline)
+		case r.step == stepRcpt && err != nil && refused == nil:
+			refused = messageError(ctx, r.step, err, m)
+		case err != nil && refused == nil:
+			refused = serverError(ctx, r.step, err, m) // it is the same for all our messages
+		}
+		if err != nil && !isReply {
+			c.broken = true
+			break
+		}
+	}
+	return refused
+}
+
+// dotStuffed doubles the dot that begins a line. Every line ends in CRLF, see Message.check.
+func dotStuffed(data []byte) []byte {
+	if bytes.HasPrefix(data, []byte(".")) {
+		data = append([]byte("."), data...)
+	}
+	return bytes.ReplaceAll(data, []byte("\r\n."), []byte("\r\n.."))
 }
 
 // quit takes leave and closes the connection.

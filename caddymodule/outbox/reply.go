@@ -15,6 +15,7 @@ import (
 // The steps of a hand-over at which a mail server can refuse, as errors name them.
 const (
 	stepConnect = "connecting"
+	stepReset   = "RSET"
 	stepMail    = "MAIL FROM"
 	stepRcpt    = "RCPT TO"
 	stepData    = "DATA"
@@ -290,10 +291,11 @@ func digits(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) < 0
 }
 
-// command sends a command and reads the answer, which must begin with the digit want.
-func command(c *textproto.Conn, want int, format string, args ...any) error {
-	if format != "" {
-		if err := c.PrintfLine(format, args...); err != nil {
+// command sends a command, unless it is empty, and reads the answer, which must begin with the
+// digit want.
+func command(c *textproto.Conn, want int, line string) error {
+	if line != "" {
+		if err := c.PrintfLine("%s", line); err != nil {
 			return err
 		}
 	}
