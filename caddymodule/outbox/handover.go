@@ -18,6 +18,13 @@ var errNoLetter = errors.New("the mail itself is missing in the store")
 // send hands a mail over at its turn, and writes down how that ended. run ends when the queue is
 // to stop, ctx when it has no more time for that.
 func (q *Queue) send(run, ctx context.Context, id string, it item, t *turn) result {
+	if q.Process != nil {
+		if !q.Process.take(id) { // the queue before a reload has it
+			it.due = q.now().Add(time.Second)
+			return result{toReady, it}
+		}
+		defer q.Process.release(id)
+	}
 	e, m, r := q.lend(ctx, id, it, t)
 	if r.to == toFinish {
 		q.finish(run, ctx, id, e, func() {})
@@ -55,8 +62,8 @@ func (q *Queue) late(e entry) error {
 	return fmt.Errorf("%w: %s", ErrLate, reason)
 }
 
-// lend takes the lease of a mail; without one the message is nil, and result says what
-// becomes of the entry.
+// lend has nobody else send the mail: by a lease in the store, where other processes may have that
+// open. Where it isn't to be sent now the message is nil, and result says what becomes of the entry.
 func (q *Queue) lend(ctx context.Context, id string, it item, t *turn) (entry, *Message, result) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
@@ -91,9 +98,17 @@ func (q *Queue) lend(ctx context.Context, id string, it item, t *turn) (entry, *
 				return e, nil, q.trouble(id, it, "begin", err)
 			}
 		}
-		e.Owner, e.Until = q.name, now.Add(q.lease)
-		lease := store.Replace(rec.Key, rec.Value, q.sealer.sealEntry(id, e), e.expires())
-		switch err = q.Store.Apply(ctx, append([]store.Op{lease}, ops...)...); {
+		switch {
+		case q.Process == nil:
+			e.Owner, e.Until = q.name, now.Add(q.lease)
+			ops = append([]store.Op{store.Replace(rec.Key, rec.Value, q.sealer.sealEntry(id, e), e.expires())}, ops...)
+		case len(ops) > 0:
+			ops = append([]store.Op{store.Check(rec.Key, rec.Value)}, ops...)
+		}
+		if len(ops) > 0 {
+			err = q.Store.Apply(ctx, ops...)
+		}
+		switch {
 		case err == nil:
 			return e, &Message{ID: id, From: e.From, To: e.To, Data: data}, result{}
 		case !errors.Is(err, store.ErrConflict):
@@ -155,6 +170,9 @@ func redate(data []byte, now time.Time) []byte {
 // keepLease renews the lease until the function it returns is called. When renewing
 // fails there is nothing better to do than to go on: the mail may be with the server.
 func (q *Queue) keepLease(ctx context.Context, id string) (stop func()) {
+	if q.Process != nil {
+		return func() {}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -190,7 +208,7 @@ func (q *Queue) change(ctx context.Context, id string, f func(*entry)) error {
 		if err != nil {
 			return nil, time.Time{}, nil, err
 		}
-		if e.Owner != q.name {
+		if e.Owner != q.name && q.Process == nil {
 			return nil, time.Time{}, nil, errLost
 		}
 		f(&e)

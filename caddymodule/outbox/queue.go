@@ -69,18 +69,21 @@ type Prepared struct {
 	Done  func() // if set, is called once Ops are applied; of several tries, that of the last
 }
 
-// Process is the one process that has the store open, and its queues that run: what any
-// other queue had in hand is free at once, since that one has stopped, or is dead.
+// Process is the one process that has the store open. A firm's queues share it: they know from one
+// another what they have in hand, without leases in the store, and what an earlier process had in
+// hand is free at once.
 type Process struct {
 	Sent *SentLog // if set, what a server has taken is noted there before the store knows it
 
-	running sync.Map // by name
+	hands sync.Map // the IDs that a queue has in hand to send
 }
 
-func (p *Process) holds(queue string) bool {
-	_, running := p.running.Load(queue)
-	return running
+func (p *Process) take(id string) bool {
+	_, taken := p.hands.LoadOrStore(id, true)
+	return !taken
 }
+
+func (p *Process) release(id string) { p.hands.Delete(id) }
 
 // Queue is the outbox of one firm. Set its fields in one literal, then Start it. Several
 // queues may work on one store, in one process or in many: an entry is in the hands of
@@ -100,7 +103,7 @@ type Queue struct {
 	// once. ctx ends after 30 s.
 	Prepare func(ctx context.Context, r Request) (Prepared, error)
 
-	// Attempt, if set, is asked before each hand-over; its Ops are applied with the lease.
+	// Attempt, if set, is asked before each hand-over; its Ops are applied before it.
 	// The error ErrDrop ends the mail; any other one puts it off.
 	Attempt func(ctx context.Context, ref string, at time.Time) ([]store.Op, error)
 	// Sent, if set, is told after the server has taken the mail; its Ops are applied with
@@ -118,9 +121,7 @@ type Queue struct {
 	// reason (see Reason): at the first failure of a mail, and when the reason changes.
 	Waiting func(ctx context.Context, id, reason string)
 
-	// Process, if set, is the one process that can have the store open now. Its queues have
-	// it in common.
-	Process *Process
+	Process *Process // set where no other process can have the store open
 
 	Workers int           // that prepare. Default 4
 	Max     int           // entries of each lane that may wait, see Full. Default 10,000
@@ -245,7 +246,6 @@ func (q *Queue) Start() {
 	q.name = rand.Text()
 	if q.Process != nil {
 		q.sent = q.Process.Sent
-		q.Process.running.Store(q.name, true)
 	}
 	if q.Server == nil {
 		q.Server = NewServer(DefaultConnections, nil, q.Now)
@@ -284,9 +284,6 @@ func (q *Queue) Stop() {
 	q.running.Wait()
 	patience.Stop()
 	abort()
-	if q.Process != nil {
-		q.Process.running.Delete(q.name)
-	}
 }
 
 // Entry is what may be shown of an entry in the queue.

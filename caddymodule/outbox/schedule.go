@@ -69,8 +69,8 @@ func (e entry) next(now time.Time, owner string) (step, time.Time) {
 
 // next decides about an entry at a given time.
 func (q *Queue) next(e entry, now time.Time) (step, time.Time) {
-	if q.Process != nil && !q.Process.holds(e.Owner) {
-		e.Owner = "" // who had it in hand has stopped, or is dead
+	if q.Process != nil {
+		e.Owner = "" // see Process.hands
 	}
 	return e.next(now, q.name)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -47,7 +48,8 @@ func (q *Queue) prepareAll(run, hand context.Context) {
 
 const (
 	severalAt   = 8   // of so many that wait, a worker takes two at a time, of twice as many three, …
-	mostSeveral = 128 // and at most so many
+	mostSeveral = 128 // and at most so many,
+	mostAtATime = 16  // or where each comes to a mail, so many
 )
 
 // asked is an entry that a worker prepares.
@@ -76,11 +78,11 @@ func (q *Queue) takeSeveral() (all []asked, wait time.Duration) {
 			}
 			continue
 		}
-		several := 1
-		if number == laneSignIn {
-			several = min(1+len(l.asked.items)/severalAt, mostSeveral, len(due))
+		most := mostSeveral
+		if number != laneSignIn {
+			most = mostAtATime
 		}
-		for range several {
+		for range min(1+len(l.asked.items)/severalAt, most, len(due)) {
 			id := l.asked.due[0]
 			all = append(all, asked{id: id, item: l.take(l.asked, id)})
 		}
@@ -90,9 +92,22 @@ func (q *Queue) takeSeveral() (all []asked, wait time.Duration) {
 	return nil, first
 }
 
-// prepareSeveral prepares entries one after the other, and ends together those that came to
-// nothing.
+// prepareSeveral prepares entries. Of the first lane most may come to nothing: they are prepared one
+// after the other, and ended together. Of the others most come to a mail: they are prepared at the
+// same time, so that the store writes many at once.
 func (q *Queue) prepareSeveral(run, hand context.Context, all []asked) {
+	if laneOf(all[0].id) != laneSignIn {
+		var preparing sync.WaitGroup
+		for _, one := range all {
+			preparing.Go(func() {
+				q.put(one.id, q.guard(hand, one.id, one.item, func(ctx context.Context, id string, it item) result {
+					return q.prepare(ctx, id, it, nil)
+				}))
+			})
+		}
+		preparing.Wait()
+		return
+	}
 	var nothing []asked
 	for _, one := range all {
 		if run.Err() != nil {
