@@ -48,6 +48,10 @@ case $what in speed | uniform)
 		uniform) gotest -tags measure ./caddymodule -run '^TestUniform' -samples 2000 -store $store -v -timeout 4h ;;
 		esac
 	done
+	if [ "$what" = speed ]; then
+		install smtp-sink postfix
+		gotest -tags measure ./caddymodule/outbox -run '^TestSpeed' -v
+	fi
 	[ "$what" = uniform ] || gotest ./caddymodule/gate ./caddymodule/session -run '^$' -bench '^Benchmark(Gate|Lookup)$'
 	exit
 	;;
@@ -59,7 +63,7 @@ unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 
 say "vet"
 go vet ./...
-go vet -tags browser,servers,measure ./caddymodule/ ./caddymodule/store/redis
+go vet -tags browser,servers,measure ./caddymodule/ ./caddymodule/outbox ./caddymodule/store/redis
 
 say "tests"
 gotest ./...
