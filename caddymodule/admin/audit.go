@@ -41,7 +41,7 @@ type StrangerList struct {
 	Addresses []audit.Stranger `json:"addresses"`
 }
 
-func listEvents(ctx context.Context, f Firm, in ListEvents) (EventList, error) {
+func (f Firm) ListEvents(ctx context.Context, in ListEvents) (EventList, error) {
 	out := EventList{Events: []Event{}}
 	limit, err := ListRequest{Limit: in.Limit}.limit()
 	if err != nil {
@@ -61,7 +61,7 @@ func eventOf(e audit.Event) Event {
 	return Event{ID: e.ID, Time: e.Time, Event: e}
 }
 
-func listStrangers(ctx context.Context, f Firm, _ struct{}) (StrangerList, error) {
+func (f Firm) ListStrangers(ctx context.Context, _ struct{}) (StrangerList, error) {
 	all, err := f.Audit.Strangers(ctx)
 	if all == nil {
 		all = []audit.Stranger{}
@@ -111,7 +111,7 @@ type WaitingMail struct {
 
 const maxNear = 5
 
-func timeline(ctx context.Context, f Firm, in TimelineOf) (Timeline, error) {
+func (f Firm) Timeline(ctx context.Context, in TimelineOf) (Timeline, error) {
 	email, err := parseAddress(in.Email)
 	if err != nil {
 		return Timeline{}, err

@@ -19,7 +19,7 @@ func (h *Handler) backup(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 		for _, f := range h.Firms {
-			f.note(r, audit.Event{})
+			f.note(r.Context(), By{Who: "admin"}, actionOf(r), audit.Event{})
 		}
 	case !out.yes:
 		h.fail(w, r, err)

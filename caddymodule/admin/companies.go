@@ -56,7 +56,7 @@ func infoOf(c directory.Company) CompanyInfo {
 	return CompanyInfo{c.ID, c.Name, len(c.LegacyTokens), c.State()}
 }
 
-func listCompanies(ctx context.Context, f Firm, in ListRequest) (CompanyList, error) {
+func (f Firm) ListCompanies(ctx context.Context, in ListRequest) (CompanyList, error) {
 	limit, err := in.limit()
 	if err != nil {
 		return CompanyList{}, err
@@ -75,12 +75,12 @@ func listCompanies(ctx context.Context, f Firm, in ListRequest) (CompanyList, er
 	return out, nil
 }
 
-func addCompany(ctx context.Context, f Firm, in AddCompany) (CompanyChanged, error) {
+func (f Firm) AddCompany(ctx context.Context, in AddCompany) (CompanyChanged, error) {
 	c, err := f.Book.AddCompany(ctx, in.ID, in.CompanyChange)
 	return CompanyChanged{Company: infoOf(c)}, err
 }
 
-func setCompany(ctx context.Context, f Firm, in SetCompany) (CompanyChanged, error) {
+func (f Firm) SetCompany(ctx context.Context, in SetCompany) (CompanyChanged, error) {
 	c, err := f.Book.SetCompany(ctx, in.ID, in.Change)
 	if errors.Is(err, directory.ErrUnknown) {
 		err = f.unknownCompany(ctx, in.ID)
@@ -88,7 +88,7 @@ func setCompany(ctx context.Context, f Firm, in SetCompany) (CompanyChanged, err
 	return CompanyChanged{Company: infoOf(c)}, err
 }
 
-func removeCompany(ctx context.Context, f Firm, in ByID) (CompanyChanged, error) {
+func (f Firm) RemoveCompany(ctx context.Context, in ByID) (CompanyChanged, error) {
 	c, err := f.Book.Company(ctx, in.ID)
 	out := CompanyChanged{Company: infoOf(c)}
 	if err == nil {
@@ -103,7 +103,7 @@ func removeCompany(ctx context.Context, f Firm, in ByID) (CompanyChanged, error)
 	return out, nil
 }
 
-func restoreCompany(ctx context.Context, f Firm, in ByID) (CompanyChanged, error) {
+func (f Firm) RestoreCompany(ctx context.Context, in ByID) (CompanyChanged, error) {
 	c, contacts, err := f.Book.RestoreCompany(ctx, in.ID)
 	if errors.Is(err, directory.ErrUnknown) {
 		err = &Error{Status: 404, Code: "unknown", Field: "id", Reason: fmt.Sprintf("no company with the id %q was removed", in.ID), Remedy: "add it with companies add"}

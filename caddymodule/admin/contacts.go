@@ -98,7 +98,7 @@ func (f Firm) filter(ctx context.Context, only string) (func(directory.Contact) 
 	return nil, &Error{Status: 400, Code: "invalid", Field: "only", Reason: fmt.Sprintf("%q is none of %s, %s, %s", only, OnlyDisabled, OnlyNeverSignedIn, OnlyOldLinks)}
 }
 
-func listContacts(ctx context.Context, f Firm, in ListContacts) (ContactList, error) {
+func (f Firm) ListContacts(ctx context.Context, in ListContacts) (ContactList, error) {
 	most, err := in.limit()
 	if err != nil {
 		return ContactList{}, err
@@ -135,7 +135,7 @@ func listContacts(ctx context.Context, f Firm, in ListContacts) (ContactList, er
 	return out, nil
 }
 
-func addContact(ctx context.Context, f Firm, in directory.Change) (ContactChanged, error) {
+func (f Firm) AddContact(ctx context.Context, in directory.Change) (ContactChanged, error) {
 	if in.Email == nil {
 		return ContactChanged{}, &Error{Status: 400, Code: "invalid", Field: "email", Reason: "is missing", Remedy: "a contact needs an address"}
 	}
@@ -147,25 +147,25 @@ func addContact(ctx context.Context, f Firm, in directory.Change) (ContactChange
 	return ContactChanged{Contact: c, Hints: hints(nil, c.Emails)}, err
 }
 
-func setContact(ctx context.Context, f Firm, in SetContact) (ContactChanged, error) {
+func (f Firm) SetContact(ctx context.Context, in SetContact) (ContactChanged, error) {
 	return f.change(ctx, in.Email, func(email address.Address) (directory.Contact, error) {
 		return f.Book.SetContact(ctx, email, in.Change)
 	})
 }
 
-func disableContact(ctx context.Context, f Firm, in ByEmail) (ContactChanged, error) {
+func (f Firm) DisableContact(ctx context.Context, in ByEmail) (ContactChanged, error) {
 	return f.change(ctx, in.Email, func(email address.Address) (directory.Contact, error) {
 		return f.Book.Disable(ctx, email)
 	})
 }
 
-func enableContact(ctx context.Context, f Firm, in ByEmail) (ContactChanged, error) {
+func (f Firm) EnableContact(ctx context.Context, in ByEmail) (ContactChanged, error) {
 	return f.change(ctx, in.Email, func(email address.Address) (directory.Contact, error) {
 		return f.Book.Enable(ctx, email)
 	})
 }
 
-func removeContact(ctx context.Context, f Firm, in ByEmail) (ContactChanged, error) {
+func (f Firm) RemoveContact(ctx context.Context, in ByEmail) (ContactChanged, error) {
 	email, err := parseAddress(in.Email)
 	if err != nil {
 		return ContactChanged{}, err

@@ -42,7 +42,7 @@ type FileList struct {
 	Files []FileStatus `json:"files"`
 }
 
-func listFiles(ctx context.Context, f Firm, _ struct{}) (FileList, error) {
+func (f Firm) ListFiles(ctx context.Context, _ struct{}) (FileList, error) {
 	out := FileList{Files: []FileStatus{}}
 	for _, one := range f.Files {
 		last, err := f.Book.LastLoad(ctx, directory.Kind(one.Kind))

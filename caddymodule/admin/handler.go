@@ -60,29 +60,29 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"GET /doorpost/{$}":                       h.getFirms,
 		"POST /doorpost/backup":                   h.backup,
 		"GET /doorpost/doctor":                    h.getDoctor,
-		"POST /doorpost/{firm}/store/accept":      act(h, acceptStore),
-		"POST /doorpost/{firm}/contacts/list":     act(h, listContacts),
-		"POST /doorpost/{firm}/contacts/add":      act(h, addContact),
-		"POST /doorpost/{firm}/contacts/set":      act(h, setContact),
-		"POST /doorpost/{firm}/contacts/disable":  act(h, disableContact),
-		"POST /doorpost/{firm}/contacts/enable":   act(h, enableContact),
-		"POST /doorpost/{firm}/contacts/remove":   act(h, removeContact),
+		"POST /doorpost/{firm}/store/accept":      act(h, Firm.AcceptStore),
+		"POST /doorpost/{firm}/contacts/list":     act(h, Firm.ListContacts),
+		"POST /doorpost/{firm}/contacts/add":      act(h, Firm.AddContact),
+		"POST /doorpost/{firm}/contacts/set":      act(h, Firm.SetContact),
+		"POST /doorpost/{firm}/contacts/disable":  act(h, Firm.DisableContact),
+		"POST /doorpost/{firm}/contacts/enable":   act(h, Firm.EnableContact),
+		"POST /doorpost/{firm}/contacts/remove":   act(h, Firm.RemoveContact),
 		"POST /doorpost/{firm}/contacts/import":   h.importFile(directory.Contacts),
-		"POST /doorpost/{firm}/companies/list":    act(h, listCompanies),
-		"POST /doorpost/{firm}/companies/add":     act(h, addCompany),
-		"POST /doorpost/{firm}/companies/set":     act(h, setCompany),
-		"POST /doorpost/{firm}/companies/remove":  act(h, removeCompany),
-		"POST /doorpost/{firm}/companies/restore": act(h, restoreCompany),
+		"POST /doorpost/{firm}/companies/list":    act(h, Firm.ListCompanies),
+		"POST /doorpost/{firm}/companies/add":     act(h, Firm.AddCompany),
+		"POST /doorpost/{firm}/companies/set":     act(h, Firm.SetCompany),
+		"POST /doorpost/{firm}/companies/remove":  act(h, Firm.RemoveCompany),
+		"POST /doorpost/{firm}/companies/restore": act(h, Firm.RestoreCompany),
 		"POST /doorpost/{firm}/companies/import":  h.importFile(directory.Companies),
-		"POST /doorpost/{firm}/upgrade":           act(h, upgrade),
-		"POST /doorpost/{firm}/legacy/usage":      act(h, legacyUsage),
-		"POST /doorpost/{firm}/contacts/timeline": act(h, timeline),
-		"POST /doorpost/{firm}/audit/list":        act(h, listEvents),
-		"POST /doorpost/{firm}/audit/unknown":     act(h, listStrangers),
-		"POST /doorpost/{firm}/files/list":        act(h, listFiles),
-		"POST /doorpost/{firm}/reset-link":        act(h, resetLink),
-		"POST /doorpost/{firm}/sessions/list":     act(h, listSessions),
-		"POST /doorpost/{firm}/sessions/revoke":   act(h, revokeSessions),
+		"POST /doorpost/{firm}/upgrade":           act(h, Firm.Upgrade),
+		"POST /doorpost/{firm}/legacy/usage":      act(h, Firm.LegacyUsage),
+		"POST /doorpost/{firm}/contacts/timeline": act(h, Firm.Timeline),
+		"POST /doorpost/{firm}/audit/list":        act(h, Firm.ListEvents),
+		"POST /doorpost/{firm}/audit/unknown":     act(h, Firm.ListStrangers),
+		"POST /doorpost/{firm}/files/list":        act(h, Firm.ListFiles),
+		"POST /doorpost/{firm}/reset-link":        act(h, Firm.ResetLink),
+		"POST /doorpost/{firm}/sessions/list":     act(h, Firm.ListSessions),
+		"POST /doorpost/{firm}/sessions/revoke":   act(h, Firm.RevokeSessions),
 	} {
 		method, path, _ := strings.Cut(pattern, " ")
 		mux.Handle(pattern, do)
@@ -108,8 +108,41 @@ type changed interface{ changed() audit.Event }
 // fields is a request that says which fields it changes.
 type fields interface{ fields() []string }
 
+// By is who changes something.
+type By struct {
+	Who   string // "admin": by a command or the admin API; "staff": on the staff pages
+	Staff string // the ID of the contact who does, with "staff"
+}
+
+// Do carries out an action of Firm, such as Firm.AddContact, and has the audit log tell who changed what:
+// the action's path, such as "contacts/add", and which fields.
+func Do[In, Out any](ctx context.Context, f Firm, by By, action string, do func(Firm, context.Context, In) (Out, error), in In) (Out, error) {
+	out, err := do(f, ctx, in)
+	if c, ok := any(out).(changed); ok { // also when what had to follow failed
+		if e := c.changed(); e.Contact != "" || e.Company != "" || e.Count > 0 {
+			if c, ok := any(in).(fields); ok {
+				e.Fields = c.fields()
+			}
+			f.note(ctx, by, action, e)
+		}
+	}
+	return out, err
+}
+
+// note tells what was changed.
+func (f Firm) note(ctx context.Context, by By, action string, e audit.Event) {
+	e.Kind, e.By, e.Staff, e.What = audit.Changed, by.Who, by.Staff, action
+	f.Audit.Record(ctx, e)
+}
+
+// actionOf is the end of a request's path, which holds no address.
+func actionOf(r *http.Request) string {
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	return strings.Join(parts[min(len(parts)-1, 2):], "/")
+}
+
 // act makes a handler of an action: from JSON, for one firm, to JSON.
-func act[In, Out any](h *Handler, do func(context.Context, Firm, In) (Out, error)) http.HandlerFunc {
+func act[In, Out any](h *Handler, do func(Firm, context.Context, In) (Out, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var in In
 		f, err := h.firm(r)
@@ -118,15 +151,7 @@ func act[In, Out any](h *Handler, do func(context.Context, Firm, In) (Out, error
 		}
 		var out Out
 		if err == nil {
-			out, err = do(r.Context(), f, in)
-		}
-		if c, ok := any(out).(changed); ok { // also when what had to follow failed
-			if e := c.changed(); e.Contact != "" || e.Company != "" || e.Count > 0 {
-				if c, ok := any(in).(fields); ok {
-					e.Fields = c.fields()
-				}
-				f.note(r, e)
-			}
+			out, err = Do(r.Context(), f, By{Who: "admin"}, actionOf(r), do, in)
 		}
 		if err != nil {
 			h.fail(w, r, err)
@@ -183,13 +208,6 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		h.Log.ErrorContext(r.Context(), "admin request failed", "path", r.URL.Path, "error", err)
 	}
 	out.Write(w)
-}
-
-// note tells what an operator changed. The path ends in the action, and holds no address.
-func (f Firm) note(r *http.Request, e audit.Event) {
-	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-	e.Kind, e.By, e.What = audit.Changed, "admin", strings.Join(parts[min(len(parts)-1, 2):], "/")
-	f.Audit.Record(r.Context(), e)
 }
 
 // named returns the names of the fields that are set in a change.

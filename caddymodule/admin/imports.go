@@ -84,7 +84,7 @@ func (h *Handler) importFile(kind directory.Kind) http.HandlerFunc {
 		switch {
 		case err == nil:
 			if !out.DryRun {
-				f.note(r, audit.Event{Count: out.Added.Count + out.Changed.Count})
+				f.note(r.Context(), By{Who: "admin"}, actionOf(r), audit.Event{Count: out.Added.Count + out.Changed.Count})
 			}
 			answer.result(out)
 		case answer.begun:

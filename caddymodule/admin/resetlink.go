@@ -28,7 +28,7 @@ func (s ResetLinkSent) changed() audit.Event {
 
 // resetLink has a link mailed by which the contact may choose a password, once, within a
 // day. Nobody else sees the link, and until it is used nothing changes.
-func resetLink(ctx context.Context, f Firm, in ByEmail) (out ResetLinkSent, err error) {
+func (f Firm) ResetLink(ctx context.Context, in ByEmail) (out ResetLinkSent, err error) {
 	email, err := parseAddress(in.Email)
 	if err != nil {
 		return out, err

@@ -38,7 +38,7 @@ type Session struct {
 // contactsAtOnce is how many contacts are looked at before the next ones are read.
 const contactsAtOnce = 500
 
-func listSessions(ctx context.Context, f Firm, in ListSessions) (SessionList, error) {
+func (f Firm) ListSessions(ctx context.Context, in ListSessions) (SessionList, error) {
 	out := SessionList{Sessions: []Session{}}
 	limit, err := in.limit()
 	if err != nil {
@@ -90,7 +90,7 @@ func (f Firm) sessionsOf(ctx context.Context, c directory.Contact, list []Sessio
 	return list, err
 }
 
-func revokeSessions(ctx context.Context, f Firm, in ByEmail) (ContactChanged, error) {
+func (f Firm) RevokeSessions(ctx context.Context, in ByEmail) (ContactChanged, error) {
 	email, err := parseAddress(in.Email)
 	if err != nil {
 		return ContactChanged{}, err

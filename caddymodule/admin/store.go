@@ -56,10 +56,6 @@ func (f Firm) AcceptStore(ctx context.Context, in AcceptStore) (done StoreAccept
 	return done, err
 }
 
-func acceptStore(ctx context.Context, f Firm, in AcceptStore) (StoreAccepted, error) {
-	return f.AcceptStore(ctx, in)
-}
-
 // Finding is what a check of the doctor's has found.
 type Finding struct {
 	Check string `json:"check"`          // what was looked at, such as "store"

@@ -59,7 +59,7 @@ func (u Upgraded) changed() audit.Event {
 	return audit.Event{Count: len(u.Changed)}
 }
 
-func upgrade(ctx context.Context, f Firm, in Upgrade) (Upgraded, error) {
+func (f Firm) Upgrade(ctx context.Context, in Upgrade) (Upgraded, error) {
 	if in.All == (len(in.Companies) > 0) {
 		return Upgraded{}, &Error{Status: 400, Code: "invalid", Field: "companies", Reason: "there are either companies or all", Remedy: "name companies, or say all"}
 	}

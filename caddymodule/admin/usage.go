@@ -30,8 +30,8 @@ type Used struct {
 
 func usedOf(u usage.Usage) Used { return Used{u.Recent, u.Ever, u.First, u.Last} }
 
-func legacyUsage(ctx context.Context, f Firm, in ListRequest) (UsageList, error) {
-	page, err := listCompanies(ctx, f, in)
+func (f Firm) LegacyUsage(ctx context.Context, in ListRequest) (UsageList, error) {
+	page, err := f.ListCompanies(ctx, in)
 	if err != nil {
 		return UsageList{}, err
 	}

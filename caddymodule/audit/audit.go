@@ -85,7 +85,8 @@ type Event struct {
 	Automatic bool       `json:"automatic,omitempty"` // see Automatic
 	Reason    string     `json:"reason,omitempty"`    // why the mail server didn't take it: its codes and words
 
-	By      string   `json:"by,omitempty"`      // with Changed: who, "admin" or "file"
+	By      string   `json:"by,omitempty"`      // with Changed: who, "admin", "file" or "staff"
+	Staff   string   `json:"staff,omitempty"`   // … ID of the contact who did, with "staff"
 	What    string   `json:"what,omitempty"`    // … which action, such as "contacts/disable". Also SetPassword; with Untrusted, the bucket
 	Company string   `json:"company,omitempty"` // … of which company, if it was one; its id. Also with Entered
 	Fields  []string `json:"fields,omitempty"`  // … which fields, without their values
@@ -160,6 +161,7 @@ func (l *Log) line(ctx context.Context, e Event) {
 	}
 	add("reason", e.Reason)
 	add("by", e.By)
+	add("staff", e.Staff)
 	add("what", e.What)
 	add("company", e.Company)
 	add("fields", strings.Join(e.Fields, ","))
