@@ -20,7 +20,7 @@ import (
 
 // withAdmin loads a site into Caddy with its admin endpoint, and returns the address
 // of that.
-func withAdmin(t *testing.T, s site) string {
+func withAdmin(t *testing.T, s siteBlock) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -46,7 +46,7 @@ func loadWithAdmin(t *testing.T, at, caddyfile string) error {
 // The commands work on the Caddy that is running, whatever configs it has gone through.
 func TestAdminAPI(t *testing.T) {
 	dir := home(t)
-	s := site{firm: "staff owner@example.com"}
+	s := siteBlock{firm: "staff owner@example.com"}
 	d := &terminal{t: t, address: withAdmin(t, s)}
 	check := func(when string) {
 		t.Helper()
@@ -91,7 +91,7 @@ func TestAdminAPI(t *testing.T) {
 // Who is disabled through the admin endpoint is out with the next request to the gate.
 func TestAdminAPIShowsOut(t *testing.T) {
 	home(t)
-	d := &terminal{t: t, address: withAdmin(t, site{})}
+	d := &terminal{t: t, address: withAdmin(t, siteBlock{})}
 	f := activeApp(t).firms["example"]
 	url := base(t) + "/orders"
 	for _, command := range []string{"contacts disable", "contacts remove", "sessions revoke"} {
@@ -139,7 +139,7 @@ func TestAdminAPIShowsOut(t *testing.T) {
 // Web pages of elsewhere get nothing done, and the site knows nothing of the endpoint.
 func TestAdminAPIGuarded(t *testing.T) {
 	home(t)
-	at := withAdmin(t, site{})
+	at := withAdmin(t, siteBlock{})
 	const path, body = "/doorpost/example/contacts/add", `{"email":"eve@example.com"}`
 	for _, one := range []struct {
 		what    string
@@ -181,7 +181,7 @@ func TestAdminAPIGuarded(t *testing.T) {
 	if stdout, _, _ := (&terminal{t: t, address: at}).run("contacts", "list"); strings.Contains(stdout, "eve") {
 		t.Errorf("one of them added a contact:\n%s", stdout)
 	}
-	elsewhere := strings.Replace(site{}.caddyfile(), "admin off", "admin "+at+" {\n\t\torigins ops.example\n\t}", 1)
+	elsewhere := strings.Replace(siteBlock{}.caddyfile(), "admin off", "admin "+at+" {\n\t\torigins ops.example\n\t}", 1)
 	if err := caddy.Load(adapt(t, elsewhere), true); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestAdminAPIGuarded(t *testing.T) {
 // the store is closed.
 func TestAdminAPIKeepsTheStore(t *testing.T) {
 	home(t)
-	serve(t, site{})
+	serve(t, siteBlock{})
 	app := activeApp(t)
 	leave, err := app.enterAdmin()
 	if err != nil {

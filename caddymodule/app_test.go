@@ -28,8 +28,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
-// site is a Caddyfile with one firm on a free port of this machine.
-type site struct {
+// siteBlock is a Caddyfile with one firm on a free port of this machine.
+type siteBlock struct {
 	global  string // lines of the global option, beside mail
 	options string // further global options
 	firm    string // lines of the firm, beside url and brand
@@ -39,7 +39,7 @@ type site struct {
 	more    string // further site blocks
 }
 
-func (s site) caddyfile() string {
+func (s siteBlock) caddyfile() string {
 	if s.portal == "" {
 		s.portal = `respond "the portal"`
 	}
@@ -85,7 +85,7 @@ func adapt(t *testing.T, caddyfile string) []byte {
 }
 
 // load loads the config into the one Caddy of this process, until the test ends.
-func load(t *testing.T, s site) error {
+func load(t *testing.T, s siteBlock) error {
 	t.Helper()
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
@@ -96,7 +96,7 @@ func load(t *testing.T, s site) error {
 }
 
 // serve loads the config and returns the base URL of its site.
-func serve(t *testing.T, s site) string {
+func serve(t *testing.T, s siteBlock) string {
 	t.Helper()
 	if err := load(t, s); err != nil {
 		t.Fatal(err)
@@ -153,7 +153,7 @@ func home(t *testing.T) string {
 
 func TestServes(t *testing.T) {
 	home(t)
-	url := serve(t, site{})
+	url := serve(t, siteBlock{})
 	if status, body, _ := get(t, url+"/open"); status != 200 || body != "the portal" {
 		t.Errorf("GET /open = %d %q; want 200 \"the portal\"", status, body)
 	}
@@ -170,7 +170,7 @@ func TestModules(t *testing.T) {
 // TestValidateMakesNothing: neither a file nor a folder.
 func TestValidateMakesNothing(t *testing.T) {
 	dir := home(t)
-	if err := validate(t, site{}.caddyfile()); err != nil {
+	if err := validate(t, siteBlock{}.caddyfile()); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(".")
@@ -188,10 +188,10 @@ func TestValidateBesideARunningServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if err := validate(t, site{}.caddyfile()); err != nil {
+	if err := validate(t, siteBlock{}.caddyfile()); err != nil {
 		t.Errorf("validate = %v; want nil", err)
 	}
-	if err := load(t, site{}); !errors.Is(err, bolt.ErrHeld) && !strings.Contains(fmt.Sprint(err), bolt.ErrHeld.Error()) {
+	if err := load(t, siteBlock{}); !errors.Is(err, bolt.ErrHeld) && !strings.Contains(fmt.Sprint(err), bolt.ErrHeld.Error()) {
 		t.Errorf("load = %v; want ErrHeld", err)
 	}
 	if n, open := engines.References(config.Place{Path: filepath.Join(dir, "doorpost.db")}); open {
@@ -202,11 +202,11 @@ func TestValidateBesideARunningServer(t *testing.T) {
 func TestReloadKeepsTheEngine(t *testing.T) {
 	dir := home(t)
 	path := filepath.Join(dir, "doorpost.db")
-	serve(t, site{})
+	serve(t, siteBlock{})
 	first := activeApp(t).engine
 	first.keep("example\x00limiter", func() any { return "full" })
 	for i := range 20 {
-		url := serve(t, site{firm: fmt.Sprintf("link_lifetime %dm", i+1)})
+		url := serve(t, siteBlock{firm: fmt.Sprintf("link_lifetime %dm", i+1)})
 		if status, _, _ := get(t, url+"/open"); status != 200 {
 			t.Fatalf("after reload %d: GET /open = %d; want 200", i, status)
 		}
@@ -255,7 +255,7 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 	}))
 	defer portal.Close()
 	oldPath, newPath := filepath.Join(dir, "old.db"), filepath.Join(dir, "new.db")
-	url := serve(t, site{global: "store bolt " + oldPath, portal: "reverse_proxy " + portal.Listener.Addr().String()})
+	url := serve(t, siteBlock{global: "store bolt " + oldPath, portal: "reverse_proxy " + portal.Listener.Addr().String()})
 	old := activeApp(t)
 	answer := make(chan string, 1)
 	go func() {
@@ -273,7 +273,7 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 	case got := <-answer:
 		t.Fatalf("the portal wasn't asked; the answer was %q", got)
 	}
-	serve(t, site{global: "store bolt " + newPath})
+	serve(t, siteBlock{global: "store bolt " + newPath})
 	if n, _ := engines.References(config.Place{Path: oldPath}); n != 1 {
 		t.Errorf("with a request inside, the old engine has %d users; want 1", n)
 	}
@@ -309,7 +309,7 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 
 func TestSecretFile(t *testing.T) {
 	dir := home(t)
-	serve(t, site{})
+	serve(t, siteBlock{})
 	path := filepath.Join(dir, "secret")
 	info, err := os.Stat(path)
 	if err != nil {
@@ -326,7 +326,7 @@ func TestSecretFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop(t)
-	serve(t, site{})
+	serve(t, siteBlock{})
 	if again, _ := config.ReadSecretFile(path); string(again) != string(first) {
 		t.Error("a second start made another secret")
 	}
@@ -336,7 +336,7 @@ func TestSecretFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "every user of this machine can read " + path + "; run: chmod 600 " + path
-	for name, err := range map[string]error{"validate": validate(t, site{}.caddyfile()), "load": load(t, site{})} {
+	for name, err := range map[string]error{"validate": validate(t, siteBlock{}.caddyfile()), "load": load(t, siteBlock{})} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s with a secret that all can read = %v; want %q", name, err, want)
 		}
@@ -345,7 +345,7 @@ func TestSecretFile(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	err = load(t, site{})
+	err = load(t, siteBlock{})
 	if want := "secret: " + path + " is gone, and the store"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("load without the secret file of a store = %v; want %q", err, want)
 	}
@@ -381,11 +381,11 @@ func TestSecretChange(t *testing.T) {
 	first, second := secret.Random(), secret.Random()
 	t.Setenv("DOORPOST_TEST_FIRST", first)
 	t.Setenv("DOORPOST_TEST_SECOND", second)
-	serve(t, site{global: "secret {env.DOORPOST_TEST_FIRST}"})
+	serve(t, siteBlock{global: "secret {env.DOORPOST_TEST_FIRST}"})
 	stop(t)
 	before := canaryOf(t, path)
 
-	err := load(t, site{global: "secret {env.DOORPOST_TEST_SECOND}"})
+	err := load(t, siteBlock{global: "secret {env.DOORPOST_TEST_SECOND}"})
 	if want := "sealed with another secret, or damaged; write the secret that it was sealed with first, or behind the new one"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("load with a wrong secret = %v; want %q", err, want)
 	}
@@ -394,19 +394,19 @@ func TestSecretChange(t *testing.T) {
 		t.Error("a wrong secret changed the store")
 	}
 
-	serve(t, site{global: "secret {env.DOORPOST_TEST_FIRST} {env.DOORPOST_TEST_SECOND}"})
+	serve(t, siteBlock{global: "secret {env.DOORPOST_TEST_FIRST} {env.DOORPOST_TEST_SECOND}"})
 	stop(t)
 	if after := canaryOf(t, path); string(after) != string(before) {
 		t.Error("the newest secret opens the store, but the canary was written anew")
 	}
 
-	serve(t, site{global: "secret {env.DOORPOST_TEST_SECOND} {env.DOORPOST_TEST_FIRST}"})
+	serve(t, siteBlock{global: "secret {env.DOORPOST_TEST_SECOND} {env.DOORPOST_TEST_FIRST}"})
 	resealed(t)
 	stop(t)
 	if after := canaryOf(t, path); string(after) == string(before) {
 		t.Error("an older secret opened the store, but the newest didn't close it again")
 	}
-	serve(t, site{global: "secret {env.DOORPOST_TEST_SECOND}"})
+	serve(t, siteBlock{global: "secret {env.DOORPOST_TEST_SECOND}"})
 }
 
 // resealed waits until everything is sealed with the newest secret.
@@ -437,7 +437,7 @@ func TestNewerStore(t *testing.T) {
 	}
 	db.Close()
 	t.Setenv("DOORPOST_TEST_FIRST", secret.Random())
-	err = load(t, site{global: "secret {env.DOORPOST_TEST_FIRST}"})
+	err = load(t, siteBlock{global: "secret {env.DOORPOST_TEST_FIRST}"})
 	if want := "was written by a newer Doorpost"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("load = %v; want %q", err, want)
 	}
@@ -446,10 +446,10 @@ func TestNewerStore(t *testing.T) {
 // TestFailedReload: the old config goes on, and nothing of the new one is left.
 func TestFailedReload(t *testing.T) {
 	dir := home(t)
-	url := serve(t, site{})
+	url := serve(t, siteBlock{})
 	t.Setenv("DOORPOST_TEST_FIRST", secret.Random())
 	for range 5 {
-		if err := load(t, site{global: "secret {env.DOORPOST_TEST_FIRST}"}); err == nil {
+		if err := load(t, siteBlock{global: "secret {env.DOORPOST_TEST_FIRST}"}); err == nil {
 			t.Fatal("a reload with a wrong secret succeeded")
 		}
 		if status, _, _ := get(t, url+"/open"); status != 200 {
@@ -470,7 +470,7 @@ func TestSecretsStayInside(t *testing.T) {
 	if err := os.WriteFile("user", []byte("portal-user\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	serve(t, site{
+	serve(t, siteBlock{
 		options: "debug\nlog {\n\t\toutput file " + abs(t, "caddy.log") + "\n\t}\nservers {\n\t\ttrace\n\t}",
 		global:  `secret {env.DOORPOST_TEST_KEY}`,
 		more: `
@@ -535,22 +535,22 @@ func TestProvisionErrors(t *testing.T) {
 	t.Setenv("DOORPOST_TEST_AGAIN", "{env.HOME}")
 	t.Setenv("DOORPOST_TEST_OWNER", "The Owner")
 	for _, c := range []struct {
-		site site
+		site siteBlock
 		want string
 	}{
-		{site{firm: "contacts missing.csv"}, "firm example: contacts: stat missing.csv: no such file or directory (Caddy was started in " + wd + "; an absolute path is good from anywhere)"},
-		{site{firm: "companies folder"}, "firm example: companies: folder is no file; write the path of one"},
-		{site{firm: "templates plain"}, "firm example: templates: plain is no folder; write the path of one"},
-		{site{firm: "templates /nowhere/templates"}, "firm example: templates: open /nowhere/templates: no such file or directory; correct the path, or put there what belongs there"},
-		{site{firm: "staff {env.DOORPOST_TEST_NOT_SET}"}, `firm example: staff: evaluated placeholder {env.DOORPOST_TEST_NOT_SET} is empty; write {env.NAME} or {file./PATH}, and \{ for a brace that is meant as one`},
-		{site{firm: "templates {evn.CONFIG}"}, `firm example: templates: unrecognized placeholder {evn.CONFIG}`},
-		{site{firm: "staff {env.DOORPOST_TEST_OWNER}"}, `firm example: staff: "The Owner": not an email address`},
-		{site{firm: "templates {env.DOORPOST_TEST_AGAIN}"}, "firm example: templates: what the placeholder stands for is a placeholder again"},
-		{site{global: "secret {file./nowhere/secret}"}, "secret: {file./nowhere/secret}: stat /nowhere/secret: no such file or directory"},
-		{site{global: "secret {env.DOORPOST_TEST_SHORT}"}, "secret: a secret needs at least 32 random characters"},
-		{site{global: "store bolt folder"}, "store: " + wd + "/folder is a folder; write the path of a file in it, such as " + wd + "/folder/doorpost.db"},
-		{site{global: "store bolt plain/doorpost.db"}, "store: " + wd + "/plain is no folder; write a path in one"},
-		{site{more: "http://other:0 {\n\tdoorpost exampel\n}"}, `firm exampel is named, but no site block defines it; write "doorpost exampel { url …, brand … }" in one of them`},
+		{siteBlock{firm: "contacts missing.csv"}, "firm example: contacts: stat missing.csv: no such file or directory (Caddy was started in " + wd + "; an absolute path is good from anywhere)"},
+		{siteBlock{firm: "companies folder"}, "firm example: companies: folder is no file; write the path of one"},
+		{siteBlock{firm: "templates plain"}, "firm example: templates: plain is no folder; write the path of one"},
+		{siteBlock{firm: "templates /nowhere/templates"}, "firm example: templates: open /nowhere/templates: no such file or directory; correct the path, or put there what belongs there"},
+		{siteBlock{firm: "staff {env.DOORPOST_TEST_NOT_SET}"}, `firm example: staff: evaluated placeholder {env.DOORPOST_TEST_NOT_SET} is empty; write {env.NAME} or {file./PATH}, and \{ for a brace that is meant as one`},
+		{siteBlock{firm: "templates {evn.CONFIG}"}, `firm example: templates: unrecognized placeholder {evn.CONFIG}`},
+		{siteBlock{firm: "staff {env.DOORPOST_TEST_OWNER}"}, `firm example: staff: "The Owner": not an email address`},
+		{siteBlock{firm: "templates {env.DOORPOST_TEST_AGAIN}"}, "firm example: templates: what the placeholder stands for is a placeholder again"},
+		{siteBlock{global: "secret {file./nowhere/secret}"}, "secret: {file./nowhere/secret}: stat /nowhere/secret: no such file or directory"},
+		{siteBlock{global: "secret {env.DOORPOST_TEST_SHORT}"}, "secret: a secret needs at least 32 random characters"},
+		{siteBlock{global: "store bolt folder"}, "store: " + wd + "/folder is a folder; write the path of a file in it, such as " + wd + "/folder/doorpost.db"},
+		{siteBlock{global: "store bolt plain/doorpost.db"}, "store: " + wd + "/plain is no folder; write a path in one"},
+		{siteBlock{more: "http://other:0 {\n\tdoorpost exampel\n}"}, `firm exampel is named, but no site block defines it; write "doorpost exampel { url …, brand … }" in one of them`},
 	} {
 		err := validate(t, c.site.caddyfile())
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -605,10 +605,10 @@ http://localhost:0 {
 	}
 }`
 	for range 20 {
-		if err := validate(t, site{more: more}.caddyfile()); err != nil {
+		if err := validate(t, siteBlock{more: more}.caddyfile()); err != nil {
 			t.Fatal(err)
 		}
-		alone := site{more: more}.caddyfile()
+		alone := siteBlock{more: more}.caddyfile()
 		alone = alone[:strings.Index(alone, "http://:0 {")] + more
 		if err := validate(t, alone); err == nil || !strings.Contains(err.Error(), "no site block defines it") {
 			t.Fatalf("validate without a definition = %v; want an error", err)
@@ -673,7 +673,7 @@ func TestTwoDefinitionsInJSON(t *testing.T) {
 // remedy in the log and nothing of it on the page.
 func TestPathChanged(t *testing.T) {
 	home(t)
-	url := serve(t, site{
+	url := serve(t, siteBlock{
 		options: "log {\n\t\toutput file " + abs(t, "caddy.log") + "\n\t}",
 		before: `route /in/* {
 		uri strip_prefix /in
@@ -824,7 +824,7 @@ func TestPasswordFilesWithWhatNobodySees(t *testing.T) {
 			"store password": "secret {env.DOORPOST_TEST_KEY}\n\t\tstore redis redis://localhost {\n\t\t\tpassword {file." + abs(t, "password") + "}\n\t\t}",
 		} {
 			t.Setenv("DOORPOST_TEST_KEY", secret.Random())
-			err := validate(t, strings.Replace(site{global: global}.caddyfile(), "mail folder ./mail\n", map[bool]string{true: "mail folder ./mail\n", false: "\n"}[strings.HasPrefix(setting, "store")], 1))
+			err := validate(t, strings.Replace(siteBlock{global: global}.caddyfile(), "mail folder ./mail\n", map[bool]string{true: "mail folder ./mail\n", false: "\n"}[strings.HasPrefix(setting, "store")], 1))
 			if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), setting) || strings.Contains(err.Error(), "hush")) {
 				t.Errorf("%s of %q: validate = %v; want %q", setting, text, err, want)
 			}

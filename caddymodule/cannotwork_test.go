@@ -62,7 +62,7 @@ func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Setenv("DOORPOST_TEST_SECRET", strings.Repeat("0123456789abcdef", 4))
-			s := site{global: c.global, firm: c.firm}
+			s := siteBlock{global: c.global, firm: c.firm}
 			config := s.caddyfile()
 			if strings.HasPrefix(c.global, "mail") {
 				config = strings.Replace(config, "mail folder ./mail\n", "", 1)
@@ -87,7 +87,7 @@ func TestStartWithNobodyWhoCanSignInIsTold(t *testing.T) {
 	started := func(firm string) string {
 		t.Helper()
 		log := filepath.Join(t.TempDir(), "log")
-		if err := caddy.Load(adapt(t, site{options: fmt.Sprintf("log {\n output file %s\n }", log), firm: firm}.caddyfile()), true); err != nil {
+		if err := caddy.Load(adapt(t, siteBlock{options: fmt.Sprintf("log {\n output file %s\n }", log), firm: firm}.caddyfile()), true); err != nil {
 			t.Fatal(err)
 		}
 		stop(t)
@@ -113,7 +113,7 @@ func TestStartWithNobodyWhoCanSignInIsTold(t *testing.T) {
 func TestExampleKeepsEverythingInItsFolder(t *testing.T) {
 	dir := home(t)
 	example := abs(t, "example")
-	config := adapt(t, strings.Replace(site{global: "store bolt ./example/doorpost.db", firm: "staff owner@example.com"}.caddyfile(), "./mail", "./example/mail", 1))
+	config := adapt(t, strings.Replace(siteBlock{global: "store bolt ./example/doorpost.db", firm: "staff owner@example.com"}.caddyfile(), "./mail", "./example/mail", 1))
 	run := func() {
 		t.Helper()
 		if err := caddy.Load(config, true); err != nil {
@@ -143,7 +143,7 @@ func TestExampleKeepsEverythingInItsFolder(t *testing.T) {
 // An accent before the @ is named on the page, too.
 func TestAccentBeforeTheAtIsNamedOnThePage(t *testing.T) {
 	home(t)
-	base := serve(t, site{firm: "staff owner@example.com"})
+	base := serve(t, siteBlock{firm: "staff owner@example.com"})
 	res, err := http.PostForm(base+"/-/sign-in", url.Values{"email": {"jérôme@example.com"}})
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 // TestJSONIsHeldToTheSame: who writes JSON gets the same errors, without a line.
 func TestJSONIsHeldToTheSame(t *testing.T) {
 	home(t)
-	whole := string(adapt(t, site{firm: "staff owner@example.com"}.caddyfile()))
+	whole := string(adapt(t, siteBlock{firm: "staff owner@example.com"}.caddyfile()))
 	for _, c := range []struct{ old, new, want string }{
 		{`"url":"http://localhost:8080"`, `"url":"http://clients.example.com"`, "firm example: url: http:// is for this machine alone"},
 		{`"url":"http://localhost:8080"`, `"url":""`, "firm example: url: is missing"},

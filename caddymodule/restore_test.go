@@ -19,9 +19,9 @@ func TestRestoreFindsTheStore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("named", site{global: "store bolt named.d/doorpost.db"}.caddyfile())
-	write("env", site{global: "store bolt {env.DOORPOST_TEST_STORE}"}.caddyfile())
-	write("default", site{}.caddyfile())
+	write("named", siteBlock{global: "store bolt named.d/doorpost.db"}.caddyfile())
+	write("env", siteBlock{global: "store bolt {env.DOORPOST_TEST_STORE}"}.caddyfile())
+	write("default", siteBlock{}.caddyfile())
 	write("none", "localhost:0")
 	write("bad", "{")
 	inData := filepath.Join(dir, "data", "doorpost", "doorpost.db")
@@ -58,7 +58,7 @@ func TestRestoreFindsTheStore(t *testing.T) {
 			t.Errorf("restore %s: %v", one.args, err)
 		}
 	}
-	write("Caddyfile", site{global: "store bolt beside.db"}.caddyfile())
+	write("Caddyfile", siteBlock{global: "store bolt beside.db"}.caddyfile())
 	if stdout, stderr, code := d.run("restore", "copy.db"); code != 0 || !strings.Contains(stdout, "beside.db") {
 		t.Errorf("restore with a Caddyfile in the folder = %d, %s%s; want its store", code, stdout, stderr)
 	}
