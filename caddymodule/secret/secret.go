@@ -191,6 +191,20 @@ func (k *Keyring) Open(purpose, place string, sealed []byte) ([]byte, error) {
 	return plain, err
 }
 
+// SealText is Seal, written as text that can stand in a URL and in a cookie.
+func (k *Keyring) SealText(purpose, place string, plain []byte) string {
+	return base64.RawURLEncoding.EncodeToString(k.Seal(purpose, place, plain))
+}
+
+// OpenText returns what SealText got for the same purpose and place, or ErrSealed.
+func (k *Keyring) OpenText(purpose, place, sealed string) ([]byte, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(sealed)
+	if err != nil {
+		return nil, ErrSealed
+	}
+	return k.Open(purpose, place, raw)
+}
+
 // OpenBy is Open, and returns which key has opened it: 0 is the newest.
 func (k *Keyring) OpenBy(purpose, place string, sealed []byte) (plain []byte, key int, err error) {
 	for i, key := range k.keys(purpose) {

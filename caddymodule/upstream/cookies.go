@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -161,7 +160,7 @@ func (b *PortalCookies) Seal(ctx context.Context, line, host string, h Owner) (c
 		}
 		b.learn(ctx, name, toReach)
 	}
-	seal := base64.RawURLEncoding.EncodeToString(b.Keys.Seal(boundPurpose, b.place(name, value), []byte(h.text())))
+	seal := b.Keys.SealText(boundPurpose, b.place(name, value), []byte(h.text()))
 	if len(line)+len(boundMark)+len(seal)+len(".") > maxSealed {
 		return line, b.ownerCookie(name, value, seal, attributes)
 	}
@@ -310,11 +309,7 @@ func (b *PortalCookies) unsealed(name, value string, of owners, allowed func(Own
 // opens reports whether a seal is that of the cookie, and whom it is for is allowed. The error is
 // that of allowed.
 func (b *PortalCookies) opens(name, value, seal string, allowed func(Owner) (bool, error)) (bool, error) {
-	raw, err := base64.RawURLEncoding.DecodeString(seal)
-	if err != nil || seal == "" {
-		return false, nil
-	}
-	text, err := b.Keys.Open(boundPurpose, b.place(name, value), raw)
+	text, err := b.Keys.OpenText(boundPurpose, b.place(name, value), seal)
 	if err != nil {
 		return false, nil
 	}
