@@ -70,7 +70,7 @@ gotest ./...
 [ "$what" = quick ] && exit
 
 say "the figures that docs/limits.md has, over 30 days of a test clock"
-gotest ./caddymodule/gate -run '^TestFloodFigures$' -flood-days 30
+gotest ./caddymodule/action -run '^TestFloodFigures$' -flood-days 30
 
 say "tests with a Redis server"
 install redis-server redis-server

@@ -33,7 +33,7 @@ const attackIDs = `H01 H02 H03 H05 H07 H09 H10 H12 H13 H14 H16 H17
 const attackedElsewhere = `
 H07 The names of the identity headers can't be configured.
 P13 There is no forward-auth: the gate judges its own request line alone (TestP03_CVE_2026_40575_HeadersOpenNothing).
-R02 TestR01_CVE_2020_11053_NobodyIsSentElsewhere TestCorpus_R01_Redirects FuzzReturnPath
+R02 TestR01_CVE_2020_11053_NobodyIsSentElsewhere TestCorpus_R01_Redirects FuzzSafe
 R04 No other origin can be allowed, so that none can be mistaken for one (TestR01_CVE_2020_11053_NobodyIsSentElsewhere).
 R09 No URL is signed. What a link means lies in the store, under its firm (TestT17_CVE_2025_46815_OnePurpose).
 L03 TestL01_CVE_2025_64101_TheLinkIsTheConfiguredOne TestL04_HTTP2_ThePoisonedHost

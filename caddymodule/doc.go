@@ -41,10 +41,16 @@
 //	├── config       everything that can be written: settings, grammar, checks
 //	├── cli          "caddy doorpost …": the commands, clients of the admin endpoint
 //	├── gate         a visitor's way in; begin reading at Gate.ServeHTTP
+//	├── signin       the pages by which visitors sign in: prompt, link, code, password
+//	├── account      the pages of a visitor who is signed in, about themselves
+//	├── mailbox      the mails of a mail folder, to try it all out
+//	├── visitor      who makes a request, and what the portal is told about them
+//	├── wayback      where somebody goes on after the sign-in: safe, and sealed if need be
 //	├── upstream     what the portal gets from visitors, and they from it
-//	├── web          the pages, and what every package with pages needs
+//	├── web          pages, forms, errors: what every package with pages needs
 //	├── admin        the commands' actions as JSON on Caddy's admin endpoint
-//	├── action       what changes the records of several packages in one step
+//	├── action       what changes the records of several packages in one step: sign-in,
+//	│                mails, passwords
 //	├── brand        how a firm looks and speaks: colours, letters
 //	├── directory    contacts and companies; CSV read → plan → apply
 //	├── legacy       old one-click links: what a URL is, and rewriting in both directions
@@ -59,6 +65,7 @@
 //	├── audit        what happened at the door
 //	├── usage        who still uses old links
 //	├── address      the one grammar of an email address
+//	├── site         the origins under which people come to a portal
 //	├── typo         how far a word is from one that may have been meant
 //	├── secret       every key, derived from the one secret outside the store
 //	└── store        small records by key, which is all that the packages above know of

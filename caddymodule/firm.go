@@ -31,6 +31,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/site"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
@@ -62,23 +63,27 @@ type deps struct {
 
 // firm is a firm that is open: its gate, and what goes on beside requests.
 type firm struct {
-	id        string
-	cfg       config.Firm
-	log       *slog.Logger
-	anchor    *anchor.Store
-	book      *directory.Book
-	sessions  *session.Sessions
-	tokens    *token.Tokens
-	queue     *outbox.Queue
-	passwords *password.Passwords // also where the firm has switched them off
-	networks  *limit.Networks
-	signer    *assertion.Signer
-	usage     *legacyusage.Counter
-	audit     *audit.Log
-	gate      *gate.Gate
-	stranger  sync.Once // around the log line on a name that isn't url's
-	proxies   proxies
-	watch     *watch
+	id           string
+	cfg          config.Firm
+	log          *slog.Logger
+	anchor       *anchor.Store
+	book         *directory.Book
+	sessions     *session.Sessions
+	tokens       *token.Tokens
+	queue        *outbox.Queue
+	passwords    *password.Passwords // also where the firm has switched them off
+	networks     *limit.Networks
+	devices      *limit.Devices
+	mails        *limit.Mails
+	lastContacts *action.LastContacts
+	sites        *site.Sites
+	signer       *assertion.Signer
+	usage        *legacyusage.Counter
+	audit        *audit.Log
+	gate         *gate.Gate
+	stranger     sync.Once // around the log line on a name that isn't url's
+	proxies      proxies
+	watch        *watch
 
 	loading      sync.Mutex     // held while files are looked at and loaded
 	files        []*csvFile     // guarded by loading, but for their status
@@ -176,37 +181,42 @@ func openFirm(id string, cfg config.Firm, d deps) (*firm, error) {
 		f.queue.Process = d.keep("process", func() any { return &outbox.Process{Sent: d.sent} }).(*outbox.Process)
 	}
 	f.signer = &assertion.Signer{Firm: id, Origin: cfg.URL, Store: d.store, Keys: d.keys, Now: d.now}
-	g := gate.Gate{
-		Firm: id, Serial: serial, URL: origin, Sites: further, Names: cfg.Sites.Names, Prefix: cfg.Prefix,
-		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Letters: letters, Pages: pages,
-		Assertion: f.signer,
-		Audit:     f.audit, Log: d.log,
-		ClientIP: clientIP, Now: d.now, Networks: f.networks,
-		Anchor: d.store, Legacy: cfg.Rules, Usage: f.usage, NoNews: cfg.NewDeviceMail.Off,
+	settings := gate.Settings{
+		Firm: id, Serial: serial, Sites: &site.Sites{URL: origin, Further: further, Names: cfg.Sites.Names}, Prefix: cfg.Prefix,
+		Legacy: cfg.Rules, Identity: cfg.Identity, ClearStorage: slices.Contains(cfg.ClearSiteData, "storage"), NoNewDevice: cfg.NewDeviceMail.Off,
+		Pages: pages,
 	}
-	g.Identity = cfg.Identity
-	g.ClearStorage = slices.Contains(cfg.ClearSiteData, "storage")
 	for _, cookie := range cfg.PortalSession {
-		g.PortalSession = append(g.PortalSession, upstream.CookieRule(cookie))
+		settings.PortalSession = append(settings.PortalSession, upstream.CookieRule(cookie))
 	}
 	for _, rule := range cfg.Public {
-		g.Public = append(g.Public, gate.Public(rule))
+		settings.Public = append(settings.Public, gate.Public(rule))
 	}
 	if logo != nil {
-		g.Logo = &gate.Logo{Type: logo.Type, Data: logo.Data}
+		settings.Logo = &gate.Logo{Type: logo.Type, Data: logo.Data}
 	}
 	if d.mail.Via == "folder" {
-		g.Mailbox = d.mail.Path
+		settings.MailFolder = d.mail.Path
 	}
+	f.devices = &limit.Devices{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Alarm: alarm.raise}
+	f.mails = &limit.Mails{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Alarm: alarm.raise}
+	f.lastContacts = &action.LastContacts{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Alarm: alarm.raise}
 	f.passwords = &password.Passwords{Firm: id, Name: cfg.Brand.Name, Store: d.store, Keys: d.keys,
 		Permits: d.permits, MinLength: cfg.Passwords.MinLength, Now: d.now, Alarm: alarm.raise}
-	if !cfg.Passwords.Off {
-		g.Passwords = f.passwords
-	}
 	f.book.Passwords = action.Passwords(f.passwords, cfg.Passwords.Off)
-	f.gate = gate.New(g)
-	f.queue.Prepare, f.queue.Attempt, f.queue.Sent, f.queue.Failed = f.gate.Prepare, f.gate.Attempt, f.gate.Sent, f.gate.Failed
-	f.queue.Ended, f.queue.Waiting = f.gate.Ended, f.gate.Waiting
+	records := gate.Records{
+		Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Networks: f.networks, Devices: f.devices, Mails: f.mails, LastContacts: f.lastContacts,
+		Queue: f.queue, Assertion: f.signer, Usage: f.usage, Audit: f.audit, Anchor: d.store, Log: d.log, ClientIP: clientIP, Now: d.now,
+	}
+	if !cfg.Passwords.Off {
+		records.Passwords = f.passwords
+	}
+	f.gate = gate.New(settings, records)
+	f.sites = settings.Sites
+	jobs := &action.MailJobs{Book: f.book, Tokens: f.tokens, Devices: f.devices, Mails: f.mails, Networks: f.networks, Letters: letters, Audit: f.audit,
+		Sites: settings.Sites, Prefix: cfg.Prefix, NoPasswords: cfg.Passwords.Off, Now: d.now}
+	f.queue.Prepare, f.queue.Attempt, f.queue.Sent, f.queue.Failed = jobs.Prepare, jobs.Attempt, jobs.Sent, jobs.Failed
+	f.queue.Ended, f.queue.Waiting = jobs.Ended, jobs.Waiting
 	return f, f.start()
 }
 
@@ -327,7 +337,7 @@ func (f *firm) Stop() {
 // error with the URL, which may be a sign-in link.
 // hidden says that no log may keep its URL or Referer.
 func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, hidden bool) error {
-	if !strings.EqualFold(r.Host, f.gate.URL.Host) && !f.gate.Knows(r.Host) {
+	if !strings.EqualFold(r.Host, f.sites.URL.Host) && !f.sites.Knows(r.Host) {
 		f.strangeName(r)
 	}
 	if r.Method == http.MethodPost && strings.HasPrefix(r.URL.Path, f.cfg.Prefix+"/") {

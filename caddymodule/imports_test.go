@@ -20,11 +20,14 @@ import (
 //	                   ┌────────┼────────┐
 //	                   ▼        ▼        ▼
 //	                 gate     config ◄── cli ───────► Caddy
-//	                   │        │        │
-//	                   │        │        ▼
-//	                   │        │      admin
-//	           upstream ──► web  │        │
-//	                   └────────┼────────┘
+//	         ┌─────────┼────────┐        │
+//	         ▼         ▼        ▼        ▼
+//	      signin    account  mailbox   admin
+//	         └────┬────┘        │        │
+//	              ▼             │        │
+//	   wayback visitor upstream │        │
+//	      │       │       └──► web       │
+//	      └───────┴─────────────┼────────┘
 //	                            ▼
 //	                          action
 //	                            │
@@ -32,26 +35,31 @@ import (
 //	brand directory session token password limit outbox audit usage assertion legacy
 //	                            │
 //	                            ▼
-//	  tokensearch typo address   loopback   secret  ◄── store/sealed ◄── store/anchor
+//	tokensearch typo address site loopback secret ◄── store/sealed ◄── store/anchor
 //	                             store  ◄── store/sealed, store/anchor, store/bolt, store/redis, store/storetest
 //
 // Imports point down, siblings don't know one another, and only caddymodule, config and cli
 // know Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"config", "cli", "gate", "upstream", "web", "admin", "action", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis", "loopback"},
+	"caddymodule": {"config", "cli", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis", "loopback"},
 
 	"cli":    {"config", "admin", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
 	"config": {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo", "upstream"},
 
-	"gate":     {"upstream", "web", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "tokensearch", "address", "secret", "store", "store/sealed", "store/anchor", "loopback"},
+	"gate":     {"signin", "account", "mailbox", "visitor", "upstream", "web", "wayback", "site", "action", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "secret", "store", "store/anchor", "tokensearch"},
+	"signin":   {"visitor", "web", "wayback", "action", "directory", "token", "password", "limit", "outbox", "audit", "address", "secret", "store", "store/anchor"},
+	"account":  {"visitor", "web", "wayback", "action", "directory", "legacy", "session", "token", "password", "limit", "audit", "store"},
+	"mailbox":  {"web", "loopback", "secret"},
+	"visitor":  {"upstream", "web", "action", "directory", "session", "limit", "assertion", "store/anchor"},
 	"admin":    {"brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
+	"wayback":  {"legacy", "secret"},
 	"upstream": {"web", "directory", "secret", "store"},
-	"web":      {"brand"},
-	"action":   {"directory", "limit", "password", "store"},
+	"web":      {"brand", "site", "address", "store"},
+	"action":   {"brand", "directory", "session", "token", "password", "limit", "outbox", "audit", "site", "address", "secret", "store", "store/sealed", "store/anchor"},
 
 	"brand":     {"address"},
-	"directory": {"address", "tokensearch", "typo", "secret", "store", "store/sealed", "store/anchor"},
+	"directory": {"address", "typo", "tokensearch", "secret", "store", "store/sealed", "store/anchor"},
 	"session":   {"address", "secret", "store", "store/sealed"},
 	"token":     {"address", "secret", "store", "store/sealed"},
 	"limit":     {"address", "secret", "store", "store/sealed"},
@@ -63,6 +71,7 @@ var arrows = map[string][]string{
 	"legacy":    {"tokensearch"},
 
 	"address":         {},
+	"site":            {},
 	"loopback":        {},
 	"tokensearch":     {},
 	"typo":            {},
@@ -77,9 +86,9 @@ var arrows = map[string][]string{
 
 // testArrows are those that only tests add: what they drive from outside.
 var testArrows = map[string][]string{
-	"*":           {"store/bolt", "store/storetest"},
+	"*":           {"address", "secret", "site", "store/bolt", "store/storetest"},
 	"caddymodule": {"store/sealed"},
-	"cli":         {"action", "address", "password", "secret", "session", "token"},
+	"cli":         {"action", "password", "session", "token"},
 	"store/bolt":  {"store/storetest"},
 	"store/redis": {"store/storetest"},
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -75,17 +74,7 @@ func (a *App) takeOver(ctx context.Context) error {
 // one package.
 func (f *firm) resealers() []func(context.Context) error {
 	return []func(context.Context) error{f.book.Reseal, f.passwords.Reseal, f.sessions.Reseal, f.tokens.Reseal, f.signer.Reseal,
-		f.mails().Reseal, f.devices().Reseal, f.gate.Reseal, f.queue.Reseal, f.audit.Reseal}
-}
-
-// mails are the budgets of mails, whose records the gate and the office write.
-func (f *firm) mails() *limit.Mails {
-	return &limit.Mails{Firm: f.id, Store: f.anchor, Keys: f.tokens.Keys, Now: f.tokens.Now}
-}
-
-// devices are those that contacts have signed in on.
-func (f *firm) devices() *limit.Devices {
-	return &limit.Devices{Firm: f.id, Store: f.anchor, Keys: f.tokens.Keys, Now: f.tokens.Now}
+		f.mails.Reseal, f.devices.Reseal, f.lastContacts.Reseal, f.queue.Reseal, f.audit.Reseal}
 }
 
 // reseal seals everything of the firm with the newest secret. left returns the firms whose

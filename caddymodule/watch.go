@@ -56,7 +56,7 @@ func (w *watch) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		if g := w.newest(); g != nil {
-			g.Look(ctx)
+			g.EndRequests(ctx)
 		}
 	}
 }
@@ -120,7 +120,7 @@ func (w *watch) keepUp(ctx context.Context, told <-chan struct{}, others *store.
 			continue
 		}
 		began := time.Now()
-		if g.CatchUp(ctx) != nil {
+		if g.Sync(ctx) != nil {
 			continue // that the server is gone has been logged
 		}
 		if left := doubtAfter - time.Since(began); left > 0 {

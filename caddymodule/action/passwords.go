@@ -1,4 +1,3 @@
-// Package action holds what changes the records of several packages in one step.
 package action
 
 import (

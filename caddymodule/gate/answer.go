@@ -16,7 +16,7 @@ import (
 // and what was meant for one person isn't left for a shared cache to give to another.
 type portalWriter struct {
 	http.ResponseWriter
-	gate    *Gate
+	gate    *forwarder
 	private bool           // for one person, or one visit
 	open    bool           // though private, of a path that is open to everyone: caches do what the portal says
 	shared  bool           // on a computer that others use
@@ -119,7 +119,7 @@ func (w *portalWriter) clean() {
 	var owners []string
 	if lines := h["Set-Cookie"]; len(lines) > 0 {
 		owners = w.gate.bound.OwnersGone(w.sent, lines)
-		host := w.gate.siteAt(w.old.host).Hostname()
+		host := w.gate.answers.Sites.At(w.old.host).Hostname()
 		for i, line := range lines {
 			out, owner := w.gate.bound.Seal(w.ctx, line, host, w.holder)
 			if w.apart && (out != line || owner != "") {

@@ -10,8 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,10 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
-	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
-	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -62,7 +57,7 @@ func (m *moody) Apply(ctx context.Context, ops ...store.Op) error {
 // awayHouse is a gate on such a store, with a contact who is signed in and has a link
 // waiting in the browser that asked.
 type awayHouse struct {
-	*Gate
+	*madeGate
 	t       testing.TB
 	store   *moody
 	log     *bytes.Buffer
@@ -81,26 +76,8 @@ func openAwayHouse(t testing.TB) *awayHouse {
 	}
 	t.Cleanup(func() { db.Close() })
 	h := &awayHouse{t: t, store: &moody{Store: db}, log: new(bytes.Buffer)}
-	keys, err := secret.New([]byte(secret.Random()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pages, err := web.NewPages(web.Chrome{Name: "Example Bookkeeping", Prefix: "/-"}, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	origin := &url.URL{Scheme: "https", Host: "portal.example"}
 	log := slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	h.Gate = New(Gate{
-		Firm: "example", URL: origin, Prefix: "/-", Public: []Public{{Paths: []string{"/public/*"}}},
-		Book:      &directory.Book{Firm: "example", Store: h.store, Keys: keys},
-		Sessions:  &session.Sessions{Firm: "example", Store: h.store, Keys: keys, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour},
-		Tokens:    &token.Tokens{Firm: "example", Store: h.store, Keys: keys, Life: 10 * time.Minute},
-		Queue:     &outbox.Queue{Firm: "example", Store: h.store, Keys: keys, Log: log},
-		Assertion: &assertion.Signer{Firm: "example", Origin: origin.String(), Store: h.store, Keys: keys},
-		Audit:     &audit.Log{Logger: log}, Log: log, Pages: pages,
-		ClientIP: func(*http.Request) netip.Addr { return netip.Addr{} }, Now: time.Now,
-	})
+	h.madeGate = makeGate(t, h.store, log, "/public/*")
 	ctx := t.Context()
 	first, last, companies := "Ann", "Baker", []string{}
 	c, err := h.Book.AddContact(ctx, "ann@example.com", directory.Change{FirstName: &first, LastName: &last, Companies: &companies})
@@ -115,7 +92,8 @@ func openAwayHouse(t testing.TB) *awayHouse {
 		t.Fatal(err)
 	}
 	h.session = "__Host-portal=" + begun.Cookie
-	cookie, browser := newBrowser()
+	cookie := secret.Random()
+	browser := token.BrowserOf(cookie)
 	h.flow = "__Host-portal-flow=" + cookie
 	ask := token.Ask{ID: "1", Address: "ann@example.com", To: "/orders", Browser: browser, At: time.Now()}
 	if err := h.Tokens.Ask(ctx, ask); err != nil {

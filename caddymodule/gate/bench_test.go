@@ -6,25 +6,17 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
-	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
-	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
-	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
-	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // counting counts what is asked of a store.
@@ -49,7 +41,7 @@ func (c *counting) Scan(ctx context.Context, firm, bucket, prefix, after string,
 }
 
 // benchGate is a gate on a real store with one contact, who is signed in.
-func benchGate(b testing.TB) (g *Gate, cookie string, db *counting) {
+func benchGate(b testing.TB) (g *madeGate, cookie string, db *counting) {
 	b.Helper()
 	file, err := bolt.Open(filepath.Join(b.TempDir(), "doorpost.db"), bolt.Options{})
 	if err != nil {
@@ -57,25 +49,7 @@ func benchGate(b testing.TB) (g *Gate, cookie string, db *counting) {
 	}
 	b.Cleanup(func() { file.Close() })
 	db = &counting{Store: file}
-	keys, err := secret.New([]byte(secret.Random()))
-	if err != nil {
-		b.Fatal(err)
-	}
-	pages, err := web.NewPages(web.Chrome{Name: "Example Bookkeeping", Prefix: "/-", Support: "help@example.com"}, "")
-	if err != nil {
-		b.Fatal(err)
-	}
-	origin := &url.URL{Scheme: "https", Host: "portal.example"}
-	quiet := slog.New(slog.DiscardHandler)
-	g = New(Gate{
-		Firm: "example", URL: origin, Prefix: "/-", Public: []Public{{Paths: []string{"/assets/*"}}},
-		Book:      &directory.Book{Firm: "example", Store: db, Keys: keys},
-		Sessions:  &session.Sessions{Firm: "example", Store: db, Keys: keys, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour},
-		Tokens:    &token.Tokens{Firm: "example", Store: db, Keys: keys, Life: 10 * time.Minute},
-		Assertion: &assertion.Signer{Firm: "example", Origin: origin.String(), Store: db, Keys: keys},
-		Audit:     &audit.Log{Logger: quiet}, Log: quiet, Pages: pages,
-		ClientIP: func(*http.Request) netip.Addr { return netip.Addr{} }, Now: time.Now,
-	})
+	g = makeGate(b, db, slog.New(slog.DiscardHandler), "/assets/*")
 	ctx := context.Background()
 	first, last, companies := "Ann", "Baker", []string{}
 	c, err := g.Book.AddContact(ctx, "ann@example.com", directory.Change{FirstName: &first, LastName: &last, Companies: &companies})
@@ -195,28 +169,28 @@ func BenchmarkOldLinks(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	again := *plain
-	again.Legacy = rules
-	ruled := New(again)
+	ruled := *plain
+	ruled.Legacy = rules
+	ruled.remake()
 	standing, err := ruled.Book.StandingOf(ctx, "c77777")
 	if err != nil {
 		b.Fatal(err)
 	}
-	ann := upstream.Owner{Contact: contactOf(b, ruled), Reach: directory.PrintOf("client\x00c77777"), Company: "c77777", Era: standing.Era, Token: directory.PrintOf("first-secret-77777")}
-	seal := strings.TrimSuffix(first(ruled.bound.Seal(ctx, "sid=0123456789abcdef; HttpOnly", "portal.example", ann)), "; HttpOnly")
+	ann := upstream.Owner{Contact: contactOf(b, &ruled), Reach: directory.PrintOf("client\x00c77777"), Company: "c77777", Era: standing.Era, Token: directory.PrintOf("first-secret-77777")}
+	seal := strings.TrimSuffix(first(ruled.forward.bound.Seal(ctx, "sid=0123456789abcdef; HttpOnly", "portal.example", ann)), "; HttpOnly")
 	portal := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	for _, c := range []struct {
 		name, path, more string
 		g                *Gate
 	}{
-		{"none, no rules", "/orders/7", "", plain},
-		{"none", "/orders/7?page=2", "", ruled},
-		{"none, from a page", "/orders/7?page=2", "", ruled},
-		{"none, a free cookie", "/orders/7", "; theme=dark", ruled},
-		{"none, a bound cookie", "/orders/7", "; " + seal, ruled},
-		{"old link", "/one-click/second-secret-77777/x", "", ruled},
-		{"new link", "/portal/c77777/x", "", ruled},
-		{"company path", "/files/c77777/x", "", ruled},
+		{"none, no rules", "/orders/7", "", plain.Gate},
+		{"none", "/orders/7?page=2", "", ruled.Gate},
+		{"none, from a page", "/orders/7?page=2", "", ruled.Gate},
+		{"none, a free cookie", "/orders/7", "; theme=dark", ruled.Gate},
+		{"none, a bound cookie", "/orders/7", "; " + seal, ruled.Gate},
+		{"old link", "/one-click/second-secret-77777/x", "", ruled.Gate},
+		{"new link", "/portal/c77777/x", "", ruled.Gate},
+		{"company path", "/files/c77777/x", "", ruled.Gate},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			r := httptest.NewRequest("GET", "https://portal.example"+c.path, nil)
@@ -254,7 +228,7 @@ func BenchmarkHides(b *testing.B) {
 	}
 }
 
-func contactOf(b *testing.B, g *Gate) string {
+func contactOf(b *testing.B, g *madeGate) string {
 	c, err := g.Book.ByEmail(b.Context(), "ann@example.com")
 	if err != nil {
 		b.Fatal(err)

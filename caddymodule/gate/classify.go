@@ -8,9 +8,9 @@ import (
 	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
-
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
+	"github.com/doorpost-auth/doorpost/caddymodule/wayback"
 )
 
 // Kind is what a request is to the gate. The zero value is the safe one.
@@ -33,7 +33,6 @@ type Public struct {
 type rules struct {
 	prefix string
 	public []Public
-	sealed func(query string) bool // whether it is what /go takes, made by us; nil: nothing is
 }
 
 // classify judges the method and the path, and nothing else that a visitor could set: what
@@ -97,12 +96,12 @@ func webSocket(r *http.Request) bool {
 // near reports whether a path is a page of ours, or could be taken for one: a link from
 // a mail that was mangled on its way is not for the portal, nor for a log.
 func (ru rules) near(p string) bool {
-	if below(ru.prefix, p) {
+	if wayback.Below(ru.prefix, p) {
 		return true
 	}
 	prefix := strings.ToLower(ru.prefix)
 	for range 3 {
-		if anyReading(p, func(read string) bool { return below(prefix, read) }) {
+		if wayback.AnyReading(p, func(read string) bool { return wayback.Below(prefix, read) }) {
 			return true
 		}
 		next, err := url.PathUnescape(p)
@@ -112,28 +111,6 @@ func (ru rules) near(p string) bool {
 		p = next
 	}
 	return false
-}
-
-// anyReading reports whether is is true of a path as one of the more lenient readers would
-// take it: cleaned, in small letters, with a backslash for a slash; with what is behind a
-// semicolon, without it, or first the one and then, behind a browser, the other. These are
-// for comparing alone.
-func anyReading(p string, is func(string) bool) bool {
-	p = strings.ToLower(p)
-	if strings.Contains(p, `\`) {
-		p = strings.ReplaceAll(p, `\`, "/")
-	}
-	clean := path.Clean(p)
-	return is(clean) || strings.Contains(p, ";") && (is(withoutParameters(p)) || is(withoutParameters(clean)))
-}
-
-// withoutParameters returns a path without what is behind a semicolon in its segments, cleaned.
-func withoutParameters(p string) string {
-	segments := strings.Split(p, "/")
-	for i, s := range segments {
-		segments[i], _, _ = strings.Cut(s, ";")
-	}
-	return path.Clean(strings.Join(segments, "/"))
 }
 
 // Secret reports whether no log may keep a request, whose URL is u: it is for a page of
@@ -175,14 +152,7 @@ func holdsToken(p string) bool {
 	return false
 }
 
-const (
-	tokenLength   = token.LinkLength // of the secret of a link, in characters
-	browserLength = 43               // of that of an asking browser, which is longer
-)
-
-func below(prefix, p string) bool {
-	return strings.HasPrefix(p, prefix) && (len(p) == len(prefix) || p[len(prefix)] == '/')
-}
+const tokenLength = token.LinkLength // of the secret of a link, in characters
 
 func matches(pattern, p string) bool {
 	if head, ok := strings.CutSuffix(pattern, "*"); ok {
@@ -220,94 +190,3 @@ func plain(u *url.URL) bool {
 	}
 	return true
 }
-
-func urlencoded(h http.Header) bool {
-	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	return strings.EqualFold(strings.TrimSpace(kind), "application/x-www-form-urlencoded")
-}
-
-// fromOurPages wants the browser's word that a page of this origin sent the request;
-// silence isn't enough.
-func (g *Gate) fromOurPages(r *http.Request) bool {
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
-		return site == "same-origin"
-	}
-	site := g.site(r)
-	return strings.EqualFold(r.Header.Get("Origin"), site.Scheme+"://"+site.Host)
-}
-
-// returnPath makes of an untrusted `to` a path on this site that is safe to send
-// people to: never another origin, never a page of ours but those that are places to
-// be, and where an old link leads that we sealed. What isn't such a path becomes "/".
-func (ru rules) returnPath(to string) string {
-	const home = "/"
-	if len(to) < 2 || len(to) > maxTo || to[0] != '/' || to[1] == '/' {
-		return home
-	}
-	for i := range len(to) {
-		if c := to[i]; c <= 0x20 || c == 0x7f || c == '\\' {
-			return home
-		}
-	}
-	u, err := url.Parse(to)
-	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" {
-		return home
-	}
-	// Some readers decode before they resolve, so what is behind the escapes counts too.
-	decoded := u.Path
-	for range 3 {
-		for i := range len(decoded) {
-			if c := decoded[i]; c < 0x20 || c == 0x7f || c == '\\' {
-				return home
-			}
-		}
-		if strings.Contains(decoded, "//") || strings.HasPrefix(path.Clean(decoded), "//") {
-			return home
-		}
-		if ru.ours(decoded) && (u.Path != ru.prefix+"/go" || ru.sealed == nil || !ru.sealed(u.RawQuery)) {
-			return home
-		}
-		next, err := url.PathUnescape(decoded)
-		if err != nil || next == decoded {
-			break
-		}
-		decoded = next
-	}
-	if to = u.String(); len(to) > maxTo { // escaping has made it longer
-		return home
-	}
-	return to
-}
-
-// wayBack is returnPath for what our pages, their forms and Locations repeat: where it may have a
-// token in it, it leads through /go, sealed.
-func (g *Gate) wayBack(to string) string {
-	to = g.rules.returnPath(to)
-	u, err := url.Parse(to)
-	if err != nil || !g.Legacy.Secret(u) {
-		return to
-	}
-	hash := u.EscapedFragment()
-	sealed := g.goURL(u)
-	if hash != "" && len(sealed)+len("#")+len(hash) <= maxTo {
-		sealed += "#" + hash
-	}
-	return sealed
-}
-
-// ours reports whether a path is a page of ours that is no place to be sent to.
-func (ru rules) ours(p string) bool {
-	prefix := strings.ToLower(ru.prefix)
-	return anyReading(p, func(read string) bool {
-		if !below(prefix, read) {
-			return false
-		}
-		rest := read[len(prefix):]
-		return rest != "/companies" && rest != "/account" && rest != signedInPath
-	})
-}
-
-const (
-	maxTo   = 4 << 10  // bytes of a `to`
-	maxHeld = 64 << 10 // bytes of a form that is held for who isn't signed in
-)

@@ -14,7 +14,7 @@ type inBrowser struct {
 	cookies map[string]string
 }
 
-func (b *inBrowser) open(g *Gate, target string, secure, ends bool) (status int, to string) {
+func (b *inBrowser) open(g *madeGate, target string, secure, ends bool) (status int, to string) {
 	r := httptest.NewRequest("GET", target, nil)
 	r.Header.Set("Accept", "text/html")
 	if secure && ends {
@@ -50,11 +50,12 @@ func TestPagesWithoutTLS(t *testing.T) {
 			{"here", true, true, 1}, {"here, of which nothing is known", true, false, 1}, {"in front of us", false, false, 1}, {"in front of two", false, false, 2},
 			{"in front of us, and here for others", false, true, 1}, {"in front of two, and here for others", false, true, 2},
 		} {
-			var gates []*Gate
+			var gates []*madeGate
 			for range place.gates {
 				plain, _, _ := benchGate(t)
 				gates = append(gates, withOldLinks(t, plain))
-				gates[len(gates)-1].keys = gates[0].keys
+				gates[len(gates)-1].Tokens.Keys = gates[0].Tokens.Keys
+				gates[len(gates)-1].remake()
 				if place.seen {
 					(&inBrowser{map[string]string{}}).open(gates[len(gates)-1], "https://portal.example/x", true, true)
 				}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/site"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
@@ -36,4 +37,9 @@ func first(cookie, _ string) string { return cookie }
 func sent(line string) string {
 	pair, _, _ := strings.Cut(line, ";")
 	return pair
+}
+
+// portalGate is as much of a gate as judges the answers of a portal at that origin.
+func portalGate(origin *url.URL, bound *upstream.PortalCookies) *forwarder {
+	return &forwarder{answers: &web.Answers{Sites: &site.Sites{URL: origin}}, cookies: web.CookiesFor(origin), bound: bound}
 }

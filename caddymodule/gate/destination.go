@@ -4,12 +4,14 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
 )
 
 // mayGoThere judges the URL that a request names in Destination beside its own: WebDAV
 // copies and moves to there (RFC 4918, 10.3). The error is the answer to who may not go there
 // by themselves, or the store's.
-func (g *Gate) mayGoThere(r *http.Request, v *Visitor) error {
+func (g *forwarder) mayGoThere(r *http.Request, v *visitor.Visitor) error {
 	began := g.Now()
 	for _, line := range r.Header["Destination"] {
 		u, err := url.Parse(line)

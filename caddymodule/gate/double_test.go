@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/action"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -27,8 +28,9 @@ func TestADoubleClickAtTwoGates(t *testing.T) {
 	} {
 		h := openAwayHouse(t)
 		other := *h
-		other.Gate = New(*h.Gate)
-		h.Gate.Now = func() time.Time { return time.Now().Add(-c.ago) }
+		other.madeGate = h.another()
+		h.Now = func() time.Time { return time.Now().Add(-c.ago) }
+		h.remake()
 		first := h.do("/-/link?t="+h.token, "", h.flow)
 		began := sessionOf(first)
 		if first.StatusCode != http.StatusSeeOther || began == "" {
@@ -70,7 +72,7 @@ func sessionOf(resp *http.Response) string {
 func TestADoubleClickIsSealedForItsBrowser(t *testing.T) {
 	h := openAwayHouse(t)
 	began := sessionOf(h.do("/-/link?t="+h.token, "", h.flow))
-	recs, err := h.store.Scan(t.Context(), h.Firm, doubleBucket, "", "", 10)
+	recs, err := h.store.Scan(t.Context(), h.Settings.Firm, "double", "", "", 10)
 	if err != nil || len(recs) != 1 {
 		t.Fatalf("%d records, %v; want one", len(recs), err)
 	}
@@ -78,19 +80,19 @@ func TestADoubleClickIsSealedForItsBrowser(t *testing.T) {
 	if strings.Contains(string(rec.Value), began) {
 		t.Error("the session's cookie is in the store")
 	}
-	if plain, err := h.keys.Open(doubleBucket, rec.Key.ID, rec.Value[1:]); err == nil {
+	if plain, err := h.Tokens.Keys.Open("double", rec.Key.ID, rec.Value[1:]); err == nil {
 		t.Errorf("the secret alone opens it: %q", plain)
 	}
 	flow := strings.TrimPrefix(h.flow, "__Host-portal-flow=")
-	if plain, err := h.keys.OpenFor(flow, doubleBucket, rec.Key.ID, rec.Value[1:]); err != nil || string(plain) != began {
+	if plain, err := h.Tokens.Keys.OpenFor(flow, "double", rec.Key.ID, rec.Value[1:]); err != nil || string(plain) != began {
 		t.Errorf("its browser's cookie opens it = %q, %v; want the session's", plain, err)
 	}
-	if left := time.Until(rec.Expires); left > doubleClick || left < 0 {
+	if left := time.Until(rec.Expires); left > action.ReplayTime || left < 0 {
 		t.Errorf("it lives for %v; want ten seconds at most", left)
 	}
 	other := *h
-	other.Gate = New(*h.Gate)
-	newer := append([]byte{doubleVersion + 1}, rec.Value[1:]...)
+	other.madeGate = h.another()
+	newer := append([]byte{rec.Value[0] + 1}, rec.Value[1:]...)
 	if err := h.store.Apply(t.Context(), store.Put(rec.Key, newer, rec.Expires)); err != nil {
 		t.Fatal(err)
 	}

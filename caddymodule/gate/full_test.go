@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
-	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 )
 
 // D09, D12: whoever has so many networks that all counters are in use keeps other networks from asking
@@ -17,8 +16,9 @@ import (
 func TestAKnownDeviceAsksForMailWhileAllCountersAreInUse(t *testing.T) {
 	g, _, db := benchGate(t)
 	now := time.Now() // stands still, so that no counter ends
-	g.Networks = &limit.Networks{Firm: "example", Store: db, Keys: g.keys, Now: func() time.Time { return now }}
-	g.Queue = &outbox.Queue{Firm: "example", Store: db, Keys: g.keys}
+	g.Networks = &limit.Networks{Firm: "example", Store: db, Keys: g.Tokens.Keys, Now: func() time.Time { return now }}
+	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("2001:db8::1") }
+	g.remake()
 	for i := range 180_000 { // two counters each
 		g.Networks.Take(limit.Token, netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}))
 	}
@@ -44,11 +44,10 @@ func TestAKnownDeviceAsksForMailWhileAllCountersAreInUse(t *testing.T) {
 		}
 		return len(after) - len(before)
 	}
-	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("2001:db8::1") }
 	if added := ask(""); added != 0 {
 		t.Fatalf("a new network has %d requests accepted; want none while all counters are in use", added)
 	}
-	device, _ := g.devices.New()
+	device, _ := g.Devices.New()
 	for i := range 7 {
 		if added := ask(device); (added == 1) != (i < 6) {
 			t.Errorf("request %d of a known device: %d accepted; want six in all", i+1, added)

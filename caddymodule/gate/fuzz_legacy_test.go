@@ -21,7 +21,7 @@ import (
 
 // withOldLinks gives a gate old links and three companies: acme, upgraded, which Ann
 // belongs to; birch, upgraded; and dune, open.
-func withOldLinks(t testing.TB, g *Gate) *Gate {
+func withOldLinks(t testing.TB, g *madeGate) *madeGate {
 	t.Helper()
 	rules, err := legacy.Compile(legacy.Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*"}, Links: []legacy.Link{
 		{Old: "/one-click/{token}/*", New: "/portal/{company}/*"}, {Old: "/view?client={token}", New: "/overview/{company}"}}})
@@ -47,7 +47,8 @@ func withOldLinks(t testing.TB, g *Gate) *Gate {
 	}
 	again := *g
 	again.Legacy = rules
-	return New(again)
+	again.remake()
+	return &again
 }
 
 var birchsLink = regexp.MustCompile(`(?i)/one-click/birch-secret-token([/?;\x00]|$)`)
@@ -59,14 +60,15 @@ var birchs = regexp.MustCompile(`(?i)^(/index)?/(portal|files|overview)/birch(/|
 // upgraded company.
 func FuzzOldLinks(f *testing.F) {
 	h := openFuzzHouse(f)
-	h.Gate = withOldLinksOn(f, h)
+	h.madeGate = withOldLinksOn(f, h)
 	dune, err := h.Book.StandingOf(context.Background(), "dune")
 	if err != nil {
 		f.Fatal(err)
 	}
-	visit := h.sealVisit(h.newVisit(dune, "dune-secret-token", nil))
+	visit := h.forward.sealVisit(h.forward.newVisit(dune, "dune-secret-token", nil))
 	began, calls := time.Now(), 0
 	h.Now = func() time.Time { calls++; return began.Add(time.Duration(calls) * even * 2) } // nobody waits
+	h.remake()
 	for _, s := range []string{"/", "/one-click/birch-secret-token/x", "/one-click/dune-secret-token/x?a=1", "/view?client=birch-secret-token", "/view?client=dune-secret-token&client=birch-secret-token",
 		"/x?client=birch-secret-token", "/view?Client%5b%5d=birch-secret-token", "/portal/birch/x", "/portal/acme/x?client=birch-secret-token", "/portal/acme/one-click/birch-secret-token/", "/files/BIRCH/../acme/x",
 		"/public/x?client=birch-secret-token", "/public/one-click/birch-secret-token/", "/one-clic\u212a/birch-secret-token/", "/file\u017f/birch/x", "/index.php/files/birch/x", "/one-click%2fbirch-secret-token/", "/view;x?client=birch-secret-token",
@@ -149,10 +151,10 @@ func FuzzOldLinks(f *testing.F) {
 }
 
 // withOldLinksOn is withOldLinks where the store takes changes for a moment.
-func withOldLinksOn(t testing.TB, h *fuzzHouse) *Gate {
+func withOldLinksOn(t testing.TB, h *fuzzHouse) *madeGate {
 	t.Helper()
 	quiet := h.store.Store
 	h.store.Store = quiet.(still).Store
 	defer func() { h.store.Store = quiet }()
-	return withOldLinks(t, h.Gate)
+	return withOldLinks(t, h.madeGate)
 }

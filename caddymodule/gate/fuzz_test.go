@@ -376,7 +376,7 @@ func FuzzSetCookie(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line string) {
 		w := httptest.NewRecorder()
 		w.Header()["Set-Cookie"] = []string{line, "z=9"}
-		p := &portalWriter{ResponseWriter: w, gate: &Gate{URL: site, cookies: c, bound: tied}, ctx: t.Context()}
+		p := &portalWriter{ResponseWriter: w, gate: portalGate(site, tied), ctx: t.Context()}
 		p.WriteHeader(http.StatusOK)
 		back := &http.Request{Header: http.Header{}}
 		for _, set := range w.Header()["Set-Cookie"] {
@@ -410,51 +410,6 @@ func sentBack(set string) string {
 		return value
 	}
 	return name + "=" + value
-}
-
-// A form of ours has each field once, under a name that no application reads as another,
-// and says the same when it is sent again.
-func FuzzReadForm(f *testing.F) {
-	for _, seed := range []string{"email=ann%40example.com&to=/", "email=a&email=b", "email[]=a", "email%5b%5d=a", "email=a%00", "email=a;b=c", "&&&", "=", "e%6dail=x", "%", "+=+", "email=a&Email=b", "\xff=\xfe",
-		strings.Repeat("a=b&", 20), "email=" + strings.Repeat("x", maxForm), "\xff\xfee\x00m\x00a\x00i\x00l\x00"} {
-		f.Add(seed, "application/x-www-form-urlencoded")
-	}
-	for _, kind := range []string{"application/x-www-form-urlencoded; charset=utf-16", "multipart/form-data; boundary=x", "text/plain", "", "APPLICATION/X-WWW-FORM-URLENCODED ;", "application/x-www-form-urlencoded, text/plain"} {
-		f.Add("email=ann%40example.com", kind)
-	}
-	f.Add("email", "application/x-www-form-urlencoded")
-	read := func(body, kind string) (url.Values, error) {
-		r := httptest.NewRequest("POST", "/", strings.NewReader(body))
-		r.Header["Content-Type"] = []string{kind}
-		return readForm(httptest.NewRecorder(), r)
-	}
-	f.Fuzz(func(t *testing.T, body, kind string) {
-		form, err := read(body, kind)
-		if err != nil {
-			if err != errNotAForm && err != errTooLarge {
-				t.Fatalf("readForm(%q) = %v", body, err)
-			}
-			return
-		}
-		if media, _, _ := strings.Cut(kind, ";"); strings.ToLower(strings.TrimSpace(media)) != "application/x-www-form-urlencoded" || len(body) > maxForm || len(form) > maxFields {
-			t.Fatalf("readForm(%.100q…, %q) = %d fields", body, kind, len(form))
-		}
-		for name, values := range form {
-			if len(values) != 1 || strings.ContainsAny(name, "[]") || strings.ContainsAny(values[0], "\x00") {
-				t.Fatalf("readForm(%q) = %q: %q", body, name, values)
-			}
-			// PHP's names, and those of who looks for the text in the bytes.
-			decoded, _ := url.QueryUnescape(body)
-			if name == "email" && values[0] != "" && !strings.Contains(decoded, "email=") {
-				t.Fatalf("readForm(%q) has an email", body)
-			}
-		}
-		if again := form.Encode(); len(again) <= maxForm {
-			if got, err := read(again, kind); err != nil || got.Encode() != again {
-				t.Fatalf("readForm(%q) = %q; of that: %q, %v", body, form, got, err)
-			}
-		}
-	})
 }
 
 // What somebody typed into the portal's form comes out of the page that holds it as it was
@@ -518,68 +473,4 @@ func heldIn(t *testing.T, page string) (action, charset string, fields url.Value
 		}
 	}
 	return action, charset, fields
-}
-
-// A form is taken from this site, by the browser's word, or from who has nothing to lose.
-func FuzzOrigin(f *testing.F) {
-	h := openFuzzHouse(f)
-	for _, seed := range [][3]string{{"https://portal.example", "", "portal.example"}, {"null", "", "portal.example"}, {"", "https://portal.example/x", "portal.example"}, {"http://portal.example", "", "portal.example"},
-		{"https://portal.example.evil", "", "portal.example"}, {"https://evil@portal.example", "", "portal.example"}, {"https://other.example", "", "other.example"}, {"", "https://evil/?https://portal.example", "x"}, {"", "", "portal.example"}, {"http:", "", ""}, {"", "https:///x", ""}} {
-		f.Add(seed[0], seed[1], seed[2])
-	}
-	f.Fuzz(func(t *testing.T, origin, referer, host string) {
-		r := &http.Request{Method: "POST", Host: host, URL: &url.URL{Path: "/-/sign-out"}, Header: http.Header{"Cookie": {h.session}}}
-		if origin != "" {
-			r.Header["Origin"] = []string{origin}
-		}
-		if referer != "" {
-			r.Header["Referer"] = []string{referer}
-		}
-		if h.checkOrigin(r) != nil {
-			return
-		}
-		from := origin
-		if from == "" {
-			from = referer
-		}
-		scheme, rest, ok := strings.Cut(from, "://")
-		authority := rest
-		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
-			authority = rest[:i]
-		}
-		authority = authority[strings.LastIndexByte(authority, '@')+1:]
-		if !ok || strings.Contains(authority, "%") {
-			if from == "" || authority == "" {
-				t.Fatalf("a form is taken with Origin %q, Referer %q, at %q", origin, referer, host)
-			}
-			return // escapes in a host are written by no browser
-		}
-		known := strings.EqualFold(authority, "portal.example") && strings.EqualFold(scheme, "https") || strings.EqualFold(authority, host)
-		if !known || strings.EqualFold(authority, "portal.example") && !strings.EqualFold(scheme, "https") {
-			t.Fatalf("a form is taken with Origin %q, Referer %q, at %q", origin, referer, host)
-		}
-	})
-}
-
-// The mailbox opens for this machine, without a detour, by the site's own name.
-func FuzzMailboxFor(f *testing.F) {
-	for _, seed := range [][4]string{{"localhost:8080", "127.0.0.1:1", "A", "b"}, {"LOCALHOST:8080", "[::1]:1", "X-Forwarded-For", "127.0.0.1"}, {"localhost:8080.", "127.0.0.1:1", "Via", "x"}, {"evil.example", "127.0.0.1:1", "", ""},
-		{"localhost:8080", "192.0.2.1:1", "", ""}, {"localhost:8080", "[::ffff:127.0.0.1]:1", "x_real_ip", ""}, {"localhost:8080", "@", "Forwarded", ""}, {"localhost:8080", "localhost:1", "", ""}} {
-		f.Add(seed[0], seed[1], seed[2], seed[3])
-	}
-	g := &Gate{URL: &url.URL{Scheme: "http", Host: "localhost:8080"}, Mailbox: "x"}
-	f.Fuzz(func(t *testing.T, host, peer, name, value string) {
-		r := &http.Request{Host: host, RemoteAddr: peer, Header: http.Header{}}
-		if name != "" {
-			r.Header[name] = []string{value}
-		}
-		if !g.mailboxFor(r) {
-			return
-		}
-		folded := strings.ToLower(name)
-		if !strings.EqualFold(host, "localhost:8080") || !strings.Contains(peer, "127.") && !strings.Contains(peer, "1]:") && !strings.EqualFold(peer[:strings.LastIndexByte(peer, ':')], "localhost") ||
-			strings.HasPrefix(folded, "x-forwarded") || folded == "forwarded" || folded == "via" || folded == "x-real-ip" {
-			t.Fatalf("the mailbox opens for %q at %q with %q: %q", peer, host, name, value)
-		}
-	})
 }

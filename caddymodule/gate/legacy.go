@@ -15,9 +15,11 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/tokensearch"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
+	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
@@ -25,7 +27,7 @@ import (
 // looked up for it isn't felt.
 const even = 20 * time.Millisecond
 
-func (g *Gate) evenOut(ctx context.Context, began time.Time) {
+func (g *forwarder) evenOut(ctx context.Context, began time.Time) {
 	left := even - g.Now().Sub(began) + rand.N(even/4)
 	select {
 	case <-time.After(left):
@@ -53,7 +55,7 @@ func refererHides(rules *legacy.Rules, referer string) bool {
 // hideReferer leaves of a Referer its origin where it has a secret in it: that of a link of
 // ours, from a browser that doesn't keep to our Referrer-Policy, or the token of an open
 // company, whose pages have it in their URLs. The portal would write it into its own logs.
-func (g *Gate) hideReferer(h http.Header) {
+func (g *forwarder) hideReferer(h http.Header) {
 	secret := func(page string) bool {
 		if page == "" {
 			return false
@@ -72,7 +74,7 @@ func (g *Gate) hideReferer(h http.Header) {
 // company, one of the visit's company or of a company of the visitor's. No token is looked up for
 // it, so real ones and others take the same time. What a page loads by itself leads nowhere, and
 // goes without.
-func (g *Gate) mayTellReferer(r *http.Request, a *about) bool {
+func (g *forwarder) mayTellReferer(r *http.Request, a *about) bool {
 	if len(a.referer) != 1 || len(r.Header["Referer"]) == 1 && r.Header["Referer"][0] == a.referer[0] {
 		return false // none, several, or one that isn't hidden
 	}
@@ -80,7 +82,7 @@ func (g *Gate) mayTellReferer(r *http.Request, a *about) bool {
 		return false
 	}
 	u, err := url.Parse(a.referer[0])
-	if err != nil || u.User != nil || u.Scheme != "http" && u.Scheme != "https" || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, g.site(r).Host) || g.rules.link(u) {
+	if err != nil || u.User != nil || u.Scheme != "http" && u.Scheme != "https" || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, g.answers.Sites.Of(r).Host) || g.rules.link(u) {
 		return false
 	}
 	page := g.Legacy.Match(u)
@@ -141,12 +143,12 @@ func (s *seen) restore(r *http.Request) { *r.URL, r.RequestURI = s.url, s.line }
 // URL in several ways; whoever calls puts it back afterwards. Where logs would show the
 // URL, they show one without the token. moved is the company where the browser knows
 // another URL, else "".
-func (g *Gate) asOld(r *http.Request, a *about) (moved string, err error) {
+func (g *forwarder) asOld(r *http.Request, a *about) (moved string, err error) {
 	if a.Kind == legacy.New && a.standing.Token != "" {
 		old, ok := g.Legacy.OldURL(r.URL, a.Verdict, a.standing.Token)
 		if !ok {
 			g.Log.Error("the first old link of a company can't stand in its pattern, so its pages can't be reached; give it another first one", "company", a.standing.Company)
-			return "", errNothing
+			return "", web.ErrNotFound
 		}
 		*r.URL, moved = *old, a.standing.Company
 	}
@@ -166,7 +168,7 @@ func (g *Gate) asOld(r *http.Request, a *about) (moved string, err error) {
 // blind puts, in the query, what no company has in the place of the tokens that are astray: the portal
 // answers as to any unknown one, so nobody learns that these aren't. Those that stand in the path stay
 // astray.
-func (g *Gate) blind(r *http.Request, kind Kind, a *about) error {
+func (g *forwarder) blind(r *http.Request, kind Kind, a *about) error {
 	index, err := g.Book.Tokens(r.Context())
 	if err != nil {
 		return err
@@ -196,12 +198,12 @@ func (a *about) isForeign(companies []string) bool {
 // blindRest does for headers and the body what blind does for the query: to many portals they are all the
 // same. A form is also judged by the names in it, as the portal reads it: that finds tokens which are too
 // short to be searched for.
-func (g *Gate) blindRest(r *http.Request, open bool, a *about) error {
-	if !g.Legacy.HasLinks() || a.visitor.isStaff() {
+func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
+	if !g.Legacy.HasLinks() || a.visitor.IsStaff() {
 		return nil
 	}
 	index, err := g.Book.Tokens(r.Context())
-	anyMayBe := g.Anchor.Err() != nil // a token; see weighUntrusted
+	anyMayBe := g.visitors.Anchor.Err() != nil // a token; see weighUntrusted
 	switch {
 	case anyMayBe && index == nil:
 		index = new(tokensearch.Index)
@@ -244,7 +246,7 @@ func (g *Gate) blindRest(r *http.Request, open bool, a *about) error {
 }
 
 // needsBlinding reports whether a request has a body, or a header that holds a token of whomever.
-func (g *Gate) needsBlinding(r *http.Request, index *tokensearch.Index) bool {
+func (g *forwarder) needsBlinding(r *http.Request, index *tokensearch.Index) bool {
 	if r.Body != nil && r.Body != http.NoBody {
 		return true
 	}
@@ -262,7 +264,7 @@ func (g *Gate) needsBlinding(r *http.Request, index *tokensearch.Index) bool {
 }
 
 // dropCookies leaves out the cookies that drop is true of.
-func (g *Gate) dropCookies(r *http.Request, drop func(name, value string) bool) {
+func (g *forwarder) dropCookies(r *http.Request, drop func(name, value string) bool) {
 	var kept []string
 	found := false
 	for _, line := range r.Header["Cookie"] {
@@ -301,7 +303,7 @@ func asciiLike(contentType string) bool {
 }
 
 // newURL is where an old link leads, without its token or any other company's.
-func (g *Gate) newURL(a *about) string {
+func (g *forwarder) newURL(a *about) string {
 	v := a.Verdict
 	v.Query = g.Legacy.Masked(v.Query, a.tokens, func(string) string { return "" })
 	to := g.Legacy.NewURL(v, a.standing.Company)
@@ -313,7 +315,7 @@ func (g *Gate) newURL(a *about) string {
 }
 
 // holdsToken reports whether a text holds a token of any company, as far as the tokens are in memory.
-func (g *Gate) holdsToken(text string) bool {
+func (g *forwarder) holdsToken(text string) bool {
 	if !g.Legacy.HasLinks() {
 		return false
 	}
@@ -324,16 +326,16 @@ func (g *Gate) holdsToken(text string) bool {
 // HoldsToken reports whether no log may keep a URL as it is, since a company's token is in it where no
 // pattern expects one: Hides finds the others.
 func (g *Gate) HoldsToken(u *url.URL) bool {
-	return g.holdsToken(u.Path) || g.holdsToken(u.RawQuery)
+	return g.forward.holdsToken(u.Path) || g.forward.holdsToken(u.RawQuery)
 }
 
 // HoldTokens is HoldsToken for the headers that logs have.
 func (g *Gate) HoldTokens(h http.Header) bool {
-	if !g.Legacy.HasLinks() {
+	if !g.forward.Legacy.HasLinks() {
 		return false
 	}
 	for name, values := range h {
-		if name != "Cookie" && name != "Authorization" && name != "Proxy-Authorization" && !isOrdinary(name) && slices.ContainsFunc(values, g.holdsToken) {
+		if name != "Cookie" && name != "Authorization" && name != "Proxy-Authorization" && !isOrdinary(name) && slices.ContainsFunc(values, g.forward.holdsToken) {
 			return true
 		}
 	}
@@ -353,14 +355,14 @@ func unknown(size int) string {
 // new ones for whoever reaches those, and lead through /go for others; and on a new link those of its company, open or not. The zero value rewrites
 // nothing.
 type outgoing struct {
-	gate  *Gate
+	gate  *forwarder
 	host  string  // by which the visitor came
 	seen  url.URL // as the portal got it; handlers may change the request's
 	moved string  // the company, where the browser knows another; "" where it knows that one
 
-	company string   // of the page, where somebody is signed in; else ""
-	visitor *Visitor // who gets the answer; nil: nobody is signed in
-	asked   string   // the path that the browser asked for
+	company string           // of the page, where somebody is signed in; else ""
+	visitor *visitor.Visitor // who gets the answer; nil: nobody is signed in
+	asked   string           // the path that the browser asked for
 }
 
 func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
@@ -369,18 +371,18 @@ func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
 		return
 	}
 	all := legacy.Outgoing{
-		Rules: o.gate.Legacy, Hosts: []string{o.gate.URL.Host, o.host}, Seen: &o.seen, Moved: o.moved != "",
+		Rules: o.gate.Legacy, Hosts: []string{o.gate.answers.Sites.URL.Host, o.host}, Seen: &o.seen, Moved: o.moved != "",
 		Company: func(token string) (string, bool) {
 			s, err := o.gate.Book.StandingByToken(ctx, token)
 			switch {
 			case err != nil || !s.Upgraded && s.Company != o.moved:
 				return "", false
-			case s.Company == o.moved || o.visitor.isIn(s.Company):
+			case s.Company == o.moved || o.visitor.Reaches(s.Company):
 				return s.Company, true
 			}
 			return "", true // nobody else learns whose it is
 		},
-		Hide: o.gate.goURL,
+		Hide: o.gate.ways.Seal,
 	}
 	all.Header(h)
 	o.keepOffCircle(h, &all)
@@ -398,99 +400,28 @@ func (o *outgoing) keepOffCircle(h http.Header, all *legacy.Outgoing) {
 	all.Header(http.Header{"Location": h["Location"], "Refresh": h["Refresh"]})
 }
 
-const goPurpose = "old-link"
-
-// goURL is where an old link leads who isn't signed in: it is sealed, and as long as that
-// of any other link of about this length.
-func (g *Gate) goURL(u *url.URL) string { return g.sealedURL(g.remembered(u, mostGone)) }
-
-func (g *Gate) sealedURL(plain string) string {
-	size := 256
-	for size < len(plain) {
-		size *= 2
-	}
-	if size == 4096 && len(plain) <= mostGone {
-		size = mostGone
-	}
-	padded := make([]byte, size) // the rest are NULs, which no URL has
-	copy(padded, plain)
-	return g.Prefix + "/go?x=" + encode(g.keys.Seal(goPurpose, g.Firm, padded))
-}
-
-// remembered returns path and query as far as they fit into so many bytes: of a longer old link
-// first its query is left out, then what it has behind the token.
-func (g *Gate) remembered(u *url.URL, most int) string {
-	whole := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}).RequestURI()
-	if len(whole) <= most {
-		return whole
-	}
-	shorter := []string{u.EscapedPath()}
-	if v := g.Legacy.Match(u); v.Kind == legacy.Old {
-		shorter = g.Legacy.Shorter(v)
-	}
-	for _, one := range shorter {
-		if one != "" && len(one) <= most {
-			return one
-		}
-	}
-	return "/"
-}
-
-const (
-	// mostGone is how many bytes of an old link are remembered while somebody signs in: sealed
-	// they fit into a way back.
-	mostGone = 2900
-	// mostMoved is how many bytes of a page are remembered on the way to where there is TLS.
-	mostMoved = 4096
-)
-
-// isGone reports whether a query is one that goURL made.
-func (g *Gate) isGone(query string) bool {
-	values, err := url.ParseQuery(query)
-	if err != nil || len(values) != 1 {
-		return false
-	}
-	_, ok := g.goneTo(values)
-	return ok
-}
-
-// goneTo returns the old link of a /go, or false for one that we didn't seal.
-func (g *Gate) goneTo(query url.Values) (*url.URL, bool) {
-	raw, err := decode(one(query["x"]))
-	if err != nil {
-		return nil, false
-	}
-	padded, err := g.keys.Open(goPurpose, g.Firm, raw)
-	if err != nil {
-		return nil, false
-	}
-	u, err := url.ParseRequestURI(strings.TrimRight(string(padded), "\x00"))
-	return u, err == nil
-}
-
 // getGo is where an old link leads: to the prompt, and then to the page that it meant.
-func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
+func (g *forwarder) getGo(w http.ResponseWriter, r *http.Request) error {
 	began := g.Now()
-	u, ok := g.goneTo(r.URL.Query())
+	u, ok := g.ways.Open(r.URL.Query())
 	if !ok {
-		return errNothing
+		return web.ErrNotFound
 	}
-	if g.inTheClear(r) {
-		g.fronted.Store(true)  // who was sent here came with TLS: it ends in front of us, if it never ends here
-		if web.IsPageLoad(r) { // by which each process sees it
-			cookie, _ := newBrowser()
-			g.setCookie(w, g.cookies.Flow, cookie, token.WayBack)
+	if g.insecure.is(r) {
+		g.insecure.terminatedUpstream.Store(true) // who was sent here came with TLS: it ends in front of us, if it never ends here
+		if web.IsPageLoad(r) {                    // by which each process sees it
+			g.cookies.Set(w, g.cookies.Flow, secret.Random(), token.WayBack)
 		}
 	}
-	v, err := g.visitor(r)
-	if err != nil && !errors.Is(err, errNobody) {
+	v, err := g.visitors.Of(r)
+	if err != nil && !errors.Is(err, visitor.ErrNone) {
 		return err
 	}
 	linked := (&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{"Accept": {"text/html"}, "Cookie": r.Header["Cookie"]}}).WithContext(r.Context())
 	kind := g.rules.classify(linked)
 	if kind == Own { // see serveOwn
 		if !plain(u) { // such as //example.com/-/, sealed when the prefix was another: browsers read a host in it
-			return errNothing
+			return web.ErrNotFound
 		}
 		return found(w, u.RequestURI())
 	}
@@ -508,20 +439,13 @@ func (g *Gate) getGo(w http.ResponseWriter, r *http.Request) error {
 	case s == pass && len(a.tokens) > 0:
 		return found(w, cmp.Or(g.Legacy.Page(a.named.Company), "/")) // nothing of ours repeats the token
 	case s == pass, s == openly, s == visits:
-		return found(w, g.rules.returnPath(u.RequestURI())) // it needs no more proof
+		return found(w, g.ways.Safe(u.RequestURI())) // it needs no more proof
 	case v != nil:
 		g.notHere(w, r, v)
 		return nil
 	case a.Kind != legacy.Old && a.Kind != legacy.Bad && !a.veiled:
-		return found(w, g.rules.returnPath(u.RequestURI())) // there is no secret in it, so they are asked there
+		return found(w, g.ways.Safe(u.RequestURI())) // there is no secret in it, so they are asked there
 	}
-	if web.IsPageLoad(r) {
-		g.clearDeadCookie(w, r)
-	}
-	if g.answerFor(r) == Frame {
-		g.page(w, r, http.StatusUnauthorized, web.FramePage{URL: frameTo(r, r.URL.RequestURI())})
-		return nil
-	}
-	g.page(w, r, http.StatusUnauthorized, g.promptPage(r.URL.RequestURI()))
+	g.signin.PromptHere(w, r)
 	return nil
 }

@@ -20,6 +20,7 @@ func TestRequestsWithoutSessionCostAtMostThreeStoreCalls(t *testing.T) {
 	g, _, db := benchGate(t)
 	g = withOldLinks(t, g)
 	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("203.0.113.7") }
+	g.remake()
 	params := func(n int, first string) string {
 		all := []string{"client=" + first}
 		for i := range n - 1 {
@@ -96,11 +97,12 @@ func TestNobodyFindsOutManyTokensWithoutASession(t *testing.T) {
 	g, _, db := benchGate(t)
 	g = withOldLinks(t, g)
 	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("203.0.113.7") }
+	g.remake()
 	dune, err := g.Book.StandingOf(t.Context(), "dune")
 	if err != nil {
 		t.Fatal(err)
 	}
-	visit := "__Host-portal-visit=" + g.sealVisit(g.newVisit(dune, "dune-secret-token", nil))
+	visit := "__Host-portal-visit=" + g.forward.sealVisit(g.forward.newVisit(dune, "dune-secret-token", nil))
 	passed := func(path, cookie string) (yes bool) {
 		r := httptest.NewRequest(http.MethodGet, "https://portal.example"+path, nil)
 		r.Header.Set("Accept", "text/html")
@@ -139,11 +141,12 @@ func TestSearchesInAVisitAreNotCounted(t *testing.T) {
 	g, _, _ := benchGate(t)
 	g = withOldLinks(t, g)
 	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("203.0.113.7") }
+	g.remake()
 	dune, err := g.Book.StandingOf(t.Context(), "dune")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cookie := "__Host-portal-visit=" + g.sealVisit(g.newVisit(dune, "dune-secret-token", nil))
+	cookie := "__Host-portal-visit=" + g.forward.sealVisit(g.forward.newVisit(dune, "dune-secret-token", nil))
 	for i := range 400 {
 		for _, base := range []string{"/portal/dune/search", "/one-click/dune-secret-token/search"} {
 			got := ""

@@ -4,27 +4,62 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/signin"
 	"github.com/doorpost-auth/doorpost/caddymodule/tokensearch"
 	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
+	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
+	"github.com/doorpost-auth/doorpost/caddymodule/wayback"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
+
+// forwarder hands requests on to the portal, or decides that they may not go there.
+type forwarder struct {
+	Firm     string
+	Legacy   *legacy.Rules
+	Usage    *usage.Counter
+	Book     *directory.Book
+	Sessions *session.Sessions
+	Networks *limit.Networks
+	Audit    *audit.Log
+	Log      *slog.Logger
+	Now      func() time.Time
+
+	keys    *secret.Keyring
+	cookies web.Cookies
+	bound   *upstream.PortalCookies
+
+	rules    rules
+	answers  *web.Answers
+	visitors *visitor.Visitors
+	signin   *signin.Handlers
+	ways     *wayback.Ways
+	insecure *insecure
+
+	guessed *rate.Sometimes // around the log line on old links that are tried
+	refused *rate.Sometimes // around those on pages that are refused for what they look like
+}
 
 // about is what a request is about: whether its URL is an old link or a company's, of
 // which company, and who comes with it.
 type about struct {
 	legacy.Verdict
 	standing directory.Standing // of the company; zero where none is known
-	visitor  *Visitor           // nil: nobody is signed in
+	visitor  *visitor.Visitor   // nil: nobody is signed in
 	visit    *visit             // nil: there is none
 	referer  []string           // as it came
 	bound    upstream.Owner     // for whom the portal's session was begun, where the page is no company's; zero: there is none
@@ -70,23 +105,6 @@ func (a *about) holder() upstream.Owner {
 		return upstream.Owner{Visit: rand.Text()}
 	}
 	return a.named
-}
-
-// isStaff reports whether it is one of the firm's own people who is signed in.
-func (v *Visitor) isStaff() bool { return v != nil && v.Contact.Role == directory.Staff }
-
-// isIn is reaches, also of nobody.
-func (v *Visitor) isIn(company string) bool { return v != nil && v.reaches(company) }
-
-// reaches reports whether the visitor may see what is the company's.
-func (v *Visitor) reaches(company string) bool {
-	return v.Contact.Role == directory.Staff || slices.Contains(v.Contact.Companies, company)
-}
-
-// isOf reports whether the visitor is a client of that company alone.
-func (v *Visitor) isOf(company string) bool {
-	c := v.Contact
-	return c.Role != directory.Staff && len(c.Companies) == 1 && c.Companies[0] == company
 }
 
 // step is what becomes of a request for the portal. The zero value is the safe one.
@@ -163,7 +181,7 @@ func (f facts) decide() step {
 }
 
 // judge finds out what a request is about. The error is the store's.
-func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
+func (g *forwarder) judge(r *http.Request, kind Kind, v *visitor.Visitor) (about, error) {
 	a := about{Verdict: g.Legacy.Match(r.URL), visitor: v}
 	var err error
 	like := false // the portal's database may take the token for one of a company's
@@ -179,7 +197,7 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 	a.veiled = len(a.Strays)+len(a.Beside) > 0
 	// What only looks like a company's is answered alike whether there is such a company or not,
 	// or else its clients could be listed.
-	only := a.standing.Company == "" && (a.Kind == legacy.Old && a.Loose || a.Kind == legacy.Company && (a.Unlikely || a.Loose && v.isStaff()) || a.Kind != legacy.Bad && kind == Open)
+	only := a.standing.Company == "" && (a.Kind == legacy.Old && a.Loose || a.Kind == legacy.Company && (a.Unlikely || a.Loose && v.IsStaff()) || a.Kind != legacy.Bad && kind == Open)
 	if kind == Open && a.Behind {
 		only, a.standing = true, directory.Standing{} // the operator says of the path before it that it is of no company
 	}
@@ -209,7 +227,7 @@ func (g *Gate) judge(r *http.Request, kind Kind, v *Visitor) (about, error) {
 // oldStanding returns the standing of the company that an old link's token belongs to, or
 // directory.ErrUnknown. For a URL that may be a page of the portal's instead, like says whether a
 // company has such a token, or one that a portal's database may take for it.
-func (g *Gate) oldStanding(ctx context.Context, token string, mayBePage bool) (s directory.Standing, like bool, err error) {
+func (g *forwarder) oldStanding(ctx context.Context, token string, mayBePage bool) (s directory.Standing, like bool, err error) {
 	if !mayBePage {
 		s, err = g.Book.StandingByToken(ctx, token)
 		return s, false, err
@@ -225,8 +243,8 @@ func (g *Gate) oldStanding(ctx context.Context, token string, mayBePage bool) (s
 
 // weigh finds out what a request is about, and by which facts it is to be decided what
 // becomes of it. The error is the store's.
-func (g *Gate) weigh(r *http.Request, kind Kind, v *Visitor) (a about, f facts, err error) {
-	if g.Anchor.Err() != nil {
+func (g *forwarder) weigh(r *http.Request, kind Kind, v *visitor.Visitor) (a about, f facts, err error) {
+	if g.visitors.Anchor.Err() != nil {
 		a, f = g.weighUntrusted(r, kind, v)
 		return a, f, nil
 	}
@@ -241,7 +259,7 @@ func (g *Gate) weigh(r *http.Request, kind Kind, v *Visitor) (a about, f facts, 
 
 // weighUntrusted is weigh while the store isn't trusted: there are no companies and no
 // visits, whatever is in memory, so that every old link asks for sign-in.
-func (g *Gate) weighUntrusted(r *http.Request, kind Kind, v *Visitor) (about, facts) {
+func (g *forwarder) weighUntrusted(r *http.Request, kind Kind, v *visitor.Visitor) (about, facts) {
 	a := about{Verdict: g.Legacy.Match(r.URL), visitor: v}
 	a.veiled = len(a.Strays)+len(a.Beside) > 0
 	if kind == Open && a.Kind != legacy.Bad {
@@ -257,11 +275,11 @@ func (g *Gate) weighUntrusted(r *http.Request, kind Kind, v *Visitor) (about, fa
 // wrong tokens. All that open nothing are wrong, or else counting would tell which are of
 // companies that ask for sign-in. Who is a member of the company, or has a visit to it, isn't
 // counted. What isn't an old link, but would be with the right token, is counted, too.
-func (g *Gate) mayBeRight(r *http.Request, a *about, f facts) bool {
+func (g *forwarder) mayBeRight(r *http.Request, a *about, f facts) bool {
 	if !a.tried && (a.Kind != legacy.Old || f.reaches || f.visiting) {
 		return true
 	}
-	ip := g.ClientIP(r)
+	ip := g.visitors.ClientIP(r)
 	if !g.Networks.Take(limit.Token, ip) { // counted before anything comes of it
 		g.guessed.Do(func() {
 			g.Log.WarnContext(r.Context(), "many wrong old links come from one network; until that ends, right ones from there ask for sign-in, too",
@@ -278,7 +296,7 @@ func (g *Gate) mayBeRight(r *http.Request, a *about, f facts) bool {
 }
 
 // facts are those of a request.
-func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
+func (g *forwarder) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	f := facts{
 		kind: a.Kind, public: kind == Open, known: a.standing.Company != "", upgraded: a.standing.Upgraded,
 		signedIn: a.visitor != nil, veiled: a.veiled,
@@ -286,7 +304,7 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	if f.kind == legacy.Old || !f.signedIn { // for others it makes no difference
 		f.load = web.OpensPage(r)
 	}
-	f.reaches = f.signedIn && f.known && a.visitor.reaches(a.standing.Company)
+	f.reaches = f.signedIn && f.known && a.visitor.Reaches(a.standing.Company)
 	switch {
 	case a.visit == nil:
 	case a.Kind != legacy.None:
@@ -331,7 +349,7 @@ func (g *Gate) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 // hideFormat is for a file's name in the path that some portals take for a page in a format, such as
 // /files/acme.json, of a company that isn't theirs. The portal gets the name of a file that nobody has,
 // so it answers as if there were no such company.
-func (g *Gate) hideFormat(ctx context.Context, a *about) error {
+func (g *forwarder) hideFormat(ctx context.Context, a *about) error {
 	for _, stem := range a.Stems {
 		if a.reaches(stem) {
 			continue
@@ -364,7 +382,7 @@ const mostDocuments = 3
 
 // findTokens finds the tokens of old links that the URL has where none belongs, and which of them are of
 // companies that whoever makes the request doesn't reach. All is in memory.
-func (g *Gate) findTokens(r *http.Request, kind Kind, a *about) error {
+func (g *forwarder) findTokens(r *http.Request, kind Kind, a *about) error {
 	if !g.Legacy.HasLinks() {
 		return nil
 	}
@@ -399,7 +417,7 @@ func (g *Gate) findTokens(r *http.Request, kind Kind, a *about) error {
 
 // findTokensIn notes the tokens that a part of the URL holds, and reports whether one is of a company that
 // whoever makes the request doesn't reach.
-func (g *Gate) findTokensIn(ctx context.Context, text string, kind Kind, a *about, index *tokensearch.Index) (foreign bool, err error) {
+func (g *forwarder) findTokensIn(ctx context.Context, text string, kind Kind, a *about, index *tokensearch.Index) (foreign bool, err error) {
 	for _, hit := range index.Find(text) {
 		if a.mayGuess(kind, hit) || slices.Contains(hit.Companies, a.standing.Company) {
 			continue
@@ -418,7 +436,7 @@ func (g *Gate) findTokensIn(ctx context.Context, text string, kind Kind, a *abou
 // triesTokens reports whether the request may be one more of many that find out which tokens are real: what
 // becomes of it tells that of tokens with little chance in them. Real ones that whoever makes it doesn't reach
 // count as wrong old links do.
-func (g *Gate) triesTokens(r *http.Request, a *about, index *tokensearch.Index, strays []string) bool {
+func (g *forwarder) triesTokens(r *http.Request, a *about, index *tokensearch.Index, strays []string) bool {
 	tries, real := false, false
 	for _, token := range strays {
 		ids := index.Of(token)
@@ -429,7 +447,7 @@ func (g *Gate) triesTokens(r *http.Request, a *about, index *tokensearch.Index, 
 	if !tries || a.visitor != nil {
 		return false
 	}
-	ip := g.ClientIP(r)
+	ip := g.visitors.ClientIP(r)
 	if !g.Networks.Take(limit.Token, ip) { // counted before anything comes of it
 		return true
 	}
@@ -447,7 +465,7 @@ func (a *about) mayGuess(kind Kind, hit tokensearch.Hit) bool {
 
 // meets notes which company a token that the portal gets to see is of, and reports whether whoever makes
 // the request reaches it, or one of several that it may be taken for.
-func (g *Gate) meets(ctx context.Context, a *about, token string, ids []string) (theirs bool, err error) {
+func (g *forwarder) meets(ctx context.Context, a *about, token string, ids []string) (theirs bool, err error) {
 	i := slices.IndexFunc(ids, a.reaches)
 	if i < 0 {
 		return false, nil
@@ -470,7 +488,7 @@ func (g *Gate) meets(ctx context.Context, a *about, token string, ids []string) 
 // in, by a visit or by the old link itself.
 func (a *about) reaches(company string) bool {
 	switch {
-	case a.visitor != nil && a.visitor.reaches(company):
+	case a.visitor != nil && a.visitor.Reaches(company):
 		return true
 	case a.visit != nil && a.visit.company == company:
 		return true
@@ -480,10 +498,10 @@ func (a *about) reaches(company string) bool {
 
 // servePortal is the flow of a request for the portal. v is who is signed in, or nil; referer is
 // what came in that header.
-func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v *Visitor, referer []string, portal http.Handler) error {
+func (g *forwarder) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v *visitor.Visitor, referer []string, portal http.Handler) error {
 	began := g.Now()
-	if g.opensInTheClear(r) || g.inTheClear(r) && g.Legacy.Secret(r.URL) {
-		return g.toTLS(w, r)
+	if g.insecure.opensPage(r) || g.insecure.is(r) && g.Legacy.Secret(r.URL) {
+		return g.insecure.redirect(w, r)
 	}
 	a, f, err := g.weigh(r, kind, v)
 	if err != nil {
@@ -517,21 +535,22 @@ func (g *Gate) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v 
 	}
 	switch {
 	case s == toGo:
-		return found(w, g.goURL(r.URL))
+		return found(w, g.ways.Seal(r.URL))
 	case s == notHere:
 		g.tellOfForms(r, &a)
 		g.notHere(w, r, a.visitor)
 		return nil
-	case a.Kind == legacy.Old || a.veiled && g.answerFor(r) == Frame || a.Token != "":
-		return g.promptUnseen(w, r)
+	case a.Kind == legacy.Old || a.veiled && g.signin.AsksInFrame(r) || a.Token != "":
+		g.signin.PromptSealed(w, r)
+		return nil
 	}
-	g.prompt(w, r)
+	g.signin.Prompt(w, r)
 	return nil
 }
 
 // tellOfForms tells operators of a page that was refused since it looks like a company's: maybe
 // it is none, and a pattern is too wide.
-func (g *Gate) tellOfForms(r *http.Request, a *about) {
+func (g *forwarder) tellOfForms(r *http.Request, a *about) {
 	switch {
 	case a.routed:
 		g.refused.Do(func() {
@@ -547,9 +566,9 @@ func (g *Gate) tellOfForms(r *http.Request, a *about) {
 
 // passOn hands a request on to the portal, in the way that s says. What else there is of the
 // request beside its URL is judged here.
-func (g *Gate) passOn(s step, a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
+func (g *forwarder) passOn(s step, a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
 	if to := g.homeOf(r, a); to != "" {
-		return redirect(w, to, http.StatusSeeOther)
+		return web.Redirect(w, to, http.StatusSeeOther)
 	}
 	if err := g.mayGoThere(r, a.visitor); err != nil {
 		web.LeaveBody(w, r)
@@ -574,59 +593,52 @@ func (g *Gate) passOn(s step, a *about, w http.ResponseWriter, r *http.Request, 
 
 var (
 	// errUnclear is the answer to a URL that the portal might read in another way than we do.
-	errUnclear = &failure{http.StatusBadRequest, web.MessageFor(http.StatusBadRequest)}
+	errUnclear = &web.Failure{Status: http.StatusBadRequest, Page: web.MessageFor(http.StatusBadRequest)}
 	// errNotHere is the one answer to an old link that never was one, and to what is
 	// another company's.
-	errNotHere = &failure{http.StatusNotFound, web.MessagePage{Title: "This page is not in your portal",
+	errNotHere = &web.Failure{Status: http.StatusNotFound, Page: web.MessagePage{Title: "This page is not in your portal",
 		Text: "You’re signed in, but this address can’t open it. The link may be too old, or meant for someone else. Do you think you should see this page? Please ask us.",
 		URL:  "/", Link: "Go to your own portal"}}
 )
 
 // notHere answers somebody signed in for whom there is nothing at the URL.
-func (g *Gate) notHere(w http.ResponseWriter, r *http.Request, v *Visitor) {
+func (g *forwarder) notHere(w http.ResponseWriter, r *http.Request, v *visitor.Visitor) {
 	if web.ReaderOf(r.Header) == web.Program {
-		g.fail(w, r, errNotHere)
+		g.answers.Fail(w, r, errNotHere)
 		return
 	}
-	g.page(w, r, errNotHere.status, web.NotHerePage{Email: shown(v.Contact.Emails[0])})
+	g.answers.Page(w, r, errNotHere.Status, web.NotHerePage{Email: v.Contact.Emails[0].Display()})
 }
 
 // useOf is how an old link was used, as far as that can be told.
-func (g *Gate) useOf(r *http.Request, f facts) usage.Use {
+func (g *forwarder) useOf(r *http.Request, f facts) usage.Use {
 	u := usage.Use{Upgraded: f.upgraded}
 	if f.load && !audit.Automatic(r.Method, r.UserAgent(), r.Header.Get("Sec-Fetch-Mode") != "") {
-		u.Browser = g.Usage.Browser(g.ClientIP(r), r.UserAgent())
+		u.Browser = g.Usage.Browser(g.visitors.ClientIP(r), r.UserAgent())
 	}
 	return u
 }
 
 // found sends the browser to a path and query on this site, by a link that is no secret.
-func found(w http.ResponseWriter, to string) error {
-	h := w.Header()
-	h.Set("Location", to)
-	web.SetNeverCached(h)
-	h.Set("Referrer-Policy", "strict-origin")
-	w.WriteHeader(http.StatusFound)
-	return nil
-}
+func found(w http.ResponseWriter, to string) error { return web.Redirect(w, to, http.StatusFound) }
 
 // homeOf is where `/` leads a client: to the one company's home, or to the list. Staff,
 // who isn't signed in, and everybody of a firm without a home, stay there (""); so does who
 // was led to `/` from home, see keepOffCircle.
-func (g *Gate) homeOf(r *http.Request, a *about) string {
+func (g *forwarder) homeOf(r *http.Request, a *about) string {
 	if a.visitor == nil || r.URL.Path != "/" || r.URL.ForceQuery || strings.HasPrefix(r.URL.RawQuery, "&") || a.Kind != legacy.None || a.visitor.Contact.Role == directory.Staff || !web.IsPageLoad(r) || g.Legacy.Home("x") == "" {
 		return ""
 	}
 	if mine := a.visitor.Contact.Companies; len(mine) == 1 {
 		return g.Legacy.Home(mine[0])
 	}
-	return g.Prefix + "/companies"
+	return g.rules.prefix + "/companies"
 }
 
 // passAs hands the request on to the portal with the word of who it is.
-func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
+func (g *forwarder) passAs(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
 	v, sent, mine := a.visitor, r.Header["Cookie"], a.holder()
-	mine.Contact, mine.Reach = v.Contact.ID, v.reach
+	mine.Contact, mine.Reach = v.Contact.ID, v.Reach
 	err := g.bound.Unseal(r.Context(), r.Header, func(h upstream.Owner) (bool, error) { return g.comesBack(r.Context(), a, mine, h) })
 	if err != nil {
 		return err
@@ -636,8 +648,8 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	}
 	company := a.company()
 	jwt := ""
-	if g.Identity.Has("Portal-Assertion") {
-		if jwt, err = g.assert(r.Context(), v, company); err != nil {
+	if g.visitors.Wanted.Has("Portal-Assertion") {
+		if jwt, err = g.visitors.Assert(r.Context(), v, company); err != nil {
 			return err
 		}
 	}
@@ -650,10 +662,10 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	g.enters(r, a)
 	g.Sessions.Seen(r.Context(), v.Live)
 	named := company
-	if !g.Identity.Has("Portal-Company") {
+	if !g.visitors.Wanted.Has("Portal-Company") {
 		named = ""
 	}
-	v.told.SetOn(r.Header, jwt, named)
+	v.Identity.SetOn(r.Header, jwt, named)
 	ctx, flight := g.Sessions.Attach(r.Context(), v.Live, company)
 	defer flight.Land()
 	key := a.Kind == legacy.Old || a.veiled // by its form, so that it tells no real token from another
@@ -665,24 +677,24 @@ func (g *Gate) passAs(a *about, w http.ResponseWriter, r *http.Request, portal h
 	if a.visit != nil && a.standing.Company != "" && web.IsPageLoad(r) { // back at their own company's pages
 		answer.visit = g.cookies.New(g.cookies.Visit, "", -time.Second)
 	}
-	answer.serve(portal, r.WithContext(context.WithValue(ctx, visitorKey{}, &answer.passed)))
+	answer.serve(portal, r.WithContext(context.WithValue(ctx, passedKey{}, &answer.passed)))
 	return nil
 }
 
 // comesBack reports whether a cookie that the portal set for h is given back to it in a
 // request whose answer's cookies are set for mine, which is by a visitor. The error is the
 // store's.
-func (g *Gate) comesBack(ctx context.Context, a *about, mine, h upstream.Owner) (bool, error) {
+func (g *forwarder) comesBack(ctx context.Context, a *about, mine, h upstream.Owner) (bool, error) {
 	switch {
 	case h.Contact != mine.Contact, h.Reach != mine.Reach, h.Visit != mine.Visit:
 		return false, nil // somebody else's, or from when they reached other companies
 	case h.Company == upstream.AnyCompany:
 		return true, nil
 	case h.Company == "":
-		back := mine.Company == "" || a.visitor.isOf(mine.Company)
+		back := mine.Company == "" || a.visitor.IsOf(mine.Company)
 		a.apart = a.apart || !back
 		return back, nil
-	case !a.visitor.reaches(h.Company), mine.Company != "" && h.Company != mine.Company, a.bound.Company != "" && h.Company != a.bound.Company:
+	case !a.visitor.Reaches(h.Company), mine.Company != "" && h.Company != mine.Company, a.bound.Company != "" && h.Company != a.bound.Company:
 		return false, nil // another company's, of a contact who has two
 	}
 	s, err := g.Book.StandingOf(ctx, h.Company)
@@ -699,7 +711,7 @@ func (g *Gate) comesBack(ctx context.Context, a *about, mine, h upstream.Owner) 
 }
 
 // passAnonymous hands on a request for what is open to everyone, with nobody's name.
-func (g *Gate) passAnonymous(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
+func (g *forwarder) passAnonymous(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
 	if a.veiled {
 		line := r.RequestURI
 		r.RequestURI = "/" // for logs alone: the rest may be a token
@@ -714,13 +726,13 @@ func (g *Gate) passAnonymous(a *about, w http.ResponseWriter, r *http.Request, p
 }
 
 // enters tells the history, once for a session and a company, that staff looked at a client's pages.
-func (g *Gate) enters(r *http.Request, a *about) {
+func (g *forwarder) enters(r *http.Request, a *about) {
 	v, company := a.visitor, a.company()
 	if company == "" || v.Contact.Role != directory.Staff {
 		return
 	}
-	if _, before := v.entered.LoadOrStore(company, true); !before {
+	if _, before := v.Entered.LoadOrStore(company, true); !before {
 		g.Audit.Record(r.Context(), audit.Event{Kind: audit.Entered, Contact: v.Contact.ID, Session: v.Live.Handle,
-			Company: company, Agent: web.AgentOf(r), IP: g.ClientIP(r)})
+			Company: company, Agent: web.AgentOf(r), IP: g.visitors.ClientIP(r)})
 	}
 }

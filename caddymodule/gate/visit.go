@@ -3,7 +3,6 @@ package gate
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"net/http"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
+	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
@@ -44,7 +44,7 @@ func (v *visit) goesOn(s directory.Standing) bool {
 // visitOf returns the visit that the browser has, or nil. by is who is signed in, or nil:
 // nobody goes on with another's, nor with one to a company whose pages they see as
 // themselves. The error is the store's.
-func (g *Gate) visitOf(r *http.Request, by *Visitor) (*visit, error) {
+func (g *forwarder) visitOf(r *http.Request, by *visitor.Visitor) (*visit, error) {
 	if !slices.ContainsFunc(r.Header["Cookie"], func(line string) bool { return strings.Contains(line, g.cookies.Visit) }) {
 		return nil, nil
 	}
@@ -57,7 +57,7 @@ func (g *Gate) visitOf(r *http.Request, by *Visitor) (*visit, error) {
 		return nil, nil
 	}
 	switch {
-	case by == nil && v.contact != "", by != nil && (v.contact != by.Contact.ID || by.reaches(v.company)):
+	case by == nil && v.contact != "", by != nil && (v.contact != by.Contact.ID || by.Reaches(v.company)):
 		return nil, nil
 	}
 	if age := g.Now().Sub(v.began); age < -time.Minute || age >= visitLife {
@@ -74,7 +74,7 @@ func (g *Gate) visitOf(r *http.Request, by *Visitor) (*visit, error) {
 }
 
 // newVisit begins a visit by an old link of the company.
-func (g *Gate) newVisit(s directory.Standing, token string, by *Visitor) *visit {
+func (g *forwarder) newVisit(s directory.Standing, token string, by *visitor.Visitor) *visit {
 	v := &visit{id: rand.Text(), company: s.Company, began: g.Now(), token: directory.PrintOf(token), era: s.Era}
 	if by != nil {
 		v.contact = by.Contact.ID
@@ -84,18 +84,14 @@ func (g *Gate) newVisit(s directory.Standing, token string, by *Visitor) *visit 
 
 // sealVisit returns the value of the visit's cookie; openVisit is its reverse, and nil for
 // what we didn't seal.
-func (g *Gate) sealVisit(v *visit) string {
+func (g *forwarder) sealVisit(v *visit) string {
 	number := func(n uint64) string { return strconv.FormatUint(n, 36) }
 	plain := strings.Join([]string{v.id, v.company, v.contact, strconv.FormatInt(v.began.Unix(), 36), number(uint64(v.token)), number(v.era)}, "\x00")
-	return encode(g.keys.Seal(visitPurpose, g.Firm, []byte(plain)))
+	return g.keys.SealText(visitPurpose, g.Firm, []byte(plain))
 }
 
-func (g *Gate) openVisit(cookie string) *visit {
-	raw, err := decode(cookie)
-	if err != nil {
-		return nil
-	}
-	plain, err := g.keys.Open(visitPurpose, g.Firm, raw)
+func (g *forwarder) openVisit(cookie string) *visit {
+	plain, err := g.keys.OpenText(visitPurpose, g.Firm, cookie)
 	if err != nil {
 		return nil
 	}
@@ -112,14 +108,9 @@ func (g *Gate) openVisit(cookie string) *visit {
 	return &visit{parts[0], parts[1], parts[2], time.Unix(began, 0), directory.Print(token), era}
 }
 
-// encode writes bytes as they can stand in a URL and in a cookie; decode is its reverse.
-func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
-
-func decode(s string) ([]byte, error) { return base64.RawURLEncoding.DecodeString(s) }
-
 // passVisit hands a request on as an open company's old link lets anyone: with nobody's
 // name, also where somebody is signed in who isn't of the company.
-func (g *Gate) passVisit(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
+func (g *forwarder) passVisit(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
 	stay := a.visit // what has to go on while the answer does
 	var cookie *http.Cookie
 	if a.Kind == legacy.Old {
@@ -170,7 +161,7 @@ func (v *visit) holder() upstream.Owner { return upstream.Owner{Visit: v.id, Com
 // inVisit reports whether the portal's session, of a request of who is signed in, is the
 // one that their visit to another company began: the last that they opened. The portal has
 // one cookie for it, so it can't be theirs at the same time.
-func (g *Gate) inVisit(r *http.Request, v *visit) (bool, error) {
+func (g *forwarder) inVisit(r *http.Request, v *visit) (bool, error) {
 	is := false
 	h := http.Header{"Cookie": r.Header["Cookie"]}
 	err := g.bound.Unseal(r.Context(), h, func(of upstream.Owner) (bool, error) { is = is || of == v.holder(); return true, nil })
@@ -179,7 +170,7 @@ func (g *Gate) inVisit(r *http.Request, v *visit) (bool, error) {
 
 // whileItGoesOn returns a context that is cancelled within a second of the end of a visit:
 // what was opened by an old link doesn't outlive it. Call done when the request is done.
-func (g *Gate) whileItGoesOn(parent context.Context, v *visit) (ctx context.Context, done func()) {
+func (g *forwarder) whileItGoesOn(parent context.Context, v *visit) (ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancel(parent)
 	until := v.began.Add(visitLife)
 	var timer *time.Timer

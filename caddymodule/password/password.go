@@ -27,7 +27,7 @@ var (
 	ErrThrottled = fmt.Errorf("%w: too many tries", ErrWrong)
 	// ErrOwn: the contact has chosen, used or removed a password here, so none is imported.
 	ErrOwn = errors.New("password: they have one of their own")
-	// ErrBusy: there are too many checks at the moment. Answer 503, with RetryAfter.
+	// ErrBusy: there are too many checks at the moment. Answer 503.
 	ErrBusy = errors.New("password: too many checks at the moment")
 )
 

@@ -11,8 +11,6 @@ import (
 const (
 	// MaxPermits is how many checks there are at a time at most.
 	MaxPermits = 4
-	// RetryAfter is what to tell who comes while there are too many.
-	RetryAfter = 2 * time.Second
 
 	longestWait = 2 * time.Second
 	lineLength  = 64 // who comes when so many wait would wait for longer than longestWait

@@ -47,6 +47,34 @@ func (c Cookies) New(name, value string, life time.Duration) *http.Cookie {
 	})
 }
 
+// Set has the browser keep a cookie of ours; see New.
+func (c Cookies) Set(w http.ResponseWriter, name, value string, life time.Duration) {
+	http.SetCookie(w, c.New(name, value, life))
+}
+
+// Remove has the browser forget a cookie of ours.
+func (c Cookies) Remove(w http.ResponseWriter, name string) { c.Set(w, name, "", -time.Second) }
+
+// RemoveDeadSession removes a request's session cookie, which opens nothing any more, where it
+// has one.
+func (c Cookies) RemoveDeadSession(w http.ResponseWriter, r *http.Request) {
+	if _, err := r.Cookie(c.Session); err == nil {
+		c.Remove(w, c.Session)
+	}
+}
+
+// flowLength is how many characters a flow cookie has.
+const flowLength = 43
+
+// FlowOf returns the request's flow cookie, which names the browser that asked for a mail, or "".
+func (c Cookies) FlowOf(r *http.Request) string {
+	flow, err := r.Cookie(c.Flow)
+	if err != nil || len(flow.Value) != flowLength {
+		return ""
+	}
+	return flow.Value
+}
+
 // DropSet removes our own cookies from what a portal sets.
 func (c Cookies) DropSet(h http.Header) {
 	if lines := h["Set-Cookie"]; len(lines) > 0 {

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"io"
 	"net/http"
 	"time"
 )
@@ -10,6 +11,9 @@ const (
 	BodyTime = 10 * time.Second
 	// AnswerTime is how long an answer of ours may take to be read over HTTP/2 and later.
 	AnswerTime = time.Minute
+	// maxDrained and drainTime bound what Drain reads.
+	maxDrained = 192 << 10
+	drainTime  = 5 * time.Second
 )
 
 // LeaveBody closes the connection after an answer for which nobody reads the body:
@@ -30,4 +34,18 @@ func EndSoon(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor > 1 {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(AnswerTime))
 	}
+}
+
+// Drain goes on reading for a while after the answer was written: a browser that is still
+// sending shows an answer only if the connection isn't reset under it. It reads no more than
+// the server itself would, and nothing for a client that waits to be asked for the body.
+func Drain(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor != 1 || r.ContentLength == 0 || r.Header.Get("Expect") != "" {
+		return // HTTP/2 and later say so without a reset
+	}
+	c := http.NewResponseController(w)
+	if c.Flush() != nil || c.SetReadDeadline(time.Now().Add(drainTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, maxDrained)
 }

@@ -3,15 +3,27 @@ package web
 import (
 	"regexp"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding/charmap"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 )
 
 // span is a piece of text, a link where URL isn't empty.
 type span = brand.Span
+
+// MaskedAddress returns as much of an address as a page may show of one that wasn't typed there:
+// its first character, dots that don't tell its length, and the domain.
+func MaskedAddress(a address.Address) string {
+	if a == "" {
+		return ""
+	}
+	_, domain, _ := strings.Cut(a.Display(), "@")
+	return string(a[:1]) + "•••@" + domain
+}
 
 var webLink = regexp.MustCompile(`https?://[^\s<>"]*[^\s<>".,;:!?)]`)
 
@@ -48,3 +60,8 @@ func fromWindows1252(s string) string {
 	}
 	return string(runes)
 }
+
+// NetworkLimited is what a page says where a network has tried too many passwords. It is said
+// before anything is looked at, so it says nothing about anybody.
+const NetworkLimited = "Many passwords were tried from your network, so we take no more for a few minutes. " +
+	"You don’t have to wait: have us email you a link. That always works."

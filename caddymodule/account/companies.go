@@ -1,0 +1,71 @@
+package account
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
+)
+
+const (
+	searchFrom  = 10 // so many companies have a search field
+	shownAtOnce = 50
+)
+
+// GetCompanies lists the companies of who is signed in, each with its page.
+func (h *Handlers) GetCompanies(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.Visitors.Of(r)
+	if err != nil {
+		return err
+	}
+	query := strings.TrimSpace(r.URL.Query().Get("q"))
+	all, total, err := h.companiesOf(r, v, query)
+	if err != nil {
+		return err
+	}
+	page := web.CompaniesPage{Email: v.Contact.Emails[0].Display(), Query: query, None: total == 0, More: len(all) > shownAtOnce}
+	page.Search = total >= searchFrom && (len(all) > 0 || query != "")
+	for _, c := range all[:min(len(all), shownAtOnce)] {
+		page.Companies = append(page.Companies, web.CompanyRow{Name: c.Name, URL: h.Legacy.Page(c.ID)})
+	}
+	h.Answers.Page(w, r, http.StatusOK, page)
+	return nil
+}
+
+// companiesOf returns the companies that match the query, by name, and how many the
+// visitor has in all (of staff: at least).
+func (h *Handlers) companiesOf(r *http.Request, v *visitor.Visitor, query string) (found []directory.Company, total int, err error) {
+	if v.Contact.Role == directory.Staff {
+		found, err = h.Book.Companies(r.Context(), query, "", shownAtOnce+1)
+		return found, max(len(found), searchFrom), err
+	}
+	for _, id := range v.Contact.Companies {
+		c, err := h.Book.Company(r.Context(), id)
+		switch {
+		case errors.Is(err, directory.ErrUnknown):
+		case err != nil:
+			return nil, 0, err
+		case named(c.Name, query):
+			found = append(found, c)
+		}
+	}
+	slices.SortFunc(found, func(a, b directory.Company) int {
+		return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
+	})
+	return found, len(v.Contact.Companies), nil
+}
+
+// named reports whether a name has each word of the query in it, whatever its case.
+func named(name, query string) bool {
+	name = strings.ToLower(name)
+	for word := range strings.FieldsSeq(strings.ToLower(query)) {
+		if !strings.Contains(name, word) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,145 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/action"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
+)
+
+// notChanged is why the password of who is signed in stays as it is.
+type notChanged struct {
+	status  int
+	problem string
+	field   string        // that the problem is about, see AccountPage.Wrong
+	wait    time.Duration // until it may be tried again; 0: that isn't said
+}
+
+func (n *notChanged) Error() string { return "gate: the password isn't changed: " + n.problem }
+
+const (
+	notCurrent = "That is not your current password. Please check it, or have us email you a link to set a new one."
+	noCurrent  = "Please enter your current password, too. Or have us email you a link to set a new one."
+	// nothingToType: there is no current password, so only a mailed link sets one.
+	nothingToType = "To set a password, please use a link that we email you."
+	notChosen     = "Your password comes from our earlier portal. To change or remove it, please set a new one with a link that we email you."
+	manyChanges   = "Your password was changed many times today. Please wait an hour, then try again."
+)
+
+// PostChange sets the password of a visitor who is signed in.
+func (h *Handlers) PostChange(w http.ResponseWriter, r *http.Request) error {
+	return h.change(w, r, "current", "set", func(by action.Browser, change action.PasswordChange, plain string) error {
+		return h.Changes.Set(r.Context(), by, change, plain)
+	})
+}
+
+// PostRemove removes it.
+func (h *Handlers) PostRemove(w http.ResponseWriter, r *http.Request) error {
+	return h.change(w, r, "gone", "removed", func(by action.Browser, change action.PasswordChange, _ string) error {
+		return h.Changes.Remove(r.Context(), by, change)
+	})
+}
+
+// change does what somebody signed in asks for, and shows the account page: with done, or
+// with what is wrong, at the field of the current password where it is that.
+func (h *Handlers) change(w http.ResponseWriter, r *http.Request, field, done string, do func(action.Browser, action.PasswordChange, string) error) error {
+	f, err := web.ReadForm(w, r)
+	if err != nil {
+		return err
+	}
+	v, err := h.Visitors.Of(r)
+	if err != nil {
+		return err
+	}
+	by := h.Visitors.Browser(r)
+	err = h.changeIf(r.Context(), by, v, f.Get("current"), field, func(change action.PasswordChange) error { return do(by, change, f.Get("password")) })
+	if not, ok := errors.AsType[*notChanged](err); ok {
+		if not.wait > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int(not.wait/time.Second)))
+		}
+		return h.showAccount(w, r, v, not.status, web.AccountPage{Problem: not.problem, Wrong: not.field})
+	} else if err != nil {
+		return err
+	}
+	return h.Answers.SeeOwn(w, "/account?done="+done)
+}
+
+// changeIf does it for a visitor who has typed their current password, however recently they
+// signed in: a session that somebody else got hold of, or a script on a page of the portal,
+// which shares our origin, must not be enough to set a password that outlives it. Else it is a
+// notChanged.
+func (h *Handlers) changeIf(ctx context.Context, by action.Browser, v *visitor.Visitor, current, field string, do func(action.PasswordChange) error) error {
+	if err := h.isCurrent(ctx, by, v, current, field); err != nil {
+		return err
+	}
+	end, err := h.Tokens.EndAll(v.Contact.ID)
+	if err != nil {
+		return err
+	}
+	for range 3 {
+		// Whoever has changed the password meanwhile has ended this session, so it can't be spared.
+		err = do(action.PasswordChange{Contact: v.Contact, Proof: []store.Op{end}, Method: action.ByPassword, Spare: v.Live.ID})
+		if !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	if refused, ok := errors.AsType[password.Refused](err); ok {
+		return &notChanged{http.StatusBadRequest, refused.Words(), "password", 0}
+	} else if errors.Is(err, limit.ErrOver) {
+		return &notChanged{http.StatusTooManyRequests, manyChanges, "", time.Hour}
+	} else if errors.Is(err, password.ErrBusy) {
+		return web.ErrPasswordsBusy
+	} else if errors.Is(err, store.ErrConflict) {
+		return web.ErrConflict
+	}
+	return err
+}
+
+// isCurrent compares the current password that somebody signed in has typed, in that field:
+// a notChanged where it isn't. It counts as any other try.
+func (h *Handlers) isCurrent(ctx context.Context, by action.Browser, v *visitor.Visitor, plain, field string) error {
+	state, err := h.Passwords.State(ctx, v.Contact.ID)
+	switch {
+	case err != nil:
+		return err
+	case !state.Has():
+		return &notChanged{http.StatusForbidden, nothingToType, "", 0}
+	case !state.Chosen:
+		// One of their own, which no import touches any more, takes somebody who has read a
+		// mail of ours: whoever knew this one elsewhere may have got in by it.
+		return &notChanged{http.StatusForbidden, notChosen, "", 0}
+	case plain == "":
+		return &notChanged{http.StatusForbidden, noCurrent, field, 0}
+	}
+	attempt, err := h.Attempts.Begin(ctx, by, v.Contact.Emails[0], plain)
+	var match password.Match
+	if err == nil {
+		match, err = attempt.Check(ctx)
+	}
+	switch {
+	case errors.Is(err, action.ErrNetworkLimited):
+		return &notChanged{http.StatusTooManyRequests, web.NetworkLimited, "", action.NetworkWait}
+	case errors.Is(err, password.ErrBusy):
+		return web.ErrPasswordsBusy
+	case errors.Is(err, password.ErrWrong):
+		h.Audit.Record(ctx, audit.Event{Kind: audit.WrongPass, Contact: v.Contact.ID, Session: v.Live.Handle, Agent: by.Agent, IP: by.IP})
+		return &notChanged{http.StatusForbidden, notCurrent, field, 0}
+	case err != nil:
+		return err
+	}
+	// Now, not with the change: who looks for a new one that may be chosen isn't guessing.
+	err = h.Sessions.Store.Apply(ctx, match.Ops...)
+	if errors.Is(err, store.ErrConflict) {
+		return web.ErrConflict // it may be another one by now
+	}
+	return err
+}

@@ -1,0 +1,270 @@
+package action
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/site"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+)
+
+// MailJobs makes and accounts for the mails of a firm: it is what the workers of the outbox call.
+// Set its fields in one literal before use.
+type MailJobs struct {
+	Book        *directory.Book
+	Tokens      *token.Tokens
+	Devices     *limit.Devices
+	Mails       *limit.Mails
+	Networks    *limit.Networks
+	Letters     *brand.Letters
+	Audit       *audit.Log
+	Sites       *site.Sites
+	Prefix      string // of our own pages, such as "/-"
+	NoPasswords bool   // the firm has no passwords
+	Now         func() time.Time
+}
+
+// Prepare makes the mail of a committed request, in a worker, long after the visitor
+// has had their answer: who is it, may they have a link, which one. A request that
+// comes to nothing just ends.
+func (j *MailJobs) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
+	if r.Kind == kindChanged || r.Kind == kindNewDevice {
+		return j.prepareNotification(ctx, r)
+	}
+	var ask token.Ask
+	if err := json.Unmarshal(r.Payload, &ask); err != nil {
+		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
+	}
+	event := audit.Event{Address: ask.Address.Masked(), Request: ask.ID, What: EventOf(ask.Purpose), Agent: ask.Agent, IP: ask.IP, Whole: ask.Address}
+	note := func(kind audit.Kind) func() {
+		event.Kind = kind
+		return func() { j.Audit.Record(ctx, event) }
+	}
+	nothing := func(kind audit.Kind) (outbox.Prepared, error) {
+		return outbox.Prepared{Done: note(kind)}, nil
+	}
+	if ask.Purpose == token.SetPassword && j.NoPasswords {
+		return outbox.Prepared{}, nil // they were switched off since
+	}
+	c, err := j.Book.ByEmail(ctx, ask.Address)
+	if errors.Is(err, directory.ErrUnknown) {
+		return nothing(audit.Unknown)
+	} else if err != nil {
+		return outbox.Prepared{}, err
+	}
+	event.Contact = c.ID
+	if c.Disabled {
+		return nothing(audit.Disabled)
+	}
+	// To the stored address that matched, never to what was typed.
+	i := slices.Index(c.Emails, ask.Address)
+	if i < 0 {
+		return nothing(audit.Unknown)
+	}
+	if ask.Known, err = j.Devices.Knows(ctx, ask.Device, c.ID); err != nil {
+		return outbox.Prepared{}, err
+	}
+	var ready time.Time
+	issued, err := j.Tokens.Issue(ctx, ask, token.Recipient{Contact: c.ID, Generation: c.Generation, Address: c.Emails[i]})
+	if errors.Is(err, token.ErrTooMany) {
+		ready = j.Now().Add(fullWait) // with others that wait, until one of the links is over
+	} else if err != nil {
+		return outbox.Prepared{}, err
+	}
+	spent, err := j.spendMail(ctx, ask, c, ready)
+	switch {
+	case errors.Is(err, limit.ErrOver):
+		return nothing(audit.Limited)
+	case err != nil:
+		return outbox.Prepared{}, err
+	case spent.Again:
+		return outbox.Prepared{Later: spent.Later, Ops: spent.Ops}, nil
+	case !spent.Later.IsZero():
+		return outbox.Prepared{Later: spent.Later, Ops: spent.Ops, Done: note(audit.Delayed)}, nil
+	}
+	message, err := j.write(ctx, ask, c, c.Emails[i], issued)
+	if err != nil {
+		return outbox.Prepared{}, err
+	}
+	// A device is known as such before it is known whose it is: on one of somebody else's, the request
+	// has had room in the queue, but its mail goes out in its turn.
+	return outbox.Prepared{Message: message, Ops: append(issued.Ops, spent.Ops...), Ref: ask.ID + " " + issued.ID,
+		Common: ask.Purse() == "", Done: note(audit.Queued)}, nil
+}
+
+// fullWait is after how long it is looked again whether another link of a contact may be made.
+const fullWait = time.Minute
+
+// spendMail counts one more mail to the contact, in the purse of the ask, not to be made
+// before it may be.
+func (j *MailJobs) spendMail(ctx context.Context, ask token.Ask, c directory.Contact, ready time.Time) (limit.Spent, error) {
+	purse, budget := limit.Purse{Contact: c.ID, Apart: ask.Purse()}, limit.ForClients
+	if c.Role == directory.Staff {
+		budget = limit.ForStaff
+	}
+	return j.Mails.Spend(ctx, purse, budget, limit.Request{
+		ID: ask.ID, Network: j.Networks.Name(ask.IP), Ready: ready, Until: ask.At.Add(token.Patience),
+	}, j.Now())
+}
+
+// Attempt is called before each hand-over of a mail: its link's life begins anew, if it
+// has one.
+func (j *MailJobs) Attempt(ctx context.Context, ref string, at time.Time) ([]store.Op, error) {
+	_, link, ok := strings.Cut(ref, " ")
+	if !ok {
+		return nil, nil
+	}
+	ops, err := j.Tokens.HandOver(ctx, link, at, false)
+	if errors.Is(err, token.ErrOver) || errors.Is(err, token.ErrUnknown) {
+		return nil, outbox.ErrDrop
+	}
+	return ops, err
+}
+
+// Sent is called when the mail server has accepted a mail.
+func (j *MailJobs) Sent(ctx context.Context, ref string, at time.Time) ([]store.Op, error) {
+	_, link, ok := strings.Cut(ref, " ")
+	if !ok {
+		return nil, nil
+	}
+	return j.Tokens.HandOver(ctx, link, at, true)
+}
+
+// Failed is called when a mail ends unsent: refused for good, or too late.
+func (j *MailJobs) Failed(ctx context.Context, ref string, _ time.Time, why error) ([]store.Op, error) {
+	_, link, ok := strings.Cut(ref, " ")
+	if !ok {
+		return nil, nil
+	}
+	if errors.Is(why, outbox.ErrRefused) {
+		return j.Tokens.Refused(ctx, link)
+	}
+	return j.Tokens.GiveUp(ctx, link)
+}
+
+// Ended is called once a mail has left the outbox: sent, or, with why, unsent.
+func (j *MailJobs) Ended(ctx context.Context, request string, why error) {
+	event := audit.Event{Kind: audit.Sent, Request: request}
+	switch {
+	case errors.Is(why, outbox.ErrRefused):
+		event.Kind, event.Reason = audit.Refused, outbox.Reason(why)
+	case why != nil:
+		event.Kind = audit.Late
+		if reason := outbox.Reason(why); why.Error() != outbox.ErrLate.Error() {
+			event.Reason = reason
+		}
+	}
+	j.Audit.Record(ctx, event)
+}
+
+// Waiting is called when a try to send a mail failed and it will be tried again: at first,
+// and when the reason changes.
+func (j *MailJobs) Waiting(ctx context.Context, request, reason string) {
+	j.Audit.Record(ctx, audit.Event{Kind: audit.Waiting, Request: request, Reason: reason})
+}
+
+// write makes the mail that was asked for.
+func (j *MailJobs) write(ctx context.Context, ask token.Ask, c directory.Contact, to address.Address, issued token.Issued) (*outbox.Message, error) {
+	mail, err := j.mailTo(ctx, c, to)
+	if err != nil {
+		return nil, err
+	}
+	origin := j.Sites.Named(ask.Site)
+	link := origin.JoinPath(j.Prefix, "link")
+	if ask.Purpose == token.SetPassword {
+		link = origin.JoinPath(j.Prefix, "password", "set")
+	}
+	link.RawQuery = "t=" + issued.Token
+	mail.Link, mail.Code, mail.Life, mail.AskedAt, mail.Agent = link.String(), issued.Code, j.Tokens.Life, ask.At.Local(), ask.Agent
+	if ask.Staff {
+		mail.Life = token.StaffLife
+	}
+	var letter brand.Letter
+	if ask.Purpose == token.SetPassword {
+		letter, err = j.Letters.SetPassword(brand.SetPassword{Mail: mail, ByStaff: ask.Staff})
+	} else {
+		letter, err = j.Letters.SignIn(brand.SignIn(mail))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("writing a mail with a link: %w", err)
+	}
+	return messageOf(letter, ask.At)
+}
+
+// prepareNotification makes a mail that tells of something, to the main address.
+func (j *MailJobs) prepareNotification(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
+	var n notification
+	if err := json.Unmarshal(r.Payload, &n); err != nil {
+		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
+	}
+	c, err := j.Book.ByID(ctx, n.Contact)
+	if errors.Is(err, directory.ErrUnknown) {
+		return outbox.Prepared{}, nil
+	} else if err != nil {
+		return outbox.Prepared{}, err
+	}
+	help := "help"
+	switch {
+	case r.Kind == kindNewDevice && !n.Password:
+		help = "account" // where they sign out others
+	case j.NoPasswords:
+		help = "sign-in"
+	}
+	mail, err := j.mailTo(ctx, c, c.Emails[0])
+	if err != nil {
+		return outbox.Prepared{}, err
+	}
+	mail.Link, mail.AskedAt, mail.Agent = j.Sites.URL.JoinPath(j.Prefix, help).String(), n.At.Local(), n.Agent
+	var letter brand.Letter
+	if r.Kind == kindNewDevice {
+		letter, err = j.Letters.NewDevice(brand.NewDevice{Mail: mail, ByPassword: n.Password})
+	} else {
+		letter, err = j.Letters.PasswordChanged(brand.PasswordChanged{Mail: mail, Removed: n.Removed})
+	}
+	if err != nil {
+		return outbox.Prepared{}, fmt.Errorf("writing a mail about what was done: %w", err)
+	}
+	message, err := messageOf(letter, n.At)
+	return outbox.Prepared{Message: message, Ref: r.ID}, err
+}
+
+// mailTo begins a mail to an address of the contact.
+func (j *MailJobs) mailTo(ctx context.Context, c directory.Contact, to address.Address) (brand.Mail, error) {
+	companies, err := companyNames(ctx, j.Book, c)
+	return brand.Mail{To: string(to), FirstName: c.FirstName, LastName: c.LastName, Companies: companies}, err
+}
+
+func messageOf(letter brand.Letter, at time.Time) (*outbox.Message, error) {
+	data, err := letter.Bytes(at)
+	if err != nil {
+		return nil, fmt.Errorf("writing a mail: %w", err)
+	}
+	return &outbox.Message{From: letter.From, To: letter.To, Data: data}, nil
+}
+
+// companyNames returns the names of the contact's companies, as far as there are such.
+func companyNames(ctx context.Context, book *directory.Book, c directory.Contact) ([]string, error) {
+	var names []string
+	for _, id := range c.Companies {
+		company, err := book.Company(ctx, id)
+		if errors.Is(err, directory.ErrUnknown) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		names = append(names, company.Name)
+	}
+	return names, nil
+}

@@ -1,0 +1,127 @@
+package gate
+
+import (
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/account"
+	"github.com/doorpost-auth/doorpost/caddymodule/action"
+	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/mailbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/signin"
+	"github.com/doorpost-auth/doorpost/caddymodule/site"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
+	"github.com/doorpost-auth/doorpost/caddymodule/usage"
+	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
+	"github.com/doorpost-auth/doorpost/caddymodule/wayback"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
+)
+
+// Settings are what a firm's gate is told by the configuration.
+type Settings struct {
+	Firm   string // the firm's id
+	Serial uint64 // tells it from other gates of the firm that share its sessions, as at a reload
+	Sites  *site.Sites
+	Prefix string // of our own pages, such as "/-"
+	Public []Public
+
+	Legacy        *legacy.Rules         // old links and companies' paths; nil: there are none
+	PortalSession []upstream.CookieRule // how cookies of the portal's are bound, beside its HttpOnly ones
+	Identity      upstream.Wanted       // the identity headers that the portal gets; none: all
+	ClearStorage  bool                  // browsers clear what scripts have stored, at sign-out and at a change of person
+	NoNewDevice   bool                  // nobody is told by mail of a sign-in on a new device
+
+	Pages      *web.Pages
+	Logo       *Logo  // nil: the firm has none
+	MailFolder string // that the preview mailbox shows; "": there is none
+}
+
+// Records are what a firm's gate reads and writes.
+type Records struct {
+	Book         *directory.Book
+	Sessions     *session.Sessions
+	Tokens       *token.Tokens
+	Passwords    *password.Passwords // nil: the firm has none
+	Networks     *limit.Networks
+	Devices      *limit.Devices
+	Mails        *limit.Mails
+	LastContacts *action.LastContacts
+	Queue        *outbox.Queue
+	Assertion    *assertion.Signer
+	Usage        *usage.Counter // of old links; required where there are any
+	Audit        *audit.Log
+
+	// Anchor says whether the store is trusted; nil: always. While it isn't, nobody is let
+	// in as somebody, whatever is in memory, and old links ask for sign-in.
+	Anchor *anchor.Store
+
+	Log      *slog.Logger
+	ClientIP func(*http.Request) netip.Addr // the visitor's address; invalid where it isn't known
+	Now      func() time.Time               // the clock
+}
+
+// New makes a gate ready to serve. It is the place that says what each of its parts needs.
+func New(s Settings, rec Records) *Gate {
+	keys, db := rec.Tokens.Keys, rec.Tokens.Store
+	cookies := web.CookiesFor(s.Sites.URL)
+	answers := &web.Answers{Pages: s.Pages, Log: rec.Log, Sites: s.Sites, Prefix: s.Prefix, ClearStorage: s.ClearStorage,
+		StoreErrors: []error{secret.ErrSealed, directory.ErrFormat}}
+	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, Places: []string{"/companies", "/account", signin.SignedInPath},
+		Legacy: s.Legacy, Keys: keys}
+	visitors := &visitor.Visitors{Firm: s.Firm, Serial: s.Serial, Book: rec.Book, Sessions: rec.Sessions, Devices: rec.Devices, Anchor: rec.Anchor,
+		Cookies: cookies, ClientIP: rec.ClientIP, Assertion: rec.Assertion, Wanted: s.Identity, Log: rec.Log, Now: rec.Now}
+
+	var attempts *action.PasswordAttempts
+	var changes *action.PasswordChanges
+	if rec.Passwords != nil {
+		attempts = action.NewPasswordAttempts(action.PasswordAttempts{Book: rec.Book, Passwords: rec.Passwords, Devices: rec.Devices,
+			Networks: rec.Networks, Log: rec.Log})
+		changes = &action.PasswordChanges{Book: rec.Book, Passwords: rec.Passwords, Sessions: rec.Sessions, Devices: rec.Devices, Mails: rec.Mails,
+			Queue: rec.Queue, Audit: rec.Audit, Now: rec.Now}
+	}
+	signIn := &signin.Handlers{
+		Firm: s.Firm, Keys: keys, Answers: answers, Ways: ways, Visitors: visitors, Cookies: cookies,
+		Book: rec.Book, Tokens: rec.Tokens, Passwords: rec.Passwords, Devices: rec.Devices, Networks: rec.Networks, Audit: rec.Audit, Now: rec.Now,
+		Requests: &action.MailRequests{Tokens: rec.Tokens, Queue: rec.Queue, Networks: rec.Networks, Audit: rec.Audit, Now: rec.Now},
+		SignIn: &action.SignIn{Book: rec.Book, Sessions: rec.Sessions, Devices: rec.Devices, Mails: rec.Mails, Networks: rec.Networks,
+			LastContacts: rec.LastContacts, Replay: &action.Replay{Firm: s.Firm, Store: db, Keys: keys, Now: rec.Now},
+			Queue: rec.Queue, NoNewDevice: s.NoNewDevice, Audit: rec.Audit, Now: rec.Now},
+		Attempts: attempts, Changes: changes,
+	}
+	rules := rules{prefix: s.Prefix, public: s.Public}
+	insecure := &insecure{sites: s.Sites, ways: ways, cookies: cookies}
+	g := &Gate{
+		rules: rules, insecure: insecure, visitors: visitors,
+		forward: &forwarder{
+			Firm: s.Firm, Legacy: s.Legacy, Usage: rec.Usage, Book: rec.Book, Sessions: rec.Sessions, Networks: rec.Networks, Audit: rec.Audit,
+			Log: rec.Log, Now: rec.Now, keys: keys, cookies: cookies,
+			bound: &upstream.PortalCookies{Firm: s.Firm, Store: db, Keys: keys, Own: cookies, Named: upstream.BindingsOf(s.PortalSession), Log: rec.Log},
+			rules: rules, answers: answers, visitors: visitors, signin: signIn, ways: ways, insecure: insecure,
+			guessed: &rate.Sometimes{Interval: 10 * time.Minute}, refused: &rate.Sometimes{First: 10, Interval: time.Minute},
+		},
+		origins: web.NewOriginCheck(s.Sites, cookies), answers: answers, ways: ways, signin: signIn,
+		account: &account.Handlers{Answers: answers, Ways: ways, Visitors: visitors, Cookies: cookies,
+			Book: rec.Book, Legacy: s.Legacy, Sessions: rec.Sessions, Tokens: rec.Tokens, Passwords: rec.Passwords, Audit: rec.Audit, Now: rec.Now,
+			Attempts: attempts, Changes: changes},
+		status: &status{firm: s.Firm, answers: answers, visitors: visitors, sessions: rec.Sessions, assertion: rec.Assertion, logo: s.Logo},
+	}
+	if s.MailFolder != "" {
+		g.mailbox = &mailbox.Mailbox{Folder: s.MailFolder, Firm: s.Firm, Keys: keys, Answers: answers}
+	}
+	g.routes = g.routeTable()
+	return g
+}

@@ -1,0 +1,81 @@
+package gate
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/mailbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/wayback"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
+)
+
+// route is a page of ours: what it does by method. The error is for Gate.finish.
+type route struct {
+	get, post func(http.ResponseWriter, *http.Request) error // nil: not by that method
+}
+
+// allow is the page's Allow header.
+func (o route) allow() string {
+	switch {
+	case o.post == nil:
+		return "GET, HEAD"
+	case o.get == nil:
+		return "POST"
+	}
+	return "GET, HEAD, POST"
+}
+
+// serveOwn serves a page of ours. It takes a path as it is written: one that had to be
+// decoded or cleaned first is none of ours. A form is taken from our own pages alone.
+func (g *Gate) serveOwn(w http.ResponseWriter, r *http.Request) error {
+	if !plain(r.URL) || !wayback.Below(g.rules.prefix, r.URL.Path) {
+		return web.ErrNotFound
+	}
+	name := r.URL.Path[len(g.rules.prefix):]
+	page, ok := g.routes[name]
+	switch {
+	case ok:
+		r.Pattern = name
+	case strings.HasPrefix(name, mailbox.Path) && g.mailbox.OpensFor(r):
+		page = route{get: g.mailbox.Get}
+	default:
+		g.warnTaken(r)
+		return web.ErrNotFound
+	}
+	do := page.get
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+	case http.MethodPost:
+		do = page.post
+	default:
+		do = nil
+	}
+	if do == nil {
+		w.Header().Set("Allow", page.allow())
+		return web.ErrMethod
+	}
+	if r.URL.RawQuery == "" && g.insecure.opensPage(r) { // with a query it may be a sign-in link, which isn't to stand in a Location
+		return g.insecure.redirect(w, r)
+	}
+	if err := g.origins.Check(r); err != nil {
+		return web.ErrCrossOrigin
+	}
+	return do(w, r)
+}
+
+// warnTaken warns once that a page of this site asks for something under the prefix which
+// isn't one of ours: the portal has paths there, and never gets such requests.
+func (g *Gate) warnTaken(r *http.Request) {
+	if r.Header.Get("Sec-Fetch-Site") != "same-origin" || !g.warnedTaken.CompareAndSwap(false, true) {
+		return // nor does a line of the log belong to visitors who try paths
+	}
+	path := r.URL.Path
+	if len(path) > maxLoggedPath {
+		path = path[:maxLoggedPath] + "…"
+	}
+	g.answers.Log.Warn("a page of the site asks for a path under the prefix, which is for Doorpost's own pages; if the portal has URLs there, choose another prefix",
+		"path", path, "prefix", g.rules.prefix, "what_to_do", "write, for example: prefix /-signin")
+}
+
+// maxLoggedPath is how much of a path the log has.
+const maxLoggedPath = 200

@@ -1,0 +1,104 @@
+package signin
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/action"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
+)
+
+// wrongCode is what every code that doesn't work is told, wrong, burnt, run out or
+// never sent: the difference would help who guesses. So it has to help all of them,
+// also who types the right code for the sixth time.
+const wrongCode = "That code doesn’t work. Please check it against the newest email. " +
+	"You have five tries for each code. After that, use the link in the email, or press “Send the email again”."
+
+// notACode says what is wrong with what can't be a code. It knows what was typed, and
+// nothing else.
+func notACode(e token.ShapeError) string {
+	number := []string{"", "one", "two", "three", "four", "five", "six", "seven"}
+	switch {
+	case e.Has == 0:
+		return "Please enter the code from the email. It has eight letters and digits."
+	case e.Has < token.CodeLength:
+		return "The code has eight letters and digits; this has " + number[e.Has] + ". Please check it against the email."
+	case e.Has > token.CodeLength:
+		return "The code has eight letters and digits; this is longer. Please enter only the code."
+	}
+	return "One of these characters is never in a code, such as “u” or “é”. Please check it against the email."
+}
+
+// GetCode is for a tab that is loaded again after a wrong code: phones do so by themselves.
+func (h *Handlers) GetCode(w http.ResponseWriter, _ *http.Request) error {
+	return h.Answers.SeeOwn(w, "/sent")
+}
+
+// PostCode signs in the browser that asked, by the code typed from the mail.
+func (h *Handlers) PostCode(w http.ResponseWriter, r *http.Request) error {
+	f, err := web.ReadForm(w, r)
+	if err != nil {
+		return err
+	}
+	ask, err := h.asked(r)
+	if errors.Is(err, token.ErrUnknown) {
+		return h.notWaiting(w, r)
+	} else if err != nil {
+		return err
+	}
+	by := h.Visitors.Browser(r)
+	ip := by.IP
+	free, refund := h.countGuess(ip) // counted before it is compared
+	wrong := false
+	defer func() {
+		if !wrong {
+			refund()
+		}
+	}()
+	moved := false
+	for range 3 { // each counts as a guess
+		grant, err := h.Tokens.Guess(anchor.Evenly(r.Context()), ask.Browser, f.Get("code"), !free)
+		if shape, ok := errors.AsType[token.ShapeError](err); ok {
+			h.Answers.Page(w, r, http.StatusBadRequest, h.sentPage(ask, f.Get("code"), notACode(shape)))
+			return nil
+		} else if errors.Is(err, token.ErrCode) {
+			wrong, moved = !errors.Is(err, token.ErrBurnt), false
+			break
+		} else if err != nil {
+			return err
+		}
+		_, err = h.begin(w, r, by, grant)
+		if errors.Is(err, token.ErrOver) {
+			moved = errors.Is(err, action.ErrOvertaken)
+			continue // the record moved under us: once more from the start
+		} else if err != nil {
+			return err
+		}
+		return h.seeOther(w, grant.To)
+	}
+	if moved {
+		return web.ErrConflict // the code was right, and may still be
+	}
+	h.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongCode, Address: ask.Address.Masked(), Request: ask.ID,
+		Agent: by.Agent, IP: ip, Whole: ask.Address})
+	h.Answers.Page(w, r, http.StatusForbidden, h.sentPage(ask, f.Get("code"), wrongCode))
+	return nil
+}
+
+// countGuess counts one more guess at a code, for its network and for the firm, and reports
+// whether it may be right. refund undoes it.
+func (h *Handlers) countGuess(ip netip.Addr) (free bool, refund func()) {
+	if !h.Networks.Take(limit.Guess, ip) {
+		return false, func() {}
+	}
+	undo, free := h.Networks.TakeFirm(limit.Guess, ip)
+	return free, func() {
+		h.Networks.GiveBack(limit.Guess, ip)
+		undo()
+	}
+}

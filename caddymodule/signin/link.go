@@ -1,0 +1,206 @@
+package signin
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/action"
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/token"
+	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
+)
+
+// GetLink is where the link of a mail leads. Mail scanners open it too, run its
+// scripts and press its buttons, so it signs in at once only in the browser that
+// asked; any other is asked for the address, which no scanner knows.
+func (h *Handlers) GetLink(w http.ResponseWriter, r *http.Request) error {
+	t := linkSecret(r.URL)
+	link, err := h.Tokens.Peek(r.Context(), t)
+	by := h.Visitors.Browser(r)
+	flow := by.FlowID()
+	if err != nil && !errors.Is(err, token.ErrOver) {
+		return h.linkError(w, r, t, link, err)
+	}
+	v, verr := h.Visitors.Of(r)
+	if verr != nil && !errors.Is(verr, visitor.ErrNone) {
+		return verr
+	}
+	mine := verr == nil && v.Contact.ID == link.Contact
+	asking := flow != "" && flow == link.Browser && web.IsPageLoad(r)
+	switch {
+	case err == nil && asking && (verr != nil || mine):
+		return h.enter(w, r, by, t, link)
+	case mine && web.IsPageLoad(r):
+		return h.seeOther(w, link.To) // they are in already, and the link is theirs
+	case err != nil && asking && verr != nil && h.replay(w, r, by, link):
+		return h.seeOther(w, link.To)
+	case err != nil && asking && verr != nil:
+		return h.spent(w, r, by, t, link, err)
+	case err != nil:
+		return h.linkError(w, r, t, link, err)
+	}
+	h.Audit.Record(r.Context(), h.opening(r, audit.Opened, link))
+	page := web.LinkPage{T: t, Masked: web.MaskedAddress(link.Address)}
+	if verr == nil {
+		page.SignedInAs = v.Contact.Emails[0].Display()
+	}
+	h.Answers.Page(w, r, http.StatusOK, page)
+	return nil
+}
+
+// PostLink spends a link in a browser that didn't ask for it, by the address typed
+// once more.
+func (h *Handlers) PostLink(w http.ResponseWriter, r *http.Request) error {
+	f, err := web.ReadForm(w, r)
+	if err != nil {
+		return err
+	}
+	if !h.keepsCookies(w, r, f) {
+		return nil
+	}
+	t := f.Get("t")
+	typed, badAddress := address.Parse(f.Get("email"))
+	try := h.Tokens.Try // counts before we compare
+	if badAddress != nil {
+		try = h.Tokens.Peek // what is no address is no guess: scanners fill in forms, too
+	}
+	link, err := try(r.Context(), t)
+	if err != nil {
+		return h.linkError(w, r, t, link, err)
+	}
+	ok := badAddress == nil
+	if ok {
+		if ok, err = h.compare(r, link, typed); err != nil {
+			return err
+		}
+	}
+	if !ok {
+		if badAddress == nil {
+			h.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongMail, Contact: link.Contact, Agent: web.AgentOf(r), IP: h.Visitors.ClientIP(r)})
+		}
+		page := web.LinkPage{T: t, Masked: web.MaskedAddress(link.Address), Email: f.Get("email"),
+			Problem: problemOf(f.Get("email"), "That isn’t the address we sent this email to. Please enter the whole address that starts as shown above.")}
+		if v, err := h.Visitors.Of(r); err == nil {
+			page.SignedInAs = v.Contact.Emails[0].Display()
+		}
+		h.Answers.Page(w, r, http.StatusForbidden, page)
+		return nil
+	}
+	return h.enter(w, r, h.Visitors.Browser(r), t, link)
+}
+
+// compare reports whether the address typed is the link's. Where there were too many
+// wrong ones it isn't, unless a device asks that the contact has signed in on.
+func (h *Handlers) compare(r *http.Request, link token.Link, typed address.Address) (bool, error) {
+	ip := h.Visitors.ClientIP(r)
+	if !h.Networks.Take(limit.Failure, ip) { // counted before it is compared
+		known, err := h.Devices.Knows(r.Context(), h.Visitors.Browser(r).Device, link.Contact)
+		return known && typed == link.Address, err
+	}
+	if typed != link.Address {
+		return false, nil
+	}
+	h.Networks.GiveBack(limit.Failure, ip)
+	return true, nil
+}
+
+// enter spends the link and begins the session, once for all the clicks of a browser:
+// people double-click, and only the second answer is shown.
+func (h *Handlers) enter(w http.ResponseWriter, r *http.Request, by action.Browser, t string, link token.Link) error {
+	for by.Flow != "" {
+		click, first := h.clicks.begin(link.ID, by.FlowID(), h.Now())
+		if first {
+			cookie := ""
+			defer func() { h.clicks.end(link.ID, by.FlowID(), click, cookie) }()
+			var err error
+			cookie, err = h.spend(w, r, by, t)
+			return err
+		}
+		if h.replay(w, r, by, link) {
+			return h.seeOther(w, link.To)
+		}
+		if err := r.Context().Err(); err != nil {
+			return err
+		}
+	}
+	_, err := h.spend(w, r, by, t)
+	return err
+}
+
+// spendTries is how often a sign-in is tried when records move under it: others who read the
+// same mailbox may sign in at the same moment, each of whom is faster once.
+const spendTries = 8
+
+// spend answers the request. It returns the session's cookie, or "" where none began.
+func (h *Handlers) spend(w http.ResponseWriter, r *http.Request, by action.Browser, t string) (cookie string, err error) {
+	moved := false
+	for range spendTries {
+		grant, err := h.Tokens.Spend(r.Context(), t, by.FlowID())
+		if err != nil {
+			link, _ := h.Tokens.Peek(r.Context(), t)
+			return "", h.spent(w, r, by, t, link, err)
+		}
+		cookie, err := h.begin(w, r, by, grant)
+		if errors.Is(err, token.ErrOver) {
+			moved = errors.Is(err, action.ErrOvertaken)
+			continue // somebody was faster, or the mail of another link was handed over just now
+		} else if err != nil {
+			return "", err
+		}
+		return cookie, h.seeOther(w, grant.To)
+	}
+	link, err := h.Tokens.Peek(r.Context(), t)
+	if moved && err == nil {
+		return "", web.ErrConflict // it is good yet
+	}
+	return "", h.spent(w, r, by, t, link, token.ErrOver)
+}
+
+// spent answers for a link that could have been spent a moment ago, and by this browser.
+func (h *Handlers) spent(w http.ResponseWriter, r *http.Request, by action.Browser, t string, link token.Link, err error) error {
+	if errors.Is(err, token.ErrOver) {
+		in, err := h.replayStored(w, r, by, link)
+		if err != nil {
+			return err
+		}
+		if in {
+			return h.seeOther(w, link.To)
+		}
+	}
+	return h.linkError(w, r, t, link, err)
+}
+
+// linkError answers for a link that doesn't work. One that never was says nothing; one
+// that is over sends a new one by one press, to the same address, which only who holds
+// the whole link can ask for.
+func (h *Handlers) linkError(w http.ResponseWriter, r *http.Request, t string, link token.Link, err error) error {
+	switch {
+	case errors.Is(err, token.ErrOver) && link.Address != "":
+		h.Audit.Record(r.Context(), h.opening(r, audit.OpenedOld, link))
+		h.Answers.Page(w, r, http.StatusGone, web.SpentLinkPage{T: t, Masked: web.MaskedAddress(link.Address), To: link.To, Shared: link.Shared})
+	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
+		h.Audit.Record(r.Context(), h.opening(r, audit.NoLink, token.Link{}))
+		h.Answers.Page(w, r, http.StatusBadRequest, web.UnknownLinkPage{To: "/"})
+	default:
+		return err
+	}
+	return nil
+}
+
+// opening is the event of a link that was opened and let nobody in.
+func (h *Handlers) opening(r *http.Request, kind audit.Kind, link token.Link) audit.Event {
+	return audit.Event{Kind: kind, Contact: link.Contact, What: action.EventOf(link.Purpose), Agent: web.AgentOf(r), IP: h.Visitors.ClientIP(r),
+		Automatic: audit.Automatic(r.Method, r.UserAgent(), r.Header.Get("Sec-Fetch-Mode") != "")}
+}
+
+// linkSecret is the secret in the URL of a link; "" where there is none. A semicolon behind
+// it, as of "&gt;", would have the whole query be thrown away.
+func linkSecret(u *url.URL) string {
+	query, _ := url.ParseQuery(strings.TrimRight(u.RawQuery, ";"))
+	return web.OnlyValue(query["t"])
+}
