@@ -195,7 +195,7 @@ func wantPolicyIfPage(t *testing.T, name string, a answer) {
 
 // naughty are strings that have broken things.
 var naughty = []string{"", " ", "\x00", "\x00\x01\x02\x7f", "\r\n\r\n", "\u0085\u2028\u2029", "\ufeff", "\u202etest", "undefined", "null", "NaN", "-1", "1e309", "0x0", "%", "%00", "%zz", "%%20%s%n%p",
-	"' OR 1=1 --", "'; DROP TABLE users; --", `"`, "`", `\`, `\\`, `\'`, "<script>alert(1)</script>", "<svg onload=alert(1)>", "javascript:alert(1)", "{{7*7}}", "${7*7}", "#{7*7}", "<%= 7*7 %>", "{env.HOME}",
+	"' OR 1=1 --", "'; DROP TABLE users; --", `"`, "`", `\`, `\\`, `\'`, "<script>alert(1)</script>", "<svg onload=alert(1)>", "javascript:alert(1)", "{{13*17}}", "${13*17}", "#{13*17}", "<%= 13*17 %>", "{env.HOME}",
 	"{file./etc/passwd}", "{http.request.header.Cookie}", "{http.auth.user.email}", "$HOME", "$(id)", "`id`", "; id", "| id", "../../../../etc/passwd", `..\..\windows\win.ini`, "/dev/null", "CON", "file:///etc/passwd", "http://127.0.0.1:2019/config/",
 	"\xff\xfe", "\xc0\xaf", "\xed\xa0\x80", "Ω≈ç√∫˜µ≤≥÷", "ﷺ", "田中さん", "😍", "🏳️‍🌈", "Z̮̞̠͙͔ͅḀ̗̞͈̻", "İıſK", "ﬀ", "а@ex.com", "\x1b[2J\x1b[31m", "\a\b", "&amp;&lt;", "&#x27;", "a=b&c=d", "a;b", "a,b", "__proto__", "constructor", "[]", "{}",
 	"true", "TRUE", strings.Repeat("A", 10_000), strings.Repeat("ä", 4_000), strings.Repeat("%", 3_000), strings.Repeat("(", 5_000), "=?utf-8?q?x?=", "\u0000@\u0000.\u0000", "Scunthorpe", "<foo val=“bar” />"}
@@ -219,7 +219,7 @@ func TestX05_NaughtyStrings(t *testing.T) {
 		if a.status >= 500 || a.status == 0 {
 			t.Errorf("%s = %d", what, a.status)
 		}
-		for _, bad := range []string{"<script>alert", "<svg onload", "<foo val", ">49<", "root:x:"} {
+		for _, bad := range []string{"<script>alert", "<svg onload", "<foo val", ">221<", "root:x:"} {
 			if strings.Contains(a.body, bad) {
 				t.Errorf("%s: the answer has %s", what, bad)
 			}
