@@ -46,7 +46,7 @@ type App struct {
 	engine *engine          // from Start to Cleanup, and as long as a request is inside
 	share  *share           // of engine
 	firms  map[string]*firm // read-only once ready is closed
-	sender outbox.Sender    // of the mails of all firms
+	mail   *mailOut         // of all firms without one of their own
 
 	keys    *secret.Keyring // of this configuration
 	sealing atomic.Bool     // they seal; see takeOver
@@ -145,15 +145,9 @@ func (a *App) Start() (err error) {
 		_ = running.takeOver(ctx) // not later, when it would take from inUse what comes now
 	}
 	inUse.Adopt(inUse.With(keys)) // a firm that comes with this configuration may need one of its secrets
-	pace, err := a.resolved.Mail.Pace()
-	if err != nil {
+	if a.mail, err = openMail(a.resolved.Mail, a.engine.keep, a.engine.clock.Now); err != nil {
 		return err
 	}
-	// What hands mails over during a reload is of two configs, and there is one mail server.
-	mailServer := a.engine.keep("mail server", func() any {
-		return outbox.NewServer(outbox.DefaultConnections, pace, a.engine.clock.Now)
-	}).(*outbox.Server)
-	a.sender = senderOf(a.resolved.Mail)
 	sent := a.sentLog(ctx)
 	// The registry is this config's own; the counters go on over reloads.
 	counters := a.engine.keep("counters", func() any { return audit.NewCounters() }).(*audit.Counters)
@@ -173,7 +167,7 @@ func (a *App) Start() (err error) {
 			return fmt.Errorf("secret: %w", err)
 		}
 		f, err := openFirm(id, *a.named[id], deps{
-			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.resolved.Mail, sender: a.sender, server: mailServer, sent: sent, permits: permits,
+			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.mail, sent: sent, permits: permits,
 			log: a.log.With("firm", id), events: a.events.With("firm", id), counters: counters,
 			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
 		})
@@ -187,7 +181,12 @@ func (a *App) Start() (err error) {
 	if err := a.tellRestore(ctx, firms); err != nil && !late {
 		a.log.Error("whether a backup was restored can't be told", "error", err)
 	}
-	mailServer.Set(outbox.DefaultConnections, pace) // not before: this config may fail, and the other one go on
+	a.mail.apply() // not before: this config may fail, and the other one go on
+	for _, f := range firms {
+		if f.cfg.Mail != nil {
+			f.mail.apply()
+		}
+	}
 	a.firms = firms
 	a.startWatching()
 	a.engine.log.to.Store(a.log)
@@ -240,8 +239,8 @@ func (a *App) Stop() error {
 		a.watching.Wait()
 	}
 	stopAll(a.firms)
-	if pool, ok := a.sender.(*outbox.Pool); ok {
-		return pool.Close()
+	if a.mail != nil {
+		return a.mail.close()
 	}
 	return nil
 }

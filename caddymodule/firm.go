@@ -47,9 +47,7 @@ type deps struct {
 	others   *redis.Store // the same, where other processes may have it open; else nil
 	keys     *secret.Keyring
 	now      func() time.Time
-	mail     config.Mail // filled in
-	sender   outbox.Sender
-	server   *outbox.Server    // that sender sends by, which all firms share
+	mail     *mailOut
 	sent     *outbox.SentLog   // nil where other processes may have the store open
 	permits  *password.Permits // of the process, which all firms share, over reloads
 	log      *slog.Logger      // repeated lines are sampled
@@ -71,6 +69,7 @@ type firm struct {
 	sessions     *session.Sessions
 	tokens       *token.Tokens
 	queue        *outbox.Queue
+	mail         *mailOut            // that of all firms, or its own
 	passwords    *password.Passwords // also where the firm has switched them off
 	networks     *limit.Networks
 	devices      *limit.Devices
@@ -176,7 +175,12 @@ func openFirm(id string, cfg config.Firm, d deps) (*firm, error) {
 	f.usage = d.keep("usage", func() any {
 		return &legacyusage.Counter{Firm: id, Store: d.store, Keys: d.keys, Now: d.now}
 	}).(*legacyusage.Counter)
-	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: d.sender, Server: d.server, Log: d.log, Now: d.now}
+	if f.mail = d.mail; cfg.Mail != nil {
+		if f.mail, err = openMail(*cfg.Mail, d.keep, d.now); err != nil {
+			return nil, err
+		}
+	}
+	f.queue = &outbox.Queue{Firm: id, Store: d.store, Keys: d.keys, Sender: f.mail.sender, Server: f.mail.server, Log: d.log, Now: d.now}
 	if others == nil {
 		f.queue.Process = d.keep("process", func() any { return &outbox.Process{Sent: d.sent} }).(*outbox.Process)
 	}
@@ -195,8 +199,8 @@ func openFirm(id string, cfg config.Firm, d deps) (*firm, error) {
 	if logo != nil {
 		settings.Logo = &gate.Logo{Type: logo.Type, Data: logo.Data}
 	}
-	if d.mail.Via == "folder" {
-		settings.MailFolder = d.mail.Path
+	if f.mail.settings.Via == "folder" {
+		settings.MailFolder = f.mail.settings.Path
 	}
 	f.devices = &limit.Devices{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Alarm: alarm.raise}
 	f.mails = &limit.Mails{Firm: id, Store: d.store, Keys: d.keys, Now: d.now, Alarm: alarm.raise}
@@ -325,6 +329,11 @@ func (f *firm) whatCannotWork(ctx context.Context) (all []cannotWork) {
 func (f *firm) Stop() {
 	f.stop()
 	f.queue.Stop()
+	if f.cfg.Mail != nil {
+		if err := f.mail.close(); err != nil {
+			f.log.Warn("can't close the connections to the mail server", "error", err)
+		}
+	}
 	f.running.Wait()
 	f.watch.remove(f.gate)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -432,12 +441,4 @@ func clientIP(r *http.Request) netip.Addr {
 		return netip.Addr{}
 	}
 	return ip.Unmap()
-}
-
-func senderOf(m config.Mail) outbox.Sender {
-	if m.Via == "folder" {
-		return outbox.Folder{Path: m.Path}
-	}
-	return &outbox.Pool{SMTP: outbox.SMTP{Address: m.Address, Username: m.Username, Password: m.Password, TLS: outbox.TLS(m.TLS),
-		Timeout: token.HandOverTime, Logins: new(outbox.Logins)}}
 }

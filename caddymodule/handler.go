@@ -58,7 +58,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 		return h.checkSites(ctx, nil)
 	}
-	cfg, err := h.Config.Resolve()
+	cfg, err := h.Config.Resolve(h.app.log)
 	if err == nil {
 		err = cfg.CheckFiles()
 	}

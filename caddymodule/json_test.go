@@ -29,7 +29,7 @@ func TestJSONIsHeldToTheSame(t *testing.T) {
 		{`"staff":["owner@example.com"]`, `"staff":["owner"]`, `firm example: staff: "owner": not an email address`},
 		{`"firm":"example"`, `"firm":"Example"`, `"Example" is no id of a firm`},
 		{`"via":"folder"`, `"via":"pigeon"`, `mail: there is no mail "pigeon"`},
-		{`"via":"folder"`, `"via":"folder","password":"x"`, `mail: a folder takes no address, username, password, tls or rate`},
+		{`"via":"folder"`, `"via":"folder","password":"x"`, `mail: a folder takes no address and no settings`},
 		{`"via":"folder"`, `"via":"smtp","address":"h:25"`, `mail: smtp takes no path`},
 		{`"mail":{`, `"store":{"engine":"redis","url":"redis://localhost:6379/0"},"mail":{`, `secret: is required with "store redis"`},
 		{`"mail":{`, `"store":{"engine":"bolt","url":"redis://localhost:6379"},"mail":{`, `store: bolt is a file and takes no URL`},

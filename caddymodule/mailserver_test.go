@@ -87,6 +87,27 @@ func TestMailIsKeptWhileTheMailServerRefusesUs(t *testing.T) {
 	}
 }
 
+// A firm with a block `mail` of its own sends by that server: what is wrong with the one of all
+// others is nothing to it, nor the other way round.
+func TestAFirmSendsByItsOwnMailServer(t *testing.T) {
+	s := newSink(t)
+	h := openHouse(t, layout{admin: freeAddress(t), app: "mail smtp 127.0.0.1:1",
+		firm: fmt.Sprintf("mail smtp %s {\n tls off\n rate 1000/s\n helo clients.example.com\n connections 1\n }", s.addr),
+		more: "http://other.localhost:1234 {\n doorpost other {\n url http://other.localhost:1234\n staff owner@example.org\n brand {\n name Other\n from other@example.org\n }\n }\n respond hello\n}\n"})
+	if _, err := h.office().ResetLink(t.Context(), "other", "owner@example.org"); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("the other firm's mail waits for the server of all", func() bool {
+		tl, err := h.office().Timeline(t.Context(), "other", admin.TimelineOf{Email: "owner@example.org"})
+		return err == nil && tl.MailServer != nil
+	})
+	h.browser().send("/-/sign-in", form("email", "ann@example.com"))
+	h.eventually("the firm's mail is at its own server", func() bool { _, n := s.counts(); return n == 1 })
+	if down := h.timeline("ann@example.com").MailServer; down != nil {
+		t.Errorf("the firm's mail server is %+v; want nothing wrong", down)
+	}
+}
+
 // A mail server that can't be reached is named in the timeline and in the history, with the
 // next try, from the first failure on.
 func TestWhyMailWaitsIsShownFromTheFirstFailureOn(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -280,7 +281,7 @@ func (c Firm) NamedFiles() (all []NamedFile) {
 			return nil
 		})
 	}
-	return append(all, c.placeholders...)
+	return slices.Concat(all, valueOr(c.Mail, Mail{}).files(), c.placeholders)
 }
 
 // NamedFiles are the files of the placeholders in the settings.
@@ -288,11 +289,11 @@ func (s Server) NamedFiles() (all []NamedFile) {
 	for _, value := range s.Secret {
 		all = append(all, filesIn("secret", value)...)
 	}
-	stored, mail := valueOr(s.Store, Store{}), valueOr(s.Mail, Mail{})
-	for _, t := range append(stored.texts(), mail.texts()...) {
+	stored := valueOr(s.Store, Store{})
+	for _, t := range stored.texts() {
 		all = append(all, filesIn(words(t.path), *t.value)...)
 	}
-	return all
+	return append(all, valueOr(s.Mail, Mail{}).files()...)
 }
 
 // maxNamedFiles is how many files of a folder are looked at.

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"reflect"
 	"slices"
@@ -42,6 +43,10 @@ type Firm struct {
 
 	// Brand is how the firm looks and speaks. Its name and from are required.
 	Brand brand.Brand `json:"brand"`
+
+	// Mail is the firm's own way out for mail, with connections, a rate and an order of its own.
+	// Default: that of the global option, at which all firms without one take turns.
+	Mail *Mail `json:"mail,omitempty"`
 
 	// Contacts and Companies are CSV files, loaded at start and within seconds of a
 	// change. A row that says something else than at the last load replaces what it
@@ -188,8 +193,16 @@ const (
 func (c Firm) Equal(d Firm) bool { return reflect.DeepEqual(c, d) }
 
 // Resolve returns the settings with placeholders and defaults filled in, or what
-// is wrong with them.
-func (c Firm) Resolve() (Firm, error) {
+// is wrong with them. It writes warnings to log.
+func (c Firm) Resolve(log *slog.Logger) (Firm, error) {
+	if c.Mail != nil {
+		c.placeholders = c.Mail.files()
+		mail, err := c.Mail.resolve(log)
+		if err != nil {
+			return c, err
+		}
+		c.Mail = &mail
+	}
 	c.Staff = slices.Clone(c.Staff)
 	for _, t := range c.texts() {
 		if err := checkFixed(*t.value); err != nil {

@@ -30,6 +30,10 @@ import (
 //			username NAME
 //			password PASSWORD
 //			tls starttls|implicit|off
+//			ca FILE
+//			cert FILE KEY
+//			helo NAME
+//			connections N
 //			rate N/s|m|h
 //		}
 //		mail folder PATH
@@ -122,7 +126,12 @@ func (r *reader) mail(path string, c *Mail) error {
 		"username": r.one(&c.Username),
 		"password": r.one(&c.Password),
 		"tls":      r.one(&c.TLS),
+		"ca":       r.one(&c.CA),
+		"cert":     r.pair(&c.Cert, &c.Key),
+		"helo":     r.one(&c.Helo),
 		"rate":     r.one(&c.Rate),
+
+		"connections": r.count(&c.Connections, "connections"),
 	})
 }
 
@@ -138,6 +147,7 @@ func (r *reader) mail(path string, c *Mail) error {
 //			accent   "#RRGGBB"
 //			support  TEXT
 //		}
+//		mail …, as in the global option
 //		contacts  FILE.csv
 //		companies FILE.csv
 //		staff     ADDRESS...
@@ -230,6 +240,10 @@ func (r *reader) firm(c *Firm) settings {
 			"accent":   r.one(&c.Brand.Accent),
 			"support":  r.one(&c.Brand.Support),
 		}),
+		"mail": func(path string) error {
+			c.Mail = &Mail{}
+			return r.mail(path, c.Mail)
+		},
 		"contacts":  r.one(&c.Contacts),
 		"companies": r.one(&c.Companies),
 		"staff":     r.list(&c.Staff),
@@ -279,7 +293,7 @@ func (r *reader) public(rules *[]PublicRule) setting {
 
 // passwords reads "off", or a block.
 func (r *reader) passwords(p *Passwords) setting {
-	block := r.onlyBlock(settings{"min_length": r.length(&p.MinLength)})
+	block := r.onlyBlock(settings{"min_length": r.count(&p.MinLength, "characters")})
 	return func(path string) error {
 		if !r.NextArg() {
 			return block(path)
@@ -321,7 +335,8 @@ func (r *reader) upgraded(u *Upgraded) setting {
 }
 
 // length reads a number of characters.
-func (r *reader) length(n *int) setting {
+// count reads a positive number of something.
+func (r *reader) count(n *int, of string) setting {
 	return func(path string) error {
 		var s string
 		if err := r.one(&s)(path); err != nil {
@@ -329,7 +344,7 @@ func (r *reader) length(n *int) setting {
 		}
 		var err error
 		if *n, err = strconv.Atoi(s); err != nil || *n <= 0 {
-			return r.place(wrong(path, "%q is no number of characters; write %s", s, examples[path]))
+			return r.place(wrong(path, "%q is no number of %s; write %s", s, of, examples[path]))
 		}
 		return nil
 	}
@@ -396,6 +411,10 @@ var examples = map[string]string{
 	"mail.password":        "password {file./run/secrets/smtp}",
 	"mail.tls":             "tls starttls",
 	"mail.rate":            "rate 60/m",
+	"mail.ca":              "ca /etc/doorpost/relay-ca.pem",
+	"mail.cert":            "cert /etc/doorpost/client.pem /etc/doorpost/client.key",
+	"mail.helo":            "helo clients.example.com",
+	"mail.connections":     "connections 4",
 	"url":                  "url https://clients.example.com",
 	"brand":                "brand {",
 	"brand.name":           `name "Example Bookkeeping"`,
@@ -569,7 +588,7 @@ func besides(block string) (names []string) {
 			names = append(names, name)
 		}
 	}
-	return names
+	return append(names, "mail")
 }
 
 // args reads the rest of the line up to a block.
@@ -631,6 +650,21 @@ func (r *reader) one(value *string) setting {
 			return r.place(wrong(path, "is empty; write %s, or leave the line out", examples[path]))
 		}
 		*value = args[0]
+		return r.noBlock(path)
+	}
+}
+
+// pair reads a setting of two values.
+func (r *reader) pair(first, second *string) setting {
+	return func(path string) error {
+		args, err := r.args()
+		switch {
+		case err != nil:
+			return err
+		case len(args) != 2:
+			return r.place(wrong(path, "takes two values; write %s", examples[path]))
+		}
+		*first, *second = args[0], args[1]
 		return r.noBlock(path)
 	}
 }

@@ -26,7 +26,7 @@ func (s Server) Resolve(log *slog.Logger) (f Resolved, err error) {
 	if f.Place, err = s.StorePlace(log); err != nil {
 		return f, err
 	}
-	if f.Mail, err = s.mailSettings(log); err != nil {
+	if f.Mail, err = valueOr(s.Mail, Mail{}).resolve(log); err != nil {
 		return f, err
 	}
 	f.Secrets, err = f.secrets(log) // the place of the secret depends on the others
@@ -65,25 +65,31 @@ func (s Server) StorePlace(log *slog.Logger) (Place, error) {
 	return Place{Path: path}, at("store", checkStoreFile(path))
 }
 
-func (s Server) mailSettings(log *slog.Logger) (Mail, error) {
-	cfg := valueOr(s.Mail, Mail{})
-	written := cfg.Password
-	if err := fillInAll(cfg.texts()); err != nil {
-		return cfg, err
+// resolve fills in the placeholders, and checks the settings and the files that they name.
+func (c Mail) resolve(log *slog.Logger) (Mail, error) {
+	written := c.Password
+	for _, t := range c.texts() {
+		if err := checkFixed(*t.value); err != nil {
+			return c, at(t.path, err)
+		}
 	}
-	if cfg.Password != "" {
+	if err := fillInAll(c.texts()); err != nil {
+		return c, err
+	}
+	if c.Password != "" {
 		if err := pathAsSecret(written); err != nil {
-			return cfg, at("mail.password", err)
+			return c, at("mail.password", err)
 		}
 		warnOf(log, "mail password", written)
 	}
-	if err := cfg.Validate(); err != nil {
-		return cfg, err
+	if err := c.Validate(); err != nil {
+		return c, err
 	}
-	if cfg.Via == "smtp" && cfg.TLS == "off" && !loopback.Is(hostOf(cfg.Address)) {
-		log.Warn("mail tls off: every sign-in link crosses the network in the clear", "server", cfg.Address)
+	if c.Via == "smtp" && c.TLS == "off" && !loopback.Is(hostOf(c.Address)) {
+		log.Warn("mail tls off: every sign-in link crosses the network in the clear", "server", c.Address)
 	}
-	return cfg, nil
+	_, err := c.SMTP()
+	return c, err
 }
 
 func (f Resolved) secrets(log *slog.Logger) (all [][]byte, err error) {

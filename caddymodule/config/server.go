@@ -1,6 +1,11 @@
 package config
 
 import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"os"
+
 	"golang.org/x/time/rate"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
@@ -64,6 +69,23 @@ type Mail struct {
 	// gets no mail. With "off" a password is sent to this machine alone.
 	TLS string `json:"tls,omitempty"`
 
+	// CA is a file with the certificate authority of an internal relay, in PEM form. Default:
+	// those that the machine trusts.
+	CA string `json:"ca,omitempty"`
+
+	// Cert and Key are files with a client certificate and its key, in PEM form, for relays that
+	// ask for one. Both or neither.
+	Cert string `json:"cert,omitempty"`
+	Key  string `json:"key,omitempty"`
+
+	// Helo is the name that Doorpost greets the mail server with. Default: the domain of the
+	// sender.
+	Helo string `json:"helo,omitempty"`
+
+	// Connections is how many mails go to the mail server at a time, over connections that are
+	// kept open between mails. Default 4, at most 100.
+	Connections int `json:"connections,omitempty"`
+
 	// Rate is how many mails go out in a second (s), minute (m) or hour (h), such
 	// as the default, "60/m".
 	Rate string `json:"rate,omitempty"`
@@ -72,7 +94,10 @@ type Mail struct {
 	Path string `json:"path,omitempty"`
 }
 
-const defaultRate = "60/m"
+const (
+	defaultRate     = "60/m"
+	mostConnections = 100
+)
 
 // text is a setting that may hold placeholders.
 type text struct {
@@ -91,6 +116,7 @@ func (c *Mail) texts() []text {
 	return []text{
 		{"mail", &c.Address}, {"mail.username", &c.Username},
 		{"mail.password", &c.Password}, {"mail", &c.Path},
+		{"mail.ca", &c.CA}, {"mail.cert", &c.Cert}, {"mail.cert", &c.Key}, {"mail.helo", &c.Helo},
 	}
 }
 
@@ -105,6 +131,45 @@ func (c Mail) Pace() (*rate.Limiter, error) {
 		return nil, at("mail.rate", err)
 	}
 	return outbox.Pace(n, per), nil
+}
+
+// AtATime is how many mails go to the mail server at a time.
+func (c Mail) AtATime() int { return cmp.Or(c.Connections, outbox.DefaultConnections) }
+
+// SMTP returns how the mail server is reached. It reads the files of the certificates.
+func (c Mail) SMTP() (outbox.SMTP, error) {
+	s := outbox.SMTP{Address: c.Address, Username: c.Username, Password: c.Password, TLS: outbox.TLS(c.TLS), Helo: c.Helo}
+	if c.CA != "" {
+		pem, err := os.ReadFile(c.CA)
+		if err != nil {
+			return s, at("mail.ca", err)
+		}
+		s.RootCAs = x509.NewCertPool()
+		if !s.RootCAs.AppendCertsFromPEM(pem) {
+			return s, wrong("mail.ca", "%s holds no certificate in PEM form, which begins with -----BEGIN CERTIFICATE-----", c.CA)
+		}
+	}
+	if c.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+		if err != nil {
+			return s, at("mail.cert", err)
+		}
+		s.Certificates = []tls.Certificate{pair}
+	}
+	return s, nil
+}
+
+// files are those that the settings name.
+func (c Mail) files() (all []NamedFile) {
+	for _, t := range c.texts() {
+		all = append(all, filesIn(words(t.path), *t.value)...)
+	}
+	for _, f := range []NamedFile{{"mail ca", c.CA}, {"mail cert", c.Cert}, {"mail cert", c.Key}} {
+		if f.Path != "" && !later(f.Path) {
+			all = append(all, f)
+		}
+	}
+	return all
 }
 
 // MailVia is the way out for mail as it is written: "smtp", "folder", or "" where it isn't.

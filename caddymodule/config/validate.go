@@ -130,8 +130,8 @@ func (c Mail) Validate() error {
 		switch {
 		case c.Path == "":
 			return wrong("mail", `which folder? Write "mail folder ./mail"`)
-		case c.Address != "" || c.Username != "" || c.Password != "" || c.TLS != "" || c.Rate != "":
-			return wrong("mail", `a folder takes no address, username, password, tls or rate; write "mail folder PATH" alone`)
+		case c != Mail{Via: c.Via, Path: c.Path}:
+			return wrong("mail", `a folder takes no address and no settings; write "mail folder PATH" alone`)
 		}
 		return nil
 	case "":
@@ -164,6 +164,16 @@ func (c Mail) validateSMTP() error {
 		if err := s.Validate(); err != nil {
 			return wrong("mail.tls", "%s", strings.TrimPrefix(err.Error(), "tls "))
 		}
+	}
+	switch {
+	case c.TLS == "off" && c.CA+c.Cert != "":
+		return wrong("mail.tls", `"off" uses no certificate; remove ca and cert, or "tls off"`)
+	case (c.Cert == "") != (c.Key == ""):
+		return wrong("mail.cert", `a certificate and its key belong together; write "cert FILE KEY"`)
+	case c.Helo != "" && !later(c.Helo) && !hostname.MatchString(strings.ToLower(c.Helo)):
+		return wrong("mail.helo", `%q is no name of a host; write the name of this machine as the mail server knows it, such as "helo clients.example.com"`, c.Helo)
+	case c.Connections < 0 || c.Connections > mostConnections:
+		return wrong("mail.connections", "%d is not between 1 and %d", c.Connections, mostConnections)
 	}
 	if _, _, err := parseRate(c.Rate); err != nil {
 		return at("mail.rate", err)
@@ -234,6 +244,7 @@ func (c Firm) Validate() error {
 	return firstError(
 		func() error { return at("url", checkURL(c.URL)) },
 		c.validateBrand,
+		c.validateMail,
 		c.validateStaff,
 		func() error { return at("prefix", checkPrefix(c.Prefix)) },
 		c.validatePublic,
@@ -246,6 +257,13 @@ func (c Firm) Validate() error {
 		c.validateLink,
 		c.Passwords.Validate,
 	)
+}
+
+func (c Firm) validateMail() error {
+	if c.Mail == nil {
+		return nil
+	}
+	return c.Mail.Validate()
 }
 
 // firstError calls the checks in order until one of them finds something.

@@ -45,14 +45,15 @@ const (
 // SMTP is how a mail server is reached, and the Sender that hands each message to it over a
 // connection of its own. The certificate of the server is always checked, against its host name.
 type SMTP struct {
-	Address  string         // host:port
-	Username string         // empty: no authentication
-	Password string         //
-	TLS      TLS            //
-	Helo     string         // the name to greet with; default: the domain of the sender
-	RootCAs  *x509.CertPool // default: those of the system
-	Logins   *Logins        // what is known about ways to log in; nil: nothing is remembered
-	Timeout  time.Duration  // for one message, all in all; default 5 minutes
+	Address      string            // host:port
+	Username     string            // empty: no authentication
+	Password     string            //
+	TLS          TLS               //
+	Helo         string            // the name to greet with; default: the domain of the sender
+	RootCAs      *x509.CertPool    // default: those of the system
+	Certificates []tls.Certificate // of ours, for servers that ask for one; default: none
+	Logins       *Logins           // what is known about ways to log in; nil: nothing is remembered
+	Timeout      time.Duration     // for one message, all in all; default 5 minutes
 
 	patience time.Duration // see wire.listen; default greetTime
 	alive    time.Duration // default resetTime
@@ -167,7 +168,7 @@ func (s SMTP) client(m Message, wire *wire, login *login) (*mail.Client, error) 
 	if helo == "" {
 		helo = address.Address(m.From).Domain() // not the name of this machine, which is nobody's business
 	}
-	config := &tls.Config{ServerName: host, RootCAs: s.RootCAs, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{ServerName: host, RootCAs: s.RootCAs, Certificates: s.Certificates, MinVersion: tls.VersionTLS12}
 	options := []mail.Option{
 		mail.WithPort(port), mail.WithHELO(helo), mail.WithTimeout(min(s.timeout(), beginTime)),
 		mail.WithoutSMTPUTF8(), // package address has ASCII addresses only

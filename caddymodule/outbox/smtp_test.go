@@ -157,6 +157,23 @@ func TestSMTPEncryptsOrDoesNotSend(t *testing.T) {
 	}
 }
 
+func TestSMTPShowsItsCertificateToAServerThatAsks(t *testing.T) {
+	cert, roots := certificate(t, "127.0.0.1")
+	ours, clients := certificate(t, "clients.example.com")
+	s := newSink(t, withTLS(cert), func(s *sink) {
+		s.Server.TLSConfig.ClientAuth, s.Server.TLSConfig.ClientCAs = tls.RequireAndVerifyClientCert, clients
+	})
+	for _, c := range []struct {
+		certificates []tls.Certificate
+		want         bool
+	}{{nil, false}, {[]tls.Certificate{ours}, true}} {
+		err := SMTP{Address: s.addr, RootCAs: roots, Certificates: c.certificates}.Send(t.Context(), message("ann@example.org"))
+		if (err == nil) != c.want {
+			t.Errorf("with %d certificates: Send = %v; want it sent: %v", len(c.certificates), err, c.want)
+		}
+	}
+}
+
 func TestSMTPPasswords(t *testing.T) {
 	cert, pool := certificate(t, "127.0.0.1")
 	for _, c := range []struct {
