@@ -49,6 +49,7 @@
 //	├── upstream     what the portal gets from visitors, and they from it
 //	├── web          pages, forms, errors: what every package with pages needs
 //	├── admin        the commands' actions as JSON on Caddy's admin endpoint
+//	├── explain      what happened at the door in plain words, and what to do
 //	├── action       what changes the records of several packages in one step: sign-in,
 //	│                mails, passwords
 //	├── brand        how a firm looks and speaks: colours, letters

@@ -44,8 +44,9 @@ var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
 	"caddymodule": {"config", "cli", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis", "loopback"},
 
-	"cli":    {"config", "admin", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
-	"config": {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo", "upstream"},
+	"cli":     {"config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
+	"explain": {"admin", "audit", "directory", "outbox"},
+	"config":  {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo", "upstream"},
 
 	"gate":     {"signin", "account", "mailbox", "visitor", "upstream", "web", "wayback", "site", "action", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "secret", "store", "store/anchor", "tokensearch"},
 	"signin":   {"visitor", "web", "wayback", "action", "directory", "token", "password", "limit", "outbox", "audit", "address", "secret", "store", "store/anchor"},

@@ -10,6 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/explain"
 )
 
 // What is said about a contact goes by the last thing that says where they stand.
@@ -68,7 +69,7 @@ func TestAdvice(t *testing.T) {
 			e.Contact = "a"
 			tl.Events = append(tl.Events, e)
 		}
-		if got := strings.Join(advice(tl, "7d", now), "\n"); !strings.Contains(got, c.want) {
+		if got := inShellAll(explain.Advise(tl, "7d", now)); !strings.Contains(got, c.want) {
 			t.Errorf("%s: advice =\n%s\nwant %q in it", c.name, got, c.want)
 		}
 	}
@@ -106,12 +107,12 @@ func TestAdviceKnowsOfChangesSince(t *testing.T) {
 		}
 		c.change.Time = now.Add(-5 * time.Minute)
 		tl.Events = append(tl.Events, c.change)
-		if got := strings.Join(advice(tl, "7d", now), "\n"); !strings.Contains(got, c.want) || strings.Contains(got, c.never) {
+		if got := inShellAll(explain.Advise(tl, "7d", now)); !strings.Contains(got, c.want) || strings.Contains(got, c.never) {
 			t.Errorf("%s, then %s %v: advice =\n%s\nwant %q in it, and not %q", c.kinds, c.change.What, c.change.Fields, got, c.want, c.never)
 		}
 		tl.Events = slices.Insert(tl.Events[:len(tl.Events)-1], 0, c.change) // before all of it
 		tl.Events[0].Time = now.Add(-time.Hour)
-		if got := strings.Join(advice(tl, "7d", now), "\n"); strings.Contains(got, ended) {
+		if got := inShellAll(explain.Advise(tl, "7d", now)); strings.Contains(got, ended) {
 			t.Errorf("%s %v, then %s: advice =\n%s\nwant nothing on links that ended", c.change.What, c.change.Fields, c.kinds, got)
 		}
 	}
@@ -122,12 +123,12 @@ func TestAdvice_Addresses(t *testing.T) {
 	now := time.Now()
 	ann := directory.Contact{ID: "a", Emails: []address.Address{"ann@example.com", "o'hara@example.org"}}
 	slip := audit.Stranger{Address: "an`n`@example.com", Count: 2, Last: now}
-	got := strings.Join(advice(admin.Timeline{Email: "ann@example.com", Contact: &ann, Similar: []audit.Stranger{slip}}, "7d", now), "\n")
+	got := inShellAll(explain.Advise(admin.Timeline{Email: "ann@example.com", Contact: &ann, Similar: []audit.Stranger{slip}}, "7d", now))
 	want := "contacts set ann@example.com --add-email 'an`n`@example.com'"
 	if !strings.Contains(got, want) || !strings.Contains(got, "no slip") {
 		t.Errorf("advice =\n%s\nwant %s, and a warning", got, want)
 	}
-	got = strings.Join(advice(admin.Timeline{Email: "anm@example.com", Asked: &slip, Near: []directory.Contact{ann}}, "7d", now), "\n")
+	got = inShellAll(explain.Advise(admin.Timeline{Email: "anm@example.com", Asked: &slip, Near: []directory.Contact{ann}}, "7d", now))
 	if !strings.Contains(got, "ann@example.com has an address like it") || !strings.Contains(got, "asked with it twice") {
 		t.Errorf("advice on nobody =\n%s", got)
 	}
@@ -140,7 +141,7 @@ func TestStory(t *testing.T) {
 	at := func(minute int, e audit.Event) admin.Event {
 		return admin.Event{Time: now.Add(time.Duration(minute-30) * time.Minute), Event: e}
 	}
-	got := strings.Join(story([]admin.Event{
+	got := strings.Join(explain.Story([]admin.Event{
 		at(-1000, audit.Event{Kind: audit.Queued, Request: "r0", Agent: "Chrome on Windows"}), // its asked is gone
 		at(2, audit.Event{Kind: audit.Asked, Request: "r1", Agent: "Safari on iPhone"}),
 		at(2, audit.Event{Kind: audit.Queued, Request: "r1", Agent: "Safari on iPhone"}),
@@ -170,4 +171,12 @@ func TestStory(t *testing.T) {
 	if got != want {
 		t.Errorf("story =\n%s\nwant\n%s", got, want)
 	}
+}
+
+func inShellAll(advice []explain.Line) string {
+	var all []string
+	for _, line := range advice {
+		all = append(all, inShell(line))
+	}
+	return strings.Join(all, "\n")
 }

@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
-	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/explain"
 )
 
 func auditCommand() *cobra.Command {
@@ -78,7 +77,7 @@ func (c *call) audit() error {
 			rows = append(rows, eventRow(e, who))
 		}
 		columns(w, rows)
-		fmt.Fprintf(w, "\n%s.\n", count(len(all.Events), "event", "events"))
+		fmt.Fprintf(w, "\n%s.\n", explain.Count(len(all.Events), "event", "events"))
 	})
 }
 
@@ -193,7 +192,7 @@ func eventRow(e admin.Event, w whose) []string {
 	if e.IP.IsValid() {
 		from = e.IP.String()
 	}
-	return []string{when(e.Time, time.Now()), inWords(e), who, from}
+	return []string{explain.When(e.Time, time.Now()), explain.InWords(e), who, from}
 }
 
 func (c *call) unknownAddresses() error {
@@ -210,11 +209,11 @@ func (c *call) unknownAddresses() error {
 		}
 		rows := [][]string{{"EMAIL", "TIMES", "LAST", "BROWSER"}}
 		for _, s := range out.Addresses {
-			rows = append(rows, []string{string(s.Address), fmt.Sprint(s.Count), when(s.Last, time.Now()), s.Agent})
+			rows = append(rows, []string{string(s.Address), fmt.Sprint(s.Count), explain.When(s.Last, time.Now()), s.Agent})
 		}
 		columns(w, rows)
 		fmt.Fprintf(w, "\n%s that %s no contact's; nobody got a mail.\nTo see whose one may be: caddy doorpost contacts timeline EMAIL\n",
-			count(len(out.Addresses), "address", "addresses"), isOrAre(len(out.Addresses)))
+			explain.Count(len(out.Addresses), "address", "addresses"), isOrAre(len(out.Addresses)))
 	})
 }
 
@@ -223,164 +222,4 @@ func isOrAre(n int) string {
 		return "is"
 	}
 	return "are"
-}
-
-// when is a time for people: with the date where it isn't today.
-func when(t, now time.Time) string {
-	t, now = t.In(time.Local), now.In(time.Local)
-	if t.Format(time.DateOnly) == now.Format(time.DateOnly) {
-		return t.Format(time.TimeOnly)
-	}
-	return t.Format(time.DateTime)
-}
-
-// inWords says what happened, without who and when.
-func inWords(e admin.Event) string {
-	by := func(what, in string) string {
-		if e.Agent != "" {
-			what += in + e.Agent
-		}
-		return what
-	}
-	if e.More > 0 {
-		one := e
-		one.More = 0
-		return fmt.Sprintf("… and %d more of: %s", e.More, inWords(one))
-	}
-	switch e.Kind {
-	case audit.Asked:
-		if e.What == audit.SetPassword {
-			return by("asked for a mail with a link to set a password", " from ")
-		}
-		return by("asked for a sign-in mail", " from ")
-	case audit.Unknown:
-		return "no mail was made: the address is no contact's"
-	case audit.Disabled:
-		return "no mail was made: the contact is disabled"
-	case audit.Limited:
-		if e.Contact == "" {
-			return "no mail was made: too many had been asked for from this network"
-		}
-		return "no mail was made: too many had been asked for"
-	case audit.Delayed:
-		return "the mail was put off, so soon after the last one"
-	case audit.Queued:
-		return "the mail was made"
-	case audit.Waiting:
-		return "our mail server didn't take the mail yet; it is tried again (" + printable(e.Reason) + ")"
-	case audit.Sent:
-		return "our mail server accepted the mail"
-	case audit.Refused:
-		return "our mail server refused the mail for good (" + printable(e.Reason) + ")"
-	case audit.Late:
-		if e.Reason != "" {
-			return "the mail was given up: our mail server didn't take it in time (" + printable(e.Reason) + ")"
-		}
-		return "the mail was given up: our mail server didn't take it in time"
-	case audit.Opened, audit.OpenedOld:
-		return opened(e)
-	case audit.NoLink:
-		return by("a link was opened that never was one", ", in ")
-	case audit.WrongCode:
-		return by("typed a code that doesn't work", ", in ")
-	case audit.WrongMail:
-		return by("typed another address than the mail's on the link's page", ", in ")
-	case audit.WrongPass:
-		return by("typed a password that doesn't sign in", ", in ")
-	case audit.PassSet:
-		return by("set a password", " in ")
-	case audit.PassGone:
-		return by("removed the password", " in ")
-	case audit.SignedIn:
-		return by("signed in by "+e.Method, " in ")
-	case audit.SignedOut:
-		return by("signed out", " in ")
-	case audit.Entered:
-		return by("looked at the pages of "+e.Company+" as staff", ", in ")
-	case audit.Changed:
-		return changedInWords(e)
-	case audit.Untrusted:
-		return "a " + e.What + " record in the store counts for nothing: somebody forged or damaged it, or its secret is gone"
-	}
-	return string(e.Kind)
-}
-
-func opened(e admin.Event) string {
-	what, who := "the link was opened", "another browser than the one that asked"
-	set := e.What == audit.SetPassword
-	switch {
-	case set && e.Kind == audit.OpenedOld:
-		what, who = "a link to set a password that is over was opened", "a browser"
-	case set:
-		what, who = "the link to set a password was opened", "a browser"
-	case e.Kind == audit.OpenedOld:
-		what, who = "a link that is over was opened", "a browser"
-	}
-	switch {
-	case e.Scanner || e.Automatic:
-		return what + " by what looks like a mail scanner"
-	case e.Agent != "":
-		who = e.Agent
-		if e.Kind == audit.Opened && !set {
-			who += ", not the browser that asked"
-		}
-	}
-	return what + " in " + who
-}
-
-func changedInWords(e admin.Event) string {
-	who := "an operator"
-	if e.By == "file" {
-		who = "a file of the Caddyfile"
-	}
-	if e.What == "upgrade" {
-		return who + " " + upgradeInWords(e)
-	}
-	if e.What == "reset-link" {
-		return who + " had a link mailed to them, to choose a password"
-	}
-	what := map[string]string{
-		"contacts/add": "added the contact", "contacts/set": "changed the contact", "contacts/disable": "disabled the contact",
-		"contacts/enable": "enabled the contact", "contacts/remove": "removed the contact", "contacts/import": "imported contacts",
-		"companies/add": "added the company", "companies/set": "changed the company", "companies/remove": "removed the company",
-		"companies/import": "imported companies", "sessions/revoke": "signed the contact out everywhere",
-		"contacts/load": "brought contacts", "companies/load": "brought companies",
-		"backup": "made a backup", "restore": "restored a backup",
-	}[e.What]
-	if e.What == "contacts/load" && e.Contact != "" {
-		what = "added the contact"
-		if len(e.Fields) > 0 {
-			what = "changed the contact"
-		}
-	}
-	if what == "" {
-		what = "did " + e.What
-	}
-	if e.Company != "" {
-		what += " " + e.Company
-	}
-	if len(e.Fields) > 0 {
-		what += fmt.Sprint(" ", e.Fields)
-	}
-	switch {
-	case e.Count == 0:
-	case e.Contact != "":
-		what += ", which signed out " + count(e.Count, "browser", "browsers")
-	case e.Company != "":
-		what += ", which took it from " + count(e.Count, "contact", "contacts")
-	default:
-		what += " (" + count(e.Count, "row", "rows") + ")"
-	}
-	return who + " " + what
-}
-
-func upgradeInWords(e admin.Event) string {
-	what := "upgraded "
-	if slices.Contains(e.Fields, "undo") {
-		what = "undid the upgrade of "
-	}
-	if e.Company != "" {
-		return what + e.Company
-	}
-	return what + count(e.Count, "company", "companies")
 }

@@ -21,7 +21,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
-	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
 func init() {
@@ -418,22 +417,6 @@ func columns(w io.Writer, rows [][]string) {
 		}
 		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
 	}
-}
-
-// count writes a number of things: "1 contact", "2 contacts".
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
-
-// person is a contact in a sentence: Ann Lee <ann@example.com>.
-func person(c directory.Contact) string {
-	if c.Name() == "" {
-		return string(c.Email())
-	}
-	return fmt.Sprintf("%s <%s>", c.Name(), c.Email())
 }
 
 // orNone is a list in a sentence.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/explain"
 )
 
 func companyCommands() *cobra.Command {
@@ -123,7 +124,7 @@ func (c *call) listCompanies() error {
 			rows = append(rows, []string{one.ID, one.Name, oldLinks(one)})
 		}
 		columns(w, rows)
-		fmt.Fprintf(w, "\n%s.\n", count(len(all.Companies), "company", "companies"))
+		fmt.Fprintf(w, "\n%s.\n", explain.Count(len(all.Companies), "company", "companies"))
 		c.tellRefused(w)
 	})
 }
@@ -171,7 +172,7 @@ func (c *call) removeCompany() error {
 	}
 	return c.print(out, func(w io.Writer) {
 		fmt.Fprintf(w, "Removed %s, and took it from %s.\nTo undo it: caddy doorpost companies restore %s\n",
-			firmName(out.Company), count(out.Contacts, "contact", "contacts"), out.Company.ID)
+			firmName(out.Company), explain.Count(out.Contacts, "contact", "contacts"), out.Company.ID)
 	})
 }
 
@@ -236,7 +237,7 @@ func firmName(c admin.CompanyInfo) string {
 		more = append(more, c.Name)
 	}
 	if c.LegacyLinks > 0 {
-		more = append(more, count(c.LegacyLinks, "old link", "old links"))
+		more = append(more, explain.Count(c.LegacyLinks, "old link", "old links"))
 	}
 	if len(more) == 0 {
 		return c.ID

@@ -13,6 +13,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/explain"
 )
 
 func contactCommands() *cobra.Command {
@@ -126,7 +127,7 @@ func (c *call) exportContacts() error {
 		Contacts int    `json:"contacts"`
 		Out      string `json:"out"`
 	}{len(all.Contacts), path}, func(w io.Writer) {
-		fmt.Fprintf(w, "Wrote %s to %s.\n", count(len(all.Contacts), "contact", "contacts"), path)
+		fmt.Fprintf(w, "Wrote %s to %s.\n", explain.Count(len(all.Contacts), "contact", "contacts"), path)
 	})
 }
 
@@ -296,7 +297,7 @@ func (c *call) listContacts() error {
 			rows = append(rows, []string{email, p.Name(), strings.Join(p.Companies, ", "), string(p.Role), state})
 		}
 		columns(w, rows)
-		fmt.Fprintf(w, "\n%s.\n", count(len(all.Contacts), "contact", "contacts"))
+		fmt.Fprintf(w, "\n%s.\n", explain.Count(len(all.Contacts), "contact", "contacts"))
 		c.tellRefused(w)
 	})
 }
@@ -322,7 +323,7 @@ func (c *call) addContact() error {
 		return err
 	}
 	return c.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "Added %s.\n", person(out.Contact))
+		fmt.Fprintf(w, "Added %s.\n", explain.Person(out.Contact))
 		about(w, out.Contact)
 		hinted(w, out.Hints)
 		fmt.Fprintln(w, "They can sign in now.")
@@ -351,7 +352,7 @@ func (c *call) setContact() error {
 		return err
 	}
 	return c.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "This is %s now.\n", person(out.Contact))
+		fmt.Fprintf(w, "This is %s now.\n", explain.Person(out.Contact))
 		about(w, out.Contact)
 		hinted(w, out.Hints)
 		if len(out.Lost) == 0 {
@@ -402,7 +403,7 @@ func (c *call) disableContact() error {
 		return err
 	}
 	return c.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "Disabled %s. %s\nTo let them in again: caddy doorpost contacts enable %s\n", person(out.Contact), signedOut(out.SessionsEnded), out.Contact.Email())
+		fmt.Fprintf(w, "Disabled %s. %s\nTo let them in again: caddy doorpost contacts enable %s\n", explain.Person(out.Contact), signedOut(out.SessionsEnded), out.Contact.Email())
 	})
 }
 
@@ -414,7 +415,7 @@ func (c *call) enableContact() error {
 		return err
 	}
 	return c.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "%s can sign in now.\n", person(out.Contact))
+		fmt.Fprintf(w, "%s can sign in now.\n", explain.Person(out.Contact))
 	})
 }
 
@@ -426,7 +427,7 @@ func (c *call) removeContact() error {
 		return err
 	}
 	return c.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "Removed %s. %s\nAn import doesn't bring them back; to do so: %s\n", person(out.Contact), signedOut(out.SessionsEnded), addAgain(out.Contact))
+		fmt.Fprintf(w, "Removed %s. %s\nAn import doesn't bring them back; to do so: %s\n", explain.Person(out.Contact), signedOut(out.SessionsEnded), addAgain(out.Contact))
 	})
 }
 
@@ -434,7 +435,7 @@ func signedOut(sessions int) string {
 	if sessions == 0 {
 		return "They weren't signed in anywhere."
 	}
-	return fmt.Sprintf("They were signed out of %s.", count(sessions, "browser", "browsers"))
+	return fmt.Sprintf("They were signed out of %s.", explain.Count(sessions, "browser", "browsers"))
 }
 
 // addAgain is the command that adds a contact as it was.

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/explain"
 )
 
 func doctorCommand() *cobra.Command {
@@ -53,7 +54,7 @@ func (c *call) doctor() error {
 	if err != nil || wrong == 0 {
 		return err
 	}
-	return &admin.Error{Reason: count(wrong, "thing is", "things are") + " wrong", Remedy: "do what stands there"}
+	return &admin.Error{Reason: explain.Count(wrong, "thing is", "things are") + " wrong", Remedy: "do what stands there"}
 }
 
 func storeCommands() *cobra.Command {
@@ -93,7 +94,7 @@ func (c *call) acceptStore() error {
 		return err
 	}
 	return c.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "This is the store from now on. %s.\n", count(out.SessionsEnded, "session that was in it has ended", "sessions that were in it have ended"))
+		fmt.Fprintf(w, "This is the store from now on. %s.\n", explain.Count(out.SessionsEnded, "session that was in it has ended", "sessions that were in it have ended"))
 		switch {
 		case out.AllUpgraded:
 			fmt.Fprintln(w, "All companies stay upgraded, also those that are added later.")

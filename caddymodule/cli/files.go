@@ -12,6 +12,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/explain"
 )
 
 func filesCommand() *cobra.Command {
@@ -77,7 +78,7 @@ func filesInWords(w io.Writer, out admin.FileList, now time.Time) {
 		if f.Load == nil {
 			continue
 		}
-		fmt.Fprintf(w, "  last load: %s, %d added, %d changed, %d unchanged, %d left alone\n", when(f.Load.At, now), f.Load.Added, f.Load.Changed,
+		fmt.Fprintf(w, "  last load: %s, %d added, %d changed, %d unchanged, %d left alone\n", explain.When(f.Load.At, now), f.Load.Added, f.Load.Changed,
 			f.Load.Unchanged, f.Load.LeftAlone.Count)
 		for i, k := range f.Load.LeftAlone.First {
 			if i == shownRows {

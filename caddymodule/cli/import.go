@@ -16,6 +16,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/explain"
 )
 
 // shownRows is how many rows of each sort an import shows to people.
@@ -55,7 +56,7 @@ func (c *call) importFile(kind directory.Kind) error {
 	out, err := c.client.Import(c.ctx, c.firm, kind, p.reader(file), options, p.writing)
 	p.clear()
 	if refused, ok := errors.AsType[*admin.Error](err); ok && refused.Code == "rows" {
-		refused.Reason = fmt.Sprintf("%s has %s that can't be taken, so nothing was changed", path, count(len(refused.Rows)+refused.More, "row", "rows"))
+		refused.Reason = fmt.Sprintf("%s has %s that can't be taken, so nothing was changed", path, explain.Count(len(refused.Rows)+refused.More, "row", "rows"))
 	}
 	if err != nil {
 		return err
@@ -148,7 +149,7 @@ func imported(w io.Writer, path string, out admin.Imported) {
 		more(w, out.Kept.Count)
 	}
 	if out.SessionsEnded > 0 {
-		fmt.Fprintf(w, "\n%s ended, of contacts who were disabled or lost an address.\n", count(out.SessionsEnded, "session was", "sessions were"))
+		fmt.Fprintf(w, "\n%s ended, of contacts who were disabled or lost an address.\n", explain.Count(out.SessionsEnded, "session was", "sessions were"))
 	}
 	if out.DryRun {
 		fmt.Fprintln(w, "\nNothing has been changed. To do it, leave out --dry-run.")
@@ -180,7 +181,7 @@ func entries(w io.Writer, what string, t admin.Tally[directory.Entry]) {
 // belong says of so many contacts that they belong, or would belong, somewhere.
 func belong(n int, dry bool) string {
 	if dry {
-		return count(n, "contact", "contacts") + " would belong"
+		return explain.Count(n, "contact", "contacts") + " would belong"
 	}
 	return belongs(n)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/explain"
 	legacyusage "github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
 
@@ -93,7 +94,7 @@ func showUsage(w io.Writer, all admin.UsageList, text string) {
 			strconv.Itoa(r.SignIns), strconv.Itoa(r.NotBrowsers), lastUsed(one.Last, all.CountedSince)})
 	}
 	columns(w, rows)
-	fmt.Fprintf(w, "\n%s. Hits, browsers and sign-ins are of the last %d days%s.\n", count(len(all.Companies), "company", "companies"),
+	fmt.Fprintf(w, "\n%s. Hits, browsers and sign-ins are of the last %d days%s.\n", explain.Count(len(all.Companies), "company", "companies"),
 		legacyusage.Days, shortly(all.CountedSince))
 }
 
@@ -108,7 +109,7 @@ func browsers(s legacyusage.Sum) string {
 func lastUsed(last, since time.Time) string {
 	switch {
 	case !last.IsZero():
-		return when(last, time.Now())
+		return explain.When(last, time.Now())
 	case since.IsZero():
 		return "never"
 	}
@@ -169,7 +170,7 @@ func howUsed(u admin.Used, since time.Time) string {
 	case u.Last.IsZero():
 		return "old links not used since " + date(since)
 	case r.Hits == 0:
-		return fmt.Sprintf("old links not used in the last %d days; last %s", legacyusage.Days, when(u.Last, time.Now()))
+		return fmt.Sprintf("old links not used in the last %d days; last %s", legacyusage.Days, explain.When(u.Last, time.Now()))
 	}
 	by := "by " + browsers(r) + " browsers"
 	switch {
@@ -179,9 +180,9 @@ func howUsed(u admin.Used, since time.Time) string {
 		by = "by 1 browser"
 	}
 	if r.NotBrowsers > 0 && r.NotBrowsers < r.Hits {
-		by += ", and " + count(r.NotBrowsers, "time", "times") + " by what isn't one"
+		by += ", and " + explain.Count(r.NotBrowsers, "time", "times") + " by what isn't one"
 	}
-	return fmt.Sprintf("old links used %s in the last %d days, last %s: %s", count(r.Hits, "time", "times"), legacyusage.Days, when(u.Last, time.Now()), by)
+	return fmt.Sprintf("old links used %s in the last %d days, last %s: %s", explain.Count(r.Hits, "time", "times"), legacyusage.Days, explain.When(u.Last, time.Now()), by)
 }
 
 // tellUse tells of one company of an upgrade how its old links were used, where that is known.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/explain"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	legacyusage "github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
@@ -78,7 +79,7 @@ func TestHowUsed(t *testing.T) {
 	t.Setenv("TZ", "UTC")
 	since := time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 	last := since.Add(time.Hour)
-	at := when(last, time.Now())
+	at := explain.When(last, time.Now())
 	for _, test := range []struct {
 		used admin.Used
 		want string

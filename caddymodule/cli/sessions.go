@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/explain"
 )
 
 func sessionCommands() *cobra.Command {
@@ -72,7 +73,7 @@ func (c *call) listSessions() error {
 				s.SeenAt.In(time.Local).Format(layout), s.ExpiresAt.In(time.Local).Format(layout)})
 		}
 		columns(w, rows)
-		fmt.Fprintf(w, "\n%s.\n", count(len(all.Sessions), "browser", "browsers"))
+		fmt.Fprintf(w, "\n%s.\n", explain.Count(len(all.Sessions), "browser", "browsers"))
 	})
 }
 
@@ -84,11 +85,11 @@ func (c *call) revokeSessions() error {
 		return err
 	}
 	return c.print(out, func(w io.Writer) {
-		who := person(out.Contact)
+		who := explain.Person(out.Contact)
 		if out.SessionsEnded == 0 {
 			fmt.Fprintf(w, "%s wasn't signed in anywhere.", who)
 		} else {
-			fmt.Fprintf(w, "Signed %s out of %s.", who, count(out.SessionsEnded, "browser", "browsers"))
+			fmt.Fprintf(w, "Signed %s out of %s.", who, explain.Count(out.SessionsEnded, "browser", "browsers"))
 		}
 		fmt.Fprintf(w, " Links on their way no longer work.\nThey may sign in again; to keep them out: caddy doorpost contacts disable %s\n", out.Contact.Email())
 	})

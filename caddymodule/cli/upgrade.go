@@ -9,6 +9,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
+	"github.com/doorpost-auth/doorpost/caddymodule/explain"
 )
 
 func upgradeCommand() *cobra.Command {
@@ -116,7 +117,7 @@ func upgraded(w io.Writer, in admin.Upgrade, out admin.Upgraded) {
 	if in.DryRun {
 		would = "Upgraded would be"
 	}
-	fmt.Fprintf(w, "\n%s: %d of %s with old links.\n", would, out.Done, count(out.Linked, "company", "companies"))
+	fmt.Fprintf(w, "\n%s: %d of %s with old links.\n", would, out.Done, explain.Count(out.Linked, "company", "companies"))
 	if in.All && !in.DryRun {
 		state := "upgraded"
 		if in.Undo {

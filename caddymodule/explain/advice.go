@@ -1,0 +1,317 @@
+// Package explain says in plain words what happened at the door, and what to do for somebody who can't
+// get in. It is for the commands and for the pages of staff, who offer the steps in their own way.
+package explain
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+)
+
+// Line is a sentence of an advice.
+type Line struct {
+	Text string
+	Step Step // what there is to be done; zero: nothing
+}
+
+// Step is what can be done about a contact who doesn't get in.
+type Step struct {
+	Do      Action
+	Contact string // an address of the contact whom it is about
+	Email   string // the address that is meant
+}
+
+// Action is what a Step does.
+type Action string
+
+// The actions.
+const (
+	Enable        Action = "enable"         // let Contact sign in again
+	GiveCompany   Action = "give-company"   // have Contact belong to a company
+	AddAddress    Action = "add-address"    // let Contact sign in with Email as well
+	ChangeAddress Action = "change-address" // put another address in the place of Contact
+	Find          Action = "find"           // look for a contact by name
+	Add           Action = "add"            // make Email a contact
+	Look          Action = "look"           // see what happened to Contact
+)
+
+func say(texts ...string) (lines []Line) {
+	for _, text := range texts {
+		lines = append(lines, Line{Text: text})
+	}
+	return lines
+}
+
+// Advise says what the timeline means, and what to do now.
+func Advise(t admin.Timeline, since string, now time.Time) []Line {
+	if t.Contact == nil {
+		return adviceOnNobody(t, now)
+	}
+	c := *t.Contact
+	var lines []Line
+	last, sent := decisive(t.Events)
+	signedOut := signedOutBy(t, now)
+	switch {
+	case c.Disabled:
+		lines = append(lines, say("They are disabled, so no mail is made, and the page says the same as ever.")...)
+		lines = append(lines, Line{"To let them in:", Step{Enable, t.Email, ""}})
+	case last == nil:
+		lines = append(lines, say(fmt.Sprintf("Nobody has asked for a mail with an address of this contact in the last %s.", since),
+			"Ask which address they type, letter by letter: the page says the same for every address.")...)
+	default:
+		overtaken := adviceOnChange(*last, t, now)
+		if overtaken != nil {
+			last, signedOut = nil, nil
+		} else {
+			overtaken = adviceOn(*last, t, now)
+		}
+		lines = append(lines, overtaken...)
+	}
+	if !c.Disabled {
+		lines = append(lines, signedOut...)
+	}
+	if last != nil && sent != nil && last.Kind == audit.Sent && sent.Scanner {
+		lines = append(lines, say("What opened the link looks like a mail scanner of their mail service; it can't use up the link.")...)
+	}
+	switch t.Sessions {
+	case 0:
+		lines = append(lines, say("They aren't signed in anywhere now.")...)
+	default:
+		lines = append(lines, say("They are signed in with "+Count(t.Sessions, "browser", "browsers")+" now.")...)
+	}
+	if t.NoCompany && !c.Disabled {
+		lines = append(lines, say("They belong to no company, so they see no company's pages; the list of companies says “There is nothing here yet”.")...)
+		lines = append(lines, Line{"To give them one:", Step{GiveCompany, t.Email, ""}})
+	}
+	for _, s := range t.Similar {
+		lines = append(lines, say(fmt.Sprintf("Somebody asked with %s, which is no contact's: %s, last at %s%s.", s.Address, times(s.Count), When(s.Last, now), from(s)))...)
+		lines = append(lines, Line{"If that was them, let them type their own. Only if it is theirs as well, and no slip:", Step{AddAddress, string(c.Email()), string(s.Address)}})
+	}
+	return lines
+}
+
+// decisive returns the last event that says where they stand, and the last one at all
+// that a scanner may have caused; nil where there is none.
+func decisive(events []admin.Event) (last, scanned *admin.Event) {
+	for i := range events {
+		e := &events[i]
+		switch {
+		case e.Scanner || e.Automatic:
+			scanned = e
+		case e.Kind == audit.PassSet || e.Kind == audit.PassGone:
+			// Whatever kept them out before is over; who was in stays in.
+			if last != nil && last.Kind != audit.SignedIn {
+				last = e
+			}
+		case !slices.Contains([]audit.Kind{audit.Changed, audit.SignedOut, audit.Entered}, e.Kind):
+			last = e
+		}
+	}
+	return last, scanned
+}
+
+// adviceOnChange says what to do where a change came after the last thing that happened, and
+// what that would advise isn't true any more; nil: it still is.
+func adviceOnChange(last admin.Event, t admin.Timeline, now time.Time) []Line {
+	email := string(t.Contact.Email())
+	switch last.Kind {
+	case audit.Disabled:
+		return say("They were disabled when they asked, so no mail was made. Let them ask again.")
+	case audit.Unknown:
+		return say("When they asked, that address wasn't a contact's yet, so no mail was made. Let them ask again.")
+	case audit.SignedIn, audit.WrongPass, audit.PassSet, audit.PassGone:
+		return nil // no link is on its way
+	}
+	var change *admin.Event // the last one that ended links
+	for i := range t.Events {
+		e := &t.Events[i]
+		if e.Kind == audit.Changed && !e.Time.Before(last.Time) && endsLinks(*e) {
+			change = e
+		}
+	}
+	switch {
+	case change == nil:
+		return nil
+	case change.By == "file":
+		return say(fmt.Sprintf("A change of the file of contacts at %s ended the links that were on their way.", When(change.Time, now)), "Let them ask for a new mail, with "+email+".")
+	}
+	return say(fmt.Sprintf("Your change of %s ended the links that were on their way. Let them ask for a new mail, with %s.", When(change.Time, now), email))
+}
+
+// endsLinks reports whether a change ended the contact's links that were on their way.
+func endsLinks(e admin.Event) bool {
+	if e.What == "contacts/disable" || e.What == "sessions/revoke" {
+		return true
+	}
+	return slices.ContainsFunc(e.Fields, func(f string) bool { return f == "email" || f == "remove_emails" || f == "disabled" })
+}
+
+// signedOutBy says by what somebody who was in isn't any more.
+func signedOutBy(t admin.Timeline, now time.Time) []Line {
+	if t.Sessions > 0 {
+		return nil
+	}
+	var out *admin.Event // the last one that ended a session, since the last sign-in
+	for i, e := range t.Events {
+		switch {
+		case e.Kind == audit.SignedIn:
+			out = nil
+		case e.Kind == audit.SignedOut, e.Kind == audit.PassSet, e.Kind == audit.PassGone, e.Kind == audit.Changed && (e.Count > 0 || e.What == "contacts/set" && slices.Contains(e.Fields, "email")):
+			out = &t.Events[i]
+		}
+	}
+	switch {
+	case out == nil:
+		return nil
+	case out.Kind == audit.Changed && out.What == "sessions/revoke":
+		return say(fmt.Sprintf("An operator signed them out at %s. Let them sign in again.", When(out.Time, now)))
+	case out.Kind == audit.Changed:
+		return say(fmt.Sprintf("Your change of %s signed them out. Let them sign in again, with %s.", When(out.Time, now), t.Contact.Email()))
+	case out.Kind == audit.SignedOut:
+		return say(fmt.Sprintf("They signed out at %s.", When(out.Time, now)))
+	}
+	return say(fmt.Sprintf("The change of their password at %s signed out their browsers.", When(out.Time, now)))
+}
+
+// adviceOnServer says why a mail waits, what to do, and when it is tried again; nil: nothing
+// is known.
+func adviceOnServer(t admin.Timeline, e admin.Event, now time.Time) []Line {
+	var reason string
+	var next time.Time
+	request := e.Request
+	if down := t.MailServer; down != nil {
+		reason, next = down.Reason, down.Next
+	}
+	for _, m := range t.Waiting {
+		if m.Request == request && m.Reason != "" && reason == "" {
+			reason, next = m.Reason, m.Next
+		}
+	}
+	if reason = cmp.Or(reason, e.Reason); reason == "" {
+		return nil
+	}
+	lines := say("Our mail server doesn't take the mail: " + printable(reason) + ".")
+	if advice := outbox.Advice(reason); advice != "" {
+		lines = append(lines, say(advice)...)
+	}
+	again := "It is tried again soon"
+	if next.After(now) {
+		again = "It is tried again at " + When(next, now)
+	}
+	for _, m := range t.Waiting {
+		if m.Request == request && !m.Until.IsZero() {
+			again += ", and given up at " + When(m.Until, now)
+		}
+	}
+	return append(lines, say(again+".")...)
+}
+
+// adviceOn says what to do when that was the last that happened.
+func adviceOn(e admin.Event, t admin.Timeline, now time.Time) []Line {
+	c := *t.Contact
+	young := now.Sub(e.Time) < time.Minute
+	switch e.Kind {
+	case audit.Asked:
+		if young {
+			return say("The mail is being made. Look again in a moment.")
+		}
+		return say("Nothing has become of it yet. The server's log says why: look for “mail is put off”.")
+	case audit.Delayed:
+		return say("They asked again so soon that the mail waits until a minute has gone by since the last one. It is on its way then.")
+	case audit.Queued, audit.Waiting:
+		if lines := adviceOnServer(t, e, now); lines != nil {
+			return lines
+		}
+		if young {
+			return say("The mail is on its way to our mail server. Look again in a moment.")
+		}
+		return say("Our mail server hasn't taken the mail yet; it is tried again until an hour is over.",
+			"The server's log says what it answers: look for “mail waits for the mail server” and “mail not taken”.")
+	case audit.Limited:
+		if e.Contact == "" {
+			return say("So many mails were asked for from their network that this one wasn't made.",
+				"Let them ask again in some minutes, or from another network, such as that of their phone.")
+		}
+		return say("No mail was made this time, since several had been asked for; those from before still work for their time.",
+			"Let them take the newest mail they have, or ask again in some minutes.")
+	case audit.Sent:
+		return say("Our mail server took the mail, and nobody has come in by it.",
+			"Let them look for it, also in the spam folder. If it isn't there after some minutes, their mail service holds it back.",
+			"Our own mail service may also keep a list of addresses that it sends nothing to, after an email came back: take the address off that list.")
+	case audit.Refused:
+		return append(say("No mail reaches this address: our mail server refuses it for good, and says: "+printable(e.Reason)+"."),
+			Line{"Check the spelling with them, then:", Step{ChangeAddress, string(c.Email()), ""}})
+	case audit.Late:
+		if e.Reason == "" {
+			return say("Our mail server couldn't be used, or didn't take the mail, until its time was over. The server's log says why.",
+				"When it is well again, let them ask for a new one.")
+		}
+		lines := say("Our mail server didn't take the mail until its time was over: " + printable(e.Reason) + ".")
+		if advice := outbox.Advice(e.Reason); advice != "" {
+			lines = append(lines, say(advice)...)
+		}
+		return append(lines, say("When it is well again, let them ask for a new one.")...)
+	case audit.Opened:
+		if e.What == audit.SetPassword {
+			return say("They opened the link to set a password, and have set none by it. It works once, until its time is over.",
+				"Let them choose one on its page, or ask for a sign-in mail instead, on the sign-in page.")
+		}
+		return say("They opened the link in another browser than the one they asked in, so the page asks for the address.",
+			"Let them type it there, or type the code from the mail where they began.")
+	case audit.OpenedOld:
+		return say("They opened a link that was used, or whose time is over. The button on that page sends a new one.")
+	case audit.WrongCode:
+		return say("A code works in the browser that asked for it, five tries, until its time is over, and the newest mail has the right one.",
+			"Let them use the link in the mail, or ask for a new mail.")
+	case audit.WrongMail:
+		return say("On the link's page they have to type the very address that the mail went to. Let them check it there.")
+	case audit.WrongPass:
+		return say("Let them have a link mailed in place of it, or choose another password: “Get help signing in” on the sign-in page.")
+	case audit.PassSet:
+		return say("They have set a password since. Let them sign in with it: “Sign in manually” on the sign-in page.")
+	case audit.PassGone:
+		return say("They have removed their password since. Let them ask for a mail on the sign-in page.")
+	case audit.SignedIn:
+		return say("They got in.")
+	}
+	return nil
+}
+
+// adviceOnNobody is for an address that is no contact's.
+func adviceOnNobody(t admin.Timeline, now time.Time) []Line {
+	lines := say(fmt.Sprintf("%s is no contact's address, so no mail goes there.", t.Email))
+	if t.Former != nil {
+		return append(lines, adviceOnFormer(*t.Former, now)...)
+	}
+	if s := t.Asked; s != nil {
+		lines = append(lines, say(fmt.Sprintf("Somebody asked with it %s, last at %s%s.", times(s.Count), When(s.Last, now), from(*s)))...)
+	} else {
+		lines = append(lines, say("Nobody has asked with it in the last 30 days.")...)
+	}
+	for _, c := range t.Near {
+		lines = append(lines, Line{fmt.Sprintf("%s has an address like it. If that is them, let them type that one. Only if this one is theirs as well, and no slip:", Person(c)),
+			Step{AddAddress, string(c.Email()), t.Email}})
+	}
+	if len(t.Near) == 0 {
+		lines = append(lines, Line{"To look for the person:", Step{Do: Find}}, Line{"To let them in:", Step{Add, "", t.Email}})
+	}
+	return lines
+}
+
+// adviceOnFormer is for an address that was a contact's.
+func adviceOnFormer(f admin.Former, now time.Time) []Line {
+	since := ""
+	if !f.Lost.IsZero() {
+		since = " until " + When(f.Lost, now)
+	}
+	if f.Contact == nil {
+		return say("It was the address of a contact" + since + ", who was removed then.")
+	}
+	return append(say(fmt.Sprintf("It was an address of %s%s. They sign in with the one they have now.", Person(*f.Contact), since)),
+		Line{"What happened to them:", Step{Look, string(f.Contact.Email()), ""}})
+}
