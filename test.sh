@@ -78,6 +78,11 @@ compgen -G '/usr/sbin/nginx' >/dev/null || install nginx nginx
 gotest -tags servers ./caddymodule/store/redis
 gotest -tags servers,measure ./caddymodule -store redis
 
+say "signatures of mails, by another implementation"
+install dkimverify python3-dkim
+compgen -G '/usr/lib/python3/dist-packages/nacl' >/dev/null || install python3-nacl python3-nacl
+gotest ./caddymodule/brand -run '^TestSignatures'
+
 say "tests for data races"
 CGO_ENABLED=1 gotest -race ./caddymodule/store/... ./caddymodule/session ./caddymodule/token ./caddymodule/outbox ./caddymodule/directory
 

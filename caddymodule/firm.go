@@ -220,6 +220,13 @@ func openFirm(id string, cfg config.Firm, d deps) (*firm, error) {
 	jobs := &action.MailJobs{Book: f.book, Tokens: f.tokens, Devices: f.devices, Mails: f.mails, Networks: f.networks, Letters: letters, Audit: f.audit,
 		Sites: settings.Sites, Prefix: cfg.Prefix, NoPasswords: cfg.Passwords.Off, Now: d.now}
 	f.queue.Prepare, f.queue.Attempt, f.queue.Sent, f.queue.Failed = jobs.Prepare, jobs.Attempt, jobs.Sent, jobs.Failed
+	signer, err := cfg.Brand.Signer()
+	if err != nil {
+		return nil, err
+	}
+	if signer != nil {
+		f.queue.Sign = signer.Sign
+	}
 	f.queue.Ended, f.queue.Waiting = jobs.Ended, jobs.Waiting
 	return f, f.start()
 }

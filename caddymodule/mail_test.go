@@ -1,6 +1,17 @@
 package caddymodule_test
 
 import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"slices"
+	"strings"
+
+	"github.com/emersion/go-msgauth/dkim"
+
 	"fmt"
 	"io"
 	"net"
@@ -79,6 +90,34 @@ func TestMailOverSMTP(t *testing.T) {
 	}
 	if a := b.open(s.letter(t, 0).link); a.StatusCode != 303 || a.Header.Get("Location") != "/x" {
 		t.Errorf("GET link = %d to %q; want 303 to /x", a.StatusCode, a.Header.Get("Location"))
+	}
+}
+
+// Mails are signed as they leave: with the Date of the hand-over, and by every key of the brand.
+func TestMailIsSigned(t *testing.T) {
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSink(t)
+	h := openHouse(t, layout{app: fmt.Sprintf("mail smtp %s {\n\t\t\ttls off\n\t\t}", s.addr)})
+	h.write("dkim.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	h.config = strings.Replace(h.config, "support ", "dkim 2026 "+h.path("dkim.pem")+"\n\t\t\tsupport ", 1)
+	h.start()
+	h.browser().send("/-/sign-in", form("email", "ann@example.com"))
+	h.eventually("the mail", func() bool { _, n := s.counts(); return n == 1 })
+	all, err := dkim.VerifyWithOptions(bytes.NewReader(s.mails[0]), &dkim.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
+		if name != "2026._domainkey.example.com" {
+			return nil, fmt.Errorf("asked for %s", name)
+		}
+		return []string{"v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(public)}, nil
+	}})
+	if err != nil || len(all) != 1 || all[0].Err != nil || all[0].Domain != "example.com" || !slices.Contains(all[0].HeaderKeys, "Date") {
+		t.Errorf("the signatures are %+v, %v; want one that verifies:\n%s", all, err, s.mails[0])
 	}
 }
 

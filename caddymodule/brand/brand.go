@@ -42,6 +42,9 @@ type Brand struct {
 	// Support says in a line how to reach a person: an address, a phone number. It
 	// stands on every page and in every mail. Default: none.
 	Support string `json:"support,omitempty"`
+	// DKIM are the keys that mails are signed with: one RSA key, one Ed25519 key, or both. Default:
+	// none, for mail servers that sign.
+	DKIM []DKIM `json:"dkim,omitempty"`
 }
 
 // Validate reports what is wrong with the settings, each with its name and what to
@@ -60,6 +63,9 @@ func (b Brand) Validate() error {
 		if _, err := address.Parse(b.ReplyTo); err != nil {
 			return fmt.Errorf("reply_to: %w; write one address, such as help@example.com", err)
 		}
+	}
+	if err := b.validateDKIM(); err != nil {
+		return err
 	}
 	if b.Accent != "" {
 		if _, err := parseColour(b.Accent); err != nil {

@@ -187,6 +187,7 @@ func (c Firm) CheckFiles() error {
 		func() error { _, err := checkCSV(c.Contacts, directory.Contacts); return err },
 		func() error { return c.checkCompanies(companies) },
 		func() error { return at("templates", checkFolder(c.Templates)) },
+		func() error { _, err := c.Brand.Signer(); return brandError(err) },
 	)
 }
 
@@ -272,6 +273,9 @@ func checkStoreFile(path string) error {
 func (c Firm) NamedFiles() (all []NamedFile) {
 	if c.Brand.Logo != "" {
 		all = append(all, NamedFile{"brand logo", c.Brand.Logo})
+	}
+	for _, k := range c.Brand.DKIM {
+		all = append(all, NamedFile{"brand dkim", k.Key})
 	}
 	if c.Templates != "" {
 		_ = filepath.WalkDir(c.Templates, func(path string, d fs.DirEntry, err error) error {

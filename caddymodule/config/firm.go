@@ -203,7 +203,7 @@ func (c Firm) Resolve(log *slog.Logger) (Firm, error) {
 		}
 		c.Mail = &mail
 	}
-	c.Staff = slices.Clone(c.Staff)
+	c.Staff, c.Brand.DKIM = slices.Clone(c.Staff), slices.Clone(c.Brand.DKIM)
 	for _, t := range c.texts() {
 		if err := checkFixed(*t.value); err != nil {
 			return c, at(t.path, err)
@@ -231,6 +231,10 @@ func (c *Firm) texts() []text {
 		{"brand.name", &c.Brand.Name}, {"brand.from", &c.Brand.From}, {"brand.reply_to", &c.Brand.ReplyTo},
 		{"brand.logo", &c.Brand.Logo}, {"brand.accent", &c.Brand.Accent}, {"brand.support", &c.Brand.Support},
 		{"contacts", &c.Contacts}, {"companies", &c.Companies}, {"templates", &c.Templates},
+	}
+	for i := range c.Brand.DKIM {
+		k := &c.Brand.DKIM[i]
+		all = append(all, text{"brand.dkim", &k.Selector}, text{"brand.dkim", &k.Key})
 	}
 	for i := range c.Staff {
 		all = append(all, text{fmt.Sprintf("staff[%d]", i), &c.Staff[i]})

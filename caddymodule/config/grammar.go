@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 )
 
@@ -146,6 +147,7 @@ func (r *reader) mail(path string, c *Mail) error {
 //			logo     FILE
 //			accent   "#RRGGBB"
 //			support  TEXT
+//			dkim     SELECTOR FILE
 //		}
 //		mail …, as in the global option
 //		contacts  FILE.csv
@@ -239,6 +241,7 @@ func (r *reader) firm(c *Firm) settings {
 			"logo":     r.one(&c.Brand.Logo),
 			"accent":   r.one(&c.Brand.Accent),
 			"support":  r.one(&c.Brand.Support),
+			"dkim":     r.dkim(&c.Brand.DKIM),
 		}),
 		"mail": func(path string) error {
 			c.Mail = &Mail{}
@@ -422,6 +425,7 @@ var examples = map[string]string{
 	"brand.reply_to":       "reply_to help@example.com",
 	"brand.logo":           "logo /etc/doorpost/logo.svg",
 	"brand.accent":         `accent "#0b6e4f"`,
+	"brand.dkim":           "dkim 2026 /etc/doorpost/dkim.pem",
 	"brand.support":        `support "help@example.com, +1 555 0100"`,
 	"contacts":             "contacts /etc/doorpost/contacts.csv",
 	"companies":            "companies /etc/doorpost/companies.csv",
@@ -460,11 +464,11 @@ var onlyOnce = map[string]string{
 // notYet are settings of later versions, by their path.
 var notYet = []string{
 	"text", "mail.oauth",
-	"brand.dkim", "reports",
+	"reports",
 }
 
 // repeatable are the settings that may stand more than once.
-var repeatable = []string{"public", "legacy_link", "company_path", "portal_session"}
+var repeatable = []string{"brand.dkim", "public", "legacy_link", "company_path", "portal_session"}
 
 // setting reads what follows the name of a setting, which the cursor is on.
 type setting func(path string) error
@@ -666,6 +670,15 @@ func (r *reader) pair(first, second *string) setting {
 		}
 		*first, *second = args[0], args[1]
 		return r.noBlock(path)
+	}
+}
+
+func (r *reader) dkim(keys *[]brand.DKIM) setting {
+	return func(path string) error {
+		var k brand.DKIM
+		err := r.pair(&k.Selector, &k.Key)(path)
+		*keys = append(*keys, k)
+		return err
 	}
 }
 

@@ -368,6 +368,12 @@ func (c Firm) validateBrand() error {
 			*t.value = t.stand
 		}
 	}
+	b.DKIM = slices.Clone(b.DKIM)
+	for i := range b.DKIM {
+		if later(b.DKIM[i].Selector) {
+			b.DKIM[i].Selector = fmt.Sprint("later", i)
+		}
+	}
 	return brandError(b.Validate())
 }
 

@@ -140,6 +140,11 @@ func (q *Queue) handOver(ctx context.Context, m Message) (endStep func(), err er
 	var begun time.Time
 	m.last = func(ctx context.Context) { endStep, begun = q.Server.last.begin(ctx), time.Now() }
 	m.Data = redate(m.Data, q.now())
+	if q.Sign != nil {
+		if m.Data, err = q.Sign(m.Data); err != nil {
+			return endStep, fmt.Errorf("sign the mail: %w", err)
+		}
+	}
 	err = q.Sender.Send(ctx, m)
 	sent = true
 	if err == nil && !begun.IsZero() {

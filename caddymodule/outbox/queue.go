@@ -103,6 +103,9 @@ type Queue struct {
 	// once. ctx ends after 30 s.
 	Prepare func(ctx context.Context, r Request) (Prepared, error)
 
+	// Sign, if set, returns the message as it leaves, with signatures before it.
+	Sign func(data []byte) ([]byte, error)
+
 	// Attempt, if set, is asked before each hand-over; its Ops are applied before it.
 	// The error ErrDrop ends the mail; any other one puts it off.
 	Attempt func(ctx context.Context, ref string, at time.Time) ([]store.Op, error)
