@@ -24,9 +24,10 @@ type Server struct {
 	connections int
 	pace        *rate.Limiter
 	waiting     [lanes][]*turn
-	asked       uint64 // turns, ever
-	sending     int    // turns that were given
-	unpaid      int    // of these, the ones that haven't taken their token of pace
+	unsettled   [lanes]int // turns after which their queue may ask for the next one at once
+	asked       uint64     // turns, ever
+	sending     int        // turns that were given
+	unpaid      int        // of these, the ones that haven't taken their token of pace
 	alarm       *time.Timer
 	down        outage
 	narrow      narrow // how many turns there may be at a time
@@ -37,12 +38,14 @@ type Server struct {
 
 // turn is the right to hand one message over.
 type turn struct {
+	lane   int
 	number uint64
 	given  chan struct{} // closed when it is
 	probe  bool          // this message tries for all whether the server can be used again
 	paid   bool          // its token of pace is taken
 	over   bool
-	others int // turns that were given when it took its token
+	asks   bool // its queue hasn't said yet whether it asks for another one; see settle
+	others int  // turns that were given when it took its token
 }
 
 // NewServer returns a Server that gets that many messages at a time (at least one), at that pace
@@ -79,12 +82,14 @@ func (s *Server) Wake() {
 	s.give()
 }
 
-// wait waits for a turn for a message of the lane. giveBack is to be called after it.
-func (s *Server) wait(ctx context.Context, lane int) (*turn, error) {
+// wait waits for a turn for a message of the lane. giveBack and settle are to be called after it.
+// last is the turn that the caller had before in this lane, if any, and settles it.
+func (s *Server) wait(ctx context.Context, lane int, last *turn) (*turn, error) {
 	s.mu.Lock()
 	s.asked++
-	t := &turn{number: s.asked, given: make(chan struct{})}
+	t := &turn{lane: lane, number: s.asked, given: make(chan struct{})}
 	s.waiting[lane] = append(s.waiting[lane], t)
+	s.settled(last)
 	s.give()
 	s.mu.Unlock()
 	select {
@@ -100,8 +105,25 @@ func (s *Server) wait(ctx context.Context, lane int) (*turn, error) {
 	s.mu.Unlock()
 	if at < 0 {
 		s.giveBack(t)
+		s.settle(t)
 	}
 	return nil, ctx.Err()
+}
+
+// settle says that the one who had the turn asks for no other one now. Until then no lower lane
+// gets a turn: a message of this lane may be about to ask.
+func (s *Server) settle(t *turn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled(t)
+	s.give()
+}
+
+func (s *Server) settled(t *turn) {
+	if t != nil && t.asks {
+		t.asks = false
+		s.unsettled[t.lane]--
+	}
 }
 
 // giveBack ends a turn; a second time it does nothing.
@@ -140,6 +162,8 @@ func (s *Server) give() {
 		s.waiting[lane] = s.waiting[lane][1:]
 		s.sending++
 		s.unpaid++
+		t.asks = true
+		s.unsettled[lane]++
 		if !s.down.since.IsZero() {
 			t.probe, s.down.probe = true, true
 		}
@@ -152,6 +176,9 @@ func (s *Server) give() {
 func (s *Server) next() (lane int, wait time.Duration) {
 	lane = -1
 	for l, all := range s.waiting {
+		if lane < 0 && len(all) == 0 && s.unsettled[l] > 0 {
+			break
+		}
 		switch {
 		case len(all) == 0:
 		case lane < 0, !s.down.since.IsZero() && all[0].number < s.waiting[lane][0].number:

@@ -160,15 +160,20 @@ func (q *Queue) endTogether(hand context.Context, all []asked) {
 // sendAll hands over the entries of a lane that are ready, as the Server gives turns, until run
 // is done.
 func (q *Queue) sendAll(run, hand context.Context, lane int) {
+	var last *turn
+	defer func() { q.Server.settle(last) }()
 	for run.Err() == nil {
 		if wait, due := q.dueIn(lane); !due {
+			q.Server.settle(last)
+			last = nil
 			q.lanes[lane].ready.bell.sleep(run, wait)
 			continue
 		}
-		t, err := q.Server.wait(run, lane)
+		t, err := q.Server.wait(run, lane, last)
 		if err != nil {
 			return
 		}
+		last = t
 		id, it, ok := q.take(lane, t.probe)
 		if !ok {
 			q.Server.giveBack(t)
