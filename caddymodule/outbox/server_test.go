@@ -125,6 +125,12 @@ func (c *counter) Send(context.Context, Message) error {
 	return c.fail
 }
 
+func (c *counter) seen() (most, done int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.most, c.done
+}
+
 func TestFirmsShareTheConnectionsOfOneServerByTurns(t *testing.T) {
 	inBubble(t, func(t *testing.T, db store.Store) {
 		server, sender := NewServer(3, Pace(60_000, time.Minute), nil), &counter{}
@@ -150,8 +156,8 @@ func TestFirmsShareTheConnectionsOfOneServerByTurns(t *testing.T) {
 			}
 		}
 		time.Sleep(2 * time.Minute)
-		if sender.most != 3 || sender.done != 304 {
-			t.Errorf("%d sent, at most %d at a time; want 304, 3", sender.done, sender.most)
+		if most, done := sender.seen(); most != 3 || done != 304 {
+			t.Errorf("%d sent, at most %d at a time; want 304, 3", done, most)
 		}
 	})
 }
