@@ -99,11 +99,12 @@ func (s *Server) evaluate(to string, first bool, err error) error {
 	case err == nil, errors.Is(err, ErrRefused):
 		s.policy = repeat{}
 		return err
-	case !errors.Is(err, ErrPolicy):
-		return err
 	}
 	said, ok := replyOf(err)
-	if !ok {
+	if ok && said.throttles() && !first && s.down.since.IsZero() {
+		return &replyError{ErrPolicy, said} // others were taken meanwhile
+	}
+	if !ok || !errors.Is(err, ErrPolicy) {
 		return err
 	}
 	was, this := s.policy, repeat{said.policy(), to}

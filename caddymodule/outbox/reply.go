@@ -66,6 +66,13 @@ var (
 	ofOurs             = regexp.MustCompile(`(?i)relay|authenti|log.?in|sender|helo\b|ehlo\b|client|policy|prohibit|permi|denied|block|blacklist|denylist|spam|reputation|rate|limit|too many|too much|throttl|try (again|later)`)
 )
 
+// throttles reports whether the server takes nothing from us for now, by a rule: servers say so at
+// any step. Some say the same of one recipient, whom they want to see once more; see
+// Server.evaluate.
+func (r reply) throttles() bool {
+	return r.code == 450 && strings.HasPrefix(r.enhanced, "4.7.") && !greylisting.MatchString(r.text)
+}
+
 // subject goes by the enhanced code: in RFC 3463, X.1 and X.2 are about the recipient's
 // address and mailbox, all others about systems, networks, protocols and policy. Without
 // one it goes by RFC 5321, and by the server's words.
@@ -78,6 +85,8 @@ func (r reply) subject() subject {
 		return aboutServer
 	case r.code < 500 && greylisting.MatchString(r.text):
 		return aboutAddress // it wants to see this recipient once more, later
+	case r.throttles():
+		return aboutServer
 	}
 	if m := enhancedCode.FindStringSubmatch(r.enhanced); m != nil {
 		kind, detail := m[2], m[3]

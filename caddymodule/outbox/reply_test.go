@@ -38,8 +38,8 @@ func TestSubjectOfAReply(t *testing.T) {
 		{stepRcpt, 450, "4.1.8 <a@b.example>: Sender address rejected: Domain not found", "policy"},
 		{stepRcpt, 504, "5.5.2 <portal>: Helo command rejected: need fully-qualified hostname", "policy"},
 		{stepRcpt, 554, "5.7.1 <unknown[10.0.0.1]>: Client host rejected: Access denied", "policy"},
-		{stepRcpt, 450, "4.7.1 <unknown[10.0.0.1]>: Client host rejected: cannot find your hostname", "policy"},
-		{stepRcpt, 450, "4.7.1 Error: too many recipients from 10.0.0.1", "policy"},
+		{stepRcpt, 450, "4.7.1 <unknown[10.0.0.1]>: Client host rejected: cannot find your hostname", "server"},
+		{stepRcpt, 450, "4.7.1 Error: too many recipients from 10.0.0.1", "server"},
 		{stepRcpt, 452, "4.3.1 Insufficient system storage", "policy"},
 		{stepRcpt, 550, "5.1.1 <a@b.example>: Recipient address rejected: User unknown in local recipient table", "address"},
 		{stepRcpt, 550, "5.1.2 <a@b.example>: Recipient address rejected: Domain not found", "address"},
@@ -450,4 +450,41 @@ func TestAServerWithFewConnectionsGetsFew(t *testing.T) {
 	if !strings.Contains(j.String(), "takes fewer connections at a time") {
 		t.Error("the log doesn't say that the server takes fewer connections")
 	}
+}
+
+// A limit that the server says at RCPT keeps every mail waiting at once, as one in the greeting
+// does, with one warning for all; and where it was about one recipient, the others go out with
+// the next probe.
+func TestALimitSaidOfARecipientIsTheServers(t *testing.T) {
+	var one atomic.Bool // recipient alone
+	s := newSink(t, func(s *sink) {
+		s.rcpt = func(_ int, to string) error {
+			if !one.Load() || to == "client0@example.org" {
+				return refusal(450, smtp.EnhancedCode{4, 7, 1}, "Error: too much mail, try again later")
+			}
+			return nil
+		}
+	})
+	inBubble(t, func(t *testing.T, db store.Store) {
+		q, j := newQueue(t, db, s.plain())
+		q.Server = NewServer(1, Pace(60_000, time.Minute), nil)
+		q.Start()
+		defer q.Stop()
+		for i := range 10 {
+			ask(t, q, "sign-in", fmt.Sprintf("client%d@example.org", i))
+		}
+		time.Sleep(3 * time.Second)
+		if n := s.tries(); n != 1 {
+			t.Errorf("%d tries in the first three seconds; want 1", n)
+		}
+		time.Sleep(5 * time.Minute)
+		if n := strings.Count(j.String(), "level=WARN"); n != 1 {
+			t.Errorf("%d warnings; want one for all:\n%s", n, j)
+		}
+		one.Store(true)
+		time.Sleep(time.Minute)
+		if n := len(s.got()); n != 9 {
+			t.Errorf("%d mails went out within a minute; want those of the 9 other recipients", n)
+		}
+	})
 }
