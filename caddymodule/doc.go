@@ -42,6 +42,7 @@
 //	├── cli          "caddy doorpost …": the commands, clients of the admin endpoint
 //	├── gate         a visitor's way in; begin reading at Gate.ServeHTTP
 //	├── signin       the pages by which visitors sign in: prompt, link, code, password
+//	├── console      the pages of staff: whom to help, why they can't get in, upgrades
 //	├── account      the pages of a visitor who is signed in, about themselves
 //	├── mailbox      the mails of a mail folder, to try it all out
 //	├── visitor      who makes a request, and what the portal is told about them

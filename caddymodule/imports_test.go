@@ -45,10 +45,11 @@ var arrows = map[string][]string{
 	"caddymodule": {"config", "cli", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis", "loopback"},
 
 	"cli":     {"config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
+	"console": {"admin", "explain", "visitor", "web", "address", "directory", "outbox"},
 	"explain": {"admin", "audit", "directory", "outbox"},
 	"config":  {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo", "upstream"},
 
-	"gate":     {"signin", "account", "mailbox", "visitor", "upstream", "web", "wayback", "site", "action", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "secret", "store", "store/anchor", "tokensearch"},
+	"gate":     {"console", "admin", "signin", "account", "mailbox", "visitor", "upstream", "web", "wayback", "site", "action", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "secret", "store", "store/anchor", "tokensearch"},
 	"signin":   {"visitor", "web", "wayback", "action", "directory", "token", "password", "limit", "outbox", "audit", "address", "secret", "store", "store/anchor"},
 	"account":  {"visitor", "web", "wayback", "action", "directory", "legacy", "session", "token", "password", "limit", "audit", "store"},
 	"mailbox":  {"web", "loopback", "secret"},

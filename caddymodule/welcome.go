@@ -38,6 +38,9 @@ func (a *App) welcome(w io.Writer) {
 			fmt.Fprintf(w, "  type this address:  %s\n", who.Email())
 		}
 		fmt.Fprintf(w, "  then read the mail: %s\n", f.gate.MailboxURL())
+		if len(f.cfg.Staff) > 0 {
+			fmt.Fprintf(w, "  the staff pages:    %s%s/staff/, for %s\n", f.cfg.URL, f.cfg.Prefix, f.cfg.Staff[0])
+		}
 		if link, company, upgraded := f.oldLink(ctx, who.Companies); link != "" {
 			now, undo := "it opens at once; to have it ask who you are", ""
 			if upgraded {

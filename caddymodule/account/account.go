@@ -93,7 +93,7 @@ func (h *Handlers) doneTo(ctx context.Context, v *visitor.Visitor, word string) 
 // showAccount shows the page, with what it is to say beside who they are.
 func (h *Handlers) showAccount(w http.ResponseWriter, r *http.Request, v *visitor.Visitor, status int, page web.AccountPage) error {
 	ctx := r.Context()
-	page.Name = v.Contact.Name()
+	page.Name, page.Staff = v.Contact.Name(), v.IsStaff()
 	for _, a := range v.Contact.Emails {
 		page.Emails = append(page.Emails, a.Display())
 	}

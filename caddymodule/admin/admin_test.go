@@ -298,8 +298,8 @@ func TestErrorOf(t *testing.T) {
 		{&directory.FieldError{Field: "legacy_tokens", Err: directory.ErrTaken}, 409, "taken"},
 		{errors.New("anything else"), 500, "internal"},
 	} {
-		if got := errorOf(one.err); got.Status != one.status || got.Code != one.code {
-			t.Errorf("errorOf(%v) = %d %s; want %d %s", one.err, got.Status, got.Code, one.status, one.code)
+		if got := ErrorOf(one.err); got.Status != one.status || got.Code != one.code {
+			t.Errorf("ErrorOf(%v) = %d %s; want %d %s", one.err, got.Status, got.Code, one.status, one.code)
 		}
 	}
 }

@@ -47,8 +47,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	json.NewEncoder(w).Encode(v) // the one error here is that nobody listens any more
 }
 
-// errorOf returns what the operator is told of an error.
-func errorOf(err error) *Error {
+// ErrorOf returns what the operator is told of an error: of one that isn't an Error yet, with a status of 500 if nobody expected it.
+func ErrorOf(err error) *Error {
 	if own, ok := errors.AsType[*Error](err); ok {
 		return own
 	}

@@ -203,7 +203,7 @@ func checkType(r *http.Request, want string) error {
 }
 
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
-	out := errorOf(err)
+	out := ErrorOf(err)
 	if out.Status >= 500 && h.Log != nil && r.Context().Err() == nil {
 		h.Log.ErrorContext(r.Context(), "admin request failed", "path", r.URL.Path, "error", err)
 	}

@@ -88,7 +88,7 @@ func (h *Handler) importFile(kind directory.Kind) http.HandlerFunc {
 			}
 			answer.result(out)
 		case answer.begun:
-			answer.line(importLine{Error: errorOf(err)})
+			answer.line(importLine{Error: ErrorOf(err)})
 		default:
 			h.fail(w, r, err)
 		}

@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/account"
+	"github.com/doorpost-auth/doorpost/caddymodule/console"
 	"github.com/doorpost-auth/doorpost/caddymodule/mailbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/signin"
 	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
@@ -47,6 +48,7 @@ type Gate struct {
 	ways    *wayback.Ways
 	signin  *signin.Handlers
 	account *account.Handlers
+	console *console.Handlers
 	status  *status
 	mailbox *mailbox.Mailbox // nil: there is none
 
@@ -94,7 +96,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 // routeTable returns our own pages by their paths under the prefix. Those of the mailbox are below
 // mailbox.Path.
 func (g *Gate) routeTable() map[string]route {
-	s, a := g.signin, g.account
+	s, a, c := g.signin, g.account, g.console
 	routes := map[string]route{
 		"/sign-in":          {get: s.GetSignIn, post: s.PostSignIn},
 		"/sent":             {get: s.GetSent},
@@ -107,6 +109,13 @@ func (g *Gate) routeTable() map[string]route {
 		"/companies": {get: a.GetCompanies},
 		"/devices":   {get: a.ToAccount, post: a.PostDevices},
 		"/sign-out":  {get: a.GetSignOut, post: a.PostSignOut},
+
+		"/staff":           {get: c.ToHome},
+		"/staff/":          {get: c.GetHome},
+		"/staff/contacts":  {get: c.GetContacts, post: c.PostContacts},
+		"/staff/contact":   {get: c.GetContact, post: c.PostContact},
+		"/staff/look":      {get: c.ToHome, post: c.PostLook},
+		"/staff/companies": {get: c.GetCompanies, post: c.PostCompanies},
 
 		"/me":        {get: g.status.getMe},
 		"/jwks.json": {get: g.status.getKeys},

@@ -10,8 +10,10 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/account"
 	"github.com/doorpost-auth/doorpost/caddymodule/action"
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/console"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
@@ -80,7 +82,7 @@ func New(s Settings, rec Records) *Gate {
 	cookies := web.CookiesFor(s.Sites.URL)
 	answers := &web.Answers{Pages: s.Pages, Log: rec.Log, Sites: s.Sites, Prefix: s.Prefix, ClearStorage: s.ClearStorage,
 		StoreErrors: []error{secret.ErrSealed, directory.ErrFormat}}
-	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, Places: []string{"/companies", "/account", signin.SignedInPath},
+	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, Places: []string{"/companies", "/account", "/staff", "/staff/", "/staff/contacts", "/staff/companies", signin.SignedInPath},
 		Legacy: s.Legacy, Keys: keys}
 	visitors := &visitor.Visitors{Firm: s.Firm, Serial: s.Serial, Book: rec.Book, Sessions: rec.Sessions, Devices: rec.Devices, Anchor: rec.Anchor,
 		Cookies: cookies, ClientIP: rec.ClientIP, Assertion: rec.Assertion, Wanted: s.Identity, Log: rec.Log, Now: rec.Now}
@@ -117,6 +119,9 @@ func New(s Settings, rec Records) *Gate {
 		account: &account.Handlers{Answers: answers, Ways: ways, Visitors: visitors, Cookies: cookies,
 			Book: rec.Book, Legacy: s.Legacy, Sessions: rec.Sessions, Tokens: rec.Tokens, Passwords: rec.Passwords, Audit: rec.Audit, Now: rec.Now,
 			Attempts: attempts, Changes: changes},
+		console: &console.Handlers{Answers: answers, Visitors: visitors, Now: rec.Now,
+			Firm: admin.Firm{Book: rec.Book, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Anchor: rec.Anchor,
+				NoPasswords: rec.Passwords == nil, NoOldLinks: !s.Legacy.HasLinks()}},
 		status: &status{firm: s.Firm, answers: answers, visitors: visitors, sessions: rec.Sessions, assertion: rec.Assertion, logo: s.Logo},
 	}
 	if s.MailFolder != "" {

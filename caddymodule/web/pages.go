@@ -159,6 +159,7 @@ type AccountPage struct {
 	Companies []CompanyRow
 	More      bool // they have more than those
 	Devices   []DeviceRow
+	Staff     bool      // they are of the firm's staff, whose pages are linked
 	Since     time.Time // when the password was chosen; zero: there is none
 	ByLink    bool      // it comes from elsewhere, so a mailed link has to come before any change
 	Least     int       // characters that a password needs
@@ -313,6 +314,20 @@ func samplePages() []Page {
 	when := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 	const masked, full = "a•••@example.com", "ann@example.com"
 	return []Page{
+		StaffPage{Email: full},
+		StaffPage{Email: full, Linked: 12, Upgraded: 5, Strangers: []StrangerRow{{full, 1, when}, {"bob@example.com", 3, when}}, Waits: "connection refused", Advice: "Look at the server."},
+		StaffContactsPage{},
+		StaffContactsPage{Query: "nobody"},
+		StaffContactsPage{Query: "ann", Next: "7", Contacts: []ContactRow{{ID: "7", Name: "Ann Lee", Email: full, Companies: "Harbor Bakery"}, {ID: "8", Email: "bob@example.com", Disabled: true}, {ID: "9", Email: "owner@example.com", Staff: true}}},
+		StaffContactPage{Email: "anm@example.com", Failed: "This is no address."},
+		StaffContactPage{Contact: &ContactRow{ID: "7", Name: "Ann Lee", Email: full, Companies: "Harbor Bakery"}, Email: full, Emails: []string{full, "ann@example.org"}, Story: []string{"10:02  asked for a sign-in mail"},
+			Advice:    []AdviceRow{{Text: "No mail reaches this address."}, {Text: "Check the spelling with them, then:", Do: "change-address", Button: "Use this address instead", ID: "7", Field: "Their new address"}},
+			Passwords: true, Sessions: 2, Done: "They are signed out everywhere."},
+		StaffCompaniesPage{},
+		StaffCompaniesPage{Query: "har", Next: "oak", Done: "Its old links ask who is there from now on.", Companies: []StaffCompanyRow{{ID: "harbor-bakery", Name: "Harbor Bakery", Links: 1, Used: when}, {ID: "oak", Links: 2, Upgraded: true}, {ID: "elm"}}},
+		StaffCompaniesPage{Failed: "Nobody belongs to it."},
+		StaffUpgradePage{ID: "harbor-bakery", Name: "Harbor Bakery", Asked: []string{full}, Recent: 7, Programs: 2},
+		StaffUpgradePage{ID: "oak", Refused: true},
 		PromptPage{},
 		PromptPage{To: "/orders/7?a=1", Email: "ann@example", Problem: "Please enter the whole address.", Shared: true},
 		PromptPage{To: "/-/go?x=abc", OldLink: true},

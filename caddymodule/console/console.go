@@ -1,0 +1,185 @@
+// Package console has the pages of the firm's staff: whom to help (console.go), why a contact doesn't
+// get in and what to do (contact.go), and which companies' old links ask for sign-in (companies.go).
+//
+// The pages hold no logic of their own: they call the actions of package admin, as the commands do, and
+// say what happened in the words of package explain. The gate's route table names the handlers. Who isn't
+// staff gets the page that says that there is none.
+package console
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
+	"github.com/doorpost-auth/doorpost/caddymodule/web"
+)
+
+// Handlers are the pages of one firm for its staff. Set its fields in one literal before use.
+type Handlers struct {
+	Firm     admin.Firm
+	Answers  *web.Answers
+	Visitors *visitor.Visitors
+	Now      func() time.Time
+}
+
+const (
+	// recent is how long ago somebody may have signed in who changes something.
+	recent = 12 * time.Hour
+	// upgradedState is the state of a company whose old links ask for sign-in.
+	upgradedState = "upgraded"
+	// atOnce is how many contacts or companies a page lists.
+	atOnce = 50
+	// strangersAtOnce is how many addresses that are nobody's the home page lists.
+	strangersAtOnce = 20
+)
+
+var errOldSession = &web.Failure{Status: http.StatusForbidden, Page: web.MessagePage{Title: "Please sign in again",
+	Text: "You signed in more than 12 hours ago. To change something here, please sign out, and sign in again.", Link: "Go on"}}
+
+// staff returns who makes the request, if it is one of the firm's staff.
+func (h *Handlers) staff(r *http.Request) (*visitor.Visitor, error) {
+	v, err := h.Visitors.Of(r)
+	if err == nil && !v.IsStaff() {
+		return nil, web.ErrNotFound
+	}
+	return v, err
+}
+
+// mayChange returns who makes the request, and what they sent, if they may change something.
+func (h *Handlers) mayChange(w http.ResponseWriter, r *http.Request) (by admin.By, get func(string) string, err error) {
+	f, err := web.ReadForm(w, r)
+	if err != nil {
+		return by, nil, err
+	}
+	v, err := h.staff(r)
+	if err != nil {
+		return by, nil, err
+	}
+	if h.Now().Sub(v.Live.Begun) > recent {
+		again := *errOldSession
+		again.Page.URL = h.Answers.Prefix + "/sign-out"
+		return by, nil, &again
+	}
+	return admin.By{Who: "staff", Staff: v.Contact.ID}, f.Get, nil
+}
+
+// GetHome shows whom to help.
+func (h *Handlers) GetHome(w http.ResponseWriter, r *http.Request) error {
+	v, err := h.staff(r)
+	if err != nil {
+		return err
+	}
+	ctx := r.Context()
+	page := web.StaffPage{Email: v.Contact.Email().Display()}
+	if page.Linked, page.Upgraded, err = h.countLinked(ctx); err != nil {
+		return err
+	}
+	strangers, err := h.Firm.ListStrangers(ctx, struct{}{})
+	if err != nil {
+		return err
+	}
+	for _, s := range strangers.Addresses[:min(len(strangers.Addresses), strangersAtOnce)] {
+		page.Strangers = append(page.Strangers, web.StrangerRow{Address: s.Address.Display(), Count: s.Count, Last: s.Last.Local()})
+	}
+	if down, ok := h.Firm.Queue.Outage(); ok {
+		page.Waits, page.Advice = down.Reason, outbox.Advice(down.Reason)
+	}
+	h.Answers.Page(w, r, http.StatusOK, page)
+	return nil
+}
+
+// countLinked returns how many companies have old links, and how many of those ask for sign-in.
+func (h *Handlers) countLinked(ctx context.Context) (linked, upgraded int, err error) {
+	for in := (admin.ListRequest{Limit: 1000}); ; {
+		page, err := h.Firm.ListCompanies(ctx, in)
+		if err != nil {
+			return 0, 0, err
+		}
+		for _, c := range page.Companies {
+			if c.LegacyLinks > 0 {
+				linked++
+				if c.State == upgradedState {
+					upgraded++
+				}
+			}
+		}
+		if in.After = page.Next; in.After == "" {
+			return linked, upgraded, nil
+		}
+	}
+}
+
+// GetContacts lists the first contacts.
+func (h *Handlers) GetContacts(w http.ResponseWriter, r *http.Request) error {
+	return h.listContacts(w, r, "", "")
+}
+
+// PostContacts lists the contacts that a search finds. What is searched for is in no URL: it may be an address.
+func (h *Handlers) PostContacts(w http.ResponseWriter, r *http.Request) error {
+	f, err := web.ReadForm(w, r)
+	if err != nil {
+		return err
+	}
+	return h.listContacts(w, r, strings.TrimSpace(f.Get("q")), f.Get("after"))
+}
+
+func (h *Handlers) listContacts(w http.ResponseWriter, r *http.Request, text, after string) error {
+	if _, err := h.staff(r); err != nil {
+		return err
+	}
+	ctx := r.Context()
+	list, err := h.Firm.ListContacts(ctx, admin.ListContacts{ListRequest: admin.ListRequest{Text: text, After: after, Limit: atOnce}})
+	if err != nil {
+		return err
+	}
+	page := web.StaffContactsPage{Query: text, Next: list.Next}
+	for _, c := range list.Contacts {
+		row, err := h.rowOf(ctx, c)
+		if err != nil {
+			return err
+		}
+		page.Contacts = append(page.Contacts, row)
+	}
+	h.Answers.Page(w, r, http.StatusOK, page)
+	return nil
+}
+
+// rowOf is a contact as the pages show it.
+func (h *Handlers) rowOf(ctx context.Context, c directory.Contact) (web.ContactRow, error) {
+	var names []string
+	for _, id := range c.Companies {
+		company, err := h.Firm.Book.Company(ctx, id)
+		switch {
+		case errors.Is(err, directory.ErrUnknown):
+		case err != nil:
+			return web.ContactRow{}, err
+		case company.Name != "":
+			names = append(names, company.Name)
+		default:
+			names = append(names, id)
+		}
+	}
+	return web.ContactRow{ID: c.ID, Name: c.Name(), Email: c.Email().Display(), Companies: strings.Join(names, ", "),
+		Disabled: c.Disabled, Staff: c.Role == directory.Staff}, nil
+}
+
+// problemOf says on a page why something wasn't done; what nobody expected is an error still.
+func problemOf(err error) (string, error) {
+	if err == nil {
+		return "", nil
+	}
+	e := admin.ErrorOf(err)
+	if e.Status >= http.StatusInternalServerError {
+		return "", err
+	}
+	reason := []rune(e.Reason)
+	reason[0] = unicode.ToUpper(reason[0])
+	return strings.TrimSuffix(string(reason), ".") + ".", nil
+}

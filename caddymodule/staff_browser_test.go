@@ -1,0 +1,34 @@
+//go:build browser
+
+package caddymodule_test
+
+import (
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// Every page of staff, in both themes, on a phone and on a desktop, and a walk through them: axe finds nothing.
+func TestBrowserStaff(t *testing.T) {
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), firm: oldLinks, companies: oldCompanies})
+	m.moveInto(h)
+	h.html()
+	asking := h.browser()
+	asking.ask("bob@example.com", "/")
+	asking.send("/-/code", form("code", "0000-0000"))
+	h.browser().send("/-/sign-in", form("email", "bob@example.net"))
+	ctx := chromium(t)
+	l := h.browser().ask("owner@example.com", "/-/staff/")
+	at := func(path string) step { return chromedp.Navigate(h.url + path) }
+	judge(t, ctx, []shown{
+		{"staff", []step{chromedp.Navigate(l.link), chromedp.SendKeys(css("input[name=email]"), "owner@example.com\r"), where("/-/staff/")}},
+		{"staff-look", []step{at("/-/staff/"), chromedp.SendKeys(css("#look"), "bob@example.net\r"), where("/-/staff/look")}},
+		{"staff-contacts", []step{at("/-/staff/contacts")}},
+		{"staff-search", []step{at("/-/staff/"), chromedp.SendKeys(css("#q"), "bob\r"), where("/-/staff/contacts")}},
+		{"staff-contact", []step{chromedp.Click(css(".companies a")), chromedp.WaitVisible(css(".story"))}},
+		{"staff-companies", []step{at("/-/staff/companies")}},
+		{"staff-upgrade", []step{at("/-/staff/companies"), chromedp.Click(css(".devices button")), chromedp.WaitVisible(css("main form button"))}},
+		{"staff-upgraded", []step{chromedp.Click(css("main form button")), chromedp.WaitVisible(css("[role=status]"))}},
+	})
+}
