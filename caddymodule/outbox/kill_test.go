@@ -19,7 +19,9 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 )
 
 var kills = flag.Int("kills", 15, "how often TestKill kills a process that sends")
@@ -38,21 +40,30 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// openForChild opens a file, or the Redis server at a socket, which others could have open too.
+func openForChild(place string) (store.Store, *Process, error) {
+	if strings.HasPrefix(place, "unix:") {
+		db, err := redis.Open(context.Background(), redis.Options{URL: place})
+		return db, nil, err
+	}
+	db, err := bolt.Open(place, bolt.Options{Wait: 10 * time.Second})
+	if err != nil {
+		return nil, nil, err
+	}
+	sent, err := OpenSentLog(context.Background(), place+".sent", db)
+	return db, &Process{Sent: sent}, err
+}
+
 // child accepts requests and sends mails until it is killed. It says which requests it
 // has accepted. To drain, it accepts nothing more and ends when all is sent.
 func child() {
-	db, err := bolt.Open(os.Getenv(childStore), bolt.Options{Wait: 10 * time.Second})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	sent, err := OpenSentLog(context.Background(), os.Getenv(childStore)+".sent", db)
+	db, process, err := openForChild(os.Getenv(childStore))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	q := &Queue{
-		Firm: "example", Store: db, Process: &Process{Sent: sent}, Keys: testKeys, Server: NewServer(DefaultConnections, Pace(600_000, time.Minute), nil),
+		Firm: "example", Store: db, Process: process, Keys: testKeys, Server: NewServer(DefaultConnections, Pace(600_000, time.Minute), nil),
 		Sender: &Pool{SMTP: SMTP{Address: os.Getenv(childSMTP), TLS: TLSOff}}, Log: slog.New(slog.DiscardHandler),
 		Look: 20 * time.Millisecond, lease: 150 * time.Millisecond,
 	}
@@ -85,9 +96,16 @@ func child() {
 // server has read a mail and its answer isn't out yet. What was accepted arrives; a kill
 // repeats one mail at most; and what arrives twice is twice the same.
 func TestKill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "doorpost.db")
+	killing(t, path)
+	if raw, err := os.ReadFile(path); err != nil || bytes.Contains(raw, []byte("example.org")) {
+		t.Errorf("the store is readable (%v)", err)
+	}
+}
+
+func killing(t *testing.T, place string) {
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
-	path := filepath.Join(t.TempDir(), "doorpost.db")
 
 	// At the moment that the server holds a mail in its hands, the test may take part.
 	var moment atomic.Pointer[func() error]
@@ -101,7 +119,7 @@ func TestKill(t *testing.T) {
 	})
 	start := func(env ...string) (*exec.Cmd, io.Reader) {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), append(env, childStore+"="+path, childSMTP+"="+s.addr)...)
+		cmd.Env = append(os.Environ(), append(env, childStore+"="+place, childSMTP+"="+s.addr)...)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -149,9 +167,6 @@ func TestKill(t *testing.T) {
 	}
 
 	judge(t, fmt.Sprintf("seed %d", seed), accepted, s.got())
-	if raw, err := os.ReadFile(path); err != nil || bytes.Contains(raw, []byte("example.org")) {
-		t.Errorf("the store is readable (%v)", err)
-	}
 }
 
 // judge compares what was accepted with what arrived.
