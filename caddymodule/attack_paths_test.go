@@ -235,7 +235,7 @@ func TestP14_OurPagesAndTheirMethods(t *testing.T) {
 	pages := map[string]string{"/-/sign-in": "GET, HEAD, POST", "/-/sent": "GET, HEAD", "/-/code": "GET, HEAD, POST", "/-/link": "GET, HEAD, POST",
 		"/-/sign-out": "GET, HEAD, POST", "/-/me": "GET, HEAD", "/-/jwks.json": "GET, HEAD", "/-/health": "GET, HEAD", "/-/logo": "GET, HEAD", "/-/companies": "GET, HEAD",
 		"/-/account": "GET, HEAD", "/-/devices": "GET, HEAD, POST", "/-/password": "GET, HEAD, POST", "/-/help": "GET, HEAD, POST",
-		"/-/staff": "GET, HEAD", "/-/staff/": "GET, HEAD", "/-/staff/contacts": "GET, HEAD, POST", "/-/staff/contact": "GET, HEAD, POST", "/-/staff/look": "GET, HEAD, POST", "/-/staff/companies": "GET, HEAD, POST",
+		"/-/staff": "GET, HEAD", "/-/staff/": "GET, HEAD", "/-/staff/contacts": "GET, HEAD, POST", "/-/staff/contact": "GET, HEAD, POST", "/-/staff/look": "GET, HEAD, POST", "/-/staff/add": "GET, HEAD, POST", "/-/staff/companies": "GET, HEAD, POST",
 		"/-/password/set": "GET, HEAD, POST", "/-/password/change": "GET, HEAD, POST", "/-/password/remove": "GET, HEAD, POST"}
 	for page, allow := range pages {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "FOO"} {

@@ -43,7 +43,7 @@ func twoFirms(t *testing.T) (*house, [2]*firmSite) {
 		}
 	}
 	second := &firmSite{base: "http://" + freeAddress(t), prefix: "/door", portal: newPortal(t), email: "only-b@example.com"}
-	h := openHouse(t, layout{admin: freeAddress(t), contacts: "email\nboth@example.com\nonly-a@example.com\n", more: fmt.Sprintf(
+	h := openHouse(t, layout{admin: freeAddress(t), contacts: "email,role\nboth@example.com,client\nonly-a@example.com,client\nstaff-a@example.com,staff\n", more: fmt.Sprintf(
 		"%s {\n doorpost other {\n url %s\n prefix /door\n contacts %s\n brand {\n name Other\n from other@example.org\n }\n }\n reverse_proxy %s\n}\n",
 		second.base, second.base, filepath.Join(dir, "b.csv"), strings.TrimPrefix(second.portal.URL, "http://"))})
 	first := &firmSite{base: h.url, prefix: "/-", portal: h.portal, email: "only-a@example.com"}

@@ -27,6 +27,8 @@ func TestBrowserStaff(t *testing.T) {
 		{"staff-contacts", []step{at("/-/staff/contacts")}},
 		{"staff-search", []step{at("/-/staff/"), chromedp.SendKeys(css("#q"), "bob\r"), where("/-/staff/contacts")}},
 		{"staff-contact", []step{chromedp.Click(css(".companies a")), chromedp.WaitVisible(css(".story"))}},
+		{"staff-add", []step{at("/-/staff/add")}},
+		{"staff-add-wrong", []step{chromedp.SendKeys(css("#email"), "bob@example.com\r"), chromedp.WaitVisible(css("[aria-invalid=true]"))}},
 		{"staff-companies", []step{at("/-/staff/companies")}},
 		{"staff-upgrade", []step{at("/-/staff/companies"), chromedp.Click(css(".devices button")), chromedp.WaitVisible(css("main form button"))}},
 		{"staff-upgraded", []step{chromedp.Click(css("main form button")), chromedp.WaitVisible(css("[role=status]"))}},

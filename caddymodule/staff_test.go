@@ -10,7 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
-var staffPages = []string{"/-/staff/", "/-/staff/contacts", "/-/staff/companies"}
+var staffPages = []string{"/-/staff/", "/-/staff/contacts", "/-/staff/companies", "/-/staff/add"}
 
 // field returns the value of a hidden field of the form that a button with the text is in.
 func staffForm(t *testing.T, page, button string) map[string]string {
@@ -97,6 +97,19 @@ func TestStaffHelpAClient(t *testing.T) {
 	if a := owner.send("/-/staff/look", form("email", "no address")); a.StatusCode != 400 {
 		t.Errorf("what is no address = %d; want 400", a.StatusCode)
 	}
+	// A new contact.
+	for _, wrong := range [][]string{{"email", "no address"}, {"email", "bob@example.com"}, {"email", "cleo@example.com", "company", "Nobody & Co"}} {
+		if a := owner.send("/-/staff/add", form(wrong...)); a.StatusCode != 409 || !strings.Contains(a.body, `aria-invalid="true"`) {
+			t.Errorf("adding %v = %d; want the form again, with what is wrong\n%s", wrong, a.StatusCode, a.body)
+		}
+	}
+	added := owner.send("/-/staff/add", form("email", "cleo@example.com", "first", "Cleo", "last", "Dahl", "company", "Cedar Inc"))
+	if page := owner.open(goes(added)); added.StatusCode != http.StatusSeeOther || !strings.Contains(page.body, "Cleo Dahl") || !strings.Contains(page.body, "Cedar Inc") {
+		t.Errorf("adding Cleo = %d\n%s", added.StatusCode, page.body)
+	}
+	if cleo := h.in("cleo@example.com"); cleo.open("/orders").StatusCode != 200 {
+		t.Error("Cleo doesn't get in")
+	}
 	// The history tells who did it.
 	h.eventually("the history has it", func() bool {
 		out, _ := h.caddy("doorpost", "audit", "--json").CombinedOutput()
@@ -156,7 +169,7 @@ func TestStaffPagesAreForStaff(t *testing.T) {
 		}
 	}
 	posts := map[string][]string{
-		"/-/staff/contacts": {"q", "bob"}, "/-/staff/look": {"email", "bob@example.com"}, "/-/staff/companies": {"id", "birch", "do", "upgrade"}, "/-/staff/contact": {"id", id, "do", "disable"},
+		"/-/staff/add": {"email", "eve@example.com"}, "/-/staff/contacts": {"q", "bob"}, "/-/staff/look": {"email", "bob@example.com"}, "/-/staff/companies": {"id", "birch", "do", "upgrade"}, "/-/staff/contact": {"id", id, "do", "disable"},
 	}
 	for path, fields := range posts {
 		if a := ann.send(path, form(fields...)); a.StatusCode != 404 {
@@ -196,5 +209,26 @@ func TestStaffChangesAskForANewSignIn(t *testing.T) {
 	}
 	if a := owner.press(page, "/-/staff/contact", "Disable this contact"); a.StatusCode != 403 || !strings.Contains(a.body, "sign in again") || !strings.Contains(a.body, "/-/sign-out") {
 		t.Errorf("after 12 hours, a change = %d; want to be asked to sign in again\n%s", a.StatusCode, a.body)
+	}
+}
+
+// Staff of one firm see nothing of another, and can't sign in there by their session.
+func TestStaffOfOneFirmSeeNothingOfAnother(t *testing.T) {
+	h, firms := twoFirms(t)
+	first, second := firms[0], firms[1]
+	owner := h.in("staff-a@example.com")
+	if body := owner.send("/-/staff/contacts", form("q", "only-")).body; !strings.Contains(body, "only-a@example.com") || strings.Contains(body, "only-b@example.com") {
+		t.Errorf("the contacts of the first firm are\n%s", body)
+	}
+	if body := owner.send("/-/staff/look", form("email", "only-b@example.com")).body; !strings.Contains(body, "Nobody’s address") {
+		t.Errorf("an address of the second firm is known to the first:\n%s", body)
+	}
+	for _, name := range []string{"/staff/", "/staff/contacts", "/staff/companies", "/staff/add"} {
+		if a := second.raw(t, h, "GET", second.prefix+name, nil, "portal="+owner.cookie("portal")); a.StatusCode != 401 {
+			t.Errorf("%s of the second firm with a session of the first = %d; want the prompt", name, a.StatusCode)
+		}
+		if a := first.raw(t, h, "GET", first.prefix+name, nil, "portal="+first.session); a.StatusCode != 404 {
+			t.Errorf("%s for a client = %d; want 404", name, a.StatusCode)
+		}
 	}
 }

@@ -507,7 +507,7 @@ func TestPagesAccessible(t *testing.T) {
 				t.Errorf("%T: <%s> without words", page, n.Data)
 			case n.Data == "input" && has(n, "hidden"): // for password managers alone
 			case n.Data == "input" && slices.Contains([]string{"email", "text", "password"}, attr(n, "type")):
-				if !labels[attr(n, "id")] || attr(n, "autocomplete") == "" || attr(n, "spellcheck") != "false" || attr(n, "autocapitalize") != "none" {
+				if !labels[attr(n, "id")] || attr(n, "autocomplete") == "" || attr(n, "spellcheck") != "false" || attr(n, "autocapitalize") != "none" && attr(n, "autocapitalize") != "words" {
 					t.Errorf("%T: input %q lacks its label, or help with typing", page, attr(n, "name"))
 				}
 			}

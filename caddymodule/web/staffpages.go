@@ -58,6 +58,13 @@ type AdviceRow struct {
 	Field  string // the label of what has to be typed for it: a company or an address; empty: nothing
 }
 
+// StaffAddPage adds a contact. Its form: POST {prefix}/staff/add with email, first, last, company.
+type StaffAddPage struct {
+	Address, First, Last, Company string // as they were typed, when the form is shown again
+	Problem                       string // why nobody was added; empty: nothing
+	Wrong                         string // the field that Problem is about: email or company; empty: none of them
+}
+
 // StaffCompaniesPage lists companies with their old links. Its form: POST {prefix}/staff/companies with id, do.
 type StaffCompaniesPage struct {
 	Query     string
@@ -87,6 +94,7 @@ type StaffUpgradePage struct {
 func (StaffPage) file() string          { return "staff.html" }
 func (StaffContactsPage) file() string  { return "staff-contacts.html" }
 func (StaffContactPage) file() string   { return "staff-contact.html" }
+func (StaffAddPage) file() string       { return "staff-add.html" }
 func (StaffCompaniesPage) file() string { return "staff-companies.html" }
 func (StaffUpgradePage) file() string   { return "staff-upgrade.html" }
 
