@@ -44,7 +44,7 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer leave()
 	if overTCP(r.Context()) {
-		app.engine.keep("told of the admin endpoint", func() any {
+		app.engine.Keep("told of the admin endpoint", func() any {
 			app.log.Warn(openAdmin, "what_to_do", adminSocket)
 			return true
 		})
@@ -75,20 +75,14 @@ func (a *App) enterAdmin() (leave func(), err error) {
 func (a *App) adminFirms() map[string]admin.Firm {
 	firms := make(map[string]admin.Firm, len(a.firms))
 	for id, f := range a.firms {
-		firms[id] = f.forAdmin()
+		firms[id] = f.Admin()
 	}
 	return firms
 }
 
-// forAdmin is the firm as commands change it.
-func (f *firm) forAdmin() admin.Firm {
-	return admin.Firm{Book: f.book, Sessions: f.sessions, Tokens: f.tokens, Queue: f.queue, Audit: f.audit, Usage: f.usage, Anchor: f.anchor,
-		Files: f.fileStatus(), NoPasswords: f.cfg.Passwords.Off, NoOldLinks: !f.cfg.Rules.HasLinks()}
-}
-
 // backup writes a copy of the store, if it is one that can be copied.
 func (a *App) backup(w io.Writer) error {
-	if s, ok := any(a.engine.store).(interface{ Backup(io.Writer) error }); ok {
+	if s, ok := any(a.engine.Store).(interface{ Backup(io.Writer) error }); ok {
 		return s.Backup(w)
 	}
 	return errors.New("the store is a Redis server; copy its dump.rdb or appendonlydir, as Redis describes")

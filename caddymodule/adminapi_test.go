@@ -99,18 +99,18 @@ func TestAdminAPIShowsOut(t *testing.T) {
 			t.Fatal(stderr)
 		}
 		d.run("contacts", "enable", "ann@example.com")
-		c, err := f.book.ByEmail(t.Context(), address.Address("ann@example.com"))
+		c, err := f.Book.ByEmail(t.Context(), address.Address("ann@example.com"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := f.sessions.Begin(t.Context(), session.Session{Contact: c.ID, Generation: c.Generation, Method: "link"}, nil)
+		b, err := f.Sessions.Begin(t.Context(), session.Session{Contact: c.ID, Generation: c.Generation, Method: "link"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := f.sessions.Store.Apply(t.Context(), b.Ops...); err != nil {
+		if err := f.Sessions.Store.Apply(t.Context(), b.Ops...); err != nil {
 			t.Fatal(err)
 		}
-		f.sessions.Began(t.Context(), b)
+		f.Sessions.Began(t.Context(), b)
 		visit := func() int {
 			r, err := http.NewRequest("GET", url, nil)
 			if err != nil {

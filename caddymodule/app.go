@@ -21,6 +21,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/runtime"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -43,21 +44,18 @@ type App struct {
 
 	warned map[string]bool // what was told of the sites: a site with several addresses has several handlers
 
-	engine *engine          // from Start to Cleanup, and as long as a request is inside
+	engine *runtime.Engine  // from Start to Cleanup, and as long as a request is inside
 	share  *share           // of engine
 	firms  map[string]*firm // read-only once ready is closed
-	mail   *mailOut         // of all firms without one of their own
+	mail   *runtime.MailOut // of all firms without one of their own
 
 	keys    *secret.Keyring // of this configuration
 	sealing atomic.Bool     // they seal; see takeOver
 
 	takingOver sync.Mutex // held while they begin to
 
-	settingFiles struct { // of the app's own settings
-		sync.Mutex
-		all []*settingFile
-	}
-	stopWatching context.CancelFunc // of the files; nil: they aren't watched
+	settingFiles *runtime.SettingFiles // of the app's own settings
+	stopWatching context.CancelFunc    // of the files; nil: they aren't watched
 	watching     sync.WaitGroup
 }
 
@@ -131,67 +129,38 @@ func (a *App) Start() (err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	keys, err := a.openKeys(ctx, a.engine.store, a.resolved.Place, a.resolved.Secrets, !a.engine.has(keptKeys))
-	late := errors.Is(err, store.ErrUnavailable) && a.mayComeLate()
-	if late {
-		keys, err = secret.New(a.resolved.Secrets[0], a.resolved.Secrets[1:]...)
-	}
+	inUse, late, err := a.openKeys(ctx)
 	if err != nil {
 		return err
 	}
-	a.keys = keys
-	inUse := a.engine.keep(keptKeys, func() any { return keys.Copy() }).(*secret.Keyring)
-	if running := runningApp(); running != nil && running.engine == a.engine {
-		_ = running.takeOver(ctx) // not later, when it would take from inUse what comes now
-	}
-	inUse.Adopt(inUse.With(keys)) // a firm that comes with this configuration may need one of its secrets
-	if a.mail, err = openMail(a.resolved.Mail, a.engine.keep, a.engine.clock.Now); err != nil {
+	if a.mail, err = runtime.OpenMail(a.resolved.Mail, a.engine.Keep, a.engine.Clock.Now); err != nil {
 		return err
 	}
-	sent := a.sentLog(ctx)
 	// The registry is this config's own; the counters go on over reloads.
-	counters := a.engine.keep("counters", func() any { return audit.NewCounters() }).(*audit.Counters)
+	counters := a.engine.Keep("counters", func() any { return audit.NewCounters() }).(*audit.Counters)
 	if err := a.registry.Register(counters); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	permits := a.engine.keep("permits", func() any { return password.NewPermits() }).(*password.Permits)
-	firms := make(map[string]*firm, len(a.named))
-	for _, id := range slices.Sorted(maps.Keys(a.named)) {
-		guarded, err := a.anchorOf(ctx, id, keys, inUse)
-		if err != nil {
-			stopAll(firms)
-			return fmt.Errorf("secret: %w", err)
-		}
-		if err := (&directory.Book{Firm: id, Store: guarded}).CheckKeys(ctx, keys); err != nil {
-			stopAll(firms)
-			return fmt.Errorf("secret: %w", err)
-		}
-		f, err := openFirm(id, *a.named[id], deps{
-			store: guarded, others: a.engine.others, keys: inUse, now: a.engine.clock.Now, mail: a.mail, sent: sent, permits: permits,
-			log: a.log.With("firm", id), events: a.events.With("firm", id), counters: counters,
-			keep: func(name string, fresh func() any) any { return a.engine.keep(id+"\x00"+name, fresh) },
-		})
-		if err != nil {
-			stopAll(firms)
-			return fmt.Errorf("firm %s: %w", id, err)
-		}
-		firms[id] = f
+	firms, err := a.openFirms(ctx, runtime.Shared{Engine: a.engine, Keys: inUse, Mail: a.mail, Sent: a.sentLog(ctx),
+		Permits: a.engine.Keep("permits", func() any { return password.NewPermits() }).(*password.Permits), Counters: counters, ClientIP: clientIP})
+	if err != nil {
+		return err
 	}
 	a.tellUnnamed(ctx)
 	if err := a.tellRestore(ctx, firms); err != nil && !late {
 		a.log.Error("whether a backup was restored can't be told", "error", err)
 	}
-	a.mail.apply() // not before: this config may fail, and the other one go on
+	a.mail.Apply() // not before: this config may fail, and the other one go on
 	for _, f := range firms {
-		if f.cfg.Mail != nil {
-			f.mail.apply()
+		if f.Config.Mail != nil {
+			f.Mail.Apply()
 		}
 	}
 	a.firms = firms
 	a.startWatching()
-	a.engine.log.to.Store(a.log)
+	a.engine.LogTo(a.log)
 	close(a.ready)
-	if a.engine.first() {
+	if a.engine.First() {
 		a.welcome(os.Stderr)
 	}
 	return nil
@@ -199,11 +168,11 @@ func (a *App) Start() (err error) {
 
 // sentLog opens the list of mails that were sent, where this process alone has the store.
 func (a *App) sentLog(ctx context.Context) *outbox.SentLog {
-	if a.engine.others != nil {
+	if a.engine.Others != nil {
 		return nil
 	}
-	l, err := a.engine.keepIf("sent log", func() (any, error) {
-		return outbox.OpenSentLog(ctx, a.resolved.Place.Path+".sent", a.engine.store)
+	l, err := a.engine.KeepIf("sent log", func() (any, error) {
+		return outbox.OpenSentLog(ctx, a.resolved.Place.Path+".sent", a.engine.Store)
 	})
 	if err != nil {
 		a.log.Warn("mails that were sent right before a crash may be sent twice", "error", err)
@@ -212,13 +181,98 @@ func (a *App) sentLog(ctx context.Context) *outbox.SentLog {
 	return l.(*outbox.SentLog)
 }
 
+// secrets are those of this configuration.
+func (a *App) secrets() *runtime.Secrets {
+	return &runtime.Secrets{Resolved: a.resolved, Firms: slices.Sorted(maps.Keys(a.named)), Log: a.log}
+}
+
+// keptKeys names the keyring that everything of an engine seals with. It holds the secrets
+// of the configuration that runs: one that is being loaded may fail, and what runs must be
+// able to open whatever it wrote.
+const keptKeys = "keys"
+
+// openKeys finds the keys of this configuration, and returns the keyring in use, which has them too from
+// now on: a firm that comes with this configuration may need one of its secrets. late: the store is a
+// server that isn't there yet, so they weren't checked.
+func (a *App) openKeys(ctx context.Context) (inUse *secret.Keyring, late bool, err error) {
+	a.keys, err = a.secrets().Open(ctx, a.engine.Store, !a.engine.Has(keptKeys))
+	if late = errors.Is(err, store.ErrUnavailable) && a.mayComeLate(); late {
+		a.keys, err = secret.New(a.resolved.Secrets[0], a.resolved.Secrets[1:]...)
+	}
+	if err != nil {
+		return nil, late, err
+	}
+	inUse = a.engine.Keep(keptKeys, func() any { return a.keys.Copy() }).(*secret.Keyring)
+	if running := runningApp(); running != nil && running.engine == a.engine {
+		_ = running.takeOver(ctx) // not later, when it would take from inUse what comes now
+	}
+	inUse.Adopt(inUse.With(a.keys))
+	return inUse, late, nil
+}
+
+// openFirms opens all firms, or none.
+func (a *App) openFirms(ctx context.Context, s runtime.Shared) (map[string]*firm, error) {
+	firms := make(map[string]*firm, len(a.named))
+	for _, id := range slices.Sorted(maps.Keys(a.named)) {
+		s.Log, s.Events = a.log.With("firm", id), a.events.With("firm", id)
+		f, err := a.openFirm(ctx, id, s)
+		if err != nil {
+			stopAll(firms)
+			return nil, err
+		}
+		firms[id] = f
+	}
+	return firms, nil
+}
+
+// openFirm opens a firm. The keys of this configuration have to open whatever its records need.
+func (a *App) openFirm(ctx context.Context, id string, s runtime.Shared) (*firm, error) {
+	guarded, err := a.anchorOf(ctx, id, a.keys, s.Keys)
+	if err == nil {
+		err = (&directory.Book{Firm: id, Store: guarded}).CheckKeys(ctx, a.keys)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	f, err := runtime.Open(id, *a.named[id], guarded, s)
+	if err != nil {
+		return nil, fmt.Errorf("firm %s: %w", id, err)
+	}
+	return &firm{Firm: f}, nil
+}
+
 // startWatching begins to look at the files that the configuration names.
 func (a *App) startWatching() {
-	a.settingFiles.all = settingFiles(a.NamedFiles())
+	a.settingFiles = runtime.SettingFilesOf(a.NamedFiles())
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stopWatching = cancel
 	a.watching.Go(func() { a.watchFiles(ctx) })
 	a.watching.Go(func() { a.reseal(ctx) })
+}
+
+// lookAtFilesEvery is how often the files are looked at.
+const lookAtFilesEvery = time.Second
+
+// watchFiles looks at the files that the configuration names until ctx ends.
+func (a *App) watchFiles(ctx context.Context) {
+	tick := time.NewTicker(lookAtFilesEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		a.lookAtFiles(ctx)
+	}
+}
+
+func (a *App) lookAtFiles(ctx context.Context) {
+	now := a.engine.Clock.Now()
+	for _, f := range a.firms {
+		f.LookAtFiles(ctx, now)
+	}
+	a.settingFiles.Look(now, a.log)
 }
 
 // firstStart reports whether no configuration is running yet: then a store that can't be
@@ -228,7 +282,7 @@ func firstStart() bool { return caddy.ActiveContext().Context == nil }
 // mayComeLate reports whether the store is a server that wasn't there yet when the first
 // configuration was started.
 func (a *App) mayComeLate() bool {
-	return a.engine.others != nil && !a.engine.others.Met() && len(a.resolved.Secrets) > 0
+	return a.engine.Others != nil && !a.engine.Others.Met() && len(a.resolved.Secrets) > 0
 }
 
 // Stop ends what the firms do on their own. Requests that are inside go on, and new
@@ -240,7 +294,7 @@ func (a *App) Stop() error {
 	}
 	stopAll(a.firms)
 	if a.mail != nil {
-		return a.mail.close()
+		return a.mail.Close()
 	}
 	return nil
 }

@@ -204,7 +204,7 @@ func TestReloadKeepsTheEngine(t *testing.T) {
 	path := filepath.Join(dir, "doorpost.db")
 	serve(t, siteBlock{})
 	first := activeApp(t).engine
-	first.keep("example\x00limiter", func() any { return "full" })
+	first.Keep("example\x00limiter", func() any { return "full" })
 	for i := range 20 {
 		url := serve(t, siteBlock{firm: fmt.Sprintf("link_lifetime %dm", i+1)})
 		if status, _, _ := get(t, url+"/open"); status != 200 {
@@ -215,7 +215,7 @@ func TestReloadKeepsTheEngine(t *testing.T) {
 	if now != first {
 		t.Error("the engine is another one after a reload")
 	}
-	if v := now.keep("example\x00limiter", func() any { return "empty" }); v != "full" {
+	if v := now.Keep("example\x00limiter", func() any { return "empty" }); v != "full" {
 		t.Errorf("kept = %v; want full", v)
 	}
 	if n, _ := engines.References(config.Place{Path: path}); n != 1 {
@@ -277,7 +277,7 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 	if n, _ := engines.References(config.Place{Path: oldPath}); n != 1 {
 		t.Errorf("with a request inside, the old engine has %d users; want 1", n)
 	}
-	if _, err := old.engine.store.Get(t.Context(), canary); err != nil {
+	if _, err := old.engine.Store.Get(t.Context(), canary); err != nil {
 		t.Errorf("with a request inside, the old store says %v; want the canary", err)
 	}
 	close(goOn)
@@ -415,7 +415,7 @@ func resealed(t *testing.T) {
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		behind := false
 		for _, f := range activeApp(t).firms {
-			behind = behind || f.anchor.Err() != nil || f.anchor.Status().Behind > 0
+			behind = behind || f.Anchor.Err() != nil || f.Anchor.Status().Behind > 0
 		}
 		if !behind {
 			return
@@ -432,7 +432,7 @@ func TestNewerStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := db.Apply(t.Context(), store.Put(canary, []byte{canaryVersion + 1}, time.Time{})); err != nil {
+	if err := db.Apply(t.Context(), store.Put(canary, []byte{0xff}, time.Time{})); err != nil {
 		t.Fatal(err)
 	}
 	db.Close()

@@ -37,7 +37,8 @@
 //
 // # The house
 //
-//	caddymodule      the glue: App, Handler, and what runs beside the requests
+//	caddymodule      the glue: App and Handler, by which Caddy starts and serves it all
+//	├── runtime      what runs: the store, and each firm with what goes on beside requests
 //	├── config       everything that can be written: settings, grammar, checks
 //	├── cli          "caddy doorpost …": the commands, clients of the admin endpoint
 //	├── gate         a visitor's way in; begin reading at Gate.ServeHTTP

@@ -40,7 +40,7 @@ func (a *App) doctor(ctx context.Context) (all []admin.Finding) {
 // checkMailServer is about the mail server: whether mail waits for it.
 func checkMailServer(_ context.Context, a *App) []admin.Finding {
 	return eachFirm(a, func(f *firm) admin.Finding {
-		if down, yes := f.queue.Outage(); yes {
+		if down, yes := f.Queue.Outage(); yes {
 			return admin.Finding{Check: "mail", What: fmt.Sprintf("the mail server can't be used since %s; all mail waits: %s", down.Since.Local().Format(time.DateTime), down.Reason),
 				Do: outbox.Advice(down.Reason)}
 		}
@@ -81,7 +81,7 @@ func eachFirm(a *App, check func(f *firm) admin.Finding) (all []admin.Finding) {
 // checkTrust is about the store: whether it answers, and is the one of last time.
 func checkTrust(_ context.Context, a *App) []admin.Finding {
 	return eachFirm(a, func(f *firm) admin.Finding {
-		st := f.anchor.Status()
+		st := f.Anchor.Status()
 		if st.Loss != nil {
 			return admin.Finding{Check: "store", What: st.Loss.What, Do: st.Loss.Do}
 		}
@@ -92,7 +92,7 @@ func checkTrust(_ context.Context, a *App) []admin.Finding {
 // checkAnchorFiles is about what is kept outside the store, by which a lost one is noticed.
 func checkAnchorFiles(_ context.Context, a *App) []admin.Finding {
 	return eachFirm(a, func(f *firm) admin.Finding {
-		st := f.anchor.Status()
+		st := f.Anchor.Status()
 		if st.Unsaved != nil {
 			return admin.Finding{Check: "anchor", What: fmt.Sprintf("what was seen of the store can't be noted outside of it: %v", st.Unsaved),
 				Do: "let Caddy's user write to " + st.Path + "; until then a lost store won't be noticed at the next start"}
@@ -105,7 +105,7 @@ func checkAnchorFiles(_ context.Context, a *App) []admin.Finding {
 func checkSecrets(ctx context.Context, a *App) (all []admin.Finding) {
 	left := a.leftBehind(ctx)
 	all = eachFirm(a, func(f *firm) admin.Finding {
-		st := f.anchor.Status()
+		st := f.Anchor.Status()
 		switch {
 		case st.Apart != "":
 			return admin.Finding{Check: "secret", What: "another machine seals with another secret, so nothing is sealed again, and no secret can be taken out", Do: st.Apart}
@@ -136,10 +136,10 @@ func checkUnnamed(ctx context.Context, a *App) (all []admin.Finding) {
 // checkTokens is about old links of open companies that somebody could guess.
 func checkTokens(ctx context.Context, a *App) []admin.Finding {
 	return eachFirm(a, func(f *firm) admin.Finding {
-		if f.anchor.Status().Loss != nil {
+		if f.Anchor.Status().Loss != nil {
 			return admin.Finding{Check: "tokens", OK: true, What: "tokens of old links weren't looked at, since the store isn't trusted"}
 		}
-		found, err := f.book.GuessableTokens(ctx)
+		found, err := f.Book.GuessableTokens(ctx)
 		switch {
 		case err != nil:
 			return admin.Finding{Check: "tokens", What: fmt.Sprintf("tokens of old links can't be read: %v", err), Do: "see what is wrong with the store"}
@@ -163,7 +163,7 @@ func someOf(ids []string) string {
 // checkFiles is about the files that the Caddyfile names.
 func checkFiles(_ context.Context, a *App) (all []admin.Finding) {
 	for _, id := range slices.Sorted(maps.Keys(a.firms)) {
-		for _, file := range a.firms[id].fileStatus() {
+		for _, file := range a.firms[id].FileStatus() {
 			found := admin.Finding{Check: "file", Firm: id, OK: true, What: file.Path + " is loaded"}
 			switch file.State {
 			case admin.FileRefused:
@@ -184,8 +184,8 @@ func checkFiles(_ context.Context, a *App) (all []admin.Finding) {
 func checkDirectory(ctx context.Context, a *App) (all []admin.Finding) {
 	for _, id := range slices.Sorted(maps.Keys(a.firms)) {
 		f := a.firms[id]
-		for _, w := range f.whatCannotWork(ctx) {
-			all = append(all, admin.Finding{Check: "contacts", Firm: id, What: w.what, Do: w.do})
+		for _, w := range f.CannotWork(ctx) {
+			all = append(all, admin.Finding{Check: "contacts", Firm: id, What: w.What, Do: w.Do})
 		}
 	}
 	return all

@@ -15,6 +15,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/gate"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/runtime"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
@@ -63,7 +64,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		err = cfg.CheckFiles()
 	}
 	if err == nil {
-		_, _, _, err = look(cfg)
+		_, _, _, err = runtime.Look(cfg)
 	}
 	if err == nil {
 		cfg.Sites = h.sites(ctx, cfg.URL)
@@ -163,8 +164,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	defer leave()
-	inURL = f.gate.HoldsToken(asked)
-	hidden = hidden || inURL || f.gate.HoldTokens(r.Header)
+	inURL = f.Gate.HoldsToken(asked)
+	hidden = hidden || inURL || f.Gate.HoldTokens(r.Header)
 	return f.ServeHTTP(w, r, countedPortal{next, &passed}, hidden)
 }
 

@@ -16,10 +16,13 @@ import (
 //
 //	                        cmd/caddy
 //	                            │
-//	                       caddymodule ─────────────► Caddy, store/bolt, store/redis
+//	                       caddymodule ────────────────► Caddy
 //	                   ┌────────┼────────┐
 //	                   ▼        ▼        ▼
-//	                 gate     config ◄── cli ───────► Caddy
+//	                runtime ─► config ◄─ cli ──────────► Caddy
+//	                   │                 │
+//	                   ▼                 │
+//	                 gate                │
 //	         ┌─────────┼────────┐        │
 //	         ▼         ▼        ▼        ▼
 //	      signin    account  mailbox   admin
@@ -42,8 +45,9 @@ import (
 // know Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"config", "cli", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis", "loopback"},
+	"caddymodule": {"runtime", "config", "cli", "gate", "web", "admin", "directory", "legacy", "loopback", "password", "outbox", "audit", "secret", "store", "store/anchor", "store/bolt"},
 
+	"runtime": {"config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
 	"cli":     {"config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
 	"console": {"admin", "explain", "visitor", "web", "address", "directory", "outbox"},
 	"explain": {"admin", "audit", "directory", "outbox"},
@@ -89,7 +93,7 @@ var arrows = map[string][]string{
 // testArrows are those that only tests add: what they drive from outside.
 var testArrows = map[string][]string{
 	"*":           {"address", "secret", "site", "store/bolt", "store/storetest"},
-	"caddymodule": {"store/sealed"},
+	"caddymodule": {"address", "limit", "session", "token", "usage", "store/redis", "store/sealed"},
 	"cli":         {"action", "password", "session", "token"},
 	"store/bolt":  {"store/storetest"},
 	"store/redis": {"store/storetest"},

@@ -35,8 +35,8 @@ func (a *App) reseal(ctx context.Context) {
 			}
 			failed = wrong
 			for _, f := range a.firms {
-				if err == nil && f.anchor.Behind() {
-					f.reseal(ctx, a.leftBehind)
+				if err == nil && f.Anchor.Behind() {
+					a.resealFirm(ctx, f)
 				}
 			}
 		}
@@ -57,45 +57,29 @@ func (a *App) takeOver(ctx context.Context) error {
 	if a.sealing.Load() {
 		return nil
 	}
-	if _, err := a.openKeys(ctx, a.engine.store, a.resolved.Place, a.resolved.Secrets, true); err != nil {
+	if _, err := a.secrets().Open(ctx, a.engine.Store, true); err != nil {
 		return err
 	}
 	for _, f := range a.firms {
-		if err := f.anchor.SetKeys(ctx, a.keys); err != nil {
+		if err := f.Anchor.SetKeys(ctx, a.keys); err != nil {
 			return err
 		}
 	}
-	a.engine.keep(keptKeys, nil).(*secret.Keyring).Adopt(a.keys)
+	a.engine.Keep(keptKeys, nil).(*secret.Keyring).Adopt(a.keys)
 	a.sealing.Store(true)
 	return nil
 }
 
-// resealers seal with the newest secret what an older one has sealed, each the records of
-// one package.
-func (f *firm) resealers() []func(context.Context) error {
-	return []func(context.Context) error{f.book.Reseal, f.passwords.Reseal, f.sessions.Reseal, f.tokens.Reseal, f.signer.Reseal,
-		f.mails.Reseal, f.devices.Reseal, f.lastContacts.Reseal, f.queue.Reseal, f.audit.Reseal}
-}
-
-// reseal seals everything of the firm with the newest secret. left returns the firms whose
-// records need an older one nevertheless.
-func (f *firm) reseal(ctx context.Context, left func(context.Context) []string) {
-	err := f.anchor.Reseal(ctx, func(ctx context.Context) error {
-		for _, reseal := range f.resealers() {
-			if err := reseal(ctx); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	switch {
+// resealFirm seals everything of the firm with the newest secret.
+func (a *App) resealFirm(ctx context.Context, f *firm) {
+	switch err := f.Reseal(ctx); {
 	case err == nil:
-		if others := left(ctx); len(others) > 0 {
-			f.log.Warn("everything of this firm is sealed with the newest secret, but records of firms that no site names still need an older one", "firms", others, "what_to_do", nameThem)
+		if others := a.leftBehind(ctx); len(others) > 0 {
+			f.Log.Warn("everything of this firm is sealed with the newest secret, but records of firms that no site names still need an older one", "firms", others, "what_to_do", nameThem)
 			return
 		}
-		f.log.Info("everything is sealed with the newest secret; the older ones can be taken out of the Caddyfile")
+		f.Log.Info("everything is sealed with the newest secret; the older ones can be taken out of the Caddyfile")
 	case ctx.Err() == nil && !errors.Is(err, store.ErrConflict):
-		f.log.Error("not everything is sealed with the newest secret yet, so the older ones must stay in the Caddyfile; it is tried again", "error", err)
+		f.Log.Error("not everything is sealed with the newest secret yet, so the older ones must stay in the Caddyfile; it is tried again", "error", err)
 	}
 }

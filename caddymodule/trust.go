@@ -9,10 +9,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
+	"github.com/doorpost-auth/doorpost/caddymodule/runtime"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
-	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 )
 
@@ -31,15 +30,15 @@ func (a *App) anchorOf(ctx context.Context, firm string, keys, inUse *secret.Key
 	if err := anchor.CheckKeys(a.resolved.AnchorDir(), firm, keys); errors.Is(err, secret.ErrSealed) {
 		return nil, err
 	}
-	o := anchor.Options{Firm: firm, Store: a.engine.store, Place: a.resolved.Place.String(), Dir: a.resolved.AnchorDir(), Keys: inUse.Copy(),
-		Now: a.engine.clock.Now, Log: a.log.With("firm", firm)}
-	if a.engine.others != nil {
+	o := anchor.Options{Firm: firm, Store: a.engine.Store, Place: a.resolved.Place.String(), Dir: a.resolved.AnchorDir(), Keys: inUse.Copy(),
+		Now: a.engine.Clock.Now, Log: a.log.With("firm", firm)}
+	if a.engine.Others != nil {
 		o.Lag = redisLag
 	}
 	if running := runningApp(); running != nil && running.engine != a.engine {
 		o.Quiet = true
 	}
-	v, err := a.engine.keepIf(firm+"\x00anchor", func() (any, error) { return anchor.Open(ctx, o) })
+	v, err := a.engine.KeepIf(firm+"\x00anchor", func() (any, error) { return anchor.Open(ctx, o) })
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +63,8 @@ func runningApp() *App {
 // that requests of an earlier configuration still use.
 func (a *App) speak() {
 	engines.Range(func(_, v any) bool {
-		e := v.(*engine)
-		for _, s := range e.anchors() {
+		e := v.(*runtime.Engine)
+		for _, s := range e.Anchors() {
 			if e == a.engine {
 				s.Speak()
 			} else {
@@ -115,7 +114,7 @@ func (a *App) unnamedFirms(ctx context.Context) (unnamed []string) {
 		if _, named := a.named[firm]; named {
 			continue
 		}
-		if recs, err := a.engine.store.Scan(ctx, firm, "directory", "", "", 1); err == nil && len(recs) > 0 {
+		if recs, err := a.engine.Store.Scan(ctx, firm, "directory", "", "", 1); err == nil && len(recs) > 0 {
 			unnamed = append(unnamed, firm)
 		}
 	}
@@ -143,58 +142,3 @@ func (a *App) leftBehind(ctx context.Context) (firms []string) {
 
 // nameThem is what to do about firms that are left behind.
 const nameThem = "keep the older secrets in the Caddyfile, name the firm in a site again and wait until the log says this of it, too; or, if nothing of it is needed any more, take them out"
-
-// goOn does what has to be done once the store is there and trusted, unless begun says that
-// it was done, and again whenever another store is trusted in its place, of which again
-// tells. It goes on until ctx ends.
-func (f *firm) goOn(ctx context.Context, begun bool, again <-chan struct{}) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for ; ; begun = false {
-		if !begun {
-			again = f.anchor.Trusted()
-			for err := f.prepare(ctx); err != nil; err = f.prepare(ctx) {
-				if !errors.Is(err, store.ErrUnavailable) {
-					f.log.Error("the firm can't be opened in the store; it is tried again", "error", err)
-				}
-				select {
-				case <-ctx.Done():
-					return
-				case <-again:
-					again = f.anchor.Trusted()
-				case <-tick.C:
-				}
-			}
-			_ = f.load(ctx, nil) // which tells of files that are refused
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-again:
-		}
-		f.sessions.Reread()
-		f.book.Reread()
-	}
-}
-
-// prepare brings the records of the firm to what everything else expects of them. It may be
-// called any number of times.
-func (f *firm) prepare(ctx context.Context) error {
-	if r, yes := f.anchor.Restored(); yes {
-		done, err := f.forAdmin().AcceptStore(ctx, admin.AcceptStore{Reopen: r.Reopen})
-		if err != nil {
-			return fmt.Errorf("taking over the copy that was put back: %w", err)
-		}
-		f.log.Warn("a copy of the store was put back, and is used from now on", "all_upgraded", done.AllUpgraded, "upgraded", done.Upgraded, "sessions_ended", done.SessionsEnded)
-	}
-	for _, ensure := range []func(context.Context) error{f.book.EnsureStaff, f.book.EnsureTokens, f.book.EnsureUpgrades} {
-		if err := ensure(ctx); err != nil {
-			return err
-		}
-	}
-	if !f.cfg.Rules.HasLinks() {
-		return nil
-	}
-	_, err := f.book.Tokens(ctx) // before the first request, whose URL may be one that no log is to have
-	return err
-}

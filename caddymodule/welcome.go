@@ -27,26 +27,26 @@ func (a *App) welcome(w io.Writer) {
 	defer cancel()
 	for _, id := range slices.Sorted(maps.Keys(a.firms)) {
 		f := a.firms[id]
-		if u, err := url.Parse(f.cfg.URL); err != nil || !loopback.Is(u.Hostname()) {
+		if u, err := url.Parse(f.Config.URL); err != nil || !loopback.Is(u.Hostname()) {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s: the portal is at %s/\n", f.cfg.Brand.Name, f.cfg.URL)
+		fmt.Fprintf(w, "\n%s: the portal is at %s/\n", f.Config.Brand.Name, f.Config.URL)
 		who, ok := f.someone(ctx)
 		if !ok {
 			fmt.Fprintf(w, "  nobody may sign in yet; add somebody: %s doorpost contacts add ann@example.com\n", called())
 		} else {
 			fmt.Fprintf(w, "  type this address:  %s\n", who.Email())
 		}
-		fmt.Fprintf(w, "  then read the mail: %s\n", f.gate.MailboxURL())
-		if len(f.cfg.Staff) > 0 {
-			fmt.Fprintf(w, "  the staff pages:    %s%s/staff/, for %s\n", f.cfg.URL, f.cfg.Prefix, f.cfg.Staff[0])
+		fmt.Fprintf(w, "  then read the mail: %s\n", f.Gate.MailboxURL())
+		if len(f.Config.Staff) > 0 {
+			fmt.Fprintf(w, "  the staff pages:    %s%s/staff/, for %s\n", f.Config.URL, f.Config.Prefix, f.Config.Staff[0])
 		}
 		if link, company, upgraded := f.oldLink(ctx, who.Companies); link != "" {
 			now, undo := "it opens at once; to have it ask who you are", ""
 			if upgraded {
 				now, undo = "it asks who you are; to have it open at once", " --undo"
 			}
-			fmt.Fprintf(w, "  try an old link:    %s%s\n  %s: %s doorpost upgrade %s%s\n", f.cfg.URL, link, now, called(), company, undo)
+			fmt.Fprintf(w, "  try an old link:    %s%s\n  %s: %s doorpost upgrade %s%s\n", f.Config.URL, link, now, called(), company, undo)
 		}
 		fmt.Fprintln(w)
 	}
@@ -54,7 +54,7 @@ func (a *App) welcome(w io.Writer) {
 
 // someone returns a client who may sign in, else anybody who may; not ok: nobody may.
 func (f *firm) someone(ctx context.Context) (who directory.Contact, ok bool) {
-	all, err := f.book.Contacts(ctx, "", "", 50)
+	all, err := f.Book.Contacts(ctx, "", "", 50)
 	if err != nil {
 		return who, false
 	}
@@ -74,16 +74,16 @@ func (f *firm) someone(ctx context.Context) (who directory.Contact, ok bool) {
 // and whether it asks for sign-in; "" where none has.
 func (f *firm) oldLink(ctx context.Context, companies []string) (link, company string, upgraded bool) {
 	for _, id := range companies {
-		s, err := f.book.StandingOf(ctx, id)
+		s, err := f.Book.StandingOf(ctx, id)
 		if err != nil || s.Token == "" {
 			continue
 		}
-		page := &url.URL{Path: f.cfg.Rules.Page(id)}
-		v := f.cfg.Rules.Match(page)
+		page := &url.URL{Path: f.Config.Rules.Page(id)}
+		v := f.Config.Rules.Match(page)
 		if v.Kind != legacy.New {
 			continue
 		}
-		if old, ok := f.cfg.Rules.OldURL(page, v, s.Token); ok {
+		if old, ok := f.Config.Rules.OldURL(page, v, s.Token); ok {
 			return old.RequestURI(), id, s.Upgraded
 		}
 	}

@@ -46,6 +46,7 @@ type Settings struct {
 	Identity      upstream.Wanted       // the identity headers that the portal gets; none: all
 	ClearStorage  bool                  // browsers clear what scripts have stored, at sign-out and at a change of person
 	NoNewDevice   bool                  // nobody is told by mail of a sign-in on a new device
+	NoPasswords   bool                  // the firm has switched them off
 
 	Pages      *web.Pages
 	Logo       *Logo  // nil: the firm has none
@@ -57,7 +58,7 @@ type Records struct {
 	Book         *directory.Book
 	Sessions     *session.Sessions
 	Tokens       *token.Tokens
-	Passwords    *password.Passwords // nil: the firm has none
+	Passwords    *password.Passwords
 	Networks     *limit.Networks
 	Devices      *limit.Devices
 	Mails        *limit.Mails
@@ -78,6 +79,9 @@ type Records struct {
 
 // New makes a gate ready to serve. It is the place that says what each of its parts needs.
 func New(s Settings, rec Records) *Gate {
+	if s.NoPasswords {
+		rec.Passwords = nil
+	}
 	keys, db := rec.Tokens.Keys, rec.Tokens.Store
 	cookies := web.CookiesFor(s.Sites.URL)
 	answers := &web.Answers{Pages: s.Pages, Log: rec.Log, Sites: s.Sites, Prefix: s.Prefix, ClearStorage: s.ClearStorage,

@@ -1,9 +1,10 @@
-package caddymodule
+package runtime
 
 import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -19,8 +20,6 @@ import (
 // The files that the Caddyfile names: loaded at start, and again when they change.
 
 const (
-	// lookAtFilesEvery is how often the files are looked at.
-	lookAtFilesEvery = time.Second
 	// settled is how long a file must look the same before it is read.
 	settled = time.Second
 	// settledLate is the same for a file that may be half-written: it is missing, empty, or
@@ -131,12 +130,12 @@ func csvFiles(cfg config.Firm) (all []*csvFile) {
 // loadAll brings the directory up to the files of the Caddyfile. It returns the first
 // refusal of a file of a kind that was never loaded before. planned, if any, is called
 // when a file has been found good and is being written.
-func (f *firm) loadAll(ctx context.Context, planned func()) error {
+func (f *Firm) loadAll(ctx context.Context, planned func()) error {
 	f.loading.Lock()
 	defer f.loading.Unlock()
 	var first error
 	for _, file := range f.files {
-		_, err := f.book.LastLoad(ctx, file.kind)
+		_, err := f.Book.LastLoad(ctx, file.kind)
 		never := errors.Is(err, directory.ErrUnknown)
 		err = f.loadFile(ctx, file, never, planned)
 		var rows *directory.RowErrors
@@ -147,9 +146,9 @@ func (f *firm) loadAll(ctx context.Context, planned func()) error {
 	return first
 }
 
-// lookAtFiles loads the files that have changed since they were read.
-func (f *firm) lookAtFiles(ctx context.Context, now time.Time) {
-	if f.anchor.Err() != nil { // goOn loads them once the store is trusted
+// LookAtFiles loads the files that have changed since they were read.
+func (f *Firm) LookAtFiles(ctx context.Context, now time.Time) {
+	if f.Anchor.Err() != nil { // goOn loads them once the store is trusted
 		return
 	}
 	if !f.loading.TryLock() { // a large one is being loaded
@@ -163,7 +162,7 @@ func (f *firm) lookAtFiles(ctx context.Context, now time.Time) {
 	for _, file := range f.files {
 		changed, writing := file.changed(now)
 		again := !file.recheck.IsZero() && now.After(file.recheck) ||
-			!file.retry.IsZero() && now.After(file.retry) && (file.version != f.book.Version() || file.version == 0)
+			!file.retry.IsZero() && now.After(file.retry) && (file.version != f.Book.Version() || file.version == 0)
 		switch {
 		case writing:
 			return // contacts may name companies that are about to be there
@@ -173,26 +172,17 @@ func (f *firm) lookAtFiles(ctx context.Context, now time.Time) {
 			}
 		}
 	}
-	for _, file := range f.settings {
-		if changed, _ := file.changed(now); changed {
-			file.read = file.looked
-			f.log.Warn("a file of the configuration has changed, and isn't in force before a reload", "setting", file.setting, "path", file.path,
-				"what_to_do", config.ReloadCommand)
-			f.mu.Lock()
-			file.stale = true
-			f.mu.Unlock()
-		}
-	}
+	f.settings.Look(now, f.Log)
 }
 
 // endPending ends the access that an earlier process took away and didn't end.
-func (f *firm) endPending(ctx context.Context) {
-	n, err := f.forAdmin().EndPending(ctx)
+func (f *Firm) endPending(ctx context.Context) {
+	n, err := f.Admin().EndPending(ctx)
 	switch {
 	case err != nil:
-		f.log.Error("contacts who lost an address or were disabled may still be signed in; it is tried again", "error", err)
+		f.Log.Error("contacts who lost an address or were disabled may still be signed in; it is tried again", "error", err)
 	case n > 0:
-		f.log.Info("contacts who lost an address or were disabled are signed out", "sessions", n)
+		f.Log.Info("contacts who lost an address or were disabled are signed out", "sessions", n)
 	}
 }
 
@@ -202,10 +192,10 @@ const manyRows = 10_000
 
 // loadFile brings the directory up to one file. What is wrong with it is logged and leaves
 // the directory as it is: people who could sign in still can.
-func (f *firm) loadFile(ctx context.Context, file *csvFile, first bool, planned func()) error {
-	now := f.book.Now()
-	state, version := stateOf(file.path), f.book.Version()
-	report, err := f.book.LoadFile(ctx, file.path, file.kind, func(int, int) {
+func (f *Firm) loadFile(ctx context.Context, file *csvFile, first bool, planned func()) error {
+	now := f.Book.Now()
+	state, version := stateOf(file.path), f.Book.Version()
+	report, err := f.Book.LoadFile(ctx, file.path, file.kind, func(int, int) {
 		if planned != nil {
 			planned()
 		}
@@ -244,27 +234,27 @@ func (f *firm) loadFile(ctx context.Context, file *csvFile, first bool, planned 
 	if len(report.Kept) > 0 {
 		attrs = append(attrs, "why", "changed, disabled or removed by hand; see caddy doorpost files")
 	}
-	f.log.Info("a file was loaded", attrs...)
+	f.Log.Info("a file was loaded", attrs...)
 	if report.LoseCompanies > 0 {
-		f.log.Warn("by a file, contacts belong to no company any more: their cell is empty", "path", file.path, "contacts", report.LoseCompanies,
+		f.Log.Warn("by a file, contacts belong to no company any more: their cell is empty", "path", file.path, "contacts", report.LoseCompanies,
 			"what_to_do", "leave the column companies out to keep what is there; contacts timeline tells for each of them")
 	}
-	f.audit.Record(ctx, audit.Event{Kind: audit.Changed, By: "file", What: string(file.kind) + "/load", Count: report.Added + report.Changed})
+	f.Audit.Record(ctx, audit.Event{Kind: audit.Changed, By: "file", What: string(file.kind) + "/load", Count: report.Added + report.Changed})
 	if first {
 		return nil // that everybody was added says nothing about anybody
 	}
 	for _, one := range report.Touched {
-		f.audit.Record(ctx, audit.Event{Kind: audit.Changed, By: "file", What: string(file.kind) + "/load", Contact: one.Contact, Fields: one.Fields})
+		f.Audit.Record(ctx, audit.Event{Kind: audit.Changed, By: "file", What: string(file.kind) + "/load", Contact: one.Contact, Fields: one.Fields})
 	}
 	return nil
 }
 
 // refuseFile tells of a file that wasn't loaded, once.
-func (f *firm) refuseFile(file *csvFile, err error) {
+func (f *Firm) refuseFile(file *csvFile, err error) {
 	var rows *directory.RowErrors
 	isRows := errors.As(err, &rows)
 	file.setStatus(func(s *admin.FileStatus) {
-		*s = admin.FileStatus{Kind: s.Kind, Path: s.Path, State: admin.FileRefused, ReadAt: f.book.Now().UTC()}
+		*s = admin.FileStatus{Kind: s.Kind, Path: s.Path, State: admin.FileRefused, ReadAt: f.Book.Now().UTC()}
 		if isRows {
 			s.Rows, s.More = rows.Rows, rows.More
 			return
@@ -276,14 +266,14 @@ func (f *firm) refuseFile(file *csvFile, err error) {
 	}
 	file.told = err.Error()
 	if !isRows {
-		f.log.Error("a file was not loaded, and nothing was changed", "kind", file.kind, "path", file.path, "error", config.WithAdvice(err))
+		f.Log.Error("a file was not loaded, and nothing was changed", "kind", file.kind, "path", file.path, "error", config.WithAdvice(err))
 		return
 	}
 	// What the rows say holds addresses, and a log is no place for these.
 	row := rows.Rows[0].Masked()
-	f.log.Error("a file was not loaded, and nothing was changed: some of its lines are wrong", "kind", file.kind, "path", file.path,
+	f.Log.Error("a file was not loaded, and nothing was changed: some of its lines are wrong", "kind", file.kind, "path", file.path,
 		"line", row.Line, "column", row.Column, "reason", row.Reason, "wrong_lines", len(rows.Rows)+rows.More,
-		"what_to_do", "correct it, and it is loaded by itself; to see all wrong lines: caddy doorpost --firm "+f.id+" files")
+		"what_to_do", "correct it, and it is loaded by itself; to see all wrong lines: caddy doorpost --firm "+f.ID+" files")
 }
 
 func (file *csvFile) setStatus(change func(*admin.FileStatus)) {
@@ -292,64 +282,54 @@ func (file *csvFile) setStatus(change func(*admin.FileStatus)) {
 	change(&file.status)
 }
 
-// settingFile is a file that isn't watched for its content: a reload reads it.
+// SettingFiles are files whose content isn't loaded when they change: a reload reads them.
+type SettingFiles struct {
+	mu  sync.Mutex
+	all []*settingFile
+}
+
 type settingFile struct {
 	watchedFile
 	setting string
-	stale   bool // it has changed since; guarded by firm.mu
+	stale   bool // it has changed since
 }
 
-func settingFiles(named []config.NamedFile) (all []*settingFile) {
+// SettingFilesOf returns those of settings, as they look now.
+func SettingFilesOf(named []config.NamedFile) *SettingFiles {
+	s := new(SettingFiles)
 	for _, n := range named {
 		state := stateOf(n.Path)
-		all = append(all, &settingFile{watchedFile: watchedFile{path: n.Path, read: state, looked: state}, setting: n.Setting})
+		s.all = append(s.all, &settingFile{watchedFile: watchedFile{path: n.Path, read: state, looked: state}, setting: n.Setting})
 	}
-	return all
+	return s
 }
 
-// fileStatus is what there is to be seen about the files.
-func (f *firm) fileStatus() (all []admin.FileStatus) {
+// Look tells of those that have changed.
+func (s *SettingFiles) Look(now time.Time, log *slog.Logger) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, file := range s.all {
+		if changed, _ := file.changed(now); changed {
+			file.read, file.stale = file.looked, true
+			log.Warn("a file of the configuration has changed, and isn't in force before a reload", "setting", file.setting, "path", file.path,
+				"what_to_do", config.ReloadCommand)
+		}
+	}
+}
+
+// FileStatus is what there is to be seen about the files.
+func (f *Firm) FileStatus() (all []admin.FileStatus) {
 	for _, file := range f.files {
 		file.mu.Lock()
 		all = append(all, file.status)
 		file.mu.Unlock()
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, file := range f.settings {
+	f.settings.mu.Lock()
+	defer f.settings.mu.Unlock()
+	for _, file := range f.settings.all {
 		if file.stale {
 			all = append(all, admin.FileStatus{Kind: file.setting, Path: file.path, State: admin.FileStale})
 		}
 	}
 	return all
-}
-
-// watchFiles looks at the files of all firms until ctx ends.
-func (a *App) watchFiles(ctx context.Context) {
-	tick := time.NewTicker(lookAtFilesEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		a.lookAtFiles(ctx)
-	}
-}
-
-func (a *App) lookAtFiles(ctx context.Context) {
-	now := a.engine.clock.Now()
-	for _, f := range a.firms {
-		f.lookAtFiles(ctx, now)
-	}
-	a.settingFiles.Lock()
-	defer a.settingFiles.Unlock()
-	for _, file := range a.settingFiles.all {
-		if changed, _ := file.changed(now); changed {
-			file.read = file.looked
-			a.log.Warn("a file of the configuration has changed, and isn't in force before a reload", "setting", file.setting, "path", file.path,
-				"what_to_do", config.ReloadCommand)
-		}
-	}
 }

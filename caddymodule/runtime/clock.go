@@ -1,4 +1,4 @@
-package caddymodule
+package runtime
 
 import (
 	"context"
@@ -11,26 +11,26 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// clock tells the time, and never goes back while the process lives, nor, with a store that
+// Clock tells the time, and never goes back while the process lives, nor, with a store that
 // this process alone has, from one start to the next: what has run out stays so when
 // somebody sets the machine's clock back. It does go forward with the machine's clock,
 // since a machine that slept must not think that no time has passed. Make it with newClock.
-type clock struct {
+type Clock struct {
 	start time.Time    // with Go's monotonic reading
 	ahead atomic.Int64 // how far the machine's clock has jumped ahead since, in nanoseconds
 }
 
-func newClock() *clock { return &clock{start: time.Now()} }
+func newClock() *Clock { return &Clock{start: time.Now()} }
 
 // Now returns the time. It may be called from many goroutines.
-func (c *clock) Now() time.Time {
+func (c *Clock) Now() time.Time {
 	now := time.Now()
 	return c.at(now.Round(0), now.Sub(c.start))
 }
 
 // at returns the time when the machine's clock says wall, and passed has passed since
 // the start, whatever the machine's clock was set to meanwhile.
-func (c *clock) at(wall time.Time, passed time.Duration) time.Time {
+func (c *Clock) at(wall time.Time, passed time.Duration) time.Time {
 	steady := c.start.Round(0).Add(passed)
 	for {
 		ahead := c.ahead.Load()
@@ -45,8 +45,8 @@ func (c *clock) at(wall time.Time, passed time.Duration) time.Time {
 	}
 }
 
-// notBefore has the time be t at least.
-func (c *clock) notBefore(t time.Time) {
+// NotBefore has the time be t at least.
+func (c *Clock) NotBefore(t time.Time) {
 	for {
 		ahead := c.ahead.Load()
 		late := t.Sub(c.start.Round(0).Add(time.Since(c.start) + time.Duration(ahead)))
@@ -69,7 +69,7 @@ var noted = store.Key{Bucket: "doorpost", ID: "clock"}
 
 // resume has the clock go on from where it was when the store was last open; after a
 // kill from a minute before at most. It returns how far the machine's clock is behind.
-func (c *clock) resume(ctx context.Context, s store.Store) (behind time.Duration, err error) {
+func (c *Clock) resume(ctx context.Context, s store.Store) (behind time.Duration, err error) {
 	rec, err := s.Get(ctx, noted)
 	if errors.Is(err, store.ErrNotFound) {
 		return 0, nil
@@ -82,18 +82,18 @@ func (c *clock) resume(ctx context.Context, s store.Store) (behind time.Duration
 	}
 	behind = time.UnixMilli(last).Sub(c.Now())
 	if behind > 0 && behind <= mostBehind {
-		c.notBefore(time.UnixMilli(last))
+		c.NotBefore(time.UnixMilli(last))
 	}
 	return behind, nil
 }
 
 // note notes the time.
-func (c *clock) note(ctx context.Context, s store.Store) error {
+func (c *Clock) note(ctx context.Context, s store.Store) error {
 	return s.Apply(ctx, store.Put(noted, strconv.AppendInt(nil, c.Now().UnixMilli(), 10), time.Time{}))
 }
 
 // keepNoting notes the time every minute until ctx ends, and then once more.
-func (c *clock) keepNoting(ctx context.Context, s store.Store) {
+func (c *Clock) keepNoting(ctx context.Context, s store.Store) {
 	tick := time.NewTicker(noteEvery)
 	defer tick.Stop()
 	for {

@@ -1,4 +1,4 @@
-package caddymodule
+package runtime
 
 import (
 	"context"
@@ -147,7 +147,7 @@ func TestK15_TheClockIsSetBackBetweenTwoStarts(t *testing.T) {
 		behind, made time.Duration // by the machine's clock; and made up for
 	}{{0, 0}, {-time.Hour, 0}, {time.Minute, time.Minute}, {time.Hour, time.Hour}, {mostBehind, mostBehind}, {mostBehind + time.Hour, 0}, {87600 * time.Hour, 0}} {
 		last := newClock()
-		last.notBefore(last.Now().Add(c.behind)) // which was right then
+		last.NotBefore(last.Now().Add(c.behind)) // which was right then
 		if c.behind < 0 {
 			last.start = last.start.Add(c.behind)
 			err = db.Apply(ctx, store.Put(noted, strconv.AppendInt(nil, last.start.UnixMilli(), 10), time.Time{}))

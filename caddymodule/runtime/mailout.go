@@ -1,4 +1,4 @@
-package caddymodule
+package runtime
 
 import (
 	"time"
@@ -10,17 +10,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
-// mailOut is a way out for mail: that of the global option, or a firm's own.
-type mailOut struct {
+// MailOut is a way out for mail: that of the global option, or a firm's own.
+type MailOut struct {
 	settings config.Mail
 	sender   outbox.Sender
 	server   *outbox.Server // kept over reloads
 	pace     *rate.Limiter
 }
 
-// openMail opens the way out that the settings say. keep keeps what outlives a reload.
-func openMail(m config.Mail, keep func(string, func() any) any, now func() time.Time) (*mailOut, error) {
-	out := &mailOut{settings: m}
+// OpenMail opens the way out that the settings say. keep keeps what outlives a reload.
+func OpenMail(m config.Mail, keep func(string, func() any) any, now func() time.Time) (*MailOut, error) {
+	out := &MailOut{settings: m}
 	var err error
 	if out.pace, err = m.Pace(); err != nil {
 		return nil, err
@@ -40,12 +40,12 @@ func openMail(m config.Mail, keep func(string, func() any) any, now func() time.
 	return out, nil
 }
 
-// apply has the server go by these settings. It is to be called once nothing of the config can
+// Apply has the server go by these settings. It is to be called once nothing of the config can
 // fail any more.
-func (m *mailOut) apply() { m.server.Set(m.settings.AtATime(), m.pace) }
+func (m *MailOut) Apply() { m.server.Set(m.settings.AtATime(), m.pace) }
 
-// close closes the connections that are kept open.
-func (m *mailOut) close() error {
+// Close closes the connections that are kept open.
+func (m *MailOut) Close() error {
 	if pool, ok := m.sender.(*outbox.Pool); ok {
 		return pool.Close()
 	}
