@@ -207,7 +207,7 @@ func TestForbidden(t *testing.T) {
 		{"gate", module + "/caddymodule/token", ""},
 		{"token", module + "/caddymodule/session", "there is no arrow from token to session"},
 		{"token", module + "/caddymodule/gate", "there is no arrow from token to gate"},
-		{"gate", module + "/caddymodule/admin", "there is no arrow from gate to admin"},
+		{"gate", module + "/caddymodule/runtime", "there is no arrow from gate to runtime"},
 		{"gate", module + "/caddymodule/store/bolt", "there is no arrow from gate to store/bolt"},
 		{"gate", module + "/caddymodule", "there is no arrow from gate to caddymodule"},
 		{"gate", "github.com/caddyserver/caddy/v2", "only caddymodule, config and cli know Caddy"},
