@@ -17,8 +17,8 @@ import (
 
 func auditCommand() *cobra.Command {
 	return leaf{
-		use: "audit [--since 24h] [--follow] [--unknown]", short: "Shows what happened at the door",
-		long: `Shows what happened at the door: who asked for a mail and what became of it,
+		use: "audit [--since 24h] [--follow] [--unknown]", short: "Shows what happened at sign-in",
+		long: `Shows what happened at sign-in: who asked for a mail and what became of it,
 links that were opened, codes that were wrong, who signed in and out, and what
 operators changed. Addresses are shown in part; "contacts timeline EMAIL" tells
 the story of one contact in full.
@@ -69,7 +69,7 @@ func (c *call) audit() error {
 	}
 	return c.print(all, func(w io.Writer) {
 		if len(all.Events) == 0 {
-			fmt.Fprintf(w, "Nothing happened at the door in the last %s.\n", flagOf[string](c.cmd, "since"))
+			fmt.Fprintf(w, "Nothing happened in the last %s.\n", flagOf[string](c.cmd, "since"))
 			return
 		}
 		rows, who := [][]string{{"TIME", "WHAT", "WHO", "FROM"}}, whose{}

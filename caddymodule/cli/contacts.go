@@ -210,8 +210,8 @@ password they have: bcrypt ($2a$, $2b$, $2y$; cost 4 to 14) or argon2id in the
 PHC format (at most m=131072, t=10, p=16). An empty cell says nothing. Who has
 set, used or removed a password here keeps it so, and the answer says it. A
 bcrypt hash of a password of more than 72 bytes lets nobody in: they choose a
-new one. Such a file opens doors to who guesses well: delete it when it is
-imported.
+new one. Whoever gets such a file can guess passwords with it: delete it once it
+is imported.
 
 Names of columns from address books and accounting programs are known, too,
 such as "Email Address", "Mobile", "Company Name", and one "Name" for both

@@ -16,7 +16,7 @@ import (
 
 func timelineCommand() *cobra.Command {
 	return leaf{
-		use: "timeline EMAIL [--since 7d]", short: "Tells what happened to a contact at the door, and what to do",
+		use: "timeline EMAIL [--since 7d]", short: "Tells what happened when a contact tried to sign in, and what to do",
 		long: `Tells, for who has the client on the phone, what happened around an address: when
 they asked for a mail and from which browser, what our mail server said, who
 opened the link, which codes were wrong, when they were in; and what to do now.
