@@ -45,7 +45,10 @@ func TestAnothersTokenReachesThePortalNowhere(t *testing.T) {
 		"a header": func(b *browser, token string) *http.Request {
 			return b.request("GET", "/contact", nil, "X-Client-Key", token)
 		},
-		"Basic, as text": func(b *browser, token string) *http.Request {
+		"a header of a WebSocket": func(b *browser, token string) *http.Request {
+			return b.request("GET", "/contact", nil, "Sec-Websocket-Protocol", "portal, "+token)
+		},
+		"Bearer": func(b *browser, token string) *http.Request {
 			return b.request("GET", "/contact", nil, "Authorization", "Bearer "+token)
 		},
 		"a cookie of any name": func(b *browser, token string) *http.Request {

@@ -290,7 +290,7 @@ func isOrdinary(header string) bool {
 		"Upgrade-Insecure-Requests", "User-Agent":
 		return true
 	}
-	return strings.HasPrefix(header, "Sec-")
+	return strings.HasPrefix(header, "Sec-Fetch-") || strings.HasPrefix(header, "Sec-Ch-") || header == "Sec-Gpc"
 }
 
 // asciiLike reports whether a content type has text as browsers send it: with what is ASCII

@@ -415,14 +415,22 @@ func (g *forwarder) findTokens(r *http.Request, kind Kind, a *about) error {
 	return err
 }
 
+// mostTokens is how many tokens, in different spellings, a part of a URL may hold.
+const mostTokens = 32
+
 // findTokensIn notes the tokens that a part of the URL holds, and reports whether one is of a company that
 // whoever makes the request doesn't reach.
 func (g *forwarder) findTokensIn(ctx context.Context, text string, kind Kind, a *about, index *tokensearch.Index) (foreign bool, err error) {
+	var seen []string // one token may stand there thousands of times
 	for _, hit := range index.Find(text) {
-		if a.mayGuess(kind, hit) || slices.Contains(hit.Companies, a.standing.Company) {
+		token := text[hit.Start:hit.End]
+		if a.mayGuess(kind, hit) || slices.Contains(hit.Companies, a.standing.Company) || slices.Contains(seen, token) {
 			continue
 		}
-		token := text[hit.Start:hit.End]
+		if len(seen) == mostTokens {
+			return true, nil // nobody's URL has so many
+		}
+		seen = append(seen, token)
 		theirs, err := g.meets(ctx, a, token, hit.Companies)
 		if err != nil {
 			return false, err

@@ -57,8 +57,13 @@ func (s *stream) fetch() {
 		s.given, s.clean = s.given-drop, s.clean-drop
 	}
 	s.buf = slices.Grow(s.buf, leastNew)
-	n, err := s.from.Read(s.buf[len(s.buf):cap(s.buf)])
-	s.buf, s.err = s.buf[:len(s.buf)+n], err
+	held := len(s.buf) - s.clean // is searched again, so not for each few bytes that come
+	for had := len(s.buf); s.err == nil && (len(s.buf) == had || len(s.buf)-had < held/4); {
+		s.buf = slices.Grow(s.buf, 1)
+		var n int
+		n, s.err = s.from.Read(s.buf[len(s.buf):cap(s.buf)])
+		s.buf = s.buf[:len(s.buf)+n]
+	}
 	from := max(s.given-mostKept, 0)
 	hits, unfinished := s.search(string(s.buf[from:]))
 	for _, h := range hits {
@@ -67,7 +72,7 @@ func (s *stream) fetch() {
 		}
 	}
 	s.clean = len(s.buf)
-	if held := len(s.buf) - max(from+unfinished, s.given); s.err == nil && held <= mostHeld {
+	if held = len(s.buf) - max(from+unfinished, s.given); s.err == nil && held <= mostHeld {
 		s.clean -= held
 	}
 }

@@ -1,6 +1,7 @@
 package tokensearch
 
 import (
+	"cmp"
 	"crypto/rand"
 	"slices"
 	"strings"
@@ -107,17 +108,26 @@ func (s *snapshot) scan(text string, at []int32, hits []Hit) []Hit {
 					if at != nil {
 						h.Start, h.End = int(at[start]), int(at[end])
 					}
-					same := func(o Hit) bool {
-						return o.Start == h.Start && o.End == h.End && slices.Equal(o.Companies, h.Companies)
-					}
-					if len(h.Companies) > 0 && !slices.ContainsFunc(hits, same) {
+					if len(h.Companies) > 0 {
 						hits = append(hits, h)
 					}
 				}
 			}
 		}
 	}
-	return hits
+	return once(hits)
+}
+
+// once returns each of the hits once, in order of where they begin. A text may have tens of thousands.
+func once(hits []Hit) []Hit {
+	if len(hits) < 2 {
+		return hits
+	}
+	compare := func(a, b Hit) int {
+		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.End, b.End), slices.Compare(a.Companies, b.Companies))
+	}
+	slices.SortFunc(hits, compare)
+	return slices.CompactFunc(hits, func(a, b Hit) bool { return compare(a, b) == 0 })
 }
 
 // A gram is four bytes. Of those that begin in the first five bytes of a token, one is at every fifth

@@ -301,3 +301,53 @@ func photo(size int) []byte {
 	}
 	return b
 }
+
+// A token that a text repeats is found at each place, once, in their order.
+func TestFindOneTokenManyTimes(t *testing.T) {
+	for _, before := range []string{"", "%20"} { // as it is, and with escapes to be looked behind
+		text := before + strings.Repeat(harbor+"/", 5000)
+		hits := indexed().Find(text)
+		if len(hits) != 5000 || !slices.IsSortedFunc(hits, func(a, b Hit) int { return a.Start - b.Start }) || text[hits[4999].Start:hits[4999].End] != harbor {
+			t.Errorf("behind %q there are %d hits; want 5,000 in order", before, len(hits))
+		}
+	}
+}
+
+// BenchmarkFindOneTokenManyTimes has a text that is eight times as long take about eight times as long.
+func BenchmarkFindOneTokenManyTimes(b *testing.B) {
+	for _, n := range []int{2000, 16_000} {
+		text := strings.Repeat(harbor+"/", n)
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				indexed().Find(text)
+			}
+		})
+	}
+}
+
+// drops is a body that comes a few bytes at a time.
+type drops struct{ from io.Reader }
+
+func (d drops) Read(p []byte) (int, error) { return d.from.Read(p[:min(len(p), 100)]) }
+
+func (drops) Close() error { return nil }
+
+// What may yet become a token isn't searched again for each few bytes that come: a search takes as long as what
+// is held.
+func TestBodyInSmallPieces(t *testing.T) {
+	text := harbor[:6] + strings.Repeat("\u00ad", 20_000) + harbor[6:] // with hyphens that nobody sees
+	s := indexed().Body(drops{strings.NewReader(text)}, func(Hit) bool { return true }).(*stream)
+	var all []byte
+	searches := 0
+	for ; s.err == nil; searches++ {
+		s.fetch()
+		all = append(all, s.buf[s.given:s.clean]...)
+		s.given = s.clean
+	}
+	if len(all) != len(text) || bytes.Contains(all, []byte(harbor[6:])) {
+		t.Errorf("%d bytes of %d, with the token: %t", len(all), len(text), bytes.Contains(all, []byte(harbor[6:])))
+	}
+	if searches > 60 {
+		t.Errorf("400 pieces cost %d searches; want a few dozen", searches)
+	}
+}
