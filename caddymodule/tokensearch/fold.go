@@ -6,6 +6,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/text/collate"
+	"golang.org/x/text/language"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -83,6 +85,7 @@ func (f *folds) at(r rune) string {
 
 // theFolds takes some milliseconds to be made, so it is made when the first text needs it.
 var theFolds = sync.OnceValue(func() *folds {
+	collated := newCollated()
 	f := &folds{texts: []string{""}, of: make([]uint16, 0x20000)} // no character behind these folds to any
 	places := map[string]uint16{"": 0}
 	set := func(r rune, text string) {
@@ -94,8 +97,12 @@ var theFolds = sync.OnceValue(func() *folds {
 		f.of[r] = at
 	}
 	for r := range rune(len(f.of)) {
-		if r < 0x3400 || r >= 0xd7b0 { // nor do those between
-			set(r, foldASCII(norm.NFKD.String(string(unicode.ToLower(r)))))
+		if r < 0x3400 || r >= 0xa640 && r < 0xac00 || r >= 0xd7b0 { // nor do those between
+			text := foldASCII(norm.NFKD.String(string(unicode.ToLower(r))))
+			if text == "" && unicode.In(r, unicode.Latin, enclosed) {
+				text = collated(r)
+			}
+			set(r, text)
 		}
 	}
 	digits := func(lo, hi uint32) {
@@ -111,8 +118,35 @@ var theFolds = sync.OnceValue(func() *folds {
 	}
 	set('ı', "i")
 	set('ß', "ss")
+	set('ẞ', "ss")
 	return f
 })
+
+// enclosed are letters and digits in circles and squares, letters that stand above others, and symbols that are letters.
+var enclosed = &unicode.RangeTable{
+	R16: []unicode.Range16{{Lo: 0x363, Hi: 0x36f, Stride: 1}, {Lo: 0x1dd3, Hi: 0x1df4, Stride: 1}, {Lo: 0x2100, Hi: 0x214f, Stride: 1}, {Lo: 0x2460, Hi: 0x24ff, Stride: 1}, {Lo: 0x2776, Hi: 0x2793, Stride: 1}},
+	R32: []unicode.Range32{{Lo: 0x1f100, Hi: 0x1f18f, Stride: 1}},
+}
+
+// newCollated returns a function that says which one or two letters or digits of ASCII a character counts as
+// where text is sorted by the Unicode Collation Algorithm (UTS 10) and only the letters count, as in
+// MySQL's utf8mb4_0900_ai_ci: ø is an o, and æ is ae. "" is none.
+func newCollated() func(rune) string {
+	c, buf := collate.New(language.Und, collate.Loose), new(collate.Buffer)
+	key := func(s string) string {
+		defer buf.Reset()
+		return string(c.KeyFromString(buf, s))
+	}
+	texts := map[string]string{}
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+	for _, a := range letters {
+		texts[key(string(a))] = string(a)
+		for _, b := range letters {
+			texts[key(string(a)+string(b))] = string(a) + string(b)
+		}
+	}
+	return func(r rune) string { return texts[key(string(r))] }
+}
 
 func foldASCII(s string) string {
 	return strings.Map(func(r rune) rune {
