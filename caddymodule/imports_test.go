@@ -95,6 +95,7 @@ var testArrows = map[string][]string{
 	"*":           {"address", "secret", "site", "store/bolt", "store/storetest"},
 	"caddymodule": {"address", "limit", "session", "token", "usage", "store/redis", "store/sealed"},
 	"cli":         {"action", "password", "session", "token"},
+	"outbox":      {"store/redis"},
 	"store/bolt":  {"store/storetest"},
 	"store/redis": {"store/storetest"},
 }
