@@ -63,7 +63,7 @@ unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 
 say "vet"
 go vet ./...
-go vet -tags browser,servers,measure ./caddymodule/ ./caddymodule/outbox ./caddymodule/store/redis
+go vet -tags browser,servers,measure ./caddymodule/ ./caddymodule/brand ./caddymodule/outbox ./caddymodule/store/redis
 
 say "tests"
 gotest ./...
@@ -82,7 +82,7 @@ gotest -tags servers,measure ./caddymodule -store redis
 say "signatures of mails, by another implementation"
 install dkimverify python3-dkim
 compgen -G '/usr/lib/python3/dist-packages/nacl' >/dev/null || install python3-nacl python3-nacl
-gotest ./caddymodule/brand -run '^TestSignatures'
+gotest -tags servers ./caddymodule/brand -run '^TestSignatures'
 
 say "tests for data races"
 CGO_ENABLED=1 gotest -race ./caddymodule/store/... ./caddymodule/session ./caddymodule/token ./caddymodule/outbox ./caddymodule/directory

@@ -38,7 +38,7 @@
 // # The house
 //
 //	caddymodule      the glue: App and Handler, by which Caddy starts and serves it all
-//	├── runtime      what runs: the store, and each firm with what goes on beside requests
+//	├── runtime      the store and the firms of a running server, with their background work
 //	├── config       everything that can be written: settings, grammar, checks
 //	├── cli          "caddy doorpost …": the commands, clients of the admin endpoint
 //	├── gate         a visitor's way in; begin reading at Gate.ServeHTTP

@@ -61,7 +61,7 @@ var done = map[string]string{
 	"others":  "You’re signed out everywhere else.",
 }
 
-// GetAccount shows who is signed in what they can change of themselves.
+// GetAccount shows visitors the data and devices of their own that they can change.
 func (h *Handlers) GetAccount(w http.ResponseWriter, r *http.Request) error {
 	v, err := h.Visitors.Of(r)
 	if err != nil {
@@ -90,7 +90,7 @@ func (h *Handlers) doneTo(ctx context.Context, v *visitor.Visitor, word string) 
 	return done[word], nil
 }
 
-// showAccount shows the page, with what it is to say beside who they are.
+// showAccount shows the page, with a message beside their name.
 func (h *Handlers) showAccount(w http.ResponseWriter, r *http.Request, v *visitor.Visitor, status int, page web.AccountPage) error {
 	ctx := r.Context()
 	page.Name, page.Staff = v.Contact.Name(), v.IsStaff()

@@ -16,7 +16,7 @@ const (
 	shownAtOnce = 50
 )
 
-// GetCompanies lists the companies of who is signed in, each with its page.
+// GetCompanies lists the companies of the visitor, each with its page.
 func (h *Handlers) GetCompanies(w http.ResponseWriter, r *http.Request) error {
 	v, err := h.Visitors.Of(r)
 	if err != nil {

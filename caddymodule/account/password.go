@@ -16,7 +16,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// notChanged is why the password of who is signed in stays as it is.
+// notChanged is the reason for which a visitor's password stays as it is.
 type notChanged struct {
 	status  int
 	problem string
@@ -49,8 +49,8 @@ func (h *Handlers) PostRemove(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// change does what somebody signed in asks for, and shows the account page: with done, or
-// with what is wrong, at the field of the current password where it is that.
+// change carries out do for the visitor, and shows the account page: with done, or with a problem beside
+// the field that it is about.
 func (h *Handlers) change(w http.ResponseWriter, r *http.Request, field, done string, do func(action.Browser, action.PasswordChange, string) error) error {
 	f, err := web.ReadForm(w, r)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package action holds the use cases that change the records of several packages in one step:
 // signing in (SignIn), asking for a mail (MailRequests) and making it (MailJobs), trying a password
 // (PasswordAttempts) and changing one (PasswordChanges), signing out other devices (RevokeOthers).
-// It knows requests by what they show of a browser (Browser), and no pages.
+// It is given the browser of a request (Browser), and knows no pages.
 package action
 
 import (

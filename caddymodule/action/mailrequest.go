@@ -32,7 +32,7 @@ type MailRequests struct {
 }
 
 // Commit puts a request into the store, whoever's address it holds, before anybody is told that a
-// mail is coming; by has a flow cookie. Of ask, Commit fills in what it knows of the browser and
+// mail is coming; by has a flow cookie. Commit sets the fields of ask for the browser and
 // the time. The error is outbox.ErrFull, or the store's.
 func (m *MailRequests) Commit(ctx context.Context, by Browser, ask token.Ask) error {
 	if len(ask.To) > longTo && m.Queue.Len() > manyWait {

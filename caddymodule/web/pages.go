@@ -218,7 +218,7 @@ type CompanyRow struct {
 	URL  string // of its page; empty: it has none
 }
 
-// CompaniesPage lists the companies of who is signed in.
+// CompaniesPage lists the companies of the visitor.
 // Its form: GET {prefix}/companies with q.
 type CompaniesPage struct {
 	Email     string // who is signed in
