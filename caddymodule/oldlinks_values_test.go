@@ -54,6 +54,9 @@ func TestAnothersTokenReachesThePortalNowhere(t *testing.T) {
 		"a cookie of any name": func(b *browser, token string) *http.Request {
 			return b.request("GET", "/contact", nil, "Cookie", strings.TrimPrefix(b.session()+"; k="+token, "; "))
 		},
+		"a cookie's name": func(b *browser, token string) *http.Request {
+			return b.request("GET", "/contact", nil, "Cookie", strings.TrimPrefix(b.session()+"; "+token+"=1", "; "))
+		},
 	}
 	for name, body := range map[string][2]string{
 		"JSON": {"application/json", `{"a":[{"k":"TOKEN"}]}`}, "JSON with escapes": {"application/json", `{"k":"\u0068` + birchs[1:] + `"}`}, "text": {"text/plain", "k: TOKEN\n"}, "XML": {"text/xml", xml},

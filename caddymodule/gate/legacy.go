@@ -232,7 +232,7 @@ func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
 		r.Body = index.Body(form, hides)
 	}
 	g.dropCookies(r, func(name, value string) bool {
-		return g.Legacy.Cookie(name, value, forms) || slices.ContainsFunc(index.Find(value), hides)
+		return g.Legacy.Cookie(name, value, forms) || slices.ContainsFunc(index.Find(name), hides) || slices.ContainsFunc(index.Find(value), hides)
 	})
 	for name, values := range r.Header {
 		if name == "Cookie" || isOrdinary(name) {
