@@ -253,7 +253,7 @@ func TestS15_StreamsOfACompanyEndWithTheMembership(t *testing.T) {
 			stays = append(stays, s)
 		}
 	}
-	time.Sleep(2 * session.LookEvery)
+	time.Sleep(2 * session.SweepInterval)
 	goOn(t, "a member", append(ends, stays...))
 	h.command("contacts", "set", "ann@example.com", "--companies", "birch")
 	endBy(t, "not a member any more", ends, time.Now())

@@ -127,7 +127,7 @@ func TestOldURLsStream(t *testing.T) {
 		_, s := visitor.tries(kind, old, "portal-visit")
 		open = append(open, s)
 	}
-	time.Sleep(2 * session.LookEvery)
+	time.Sleep(2 * session.SweepInterval)
 	goOn(t, "in a visit", open)
 	h.upgrade("acme")
 	endBy(t, "upgraded", open, time.Now())

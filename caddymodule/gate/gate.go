@@ -151,13 +151,13 @@ func (g *Gate) Refuse(w http.ResponseWriter, r *http.Request, status int) {
 }
 
 // EndRequests ends requests in flight that their session, or the store, doesn't allow any more. It
-// is to be called every session.LookEvery.
+// is to be called every session.SweepInterval.
 func (g *Gate) EndRequests(ctx context.Context) { g.visitors.EndRequests(ctx) }
 
 // Sync has memory follow what other processes on the store have changed. It is to be
 // called every few seconds, and when they tell.
 func (g *Gate) Sync(ctx context.Context) error {
-	if err := g.forward.Sessions.CatchUp(ctx); err != nil {
+	if err := g.forward.Sessions.Sync(ctx); err != nil {
 		return err
 	}
 	if err := g.forward.bound.Reread(ctx); err != nil {

@@ -675,7 +675,7 @@ func (g *forwarder) passAs(a *about, w http.ResponseWriter, r *http.Request, por
 	}
 	v.Identity.SetOn(r.Header, jwt, named)
 	ctx, flight := g.Sessions.Attach(r.Context(), v.Live, company)
-	defer flight.Land()
+	defer flight.Done()
 	key := a.Kind == legacy.Old || a.veiled // by its form, so that it tells no real token from another
 	if key {
 		keepWithinSite(w.Header())

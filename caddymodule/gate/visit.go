@@ -147,7 +147,7 @@ func (g *forwarder) passVisit(a *about, w http.ResponseWriter, r *http.Request, 
 	if a.visitor != nil {
 		g.Sessions.Seen(ctx, a.visitor.Live)
 		attached, flight := g.Sessions.Attach(ctx, a.visitor.Live, "")
-		defer flight.Land()
+		defer flight.Done()
 		ctx = attached
 	}
 	(&portalWriter{sent: sent, visit: cookie, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, key: true,
@@ -183,8 +183,8 @@ func (g *forwarder) whileItGoesOn(parent context.Context, v *visit) (ctx context
 			cancel()
 			return
 		}
-		timer.Reset(session.LookEvery) // also where the store can't tell
+		timer.Reset(session.SweepInterval) // also where the store can't tell
 	})
-	timer.Reset(session.LookEvery) // from here on, timer is set
+	timer.Reset(session.SweepInterval) // from here on, timer is set
 	return ctx, func() { timer.Stop(); cancel() }
 }

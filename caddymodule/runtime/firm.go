@@ -363,7 +363,7 @@ func (f *Firm) goOn(ctx context.Context, begun bool, again <-chan struct{}) {
 			return
 		case <-again:
 		}
-		f.Sessions.Reread()
+		f.Sessions.EvictAll()
 		f.Book.Reread()
 	}
 }

@@ -47,7 +47,7 @@ func newWatch(firm string, server *redis.Store, others *store.Others) *watch {
 }
 
 func (w *watch) run(ctx context.Context) {
-	tick := time.NewTicker(session.LookEvery)
+	tick := time.NewTicker(session.SweepInterval)
 	defer tick.Stop()
 	for {
 		select {

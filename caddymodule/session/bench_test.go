@@ -41,7 +41,7 @@ func filled(b *testing.B, n int) (*Sessions, []string) {
 		}
 		as := Session{ID: k.String(), Handle: "SZQ4JQKQQKZ2SWTQYVZ5Q4ZQ2E", Contact: k.String()[:26], Method: "link",
 			Agent: k.String()[:20], Begun: now, Seen: now}
-		s.memory().hold(s.newLive(k, as), 0, s.Limit)
+		s.memory().add(s.newLive(k, as), 0, s.Limit)
 	}
 	return s, cookies
 }
@@ -89,7 +89,8 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkRequest is all that a request of a signed-in browser asks of this package.
+// BenchmarkRequest measures everything that a request of a signed-in browser calls in
+// this package.
 func BenchmarkRequest(b *testing.B) {
 	for _, size := range []struct {
 		name string
@@ -106,7 +107,7 @@ func BenchmarkRequest(b *testing.B) {
 					l := lookUp(b, s, cookies[i%len(cookies)])
 					s.Seen(ctx, l)
 					_, flight := s.Attach(ctx, l, "")
-					flight.Land()
+					flight.Done()
 				}
 			})
 		})
@@ -121,7 +122,7 @@ func BenchmarkAttach(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_, flight := s.Attach(ctx, l, "")
-		flight.Land()
+		flight.Done()
 	}
 }
 
@@ -136,7 +137,7 @@ func BenchmarkSeen(b *testing.B) {
 	})
 }
 
-// BenchmarkLookupUnknown is what a cookie of nobody costs: one read of the store.
+// BenchmarkLookupUnknown measures an unknown cookie, which costs one read of the store.
 func BenchmarkLookupUnknown(b *testing.B) {
 	s, _ := filled(b, 1)
 	cookie := secret.Random()

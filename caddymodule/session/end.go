@@ -11,12 +11,12 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// End ends one session; the next request with its cookie is signed out, and its
-// requests in flight are cancelled.
+// End ends one session: its cookie no longer signs in, and its requests in flight are
+// canceled.
 func (s *Sessions) End(ctx context.Context, contact, id string) error {
 	e := Ending{ids: []string{id}}
 	err := retry(ctx, func() (err error) {
-		if e.Ops, err = s.endingOne(ctx, contact, id); err == nil {
+		if e.Ops, err = s.endOne(ctx, contact, id); err == nil {
 			err = s.Store.Apply(ctx, e.Ops...)
 		}
 		return err
@@ -25,13 +25,13 @@ func (s *Sessions) End(ctx context.Context, contact, id string) error {
 	return err
 }
 
-// retry calls try again while another session of the contact begins or ends meanwhile.
+// retry calls try again while it returns store.ErrConflict, up to 16 times.
 func retry(ctx context.Context, try func() error) (err error) {
 	for n := range 16 {
 		if err = try(); !errors.Is(err, store.ErrConflict) {
 			return err
 		}
-		select { // those who meet at one roster would meet again; at random times all get through
+		select { // wait a random time, so that callers that conflict once don't conflict forever
 		case <-time.After(rand.N(time.Millisecond * time.Duration(1+n))):
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", store.ErrUnavailable, context.Cause(ctx))
@@ -40,57 +40,57 @@ func retry(ctx context.Context, try func() error) (err error) {
 	return err
 }
 
-func (s *Sessions) endingOne(ctx context.Context, contact, id string) ([]store.Op, error) {
-	listed, err := s.strike(ctx, contact, id)
+func (s *Sessions) endOne(ctx context.Context, contact, id string) ([]store.Op, error) {
+	listed, err := s.unlist(ctx, contact, id)
 	if err != nil {
 		return nil, err
 	}
-	told, err := s.news(id)
-	return slices.Concat([]store.Op{s.records().Delete(id)}, listed, told), err
+	revoked, err := s.announce(id)
+	return slices.Concat([]store.Op{s.records().Delete(id)}, listed, revoked), err
 }
 
-// strike returns the Ops that take a session from its contact's roster; none where it isn't
-// on it.
-func (s *Sessions) strike(ctx context.Context, contact, id string) ([]store.Op, error) {
+// unlist returns the Ops that remove a session from its contact's roster. It returns none if
+// the session isn't on it.
+func (s *Sessions) unlist(ctx context.Context, contact, id string) ([]store.Op, error) {
 	was, err := s.roster(ctx, contact)
 	if err != nil || was.Value.find(id) < 0 {
 		return nil, err
 	}
-	return s.write(was, was.Value.without(id))
+	return s.writeRoster(was, was.Value.without(id))
 }
 
-// EndEverybody ends the sessions of all contacts, a few at a time, and returns how many
-// there were.
+// EndEverybody ends the sessions of all contacts, in batches, and returns how many it ended.
 func (s *Sessions) EndEverybody(ctx context.Context) (n int, err error) {
 	for _, b := range []string{sessionBucket, rosterBucket} {
 		gone, err := store.Clear(ctx, s.Store, s.Firm, b)
 		if n = max(n, gone); err != nil {
-			return n, fmt.Errorf("ending all sessions: %w", err)
+			return n, fmt.Errorf("end all sessions: %w", err)
 		}
 	}
-	s.Reread()
+	s.EvictAll()
 	return n, nil
 }
 
-// Reread has the store asked about every session once more: it may be another store.
-func (s *Sessions) Reread() { s.memory().rereadAll() }
+// EvictAll empties the memory, so that every session is read from the store again. Call it
+// when the store may have been replaced.
+func (s *Sessions) EvictAll() { s.memory().evictAll() }
 
-// Ending is the end of sessions, which comes as soon as its Ops are applied.
+// Ending ends sessions of a contact. It takes effect when its Ops are applied.
 type Ending struct {
-	Ops    []store.Op
-	Count  int // how many sessions of the contact end
-	ids    []string
-	spared string
-	now    uint64 // the contact's generation afterwards
+	Ops        []store.Op
+	Count      int // number of sessions that end
+	ids        []string
+	spared     string
+	generation uint64 // the contact's new generation
 }
 
-// Ending makes the end of every session of a contact but the one with the ID except ("":
-// none is spared), for a caller who applies its Ops together with those that give the
-// contact the generation, and then calls Ended. store.ErrConflict, here or of the Ops,
-// means that a session of the contact has begun, ended, or been seen meanwhile, or that the
-// one to spare isn't there any more.
+// Ending prepares to end all sessions of a contact except the one with the ID except ("":
+// all). The caller applies the Ops in the transaction that gives the contact the new
+// generation, and then calls Ended. If Ending or the store returns store.ErrConflict, a
+// session of the contact has begun, ended or been used meanwhile, or the session to spare
+// has ended.
 func (s *Sessions) Ending(ctx context.Context, contact, except string, generation uint64) (Ending, error) {
-	e := Ending{spared: except, now: generation}
+	e := Ending{spared: except, generation: generation}
 	was, err := s.roster(ctx, contact)
 	if err != nil {
 		return Ending{}, err
@@ -120,38 +120,41 @@ func (s *Sessions) Ending(ctx context.Context, contact, except string, generatio
 		}
 		e.Ops = append(e.Ops, op)
 	}
-	listed, err := s.write(was, now)
+	listed, err := s.writeRoster(was, now)
 	if err != nil {
 		return Ending{}, err
 	}
-	told, err := s.news(e.ids...)
-	e.Ops = slices.Concat(e.Ops, listed, told)
+	revoked, err := s.announce(e.ids...)
+	e.Ops = slices.Concat(e.Ops, listed, revoked)
 	return e, err
 }
 
-// Ended tells the Sessions what came of applying the Ops: nil, or the store's error.
+// Ended updates memory and notifies other processes after the Ops of e were applied. err is
+// the store's error, or nil.
 func (s *Sessions) Ended(ctx context.Context, e Ending, err error) {
 	if k, ok := parseKey(e.spared); ok && err == nil {
 		if l := s.memory().find(k); l != nil {
-			l.generation.Store(e.now)
+			l.generation.Store(e.generation)
 		}
 	}
 	if len(e.ids) == 0 {
 		return
 	}
 	if err != nil {
-		// They may be gone all the same: let the store say so, not memory.
+		// The sessions may have ended in spite of the error, so read them from the store
+		// again.
 		for _, id := range e.ids {
-			s.memory().reread(id)
+			s.memory().evict(id)
 		}
 		return
 	}
-	s.memory().forget(e.ids...)
+	s.memory().revoke(e.ids...)
 	s.Others.Changed(ctx)
 }
 
-// Confirm returns nil if the session goes on while its contact is of the generation, else
-// ErrNone, or the store's error. It asks the store only where memory says that it doesn't.
+// Confirm returns nil if the session is valid for the contact's current generation,
+// otherwise ErrNone or the store's error. It reads the store only if memory holds another
+// generation.
 func (s *Sessions) Confirm(ctx context.Context, l *Live, generation uint64) error {
 	if l.generation.Load() == generation {
 		return nil
@@ -161,15 +164,16 @@ func (s *Sessions) Confirm(ctx context.Context, l *Live, generation uint64) erro
 		err = ErrNone
 	}
 	if errors.Is(err, ErrNone) {
-		s.memory().forget(l.ID)
-		l.end() // also where another Live is in memory for it
+		s.memory().revoke(l.ID)
+		l.end() // l may not be the Live in memory
 	} else if err == nil {
 		l.generation.Store(generation)
 	}
 	return err
 }
 
-// List returns the sessions of a contact who is of the generation, the latest sign-in first.
+// List returns the sessions of a contact that belong to the generation, the latest sign-in
+// first.
 func (s *Sessions) List(ctx context.Context, contact string, generation uint64) ([]Session, error) {
 	on, err := s.roster(ctx, contact)
 	if err != nil {
@@ -185,7 +189,7 @@ func (s *Sessions) List(ctx context.Context, contact string, generation uint64) 
 		}
 		as := rec.Value
 		if k, ok := parseKey(a.ID); ok {
-			if l := s.memory().find(k); l != nil { // memory knows the last request better
+			if l := s.memory().find(k); l != nil { // memory knows later requests
 				as.Seen = time.Unix(0, l.seen.Load()).UTC()
 			}
 		}

@@ -1,4 +1,4 @@
 package session
 
 // Held returns how many sessions are in memory.
-func Held(s *Sessions) int64 { return s.memory().held.Load() }
+func Held(s *Sessions) int64 { return s.memory().count.Load() }

@@ -10,7 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// says is a store that has one value in the record of every session.
+// says is a store in which the record of every session has the same value.
 type says struct {
 	store.Store
 	value []byte
@@ -23,8 +23,8 @@ func (s says) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	return store.Record{Key: k, Value: s.value}, nil
 }
 
-// A record that a store gives for a cookie, whatever is in it, is a session only if it was
-// sealed for this cookie (CVE-2025-29923). Whoever wrote any other is signed out, at most.
+// A record for a cookie is a session only if it was sealed for this cookie, whatever its
+// content (CVE-2025-29923). Any other record signs the browser out at most.
 func FuzzRecord(f *testing.F) {
 	w := newWorld(f)
 	cookie := w.signIn("ann", nil)

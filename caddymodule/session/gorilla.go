@@ -9,41 +9,42 @@ import (
 	"github.com/gorilla/sessions"
 )
 
-// Cookies is the gorilla/sessions Store over Sessions, for handlers that speak that
-// interface: one cookie, whose value is opaque, and whose session is read-only but
-// for its beginning and its end. (gorilla's own CookieStore trusts what the browser
-// sends back, and decodes it anew for every request.)
+// Cookies is the gorilla/sessions Store over Sessions, for handlers that use that
+// interface. It has one cookie with an opaque value. Sessions can only be begun and
+// ended, not changed. (gorilla's own CookieStore trusts the values that the browser sends
+// and decodes them on every request.)
 type Cookies struct {
 	Sessions *Sessions
-	// Options of the cookie. MaxAge 0 makes it end with the browser. It is HttpOnly
-	// always, SameSite=Lax and for the path / unless something else is set, and what
-	// a `__Host-` in its name asks for.
+	// Options of the cookie. MaxAge 0 makes it end with the browser. The cookie is always
+	// HttpOnly. Unless set otherwise, it has SameSite=Lax and the path /. A name that
+	// begins with `__Host-` also sets what that prefix requires.
 	Options sessions.Options
 }
 
 var _ sessions.Store = (*Cookies)(nil)
 
-// Names of the Values in a gorilla session.
+// Keys of Values in a gorilla session.
 const (
-	ValueContact = "contact" // string: the contact's ID; what Save begins a session for
-	ValueMethod  = "method"  // string: how they proved who they are
-	ValueAgent   = "agent"   // string: the browser in words
-	ValueLive    = "live"    // *Live: the session itself, on one that isn't new
+	ValueContact = "contact" // string: the contact's ID; Save begins a session for this contact
+	ValueMethod  = "method"  // string: how the contact signed in
+	ValueAgent   = "agent"   // string: the browser in plain words
+	ValueLive    = "live"    // *Live: the session itself; missing if the session is new
 
-	ValueGeneration = "generation" // uint64: the contact's, see Session.Generation
+	ValueGeneration = "generation" // uint64: the contact's generation; see Session.Generation
 )
 
-const maxCookies = 4 // of one name that are looked up
+const maxCookies = 4 // maximum number of cookies of one name that are looked up
 
-// Get returns the session of the request's cookie. Look-ups are cached by Sessions,
-// so the request needs no registry of its own.
+// Get returns the session of the request's cookie. Sessions caches lookups, so the
+// request needs no registry of its own.
 func (c *Cookies) Get(r *http.Request, name string) (*sessions.Session, error) {
 	return c.New(r, name)
 }
 
-// New returns the session of the request's cookie, or an empty one with IsNew. It
-// never returns nil; an error is the store's. A browser may hold several cookies of
-// one name, put there by another site of the domain: the first that is a session counts.
+// New returns the session of the request's cookie, or an empty session with IsNew. It
+// never returns nil; an error is the store's. A browser may send several cookies of one
+// name, some set by another site of the domain: New uses the first that belongs to a
+// session.
 func (c *Cookies) New(r *http.Request, name string) (*sessions.Session, error) {
 	g := sessions.NewSession(c, name)
 	options := c.Options
@@ -65,13 +66,12 @@ func (c *Cookies) New(r *http.Request, name string) (*sessions.Session, error) {
 	return g, failed
 }
 
-// Save begins a session for the contact in Values, or, where the browser has one of
-// the same contact and method, lets that one go on; either way under a new ID. With
-// Options.MaxAge below zero it ends the session instead. It sets the cookie, and
-// nothing when the store fails.
+// Save begins a session for the contact in Values. If the browser has a session of the
+// same contact and method, that session continues under a new ID. If Options.MaxAge is
+// below zero, Save ends the session instead. It sets the cookie, unless the store fails.
 func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Session) error {
 	old, _ := g.Values[ValueLive].(*Live)
-	if g.Options == nil { // made by hand
+	if g.Options == nil { // created without New
 		options := c.Options
 		g.Options = &options
 	}
@@ -91,11 +91,11 @@ func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Sessi
 	as.Agent, _ = g.Values[ValueAgent].(string)
 	as.Generation, _ = g.Values[ValueGeneration].(uint64)
 	if as.Contact == "" {
-		return errors.New("session: a session is somebody's: set its contact")
+		return errors.New("session: cannot save without a contact; set Values[ValueContact]")
 	}
 	begin := c.Sessions.Begin
 	if old != nil && old.Contact == as.Contact && old.Method == as.Method {
-		begin = c.Sessions.goOn
+		begin = c.Sessions.rotate
 	}
 	var b Beginning
 	err := retry(r.Context(), func() (err error) {
@@ -117,7 +117,7 @@ func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Sessi
 	return nil
 }
 
-// fill makes g the session l.
+// fill copies l into g.
 func fill(g *sessions.Session, l *Live) {
 	g.ID, g.IsNew = l.ID, false
 	g.Values[ValueContact], g.Values[ValueMethod], g.Values[ValueAgent] = l.Contact, l.Method, l.Agent
@@ -129,7 +129,7 @@ func cookieOf(g *sessions.Session, value string) *http.Cookie {
 	cookie.HttpOnly = true
 	cookie.SameSite = cmp.Or(cookie.SameSite, http.SameSiteLaxMode)
 	cookie.Path = cmp.Or(cookie.Path, "/")
-	if strings.HasPrefix(g.Name(), "__Host-") { // else browsers refuse it (RFC 6265bis, 4.1.3.2)
+	if strings.HasPrefix(g.Name(), "__Host-") { // otherwise browsers reject it (RFC 6265bis, 4.1.3.2)
 		cookie.Secure, cookie.Path, cookie.Domain = true, "/", ""
 	}
 	return cookie

@@ -23,7 +23,7 @@ func request(cookies ...string) *http.Request {
 	return r
 }
 
-// saved returns the one cookie that Save has set.
+// saved returns the one cookie that Save set.
 func saved(t *testing.T, c *session.Cookies, r *http.Request, g *sessions.Session) *http.Cookie {
 	t.Helper()
 	rec := httptest.NewRecorder()
@@ -37,7 +37,7 @@ func saved(t *testing.T, c *session.Cookies, r *http.Request, g *sessions.Sessio
 	return set[0]
 }
 
-func TestGorilla_TheStorysWholeWay(t *testing.T) {
+func TestGorilla_SaveBeginsRenewsAndEndsASession(t *testing.T) {
 	w := newWorld(t)
 	c := &session.Cookies{Sessions: w.Sessions, Options: sessions.Options{MaxAge: int(most / time.Second)}}
 	g, err := c.Get(request(), name)
@@ -57,7 +57,7 @@ func TestGorilla_TheStorysWholeWay(t *testing.T) {
 		t.Errorf("the cookie is %v", first)
 	}
 
-	// Save once more: a new ID, the old one is dead, and nobody's time is longer for it.
+	// Save again: a new ID, the old one is ended, and no limit is extended.
 	w.clock.move(time.Hour)
 	g, err = c.Get(request(first.Value), name)
 	if err != nil || g.IsNew || g.Values[session.ValueContact] != "ann" {
@@ -76,7 +76,7 @@ func TestGorilla_TheStorysWholeWay(t *testing.T) {
 		t.Errorf("saved again, the session began %v; want %v", l.Begun, begun)
 	}
 
-	// Somebody else signs in, in the same browser.
+	// Another contact signs in with the same browser.
 	g, err = c.Get(request(third.Value), name)
 	w.must(err)
 	g.Values[session.ValueContact] = "bob"
@@ -86,7 +86,6 @@ func TestGorilla_TheStorysWholeWay(t *testing.T) {
 	}
 	want(t, "ann's session", w.request(third.Value), session.ErrNone)
 
-	// The end.
 	g, err = c.Get(request(bobs.Value), name)
 	w.must(err)
 	g.Options.MaxAge = -1
@@ -100,7 +99,7 @@ func TestGorilla_TheStorysWholeWay(t *testing.T) {
 	}
 }
 
-func TestGorilla_SaveBringsNobodyBack(t *testing.T) {
+func TestGorilla_SaveRestoresNoEndedSession(t *testing.T) {
 	w := newWorld(t)
 	c := &session.Cookies{Sessions: w.Sessions}
 	var l *session.Live
@@ -164,7 +163,7 @@ func TestGorilla_NewIsNeverNil(t *testing.T) {
 	}
 	w.store.away.Store(false)
 
-	// On loopback http: without the prefix and Secure, and the rest as ever.
+	// On loopback http, the cookie has no prefix and no Secure; the rest is as before.
 	g, err := c.New(request(), "portal")
 	w.must(err)
 	g.Values[session.ValueContact] = "ann"

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	cookieLength = 43 // 256 bits in base64url
-	defaultLimit = 1_000_000
-	samples      = 8 // sessions that are compared when one has to go
+	cookieLength    = 43 // 256 bits in base64url
+	defaultLimit    = 1_000_000
+	evictionSamples = 8 // sessions compared when one is evicted
 )
 
 // key is the SHA-256 of a cookie.
@@ -23,102 +23,103 @@ func keyOf(cookie string) key {
 
 func (k key) String() string { return base64.RawURLEncoding.EncodeToString(k[:]) }
 
-// parseKey is the reverse of String.
+// parseKey is the inverse of String.
 func parseKey(id string) (k key, ok bool) {
 	n, err := base64.RawURLEncoding.Decode(k[:], []byte(id[:min(len(id), base64.RawURLEncoding.EncodedLen(len(k)))]))
 	return k, err == nil && n == len(k)
 }
 
-// Memory is what the Sessions of a firm hold between requests. Sessions that follow
-// one another on one store, as at a reload, share it, so that what one of them ends is
-// over for the requests of all. The zero value is empty and ready; it mustn't be copied.
+// Memory caches the sessions of a firm between requests. Sessions that use one store one
+// after another, as at a reload, share a Memory, so that a session ended by one is ended
+// for all. The zero value is empty and ready to use. A Memory must not be copied.
 type Memory struct {
-	shards [256]shard
-	held   atomic.Int64
-	hand   atomic.Uint32 // the shard to make room in next
-	looked atomic.Uint32 // the shard to sweep next
+	shards       [256]shard
+	count        atomic.Int64
+	nextEviction atomic.Uint32 // shard to evict from next
+	nextSweep    atomic.Uint32 // shard to sweep next
 
-	told news // by other processes
+	revocations revocations // those of other processes
 }
 
-// shard is a part of the memory, padded so that no two share a cache line.
+// shard is a part of the memory, padded so that no two shards share a cache line.
 type shard struct {
-	mu   sync.RWMutex
-	live map[key]*Live
-	busy map[*Live]struct{} // those with requests in flight; see Look
-	ends uint64             // counts what ended here; see hold
-	_    [64 - 48]byte
+	mu       sync.RWMutex
+	sessions map[key]*Live
+	inFlight map[*Live]struct{} // sessions with requests in flight; see Sweep
+	revoked  uint64             // number of sessions revoked here; see add
+	_        [64 - 48]byte
 }
 
 func (m *Memory) shard(k key) *shard { return &m.shards[k[0]] }
 
-// find returns the session, or nil when it isn't held.
+// find returns the session, or nil if it isn't in memory.
 func (m *Memory) find(k key) *Live {
 	sh := m.shard(k)
 	sh.mu.RLock()
-	l := sh.live[k]
+	l := sh.sessions[k]
 	sh.mu.RUnlock()
 	return l
 }
 
-// endings counts the sessions that have ended in k's part of the memory.
-func (m *Memory) endings(k key) uint64 {
+// revokedCount returns how many sessions have been revoked in k's shard.
+func (m *Memory) revokedCount(k key) uint64 {
 	sh := m.shard(k)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
-	return sh.ends
+	return sh.revoked
 }
 
-// hold puts l into memory, or returns the one that is there already. It refuses when
-// something ended in l's part since endings was before: what was read from the store
-// and ended on the way must not come back to life here.
-func (m *Memory) hold(l *Live, before uint64, limit int) (*Live, bool) {
+// add puts l into memory and returns it, or returns the Live that is there already. It
+// returns false if a session of l's shard was revoked since revokedCount was before: then
+// l may have been read from the store before it ended.
+func (m *Memory) add(l *Live, before uint64, limit int) (*Live, bool) {
 	sh := m.shard(l.key)
 	sh.mu.Lock()
-	if sh.ends != before {
+	if sh.revoked != before {
 		sh.mu.Unlock()
 		return nil, false
 	}
-	if there := sh.live[l.key]; there != nil {
+	if cached := sh.sessions[l.key]; cached != nil {
 		sh.mu.Unlock()
-		return there, true
+		return cached, true
 	}
-	if sh.live == nil {
-		sh.live = make(map[key]*Live)
+	if sh.sessions == nil {
+		sh.sessions = make(map[key]*Live)
 	}
-	sh.live[l.key] = l
-	held := m.held.Add(1)
+	sh.sessions[l.key] = l
+	count := m.count.Add(1)
 	sh.mu.Unlock()
 	if limit == 0 {
 		limit = defaultLimit
 	}
-	if held > int64(limit) {
-		m.makeRoom()
+	if count > int64(limit) {
+		m.evictOne()
 	}
 	return l, true
 }
 
-// makeRoom drops one session: of a few that it comes across, the one that has been
-// quiet for longest. One with requests in flight stays, so that they hear of its end.
-func (m *Memory) makeRoom() {
+// evictOne removes one session: of a few samples, the one without requests for longest.
+// Sessions with requests in flight stay, so that these are canceled when the session
+// ends.
+func (m *Memory) evictOne() {
 	for range m.shards {
-		sh := &m.shards[uint8(m.hand.Add(1))]
-		if m.dropFrom(sh) {
+		sh := &m.shards[uint8(m.nextEviction.Add(1))]
+		if m.evictFrom(sh) {
 			return
 		}
 	}
 }
 
-func (m *Memory) dropFrom(sh *shard) bool {
+func (m *Memory) evictFrom(sh *shard) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	var oldest *Live
 	n := 0
-	for _, l := range sh.live { // from anywhere: Go begins a walk over a map at random
-		if _, busy := sh.busy[l]; !busy && (oldest == nil || l.seen.Load() < oldest.seen.Load()) {
+	for _, l := range sh.sessions { // at random: Go starts iterating over a map anywhere
+		if _, busy := sh.inFlight[l]; !busy && (oldest == nil || l.seen.Load() < oldest.seen.Load()) {
 			oldest = l
 		}
-		if n++; n == samples && oldest != nil {
+		if n++; n == evictionSamples && oldest != nil {
 			break
 		}
 	}
@@ -129,16 +130,16 @@ func (m *Memory) dropFrom(sh *shard) bool {
 	return true
 }
 
-// drop takes l out of memory without ending it. The shard's lock is held.
+// drop removes l from memory without ending it. The caller holds the shard's lock.
 func (m *Memory) drop(sh *shard, l *Live) {
-	if sh.live[l.key] == l {
-		delete(sh.live, l.key)
-		m.held.Add(-1)
+	if sh.sessions[l.key] == l {
+		delete(sh.sessions, l.key)
+		m.count.Add(-1)
 	}
 }
 
-// forget ends sessions in memory, after the store has done so.
-func (m *Memory) forget(ids ...string) {
+// revoke ends sessions in memory after they have ended in the store.
+func (m *Memory) revoke(ids ...string) {
 	for _, id := range ids {
 		k, ok := parseKey(id)
 		if !ok {
@@ -146,8 +147,8 @@ func (m *Memory) forget(ids ...string) {
 		}
 		sh := m.shard(k)
 		sh.mu.Lock()
-		sh.ends++
-		l := sh.live[k]
+		sh.revoked++
+		l := sh.sessions[k]
 		if l != nil {
 			m.drop(sh, l)
 		}
@@ -158,34 +159,34 @@ func (m *Memory) forget(ids ...string) {
 	}
 }
 
-// reread takes a session out of memory, so that the next request asks the store.
-func (m *Memory) reread(id string) {
+// evict removes a session from memory, so that its next request reads the store.
+func (m *Memory) evict(id string) {
 	if k, ok := parseKey(id); ok {
 		sh := m.shard(k)
 		sh.mu.Lock()
-		sh.ends++
-		if l := sh.live[k]; l != nil {
+		sh.revoked++
+		if l := sh.sessions[k]; l != nil {
 			m.drop(sh, l)
 		}
 		sh.mu.Unlock()
 	}
 }
 
-// rereadAll takes every session out of memory. What is in flight goes on: Look asks the
-// store about it.
-func (m *Memory) rereadAll() {
+// evictAll removes every session from memory. Requests in flight continue until Sweep
+// finds that their session has ended in the store.
+func (m *Memory) evictAll() {
 	for i := range m.shards {
 		sh := &m.shards[i]
 		sh.mu.Lock()
-		sh.ends++
-		m.held.Add(-int64(len(sh.live)))
-		clear(sh.live)
+		sh.revoked++
+		m.count.Add(-int64(len(sh.sessions)))
+		clear(sh.sessions)
 		sh.mu.Unlock()
 	}
 }
 
-// letGo takes l itself out of memory, and cancels what is in flight.
-func (m *Memory) letGo(l *Live) {
+// expire removes l from memory and cancels its requests in flight.
+func (m *Memory) expire(l *Live) {
 	sh := m.shard(l.key)
 	sh.mu.Lock()
 	m.drop(sh, l)
@@ -193,12 +194,12 @@ func (m *Memory) letGo(l *Live) {
 	l.end()
 }
 
-// sweep takes those out of one shard's memory that are over and of no use to anyone.
-func (m *Memory) sweep(sh *shard, alive func(*Live) bool) {
+// sweep removes sessions from one shard that have run out and have no requests in flight.
+func (m *Memory) sweep(sh *shard, valid func(*Live) bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for _, l := range sh.live {
-		if _, busy := sh.busy[l]; !busy && !alive(l) {
+	for _, l := range sh.sessions {
+		if _, busy := sh.inFlight[l]; !busy && !valid(l) {
 			m.drop(sh, l)
 		}
 	}

@@ -11,32 +11,34 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// Two sealed records say that a session is one: its own, and the roster of its contact,
-// which lists those that go on. Who is on no roster is signed out: what a lost or damaged
-// roster costs is a sign-in, and a record that somebody puts back after its end is none.
-// An end of all the sessions of a contact also changes the contact's generation, which is
-// kept by whoever keeps the contacts: so it holds for a roster that is put back, and for
-// what is in memory here and elsewhere.
+// A session is valid if two sealed records agree: its own, and the roster of its contact,
+// which lists the contact's sessions. A session that is missing from the roster is signed out.
+// So a lost or damaged roster costs the contact a new sign-in, and a session record that is
+// put back after its end is worthless.
+//
+// When all sessions of a contact end, the contact's generation changes too. Generations are
+// stored with the contacts, so sessions stay ended even if a roster is put back, in this
+// process's memory and in other processes.
 const (
-	sessionBucket = "sessions"       // ID → Session
-	rosterBucket  = "roster"         // contact → roster
-	endedBucket   = "sessions-ended" // time "-" random → IDs of sessions that ended then
+	sessionBucket    = "sessions"       // ID → Session
+	rosterBucket     = "roster"         // contact → roster
+	revocationBucket = "sessions-ended" // time "-" random → IDs of the sessions that ended then
 
 	format = 1 // of all three
 )
 
-// ahead is how far in the future a session may have begun, by the clock of the process
-// that asks. One that began later was begun by a clock that was wrong, and would outlive
-// both limits by as much; what is less is borne, so that a clock that is set back signs
+// maxClockAhead is how far in the future a session may have begun, by this process's clock. A
+// session that began later than that was begun by a wrong clock and would outlast both limits
+// by the same amount. Smaller differences are allowed, so that setting a clock back signs
 // nobody out.
-const ahead = 48 * time.Hour
+const maxClockAhead = 48 * time.Hour
 
-// roster lists the sessions of a contact that go on, the earliest sign-in first.
+// roster lists the current sessions of a contact, the earliest sign-in first.
 type roster struct {
 	Sessions []active `json:"sessions"`
 }
 
-// active is a session on a roster. Its times are as the store knows them.
+// active is a session on a roster. Its times are those in the store.
 type active struct {
 	ID    string    `json:"id"`
 	Begun time.Time `json:"begun"`
@@ -47,12 +49,12 @@ func (r roster) find(id string) int {
 	return slices.IndexFunc(r.Sessions, func(a active) bool { return a.ID == id })
 }
 
-// without returns the roster less the session.
+// without returns the roster without the session.
 func (r roster) without(id string) roster {
 	return roster{slices.DeleteFunc(slices.Clone(r.Sessions), func(a active) bool { return a.ID == id })}
 }
 
-// ends is when the last of them does.
+// ends returns when the last session ends.
 func (r roster) ends() (end time.Time) {
 	for _, a := range r.Sessions {
 		if a.Ends.After(end) {
@@ -70,7 +72,8 @@ func (s *Sessions) rosters() *sealed.Bucket[roster] {
 	return &sealed.Bucket[roster]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: rosterBucket, Now: s.now, Format: format, Alarm: s.Alarm}
 }
 
-// read returns the session with the ID, or ErrNone: also for a record that is none of ours.
+// read returns the session with the ID. It returns ErrNone if the session has ended or its
+// record is not sealed by Doorpost.
 func (s *Sessions) read(ctx context.Context, id string) (Session, error) {
 	rec, err := s.record(ctx, id)
 	if err != nil {
@@ -83,8 +86,8 @@ func (s *Sessions) read(ctx context.Context, id string) (Session, error) {
 	return rec.Value, err
 }
 
-// record returns the record of a session whose time isn't over, or ErrNone. Whether the
-// session is on its contact's roster is another question.
+// record returns the record of a session that is within its limits, or ErrNone. It doesn't
+// check the contact's roster.
 func (s *Sessions) record(ctx context.Context, id string) (sealed.Record[Session], error) {
 	rec, err := s.records().Get(ctx, id)
 	switch {
@@ -97,29 +100,29 @@ func (s *Sessions) record(ctx context.Context, id string) (sealed.Record[Session
 	}
 	rec.Value.ID = id
 	now := s.now()
-	if rec.Value.Seen.After(now.Add(ahead)) {
-		rec.Value.Seen = rec.Value.Begun // a clock that was wrong saw it, at a time that nobody knows
+	if rec.Value.Seen.After(now.Add(maxClockAhead)) {
+		rec.Value.Seen = rec.Value.Begun // a wrong clock recorded it, so the true time is unknown
 	}
-	if rec.Value.Begun.After(now.Add(ahead)) || !now.Before(s.Ends(rec.Value)) {
+	if rec.Value.Begun.After(now.Add(maxClockAhead)) || !now.Before(s.Ends(rec.Value)) {
 		err = ErrNone
 	}
 	return rec, err
 }
 
-// roster returns that of a contact, less what is over; an empty one where there is none
-// that can be trusted.
+// roster returns the roster of a contact without sessions that have run out. It is empty if no
+// roster that can be trusted is stored.
 func (s *Sessions) roster(ctx context.Context, contact string) (sealed.Record[roster], error) {
 	rec, err := s.rosters().Find(ctx, contact)
 	now := s.now()
 	rec.Value.Sessions = slices.DeleteFunc(rec.Value.Sessions, func(a active) bool {
-		return !now.Before(a.Ends) || a.Begun.After(now.Add(ahead))
+		return !now.Before(a.Ends) || a.Begun.After(now.Add(maxClockAhead))
 	})
 	return rec, err
 }
 
-// write returns the Ops that put a roster in the place of another. They are a
-// store.ErrConflict when another session of the contact has begun or ended meanwhile.
-func (s *Sessions) write(was sealed.Record[roster], now roster) ([]store.Op, error) {
+// writeRoster returns the Ops that replace one roster with another. Applying them returns
+// store.ErrConflict if another session of the contact has begun or ended meanwhile.
+func (s *Sessions) writeRoster(was sealed.Record[roster], now roster) ([]store.Op, error) {
 	switch {
 	case len(now.Sessions) > 0:
 		slices.SortStableFunc(now.Sessions, func(a, b active) int { return a.Begun.Compare(b.Begun) })
@@ -133,18 +136,18 @@ func (s *Sessions) write(was sealed.Record[roster], now roster) ([]store.Op, err
 
 func (s *Sessions) active(as Session) active { return active{as.ID, as.Begun, s.Ends(as)} }
 
-// Ends is when a session that was last seen then is over if it makes no further request.
-// For a Live one ask ExpiresAt, which knows of requests that the store doesn't yet.
+// Ends returns when a session ends if it makes no request after as.Seen. For a Live, call
+// ExpiresAt, which includes requests that are not stored yet.
 func (s *Sessions) Ends(as Session) time.Time {
-	idle, most := as.Seen.Add(s.idle(as.Shared)), as.Begun.Add(s.most(as.Shared))
+	idle, most := as.Seen.Add(s.idle(as.Shared)), as.Begun.Add(s.maxAge(as.Shared))
 	if idle.Before(most) {
 		return idle
 	}
 	return most
 }
 
-// Reseal seals with the newest secret what older ones have sealed: afterwards these may go
-// without signing anybody out.
+// Reseal seals all records again with the newest secret. Afterwards older secrets can be
+// removed without signing anybody out.
 func (s *Sessions) Reseal(ctx context.Context) error {
 	if _, err := s.records().Reseal(ctx); err != nil {
 		return err

@@ -1,13 +1,13 @@
-// Package session keeps who is signed in: opaque cookies, records in the store, and
-// a look-up in memory for the requests in between.
+// Package session stores sign-ins: opaque cookies, sealed records in the store, and a cache of
+// sessions in memory, so that most requests read neither disk nor network.
 //
-// A cookie is 256 random bits; only its hash is stored, so a copy of the store signs
-// nobody in. Records are sealed, so neither does whoever can write to the store. Both
-// limits, idle and absolute, are judged here and not by the browser.
+// A cookie is 256 random bits. Only its hash is stored, so a copy of the store signs nobody in.
+// Records are sealed, so a session cannot be forged by writing to the store. The server enforces
+// both limits, idle and absolute; it does not rely on the browser.
 //
-// Read Begin and Lookup here; then memory.go (what is held between requests), end.go
-// (how sessions end), watch.go (what ends with them), record.go (how they are stored)
-// and gorilla.go (the gorilla/sessions Store).
+// Read Begin and Lookup here; then memory.go (the cache), end.go (how sessions end), inflight.go
+// (requests in flight and how they are canceled), revocations.go (what other processes ended),
+// record.go (how sessions are stored) and gorilla.go (the gorilla/sessions Store).
 package session
 
 import (
@@ -23,16 +23,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// ErrNone: the cookie belongs to no session, or to one that is over. It is also the
-// cause of the contexts that a session's end cancels.
+// ErrNone: the cookie belongs to no session, or the session has ended. It is also the cause of
+// contexts that are canceled when their session ends.
 var ErrNone = errors.New("session: none")
 
-// PerContact is how many sessions a contact may have; one more ends the oldest.
+// PerContact is the maximum number of sessions of a contact. When one more begins, the oldest
+// ends.
 const PerContact = 100
 
-// SharedMax is how long a session on a shared computer lives at most, and SharedIdle how long
-// without a request. Its cookie ends with the browser, but phones never end one, and some browsers
-// bring their cookies back when they are opened again.
+// SharedMax and SharedIdle are the absolute and the idle limit of a session on a shared computer.
+// Its cookie ends with the browser, but phones never end one, and some browsers restore cookies
+// when they are reopened.
 const (
 	SharedMax  = 12 * time.Hour
 	SharedIdle = 30 * time.Minute
@@ -40,69 +41,69 @@ const (
 
 // Session is one signed-in browser, as it is stored.
 type Session struct {
-	ID      string    `json:"-"`                // SHA-256 of the cookie, in base64url; the record's key
-	Handle  string    `json:"handle"`           // stands for the session in lists and as `sid`: 128 random bits, opens nothing
+	ID      string    `json:"-"`                // SHA-256 of the cookie, in base64url; the key of the record
+	Handle  string    `json:"handle"`           // identifies the session in lists and as `sid`: 128 random bits; cannot be used to sign in
 	Contact string    `json:"contact"`          // the contact's ID
-	Method  string    `json:"method"`           // how they proved who they are: "link", "code" or "password"
-	Agent   string    `json:"agent,omitempty"`  // the browser in words, such as "Safari on iPhone"
+	Method  string    `json:"method"`           // how the contact signed in: "link", "code" or "password"
+	Agent   string    `json:"agent,omitempty"`  // the browser in plain words, such as "Safari on iPhone"
 	Shared  bool      `json:"shared,omitempty"` // on a shared computer: the cookie ends with the browser
-	Begun   time.Time `json:"begun"`            // the sign-in (`auth_time`)
-	Seen    time.Time `json:"seen"`             // the last request, to within a tenth of the idle limit
+	Begun   time.Time `json:"begun"`            // time of the sign-in (`auth_time`)
+	Seen    time.Time `json:"seen"`             // time of the last request, accurate to a tenth of the idle limit
 
-	// Generation is the contact's, of when the session began. Once the contact has another
-	// one, the session is over; see Confirm.
+	// Generation is the contact's generation when the session began. The session ends when the
+	// contact gets another generation; see Confirm.
 	Generation uint64 `json:"generation,omitempty"`
 }
 
-// Live is a session as this process holds it, the same pointer for every request of
-// it as long as it stays in memory.
+// Live is a session in this process's memory. While it stays there, every request of the session
+// gets the same pointer.
 type Live struct {
-	// What every request reads comes first, in one cache line: with a million sessions
-	// none of it is in a cache, and each line is 0.1 µs.
+	// Fields that every request reads come first, in one cache line: with a million sessions none
+	// of them is in the CPU's cache, and each line costs 0.1 µs.
 	begun  int64        // Begun in Unix nanoseconds
-	seen   atomic.Int64 // the last request, likewise
-	due    atomic.Int64 // when it is to be written to the store again, likewise
+	seen   atomic.Int64 // last request, in Unix nanoseconds
+	due    atomic.Int64 // next write of seen to the store, in Unix nanoseconds
 	shared bool         // Shared
 
-	// Memo is for the package above: what it worked out for this session and wants
-	// to find again. It goes with the Live.
+	// Memo holds a value that the importing package computed for this session. It is dropped
+	// together with the Live.
 	Memo atomic.Value
 
-	Session // as it was read; for the time of the last request ask Sessions
+	Session // as read from the store; Sessions knows the time of the last request
 
 	key        key
-	generation atomic.Uint64 // Generation, as it is now
+	generation atomic.Uint64 // the current Generation
 
-	mu      sync.Mutex
-	over    bool
-	watched bool      // by Look: it has requests in flight, or had a moment ago
-	flights []*Flight // requests in flight; see Attach
+	mu       sync.Mutex
+	ended    bool
+	watched  bool        // listed in its shard's inFlight: it had requests in flight at the last Sweep, or has since
+	inFlight []*InFlight // see Attach
 }
 
-// Sessions are the sessions of one firm. Set its fields in one literal. All methods
-// may be called from many goroutines.
+// Sessions are the sessions of one firm. Set the fields in one literal. All methods are safe for
+// concurrent use.
 type Sessions struct {
 	Firm  string
 	Store store.Store
 	Keys  *secret.Keyring  // seals the records
-	Idle  time.Duration    // how long a session lives without a request
-	Max   time.Duration    // how long it lives at most
+	Idle  time.Duration    // how long a session lasts without a request
+	Max   time.Duration    // how long a session lasts at most
 	Now   func() time.Time // the clock; nil: time.Now
-	Limit int              // how many are held in memory at most; 0: 1,000,000
+	Limit int              // maximum number of sessions in memory; 0: 1,000,000
 
-	// Memory is shared by the Sessions of one firm and one store; nil: nobody shares it.
+	// Memory is shared by all Sessions of one firm and one store; nil: not shared.
 	Memory *Memory
 
-	// Others are the other processes that have the store open; nil: there are none.
+	// Others are the other processes that have the store open; nil: none.
 	Others *store.Others
 
-	// Alarm is told of records that are none of ours; see sealed.Bucket.
+	// Alarm is called for records that Doorpost did not seal; see sealed.Bucket.
 	Alarm func(context.Context, store.Key)
 
 	own Memory
 }
 
-// memory is the one that these Sessions use.
+// memory returns the Memory that s uses.
 func (s *Sessions) memory() *Memory {
 	if s.Memory != nil {
 		return s.Memory
@@ -117,20 +118,21 @@ func (s *Sessions) now() time.Time {
 	return time.Now()
 }
 
-// Beginning is a session that begins as soon as its Ops are applied.
+// Beginning is a new session. It takes effect when its Ops are applied.
 type Beginning struct {
-	Cookie string // what the browser gets; nobody else, and never a log
+	Cookie string // for the browser; never log it
 	Session
 	Ops  []store.Op
-	ends []string // IDs of sessions that the Ops end
+	ends []string // IDs of the sessions that the Ops end
 }
 
-// Begin makes a session for a new sign-in: as says whose, how, on what, and of which
-// generation the contact is. Its cookie, ID, Handle and Begun are new whatever the browser
-// had before. The caller applies the Ops together with what proves the sign-in, and then
-// calls Began; store.ErrConflict means that another session of the contact has begun or
-// ended meanwhile: call Begin again. replaces is the session that the browser had before
-// (nil: none): the Ops end it, whoever it belonged to.
+// Begin prepares a session for a new sign-in. as gives the contact, the method, the browser and
+// the contact's generation. Cookie, ID, Handle and Begun are always new. replaces is the browser's
+// previous session (nil: none); the Ops end it, whichever contact it belonged to.
+//
+// The caller applies the Ops in the transaction that uses up the proof of the sign-in, and then
+// calls Began. If the store returns store.ErrConflict, another session of the contact has begun or
+// ended meanwhile: call Begin again.
 func (s *Sessions) Begin(ctx context.Context, as Session, replaces *Live) (Beginning, error) {
 	as.Begun = s.now().UTC().Round(0)
 	var ops []store.Op
@@ -140,10 +142,10 @@ func (s *Sessions) Begin(ctx context.Context, as Session, replaces *Live) (Begin
 	return s.begin(ctx, as, replaces, ops)
 }
 
-// goOn is Begin for a session that goes on under another ID. Nobody has proved anything
-// again, so its time runs on, and when it is over by now it stays so: ErrNone, or, when
-// the Ops are applied, store.ErrConflict.
-func (s *Sessions) goOn(ctx context.Context, as Session, replaces *Live) (Beginning, error) {
+// rotate is Begin for a session that continues under a new ID. The contact has not signed in
+// again, so Begun and Generation stay. If the session has ended by now, rotate returns ErrNone, or
+// applying the Ops returns store.ErrConflict.
+func (s *Sessions) rotate(ctx context.Context, as Session, replaces *Live) (Beginning, error) {
 	rec, err := s.record(ctx, replaces.ID)
 	if err != nil {
 		return Beginning{}, err
@@ -159,7 +161,7 @@ func (s *Sessions) goOn(ctx context.Context, as Session, replaces *Live) (Beginn
 	return s.begin(ctx, as, replaces, []store.Op{s.records().Remove(rec)})
 }
 
-// begin adds to the Ops, which end the record of what the session replaces.
+// begin completes a Beginning. ops must end the record of the replaced session.
 func (s *Sessions) begin(ctx context.Context, as Session, replaces *Live, ops []store.Op) (Beginning, error) {
 	b := Beginning{Cookie: secret.Random(), Session: as, Ops: ops}
 	b.ID, b.Handle, b.Seen = keyOf(b.Cookie).String(), rand.Text(), s.now().UTC().Round(0)
@@ -176,7 +178,7 @@ func (s *Sessions) begin(ctx context.Context, as Session, replaces *Live, ops []
 	if replaces != nil {
 		b.ends = append(b.ends, replaces.ID)
 		if now = now.without(replaces.ID); replaces.Contact != b.Contact {
-			op, err := s.strike(ctx, replaces.Contact, replaces.ID)
+			op, err := s.unlist(ctx, replaces.Contact, replaces.ID)
 			if err != nil {
 				return Beginning{}, err
 			}
@@ -189,26 +191,26 @@ func (s *Sessions) begin(ctx context.Context, as Session, replaces *Live, ops []
 		now = now.without(oldest.ID)
 	}
 	now.Sessions = append(slices.Clone(now.Sessions), s.active(b.Session))
-	listed, err := s.write(was, now)
+	listed, err := s.writeRoster(was, now)
 	if err != nil {
 		return Beginning{}, err
 	}
-	told, err := s.news(b.ends...)
-	b.Ops = slices.Concat(b.Ops, listed, told)
+	revoked, err := s.announce(b.ends...)
+	b.Ops = slices.Concat(b.Ops, listed, revoked)
 	return b, err
 }
 
-// Began tells the Sessions that the Ops of b were applied.
+// Began updates memory and notifies other processes after the Ops of b were applied.
 func (s *Sessions) Began(ctx context.Context, b Beginning) {
-	// The new one isn't put into memory here: it may have been ended since.
-	s.memory().forget(b.ends...)
+	// The new session isn't added to memory here: it may have ended since.
+	s.memory().revoke(b.ends...)
 	if len(b.ends) > 0 {
 		s.Others.Changed(ctx)
 	}
 }
 
-// Lookup returns the session of a cookie value, ErrNone, or the store's error. A
-// session in memory costs no more than a hash and a look-up; any other is read once.
+// Lookup returns the session of a cookie value, ErrNone, or the store's error. If the session is
+// in memory, Lookup costs a hash and a map access; otherwise it reads the store.
 func (s *Sessions) Lookup(ctx context.Context, cookie string) (*Live, error) {
 	if len(cookie) != cookieLength {
 		return nil, ErrNone
@@ -218,23 +220,23 @@ func (s *Sessions) Lookup(ctx context.Context, cookie string) (*Live, error) {
 	if l == nil {
 		return s.load(ctx, k)
 	}
-	if !s.alive(l) || s.Others.Doubtful() {
-		if err := s.renew(ctx, l); err != nil {
+	if !s.valid(l) || s.Others.Doubtful() {
+		if err := s.refresh(ctx, l); err != nil {
 			return nil, err
 		}
 	}
 	return l, nil
 }
 
-// load reads a session into memory.
+// load reads a session from the store into memory.
 func (s *Sessions) load(ctx context.Context, k key) (*Live, error) {
 	for {
-		before := s.memory().endings(k)
+		before := s.memory().revokedCount(k)
 		as, err := s.read(ctx, k.String())
 		if err != nil {
 			return nil, err
 		}
-		if l, ok := s.memory().hold(s.newLive(k, as), before, s.Limit); ok {
+		if l, ok := s.memory().add(s.newLive(k, as), before, s.Limit); ok {
 			return l, nil
 		}
 	}
@@ -248,22 +250,22 @@ func (s *Sessions) newLive(k key, as Session) *Live {
 	return l
 }
 
-// alive judges both limits by this process's clock.
-func (s *Sessions) alive(l *Live) bool {
+// valid reports whether l is within both limits by this process's clock.
+func (s *Sessions) valid(l *Live) bool {
 	now := s.now().UnixNano()
 	age := now - l.begun
-	return age < int64(s.most(l.shared)) && age >= -int64(ahead) && now-l.seen.Load() < int64(s.idle(l.shared))
+	return age < int64(s.maxAge(l.shared)) && age >= -int64(maxClockAhead) && now-l.seen.Load() < int64(s.idle(l.shared))
 }
 
-// most is how long a session lives at most.
-func (s *Sessions) most(shared bool) time.Duration {
+// maxAge returns how long a session lasts at most.
+func (s *Sessions) maxAge(shared bool) time.Duration {
 	if shared {
 		return min(s.Max, SharedMax)
 	}
 	return s.Max
 }
 
-// idle is how long a session lives without a request.
+// idle returns how long a session lasts without a request.
 func (s *Sessions) idle(shared bool) time.Duration {
 	if shared {
 		return min(s.Idle, SharedIdle)
@@ -271,7 +273,7 @@ func (s *Sessions) idle(shared bool) time.Duration {
 	return s.Idle
 }
 
-// ExpiresAt is when the session ends if it makes no further request.
+// ExpiresAt returns when the session ends if it makes no further request.
 func (s *Sessions) ExpiresAt(l *Live) time.Time {
 	as := l.Session
 	as.Seen = time.Unix(0, l.seen.Load())
@@ -279,18 +281,19 @@ func (s *Sessions) ExpiresAt(l *Live) time.Time {
 }
 
 const (
-	seenStep  = time.Second // requests closer than this are one
-	seenRetry = time.Minute // after a write that failed
+	seenResolution = time.Second // requests within this time count as one
+	seenRetry      = time.Minute // wait after a write that failed
 )
 
-// Seen notes that the session made a request now. It writes to the store at most
-// once in a tenth of the idle limit; a store that can't write just now is not an
-// error, since the session is still good and a request a minute later tries again.
+// Seen records that the session made a request now. It writes to the store at most once in a tenth
+// of the idle limit. If the store fails, the session stays valid, and a request a minute later
+// tries again.
 func (s *Sessions) Seen(ctx context.Context, l *Live) {
 	now := s.now().UnixNano()
-	// Parallel requests of one browser would pull this word from core to core.
-	if last := l.seen.Load(); now-last >= int64(min(seenStep, s.idle(l.shared)/10)) {
-		l.seen.CompareAndSwap(last, now) // lost: somebody else was here just now
+	// Skip most writes: parallel requests of one browser would move this cache line from core to
+	// core.
+	if last := l.seen.Load(); now-last >= int64(min(seenResolution, s.idle(l.shared)/10)) {
+		l.seen.CompareAndSwap(last, now) // lost the race: another request has just set it
 	}
 	due := l.due.Load()
 	if now < due || !l.due.CompareAndSwap(due, now+int64(s.idle(l.shared)/10)) {
@@ -299,7 +302,7 @@ func (s *Sessions) Seen(ctx context.Context, l *Live) {
 	err := s.touch(ctx, l, time.Unix(0, now).UTC())
 	switch {
 	case errors.Is(err, ErrNone):
-		s.memory().forget(l.ID) // another process has ended it
+		s.memory().revoke(l.ID) // another process ended it
 	case err != nil:
 		l.due.Store(now + int64(min(seenRetry, s.idle(l.shared)/10)))
 	}
@@ -320,16 +323,16 @@ func (s *Sessions) touch(ctx context.Context, l *Live, at time.Time) error {
 	}
 	as := rec.Value
 	if as.Seen.After(at) {
-		return nil // another process saw it later
+		return nil // another process recorded a later request
 	}
 	as.Seen = at
-	op, err := s.records().Write(rec, as, s.Ends(as)) // no Put: a session that was ended meanwhile stays ended
+	op, err := s.records().Write(rec, as, s.Ends(as)) // not Put: it would restore a session that ended meanwhile
 	if err != nil {
 		return err
 	}
 	now := roster{slices.Clone(on.Value.Sessions)}
 	now.Sessions[i] = s.active(as)
-	listed, err := s.write(on, now)
+	listed, err := s.writeRoster(on, now)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func TestS01_SignInMakesANewIDAndEndsTheOld(t *testing.T) {
 	}
 }
 
-func TestS02_ACookieIsDeadAfterSignOut(t *testing.T) {
+func TestS02_ACookieIsWorthlessAfterSignOut(t *testing.T) {
 	w := newWorld(t)
 	cookie, other := w.signIn("ann", nil), w.signIn("ann", nil)
 	l := w.live(cookie)
@@ -54,12 +54,12 @@ func TestS02_ACookieIsDeadAfterSignOut(t *testing.T) {
 	if all, err := w.List(t.Context(), "ann", 0); err != nil || len(all) != 1 {
 		t.Errorf("List = %d sessions, %v; want 1", len(all), err)
 	}
-	w.Seen(t.Context(), l) // by a request that came before
+	w.Seen(t.Context(), l) // by a request that began earlier
 	w.clock.move(idle / 2)
 	w.Seen(t.Context(), l)
 	_, err = w.Lookup(t.Context(), cookie)
 	want(t, "a request after a late write", err, session.ErrNone)
-	w.must(w.End(t.Context(), l.Contact, l.ID)) // twice is once
+	w.must(w.End(t.Context(), l.Contact, l.ID)) // ending it twice has the effect of once
 	w.must(w.End(t.Context(), "nobody", "not an ID"))
 }
 
@@ -71,7 +71,7 @@ func TestS02_AllOrAllButOneEnd(t *testing.T) {
 	}
 	bobs := w.signIn("bob", nil)
 	here := w.live(cookies[2])
-	for _, c := range cookies[:4] { // one isn't in memory
+	for _, c := range cookies[:4] { // the last one isn't in memory
 		w.live(c)
 	}
 	n, err := w.EndAll(t.Context(), "ann", here.ID)
@@ -96,12 +96,12 @@ func TestS02_AllOrAllButOneEnd(t *testing.T) {
 	}
 }
 
-const ms = time.Millisecond // what the store's clock knows
+const ms = time.Millisecond // resolution of the store's clock
 
-func TestS03_BothLimitsAreJudgedHere(t *testing.T) {
+func TestS03_BothLimitsAreEnforced(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		steps []time.Duration // a request after each but the last, which is only looked up
+		steps []time.Duration // a request after each step except the last, after which the session is only looked up
 		want  error
 	}{
 		{"just before the idle limit", []time.Duration{idle - ms}, nil},
@@ -138,7 +138,7 @@ func TestS03_ExpiresAt(t *testing.T) {
 	for _, c := range []struct{ wait, want time.Duration }{
 		{0, idle},
 		{time.Second, idle + time.Second},
-		{-time.Second, idle + time.Second}, // a clock that goes back makes nobody older
+		{-time.Second, idle + time.Second}, // setting a clock back extends no session
 		{idle - ms, 2*idle - ms},
 		{idle - ms, 3*idle - 2*ms},
 		{idle - ms, 4*idle - 3*ms},
@@ -164,7 +164,7 @@ func TestSeen_WritesOnceInATenthOfTheIdleLimit(t *testing.T) {
 	if n := w.store.writes.Load() - before; n != 3 {
 		t.Errorf("4,000 requests in 3.1 tenths of the idle limit wrote %d times; want 3", n)
 	}
-	w.clock.move(idle - tenth - 1) // what the store knows is a tenth old at most
+	w.clock.move(idle - tenth - 1) // the store's time is at most a tenth old
 	_, err := w.fresh().Lookup(t.Context(), w.signIn("bob", nil))
 	w.must(err)
 	all, err := w.fresh().List(t.Context(), "ann", 0)
@@ -173,7 +173,7 @@ func TestSeen_WritesOnceInATenthOfTheIdleLimit(t *testing.T) {
 	}
 }
 
-func TestSeen_AStoreThatCantWriteStopsNobody(t *testing.T) {
+func TestSeen_ASessionStaysValidIfTheStoreCannotWrite(t *testing.T) {
 	w := newWorld(t)
 	cookie := w.signIn("ann", nil)
 	w.live(cookie)
@@ -195,7 +195,7 @@ func TestSeen_AStoreThatCantWriteStopsNobody(t *testing.T) {
 	}
 }
 
-func TestSeen_BringsNobodyBack(t *testing.T) {
+func TestSeen_RestoresNoEndedSession(t *testing.T) {
 	w := newWorld(t)
 	cookie := w.signIn("ann", nil)
 	l := w.live(cookie)
@@ -220,7 +220,7 @@ func TestSeen_BringsNobodyBack(t *testing.T) {
 	if all, err := w.List(t.Context(), "ann", 0); len(all) != 0 || err != nil {
 		t.Errorf("List = %d, %v; want none", len(all), err)
 	}
-	// The other process hears of it when it writes, at the latest.
+	// The other process notices it when it writes, at the latest.
 	ol, err := other.Lookup(t.Context(), cookie)
 	w.must(err)
 	other.Seen(t.Context(), ol)
@@ -228,7 +228,7 @@ func TestSeen_BringsNobodyBack(t *testing.T) {
 	want(t, "the other process after its write", err, session.ErrNone)
 }
 
-func TestLookup_WhatEndsDuringTheReadStaysEnded(t *testing.T) {
+func TestLookup_ASessionThatEndsDuringTheReadStaysEnded(t *testing.T) {
 	w := newWorld(t)
 	cookie := w.signIn("ann", nil)
 	l := w.live(cookie)
@@ -246,12 +246,12 @@ func TestLookup_WhatEndsDuringTheReadStaysEnded(t *testing.T) {
 	want(t, "Lookup after that", err, session.ErrNone)
 }
 
-func TestLookup_NobodyIsInAfterTheEndReturned(t *testing.T) {
+func TestLookup_FailsOnceEndHasReturned(t *testing.T) {
 	w := newWorld(t)
 	for round := range 60 {
 		cookie := w.signIn("ann", nil)
 		id := w.live(cookie).ID
-		w.Sessions = w.fresh() // nothing is in memory
+		w.Sessions = w.fresh() // memory is empty
 		var ended atomic.Bool
 		atOnce(6, func(i int) {
 			if i == 0 {
@@ -275,7 +275,7 @@ func TestLookup_NobodyIsInAfterTheEndReturned(t *testing.T) {
 	}
 }
 
-func TestK02_AStoreThatIsAwayIsNotSignedOut(t *testing.T) {
+func TestK02_AnUnavailableStoreSignsNobodyOut(t *testing.T) {
 	w := newWorld(t)
 	known, unknown := w.signIn("ann", nil), w.signIn("ann", nil)
 	l := w.live(known)
@@ -292,7 +292,7 @@ func TestK02_AStoreThatIsAwayIsNotSignedOut(t *testing.T) {
 	_, err = w.EndAll(t.Context(), "ann", "")
 	want(t, "EndAll", err, store.ErrUnavailable)
 
-	// An end whose outcome isn't known: memory doesn't vouch for the session any more.
+	// An end whose outcome is unknown: memory no longer answers for the session.
 	want(t, "End", w.End(t.Context(), "ann", l.ID), store.ErrUnavailable)
 	_, err = w.Lookup(t.Context(), known)
 	want(t, "Lookup after that", err, store.ErrUnavailable)
@@ -300,8 +300,9 @@ func TestK02_AStoreThatIsAwayIsNotSignedOut(t *testing.T) {
 	want(t, "when the store is back", w.request(known), nil)
 }
 
-// Nobody without the secret can write a session, whatever of the store they copy from.
-func TestK01_ARecordThatIsNotOursSignsNobodyIn(t *testing.T) {
+// Without the secret, nobody can write a session, whichever record of the store they
+// copy.
+func TestK01_AForgedRecordSignsNobodyIn(t *testing.T) {
 	w := newWorld(t)
 	anns, bobs := w.signIn("ann", nil), w.signIn("bob", nil)
 	a, b := w.live(anns), w.live(bobs)
@@ -330,7 +331,7 @@ func TestK01_ARecordThatIsNotOursSignsNobodyIn(t *testing.T) {
 	_, err = w.fresh().Lookup(t.Context(), bobs)
 	want(t, "bob's own record", err, nil)
 
-	// Nor does a roster that isn't theirs; the next sign-in makes a new one.
+	// Nor does a forged roster; the next sign-in writes a new one.
 	list, err := w.Store.Get(t.Context(), key("roster", "ann"))
 	w.must(err)
 	w.must(w.Store.Apply(t.Context(), store.Put(key("roster", "bob"), list.Value, list.Expires)))
@@ -343,8 +344,8 @@ func TestK01_ARecordThatIsNotOursSignsNobodyIn(t *testing.T) {
 	want(t, "bob's session of before", err, session.ErrNone)
 }
 
-// What a session leaves behind brings nobody back after its end, nor does a roster.
-func TestS02_WhatIsPutBackAfterASignOutIsNoSession(t *testing.T) {
+// Records of a session, or a roster, that are put back after its end sign nobody in.
+func TestS02_RecordsPutBackAfterSignOutSignNobodyIn(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		buckets []string
@@ -371,9 +372,9 @@ func TestS02_WhatIsPutBackAfterASignOutIsNoSession(t *testing.T) {
 	}
 }
 
-// A contact's new generation ends their sessions, wherever these are remembered and
-// whatever the store has lost or got back; one that is spared goes on.
-func TestANewGenerationEndsEverySessionButTheSpared(t *testing.T) {
+// A contact's new generation ends their sessions, in every process's memory and even if
+// the store has lost or restored records; the spared session goes on.
+func TestANewGenerationEndsAllSessionsExceptTheSpared(t *testing.T) {
 	for _, lost := range []string{"nothing", "the roster", "the end"} {
 		w := newWorld(t)
 		begin := func() string { return w.begin(session.Session{Contact: "ann", Generation: 7}, nil) }
@@ -389,7 +390,7 @@ func TestANewGenerationEndsEverySessionButTheSpared(t *testing.T) {
 		hl, sl := w.live(here), w.live(spared)
 		want(t, "here, before", w.Confirm(t.Context(), hl, 7), nil)
 		stream, flight := w.Attach(t.Context(), sl, "")
-		defer flight.Land()
+		defer flight.Done()
 		rosters, err := w.Store.Scan(t.Context(), "example", "roster", "", "", 10)
 		w.must(err)
 		records, err := w.Store.Scan(t.Context(), "example", "sessions", "", "", 10)
@@ -436,7 +437,7 @@ func TestANewGenerationEndsEverySessionButTheSpared(t *testing.T) {
 	}
 }
 
-func TestOneThatIsGoneIsNotSpared(t *testing.T) {
+func TestEndingReturnsErrConflictIfTheSparedSessionHasEnded(t *testing.T) {
 	w := newWorld(t)
 	l := w.live(w.signIn("ann", nil))
 	w.signIn("ann", nil)
@@ -445,8 +446,8 @@ func TestOneThatIsGoneIsNotSpared(t *testing.T) {
 	want(t, "Ending that spares one that has ended", err, store.ErrConflict)
 }
 
-// A clock that was years ahead gives nobody a session for years.
-func TestK15_WhatAWrongClockBeganIsOver(t *testing.T) {
+// A clock that was years ahead must not begin sessions that last for years.
+func TestK15_ASessionBegunByAWrongClockIsInvalid(t *testing.T) {
 	for _, c := range []struct {
 		ahead time.Duration
 		want  error
@@ -464,7 +465,7 @@ func TestK15_WhatAWrongClockBeganIsOver(t *testing.T) {
 			t.Errorf("ahead by %v: List = %d, %v", c.ahead, len(all), err)
 		}
 	}
-	// Nor is anybody seen in the future: what isn't used any more runs out.
+	// A last request can't be in the future either: unused sessions run out.
 	w := newWorld(t)
 	cookie := w.signIn("ann", nil)
 	w.clock.move(idle / 2)
@@ -479,7 +480,7 @@ func TestK15_WhatAWrongClockBeganIsOver(t *testing.T) {
 	want(t, "idle since", err, session.ErrNone)
 }
 
-func TestS07_AnOlderSecretMayGoOnceAllIsSealedAgain(t *testing.T) {
+func TestS07_AnOlderSecretCanBeRemovedAfterReseal(t *testing.T) {
 	w := newWorld(t)
 	with := func(newest string, older ...string) *session.Sessions {
 		s := w.fresh()
@@ -535,12 +536,12 @@ func TestS16_TheOldestOfMoreThanAHundredEnds(t *testing.T) {
 			t.Fatalf("List isn't the latest first")
 		}
 	}
-	// Who signs in again in the same browser costs no other device its session.
+	// Signing in again with the same browser ends no session of other devices.
 	w.signIn("ann", w.live(cookies[60]))
 	want(t, "the oldest after a renewal", w.request(cookies[20]), nil)
 }
 
-func TestS16_SessionsThatRanOutDontCount(t *testing.T) {
+func TestS16_ExpiredSessionsDontCount(t *testing.T) {
 	w := newWorld(t)
 	kept := w.signIn("ann", nil)
 	for range session.PerContact - 1 {
@@ -548,7 +549,7 @@ func TestS16_SessionsThatRanOutDontCount(t *testing.T) {
 	}
 	w.clock.move(idle - ms)
 	want(t, "the one in use", w.request(kept), nil)
-	w.clock.move(2 * ms) // the others are over
+	w.clock.move(2 * ms) // the others have run out
 	for range session.PerContact - 1 {
 		w.signIn("ann", nil)
 	}
@@ -567,7 +568,7 @@ func TestMemory_IsBounded(t *testing.T) {
 	}
 	busy := w.live(cookies[0])
 	ctx, flight := w.Attach(t.Context(), busy, "")
-	defer flight.Land()
+	defer flight.Done()
 	for range 3 {
 		for _, c := range cookies[1:] {
 			want(t, "a session in memory or not", w.request(c), nil)
@@ -587,7 +588,7 @@ func TestMemory_IsBounded(t *testing.T) {
 	want(t, "the request in flight", context.Cause(ctx), session.ErrNone)
 }
 
-func TestMemory_LetsGoOfOneWhoseRequestsAreDone(t *testing.T) {
+func TestMemory_EvictsSessionsWhoseRequestsAreDone(t *testing.T) {
 	w := newWorld(t)
 	w.Limit = 1
 	first := w.signIn("ann", nil)
@@ -601,8 +602,8 @@ func TestMemory_LetsGoOfOneWhoseRequestsAreDone(t *testing.T) {
 	if w.live(first) != l || session.Held(w.Sessions) > 2 {
 		t.Fatalf("%d in memory, or not the one with a request in flight", session.Held(w.Sessions))
 	}
-	flight.Land()
-	w.Look(t.Context(), good)
+	flight.Done()
+	w.Sweep(t.Context(), good)
 	for _, c := range others {
 		w.live(c)
 	}
@@ -611,7 +612,7 @@ func TestMemory_LetsGoOfOneWhoseRequestsAreDone(t *testing.T) {
 	}
 }
 
-func TestMemory_TheOneInUseStays(t *testing.T) {
+func TestMemory_KeepsTheSessionInUse(t *testing.T) {
 	w := newWorld(t)
 	w.Limit = 1 << 10
 	cookie := w.signIn("ann", nil)
@@ -623,7 +624,7 @@ func TestMemory_TheOneInUseStays(t *testing.T) {
 	}
 }
 
-func TestD12_UnknownCookiesLeaveNothingBehind(t *testing.T) {
+func TestD12_UnknownCookiesUseNoMemory(t *testing.T) {
 	w := newWorld(t)
 	w.signIn("ann", nil)
 	before, err := os.Stat(w.path)
@@ -709,7 +710,7 @@ func TestT09_TheStoreHoldsNoCookie(t *testing.T) {
 	if newID := w.live(renewed).ID; !bytes.Contains(file, []byte(newID)) || !bytes.Contains(dump.Bytes(), []byte(newID)) {
 		t.Error("the store doesn't hold the ID: the search itself is broken")
 	}
-	// What is in the store is no cookie.
+	// IDs and handles in the store are not cookies.
 	for _, s := range []string{id, w.live(renewed).ID, w.live(renewed).Handle} {
 		_, err := w.Lookup(t.Context(), s)
 		want(t, "Lookup of what the store holds", err, session.ErrNone)
@@ -727,8 +728,8 @@ func TestBegin_InParallel(t *testing.T) {
 	}
 }
 
-// TestEverythingAtOnce looks for races, and for sessions that end up in two states.
-func TestEverythingAtOnce(t *testing.T) {
+// TestConcurrentCallsLeaveEachSessionInOneState looks for data races, and for sessions in two states.
+func TestConcurrentCallsLeaveEachSessionInOneState(t *testing.T) {
 	w := newWorld(t)
 	w.Limit = 20
 	cookies := make([]string, 40)
@@ -740,7 +741,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	go func() {
 		defer close(watching)
 		for ctx.Err() == nil {
-			w.Look(ctx, good)
+			w.Sweep(ctx, good)
 			time.Sleep(time.Millisecond)
 		}
 	}()
@@ -763,7 +764,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			case 1:
 				_, _ = w.List(context.Background(), l.Contact, 0)
 			}
-			flight.Land()
+			flight.Done()
 		}
 	})
 	stop()
@@ -794,7 +795,7 @@ func FuzzLookup(f *testing.F) {
 			t.Fatalf("Lookup(%q) = %v, %v; want ErrNone", s, l, err)
 		}
 		if s != id {
-			_ = w.End(context.Background(), "bob", s) // some are no key of a store
+			_ = w.End(context.Background(), "bob", s) // some are not valid store keys
 			want(t, "ann's session", w.request(cookie), nil)
 		}
 	})

@@ -21,7 +21,7 @@ const (
 	most = 180 * 24 * time.Hour
 )
 
-// clock is a time that stands still until it is moved.
+// clock stands still until it is moved.
 type clock struct{ at atomic.Pointer[time.Time] }
 
 func (c *clock) now() time.Time { return *c.at.Load() }
@@ -31,7 +31,7 @@ func (c *clock) move(d time.Duration) {
 	c.at.Store(&t)
 }
 
-// world is one firm's Sessions on a real store that can be watched.
+// world is one firm's Sessions on a real, instrumented store.
 type world struct {
 	*session.Sessions
 	t     testing.TB
@@ -40,7 +40,7 @@ type world struct {
 	path  string
 	store *watched
 
-	alarms atomic.Int64 // how often a record wasn't ours
+	alarms atomic.Int64 // number of untrusted records
 }
 
 func newWorld(t testing.TB) *world {
@@ -62,7 +62,7 @@ func (w *world) open() {
 	w.store.Store = db
 }
 
-// fresh returns Sessions that remember nothing, as after a restart.
+// fresh returns Sessions with empty memory, as after a restart.
 func (w *world) fresh() *session.Sessions {
 	return &session.Sessions{Firm: "example", Store: w.store, Keys: w.keys, Idle: idle, Max: most, Now: w.clock.now,
 		Alarm: func(_ context.Context, k store.Key) { w.alarms.Add(1) }}
@@ -98,7 +98,7 @@ func (w *world) begin(as session.Session, replaces *session.Live) string {
 		b, err := w.Begin(context.Background(), as, replaces)
 		w.must(err)
 		if err = w.Store.Apply(context.Background(), b.Ops...); errors.Is(err, store.ErrConflict) {
-			continue // another session of the contact was faster
+			continue // another session of the contact began or ended first
 		}
 		w.must(err)
 		w.Began(context.Background(), b)
@@ -106,8 +106,8 @@ func (w *world) begin(as session.Session, replaces *session.Live) string {
 	}
 }
 
-// EndAll ends every session of a contact but one, whose generation stays what it was: what
-// is on no roster is over by that alone.
+// EndAll ends every session of a contact except one. The generation stays the same: a
+// session that is missing from the roster has ended even so.
 func (w *world) EndAll(ctx context.Context, contact, except string) (int, error) {
 	return endAll(ctx, w.Sessions, contact, except)
 }
@@ -124,7 +124,7 @@ func endAll(ctx context.Context, s *session.Sessions, contact, except string) (i
 	return e.Count, err
 }
 
-// live looks a session up that has to be there.
+// live looks up a session that must exist.
 func (w *world) live(cookie string) *session.Live {
 	w.t.Helper()
 	l, err := w.Lookup(context.Background(), cookie)
@@ -148,7 +148,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// want fails the test unless err is the one that is wanted (nil: none).
+// want fails the test unless errors.Is(err, wanted).
 func want(t testing.TB, what string, err, wanted error) {
 	t.Helper()
 	if !errors.Is(err, wanted) {
@@ -156,7 +156,7 @@ func want(t testing.TB, what string, err, wanted error) {
 	}
 }
 
-// watched is a store that counts, can be away, and lets something happen in between.
+// watched is a store that counts calls, can fail, and can run a function after a read.
 type watched struct {
 	store.Store
 	reads, writes atomic.Int64
@@ -167,7 +167,7 @@ type watched struct {
 func (s *watched) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	s.reads.Add(1)
 	if s.away.Load() {
-		return store.Record{}, fmt.Errorf("pulled the plug: %w", store.ErrUnavailable)
+		return store.Record{}, fmt.Errorf("injected failure: %w", store.ErrUnavailable)
 	}
 	rec, err := s.Store.Get(ctx, k)
 	if s.afterGet != nil {
@@ -179,19 +179,19 @@ func (s *watched) Get(ctx context.Context, k store.Key) (store.Record, error) {
 func (s *watched) Apply(ctx context.Context, ops ...store.Op) error {
 	s.writes.Add(1)
 	if s.away.Load() {
-		return fmt.Errorf("pulled the plug: %w", store.ErrUnavailable)
+		return fmt.Errorf("injected failure: %w", store.ErrUnavailable)
 	}
 	return s.Store.Apply(ctx, ops...)
 }
 
 func (s *watched) Scan(ctx context.Context, firm, bucket, prefix, after string, limit int) ([]store.Record, error) {
 	if s.away.Load() {
-		return nil, fmt.Errorf("pulled the plug: %w", store.ErrUnavailable)
+		return nil, fmt.Errorf("injected failure: %w", store.ErrUnavailable)
 	}
 	return s.Store.Scan(ctx, firm, bucket, prefix, after, limit)
 }
 
-// atOnce runs n calls that begin together.
+// atOnce runs n calls that start together.
 func atOnce(n int, call func(i int)) {
 	begin := make(chan struct{})
 	var all sync.WaitGroup

@@ -7,9 +7,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 )
 
-// Whoever sits down at a shared computer tomorrow isn't the one of today, even where the
-// browser was never closed.
-func TestSharedComputersForgetOvernight(t *testing.T) {
+// Tomorrow's user of a shared computer is another person than today's, even if the browser was
+// never closed.
+func TestSessionsOnSharedComputersEndOvernight(t *testing.T) {
 	w := newWorld(t)
 	w.Idle, w.Max = 45*24*time.Hour, 180*24*time.Hour
 	begin := func(shared bool) string {
@@ -24,7 +24,7 @@ func TestSharedComputersForgetOvernight(t *testing.T) {
 	if got, idle := w.ExpiresAt(l).Sub(l.Begun), session.SharedIdle; got != idle {
 		t.Errorf("a shared computer's session ends after %v; want %v", got, idle)
 	}
-	for range int(session.SharedMax/(session.SharedIdle-time.Minute)) - 1 { // somebody works there all day
+	for range int(session.SharedMax/(session.SharedIdle-time.Minute)) - 1 { // the computer is used all day
 		w.clock.move(session.SharedIdle - time.Minute)
 		want(t, "shared, before", w.request(shared), nil)
 	}
@@ -38,14 +38,14 @@ func TestSharedComputersForgetOvernight(t *testing.T) {
 	want(t, "one's own", w.request(own), nil)
 }
 
-// Browsers bring cookies back that were to end with them, so the server ends what nobody uses.
-func TestSharedComputersForgetWhoHasLeft(t *testing.T) {
+// Browsers restore cookies that were to end with them, so the server ends unused sessions.
+func TestUnusedSessionsOnSharedComputersEnd(t *testing.T) {
 	w := newWorld(t)
 	w.Idle, w.Max = 45*24*time.Hour, 180*24*time.Hour
 	for _, idle := range []time.Duration{session.SharedIdle, 10 * time.Minute} {
 		w.Idle = max(idle, w.Idle)
 		if idle < session.SharedIdle {
-			w.Idle = idle // never longer than anywhere else
+			w.Idle = idle // never longer than on other computers
 		}
 		b, err := w.Begin(t.Context(), session.Session{Contact: "ann", Method: "link", Shared: true}, nil)
 		w.must(err)

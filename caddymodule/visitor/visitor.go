@@ -160,12 +160,12 @@ func (s *Visitors) resolve(ctx context.Context, l *session.Live) (*Visitor, erro
 
 // EndRequests ends requests in flight whose session is over, whose contact may not sign in any
 // more, or that are about a company which the contact doesn't reach any more. It is to be
-// called every session.LookEvery.
+// called every session.SweepInterval.
 func (s *Visitors) EndRequests(ctx context.Context) {
-	s.Sessions.Look(ctx, func(ctx context.Context, l *session.Live) bool {
+	s.Sessions.Sweep(ctx, func(ctx context.Context, l *session.Live) bool {
 		v, err := s.resolve(ctx, l)
 		if err == nil {
-			l.Break(func(company string) bool { return company != "" && !v.Reaches(company) })
+			l.CancelRequests(func(company string) bool { return company != "" && !v.Reaches(company) })
 		}
 		return !errors.Is(err, ErrNone)
 	})

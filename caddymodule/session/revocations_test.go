@@ -10,7 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// neighbours are the Sessions of two processes on one store.
+// neighbours returns the Sessions of two processes on one store.
 func neighbours(t *testing.T) (w *world, here, there *session.Sessions, told *int) {
 	w = newWorld(t)
 	told = new(int)
@@ -21,7 +21,7 @@ func neighbours(t *testing.T) (w *world, here, there *session.Sessions, told *in
 	return w, here, there, told
 }
 
-func TestAnotherProcessEndsASession(t *testing.T) {
+func TestASessionEndedByAnotherProcessEndsHere(t *testing.T) {
 	w, here, there, told := neighbours(t)
 	for name, end := range map[string]func(l *session.Live){
 		"signed out":     func(l *session.Live) { w.must(here.End(t.Context(), l.Contact, l.ID)) },
@@ -39,19 +39,19 @@ func TestAnotherProcessEndsASession(t *testing.T) {
 		}
 		_, err = there.Lookup(t.Context(), cookie)
 		want(t, name+", before there is news", err, nil)
-		w.must(there.CatchUp(t.Context()))
+		w.must(there.Sync(t.Context()))
 		_, err = there.Lookup(t.Context(), cookie)
 		want(t, name+", after it", err, session.ErrNone)
 		if !errors.Is(context.Cause(flying), session.ErrNone) {
 			t.Errorf("%s: a request in flight goes on", name)
 		}
-		flight.Land()
+		flight.Done()
 	}
 	cookie := w.signIn("ann", nil)
 	l, err := there.Lookup(t.Context(), cookie)
 	w.must(err)
-	for range 3 { // old news is no news
-		w.must(there.CatchUp(t.Context()))
+	for range 3 { // a revocation is applied only once
+		w.must(there.Sync(t.Context()))
 		again, err := there.Lookup(t.Context(), cookie)
 		w.must(err)
 		if again != l {
@@ -60,23 +60,24 @@ func TestAnotherProcessEndsASession(t *testing.T) {
 	}
 }
 
-// Two clocks may differ by a minute, and what one process tells isn't overheard.
-func TestNewsOfAProcessWhoseClockIsSlow(t *testing.T) {
+// Clocks may differ by a minute. The other process must not miss a revocation.
+func TestRevocationsOfAProcessWithASlowClockArrive(t *testing.T) {
 	w, here, there, _ := neighbours(t)
 	cookie := w.signIn("ann", nil)
 	_, err := there.Lookup(t.Context(), cookie)
 	w.must(err)
 	there.Now = func() time.Time { return w.clock.now().Add(time.Minute) }
-	w.must(there.CatchUp(t.Context()))
+	w.must(there.Sync(t.Context()))
 	l := w.live(cookie)
 	w.must(here.End(t.Context(), l.Contact, l.ID))
-	w.must(there.CatchUp(t.Context()))
+	w.must(there.Sync(t.Context()))
 	_, err = there.Lookup(t.Context(), cookie)
 	want(t, "after the news", err, session.ErrNone)
 }
 
-// As long as there is doubt, what is in memory isn't believed.
-func TestDoubt(t *testing.T) {
+// While connection to the other processes is in doubt, sessions are read from the store,
+// not memory.
+func TestSessionsAreReadFromTheStoreWhenNotificationsAreInDoubt(t *testing.T) {
 	w, here, there, _ := neighbours(t)
 	cookie := w.signIn("ann", nil)
 	_, err := there.Lookup(t.Context(), cookie)
@@ -96,8 +97,8 @@ func TestDoubt(t *testing.T) {
 	want(t, "in doubt, when it is over", err, session.ErrNone)
 }
 
-// Who works at another process all day isn't idle here.
-func TestAnotherProcessSawThem(t *testing.T) {
+// A visitor who works through another process all day isn't idle here.
+func TestRequestsOfAnotherProcessKeepASessionAlive(t *testing.T) {
 	w, here, there, _ := neighbours(t)
 	cookie := w.signIn("ann", nil)
 	_, err := there.Lookup(t.Context(), cookie)

@@ -13,16 +13,16 @@ import (
 
 func good(context.Context, *session.Live) bool { return true }
 
-// watch looks, as a gate does, until the test is over.
+// watch sweeps, as a gate does, until the test ends.
 func (w *world) watch(stillGood func(context.Context, *session.Live) bool) {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for tick := time.NewTicker(session.LookEvery); ctx.Err() == nil; {
+		for tick := time.NewTicker(session.SweepInterval); ctx.Err() == nil; {
 			select {
 			case <-tick.C:
-				w.Look(ctx, stillGood)
+				w.Sweep(ctx, stillGood)
 			case <-ctx.Done():
 			}
 		}
@@ -30,7 +30,7 @@ func (w *world) watch(stillGood func(context.Context, *session.Live) bool) {
 	w.t.Cleanup(func() { stop(); <-done })
 }
 
-// endsWithin waits for a stream's context.
+// endsWithin waits for a stream's context to be canceled.
 func endsWithin(t *testing.T, what string, ctx context.Context, d time.Duration) {
 	t.Helper()
 	limit := time.Now().Add(d)
@@ -52,7 +52,7 @@ func TestS15_StreamsEndWithinASecond(t *testing.T) {
 		cookies[name] = w.signIn(name, nil)
 		streams[name], _ = w.Attach(t.Context(), w.live(cookies[name]), "")
 	}
-	// A session that isn't in this memory any more hears of its end from the store.
+	// Sessions without this session in memory learn of its end from the store.
 	outside := w.fresh()
 	outsider, err := outside.Lookup(t.Context(), cookies["ended elsewhere"])
 	w.must(err)
@@ -81,15 +81,15 @@ func TestS15_StreamsEndWithinASecond(t *testing.T) {
 	if err := streams["goes on"].Err(); err != nil {
 		t.Errorf("the stream of a good session: %v", err)
 	}
-	// The contact who was disabled comes back: nothing of their session has been ended.
+	// The disabled contact is enabled again; none of their sessions has ended.
 	disabled.Store("nobody")
 	w.clock.move(-time.Hour)
 	again, flight := w.Attach(t.Context(), w.live(cookies["disabled"]), "")
-	defer flight.Land()
+	defer flight.Done()
 	want(t, "a stream of the contact who is enabled again", again.Err(), nil)
 }
 
-func TestS15_AStoreThatIsAwayEndsNoStream(t *testing.T) {
+func TestS15_AnUnavailableStoreEndsNoStream(t *testing.T) {
 	w := newWorld(t)
 	cookie := w.signIn("ann", nil)
 	inMemory, _ := w.Attach(t.Context(), w.live(cookie), "")
@@ -120,17 +120,17 @@ func TestAttach(t *testing.T) {
 	}
 	cancel()
 	want(t, "after its parent", ctx.Err(), context.Canceled)
-	flight.Land()
-	flight.Land()
-	flightThird.Land()
+	flight.Done()
+	flight.Done()
+	flightThird.Done()
 	want(t, "a request that is done", third.Err(), context.Canceled)
 	want(t, "another one", other.Err(), nil)
 	w.must(w.End(t.Context(), l.Contact, l.ID))
 	want(t, "another one after the end", context.Cause(other), session.ErrNone)
-	flightOther.Land()
+	flightOther.Done()
 	late, flightLate := w.Attach(t.Context(), l, "")
 	want(t, "a request that comes too late", context.Cause(late), session.ErrNone)
-	flightLate.Land()
+	flightLate.Done()
 }
 
 func TestAttach_ManyRequestsEndAtOnce(t *testing.T) {
@@ -148,11 +148,11 @@ func TestAttach_ManyRequestsEndAtOnce(t *testing.T) {
 		for range 20 {
 			ctx, flight := w.Attach(context.Background(), l, "")
 			if i%2 == 0 {
-				flight.Land()
+				flight.Done()
 				landed.Add(1)
 				continue
 			}
-			defer flight.Land()
+			defer flight.Done()
 			<-ctx.Done()
 			cancelled.Add(1)
 		}
@@ -162,9 +162,9 @@ func TestAttach_ManyRequestsEndAtOnce(t *testing.T) {
 	}
 }
 
-func TestLook_LetsGoOfWhatIsOver(t *testing.T) {
-	// Any of the 256 parts of the memory may hold the session, and each look takes
-	// one: so the memory has something in all of them, and the first has its turn now.
+func TestSweep_RemovesEndedSessions(t *testing.T) {
+	// Any of the 256 shards may hold the session, and each Sweep covers one: so the
+	// memory has a session in every shard, and the sweep starts at the first.
 	w := newWorld(t)
 	var ops []store.Op
 	var cookies []string
@@ -182,15 +182,15 @@ func TestLook_LetsGoOfWhatIsOver(t *testing.T) {
 	}
 	w.clock.move(idle)
 	for range 256 {
-		w.Look(t.Context(), good)
+		w.Sweep(t.Context(), good)
 	}
 	if n := session.Held(w.Sessions); n != 0 {
 		t.Errorf("%d sessions that are over are in memory still", n)
 	}
 }
 
-// At a reload with other limits, one Sessions follows another on the same store, and
-// requests of the first are still under way.
+// At a reload with other limits, new Sessions follow old ones on the same store while
+// requests of the old ones are in flight.
 func TestSharedMemory(t *testing.T) {
 	w := newWorld(t)
 	shared := new(session.Memory)
@@ -207,9 +207,9 @@ func TestSharedMemory(t *testing.T) {
 	w.must(after.End(t.Context(), "ann", out.ID))
 	endsWithin(t, "a stream from before, signed out after", signedOut, 0)
 	w.clock.move(time.Hour - ms)
-	after.Look(t.Context(), good)
+	after.Sweep(t.Context(), good)
 	want(t, "a stream from before, within the idle limit", ranOut.Err(), nil)
 	w.clock.move(ms)
-	after.Look(t.Context(), good)
+	after.Sweep(t.Context(), good)
 	endsWithin(t, "a stream from before, whose session ran out by the limits of now", ranOut, 0)
 }
