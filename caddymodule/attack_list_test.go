@@ -48,7 +48,7 @@ W07 HTTP/2 is Go's, and the gate is a handler behind it; what it does with frame
 W10 TestW09_CVE_2024_24791_LargeBodiesOfStrangers
 D06 TestX08_CVE_2024_21494_WhatHappenedIsTold
 D09 TestNetworks_AnOfficeOfSixtyBehindOneAddress
-D11 Codes have a budget of their own, which is one over all browsers: TestT11_FortyGuessesAnHourOverAllBrowsers.`
+D11 Codes have a budget of their own, which is one over all browsers: TestT11_FortyGuessesAnHourInAllBrowsers.`
 
 // Each case has its tests, or a reason, and no test or reason is about what isn't there.
 // With -v it prints the list.

@@ -81,7 +81,7 @@ func (h *Handlers) changeIf(ctx context.Context, by action.Browser, v *visitor.V
 	if err := h.isCurrent(ctx, by, v, current, field); err != nil {
 		return err
 	}
-	end, err := h.Tokens.EndAll(v.Contact.ID)
+	end, err := h.Tokens.RevokeAll(v.Contact.ID)
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func (f Firm) endAccess(ctx context.Context, contact string, renew func(context.
 		if err != nil {
 			return 0, err
 		}
-		links, err := f.Tokens.EndAll(contact)
+		links, err := f.Tokens.RevokeAll(contact)
 		if err != nil {
 			return 0, err
 		}

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// A link's secret has 130 bits, letters and digits alone, and survives what programs and
-// people do to it on its way.
-func TestALinkSurvivesItsWay(t *testing.T) {
+// A link's secret has 130 bits in letters and digits, and survives usual changes by
+// programs and people.
+func TestCleanRestoresALinkThatProgramsChanged(t *testing.T) {
 	seen := map[string]bool{}
 	for range 1000 {
 		s := newLinkSecret()
@@ -21,7 +21,7 @@ func TestALinkSurvivesItsWay(t *testing.T) {
 	for _, mangled := range []string{s, s + ">", s + ".", s + ").", "<" + s + ">", s + "&gt", s[:9] + " " + s[9:], s[:9] + "\r\n" + s[9:], s[:9] + "=\n" + s[9:],
 		"3D" + s, "3d" + s, "=3D" + s, " " + s + " ", "\u201c" + s + "\u201d", s[:20] + "\u200b" + s[20:]} {
 		got := Clean(mangled)
-		if mangled == s+"&gt" { // two letters more may belong to it, and are never guessed away
+		if mangled == s+"&gt" { // two more letters may belong to the secret, so they stay
 			if got == s {
 				t.Errorf("Clean(%q) = %q; want it as it is", mangled, got)
 			}

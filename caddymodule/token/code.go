@@ -13,64 +13,64 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// CodeLength is how many letters and digits a code has, without its hyphen.
+// CodeLength is the number of letters and digits of a code, without its hyphen.
 const CodeLength = 8
 
-// ShapeError says that what was typed can't be a code, whatever was mailed and whoever
-// types: it is no guess, and may be told apart from a wrong one.
+// ShapeError: the input can't be a code, whichever code was mailed. It doesn't count as a
+// guess, and a page may say so.
 type ShapeError struct {
-	// Has is how many letters and digits were typed; CodeLength+1 stands for all that is
-	// longer. CodeLength itself: the number is right, but a character is in no code.
+	// Has is the number of letters and digits typed, at most CodeLength+1. CodeLength
+	// itself: the number is right, but one of the characters occurs in no code.
 	Has int
 }
 
 func (e ShapeError) Error() string {
-	return fmt.Sprintf("token: not the shape of a code: %d characters", e.Has)
+	return fmt.Sprintf("token: not a code: %d characters", e.Has)
 }
 
-// ErrBurnt is an ErrCode: nothing of what the browser asked for had a guess left, so
-// nothing was judged.
+// ErrBurnt is an ErrCode: none of the browser's requests had a guess left, so nothing was
+// compared.
 var ErrBurnt = fmt.Errorf("%w: no guesses are left", ErrCode)
 
-// Guess tries a code in the browser that asked. A ShapeError comes before the store is
-// asked, and counts as no try. Any other try is counted in the store before it is
-// judged, so that parallel tries get no more than Guesses a code, and no more than
-// GuessesPerHour a contact. ErrCode is every failure else that isn't the store's. Of the
-// grant, and of store.ErrConflict, the same holds as with Spend; its Ops end every link
-// and code that the browser has asked for on behalf of the contact.
+// Guess tries a code in the browser that requested it. A ShapeError is returned before
+// the store is read, and isn't counted. Any other guess is counted in the store before it
+// is compared, so that parallel guesses get no more than Guesses for each code and
+// GuessesPerHour for each contact. ErrCode stands for every other failure except the
+// store's. The grant's Ops end all links and codes that the browser requested for the
+// contact. For the grant and store.ErrConflict see Spend.
 //
-// limited: the try comes from where there were too many. It is counted and takes its
-// time as any other, but is wrong even if it is right, unless it comes from a device
-// that the contact has signed in on.
+// limited: the client is over a limit. Its guess is counted and takes the usual time, but
+// fails even if it is right, unless it comes from a device that the contact has signed in
+// on.
 func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool) (Grant, error) {
-	code, err := normalCode(typed)
+	code, err := normalizeCode(typed)
 	if err != nil {
 		return Grant{}, err
 	}
 	if browser == "" {
 		return Grant{}, ErrBurnt
 	}
-	all, err := t.count(ctx, browser)
+	all, err := t.countGuess(ctx, browser)
 	if err != nil {
 		return Grant{}, err
 	}
 	var right *counted
 	for i := range all {
-		// The same work whether or not there is a code: who asked for an unknown
-		// address must not see the difference.
-		h, err := t.handed(ctx, all[i].Link)
+		// Do the same work whether or not there is a code: a client that requested a mail
+		// for an unknown address must not see a difference.
+		h, err := t.handover(ctx, all[i].Link)
 		if err != nil {
 			return Grant{}, err
 		}
-		same := t.isCode(browser, all[i].asked, code)
-		if h.good(all[i].At, t.Life, t.now()) && same && !all[i].over && (!limited || all[i].Known) {
+		same := t.isCode(browser, all[i].request, code)
+		if h.active(all[i].At, t.Life, t.now()) && same && !all[i].blocked && (!limited || all[i].Known) {
 			right = &all[i]
 		}
 	}
 	if right == nil {
 		return Grant{}, ErrCode
 	}
-	was, err := t.lives().Find(ctx, right.Contact)
+	was, err := t.active().Find(ctx, right.Contact)
 	if err != nil {
 		return Grant{}, err
 	}
@@ -78,39 +78,39 @@ func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool)
 		return Grant{}, ErrCode
 	}
 	g := Grant{Contact: right.Contact, Generation: right.Generation, Address: right.Address, To: right.To, Shared: right.Shared, Method: "code"}
-	g.Ops, err = t.enterOps(ctx, was, was.Value.without(browser), browser, true)
+	g.Ops, err = t.signInOps(ctx, was, was.Value.without(browser), browser, true)
 	return g, err
 }
 
-// counted is a request at which a guess was made, and counted.
+// counted is a request whose guess was counted.
 type counted struct {
-	asked
-	over bool // there were too many at its contact's codes
+	request
+	blocked bool // too many guesses at the contact's codes
 }
 
-// count adds a guess to every request of the browser that has one left, and to the
-// contacts of these, and returns them. When none has, nothing is written: whoever goes on
-// guessing costs us a read.
-func (t *Tokens) count(ctx context.Context, browser string) ([]counted, error) {
+// countGuess adds a guess to every request of the browser that has one left, and to these
+// requests' contacts, and returns the requests. If none has a guess left, it writes
+// nothing, so further guesses cost only a read.
+func (t *Tokens) countGuess(ctx context.Context, browser string) ([]counted, error) {
 	var all []counted
 	err := t.swapFlow(ctx, browser, func(f *flow) ([]store.Op, error) {
 		all = all[:0]
-		for i := range f.Asks {
-			if f.Asks[i].Guesses < Guesses {
-				f.Asks[i].Guesses++
-				all = append(all, counted{asked: f.Asks[i]})
+		for i := range f.Requests {
+			if f.Requests[i].Guesses < Guesses {
+				f.Requests[i].Guesses++
+				all = append(all, counted{request: f.Requests[i]})
 			}
 		}
 		if len(all) == 0 {
 			return nil, ErrBurnt
 		}
-		return t.reserve(ctx, browser, all)
+		return t.countByContact(ctx, browser, all)
 	})
 	return all, err
 }
 
-// isCode reports whether the code is the one of the request, under any of the secrets.
-func (t *Tokens) isCode(browser string, a asked, code string) bool {
+// isCode reports whether code is the request's code, under any of the secrets.
+func (t *Tokens) isCode(browser string, a request, code string) bool {
 	is := false
 	for _, mac := range t.Keys.MACs(codePurpose, t.Firm, browser, a.ID, code) {
 		is = hmac.Equal([]byte(mac), []byte(a.Code)) || is
@@ -118,7 +118,7 @@ func (t *Tokens) isCode(browser string, a asked, code string) bool {
 	return is
 }
 
-// alphabet is Crockford's base 32: no i, l, o or u, so that nothing can be misread.
+// alphabet is Crockford's base 32, without the ambiguous letters i, l, o and u.
 const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 
 // newCode returns 40 random bits as abcd-efgh.
@@ -131,10 +131,10 @@ func newCode() string {
 	return string(b[:4]) + "-" + string(b[4:])
 }
 
-// normalCode forgives what people and keyboards do to a code on its way from a mail to
-// a form: capitals, full-width letters, look-alikes, and whatever stands around or
-// between its characters. Its error is a ShapeError.
-func normalCode(typed string) (string, error) {
+// normalizeCode undoes the usual changes between mail and form: capitals, full-width
+// letters, look-alikes, and spaces or punctuation around or between the characters. Its
+// error is a ShapeError.
+func normalizeCode(typed string) (string, error) {
 	if len(typed) > 256 {
 		return "", ShapeError{Has: CodeLength + 1}
 	}

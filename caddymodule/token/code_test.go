@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestNormalCode(t *testing.T) {
+func TestNormalizeCode(t *testing.T) {
 	for _, c := range []struct {
 		typed, want string
 	}{
@@ -14,7 +14,7 @@ func TestNormalCode(t *testing.T) {
 		{"ABCD-EFGH", "abcd-efgh"},
 		{"  abcd efgh\r\n", "abcd-efgh"},
 		{"a b c d e f g h", "abcd-efgh"},
-		{"abcd\u2013efgh", "abcd-efgh"},        // en dash, from a helpful keyboard
+		{"abcd\u2013efgh", "abcd-efgh"},        // en dash, from a keyboard that corrects
 		{"abcd\u2011efgh", "abcd-efgh"},        // no-break hyphen
 		{"abcd\u2212efgh", "abcd-efgh"},        // minus
 		{"abcd\u00adefgh", "abcd-efgh"},        // soft hyphen
@@ -29,13 +29,13 @@ func TestNormalCode(t *testing.T) {
 		{"OIL0-oil1", "0110-0111"},
 		{strings.Repeat(" ", 248) + "abcdefgh", "abcd-efgh"},
 	} {
-		if got, err := normalCode(c.typed); got != c.want || err != nil {
+		if got, err := normalizeCode(c.typed); got != c.want || err != nil {
 			t.Errorf("normalCode(%.40q) = %q, %v; want %q", c.typed, got, err, c.want)
 		}
 	}
 }
 
-func TestNormalCode_WhatIsNone(t *testing.T) {
+func TestNormalizeCode_RejectsInvalidCodes(t *testing.T) {
 	for _, c := range []struct {
 		typed string
 		has   int
@@ -59,7 +59,7 @@ func TestNormalCode_WhatIsNone(t *testing.T) {
 		{strings.Repeat("a", 256), 9},
 		{strings.Repeat("a", 1<<20), 9},
 	} {
-		if got, err := normalCode(c.typed); got != "" || err != (ShapeError{Has: c.has}) {
+		if got, err := normalizeCode(c.typed); got != "" || err != (ShapeError{Has: c.has}) {
 			t.Errorf("normalCode(%.40q) = %q, %v; want ShapeError{%d}", c.typed, got, err, c.has)
 		}
 	}
@@ -70,7 +70,7 @@ func TestT07_CodesUseEverySymbolAlike(t *testing.T) {
 	var counts [8][256]int
 	for range n {
 		code := newCode()
-		got, err := normalCode(strings.ToUpper(strings.ReplaceAll(code, "-", " ")))
+		got, err := normalizeCode(strings.ToUpper(strings.ReplaceAll(code, "-", " ")))
 		if err != nil || got != code {
 			t.Fatalf("normalCode(%q) = %q, %v; want itself", code, got, err)
 		}
@@ -80,7 +80,8 @@ func TestT07_CodesUseEverySymbolAlike(t *testing.T) {
 	}
 	for i := range counts {
 		for _, c := range []byte(alphabet) {
-			// 3125 expected, standard deviation 55: six of them are one in a billion.
+			// 3125 expected, standard deviation 55: more than six of them occur once in a
+			// billion runs.
 			if got := counts[i][c]; got < 2795 || got > 3455 {
 				t.Errorf("%q stands at %d in %d of %d codes; want about %d", c, i, got, n, n/32)
 			}
@@ -88,7 +89,7 @@ func TestT07_CodesUseEverySymbolAlike(t *testing.T) {
 	}
 }
 
-func FuzzNormalCode(f *testing.F) {
+func FuzzNormalizeCode(f *testing.F) {
 	for _, seed := range []string{
 		"abcd-efgh", "ABCD EFGH", "o1l-i0o-aa", "\u2068abcd\u2011efgh\u2069", "ａｂｃｄｅｆｇｈ", "",
 		"\xff\xfe\xfd", "abcd-ef\xffh", "\u0130bcd-efgh", "\u212a\u212a\u212a\u212a0000", "ﬁﬁﬁﬁ", "①②③④⑤⑥⑦⑧", "İİİİİİİİ", "𝟎𝟏𝟐𝟑𝟒𝟓𝟔𝟕",
@@ -96,7 +97,7 @@ func FuzzNormalCode(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, typed string) {
-		code, err := normalCode(typed)
+		code, err := normalizeCode(typed)
 		if err != nil {
 			if shape, ok := err.(ShapeError); !ok || code != "" || shape.Has < 0 || shape.Has > CodeLength+1 {
 				t.Fatalf("normalCode(%q) = %q, %v; want nothing, and how many characters it has", typed, code, err)
@@ -107,7 +108,7 @@ func FuzzNormalCode(f *testing.F) {
 			t.Fatalf("normalCode(%q) = %q; want abcd-efgh", typed, code)
 		}
 		for _, again := range []string{code, strings.ToUpper(code), " " + strings.ReplaceAll(code, "-", "\u2013")} {
-			if got, err := normalCode(again); err != nil || got != code {
+			if got, err := normalizeCode(again); err != nil || got != code {
 				t.Fatalf("normalCode(%q) = %q, %v; want %q", again, got, err, code)
 			}
 		}

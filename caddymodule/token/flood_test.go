@@ -21,7 +21,7 @@ func (w *world) places(bucket string) (n int) {
 	return len(all)
 }
 
-// flood has that many new browsers ask for addresses that nobody has.
+// flood requests mails for n unknown addresses, each from a new browser.
 func (w *world) flood(n int) {
 	w.t.Helper()
 	var next atomic.Int64
@@ -42,7 +42,7 @@ func (w *world) flood(n int) {
 	}
 }
 
-func TestD12_BrowsersWithoutAMailAreBounded(t *testing.T) {
+func TestD12_FlowsWithoutAMailAreBounded(t *testing.T) {
 	const places = 4096
 	w := newWorld(t)
 	w = w.as(func(o *token.Tokens) { o.Ring = token.NewRing() })
@@ -69,14 +69,14 @@ func TestD12_BrowsersWithoutAMailAreBounded(t *testing.T) {
 	w.handOver(issued, true)
 	want(t, "the code of who asked before the flood", w.guess("s2", tablet, issued.Code), nil)
 
-	// And all of it ends.
+	// All records expire.
 	w.clock.move(25 * time.Hour)
 	if n := w.places("flow") + w.places("ring"); n != 0 {
 		t.Errorf("%d records a day later; want none", n)
 	}
 }
 
-func TestD12_AskingAgainAndAgainLeavesTheRingAsItIs(t *testing.T) {
+func TestD12_RepeatedRequestsOfABrowserKeepItsSlot(t *testing.T) {
 	w := newWorld(t)
 	w = w.as(func(o *token.Tokens) { o.Ring = new(token.Ring) })
 	for range 60 {
@@ -95,13 +95,13 @@ func TestD12_AskingAgainAndAgainLeavesTheRingAsItIs(t *testing.T) {
 	want(t, "Asked a day later", err, token.ErrUnknown)
 }
 
-func TestT11_FortyGuessesAnHourOverAllBrowsers(t *testing.T) {
+func TestT11_FortyGuessesAnHourInAllBrowsers(t *testing.T) {
 	w := newWorld(t)
 	guesses := func(n int) {
 		t.Helper()
 		for i := range n {
 			browser := fmt.Sprintf("browser-%s-%d", w.clock.now(), i)
-			// By any of their addresses.
+			// At either of their addresses.
 			a := address.Address(fmt.Sprintf("ann%d@example.com", i%2))
 			issued := w.mail(browser, a, "ann")
 			for range token.Guesses {
@@ -117,7 +117,7 @@ func TestT11_FortyGuessesAnHourOverAllBrowsers(t *testing.T) {
 	for range token.Guesses {
 		want(t, "a wrong code", w.guess("s", tablet, "0000-0000"), token.ErrCode)
 	}
-	for i := range 20 { // 35 so far: five of these are judged
+	for i := range 20 { // 35 so far, so five of these are compared
 		browser := fmt.Sprint("more-", i)
 		w.ask(browser, "ann0@example.com")
 	}
@@ -140,14 +140,14 @@ func TestT11_FortyGuessesAnHourOverAllBrowsers(t *testing.T) {
 	want(t, "by another machine's clock", w.guess("s5", laptop, issued.Code), nil)
 }
 
-func TestD10_AHundredParallelGuessesInAHundredBrowsersAreForty(t *testing.T) {
+func TestD10_ParallelGuessesInManyBrowsersAreLimited(t *testing.T) {
 	w := newWorld(t)
 	judged := func() int {
 		rec, err := w.db.Get(t.Context(), store.Key{Firm: w.Firm, Bucket: "tries", ID: "ann"})
 		w.must(err)
 		return len(rec.Value)
 	}
-	// A browser may have asked long before; what counts is when it guesses.
+	// The requests may be old; only the time of the guess counts.
 	var browsers []string
 	for i := range 20 {
 		browser := fmt.Sprint("browser-", i)
@@ -170,7 +170,7 @@ func TestD10_AHundredParallelGuessesInAHundredBrowsersAreForty(t *testing.T) {
 	}
 }
 
-func TestT11_WhereThereWereTooManyARightCodeIsWrong(t *testing.T) {
+func TestT11_ARightCodeFailsOverTheLimit(t *testing.T) {
 	w := newWorld(t)
 	limited := func(browser, code string) error {
 		_, err := w.enter("in "+browser, func() (token.Grant, error) { return w.Guess(context.Background(), browser, code, true) })
@@ -196,7 +196,7 @@ func TestT11_WhereThereWereTooManyARightCodeIsWrong(t *testing.T) {
 	want(t, "the right code on a known device, limited", limited(phone, issued.Code), nil)
 }
 
-func TestT15_KnownDevicesHavePlacesOfTheirOwn(t *testing.T) {
+func TestT15_KnownDevicesHaveReservedSlots(t *testing.T) {
 	w := newWorld(t)
 	known := func(device string) token.Ask {
 		ask := token.Ask{ID: fmt.Sprint("known-", w.asks.Add(1)), Address: "ann@example.com", Browser: laptop, Device: device, Known: true, At: w.clock.now()}

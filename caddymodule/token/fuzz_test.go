@@ -10,8 +10,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
-// damaged is a store that gives one value for every record of a bucket, and takes changes
-// without making them.
+// damaged is a store that returns one value for every record of a bucket, and discards
+// changes.
 type damaged struct {
 	store.Store
 	bucket string
@@ -28,10 +28,10 @@ func (d damaged) Get(ctx context.Context, k store.Key) (store.Record, error) {
 
 func (damaged) Apply(context.Context, ...store.Op) error { return nil }
 
-// A record that was damaged, or put in the place of another, opens nothing.
+// A record that was damaged, or moved to another key, authorizes nothing.
 func FuzzRecords(f *testing.F) {
 	w := newWorld(f)
-	w.Keys = keyring(f, secret.Random()) // what another process of the fuzzer has sealed is strange here
+	w.Keys = keyring(f, secret.Random()) // records sealed by another process of the fuzzer are untrusted here
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	other := w.mail(laptop+"x", "bob@example.com", "bob")
 	buckets := []string{"flow", "link", "live", "handed-over"}
@@ -43,7 +43,7 @@ func FuzzRecords(f *testing.F) {
 			whole[string(rec.Value)] = true
 			for j := range buckets {
 				if i != j {
-					f.Add(byte(j), rec.Value) // at another's place
+					f.Add(byte(j), rec.Value) // at another record's key
 				}
 			}
 			f.Add(byte(i), append([]byte{'2'}, rec.Value[1:]...))

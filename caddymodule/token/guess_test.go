@@ -13,7 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
-func TestT11_FiveGuessesThenTheCodeIsBurnt(t *testing.T) {
+func TestT11_ACodeFailsAfterFiveGuesses(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	for range token.Guesses {
@@ -29,13 +29,13 @@ func TestT11_FiveGuessesThenTheCodeIsBurnt(t *testing.T) {
 	want(t, "the right code at the fifth try", w.guess("s2", laptop, issued.Code), nil)
 }
 
-func TestT11_WhatIsNoCodeIsNoGuess(t *testing.T) {
+func TestT11_InputOfTheWrongShapeIsNotCounted(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	seen := &watched{Store: w.db}
 	watching := w.as(func(o *token.Tokens) { o.Store = seen })
-	// The words depend on what was typed alone: the same in a browser that never asked,
-	// and with no code left to try.
+	// The error depends only on the input: it is the same in a browser that never requested a mail,
+	// and in one without guesses left.
 	none := func(when string) {
 		for _, browser := range []string{laptop, phone, ""} {
 			for typed, has := range map[string]int{"": 0, "abc": 3, "abcd-efghj": 9, "abcd-efgu": 8, strings.Repeat("a", 1000): 9} {
@@ -55,7 +55,7 @@ func TestT11_WhatIsNoCodeIsNoGuess(t *testing.T) {
 	}
 }
 
-func TestT11_AHundredParallelGuessesAreFive(t *testing.T) {
+func TestT11_ParallelGuessesAreCounted(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	seen := &watched{Store: w.db}
@@ -70,7 +70,7 @@ func TestT11_AHundredParallelGuessesAreFive(t *testing.T) {
 	want(t, "the burnt code again", w.guess("s", laptop, issued.Code), token.ErrCode)
 	want(t, "the code of a new mail", w.guess("s", laptop, again.Code), nil)
 
-	// Whoever goes on guessing at burnt codes costs no write.
+	// Further guesses at codes without guesses left cost no write.
 	w.mail(laptop, "ann@example.com", "ann")
 	for range token.Guesses {
 		want(t, "a wrong code", w.guess("s2", laptop, "0000-0000"), token.ErrCode)
@@ -82,9 +82,9 @@ func TestT11_AHundredParallelGuessesAreFive(t *testing.T) {
 	}
 }
 
-func TestT11_OfAHundredParallelGuessesFiveAreJudged(t *testing.T) {
-	// 95 and more wrong ones in front, the right one behind: it mostly comes too late,
-	// and never does more than one get in.
+func TestT11_OnlyFiveParallelGuessesAreCompared(t *testing.T) {
+	// 95 or more wrong guesses start first and the right one last: it mostly comes too late, and at
+	// most one succeeds.
 	w := newWorld(t)
 	late := 0
 	for round := range 10 {
@@ -109,7 +109,7 @@ func TestT11_OfAHundredParallelGuessesFiveAreJudged(t *testing.T) {
 	}
 }
 
-func TestGuess_OnlyInTheBrowserThatAsked(t *testing.T) {
+func TestGuess_OnlyInTheBrowserThatRequestedTheMail(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	w.mail(phone, "bob@example.com", "bob")
@@ -122,7 +122,7 @@ func TestGuess_OnlyInTheBrowserThatAsked(t *testing.T) {
 	}
 }
 
-func TestN01_AGuessAtNobodysCodeDoesTheSameWork(t *testing.T) {
+func TestN01_AGuessForAnUnknownAddressDoesTheSameWork(t *testing.T) {
 	calls := func(known bool) []string {
 		w := newWorld(t)
 		if known {
@@ -149,7 +149,7 @@ func TestN01_AGuessAtNobodysCodeDoesTheSameWork(t *testing.T) {
 	}
 }
 
-// crossed is a store in which something happens right before the first write.
+// crossed is a store that runs a function right before the first write.
 type crossed struct {
 	store.Store
 	first  func()
@@ -163,9 +163,10 @@ func (s *crossed) Apply(ctx context.Context, ops ...store.Op) error {
 	return s.Store.Apply(ctx, ops...)
 }
 
-// N02: guesses in many browsers at an address meet those in one for which a mail was made no more
-// than those in one for which none was: who has to write once more is slower, by much under a flood.
-func TestN02_GuessesInOtherBrowsersSlowDownNone(t *testing.T) {
+// N02 (timing): guesses from many browsers at an address slow down a browser's guesses no more if a
+// mail was made for that browser than if none was. The slower one would have to write again, often
+// under a flood.
+func TestN02_GuessesInOtherBrowsersCauseNoExtraWrites(t *testing.T) {
 	for _, known := range []bool{true, false} {
 		for _, other := range []address.Address{"ann@example.com", "bob@example.com"} {
 			w := newWorld(t)
@@ -185,7 +186,7 @@ func TestN02_GuessesInOtherBrowsersSlowDownNone(t *testing.T) {
 	}
 }
 
-func TestAsk_TheLastFiveAreRemembered(t *testing.T) {
+func TestAsk_StoresTheLastFiveRequests(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.Asked(t.Context(), laptop)
 	want(t, "Asked at first", err, token.ErrUnknown)
@@ -208,7 +209,7 @@ func TestAsk_TheLastFiveAreRemembered(t *testing.T) {
 	want(t, "the code of the fifth from the last", w.guess("s2", laptop, fifth.Code), nil)
 }
 
-func TestAsk_KeepsAllOfIt(t *testing.T) {
+func TestAsk_StoresAllFields(t *testing.T) {
 	w := newWorld(t)
 	ask := token.Ask{ID: "1", Address: "ann@example.com", Hidden: true, Link: "the old link", To: "/a?b=c", Shared: true,
 		Browser: laptop, Agent: "Safari on iPhone", At: w.clock.now()}

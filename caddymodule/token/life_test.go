@@ -9,7 +9,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
-func TestT14_LifeIsCountedFromTheHandOver(t *testing.T) {
+func TestT14_LifeBeginsAtTheHandOver(t *testing.T) {
 	type step func(w *world, issued token.Issued)
 	wait := func(d time.Duration) step { return func(w *world, _ token.Issued) { w.clock.move(d) } }
 	try := func(w *world, issued token.Issued) { w.handOver(issued, false) }
@@ -72,7 +72,7 @@ func TestT14_TheLongestLifeFitsTheRecords(t *testing.T) {
 	want(t, "Guess", w.guess("s", laptop, issued.Code), nil)
 }
 
-func TestT14_AClockSetBackRevivesNothing(t *testing.T) {
+func TestT14_SettingAClockBackReactivatesNoLink(t *testing.T) {
 	w := newWorld(t)
 	used := w.mail(laptop, "ann@example.com", "ann")
 	w.must(w.spend("s", used.Token, phone))
@@ -91,18 +91,18 @@ func TestT14_AClockSetBackRevivesNothing(t *testing.T) {
 	w.clock.move(40 * time.Minute)
 	w.handOver(late, true)
 	w.clock.move(life)
-	w.clock.move(-30 * time.Minute) // to before the hand-over, not before the request
+	w.clock.move(-30 * time.Minute) // to before the hand-over, but after the request
 	_, err := w.Peek(t.Context(), late.Token)
 	want(t, "a link that was mailed late, after -30m", err, token.ErrOver)
 
-	// The clocks of two machines may differ a little, and nobody is kept out.
+	// The clocks of two machines may differ a little without locking anybody out.
 	issued := w.mail(phone, "cy@example.com", "cy")
 	w.clock.move(-90 * time.Second)
 	_, err = w.Peek(t.Context(), issued.Token)
 	want(t, "a link from a clock that is 90 s ahead", err, nil)
 }
 
-func TestWayBack_AnOldLinkRemembersForThirtyDays(t *testing.T) {
+func TestWayBack_AnExpiredLinkIsKnownForThirtyDays(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	w.clock.move(token.WayBack - time.Second)
@@ -117,9 +117,9 @@ func TestWayBack_AnOldLinkRemembersForThirtyDays(t *testing.T) {
 	}
 }
 
-// Before a mail server is asked to take the mail, nobody can have the link: one whose
-// hand-over isn't in the store any more must not live longer than any other.
-func TestT14_NothingLivesBeforeItsHandOverNorWithoutIt(t *testing.T) {
+// Before a hand-over nobody can have the link: a link whose hand-over was lost from the
+// store must not last longer than any other.
+func TestT14_NoLinkIsActiveBeforeItsHandOver(t *testing.T) {
 	w := newWorld(t)
 	dead := func(what string, issued token.Issued) {
 		t.Helper()
@@ -152,7 +152,7 @@ func TestT14_NothingLivesBeforeItsHandOverNorWithoutIt(t *testing.T) {
 	want(t, "Peek with its own hand-over", err, nil)
 }
 
-func TestHandOver_OnlyWhileTheMailIsOfUse(t *testing.T) {
+func TestHandOver_FailsOnceTheLinkHasEnded(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.HandOver(t.Context(), "none", w.clock.now(), false)
 	want(t, "HandOver of no link", err, token.ErrUnknown)
@@ -166,7 +166,7 @@ func TestHandOver_OnlyWhileTheMailIsOfUse(t *testing.T) {
 	want(t, "the late answer of a server", err, nil)
 
 	w.handOver(issued, true)
-	w.must(w.spend("s", issued.Token, phone)) // its code lives on, the mail is of no use
+	w.must(w.spend("s", issued.Token, phone)) // its code is still active, but the mail is no longer useful
 	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now(), false)
 	want(t, "HandOver of a link that was used elsewhere", err, token.ErrOver)
 	here := w.issue(w.ask(laptop, "ann@example.com"), "ann")
@@ -178,9 +178,9 @@ func TestHandOver_OnlyWhileTheMailIsOfUse(t *testing.T) {
 	want(t, "the answer of a server after the link was used", err, nil)
 }
 
-func TestHandOver_AMailThatWaitsKeepsItsLink(t *testing.T) {
-	// With a short life, a link tried in vain runs out before the next attempt; a new
-	// request meanwhile must not cost the waiting mail its link.
+func TestHandOver_AWaitingMailKeepsItsLink(t *testing.T) {
+	// With a short life, a link may expire before the next attempt at its mail; a new
+	// request meanwhile must not end the waiting mail's link.
 	w := newWorld(t)
 	w = w.as(func(o *token.Tokens) { o.Life = time.Minute })
 	waiting := w.issue(w.ask(laptop, "ann@example.com"), "ann")
@@ -192,7 +192,7 @@ func TestHandOver_AMailThatWaitsKeepsItsLink(t *testing.T) {
 	want(t, "the link that was mailed late", w.spend("s", waiting.Token, laptop), nil)
 }
 
-func TestGiveUp_FreesThePlaceOfALinkThatNobodyHas(t *testing.T) {
+func TestGiveUp_FreesTheSlotOfAnUndeliveredLink(t *testing.T) {
 	w := newWorld(t)
 	var all []token.Issued
 	for range token.MaxLive {

@@ -12,7 +12,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
-func TestT17_ALinkForAnotherPurposeIsNoSignInLink(t *testing.T) {
+func TestT17_OnlySignInLinksSignIn(t *testing.T) {
 	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -30,11 +30,11 @@ func TestT17_ALinkForAnotherPurposeIsNoSignInLink(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		liveOp, err := tokens.lives().Put(link.Contact, live{Links: []liveLink{{ID: link.ID, Asked: link.Asked}}}, time.Now().Add(keep))
+		liveOp, err := tokens.active().Put(link.Contact, activeLinks{Links: []activeLink{{ID: link.ID, RequestedAt: link.Asked}}}, time.Now().Add(recordLife))
 		if err != nil {
 			t.Fatal(err)
 		}
-		handedOp, err := tokens.handedOp(link, handover{was: taken, at: time.Now()})
+		handedOp, err := tokens.putHandover(link, handover{state: accepted, at: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,8 +50,8 @@ func TestT17_ALinkForAnotherPurposeIsNoSignInLink(t *testing.T) {
 	}
 }
 
-// A link signs in or sets a password, never both; either ends all of the contact's.
-func TestT17_ALinkIsForOneThing(t *testing.T) {
+// A link signs in or sets a password, never both; each ends all of the contact's links.
+func TestT17_ALinkHasOnePurpose(t *testing.T) {
 	for _, of := range []string{SignIn, SetPassword} {
 		w := openPurposes(t)
 		signIn, set := w.mail(t, Ask{ID: "a", Purpose: SignIn}), w.mail(t, Ask{ID: "b", Purpose: SetPassword})
@@ -105,9 +105,9 @@ func TestT17_ALinkIsForOneThing(t *testing.T) {
 	}
 }
 
-// Who asked has as long as for any link; whom staff sent one, a day, whatever else is
-// mailed meanwhile.
-func TestPasswordLinkLives(t *testing.T) {
+// A password link that the contact requested lasts as long as any other link, one sent by
+// staff lasts a day, whichever mails follow.
+func TestLifeOfPasswordLinks(t *testing.T) {
 	for _, c := range []struct {
 		staff bool
 		life  time.Duration
@@ -126,7 +126,7 @@ func TestPasswordLinkLives(t *testing.T) {
 	}
 }
 
-// purposes are Tokens whose clock tests set.
+// purposes are Tokens with a test clock.
 type purposes struct {
 	*Tokens
 	at atomic.Pointer[time.Time]
@@ -153,7 +153,7 @@ func openPurposes(t *testing.T) *purposes {
 	return w
 }
 
-// mail asks as ann, makes the link and hands it over.
+// mail requests a mail for ann, issues the link and hands it over.
 func (w *purposes) mail(t *testing.T, ask Ask) Issued {
 	t.Helper()
 	ask.Address, ask.At = "ann@example.com", w.now()

@@ -7,11 +7,11 @@ import (
 )
 
 const (
-	// LinkLength is how many characters the secret of a link has: 130 random bits in small
-	// letters and digits, so that a link fits on a line of 76 characters, and no program on
-	// its way takes the end of it for punctuation.
+	// LinkLength is the number of characters of a link's secret: 130 random bits in lower-case
+	// letters and digits, so that a link fits on a line of 76 characters, and no program takes
+	// its end for punctuation.
 	LinkLength = 26
-	// longLinkLength is that of links that were mailed by earlier versions.
+	// longLinkLength is the length of secrets mailed by earlier releases.
 	longLinkLength = 43
 )
 
@@ -19,9 +19,9 @@ const linkAlphabet = "abcdefghijklmnopqrstuvwxyz234567" // RFC 4648, base 32
 
 func newLinkSecret() string { return strings.ToLower(rand.Text()) }
 
-// Clean undoes what programs and people do to a link's secret between a mail and a browser:
-// blanks and line ends inside, the bracket or full stop behind it, and a "3D" from
-// quoted-printable that was decoded in part. All spellings that stand for one link become one.
+// Clean undoes the usual changes to a link's secret between mail and browser: spaces and line
+// breaks inside, a bracket or full stop behind it, and a "3D" left over from quoted-printable.
+// All spellings of a link give the same secret.
 func Clean(s string) string {
 	if len(s) == longLinkLength || len(s) > 4*LinkLength {
 		return s

@@ -38,7 +38,7 @@ func TestT07_AMillionTokensAreAllDifferent(t *testing.T) {
 			rising++
 		}
 	}
-	// Each within six standard deviations of chance: wrong once in 10^9 runs.
+	// Each is within six standard deviations: a false alarm in 10^9 runs.
 	if mean := float64(ones) / n; mean < 31.976 || mean > 32.024 {
 		t.Errorf("%.4f of 64 bits are set; want 32", mean)
 	}
@@ -72,7 +72,7 @@ func TestT08_TokenAndCodeAreIndependent(t *testing.T) {
 	}
 }
 
-func TestT09_TheStoreHoldsNothingThatOpensADoor(t *testing.T) {
+func TestT09_TheStoreHoldsNoTokensOrCodes(t *testing.T) {
 	w := newWorld(t)
 	cookies := []string{"the cookie of the laptop", "the cookie of the phone"}
 	secrets := slices.Clone(cookies)
@@ -89,7 +89,7 @@ func TestT09_TheStoreHoldsNothingThatOpensADoor(t *testing.T) {
 	note(first)
 	note(w.mail(phone, "ann@example.com", "ann"))
 	want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrCode)
-	// A request by the button under an old link keeps that link, to show the page again.
+	// A request from an old link's page stores that link, to show the page again.
 	w.must(w.Ask(t.Context(), token.Ask{ID: "again", Address: "ann@example.com", Hidden: true, Link: first.Token, Browser: phone, At: w.clock.now()}))
 	_, err := w.Try(t.Context(), first.Token)
 	w.must(err)
@@ -117,7 +117,7 @@ func TestT09_TheStoreHoldsNothingThatOpensADoor(t *testing.T) {
 				t.Errorf("%s hold %q", name, s)
 			}
 		}
-		for _, s := range append(ids, "a planted secret") { // or the search itself is broken
+		for _, s := range append(ids, "a planted secret") { // proves that the search works
 			if !bytes.Contains(content, []byte(s)) {
 				t.Errorf("%s don't hold %q", name, s)
 			}
@@ -125,7 +125,7 @@ func TestT09_TheStoreHoldsNothingThatOpensADoor(t *testing.T) {
 	}
 }
 
-func TestKeys_OldSecretsStillOpen(t *testing.T) {
+func TestKeys_OlderSecretsStillWork(t *testing.T) {
 	before := newWorld(t)
 	before.Keys = keyring(t, oldSecret)
 	byLink := before.mail(laptop, "ann@example.com", "ann")
@@ -147,7 +147,7 @@ func TestKeys_OldSecretsStillOpen(t *testing.T) {
 	want(t, "a link closed by the new secret, at the old one", err, token.ErrUnknown)
 }
 
-func TestK02_AStoreThatIsAwayIsNeverAnAnswer(t *testing.T) {
+func TestK02_AStoreFailureIsReturned(t *testing.T) {
 	for name, do := range map[string]func(w *world, issued token.Issued, ask token.Ask) error{
 		"Ask": func(w *world, _ token.Issued, ask token.Ask) error { return w.Ask(context.Background(), ask) },
 		"Asked": func(w *world, _ token.Issued, _ token.Ask) error {
@@ -189,7 +189,7 @@ func TestK02_AStoreThatIsAwayIsNeverAnAnswer(t *testing.T) {
 			issued := w.issue(ask, "ann")
 			w.handOver(issued, true)
 			n := 0
-			for ; ; n++ { // away at the first call, at the second, … until it succeeds
+			for ; ; n++ { // the first call fails, then the second, … until it succeeds
 				broken := w.as(func(o *token.Tokens) {
 					o.Store = &watched{Store: w.db, away: func(call int) bool { return call == n }}
 				})
@@ -208,9 +208,9 @@ func TestK02_AStoreThatIsAwayIsNeverAnAnswer(t *testing.T) {
 	}
 }
 
-// What somebody else wrote, or damaged, lets nobody in, raises an alarm, and is written over by
-// the next request: nobody is stuck. A record of a later release is an error of the store's.
-func TestRecords_ThatAreNotOursCountForNothing(t *testing.T) {
+// A forged or damaged record signs nobody in, calls Alarm, and is overwritten by the next
+// request, so nobody is stuck. A record of a later release is an error of the store.
+func TestRecords_ForgedOnesAreIgnored(t *testing.T) {
 	for _, bucket := range []string{"flow", "link", "live", "handed-over", "tries"} {
 		for name, spoil := range map[string]func([]byte) []byte{
 			"another version":      func(v []byte) []byte { return append([]byte{'3'}, v[1:]...) },
@@ -276,7 +276,7 @@ func FuzzPeek(f *testing.F) {
 			}
 			return -1
 		}, s), issued.Token) {
-			return // the link, as programs leave it
+			return // the link with changes that Clean undoes
 		}
 		link, err := w.Peek(context.Background(), s)
 		if !errors.Is(err, token.ErrUnknown) || link != (token.Link{}) {

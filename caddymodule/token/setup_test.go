@@ -22,7 +22,7 @@ const (
 	life      = 10 * time.Minute
 )
 
-// clock is a time that stands still until it is moved.
+// clock stands still until it is moved.
 type clock struct{ at atomic.Pointer[time.Time] }
 
 func (c *clock) now() time.Time { return *c.at.Load() }
@@ -62,7 +62,7 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-// as returns the same world seen by other Tokens.
+// as returns the same world with changed Tokens.
 func (w *world) as(change func(*token.Tokens)) *world {
 	tokens := *w.Tokens
 	change(&tokens)
@@ -82,7 +82,7 @@ func keyring(t testing.TB, newest string, older ...string) *secret.Keyring {
 	return k
 }
 
-// ask has a browser ask for an address.
+// ask makes a browser request a mail to an address.
 func (w *world) ask(browser string, a address.Address) token.Ask {
 	w.t.Helper()
 	ask := token.Ask{ID: fmt.Sprintf("ask-%d", w.asks.Add(1)), Address: a, To: "/orders/7", Browser: browser, At: w.clock.now()}
@@ -90,7 +90,7 @@ func (w *world) ask(browser string, a address.Address) token.Ask {
 	return ask
 }
 
-// issue makes link and code for an ask and applies them.
+// issue makes and applies link and code for a request.
 func (w *world) issue(ask token.Ask, contact string) token.Issued {
 	w.t.Helper()
 	issued, err := w.Issue(context.Background(), ask, token.Recipient{Contact: contact, Address: ask.Address})
@@ -99,7 +99,8 @@ func (w *world) issue(ask token.Ask, contact string) token.Issued {
 	return issued
 }
 
-// handOver has the mail server take the mail now, or (accepted: false) only asked.
+// handOver records that the mail server has accepted the mail, or (accepted: false) an
+// attempt.
 func (w *world) handOver(issued token.Issued, accepted bool) {
 	w.t.Helper()
 	ops, err := w.HandOver(context.Background(), issued.ID, w.clock.now(), accepted)
@@ -107,7 +108,7 @@ func (w *world) handOver(issued token.Issued, accepted bool) {
 	w.must(w.Store.Apply(context.Background(), ops...))
 }
 
-// mail does all of that.
+// mail requests, issues and hands over a mail.
 func (w *world) mail(browser string, a address.Address, contact string) token.Issued {
 	w.t.Helper()
 	issued := w.issue(w.ask(browser, a), contact)
@@ -116,8 +117,8 @@ func (w *world) mail(browser string, a address.Address, contact string) token.Is
 	return issued
 }
 
-// enter applies what try grants, together with a session's record, and does so again
-// as long as something moved meanwhile: what the gate does.
+// enter applies the grant of try together with a session's record, and retries on
+// conflicts, as the gate does.
 func (w *world) enter(session string, try func() (token.Grant, error)) (token.Grant, error) {
 	for {
 		g, err := try()
@@ -141,7 +142,7 @@ func (w *world) guess(session, browser, code string) error {
 	return err
 }
 
-// sessions counts who got in.
+// sessions counts the sign-ins.
 func (w *world) sessions() int {
 	w.t.Helper()
 	all, err := w.db.Scan(context.Background(), w.Firm, "in", "", "", 1_000_000)
@@ -156,7 +157,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// want fails the test unless err is the one that is wanted (nil: none).
+// want fails the test unless errors.Is(err, wanted).
 func want(t testing.TB, what string, err, wanted error) {
 	t.Helper()
 	if !errors.Is(err, wanted) {
@@ -164,7 +165,7 @@ func want(t testing.TB, what string, err, wanted error) {
 	}
 }
 
-// watched is a store that keeps a record of what is asked of it, and can be away.
+// watched is a store that logs its calls and can fail.
 type watched struct {
 	store.Store
 	calls []string

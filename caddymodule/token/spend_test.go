@@ -22,7 +22,7 @@ var (
 	tablet = token.BrowserOf("the cookie of the tablet")
 )
 
-// atOnce runs n calls that begin together and returns their errors.
+// atOnce runs n calls that start together and returns their errors.
 func atOnce(n int, call func(i int) error) []error {
 	errs := make([]error, n)
 	begin := make(chan struct{})
@@ -35,7 +35,7 @@ func atOnce(n int, call func(i int) error) []error {
 	return errs
 }
 
-// oneWinner checks that one call succeeded and that the others were told lost.
+// oneWinner checks that one call succeeded and that all others failed with lost.
 func oneWinner(t *testing.T, errs []error, lost error) {
 	t.Helper()
 	winners := 0
@@ -52,7 +52,7 @@ func oneWinner(t *testing.T, errs []error, lost error) {
 	}
 }
 
-func TestT03_OneLinkPressedAHundredTimesSignsInOnce(t *testing.T) {
+func TestT03_ParallelUsesOfALinkSignInOnce(t *testing.T) {
 	for name, at := range map[string]string{"in the asking browser": laptop, "in another": phone, "in one without a cookie": ""} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -67,7 +67,7 @@ func TestT03_OneLinkPressedAHundredTimesSignsInOnce(t *testing.T) {
 	}
 }
 
-func TestT03_OneCodeTypedAHundredTimesSignsInOnce(t *testing.T) {
+func TestT03_ParallelUsesOfACodeSignInOnce(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	errs := atOnce(100, func(i int) error { return w.guess(fmt.Sprint(i), laptop, issued.Code) })
@@ -77,7 +77,7 @@ func TestT03_OneCodeTypedAHundredTimesSignsInOnce(t *testing.T) {
 	}
 }
 
-func TestT03_LinkAndCodeAtOnceSignInOnce(t *testing.T) {
+func TestT03_ParallelUsesOfLinkAndCodeSignInOnce(t *testing.T) {
 	w := newWorld(t)
 	for round := range 20 {
 		issued := w.mail(laptop, "ann@example.com", "ann")
@@ -98,7 +98,7 @@ func TestT03_LinkAndCodeAtOnceSignInOnce(t *testing.T) {
 	}
 }
 
-func TestK08_TwoNodesOneLinkAThousandRounds(t *testing.T) {
+func TestK08_ALinkWorksOnceAcrossTwoNodes(t *testing.T) {
 	w := newWorld(t)
 	other := w.as(func(*token.Tokens) {}) // shares nothing but the store
 	const rounds = 1000
@@ -121,7 +121,7 @@ func TestK08_TwoNodesOneLinkAThousandRounds(t *testing.T) {
 	w.must(w.Store.Apply(context.Background(), ops...))
 
 	var lanes sync.WaitGroup
-	for lane := range 20 { // side by side, so that they share the commits
+	for lane := range 20 { // in parallel, so that they share commits
 		lanes.Go(func() {
 			for i := lane; i < rounds; i += 20 {
 				errs := atOnce(2, func(n int) error {
@@ -139,7 +139,7 @@ func TestK08_TwoNodesOneLinkAThousandRounds(t *testing.T) {
 	}
 }
 
-func TestT05_WhatIsNoTokenIsUnknown(t *testing.T) {
+func TestT05_InvalidTokensAreUnknown(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	for name, s := range map[string]string{
@@ -166,7 +166,7 @@ func TestT05_WhatIsNoTokenIsUnknown(t *testing.T) {
 		_, err = w.Try(t.Context(), s)
 		want(t, "Try("+name+")", err, token.ErrUnknown)
 	}
-	// What can't be one costs nothing.
+	// Input of the wrong shape costs no read.
 	seen := &watched{Store: w.db}
 	asking := w.as(func(o *token.Tokens) { o.Store = seen })
 	for _, s := range []string{"", issued.Token + "A", strings.Repeat("A", 1<<20)} {
@@ -183,12 +183,12 @@ func TestT05_WhatIsNoTokenIsUnknown(t *testing.T) {
 	}
 }
 
-func TestT15_WhatSuccessEnds(t *testing.T) {
-	type mailed struct{ a, a2, b token.Issued } // asked for by laptop, laptop, tablet
+func TestT15_ASignInEndsTheBrowsersLinksAndCodes(t *testing.T) {
+	type mailed struct{ a, a2, b token.Issued } // requested by laptop, laptop, tablet
 	for _, c := range []struct {
 		name         string
 		enter        func(w *world, m mailed) error
-		links, codes string // that still work; everything else is over
+		links, codes string // active ones; all others have ended
 	}{
 		{"a link in the browser that asked", func(w *world, m mailed) error { return w.spend("s", m.a.Token, laptop) }, "b", "b"},
 		{"the newest link in the browser that asked", func(w *world, m mailed) error { return w.spend("s", m.a2.Token, laptop) }, "b", "b"},
@@ -217,7 +217,7 @@ func TestT15_WhatSuccessEnds(t *testing.T) {
 			return nil
 		}, "a a2 b", "a a2 b"},
 		{"everything of the contact is revoked", func(w *world, m mailed) error {
-			op, err := w.EndAll("ann")
+			op, err := w.RevokeAll("ann")
 			return errors.Join(err, w.Store.Apply(context.Background(), op))
 		}, "", ""},
 	} {
@@ -242,9 +242,9 @@ func TestT15_WhatSuccessEnds(t *testing.T) {
 	}
 }
 
-// Several people who read one mailbox ask and sign in at the same moment, each in their own
-// browser: all of them get in, each once.
-func TestT15_PeopleWhoReadOneMailboxDontEndEachOthersLinks(t *testing.T) {
+// Several people who share one mailbox request mails and sign in at the same time, each in
+// their own browser: all of them sign in, each once.
+func TestT15_PeopleWhoShareAMailboxDontEndEachOthersLinks(t *testing.T) {
 	w := newWorld(t)
 	browsers := []string{laptop, phone, tablet}
 	for round := range 10 {
@@ -269,7 +269,7 @@ func TestT15_PeopleWhoReadOneMailboxDontEndEachOthersLinks(t *testing.T) {
 				t.Fatalf("round %d: %s got in %d times; want once", round, browsers[who], n)
 			}
 		}
-		w.clock.move(time.Hour) // codes of one contact have a budget of guesses
+		w.clock.move(time.Hour) // guesses at the codes of one contact are limited
 	}
 }
 
@@ -299,7 +299,7 @@ func TestEntered(t *testing.T) {
 	check("after the link", token.Entered{Contact: "bob", To: "/orders/7"})
 }
 
-func TestT15_TheCodeLeftBehindEndsWithItsLife(t *testing.T) {
+func TestT15_ACodeWhoseLinkWasUsedExpires(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	w.must(w.spend("s", issued.Token, phone))
@@ -307,7 +307,7 @@ func TestT15_TheCodeLeftBehindEndsWithItsLife(t *testing.T) {
 	want(t, "the code after its life", w.guess("s2", laptop, issued.Code), token.ErrCode)
 }
 
-func TestT15_SuccessElsewhereFreesThePlaceOfALink(t *testing.T) {
+func TestT15_ASignInElsewhereFreesTheLinksSlot(t *testing.T) {
 	w := newWorld(t)
 	for range token.MaxLive {
 		w.mail(laptop, "ann@example.com", "ann")
@@ -338,7 +338,7 @@ func TestT15_SuccessElsewhereFreesThePlaceOfALink(t *testing.T) {
 	}
 }
 
-func TestT15_IssueInParallelMakesNoFourthLink(t *testing.T) {
+func TestT15_ParallelIssueRespectsMaxLive(t *testing.T) {
 	w := newWorld(t)
 	var made atomic.Int32
 	for _, err := range atOnce(12, func(i int) error {
@@ -365,7 +365,7 @@ func TestT15_IssueInParallelMakesNoFourthLink(t *testing.T) {
 	}
 }
 
-func TestT18_RevocationStopsWhatIsBeingIssuedOrSpent(t *testing.T) {
+func TestT18_RevokeAllStopsConcurrentIssueAndSpend(t *testing.T) {
 	w := newWorld(t)
 	first := w.mail(laptop, "ann@example.com", "ann")
 	byLink, err := w.Spend(t.Context(), first.Token, phone)
@@ -376,7 +376,7 @@ func TestT18_RevocationStopsWhatIsBeingIssuedOrSpent(t *testing.T) {
 	issued, err := w.Issue(t.Context(), ask, token.Recipient{Contact: "ann", Address: ask.Address})
 	w.must(err)
 
-	op, err := w.EndAll("ann")
+	op, err := w.RevokeAll("ann")
 	w.must(err)
 	w.must(w.Store.Apply(t.Context(), op))
 
@@ -384,10 +384,10 @@ func TestT18_RevocationStopsWhatIsBeingIssuedOrSpent(t *testing.T) {
 	want(t, "a code's grant from before", w.Store.Apply(t.Context(), byCode.Ops...), store.ErrConflict)
 	want(t, "a link made before", w.Store.Apply(t.Context(), issued.Ops...), store.ErrConflict)
 
-	// Nor when nothing was alive before.
+	// Nor if nothing was active before.
 	first2, err := w.Issue(t.Context(), ask, token.Recipient{Contact: "bob", Address: ask.Address})
 	w.must(err)
-	op, err = w.EndAll("bob")
+	op, err = w.RevokeAll("bob")
 	w.must(err)
 	w.must(w.Store.Apply(t.Context(), op))
 	want(t, "a first link made before", w.Store.Apply(t.Context(), first2.Ops...), store.ErrConflict)
@@ -406,7 +406,7 @@ func TestT17_TwoFirmsOnOneStore(t *testing.T) {
 	_, err = other.HandOver(t.Context(), issued.ID, w.clock.now(), false)
 	want(t, "HandOver at another firm", err, token.ErrUnknown)
 
-	op, err := other.EndAll("ann")
+	op, err := other.RevokeAll("ann")
 	w.must(err)
 	w.must(w.Store.Apply(t.Context(), op))
 	for range token.MaxLive {
@@ -414,7 +414,7 @@ func TestT17_TwoFirmsOnOneStore(t *testing.T) {
 	}
 	w.must(w.spend("s", issued.Token, laptop))
 
-	// Not even when somebody moves the records: they open nowhere else.
+	// Not even if somebody moves the records: they work at no other key.
 	for _, bucket := range []string{"flow", "link", "live"} {
 		all, err := w.db.Scan(t.Context(), "example", bucket, "", "", 100)
 		w.must(err)
@@ -433,7 +433,7 @@ func TestT17_TwoFirmsOnOneStore(t *testing.T) {
 	}
 }
 
-func TestTry_AnAddressIsComparedFiveTimesWhateverTheConcurrency(t *testing.T) {
+func TestTry_AllowsFiveComparisonsInParallel(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	compared := 0
@@ -488,7 +488,7 @@ func TestSpend_WritesNothingByItself(t *testing.T) {
 	w.must(w.spend("s", issued.Token, laptop))
 }
 
-func TestSpend_TheAskingBrowserForgetsTheAddress(t *testing.T) {
+func TestSpend_RemovesTheRequestsOfTheBrowser(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	w.ask(tablet, "bob@example.com")
@@ -498,7 +498,7 @@ func TestSpend_TheAskingBrowserForgetsTheAddress(t *testing.T) {
 	if a, err := w.Asked(t.Context(), tablet); err != nil || a.Address != "bob@example.com" {
 		t.Errorf("Asked in another browser = %v, %v; want bob's", a.Address, err)
 	}
-	// Others' requests in the same browser stay.
+	// Requests of other contacts in the same browser stay.
 	issued = w.mail(laptop, "ann@example.com", "ann")
 	bobs := w.mail(laptop, "bob@example.com", "bob")
 	w.must(w.guess("s2", laptop, issued.Code))

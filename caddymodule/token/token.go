@@ -1,24 +1,27 @@
-// Package token issues and spends what a sign-in mail carries: a one-time link, and
-// a code to type in the browser that asked.
+// Package token issues and consumes the two secrets in a sign-in mail: a one-time link, and a code
+// to type in the browser that requested the mail.
 //
-// Four records hold the state. "flow", by browser: what this browser asked for, and
-// the MACs of its codes with their guesses; as long as no mail was made for it, it has a
-// place in a ring (ring.go), since anybody can ask for anything. "link", by the MAC of a link's secret:
-// whose it is and where it leads; kept for 30 days, so that an old link still knows
-// the way back. "live", by contact: which links and codes work now. "handed-over", by link:
-// when the mail server took the mail, from which the life of both is counted. A fifth,
-// "tries", counts the guesses at a contact's codes over all browsers (tries.go). All are
-// sealed, and what is none of ours counts for nothing.
+// Sealed records hold the state:
+//   - "flow", by browser: its mail requests, the MACs of its codes, and the guesses at them. Until a
+//     mail was made for it, a flow occupies a slot in a ring (ring.go), since anybody can request mails.
+//   - "link", by the MAC of a link's secret: the link's contact and target. It is stored for 30 days,
+//     so that an expired link still leads to a request for a new one.
+//   - "live", by contact: the active links and codes.
+//   - "handed-over", by link: when the mail server accepted the mail. The life of link and code begins
+//     then.
+//   - "tries", by contact: the guesses at the contact's codes in all browsers (tries.go).
 //
-// A link is good if and only if "live" names it and its mail was handed over, a code if and
-// only if that is so of its link, and spending either is one compare-and-swap in "live": of
-// any number of simultaneous tries one wins.
+// Records that Doorpost did not seal are ignored.
 //
-// Spending returns Ops instead of applying them: the caller adds the session's own
-// and applies all at once, so a link is used up if and only if somebody is in.
+// A link is active only if "live" lists it and its mail was handed over. The same holds for its
+// code. Consuming either is one compare-and-swap of "live", so of any number of simultaneous
+// attempts one succeeds.
 //
-// Read Ask, Issue and HandOver here for how a link comes to be; then spend.go (the
-// link), code.go (the code) and records.go (how it all lies in the store).
+// Spend and Guess return Ops instead of applying them. The caller adds the session's Ops and
+// applies all in one transaction, so a link is consumed only together with a successful sign-in.
+//
+// Read Ask, Issue and HandOver here to see how a link comes about; then spend.go (the link),
+// code.go (the code) and records.go (how everything is stored).
 package token
 
 import (
@@ -34,97 +37,95 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// What callers decide on, beside ShapeError. A wrong, burnt, expired or never issued
-// code is one error, since the difference would help who guesses.
+// Errors that callers handle, besides ShapeError. A code that is wrong, expired, was never issued
+// or has no guesses left gives the same error, since the difference would help an attacker.
 var (
-	ErrUnknown = errors.New("token: no such link")
-	ErrOver    = errors.New("token: the link was used, replaced, or ran out")
-	ErrCode    = errors.New("token: not a code that works here")
-	ErrTooMany = errors.New("token: enough links of this contact are alive")
+	ErrUnknown = errors.New("token: unknown link")
+	ErrOver    = errors.New("token: the link was used or replaced, or has expired")
+	ErrCode    = errors.New("token: wrong code")
+	ErrTooMany = errors.New("token: too many active links of this contact")
 )
 
 const (
-	// MaxLive is how many links of a contact work at a time: of each purse (see
-	// Ask.Purse), so that strangers can't take up the places of the owner.
+	// MaxLive is how many links of a contact may be active at a time, for each Ask.Purse. Requests
+	// from unknown browsers therefore cannot block those of the contact's own devices.
 	MaxLive = 3
 	// Guesses is how often a code may be tried, and an address on a link's page.
 	Guesses = 5
-	// Patience is how long after the request a mail may still be handed over.
+	// Patience is how long after the request the mail may still be handed over.
 	Patience = time.Hour
-	// StaffLife is how long a link to set a password lives that staff have sent: their
-	// client may read mail once a day. It is what NIST SP 800-63B-4, section 4.2.1.2,
-	// gives a code that goes by mail.
+	// StaffLife is how long a password link sent by staff works: their client may read mail only
+	// once a day. NIST SP 800-63B-4, section 4.2.1.2, allows as much for a code sent by mail.
 	StaffLife = 24 * time.Hour
-	// WayBack is how long an old link remembers whom to send a new one, and where it led.
+	// WayBack is how long an expired link is remembered, so that its page can offer a new one.
 	WayBack = 30 * 24 * time.Hour
-	// MaxLife is the longest Life.
+	// MaxLife is the maximum of Tokens.Life.
 	MaxLife = time.Hour
-	// HandOverTime is how long a mail server may take for one mail. A link's life begins at
-	// the end of an attempt, whether or not we hear how that ended.
+	// HandOverTime is the maximum time to hand one mail over to the mail server. If no answer
+	// arrived, the life of the link is counted from the end of this time.
 	HandOverTime = 2 * time.Minute
 
-	keep     = Patience + 2*HandOverTime + MaxLife // how long flow, live and handed are of any use
-	flowAsks = 5                                   // so many requests of one browser are remembered
+	recordLife  = Patience + 2*HandOverTime + MaxLife // how long the records flow, live and handed-over are needed
+	maxRequests = 5                                   // number of requests of a browser that are stored
 )
 
-// Tokens are the links and codes of one firm. All methods may be called from many
-// goroutines, and by several Tokens on one store.
+// Tokens are the links and codes of one firm. All methods are safe for concurrent use. Several
+// Tokens may use one store.
 type Tokens struct {
 	Firm  string
 	Store store.Store
 	Keys  *secret.Keyring
-	Life  time.Duration    // of a link and its code, from each hand-over to the mail server; at most MaxLife
+	Life  time.Duration    // life of a link and its code, from each hand-over to the mail server; at most MaxLife
 	Now   func() time.Time // the clock; nil: time.Now
-	Ring  *Ring            // where new browsers get their places; nil: anywhere
+	Ring  *Ring            // assigns slots to new browsers; nil: random slots
 
-	// Alarm is told of records that are none of ours; see sealed.Bucket.
+	// Alarm is called for records that Doorpost did not seal; see sealed.Bucket.
 	Alarm func(context.Context, store.Key)
 }
 
-// EndEverything ends the links and codes of all contacts.
 func (t *Tokens) EndEverything(ctx context.Context) error {
-	if _, err := store.Clear(ctx, t.Store, t.Firm, liveBucket); err != nil {
-		return fmt.Errorf("ending all links: %w", err)
+	if _, err := store.Clear(ctx, t.Store, t.Firm, activeBucket); err != nil {
+		return fmt.Errorf("end all links: %w", err)
 	}
 	return nil
 }
 
-// Ask is one request for a sign-in mail, as a browser made it.
+// Ask is one request for a sign-in mail.
 type Ask struct {
 	ID      string          `json:"id"`
 	Address address.Address `json:"address"`
-	Hidden  bool            `json:"hidden,omitempty"` // not typed in this browser, so shown in part only
-	Link    string          `json:"link,omitempty"`   // with Hidden: the old link that knows the address
-	To      string          `json:"to"`               // where to go once in: a path on this site
-	Site    string          `json:"site,omitempty"`   // the origin of a further site of the firm, to which the link leads; "": the firm's own
-	Shared  bool            `json:"shared,omitempty"` // a shared computer
+	Hidden  bool            `json:"hidden,omitempty"` // the visitor didn't type the address in this browser, so pages show only a part of it
+	Link    string          `json:"link,omitempty"`   // with Hidden: the old link that gave the address
+	To      string          `json:"to"`               // where to go after the sign-in: a path on this site
+	Site    string          `json:"site,omitempty"`   // origin of another site of the firm, to which the link leads; "": the firm's own
+	Shared  bool            `json:"shared,omitempty"` // on a shared computer
 	Browser string          `json:"browser"`          // see BrowserOf
-	Agent   string          `json:"agent,omitempty"`  // the browser in words
-	IP      netip.Addr      `json:"ip,omitzero"`      // where it came from, as far as is known
-	Device  string          `json:"device,omitempty"` // ID of the device, where it has one
+	Agent   string          `json:"agent,omitempty"`  // the browser in plain words
+	IP      netip.Addr      `json:"ip,omitzero"`      // client address, if known
+	Device  string          `json:"device,omitempty"` // ID of the device, if it has one
 	At      time.Time       `json:"at"`
 
-	// Purpose is what the link is for; "": SignIn.
+	// Purpose of the link; "": SignIn.
 	Purpose string `json:"purpose,omitempty"`
-	// Staff have asked in the contact's place; of SetPassword alone. The link lives for
+	// Staff requested the mail for the contact; only with SetPassword. The link works for
 	// StaffLife, and no browser waits for it.
 	Staff bool `json:"staff,omitempty"`
-	// Again: by the button of the page that waits for an email.
+	// Again: the visitor pressed "send again" on the page that waits for the mail.
 	Again bool `json:"again,omitempty"`
 
-	// Crowded: it comes from where too much is asked for, so no mail is made for it.
+	// Crowded: the client's network is over its limit, so no mail is made.
 	Crowded bool `json:"-"`
-	// Reserved: it comes from a known device or an old link, and has a place that others
-	// can't take.
+	// Reserved: the request comes from a known device or an old link, and gets one of the slots
+	// reserved for these.
 	Reserved bool `json:"-"`
 
-	// Known: the contact has signed in on Device. To be found out before Issue.
+	// Known: the contact has signed in on Device before. Set it before Issue.
 	Known bool `json:"known,omitempty"`
 }
 
-// Purse is what sets the ask apart from those that anybody can make, or "": the device,
-// where the contact is known on it; "link", where it comes from an old link, which only
-// who reads the contact's mail has; "staff", where these have asked.
+// Purse returns the key under which the request's links count against MaxLive. It is the device if
+// the contact is known on it, "link" if the request comes from an old link (only the contact's
+// mailbox has it), "staff" if staff made the request, and "" for requests that anybody can make.
 func (a Ask) Purse() string {
 	switch {
 	case a.Staff:
@@ -137,7 +138,7 @@ func (a Ask) Purse() string {
 	return ""
 }
 
-// life is how long the link that comes of it lives; 0: as Tokens.Life says.
+// life returns how long the link works; 0: Tokens.Life.
 func (a Ask) life() time.Duration {
 	if a.Staff {
 		return StaffLife
@@ -145,76 +146,76 @@ func (a Ask) life() time.Duration {
 	return 0
 }
 
-// purpose is Purpose, filled in.
+// purpose returns Purpose, or SignIn if it is empty.
 func (a Ask) purpose() string { return cmp.Or(a.Purpose, SignIn) }
 
-// Ask commits a request together with the Ops of the caller, alike for every
-// address: nothing is looked up.
+// Ask stores a request and applies the caller's Ops in the same transaction. It does the same work
+// for every address: it doesn't look the address up.
 func (t *Tokens) Ask(ctx context.Context, a Ask, with ...store.Op) error {
 	return t.swapFlow(ctx, a.Browser, func(f *flow) ([]store.Op, error) {
-		f.Asks, f.Entered = append(f.Asks, asked{Ask: a}), nil
-		f.Asks = f.Asks[max(0, len(f.Asks)-flowAsks):]
-		for len(f.Asks) > 1 && f.size() > maxFlow {
-			f.Asks = f.Asks[1:]
+		f.Requests, f.Entered = append(f.Requests, request{Ask: a}), nil
+		f.Requests = f.Requests[max(0, len(f.Requests)-maxRequests):]
+		for len(f.Requests) > 1 && f.size() > maxFlow {
+			f.Requests = f.Requests[1:]
 		}
-		place, err := t.takePlace(ctx, a.Browser, f, a)
+		place, err := t.takeSlot(ctx, a.Browser, f, a)
 		return append(place, with...), err
 	})
 }
 
-// Asked returns what the browser asked for last, or ErrUnknown, also when so many others
-// have asked since that it is forgotten.
+// Asked returns the browser's latest request. It returns ErrUnknown if there is none, or if the
+// ring has given the flow's slot to another browser since.
 func (t *Tokens) Asked(ctx context.Context, browser string) (Ask, error) {
 	rec, err := t.flows().Find(ctx, browser)
 	if err != nil {
 		return Ask{}, err
 	}
 	f := rec.Value
-	placed, _, err := t.has(ctx, browser, f.Slot)
+	placed, _, err := t.hasSlot(ctx, browser, f.Slot)
 	if err != nil {
 		return Ask{}, err
 	}
-	if len(f.Asks) == 0 || !placed {
+	if len(f.Requests) == 0 || !placed {
 		return Ask{}, ErrUnknown
 	}
-	return f.Asks[len(f.Asks)-1].Ask, nil
+	return f.Requests[len(f.Requests)-1].Ask, nil
 }
 
-// Issued is a new link and code, for one mail and no log.
+// Issued is a new link and code. Put Token and Code only into the mail, never into a log.
 type Issued struct {
 	ID          string // of the link; for HandOver and GiveUp
-	Token, Code string // Code: of SignIn alone
+	Token, Code string // Code: only for SignIn
 	Ops         []store.Op
 }
 
-// Recipient is whom a link and its code are for.
+// Recipient is the contact to whom a link and its code belong.
 type Recipient struct {
 	Contact    string          // ID
-	Generation uint64          // the contact's; once they have another one, link and code are over
+	Generation uint64          // the contact's; link and code end when the contact gets another one
 	Address    address.Address // where the mail goes
 }
 
-// Issue makes link and code for a request whose address turned out to be to's. The
-// caller applies the Ops together with the mail; store.ErrConflict then means that
-// something moved meanwhile: call Issue again. ErrTooMany: MaxLive links work already,
-// or wait to be mailed, and none of them is given up for a new one.
+// Issue makes a link and a code for a request whose address belongs to the contact to. The caller
+// applies the Ops in the transaction that queues the mail. If the store returns store.ErrConflict,
+// a record has changed meanwhile: call Issue again. ErrTooMany: MaxLive links are active or wait to
+// be mailed; Issue ends none of them for the new one.
 func (t *Tokens) Issue(ctx context.Context, a Ask, to Recipient) (Issued, error) {
 	contact := to.Contact
 	out := Issued{Token: newLinkSecret()}
 	out.ID = t.Keys.MAC(linkPurpose, t.Firm, out.Token)
-	was, err := t.lives().Find(ctx, contact)
+	was, err := t.active().Find(ctx, contact)
 	if err != nil {
 		return Issued{}, err
 	}
 	l := was.Value
-	if l.Links, err = t.stillLive(ctx, l.Links); err != nil {
+	if l.Links, err = t.stillActive(ctx, l.Links); err != nil {
 		return Issued{}, err
 	}
-	if l.links(a.Purse()) >= MaxLive {
+	if l.count(a.Purse()) >= MaxLive {
 		return Issued{}, ErrTooMany
 	}
-	l.Links = append(l.Links, liveLink{ID: out.ID, Browser: a.Browser, Purse: a.Purse(), Asked: a.At, Life: a.life()})
-	liveOp, err := t.writeLive(was, l)
+	l.Links = append(l.Links, activeLink{ID: out.ID, Browser: a.Browser, LimitKey: a.Purse(), RequestedAt: a.At, Life: a.life()})
+	liveOp, err := t.writeActive(was, l)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -225,7 +226,7 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, to Recipient) (Issued, error)
 	}
 	out.Ops = []store.Op{liveOp, linkOp}
 	if a.purpose() != SignIn {
-		return out, nil // no code sets a password: it would be guessed at by who doesn't read the mail
+		return out, nil // no code for passwords: an attacker without the mailbox could guess it
 	}
 	out.Code = newCode()
 	codeOps, err := t.codeOps(ctx, a, to, out)
@@ -233,8 +234,8 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, to Recipient) (Issued, error)
 	return out, err
 }
 
-// codeOps returns the Ops by which the browser that asked learns of the code, and is
-// kept from now on.
+// codeOps returns the Ops that add the code to the browser's flow and store the flow until it
+// expires.
 func (t *Tokens) codeOps(ctx context.Context, a Ask, to Recipient, issued Issued) ([]store.Op, error) {
 	was, err := t.flows().Find(ctx, a.Browser)
 	if err != nil {
@@ -242,14 +243,14 @@ func (t *Tokens) codeOps(ctx context.Context, a Ask, to Recipient, issued Issued
 	}
 	f := was.Value
 	if !was.Found() {
-		f.Asks = []asked{{Ask: a}} // a flood has pushed it out of the ring
+		f.Requests = []request{{Ask: a}} // the flow was pushed out of the ring
 	}
-	for i := range f.Asks {
-		if f.Asks[i].ID != a.ID {
+	for i := range f.Requests {
+		if f.Requests[i].ID != a.ID {
 			continue
 		}
-		f.Asks[i].Code = t.Keys.MAC(codePurpose, t.Firm, a.Browser, a.ID, issued.Code)
-		f.Asks[i].Contact, f.Asks[i].Generation, f.Asks[i].Link, f.Asks[i].Known = to.Contact, to.Generation, issued.ID, a.Known
+		f.Requests[i].Code = t.Keys.MAC(codePurpose, t.Firm, a.Browser, a.ID, issued.Code)
+		f.Requests[i].Contact, f.Requests[i].Generation, f.Requests[i].Link, f.Requests[i].Known = to.Contact, to.Generation, issued.ID, a.Known
 		ops, err := t.keepFlow(ctx, a.Browser, &f)
 		if err != nil {
 			return nil, err
@@ -257,54 +258,53 @@ func (t *Tokens) codeOps(ctx context.Context, a Ask, to Recipient, issued Issued
 		op, err := t.writeFlow(was, f)
 		return append(ops, op), err
 	}
-	return nil, nil // it has asked for so much since that it was forgotten
+	return nil, nil // more than maxRequests requests followed, so this one was dropped
 }
 
-// stillLive returns the links that still work, or may yet be mailed, and those whose
-// code does.
-func (t *Tokens) stillLive(ctx context.Context, links []liveLink) ([]liveLink, error) {
-	var still []liveLink
+// stillActive returns the links that are active or may still be mailed, and those whose code is
+// active.
+func (t *Tokens) stillActive(ctx context.Context, links []activeLink) ([]activeLink, error) {
+	var still []activeLink
 	for _, one := range links {
-		h, err := t.handed(ctx, one.ID)
+		h, err := t.handover(ctx, one.ID)
 		if err != nil {
 			return nil, err
 		}
-		if t.now().Before(h.free(one.Asked, t.lifeOf(one.Life))) {
+		if t.now().Before(h.freeAt(one.RequestedAt, t.lifeOf(one.Life))) {
 			still = append(still, one)
 		}
 	}
 	return still, nil
 }
 
-// HandOver returns the Ops that set the life of a link and its code, for the attempt
-// at that moment to give the mail to the mail server (accepted: false, applied
-// before it) and for its acceptance (true). ErrOver: the link isn't alive any more,
-// or Patience is over, so the mail is not to be sent.
+// HandOver returns the Ops that set the life of a link and its code. Apply those for accepted false
+// before each attempt to hand the mail over, and those for accepted true when the mail server has
+// accepted it. ErrOver: the link is no longer active or Patience has passed, so don't send the
+// mail.
 func (t *Tokens) HandOver(ctx context.Context, linkID string, at time.Time, accepted bool) ([]store.Op, error) {
 	link, err := t.link(ctx, linkID)
 	if err != nil {
 		return nil, err
 	}
 	if accepted {
-		return ops(t.handedOp(link, handover{was: taken, at: at}))
+		return ops(t.putHandover(link, handover{state: delivered, at: at}))
 	}
 	if at.After(link.Asked.Add(Patience)) {
 		return nil, ErrOver
 	}
-	rec, err := t.lives().Find(ctx, link.Contact)
+	rec, err := t.active().Find(ctx, link.Contact)
 	if err != nil {
 		return nil, err
 	}
-	if i := rec.Value.find(linkID); i < 0 || rec.Value.Links[i].Over {
+	if i := rec.Value.find(linkID); i < 0 || rec.Value.Links[i].Consumed {
 		return nil, ErrOver
 	}
-	return ops(t.handedOp(link, handover{was: tried, at: at}))
+	return ops(t.putHandover(link, handover{state: attempted, at: at}))
 }
 
-// GiveUp returns the Ops for a mail that will not be sent any more, whether or not an
-// attempt has been made: a link that can't be in any mailbox doesn't count among the
-// MaxLive. One that might be lives as long as that attempt has given it. There are no
-// Ops for a link that isn't there: a mail that is over must not wait for it.
+// GiveUp returns the Ops for a mail that will not be attempted again. If the mail can't be in any
+// mailbox, its link no longer counts against MaxLive; otherwise the link works as long as its last
+// attempt allows. GiveUp returns no Ops if the link doesn't exist, so that the mail can be dropped.
 func (t *Tokens) GiveUp(ctx context.Context, linkID string) ([]store.Op, error) {
 	link, err := t.link(ctx, linkID)
 	if errors.Is(err, ErrUnknown) {
@@ -312,17 +312,17 @@ func (t *Tokens) GiveUp(ctx context.Context, linkID string) ([]store.Op, error) 
 	} else if err != nil {
 		return nil, err
 	}
-	h, err := t.handed(ctx, linkID)
-	if err != nil || h.was == taken {
+	h, err := t.handover(ctx, linkID)
+	if err != nil || h.state == delivered {
 		return nil, err
 	}
-	h.was = givenUp
-	return ops(t.handedOp(link, h))
+	h.state = givenUp
+	return ops(t.putHandover(link, h))
 }
 
-// Refused returns the Ops for a mail that the mail server will not take: its link is in
-// nobody's mailbox, so it ends and frees its place at once. Like GiveUp, there are none
-// for a link that isn't there.
+// Refused returns the Ops for a mail that the mail server rejected for good. Its link is in no
+// mailbox, so it ends at once and no longer counts against MaxLive. Refused returns no Ops if the
+// link doesn't exist.
 func (t *Tokens) Refused(ctx context.Context, linkID string) ([]store.Op, error) {
 	link, err := t.link(ctx, linkID)
 	if errors.Is(err, ErrUnknown) {
@@ -330,13 +330,12 @@ func (t *Tokens) Refused(ctx context.Context, linkID string) ([]store.Op, error)
 	} else if err != nil {
 		return nil, err
 	}
-	return ops(t.handedOp(link, handover{was: givenUp, at: link.Asked.Add(-HandOverTime - max(MaxLife, link.Life))}))
+	return ops(t.putHandover(link, handover{state: givenUp, at: link.Asked.Add(-HandOverTime - max(MaxLife, link.Life))}))
 }
 
-// ops is one Op as a list.
 func ops(op store.Op, err error) ([]store.Op, error) { return []store.Op{op}, err }
 
-// lifeOf is the life of a link that has one of its own, or else that of all.
+// lifeOf returns the link's own life, or Tokens.Life if it has none.
 func (t *Tokens) lifeOf(own time.Duration) time.Duration { return cmp.Or(own, t.Life) }
 
 func (t *Tokens) now() time.Time {
