@@ -34,7 +34,7 @@ func TestT17_OnlySignInLinksSignIn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		handedOp, err := tokens.putHandover(link, handover{state: accepted, at: time.Now()})
+		handedOp, err := tokens.putHandover(link, handover{state: delivered, at: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
