@@ -15,9 +15,9 @@ import (
 func Passwords(p *password.Passwords, off bool) *directory.Passwords {
 	devices := &limit.Devices{Firm: p.Firm, Store: p.Store, Keys: p.Keys}
 	d := &directory.Passwords{
-		Check: password.CheckHash,
-		End:   p.Remove,
-		Forget: func(ctx context.Context, contact string) ([]store.Op, error) {
+		Check:  password.CheckHash,
+		Revoke: p.Remove,
+		Delete: func(ctx context.Context, contact string) ([]store.Op, error) {
 			ops, err := p.Forget(ctx, contact)
 			return append(ops, devices.Unlearn(contact)), err
 		},

@@ -21,7 +21,7 @@ func (f Firm) EndAccess(ctx context.Context, contacts ...string) (ended int, err
 	ctx = context.WithoutCancel(ctx)
 	defer func() {
 		if err == nil {
-			if err = f.Book.EndedAccess(ctx, contacts...); err != nil {
+			if err = f.Book.RevocationsDone(ctx, contacts...); err != nil {
 				err = fmt.Errorf("they are signed out, but it will be done once more: %w", err)
 			}
 		}
@@ -39,7 +39,7 @@ func (f Firm) EndAccess(ctx context.Context, contacts ...string) (ended int, err
 // process was killed or the store failed in between; it returns how many sessions there
 // were.
 func (f Firm) EndPending(ctx context.Context) (int, error) {
-	contacts, err := f.Book.AccessEnding(ctx)
+	contacts, err := f.Book.PendingRevocations(ctx)
 	if err != nil || len(contacts) == 0 {
 		return 0, err
 	}

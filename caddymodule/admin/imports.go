@@ -155,7 +155,7 @@ func (f Firm) carryOut(ctx context.Context, plan func(context.Context) (director
 		out.Unchanged.Count = p.Unchanged
 		out.Skipped, out.Warnings = tally(p.Skipped), tally(p.Warnings)
 		out.Skipped.Count = p.SkippedCount
-		out.LoseCompanies = p.LoseCompanies()
+		out.LoseCompanies = p.WithoutCompanies()
 		if dry {
 			return out, nil
 		}
@@ -164,7 +164,7 @@ func (f Firm) carryOut(ctx context.Context, plan func(context.Context) (director
 		} else if err != nil {
 			return Imported{}, err
 		}
-		out.SessionsEnded, err = f.EndAccess(ctx, p.Losers()...)
+		out.SessionsEnded, err = f.EndAccess(ctx, p.AccessRevoked()...)
 		return out, err
 	}
 	return Imported{}, directory.ErrConflict

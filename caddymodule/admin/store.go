@@ -36,7 +36,7 @@ func (f Firm) AcceptStore(ctx context.Context, in AcceptStore) (done StoreAccept
 	var stays anchor.Closed
 	err = f.Anchor.Settle(ctx, in.Reopen, func(ctx context.Context) (err error) {
 		stays = *f.Anchor.Closed()
-		if _, err = f.Book.KeepUpgraded(ctx); err != nil {
+		if _, err = f.Book.RestoreUpgrades(ctx); err != nil {
 			return err
 		}
 		if done.SessionsEnded, err = f.Sessions.EndEverybody(ctx); err != nil {

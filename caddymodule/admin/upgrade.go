@@ -67,7 +67,7 @@ func (f Firm) Upgrade(ctx context.Context, in Upgrade) (Upgraded, error) {
 	if err != nil {
 		return Upgraded{}, err
 	}
-	did := Upgraded{DryRun: in.DryRun, Changed: upgradedInfo(out.Changed), Refused: upgradedInfo(out.Refused), Unchanged: out.Unchanged, Linkless: out.Linkless, Linked: out.Linked, Done: out.Done,
+	did := Upgraded{DryRun: in.DryRun, Changed: upgradedInfo(out.Changed), Refused: upgradedInfo(out.Refused), Unchanged: out.Unchanged, Linkless: out.WithoutLinks, Linked: out.Linked, Done: out.Done,
 		NoLegacyLink: f.NoOldLinks && out.Linked > 0}
 	if in.DryRun && !in.Undo && f.Usage != nil {
 		err = addUsage(ctx, f, &did)
@@ -78,8 +78,8 @@ func (f Firm) Upgrade(ctx context.Context, in Upgrade) (Upgraded, error) {
 func upgradedInfo(all []directory.UpgradedCompany) []UpgradedCompany {
 	out := make([]UpgradedCompany, len(all))
 	for i, c := range all {
-		out[i] = UpgradedCompany{ID: c.ID, Name: c.Name, Contacts: c.Asked}
-		if c.Asked == nil {
+		out[i] = UpgradedCompany{ID: c.ID, Name: c.Name, Contacts: c.Contacts}
+		if c.Contacts == nil {
 			out[i].Contacts = []string{}
 		}
 	}

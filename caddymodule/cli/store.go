@@ -267,7 +267,7 @@ func markAnchors(ctx context.Context, to config.Resolved, db store.Store, out *r
 		}
 		out.AllUpgraded = out.AllUpgraded || closed.All
 		book := directory.Book{Firm: firm, Store: db, Keys: keys}
-		open, err := book.OpenDespite(ctx, closed)
+		open, err := book.WronglyOpen(ctx, closed)
 		if err != nil {
 			return err
 		}

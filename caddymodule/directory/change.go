@@ -15,7 +15,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-// The limits of a contact and a company; lengths in characters.
+// Limits of a contact and a company; lengths in characters.
 const (
 	maxName      = 100
 	maxPhone     = 40
@@ -23,46 +23,46 @@ const (
 	maxToken     = 500 // one token of an old link
 	maxTokens    = 50  // of one company
 	maxOthers    = 20  // other addresses of one contact
-	maxCompanies = 250 // of one contact: their ids must fit into a request's header
+	maxCompanies = 250 // of one contact; their ids must fit into a request header
 )
 
-// Change is what is to become of a contact; a nil field stays as it is.
+// Change is a change of a contact. A nil field stays as it is.
 type Change struct {
-	Email       *string   `json:"email,omitempty"`        // the new main address, in place of the old one
-	OtherEmails *[]string `json:"other_emails,omitempty"` // in place of all the other ones
+	Email       *string   `json:"email,omitempty"`        // new main address, replaces the old one
+	OtherEmails *[]string `json:"other_emails,omitempty"` // replaces all other addresses
 	FirstName   *string   `json:"first_name,omitempty"`
 	LastName    *string   `json:"last_name,omitempty"`
 	Phone       *string   `json:"phone,omitempty"`
-	Companies   *[]string `json:"companies,omitempty"` // ids or unique names, in place of all the present ones
+	Companies   *[]string `json:"companies,omitempty"` // ids or unique names; replaces the whole list
 	Role        *Role     `json:"role,omitempty"`
 	Locale      *string   `json:"locale,omitempty"`
 	Disabled    *bool     `json:"disabled,omitempty"`
 
-	// Those that are added to, or taken from, what the contact has. Not with a whole list
-	// of the same.
+	// Values to add to the contact's lists and to remove from them. Each excludes the whole list
+	// above.
 	AddEmails       []string `json:"add_emails,omitempty"`
 	RemoveEmails    []string `json:"remove_emails,omitempty"`
 	AddCompanies    []string `json:"add_companies,omitempty"` // ids or unique names
 	RemoveCompanies []string `json:"remove_companies,omitempty"`
 }
 
-// CompanyChange is what is to become of a company; a nil field stays as it is.
+// CompanyChange is a change of a company. A nil field stays as it is.
 type CompanyChange struct {
 	Name         *string   `json:"name,omitempty"`
-	LegacyTokens *[]string `json:"legacy_tokens,omitempty"` // in place of all the present ones
+	LegacyTokens *[]string `json:"legacy_tokens,omitempty"` // replaces the whole list
 }
 
-// FieldError says what is wrong with one field of a change, and what to do about it.
+// FieldError reports a problem with one field of a change, and how to solve it.
 type FieldError struct {
-	Field  string `json:"field"`  // as in CSV and JSON: first_name
+	Field  string `json:"field"`  // the name in CSV and JSON, such as first_name
 	Reason string `json:"reason"` // for the operator
-	Err    error  `json:"-"`      // ErrTaken, ErrStaff, ErrUnknown, or nil: the value itself is wrong
+	Err    error  `json:"-"`      // ErrTaken, ErrStaff, ErrUnknown, or nil if the value itself is wrong
 }
 
 func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
 func (e *FieldError) Unwrap() error { return e.Err }
 
-// field is one of a contact, by its place in contactColumns.
+// field is a field of a contact: its index in contactColumns.
 type field uint8
 
 const (
@@ -75,10 +75,10 @@ const (
 	fRole
 	fLocale
 	fDisabled
-	fPassword // in files alone: nobody sets one for somebody else
+	fPassword // only in files: nobody sets a password for somebody else
 )
 
-// contactColumns are the names of the fields, in CSV and JSON.
+// contactColumns are the names of the fields in CSV and JSON.
 var contactColumns = []string{"email", "other_emails", "first_name", "last_name", "phone", "companies", "role", "locale", "disabled", "password_hash"}
 
 func (f field) String() string { return contactColumns[f] }
@@ -89,30 +89,30 @@ func (s fieldSet) has(f field) bool { return s&(1<<f) != 0 }
 func (s *fieldSet) add(f field)     { *s |= 1 << f }
 func (s *fieldSet) drop(f field)    { *s &^= 1 << f }
 
-// tri is a yes or no that may be missing.
+// tri is a boolean that may be unset.
 type tri uint8
 
 const (
-	unsaid tri = iota
+	unset tri = iota
 	no
 	yes
 )
 
-// edit is a change of a contact that has been checked, from a Change or a CSV row.
+// edit is a checked change of a contact, from a Change or a CSV row.
 type edit struct {
 	has                        fieldSet
 	email                      address.Address
 	others                     []address.Address
 	first, last, phone, locale string
-	companies                  []string // as written; ids once they are resolved
-	role                       Role     // "": unsaid
+	companies                  []string // as written; ids after they are resolved
+	role                       Role     // "" if unset
 	disabled                   tri
-	hash                       string // of a password that they had elsewhere; "": unsaid
-	hashLine                   int    // of the file, which names it
-	overrides                  bool   // a row that says something else than at its last load: it may undo what was done by hand
+	hash                       string // hash of a password from an earlier portal; "" if unset
+	hashLine                   int    // line of the file that has the hash
+	overrides                  bool   // the row differs from the last load, so it may undo manual changes
 }
 
-// set checks one field's text and takes it over; empty text empties the field.
+// set checks the text of one field and stores the value; an empty text clears the field.
 func (e *edit) set(f field, text string) (err error) {
 	e.has.add(f)
 	switch f {
@@ -131,7 +131,7 @@ func (e *edit) set(f field, text string) (err error) {
 	case fDisabled:
 		e.disabled, err = cleanBool(text)
 	case fPassword:
-		e.hash = strings.TrimSpace(text) // judged by the plan, which may know what can be used
+		e.hash = strings.TrimSpace(text) // checked by the plan, which knows the usable formats
 	case fOthers:
 		return e.setList(f, splitList(text))
 	case fCompanies:
@@ -140,7 +140,7 @@ func (e *edit) set(f field, text string) (err error) {
 	return err
 }
 
-// setList is set for the two fields that hold several values.
+// setList is set for the two fields with several values.
 func (e *edit) setList(f field, values []string) error {
 	e.has.add(f)
 	if f == fCompanies {
@@ -164,7 +164,7 @@ func (e *edit) setList(f field, values []string) error {
 	return nil
 }
 
-// parse checks a Change that was made by hand.
+// parse checks a manual Change.
 func (c Change) parse() (e edit, err error) {
 	for f, text := range []*string{fEmail: c.Email, fFirst: c.FirstName, fLast: c.LastName, fPhone: c.Phone, fRole: (*string)(c.Role), fLocale: c.Locale} {
 		if text != nil {
@@ -190,14 +190,14 @@ func (c Change) parse() (e edit, err error) {
 	return e, nil
 }
 
-// edited returns the entry after a change whose companies are resolved. By hand, a new
-// main address takes the place of the old one, and disabled is what the hand says. From
-// a file, an address of the contact that the row begins with becomes the main one, and
-// who was disabled by hand stays so.
-func (e entry) edited(d edit, hand bool) entry {
+// edited returns the contact after a change whose companies are resolved. With manual, a new main
+// address replaces the old one, and the change decides whether the contact is disabled. From a
+// file, the address in the row's email column becomes the main one and the old main address is
+// kept, and a contact that was disabled manually stays disabled.
+func (e storedContact) edited(d edit, manual bool) storedContact {
 	main, rest := e.Email(), slices.Clone(e.Emails[min(1, len(e.Emails)):])
 	if d.has.has(fEmail) && d.email != main {
-		if !hand && main != "" {
+		if !manual && main != "" {
 			rest = append(rest, main)
 		}
 		main = d.email
@@ -223,29 +223,29 @@ func (e entry) edited(d edit, hand bool) entry {
 		e.Role = cmp.Or(d.role, Client)
 	}
 	if d.has.has(fDisabled) {
-		e.by = d.decides(e.by, hand)
-		e.Disabled = e.by != byNobody
+		e.disabledBy = d.decides(e.disabledBy, manual)
+		e.Disabled = e.disabledBy != notDisabled
 	}
 	return e
 }
 
-func (d edit) decides(was disabledBy, hand bool) disabledBy {
+func (d edit) decides(was disabledBy, manual bool) disabledBy {
 	switch {
-	case hand && d.disabled == yes:
-		return byHand
-	case hand:
-		return byNobody
-	case was == byHand && !(d.overrides && d.disabled == no):
-		return byHand
+	case manual && d.disabled == yes:
+		return disabledManually
+	case manual:
+		return notDisabled
+	case was == disabledManually && !(d.overrides && d.disabled == no):
+		return disabledManually
 	case d.disabled == yes:
-		return byFile
+		return disabledByFile
 	default:
-		return byNobody
+		return notDisabled
 	}
 }
 
-// differences returns the names of the fields in which two states of a contact differ.
-func differences(a, b *entry) (names []string) {
+// differences returns the names of the fields that differ between two states of a contact.
+func differences(a, b *storedContact) (names []string) {
 	for f, same := range []bool{
 		fEmail:     a.Email() == b.Email(),
 		fOthers:    slices.Equal(a.Emails[1:], b.Emails[1:]),
@@ -255,7 +255,7 @@ func differences(a, b *entry) (names []string) {
 		fCompanies: slices.Equal(a.Companies, b.Companies),
 		fRole:      a.Role == b.Role,
 		fLocale:    a.Locale == b.Locale,
-		fDisabled:  a.by == b.by,
+		fDisabled:  a.disabledBy == b.disabledBy,
 	} {
 		if !same {
 			names = append(names, field(f).String())
@@ -264,8 +264,8 @@ func differences(a, b *entry) (names []string) {
 	return names
 }
 
-// emptied returns the names of the fields that have a value in a and none in b.
-func emptied(a, b *entry) (names []string) {
+// emptied returns the names of the fields that have a value in a but not in b.
+func emptied(a, b *storedContact) (names []string) {
 	for f, gone := range []bool{
 		fOthers:    len(a.Emails) > 1 && len(b.Emails) == 1,
 		fFirst:     a.FirstName != "" && b.FirstName == "",
@@ -281,8 +281,8 @@ func emptied(a, b *entry) (names []string) {
 	return names
 }
 
-// lacking returns the addresses of a that b doesn't have.
-func lacking(a, b []address.Address) (out []address.Address) {
+// subtract returns the addresses of a that aren't in b.
+func subtract(a, b []address.Address) (out []address.Address) {
 	for _, x := range a {
 		if !slices.Contains(b, x) {
 			out = append(out, x)
@@ -291,7 +291,7 @@ func lacking(a, b []address.Address) (out []address.Address) {
 	return out
 }
 
-// splitList splits the text of a list's cell; empty values don't count.
+// splitList splits the text of a cell that holds a list; it drops empty values.
 func splitList(s string) (list []string) {
 	for v := range strings.SplitSeq(s, ";") {
 		if v = strings.TrimSpace(v); v != "" {
@@ -318,8 +318,8 @@ func cleanList(values []string, maxValues, maxLength int) ([]string, error) {
 	return out, nil
 }
 
-// cleanText refuses what would be another line or another header where the text is
-// shown (controls, line separators), and what would turn round the text beside it
+// cleanText refuses characters that would start a new line or header when the text is displayed
+// (control characters, line separators), and characters that would reverse the text beside it
 // (direction overrides).
 func cleanText(s string, maxLength int) (string, error) {
 	s = strings.TrimSpace(s)
@@ -351,7 +351,7 @@ func isPlain(s string) bool {
 	return true
 }
 
-// quoted repeats in an error what somebody wrote, or the beginning of it.
+// quoted returns the text, or the beginning of a long one, in quotes for an error message.
 func quoted(s string) string {
 	const most = 60
 	if r := []rune(s); len(r) > most {
@@ -371,13 +371,13 @@ func cleanRole(s string) (Role, error) {
 func cleanBool(s string) (tri, error) {
 	switch strings.ToLower(strings.TrimSpace(s)) {
 	case "":
-		return unsaid, nil
+		return unset, nil
 	case "true", "yes", "1", "x":
 		return yes, nil
 	case "false", "no", "0":
 		return no, nil
 	}
-	return unsaid, fmt.Errorf("%s is none of true, false", quoted(s))
+	return unset, fmt.Errorf("%s is none of true, false", quoted(s))
 }
 
 func cleanLocale(s string) (string, error) {
@@ -391,7 +391,7 @@ func cleanLocale(s string) (string, error) {
 	return tag.String(), nil
 }
 
-// cleanTokens checks the tokens of old links, and repeats none of them in an error.
+// cleanTokens checks the tokens of old links. Its errors never contain a token.
 func cleanTokens(values []string) ([]string, error) {
 	if len(values) > maxTokens {
 		return nil, fmt.Errorf("more than %d", maxTokens)

@@ -11,18 +11,18 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Role is what a contact is to the firm. What is neither of the two counts as Client.
+// Role is the relation of a contact to the firm. Any other value counts as Client.
 type Role string
 
 // The roles.
 const (
 	Client Role = "client"
-	Staff  Role = "staff" // of the firm itself: reaches every company
+	Staff  Role = "staff" // works for the firm: reaches every company
 )
 
-// Contact is a person who may sign in. Its slices are the reader's own.
+// Contact is a person who may sign in. Callers may modify its slices.
 type Contact struct {
-	ID        string            // opaque, stable, never used again
+	ID        string            // opaque, stable, never reused
 	Emails    []address.Address // at least one; the first is the main one
 	FirstName string
 	LastName  string
@@ -32,15 +32,15 @@ type Contact struct {
 	Locale    string // BCP 47, such as en-GB
 	Disabled  bool   // may not sign in
 
-	// Generation is another number whenever all that lets them in ends: a session, link or
-	// code that names another one is over. 0: that has never happened.
+	// Generation changes whenever all access of the contact is revoked: sessions, links and codes
+	// with another generation are invalid. 0 means that this has never happened.
 	Generation uint64
 
-	// StoredRole is the role that the store has, where the Caddyfile makes them staff; else "".
+	// StoredRole is the role in the store if the Caddyfile makes the contact staff; otherwise "".
 	StoredRole Role
 }
 
-// Email returns the main address, or nothing for the zero Contact.
+// Email returns the main address, or "" for the zero Contact.
 func (c Contact) Email() address.Address {
 	if len(c.Emails) == 0 {
 		return ""
@@ -48,10 +48,10 @@ func (c Contact) Email() address.Address {
 	return c.Emails[0]
 }
 
-// Name returns first and last name, or what there is of them.
+// Name returns the first and last name, or whichever of them is known.
 func (c Contact) Name() string { return strings.TrimSpace(c.FirstName + " " + c.LastName) }
 
-// contactJSON is a contact as the admin API shows it; the names are the CSV's.
+// contactJSON is a contact in the admin API. The field names are the CSV columns.
 type contactJSON struct {
 	ID          string            `json:"id"`
 	Email       address.Address   `json:"email"`
@@ -66,7 +66,7 @@ type contactJSON struct {
 	StoredRole  Role              `json:"stored_role,omitempty"`
 }
 
-// MarshalJSON writes the shape of the admin API: every field, lists never null.
+// MarshalJSON writes the form of the admin API: every field, lists never null.
 func (c Contact) MarshalJSON() ([]byte, error) {
 	out := contactJSON{c.ID, c.Email(), []address.Address{}, c.FirstName, c.LastName, c.Phone, c.Companies, c.Role, c.Locale, c.Disabled, c.StoredRole}
 	if len(c.Emails) > 1 {
@@ -107,7 +107,8 @@ func containsAll(text string, words []string) bool {
 	return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) })
 }
 
-// nameKey is how names are compared: by letter, not by case, by form or by spaces.
+// nameKey returns the form in which names are compared: without differences in case, Unicode form
+// or spacing.
 func nameKey(s string) string {
 	return strings.Join(strings.Fields(strings.ToLower(norm.NFKC.String(s))), " ")
 }
@@ -115,20 +116,20 @@ func nameKey(s string) string {
 // Company is a client of the firm.
 type Company struct {
 	ID   string // [a-z0-9][a-z0-9._-]{0,62}
-	Name string // never empty: the id stands in
-	// LegacyTokens are the secrets in the old links of the company. They open doors, so
+	Name string // never empty; by default the id
+	// LegacyTokens are the secrets in the company's old links. They give access to the portal, so
 	// JSON has only their number.
 	LegacyTokens []string
-	// Upgraded says that its old links ask for sign-in. Else it is open: they work as
-	// ever. One that is added without a token is upgraded from birth.
+	// Upgraded means that the company's old links ask for sign-in. Otherwise the company is open:
+	// its old links work as before. A company that is added without a token starts upgraded.
 	Upgraded bool
-	// Era is another number after each upgrade or its undoing, and when the company was
-	// removed and is added again: what an old link gave before is over then. 0: it was
-	// kept before there were any.
+	// Era changes with each upgrade, with each undo of an upgrade, and when a removed company is
+	// added again. Access through an old link ends when it changes. 0 means that the record is
+	// older than eras.
 	Era uint64
 }
 
-// State is open or upgraded.
+// State returns "open" or "upgraded".
 func (c Company) State() string {
 	if c.Upgraded {
 		return "upgraded"
@@ -136,7 +137,7 @@ func (c Company) State() string {
 	return "open"
 }
 
-// companyJSON is a company as the admin API shows it.
+// companyJSON is a company in the admin API.
 type companyJSON struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
@@ -144,7 +145,7 @@ type companyJSON struct {
 	State       string `json:"state"`
 }
 
-// MarshalJSON writes the shape of the admin API.
+// MarshalJSON writes the form of the admin API.
 func (c Company) MarshalJSON() ([]byte, error) {
 	return json.Marshal(companyJSON{c.ID, c.Name, len(c.LegacyTokens), c.State()})
 }
@@ -160,23 +161,24 @@ func IsCompanyID(s string) bool {
 	return len(s) >= 1 && len(s) <= 63
 }
 
-// disabledBy tells who disabled a contact. What was done by hand no file undoes.
+// disabledBy tells how a contact was disabled. No file enables a contact that was disabled
+// manually.
 type disabledBy string
 
 const (
-	byNobody disabledBy = ""
-	byHand   disabledBy = "hand"
-	byFile   disabledBy = "file"
+	notDisabled      disabledBy = ""
+	disabledManually disabledBy = "hand"
+	disabledByFile   disabledBy = "file"
 )
 
-// entry is a contact as it is kept, before the Caddyfile's staff is applied to it.
-type entry struct {
+// storedContact is a contact as stored, before the Caddyfile's staff list is applied.
+type storedContact struct {
 	Contact
-	by disabledBy
+	disabledBy disabledBy
 }
 
-// contactRecord is an entry in the store. Addresses are plain strings: a stricter
-// grammar of tomorrow must still be able to read them.
+// contactRecord is the stored form of a storedContact. Addresses are plain strings, so that a
+// stricter address grammar in a later release can still read them.
 type contactRecord struct {
 	Emails    []string   `json:"e"`
 	First     string     `json:"f,omitempty"`
@@ -193,24 +195,24 @@ type contactRecord struct {
 type companyRecord struct {
 	Name   string   `json:"n"`
 	Tokens []string `json:"t,omitempty"`
-	State  string   `json:"s,omitempty"` // "": written before there were states
+	State  string   `json:"s,omitempty"` // "" in records older than states
 	Era    uint64   `json:"g,omitempty"`
 }
 
-func (b *Book) sealContact(e *entry) []byte {
-	r := contactRecord{make([]string, len(e.Emails)), e.FirstName, e.LastName, e.Phone, e.Companies, e.Role, e.Locale, e.by, e.Generation}
+func (b *Book) sealContact(e *storedContact) []byte {
+	r := contactRecord{make([]string, len(e.Emails)), e.FirstName, e.LastName, e.Phone, e.Companies, e.Role, e.Locale, e.disabledBy, e.Generation}
 	for i, a := range e.Emails {
 		r.Emails[i] = string(a)
 	}
 	return b.seal(bucketContact, e.ID, r)
 }
 
-func (b *Book) openContact(rec store.Record) (entry, error) {
+func (b *Book) openContact(rec store.Record) (storedContact, error) {
 	var r contactRecord
 	if err := b.open(rec, &r); err != nil {
-		return entry{}, err
+		return storedContact{}, err
 	}
-	e := entry{Contact{rec.Key.ID, make([]address.Address, len(r.Emails)), r.First, r.Last, r.Phone, r.Companies, r.Role, r.Locale, r.By != byNobody, r.Generation, ""}, r.By}
+	e := storedContact{Contact{rec.Key.ID, make([]address.Address, len(r.Emails)), r.First, r.Last, r.Phone, r.Companies, r.Role, r.Locale, r.By != notDisabled, r.Generation, ""}, r.By}
 	for i, a := range r.Emails {
 		e.Emails[i] = address.Address(a)
 	}
@@ -224,21 +226,22 @@ func (b *Book) sealCompany(c Company) []byte {
 	return b.seal(bucketCompany, c.ID, companyRecord{c.Name, c.LegacyTokens, c.State(), c.Era})
 }
 
-// openCompany returns the company with what holds whatever the store says of its old links.
+// openCompany returns the company. It is upgraded if the store, the Caddyfile or the anchor says
+// so.
 func (b *Book) openCompany(rec store.Record) (Company, error) {
 	c, err := b.storedCompany(rec)
 	c.Upgraded = c.Upgraded || b.staysUpgraded(c.ID)
 	return c, err
 }
 
-// storedCompany returns the company as the store has it.
+// storedCompany returns the company as it is in the store.
 func (b *Book) storedCompany(rec store.Record) (Company, error) {
 	var r companyRecord
 	err := b.open(rec, &r)
 	c := Company{rec.Key.ID, r.Name, r.Tokens, r.State == "upgraded", r.Era}
 	if r.State == "" {
 		c.Upgraded = len(r.Tokens) == 0
-		for i, t := range r.Tokens { // they were kept as they were written
+		for i, t := range r.Tokens { // records of that time have tokens as written in links
 			c.LegacyTokens[i] = decodeToken(t)
 		}
 	}

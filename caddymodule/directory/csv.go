@@ -19,17 +19,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-// The limits of a CSV file.
+// Limits of a CSV file.
 const (
 	maxRows      = 1_000_000
 	maxRow       = 64 << 10 // bytes
-	maxRowErrors = 100      // that are listed; the rest are counted
+	maxRowErrors = 100      // listed ones; the rest are counted
 )
 
-// RowError says what is wrong with one row of a file.
+// RowError reports a problem in one row of a file.
 type RowError struct {
 	Line   int    `json:"line"`             // where the row begins in the file, from 1
-	Column string `json:"column,omitempty"` // name in the header, where it is about one
+	Column string `json:"column,omitempty"` // column name, if the problem is in one column
 	Reason string `json:"reason"`           // for the operator
 }
 
@@ -40,8 +40,8 @@ func (e RowError) Error() string {
 	return fmt.Sprintf("line %d, %s: %s", e.Line, e.Column, e.Reason)
 }
 
-// Masked returns the error without what people wrote into the file about a person, for a
-// log: quoted values of such columns, and addresses.
+// Masked returns the error for a log, without personal data from the file: it hides quoted values
+// of personal columns, and the local part of addresses.
 func (e RowError) Masked() RowError {
 	switch e.Column {
 	case "companies", "role", "locale", "disabled", "id", "name", "":
@@ -57,13 +57,13 @@ var (
 	anyAddress = regexp.MustCompile(`[^\s"@]+@([^\s"@]+)`)
 )
 
-// RowErrors are the bad rows of a file, in the order of their lines.
+// RowErrors are the bad rows of a file, in line order.
 type RowErrors struct {
-	Rows []RowError `json:"rows"` // the first hundred
-	More int        `json:"more"` // how many further ones there are
+	Rows []RowError `json:"rows"` // at most maxRowErrors
+	More int        `json:"more"` // number of further ones
 
 	lines map[int]bool // of all of them
-	whole bool         // it is the file that is wrong, not single rows
+	whole bool         // the whole file is unusable, not only single rows
 }
 
 func (e *RowErrors) Error() string {
@@ -94,7 +94,7 @@ func (e *RowErrors) add(line int, column, reason string) {
 
 func (e *RowErrors) count() int { return len(e.Rows) + e.More }
 
-// orNil is the error of a file, or none.
+// orNil returns e sorted by line, or nil if it is empty.
 func (e *RowErrors) orNil() error {
 	if len(e.Rows) == 0 {
 		return nil
@@ -103,17 +103,17 @@ func (e *RowErrors) orNil() error {
 	return e
 }
 
-// ImportOptions are what an import may overlook on request.
+// ImportOptions relax the checks of an import.
 type ImportOptions struct {
-	// Columns says as which column one of the file is taken, by its name in the file.
+	// Columns maps names of columns in the file to the columns they are imported as.
 	Columns map[string]string
-	// IgnoreColumns leaves out columns that aren't known.
+	// IgnoreColumns ignores unknown columns.
 	IgnoreColumns bool
-	// SkipBadRows imports the other rows, where single rows can't be taken.
+	// SkipBadRows skips rows that can't be imported and imports the others.
 	SkipBadRows bool
 }
 
-// Check reports columns that there are none of.
+// Check returns an error if Columns maps to an unknown column.
 func (o ImportOptions) Check(kind Kind) error {
 	known := contactColumns
 	if kind == Companies {
@@ -127,40 +127,40 @@ func (o ImportOptions) Check(kind Kind) error {
 	return nil
 }
 
-// table reads a CSV file row by row. What it can't read it notes in bad.
+// table reads a CSV file row by row and records unreadable rows in bad.
 type table struct {
 	bad     RowErrors
 	csv     *csv.Reader
-	input   *meter
+	input   *rowLimiter
 	options ImportOptions
-	columns []int    // for each column of the file, its place in known; or unnamed, ignored, fullName
-	known   []string // the names that columns may have
-	name    string   // of the last row, where the file has a column of whole names
+	columns []int    // for each column of the file: its index in known, or unnamed, ignored or fullName
+	known   []string // the valid names of columns
+	name    string   // full name in the last row, if the file has such a column
 	rows    int
 	line    int // where the last row began
 
-	hasBOM       bool
-	utf8, one252 int  // lines where text was seen that is the one, and not the other
-	macRoman     bool // the last row was read as Windows-1252 and is most likely Mac Roman
-	stopped      bool // nothing more can be read
+	hasBOM            bool
+	utf8, windows1252 int  // last line with text that is valid only as UTF-8, and only as Windows-1252
+	macRoman          bool // the last row was read as Windows-1252, but is most likely Mac Roman
+	stopped           bool // the rest of the file can't be read
 }
 
-// What a column of the file may be besides one that is known.
+// Values of table.columns other than an index.
 const (
 	unnamed  = -1
 	ignored  = -2
-	fullName = -3 // first and last name in one
+	fullName = -3 // first and last name in one column
 )
 
-// fullNameColumn is what a column of whole names may be called, in the form of columnKey.
+// fullNameColumn is the columnKey of a column with full names.
 const fullNameColumn = "name"
 
-// newTable reads the header: a line with names of known, of which the first must be
-// there. After a header that can't be used, there are no rows.
+// newTable reads the header: a line with names from known, of which the first is required. If the
+// header is unusable, the table has no rows.
 func newTable(r io.Reader, known []string, options ImportOptions) (*table, error) {
-	t := &table{known: known, options: options, input: &meter{r: r}}
+	t := &table{known: known, options: options, input: &rowLimiter{r: r}}
 	in := bufio.NewReaderSize(t.input, maxRow)
-	t.input.left = maxRow
+	t.input.remaining = maxRow
 	head, err := in.Peek(maxRow)
 	if err != nil && err != io.EOF && err != errLongRow {
 		return nil, fmt.Errorf("reading CSV: %w", err)
@@ -195,7 +195,7 @@ func newTable(r io.Reader, known []string, options ImportOptions) (*table, error
 	return t, t.header()
 }
 
-// isUTF16 goes by the byte order mark, and by the zeros that Latin text has in UTF-16.
+// isUTF16 checks for a byte order mark, and for the zero bytes of Latin text in UTF-16.
 func isUTF16(head []byte) bool {
 	if len(head) < 2 {
 		return false
@@ -203,7 +203,7 @@ func isUTF16(head []byte) bool {
 	return bytes.HasPrefix(head, []byte("\xff\xfe")) || bytes.HasPrefix(head, []byte("\xfe\xff")) || head[0] == 0 || head[1] == 0
 }
 
-// delimiter returns what splits the header into the most names.
+// delimiter returns the character that splits the header into the most names.
 func delimiter(header []byte) rune {
 	best, most := ',', 0
 	for _, d := range []rune{',', ';', '\t'} {
@@ -216,8 +216,8 @@ func delimiter(header []byte) rune {
 	return best
 }
 
-// synonyms are other names of columns, as address books and accounting programs export
-// them, in the form of columnKey.
+// synonyms maps other names of columns, as address books and accounting programs export them, to
+// ours. All are in the form of columnKey.
 var synonyms = map[string]string{
 	"mail": "email", "emailaddress": "email", "primaryemail": "email", "mainemail": "email", "email1": "email", "email1value": "email", "email1address": "email",
 	"email2": "otheremails", "email2value": "otheremails", "email2address": "otheremails", "otheremail": "otheremails", "alternateemail": "otheremails",
@@ -231,7 +231,7 @@ var synonyms = map[string]string{
 	"companyid": "id", "clientid": "id",
 }
 
-// columnKey is how names of columns are compared: "First Name" and "firstname" are
+// columnKey returns the form in which column names are compared: "First Name" and "firstname" match
 // first_name.
 func columnKey(s string) string {
 	return strings.Map(func(r rune) rune {
@@ -242,8 +242,8 @@ func columnKey(s string) string {
 	}, s)
 }
 
-// column returns which of the known columns is called so, or unnamed, and whether by its
-// own name rather than by a synonym.
+// column returns the index of the known column with this name, or unnamed. own is false if the name
+// is a synonym.
 func (t *table) column(name string) (column int, own bool) {
 	key := columnKey(name)
 	for from, to := range t.options.Columns {
@@ -269,13 +269,13 @@ func (t *table) header() error {
 	if record == nil {
 		return err
 	}
-	record = slices.Clone(record) // the reader's own
+	record = slices.Clone(record) // the reader reuses it
 	if t.looksLikeRow(record) {
 		t.stop(t.line, "the first line looks like a row; put a line with the names of the columns above it: "+strings.Join(t.known, ", "))
 		return nil
 	}
 	seen, missing := map[int]bool{}, maps.Clone(t.options.Columns)
-	for _, name := range record { // what has its own name comes before what is called otherwise
+	for _, name := range record { // a column's own name takes precedence over a synonym
 		if k, own := t.column(name); own && k != unnamed {
 			seen[k] = true
 		}
@@ -287,7 +287,7 @@ func (t *table) header() error {
 	named := map[int]bool{}
 	for i, name := range record {
 		k, own := t.column(name)
-		if !own && seen[k] && t.options.IgnoreColumns { // a synonym for what is there
+		if !own && seen[k] && t.options.IgnoreColumns { // synonym of a column that is present
 			k = ignored
 		}
 		twice := named[k] || !own && seen[k]
@@ -295,7 +295,7 @@ func (t *table) header() error {
 			k = ignored
 		}
 		switch {
-		case strings.TrimSpace(name) == "": // as spreadsheets leave it behind the last column
+		case strings.TrimSpace(name) == "": // spreadsheets export such cells after the last column
 			k = unnamed
 		case k == ignored:
 		case (k == unnamed || twice) && t.options.IgnoreColumns:
@@ -340,9 +340,8 @@ func (t *table) looksLikeRow(record []string) bool {
 	return slices.ContainsFunc(record, func(cell string) bool { _, err := address.Parse(cell); return err == nil })
 }
 
-// next returns the cells of the next row that can be read, by the place of their names
-// in known, "" where there is no such column. It returns nil at the end of the file,
-// and after what makes the rest unreadable.
+// next returns the cells of the next readable row by their index in known, "" for columns that the
+// file lacks. It returns nil at the end of the file and if the rest is unreadable.
 func (t *table) next() ([]string, error) {
 	for {
 		record, err := t.read()
@@ -350,7 +349,7 @@ func (t *table) next() ([]string, error) {
 			return nil, err
 		}
 		if !slices.ContainsFunc(record, func(s string) bool { return strings.TrimSpace(s) != "" }) {
-			continue // a row of delimiters, as spreadsheets leave them at the end
+			continue // a row of delimiters, as spreadsheets export at the end
 		}
 		if t.rows++; t.rows > maxRows {
 			t.stop(t.line, fmt.Sprintf("more than %d rows", maxRows))
@@ -395,8 +394,8 @@ func (t *table) cells(record []string) ([]string, bool) {
 	return cells, true
 }
 
-// decode makes UTF-8 of a cell. A file is in one encoding: bytes that are UTF-8 by
-// chance are rarer than a file that was put together from two.
+// decode converts a cell to UTF-8. A file must be in one encoding: text that looks like UTF-8 by
+// chance is rarer than a file assembled from two encodings.
 func (t *table) decode(s string) (text, reason string) {
 	if isASCII(s) {
 		return s, ""
@@ -404,15 +403,15 @@ func (t *table) decode(s string) (text, reason string) {
 	if utf8.ValidString(s) {
 		t.utf8 = t.line
 	} else {
-		t.one252 = t.line
+		t.windows1252 = t.line
 	}
 	switch {
-	case t.one252 == 0:
+	case t.windows1252 == 0:
 		return s, ""
 	case t.hasBOM:
 		return "", "is not valid UTF-8, which the file says it is in"
 	case t.utf8 != 0:
-		return "", fmt.Sprintf("the file is in UTF-8 in line %d and in Windows-1252 in line %d; save it as “CSV UTF-8”", t.utf8, t.one252)
+		return "", fmt.Sprintf("the file is in UTF-8 in line %d and in Windows-1252 in line %d; save it as “CSV UTF-8”", t.utf8, t.windows1252)
 	}
 	text, err := charmap.Windows1252.NewDecoder().String(s)
 	if err != nil || strings.ContainsRune(text, utf8.RuneError) {
@@ -422,8 +421,8 @@ func (t *table) decode(s string) (text, reason string) {
 	return text, ""
 }
 
-// likelyMacRoman are what Windows-1252 makes of letters with accents in Mac Roman, and what
-// names hardly ever have.
+// likelyMacRoman are the characters that Mac Roman's accented letters become when read as
+// Windows-1252. Names hardly ever have them.
 const likelyMacRoman = "\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u017d\u2022\u02dc\u2122\u0161\u203a\u0153\u017e\u0178"
 
 func isASCII(s string) bool {
@@ -435,13 +434,13 @@ func isASCII(s string) bool {
 	return true
 }
 
-// read returns the next record, or nil at the end and where nothing more can be read.
-// An error is of the reader below, not of what is in the file.
+// read returns the next record, or nil at the end and if nothing more can be read. Errors are those
+// of the underlying reader; problems in the file are in t.bad.
 func (t *table) read() ([]string, error) {
 	if t.stopped || t.csv == nil {
 		return nil, nil
 	}
-	t.input.left = maxRow
+	t.input.remaining = maxRow
 	record, err := t.csv.Read()
 	var syntax *csv.ParseError
 	switch {
@@ -466,19 +465,19 @@ func (t *table) stop(line int, reason string) {
 	t.stopped, t.bad.whole = true, true
 }
 
-// meter bounds what one row takes of memory: an unclosed quote would take the file.
-type meter struct {
-	r    io.Reader
-	left int
+// rowLimiter limits the memory for one row: an unclosed quote would read the whole file.
+type rowLimiter struct {
+	r         io.Reader
+	remaining int
 }
 
 var errLongRow = errors.New("row too long")
 
-func (m *meter) Read(p []byte) (int, error) {
-	if m.left <= 0 {
+func (m *rowLimiter) Read(p []byte) (int, error) {
+	if m.remaining <= 0 {
 		return 0, errLongRow
 	}
-	n, err := m.r.Read(p[:min(len(p), m.left)])
-	m.left -= n
+	n, err := m.r.Read(p[:min(len(p), m.remaining)])
+	m.remaining -= n
 	return n, err
 }

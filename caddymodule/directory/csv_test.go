@@ -14,7 +14,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-// wantRows compares an error with lines of: line "column" part of the reason.
+// wantRows compares an error with expected rows, written as: line "column" part of the reason.
 func wantRows(t testing.TB, err error, want ...string) {
 	t.Helper()
 	var bad *RowErrors
@@ -34,7 +34,7 @@ func wantRows(t testing.TB, err error, want ...string) {
 	}
 }
 
-// asText are rows as lines of text.
+// asText returns rows as lines of text.
 func asText(rows []ContactRow) (out []string) {
 	for _, r := range rows {
 		e := r.edit
@@ -74,7 +74,7 @@ func TestReadContacts(t *testing.T) {
 	}
 }
 
-// Address books export other names of columns than ours.
+// Address books export columns under other names.
 func TestColumnNames(t *testing.T) {
 	for want, names := range map[string]string{
 		"email":        "email|E-Mail|e-mail|Email Address|EMAIL_ADDRESS|Mail| e mail |email\u00a0address",
@@ -192,7 +192,7 @@ func TestReaderErrors(t *testing.T) {
 	}
 }
 
-// bigFile is a file of n rows as they come.
+// bigFile returns a file of n rows, generated while it is read.
 func bigFile(n int) io.Reader {
 	next, _ := iter.Pull(func(yield func(string) bool) {
 		if !yield("email,other_emails,first_name,last_name,phone,companies,role,locale,disabled\n") {

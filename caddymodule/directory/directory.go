@@ -1,10 +1,10 @@
-// Package directory keeps the book of a firm: its contacts, its companies, and who of
-// the contacts belongs to which.
+// Package directory keeps the contacts and companies of a firm, and which contact belongs to which
+// companies.
 //
-// What is in the book is sealed in the store, and found by the MAC of an address, so a
-// copy of the store names nobody. Every change, by hand or from a file, counts up one
-// record of the firm in the same Apply: a change sees either all of another one or none,
-// and one that was overtaken is tried again (by hand) or refused (an import's Plan).
+// Records are sealed in the store and found by the MAC of an address, so a copy of the store
+// reveals no names or addresses. Every change, manual or from a file, increments one counter record
+// of the firm in the same Apply. A change therefore sees all of another change or none of it. A
+// manual change that lost a race is retried; an import's Plan is refused.
 package directory
 
 import (
@@ -28,107 +28,110 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 )
 
-// The decisions that callers make; compare with errors.Is. What is wrong with one
-// field of a change is a *FieldError, what is wrong with a file a *RowErrors.
+// The sentinel errors of this package; compare with errors.Is. A problem with one field of a change
+// is a *FieldError, problems in a file are a *RowErrors.
 var (
-	// ErrUnknown: there is no such contact, or no such company.
+	// ErrUnknown means that the contact or company doesn't exist.
 	ErrUnknown = errors.New("directory: not known")
-	// ErrFormat: a record of the store can't be read.
+	// ErrFormat means that a record in the store can't be read.
 	ErrFormat = errors.New("not in the format of this Doorpost; a newer one may have written it")
-	// ErrTaken: the address, the company's id or an old link's token is another's.
+	// ErrTaken means that the address, company id or old-link token already belongs to another
+	// contact or company.
 	ErrTaken = errors.New("directory: taken")
-	// ErrStaff: the Caddyfile names the address under staff, which can't be undone here.
+	// ErrStaff means that the Caddyfile lists the address under staff, so the contact can't be
+	// changed that way here.
 	ErrStaff = errors.New("directory: named under staff in the Caddyfile")
-	// ErrCaddyfile: the Caddyfile says that the old links ask for sign-in.
+	// ErrCaddyfile means that the Caddyfile upgrades these old links: they ask for sign-in.
 	ErrCaddyfile = errors.New("directory: upgraded in the Caddyfile")
-	// ErrConflict: somebody changed the book between Plan and Apply. Nothing was
-	// changed; plan again.
+	// ErrConflict means that the directory was changed between Plan and Apply. Nothing was written;
+	// plan again.
 	ErrConflict = fmt.Errorf("the directory has changed since this was planned: %w", store.ErrConflict)
 )
 
-// Book is the directory of one firm. It is safe for use by many goroutines, and one
-// Book serves all that deal with the firm.
+// Book is the directory of one firm. It is safe for concurrent use; share one Book among all users
+// of the firm.
 type Book struct {
 	Firm  string
 	Store store.Store
 	Keys  *secret.Keyring
-	Staff []address.Address // of the Caddyfile: always staff, never disabled
-	Now   func() time.Time  // nil: time.Now
+	Staff []address.Address // from the Caddyfile: always staff, never disabled
+	Now   func() time.Time  // nil means time.Now
 
-	// Passwords are told of contacts who lose an address or are removed, and of the hashes
-	// in files; nil: nobody keeps any.
+	// Passwords handles the passwords of contacts who lose an address or are removed, and the
+	// hashes in files. nil means that passwords aren't stored.
 	Passwords *Passwords
 
-	// Changes is what Version counts in. Books of one firm in one process share it,
-	// as the old and the new one do during a reload; nil: this Book has its own.
+	// Changes is the counter behind Version. Books of one firm in one process share it, such as the
+	// old and the new one during a reload. nil means that this Book has its own.
 	Changes *atomic.Uint64
 
-	// Memory has the tokens of old links. Books of one firm in one process share it; nil: this Book has
-	// its own.
-	Memory *TokenMemory
+	// TokenCache has the tokens of old links. Books of one firm in one process share it. nil means
+	// that this Book has its own.
+	TokenCache *TokenCache
 
-	// Others are the other processes that have the store open; nil: there are none.
+	// Others are the other processes that use the store; nil if there are none.
 	Others *store.Others
 
-	// Anchor keeps outside the store which companies' old links ask for sign-in, so that no
-	// loss of the store opens them again; nil: nothing does.
+	// Anchor records outside the store which companies' old links ask for sign-in, so that losing
+	// the store doesn't reopen them. nil means that nothing outside the store does.
 	Anchor *anchor.Store
 
-	// Upgraded are companies whose old links ask for sign-in because the Caddyfile says so.
+	// Upgraded are the companies whose old links ask for sign-in because the Caddyfile says so.
 	Upgraded anchor.Closed
 
-	// Alarm is told of records in the store that somebody has forged or put back; nil: nobody is.
+	// Alarm is called with the key of a record that was forged or replaced by an older one. It may
+	// be nil.
 	Alarm func(ctx context.Context, k store.Key)
 
-	own          atomic.Uint64
-	ownMemory    TokenMemory
-	last         atomic.Pointer[string] // the generation that CatchUp saw
-	seenUpgrades atomic.Pointer[string] // the sealed record that EnsureUpgrades has found right
+	ownVersion       atomic.Uint64
+	ownTokenCache    TokenCache
+	lastGeneration   atomic.Pointer[string] // the generation at the last Sync
+	verifiedUpgrades atomic.Pointer[string] // the sealed record that EnsureUpgrades last found correct
 
-	heldTokens    memo[[sha256.Size]byte, *Standing] // by SHA-256 of the token
-	heldCompanies memo[string, *Standing]            // by id
+	cachedByToken   versionedCache[[sha256.Size]byte, *Standing] // by SHA-256 of the token
+	cachedByCompany versionedCache[string, *Standing]            // by id
 }
 
 // The buckets.
 const (
-	bucketState    = "directory" // generation, key, marks
-	bucketContact  = "contact"   // contact id → sealed contactRecord
-	bucketEmail    = "email"     // MAC of an address → contact id
-	bucketCompany  = "company"   // company id → sealed companyRecord
-	bucketLegacy   = "legacy"    // MAC of an old link's token → company id
-	bucketLike     = "like"      // of earlier releases: MAC of a token folded, "/" and company id
-	bucketUpgrades = "upgrades"  // which companies' old links ask for sign-in, sealed
-	bucketRemoved  = "removed"   // what was removed by hand: email/MAC, company/id
-	bucketLoad     = "load"      // kind of file → MAC of what was loaded last; kind/report → sealed loadRecord
-	bucketFileRows = "file-rows" // kind of file/shard → sealed fileRowsRecord
-	bucketEnding   = "ending"    // contact id: its sessions have to end
+	bucketState              = "directory" // generation, key mark, other marks
+	bucketContact            = "contact"   // contact id → sealed contactRecord
+	bucketEmail              = "email"     // MAC of an address → contact id
+	bucketCompany            = "company"   // company id → sealed companyRecord
+	bucketLegacy             = "legacy"    // MAC of an old link's token → company id
+	bucketLike               = "like"      // written by earlier releases: MAC of a case-folded token, "/" and company id
+	bucketUpgrades           = "upgrades"  // which companies' old links ask for sign-in, sealed
+	bucketRemoved            = "removed"   // tombstones of manual removals: email/MAC, company/id
+	bucketLoad               = "load"      // kind of file → MAC of the file loaded last; kind/report → sealed loadRecord
+	bucketFileRows           = "file-rows" // kind of file/shard → sealed fileRowsRecord
+	bucketPendingRevocations = "ending"    // contact id, while its sessions have yet to be revoked
 )
 
 const (
 	format   = 1    // first byte of every value
-	pageSize = 1000 // records read in one Scan
+	pageSize = 1000 // records per Scan
 )
 
-// Version moves with every change that was made through this process, before the call
-// that made it returns, and with what CatchUp hears of. Read it first, then the contact:
-// what was read then is good for as long as Version stands still. While there is doubt
-// about what other processes have changed, it never stands still.
+// Version changes with every change made through this process, before the call that makes it
+// returns, and with every change by another process that Sync finds. Read Version first, then the
+// contact: the contact is current while Version stays the same. While it is uncertain what other
+// processes have changed, Version changes with every call.
 func (b *Book) Version() uint64 {
 	if b.Others.Doubtful() {
-		return b.counter().Add(1)
+		return b.versionCounter().Add(1)
 	}
-	return b.counter().Load()
+	return b.versionCounter().Load()
 }
 
-// Reread moves Version: what was read before counts no more.
-func (b *Book) Reread() {
-	b.tokenMemory().loaded.Store(false)
-	b.counter().Add(1)
+// Invalidate changes Version, so that everything read before counts as outdated.
+func (b *Book) Invalidate() {
+	b.tokenCache().loaded.Store(false)
+	b.versionCounter().Add(1)
 }
 
-// CatchUp moves Version if the book was changed since the last call: another process may
-// have done so. One caller at a time is enough.
-func (b *Book) CatchUp(ctx context.Context) error {
+// Sync changes Version if another process may have changed the directory since the last call. It
+// must not run concurrently with itself.
+func (b *Book) Sync(ctx context.Context) error {
 	now, err := b.generation(ctx)
 	if err == nil {
 		err = b.EnsureUpgrades(ctx)
@@ -139,36 +142,36 @@ func (b *Book) CatchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if was := b.last.Swap(new(string(now))); was == nil || *was != string(now) {
-		b.counter().Add(1)
+	if was := b.lastGeneration.Swap(new(string(now))); was == nil || *was != string(now) {
+		b.versionCounter().Add(1)
 	}
 	return nil
 }
 
-func (b *Book) counter() *atomic.Uint64 {
+func (b *Book) versionCounter() *atomic.Uint64 {
 	if b.Changes != nil {
 		return b.Changes
 	}
-	return &b.own
+	return &b.ownVersion
 }
 
-// ByEmail returns the contact that has the address, as the main one or another, or
-// ErrUnknown. Disabled contacts are returned too.
+// ByEmail returns the contact that has the address as its main or another address, or ErrUnknown.
+// It also returns disabled contacts.
 func (b *Book) ByEmail(ctx context.Context, a address.Address) (Contact, error) {
-	e, err := b.find(ctx, a)
-	return b.view(e), err
+	e, err := b.contactByEmail(ctx, a)
+	return b.effective(e), err
 }
 
-// ByID returns the contact, or ErrUnknown. Disabled contacts are returned too.
+// ByID returns the contact, or ErrUnknown. It also returns disabled contacts.
 func (b *Book) ByID(ctx context.Context, id string) (Contact, error) {
-	e, err := b.contact(ctx, id)
-	return b.view(e), err
+	e, err := b.contactByID(ctx, id)
+	return b.effective(e), err
 }
 
-// Contacts returns up to limit contacts in the order in which they were added, after
-// the one with the id after. Each word of text must be in a contact's name, in one of
-// the addresses, or in an id or name of the companies; without text all match. Fewer
-// than limit means that there are no more.
+// Contacts returns up to limit contacts in the order in which they were added, beginning after the
+// contact with the id after. Each word of text must occur in the contact's name, in an address, or
+// in an id or name of its companies; an empty text matches all contacts. Fewer than limit results
+// mean that there are no more.
 func (b *Book) Contacts(ctx context.Context, text, after string, limit int) ([]Contact, error) {
 	words := strings.Fields(nameKey(text))
 	var names map[string]string
@@ -183,8 +186,8 @@ func (b *Book) Contacts(ctx context.Context, text, after string, limit int) ([]C
 		}
 	}
 	var found []Contact
-	err := b.eachContact(ctx, after, func(e *entry) bool {
-		if c := b.view(*e); c.matches(words, names) {
+	err := b.eachContact(ctx, after, func(e *storedContact) bool {
+		if c := b.effective(*e); c.matches(words, names) {
 			found = append(found, c)
 		}
 		return len(found) < limit
@@ -192,17 +195,17 @@ func (b *Book) Contacts(ctx context.Context, text, after string, limit int) ([]C
 	return found, err
 }
 
-// AnybodyMaySignIn reports whether there is a contact who isn't disabled.
+// AnybodyMaySignIn reports whether any contact isn't disabled.
 func (b *Book) AnybodyMaySignIn(ctx context.Context) (found bool, err error) {
-	err = b.eachContact(ctx, "", func(e *entry) bool {
-		found = !b.view(*e).Disabled
+	err = b.eachContact(ctx, "", func(e *storedContact) bool {
+		found = !b.effective(*e).Disabled
 		return !found
 	})
 	return found, err
 }
 
-// Companies returns up to limit companies in the order of their ids, after the id
-// after. Each word of text must be in a company's id or name.
+// Companies returns up to limit companies in the order of their ids, beginning after the id after.
+// Each word of text must occur in a company's id or name.
 func (b *Book) Companies(ctx context.Context, text, after string, limit int) ([]Company, error) {
 	words := strings.Fields(nameKey(text))
 	var found []Company
@@ -227,8 +230,8 @@ func (b *Book) Company(ctx context.Context, id string) (Company, error) {
 	return b.openCompany(rec)
 }
 
-// view is a contact as the world sees it: the Caddyfile has the last word on staff.
-func (b *Book) view(e entry) Contact {
+// effective returns the stored contact with the Caddyfile's staff list applied to it.
+func (b *Book) effective(e storedContact) Contact {
 	if slices.ContainsFunc(e.Emails, b.isStaff) {
 		if e.Role != Staff {
 			e.StoredRole = e.Role
@@ -240,27 +243,27 @@ func (b *Book) view(e entry) Contact {
 
 func (b *Book) isStaff(a address.Address) bool { return slices.Contains(b.Staff, a) }
 
-// find returns the contact that has the address. Between the two reads the address may
-// pass to another contact, so that the first one no longer has it: look again.
-func (b *Book) find(ctx context.Context, a address.Address) (entry, error) {
+// contactByEmail returns the contact that has the address. Between its two reads the address may
+// pass to another contact; it then tries again.
+func (b *Book) contactByEmail(ctx context.Context, a address.Address) (storedContact, error) {
 	for range 3 {
-		id, err := b.owner(ctx, a)
+		id, err := b.contactIDByEmail(ctx, a)
 		if err != nil {
-			return entry{}, err
+			return storedContact{}, err
 		}
-		e, err := b.contact(ctx, id)
+		e, err := b.contactByID(ctx, id)
 		if err != nil && !errors.Is(err, ErrUnknown) {
-			return entry{}, err
+			return storedContact{}, err
 		}
 		if slices.Contains(e.Emails, a) {
 			return e, nil
 		}
 	}
-	return entry{}, ErrUnknown
+	return storedContact{}, ErrUnknown
 }
 
-// owner returns the id of the contact that has the address, or ErrUnknown.
-func (b *Book) owner(ctx context.Context, a address.Address) (string, error) {
+// contactIDByEmail returns the id of the contact that has the address, or ErrUnknown.
+func (b *Book) contactIDByEmail(ctx context.Context, a address.Address) (string, error) {
 	for _, mac := range b.Keys.Lookups("email", b.Firm, string(a)) {
 		rec, err := b.get(ctx, bucketEmail, mac)
 		if errors.Is(err, ErrUnknown) {
@@ -274,19 +277,19 @@ func (b *Book) owner(ctx context.Context, a address.Address) (string, error) {
 	return "", ErrUnknown
 }
 
-func (b *Book) contact(ctx context.Context, id string) (entry, error) {
+func (b *Book) contactByID(ctx context.Context, id string) (storedContact, error) {
 	if id == "" || len(id) > 512 {
-		return entry{}, ErrUnknown
+		return storedContact{}, ErrUnknown
 	}
 	rec, err := b.get(ctx, bucketContact, id)
 	if err != nil {
-		return entry{}, err
+		return storedContact{}, err
 	}
 	return b.openContact(rec)
 }
 
 // eachContact calls f for the contacts after an id, in order, until f returns false.
-func (b *Book) eachContact(ctx context.Context, after string, f func(*entry) bool) error {
+func (b *Book) eachContact(ctx context.Context, after string, f func(*storedContact) bool) error {
 	return b.scan(ctx, bucketContact, "", after, func(rec store.Record) (bool, error) {
 		e, err := b.openContact(rec)
 		return err == nil && f(&e), err
@@ -340,7 +343,7 @@ func (b *Book) key(bucket, id string) store.Key {
 	return store.Key{Firm: b.Firm, Bucket: bucket, ID: id}
 }
 
-// get returns a record whose format is known, or ErrUnknown.
+// get returns a record in a known format, or ErrUnknown.
 func (b *Book) get(ctx context.Context, bucket, id string) (store.Record, error) {
 	rec, err := b.Store.Get(ctx, b.key(bucket, id))
 	switch {
@@ -363,17 +366,17 @@ func (b *Book) emailMACs(a address.Address) []string {
 	return b.Keys.MACs("email", b.Firm, string(a))
 }
 
-// seal makes a record's value of v. It opens at this key alone.
+// seal returns v as the value of a record. It can be opened only under the same key.
 func (b *Book) seal(bucket, id string, v any) []byte {
 	plain, err := json.Marshal(v)
 	if err != nil {
 		panic("directory: " + err.Error()) // never: plain structs of strings
 	}
-	return append([]byte{format}, b.Keys.Seal("directory", b.place(bucket, id), plain)...)
+	return append([]byte{format}, b.Keys.Seal("directory", b.sealingContext(bucket, id), plain)...)
 }
 
 func (b *Book) open(rec store.Record, v any) error {
-	plain, err := b.Keys.Open("directory", b.place(rec.Key.Bucket, rec.Key.ID), rec.Value[1:])
+	plain, err := b.Keys.Open("directory", b.sealingContext(rec.Key.Bucket, rec.Key.ID), rec.Value[1:])
 	if err == nil {
 		err = json.Unmarshal(plain, v)
 	}
@@ -383,10 +386,12 @@ func (b *Book) open(rec store.Record, v any) error {
 	return nil
 }
 
-func (b *Book) place(bucket, id string) string { return b.Firm + "\x00" + bucket + "\x00" + id }
+func (b *Book) sealingContext(bucket, id string) string {
+	return b.Firm + "\x00" + bucket + "\x00" + id
+}
 
-// newID returns an id that no contact has or had. IDs made later, or with a higher n at
-// the same time, sort behind: contacts are listed in the order of a file's rows.
+// newID returns an id that no contact has or had. IDs made later, or at the same time with a
+// higher n, sort later, so that contacts are listed in the order of a file's rows.
 func (b *Book) newID(n int) string {
 	var raw [20]byte
 	binary.BigEndian.PutUint64(raw[:8], uint64(b.now().UnixNano()+int64(n)))

@@ -42,7 +42,7 @@ func newBook(t testing.TB, staff ...address.Address) *Book {
 
 func ptr[T any](v T) *T { return &v }
 
-// must is for the steps before the one that a test is about.
+// must is for setup steps that must not fail.
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
@@ -50,7 +50,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// importCSV plans and applies contacts from text.
+// importCSV plans and applies an import of contacts from text.
 func importCSV(t testing.TB, b *Book, text string) (Plan, error) {
 	t.Helper()
 	rows, err := ReadContacts(strings.NewReader(text))
@@ -77,7 +77,7 @@ func importCompanies(t testing.TB, b *Book, text string) (Plan, error) {
 	return p, b.Apply(t.Context(), p, nil)
 }
 
-// everyone is the book as lines of text, in order.
+// everyone returns the directory as lines of text, in order.
 func everyone(t testing.TB, b *Book) []string {
 	t.Helper()
 	all, err := b.Contacts(t.Context(), "", "", 1000)
@@ -95,14 +95,14 @@ func everyone(t testing.TB, b *Book) []string {
 	return out
 }
 
-func wantBook(t testing.TB, b *Book, want ...string) {
+func wantDirectory(t testing.TB, b *Book, want ...string) {
 	t.Helper()
 	if got := everyone(t, b); !slices.Equal(got, append([]string{}, want...)) {
 		t.Errorf("the book is\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
 }
 
-func TestByHand(t *testing.T) {
+func TestManualChanges(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	must(b.AddCompany(ctx, "acme", CompanyChange{Name: ptr("Acme Ltd")}))
 	must(b.AddCompany(ctx, "birch", CompanyChange{}))
@@ -124,26 +124,26 @@ func TestByHand(t *testing.T) {
 	}
 
 	must(b.SetContact(ctx, "ann@example.org", Change{Email: ptr("ann@new.test"), Phone: ptr("+1 555 0100")}))
-	wantBook(t, b, "[ann@new.test ann@example.org] Ann Baker [acme birch] client")
+	wantDirectory(t, b, "[ann@new.test ann@example.org] Ann Baker [acme birch] client")
 	if _, err := b.ByEmail(ctx, "ann@example.com"); !errors.Is(err, ErrUnknown) {
 		t.Errorf("the old main address: %v; want ErrUnknown", err)
 	}
 	must(b.SetContact(ctx, "ann@new.test", Change{Email: ptr("ann@example.org"), OtherEmails: &[]string{"ann@new.test"}, Companies: &[]string{}, LastName: ptr("")}))
-	wantBook(t, b, "[ann@example.org ann@new.test] Ann [] client")
+	wantDirectory(t, b, "[ann@example.org ann@new.test] Ann [] client")
 	if c, _ := b.ByID(ctx, ann.ID); c.Phone != "+1 555 0100" {
 		t.Errorf("the phone became %q", c.Phone)
 	}
 
 	must(b.Disable(ctx, "ann@new.test"))
-	wantBook(t, b, "[ann@example.org ann@new.test] Ann [] client disabled")
+	wantDirectory(t, b, "[ann@example.org ann@new.test] Ann [] client disabled")
 	must(b.Enable(ctx, "ann@new.test"))
-	wantBook(t, b, "[ann@example.org ann@new.test] Ann [] client")
+	wantDirectory(t, b, "[ann@example.org ann@new.test] Ann [] client")
 
 	gone, err := b.RemoveContact(ctx, "ann@new.test")
 	if err != nil || gone.ID != ann.ID {
 		t.Fatalf("RemoveContact = %+v, %v", gone, err)
 	}
-	wantBook(t, b)
+	wantDirectory(t, b)
 	for _, a := range gone.Emails {
 		if _, err := b.ByEmail(ctx, a); !errors.Is(err, ErrUnknown) {
 			t.Errorf("ByEmail(%s) after removal: %v; want ErrUnknown", a, err)
@@ -154,7 +154,7 @@ func TestByHand(t *testing.T) {
 	}
 }
 
-func TestByHandRefuses(t *testing.T) {
+func TestManualChangesRefuse(t *testing.T) {
 	b, ctx := newBook(t, "owner@example.com"), t.Context()
 	if err := b.EnsureStaff(ctx); err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestByHandRefuses(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		do    func() error
-		field string // "": no FieldError
+		field string // "" means no FieldError
 		is    error
 	}{
 		"add a known address":      {add("ann@example.com", Change{}), "email", ErrTaken},
@@ -230,7 +230,7 @@ func TestByHandRefuses(t *testing.T) {
 			t.Errorf("%s: the error repeats the token: %v", name, err)
 		}
 	}
-	wantBook(t, b, before...)
+	wantDirectory(t, b, before...)
 	if v := b.Version(); v != version {
 		t.Errorf("Version moved from %d to %d without a change", version, v)
 	}
@@ -286,7 +286,7 @@ func TestCompanies(t *testing.T) {
 	if n, err := b.RemoveCompany(ctx, "acme"); n != 2 || err != nil {
 		t.Errorf("RemoveCompany = %d, %v; want 2", n, err)
 	}
-	wantBook(t, b, "[ann@example.com]  [birch] client", "[bob@example.com]  [] client", "[cyd@example.com]  [birch] client")
+	wantDirectory(t, b, "[ann@example.com]  [birch] client", "[bob@example.com]  [] client", "[cyd@example.com]  [birch] client")
 	if _, err := b.Company(ctx, "acme"); !errors.Is(err, ErrUnknown) {
 		t.Errorf("the removed company: %v; want ErrUnknown", err)
 	}
@@ -305,7 +305,7 @@ func TestCompanyID(t *testing.T) {
 
 func TestContactsList(t *testing.T) {
 	b, ctx, now := newBook(t), t.Context(), time.Now()
-	b.Now = func() time.Time { return now } // as on machines with a coarse clock
+	b.Now = func() time.Time { return now } // a clock that doesn't advance, as on machines with a coarse one
 	must(b.AddCompany(ctx, "c1", CompanyChange{Name: ptr("Müller Bakery")}))
 	var text strings.Builder
 	text.WriteString("email,other_emails,first_name,companies\n")
@@ -362,8 +362,8 @@ func TestContactJSON(t *testing.T) {
 	}
 }
 
-// The Caddyfile has the last word on staff.
-func TestStaff(t *testing.T) {
+// The Caddyfile's staff list takes precedence.
+func TestCaddyfileStaffTakesPrecedence(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	must(b.AddContact(ctx, "ann@example.com", Change{FirstName: ptr("Ann")}))
 	must(b.Disable(ctx, "ann@example.com"))
@@ -377,7 +377,7 @@ func TestStaff(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantBook(t, b, "[ann@example.com] Ann [] staff", "[bob@example.com]  [] staff", "[owner@example.com]  [] staff")
+	wantDirectory(t, b, "[ann@example.com] Ann [] staff", "[bob@example.com]  [] staff", "[owner@example.com]  [] staff")
 	c, err := b.ByEmail(ctx, "ann@example.com")
 	if err != nil || c.Role != Staff || c.Disabled {
 		t.Errorf("ByEmail = %+v, %v; want staff, not disabled", c, err)
@@ -385,7 +385,7 @@ func TestStaff(t *testing.T) {
 	if c, err := b.ByID(ctx, c.ID); err != nil || c.Role != Staff || c.Disabled {
 		t.Errorf("ByID = %+v, %v; want staff, not disabled", c, err)
 	}
-	// A file can't take the address away, nor the role.
+	// A file can't take away the address or the role.
 	_, err = importCSV(t, b, "email,role,disabled\nann@example.com,client,true\n")
 	if c, _ := b.ByEmail(ctx, "ann@example.com"); err != nil || c.Role != Staff || c.Disabled {
 		t.Errorf("after an import: %+v, %v", c, err)
@@ -395,9 +395,9 @@ func TestStaff(t *testing.T) {
 	_, err = importCSV(t, b, "email,other_emails\nann@example.com,\n")
 	wantRows(t, err, `2 "other_emails" lacks a@example.com, which the Caddyfile names under staff`)
 
-	// No longer named: what they are without the Caddyfile.
+	// No longer in the Caddyfile: the stored role counts.
 	b.Staff = nil
-	wantBook(t, b, "[ann@example.com a@example.com] Ann [] client disabled", "[bob@example.com]  [] staff", "[owner@example.com]  [] client")
+	wantDirectory(t, b, "[ann@example.com a@example.com] Ann [] client disabled", "[bob@example.com]  [] staff", "[owner@example.com]  [] client")
 }
 
 func TestVersionMoves(t *testing.T) {
@@ -445,8 +445,8 @@ func TestVersionIsShared(t *testing.T) {
 	}
 }
 
-// Two processes see each other's changes when they catch up, and tell each other to.
-func TestCatchUp(t *testing.T) {
+// Two processes see each other's changes after Sync, and notify each other of changes.
+func TestSync(t *testing.T) {
 	here, ctx, told := newBook(t), t.Context(), 0
 	here.Others = &store.Others{Tell: func(context.Context) { told++ }}
 	there := &Book{Firm: here.Firm, Store: here.Store, Keys: here.Keys, Others: new(store.Others)}
@@ -454,11 +454,11 @@ func TestCatchUp(t *testing.T) {
 		"by hand":   func() error { _, err := here.AddContact(ctx, "ann@example.com", Change{}); return err },
 		"by a file": func() error { _, err := importCSV(t, here, "email\nbob@example.com\n"); return err },
 	} {
-		if err := there.CatchUp(ctx); err != nil {
+		if err := there.Sync(ctx); err != nil {
 			t.Fatal(err)
 		}
 		was, before := there.Version(), told
-		if err := there.CatchUp(ctx); err != nil || there.Version() != was {
+		if err := there.Sync(ctx); err != nil || there.Version() != was {
 			t.Errorf("%s: CatchUp = %v, and Version moves without a change", name, err)
 		}
 		if err := change(); err != nil {
@@ -467,7 +467,7 @@ func TestCatchUp(t *testing.T) {
 		if told == before {
 			t.Errorf("%s: the others weren't told", name)
 		}
-		if err := there.CatchUp(ctx); err != nil || there.Version() == was {
+		if err := there.Sync(ctx); err != nil || there.Version() == was {
 			t.Errorf("%s: CatchUp = %v; Version stays at %d", name, err, was)
 		}
 	}
@@ -477,8 +477,8 @@ func TestCatchUp(t *testing.T) {
 	}
 }
 
-// Who caches a contact by Version must see every change that was acknowledged.
-func TestVersionIsNeverAhead(t *testing.T) {
+// A caller that caches a contact by Version must see every acknowledged change.
+func TestVersionChangesBeforeAChangeIsAcknowledged(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	must(b.AddContact(ctx, "ann@example.com", Change{FirstName: ptr("0")}))
 	var done sync.WaitGroup
@@ -501,7 +501,7 @@ func TestVersionIsNeverAhead(t *testing.T) {
 					}
 					version, cached = v, c
 				} else if c, _ := b.ByEmail(ctx, "ann@example.com"); c.FirstName != cached.FirstName && b.Version() == version {
-					// The change may not be acknowledged yet; it will move Version in a moment.
+					// The change may not be acknowledged yet; it will change Version shortly.
 					for deadline := time.Now().Add(10 * time.Second); b.Version() == version; {
 						if time.Now().After(deadline) {
 							t.Errorf("Version %d stood still while %q became %q", version, cached.FirstName, c.FirstName)
@@ -519,7 +519,7 @@ func TestVersionIsNeverAhead(t *testing.T) {
 	done.Wait()
 }
 
-// Of many who claim one address, one gets it.
+// If many contacts claim one address at once, exactly one gets it.
 func TestOneAddressOneContact(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	var done sync.WaitGroup
@@ -546,7 +546,7 @@ func TestOneAddressOneContact(t *testing.T) {
 }
 
 // Two firms in one store don't see each other.
-func TestFirms(t *testing.T) {
+func TestFirmsAreSeparate(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	other := &Book{Firm: "other", Store: b.Store, Keys: b.Keys}
 	ann := must(b.AddContact(ctx, "ann@example.com", Change{}))
@@ -556,12 +556,12 @@ func TestFirms(t *testing.T) {
 	if _, err := other.ByID(ctx, ann.ID); !errors.Is(err, ErrUnknown) {
 		t.Errorf("ByID in the other firm: %v; want ErrUnknown", err)
 	}
-	wantBook(t, other)
+	wantDirectory(t, other)
 	must(other.AddContact(ctx, "ann@example.com", Change{FirstName: ptr("Another")}))
-	wantBook(t, b, "[ann@example.com]  [] client")
+	wantDirectory(t, b, "[ann@example.com]  [] client")
 }
 
-// A copy of the store names nobody and opens no old link.
+// A copy of the store reveals no names and gives no access to old links.
 func TestNothingReadableInTheStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "doorpost.db")
 	db := must(bolt.Open(path, bolt.Options{}))
@@ -579,7 +579,7 @@ func TestNothingReadableInTheStore(t *testing.T) {
 	}
 }
 
-func TestKeys(t *testing.T) {
+func TestSecretCanBeReplaced(t *testing.T) {
 	b, ctx := newBook(t, "owner@example.com"), t.Context()
 	if err := b.EnsureStaff(ctx); err != nil {
 		t.Fatal(err)
@@ -593,7 +593,7 @@ func TestKeys(t *testing.T) {
 	}
 	same := []string{"[owner@example.com]  [] staff", "[ann@example.com ann@example.org]  [acme] client"}
 
-	// Another secret: an error, not an empty book that a file would fill once more.
+	// Another secret is an error, not an empty directory that a file would fill again.
 	wrong := with("second")
 	if err := wrong.EnsureStaff(ctx); !errors.Is(err, secret.ErrSealed) {
 		t.Errorf("EnsureStaff with a wrong secret: %v; want ErrSealed", err)
@@ -604,14 +604,14 @@ func TestKeys(t *testing.T) {
 	if _, err := wrong.Contacts(ctx, "", "", 10); !errors.Is(err, secret.ErrSealed) {
 		t.Errorf("Contacts with a wrong secret: %v; want ErrSealed", err)
 	}
-	wantBook(t, b, same...)
+	wantDirectory(t, b, same...)
 
-	// The old secret behind the new one.
+	// The old secret after the new one.
 	both := with("second", "first")
 	if err := both.EnsureStaff(ctx); err != nil {
 		t.Fatal(err)
 	}
-	wantBook(t, both, same...)
+	wantDirectory(t, both, same...)
 	if _, err := both.AddContact(ctx, "ann@example.org", Change{}); !errors.Is(err, ErrTaken) {
 		t.Errorf("an address that is kept under the old secret: %v; want ErrTaken", err)
 	}
@@ -626,12 +626,12 @@ func TestKeys(t *testing.T) {
 		t.Errorf("the old secret finds ann: %v; want ErrUnknown", err)
 	}
 
-	// The new one alone.
+	// Only the new secret.
 	alone := with("second")
 	if err := alone.EnsureStaff(ctx); err != nil {
 		t.Fatal(err)
 	}
-	wantBook(t, alone, same...)
+	wantDirectory(t, alone, same...)
 	for _, a := range []address.Address{"ann@example.com", "ann@example.org", "owner@example.com"} {
 		if _, err := alone.ByEmail(ctx, a); err != nil {
 			t.Errorf("ByEmail(%s): %v", a, err)
@@ -646,8 +646,8 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// What a newer Doorpost wrote is not guessed at.
-func TestNewerFormat(t *testing.T) {
+// Records of a newer Doorpost are an error.
+func TestNewerFormatIsAnError(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	ann := must(b.AddContact(ctx, "ann@example.com", Change{}))
 	newer := must(b.Store.Get(ctx, b.key(bucketContact, ann.ID))).Value
@@ -663,8 +663,8 @@ func TestNewerFormat(t *testing.T) {
 	}
 }
 
-// A sealed record opens only where it was put.
-func TestRecordsCantBeExchanged(t *testing.T) {
+// A sealed record opens only under its own key.
+func TestRecordsOpenOnlyUnderTheirKey(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	ann := must(b.AddContact(ctx, "ann@example.com", Change{}))
 	bob := must(b.AddContact(ctx, "bob@example.com", Change{Role: ptr(Staff)}))
@@ -677,8 +677,8 @@ func TestRecordsCantBeExchanged(t *testing.T) {
 	}
 }
 
-// An address that leads to a contact without it leads nowhere.
-func TestStaleIndex(t *testing.T) {
+// An index entry for an address that the contact doesn't have is ignored.
+func TestStaleIndexEntryIsIgnored(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	ann := must(b.AddContact(ctx, "ann@example.com", Change{}))
 	k := b.key(bucketEmail, b.emailMACs("eve@example.com")[0])
@@ -722,7 +722,7 @@ func TestEachFieldCanBeSet(t *testing.T) {
 	}
 }
 
-func TestStoreGone(t *testing.T) {
+func TestUnavailableStoreIsAnError(t *testing.T) {
 	b := newBook(t)
 	must(b.AddContact(t.Context(), "ann@example.com", Change{}))
 	b.Store.Close()

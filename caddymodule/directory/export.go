@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// WriteContacts writes contacts as a CSV file that ReadContacts reads again as the same
-// contacts, without passwords.
+// WriteContacts writes contacts as a CSV file without passwords. ReadContacts reads the same
+// contacts from it.
 func WriteContacts(w io.Writer, contacts []Contact) error {
 	out := csv.NewWriter(w)
 	columns := contactColumns[:fPassword]

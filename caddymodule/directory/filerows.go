@@ -14,14 +14,13 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// fileRows is what each row of a Caddyfile's file said when the file was loaded last: the
-// digest of the row by the digest of the address or company id that it begins with. A row
-// that says the same again leaves alone what was changed by hand since. nil: no file of
-// the kind has been loaded.
+// fileRows maps, for each row of a Caddyfile's file at its last load, the digest of its key
+// (address or company id) to the digest of the row. A row with the same digest leaves manual
+// changes since then alone. nil means that no file of the kind has been loaded.
 type fileRows map[uint64]uint64
 
-// rowShards is in how many records the rows of a file are remembered, so that a load
-// writes those records only whose rows have changed.
+// rowShards is the number of records for the rows of a file. A load writes only the shards with
+// changed rows.
 const rowShards = 16
 
 // fileRowsRecord is one shard in the store.
@@ -29,17 +28,17 @@ type fileRowsRecord struct {
 	Rows []byte `json:"r"` // 16 bytes each, sorted: digest of the key, digest of the row
 }
 
-// loadRecord tells of the last load of a file. With it, the rows are remembered.
+// loadRecord describes the last load of a file. It is stored together with the file's rows.
 type loadRecord struct {
 	At        time.Time `json:"t"`
 	Added     int       `json:"a,omitempty"`
 	Changed   int       `json:"c,omitempty"`
 	Unchanged int       `json:"u,omitempty"`
-	Kept      []Kept    `json:"k,omitempty"` // the first of them
-	MoreKept  int       `json:"m,omitempty"` // how many further ones
+	Kept      []Kept    `json:"k,omitempty"` // the first ones
+	MoreKept  int       `json:"m,omitempty"` // number of further ones
 }
 
-// maxRememberedKept is how many rows that a load left alone are remembered by name.
+// maxRememberedKept limits loadRecord.Kept.
 const maxRememberedKept = 1000
 
 func shardID(kind Kind, shard int) string { return fmt.Sprintf("%s/%02x", kind, shard) }
@@ -49,21 +48,20 @@ func digest(parts ...string) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// same reports whether the row is the one that was loaded last.
+// same reports whether the row is the same as at the last load.
 func (f fileRows) same(key, row uint64) bool {
 	last, known := f[key]
 	return known && last == row
 }
 
-// changed reports whether the file had a row with this key when it was loaded last, and it
-// said something else.
+// changed reports whether the row was in the file at the last load with another content.
 func (f fileRows) changed(key, row uint64) bool {
 	last, known := f[key]
 	return known && last != row
 }
 
-// digests returns the digests of a row of contacts and of its key. A column that is added
-// to a file changes those rows that have a value there.
+// digests returns the digests of the row's key and of the row. A column that is added to a file
+// changes only the rows with a value there.
 func (r ContactRow) digests() (key, row uint64) {
 	e := r.edit
 	text, err := json.Marshal([]any{e.email, e.others, e.first, e.last, e.phone, e.locale, e.companies, e.role, e.disabled, e.hash})
@@ -73,7 +71,7 @@ func (r ContactRow) digests() (key, row uint64) {
 	return digest(string(r.Email)), digest(string(text))
 }
 
-// digests returns the digests of a row of companies and of its key.
+// digests returns the digests of the row's key and of the row.
 func (r CompanyRow) digests() (key, row uint64) {
 	text, err := json.Marshal([]any{r.ID, r.name, r.tokens})
 	if err != nil {
@@ -82,7 +80,7 @@ func (r CompanyRow) digests() (key, row uint64) {
 	return digest(r.ID), digest(string(text))
 }
 
-// lastLoad returns the record of the last load; ErrUnknown if no load has been recorded.
+// lastLoad returns the record of the last load, or ErrUnknown if none has been recorded.
 func (b *Book) lastLoad(ctx context.Context, kind Kind) (loadRecord, error) {
 	var l loadRecord
 	rec, err := b.get(ctx, bucketLoad, string(kind)+"/report")
@@ -92,8 +90,8 @@ func (b *Book) lastLoad(ctx context.Context, kind Kind) (loadRecord, error) {
 	return l, b.open(rec, &l)
 }
 
-// LastLoad tells of the last load of a file of the Caddyfile that succeeded, at whichever
-// machine. ErrUnknown: there was none.
+// LastLoad describes the last successful load of a Caddyfile's file, on any machine. It returns
+// ErrUnknown if there was none.
 func (b *Book) LastLoad(ctx context.Context, kind Kind) (Report, error) {
 	l, err := b.lastLoad(ctx, kind)
 	if err != nil {
@@ -111,8 +109,7 @@ func (b *Book) recordLoad(p Plan) store.Op {
 	return store.Put(b.key(bucketLoad, id), b.seal(bucketLoad, id, l), time.Time{})
 }
 
-// fileRows returns what the rows of the file said last time; nil if no load has been
-// recorded.
+// fileRows returns the rows at the last load; it is empty if no load has been recorded.
 func (b *Book) fileRows(ctx context.Context, kind Kind) (fileRows, error) {
 	rows := fileRows{}
 	return rows, b.scan(ctx, bucketFileRows, string(kind)+"/", "", func(rec store.Record) (bool, error) {
@@ -130,7 +127,7 @@ func (b *Book) fileRows(ctx context.Context, kind Kind) (fileRows, error) {
 	})
 }
 
-// fileRowsOps are the records that remember now in the place of last.
+// fileRowsOps returns the Ops that replace last by now in the store.
 func (b *Book) fileRowsOps(kind Kind, last, now fileRows) (ops []store.Op) {
 	shardOf := func(key uint64) int { return int(key >> 60) }
 	var dirty [rowShards]bool
@@ -177,7 +174,7 @@ func (b *Book) resealFileRows(rec store.Record) ([]store.Op, error) {
 
 func (b *Book) resealLoad(rec store.Record) ([]store.Op, error) {
 	if !strings.HasSuffix(rec.Key.ID, "/report") {
-		return nil, nil // a MAC, which the next load makes again
+		return nil, nil // a MAC, which the next load replaces
 	}
 	var l loadRecord
 	if err := b.open(rec, &l); err != nil {
@@ -186,23 +183,23 @@ func (b *Book) resealLoad(rec store.Record) ([]store.Op, error) {
 	return []store.Op{store.Put(rec.Key, b.seal(bucketLoad, rec.Key.ID, l), time.Time{})}, nil
 }
 
-// AccessEnding returns the ids of contacts who lost an address or the permission to sign
-// in, and for whom EndedAccess hasn't been called yet: a process may have been killed
-// between the change and the end of their sessions.
-func (b *Book) AccessEnding(ctx context.Context) (contacts []string, err error) {
-	err = b.scan(ctx, bucketEnding, "", "", func(rec store.Record) (bool, error) {
+// PendingRevocations returns the ids of contacts who lost an address or were disabled, and for whom
+// RevocationsDone hasn't been called yet: a process may have been killed between the change and the
+// end of their sessions.
+func (b *Book) PendingRevocations(ctx context.Context) (contacts []string, err error) {
+	err = b.scan(ctx, bucketPendingRevocations, "", "", func(rec store.Record) (bool, error) {
 		contacts = append(contacts, rec.Key.ID)
 		return true, nil
 	})
 	return contacts, err
 }
 
-// EndedAccess notes that the sessions and links of the contacts have ended.
-func (b *Book) EndedAccess(ctx context.Context, contacts ...string) error {
+// RevocationsDone records that the sessions and links of the contacts have been revoked.
+func (b *Book) RevocationsDone(ctx context.Context, contacts ...string) error {
 	for some := range slices.Chunk(contacts, pageSize) {
 		ops := make([]store.Op, 0, len(some))
 		for _, id := range slices.Compact(slices.Sorted(slices.Values(some))) {
-			ops = append(ops, store.Delete(b.key(bucketEnding, id)))
+			ops = append(ops, store.Delete(b.key(bucketPendingRevocations, id)))
 		}
 		if err := b.Store.Apply(ctx, ops...); err != nil {
 			return fmt.Errorf("noting that access has ended: %w", err)
@@ -211,25 +208,26 @@ func (b *Book) EndedAccess(ctx context.Context, contacts ...string) error {
 	return nil
 }
 
-// endAccess is the Op that notes, with the change, whose access has to end.
-func (b *Book) endAccess(contact string) store.Op {
-	return store.Put(b.key(bucketEnding, contact), []byte{format}, time.Time{})
+// pendingRevocation returns the Op that records, together with the change, that the contact's
+// sessions have yet to be revoked.
+func (b *Book) pendingRevocation(contact string) store.Op {
+	return store.Put(b.key(bucketPendingRevocations, contact), []byte{format}, time.Time{})
 }
 
-// losesAccess reports whether a change takes an address or the permission to sign in from
-// a contact; after is nil for one who is removed.
-func losesAccess(before, after *entry) bool {
+// revokesAccess reports whether a change takes an address or the permission to sign in from a
+// contact. after is nil for a removal.
+func revokesAccess(before, after *storedContact) bool {
 	switch {
 	case before == nil:
 		return false
 	case after == nil:
 		return true
 	}
-	return after.Disabled || len(lacking(before.Emails, after.Emails)) > 0
+	return after.Disabled || len(subtract(before.Emails, after.Emails)) > 0
 }
 
-// revive are the Ops that forget that addresses were removed by hand.
-func (b *Book) revive(addresses []address.Address) (ops []store.Op) {
+// clearRemovals returns the Ops that delete the tombstones of the addresses.
+func (b *Book) clearRemovals(addresses []address.Address) (ops []store.Op) {
 	for _, a := range addresses {
 		for _, mac := range b.emailMACs(a) {
 			ops = append(ops, store.Delete(b.key(bucketRemoved, removedEmail+mac)))

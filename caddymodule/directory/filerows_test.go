@@ -13,17 +13,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// A change by hand wins until the row itself changes, whatever else changes in the file.
-func TestChangeByHandWinsUntilItsRowChanges(t *testing.T) {
+// A manual change holds until the row itself changes, whatever else changes in the file.
+func TestManualChangeHoldsUntilItsRowChanges(t *testing.T) {
 	phone := func(s string) Change { return Change{Phone: &s} }
 	const head = "email,phone,companies,disabled\n"
 	for _, c := range []struct {
 		name   string
 		byHand func(*Book) error
-		other  string // the book after another row was added
-		kept   string // what the load says
+		other  string // the directory after another row was added
+		kept   string // the kept items that the load reports
 		row    string // Ann's row, changed
-		after  string // the book after the row was changed
+		after  string // the directory after the row was changed
 	}{
 		{"phone", func(b *Book) error { _, err := b.SetContact(t.Context(), "ann@b.de", phone("1")); return err },
 			"phone 1 acme client", "[{2 ann@b.de changed by hand [phone]}]", "ann@b.de,3,acme,", "phone 3 acme client"},
@@ -95,8 +95,8 @@ func join(all []string) (s string) {
 	return s
 }
 
-// The same for companies: a token that was revoked by hand isn't brought back.
-func TestCompanyChangedByHandWinsUntilItsRowChanges(t *testing.T) {
+// The same for companies: a token that was revoked manually isn't restored.
+func TestManualChangeOfCompanyHoldsUntilItsRowChanges(t *testing.T) {
 	b, path := newBook(t), filepath.Join(t.TempDir(), "companies.csv")
 	load := func(text string) Report {
 		t.Helper()
@@ -123,7 +123,7 @@ func TestCompanyChangedByHandWinsUntilItsRowChanges(t *testing.T) {
 	}
 }
 
-// A row that was gone from the file and comes back is a new one.
+// A row that was missing from the file and returns counts as new.
 func TestRowThatComesBackIsLoaded(t *testing.T) {
 	b, path := newBook(t), filepath.Join(t.TempDir(), "contacts.csv")
 	var r Report
@@ -140,8 +140,8 @@ func TestRowThatComesBackIsLoaded(t *testing.T) {
 	}
 }
 
-// A book that was loaded before rows were remembered takes the file as it is for the
-// last one, and changes nothing.
+// A directory loaded by a release that stored no rows takes the current file as its last load, and
+// changes nothing.
 func TestRowsAreRememberedAfterAnUpdate(t *testing.T) {
 	b, path := newBook(t), filepath.Join(t.TempDir(), "contacts.csv")
 	write := func(text string) {
@@ -169,7 +169,7 @@ func TestRowsAreRememberedAfterAnUpdate(t *testing.T) {
 	}
 }
 
-// The rows are remembered over a change of the secret.
+// The stored rows survive a change of the secret.
 func TestRowsAreRememberedUnderANewSecret(t *testing.T) {
 	b, path := newBook(t), filepath.Join(t.TempDir(), "contacts.csv")
 	old, fresh := []byte(secret.Random()), []byte(secret.Random())
@@ -193,7 +193,7 @@ func TestRowsAreRememberedUnderANewSecret(t *testing.T) {
 	}
 }
 
-// What takes access away says so in the same Apply, until it is noted as done.
+// A change that takes access away records it in the same Apply, until RevocationsDone.
 func TestAccessEndsEvenIfTheProcessIsKilled(t *testing.T) {
 	b, path := newBook(t), filepath.Join(t.TempDir(), "contacts.csv")
 	must(importCSV(t, b, "email,other_emails,disabled\nann@b.de,,\nbob@b.de,b2@b.de,\ncid@b.de,,\ndan@b.de,,\n"))
@@ -207,15 +207,15 @@ func TestAccessEndsEvenIfTheProcessIsKilled(t *testing.T) {
 	must(b.LoadFile(t.Context(), path, Contacts, nil))
 	must(b.RemoveContact(t.Context(), "dan@b.de"))
 	want := []string{ids["ann@b.de"], ids["bob@b.de"], ids["dan@b.de"]}
-	got := must(b.AccessEnding(t.Context()))
+	got := must(b.PendingRevocations(t.Context()))
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("AccessEnding = %v; want %v", got, want)
 	}
-	if err := b.EndedAccess(t.Context(), got...); err != nil {
+	if err := b.RevocationsDone(t.Context(), got...); err != nil {
 		t.Fatal(err)
 	}
-	if got := must(b.AccessEnding(t.Context())); len(got) != 0 {
+	if got := must(b.PendingRevocations(t.Context())); len(got) != 0 {
 		t.Errorf("AccessEnding after EndedAccess = %v; want none", got)
 	}
 }
@@ -225,7 +225,8 @@ func everyoneOf(t *testing.T, b *Book) []Contact {
 	return must(b.Contacts(t.Context(), "", "", 100))
 }
 
-// Rows of another length are another release's: nothing is loaded as if no row were known.
+// Stored rows of another length are of another release. They are an error, rather than being
+// treated as no known rows.
 func TestRememberedRowsOfAnotherLengthAreAnError(t *testing.T) {
 	b := newBook(t)
 	id := shardID(Contacts, 0)

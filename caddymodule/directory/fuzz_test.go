@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A company has an id of the one form, and its name and its tokens are clean.
+// A company that is read has a valid id, and a clean name and clean tokens.
 func FuzzReadCompanies(f *testing.F) {
 	for _, s := range []string{"id,name,legacy_tokens\nacme,Acme Ltd,abc;def\nbirch,Birch & Sons,\n", "id;name\r\nacme;Acme\r\n", "ID\tName\nacme\tAcme\n", "id,name\nAcme,x\n", "id\nacme\nacme\n", "id,legacy_tokens\na,x\nb,x\n",
 		"id\n..\n", "id\n-a\n", "id\n" + strings.Repeat("a", 64) + "\n", "\xff\xfei\x00d\x00", "id,name\n\"a\nb\",x\n", "id\na/b\n", "id,name\na,\x00\n", "id,name\na,{env.HOME}\n"} {

@@ -8,8 +8,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Whatever takes an address or the permission to sign in from a contact gives them another
-// generation in the same step; nothing else does.
+// Every change that takes an address or the permission to sign in from a contact gives them a new
+// generation in the same step; other changes don't.
 func TestLosingAccessChangesTheGeneration(t *testing.T) {
 	b := newBook(t)
 	c, err := b.AddContact(t.Context(), "ann@example.com", Change{})
@@ -46,7 +46,7 @@ func TestLosingAccessChangesTheGeneration(t *testing.T) {
 	}
 }
 
-func TestRenewGivesAnotherGenerationWithItsOps(t *testing.T) {
+func TestRenewGivesANewGeneration(t *testing.T) {
 	b := newBook(t)
 	c, err := b.AddContact(t.Context(), "ann@example.com", Change{})
 	if err != nil {
@@ -80,10 +80,9 @@ func TestRenewGivesAnotherGenerationWithItsOps(t *testing.T) {
 	}
 }
 
-// The index of old links isn't sealed, so what it says of a token counts only if the company
-// has that token: else the token opens nothing. Whose it is, as far as it is looked for anywhere else,
-// the companies say.
-func TestTheIndexOfOldLinksIsNotBelievedAlone(t *testing.T) {
+// The index of old links isn't sealed, so an entry counts only if the company has that token;
+// otherwise the token gives no access. Everywhere else, the companies decide who owns a token.
+func TestIndexOfOldLinksGivesNoAccessByItself(t *testing.T) {
 	b := newBook(t)
 	if _, err := importCompanies(t, b, "id,legacy_tokens\nacme,Token-Of-Acme\nbirch,token-of-birch\n"); err != nil {
 		t.Fatal(err)
@@ -99,7 +98,7 @@ func TestTheIndexOfOldLinksIsNotBelievedAlone(t *testing.T) {
 		}
 	}
 	for token, own := range map[string]bool{"Token-Of-Acme": false, "token-of-birch": true} {
-		for range 2 { // from the store, and from memory
+		for range 2 { // from the store, then from memory
 			s, err := b.StandingByToken(t.Context(), token)
 			if own && (err != nil || s.Company != "birch") || !own && !errors.Is(err, ErrUnknown) {
 				t.Errorf("StandingByToken(%s) = %+v, %v; want birch's: %t", token, s, err, own)

@@ -18,24 +18,24 @@ import (
 )
 
 const (
-	strongBits   = tokensearch.SureBits
-	rareBits     = 40      // of a token that no text has by chance, even where there are thousands of tokens
-	rareBeside   = 10      // the same of one that is made of more than letters, beside the company's name
-	wordBits     = 11      // what a word of a language adds, however long it is
-	byChance     = 4       // characters that two random tokens may begin with alike
-	triedNumbers = 100_000 // so many numbers are tried as what a token is a hash of
+	strongBits         = tokensearch.SureBits
+	uncommonBits       = 40      // of a token that occurs in no text by chance, even if there are thousands of tokens
+	rareBitsBesideName = 10      // the same for a mix of letters and other characters, not counting the company's name
+	wordBits           = 11      // bits that a word of a language adds, whatever its length
+	chancePrefix       = 4       // length of a prefix that two random tokens may share by chance
+	triedNumbers       = 100_000 // numbers that are hashed and compared with tokens
 )
 
-// guessing judges the tokens of all companies together: what one has in common with others is
-// known to whoever has one of them. It is an estimate: an unguessable token is never reported
-// but for bad luck, and some that could be guessed are missed.
-type guessing struct {
+// guessability rates the tokens of all companies together: everybody who has one token knows the
+// part it shares with others. It is an estimate: an unguessable token is hardly ever reported, and
+// some guessable ones are missed.
+type guessability struct {
 	sorted []string
 	hashes map[string]bool // of numbers; made when the first token looks like a hash
 }
 
-func newGuessing(companies map[string]Company) *guessing {
-	g := &guessing{}
+func newGuessing(companies map[string]Company) *guessability {
+	g := &guessability{}
 	for _, c := range companies {
 		g.sorted = append(g.sorted, c.LegacyTokens...)
 	}
@@ -43,9 +43,9 @@ func newGuessing(companies map[string]Company) *guessing {
 	return g
 }
 
-// why says why somebody could guess a token of the company, without the token; "": nobody
-// could.
-func (g *guessing) why(token string, c Company) string {
+// weakness returns why somebody could guess a token of the company, without repeating the token, or
+// "" if nobody could.
+func (g *guessability) weakness(token string, c Company) string {
 	if g.isHash(token, c) {
 		return "is computed from the company's id or name, or from a number"
 	}
@@ -59,16 +59,16 @@ func (g *guessing) why(token string, c Company) string {
 	case alone < strongBits:
 		return "is too short"
 	}
-	if alike := g.alike(token); alike > byChance && bitsOf(token[alike-byChance:]) < strongBits {
+	if prefix := g.sharedPrefix(token); prefix > chancePrefix && bitsOf(token[prefix-chancePrefix:]) < strongBits {
 		return "differs from another one in a few characters"
 	}
 	return ""
 }
 
-// withoutName returns what a token has beside the company's id and name.
+// withoutName returns the token without the company's id and name.
 func withoutName(token string, c Company) string {
 	rest := strings.ToLower(token)
-	for _, known := range []string{strings.ToLower(c.ID), strings.ToLower(c.Name), plain(c.ID), plain(c.Name)} {
+	for _, known := range []string{strings.ToLower(c.ID), strings.ToLower(c.Name), lettersAndDigits(c.ID), lettersAndDigits(c.Name)} {
 		if len(known) >= 3 {
 			rest = strings.Replace(rest, known, "", 1)
 		}
@@ -79,19 +79,19 @@ func withoutName(token string, c Company) string {
 	return rest
 }
 
-// isCommon reports whether texts that have nothing to do with a token may have it: a number, a date, a
-// word, or the company's name.
+// isCommon reports whether the token may occur in unrelated texts: it is a number, a date, a word,
+// or the company's name.
 func isCommon(token string, c Company) bool {
-	if bare := plain(token); bare == plain(c.ID) || bare == plain(c.Name) {
+	if bare := lettersAndDigits(token); bare == lettersAndDigits(c.ID) || bare == lettersAndDigits(c.Name) {
 		return true
 	}
 	letters := strings.IndexFunc(token, unicode.IsLetter) >= 0
 	others := strings.IndexFunc(token, func(r rune) bool { return !unicode.IsLetter(r) }) >= 0
-	return bitsOf(token) < rareBits && !(letters && others && bitsOf(withoutName(token, c)) >= rareBeside)
+	return bitsOf(token) < uncommonBits && !(letters && others && bitsOf(withoutName(token, c)) >= rareBitsBesideName)
 }
 
-// alike is how many characters at its beginning the token has in common with some other.
-func (g *guessing) alike(token string) (most int) {
+// sharedPrefix returns the length of the longest prefix that the token shares with another one.
+func (g *guessability) sharedPrefix(token string) (most int) {
 	at, _ := slices.BinarySearch(g.sorted, token)
 	for _, i := range []int{at - 1, at + 1} {
 		if i < 0 || i >= len(g.sorted) || g.sorted[i] == token {
@@ -106,9 +106,10 @@ func (g *guessing) alike(token string) (most int) {
 	return most
 }
 
-// isHash reports whether the token is what people make of an id when they want a secret.
-func (g *guessing) isHash(token string, c Company) bool {
-	names := []string{c.ID, c.Name, strings.ToLower(c.Name), plain(c.Name)}
+// isHash reports whether the token is an encoding or hash of the company's id or name or of a small
+// number, as people make when they want a secret.
+func (g *guessability) isHash(token string, c Company) bool {
+	names := []string{c.ID, c.Name, strings.ToLower(c.Name), lettersAndDigits(c.Name)}
 	encoded := strings.TrimRight(token, "=")
 	if slices.ContainsFunc(names, func(of string) bool { return of != "" && encoded == base64.RawStdEncoding.EncodeToString([]byte(of)) }) {
 		return true
@@ -138,8 +139,8 @@ func hashesOf(of string) []string {
 	return []string{hex.EncodeToString(a[:]), hex.EncodeToString(b[:]), hex.EncodeToString(c[:])}
 }
 
-// plain is a name in small letters and digits alone.
-func plain(name string) string {
+// lettersAndDigits returns the name in lower case, with its letters and digits only.
+func lettersAndDigits(name string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsLetter(r) || unicode.IsDigit(r) {
 			return unicode.ToLower(r)
@@ -148,7 +149,8 @@ func plain(name string) string {
 	}, name)
 }
 
-// words returns how many words a text is made of, each of 3 to 12 letters; 0: it isn't.
+// words returns the number of words that make up the text, each of 3 to 12 letters, or 0 if it has
+// other parts.
 func words(text string) (n int) {
 	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
 		if len(word) < 3 || len(word) > 12 || strings.ContainsFunc(word, unicode.IsDigit) {
@@ -159,7 +161,7 @@ func words(text string) (n int) {
 	return n
 }
 
-// bitsOf estimates how many bits of chance are in a text.
+// bitsOf estimates the entropy of a text in bits.
 func bitsOf(text string) float64 {
 	if n := words(text); n > 0 || text == "" {
 		return float64(n * wordBits)
@@ -186,14 +188,14 @@ func bitsOf(text string) float64 {
 	return float64(runes) * math.Log2(min(size, float64(2*len(different))))
 }
 
-// Guessable are tokens of open companies that somebody could guess.
+// Guessable are the tokens of open companies that somebody could guess.
 type Guessable struct {
 	Tokens    int
-	Companies []string // their ids, in order
+	Companies []string // ids, sorted
 }
 
-// GuessableTokens returns the tokens of open companies that somebody could guess: those of
-// others open nothing.
+// GuessableTokens returns the guessable tokens of open companies; those of upgraded companies give
+// no access.
 func (b *Book) GuessableTokens(ctx context.Context) (found Guessable, err error) {
 	all := map[string]Company{}
 	if err = b.eachCompany(ctx, "", func(c Company) bool { all[c.ID] = c; return true }); err != nil {
@@ -201,7 +203,7 @@ func (b *Book) GuessableTokens(ctx context.Context) (found Guessable, err error)
 	}
 	g := newGuessing(all)
 	for _, c := range all {
-		if n := g.weak(c); n > 0 {
+		if n := g.countWeak(c); n > 0 {
 			found.Tokens += n
 			found.Companies = append(found.Companies, c.ID)
 		}
@@ -210,23 +212,24 @@ func (b *Book) GuessableTokens(ctx context.Context) (found Guessable, err error)
 	return found, nil
 }
 
-// weak is how many tokens of a company could be guessed, if it is open.
-func (g *guessing) weak(c Company) (n int) {
+// countWeak returns the number of guessable tokens of an open company.
+func (g *guessability) countWeak(c Company) (n int) {
 	for _, token := range c.LegacyTokens {
-		if !c.Upgraded && g.why(token, c) != "" {
+		if !c.Upgraded && g.weakness(token, c) != "" {
 			n++
 		}
 	}
 	return n
 }
 
-// guessable returns warnings on rows whose tokens could be guessed, by the companies as they are to be.
-func guessable(rows []CompanyRow, companies map[string]Company) (all []RowError) {
+// guessabilityWarnings returns warnings for rows with guessable tokens. companies are those after
+// the import.
+func guessabilityWarnings(rows []CompanyRow, companies map[string]Company) (all []RowError) {
 	g := newGuessing(companies)
 	for _, row := range rows {
 		c := companies[row.ID]
 		for i, token := range row.tokens {
-			if why := g.why(token, c); why != "" && !c.Upgraded {
+			if why := g.weakness(token, c); why != "" && !c.Upgraded {
 				all = append(all, RowError{Line: row.Line, Column: "legacy_tokens", Reason: fmt.Sprintf("token %d can be guessed: it %s", i+1, why)})
 			}
 		}

@@ -14,7 +14,7 @@ func TestGuessable(t *testing.T) {
 	for _, c := range []struct {
 		token string
 		with  []string // other tokens
-		want  string   // a part of why; "": it can't be guessed
+		want  string   // part of the weakness; "" if it can't be guessed
 	}{
 		{"hb7Qm2xVt9Kp4Rz", nil, ""},
 		{"f47ac10b-58cc-4372-a567-0e02b2c3d479", nil, ""},
@@ -39,27 +39,27 @@ func TestGuessable(t *testing.T) {
 		{"507f1f77bcf86cd799439011", []string{"507f1f77bcf86cd799439012", "507f1f77bcf86cd799439013"}, "differs"},
 	} {
 		all := map[string]Company{harbor.ID: {ID: harbor.ID, Name: harbor.Name, LegacyTokens: []string{c.token}}, "other": {ID: "other", LegacyTokens: c.with}}
-		got := newGuessing(all).why(c.token, all[harbor.ID])
+		got := newGuessing(all).weakness(c.token, all[harbor.ID])
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) || strings.Contains(got, c.token) {
 			t.Errorf("why(%q) = %q; want %q", c.token, got, c.want)
 		}
 	}
 	companies := map[string]Company{}
-	for i := range 1000 { // random ones have a beginning in common now and then
+	for i := range 1000 { // random tokens occasionally share a prefix
 		id := fmt.Sprint("c", i)
 		companies[id] = Company{ID: id, LegacyTokens: []string{rand.Text()[:20]}}
 	}
 	g, weak := newGuessing(companies), 0
 	for _, c := range companies {
-		weak += g.weak(c)
+		weak += g.countWeak(c)
 	}
 	if weak > 0 {
 		t.Errorf("%d of 1,000 random tokens are said to be guessable; want none", weak)
 	}
 }
 
-// Tokens that any text may have by chance aren't looked for in all texts: people's forms would have
-// letters by chance where they wrote a date, a number or a company's name.
+// Tokens that may occur in any text by chance aren't searched for in all texts. Otherwise a date, a
+// number or a company's name in a form would be replaced by chance.
 func TestIsCommon(t *testing.T) {
 	c := Company{ID: "oak-street", Name: "Oak Street Dental"}
 	for token, want := range map[string]bool{

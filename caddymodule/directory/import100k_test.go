@@ -11,8 +11,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-// Ten seconds are the promise. On a machine that is busy with other things, those that
-// the import itself computes are counted.
+// The promise is ten seconds. Because the machine may be busy with other work, the test counts the
+// processor time of the import.
 func TestImport100k(t *testing.T) {
 	b, start, used := newBook(t), time.Now(), computed(t)
 	importBig(t, b, 100_000)
@@ -29,7 +29,7 @@ func TestImport100k(t *testing.T) {
 	}
 }
 
-// computed is the time that this process has had a processor.
+// computed returns the processor time of this process.
 func computed(t *testing.T) time.Duration {
 	var r syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {

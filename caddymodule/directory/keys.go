@@ -13,17 +13,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// EnsureStaff makes contacts of the Caddyfile's staff that aren't yet, also of those
-// who were once removed by hand. They become plain clients on the day the Caddyfile no
-// longer names them; those who are disabled lose with it whatever lets them in, for good (see
-// renewFormerStaff). An error that wraps secret.ErrSealed: the book was closed with a
-// secret that isn't among the keys; nothing was changed.
+// EnsureStaff adds the Caddyfile's staff that aren't contacts yet, including those that were
+// removed manually. When the Caddyfile no longer names them, they become plain clients; those who
+// are disabled lose all access at that time (see renewFormerStaff). An error that wraps
+// secret.ErrSealed means that the directory is sealed with a secret that isn't among the keys;
+// nothing was changed.
 func (b *Book) EnsureStaff(ctx context.Context) error {
-	if _, err := b.closedWith(ctx); err != nil {
+	if _, err := b.sealingKey(ctx); err != nil {
 		return err
 	}
 	for _, a := range b.Staff {
-		_, err := b.find(ctx, a)
+		_, err := b.contactByEmail(ctx, a)
 		if errors.Is(err, ErrUnknown) {
 			_, err = b.AddContact(ctx, a, Change{})
 		}
@@ -39,27 +39,27 @@ func (b *Book) EnsureStaff(ctx context.Context) error {
 
 const stateKey = "key"
 
-// CheckKeys returns an error that wraps secret.ErrSealed where the book was closed with a
-// secret that isn't among the keys.
+// CheckKeys returns an error that wraps secret.ErrSealed if the directory is sealed with a secret
+// that isn't among the keys.
 func (b *Book) CheckKeys(ctx context.Context, keys *secret.Keyring) error {
 	rec, err := b.get(ctx, bucketState, stateKey)
 	if err == nil && !slices.Contains(keys.MACs("book", b.Firm), string(rec.Value[1:])) {
-		err = b.closedByAnother()
+		err = b.wrongSecretError()
 	}
 	if errors.Is(err, secret.ErrSealed) {
 		return err
 	}
-	return nil // a book that can't be read isn't opened, either
+	return nil // if the directory can't be read, nothing is opened with the wrong key either
 }
 
-func (b *Book) closedByAnother() error {
+func (b *Book) wrongSecretError() error {
 	return fmt.Errorf("the contacts of firm %s: %w; write the secret that they were sealed with behind the new one", b.Firm, secret.ErrSealed)
 }
 
-// closedWith returns which of the keys closed the book, 0 being the newest; a new book
-// it marks as the newest one's. Without the mark, a book under another secret would look
-// empty, since addresses are found by their MAC.
-func (b *Book) closedWith(ctx context.Context) (int, error) {
+// sealingKey returns the index of the key that sealed the directory; 0 is the newest. It marks a
+// new directory as sealed with the newest. Without that mark, a directory under another secret
+// would look empty, because addresses are found by their MAC.
+func (b *Book) sealingKey(ctx context.Context) (int, error) {
 	marks := b.Keys.MACs("book", b.Firm)
 	rec, err := b.get(ctx, bucketState, stateKey)
 	if errors.Is(err, ErrUnknown) {
@@ -75,16 +75,16 @@ func (b *Book) closedWith(ctx context.Context) (int, error) {
 	}
 	i := slices.Index(marks, string(rec.Value[1:]))
 	if i < 0 {
-		return 0, b.closedByAnother()
+		return 0, b.wrongSecretError()
 	}
 	return i, nil
 }
 
-// Reseal closes with the newest key what an older one has closed, after which the older
-// secret may go. It does nothing where there is nothing to do, and goes on where it was
-// interrupted: what is in the book can be used all the time.
+// Reseal seals with the newest key all records that an older key sealed; after that, the older
+// secret may be removed. It does nothing if nothing is left to do, and resumes after an
+// interruption. The directory can be used at all times.
 func (b *Book) Reseal(ctx context.Context) error {
-	if i, err := b.closedWith(ctx); err != nil || i == 0 {
+	if i, err := b.sealingKey(ctx); err != nil || i == 0 {
 		return err
 	}
 	for _, part := range []struct {
@@ -166,7 +166,7 @@ func (b *Book) resealTombstone(rec store.Record) ([]store.Op, error) {
 	id := rec.Key.ID
 	var ops []store.Op
 	if strings.HasPrefix(id, removedEmail) {
-		if id = removedEmail + b.emailMACs(address.Address(t.What))[0]; id != rec.Key.ID {
+		if id = removedEmail + b.emailMACs(address.Address(t.Name))[0]; id != rec.Key.ID {
 			ops = append(ops, store.Delete(rec.Key))
 		}
 	}

@@ -14,17 +14,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Standing is what a request has to know of a company.
+// Standing is the state of a company that a request needs.
 type Standing struct {
 	Company  string // id
 	Upgraded bool   // its old links ask for sign-in
-	Token    string // the first of its old links, to put back; "": it has none
+	Token    string // token of its first old link, used to restore old URLs; "" if it has none
 	Era      uint64 // the company's
 
-	prints string // of the tokens of all its old links, one after the other
+	prints string // prints of the tokens of all its old links, concatenated
 }
 
-// Print is by what a token is known again, where it has served and isn't kept itself.
+// Print identifies a token that was used without storing the token itself.
 type Print uint64
 
 // PrintOf returns the print of a token.
@@ -33,7 +33,7 @@ func PrintOf(token string) Print {
 	return Print(binary.BigEndian.Uint64(sum[:]))
 }
 
-// Has reports whether the company has an old link whose token the print was made of.
+// Has reports whether one of the company's old links has the token of the print.
 func (s Standing) Has(p Print) bool {
 	for rest := s.prints; len(rest) >= printSize; rest = rest[printSize:] {
 		if Print(binary.BigEndian.Uint64([]byte(rest[:printSize]))) == p {
@@ -45,43 +45,41 @@ func (s Standing) Has(p Print) bool {
 
 const printSize = 8
 
-// How many Standings are held in memory, so that 100,000 companies with three tokens each
-// fit.
+// Limits of cached Standings, enough for 100,000 companies with three tokens each.
 const (
-	maxHeldTokens    = 400_000
-	maxHeldCompanies = 150_000
+	maxCachedTokens    = 400_000
+	maxCachedCompanies = 150_000
 )
 
-// StandingByToken returns the standing of the company that an old link's token belongs
-// to, or ErrUnknown. Tokens are compared exactly, as they are once decoded. It is from
-// memory as long as Version stands still.
+// StandingByToken returns the standing of the company that has the old-link token, or ErrUnknown.
+// Decoded tokens are compared exactly. The result comes from memory while Version stays the same.
 func (b *Book) StandingByToken(ctx context.Context, token string) (Standing, error) {
 	if token == "" || len(token) > maxToken {
 		return Standing{}, ErrUnknown
 	}
-	version := b.Version() // before the reads: a change during them is seen next time
+	version := b.Version() // before the reads: a change during them is noticed next time
 	key := sha256.Sum256([]byte(token))
-	if s, held := b.heldTokens.get(key, version); held {
+	if s, held := b.cachedByToken.get(key, version); held {
 		return *s, nil
 	}
 	s, err := b.standingByToken(ctx, version, token)
 	if err != nil {
-		return Standing{}, err // what isn't there isn't remembered: anybody can ask for that
+		return Standing{}, err // unknown tokens aren't cached: anybody can request them
 	}
-	b.heldTokens.put(key, version, s, maxHeldTokens)
+	b.cachedByToken.put(key, version, s, maxCachedTokens)
 	return *s, nil
 }
 
-// standingByToken looks the token up in the index, and then whether its company has it:
-// the index isn't sealed, so alone it opens nothing. Between the two reads the token may
-// pass to another company: look again.
+// standingByToken looks up the token in the index, and then checks that the company has it: the
+// index isn't sealed, so it gives no access by itself. Between the two reads the token may pass to
+// another company; it then tries again.
 func (b *Book) standingByToken(ctx context.Context, version uint64, token string) (*Standing, error) {
 	for range 3 {
-		id, err := b.tokenOwner(ctx, token)
+		id, err := b.companyIDByToken(ctx, token)
 		if err != nil {
 			return nil, err
 		}
-		s, err := b.standing(ctx, version, id)
+		s, err := b.standingByCompany(ctx, version, id)
 		if err != nil && !errors.Is(err, ErrUnknown) {
 			return nil, err
 		}
@@ -92,18 +90,18 @@ func (b *Book) standingByToken(ctx context.Context, version uint64, token string
 	return nil, ErrUnknown
 }
 
-// StandingOf returns the standing of the company, or ErrUnknown. It is from memory as
-// long as Version stands still.
+// StandingOf returns the standing of the company, or ErrUnknown. The result comes from memory while
+// Version stays the same.
 func (b *Book) StandingOf(ctx context.Context, id string) (Standing, error) {
-	s, err := b.standing(ctx, b.Version(), id)
+	s, err := b.standingByCompany(ctx, b.Version(), id)
 	if err != nil {
 		return Standing{}, err
 	}
 	return *s, nil
 }
 
-func (b *Book) standing(ctx context.Context, version uint64, id string) (*Standing, error) {
-	if s, ok := b.heldCompanies.get(id, version); ok {
+func (b *Book) standingByCompany(ctx context.Context, version uint64, id string) (*Standing, error) {
+	if s, ok := b.cachedByCompany.get(id, version); ok {
 		return s, nil
 	}
 	c, err := b.Company(ctx, id)
@@ -119,12 +117,12 @@ func (b *Book) standing(ctx context.Context, version uint64, id string) (*Standi
 		prints = binary.BigEndian.AppendUint64(prints, uint64(PrintOf(token)))
 	}
 	s.prints = string(prints)
-	b.heldCompanies.put(c.ID, version, s, maxHeldCompanies)
+	b.cachedByCompany.put(c.ID, version, s, maxCachedCompanies)
 	return s, nil
 }
 
-// tokenOwner returns the id of the company that has the token, or ErrUnknown.
-func (b *Book) tokenOwner(ctx context.Context, token string) (string, error) {
+// companyIDByToken returns the id of the company that has the token, or ErrUnknown.
+func (b *Book) companyIDByToken(ctx context.Context, token string) (string, error) {
 	for _, mac := range b.Keys.Lookups("legacy", b.Firm, token) {
 		rec, err := b.get(ctx, bucketLegacy, mac)
 		if errors.Is(err, ErrUnknown) {
@@ -142,7 +140,7 @@ func (b *Book) tokenMACs(token string) []string {
 	return b.Keys.MACs("legacy", b.Firm, token)
 }
 
-// HasTokens reports whether some company has a token of old links.
+// HasTokens reports whether any company has an old-link token.
 func (b *Book) HasTokens(ctx context.Context) (bool, error) {
 	recs, err := b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 1)
 	if err != nil {
@@ -151,14 +149,14 @@ func (b *Book) HasTokens(ctx context.Context) (bool, error) {
 	return len(recs) > 0, nil
 }
 
-// newEra returns a number that no company has as its Era.
-func newEra() uint64 {
+// newRandomGeneration returns a random value that no company has as its Era.
+func newRandomGeneration() uint64 {
 	var raw [8]byte
 	rand.Read(raw[:]) // never fails (crypto/rand)
 	return binary.BigEndian.Uint64(raw[:])
 }
 
-// decodeToken returns a token as a portal reads it from a link that has it as written.
+// decodeToken returns the token that a portal reads from a link that contains written.
 func decodeToken(written string) string {
 	if decoded, err := url.PathUnescape(written); err == nil {
 		return decoded
@@ -166,9 +164,9 @@ func decodeToken(written string) string {
 	return written
 }
 
-// companyOps are the records of a company and of its tokens; before is nil for a new
-// company, after for one to remove. Tokens that others claim get their records from the
-// company that they pass to, in the same Apply.
+// companyOps returns the Ops for the records of a company and of its tokens. before is nil for a
+// new company, after is nil for a removal. A token in claims passes to another company, whose own
+// Ops in the same Apply write its record.
 func (b *Book) companyOps(before, after *Company, claims map[string]bool) (ops []store.Op) {
 	var had, has []string
 	if before != nil {
@@ -195,8 +193,8 @@ func (b *Book) companyOps(before, after *Company, claims map[string]bool) (ops [
 			ops = append(ops, b.putToken(token, after.ID))
 		}
 	}
-	if after.asksSignIn() && !before.asksSignIn() { // and so it stays, also where the company goes and comes back
-		ops = append(ops, b.upgradesChange(closesID+after.ID))
+	if after.asksSignIn() && !before.asksSignIn() { // recorded also for the case that the company is removed and added again
+		ops = append(ops, b.upgradesChange(changeClose+after.ID))
 	}
 	return ops
 }
@@ -205,8 +203,9 @@ func (b *Book) putToken(token, company string) store.Op {
 	return store.Put(b.key(bucketLegacy, b.tokenMACs(token)[0]), append([]byte{format}, company...), time.Time{})
 }
 
-// stateTokens is a mark of the book, in bucketState: there is an index of the tokens, and none of the
-// tokens folded, as earlier releases had, whose mark is stateTokensFolded.
+// Marks in bucketState: stateTokens means that the index of tokens exists and that the index of
+// case-folded tokens, which earlier releases had, is deleted. stateTokensFolded is the mark of
+// earlier releases.
 const (
 	stateTokens       = "tokens-3"
 	stateTokensFolded = "tokens-2"
@@ -224,8 +223,8 @@ func (b *Book) mark(mark string) store.Op {
 	return store.Put(b.key(bucketState, mark), []byte{format}, time.Time{})
 }
 
-// EnsureTokens makes the index of the tokens of a book that was begun without, once. It
-// goes on where it was interrupted, and does nothing where there is nothing to do.
+// EnsureTokens builds the index of tokens for a directory from before the index. It resumes after
+// an interruption, and does nothing if nothing is left to do.
 func (b *Book) EnsureTokens(ctx context.Context) error {
 	if done, err := b.marked(ctx, stateTokens); err != nil || done {
 		return err
@@ -255,9 +254,10 @@ func (b *Book) EnsureTokens(ctx context.Context) error {
 	}
 }
 
-// bornUpgraded reports whether a company is upgraded from birth: one without an old link,
-// one that was upgraded when it was removed, and after an upgrade of all every one.
-func (b *Book) bornUpgraded(ctx context.Context) (func(Company) bool, error) {
+// startsUpgraded returns a function that reports whether a new company is upgraded from the start:
+// if it has no old links, if it was upgraded when it was removed, and after an upgrade of all
+// companies.
+func (b *Book) startsUpgraded(ctx context.Context) (func(Company) bool, error) {
 	now, _, err := b.upgradesNow(ctx)
 	return func(c Company) bool {
 		return now.All || len(c.LegacyTokens) == 0 || now.Has(c.ID) || b.staysUpgraded(c.ID)

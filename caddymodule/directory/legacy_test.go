@@ -15,7 +15,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// wantTokens checks which tokens lead where, by asking and by what is in the index.
+// wantTokens checks which company each token belongs to, by look-up and by the contents of the
+// index.
 func wantTokens(t testing.TB, b *Book, want string) {
 	t.Helper()
 	ctx := t.Context()
@@ -41,7 +42,7 @@ func wantTokens(t testing.TB, b *Book, want string) {
 	}
 }
 
-func TestTokens(t *testing.T) {
+func TestTokensBelongToOneCompany(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	wantTokens(t, b, "")
 	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"one", " a%2Fb "}}))
@@ -51,7 +52,7 @@ func TestTokens(t *testing.T) {
 	must(b.SetCompany(ctx, "acme", CompanyChange{Name: ptr("Acme")}))
 	wantTokens(t, b, "one:acme two:acme")
 	must(b.AddCompany(ctx, "birch", CompanyChange{}))
-	must(importCompanies(t, b, "id,legacy_tokens\nbirch,two\nacme,one;three\n")) // one passes on
+	must(importCompanies(t, b, "id,legacy_tokens\nbirch,two\nacme,one;three\n")) // one moves to another company
 	wantTokens(t, b, "one:acme three:acme two:birch")
 	must(importCompanies(t, b, "id,name\nbirch,Birch\n"))
 	wantTokens(t, b, "one:acme three:acme two:birch")
@@ -81,7 +82,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// Another firm's tokens lead nowhere here.
+// Tokens of another firm are unknown here.
 func TestTokensOfAnotherFirm(t *testing.T) {
 	b := newBook(t)
 	must(b.AddCompany(t.Context(), "acme", CompanyChange{LegacyTokens: &[]string{"one"}}))
@@ -109,14 +110,14 @@ func TestTokensReseal(t *testing.T) {
 	}
 }
 
-// movesMeanwhile is a store in which all records are sealed again right after the first read that
-// finds nothing.
-type movesMeanwhile struct {
+// resealingStore is a store in which all records are resealed right after the first read that finds
+// nothing.
+type resealingStore struct {
 	store.Store
 	move func()
 }
 
-func (m *movesMeanwhile) Get(ctx context.Context, k store.Key) (store.Record, error) {
+func (m *resealingStore) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	rec, err := m.Store.Get(ctx, k)
 	if move := m.move; move != nil && errors.Is(err, store.ErrNotFound) {
 		m.move = nil
@@ -125,9 +126,9 @@ func (m *movesMeanwhile) Get(ctx context.Context, k store.Key) (store.Record, er
 	return rec, err
 }
 
-// A record is found even if it is sealed again between two reads of a look-up. Otherwise a contact's
+// A record is found even if it is resealed between two reads of one look-up. Otherwise a contact's
 // mail would be lost, and a token of an upgraded company would count as unknown.
-func TestWhatIsSealedAnewMeanwhileIsFound(t *testing.T) {
+func TestRecordResealedDuringALookupIsFound(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	if err := b.EnsureStaff(ctx); err != nil {
 		t.Fatal(err)
@@ -143,7 +144,7 @@ func TestWhatIsSealedAnewMeanwhileIsFound(t *testing.T) {
 			secrets = append([]string{fmt.Sprint("newer ", len(secrets))}, secrets...)
 		}
 		both := &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, secrets...)}
-		moves := &movesMeanwhile{Store: b.Store, move: func() {
+		moves := &resealingStore{Store: b.Store, move: func() {
 			if err := both.Reseal(ctx); err != nil {
 				t.Error(err)
 			}
@@ -154,7 +155,7 @@ func TestWhatIsSealedAnewMeanwhileIsFound(t *testing.T) {
 	}
 }
 
-// ownersOf says for each text which companies' tokens a portal may take it for.
+// ownersOf returns for each text the companies whose tokens a portal may see in it.
 func ownersOf(t *testing.T, b *Book, texts ...string) string {
 	t.Helper()
 	index, err := b.Tokens(t.Context())
@@ -171,8 +172,8 @@ func ownersOf(t *testing.T, b *Book, texts ...string) string {
 	return strings.Join(all, " ")
 }
 
-// The index in memory has the tokens as they are after each change, whichever way it was made, and
-// knows them in other spellings: a portal's database may not tell case apart.
+// The index in memory has the current tokens after every kind of change. It also finds them in
+// other spellings, because a portal's database may ignore case.
 func TestTokensFollowChanges(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	if err := b.EnsureStaff(ctx); err != nil {
@@ -192,9 +193,9 @@ func TestTokensFollowChanges(t *testing.T) {
 	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"AbC", "one"}}))
 	must(b.AddCompany(ctx, "birch", CompanyChange{LegacyTokens: &[]string{"other"}}))
 	want(b, "AbC:acme abc:acme ABC:acme one:acme One:acme OTHER:birch")
-	must(importCompanies(t, b, "id,legacy_tokens\nbirch,AbC\nacme,one\n")) // it passes on
+	must(importCompanies(t, b, "id,legacy_tokens\nbirch,AbC\nacme,one\n")) // it moves to another company
 	want(b, "AbC:birch abc:birch ABC:birch one:acme One:acme")
-	must(b.AddCompany(ctx, "cedar", CompanyChange{LegacyTokens: &[]string{"aBc", "ABc"}})) // like it, and of another company
+	must(b.AddCompany(ctx, "cedar", CompanyChange{LegacyTokens: &[]string{"aBc", "ABc"}})) // similar, and of another company
 	want(b, "AbC:birch,cedar abc:birch,cedar ABC:birch,cedar one:acme One:acme")
 	must(b.RemoveCompany(ctx, "cedar"))
 	want(b, "AbC:birch abc:birch ABC:birch one:acme One:acme")
@@ -210,22 +211,22 @@ func TestTokensFollowChanges(t *testing.T) {
 	want(&Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys}, "AbC:birch abc:birch ABC:birch")
 }
 
-// What another process changes is in the index once the Book has caught up with it, and what an older
-// generation of this process's Books changes is there at once.
+// The index has changes by another process after Sync, and changes by an older Book of this process
+// at once.
 func TestTokensFollowOtherProcesses(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	if err := b.EnsureStaff(ctx); err != nil {
 		t.Fatal(err)
 	}
 	b.Others = &store.Others{}
-	b.Memory = &TokenMemory{}
-	reloaded := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys, Memory: b.Memory}
+	b.TokenCache = &TokenCache{}
+	reloaded := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys, TokenCache: b.TokenCache}
 	other := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys}
 	if got := ownersOf(t, b, "hb7Qm2xVt9Kp4Rz"); got != "" {
 		t.Fatalf("an empty book has %s", got)
 	}
 	must(other.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"hb7Qm2xVt9Kp4Rz"}}))
-	if err := b.CatchUp(ctx); err != nil {
+	if err := b.Sync(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if got := ownersOf(t, b, "hb7Qm2xVt9Kp4Rz"); got != "hb7Qm2xVt9Kp4Rz:acme" {
@@ -237,13 +238,13 @@ func TestTokensFollowOtherProcesses(t *testing.T) {
 	}
 }
 
-// Without the store nobody knows which tokens there are: that is an error, and no empty index.
-func TestTokensWithoutTheStore(t *testing.T) {
+// If the store is unavailable, Tokens returns an error rather than an empty index.
+func TestTokensOfUnavailableStoreIsAnError(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"hb7Qm2xVt9Kp4Rz"}}))
-	gone := &Book{Firm: b.Firm, Store: deafStore{b.Store}, Keys: b.Keys}
-	if _, err := gone.Tokens(ctx); err == nil || gone.TokensInMemory() != nil {
-		t.Errorf("Tokens without a store = %v, in memory %t; want an error, and none", err, gone.TokensInMemory() != nil)
+	gone := &Book{Firm: b.Firm, Store: unavailableStore{b.Store}, Keys: b.Keys}
+	if _, err := gone.Tokens(ctx); err == nil || gone.CachedTokens() != nil {
+		t.Errorf("Tokens without a store = %v, in memory %t; want an error, and none", err, gone.CachedTokens() != nil)
 	}
 	gone.Store = b.Store
 	if got := ownersOf(t, gone, "hb7Qm2xVt9Kp4Rz"); got != "hb7Qm2xVt9Kp4Rz:acme" {
@@ -251,23 +252,23 @@ func TestTokensWithoutTheStore(t *testing.T) {
 	}
 }
 
-// deafStore fails to read.
-type deafStore struct{ store.Store }
+// unavailableStore fails every read.
+type unavailableStore struct{ store.Store }
 
-func (deafStore) Get(context.Context, store.Key) (store.Record, error) {
+func (unavailableStore) Get(context.Context, store.Key) (store.Record, error) {
 	return store.Record{}, errors.New("the store is gone")
 }
 
-func (deafStore) Scan(context.Context, string, string, string, string, int) ([]store.Record, error) {
+func (unavailableStore) Scan(context.Context, string, string, string, string, int) ([]store.Record, error) {
 	return nil, errors.New("the store is gone")
 }
 
-// A book of before the index has companies alone, with tokens as they were written.
+// A directory from before the index has companies only, with tokens as written in links.
 func TestEnsureTokens(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	for id, tokens := range map[string][]string{"acme": {"one", "a%2Fb"}, "birch": nil} {
 		plain := must(json.Marshal(map[string]any{"n": strings.ToUpper(id), "t": tokens}))
-		value := append([]byte{format}, b.Keys.Seal("directory", b.place(bucketCompany, id), plain)...)
+		value := append([]byte{format}, b.Keys.Seal("directory", b.sealingContext(bucketCompany, id), plain)...)
 		if err := b.Store.Apply(ctx, store.Put(b.key(bucketCompany, id), value, time.Time{})); err != nil {
 			t.Fatal(err)
 		}
@@ -298,14 +299,14 @@ func TestEnsureTokens(t *testing.T) {
 			t.Errorf("%s leads to %+v, %v", token, s, err)
 		}
 	}
-	// Once it is there, it isn't made again.
+	// Once the index exists, it isn't built again.
 	at := b.Version()
 	if err := b.EnsureTokens(ctx); err != nil || b.Version() != at {
 		t.Errorf("a second time: %v, Version moved by %d", err, b.Version()-at)
 	}
 }
 
-func TestStandingIsHeld(t *testing.T) {
+func TestStandingIsCached(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	counted := &countingStore{Store: b.Store}
 	b.Store = counted
@@ -342,8 +343,8 @@ func (s *countingStore) Get(ctx context.Context, k store.Key) (store.Record, err
 	return s.Store.Get(ctx, k)
 }
 
-// Each upgrade, and each time that a company is added, begins an era; nothing else does.
-func TestEras(t *testing.T) {
+// Each upgrade and each addition of a company begins a new era; other changes don't.
+func TestUpgradeAndAdditionBeginANewEra(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	must(importCompanies(t, b, "id,legacy_tokens\nacme,one;two\n"))
 	must(b.AddContact(ctx, "ann@b.de", Change{Companies: &[]string{"acme"}}))
@@ -381,24 +382,24 @@ func TestEras(t *testing.T) {
 	}
 }
 
-func TestMemo(t *testing.T) {
-	var m memo[int, int]
+func TestVersionedCache(t *testing.T) {
+	var m versionedCache[int, int]
 	const size = 100
 	for i := range 10 * size {
 		m.put(i, 1, i, size)
 		if v, ok := m.get(i, 1); !ok || v != i {
 			t.Fatalf("the last: %d, %t", v, ok)
 		}
-		if len(m.held) != min(i+1, size) {
-			t.Fatalf("%d are held after %d", len(m.held), i+1)
+		if len(m.values) != min(i+1, size) {
+			t.Fatalf("%d are held after %d", len(m.values), i+1)
 		}
 	}
 	if _, ok := m.get(10*size-1, 2); ok {
 		t.Error("what is of another version was returned")
 	}
 	m.put(10*size-1, 2, 5, size)
-	if v, ok := m.get(10*size-1, 2); !ok || v != 5 || len(m.held) != size {
-		t.Errorf("of the new version: %d, %t, %d held", v, ok, len(m.held))
+	if v, ok := m.get(10*size-1, 2); !ok || v != 5 || len(m.values) != size {
+		t.Errorf("of the new version: %d, %t, %d held", v, ok, len(m.values))
 	}
 }
 
@@ -414,7 +415,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	ids := func(all []UpgradedCompany) (s string) {
 		for _, c := range all {
-			s += fmt.Sprint(c.ID, c.Asked, " ")
+			s += fmt.Sprint(c.ID, c.Contacts, " ")
 		}
 		return strings.TrimSpace(s)
 	}
@@ -443,7 +444,7 @@ func TestUpgrade(t *testing.T) {
 			t.Errorf("%+v: progress ended at %d of %d", step.do, done, total)
 		}
 	}
-	// From now on every new one is upgraded from birth, until all is undone.
+	// From now on every new company starts upgraded, until the upgrade of all is undone.
 	must(b.AddCompany(ctx, "fir", CompanyChange{LegacyTokens: &[]string{"f1"}}))
 	must(importCompanies(t, b, "id,legacy_tokens\ngum,g1\ncedar,three\n"))
 	if got := states(); got != "uuououu" {
@@ -454,7 +455,7 @@ func TestUpgrade(t *testing.T) {
 	if got := states(); got != "ooouoooo" {
 		t.Errorf("after all was undone: %s", got)
 	}
-	// The state outlives what else is changed.
+	// Other changes keep the state.
 	must(b.Upgrade(ctx, Upgrade{Companies: []string{"acme"}}, nil))
 	must(b.SetCompany(ctx, "acme", CompanyChange{Name: ptr("A"), LegacyTokens: &[]string{"x"}}))
 	must(importCompanies(t, b, "id,name,legacy_tokens\nacme,B,y\nbirch,B2,z\n"))

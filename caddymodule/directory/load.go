@@ -15,40 +15,40 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Report is what came of loading a file.
+// Report is the result of loading a file.
 type Report struct {
-	Kind      Kind
-	At        time.Time // of the load; zero with Skipped
-	Skipped   bool      // the file is the one that was loaded last
-	Added     int
-	Changed   int
-	Unchanged int
-	Kept      []Kept   // what the file says, and what stays otherwise by hand
-	MoreKept  int      // how many further ones there are; only of LastLoad
-	Losers    []string // ids of contacts whom it has taken an address or the permission from
+	Kind          Kind
+	At            time.Time // of the load; zero with Skipped
+	Skipped       bool      // the file is the same as at the last load
+	Added         int
+	Changed       int
+	Unchanged     int
+	Kept          []Kept   // differences from the file that stay because of manual changes
+	MoreKept      int      // number of further ones; only from LastLoad
+	AccessRevoked []string // ids of contacts who were disabled or lost an address
 
-	LoseCompanies int // contacts who belong to no company any more, since their cell is empty
+	WithoutCompanies int // contacts who belong to no company any more because their cell is empty
 
-	Touched []Touched // contacts that were added or changed, the first hundred
+	Touched []Touched // added or changed contacts, at most maxTouched
 }
 
 // Touched is a contact that a load added or changed.
 type Touched struct {
-	Contact string   // id
+	Contact string   // changed fields; nil for a new contact
 	Fields  []string // what was changed; nothing for a new one
 }
 
-// maxTouched is how many contacts that a load added or changed are named.
+// maxTouched limits Report.Touched.
 const maxTouched = 100
 
-// FileFacts is what a configuration has to know of a CSV file of companies.
+// FileFacts are the facts about a CSV file of companies that the configuration needs.
 type FileFacts struct {
 	Companies map[string]bool // ids
-	Tokens    bool            // some company has a token of old links
+	Tokens    bool            // some company has an old-link token
 }
 
-// CheckFile reads a CSV file and reports what is wrong with it by itself, without a look at
-// the directory: a *RowErrors, or why it can't be read.
+// CheckFile checks a CSV file by itself, without the directory. Problems in the file are a
+// *RowErrors; other errors are of reading it.
 func CheckFile(path string, kind Kind) (FileFacts, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -68,11 +68,11 @@ func CheckFile(path string, kind Kind) (FileFacts, error) {
 	return facts, err
 }
 
-// LoadFile brings the book up to a CSV file of contacts or companies that the Caddyfile
-// names. A row that isn't the one of the last load replaces what it names; one that is
-// leaves alone what was changed, disabled or removed by hand since. Nothing is deleted.
-// All of the file is loaded, or, with an error, nothing; a *RowErrors says what is wrong
-// with it. A file that was loaded last time is skipped. progress may be nil.
+// LoadFile brings the directory up to date with a CSV file of contacts or companies that the
+// Caddyfile names. A row that differs from the last load replaces the fields it names. A row that
+// is the same as at the last load leaves manual changes since then alone. Nothing is deleted.
+// Either the whole file is loaded or, with an error, nothing; problems in the file are a
+// *RowErrors. A file that is the same as at the last load is skipped. progress may be nil.
 func (b *Book) LoadFile(ctx context.Context, path string, kind Kind, progress func(done, total int)) (Report, error) {
 	report, err := b.loadFile(ctx, path, kind, progress)
 	if err != nil {
@@ -101,7 +101,7 @@ func (b *Book) loadFile(ctx context.Context, path string, kind Kind, progress fu
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return Report{}, err
 	}
-	// What is remembered is what was read now: the file may have changed since.
+	// Remember the bytes that are parsed now: the file may have changed since the first read.
 	hash.Reset()
 	read := io.TeeReader(f, hash)
 	plan, err := b.filePlanner(read, kind, same)
@@ -127,13 +127,13 @@ func (b *Book) loadFile(ctx context.Context, path string, kind Kind, progress fu
 		if errors.Is(err, ErrConflict) {
 			continue
 		}
-		return Report{Kind: kind, At: b.now(), Added: len(p.Added), Changed: len(p.Changed), Unchanged: p.Unchanged, Kept: p.Kept, Losers: p.Losers(), LoseCompanies: p.LoseCompanies(), Touched: p.touched()}, err
+		return Report{Kind: kind, At: b.now(), Added: len(p.Added), Changed: len(p.Changed), Unchanged: p.Unchanged, Kept: p.Kept, AccessRevoked: p.AccessRevoked(), WithoutCompanies: p.WithoutCompanies(), Touched: p.touched()}, err
 	}
 	return Report{}, ErrConflict
 }
 
-// loadedBefore reports whether the file with the hash is the one that was loaded last, and
-// whether its rows are remembered: an earlier version of Doorpost kept none.
+// loadedBefore reports whether the hash is that of the file loaded last, and whether its rows are
+// remembered: earlier releases stored no rows.
 func (b *Book) loadedBefore(ctx context.Context, kind Kind, hash []byte) (same, remembered bool, err error) {
 	last, err := b.get(ctx, bucketLoad, string(kind))
 	if errors.Is(err, ErrUnknown) {
@@ -148,8 +148,8 @@ func (b *Book) loadedBefore(ctx context.Context, kind Kind, hash []byte) (same, 
 	return slices.Contains(b.fileMACs(hash), string(last.Value[1:])), err == nil, nil
 }
 
-// filePlanner is Planner for a file of the Caddyfile. It compares each row with that of
-// the last load. With onlyRemember the rows are remembered and nothing is changed.
+// filePlanner is Planner for a file of the Caddyfile: it compares each row with the last load. With
+// onlyRemember it stores the rows and changes nothing else.
 func (b *Book) filePlanner(r io.Reader, kind Kind, onlyRemember bool) (func(context.Context) (Plan, error), error) {
 	return b.planner(r, kind, ImportOptions{}, func(ctx context.Context, contacts []ContactRow, companies []CompanyRow) (Plan, error) {
 		now := fileRows{}
@@ -161,7 +161,7 @@ func (b *Book) filePlanner(r io.Reader, kind Kind, onlyRemember bool) (func(cont
 			key, row := row.digests()
 			now[key] = row
 		}
-		generation, err := b.generation(ctx) // before what it guards
+		generation, err := b.generation(ctx) // before the reads that it guards
 		if err != nil {
 			return Plan{}, err
 		}
@@ -183,10 +183,10 @@ func (b *Book) filePlanner(r io.Reader, kind Kind, onlyRemember bool) (func(cont
 	})
 }
 
-// Planner reads a file and returns what makes a plan of its import for the book as it is
-// at that moment. Bad rows are that function's *RowErrors: those that can't be read, and
-// among the others those that the book can't take, so that all are seen at once.
-// What it overlooks, options say.
+// Planner reads a file and returns a function that plans its import into the current directory.
+// That function returns the bad rows as a *RowErrors: the unreadable ones together with those that
+// conflict with the directory, so that the operator sees all of them at once. options says which
+// problems to overlook.
 func (b *Book) Planner(r io.Reader, kind Kind, options ImportOptions) (func(context.Context) (Plan, error), error) {
 	if err := options.Check(kind); err != nil {
 		return nil, err
@@ -199,9 +199,9 @@ func (b *Book) Planner(r io.Reader, kind Kind, options ImportOptions) (func(cont
 	})
 }
 
-type planning func(context.Context, []ContactRow, []CompanyRow) (Plan, error)
+type planFunc func(context.Context, []ContactRow, []CompanyRow) (Plan, error)
 
-func (b *Book) planner(r io.Reader, kind Kind, options ImportOptions, with planning) (func(context.Context) (Plan, error), error) {
+func (b *Book) planner(r io.Reader, kind Kind, options ImportOptions, with planFunc) (func(context.Context) (Plan, error), error) {
 	var contacts []ContactRow
 	var companies []CompanyRow
 	var err error
@@ -213,27 +213,27 @@ func (b *Book) planner(r io.Reader, kind Kind, options ImportOptions, with plann
 	default:
 		return nil, fmt.Errorf("%q is neither %s nor %s", kind, Contacts, Companies)
 	}
-	var unread *RowErrors
-	if err != nil && !errors.As(err, &unread) {
+	var unreadable *RowErrors
+	if err != nil && !errors.As(err, &unreadable) {
 		return nil, err
 	}
-	if unread == nil {
-		unread = &RowErrors{}
+	if unreadable == nil {
+		unreadable = &RowErrors{}
 	}
-	if options.SkipBadRows && !unread.whole {
+	if options.SkipBadRows && !unreadable.whole {
 		return func(ctx context.Context) (Plan, error) {
-			return planWithoutBad(ctx, contacts, companies, *unread, with)
+			return planWithoutBad(ctx, contacts, companies, *unreadable, with)
 		}, nil
 	}
 	return func(ctx context.Context) (Plan, error) {
 		p, err := with(ctx, contacts, companies)
-		all := RowErrors{Rows: slices.Clone(unread.Rows), More: unread.More}
-		var untaken *RowErrors
-		if errors.As(err, &untaken) {
-			for _, row := range untaken.Rows {
+		all := RowErrors{Rows: slices.Clone(unreadable.Rows), More: unreadable.More}
+		var rejected *RowErrors
+		if errors.As(err, &rejected) {
+			for _, row := range rejected.Rows {
 				all.add(row.Line, row.Column, row.Reason)
 			}
-			all.More += untaken.More
+			all.More += rejected.More
 		} else if err != nil {
 			return Plan{}, err
 		}
@@ -244,28 +244,29 @@ func (b *Book) planner(r io.Reader, kind Kind, options ImportOptions, with plann
 	}, nil
 }
 
-// planWithoutBad plans without the rows that can't be taken. Without one of them, others
-// may not fit either: an address that it would have freed.
-func planWithoutBad(ctx context.Context, contacts []ContactRow, companies []CompanyRow, bad RowErrors, with planning) (Plan, error) {
+// planWithoutBad plans without the rows that can't be imported. Leaving one out may make others
+// impossible, such as a row that takes an address which the omitted row would have released; it
+// therefore repeats until the rest fits.
+func planWithoutBad(ctx context.Context, contacts []ContactRow, companies []CompanyRow, bad RowErrors, with planFunc) (Plan, error) {
 	skipped := RowErrors{Rows: slices.Clone(bad.Rows), More: bad.More, lines: maps.Clone(bad.lines)}
 	for {
 		p, err := with(ctx, contacts, companies)
-		var untaken *RowErrors
-		if !errors.As(err, &untaken) {
+		var rejected *RowErrors
+		if !errors.As(err, &rejected) {
 			p.Skipped, p.SkippedCount = skipped.Rows, len(skipped.lines)
 			slices.SortStableFunc(p.Skipped, func(a, b RowError) int { return a.Line - b.Line })
 			return p, err
 		}
 		before := len(contacts) + len(companies)
-		contacts = slices.DeleteFunc(slices.Clone(contacts), func(r ContactRow) bool { return untaken.lines[r.Line] || untaken.lines[r.edit.hashLine] })
-		companies = slices.DeleteFunc(slices.Clone(companies), func(r CompanyRow) bool { return untaken.lines[r.Line] })
+		contacts = slices.DeleteFunc(slices.Clone(contacts), func(r ContactRow) bool { return rejected.lines[r.Line] || rejected.lines[r.edit.hashLine] })
+		companies = slices.DeleteFunc(slices.Clone(companies), func(r CompanyRow) bool { return rejected.lines[r.Line] })
 		if len(contacts)+len(companies) == before {
 			return Plan{}, err
 		}
-		for _, row := range untaken.Rows {
+		for _, row := range rejected.Rows {
 			skipped.add(row.Line, row.Column, row.Reason)
 		}
-		for line := range untaken.lines {
+		for line := range rejected.lines {
 			if skipped.lines == nil {
 				skipped.lines = map[int]bool{}
 			}
@@ -274,8 +275,8 @@ func planWithoutBad(ctx context.Context, contacts []ContactRow, companies []Comp
 	}
 }
 
-// fileMACs are a file's mark under each key. A plain hash would tell who has a copy of
-// the store whether a guessed file, of one contact perhaps, is the one.
+// fileMACs returns the MAC of a file's hash under each key. With a plain hash, a copy of the store
+// would let an attacker check a guess of the file, which may have one contact only.
 func (b *Book) fileMACs(hash []byte) []string {
 	return b.Keys.MACs("file", b.Firm, hex.EncodeToString(hash))
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Kind is what a file is about.
+// Kind is the kind of records in a file.
 type Kind string
 
 // The kinds.
@@ -22,8 +22,8 @@ const (
 	Companies Kind = "companies"
 )
 
-// Plan is what an import would do. It has been checked against the book and holds until
-// the book changes.
+// Plan is the effect of an import. It was checked against the directory and is valid until the
+// directory changes.
 type Plan struct {
 	Kind      Kind    `json:"kind"`
 	Added     []Entry `json:"added"`
@@ -31,22 +31,22 @@ type Plan struct {
 	Unchanged int     `json:"unchanged"`
 	Kept      []Kept  `json:"kept"`
 
-	Skipped      []RowError `json:"skipped,omitempty"`  // bad rows that were left out on request, the first hundred
-	SkippedCount int        `json:"-"`                  // all of them
-	Warnings     []RowError `json:"warnings,omitempty"` // what may be wrong with rows that are taken
+	Skipped      []RowError `json:"skipped,omitempty"`  // bad rows that were left out on request, at most maxRowErrors
+	SkippedCount int        `json:"-"`                  // number of all of them
+	Warnings     []RowError `json:"warnings,omitempty"` // likely mistakes in imported rows
 
-	contacts   []contactWrite
-	passwords  []store.Op // of contacts
-	companies  []companyWrite
-	revived    []store.Op // of what was removed by hand and comes back
-	remember   []store.Op // of the rows, for the next load
-	generation []byte
+	contacts        []contactWrite
+	passwords       []store.Op // of contacts
+	companies       []companyWrite
+	clearedRemovals []store.Op // of tombstones that the file overrides
+	remember        []store.Op // rows, for the next load
+	generation      []byte
 }
 
-// Losers are the ids of the contacts whom the plan takes an address or the permission from.
-func (p Plan) Losers() (ids []string) {
+// AccessRevoked returns the ids of the contacts whom the plan disables or takes an address from.
+func (p Plan) AccessRevoked() (ids []string) {
 	for _, w := range p.contacts {
-		if losesAccess(w.before, &w.after) {
+		if revokesAccess(w.before, &w.after) {
 			ids = append(ids, w.after.ID)
 		}
 	}
@@ -65,8 +65,8 @@ func (p Plan) touched() (all []Touched) {
 	return all
 }
 
-// LoseCompanies is how many contacts belong to no company any more by the plan.
-func (p Plan) LoseCompanies() (n int) {
+// WithoutCompanies returns the number of contacts who lose all companies by the plan.
+func (p Plan) WithoutCompanies() (n int) {
 	for _, e := range p.Changed {
 		if slices.Contains(e.Emptied, fCompanies.String()) {
 			n++
@@ -80,28 +80,28 @@ type Entry struct {
 	Line   int      `json:"line"`             // of the file
 	Item   string   `json:"item"`             // main address, or company id
 	Name   string   `json:"name,omitempty"`   // of the person or company
-	Fields []string `json:"fields,omitempty"` // what changes; nothing for what is new
+	Fields []string `json:"fields,omitempty"` // changed fields; nil for a new one
 
-	// Emptied are those of Fields that lose their value: the file has an empty cell there.
+	// Emptied are the fields that lose their value, because their cell in the file is empty.
 	Emptied []string `json:"emptied,omitempty"`
 }
 
-// Kept is where a file says one thing and somebody's hand has said another: the hand
-// has the last word.
+// Kept is a contact, company or value that the import leaves as it is although the file differs,
+// mostly because of a manual change.
 type Kept struct {
 	Line   int      `json:"line"`             // of the file
-	Item   string   `json:"item"`             // address, or company id, as the file names it
+	Item   string   `json:"item"`             // address or company id in the file
 	Reason string   `json:"reason"`           // Removed, Disabled, ChangedByHand, PasswordOwn, PasswordsOff
-	Fields []string `json:"fields,omitempty"` // with ChangedByHand: in which the file differs
+	Fields []string `json:"fields,omitempty"` // with ChangedByHand: the fields that differ from the file
 }
 
-// The reasons to keep something.
+// Reasons to leave something as it is.
 const (
 	Removed  = "removed by hand"
 	Disabled = "disabled by hand"
-	// The row says what it said at the last load, and its contact or company was changed since.
+	// The row is the same as at the last load, and its contact or company was changed since then.
 	ChangedByHand = "changed by hand"
-	// Of a password_hash that isn't taken, though all else of the row is:
+	// Of a password_hash that isn't imported, although the rest of the row is:
 	PasswordOwn  = "a password was set, used or removed here"
 	PasswordsOff = "passwords are off"
 )
@@ -111,17 +111,17 @@ func newPlan(k Kind) Plan {
 }
 
 type contactWrite struct {
-	before *entry // nil: a new one
-	after  entry
+	before *storedContact // nil for a new one
+	after  storedContact
 }
 
 type companyWrite struct {
-	before *Company // nil: a new one
+	before *Company // nil for a new one
 	after  Company
 }
 
-// PlanContacts finds out what an import of the rows would do, and changes nothing. An
-// error is a *RowErrors where rows don't fit what is in the book.
+// PlanContacts plans the import of the rows without changing anything. Rows that conflict with the
+// directory are a *RowErrors.
 func (b *Book) PlanContacts(ctx context.Context, rows []ContactRow) (Plan, error) {
 	return b.planContacts(ctx, rows, nil)
 }
@@ -131,9 +131,9 @@ func (b *Book) planContacts(ctx context.Context, rows []ContactRow, last fileRow
 	if err != nil {
 		return Plan{}, err
 	}
-	p := contactPlanner{last: last, revive: b.revive, staff: b.isStaff, newID: b.newID, check: func(string) error { return nil },
-		password: func(before *entry, after entry, hash string) ([]store.Op, string, error) {
-			return b.Passwords.fromFile(ctx, before, after, hash)
+	p := contactPlanner{last: last, clearRemovals: b.clearRemovals, staff: b.isStaff, newID: b.newID, check: func(string) error { return nil },
+		password: func(before *storedContact, after storedContact, hash string) ([]store.Op, string, error) {
+			return b.Passwords.fromFileRow(ctx, before, after, hash)
 		}}
 	if b.Passwords != nil && b.Passwords.Import != nil {
 		p.check = b.Passwords.Check
@@ -141,7 +141,7 @@ func (b *Book) planContacts(ctx context.Context, rows []ContactRow, last fileRow
 	if p.companies, err = b.companyNames(ctx); err != nil {
 		return Plan{}, err
 	}
-	if p.owners, err = b.owners(ctx, rows); err != nil {
+	if p.owners, err = b.contactsByEmail(ctx, rows); err != nil {
 		return Plan{}, err
 	}
 	if p.removed, err = b.removed(ctx); err != nil {
@@ -152,8 +152,9 @@ func (b *Book) planContacts(ctx context.Context, rows []ContactRow, last fileRow
 	return plan, err
 }
 
-// owners returns the contacts that have any address of the rows, by all their addresses.
-func (b *Book) owners(ctx context.Context, rows []ContactRow) (map[address.Address]*entry, error) {
+// contactsByEmail returns the contacts that have any address of the rows, indexed by all their
+// addresses.
+func (b *Book) contactsByEmail(ctx context.Context, rows []ContactRow) (map[address.Address]*storedContact, error) {
 	wanted := make(map[address.Address]bool, len(rows))
 	for _, r := range rows {
 		wanted[r.Email] = true
@@ -161,8 +162,8 @@ func (b *Book) owners(ctx context.Context, rows []ContactRow) (map[address.Addre
 			wanted[a] = true
 		}
 	}
-	owners := map[address.Address]*entry{}
-	err := b.eachContact(ctx, "", func(e *entry) bool {
+	owners := map[address.Address]*storedContact{}
+	err := b.eachContact(ctx, "", func(e *storedContact) bool {
 		if slices.ContainsFunc(e.Emails, func(a address.Address) bool { return wanted[a] }) {
 			kept := *e
 			for _, a := range kept.Emails {
@@ -174,54 +175,54 @@ func (b *Book) owners(ctx context.Context, rows []ContactRow) (map[address.Addre
 	return owners, err
 }
 
-// removed returns the addresses that were removed by hand.
+// removed returns the addresses that were removed manually.
 func (b *Book) removed(ctx context.Context) (map[address.Address]bool, error) {
 	removed := map[address.Address]bool{}
 	return removed, b.scan(ctx, bucketRemoved, removedEmail, "", func(rec store.Record) (bool, error) {
 		var t tombstone
 		err := b.open(rec, &t)
-		removed[address.Address(t.What)] = true
+		removed[address.Address(t.Name)] = true
 		return true, err
 	})
 }
 
-// contactPlanner decides what becomes of the rows of a file.
+// contactPlanner plans the changes for the rows of a file.
 type contactPlanner struct {
-	last      fileRows // of the file's last load; nil: there was none, or it is no file of the Caddyfile
-	revive    func([]address.Address) []store.Op
-	owners    map[address.Address]*entry
-	removed   map[address.Address]bool
-	companies *companyNames
-	staff     func(address.Address) bool
-	newID     func(n int) string
-	check     func(hash string) error                                              // see Passwords.Check
-	password  func(*entry, entry, string) (ops []store.Op, kept string, err error) // see Passwords.fromFile
+	last          fileRows // of the file's last load; nil if there was none, or if the file isn't in the Caddyfile
+	clearRemovals func([]address.Address) []store.Op
+	owners        map[address.Address]*storedContact
+	removed       map[address.Address]bool
+	companies     *companyNames
+	staff         func(address.Address) bool
+	newID         func(n int) string
+	check         func(hash string) error                                                              // see Passwords.Check
+	password      func(*storedContact, storedContact, string) (ops []store.Op, kept string, err error) // see Passwords.fromFileRow
 
 	out   Plan
-	mains map[address.Address]bool // with which rows begin
+	mains map[address.Address]bool // the email column of all rows
 	bad   RowErrors
-	lines map[*entry]int           // contacts of the book that a row has named, and where
-	freed map[address.Address]bool // by their contacts, in this file
-	taken []taken                  // by contacts that didn't have them
-	err   error                    // of the store
+	lines map[*storedContact]int   // contacts of the directory that a row has named → its line
+	freed map[address.Address]bool // addresses that their contacts lose through this file
+	taken []taken                  // addresses that pass to another contact
+	err   error                    // the store's
 }
 
 type taken struct {
 	address address.Address
 	line    int
-	from    *entry
+	from    *storedContact
 }
 
 func (p *contactPlanner) plan(rows []ContactRow) (Plan, error) {
 	p.out = newPlan(Contacts)
-	p.lines = map[*entry]int{}
+	p.lines = map[*storedContact]int{}
 	p.freed = map[address.Address]bool{}
 	p.mains = make(map[address.Address]bool, len(rows))
 	for _, row := range rows {
 		p.mains[row.Email] = true
 	}
 	for _, row := range rows {
-		if p.row(row); p.err != nil {
+		if p.planRow(row); p.err != nil {
 			return Plan{}, p.err
 		}
 	}
@@ -233,11 +234,11 @@ func (p *contactPlanner) plan(rows []ContactRow) (Plan, error) {
 	return p.out, p.bad.orNil()
 }
 
-func (p *contactPlanner) row(row ContactRow) {
+func (p *contactPlanner) planRow(row ContactRow) {
 	d := row.edit
 	if len(p.last) > 0 {
 		key, said := row.digests()
-		if p.last.same(key, said) && p.leaveAlone(row) {
+		if p.last.same(key, said) && p.keepUnchangedRow(row) {
 			return
 		}
 		d.overrides = p.last.changed(key, said)
@@ -257,14 +258,14 @@ func (p *contactPlanner) row(row ContactRow) {
 	}
 	before := p.owners[row.Email]
 	if before != nil && before.Email() != row.Email && p.mains[before.Email()] {
-		before = nil // another row is about that contact; this one takes an address from it
+		before = nil // another row is for that contact; this row takes an address from it
 	}
 	if before == nil {
-		after := entry{Contact: Contact{ID: p.newID(len(p.out.Added)), Role: Client}}.edited(d, false)
+		after := storedContact{Contact: Contact{ID: p.newID(len(p.out.Added)), Role: Client}}.edited(d, false)
 		p.take(row.Line, nil, after.Emails)
 		p.takeHash(d, nil, after)
 		p.out.Added = append(p.out.Added, Entry{Line: row.Line, Item: string(row.Email), Name: after.Name()})
-		p.out.Warnings = append(p.out.Warnings, row.notes...)
+		p.out.Warnings = append(p.out.Warnings, row.warnings...)
 		p.out.contacts = append(p.out.contacts, contactWrite{nil, after})
 		return
 	}
@@ -274,13 +275,13 @@ func (p *contactPlanner) row(row ContactRow) {
 	}
 	p.lines[before] = row.Line
 	after := before.edited(d, false)
-	for _, a := range lacking(before.Emails, after.Emails) {
+	for _, a := range subtract(before.Emails, after.Emails) {
 		if p.freed[a] = true; p.staff(a) {
 			p.bad.add(row.Line, fOthers.String(), fmt.Sprintf("lacks %s, which the Caddyfile names under staff", a))
 		}
 	}
 	p.take(row.Line, before, after.Emails)
-	if after.by == byHand && d.disabled != yes {
+	if after.disabledBy == disabledManually && d.disabled != yes {
 		p.keep(row.Line, string(row.Email), Disabled)
 	}
 	fields := differences(before, &after)
@@ -293,15 +294,15 @@ func (p *contactPlanner) row(row ContactRow) {
 		return
 	}
 	p.out.Changed = append(p.out.Changed, Entry{row.Line, string(row.Email), after.Name(), fields, emptied(before, &after)})
-	p.out.Warnings = append(p.out.Warnings, row.notes...)
+	p.out.Warnings = append(p.out.Warnings, row.warnings...)
 	if written {
 		p.out.contacts = append(p.out.contacts, contactWrite{before, after})
 	}
 }
 
-// leaveAlone is for a row that says what it said at the last load: whatever was changed
-// since, was changed by hand. It returns false where nothing is there to be left alone.
-func (p *contactPlanner) leaveAlone(row ContactRow) bool {
+// keepUnchangedRow handles a row that is the same as at the last load: any difference from the
+// directory is a manual change and stays. It returns false if the contact doesn't exist.
+func (p *contactPlanner) keepUnchangedRow(row ContactRow) bool {
 	before := p.owners[row.Email]
 	switch {
 	case p.removed[row.Email]:
@@ -309,7 +310,7 @@ func (p *contactPlanner) leaveAlone(row ContactRow) bool {
 		return true
 	case before == nil:
 		return false
-	case before.by == byHand && row.edit.disabled != yes:
+	case before.disabledBy == disabledManually && row.edit.disabled != yes:
 		p.keep(row.Line, string(row.Email), Disabled)
 		return true
 	}
@@ -332,9 +333,9 @@ func (p *contactPlanner) keep(line int, item, reason string) {
 	p.out.Kept = append(p.out.Kept, Kept{Line: line, Item: item, Reason: reason})
 }
 
-// takeHash notes what becomes of a contact's password, and reports whether they get that
-// of the row.
-func (p *contactPlanner) takeHash(d edit, before *entry, after entry) bool {
+// takeHash plans the change of a contact's password, and reports whether they get the hash in the
+// row.
+func (p *contactPlanner) takeHash(d edit, before *storedContact, after storedContact) bool {
 	ops, kept, err := p.password(before, after, d.hash)
 	if err != nil {
 		p.err = err
@@ -347,7 +348,8 @@ func (p *contactPlanner) takeHash(d edit, before *entry, after entry) bool {
 	return d.hash != "" && kept == "" && len(ops) > 0
 }
 
-// resolve finds the companies of a row, and leaves out what was removed by hand.
+// resolve finds the companies of a row, and leaves out companies and addresses that were removed
+// manually.
 func (p *contactPlanner) resolve(line int, d *edit) bool {
 	ids, gone, err := p.companies.resolve(d.companies)
 	if err != nil {
@@ -370,15 +372,15 @@ func (p *contactPlanner) resolve(line int, d *edit) bool {
 	if d.overrides {
 		for _, a := range append([]address.Address{d.email}, others...) {
 			if p.removed[a] {
-				p.out.revived = append(p.out.revived, p.revive([]address.Address{a})...)
+				p.out.clearedRemovals = append(p.out.clearedRemovals, p.clearRemovals([]address.Address{a})...)
 			}
 		}
 	}
 	return true
 }
 
-// take notes which addresses a contact gets from others.
-func (p *contactPlanner) take(line int, to *entry, addresses []address.Address) {
+// take records the addresses that a contact takes from others.
+func (p *contactPlanner) take(line int, to *storedContact, addresses []address.Address) {
 	for _, a := range addresses {
 		if from := p.owners[a]; from != nil && from != to {
 			p.taken = append(p.taken, taken{a, line, from})
@@ -409,7 +411,7 @@ func (b *Book) planCompanies(ctx context.Context, rows []CompanyRow, last fileRo
 	if err != nil {
 		return plan, err
 	}
-	born, err := b.bornUpgraded(ctx)
+	startsUpgraded, err := b.startsUpgraded(ctx)
 	if err != nil {
 		return plan, err
 	}
@@ -427,9 +429,9 @@ func (b *Book) planCompanies(ctx context.Context, rows []CompanyRow, last fileRo
 			continue
 		case !there:
 			if removed[row.ID] {
-				plan.revived = append(plan.revived, store.Delete(b.key(bucketRemoved, removedCompany+row.ID)))
+				plan.clearedRemovals = append(plan.clearedRemovals, store.Delete(b.key(bucketRemoved, removedCompany+row.ID)))
 			}
-			after.Upgraded, after.Era = born(after), newEra()
+			after.Upgraded, after.Era = startsUpgraded(after), newRandomGeneration()
 			plan.Added = append(plan.Added, Entry{Line: row.Line, Item: row.ID, Name: displayName(after)})
 		case len(fields) == 0:
 			plan.Unchanged++
@@ -445,11 +447,11 @@ func (b *Book) planCompanies(ctx context.Context, rows []CompanyRow, last fileRo
 		plan.companies = append(plan.companies, write)
 	}
 	checkTokens(known, lines, &bad)
-	plan.Warnings = append(plan.Warnings, guessable(rows, known)...)
+	plan.Warnings = append(plan.Warnings, guessabilityWarnings(rows, known)...)
 	return plan, bad.orNil()
 }
 
-// displayName is a company's name, where it has one besides its id.
+// displayName returns the company's name, or "" if it is only the id.
 func displayName(c Company) string {
 	if c.Name == c.ID {
 		return ""
@@ -457,8 +459,8 @@ func displayName(c Company) string {
 	return c.Name
 }
 
-// edited returns the company after the row, which fields changed, and which of them
-// lost their value: a company without a name is called by its id.
+// edited returns the company after the row, the fields that change, and those of them that lose
+// their value. A company without a name gets its id as the name.
 func (r CompanyRow) edited(c Company) (after Company, fields, emptied []string) {
 	after = Company{r.ID, c.Name, c.LegacyTokens, c.Upgraded, c.Era}
 	if r.hasName {
@@ -485,8 +487,8 @@ func (r CompanyRow) edited(c Company) (after Company, fields, emptied []string) 
 	return after, fields, emptied
 }
 
-// checkTokens notes the tokens that two companies would have; lines are those of the
-// companies that the file changes.
+// checkTokens records tokens that two companies would share. lines are the lines of the companies
+// that the file changes.
 func checkTokens(companies map[string]Company, lines map[string]int, bad *RowErrors) {
 	owner := map[string]string{}
 	for _, id := range slices.Sorted(maps.Keys(companies)) {
@@ -501,9 +503,9 @@ func checkTokens(companies map[string]Company, lines map[string]int, bad *RowErr
 	}
 }
 
-// Apply carries out a plan: all of it, or, with an error, nothing. It returns
-// ErrConflict when the book has changed since the plan was made. progress, if any, is
-// told how many of the plan's changes are prepared, and total when they are made.
+// Apply writes all changes of a plan or, with an error, none. It returns ErrConflict if the
+// directory has changed since the plan was made. progress may be nil; it is called with the number
+// of prepared changes, and with total once they are written.
 func (b *Book) Apply(ctx context.Context, p Plan, progress func(done, total int)) error {
 	return b.apply(ctx, p, progress)
 }
@@ -515,9 +517,9 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 	}
 	claims := p.claims()
 	ops := make([]store.Op, 0, len(more)+len(p.contacts)+len(claims)+len(p.companies)+1)
-	ops = append(append(append(append(ops, more...), p.passwords...), p.revived...), p.remember...)
-	for _, id := range p.Losers() {
-		ops = append(ops, b.endAccess(id))
+	ops = append(append(append(append(ops, more...), p.passwords...), p.clearedRemovals...), p.remember...)
+	for _, id := range p.AccessRevoked() {
+		ops = append(ops, b.pendingRevocation(id))
 	}
 	for i, w := range p.contacts {
 		if i%pageSize == 0 {
@@ -555,10 +557,10 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 	}
 	ops = b.markTokens(ops)
 	err = b.Store.Apply(ctx, ops...)
-	b.counter().Add(1)
+	b.versionCounter().Add(1)
 	b.followTokens(ctx, ops)
 	if failed := b.followUpgrades(ctx); err == nil && failed != nil {
-		err = fmt.Errorf("it was changed, but what has to be known of it outside of the store couldn't be noted: %w", failed)
+		err = fmt.Errorf("the change was made, but could not be noted in the anchor outside the store: %w", failed)
 	}
 	b.Others.Changed(ctx)
 	switch {
@@ -571,7 +573,7 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 	return nil
 }
 
-// claims are the addresses that pass to contacts of the plan.
+// claims returns the addresses that pass to contacts of the plan.
 func (p Plan) claims() map[address.Address]bool {
 	claims := map[address.Address]bool{}
 	for _, w := range p.contacts {
@@ -581,14 +583,14 @@ func (p Plan) claims() map[address.Address]bool {
 			}
 			continue
 		}
-		for _, a := range lacking(w.after.Emails, w.before.Emails) {
+		for _, a := range subtract(w.after.Emails, w.before.Emails) {
 			claims[a] = true
 		}
 	}
 	return claims
 }
 
-// tokens are those that companies of the plan have from now on.
+// tokens returns the tokens that companies of the plan will have.
 func (p Plan) tokens() map[string]bool {
 	tokens := map[string]bool{}
 	for _, w := range p.companies {

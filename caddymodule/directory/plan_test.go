@@ -20,7 +20,7 @@ import (
 
 const header = "email,other_emails,first_name,last_name,phone,companies,role,locale,disabled\n"
 
-// summary is a plan as one line.
+// summary returns a plan as one line.
 func summary(p Plan) string {
 	s := ""
 	for _, e := range p.Added {
@@ -71,7 +71,7 @@ func TestImport(t *testing.T) {
 			if got := summary(p); got != c.plan || err != nil {
 				t.Errorf("plan %s, %v; want %s", got, err, c.plan)
 			}
-			wantBook(t, b, c.book...)
+			wantDirectory(t, b, c.book...)
 			all := must(b.Contacts(ctx, "", "", 10))
 			for _, contact := range all {
 				for _, a := range contact.Emails {
@@ -90,7 +90,7 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// someEra is that of a company in print.
+// someEra matches the Era of a company in fmt's format.
 var someEra = regexp.MustCompile(` [1-9][0-9]*\}`)
 
 func TestImportCompanies(t *testing.T) {
@@ -99,7 +99,7 @@ func TestImportCompanies(t *testing.T) {
 		{"id,name,legacy_tokens\nacme,Acme,one;two\nbirch,,\n", "+2 acme; +3 birch; =0", "[{acme Acme [one two] false era} {birch birch [] true era}]"},
 		{"id\nacme\nbirch\n", "=2", "[{acme Acme [one two] false era} {birch birch [] true era}]"},
 		{"id,name\nacme,\n", "~2 acme [name] without [name]; =0", "[{acme acme [one two] false era} {birch birch [] true era}]"},
-		// A token may pass from one to another.
+		// A token may pass from one company to another.
 		{"id,legacy_tokens\nbirch,two\nacme,one\n", "~2 birch [legacy_tokens]; ~3 acme [legacy_tokens]; =0", "[{acme acme [one] false era} {birch birch [two] true era}]"},
 		{"id,legacy_tokens\nbirch,\n", "~2 birch [legacy_tokens] without [legacy_tokens]; =0", "[{acme acme [one] false era} {birch birch [] true era}]"},
 	} {
@@ -134,15 +134,15 @@ func TestImportRefuses(t *testing.T) {
 	}
 	_, err := importCompanies(t, b, "id,legacy_tokens\nnew,tok9\nthree,tok1\nfour,tok8\nfive,tok8\n")
 	wantRows(t, err, `3 "legacy_tokens" one and three have one in common`, `5 "legacy_tokens" five and four have one in common`)
-	wantBook(t, b, before...)
+	wantDirectory(t, b, before...)
 	if all := must(b.Companies(ctx, "", "", 10)); len(all) != 2 || b.Version() != version {
 		t.Errorf("%d companies, Version from %d to %d; want no change", len(all), version, b.Version())
 	}
 }
 
-// What was removed or disabled by hand stays so, whatever a file says, until a hand
-// undoes it.
-func TestTheHandHasTheLastWord(t *testing.T) {
+// A contact that was removed or disabled manually stays so, whatever a file says, until a manual
+// change undoes it.
+func TestManualRemovalsHoldAgainstFiles(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	companies := "id,name\nacme,Acme\nbirch,Birch Ltd\n"
 	contacts := header +
@@ -158,7 +158,7 @@ func TestTheHandHasTheLastWord(t *testing.T) {
 	must(b.Disable(ctx, "cyd@b.de"))
 	must(b.RemoveCompany(ctx, "birch"))
 	book := []string{"[bob@new.de bob@c.de] Bob [acme] client", "[cyd@b.de] Cyd [] client disabled", "[dan@b.de] Dan [] client disabled"}
-	wantBook(t, b, book...)
+	wantDirectory(t, b, book...)
 
 	for _, in := range []struct{ csv, plan string }{
 		{contacts, "!2 ann@b.de removed by hand; !3 bob@b.de removed by hand; !4 cyd@b.de disabled by hand; =2"},
@@ -170,23 +170,24 @@ func TestTheHandHasTheLastWord(t *testing.T) {
 		if got := summary(p); got != in.plan || err != nil {
 			t.Errorf("plan %s, %v; want %s", got, err, in.plan)
 		}
-		wantBook(t, b, book...)
+		wantDirectory(t, b, book...)
 	}
 	if p, err := importCompanies(t, b, companies); summary(p) != "!3 birch removed by hand; =1" || err != nil {
 		t.Errorf("plan %s, %v", summary(p), err)
 	}
 
-	// A disabled one's other fields follow the file.
+	// The other fields of a disabled contact follow the file.
 	p, err := importCSV(t, b, "email,last_name,disabled\ncyd@b.de,Dale,no\n")
 	if summary(p) != "~2 cyd@b.de [last_name]; !2 cyd@b.de disabled by hand; =0" || err != nil {
 		t.Errorf("plan %s, %v", summary(p), err)
 	}
-	// What the file has disabled, it may enable; what a hand has enabled, it may disable.
+	// The file may enable a contact that it disabled, and may disable a contact that was enabled
+	// manually.
 	must(importCSV(t, b, "email,disabled\ndan@b.de,false\n"))
 	must(b.Enable(ctx, "cyd@b.de"))
-	wantBook(t, b, "[bob@new.de bob@c.de] Bob [acme] client", "[cyd@b.de] Cyd Dale [] client", "[dan@b.de] Dan [] client")
+	wantDirectory(t, b, "[bob@new.de bob@c.de] Bob [acme] client", "[cyd@b.de] Cyd Dale [] client", "[dan@b.de] Dan [] client")
 
-	// By hand they come back, and then the file has its say again.
+	// A manual change brings them back; then the file counts again.
 	must(b.AddCompany(ctx, "birch", CompanyChange{}))
 	if p, err := importCompanies(t, b, companies); summary(p) != "~3 birch [name]; =1" || err != nil {
 		t.Errorf("plan %s, %v", summary(p), err)
@@ -206,14 +207,14 @@ func TestPlanChangesNothingAndIsJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := must(b.PlanContacts(ctx, rows))
-	wantBook(t, b)
+	wantDirectory(t, b)
 	out, err := json.Marshal(p)
 	if want := `{"kind":"contacts","added":[{"line":2,"item":"ann@b.de"}],"changed":[],"unchanged":0,"kept":[]}`; string(out) != want || err != nil {
 		t.Errorf("JSON %s, %v; want %s", out, err, want)
 	}
 }
 
-// A plan holds only while the book is what it was planned on.
+// A plan is valid only while the directory stays the same.
 func TestApplyConflicts(t *testing.T) {
 	for name, change := range map[string]func(*Book, context.Context) error{
 		"added":   func(b *Book, ctx context.Context) error { return second(b.AddContact(ctx, "new@b.de", Change{})) },
@@ -235,9 +236,9 @@ func TestApplyConflicts(t *testing.T) {
 		if err := b.Apply(ctx, p, nil); !errors.Is(err, ErrConflict) {
 			t.Errorf("%s: Apply: %v; want ErrConflict", name, err)
 		}
-		wantBook(t, b, before...)
+		wantDirectory(t, b, before...)
 	}
-	// Also a plan on a book that was empty, and one that was carried out already.
+	// This includes a plan for an empty directory, and a plan that was already applied.
 	b, ctx := newBook(t), t.Context()
 	p := must(b.PlanContacts(ctx, must(ReadContacts(strings.NewReader("email\nann@b.de\n")))))
 	if err := b.Apply(ctx, p, nil); err != nil {
@@ -274,12 +275,12 @@ func TestLoadFile(t *testing.T) {
 	load("true 0 0 0 []")
 	write("email,first_name\nann@b.de,\nbob@b.de,Bob\n")
 	load("false 0 1 0 [{2 ann@b.de removed by hand []}]")
-	wantBook(t, b, "[bob@b.de] Bob [] client")
+	wantDirectory(t, b, "[bob@b.de] Bob [] client")
 	write("email,first_name\nbob@b.de,Bob\n\n")
 	load("false 0 0 1 []")
 	load("true 0 0 0 []")
 
-	// What can't be loaded is tried again.
+	// A file that can't be loaded is tried again.
 	write("email,companies\nbob@b.de,acme\n")
 	for range 2 {
 		_, err := b.LoadFile(ctx, path, Contacts, nil)
@@ -290,7 +291,7 @@ func TestLoadFile(t *testing.T) {
 	}
 	must(b.AddCompany(ctx, "acme", CompanyChange{}))
 	load("false 0 1 0 []")
-	wantBook(t, b, "[bob@b.de] Bob [acme] client")
+	wantDirectory(t, b, "[bob@b.de] Bob [acme] client")
 
 	if _, err := b.LoadFile(ctx, path+"x", Contacts, nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v; want ErrNotExist", err)
@@ -306,7 +307,7 @@ func TestLoadFile(t *testing.T) {
 	}
 }
 
-// busyStore lets another change come between plan and apply.
+// busyStore makes another change between plan and apply.
 type busyStore struct {
 	store.Store
 	times  int
@@ -378,7 +379,7 @@ func importBig(t testing.TB, b *Book, n int) (Plan, []int) {
 	return p, steps
 }
 
-// One row is one contact with two addresses.
+// Each row is one contact with two addresses.
 func BenchmarkImport100k(b *testing.B) {
 	for name, changed := range map[string]bool{"new": false, "unchanged": true} {
 		b.Run(name, func(b *testing.B) {
@@ -411,8 +412,8 @@ func BenchmarkByEmail(b *testing.B) {
 	}
 }
 
-// Whoever mends a file sees all of its bad rows at once: those that can't be read, and
-// those that the book can't take.
+// The operator sees all bad rows of a file at once: the unreadable ones and those that conflict
+// with the directory.
 func TestPlannerListsEveryBadRow(t *testing.T) {
 	b := newBook(t)
 	plan, err := b.Planner(strings.NewReader("email,companies\ngood@example.com,\nbad@@x,\nbob@example.com,nowhere\nalso bad,\n"), Contacts, ImportOptions{})

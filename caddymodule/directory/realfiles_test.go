@@ -8,7 +8,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-// planned is what an import of the text would do, in short.
+// planned plans an import of the text.
 func planned(t *testing.T, b *Book, kind Kind, text string, options ImportOptions) (Plan, error) {
 	t.Helper()
 	plan, err := b.Planner(strings.NewReader(text), kind, options)
@@ -18,7 +18,7 @@ func planned(t *testing.T, b *Book, kind Kind, text string, options ImportOption
 	return plan(t.Context())
 }
 
-// Files as accounting programs and address books export them.
+// Files as exported by accounting programs and address books.
 func TestExportsOfOtherProgramsAreRead(t *testing.T) {
 	for _, c := range []struct {
 		name, file string
@@ -48,7 +48,7 @@ func TestExportsOfOtherProgramsAreRead(t *testing.T) {
 			if err := b.Apply(t.Context(), p, nil); err != nil {
 				t.Fatal(err)
 			}
-			wantBook(t, b, c.want...)
+			wantDirectory(t, b, c.want...)
 		})
 	}
 	b := newBook(t)
@@ -59,7 +59,7 @@ func TestExportsOfOtherProgramsAreRead(t *testing.T) {
 	wantRows(t, err, `1 "" there is no column "x" to be taken as phone`)
 }
 
-// On request the rows are imported that can be, and the others are listed.
+// On request the good rows are imported and the bad ones are listed.
 func TestBadRowsAreSkippedOnRequest(t *testing.T) {
 	b := newBook(t)
 	must(b.AddCompany(t.Context(), "acme", CompanyChange{}))
@@ -89,7 +89,7 @@ func TestBadRowsAreSkippedOnRequest(t *testing.T) {
 	}
 }
 
-// A company that is written a little otherwise is suggested.
+// An unknown company name with a small difference gets a suggestion.
 func TestUnknownCompanySuggestsTheRightOne(t *testing.T) {
 	b := newBook(t)
 	for id, name := range map[string]string{"harbor": "Harbor Bakery LLC", "acme": "Acme", "globex": "Globex Corporation", "kestrel-cycles": "Kestrel Cycles"} {
@@ -113,7 +113,7 @@ func TestUnknownCompanySuggestsTheRightOne(t *testing.T) {
 	}
 }
 
-// What may be a slip is taken, and named.
+// A row with a likely typing mistake is imported with a warning.
 func TestLikelySlipsAreNamed(t *testing.T) {
 	for a, want := range map[address.Address]string{
 		"ann@example.con": "example.com", "ann@gmial.com": "gmail.com", "ann@hotmial.com": "hotmail.com", "ann@gmail.con": "gmail.com", "ann@gmail.cmo": "gmail.com",
@@ -131,7 +131,7 @@ func TestLikelySlipsAreNamed(t *testing.T) {
 	}
 }
 
-// What is exported is imported again as it was.
+// An exported file is imported again without differences.
 func TestExportImportsAgain(t *testing.T) {
 	b := newBook(t)
 	must(b.AddCompany(t.Context(), "acme", CompanyChange{}))
@@ -161,7 +161,7 @@ func TestExportImportsAgain(t *testing.T) {
 	}
 }
 
-// Addresses and companies are added and taken away one at a time.
+// Addresses and companies can be added and removed one at a time.
 func TestListsAreChangedOneAtATime(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	for _, id := range []string{"acme", "birch"} {
@@ -170,7 +170,7 @@ func TestListsAreChangedOneAtATime(t *testing.T) {
 	must(importCSV(t, b, "email,other_emails,companies\nann@example.com,a2@example.com,acme\n"))
 	for _, c := range []struct {
 		change Change
-		want   string // the contact after it, or the error
+		want   string // the contact afterwards, or the error
 	}{
 		{Change{AddEmails: []string{"A3@example.com"}, AddCompanies: []string{"birch"}}, "[ann@example.com a2@example.com a3@example.com] [acme birch]"},
 		{Change{RemoveEmails: []string{"a2@example.com"}}, "[ann@example.com a3@example.com] [acme birch]"},
@@ -193,8 +193,7 @@ func TestListsAreChangedOneAtATime(t *testing.T) {
 	}
 }
 
-// A company that was removed comes back with its old links and contacts, and as closed as
-// it was.
+// A removed company is restored with its old links, contacts, and state.
 func TestRemovedCompanyIsRestored(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	name, tokens := "Acme Ltd", []string{"tok-1", "tok%2"}
@@ -211,7 +210,7 @@ func TestRemovedCompanyIsRestored(t *testing.T) {
 	if err != nil || n != 1 || !after.Upgraded || after.Name != before.Name || fmt.Sprint(after.LegacyTokens) != fmt.Sprint(before.LegacyTokens) || after.Era == before.Era {
 		t.Errorf("RestoreCompany = %+v, %d, %v; want it as it was, upgraded, with 1 contact", after, n, err)
 	}
-	wantBook(t, b, "[ann@example.com]  [acme birch] client", "[cid@example.com]  [birch] client")
+	wantDirectory(t, b, "[ann@example.com]  [acme birch] client", "[cid@example.com]  [birch] client")
 	if s, err := b.StandingByToken(ctx, "tok-1"); err != nil || !s.Upgraded {
 		t.Errorf("its old link = %+v, %v; want that it asks for sign-in", s, err)
 	}

@@ -12,15 +12,15 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-// ContactRow is one contact as a CSV file has it, checked by itself.
+// ContactRow is one contact of a CSV file, checked without the directory.
 type ContactRow struct {
-	Line  int
-	Email address.Address
-	edit  edit // for the columns that the file has
-	notes []RowError
+	Line     int
+	Email    address.Address
+	edit     edit // of the columns in the file
+	warnings []RowError
 }
 
-// CompanyRow is one company as a CSV file has it, checked by itself.
+// CompanyRow is one company of a CSV file, checked without the directory.
 type CompanyRow struct {
 	Line      int
 	ID        string
@@ -32,11 +32,10 @@ type CompanyRow struct {
 
 var companyColumns = []string{"id", "name", "legacy_tokens"}
 
-// ReadContacts reads a file of contacts: columns email, other_emails, first_name,
-// last_name, phone, companies, role, locale, disabled, password_hash, of which email must be there.
-// Rows with the same email are one contact with all their companies. An error is a
-// *RowErrors with all that is wrong, beside which stand the other rows, or one of the
-// reader.
+// ReadContacts reads a file of contacts with the columns email (required), other_emails,
+// first_name, last_name, phone, companies, role, locale, disabled, password_hash. Rows with the
+// same email are one contact with all their companies. A *RowErrors lists all problems in the file,
+// and the other rows are returned beside it; any other error is the reader's.
 func ReadContacts(r io.Reader) ([]ContactRow, error) { return readContacts(r, ImportOptions{}) }
 
 func readContacts(r io.Reader, options ImportOptions) ([]ContactRow, error) {
@@ -56,8 +55,8 @@ func readContacts(r io.Reader, options ImportOptions) ([]ContactRow, error) {
 		has.add(fLast)
 	}
 	var rows []ContactRow
-	places := map[address.Address]int{} // of all addresses so far → their row
-	domains := map[string]string{}      // domain → which was meant; "": that one
+	places := map[address.Address]int{} // each address so far → index of its row
+	domains := map[string]string{}      // domain → suggested domain; "" if it looks right
 	for {
 		cells, err := t.next()
 		if err != nil {
@@ -79,7 +78,7 @@ func readContacts(r io.Reader, options ImportOptions) ([]ContactRow, error) {
 			}
 		}
 		row.Email, row.edit.hashLine = row.edit.email, t.line
-		row.notes = row.look(t.macRoman, domains)
+		row.warnings = row.findWarnings(t.macRoman, domains)
 		if t.bad.count() == bad {
 			rows = addRow(rows, row, places, &t.bad)
 		}
@@ -87,7 +86,7 @@ func readContacts(r io.Reader, options ImportOptions) ([]ContactRow, error) {
 	return rows, t.bad.orNil()
 }
 
-// splitName takes a whole name apart: "Lee, Ann" and "Ann Lee".
+// splitName splits a full name such as "Lee, Ann" or "Ann Lee".
 func splitName(name string) (first, last string) {
 	name = strings.TrimSpace(name)
 	if last, first, found := strings.Cut(name, ","); found {
@@ -99,9 +98,9 @@ func splitName(name string) (first, last string) {
 	return name, ""
 }
 
-// look returns what may be wrong with a row that can be taken.
-// domains remembers what was found out about a domain.
-func (r ContactRow) look(macRoman bool, domains map[string]string) (notes []RowError) {
+// findWarnings returns likely mistakes in a row that can be imported. domains caches the suggestion
+// for each domain.
+func (r ContactRow) findWarnings(macRoman bool, domains map[string]string) (notes []RowError) {
 	look := func(a address.Address) {
 		meant, known := domains[a.Domain()]
 		if !known {
@@ -129,7 +128,7 @@ func (r ContactRow) look(macRoman bool, domains map[string]string) (notes []RowE
 	return notes
 }
 
-// addRow adds a row, or joins it with the earlier one of the same contact.
+// addRow adds a row, or joins it with an earlier row of the same contact.
 func addRow(rows []ContactRow, row ContactRow, places map[address.Address]int, bad *RowErrors) []ContactRow {
 	at, known := places[row.Email]
 	switch {
@@ -146,7 +145,7 @@ func addRow(rows []ContactRow, row ContactRow, places map[address.Address]int, b
 		}
 	}
 	if known {
-		rows[at].notes = append(rows[at].notes, row.notes...)
+		rows[at].warnings = append(rows[at].warnings, row.warnings...)
 	}
 	if !known {
 		rows = append(rows, row)
@@ -161,8 +160,8 @@ func addRow(rows []ContactRow, row ContactRow, places map[address.Address]int, b
 	return rows
 }
 
-// join takes over what another row of the same contact says, or returns the field that
-// can't be joined and why.
+// join merges another row of the same contact into e. If they contradict each other, it returns the
+// field and the reason.
 func (e *edit) join(o edit) (field, string) {
 	texts := []struct {
 		f    field
@@ -174,11 +173,11 @@ func (e *edit) join(o edit) (field, string) {
 			return t.f, fmt.Sprintf("is %q here and %q", t.is, *t.mine)
 		}
 	}
-	if e.disabled != unsaid && o.disabled != unsaid && e.disabled != o.disabled {
+	if e.disabled != unset && o.disabled != unset && e.disabled != o.disabled {
 		return fDisabled, "says the opposite"
 	}
 	if e.hash != "" && o.hash != "" && e.hash != o.hash {
-		return fPassword, "is another one" // and neither is repeated
+		return fPassword, "is another one" // the message repeats neither hash
 	}
 	others, companies := union(e.others, o.others), union(e.companies, o.companies)
 	switch {
@@ -206,8 +205,8 @@ func union[T comparable](a, b []T) []T {
 	return a
 }
 
-// ReadCompanies reads a file of companies: columns id, name, legacy_tokens, of which id
-// must be there. Errors are as ReadContacts'; they repeat no token.
+// ReadCompanies reads a file of companies with the columns id (required), name, legacy_tokens. It
+// returns errors like ReadContacts; they never contain a token.
 func ReadCompanies(r io.Reader) ([]CompanyRow, error) { return readCompanies(r, ImportOptions{}) }
 
 func readCompanies(r io.Reader, options ImportOptions) ([]CompanyRow, error) {

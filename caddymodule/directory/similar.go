@@ -11,17 +11,18 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/typo"
 )
 
-// What somebody most likely meant by what they wrote.
+// Suggestions for likely typing mistakes.
 
-// mailDomains are those of which a slip is worth a question.
+// mailDomains are the domains for which a likely typing mistake is reported.
 var mailDomains = []string{"gmail.com", "googlemail.com", "hotmail.com", "outlook.com", "yahoo.com", "icloud.com",
 	"mail.com", "ymail.com", "email.com"}
 
-// topDomains are slips of the last part of a domain. None of them exists.
+// topDomains maps typing mistakes in top-level domains to the right ones. None of the mistyped ones
+// exists.
 var topDomains = map[string]string{"con": "com", "cmo": "com", "ocm": "com", "comm": "com", "vom": "com", "xom": "com", "coom": "com", "nte": "net", "ent": "net", "nett": "net", "ogr": "org", "orgg": "org"}
 
-// LikelyDomain returns the domain that was most likely meant by that of the address, or ""
-// if nothing speaks against it.
+// LikelyDomain returns the domain that was most likely meant, or "" if the domain of the address
+// looks right.
 func LikelyDomain(a address.Address) string {
 	domain := a.Domain()
 	i := strings.LastIndexByte(domain, '.')
@@ -42,11 +43,11 @@ func LikelyDomain(a address.Address) string {
 	return ""
 }
 
-// legalForms are what is left out of companies' names, or written in other ways.
+// legalForms are words in company names that people leave out or write differently.
 var legalForms = map[string]bool{"ltd": true, "limited": true, "llc": true, "inc": true, "incorporated": true, "corp": true, "corporation": true, "co": true, "company": true,
 	"gmbh": true, "ag": true, "kg": true, "ug": true, "plc": true, "llp": true, "lp": true, "sa": true, "sl": true, "srl": true, "bv": true, "pty": true, "the": true, "and": true}
 
-// coreName is a company's name without what people leave out: punctuation and legal form.
+// coreName returns a company's name without punctuation and legal form.
 func coreName(name string) string {
 	words := strings.FieldsFunc(nameKey(name), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
 	kept := slices.DeleteFunc(slices.Clone(words), func(w string) bool { return legalForms[w] })
@@ -56,12 +57,12 @@ func coreName(name string) string {
 	return strings.Join(kept, " ")
 }
 
-// maxSuggestions is for how many names of one file a similar one is looked for.
+// maxSuggestions limits the unknown names of one file for which similar ones are searched.
 const maxSuggestions = 200
 
-// similar returns the companies that were most likely meant, at most three, as an error
-// shows them.
-func (n *companyNames) similar(written string) string {
+// suggest returns the companies that were most likely meant, at most three, formatted for an error
+// message.
+func (n *companyNames) suggest(written string) string {
 	if n.suggested++; n.suggested > maxSuggestions {
 		return ""
 	}
@@ -94,7 +95,7 @@ func (n *companyNames) similar(written string) string {
 	return strings.Join(all, " or ")
 }
 
-// unknown is the error of a company that there is none of.
+// unknown returns the error for a company that doesn't exist.
 func (n *companyNames) unknown(written string) error {
 	if parts := strings.Split(written, ","); len(parts) > 1 {
 		all := true
@@ -106,7 +107,7 @@ func (n *companyNames) unknown(written string) error {
 			return fmt.Errorf("%s is no company; several are separated by a semicolon: %s", quoted(written), strings.Join(trimmed(parts), "; "))
 		}
 	}
-	if meant := n.similar(written); meant != "" {
+	if meant := n.suggest(written); meant != "" {
 		return fmt.Errorf("%s is no company; did you mean %s? Else add it first", quoted(written), meant)
 	}
 	return fmt.Errorf("%s is no company; add it first", quoted(written))
@@ -119,12 +120,12 @@ func trimmed(parts []string) (out []string) {
 	return out
 }
 
-// SimilarCompanies returns the companies that were most likely meant, as an error shows
-// them; "": none.
+// SimilarCompanies returns the companies that were most likely meant, formatted for an error
+// message, or "" if there are none.
 func (b *Book) SimilarCompanies(ctx context.Context, written string) (string, error) {
 	n, err := b.companyNames(ctx)
 	if err != nil {
 		return "", err
 	}
-	return n.similar(written), nil
+	return n.suggest(written), nil
 }

@@ -13,29 +13,30 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/tokensearch"
 )
 
-// TokenMemory keeps the tokens of old links in memory. Books of one firm in one process share it. The
-// zero value is empty and ready; it mustn't be copied.
-type TokenMemory struct {
+// TokenCache keeps the tokens of old links in memory. Books of one firm in one process share it.
+// The zero value is ready to use; it must not be copied.
+type TokenCache struct {
 	index  tokensearch.Index
 	loaded atomic.Bool
 
-	mu   sync.Mutex // of those who fill the index
-	mark string     // of the store, as of when the index was filled
+	mu   sync.Mutex // held while the index is filled
+	mark string     // the store's mark at the time when the index was filled
 }
 
-// stateTokensChanged is a mark of the book, in bucketState: it has another value after each change of tokens.
+// stateTokensChanged is a mark in bucketState that gets a new random value with each change of
+// tokens.
 const stateTokensChanged = "tokens-changed"
 
 const (
-	loadTime = 30 * time.Second // how long all tokens may take to be read
-	mostRead = 1000             // companies that are read one by one; more are read with all others
+	loadTimeout    = 30 * time.Second // limit for reading all tokens
+	maxSingleReads = 1000             // companies to read one by one; if more have changed, all are read
 )
 
-// Tokens returns the index of all tokens of old links, which is in memory from its first use on. It follows
-// changes made through this process at once, and those of others with CatchUp. The error is the store's, and
-// only of the first use.
+// Tokens returns the index of all old-link tokens. The first call loads it into memory. It reflects
+// changes by this process at once and those of other processes after Sync. Only a call that loads
+// it can return an error, which is the store's.
 func (b *Book) Tokens(ctx context.Context) (*tokensearch.Index, error) {
-	m := b.tokenMemory()
+	m := b.tokenCache()
 	if m.loaded.Load() {
 		return &m.index, nil
 	}
@@ -50,26 +51,27 @@ func (b *Book) Tokens(ctx context.Context) (*tokensearch.Index, error) {
 	return &m.index, nil
 }
 
-// TokensInMemory returns what Tokens does if that is in memory, else nil. It asks no store.
-func (b *Book) TokensInMemory() *tokensearch.Index {
-	if m := b.tokenMemory(); m.loaded.Load() {
+// CachedTokens returns the index of Tokens if it is in memory, otherwise nil. It never reads the
+// store.
+func (b *Book) CachedTokens() *tokensearch.Index {
+	if m := b.tokenCache(); m.loaded.Load() {
 		return &m.index
 	}
 	return nil
 }
 
-func (b *Book) tokenMemory() *TokenMemory {
-	if b.Memory != nil {
-		return b.Memory
+func (b *Book) tokenCache() *TokenCache {
+	if b.TokenCache != nil {
+		return b.TokenCache
 	}
-	return &b.ownMemory
+	return &b.ownTokenCache
 }
 
-// loadTokens fills the index, also for a visitor who doesn't wait for it. m.mu is held.
-func (b *Book) loadTokens(ctx context.Context, m *TokenMemory) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTime)
+// loadTokens fills the index. It goes on if the visitor who started it gives up. m.mu must be held.
+func (b *Book) loadTokens(ctx context.Context, m *TokenCache) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
-	mark, err := b.tokensMark(ctx) // before the companies: a change meanwhile is seen next time
+	mark, err := b.tokensMark(ctx) // before the companies: a change in between is noticed next time
 	if err != nil {
 		return err
 	}
@@ -77,9 +79,9 @@ func (b *Book) loadTokens(ctx context.Context, m *TokenMemory) error {
 	err = b.scan(ctx, bucketCompany, "", "", func(rec store.Record) (bool, error) {
 		c, err := b.openCompany(rec)
 		if err != nil {
-			return true, nil // nobody reaches it, by whatever token
+			return true, nil // such a company can't be reached with any token
 		}
-		if tokens := searched(c); len(tokens) > 0 {
+		if tokens := searchTokens(c); len(tokens) > 0 {
 			companies[c.ID] = tokens
 		}
 		return true, nil
@@ -93,7 +95,7 @@ func (b *Book) loadTokens(ctx context.Context, m *TokenMemory) error {
 	return nil
 }
 
-func searched(c Company) (all []tokensearch.Token) {
+func searchTokens(c Company) (all []tokensearch.Token) {
 	for _, token := range c.LegacyTokens {
 		all = append(all, tokensearch.Token{Text: token, Bits: bitsOf(token), Common: isCommon(token, c)})
 	}
@@ -108,7 +110,7 @@ func (b *Book) tokensMark(ctx context.Context) (string, error) {
 	return string(rec.Value), nil
 }
 
-// markTokens adds to the Ops of a change of tokens what tells other processes of it.
+// markTokens adds an Op that tells other processes about the change, if the ops change tokens.
 func (b *Book) markTokens(ops []store.Op) []store.Op {
 	for _, op := range ops {
 		if op.Key.Bucket == bucketLegacy {
@@ -118,8 +120,8 @@ func (b *Book) markTokens(ops []store.Op) []store.Op {
 	return ops
 }
 
-// followTokens brings the index up to a change that may have been made. Where the store can't say, all is
-// loaded at the next use.
+// followTokens updates the index after a change that may have been made. If the store fails, the
+// next use loads the whole index.
 func (b *Book) followTokens(ctx context.Context, ops []store.Op) {
 	var ids []string
 	tokens := false
@@ -132,31 +134,31 @@ func (b *Book) followTokens(ctx context.Context, ops []store.Op) {
 	if !tokens {
 		return
 	}
-	m := b.tokenMemory()
-	m.mu.Lock() // first: what is loaded meanwhile may be of before the change
+	m := b.tokenCache()
+	m.mu.Lock() // first: an index loaded in the meantime may predate the change
 	defer m.mu.Unlock()
 	if !m.loaded.Load() {
 		return
 	}
-	if len(ids) > mostRead {
+	if len(ids) > maxSingleReads {
 		m.loaded.Store(b.loadTokens(ctx, m) == nil)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
 	for _, id := range ids {
-		c, err := b.Company(ctx, id) // as it is now, whichever change came last
+		c, err := b.Company(ctx, id) // the current state, whichever change came last
 		if err != nil && !errors.Is(err, ErrUnknown) {
 			m.loaded.Store(false)
 			return
 		}
-		m.index.Set(id, searched(c))
+		m.index.Set(id, searchTokens(c))
 	}
 }
 
 // catchUpTokens loads the tokens if another process may have changed them.
 func (b *Book) catchUpTokens(ctx context.Context) error {
-	m := b.tokenMemory()
+	m := b.tokenCache()
 	if b.Others == nil || !m.loaded.Load() {
 		return nil
 	}

@@ -9,41 +9,41 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Upgrade is which companies' old links are to ask for sign-in from now on.
+// Upgrade says which companies' old links are to ask for sign-in from now on.
 type Upgrade struct {
 	Companies []string // ids or unique names; none with All
-	All       bool     // all companies, and every later one
-	Undo      bool     // the other way: old links open again, as they were
+	All       bool     // all companies, including those added later
+	Undo      bool     // the reverse: the old links work again without sign-in
 	DryRun    bool     // change nothing
 }
 
-// Upgraded is what an Upgrade did, or would do.
-type Upgraded struct {
-	Changed   []UpgradedCompany
-	Refused   []UpgradedCompany // nobody who may sign in belongs to them
-	Unchanged int               // that were so already, or have no old links to open again
-	Linkless  int               // of Unchanged: they have no old links
+// UpgradeResult is the effect of an Upgrade, or of its dry run.
+type UpgradeResult struct {
+	Changed      []UpgradedCompany
+	Refused      []UpgradedCompany // companies without a contact who may sign in
+	Unchanged    int               // in that state already, or without old links to reopen
+	WithoutLinks int               // those of Unchanged without old links
 
 	Linked int // companies of the firm that have old links
-	Done   int // how many of those are upgraded then
+	Done   int // the upgraded ones among those, after the Upgrade
 }
 
-// UpgradedCompany is a company whose old links ask for sign-in from now on, or as ever.
+// UpgradedCompany is a company that an Upgrade changes or refuses.
 type UpgradedCompany struct {
 	ID, Name string
-	Asked    []string // main addresses of the contacts who will be asked; none where it is refused
+	Contacts []string // main addresses of its contacts who may sign in; nil if refused
 }
 
-// Upgrade makes the old links of companies ask for sign-in, with the next request, or
-// undoes that. A company without a contact who may sign in is refused, since nobody could
-// reach it any more, and stays as it is; the others are changed, all or none. A company
-// that isn't known is a *FieldError, and nothing is changed. progress, if any, is told how
-// many changes are prepared, and total when they are made.
-func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total int)) (Upgraded, error) {
+// Upgrade makes the old links of companies ask for sign-in from the next request on, or undoes
+// that. A company without a contact who may sign in is refused and stays as it is, because nobody
+// could reach it any more; the others are changed, all or none. An unknown company is a
+// *FieldError, and nothing is changed. progress may be nil; it is called with the number of
+// prepared changes, and with the total once they are written.
+func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total int)) (UpgradeResult, error) {
 	if progress == nil {
 		progress = func(int, int) {}
 	}
-	var out Upgraded
+	var out UpgradeResult
 	var ops []store.Op
 	err := b.change(ctx, func() (_ []store.Op, err error) {
 		var changed []Company
@@ -58,16 +58,16 @@ func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total
 			return nil, err
 		}
 		ops = make([]store.Op, 0, 2*len(changed)+len(out.Refused)+1)
-		how := closesID
+		how := changeClose
 		switch {
 		case u.Undo:
-			if how = opensID; u.All && now.Any() {
-				ops = append(ops, b.upgradesChange(opensAll))
+			if how = changeOpen; u.All && now.Any() {
+				ops = append(ops, b.upgradesChange(changeOpenAll))
 			}
 		case u.All && !now.All:
-			ops = append(ops, b.upgradesChange(closesAll))
+			ops = append(ops, b.upgradesChange(changeCloseAll))
 			for _, c := range out.Refused {
-				ops = append(ops, b.upgradesChange(opensID+c.ID))
+				ops = append(ops, b.upgradesChange(changeOpen+c.ID))
 			}
 		}
 		for i, c := range changed {
@@ -82,7 +82,7 @@ func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total
 		return ops, nil
 	})
 	if err != nil {
-		return Upgraded{}, err
+		return UpgradeResult{}, err
 	}
 	if !u.DryRun {
 		progress(len(out.Changed), len(out.Changed))
@@ -90,8 +90,8 @@ func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total
 	return out, nil
 }
 
-// planUpgrade finds out what becomes of which company.
-func (b *Book) planUpgrade(ctx context.Context, u Upgrade) (out Upgraded, changed []Company, err error) {
+// planUpgrade returns the result of u and the companies to write.
+func (b *Book) planUpgrade(ctx context.Context, u Upgrade) (out UpgradeResult, changed []Company, err error) {
 	wanted, err := b.namedCompanies(ctx, u.Companies)
 	if err != nil {
 		return out, nil, err
@@ -112,22 +112,22 @@ func (b *Book) planUpgrade(ctx context.Context, u Upgrade) (out Upgraded, change
 		case c.Upgraded != u.Undo, u.Undo && len(c.LegacyTokens) == 0:
 			out.Unchanged++
 			if len(c.LegacyTokens) == 0 {
-				out.Linkless++
+				out.WithoutLinks++
 			}
 			return true
 		case !u.Undo && len(members[c.ID]) == 0:
 			out.Refused = append(out.Refused, one)
 			return true
 		}
-		c.Upgraded, c.Era, one.Asked = !u.Undo, newEra(), members[c.ID]
+		c.Upgraded, c.Era, one.Contacts = !u.Undo, newRandomGeneration(), members[c.ID]
 		changed, out.Changed = append(changed, c), append(out.Changed, one)
 		return true
 	})
 	return out, changed, err
 }
 
-// count counts a company as it is then.
-func (u *Upgraded) count(c Company) {
+// count counts a company in the state after the Upgrade.
+func (u *UpgradeResult) count(c Company) {
 	if len(c.LegacyTokens) == 0 {
 		return
 	}
@@ -137,7 +137,7 @@ func (u *Upgraded) count(c Company) {
 	}
 }
 
-// namedCompanies returns the ids of companies that are written as id or unique name.
+// namedCompanies returns the ids of companies that are given by id or unique name.
 func (b *Book) namedCompanies(ctx context.Context, written []string) (map[string]bool, error) {
 	if len(written) == 0 {
 		return nil, nil
@@ -160,11 +160,11 @@ func (b *Book) namedCompanies(ctx context.Context, written []string) (map[string
 	return wanted, nil
 }
 
-// members returns the main addresses of those who may sign in, by company.
+// members returns the main addresses of the contacts who may sign in, by company.
 func (b *Book) members(ctx context.Context) (map[string][]string, error) {
 	members := map[string][]string{}
-	err := b.eachContact(ctx, "", func(e *entry) bool {
-		if c := b.view(*e); !c.Disabled {
+	err := b.eachContact(ctx, "", func(e *storedContact) bool {
+		if c := b.effective(*e); !c.Disabled {
 			for _, id := range c.Companies {
 				members[id] = append(members[id], string(c.Email()))
 			}

@@ -14,51 +14,50 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// Which companies' old links ask for sign-in is kept three times: in the companies' records,
-// in one sealed record that has all of them, and in the anchor outside the store. The sealed
-// record is written with each change, and counts the changes, so that the anchor knows whose
-// word is newer. The anchor follows that record only, never the companies' records: whoever
-// can write to the store may put an older one of these back, and then the anchor's word and
-// the sealed record's are what keeps the company closed.
+// The companies whose old links ask for sign-in are recorded three times: in the companies'
+// records, in one sealed record with all of them, and in the anchor outside the store. Each change
+// also writes the sealed record, which counts the changes, so that the newer of sealed record and
+// anchor can be told. The anchor follows only the sealed record, never the companies' records: an
+// attacker who can write to the store may put back an older record of a company; the anchor and the
+// sealed record then keep the company's old links closed.
 
-// staysUpgraded reports whether the company's old links ask for sign-in whatever the store
-// says.
+// staysUpgraded reports whether the company's old links ask for sign-in regardless of the store.
 func (b *Book) staysUpgraded(id string) bool {
 	return b.Upgraded.Has(id) || b.Anchor.Closed().Has(id)
 }
 
-// asksSignIn reports whether the company has old links, and these ask for sign-in.
+// asksSignIn reports whether the company has old links that ask for sign-in.
 func (c *Company) asksSignIn() bool { return c != nil && c.Upgraded && len(c.LegacyTokens) > 0 }
 
-// theUpgrades is the ID of the one record of its bucket.
-const theUpgrades = "companies"
+// upgradesID is the ID of the only record in its bucket.
+const upgradesID = "companies"
 
-// Records of earlier releases, in bucketState, which nothing sealed.
+// Records of earlier releases in bucketState, which weren't sealed.
 const (
 	stateUpgrades = "upgrades" // counted the changes
-	stateUpgraded = "upgraded" // stood for an upgrade of all
+	stateUpgraded = "upgraded" // existed after an upgrade of all companies
 )
 
 func (b *Book) upgrades() *sealed.Bucket[anchor.Closed] {
 	return &sealed.Bucket[anchor.Closed]{Store: b.Store, Keys: b.Keys, Firm: b.Firm, Name: bucketUpgrades, Format: format, Now: b.Now, Alarm: b.Alarm}
 }
 
-// Changes of the sealed record, as they stand among the Ops of a change; see stampUpgrades.
+// Changes of the sealed record, as the IDs of placeholder Ops among the Ops of a change; see
+// stampUpgrades.
 const (
-	closesID  = "close/"   // + id of the company
-	opensID   = "open/"    // + id of the company
-	closesAll = "all"      // every company but those that are opened behind it
-	opensAll  = "none"     // no company but those that are closed behind it
-	restates  = "restates" // no change: what holds is written again
+	changeClose    = "close/"   // + id of the company
+	changeOpen     = "open/"    // + id of the company
+	changeCloseAll = "all"      // every company except those opened by later changes
+	changeOpenAll  = "none"     // no company except those closed by later changes
+	changeRewrite  = "restates" // no change: write the current state again
 )
 
 func (b *Book) upgradesChange(what string) store.Op {
 	return store.Put(b.key(bucketUpgrades, what), nil, time.Time{})
 }
 
-// stampUpgrades puts into the ops, for the changes of the sealed record that are among them,
-// the Op that writes it. It is for ops of a change of the book, one of which comes after the
-// other.
+// stampUpgrades replaces the placeholder Ops in ops by the Op that writes the sealed record. It
+// must run within a change of the directory, so that such changes are sequential.
 func (b *Book) stampUpgrades(ctx context.Context, ops []store.Op) ([]store.Op, error) {
 	var changes []string
 	ops = slices.DeleteFunc(ops, func(op store.Op) bool {
@@ -75,28 +74,28 @@ func (b *Book) stampUpgrades(ctx context.Context, ops []store.Op) ([]store.Op, e
 	if err != nil {
 		return nil, err
 	}
-	next := changed(now, changes)
+	next := applyUpgradeChanges(now, changes)
 	if sound && next.All == now.All && slices.Equal(next.IDs, now.IDs) {
 		return ops, nil
 	}
 	next.Mark, next.Sealed, next.Beside = now.Mark+1, true, false
-	op, err := b.upgrades().Put(theUpgrades, next, time.Time{})
+	op, err := b.upgrades().Put(upgradesID, next, time.Time{})
 	return append(ops, op, store.Delete(b.key(bucketState, stateUpgrades)), store.Delete(b.key(bucketState, stateUpgraded))), err
 }
 
-// changed returns what the changes make of it.
-func changed(c anchor.Closed, changes []string) anchor.Closed {
+// applyUpgradeChanges returns c after the changes.
+func applyUpgradeChanges(c anchor.Closed, changes []string) anchor.Closed {
 	ids := make(map[string]bool, len(c.IDs)+len(changes))
 	for _, id := range c.IDs {
 		ids[id] = true
 	}
 	for _, change := range changes {
-		if id, is := strings.CutPrefix(change, closesID); is {
+		if id, is := strings.CutPrefix(change, changeClose); is {
 			ids[id] = !c.All
-		} else if id, is := strings.CutPrefix(change, opensID); is {
+		} else if id, is := strings.CutPrefix(change, changeOpen); is {
 			ids[id] = c.All
-		} else if change != restates {
-			c.All = change == closesAll
+		} else if change != changeRewrite {
+			c.All = change == changeCloseAll
 			clear(ids)
 		}
 	}
@@ -110,19 +109,19 @@ func changed(c anchor.Closed, changes []string) anchor.Closed {
 	return c
 }
 
-// upgradesNow returns which companies' old links ask for sign-in, and whether the store's
-// record says just that. Where the store's record is missing or can't be trusted, or is older
-// than the anchor, the anchor's word holds. Of two that have counted apart, both hold.
+// upgradesNow returns the companies whose old links ask for sign-in, and whether the store's record
+// says exactly that. If the record is missing, untrusted or older than the anchor, the anchor
+// counts. If both were changed independently of each other, the union of the two counts.
 func (b *Book) upgradesNow(ctx context.Context) (now anchor.Closed, sound bool, err error) {
 	noted := *b.Anchor.Closed()
-	rec, err := b.upgrades().Get(ctx, theUpgrades)
+	rec, err := b.upgrades().Get(ctx, upgradesID)
 	switch {
 	case err == nil && !noted.Beside && rec.Value.Mark > noted.Mark:
 		return rec.Value, true, nil
 	case err == nil && !noted.Beside && rec.Value.Mark < noted.Mark:
 		return noted, false, nil
 	case err == nil:
-		both := joined(rec.Value, noted)
+		both := mergeUpgrades(rec.Value, noted)
 		return both, both.All == rec.Value.All && slices.Equal(both.IDs, rec.Value.IDs), nil
 	case !errors.Is(err, store.ErrNotFound) && !errors.Is(err, sealed.ErrUntrusted):
 		return noted, false, err
@@ -133,8 +132,8 @@ func (b *Book) upgradesNow(ctx context.Context) (now anchor.Closed, sound bool, 
 	return now, false, err
 }
 
-// joined returns what asks for sign-in by either.
-func joined(a, b anchor.Closed) anchor.Closed {
+// mergeUpgrades returns the companies that a or b closes.
+func mergeUpgrades(a, b anchor.Closed) anchor.Closed {
 	switch {
 	case a.All && b.All:
 		a.IDs = slices.DeleteFunc(slices.Clone(a.IDs), b.Has)
@@ -151,13 +150,13 @@ func joined(a, b anchor.Closed) anchor.Closed {
 	return a
 }
 
-// earlierUpgrades returns what the companies' records say, together with what was noted: an
-// earlier release has left no sealed record. It opens nothing that was noted.
+// earlierUpgrades returns the state in the companies' records of an earlier release, which had no
+// sealed record, merged with noted. It never opens a company that noted closes.
 func (b *Book) earlierUpgrades(ctx context.Context, noted anchor.Closed) (anchor.Closed, error) {
 	var now anchor.Closed
 	rec, err := b.get(ctx, bucketState, stateUpgrades)
 	if err == nil && len(rec.Value) == 9 {
-		now.Mark = min(binary.BigEndian.Uint64(rec.Value[1:]), math.MaxUint32) // anybody may have written it
+		now.Mark = min(binary.BigEndian.Uint64(rec.Value[1:]), math.MaxUint32) // the record isn't sealed, so anybody may have written it
 	} else if err != nil && !errors.Is(err, ErrUnknown) {
 		return now, err
 	}
@@ -172,54 +171,54 @@ func (b *Book) earlierUpgrades(ctx context.Context, noted anchor.Closed) (anchor
 		return true, err
 	})
 	slices.Sort(now.IDs)
-	return joined(now, noted), err
+	return mergeUpgrades(now, noted), err
 }
 
-// EnsureUpgrades writes the sealed record where the store has none, or not the right one, and
-// brings the anchor up to it.
+// EnsureUpgrades writes the sealed record if it is missing or wrong, and brings the anchor up to
+// date with it.
 func (b *Book) EnsureUpgrades(ctx context.Context) error {
 	if b.Anchor == nil {
 		return nil
 	}
-	k := b.key(bucketUpgrades, theUpgrades)
+	k := b.key(bucketUpgrades, upgradesID)
 	raw, err := b.Store.Get(ctx, k)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	seen := b.seenUpgrades.Load()
+	seen := b.verifiedUpgrades.Load()
 	if seen != nil && err == nil && *seen == string(raw.Value) && !b.Anchor.Closed().Beside {
 		return nil
 	}
 	_, sound, err := b.upgradesNow(ctx)
 	if err == nil && !sound {
 		if noted := b.Anchor.Closed(); noted.Sealed && !noted.Beside && b.Alarm != nil {
-			b.Alarm(ctx, k) // also where it is gone, or an older one was put back
+			b.Alarm(ctx, k) // also if the record is gone or an older one was put back
 		}
-		err = b.change(ctx, func() ([]store.Op, error) { return []store.Op{b.upgradesChange(restates)}, nil })
+		err = b.change(ctx, func() ([]store.Op, error) { return []store.Op{b.upgradesChange(changeRewrite)}, nil })
 	}
 	if err == nil {
 		err = b.followUpgrades(ctx)
 	}
 	if err == nil && sound {
-		b.seenUpgrades.Store(new(string(raw.Value)))
+		b.verifiedUpgrades.Store(new(string(raw.Value)))
 	}
 	return err
 }
 
-// followUpgrades brings the anchor up to the store, where the sealed record is newer.
+// followUpgrades brings the anchor up to date with the sealed record if that is newer.
 func (b *Book) followUpgrades(ctx context.Context) error {
 	if b.Anchor == nil {
 		return nil
 	}
-	rec, err := b.upgrades().Get(ctx, theUpgrades)
+	rec, err := b.upgrades().Get(ctx, upgradesID)
 	switch {
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, sealed.ErrUntrusted):
-		return nil // the anchor's word holds
+		return nil // the anchor counts
 	case err != nil:
 		return err
 	case b.Anchor.Closed().Beside:
-		if both := joined(rec.Value, *b.Anchor.Closed()); both.All != rec.Value.All || !slices.Equal(both.IDs, rec.Value.IDs) {
-			return nil // until EnsureUpgrades has written both
+		if both := mergeUpgrades(rec.Value, *b.Anchor.Closed()); both.All != rec.Value.All || !slices.Equal(both.IDs, rec.Value.IDs) {
+			return nil // until EnsureUpgrades has written the union
 		}
 	case rec.Value.Mark <= b.Anchor.Closed().Mark:
 		return nil
@@ -227,29 +226,29 @@ func (b *Book) followUpgrades(ctx context.Context) error {
 	if err := b.Anchor.Note(rec.Value); err != nil {
 		return err
 	}
-	b.counter().Add(1)
+	b.versionCounter().Add(1)
 	return nil
 }
 
-// KeepUpgraded has the store say of old links what the anchor says, after an older store or
-// an empty one has taken the place of the right one. It returns the companies whose old
-// links would open otherwise.
-func (b *Book) KeepUpgraded(ctx context.Context) (kept []string, err error) {
+// RestoreUpgrades writes the anchor's state of old links into the store, after an older or empty
+// store has replaced the right one. It returns the companies whose old links would have opened
+// otherwise.
+func (b *Book) RestoreUpgrades(ctx context.Context) (kept []string, err error) {
 	stays := *b.Anchor.Closed()
 	err = b.change(ctx, func() (ops []store.Op, err error) {
 		kept = nil
-		rec, err := b.upgrades().Get(ctx, theUpgrades) // none, or none of ours, closes nothing
+		rec, err := b.upgrades().Get(ctx, upgradesID) // if it is missing or untrusted, it closes nothing
 		if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, sealed.ErrUntrusted) {
 			return nil, err
 		}
-		said, err := b.earlierUpgrades(ctx, joined(rec.Value, stays))
+		said, err := b.earlierUpgrades(ctx, mergeUpgrades(rec.Value, stays))
 		if err != nil {
 			return nil, err
 		}
 		err = b.scan(ctx, bucketCompany, "", "", func(rec store.Record) (bool, error) {
 			c, err := b.storedCompany(rec)
 			if err == nil && !c.Upgraded && said.Has(c.ID) {
-				c.Upgraded, c.Era = true, newEra()
+				c.Upgraded, c.Era = true, newRandomGeneration()
 				kept = append(kept, c.ID)
 				ops = append(ops, store.Put(rec.Key, b.sealCompany(c), time.Time{}))
 			}
@@ -260,22 +259,21 @@ func (b *Book) KeepUpgraded(ctx context.Context) (kept []string, err error) {
 	return kept, err
 }
 
-// upgradesAre stand among Ops for one that writes the sealed record.
+// upgradesAre returns the placeholder Ops that set the sealed record to c.
 func (b *Book) upgradesAre(c anchor.Closed) []store.Op {
-	kind, id := opensAll, closesID
+	kind, id := changeOpenAll, changeClose
 	if c.All {
-		kind, id = closesAll, opensID
+		kind, id = changeCloseAll, changeOpen
 	}
-	ops := []store.Op{b.upgradesChange(restates), b.upgradesChange(kind)}
+	ops := []store.Op{b.upgradesChange(changeRewrite), b.upgradesChange(kind)}
 	for _, company := range c.IDs {
 		ops = append(ops, b.upgradesChange(id+company))
 	}
 	return ops
 }
 
-// OpenDespite returns the companies whose old links the store opens although they ask for
-// sign-in by what is given.
-func (b *Book) OpenDespite(ctx context.Context, closed anchor.Closed) (ids []string, err error) {
+// WronglyOpen returns the companies whose old links the store opens although closed has them.
+func (b *Book) WronglyOpen(ctx context.Context, closed anchor.Closed) (ids []string, err error) {
 	err = b.scan(ctx, bucketCompany, "", "", func(rec store.Record) (bool, error) {
 		c, err := b.storedCompany(rec)
 		if err == nil && !c.Upgraded && closed.Has(c.ID) {
@@ -286,17 +284,17 @@ func (b *Book) OpenDespite(ctx context.Context, closed anchor.Closed) (ids []str
 	return ids, err
 }
 
-// checkUndo refuses to open old links which ask for sign-in because the Caddyfile says so.
+// checkUndo refuses to open old links that the Caddyfile upgrades.
 func (b *Book) checkUndo(u Upgrade, wanted map[string]bool) error {
 	if !u.Undo {
 		return nil
 	}
 	if u.All && b.Upgraded.Any() {
-		return &FieldError{Field: "all", Reason: "the Caddyfile has companies under upgraded, which has the last word", Err: ErrCaddyfile}
+		return &FieldError{Field: "all", Reason: "the Caddyfile has companies under upgraded, which takes precedence", Err: ErrCaddyfile}
 	}
 	for id := range wanted {
 		if b.Upgraded.Has(id) {
-			return &FieldError{Field: "companies", Reason: id + " is under upgraded in the Caddyfile, which has the last word", Err: ErrCaddyfile}
+			return &FieldError{Field: "companies", Reason: id + " is under upgraded in the Caddyfile, which takes precedence", Err: ErrCaddyfile}
 		}
 	}
 	return nil

@@ -13,8 +13,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
-// What is closed by either of two is closed by both together, and nothing else is.
-func TestJoined(t *testing.T) {
+// The merged state closes exactly the companies that either state closes.
+func TestMergeUpgrades(t *testing.T) {
 	ids := []string{"acme", "birch", "cedar"}
 	var all []anchor.Closed
 	for n := range 16 {
@@ -28,7 +28,7 @@ func TestJoined(t *testing.T) {
 	}
 	for _, a := range all {
 		for _, b := range all {
-			both := joined(a, b)
+			both := mergeUpgrades(a, b)
 			for _, id := range append(ids, "another") {
 				if both.Has(id) != (a.Has(id) || b.Has(id)) || both.Mark != max(a.Mark, b.Mark) {
 					t.Errorf("joined(%+v, %+v) = %+v", a, b, both)
@@ -38,29 +38,29 @@ func TestJoined(t *testing.T) {
 	}
 }
 
-func TestChanged(t *testing.T) {
+func TestApplyUpgradeChanges(t *testing.T) {
 	some, most := anchor.Closed{IDs: []string{"acme"}}, anchor.Closed{All: true, IDs: []string{"acme"}}
 	for _, c := range []struct {
 		was     anchor.Closed
 		changes []string
 		want    string
 	}{
-		{some, []string{restates}, "false [acme]"},
-		{some, []string{closesID + "birch", closesID + "acme"}, "false [acme birch]"},
-		{some, []string{opensID + "acme", opensID + "birch"}, "false []"},
-		{some, []string{closesAll, opensID + "cedar", closesID + "birch"}, "true [cedar]"},
-		{most, []string{closesID + "acme", closesID + "birch"}, "true []"},
-		{most, []string{opensID + "birch"}, "true [acme birch]"},
-		{most, []string{opensAll, closesID + "cedar", opensID + "birch"}, "false [cedar]"},
+		{some, []string{changeRewrite}, "false [acme]"},
+		{some, []string{changeClose + "birch", changeClose + "acme"}, "false [acme birch]"},
+		{some, []string{changeOpen + "acme", changeOpen + "birch"}, "false []"},
+		{some, []string{changeCloseAll, changeOpen + "cedar", changeClose + "birch"}, "true [cedar]"},
+		{most, []string{changeClose + "acme", changeClose + "birch"}, "true []"},
+		{most, []string{changeOpen + "birch"}, "true [acme birch]"},
+		{most, []string{changeOpenAll, changeClose + "cedar", changeOpen + "birch"}, "false [cedar]"},
 	} {
-		if now := changed(c.was, c.changes); fmt.Sprint(now.All, " ", now.IDs) != c.want {
+		if now := applyUpgradeChanges(c.was, c.changes); fmt.Sprint(now.All, " ", now.IDs) != c.want {
 			t.Errorf("changed(%+v, %q) = %+v; want %s", c.was, c.changes, now, c.want)
 		}
 	}
 }
 
-// An earlier release kept a count and a mark that nothing sealed. They close what they say, and
-// open nothing that this machine has noted.
+// An earlier release stored a count and a mark without sealing them. They close the companies that
+// they name, but open none that this machine has noted as closed.
 func TestUpgradesOfAnEarlierReleaseAreTakenOver(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	must(importCompanies(t, b, "id,legacy_tokens\nacme,one\nbirch,two\ncedar,three\n"))
@@ -80,7 +80,7 @@ func TestUpgradesOfAnEarlierReleaseAreTakenOver(t *testing.T) {
 		{"none any more, and it is noted", anchor.Closed{Mark: 3, IDs: []string{"acme"}}, []store.Op{store.Put(open.Key, open.Value, time.Time{})}, "false [acme]"},
 		{"none any more, and all is noted", anchor.Closed{Mark: 3, All: true}, nil, "true []"},
 	} {
-		ops := append([]store.Op{counter, store.Delete(b.key(bucketUpgrades, theUpgrades))}, c.ops...)
+		ops := append([]store.Op{counter, store.Delete(b.key(bucketUpgrades, upgradesID))}, c.ops...)
 		if err := b.Store.Apply(ctx, ops...); err != nil {
 			t.Fatal(err)
 		}
@@ -107,11 +107,12 @@ func TestUpgradesOfAnEarlierReleaseAreTakenOver(t *testing.T) {
 }
 
 // Two machines on one store have seen different upgrades when an older store is accepted at one of
-// them while the other one is away. What either has seen stays upgraded, whichever counts higher.
+// them while the other one is away. All upgrades that either has seen hold, whichever counter is
+// higher.
 func TestUpgradesOfTwoMachinesHoldAfterAStoreIsAccepted(t *testing.T) {
 	for _, c := range []struct {
 		name          string
-		before, since int // further changes that the one, and then the other machine counts
+		before, since int // further changes that the first and then the second machine counts
 	}{
 		{"the machine that was away counts higher", 9, 0},
 		{"the machine where it was accepted counts higher", 0, 9},
@@ -153,7 +154,7 @@ func TestUpgradesOfTwoMachinesHoldAfterAStoreIsAccepted(t *testing.T) {
 			one = at(back, here)
 			defer end(one)
 			if err := one.Store.(*anchor.Store).Settle(ctx, false, func(ctx context.Context) error {
-				_, err := one.KeepUpgraded(ctx)
+				_, err := one.RestoreUpgrades(ctx)
 				return err
 			}); err != nil {
 				t.Fatal(err)

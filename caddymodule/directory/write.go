@@ -12,18 +12,18 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// tombstone is what stays of what was removed by hand, so that no file brings it back.
+// tombstone records a manual removal, so that no file adds the address or company again.
 type tombstone struct {
-	What string    `json:"w"` // the address, or the name of the company
+	Name string    `json:"w"` // address, or name of the company
 	At   time.Time `json:"a"`
 
-	// Of a company: what RestoreCompany needs.
+	// Only of a company; used by RestoreCompany.
 	Tokens   []string `json:"t,omitempty"`
 	Members  []string `json:"m,omitempty"` // ids of contacts
 	Upgraded bool     `json:"u,omitempty"`
 }
 
-// The prefixes of tombstones.
+// Prefixes of the ids of tombstones.
 const (
 	removedEmail   = "email/"   // + MAC of the address
 	removedCompany = "company/" // + id
@@ -31,8 +31,8 @@ const (
 
 const stateGeneration = "generation"
 
-// change makes the changes that f finds right, all or none, and f anew whenever
-// somebody else's change came first. No changes are none.
+// change applies the Ops that f returns, all or none. It calls f again whenever another change came
+// first. If f returns no Ops, nothing is written.
 func (b *Book) change(ctx context.Context, f func() ([]store.Op, error)) error {
 	errNothing := errors.New("nothing to do")
 	tried := false
@@ -49,11 +49,11 @@ func (b *Book) change(ctx context.Context, f func() ([]store.Op, error)) error {
 		return nextGeneration(was), time.Time{}, b.markTokens(ops), err
 	})
 	if tried {
-		// Also after an error: the engine may have made the change and failed to say so.
-		b.counter().Add(1)
+		// Also after an error: the store may have made the change and failed to report it.
+		b.versionCounter().Add(1)
 		b.followTokens(ctx, last)
 		if failed := b.followUpgrades(ctx); err == nil && failed != nil {
-			err = fmt.Errorf("it was changed, but what has to be known of it outside of the store couldn't be noted: %w", failed)
+			err = fmt.Errorf("the change was made, but could not be noted in the anchor outside the store: %w", failed)
 		}
 		b.Others.Changed(ctx)
 	}
@@ -63,7 +63,7 @@ func (b *Book) change(ctx context.Context, f func() ([]store.Op, error)) error {
 	return err
 }
 
-// generation returns the record that every change counts up; nil before the first.
+// generation returns the counter record that every change increments; nil before the first change.
 func (b *Book) generation(ctx context.Context) ([]byte, error) {
 	rec, err := b.get(ctx, bucketState, stateGeneration)
 	if errors.Is(err, ErrUnknown) {
@@ -72,7 +72,7 @@ func (b *Book) generation(ctx context.Context) ([]byte, error) {
 	return rec.Value, err
 }
 
-// nextGeneration returns a value that no earlier one equals.
+// nextGeneration returns a value that differs from all earlier ones.
 func nextGeneration(was []byte) []byte {
 	var n uint64
 	if len(was) == 9 {
@@ -81,12 +81,12 @@ func nextGeneration(was []byte) []byte {
 	return binary.BigEndian.AppendUint64([]byte{format}, n+1)
 }
 
-// contactOps are the records of a contact and of its addresses; before is nil for a new
-// contact, after for one to remove. Addresses that others claims get their records from
-// the contact that they pass to, in the same Apply. A contact who loses an address or the
-// permission to sign in gets another generation.
-func (b *Book) contactOps(before, after *entry, claims map[address.Address]bool) (ops []store.Op) {
-	if before != nil && after != nil && loses(before, after) {
+// contactOps returns the Ops for the records of a contact and of its addresses. before is nil for a
+// new contact, after is nil for a removal. An address in claims passes to another contact, whose
+// own Ops in the same Apply write its record. A contact who loses an address or is disabled gets a
+// new generation.
+func (b *Book) contactOps(before, after *storedContact, claims map[address.Address]bool) (ops []store.Op) {
+	if before != nil && after != nil && needsNewGeneration(before, after) {
 		after.Generation = newGeneration()
 	}
 	var had, has []address.Address
@@ -101,27 +101,27 @@ func (b *Book) contactOps(before, after *entry, claims map[address.Address]bool)
 			had = before.Emails
 		}
 	}
-	for _, a := range lacking(had, has) {
+	for _, a := range subtract(had, has) {
 		for i, mac := range b.emailMACs(a) {
 			if i > 0 || !claims[a] {
 				ops = append(ops, store.Delete(b.key(bucketEmail, mac)))
 			}
 		}
 	}
-	for _, a := range lacking(has, had) {
+	for _, a := range subtract(has, had) {
 		ops = append(ops, store.Put(b.key(bucketEmail, b.emailMACs(a)[0]), append([]byte{format}, after.ID...), time.Time{}))
 	}
 	return ops
 }
 
-// companyNames finds companies by what people write.
+// companyNames finds companies by the id or name in a file or command.
 type companyNames struct {
 	ids   map[string]bool
-	names map[string][]string // key of a name → ids
-	gone  map[string]bool     // ids and keys of names of what was removed by hand
+	names map[string][]string // nameKey of a name → ids
+	gone  map[string]bool     // ids and name keys of manually removed companies
 
-	display   map[string]string // id → name as it is written
-	suggested int               // how often similar was asked for
+	display   map[string]string // id → name as written
+	suggested int               // number of calls of suggest
 }
 
 func (b *Book) companyNames(ctx context.Context) (*companyNames, error) {
@@ -138,13 +138,13 @@ func (b *Book) companyNames(ctx context.Context) (*companyNames, error) {
 		var t tombstone
 		err := b.open(rec, &t)
 		n.gone[strings.TrimPrefix(rec.Key.ID, removedCompany)] = true
-		n.gone[nameKey(t.What)] = true
+		n.gone[nameKey(t.Name)] = true
 		return true, err
 	})
 }
 
-// resolve returns the ids of companies that are written as id or as unique name; an id
-// wins over another's name. gone are those that were removed by hand.
+// resolve returns the ids of companies that are given by id or by unique name; an id takes
+// precedence over a name. gone are the given companies that were removed manually.
 func (n *companyNames) resolve(written []string) (ids, gone []string, err error) {
 	ids = make([]string, 0, len(written))
 	for _, w := range written {

@@ -163,7 +163,7 @@ func (g *Gate) Sync(ctx context.Context) error {
 	if err := g.forward.bound.Reread(ctx); err != nil {
 		return err
 	}
-	return g.forward.Book.CatchUp(ctx)
+	return g.forward.Book.Sync(ctx)
 }
 
 // MailboxURL is where the preview mailbox opens; "" where there is none.

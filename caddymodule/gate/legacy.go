@@ -89,7 +89,7 @@ func (g *forwarder) mayTellReferer(r *http.Request, a *about) bool {
 	if page.Kind == legacy.Bad {
 		return false
 	}
-	index := g.Book.TokensInMemory()
+	index := g.Book.CachedTokens()
 	if index == nil {
 		return false
 	}
@@ -319,7 +319,7 @@ func (g *forwarder) holdsToken(text string) bool {
 	if !g.Legacy.HasLinks() {
 		return false
 	}
-	index := g.Book.TokensInMemory()
+	index := g.Book.CachedTokens()
 	return index != nil && len(index.Find(text)) > 0
 }
 

@@ -217,7 +217,7 @@ func (f *Firm) loadFile(ctx context.Context, file *csvFile, first bool, planned 
 		return err
 	}
 	file.told = ""
-	if len(report.Losers) > 0 {
+	if len(report.AccessRevoked) > 0 {
 		f.endPending(ctx)
 	}
 	file.setStatus(func(s *admin.FileStatus) {
@@ -235,8 +235,8 @@ func (f *Firm) loadFile(ctx context.Context, file *csvFile, first bool, planned 
 		attrs = append(attrs, "why", "changed, disabled or removed by hand; see caddy doorpost files")
 	}
 	f.Log.Info("a file was loaded", attrs...)
-	if report.LoseCompanies > 0 {
-		f.Log.Warn("by a file, contacts belong to no company any more: their cell is empty", "path", file.path, "contacts", report.LoseCompanies,
+	if report.WithoutCompanies > 0 {
+		f.Log.Warn("by a file, contacts belong to no company any more: their cell is empty", "path", file.path, "contacts", report.WithoutCompanies,
 			"what_to_do", "leave the column companies out to keep what is there; contacts timeline tells for each of them")
 	}
 	f.Audit.Record(ctx, audit.Event{Kind: audit.Changed, By: "file", What: string(file.kind) + "/load", Count: report.Added + report.Changed})

@@ -187,7 +187,7 @@ func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *
 	alarm := newAlarm(s.Log, events).raise
 	r := gate.Records{
 		Book: &directory.Book{Firm: id, Store: db, Keys: keys, Now: now, Changes: changes, Others: others, Anchor: db, Upgraded: cfg.Upgraded.Closed(), Alarm: alarm,
-			Memory: kept(e, id, "tokens", func() *directory.TokenMemory { return new(directory.TokenMemory) })},
+			TokenCache: kept(e, id, "tokens", func() *directory.TokenCache { return new(directory.TokenCache) })},
 		Sessions: &session.Sessions{Firm: id, Store: db, Keys: keys, Now: now, Idle: time.Duration(cfg.Session.Idle), Max: time.Duration(cfg.Session.Max), Others: others, Alarm: alarm,
 			Memory: kept(e, id, "sessions", func() *session.Memory { return new(session.Memory) })},
 		Tokens: &token.Tokens{Firm: id, Store: db, Keys: keys, Now: now, Life: time.Duration(cfg.LinkLifetime), Alarm: alarm,
@@ -364,7 +364,7 @@ func (f *Firm) goOn(ctx context.Context, begun bool, again <-chan struct{}) {
 		case <-again:
 		}
 		f.Sessions.EvictAll()
-		f.Book.Reread()
+		f.Book.Invalidate()
 	}
 }
 

@@ -11,15 +11,15 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// What is done by hand, one contact or company at a time.
+// Manual changes of one contact or company at a time.
 
-// AddContact adds a contact with the main address email. Somebody who was removed by
-// hand may be added again, and is a new contact. A *FieldError says what can't be, with
-// ErrTaken where an address is another contact's.
+// AddContact adds a contact with the main address email. A contact that was removed manually may be
+// added again, as a new contact. It returns a *FieldError if the change is invalid, with ErrTaken
+// if an address belongs to another contact.
 func (b *Book) AddContact(ctx context.Context, email address.Address, c Change) (Contact, error) {
-	var after entry
+	var after storedContact
 	err := b.change(ctx, func() ([]store.Op, error) {
-		whole, err := b.withLists(ctx, entry{}, c)
+		whole, err := b.withLists(ctx, storedContact{}, c)
 		if err != nil {
 			return nil, err
 		}
@@ -32,21 +32,21 @@ func (b *Book) AddContact(ctx context.Context, email address.Address, c Change) 
 		}
 		d.has.add(fEmail)
 		d.email = email
-		after = entry{Contact: Contact{ID: b.newID(0), Role: Client}}.edited(d, true)
-		return b.opsByHand(ctx, nil, &after)
+		after = storedContact{Contact: Contact{ID: b.newID(0), Role: Client}}.edited(d, true)
+		return b.manualOps(ctx, nil, &after)
 	})
 	if err != nil {
 		return Contact{}, err
 	}
-	return b.view(after), nil
+	return b.effective(after), nil
 }
 
-// SetContact changes the contact that has the address email and returns it as it is
-// now. ErrUnknown: there is none; else as AddContact.
+// SetContact changes the contact that has the address email and returns its new state. It returns
+// ErrUnknown if there is none; other errors as AddContact.
 func (b *Book) SetContact(ctx context.Context, email address.Address, c Change) (Contact, error) {
-	var after entry
+	var after storedContact
 	err := b.change(ctx, func() ([]store.Op, error) {
-		before, err := b.find(ctx, email)
+		before, err := b.contactByEmail(ctx, email)
 		if err != nil {
 			return nil, err
 		}
@@ -58,56 +58,56 @@ func (b *Book) SetContact(ctx context.Context, email address.Address, c Change) 
 		if err != nil {
 			return nil, err
 		}
-		if err := b.staffStays(before, d); err != nil {
+		if err := b.checkStaffChange(before, d); err != nil {
 			return nil, err
 		}
 		after = before.edited(d, true)
 		if len(differences(&before, &after)) == 0 {
 			return nil, nil
 		}
-		return b.opsByHand(ctx, &before, &after)
+		return b.manualOps(ctx, &before, &after)
 	})
 	if err != nil {
 		return Contact{}, err
 	}
-	return b.view(after), nil
+	return b.effective(after), nil
 }
 
-// Disable keeps the contact that has the address email from signing in, until Enable;
-// no file undoes it. Disabling a disabled one changes nothing.
+// Disable prevents the contact that has the address email from signing in until Enable; no file
+// undoes it. Disabling a disabled contact changes nothing.
 func (b *Book) Disable(ctx context.Context, email address.Address) (Contact, error) {
 	disabled := true
 	return b.SetContact(ctx, email, Change{Disabled: &disabled})
 }
 
-// Enable lets the contact that has the address email sign in.
+// Enable lets the contact that has the address email sign in again.
 func (b *Book) Enable(ctx context.Context, email address.Address) (Contact, error) {
 	disabled := false
 	return b.SetContact(ctx, email, Change{Disabled: &disabled})
 }
 
-// RemoveContact removes the contact that has the address email, all its addresses with
-// it, and returns what was removed. No file brings them back; AddContact does, as a new
-// contact without a password.
+// RemoveContact removes the contact that has the address email, with all its addresses, and returns
+// the removed contact. No file adds the addresses again; AddContact does, as a new contact without
+// a password.
 func (b *Book) RemoveContact(ctx context.Context, email address.Address) (Contact, error) {
-	var before entry
+	var before storedContact
 	err := b.change(ctx, func() (ops []store.Op, err error) {
-		if before, err = b.find(ctx, email); err != nil {
+		if before, err = b.contactByEmail(ctx, email); err != nil {
 			return nil, err
 		}
 		if i := slices.IndexFunc(before.Emails, b.isStaff); i >= 0 {
 			return nil, staffError(fEmail, before.Emails[i])
 		}
-		return b.opsByHand(ctx, &before, nil)
+		return b.manualOps(ctx, &before, nil)
 	})
 	if err != nil {
 		return Contact{}, err
 	}
-	return b.view(before), nil
+	return b.effective(before), nil
 }
 
-// AddCompany adds a company. An id that was removed by hand may be added again.
-// ErrTaken, in a *FieldError, where the id or a token is another company's.
+// AddCompany adds a company. An id that was removed manually may be added again. It returns a
+// *FieldError with ErrTaken if the id or a token belongs to another company.
 func (b *Book) AddCompany(ctx context.Context, id string, c CompanyChange) (Company, error) {
 	var after Company
 	err := b.change(ctx, func() ([]store.Op, error) {
@@ -124,17 +124,17 @@ func (b *Book) AddCompany(ctx context.Context, id string, c CompanyChange) (Comp
 		if after, err = b.editCompany(ctx, Company{ID: id, Name: id}, c); err != nil {
 			return nil, err
 		}
-		born, err := b.bornUpgraded(ctx)
+		startsUpgraded, err := b.startsUpgraded(ctx)
 		if err != nil {
 			return nil, err
 		}
-		after.Upgraded, after.Era = born(after), newEra()
+		after.Upgraded, after.Era = startsUpgraded(after), newRandomGeneration()
 		return append(b.companyOps(nil, &after, nil), store.Delete(b.key(bucketRemoved, removedCompany+id))), nil
 	})
 	return after, err
 }
 
-// SetCompany changes a company and returns it as it is now, or ErrUnknown; else as
+// SetCompany changes a company and returns its new state, or ErrUnknown; other errors as
 // AddCompany.
 func (b *Book) SetCompany(ctx context.Context, id string, c CompanyChange) (Company, error) {
 	var after Company
@@ -154,8 +154,8 @@ func (b *Book) SetCompany(ctx context.Context, id string, c CompanyChange) (Comp
 	return after, err
 }
 
-// RemoveCompany removes a company and takes it from all its contacts, in one step; it
-// returns how many they were. No file brings it back; AddCompany does.
+// RemoveCompany removes a company and takes it from all its contacts in one step; it returns the
+// number of these contacts. No file adds the company again; AddCompany does.
 func (b *Book) RemoveCompany(ctx context.Context, id string) (contacts int, err error) {
 	err = b.change(ctx, func() ([]store.Op, error) {
 		gone, err := b.Company(ctx, id)
@@ -163,9 +163,9 @@ func (b *Book) RemoveCompany(ctx context.Context, id string) (contacts int, err 
 			return nil, err
 		}
 		ops := b.companyOps(&gone, nil, nil)
-		stone := tombstone{What: gone.Name, At: b.now(), Tokens: gone.LegacyTokens, Upgraded: gone.Upgraded}
+		stone := tombstone{Name: gone.Name, At: b.now(), Tokens: gone.LegacyTokens, Upgraded: gone.Upgraded}
 		contacts = 0
-		err = b.eachContact(ctx, "", func(e *entry) bool {
+		err = b.eachContact(ctx, "", func(e *storedContact) bool {
 			if i := slices.Index(e.Companies, id); i >= 0 {
 				e.Companies = slices.Delete(e.Companies, i, i+1)
 				ops = append(ops, store.Put(b.key(bucketContact, e.ID), b.sealContact(e), time.Time{}))
@@ -182,10 +182,10 @@ func (b *Book) RemoveCompany(ctx context.Context, id string) (contacts int, err 
 	return contacts, nil
 }
 
-// RestoreCompany undoes the removal of a company: it has its name, its old links and those
-// of its contacts again who are still there, and asks for sign-in if it did. It returns how
-// many contacts these are. ErrUnknown: no company with this id was removed by hand; ErrTaken,
-// in a *FieldError: the id or a token is another company's by now.
+// RestoreCompany undoes the removal of a company: it restores the name, the old links and the
+// membership of its contacts who still exist, and returns their number. The company asks for
+// sign-in if it did before. ErrUnknown means that no company with this id was removed manually;
+// ErrTaken in a *FieldError means that another company has the id or a token by now.
 func (b *Book) RestoreCompany(ctx context.Context, id string) (after Company, contacts int, err error) {
 	err = b.change(ctx, func() ([]store.Op, error) {
 		if !IsCompanyID(id) {
@@ -205,21 +205,21 @@ func (b *Book) RestoreCompany(ctx context.Context, id string) (after Company, co
 		if err := b.open(rec, &stone); err != nil {
 			return nil, err
 		}
-		born, err := b.bornUpgraded(ctx)
+		startsUpgraded, err := b.startsUpgraded(ctx)
 		if err != nil {
 			return nil, err
 		}
-		after = Company{ID: id, Name: stone.What, LegacyTokens: stone.Tokens}
+		after = Company{ID: id, Name: stone.Name, LegacyTokens: stone.Tokens}
 		if err := b.checkTokenOwners(ctx, after); err != nil {
 			return nil, err
 		}
-		after.Upgraded, after.Era = stone.Upgraded || born(after), newEra()
+		after.Upgraded, after.Era = stone.Upgraded || startsUpgraded(after), newRandomGeneration()
 		ops := append(b.companyOps(nil, &after, nil), store.Delete(rec.Key))
 		contacts = 0
 		for _, member := range stone.Members {
-			e, err := b.contact(ctx, member)
+			e, err := b.contactByID(ctx, member)
 			if errors.Is(err, ErrUnknown) {
-				continue // removed since
+				continue // removed since then
 			} else if err != nil {
 				return nil, err
 			}
@@ -258,10 +258,10 @@ func (b *Book) editCompany(ctx context.Context, c Company, change CompanyChange)
 	return c, b.checkTokenOwners(ctx, c)
 }
 
-// checkTokenOwners refuses tokens that lead to another company.
+// checkTokenOwners refuses tokens that belong to another company.
 func (b *Book) checkTokenOwners(ctx context.Context, c Company) error {
 	for _, token := range c.LegacyTokens {
-		switch other, err := b.tokenOwner(ctx, token); {
+		switch other, err := b.companyIDByToken(ctx, token); {
 		case err == nil && other != c.ID:
 			return &FieldError{Field: "legacy_tokens", Reason: "one is in the old links of " + other, Err: ErrTaken}
 		case err != nil && !errors.Is(err, ErrUnknown):
@@ -271,7 +271,7 @@ func (b *Book) checkTokenOwners(ctx context.Context, c Company) error {
 	return nil
 }
 
-// parse checks a change and finds its companies.
+// parse checks a change and resolves its companies.
 func (b *Book) parse(ctx context.Context, c Change) (edit, error) {
 	d, err := c.parse()
 	if err != nil || len(d.companies) == 0 {
@@ -292,9 +292,8 @@ func (b *Book) parse(ctx context.Context, c Change) (edit, error) {
 	return d, nil
 }
 
-// withLists returns the change with whole lists in the place of what is added to them and
-// taken from them.
-func (b *Book) withLists(ctx context.Context, before entry, c Change) (Change, error) {
+// withLists returns the change with whole lists instead of values to add and remove.
+func (b *Book) withLists(ctx context.Context, before storedContact, c Change) (Change, error) {
 	if len(c.AddEmails) > 0 || len(c.RemoveEmails) > 0 {
 		if c.OtherEmails != nil {
 			return c, &FieldError{Field: fOthers.String(), Reason: "either the whole list, or what is added to it and taken from it"}
@@ -355,8 +354,8 @@ func (b *Book) withLists(ctx context.Context, before entry, c Change) (Change, e
 	return c, nil
 }
 
-// staffStays refuses a change that the Caddyfile would undo at the next look.
-func (b *Book) staffStays(before entry, d edit) error {
+// checkStaffChange refuses a change that the Caddyfile's staff list would override.
+func (b *Book) checkStaffChange(before storedContact, d edit) error {
 	i := slices.IndexFunc(before.Emails, b.isStaff)
 	switch {
 	case i < 0:
@@ -366,12 +365,12 @@ func (b *Book) staffStays(before entry, d edit) error {
 	case d.has.has(fRole) && d.role != Staff:
 		return staffError(fRole, before.Emails[i])
 	}
-	return b.keepsStaff(before.Emails, before.edited(d, true).Emails)
+	return b.checkStaffAddresses(before.Emails, before.edited(d, true).Emails)
 }
 
-// keepsStaff refuses that an address of the Caddyfile's staff loses its contact.
-func (b *Book) keepsStaff(before, after []address.Address) error {
-	for _, a := range lacking(before, after) {
+// checkStaffAddresses refuses to take an address of the Caddyfile's staff from its contact.
+func (b *Book) checkStaffAddresses(before, after []address.Address) error {
+	for _, a := range subtract(before, after) {
 		if b.isStaff(a) {
 			return staffError(fEmail, a)
 		}
@@ -380,12 +379,12 @@ func (b *Book) keepsStaff(before, after []address.Address) error {
 }
 
 func staffError(f field, a address.Address) error {
-	return &FieldError{Field: f.String(), Reason: fmt.Sprintf("%s is under staff in the Caddyfile, which has the last word", a), Err: ErrStaff}
+	return &FieldError{Field: f.String(), Reason: fmt.Sprintf("%s is under staff in the Caddyfile, which takes precedence", a), Err: ErrStaff}
 }
 
-// opsByHand are the records of a change by hand: addresses that a contact loses are
-// remembered as removed, those it gets no longer are.
-func (b *Book) opsByHand(ctx context.Context, before, after *entry) ([]store.Op, error) {
+// manualOps returns the Ops of a manual change. Addresses that a contact loses get a tombstone;
+// addresses that it gains lose theirs.
+func (b *Book) manualOps(ctx context.Context, before, after *storedContact) ([]store.Op, error) {
 	var had, has []address.Address
 	if before != nil {
 		had = before.Emails
@@ -393,16 +392,16 @@ func (b *Book) opsByHand(ctx context.Context, before, after *entry) ([]store.Op,
 	if after != nil {
 		has = after.Emails
 	}
-	ops, err := b.Passwords.afterHand(ctx, before, after)
+	ops, err := b.Passwords.afterManualChange(ctx, before, after)
 	if err != nil {
 		return nil, err
 	}
 	ops = append(ops, b.contactOps(before, after, nil)...)
-	if losesAccess(before, after) {
-		ops = append(ops, b.endAccess(before.ID))
+	if revokesAccess(before, after) {
+		ops = append(ops, b.pendingRevocation(before.ID))
 	}
 	for i, a := range has {
-		id, err := b.owner(ctx, a)
+		id, err := b.contactIDByEmail(ctx, a)
 		if err != nil && !errors.Is(err, ErrUnknown) {
 			return nil, err
 		}
@@ -410,14 +409,14 @@ func (b *Book) opsByHand(ctx context.Context, before, after *entry) ([]store.Op,
 			return nil, &FieldError{Field: min(field(i), fOthers).String(), Reason: string(a) + " belongs to another contact", Err: ErrTaken}
 		}
 	}
-	for _, a := range lacking(has, had) {
+	for _, a := range subtract(has, had) {
 		for _, mac := range b.emailMACs(a) {
 			ops = append(ops, store.Delete(b.key(bucketRemoved, removedEmail+mac)))
 		}
 	}
-	for _, a := range lacking(had, has) {
+	for _, a := range subtract(had, has) {
 		id := removedEmail + b.emailMACs(a)[0]
-		ops = append(ops, store.Put(b.key(bucketRemoved, id), b.seal(bucketRemoved, id, tombstone{What: string(a), At: b.now()}), time.Time{}))
+		ops = append(ops, store.Put(b.key(bucketRemoved, id), b.seal(bucketRemoved, id, tombstone{Name: string(a), At: b.now()}), time.Time{}))
 	}
 	return ops, nil
 }
