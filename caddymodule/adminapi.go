@@ -44,7 +44,7 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer leave()
 	if overTCP(r.Context()) {
-		app.engine.Keep("told of the admin endpoint", func() any {
+		app.server.Engine.Keep("told of the admin endpoint", func() any {
 			app.log.Warn(openAdmin, "what_to_do", adminSocket)
 			return true
 		})
@@ -82,7 +82,7 @@ func (a *App) adminFirms() map[string]admin.Firm {
 
 // backup writes a copy of the store, if it is one that can be copied.
 func (a *App) backup(w io.Writer) error {
-	if s, ok := any(a.engine.Store).(interface{ Backup(io.Writer) error }); ok {
+	if s, ok := any(a.server.Engine.Store).(interface{ Backup(io.Writer) error }); ok {
 		return s.Backup(w)
 	}
 	return errors.New("the store is a Redis server; copy its dump.rdb or appendonlydir, as Redis describes")

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -18,12 +15,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
-	"github.com/doorpost-auth/doorpost/caddymodule/directory"
-	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
-	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/runtime"
-	"github.com/doorpost-auth/doorpost/caddymodule/secret"
-	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
 func init() { caddy.RegisterModule(new(App)) }
@@ -44,19 +36,9 @@ type App struct {
 
 	warned map[string]bool // what was told of the sites: a site with several addresses has several handlers
 
-	engine *runtime.Engine  // from Start to Cleanup, and as long as a request is inside
-	share  *share           // of engine
-	firms  map[string]*firm // read-only once ready is closed
-	mail   *runtime.MailOut // of all firms without one of their own
-
-	keys    *secret.Keyring // of this configuration
-	sealing atomic.Bool     // they seal; see takeOver
-
-	takingOver sync.Mutex // held while they begin to
-
-	settingFiles *runtime.SettingFiles // of the app's own settings
-	stopWatching context.CancelFunc    // of the files; nil: they aren't watched
-	watching     sync.WaitGroup
+	server *runtime.Server  // from Start on; its store is open until Cleanup, and as long as a request is inside
+	share  *share           // of its store
+	firms  map[string]*firm // those of server; read-only once ready is closed
 }
 
 // CaddyModule names the app to Caddy.
@@ -71,7 +53,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.events = ctx.Slogger()
 	a.log = slog.New(audit.NewSampler(a.events.Handler(), time.Now))
 	a.ready, a.registry = make(chan struct{}), ctx.GetMetricsRegistry()
-	a.named = make(map[string]*config.Firm)
+	a.named, a.firms = make(map[string]*config.Firm), make(map[string]*firm)
 	var err error
 	a.resolved, err = a.Server.Resolve(a.log)
 	return err
@@ -115,196 +97,68 @@ func undefined(id string) error {
 
 // Start opens the store, finds or makes the secret, and opens every firm. Whatever
 // it opened before an error is closed by the time Cleanup returns.
-func (a *App) Start() (err error) {
+func (a *App) Start() error {
 	for id, def := range a.named {
 		if def == nil {
 			return undefined(id)
 		}
 	}
-	if err := a.moveFiles(); err != nil {
+	if err := runtime.MoveFiles(&a.resolved, isOpen, a.log); err != nil {
 		return err
 	}
-	if a.engine, a.share, err = openEngine(a.resolved.Place, a.log, firstStart()); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	inUse, late, err := a.openKeys(ctx)
+	engine, share, err := openEngine(a.resolved.Place, a.log, firstStart())
 	if err != nil {
 		return err
 	}
-	if a.mail, err = runtime.OpenMail(a.resolved.Mail, a.engine.Keep, a.engine.Clock.Now); err != nil {
-		return err
-	}
+	a.share = share
+	a.server = &runtime.Server{Settings: a.resolved, Named: a.named, Files: a.NamedFiles(), Engine: engine, Log: a.log, Events: a.events, ClientIP: clientIP,
+		Running: runningServer, OpenEngines: openEngines}
 	// The registry is this config's own; the counters go on over reloads.
-	counters := a.engine.Keep("counters", func() any { return audit.NewCounters() }).(*audit.Counters)
-	if err := a.registry.Register(counters); err != nil {
+	if err := a.registry.Register(a.server.Counters()); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	firms, err := a.openFirms(ctx, runtime.Shared{Engine: a.engine, Keys: inUse, Mail: a.mail, Sent: a.sentLog(ctx),
-		Permits: a.engine.Keep("permits", func() any { return password.NewPermits() }).(*password.Permits), Counters: counters, ClientIP: clientIP})
-	if err != nil {
+	if err := a.server.Start(); err != nil {
 		return err
 	}
-	a.tellUnnamed(ctx)
-	if err := a.tellRestore(ctx, firms); err != nil && !late {
-		a.log.Error("whether a backup was restored can't be told", "error", err)
+	for id, f := range a.server.Firms() {
+		a.firms[id] = &firm{Firm: f}
 	}
-	a.mail.Apply() // not before: this config may fail, and the other one go on
-	for _, f := range firms {
-		if f.Config.Mail != nil {
-			f.Mail.Apply()
-		}
-	}
-	a.firms = firms
-	a.startWatching()
-	a.engine.LogTo(a.log)
 	close(a.ready)
-	if a.engine.First() {
-		a.welcome(os.Stderr)
+	if engine.First() {
+		a.server.Welcome(os.Stderr)
 	}
 	return nil
 }
 
-// sentLog opens the list of mails that were sent, where this process alone has the store.
-func (a *App) sentLog(ctx context.Context) *outbox.SentLog {
-	if a.engine.Others != nil {
-		return nil
-	}
-	l, err := a.engine.KeepIf("sent log", func() (any, error) {
-		return outbox.OpenSentLog(ctx, a.resolved.Place.Path+".sent", a.engine.Store)
-	})
-	if err != nil {
-		a.log.Warn("mails that were sent right before a crash may be sent twice", "error", err)
-		return nil
-	}
-	return l.(*outbox.SentLog)
-}
-
-// secrets are those of this configuration.
-func (a *App) secrets() *runtime.Secrets {
-	return &runtime.Secrets{Resolved: a.resolved, Firms: slices.Sorted(maps.Keys(a.named)), Log: a.log}
-}
-
-// keptKeys names the keyring that everything of an engine seals with. It holds the secrets
-// of the configuration that runs: one that is being loaded may fail, and what runs must be
-// able to open whatever it wrote.
-const keptKeys = "keys"
-
-// openKeys finds the keys of this configuration, and returns the keyring in use, which has them too from
-// now on: a firm that comes with this configuration may need one of its secrets. late: the store is a
-// server that isn't there yet, so they weren't checked.
-func (a *App) openKeys(ctx context.Context) (inUse *secret.Keyring, late bool, err error) {
-	a.keys, err = a.secrets().Open(ctx, a.engine.Store, !a.engine.Has(keptKeys))
-	if late = errors.Is(err, store.ErrUnavailable) && a.mayComeLate(); late {
-		a.keys, err = secret.New(a.resolved.Secrets[0], a.resolved.Secrets[1:]...)
-	}
-	if err != nil {
-		return nil, late, err
-	}
-	inUse = a.engine.Keep(keptKeys, func() any { return a.keys.Copy() }).(*secret.Keyring)
-	if running := runningApp(); running != nil && running.engine == a.engine {
-		_ = running.takeOver(ctx) // not later, when it would take from inUse what comes now
-	}
-	inUse.Adopt(inUse.With(a.keys))
-	return inUse, late, nil
-}
-
-// openFirms opens all firms, or none.
-func (a *App) openFirms(ctx context.Context, s runtime.Shared) (map[string]*firm, error) {
-	firms := make(map[string]*firm, len(a.named))
-	for _, id := range slices.Sorted(maps.Keys(a.named)) {
-		s.Log, s.Events = a.log.With("firm", id), a.events.With("firm", id)
-		f, err := a.openFirm(ctx, id, s)
-		if err != nil {
-			stopAll(firms)
-			return nil, err
-		}
-		firms[id] = f
-	}
-	return firms, nil
-}
-
-// openFirm opens a firm. The keys of this configuration have to open whatever its records need.
-func (a *App) openFirm(ctx context.Context, id string, s runtime.Shared) (*firm, error) {
-	guarded, err := a.anchorOf(ctx, id, a.keys, s.Keys)
-	if err == nil {
-		err = (&directory.Book{Firm: id, Store: guarded}).CheckKeys(ctx, a.keys)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("secret: %w", err)
-	}
-	f, err := runtime.Open(id, *a.named[id], guarded, s)
-	if err != nil {
-		return nil, fmt.Errorf("firm %s: %w", id, err)
-	}
-	return &firm{Firm: f}, nil
-}
-
-// startWatching begins to look at the files that the configuration names.
-func (a *App) startWatching() {
-	a.settingFiles = runtime.SettingFilesOf(a.NamedFiles())
-	ctx, cancel := context.WithCancel(context.Background())
-	a.stopWatching = cancel
-	a.watching.Go(func() { a.watchFiles(ctx) })
-	a.watching.Go(func() { a.reseal(ctx) })
-}
-
-// lookAtFilesEvery is how often the files are looked at.
-const lookAtFilesEvery = time.Second
-
-// watchFiles looks at the files that the configuration names until ctx ends.
-func (a *App) watchFiles(ctx context.Context) {
-	tick := time.NewTicker(lookAtFilesEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		a.lookAtFiles(ctx)
-	}
-}
-
-func (a *App) lookAtFiles(ctx context.Context) {
-	now := a.engine.Clock.Now()
-	for _, f := range a.firms {
-		f.LookAtFiles(ctx, now)
-	}
-	a.settingFiles.Look(now, a.log)
-}
-
 // firstStart reports whether no configuration is running yet: then a store that can't be
-// reached is waited for, since there is nothing better to go on with. A reload is refused.
+// reached is waited for. A reload that can't reach its store is refused.
 func firstStart() bool { return caddy.ActiveContext().Context == nil }
 
-// mayComeLate reports whether the store is a server that wasn't there yet when the first
-// configuration was started.
-func (a *App) mayComeLate() bool {
-	return a.engine.Others != nil && !a.engine.Others.Met() && len(a.resolved.Secrets) > 0
+// runningApp returns the App of the configuration that runs; nil: it has none.
+func runningApp() *App {
+	v, err := caddy.ActiveContext().AppIfConfigured("doorpost")
+	if err != nil {
+		return nil
+	}
+	a, _ := v.(*App)
+	return a
+}
+
+// runningServer returns the Server of the configuration that runs; nil: it has none.
+func runningServer() *runtime.Server {
+	if a := runningApp(); a != nil {
+		return a.server
+	}
+	return nil
 }
 
 // Stop ends what the firms do on their own. Requests that are inside go on, and new
 // ones of this config are still served until Cleanup: Caddy stops apps in any order.
 func (a *App) Stop() error {
-	if a.stopWatching != nil {
-		a.stopWatching()
-		a.watching.Wait()
+	if a.server == nil {
+		return nil
 	}
-	stopAll(a.firms)
-	if a.mail != nil {
-		return a.mail.Close()
-	}
-	return nil
-}
-
-func stopAll(firms map[string]*firm) {
-	var wg sync.WaitGroup
-	for _, f := range firms {
-		wg.Go(f.Stop)
-	}
-	wg.Wait()
+	return a.server.Stop()
 }
 
 // Cleanup lets go of the store, which closes when no newer config and no request

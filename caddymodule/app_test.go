@@ -203,7 +203,7 @@ func TestReloadKeepsTheEngine(t *testing.T) {
 	dir := home(t)
 	path := filepath.Join(dir, "doorpost.db")
 	serve(t, siteBlock{})
-	first := activeApp(t).engine
+	first := activeApp(t).server.Engine
 	first.Keep("example\x00limiter", func() any { return "full" })
 	for i := range 20 {
 		url := serve(t, siteBlock{firm: fmt.Sprintf("link_lifetime %dm", i+1)})
@@ -211,7 +211,7 @@ func TestReloadKeepsTheEngine(t *testing.T) {
 			t.Fatalf("after reload %d: GET /open = %d; want 200", i, status)
 		}
 	}
-	now := activeApp(t).engine
+	now := activeApp(t).server.Engine
 	if now != first {
 		t.Error("the engine is another one after a reload")
 	}
@@ -277,7 +277,7 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 	if n, _ := engines.References(config.Place{Path: oldPath}); n != 1 {
 		t.Errorf("with a request inside, the old engine has %d users; want 1", n)
 	}
-	if _, err := old.engine.Store.Get(t.Context(), canary); err != nil {
+	if _, err := old.server.Engine.Store.Get(t.Context(), canary); err != nil {
 		t.Errorf("with a request inside, the old store says %v; want the canary", err)
 	}
 	close(goOn)

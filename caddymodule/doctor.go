@@ -13,6 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/runtime"
 )
 
 // checks are what the doctor looks at, in the order of the answer. Each returns a finding
@@ -103,13 +104,13 @@ func checkAnchorFiles(_ context.Context, a *App) []admin.Finding {
 
 // checkSecrets is about secrets that stand behind the newest one.
 func checkSecrets(ctx context.Context, a *App) (all []admin.Finding) {
-	left := a.leftBehind(ctx)
+	left := a.server.NeedOlderSecret(ctx)
 	all = eachFirm(a, func(f *firm) admin.Finding {
 		st := f.Anchor.Status()
 		switch {
 		case st.Apart != "":
 			return admin.Finding{Check: "secret", What: "another machine seals with another secret, so nothing is sealed again, and no secret can be taken out", Do: st.Apart}
-		case st.Behind > 0, len(a.resolved.Secrets) > 1 && !a.sealing.Load():
+		case st.Behind > 0, len(a.resolved.Secrets) > 1 && !a.server.Sealing():
 			return admin.Finding{Check: "secret", OK: true, What: "records are still being sealed with the newest secret; keep the older one in the Caddyfile until this is done"}
 		case len(a.resolved.Secrets) > 1 && len(left) > 0:
 			return admin.Finding{Check: "secret", OK: true, What: "everything of this firm is sealed with the newest secret"}
@@ -119,14 +120,14 @@ func checkSecrets(ctx context.Context, a *App) (all []admin.Finding) {
 		return admin.Finding{Check: "secret", OK: true, What: "everything is sealed with the secret"}
 	})
 	for _, firm := range left {
-		all = append(all, admin.Finding{Check: "secret", Firm: firm, What: "records of this firm may need an older secret, and aren't sealed with the newest one, since no site names it", Do: nameThem})
+		all = append(all, admin.Finding{Check: "secret", Firm: firm, What: "records of this firm may need an older secret, and aren't sealed with the newest one, since no site names it", Do: runtime.NameThem})
 	}
 	return all
 }
 
 // checkUnnamed is about firms that the store holds and no site names.
 func checkUnnamed(ctx context.Context, a *App) (all []admin.Finding) {
-	for _, firm := range a.unnamedFirms(ctx) {
+	for _, firm := range a.server.UnnamedFirms(ctx) {
 		all = append(all, admin.Finding{Check: "firm", Firm: firm, What: "the store holds this firm, and no site names it",
 			Do: fmt.Sprintf("if a site's firm was renamed, name it as before: doorpost %s", firm)})
 	}

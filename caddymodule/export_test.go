@@ -9,7 +9,6 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
-	"github.com/doorpost-auth/doorpost/caddymodule/runtime"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	legacyusage "github.com/doorpost-auth/doorpost/caddymodule/usage"
@@ -19,13 +18,12 @@ import (
 var canary = store.Key{Bucket: "doorpost", ID: "canary"}
 
 // OpenStore returns the store that the running config has open.
-func OpenStore(t *testing.T) store.Store { return activeApp(t).engine.Store }
+func OpenStore(t *testing.T) store.Store { return activeApp(t).server.Engine.Store }
 
 // Closing returns what reports whether the stores that are open now have been closed, so that nothing
 // is written any more.
 func Closing() (closed func() bool) {
-	var open []*runtime.Engine
-	engines.Range(func(_, v any) bool { open = append(open, v.(*runtime.Engine)); return true })
+	open := openEngines()
 	return func() bool {
 		for _, e := range open {
 			if _, err := e.Store.Get(context.Background(), canary); !errors.Is(err, store.ErrUnavailable) {
@@ -38,7 +36,7 @@ func Closing() (closed func() bool) {
 
 // Advance sets the machine's clock ahead, as far as the running config can tell.
 func Advance(t *testing.T, d time.Duration) {
-	clock := activeApp(t).engine.Clock
+	clock := activeApp(t).server.Engine.Clock
 	clock.NotBefore(clock.Now().Add(d))
 }
 
@@ -63,7 +61,7 @@ func PasswordsOf(t *testing.T, firm string) *password.Passwords {
 
 // LookAtFiles looks once, at the time of the test's clock, whether files that the running
 // config names have changed.
-func LookAtFiles(t *testing.T) { activeApp(t).lookAtFiles(t.Context()) }
+func LookAtFiles(t *testing.T) { activeApp(t).server.CheckFiles(t.Context()) }
 
 // SessionsOf returns those of a firm in the running config.
 func SessionsOf(t *testing.T, firm string) *session.Sessions {

@@ -74,7 +74,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		err = h.checkSites(ctx, &cfg)
 	}
 	if err == nil {
-		err = h.app.checkAnchor(h.Firm)
+		err = runtime.CheckAnchor(h.app.resolved, h.Firm)
 	}
 	if err == nil && cfg.Contacts == "" && len(cfg.Staff) == 0 {
 		h.app.warnOnce(h.Firm, "the Caddyfile names no contacts and no staff, so that only those can sign in who were added with caddy doorpost contacts add", "what_to_do", `write "staff owner@example.com", with your own address`)

@@ -45,9 +45,9 @@ import (
 // know Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"runtime", "config", "cli", "gate", "web", "admin", "directory", "legacy", "loopback", "password", "outbox", "audit", "secret", "store", "store/anchor", "store/bolt"},
+	"caddymodule": {"runtime", "config", "cli", "gate", "web", "admin", "legacy", "outbox", "audit"},
 
-	"runtime": {"config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
+	"runtime": {"config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "loopback", "session", "token", "password", "limit", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
 	"cli":     {"config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
 	"console": {"admin", "explain", "visitor", "web", "address", "directory", "outbox"},
 	"explain": {"admin", "audit", "directory", "outbox"},
@@ -93,7 +93,7 @@ var arrows = map[string][]string{
 // testArrows are those that only tests add: what they drive from outside.
 var testArrows = map[string][]string{
 	"*":           {"address", "secret", "site", "store/bolt", "store/storetest"},
-	"caddymodule": {"address", "limit", "session", "token", "usage", "store/redis", "store/sealed"},
+	"caddymodule": {"address", "directory", "loopback", "password", "secret", "store", "store/anchor", "store/bolt", "limit", "session", "token", "usage", "store/redis", "store/sealed"},
 	"cli":         {"action", "password", "session", "token"},
 	"outbox":      {"store/redis"},
 	"store/bolt":  {"store/storetest"},

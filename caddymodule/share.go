@@ -35,6 +35,21 @@ func openEngine(p config.Place, log *slog.Logger, late bool) (*runtime.Engine, *
 	return v.(*runtime.Engine), s, nil
 }
 
+// isOpen reports whether this process has the store at a place open.
+func isOpen(p config.Place) bool {
+	_, open := engines.References(p)
+	return open
+}
+
+// openEngines returns the engines of all configurations in this process.
+func openEngines() (all []*runtime.Engine) {
+	engines.Range(func(_, v any) bool {
+		all = append(all, v.(*runtime.Engine))
+		return true
+	})
+	return all
+}
+
 // enter adds a user; false when the last one has left.
 func (s *share) enter() bool {
 	for {

@@ -1,4 +1,4 @@
-package caddymodule
+package runtime
 
 import (
 	"context"
@@ -16,17 +16,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 )
 
-// welcome tells who tries Doorpost out, with mails kept in a folder, where to go, which
-// address to type and which old link to open. A config that sends mails has nothing to
-// say here.
-func (a *App) welcome(w io.Writer) {
-	if a.resolved.Mail.Via != "folder" {
+// Welcome tells a person who tries Doorpost out, with emails kept in a folder, where to go, which
+// address to type and which old link to open. It prints nothing for a configuration that sends
+// emails.
+func (s *Server) Welcome(w io.Writer) {
+	if s.Settings.Mail.Via != "folder" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	for _, id := range slices.Sorted(maps.Keys(a.firms)) {
-		f := a.firms[id]
+	for _, id := range slices.Sorted(maps.Keys(s.firms)) {
+		f := s.firms[id]
 		if u, err := url.Parse(f.Config.URL); err != nil || !loopback.Is(u.Hostname()) {
 			continue
 		}
@@ -35,25 +35,25 @@ func (a *App) welcome(w io.Writer) {
 		if !ok {
 			fmt.Fprintf(w, "  nobody may sign in yet; add somebody: %s doorpost contacts add ann@example.com\n", called())
 		} else {
-			fmt.Fprintf(w, "  type this address:  %s\n", who.Email())
+			fmt.Fprintf(w, "  type this address:   %s\n", who.Email())
 		}
-		fmt.Fprintf(w, "  then read the mail: %s\n", f.Gate.MailboxURL())
+		fmt.Fprintf(w, "  then read the email: %s\n", f.Gate.MailboxURL())
 		if len(f.Config.Staff) > 0 {
-			fmt.Fprintf(w, "  the staff pages:    %s%s/staff/, for %s\n", f.Config.URL, f.Config.Prefix, f.Config.Staff[0])
+			fmt.Fprintf(w, "  the staff pages:     %s%s/staff/, for %s\n", f.Config.URL, f.Config.Prefix, f.Config.Staff[0])
 		}
 		if link, company, upgraded := f.oldLink(ctx, who.Companies); link != "" {
 			now, undo := "it opens at once; to have it ask who you are", ""
 			if upgraded {
 				now, undo = "it asks who you are; to have it open at once", " --undo"
 			}
-			fmt.Fprintf(w, "  try an old link:    %s%s\n  %s: %s doorpost upgrade %s%s\n", f.Config.URL, link, now, called(), company, undo)
+			fmt.Fprintf(w, "  try an old link:     %s%s\n  %s: %s doorpost upgrade %s%s\n", f.Config.URL, link, now, called(), company, undo)
 		}
 		fmt.Fprintln(w)
 	}
 }
 
 // someone returns a client who may sign in, else anybody who may; not ok: nobody may.
-func (f *firm) someone(ctx context.Context) (who directory.Contact, ok bool) {
+func (f *Firm) someone(ctx context.Context) (who directory.Contact, ok bool) {
 	all, err := f.Book.Contacts(ctx, "", "", 50)
 	if err != nil {
 		return who, false
@@ -72,7 +72,7 @@ func (f *firm) someone(ctx context.Context) (who directory.Contact, ok bool) {
 
 // oldLink returns the path of an old link of the first of the companies that has one,
 // and whether it asks for sign-in; "" where none has.
-func (f *firm) oldLink(ctx context.Context, companies []string) (link, company string, upgraded bool) {
+func (f *Firm) oldLink(ctx context.Context, companies []string) (link, company string, upgraded bool) {
 	for _, id := range companies {
 		s, err := f.Book.StandingOf(ctx, id)
 		if err != nil || s.Token == "" {

@@ -1,4 +1,4 @@
-package caddymodule
+package runtime
 
 import (
 	"context"
@@ -9,14 +9,14 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 )
 
-// tellRestore makes an event of each firm's of a copy that was put back before this start.
-func (a *App) tellRestore(ctx context.Context, firms map[string]*firm) error {
-	rec, err := a.engine.Store.Get(ctx, anchor.RestoredMark)
+// recordRestore records an event for each firm if a backup was restored before this start.
+func (s *Server) recordRestore(ctx context.Context, firms map[string]*Firm) error {
+	rec, err := s.Engine.Store.Get(ctx, anchor.RestoredMark)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
 	if err == nil {
-		err = a.engine.Store.Apply(ctx, store.Remove(rec.Key, rec.Value))
+		err = s.Engine.Store.Apply(ctx, store.Remove(rec.Key, rec.Value))
 	}
 	for _, f := range firms {
 		if err == nil {
