@@ -125,7 +125,9 @@ func (b *Book) Version() uint64 {
 
 // Invalidate changes Version, so that everything read before counts as outdated.
 func (b *Book) Invalidate() {
-	b.tokenCache().loaded.Store(false)
+	m := b.tokenCache()
+	m.stale.Add(1)
+	m.loaded.Store(false)
 	b.versionCounter().Add(1)
 }
 
@@ -312,15 +314,22 @@ func (b *Book) allCompanies(ctx context.Context) (all []Company, err error) {
 }
 
 func (b *Book) scan(ctx context.Context, bucket, prefix, after string, f func(store.Record) (more bool, err error)) error {
+	return b.scanAny(ctx, bucket, prefix, after, func(rec store.Record) (bool, error) {
+		if err := checkFormat(rec); err != nil {
+			return false, err
+		}
+		return f(rec)
+	})
+}
+
+// scanAny is scan for records of any format.
+func (b *Book) scanAny(ctx context.Context, bucket, prefix, after string, f func(store.Record) (more bool, err error)) error {
 	for {
 		recs, err := b.Store.Scan(ctx, b.Firm, bucket, prefix, after, pageSize)
 		if err != nil {
 			return fmt.Errorf("reading the directory: %w", err)
 		}
 		for _, rec := range recs {
-			if err := checkFormat(rec); err != nil {
-				return err
-			}
 			if more, err := f(rec); err != nil || !more {
 				return err
 			}

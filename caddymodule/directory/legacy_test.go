@@ -9,7 +9,10 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -261,6 +264,102 @@ func (unavailableStore) Get(context.Context, store.Key) (store.Record, error) {
 
 func (unavailableStore) Scan(context.Context, string, string, string, string, int) ([]store.Record, error) {
 	return nil, errors.New("the store is gone")
+}
+
+// A company whose record is damaged keeps its tokens: those of before, in any spelling, and after a start
+// those that the store has MACs of. Others are as they were.
+func TestTokensOfADamagedCompany(t *testing.T) {
+	for how, damage := range map[string][]byte{"flipped bits": append([]byte{format}, "damaged"...), "another format": []byte("?"), "nothing": {}} {
+		b, ctx := newBook(t), t.Context()
+		must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"hb7Qm2xVt9Kp4Rz"}}))
+		must(b.AddCompany(ctx, "birch", CompanyChange{LegacyTokens: &[]string{"wd3Kx8nLq5Ys6Tg"}}))
+		find := func(b *Book, text string) (ids []string) {
+			for _, hit := range must(b.Tokens(ctx)).Find(text) {
+				ids = append(ids, hit.Companies...)
+			}
+			return ids
+		}
+		must(b.Tokens(ctx))
+		if err := b.Store.Apply(ctx, store.Put(b.key(bucketCompany, "acme"), damage, time.Time{})); err != nil {
+			t.Fatal(err)
+		}
+		b.Invalidate()
+		started := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys}
+		for _, c := range []struct {
+			b    *Book
+			text string
+			want string
+		}{
+			{b, "k=HB7QM2XVT9KP4RZ", "acme"},
+			{b, "k=wd3Kx8nLq5Ys6Tg", "birch"},
+			{started, "k=hb7Qm2xVt9Kp4Rz", "acme"},
+			{started, "/c/inv-hb7Qm2xVt9Kp4Rz.html", "acme"},
+			{started, "k=%2568b7Qm2xVt9Kp4Rz&x=%ff", "acme"},
+			{started, "k=wd3Kx8nLq5Ys6Tg", "birch"},
+			{started, "k=WD3KX8NLQ5YS6TG", "birch"},
+			{started, "k=nb2Hs6tRk9Wx3Mc", ""},
+		} {
+			if got := strings.Join(find(c.b, c.text), " "); got != c.want {
+				t.Errorf("%s, at a start %t: %q holds tokens of %q; want %q", how, c.b == started, c.text, got, c.want)
+			}
+		}
+		if got := strings.Join(must(started.Tokens(ctx)).Of("hb7Qm2xVt9Kp4Rz"), " "); got != "acme" {
+			t.Errorf("%s: the token is of %q; want acme", how, got)
+		}
+	}
+}
+
+// A store that hangs keeps nobody waiting, and is asked once for all who come meanwhile; whoever comes when
+// the tokens have been read gets them.
+func TestNobodyWaitsLongForTokens(t *testing.T) {
+	b := newBook(t)
+	must(b.AddCompany(t.Context(), "acme", CompanyChange{LegacyTokens: &[]string{"hb7Qm2xVt9Kp4Rz"}}))
+	synctest.Test(t, func(t *testing.T) {
+		slow := &slowStore{Store: b.Store, goOn: make(chan struct{})}
+		book := &Book{Firm: b.Firm, Store: slow, Keys: b.Keys}
+		began := time.Now()
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				if _, err := book.Tokens(t.Context()); !errors.Is(err, store.ErrUnavailable) || time.Since(began) > time.Second {
+					t.Errorf("Tokens of a store that hangs = %v after %v; want store.ErrUnavailable within a second", err, time.Since(began))
+				}
+			})
+		}
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		if _, err := book.Tokens(gone); err == nil || time.Since(began) > 0 {
+			t.Errorf("Tokens for a visitor who has left = %v after %v; want an error at once", err, time.Since(began))
+		}
+		all.Wait()
+		if n := slow.scans.Load(); n != 1 {
+			t.Errorf("the store was asked %d times; want once", n)
+		}
+		close(slow.goOn)
+		if err := book.LoadTokens(t.Context()); err != nil {
+			t.Errorf("LoadTokens = %v; want it to wait", err)
+		}
+		if got := ownersOf(t, book, "hb7Qm2xVt9Kp4Rz"); got != "hb7Qm2xVt9Kp4Rz:acme" {
+			t.Errorf("once the store answers the owners are %q; want acme", got)
+		}
+	})
+}
+
+// slowStore hangs in Scan until it may go on.
+type slowStore struct {
+	store.Store
+	goOn  chan struct{}
+	scans atomic.Int64
+}
+
+func (s *slowStore) Scan(ctx context.Context, firm, bucket, prefix, after string, limit int) ([]store.Record, error) {
+	s.scans.Add(1)
+	select {
+	case <-s.goOn:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return s.Store.Scan(ctx, firm, bucket, prefix, after, limit)
 }
 
 // A directory from before the index has companies only, with tokens as written in links.

@@ -314,13 +314,14 @@ func (g *forwarder) newURL(a *about) string {
 	return to
 }
 
-// holdsToken reports whether a text holds a token of any company, as far as the tokens are in memory.
+// holdsToken reports whether a text holds a token of any company, or may: until the tokens are in memory,
+// nobody knows.
 func (g *forwarder) holdsToken(text string) bool {
 	if !g.Legacy.HasLinks() {
 		return false
 	}
 	index := g.Book.CachedTokens()
-	return index != nil && len(index.Find(text)) > 0
+	return text != "" && (index == nil || len(index.Find(text)) > 0)
 }
 
 // HoldsToken reports whether no log may keep a URL as it is, since a company's token is in it where no

@@ -3,14 +3,18 @@ package gate
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
 // A request takes a few bytes to send. What it has the store look up, in its URL and headers, is
@@ -131,6 +135,33 @@ func TestNobodyFindsOutManyTokensWithoutASession(t *testing.T) {
 	for path, cookie := range map[string]string{"/x": visit, "/x?client=dune-secret-token": visit, "/assets/x?a=1": ""} {
 		if !passed(path, cookie) {
 			t.Errorf("past the limit %s isn't passed on", path)
+		}
+	}
+}
+
+// A company whose record can't be read any more is nobody's, and its token reaches the portal from nobody; all
+// else goes on.
+func TestTokensOfADamagedCompanyReachThePortalNowhere(t *testing.T) {
+	g, cookie, db := benchGate(t)
+	g = withOldLinks(t, g)
+	if err := db.Apply(t.Context(), store.Put(store.Key{Firm: g.Firm, Bucket: "company", ID: "birch"}, []byte("\x01damaged"), time.Time{})); err != nil {
+		t.Fatal(err)
+	}
+	g.Book = &directory.Book{Firm: g.Firm, Store: g.Book.Store, Keys: g.Book.Keys}
+	g.remake()
+	for _, signedIn := range []string{"", "__Host-portal=" + cookie} {
+		for _, path := range []string{"/assets/x?k=birch-secret-token", "/assets/x?client=birch-secret-token", "/x?next=%2Fopen%2Fbirch-secret-token"} {
+			got := ""
+			r := httptest.NewRequest(http.MethodPost, "https://portal.example"+path, strings.NewReader("k=birch-secret-token"))
+			r.Header = http.Header{"Cookie": {signedIn + "; k=birch-secret-token"}, "X-Key": {"birch-secret-token"}, "Sec-Fetch-Site": {"same-origin"}}
+			w := httptest.NewRecorder()
+			g.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				got = fmt.Sprint(r.URL, r.Header, string(body))
+			}))
+			if passes := signedIn != "" || strings.HasPrefix(path, "/assets"); (w.Code == 200) != passes || strings.Contains(got, "birch-secret") {
+				t.Errorf("%s, signed in %t = %d, and the portal gets %s; want it without the token", path, signedIn != "", w.Code, got)
+			}
 		}
 	}
 }

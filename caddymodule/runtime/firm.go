@@ -386,8 +386,7 @@ func (f *Firm) prepare(ctx context.Context) error {
 	if !f.Config.Rules.HasLinks() {
 		return nil
 	}
-	_, err := f.Book.Tokens(ctx) // before the first request, whose URL may be one that no log is to have
-	return err
+	return f.Book.LoadTokens(ctx) // before the first request, whose URL may be one that no log is to have
 }
 
 // Reseal seals everything of the firm with the newest secret. The error is store.ErrConflict where it has to be

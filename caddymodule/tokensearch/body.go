@@ -1,7 +1,6 @@
 package tokensearch
 
 import (
-	"bytes"
 	"io"
 	"slices"
 	"strings"
@@ -19,7 +18,7 @@ func (x *Index) Body(body io.ReadCloser, hides func(Hit) bool) io.ReadCloser {
 
 const (
 	mostHeld = 64 << 10 // bytes that may yet become a token
-	mostKept = 4 << 10  // bytes that were read, and are looked at again with those that follow
+	mostKept = 4 << 10  // bytes that were given, and are looked at again with those that follow
 	leastNew = 16 << 10 // bytes that there is room for to read
 	leastHad = 4        // bytes of a token that are held back
 )
@@ -32,10 +31,11 @@ type stream struct {
 	tokens *snapshot
 	hides  func(Hit) bool
 
-	buf   []byte // read from the body
+	buf   []byte // read from the body, behind what is kept of before
 	given int    // of buf, given to the reader
 	clean int    // of buf, searched and ready to be given
 	err   error  // what comes after buf
+	plain bool   // buf was when it was searched last; else views are of it
 	views reading
 }
 
@@ -52,10 +52,7 @@ func (s *stream) Read(p []byte) (n int, err error) {
 
 // fetch reads on, and searches.
 func (s *stream) fetch() {
-	if drop := s.given - mostKept; drop > leastNew {
-		s.buf = s.buf[:copy(s.buf, s.buf[drop:])]
-		s.given, s.clean = s.given-drop, s.clean-drop
-	}
+	s.forget()
 	s.buf = slices.Grow(s.buf, leastNew)
 	held := len(s.buf) - s.clean // is searched again, so not for each few bytes that come
 	for had := len(s.buf); s.err == nil && (len(s.buf) == had || len(s.buf)-had < held/4); {
@@ -64,22 +61,40 @@ func (s *stream) fetch() {
 		n, s.err = s.from.Read(s.buf[len(s.buf):cap(s.buf)])
 		s.buf = s.buf[:len(s.buf)+n]
 	}
-	from := max(s.given-mostKept, 0)
-	hits, unfinished := s.search(string(s.buf[from:]))
+	hits, unfinished := s.search(string(s.buf))
 	for _, h := range hits {
-		if at := max(from+h.Start, s.given); at < from+h.End && s.hides(h) {
-			fill(s.buf[at : from+h.End])
+		if at := max(h.Start, s.given); at < h.End && s.hides(h) {
+			fill(s.buf[at:h.End], h.token)
 		}
 	}
 	s.clean = len(s.buf)
-	if held = len(s.buf) - max(from+unfinished, s.given); s.err == nil && held <= mostHeld {
+	if held = len(s.buf) - max(unfinished, s.given); s.err == nil && held <= mostHeld {
 		s.clean -= held
 	}
 }
 
+// forget drops what was given, but for the last of it and, before that, the characters that can be seen: any number
+// of others may stand between those of a token.
+func (s *stream) forget() {
+	longest := s.tokens.longest
+	cut := s.given - mostKept
+	if cut <= longest {
+		return
+	}
+	var head []byte
+	if s.plain {
+		head = s.buf[cut-longest : cut]
+	} else if cut, head = s.views.before(cut, longest); cut <= len(head) {
+		return
+	}
+	n := copy(s.buf, head)
+	s.given, s.clean = s.given-cut+n, s.clean-cut+n
+	s.buf = s.buf[:n+copy(s.buf[n:], s.buf[cut:])]
+}
+
 func (s *stream) search(text string) (hits []Hit, unfinished int) {
-	if isPlain(text, s.tokens.spaces) {
-		return s.tokens.scan(text, nil, nil), s.tokens.begun(text)
+	if s.plain = isPlain(text, s.tokens.spaces); s.plain {
+		return s.tokens.findWords(text, nil, s.tokens.scan(text, nil, nil)), s.tokens.begun(text)
 	}
 	return s.tokens.search(&s.views, text)
 }
@@ -87,10 +102,14 @@ func (s *stream) search(text string) (hits []Hit, unfinished int) {
 // begunIn is begun for a text that isn't plain. Its end may be that of an escape or of a character which
 // is still on its way.
 func (s *snapshot) begunIn(v *reading, folded string) int {
-	first := int(v.at[len(v.text)])
-	for _, cut := range endsOf(v.text) {
+	first, tried := int(v.at[len(v.text)]), int32(-1)
+	for _, cut := range v.ends() {
+		if cut == tried {
+			continue
+		}
+		tried = cut
 		n := len(folded)
-		for n > 0 && v.foldedAt[n-1] >= v.at[cut] {
+		for n > 0 && v.foldedAt[n-1] >= cut {
 			n--
 		}
 		if begun := s.begun(folded[:n]); begun < n {
@@ -98,23 +117,6 @@ func (s *snapshot) begunIn(v *reading, folded string) int {
 		}
 	}
 	return first
-}
-
-// endsOf returns where a text may be taken to end: at its end, and before what may be the beginning of
-// an escape or of a character.
-func endsOf(text []byte) [3]int {
-	const longest = 16 // bytes of an escape
-	from := max(0, len(text)-longest)
-	ends := [3]int{len(text), len(text), len(text)}
-	if i := bytes.LastIndexAny(text[from:], `%\&`); i >= 0 {
-		ends[1] = from + i
-	}
-	n := len(text)
-	for n > from && text[n-1] >= 0x80 {
-		n--
-	}
-	ends[2] = n
-	return ends
 }
 
 // begun returns where at the end of a text the first bytes of a token stand, or its length.

@@ -12,6 +12,8 @@ type Hit struct {
 	Companies  []string // that have such a token
 	Bits       float64  // of chance in it
 	Start, End int      // bytes of the text, as it was given
+
+	token string // folded
 }
 
 // Find returns the tokens that a text holds: as they are, as Fold has them, and behind up to five layers
@@ -34,7 +36,7 @@ func (x *Index) Mask(text string, hides func(Hit) bool) string {
 			if masked == nil {
 				masked = []byte(text)
 			}
-			fill(masked[h.Start:h.End])
+			fill(masked[h.Start:h.End], h.token)
 		}
 	}
 	if masked == nil {
@@ -43,16 +45,26 @@ func (x *Index) Mask(text string, hides func(Hit) bool) string {
 	return string(masked)
 }
 
-// fill writes letters and digits by chance, which are no token's.
-func fill(b []byte) {
-	for len(b) > 0 {
-		b = b[copy(b, strings.ToLower(rand.Text())):]
+// fill writes letters and digits by chance, which are no token's. They are none of the token's behind what stands
+// before them either, such as a part of it or of an escape.
+func fill(b []byte, token string) {
+	for rest := b; len(rest) > 0; {
+		rest = rest[copy(rest, strings.ToLower(rand.Text())):]
+	}
+	const ofNoEscape = "ghijklmopqswyz"
+	for pass := range 2 {
+		for _, c := range []byte(ofNoEscape) {
+			if last := token[len(token)-1]; strings.IndexByte(token, c) < 0 || pass == 1 && c != last && !strings.Contains(token, string([]byte{c, c})) {
+				copy(b, []byte{c, c})
+				return
+			}
+		}
 	}
 }
 
 func (s *snapshot) find(text string) []Hit {
 	if isPlain(text, s.spaces) {
-		return s.scan(text, nil, nil)
+		return s.findWords(text, nil, s.scan(text, nil, nil))
 	}
 	v := views.Get().(*reading)
 	defer views.Put(v)
@@ -64,19 +76,22 @@ func (s *snapshot) find(text string) []Hit {
 // length, if nowhere.
 func (s *snapshot) search(v *reading, text string) (hits []Hit, unfinished int) {
 	unfinished = len(text)
-	for _, only := range []bool{false, true} {
+	for _, only := range [...]bool{true, false} {
+		if only && !s.signs {
+			continue // who knows the escapes of URLs alone sees no other token
+		}
 		v.begin(text)
 		for more := true; more; {
 			more = v.decode(only)
 			folded := v.fold()
 			hits = s.scan(folded, v.foldedAt, hits)
+			if s.words != nil {
+				hits = s.findWords(string(v.text), v.at, hits)
+			}
 			unfinished = min(unfinished, s.begunIn(v, folded))
 			if v.layer > mostLayers {
 				break
 			}
-		}
-		if !s.signs {
-			break // who knows the escapes of URLs alone sees no other token
 		}
 	}
 	return hits, unfinished
@@ -104,7 +119,7 @@ func (s *snapshot) scan(text string, at []int32, hits []Hit) []Hit {
 						continue
 					}
 					o := s.ownersOf(token)
-					h := Hit{o.ids, o.bits, start, end}
+					h := Hit{o.ids, o.bits, start, end, token}
 					if at != nil {
 						h.Start, h.End = int(at[start]), int(at[end])
 					}
@@ -116,6 +131,36 @@ func (s *snapshot) scan(text string, at []int32, hits []Hit) []Hit {
 		}
 	}
 	return once(hits)
+}
+
+// findWords adds the further tokens that stand in a text as words, such as in a file's name or behind a prefix.
+// at is as in scan.
+func (s *snapshot) findWords(text string, at []int32, hits []Hit) []Hit {
+	if s.words == nil {
+		return hits
+	}
+	for _, signs := range [...]string{"-_.~", "-_", ""} { // that words may have, beside letters and digits
+		for start, end := 0, 0; end < len(text); start = end + 1 {
+			for end = start; end < len(text) && isOfWord(text[end], signs); {
+				end++
+			}
+			if end-start < LeastLength {
+				continue
+			}
+			if ids := s.words(text[start:end]); len(ids) > 0 {
+				h := Hit{ids, SureBits, start, end, strings.ToLower(text[start:end])}
+				if at != nil {
+					h.Start, h.End = int(at[start]), int(at[end])
+				}
+				hits = append(hits, h)
+			}
+		}
+	}
+	return once(hits)
+}
+
+func isOfWord(c byte, signs string) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(signs, c) >= 0
 }
 
 // once returns each of the hits once, in order of where they begin. A text may have tens of thousands.

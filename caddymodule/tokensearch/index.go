@@ -46,10 +46,12 @@ type snapshot struct {
 	signs        bool               // some token has what begins an escape
 	longest      int                // bytes of the longest that Find looks for
 	companies    map[string][]Token // of each company; only for writers
+
+	words func(word string) (companies []string) // further ones; nil: there are none
 }
 
-func newSnapshot(base, recent *table, companies map[string][]Token) *snapshot {
-	s := &snapshot{base: base, recent: recent, companies: companies}
+func newSnapshot(base, recent *table, companies map[string][]Token, words func(string) []string) *snapshot {
+	s := &snapshot{base: base, recent: recent, companies: companies, words: words}
 	for _, t := range []*table{base, recent} {
 		if t != nil {
 			s.spaces, s.signs, s.longest = s.spaces || t.spaces, s.signs || t.signs, max(s.longest, t.longest)
@@ -81,11 +83,22 @@ type table struct {
 	signs   bool // one has what begins an escape
 }
 
-// Replace makes the index anew.
-func (x *Index) Replace(companies map[string][]Token) {
+// Replace makes the index anew. Of tokens that nobody can list any more, words says whose a word is, written
+// as it is; nil: there are none.
+func (x *Index) Replace(companies map[string][]Token, words func(word string) (companies []string)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.now.Store(newSnapshot(tableOf(ownersOf(companies), companies), nil, companies))
+	x.now.Store(newSnapshot(tableOf(ownersOf(companies), companies), nil, companies, words))
+}
+
+// Tokens returns the tokens of a company.
+func (x *Index) Tokens(company string) []Token {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if s := x.now.Load(); s != nil {
+		return s.companies[company]
+	}
+	return nil
 }
 
 // Set makes these the tokens of a company; none: it has none any more.
@@ -121,10 +134,10 @@ func (x *Index) Set(company string, tokens []Token) {
 		delete(was.companies, company)
 	}
 	if len(recent) > mostRecent {
-		x.now.Store(newSnapshot(tableOf(ownersOf(was.companies), was.companies), nil, was.companies))
+		x.now.Store(newSnapshot(tableOf(ownersOf(was.companies), was.companies), nil, was.companies, was.words))
 		return
 	}
-	x.now.Store(newSnapshot(was.base, tableOf(recent, map[string][]Token{company: tokens}, was.recent), was.companies))
+	x.now.Store(newSnapshot(was.base, tableOf(recent, map[string][]Token{company: tokens}, was.recent), was.companies, was.words))
 }
 
 // with returns them and one more.
@@ -144,7 +157,10 @@ func (x *Index) Of(token string) []string {
 	if s == nil || token == "" {
 		return nil
 	}
-	return s.ownersOf(key(token)).ids
+	if ids := s.ownersOf(key(token)).ids; len(ids) > 0 || s.words == nil {
+		return ids
+	}
+	return s.words(token)
 }
 
 func (s *snapshot) ownersOf(folded string) owners {

@@ -21,7 +21,7 @@ const (
 
 func indexed() *Index {
 	x := new(Index)
-	x.Replace(map[string][]Token{"harbor-bakery": {{Text: harbor, Bits: 80}, {Text: words, Bits: 11, Common: true}}, "oak-street-dental": {{Text: oak, Bits: 80}, {Text: short, Bits: 13, Common: true}}, "signs": {{Text: signs, Bits: 60}}})
+	x.Replace(map[string][]Token{"harbor-bakery": {{Text: harbor, Bits: 80}, {Text: words, Bits: 11, Common: true}}, "oak-street-dental": {{Text: oak, Bits: 80}, {Text: short, Bits: 13, Common: true}}, "signs": {{Text: signs, Bits: 60}}}, nil)
 	return x
 }
 
@@ -115,7 +115,7 @@ func TestSet(t *testing.T) {
 	is("elm:" + harbor + " harbor-bakery:" + oak)
 	x.Set("elm", nil)
 	is("harbor-bakery:" + oak)
-	x.Replace(map[string][]Token{"elm": {{Text: harbor, Bits: 80}}})
+	x.Replace(map[string][]Token{"elm": {{Text: harbor, Bits: 80}}}, nil)
 	is("elm:" + harbor)
 	x.Set("elm", nil)
 	is("")
@@ -267,7 +267,7 @@ func BenchmarkFind(b *testing.B) {
 			companies[fmt.Sprint(i)] = []Token{{Text: fmt.Sprintf("%x%xQv", uint32(i)*2654435761, i), Bits: 60}}
 		}
 		x := new(Index)
-		x.Replace(companies)
+		x.Replace(companies, nil)
 		for name, text := range map[string]string{
 			"url":     "/assets/css/portal.min.css?v=12",
 			"headers": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8 " + strings.Repeat("sid=5f3aGh81kLmNq0; theme=dark; ", 20),
@@ -349,5 +349,32 @@ func TestBodyInSmallPieces(t *testing.T) {
 	}
 	if searches > 60 {
 		t.Errorf("400 pieces cost %d searches; want a few dozen", searches)
+	}
+}
+
+// However much that nobody sees stands between the characters of a token, and however a body comes, the portal
+// doesn't get the token. Another text of that kind stays as it is.
+func TestBodyWithATokenSpreadWide(t *testing.T) {
+	for _, invisible := range []string{"\x00", "\u200b", "\u00ad", "%00", "%e2%80%8b", "%25E2%2580%258B", `\u200b`, "&#8203;", "中", "%E4%B8%AD"} {
+		for _, between := range []int{1, 5000, 70_000} { // bytes
+			if between > 5000 && invisible != "\u200b" && invisible != "%00" {
+				continue
+			}
+			gap := strings.Repeat(invisible, between/len(invisible)+1)
+			for _, in := range []string{harbor[:1] + gap + harbor[1:], harbor[:3] + gap + harbor[3:], "k=" + harbor[:9] + gap + harbor[9:] + "&x=1", harbor[:14] + gap + harbor[14:],
+				strings.Join(strings.Split(harbor, ""), gap[:min(len(gap), 3000/len(invisible)*len(invisible))])} {
+				x := indexed()
+				for _, size := range []int{1000, 1 << 20} {
+					got, err := io.ReadAll(x.Body(io.NopCloser(&parts{[]byte(in), size}), func(Hit) bool { return true }))
+					if err != nil || len(got) != len(in) || len(x.Find(string(got))) > 0 {
+						t.Errorf("%q with %d bytes of %q, read by %d: %d bytes, %v, with the token: %t", in[:10], between, invisible, size, len(got), err, len(x.Find(string(got))) > 0)
+					}
+					got, err = io.ReadAll(x.Body(io.NopCloser(&parts{[]byte(in), size}), func(Hit) bool { return false }))
+					if err != nil || string(got) != in {
+						t.Errorf("%q with %d bytes of %q, read by %d: %v, and a text that may pass is changed", in[:10], between, invisible, size, err)
+					}
+				}
+			}
+		}
 	}
 }

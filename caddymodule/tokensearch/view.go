@@ -1,6 +1,8 @@
 package tokensearch
 
 import (
+	"bytes"
+	"slices"
 	"strconv"
 	"sync"
 	"unicode/utf8"
@@ -12,6 +14,7 @@ type reading struct {
 	layer      int
 	text, next []byte
 	at, nextAt []int32 // where in the raw text each byte comes from, and where that ends
+	open       []int32 // where in the raw text the end of a layer may begin an escape
 
 	folded   []byte
 	foldedAt []int32
@@ -24,7 +27,7 @@ const mostLayers = 5
 
 // begin begins with a text as it is.
 func (v *reading) begin(text string) {
-	v.layer, v.text, v.at = 0, append(v.text[:0], text...), v.at[:0]
+	v.layer, v.text, v.at, v.open = 0, append(v.text[:0], text...), v.at[:0], v.open[:0]
 	for i := range len(text) + 1 {
 		v.at = append(v.at, int32(i))
 	}
@@ -37,6 +40,7 @@ func (v *reading) decode(only bool) (had bool) {
 		return true
 	}
 	v.next, v.nextAt = v.next[:0], v.nextAt[:0]
+	open := int32(-1)
 	for i := 0; i < len(v.text); {
 		c, start := v.text[i], v.at[i]
 		if c != '%' && c != '\\' && c != '&' {
@@ -45,6 +49,9 @@ func (v *reading) decode(only bool) (had bool) {
 			continue
 		}
 		r, size, is := escapeAt(v.text[i:], !only)
+		if open = -1; r < 0 || is == literal {
+			open = start
+		}
 		i += size
 		had = had || is != literal
 		switch {
@@ -59,9 +66,32 @@ func (v *reading) decode(only bool) (had bool) {
 			v.next, v.nextAt = append(v.next, byte(r)), append(v.nextAt, start)
 		}
 	}
-	v.nextAt = append(v.nextAt, v.at[len(v.text)])
+	end := v.at[len(v.text)]
+	if open >= 0 && int(end-open) < longestEscape {
+		v.open = append(v.open, open)
+	}
+	v.nextAt = append(v.nextAt, end)
 	v.text, v.next, v.at, v.nextAt = v.next, v.text, v.nextAt, v.at
 	return had
+}
+
+// longestEscape is more than how many bytes a nested escape has.
+const longestEscape = 128
+
+// ends returns where in the raw text it may be taken to end: at its end, and before what may be the beginning of
+// an escape or of a character.
+func (v *reading) ends() []int32 {
+	n := len(v.text)
+	end := v.at[n]
+	for n > 0 && len(v.text)-n < utf8.UTFMax+2 && v.text[n-1] >= utf8.RuneSelf {
+		n--
+	}
+	sign := bytes.LastIndexAny(v.text[max(0, len(v.text)-16):], `%\&`) // of the next layer
+	ends := append(v.open, end, v.at[n])
+	if sign >= 0 {
+		ends = append(ends, v.at[max(0, len(v.text)-16)+sign])
+	}
+	return ends
 }
 
 // fold is Fold of the text, but that it keeps what parts lines and has spaces for plus signs. What it
@@ -95,6 +125,17 @@ func (v *reading) fold() string {
 	}
 	v.foldedAt = append(v.foldedAt, v.at[len(v.text)])
 	return unsafe.String(unsafe.SliceData(v.folded), len(v.folded))
+}
+
+// before returns where in the raw text a character begins, at the place cut or just before it, and up to most
+// bytes of the folded text before it. The text is that of the last layer.
+func (v *reading) before(cut, most int) (begins int, folded []byte) {
+	i, _ := slices.BinarySearch(v.at, int32(cut+1))
+	for i--; i > 0 && v.text[i]&0xc0 == 0x80; i-- {
+	}
+	begins = int(v.at[i])
+	n, _ := slices.BinarySearch(v.foldedAt, int32(begins))
+	return begins, v.folded[max(0, n-most):n]
 }
 
 type escape uint8
