@@ -477,7 +477,7 @@ func (c Firm) validateLegacy() error {
 	}
 	for i, rule := range c.Public {
 		for _, p := range rule.Paths {
-			if around := rules.Opens(p); around != "" {
+			if around := rules.OpenedBy(p); around != "" {
 				return wrong(fmt.Sprintf("public[%d]", i), "%s would let everyone get around %s, which is for those alone who belong to the company; write a path that begins otherwise", p, around)
 			}
 		}

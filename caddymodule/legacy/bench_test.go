@@ -37,7 +37,7 @@ func BenchmarkRewrite(b *testing.B) {
 	})
 }
 
-// Patterns as most portals have them.
+// Patterns as in most portals.
 func BenchmarkMatchOrdinary(b *testing.B) {
 	r := compile(b, ordinary[0])
 	for _, s := range []string{"/", "/orders/7", "/assets/css/portal.min.css?v=12", "/portal/harbor-bakery/orders/7", "/files/harbor-bakery/x.pdf", "/one-click/hb7Qm2xVt9Kp4Rz/orders/7"} {

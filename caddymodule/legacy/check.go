@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// checkPair judges one link's two patterns together.
-func checkPair(old, to *shape) error {
+// checkPair checks the two patterns of one link against each other.
+func checkPair(old, to *pattern) error {
 	switch {
 	case old.tail && !to.tail:
 		return fmt.Errorf("%s goes on with /* and %s doesn't, so all that follows would be lost; write %s/*", old.text, to.text, strings.TrimSuffix(to.text, "/"))
@@ -21,28 +21,28 @@ func checkPair(old, to *shape) error {
 	return nil
 }
 
-// place is a pattern among all, as an error names it.
-type place struct {
-	*shape
+// placedPattern is a pattern with its setting and index, for error messages.
+type placedPattern struct {
+	*pattern
 	setting string
 	index   int
-	new     bool // of a legacy_link: the second one
+	new     bool // the second pattern of a legacy_link
 }
 
-// check judges the patterns against each other and against the prefix.
+// check checks the patterns against each other and against the prefix.
 func (r *Rules) check(prefix string) error {
-	var all []place
+	var all []placedPattern
 	for i, l := range r.links {
-		all = append(all, place{l.old, "legacy_link", i, false}, place{l.to, "legacy_link", i, true})
+		all = append(all, placedPattern{l.old, "legacy_link", i, false}, placedPattern{l.to, "legacy_link", i, true})
 	}
 	for i, s := range r.companies {
-		all = append(all, place{s, "company_path", i, false})
+		all = append(all, placedPattern{s, "company_path", i, false})
 	}
-	if r.home != nil { // the last one, see clash
-		all = append(all, place{r.home, "home", 0, false})
+	if r.home != nil { // must be last, see conflict
+		all = append(all, placedPattern{r.home, "home", 0, false})
 	}
 	for _, p := range all {
-		switch under, company := hidden(prefix, p.shape); {
+		switch under, company := shadowedBy(prefix, p.pattern); {
 		case company != "":
 			return &Error{p.setting, p.index, fmt.Sprintf("%s: the gate's own pages, under %s, are where those of a company called %s would be; write a path that begins otherwise", p.text, prefix, company)}
 		case under:
@@ -51,7 +51,7 @@ func (r *Rules) check(prefix string) error {
 	}
 	for i, b := range all {
 		for _, a := range all[:i] {
-			if reason := r.clash(a, b); reason != "" {
+			if reason := r.conflict(a, b); reason != "" {
 				return &Error{b.setting, b.index, reason}
 			}
 		}
@@ -59,27 +59,27 @@ func (r *Rules) check(prefix string) error {
 	return nil
 }
 
-// hidden reports whether the gate's own pages would be in the place of a path of the
-// shape, and of which company alone, if so. A token that is like the prefix isn't feared.
-func hidden(prefix string, s *shape) (under bool, company string) {
+// shadowedBy reports whether the gate's own pages hide paths of the pattern. company is set if they
+// hide only the paths of that company. A token that equals the prefix is too unlikely to check.
+func shadowedBy(prefix string, s *pattern) (under bool, company string) {
 	names := strings.Split(strings.TrimPrefix(prefix, "/"), "/")
-	if prefix == "" || len(s.segs) < len(names) {
+	if prefix == "" || len(s.segments) < len(names) {
 		return false, ""
 	}
 	for i, name := range names {
-		switch g := s.segs[i]; {
-		case g.open && s.slot == companySlot && isID(name):
+		switch g := s.segments[i]; {
+		case g.hasSlot && s.slot == companySlot && isID(name):
 			company = strings.ToLower(name)
-		case g.open || !strings.EqualFold(g.pre, name):
+		case g.hasSlot || !strings.EqualFold(g.pre, name):
 			return false, ""
 		}
 	}
 	return true, company
 }
 
-// clash returns why two patterns can't stand together, or "". b is the later one.
-func (r *Rules) clash(a, b place) string {
-	if !overlap(a.shape, b.shape) {
+// conflict returns why two patterns can't be used together, or "". b is the later one.
+func (r *Rules) conflict(a, b placedPattern) string {
+	if !overlap(a.pattern, b.pattern) {
 		return ""
 	}
 	switch {
@@ -87,9 +87,9 @@ func (r *Rules) clash(a, b place) string {
 		if a.slot == tokenSlot && a.name == "" {
 			return fmt.Sprintf("%s could be an old link, %s, which would lead in a circle; write a new link or another page of the company", b.text, a.text)
 		}
-		return "" // home is a page of a company: what it leads to is meant
+		return "" // home is a page of a company, so it may match that company's other patterns
 	case a.slot == tokenSlot && b.slot == tokenSlot:
-		return fmt.Sprintf("%s and %s match the same links, and only one of them can; %s", a.text, b.text, apartBy(a, b))
+		return fmt.Sprintf("%s and %s match the same links, and only one of them can; %s", a.text, b.text, separationAdvice(a, b))
 	case a.setting == "legacy_link" && b.setting == "legacy_link" && a.slot != b.slot:
 		old, to := a, b
 		if b.slot == tokenSlot {
@@ -98,7 +98,7 @@ func (r *Rules) clash(a, b place) string {
 		return fmt.Sprintf("the new link %s could match the old one %s, which would lead in a circle; write a new link that begins otherwise, such as /portal%s", to.text, old.text, to.text)
 	case a.setting == "legacy_link" && b.setting == "legacy_link":
 		if r.links[a.index].forwardNew && r.links[b.index].forwardNew && a.text == b.text {
-			return "" // nothing has to be put back
+			return "" // no old link has to be restored
 		}
 		if a.text == b.text {
 			return fmt.Sprintf("two old links have the new link %s, so which of them to put back can't be said; write another one here", b.text)
@@ -113,20 +113,20 @@ func (r *Rules) clash(a, b place) string {
 	}
 }
 
-func apartBy(a, b place) string {
+func separationAdvice(a, b placedPattern) string {
 	if a.text == b.text {
 		return "write it once"
 	}
 	return "remove the narrower one, or write one that begins otherwise"
 }
 
-// overlap reports whether some URL matches both shapes.
-func overlap(a, b *shape) bool {
+// overlap reports whether any URL matches both patterns.
+func overlap(a, b *pattern) bool {
 	if !pathsOverlap(a, b) {
 		return false
 	}
-	// Two old links at one path are told apart by another parameter, or by the value
-	// of one that both fix.
+	// Two old links at the same path are distinguished by different parameters, or by different
+	// fixed values of the same parameter.
 	for _, p := range a.fixed {
 		if slices.ContainsFunc(b.fixed, func(q param) bool { return p.name == q.name && !strings.EqualFold(p.value, q.value) }) {
 			return false
@@ -135,16 +135,16 @@ func overlap(a, b *shape) bool {
 	return a.name == "" || b.name == "" || canonical(a.name) == canonical(b.name)
 }
 
-func pathsOverlap(a, b *shape) bool {
-	if len(a.segs) > len(b.segs) {
+func pathsOverlap(a, b *pattern) bool {
+	if len(a.segments) > len(b.segments) {
 		a, b = b, a
 	}
-	for i, g := range a.segs {
-		if !segsOverlap(g, a.slot, b.segs[i], b.slot) {
+	for i, g := range a.segments {
+		if !segsOverlap(g, a.slot, b.segments[i], b.slot) {
 			return false
 		}
 	}
-	switch more := len(b.segs) - len(a.segs); {
+	switch more := len(b.segments) - len(a.segments); {
 	case more > 0:
 		return a.tail
 	case a.tail:
@@ -156,20 +156,20 @@ func pathsOverlap(a, b *shape) bool {
 	}
 }
 
-func segsOverlap(g seg, gs slot, h seg, hs slot) bool {
+func segsOverlap(g patternSegment, gs slot, h patternSegment, hs slot) bool {
 	switch {
-	case !g.open && !h.open:
+	case !g.hasSlot && !h.hasSlot:
 		return strings.EqualFold(g.pre, h.pre)
-	case !g.open:
+	case !g.hasSlot:
 		return fills(h, hs, g.pre)
-	case !h.open:
+	case !h.hasSlot:
 		return fills(g, gs, h.pre)
 	}
-	return beginsAlike(g.pre, h.pre, strings.HasPrefix) && beginsAlike(g.suf, h.suf, strings.HasSuffix)
+	return onePrefixesOther(g.pre, h.pre, strings.HasPrefix) && onePrefixesOther(g.suf, h.suf, strings.HasSuffix)
 }
 
-// fills reports whether the text could stand for the segment with a slot.
-func fills(g seg, s slot, text string) bool {
+// fills reports whether text can be the segment g, which has a slot.
+func fills(g patternSegment, s slot, text string) bool {
 	if s == companySlot {
 		return isID(text)
 	}
@@ -177,19 +177,19 @@ func fills(g seg, s slot, text string) bool {
 	return len(text) > len(g.pre)+len(g.suf) && strings.HasPrefix(text, strings.ToLower(g.pre)) && strings.HasSuffix(text, strings.ToLower(g.suf))
 }
 
-func beginsAlike(a, b string, begins func(s, part string) bool) bool {
+func onePrefixesOther(a, b string, begins func(s, part string) bool) bool {
 	a, b = strings.ToLower(a), strings.ToLower(b)
 	return begins(a, b) || begins(b, a)
 }
 
-// Opens returns the pattern whose links a public path, such as "/assets/*", would leave
-// unjudged, or "". A path that says itself what is in the place of a slot is meant so:
-// /portal/help beside /portal/{company}.
-func (r *Rules) Opens(public string) string {
+// OpenedBy returns the text of a pattern some of whose links would be served unchecked under a
+// public path such as "/assets/*", or "". A public path with a literal segment in place of a slot
+// is taken as intended: /portal/help beside /portal/{company}.
+func (r *Rules) OpenedBy(public string) string {
 	if r == nil {
 		return ""
 	}
-	s := &shape{text: public, slot: tokenSlot, open: -1}
+	s := &pattern{text: public, slot: tokenSlot, slotIndex: -1}
 	if err := s.parsePath(public); err != nil {
 		return ""
 	}
@@ -198,7 +198,7 @@ func (r *Rules) Opens(public string) string {
 		all = append(all, l.old, l.to)
 	}
 	for _, one := range all {
-		if pathsOverlap(s, one) && (one.name != "" || len(s.segs) <= one.open) {
+		if pathsOverlap(s, one) && (one.name != "" || len(s.segments) <= one.slotIndex) {
 			return one.text
 		}
 	}

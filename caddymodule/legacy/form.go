@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// Forms says what to make of tokens in forms and in cookies. Many portals don't ask whether
-// a parameter stood there or in the query (PHP's $_REQUEST).
+// Forms says how to treat tokens in forms and cookies. Many portals don't distinguish parameters in
+// the body from parameters in the query (PHP's $_REQUEST).
 type Forms struct {
-	Foreign func(token string) bool // it is one that whoever sends it may not use
-	Unknown func(size int) string   // some value of that size, which is no token
+	Foreign func(token string) bool // reports whether the sender isn't authorized to use the token
+	Unknown func(size int) string   // returns a value of that size that isn't a token
 }
 
-// ErrForm is the error of reading a form that can't be judged: a parameter with a token is
-// too long, or there are too many names that readers take in different ways.
-var ErrForm = errors.New("a form has more under the name of an old link's parameter, or more odd names, than can be judged")
+// ErrForm is returned while reading a form that can't be checked: a parameter that may hold a token
+// is too long, or the form has too many names that portals parse in different ways.
+var ErrForm = errors.New("cannot check the form: the value of an old link's parameter is too long, or too many names are unusual")
 
-// Body returns a request's body as the portal gets it: an unknown value stands in the place
-// of each foreign token, and the rest streams as it is, of the same length. No more is held
-// back than may yet be a token. All stays as it is of what is no form by its content type,
-// and where no pattern has its token in the query. Reading may return ErrForm.
+// Body returns a request body as the portal is to receive it. Each unauthorized token is replaced
+// by an unknown value of the same length; the rest is streamed unchanged. Only bytes that may
+// belong to a token are held back. The body is returned as it is if its content type isn't a
+// form's, or if no pattern has its token in the query. Reading may return ErrForm.
 func (r *Rules) Body(body io.ReadCloser, contentType string, forms Forms) io.ReadCloser {
 	if !r.InQuery() {
 		return body
@@ -30,17 +30,17 @@ func (r *Rules) Body(body io.ReadCloser, contentType string, forms Forms) io.Rea
 	f := &form{Closer: body, body: body, rules: r, Forms: forms}
 	switch kind := strings.ToLower(contentType); {
 	case strings.Contains(kind, "urlencoded"):
-		f.judge = f.parameters
+		f.process = f.processURLEncoded
 	case strings.Contains(kind, "multipart"):
-		f.judge, f.boundary = f.lines, boundaryOf(contentType)
+		f.process, f.boundary = f.processMultipart, boundaryOf(contentType)
 	default:
 		return body
 	}
 	return f
 }
 
-// Cookie reports whether a cookie may be taken for a parameter with a foreign token: PHP
-// without a php.ini has cookies in $_REQUEST, too.
+// Cookie reports whether a portal may read the cookie as a parameter with an unauthorized token:
+// PHP without a php.ini has cookies in $_REQUEST, too.
 func (r *Rules) Cookie(name, value string, forms Forms) bool {
 	if !r.InQuery() {
 		return false
@@ -50,14 +50,15 @@ func (r *Rules) Cookie(name, value string, forms Forms) bool {
 		if _, near := sameName(name, s.name); s.name == "" || !near {
 			continue
 		}
-		if s.foreign(value, forms) {
+		if s.isUnauthorized(value, forms) {
 			return true
 		}
 	}
 	return false
 }
 
-// NamesCookie reports whether a header has a cookie that may be taken for a parameter with a token.
+// NamesCookie reports whether a Cookie header has a cookie that may be read as a parameter with a
+// token.
 func (r *Rules) NamesCookie(header string) bool {
 	if !r.InQuery() {
 		return false
@@ -80,57 +81,57 @@ func (r *Rules) InQuery() bool {
 	return r != nil && slices.ContainsFunc(r.links, func(l link) bool { return l.old.name != "" })
 }
 
-// foreign reports whether a parameter's raw value has a foreign token, however it is read.
-func (s *shape) foreign(value string, forms Forms) bool {
-	if len(strings.Trim(value, " +\t\r\n")) > longestToken {
+// isUnauthorized reports whether any reading of a parameter's raw value is an unauthorized token.
+func (s *pattern) isUnauthorized(value string, forms Forms) bool {
+	if len(strings.Trim(value, " +\t\r\n")) > maxEscapedToken {
 		return false
 	}
 	tokens := s.readings(value)
-	return len(tokens) >= maxStrays || slices.ContainsFunc(tokens, forms.Foreign) // nobody sends what can be read in so many ways
+	return len(tokens) >= maxTokens || slices.ContainsFunc(tokens, forms.Foreign) // no real value has so many readings
 }
 
 const (
-	mostHeld     = 64 << 10 // bytes that are held back: more than any token takes, however it is escaped
-	mostNames    = 4 << 20  // what odd names may cost in bytes, beside a byte for each that the form has
-	perName      = 64       // bytes that an odd name costs beside its own
-	longestToken = 8 << 10  // bytes of a token, escaped
+	maxHeld         = 64 << 10 // limit of held bytes: more than any token takes, however it is escaped
+	maxNameCost     = 4 << 20  // limit of form.nameCost, in addition to one byte for each byte of the form
+	costPerName     = 64       // bytes that a non-plain name costs in addition to its length
+	maxEscapedToken = 8 << 10  // bytes of an escaped token
 )
 
-// form is a body that is judged as it is read.
+// form checks a body while it is read.
 type form struct {
 	io.Closer
 	Forms
-	body  io.Reader
-	rules *Rules
-	judge func(end bool) error // moves from held to ready what can be judged
-	held  []byte
-	ready []byte
-	spare []byte // what ready lies in, to be used again
-	err   error  // what comes after ready
+	body    io.Reader
+	rules   *Rules
+	process func(end bool) error // moves checked bytes from held to ready
+	held    []byte
+	ready   []byte
+	buffer  []byte // backing array of ready, for reuse
+	err     error  // returned after ready
 
-	seen   int  // of held: no separator is there
-	blank  bool // these are all blank
-	read   int  // bytes of the body so far
-	names  int  // what odd names have cost so far, in bytes
-	inside bool // of a parameter, or a line, whose beginning isn't held any more
+	seen         int  // bytes of held that are known to have no separator
+	blank        bool // those bytes are all blank
+	read         int  // bytes of the body so far
+	nameCost     int  // cost of the non-plain names so far, in bytes
+	midParameter bool // inside a parameter or line whose beginning was already released
 
-	boundary []byte // what the lines between parts begin with
-	value    []byte // the line that may be the whole of a part's value, with blank ones behind it
+	boundary []byte // prefix of the lines between the parts
+	value    []byte // a line that may be the whole value of a part, with the blank lines after it
 }
 
 func (f *form) Read(p []byte) (int, error) {
 	for len(f.ready) == 0 && f.err == nil && len(p) > 0 {
 		if cap(f.held)-len(f.held) < 4<<10 {
-			f.held = append(make([]byte, 0, len(f.held)+16<<10), f.held...) // value may be a part of the former one
+			f.held = append(make([]byte, 0, len(f.held)+16<<10), f.held...) // value may share the former array
 		}
 		n, err := f.body.Read(f.held[len(f.held):cap(f.held)])
 		f.held, f.err = f.held[:len(f.held)+n], err
 		f.read += n
-		f.ready = f.spare[:0]
-		if err := f.judge(f.err != nil); err != nil {
+		f.ready = f.buffer[:0]
+		if err := f.process(f.err != nil); err != nil {
 			f.err = err
 		}
-		f.spare = f.ready
+		f.buffer = f.ready
 	}
 	n := copy(p, f.ready)
 	if f.ready = f.ready[n:]; len(f.ready) > 0 {
@@ -139,7 +140,7 @@ func (f *form) Read(p []byte) (int, error) {
 	return n, f.err
 }
 
-// take takes the first n bytes from what is held, pass lets go of them.
+// take removes the first n bytes from held and returns them; pass releases them to ready.
 func (f *form) take(n int) (first []byte) {
 	first, f.held, f.seen = f.held[:n:n], f.held[n:], 0
 	return first
@@ -147,7 +148,7 @@ func (f *form) take(n int) (first []byte) {
 
 func (f *form) pass(n int) { f.ready = append(f.ready, f.take(n)...) }
 
-// next returns where the first separator is, or -1.
+// next returns the index of the first separator, or -1.
 func (f *form) next(separators string) int {
 	i := bytes.IndexAny(f.held[f.seen:], separators)
 	if i < 0 {
@@ -157,12 +158,12 @@ func (f *form) next(separators string) int {
 	return f.seen + i
 }
 
-// parameters judges a form as most are sent, a=1&b=2.
-func (f *form) parameters(end bool) error {
+// processURLEncoded checks a URL-encoded form, such as a=1&b=2.
+func (f *form) processURLEncoded(end bool) error {
 	for len(f.held) > 0 {
 		if empty := len(f.held) - len(bytes.TrimLeft(f.held, "&;")); empty > 0 {
 			f.pass(empty)
-			f.inside = false
+			f.midParameter = false
 			continue
 		}
 		stop := f.next("&;")
@@ -170,35 +171,35 @@ func (f *form) parameters(end bool) error {
 		case stop >= 0:
 		case end:
 			stop = len(f.held)
-		case f.inside:
+		case f.midParameter:
 			f.pass(len(f.held))
 			return nil
-		case len(f.held) <= mostHeld:
+		case len(f.held) <= maxHeld:
 			return nil
 		case f.rules.mayName(string(f.held)):
 			return ErrForm
 		default:
-			f.inside = true
+			f.midParameter = true
 			continue
 		}
-		if !f.inside {
-			if err := f.parameter(f.held[:stop]); err != nil {
+		if !f.midParameter {
+			if err := f.processParameter(f.held[:stop]); err != nil {
 				return err
 			}
 		}
 		f.pass(min(stop+1, len(f.held)))
-		f.inside = false
+		f.midParameter = false
 	}
 	return nil
 }
 
-func (f *form) parameter(text []byte) error {
+func (f *form) processParameter(text []byte) error {
 	name, value, _ := bytes.Cut(text, []byte("="))
 	if len(value) == 0 {
 		return nil
 	}
 	if !isPlainName(string(name)) {
-		if f.names += perName + len(name); f.names > mostNames+f.read {
+		if f.nameCost += costPerName + len(name); f.nameCost > maxNameCost+f.read {
 			return ErrForm
 		}
 	}
@@ -207,13 +208,13 @@ func (f *form) parameter(text []byte) error {
 		if _, near := sameName(string(name), s.name); s.name == "" || !near {
 			continue
 		}
-		f.hide(s, value, string(value))
+		f.replaceUnauthorized(s, value, string(value))
 	}
 	return nil
 }
 
-// mayName reports whether the beginning of a parameter, which is longer than any token,
-// has or may yet have the name of one.
+// mayName reports whether the beginning of a parameter that is longer than any token has the name
+// of a token parameter, or may turn out to have it.
 func (r *Rules) mayName(text string) bool {
 	name, _, ended := strings.Cut(text, "=")
 	return slices.ContainsFunc(r.links, func(l link) bool {
@@ -230,9 +231,9 @@ func (r *Rules) mayName(text string) bool {
 	})
 }
 
-// lines judges a form in parts. Where a part's header ends and which name it has, readers see
-// in different ways, so whatever stands alone on the last line before a boundary may be it.
-func (f *form) lines(end bool) error {
+// processMultipart checks a multipart form. Portals disagree on where the header of a part ends and
+// which name it has. So any line that stands by itself before a boundary may be the value.
+func (f *form) processMultipart(end bool) error {
 	for len(f.held) > 0 {
 		f.skipText()
 		stop, blank := f.blankLines(), true
@@ -242,43 +243,43 @@ func (f *form) lines(end bool) error {
 			case stop > 0:
 			case end:
 				stop = len(f.held)
-			case !f.inside && len(f.held) <= mostHeld:
+			case !f.midParameter && len(f.held) <= maxHeld:
 				return nil
 			default:
-				f.long()
+				f.releaseLongLine()
 				return nil
 			}
 			blank = len(bytes.TrimFunc(f.held[:stop], trimmed)) == 0
 		}
 		line := f.take(stop)
-		if blank && !f.inside && len(f.value)+len(line) <= mostHeld {
+		if blank && !f.midParameter && len(f.value)+len(line) <= maxHeld {
 			f.value = append(f.value, line...)
 			continue
 		}
-		if blank || bytes.HasPrefix(line, f.boundary) { // blank: there is more behind the value than is held
-			f.part()
+		if blank || bytes.HasPrefix(line, f.boundary) { // blank: more blank bytes follow the value than are held
+			f.checkValue()
 		}
-		f.settle()
+		f.releaseValue()
 		f.value = line
-		if f.inside {
-			f.settle()
+		if f.midParameter {
+			f.releaseValue()
 		}
-		f.inside = false
+		f.midParameter = false
 	}
 	if end {
-		f.part()
-		f.settle()
+		f.checkValue()
+		f.releaseValue()
 	}
 	return nil
 }
 
-// skipText lets go of lines that nothing depends on, all at once: those that another line of
-// text follows, which begins with a plain character and not as a boundary does.
+// skipText releases, in one step, lines that can't be the whole value of a part: each is followed
+// by another line that begins with a plain character and isn't a boundary.
 func (f *form) skipText() {
-	if f.inside || f.seen > 0 || !isText(f.held[0]) {
+	if f.midParameter || f.seen > 0 || !isText(f.held[0]) {
 		return
 	}
-	last, at := 0, 0 // where the line that may be a value begins, and where the search goes on
+	last, at := 0, 0 // start of the line that may be a value; where to continue
 	for {
 		stop := bytes.IndexAny(f.held[at:], "\r\n")
 		if stop < 0 {
@@ -286,24 +287,24 @@ func (f *form) skipText() {
 		}
 		for at += stop; at < len(f.held) && isBlank(f.held[at]); at++ {
 		}
-		if at == len(f.held) || at-last > mostHeld || !isText(f.held[at]) {
+		if at == len(f.held) || at-last > maxHeld || !isText(f.held[at]) {
 			break
 		}
 		last = at
 	}
 	if last > 0 {
-		f.settle()
+		f.releaseValue()
 		f.pass(last)
 	}
 }
 
-// blankLines returns how many bytes the blank lines take that are held first.
+// blankLines returns the length of the blank lines at the beginning of held.
 func (f *form) blankLines() (n int) {
-	if f.inside || f.seen > 0 && !f.blank {
+	if f.midParameter || f.seen > 0 && !f.blank {
 		return 0
 	}
-	i := f.seen // what was looked at before isn't looked at again for each byte that comes
-	for ; i < len(f.held) && i < mostHeld && isBlank(f.held[i]); i++ {
+	i := f.seen // bytes that were checked before aren't checked again for each new byte
+	for ; i < len(f.held) && i < maxHeld && isBlank(f.held[i]); i++ {
 		if f.held[i] == '\r' || f.held[i] == '\n' {
 			n = i + 1
 		}
@@ -312,30 +313,30 @@ func (f *form) blankLines() (n int) {
 	return n
 }
 
-// isText reports whether no reader trims a character, and no boundary begins with it.
+// isText reports whether no reader trims the character, and no boundary begins with it.
 func isText(c byte) bool { return c > ' ' && c < 0x7f && c != '-' }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
-// long lets go of a line whose end isn't there yet, and which is longer than what is held: it
-// is a value if it is a token but for spaces around it, of which there may be any number.
-func (f *form) long() {
-	f.part()
-	f.settle()
-	if spaces := len(f.held) - len(bytes.TrimLeftFunc(f.held, trimmed)); spaces > 0 && !f.inside {
-		f.pass(spaces) // as if the line began behind them
+// releaseLongLine releases a line longer than maxHeld whose end hasn't been read. The line may
+// still be a token with any number of spaces around it.
+func (f *form) releaseLongLine() {
+	f.checkValue()
+	f.releaseValue()
+	if spaces := len(f.held) - len(bytes.TrimLeftFunc(f.held, trimmed)); spaces > 0 && !f.midParameter {
+		f.pass(spaces) // as if the line began after them
 		return
 	}
 	f.value = f.take(len(f.held))
-	if !f.inside {
-		f.part()
+	if !f.midParameter {
+		f.checkValue()
 	}
-	f.settle()
-	f.inside = true
+	f.releaseValue()
+	f.midParameter = true
 }
 
-// boundaryOf returns what the lines between the parts of a form begin with, as its content
-// type says, or as much of it as all readers agree on.
+// boundaryOf returns the prefix of the lines between the parts of a form, from its content type, or
+// as much of that prefix as all readers agree on.
 func boundaryOf(contentType string) []byte {
 	before, after, found := strings.Cut(contentType, "boundary=")
 	rest := strings.ToLower(after)
@@ -350,29 +351,29 @@ func boundaryOf(contentType string) []byte {
 	return []byte("--" + after[:end])
 }
 
-// settle lets go of the value that is held back.
-func (f *form) settle() {
+// releaseValue releases the held value.
+func (f *form) releaseValue() {
 	f.ready = append(f.ready, f.value...)
 	f.value = nil
 }
 
-// part judges the value that is held back, whatever its name.
-func (f *form) part() {
+// checkValue checks the held value, whatever its name.
+func (f *form) checkValue() {
 	text := bytes.TrimFunc(bytes.Trim(f.value, " \t\r\n"), trimmed)
-	if len(text) == 0 || len(text) > mostHeld {
+	if len(text) == 0 || len(text) > maxHeld {
 		return
 	}
 	for i := range f.rules.links {
 		if s := f.rules.links[i].old; s.name != "" {
-			f.hide(s, text, escape(string(text)))
+			f.replaceUnauthorized(s, text, escape(string(text)))
 		}
 	}
 }
 
-// hide puts an unknown value in the place of one that is foreign; raw is how it would stand
-// in a query.
-func (f *form) hide(s *shape, value []byte, raw string) {
-	if s.foreign(raw, f.Forms) {
+// replaceUnauthorized overwrites value with an unknown value if it is unauthorized. raw is value as
+// it would be written in a query.
+func (f *form) replaceUnauthorized(s *pattern, value []byte, raw string) {
+	if s.isUnauthorized(raw, f.Forms) {
 		copy(value, f.Unknown(len(value)))
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"testing/iotest"
 )
 
-const birch = "birch-secret" // a token that is foreign to who sends the forms
+const birch = "birch-secret" // a token that the sender of the forms may not use
 
 var forms = Forms{
 	Foreign: func(token string) bool { return token == birch },
@@ -33,16 +33,16 @@ const (
 	parted     = `multipart/form-data; boundary="b"`
 )
 
-// field is a form in parts with one field, as browsers send it.
+// field returns a multipart form with one field, as browsers send it.
 func field(name, value string) string {
 	return "--b\r\nContent-Disposition: form-data; name=\"" + name + "\"\r\n\r\n" + value + "\r\n--b--\r\n"
 }
 
-// many parameters are more than people fill in.
+// many is more parameters than people fill in.
 const many = 2000
 
 func TestBody(t *testing.T) {
-	long, spaces, lines := strings.Repeat("x", mostHeld), strings.Repeat(" ", 2*mostHeld), strings.Repeat("\r\n", mostHeld)
+	long, spaces, lines := strings.Repeat("x", maxHeld), strings.Repeat(" ", 2*maxHeld), strings.Repeat("\r\n", maxHeld)
 	for _, c := range []struct{ name, contentType, in, want string }{
 		{"no token", urlencoded, "client=7&note=a+b%20c;d&&=&x", "client=7&note=a+b%20c;d&&=&x"},
 		{"their own", urlencoded, "client=acme-secret", "client=acme-secret"},
@@ -75,7 +75,7 @@ func TestBody(t *testing.T) {
 		{"in parts, a line and spaces behind", parted, field("client", birch+"\r\n"+spaces), field("client", "????????????\r\n"+spaces)},
 		{"in parts, blank lines around", parted, field("client", lines+birch+lines), field("client", lines+"????????????"+lines)},
 		{"in parts, spaces around, without an end", parted, "--b\r\nContent-Disposition: form-data; name=client\r\n\r\n" + spaces + birch + spaces, "--b\r\nContent-Disposition: form-data; name=client\r\n\r\n" + spaces + "????????????" + spaces},
-		{"in parts, cut where no more is held", parted, field("client", spaces[:mostHeld-6]+birch+" "), field("client", spaces[:mostHeld-6]+"???????????? ")},
+		{"in parts, cut where no more is held", parted, field("client", spaces[:maxHeld-6]+birch+" "), field("client", spaces[:maxHeld-6]+"???????????? ")},
 		{"in parts, a header that PHP ends at NUL", parted, strings.Replace(field("client", birch), "\r\n\r\n", "\r\n\x00x\r\n", 1), strings.Replace(field("client", "????????????"), "\r\n\r\n", "\r\n\x00x\r\n", 1)},
 		{"in parts, lines that end as on an old Mac", parted, strings.ReplaceAll(field("client", birch), "\n", ""), strings.ReplaceAll(field("client", "????????????"), "\n", "")},
 		{"in parts, two boundaries", parted + "; boundary=c", field("client", birch), field("client", "????????????")},
@@ -100,16 +100,16 @@ func TestBody(t *testing.T) {
 	}
 }
 
-// What can't be judged isn't passed on: not the part that has the token.
+// A part with a token that can't be checked isn't passed on.
 func TestBody_Errors(t *testing.T) {
-	long := strings.Repeat("+", mostHeld)
+	long := strings.Repeat("+", maxHeld)
 	for _, c := range []struct {
 		name, contentType, in string
 	}{
 		{"a long name that may end as it", urlencoded, long + "client=birch-secret"},
 		{"a long name that begins as it", urlencoded, "client[" + long + "]=birch-secret"},
 		{"a long value", urlencoded, "client=" + long + "birch-secret"},
-		{"too many odd names", urlencoded, strings.Repeat("é=1&", mostNames/perName+10_000) + "client=birch-secret"},
+		{"too many odd names", urlencoded, strings.Repeat("é=1&", maxNameCost/costPerName+10_000) + "client=birch-secret"},
 	} {
 		got, err := io.ReadAll(formRules(t).Body(io.NopCloser(strings.NewReader(c.in)), c.contentType, forms))
 		if !errors.Is(err, ErrForm) || bytes.Contains(got, []byte(birch)) {
@@ -118,8 +118,8 @@ func TestBody_Errors(t *testing.T) {
 	}
 }
 
-// A file is no form, however many of its lines begin as those between parts do.
-func TestBody_AFileWithManyLines(t *testing.T) {
+// A file isn't treated as a form, even if many of its lines look like boundaries.
+func TestBody_FileWithManyLines(t *testing.T) {
 	looked := 0
 	f := Forms{func(string) bool { looked++; return false }, forms.Unknown}
 	dump := strings.Repeat("\n\n-- Name: orders; Type: TABLE\n--\n\nCREATE TABLE orders\n\n--\n", many)
@@ -131,8 +131,8 @@ func TestBody_AFileWithManyLines(t *testing.T) {
 	}
 }
 
-// Where no pattern has its token in the query, nobody looks at forms.
-func TestBody_NoQuery(t *testing.T) {
+// If no pattern has its token in the query, forms aren't checked.
+func TestBody_WithoutTokensInTheQuery(t *testing.T) {
 	paths, err := Compile(Config{Prefix: "/-", Links: []Link{{Old: "/one-click/{token}/*", New: "/portal/{company}/*"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -164,8 +164,8 @@ func TestCookie(t *testing.T) {
 	}
 }
 
-// What a form says to readers of all kinds has no foreign token, it is as long as before,
-// and however it comes in pieces, it is the same.
+// The output contains no unauthorized token for any kind of portal, has the length of the input,
+// and is the same however the input is split.
 func FuzzBody(f *testing.F) {
 	for _, body := range []string{"client=birch-secret", "a=1&client=birch-secret&client=birch-secret", "%63lient=%62irch-secret;x", "client=+birch-secret+", "=&;&client"} {
 		f.Add(false, body, uint16(3))
@@ -198,7 +198,7 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-// chunks is read so many bytes at a time.
+// chunks is a reader that returns a fixed number of bytes at a time.
 type chunks struct {
 	rest string
 	size int
@@ -213,7 +213,7 @@ func (c *chunks) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// valuesOf is what portals read under the name client.
+// valuesOf returns the values that portals read under the name client.
 func valuesOf(parts bool, body string) (all []string) {
 	if !parts {
 		for _, body := range []string{body, strings.ReplaceAll(body, ";", "&"), strings.ReplaceAll(body, ";", "%3B")} {
@@ -239,8 +239,7 @@ func valuesOf(parts bool, body string) (all []string) {
 	}
 }
 
-// Names in other letters and with brackets are no reason to refuse a form, however large it is, as
-// long as it doesn't consist of them.
+// Non-plain names don't cause an error, however large the form is, unless they make up most of it.
 func TestBody_OddNames(t *testing.T) {
 	for name, in := range map[string]string{
 		"rows of a table": strings.Repeat("rows%5B%5D%5Bname%5D=1&", 20_000),
@@ -254,8 +253,8 @@ func TestBody_OddNames(t *testing.T) {
 	}
 }
 
-// BenchmarkBody_Parameters is a form of a megabyte without files. No kind may take several times as
-// long as the others.
+// BenchmarkBody_Parameters filters a form of a megabyte without files. No kind of input may take
+// several times as long as the others.
 func BenchmarkBody_Parameters(b *testing.B) {
 	for _, parameter := range []string{"note=one line of a text&", "a=1&", "a=&", "a&", "&", ";", "%61=1&"} {
 		b.Run(parameter, func(b *testing.B) {
@@ -270,8 +269,8 @@ func BenchmarkBody_Parameters(b *testing.B) {
 	}
 }
 
-// BenchmarkBody is a form with a file of a megabyte. What the file has in it must not make it
-// dear: no kind may take several times as long as text.
+// BenchmarkBody filters a form with a file of a megabyte. No kind of content may take several times
+// as long as text.
 func BenchmarkBody(b *testing.B) {
 	text := strings.Repeat("one line of a text, as people send it\r\n", 1<<20/39)
 	for name, file := range map[string]string{

@@ -16,8 +16,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/tokensearch"
 )
 
-// The readers below are portals, each with the habits of some real one. What any of them
-// takes for a token or a company, Match has to have judged.
+// The readers below are model portals, each with the habits of a real one. Whatever any of them
+// reads as a token or a company, Match must have found.
 
 var (
 	readsOneClick = regexp.MustCompile(`(?i)^(?:/[^/]+)?/one-click(?:\.php)?/([^/]+)(?:/|$)`)
@@ -30,7 +30,7 @@ var (
 
 var slashCookieless = regexp.MustCompile("/" + cookieless.String())
 
-// readings returns the paths that portals make of a path as it was sent.
+// readings returns the paths that portals read in a raw path.
 func readings(raw string) []string {
 	all := []string{raw}
 	add := func(f func(string) string) {
@@ -50,12 +50,12 @@ func readings(raw string) []string {
 			return strings.Join(segs, "/")
 		}
 	}
-	all[0] = decode(raw) // everybody decodes once
+	all[0] = decode(raw) // every portal decodes once
 	add(decode)
 	add(decodedLong)
 	add(func(p string) string { return norm.NFKD.String(unescapeWide(p)) }) // Windows and ASP.NET
 	add(func(p string) string { return strings.NewReplacer("¥", `\`, "₩", `\`).Replace(p) })
-	add(func(p string) string { return strings.ReplaceAll(p, "ı", "I") }) // who compares capitals
+	add(func(p string) string { return strings.ReplaceAll(p, "ı", "I") }) // portals that compare in upper case
 	add(func(p string) string { return cookieless.ReplaceAllString(p, "") })
 	add(func(p string) string { return slashCookieless.ReplaceAllString(p, "") })
 	add(func(p string) string { return strings.ReplaceAll(p, `\`, "/") })
@@ -83,7 +83,7 @@ func readings(raw string) []string {
 	return all
 }
 
-// decodedLong decodes UTF-8 of two and three bytes without asking whether it is the shortest form.
+// decodedLong decodes UTF-8 of two and three bytes, including overlong forms.
 func decodedLong(p string) string {
 	var b []byte
 	for i := 0; i < len(p); i++ {
@@ -104,9 +104,10 @@ func decodedLong(p string) string {
 
 func decoded(p string) string { p, _ = unescape(p, false); return p }
 
-// parameter returns what portals see under the name: PHP (the last; names cut at NUL and
-// [, dots and spaces are underscores; 1,000 at most), Rack (in brackets or not), others (the
-// first), some that split at semicolons too, some that compare without case.
+// parameter returns the values that portals read under the name: PHP (the last one; names are cut
+// at NUL and [, dots and spaces become underscores; 1,000 parameters at most), Rack (with or
+// without brackets), others (the first one), some that also split at semicolons, some that ignore
+// case.
 func parameter(query, want string) (seen []string) {
 	for _, separators := range []string{"&", "&;"} {
 		pairs := strings.FieldsFunc(query, func(r rune) bool { return strings.ContainsRune(separators, r) })
@@ -147,8 +148,9 @@ var fuzzed = Config{
 	CompanyPaths: []string{"/files/{company}/*"},
 }
 
-// FuzzMatch: what any portal takes for a token is the token that was judged, a stray one, one that is
-// found by what it is, or a 400; and what it takes for a company is the company that was judged or a 400.
+// FuzzMatch checks that a token which any portal reads is the verdict's token, a stray one, or one
+// found in the text; or that the verdict is Bad. A company that any portal reads must be the
+// verdict's company, or the verdict is Bad.
 func FuzzMatch(f *testing.F) {
 	for _, s := range []string{
 		"/", "/one-click/T/x", "/view?client=T", "/c-T.html", "/portal/acme/x", "/portal/acme", "/files/acme/x?client=T", "/one-click/a/?client=b",
@@ -171,7 +173,7 @@ func FuzzMatch(f *testing.F) {
 	})
 }
 
-// allReadingsAgree checks what FuzzMatch says of the URL s, which is u.
+// allReadingsAgree checks FuzzMatch's property for the URL s, parsed as u.
 func allReadingsAgree(t *testing.T, r *Rules, s string, u *url.URL) {
 	t.Helper()
 	v := r.Match(u)
@@ -179,7 +181,7 @@ func allReadingsAgree(t *testing.T, r *Rules, s string, u *url.URL) {
 		return
 	}
 	token := func(reader, seen string) {
-		seen = strings.ReplaceAll(seen, `\`, "") // some take a won sign for one
+		seen = strings.ReplaceAll(seen, `\`, "") // some portals read a currency sign as a backslash
 		var index tokensearch.Index              // of a company that has such a token
 		index.Replace(map[string][]tokensearch.Token{"acme": {{Text: seen, Bits: tokensearch.SureBits}}}, nil)
 		is := func(token string) bool { return token == seen || len(index.Of(token)) > 0 }
@@ -189,7 +191,7 @@ func allReadingsAgree(t *testing.T, r *Rules, s string, u *url.URL) {
 		}
 	}
 	company := func(reader, seen string) {
-		// What no company is called belongs to none, and the patterns want the slash.
+		// Text that isn't a valid id belongs to no company, and the patterns need the slash.
 		if isID(seen) && v.Company != strings.ToLower(seen) {
 			t.Errorf("%q is %s; a portal reads the company %q (%s)", s, v, seen, reader)
 		}
@@ -216,7 +218,7 @@ func allReadingsAgree(t *testing.T, r *Rules, s string, u *url.URL) {
 			}
 		}
 	}
-	for _, p := range []string{u.Path, decoded(u.Path)} { // who decodes before parsing
+	for _, p := range []string{u.Path, decoded(u.Path)} { // portals that decode before parsing
 		if path, query, found := strings.Cut(p, "?"); found && readsView.MatchString(path) {
 			for _, seen := range parameter(query, "client") {
 				token("view, decoded first", seen)
@@ -225,8 +227,8 @@ func allReadingsAgree(t *testing.T, r *Rules, s string, u *url.URL) {
 	}
 }
 
-// TestMatch_ReadingsOfOddNames is FuzzMatch over names that are odd to some reader, wherever
-// they stand around a pattern's words.
+// TestMatch_ReadingsOfOddNames checks FuzzMatch's property for names that are odd to some portal,
+// at any place around a pattern's words.
 func TestMatch_ReadingsOfOddNames(t *testing.T) {
 	r := compile(t, fuzzed)
 	parts := []string{"one-click", "portal", "files", "view", "acme", "T", "c-T.html", "x", "index", "index.php", "..", ".", "%2e%2e", "%252e%252e", "%2f", "%252f", "%5c", ";", "%3b", ";x", "..;", "?", "%3f",
@@ -248,8 +250,8 @@ func TestMatch_ReadingsOfOddNames(t *testing.T) {
 	}
 }
 
-// FuzzRewrite: a new link holds no token and is judged as the new link of that company;
-// what the portal gets in its place is judged as the old link with that token.
+// FuzzRewrite checks that a new link contains no token and matches as the new link of that company,
+// and that the URL for the portal matches as the old link with that token.
 func FuzzRewrite(f *testing.F) {
 	for _, s := range []string{
 		"/one-click/secret-token/x/y?z=1", "/view?a=1&client=secret-token&b=2", "/c-secret-token.html?x", "/one-click/secret-token/secret-token",
@@ -272,8 +274,8 @@ func FuzzRewrite(f *testing.F) {
 		v := r.Match(u)
 		if v.Kind == Old {
 			to := r.NewURL(v, "acme")
-			path, query, _ := strings.Cut(to, "?") // a token may begin with what parts them
-			if len(v.Token) >= minSecret && (holds(path, v.Token) || holds(query, v.Token)) && !holds(r.links[v.link].to.path("acme", ""), v.Token) {
+			path, query, _ := strings.Cut(to, "?") // a token may begin with the separator
+			if len(v.Token) >= minSearchable && (containsToken(path, v.Token) || containsToken(query, v.Token)) && !containsToken(r.links[v.link].to.path("acme", ""), v.Token) {
 				t.Errorf("the token %q of %q is in its new link, %q", v.Token, s, to)
 			}
 			u, err := url.ParseRequestURI(to)
@@ -294,7 +296,7 @@ func FuzzRewrite(f *testing.F) {
 	})
 }
 
-// same checks that what the portal gets, as it goes over the wire, is that token's link.
+// same checks that the URL for the portal, as sent over the wire, is the link with that token.
 func same(t *testing.T, r *Rules, s string, back *url.URL, v Verdict, token string) {
 	t.Helper()
 	sent := back.RequestURI()
@@ -308,14 +310,14 @@ func same(t *testing.T, r *Rules, s string, back *url.URL, v Verdict, token stri
 	}
 }
 
-// said is what a query says, whoever reads it: its pairs, without the empty ones between
-// two separators, whichever.
+// said returns the pairs of a query, without the empty ones between two separators.
 func said(query string) []string {
 	return strings.FieldsFunc(query, func(c rune) bool { return c == '&' || c == ';' })
 }
 
-// FuzzOutgoing: no header that we write holds a token that leads to a company, neither as
-// what a browser would ask for nor in its text; what leads to no old link stays.
+// FuzzOutgoing checks that no rewritten header contains a token that gives access, neither in the
+// URL that a browser would request nor in its text, and that references to other pages stay the
+// same.
 func FuzzOutgoing(f *testing.F) {
 	for _, s := range []string{
 		"/one-click/secret-of-acme/x", "edit.php", "../x?y#z", `\one-click\secret-of-acme\`, "https://clients.example.com/one-click/secret-of-acme/", "//clients.example.com:443/view?client=secret-of-acme",
@@ -337,7 +339,7 @@ func FuzzOutgoing(f *testing.F) {
 		h := http.Header{"Location": {s}, "Refresh": {"0; url=" + s}, "Set-Cookie": {s}}
 		o.Header(h)
 		to := h.Get("Location")
-		if to != s && holds(to, "secret-of-acme") && !strings.Contains(s, "client") && !strings.Contains(s, "?") {
+		if to != s && containsToken(to, "secret-of-acme") && !strings.Contains(s, "client") && !strings.Contains(s, "?") {
 			t.Errorf("Location: %q → %q", s, to)
 		}
 		at := "/portal/acme/orders/list"
@@ -349,7 +351,7 @@ func FuzzOutgoing(f *testing.F) {
 		if err != nil || bare == "" {
 			return
 		}
-		if page := request(t, at).ResolveReference(ref); ref.User == nil && (ref.Host == "" && ref.Scheme == "" || o.own(ref)) {
+		if page := request(t, at).ResolveReference(ref); ref.User == nil && (ref.Host == "" && ref.Scheme == "" || o.isSite(ref)) {
 			page.Scheme, page.Host = "", ""
 			if v := r.Match(page); v.Kind == Old && v.Token == "secret-of-acme" && !(to == s && strings.HasPrefix(bare, "#")) {
 				t.Errorf("Location: %q → %q, at which a browser asks for the old link", s, to)

@@ -1,34 +1,34 @@
-// Package legacy knows the old one-click links of a portal: it reads the patterns that
-// an operator writes, says what a request's URL is by them, and rewrites between the old
-// form of a link, which holds a secret, and the new one, which doesn't. It is pure: it
-// keeps nothing, asks nobody, and knows neither people nor companies.
+// Package legacy handles the old one-click links of a portal: it parses the operator's patterns,
+// classifies request URLs by them, and rewrites links between the old form, which contains a
+// secret, and the new one, which doesn't. The package has no state and no I/O; it doesn't know
+// which tokens, companies or contacts exist.
 //
 // # Words
 //
-//	old link    /one-click/{token}/*    a URL whose token was the key; the portal knows it
-//	new link    /portal/{company}/*     the clean URL in its place
+//	old link    /one-click/{token}/*    a URL whose token gives access; the portal knows it
+//	new link    /portal/{company}/*     the URL without a secret that replaces it
 //	token       the secret of an old link, decoded once; compared byte by byte
-//	tail        what a `/*` stands for, as it was sent
-//	plain path  one that everybody reads alike: no `;`, `\`, `%` or control behind the
-//	            escapes, no escaped slash, nothing that cleaning would change, no segment
-//	            that ends with a dot or a space
-//	odd path    one whose segments everybody finds in the same places, though some readers
-//	            see less in one of them; any other shifts, see look.go
-//	near        of a URL or a parameter's name: no pattern matches it, and yet some
-//	            portal could read it as one that does
+//	tail        the part of a URL that matches /*, as sent
+//	plain path  a path that all portals parse alike: once decoded it has no `;`, `\`, `%`
+//	            or control character, no escaped slash, no segment that path cleaning would
+//	            change or that ends with a dot or a space
+//	odd path    a path that all portals split into the same segments, although some read
+//	            less in one of them; a path that they split differently shifts, see traits.go
+//	near        of a URL or a parameter's name: no pattern matches it, but some portal
+//	            could read it as one that matches
 //
-// # What it holds
+// # Guarantees
 //
-// A URL is an old link, a new one or a company's path only if every reader would say so.
-// What only some would is Bad. What stands where no pattern expects a token, and could yet
-// be one to the portal, is among the Strays of a Verdict, to be looked up. So a token that
-// was judged is the one that the portal sees.
+// A URL is classified as an old link, a new link or a company's path only if all portals would
+// agree. If only some would, it is Bad. A token in a place where no pattern has one, but where a
+// portal could still read one, is among the Strays of a Verdict, for the caller to look up. So the
+// token that was checked is always the token that the portal reads.
 //
-//	Match        what is this URL?
-//	NewURL       where an old link leads, without its token
-//	OldURL       what the portal gets in the place of a new link
-//	Body         a form as the portal gets it, without other companies' tokens
-//	Outgoing     the headers of the portal's answer, old links made new
+//	Match        classifies a URL
+//	NewURL       returns the new link for an old one, without its token
+//	OldURL       returns the URL for the portal that replaces a new link
+//	Body         filters a form: replaces tokens that the sender may not use
+//	Outgoing     rewrites old links in the portal's response headers
 package legacy
 
 import (
@@ -36,55 +36,55 @@ import (
 	"slices"
 )
 
-// Config is what the operator wrote.
+// Config are the operator's settings.
 type Config struct {
 	Prefix       string // of the gate's own pages, such as "/-"
 	Links        []Link
 	CompanyPaths []string // such as "/files/{company}/*"
-	Home         string   // such as "/portal/{company}"; "": none
+	Home         string   // such as "/portal/{company}"; "" if unset
 }
 
-// Link is one pair of patterns.
+// Link is a pair of patterns.
 type Link struct {
-	// Old is the form with the secret: a path and perhaps a query, with {token} once,
-	// such as "/one-click/{token}/*" or "/view?client={token}". Required.
+	// Old is the form with the secret: a path and optionally a query, with {token} once, such as
+	// "/one-click/{token}/*" or "/view?client={token}". Required.
 	Old string `json:"old"`
 
-	// New is the form without: a path with the segment {company} once, such as
-	// "/portal/{company}/*". It ends with /* if Old's path does. Required.
+	// New is the form without the secret: a path with the segment {company} once, such as
+	// "/portal/{company}/*". It ends with /* if and only if Old's path does. Required.
 	New string `json:"new"`
 
-	// ForwardNew says that the portal knows the new links. Default: it receives the
-	// old one.
+	// ForwardNew means that the portal knows the new links and receives them. By default it
+	// receives the old ones.
 	ForwardNew bool `json:"forward_new,omitempty"`
 }
 
-// Error is a pattern that can't stand, and what to write instead.
+// Error reports an invalid pattern, and what to write instead.
 type Error struct {
 	Setting string // legacy_link, company_path or home
-	Index   int    // among those of the setting, from 0
+	Index   int    // among the patterns of the setting, from 0
 	Reason  string
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s %d: %s", e.Setting, e.Index+1, e.Reason) }
 
-// Rules are the patterns of one firm, checked. They are safe for use by many goroutines;
-// nil matches nothing.
+// Rules are the checked patterns of one firm. They are safe for concurrent use. A nil *Rules
+// matches nothing.
 type Rules struct {
 	links     []link
-	companies []*shape // of company_path
-	home      *shape   // nil: none
-	all       []*shape // of links and companies
-	kin       []*shape // of all
-	anchors   anchors
+	companies []*pattern // of company_path
+	home      *pattern   // nil if unset
+	all       []*pattern // of links and companies
+	variants  []*pattern // of all
+	literals  literals
 }
 
 type link struct {
-	old, to    *shape
+	old, to    *pattern
 	forwardNew bool
 }
 
-// Compile reads the patterns and checks them against each other. An error is an *Error.
+// Compile parses the patterns and checks them against each other. Errors are *Error.
 func Compile(c Config) (*Rules, error) {
 	r := &Rules{}
 	for i, l := range c.Links {
@@ -99,7 +99,7 @@ func Compile(c Config) (*Rules, error) {
 		if err != nil {
 			return nil, &Error{"legacy_link", i, err.Error()}
 		}
-		old.known, to.known = true, l.ForwardNew
+		old.portalHas, to.portalHas = true, l.ForwardNew
 		r.links = append(r.links, link{old, to, l.ForwardNew})
 		r.all = append(r.all, old, to)
 	}
@@ -108,7 +108,7 @@ func Compile(c Config) (*Rules, error) {
 		if err != nil {
 			return nil, &Error{"company_path", i, err.Error()}
 		}
-		s.known = true
+		s.portalHas = true
 		r.companies = append(r.companies, s)
 		r.all = append(r.all, s)
 	}
@@ -126,16 +126,16 @@ func Compile(c Config) (*Rules, error) {
 		return nil, err
 	}
 	for _, s := range r.all {
-		r.kin = append(r.kin, s.kinOf()...)
+		r.variants = append(r.variants, s.variants()...)
 	}
-	r.anchors = anchorsOf(slices.Concat(r.all, r.kin))
+	r.literals = literalsOf(slices.Concat(r.all, r.variants))
 	return r, nil
 }
 
-// HasLinks reports whether the firm has old links at all.
+// HasLinks reports whether the firm has patterns of old links.
 func (r *Rules) HasLinks() bool { return r != nil && len(r.links) > 0 }
 
-// Home returns the path that `/` leads a contact of the company to, or "".
+// Home returns the path to which a contact of the company is redirected from /, or "".
 func (r *Rules) Home(company string) string {
 	if r == nil || r.home == nil {
 		return ""
@@ -143,8 +143,8 @@ func (r *Rules) Home(company string) string {
 	return r.home.path(company, "")
 }
 
-// Page returns the company's own page: its home, else the first new link or company
-// path, or "".
+// Page returns the company's main page: its home, otherwise the first new link or company path, or
+// "".
 func (r *Rules) Page(company string) string {
 	switch {
 	case r == nil:

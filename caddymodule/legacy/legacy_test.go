@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// portal is a firm with links of every form.
+// portal is a firm with all forms of links.
 var portal = Config{
 	Prefix: "/-",
 	Links: []Link{
@@ -32,7 +32,7 @@ func compile(t testing.TB, c Config) *Rules {
 	return r
 }
 
-// request reads a URL as a server reads it from a request line.
+// request parses a URL as a server parses it from a request line.
 func request(t testing.TB, s string) *url.URL {
 	t.Helper()
 	u, err := url.ParseRequestURI(s)
@@ -159,7 +159,7 @@ func TestMatch(t *testing.T) {
 		"/index/known/Acme":             "Company acme loose",
 		"/index/portal/acme/x":          "None",
 
-		// Behind the company or the token a name may be any that people give to files.
+		// The segments after the company or the token may be any name that people give to files.
 		"/portal/acme/Invoice%20%23123.pdf":           "New 0 acme tail=Invoice%20%23123.pdf",
 		"/portal/acme/%23123.pdf":                     "New 0 acme tail=%23123.pdf",
 		"/portal/acme/Discount%205%25.pdf":            "New 0 acme tail=Discount%205%25.pdf",
@@ -180,7 +180,7 @@ func TestMatch(t *testing.T) {
 		"/help/files/What%20is%3F/x":                  "None",
 		"/help/new/What%3F":                           `None beside["What?" "What"]`,
 
-		// The id of a servlet container's session stands behind the path.
+		// The id of a servlet container's session follows the path.
 		"/one-click/T/orders;jsessionid=A1.node1":         `Old 0 "T" tail=orders session=;jsessionid=A1.node1`,
 		"/one-click/T;jsessionid=A1":                      `Old 0 "T" session=;jsessionid=A1 loose`,
 		"/view;JSESSIONID=A1!2!3?client=T":                `Old 1 "T" session=;JSESSIONID=A1!2!3`,
@@ -197,8 +197,8 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// Each of these some reader takes for an old link, or for a path of a company.
-func TestMatchBad(t *testing.T) {
+// Each of these is read as an old link or a company's path by some portal only.
+func TestMatchIsBadWherePortalsDisagree(t *testing.T) {
 	r := compile(t, portal)
 	many := strings.Repeat("x=1&", 10_000)
 	for _, in := range []string{
@@ -224,13 +224,13 @@ func TestMatchBad(t *testing.T) {
 		"/portal/acme/a%2Fb.pdf", "/portal/_cme/x", "/portal/%25cme/x", "/./portal/acme", "/portal/./acme", "/%2e/portal/acme/x",
 		"/c-%23.html", "/c-T;x.html", "/C-a%2fb.html", "/portal/acme?client=T", "/portal/acme?Client=T", "/portal/acme?x;client=T", "/portal/acme?client[a]=T", "/open/acme?key=T", "/open/acme?do=list", "/a/acme/?k=T",
 		"/FILES//acme/x", "/files.php/acme/x", "/index.php/files/acme/x", "/files/acm%65%2e/x", "/p%C3%B3rtal/acme/x", "/files/acme%3a%3a$INDEX/x",
-		// Behind the company's segment: what some reader climbs up for, or takes for a slash.
+		// After the company's segment: text that some portals read as going up, or as a slash.
 		"/portal/acme/..;x/birch", "/portal/acme/..;/birch", "/portal/acme/..%3fx/birch", "/portal/acme/...;/x", "/portal/acme/;x=1/birch", "/portal/acme/..%20/birch", "/portal/acme/.%20./birch",
 		"/portal/acme/%252e%252e/birch", "/portal/acme/%25252e%25252e/birch", "/portal/acme/x%252f..%252fbirch", "/portal/acme/x%255c..", "/portal/acme/%25u002e%25u002e/birch", "/portal/acme/..%253bx/birch",
 		"/portal/acme/%c0%ae%c0%ae/birch", "/portal/acme/%EF%BC%8E%EF%BC%8E/birch", "/portal/acme/x%EF%BC%8Fy", "/portal/acme/%E2%80%A5/birch", "/portal/acme/..::$DATA/birch", "/files/acme/x%2500/y", "/portal/acme/100%25%0a",
-		// A session's id is cut off where it is plainly one, and only at the end.
+		// A session id is cut off only if it is clearly one, and only at the end.
 		"/portal;jsessionid=A1/acme/x", "/portal/acme;jsessionid=A1/x", "/portal/..;jsessionid=A1", "/one-click/T%3bjsessionid=A1", "/view;jsessionid=?client=T", "/one-click/T;jsessionid=a%2fb", "/one-click/T;v=1;jsessionid=A1",
-		// What ASP.NET takes out, and what is left.
+		// ASP.NET removes a part of these paths.
 		"/(S(abc))/one-click/T/", "/(S(abc))/portal/acme/x", "/portal/(S(abc))/acme/x", "/por/(S(abc))tal/acme/x", "/files/ac/(S(abc))me/x", "/(A(x)S(abc))/files/acme/x", "/(S(a))/x/(S(b))y", "/(abcdefghijklmnopqrstuvwx)/files/acme/x",
 		"/portal/acme/.(S(a))./birch", "/por/(S(abc))tal/acme/x%2fy", "/por/%2528S(abc))tal/acme/x", "/one-(S(a))click/T/x",
 		"/faq/acme.", "/faq;/acme", "/faq/%2e%2e/faq/acme", "/portal/" + strings.Repeat("a", 64) + "/",
@@ -259,7 +259,7 @@ func TestMatchBad(t *testing.T) {
 			}
 		}
 	}
-	// Where no pattern could apply, odd paths are the portal's.
+	// Odd paths that no pattern could match belong to the portal.
 	for _, in := range []string{"/b//c", "/x;y", "/x%2fy", "/x/", "/orders.", "/b/../c", "/v1.2/x/y", "/x.php/y/z", "/%F0%9F%98%80/x", "/overview?client=T"} {
 		if got := r.Match(request(t, in)); got.Kind != None {
 			t.Errorf("Match(%s) = %s; want None", in, got)
@@ -267,12 +267,12 @@ func TestMatchBad(t *testing.T) {
 	}
 }
 
-func TestMatchNothing(t *testing.T) {
+func TestMatchWithoutPatterns(t *testing.T) {
 	var none *Rules
 	if got := none.Match(request(t, "/one-click/T/")).Kind; got != None {
 		t.Errorf("nil Rules: %s; want None", got)
 	}
-	if none.HasLinks() || none.Page("acme") != "" || none.Home("acme") != "" || none.Opens("/x/*") != "" {
+	if none.HasLinks() || none.Page("acme") != "" || none.Home("acme") != "" || none.OpenedBy("/x/*") != "" {
 		t.Error("nil Rules have something")
 	}
 	r := compile(t, Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*"}})
@@ -297,7 +297,7 @@ func TestMatchNothing(t *testing.T) {
 	}
 }
 
-func TestSecret(t *testing.T) {
+func TestSecretHidesTokensFromLogs(t *testing.T) {
 	r := compile(t, portal)
 	for in, want := range map[string]bool{
 		"/one-click/T/x": true, "/one-click/T": true, "/one-click/a%2Fb/": true, "/view?client=T": true, "/orders?client=T": true, "/c-T.html/on": true,
@@ -314,7 +314,7 @@ func TestSecret(t *testing.T) {
 			t.Errorf("Pattern(%s) = %q; want %q", in, got, want)
 		}
 	}
-	// Without old links there are no tokens, so nothing is kept from the log.
+	// Without old links there are no tokens to hide from the log.
 	r = compile(t, Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*"}})
 	if r.Secret(request(t, "/files//acme/x")) {
 		t.Error("a company's path is kept from the log")
@@ -457,21 +457,20 @@ func TestCompileErrors(t *testing.T) {
 	}
 }
 
-func TestOpens(t *testing.T) {
+func TestOpenedBy(t *testing.T) {
 	r := compile(t, portal)
 	for in, want := range map[string]string{
 		"/assets/*": "", "/favicon.ico": "", "/index.php": "/index.php?do=open&key={token}",
 		"/one-click/*": "/one-click/{token}/*", "/portal/*": "/portal/{company}/*", "/files/*": "/files/{company}/*",
 		"/files/acme/*": "", "/portal/help": "", "/one-click/logo.png": "", "/view": "/view?client={token}", "/view/": "", "/app/x.css": "/app/*?k={token}",
 	} {
-		if got := r.Opens(in); got != want {
+		if got := r.OpenedBy(in); got != want {
 			t.Errorf("Opens(%s) = %q; want %q", in, got, want)
 		}
 	}
 }
 
-// A company's path in a query is among the Routes, however it stands there; and nobody hides
-// one behind many others.
+// A company's path in a query is among the Routes in every spelling, even after many other paths.
 func TestMatch_Routes(t *testing.T) {
 	r := compile(t, Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*", "/tax/{company}", "/{company}"}, Links: []Link{{Old: "/one-click/{token}/*", New: "/overview/{company}/*"}}})
 	for query, want := range map[string]string{
@@ -493,10 +492,10 @@ func TestMatch_Routes(t *testing.T) {
 		}
 	}
 	many := ""
-	for i := range maxStrays {
+	for i := range maxTokens {
 		many += fmt.Sprintf("q=/files/c%d&", i)
 	}
 	if v := r.Match(&url.URL{Path: "/x/y", RawQuery: many}); v.Kind != Bad {
-		t.Errorf("with %d companies Match = %+v; want Bad", maxStrays, v)
+		t.Errorf("with %d companies Match = %+v; want Bad", maxTokens, v)
 	}
 }

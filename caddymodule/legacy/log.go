@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// Secret reports whether a URL may hold a token, of whomever, by itself or as the way back
-// in its query: no log may keep it, nor may a Referer.
-func (r *Rules) Secret(u *url.URL) bool { return r.HasLinks() && r.secret(u, 2) }
+// Secret reports whether a URL may hold a token of any company, in the URL itself or in a URL in
+// its query. Such a URL must not appear in a log or a Referer.
+func (r *Rules) Secret(u *url.URL) bool { return r.HasLinks() && r.mayHoldToken(u, 2) }
 
-// Shown returns a URL's path for a log, or "(hidden)" where that may hold a token.
+// Shown returns a URL's path for a log, or "(hidden)" if it may hold a token.
 func (r *Rules) Shown(u *url.URL) string {
 	if r.Secret(u) {
 		return "(hidden)"
@@ -18,13 +18,13 @@ func (r *Rules) Shown(u *url.URL) string {
 	return u.EscapedPath()
 }
 
-func (r *Rules) secret(u *url.URL, depth int) bool {
+func (r *Rules) mayHoldToken(u *url.URL, depth int) bool {
 	v := r.Match(u)
-	return v.Kind == Bad || v.Kind == Old || len(v.Strays) > 0 || len(v.Beside) > 0 || depth > 0 && r.nestedSecret(u.RawQuery, depth-1)
+	return v.Kind == Bad || v.Kind == Old || len(v.Strays) > 0 || len(v.Beside) > 0 || depth > 0 && r.queryMayHoldToken(u.RawQuery, depth-1)
 }
 
-// nestedSecret is secret for the URLs that are values in a query, such as next=/one-click/t.
-func (r *Rules) nestedSecret(query string, depth int) bool {
+// queryMayHoldToken is mayHoldToken for URLs in the values of a query, such as next=/one-click/t.
+func (r *Rules) queryMayHoldToken(query string, depth int) bool {
 	if !strings.Contains(query, "/") && !strings.Contains(query, "%2") { // no value is a path
 		return false
 	}
@@ -34,16 +34,16 @@ func (r *Rules) nestedSecret(query string, depth int) bool {
 		if !strings.HasPrefix(value, "/") && !strings.Contains(value, "://") {
 			continue
 		}
-		if u, err := url.Parse(asBrowsersRead(value)); err == nil && r.secret(u, depth) {
+		if u, err := url.Parse(asBrowsersRead(value)); err == nil && r.mayHoldToken(u, depth) {
 			return true
 		}
 	}
 	return false
 }
 
-// SecretIn reports whether a header, of a request for page or of the answer to it, may hold
-// a token. It looks everywhere but where logs hide it all anyway, and not into Referer,
-// which is one URL: that is for Secret.
+// SecretIn reports whether a header may hold a token. The header belongs to a request for page or
+// to its response. It ignores headers that logs hide anyway, and Referer, which is a single URL:
+// check it with Secret.
 func (r *Rules) SecretIn(h http.Header, page *url.URL) bool {
 	if !r.HasLinks() {
 		return false
@@ -59,7 +59,7 @@ func (r *Rules) SecretIn(h http.Header, page *url.URL) bool {
 					return true
 				}
 			}
-			if r.secretWithin(v) {
+			if r.textMayHoldToken(v) {
 				return true
 			}
 		}
@@ -67,8 +67,8 @@ func (r *Rules) SecretIn(h http.Header, page *url.URL) bool {
 	return false
 }
 
-// secretWithin is Secret for the URLs with a path from the root that stand in a text.
-func (r *Rules) secretWithin(text string) bool {
+// textMayHoldToken is Secret for all URLs in a text that begin with a path from the root.
+func (r *Rules) textMayHoldToken(text string) bool {
 	for at := 0; ; {
 		i := strings.IndexByte(text[at:], '/')
 		if i < 0 {
@@ -84,7 +84,7 @@ func (r *Rules) secretWithin(text string) bool {
 		}
 		at += len(one)
 		if strings.HasPrefix(one, "//") && !strings.ContainsAny(one[2:], `/\?`) {
-			continue // no more than a host, such as an Origin
+			continue // only a host, such as in Origin
 		}
 		if u, err := url.Parse(asBrowsersRead(one)); err == nil && r.Secret(u) {
 			return true

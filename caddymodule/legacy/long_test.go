@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// D15: a path of twice as many segments takes twice the work, and not four times or eight times.
-func TestD15_LongPathsCostNoMoreThanTheyAreLong(t *testing.T) {
+// D15: a path with twice as many segments takes twice the work, not four or eight times.
+func TestLongPathsCostLinearTime_D15(t *testing.T) {
 	r := compile(t, Config{Links: []Link{{Old: "/one-click/{token}/*", New: "/portal/{company}/*"}, {Old: "/view?client={token}", New: "/portal/{company}"}},
 		CompanyPaths: []string{"/files/{company}/*"}})
 	work := func(segment string, n int) uint64 {

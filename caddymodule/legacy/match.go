@@ -8,74 +8,76 @@ import (
 	"strings"
 )
 
-// Kind is what a URL is by the patterns. The zero value is the safe one.
+// Kind is the classification of a URL. The zero value is the safe one.
 type Kind uint8
 
 // The kinds of URL.
 const (
-	Bad     Kind = iota // some reader would see an old link or a company where another doesn't: 400
-	None                // no pattern has to do with it
+	Bad     Kind = iota // portals disagree on whether it is an old link or a company's path: answer 400
+	None                // no pattern matches
 	Old                 // an old link
-	New                 // a new link, in whose place the portal gets the old one
-	Company             // a path of a company, which the portal gets as it was sent
+	New                 // a new link; the portal receives the old one
+	Company             // a path of a company; the portal receives it as sent
 )
 
-// Verdict is what Match finds. What it doesn't name for a Kind is empty.
+// Verdict is the result of Match. Fields that don't apply to its Kind are empty.
 type Verdict struct {
 	Kind    Kind
-	Token   string // Old: decoded; perhaps empty, unknown or very long
-	Company string // New, Company: an id, in small letters; perhaps of no company
-	Tail    string // Old, New: what stands for the *, escaped as it was sent
-	Query   string // Old, New: the raw query but for what the pattern names
-	Session string // ;jsessionid=A1 at the end of the path, which is judged without it: no token has one in it
+	Token   string // Old: decoded; may be empty, unknown or very long
+	Company string // New, Company: an id in lower case; the company may not exist
+	Tail    string // Old, New: the part that matches the *, escaped as sent
+	Query   string // Old, New: the raw query without the pattern's parameters
+	Session string // ;jsessionid=A1 at the end of the path, which is classified without it: tokens never contain one
 
-	// Strays (every Kind but Bad) stand where a pattern has its token, or under the name of its
-	// parameter, decoded, though the URL isn't one of the pattern's. Where one is a token of a company
-	// that the visitor doesn't reach, the request is not to reach the portal.
+	// Strays (every Kind except Bad) are decoded values in the place of a pattern's token, or under
+	// the name of its parameter, although the URL isn't one of the pattern's. If one is a token of
+	// a company that the visitor may not reach, the request must not reach the portal.
 	Strays []string
 
-	// Beside (every Kind but Bad) are further Strays, where the URL is an ordinary one unless such a token
-	// is a real one: what stands where a pattern has its token, behind another path or in a query.
+	// Beside (every Kind except Bad) are further possible tokens: text in the place of a pattern's
+	// token, after another path or in a query. If none of them is a real token, the URL is an
+	// ordinary one.
 	Beside []string
 
-	// Routes (every Kind but Bad) are the companies whose paths some portal could find in
-	// the query, ids in small letters; perhaps of no company. Where the visitor doesn't reach
-	// one, the request is not to reach the portal, whether there is such a company or not.
+	// Routes (every Kind except Bad) are companies whose paths some portal could find in the query:
+	// ids in lower case, perhaps of no company. If the visitor may not reach one of them, the
+	// request must not reach the portal, whether that company exists or not.
 	Routes []string
 
-	// Loose (Old, Company): the path lacks the slash that the pattern's /* needs. An Old one
-	// is what Kind says only if there is such a token, else None.
+	// Loose (Old, Company) means that the path lacks the slash that the pattern's /* needs. Kind
+	// Old then applies only if the token exists; otherwise the kind is None.
 	Loose bool
 
-	// Behind (Company, Loose): the company's path stands behind another.
+	// Behind (Company, Loose) means that the company's path follows another path.
 	Behind bool
 
-	// Unlikely (Old, Company; Loose): it is more likely a page of the portal's, such as /files/help.html,
-	// or /login where a pattern begins with the company; an Old one also a file where a pattern begins
-	// with the token, such as /style.css. It is what Kind says only if there is such a company, else None.
+	// Unlikely (Old, Company; Loose) means that the URL is more likely a page of the portal: such
+	// as /files/help.html, or /login if a pattern begins with the company. With Old it may also be
+	// a file, such as /style.css if a pattern begins with the token. Kind applies only if the
+	// company exists; otherwise the kind is None.
 	Unlikely bool
 
-	// Stems (Company, Loose): what a portal takes for the ID that takes a format off the end of a path,
-	// such as /files/acme.json: Rails, Spring before 5.3, CodeIgniter's url_suffix.
+	// Stems (Company, Loose) are the possible ids for portals that remove a format from the end of
+	// a path, such as /files/acme.json: Rails, Spring before 5.3, CodeIgniter's url_suffix.
 	Stems []string
 
-	link int // which of the links: Old, New
+	link int // Old, New: index of the link
 }
 
 var none = Verdict{Kind: None}
 
-// Match judges the path and the query of a URL as a server reads it from a request.
+// Match classifies the path and the query of a URL as a server parses it from a request.
 func (r *Rules) Match(u *url.URL) Verdict {
 	if r == nil || len(r.links) == 0 && len(r.companies) == 0 {
 		return none
 	}
-	if v, ok := r.quick(u); ok {
+	if v, ok := r.quickMatch(u); ok {
 		return v
 	}
 	return r.match(u)
 }
 
-// match is Match by a close look.
+// match is Match without the fast path.
 func (r *Rules) match(u *url.URL) Verdict {
 	bare, session := cutSession(u)
 	v := r.matchPath(bare)
@@ -90,16 +92,16 @@ func (r *Rules) match(u *url.URL) Verdict {
 	return v
 }
 
-// matchPath is Match without what only the query has.
+// matchPath is Match without the parameters that only the query can have.
 func (r *Rules) matchPath(u *url.URL) Verdict {
 	p := u.Path
 	if p == "" {
-		p = "/" // as it goes to the portal
+		p = "/" // as it is sent to the portal
 	}
 	if p[0] != '/' {
 		return none
 	}
-	look := lookAt(p, u.RawPath)
+	look := traitsOf(p, u.RawPath)
 	v := none
 	switch {
 	case look.shifts:
@@ -115,12 +117,12 @@ func (r *Rules) matchPath(u *url.URL) Verdict {
 		}
 		if read := asWindows(p); look.foreign && read != p && v.Kind != Bad {
 			v.Strays = append(v.Strays, r.matchPlain(read, &url.URL{}).Strays...)
-			r.addKin(&v, read)
+			r.addVariants(&v, read)
 			r.addBehind(&v, read)
 		}
-		r.addKin(&v, p)
+		r.addVariants(&v, p)
 		if look.foreign {
-			r.addKin(&v, path.Clean("/"+fold(p)))
+			r.addVariants(&v, path.Clean("/"+fold(p)))
 		}
 		r.addBehind(&v, p)
 	}
@@ -130,8 +132,8 @@ func (r *Rules) matchPath(u *url.URL) Verdict {
 	return v
 }
 
-// Pattern returns the pattern by which a URL was judged, for a log in the place of the
-// URL: it holds no token. v is Old or New; else it is "".
+// Pattern returns the pattern that classified the URL, for logging it in place of the URL: it holds
+// no token. v must be Old or New; otherwise it returns "".
 func (r *Rules) Pattern(v Verdict) string {
 	switch v.Kind {
 	case Old:
@@ -142,8 +144,8 @@ func (r *Rules) Pattern(v Verdict) string {
 	return ""
 }
 
-// addStrays adds what the query has under the name of a parameter with a token, where
-// that isn't the token which was judged.
+// addStrays adds the values of the query under the name of a token parameter, except the token of
+// the verdict.
 func (r *Rules) addStrays(v *Verdict, query string) {
 	for i := range r.links {
 		s := r.links[i].old
@@ -152,17 +154,17 @@ func (r *Rules) addStrays(v *Verdict, query string) {
 		}
 		for p := range pieces(query) {
 			name, value, _ := strings.Cut(p.text, "=")
-			if _, near := sameName(name, s.name); near && len(v.Strays) < maxStrays {
+			if _, near := sameName(name, s.name); near && len(v.Strays) < maxTokens {
 				v.Strays = append(v.Strays, s.readings(value)...)
 			}
 		}
 	}
-	if len(v.Strays) >= maxStrays {
-		*v = Verdict{} // nobody sends so many
+	if len(v.Strays) >= maxTokens {
+		*v = Verdict{} // no real query has so many
 	}
 }
 
-// addRoutes adds what stands in a query where some portals look for a path, or for a URL:
+// addRoutes adds paths and URLs in the query, where some portals take their route from:
 // /?/one-click/t, /index.php?q=/one-click/t, ?r=index/one-click/t, ?q=/files/acme.
 func (r *Rules) addRoutes(v *Verdict, query string) {
 	if v.Kind == Bad || !strings.ContainsAny(query, `/\%`) && isASCII(query) {
@@ -182,7 +184,7 @@ func (r *Rules) addRoutes(v *Verdict, query string) {
 			text = next
 		}
 	}
-	if len(v.Beside) >= maxStrays || len(v.Routes) >= maxStrays {
+	if len(v.Beside) >= maxTokens || len(v.Routes) >= maxTokens {
 		*v = Verdict{}
 	}
 }
@@ -193,19 +195,19 @@ func (r *Rules) addRoute(v *Verdict, route string) {
 	}
 	p := path.Clean("/" + strings.ReplaceAll(route, "?", "/"))
 	r.addRouteAt(v, p)
-	if read := leniently(p); read != p {
+	if read := lenientPath(p); read != p {
 		r.addRouteAt(v, read)
 	}
 }
 
-// leniently returns a path as Windows takes it, and whoever takes letters for others: with a
-// backslash for a slash, without dots and spaces at the end of a segment, and without what a
-// parameter or a stream has behind it.
-func leniently(p string) string {
+// lenientPath returns a path as read by Windows and by portals that replace letters by similar
+// ones: backslashes become slashes, and segments lose dots and spaces at their end, parameters and
+// NTFS streams.
+func lenientPath(p string) string {
 	if isASCII(p) && !strings.ContainsAny(p, `\;: .`) {
 		return p
 	}
-	segments := strings.Split(strings.ReplaceAll(won.Replace(like(p)), `\`, "/"), "/")
+	segments := strings.Split(strings.ReplaceAll(currencyAsBackslash.Replace(bestFit(p)), `\`, "/"), "/")
 	for i, s := range segments {
 		s, _, _ = strings.Cut(s, ";")
 		if isStream(s) {
@@ -222,17 +224,17 @@ func leniently(p string) string {
 	return path.Clean("/" + strings.Join(segments, "/"))
 }
 
-// addRouteAt adds what a cleaned path has behind each of its slashes.
+// addRouteAt adds tokens and companies after each slash of a cleaned path.
 func (r *Rules) addRouteAt(v *Verdict, p string) {
 	for at, c := range []byte(p) {
 		if c != '/' {
 			continue
 		}
-		for _, all := range [][]*shape{r.all, r.kin} {
+		for _, all := range [][]*pattern{r.all, r.variants} {
 			for _, s := range all {
 				if s.slot == companySlot {
 					s.addRoute(v, p[at:])
-				} else if s.open > 0 {
+				} else if s.slotIndex > 0 {
 					s.addBeside(v, p[at:])
 				}
 			}
@@ -240,38 +242,38 @@ func (r *Rules) addRouteAt(v *Verdict, p string) {
 	}
 }
 
-// addBeside adds the token of an old link whose path p is.
-func (s *shape) addBeside(v *Verdict, p string) {
-	if fill, _, f := s.match(p); f != apart {
+// addBeside adds the token if p is the path of an old link.
+func (s *pattern) addBeside(v *Verdict, p string) {
+	if fill, _, f := s.match(p); f != noFit {
 		v.addBeside(fill)
 	}
 }
 
-// addBeside adds what is no token of the verdict's yet.
+// addBeside adds a possible token that the verdict doesn't have yet.
 func (v *Verdict) addBeside(fill string) {
 	for _, token := range append([]string{fill}, stemsOf(fill)...) {
-		if len(v.Beside) < maxStrays && !slices.Contains(v.Beside, token) && !(v.Kind == Old && token == v.Token) {
+		if len(v.Beside) < maxTokens && !slices.Contains(v.Beside, token) && !(v.Kind == Old && token == v.Token) {
 			v.Beside = append(v.Beside, token)
 		}
 	}
 }
 
-// addRoute adds the company whose path p is, where it stands in a query. What a database may
-// take for its id counts as that.
-func (s *shape) addRoute(v *Verdict, p string) {
+// addRoute adds the company if p, which is in a query, is the path of one. Text that a database may
+// read as an id counts as the id.
+func (s *pattern) addRoute(v *Verdict, p string) {
 	fill, _, f := s.match(p)
-	if f == apart || s.open < 1 { // or any path would be one
+	if f == noFit || s.slotIndex < 1 { // otherwise any path would match
 		return
 	}
 	id := strings.TrimFunc(fold(fill), trimmed)
-	if isID(id) && len(v.Routes) < maxStrays && !slices.Contains(v.Routes, id) {
+	if isID(id) && len(v.Routes) < maxTokens && !slices.Contains(v.Routes, id) {
 		v.Routes = append(v.Routes, id)
 	}
 }
 
-// addBehind adds what a program could find behind its own name, where that stands in the
-// path without an extension: Apache's MultiViews takes /index/one-click/t for
-// /index.php/one-click/t. It may as well be a page of the portal's.
+// addBehind adds tokens and companies after the name of a program that is written without its
+// extension: Apache's MultiViews resolves /index/one-click/t to /index.php/one-click/t. The path
+// may just as well be a page of the portal.
 func (r *Rules) addBehind(v *Verdict, p string) {
 	if v.Kind == Bad {
 		return
@@ -283,13 +285,13 @@ func (r *Rules) addBehind(v *Verdict, p string) {
 			return
 		}
 		at += end
-		for _, all := range [][]*shape{r.all, r.kin} {
+		for _, all := range [][]*pattern{r.all, r.variants} {
 			for _, s := range all {
 				switch {
-				case s.open < 1:
+				case s.slotIndex < 1:
 				case s.slot == tokenSlot:
 					s.addBeside(v, p[at:])
-				case s.known && n <= mostBefore:
+				case s.portalHas && n <= maxSegmentsBefore:
 					s.addCompany(v, p[at:])
 				}
 			}
@@ -298,13 +300,14 @@ func (r *Rules) addBehind(v *Verdict, p string) {
 	}
 }
 
-// mostBefore is how many segments a program's own path may have, such as /cgi-bin/portal, whose
-// other path is that of companies.
-const mostBefore = 2
+// maxSegmentsBefore limits the segments of a program's own path, such as /cgi-bin/portal, that may
+// precede a company's path.
+const maxSegmentsBefore = 2
 
-// addCompany makes None a company's, if there is such a company.
-func (s *shape) addCompany(v *Verdict, p string) {
-	if v.Kind != None || s.open < 1 {
+// addCompany classifies p as a company's path if the verdict is still None. It counts only if the
+// company exists.
+func (s *pattern) addCompany(v *Verdict, p string) {
+	if v.Kind != None || s.slotIndex < 1 {
 		return
 	}
 	if m := s.matchCompany(p); m.Kind == Company {
@@ -312,11 +315,11 @@ func (s *shape) addCompany(v *Verdict, p string) {
 	}
 }
 
-// maxStrays is how many of them a request may cost to look up.
-const maxStrays = 32
+// maxTokens limits how many possible tokens of one request are looked up.
+const maxTokens = 32
 
-// matchPlain judges a plain path. A pattern that fits exactly wins over one that fits
-// but for a slash.
+// matchPlain classifies a plain path. An exact match takes precedence over one that differs only in
+// a slash.
 func (r *Rules) matchPlain(p string, u *url.URL) Verdict {
 	found := none
 	for i := range r.links {
@@ -324,18 +327,18 @@ func (r *Rules) matchPlain(p string, u *url.URL) Verdict {
 		if v := r.matchOld(i, p, u); v.Kind == Bad || v.Kind == Old && !v.Loose {
 			return v
 		} else if v.Kind != None || v.Strays != nil {
-			found = better(found, v)
+			found = preferred(found, v)
 		}
 		if v := l.to.matchCompany(p); v.Kind == Company && v.exact && !l.forwardNew {
 			if l.old.hasAny(u.RawQuery) {
-				return Verdict{} // two tokens, or what tells two links apart twice
+				return Verdict{} // two tokens, or two values of the parameter that distinguishes two links
 			}
 			return Verdict{Kind: New, Company: v.Company, Tail: l.to.tailOf(u, v.at), Query: u.RawQuery, link: i}
 		} else if v.Kind != None {
 			if v.Kind == Bad || v.exact {
 				return v.Verdict
 			}
-			found = better(found, v.Verdict)
+			found = preferred(found, v.Verdict)
 		}
 	}
 	for _, s := range r.companies {
@@ -343,15 +346,14 @@ func (r *Rules) matchPlain(p string, u *url.URL) Verdict {
 			if v.Kind == Bad || v.exact {
 				return v.Verdict
 			}
-			found = better(found, v.Verdict)
+			found = preferred(found, v.Verdict)
 		}
 	}
 	return found
 }
 
-// better returns the one that says more: what depends on a look-up comes behind what
-// doesn't.
-func better(a, b Verdict) Verdict {
+// preferred returns the more specific verdict. One that depends on a look-up comes second.
+func preferred(a, b Verdict) Verdict {
 	strays := append(slices.Clip(a.Strays), b.Strays...)
 	if a.Kind == None || b.Kind != None && a.Loose && !b.Loose {
 		a = b
@@ -360,21 +362,21 @@ func better(a, b Verdict) Verdict {
 	return a
 }
 
-// matchOld judges a plain path as one link's old form.
+// matchOld classifies a plain path by the old form of one link.
 func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
 	s := r.links[i].old
 	if s.name != "" {
 		return r.matchParam(i, p, u)
 	}
 	fill, at, f := s.match(p)
-	if f == apart {
+	if f == noFit {
 		return none
 	}
 	if isOdd(fill) {
 		return Verdict{}
 	}
 	stray := Verdict{Kind: None, Strays: []string{fill}}
-	if f == below {
+	if f == deeper {
 		return stray
 	}
 	_, rest, is := "", u.RawQuery, present
@@ -382,14 +384,14 @@ func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
 		_, rest, is = s.readQuery(u.RawQuery)
 	}
 	switch is {
-	case mangled:
+	case ambiguous:
 		return Verdict{}
-	case other:
+	case different:
 		return stray
 	}
-	v := Verdict{Kind: Old, Token: fill, Query: rest, Loose: f == loose && s.tail, link: i}
+	v := Verdict{Kind: Old, Token: fill, Query: rest, Loose: f == lenient && s.tail, link: i}
 	if v.Loose {
-		v.Unlikely = s.open == 0 && IsFile(fill)
+		v.Unlikely = s.slotIndex == 0 && IsFile(fill)
 	}
 	if f == exact {
 		v.Tail = s.tailOf(u, at)
@@ -397,9 +399,9 @@ func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
 	return v
 }
 
-// stemsOf returns what is left of a segment where a portal takes a format off its end: what is
-// before the first dot, before the last one, and within plus signs, which some portals decode to
-// spaces and trim.
+// stemsOf returns the possible readings of a segment for portals that remove a format from its end:
+// the text before the first dot, before the last dot, and the same without plus signs around it,
+// which some portals decode to spaces and trim.
 func stemsOf(segment string) (all []string) {
 	first, _, dot := strings.Cut(segment, ".")
 	last, _, _ := cutExtension(segment)
@@ -414,9 +416,9 @@ func stemsOf(segment string) (all []string) {
 	return all
 }
 
-// endsNear reports whether what a path has behind the slot may be to some portals what a shape has
-// there, perhaps with more behind it: without a format, and without an index page.
-func endsNear(want []seg, have []string) bool {
+// endsNear reports whether some portals may read the segments after the slot as those of a pattern,
+// perhaps with more after them: without a format, and without an index page.
+func endsNear(want []patternSegment, have []string) bool {
 	if n := len(want); n > 0 && isIndex(want[n-1].pre) {
 		want = want[:n-1]
 		if len(have) == n && isIndex(have[n-1]) {
@@ -439,10 +441,10 @@ func endsNear(want []seg, have []string) bool {
 	return true
 }
 
-// isIndex reports whether a segment is the page that a folder is shown by.
+// isIndex reports whether a segment is an index page, which portals serve for its folder.
 func isIndex(segment string) bool { return len(stems(segment)) == 0 }
 
-// matchParam is matchOld for a link whose token is in the query.
+// matchParam is matchOld for a link with the token in the query.
 func (r *Rules) matchParam(i int, p string, u *url.URL) Verdict {
 	s := r.links[i].old
 	if u.RawQuery == "" || !s.names(u.RawQuery) {
@@ -450,7 +452,7 @@ func (r *Rules) matchParam(i int, p string, u *url.URL) Verdict {
 	}
 	_, at, f := s.match(p)
 	switch {
-	case f == exact, f == loose && !s.tail:
+	case f == exact, f == lenient && !s.tail:
 	case s.resembles(p):
 		return Verdict{}
 	default:
@@ -458,9 +460,9 @@ func (r *Rules) matchParam(i int, p string, u *url.URL) Verdict {
 	}
 	token, rest, is := s.readQuery(u.RawQuery)
 	switch is {
-	case mangled:
+	case ambiguous:
 		return Verdict{}
-	case other, absent:
+	case different, absent:
 		return none
 	}
 	v := Verdict{Kind: Old, Token: token, Query: rest, link: i}
@@ -470,8 +472,8 @@ func (r *Rules) matchParam(i int, p string, u *url.URL) Verdict {
 	return v
 }
 
-// names reports whether a query has the parameter with the slot, or nearly.
-func (s *shape) names(query string) bool {
+// names reports whether a query has the parameter with the slot, or one that may be read as it.
+func (s *pattern) names(query string) bool {
 	for p := range pieces(query) {
 		name, _, _ := strings.Cut(p.text, "=")
 		if _, near := sameName(name, s.name); near {
@@ -487,50 +489,50 @@ type companyMatch struct {
 	at    int
 }
 
-// matchCompany judges a plain path as one of a company. What stands where the id belongs
-// and is none is Bad: a database may yet take it for one.
-func (s *shape) matchCompany(p string) companyMatch {
+// matchCompany classifies a plain path by a company pattern. It returns Bad if the text in the
+// place of the id isn't a valid id: a database may still match it.
+func (s *pattern) matchCompany(p string) companyMatch {
 	fill, at, f := s.match(p)
-	if f == loose && s.tail {
-		fill = cmp.Or(strings.Trim(fill, "+ "), fill) // which some portals decode to spaces, and trim
+	if f == lenient && s.tail {
+		fill = cmp.Or(strings.Trim(fill, "+ "), fill) // some portals decode plus signs to spaces and trim
 	}
 	switch {
-	case f == apart:
+	case f == noFit:
 		return companyMatch{Verdict: s.companyNear(p)}
-	case f == below:
+	case f == deeper:
 		return companyMatch{Verdict: none}
-	case !isID(fill) && s.tail && f == loose:
-		return companyMatch{Verdict: none} // the pattern wants the slash, and no company has that name
+	case !isID(fill) && s.tail && f == lenient:
+		return companyMatch{Verdict: none} // the pattern needs the slash, and no company has that name
 	case !isID(fill) || strings.HasSuffix(fill, "."):
 		return companyMatch{}
 	}
-	m := companyMatch{Verdict{Kind: Company, Company: strings.ToLower(fill), Loose: s.tail && f == loose}, f == exact, at}
+	m := companyMatch{Verdict{Kind: Company, Company: strings.ToLower(fill), Loose: s.tail && f == lenient}, f == exact, at}
 	if m.Loose {
-		m.Stems, m.Unlikely = stemsOf(m.Company), s.open == 0 || IsFile(fill)
+		m.Stems, m.Unlikely = stemsOf(m.Company), s.slotIndex == 0 || IsFile(fill)
 	}
 	return m
 }
 
-// companyNear judges a plain path as one that a portal may take for one of a company, as it takes a
-// format or an index page off its end.
-func (s *shape) companyNear(p string) Verdict {
+// companyNear classifies a plain path that a portal may read as a company's because it removes a
+// format or an index page from the end.
+func (s *pattern) companyNear(p string) Verdict {
 	all := strings.Split(strings.TrimSuffix(p[1:], "/"), "/")
-	if !s.known || s.open < 0 || s.open == len(s.segs)-1 || len(all) <= s.open || !isID(all[s.open]) || !endsNear(s.segs[s.open+1:], all[s.open+1:]) {
+	if !s.portalHas || s.slotIndex < 0 || s.slotIndex == len(s.segments)-1 || len(all) <= s.slotIndex || !isID(all[s.slotIndex]) || !endsNear(s.segments[s.slotIndex+1:], all[s.slotIndex+1:]) {
 		return none
 	}
-	for i, g := range s.segs[:s.open] {
+	for i, g := range s.segments[:s.slotIndex] {
 		if !strings.EqualFold(all[i], g.pre) {
 			return none
 		}
 	}
-	v := Verdict{Kind: Company, Company: strings.ToLower(all[s.open]), Loose: true}
-	if len(all) == s.open+1 {
+	v := Verdict{Kind: Company, Company: strings.ToLower(all[s.slotIndex]), Loose: true}
+	if len(all) == s.slotIndex+1 {
 		v.Stems, v.Unlikely = stemsOf(v.Company), IsFile(v.Company)
 	}
 	return v
 }
 
-// IsFile reports whether an id could well be the name of a file: help.html.
+// IsFile reports whether an id looks like the name of a file: help.html.
 func IsFile(id string) bool {
 	_, ext, dot := cutExtension(strings.ToLower(id))
 	switch ext {
@@ -541,14 +543,14 @@ func IsFile(id string) bool {
 	return dot && isProgram(ext)
 }
 
-// IsDocument reports whether an ID could well be the name of a file that no portal takes for a page
-// in a format: report.pdf, but not help.html.
+// IsDocument reports whether an id looks like the name of a file that no portal treats as a page in
+// a format: report.pdf, but not help.html.
 func IsDocument(id string) bool {
 	_, ext, _ := cutExtension(strings.ToLower(id))
 	return IsFile(id) && !isProgram(ext) && !slices.Contains([]string{"html", "htm", "xhtml", "json", "xml"}, ext)
 }
 
-// isID reports whether s is the id of a company, in any case.
+// isID reports whether s has the form of a company id, in any case.
 func isID(s string) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -559,9 +561,9 @@ func isID(s string) bool {
 	return len(s) >= 1 && len(s) <= 63
 }
 
-// tailOf returns what stands for the * of a plain path, escaped as it was sent: in a
-// plain path the raw form has the same slashes.
-func (s *shape) tailOf(u *url.URL, at int) string {
+// tailOf returns the part of a plain path that matches the *, escaped as sent. The raw form of a
+// plain path has the same slashes.
+func (s *pattern) tailOf(u *url.URL, at int) string {
 	if !s.tail || at >= len(u.Path) {
 		return ""
 	}
@@ -575,24 +577,23 @@ func (s *shape) tailOf(u *url.URL, at int) string {
 	return raw
 }
 
-// nearForeign reports whether a path that matches nothing would match something for a
-// reader that takes letters for others.
+// nearForeign reports whether a path without a match would match for a portal that replaces letters
+// by similar ones.
 func (r *Rules) nearForeign(p string) bool {
 	near := func(p string) bool { return r.matchPlain(path.Clean("/"+fold(p)), &url.URL{}).Kind != None }
 	return near(p) || near(asWindows(p))
 }
 
-// asWindows returns a path as code pages of Windows have it, with every backslash a slash.
+// asWindows returns a path as Windows code pages read it, with backslashes replaced by slashes.
 func asWindows(p string) string {
 	if isASCII(p) {
 		return p
 	}
-	return path.Clean("/" + strings.ReplaceAll(won.Replace(like(p)), `\`, "/"))
+	return path.Clean("/" + strings.ReplaceAll(currencyAsBackslash.Replace(bestFit(p)), `\`, "/"))
 }
 
-// nearProgram reports whether a path that matches nothing would match something for a
-// portal that runs a program with the rest of the path: /index.php/one-click/t,
-// /files.php/acme.
+// nearProgram reports whether a path without a match would match for a portal that runs a program
+// with the rest of the path: /index.php/one-click/t, /files.php/acme.
 func (r *Rules) nearProgram(p string) bool {
 	programs := 0
 	for at := 1; ; {
@@ -602,8 +603,8 @@ func (r *Rules) nearProgram(p string) bool {
 		}
 		end += at
 		if stem, ext, dot := cutExtension(p[at:end]); dot && isProgram(ext) {
-			if programs++; programs > mostPrograms {
-				return true // each costs as much as the path is long
+			if programs++; programs > maxPrograms {
+				return true // checking each costs time proportional to the length of the path
 			}
 			for _, reading := range []string{p[end:], p[:at] + stem + p[end:]} {
 				v := r.matchPlain(reading, &url.URL{})
@@ -616,8 +617,8 @@ func (r *Rules) nearProgram(p string) bool {
 	}
 }
 
-// mostPrograms is how many segments of a path may be programs.
-const mostPrograms = 8
+// maxPrograms limits the segments of a path that may be programs.
+const maxPrograms = 8
 
 func cutExtension(s string) (stem, ext string, dot bool) {
 	i := strings.LastIndexByte(s, '.')
@@ -627,7 +628,7 @@ func cutExtension(s string) (stem, ext string, dot bool) {
 	return s[:i], s[i+1:], true
 }
 
-// isProgram reports whether files of this extension are run, and get the rest of the
+// isProgram reports whether servers run files with this extension and pass them the rest of the
 // path.
 func isProgram(ext string) bool {
 	ext = strings.ToLower(ext)
@@ -638,16 +639,16 @@ func isProgram(ext string) bool {
 	return strings.HasPrefix(ext, "php")
 }
 
-// nearShifted reports whether some reader of a path whose segments don't stand still could
-// see a pattern's path in it: however it is decoded, it holds the pattern's longest word.
+// nearShifted reports whether some portal could find a pattern's path in a path that shifts:
+// however it is decoded, it contains the pattern's longest word.
 func (r *Rules) nearShifted(p, query string) bool {
 	words, queries := map[string]bool{}, []string{query}
 	for range 5 {
-		if strings.Contains(p, "(") && cookieless.MatchString(p) { // whatever stands around it, ASP.NET reads as one
+		if strings.Contains(p, "(") && cookieless.MatchString(p) { // ASP.NET joins the text around it
 			return true
 		}
-		p = won.Replace(like(unescapeWide(p)))
-		if _, query, found := strings.Cut(p, "?"); found { // who decodes before parsing finds a query in the path
+		p = currencyAsBackslash.Replace(bestFit(unescapeWide(p)))
+		if _, query, found := strings.Cut(p, "?"); found { // portals that decode before parsing find a query in the path
 			queries = append(queries, query)
 		}
 		for w := range strings.FieldsFuncSeq(fold(p), func(r rune) bool { return strings.ContainsRune(`/\;:?#`, r) }) {
@@ -664,34 +665,35 @@ func (r *Rules) nearShifted(p, query string) bool {
 		p = next
 	}
 	for _, l := range r.links {
-		if l.to.isIn(words) || l.old.isIn(words) && (l.old.name == "" || slices.ContainsFunc(queries, l.old.names)) {
+		if l.to.matchesWords(words) || l.old.matchesWords(words) && (l.old.name == "" || slices.ContainsFunc(queries, l.old.names)) {
 			return true
 		}
 	}
-	return slices.ContainsFunc(r.companies, func(s *shape) bool { return s.isIn(words) })
+	return slices.ContainsFunc(r.companies, func(s *pattern) bool { return s.matchesWords(words) })
 }
 
-// isIn reports whether the words of a path, folded, have the longest of the shape's that
-// is the whole of a segment; where it has none, any that its slot could be in.
-func (s *shape) isIn(words map[string]bool) bool {
+// matchesWords reports whether the folded words of a path contain the longest word that is a whole
+// segment of the pattern. For a pattern without such a word, it reports whether a word could
+// contain its slot.
+func (s *pattern) matchesWords(words map[string]bool) bool {
 	longest := ""
-	for _, g := range s.segs {
+	for _, g := range s.segments {
 		text := fold(g.pre)
 		if stem, ext, dot := cutExtension(text); dot && isProgram(ext) {
 			text = stem
 		}
-		if !g.open && len(text) > len(longest) && text != "index" && text != "default" {
+		if !g.hasSlot && len(text) > len(longest) && text != "index" && text != "default" {
 			longest = text
 		}
 	}
 	if longest != "" {
 		return words[longest]
 	}
-	if s.open < 0 || s.segs[s.open].pre+s.segs[s.open].suf == "" {
+	if s.slotIndex < 0 || s.segments[s.slotIndex].pre+s.segments[s.slotIndex].suf == "" {
 		return true
 	}
-	// What cuts words may be in the token, so one end of it is enough.
-	pre, suf := fold(s.segs[s.open].pre), fold(s.segs[s.open].suf)
+	// A token may contain characters that split words, so one end of the segment is enough.
+	pre, suf := fold(s.segments[s.slotIndex].pre), fold(s.segments[s.slotIndex].suf)
 	for w := range words {
 		if pre != "" && strings.HasPrefix(w, pre) || pre == "" && strings.HasSuffix(w, suf) {
 			return true
@@ -700,10 +702,10 @@ func (s *shape) isIn(words map[string]bool) bool {
 	return false
 }
 
-// resembles reports whether a plain path may lead to the same page as the shape's,
-// whose token is in the query: by an index page, an extension or what a program gets as
-// the rest of the path.
-func (s *shape) resembles(p string) bool {
+// resembles reports whether a plain path may lead to the same page as the pattern's path, whose
+// token is in the query: through an index page, an extension, or a program that gets the rest of
+// the path.
+func (s *pattern) resembles(p string) bool {
 	mine, theirs := stems(s.path("", "")), stems(p)
 	if len(mine) == 0 {
 		return len(theirs) == 0
@@ -711,8 +713,8 @@ func (s *shape) resembles(p string) bool {
 	return len(theirs) >= len(mine) && slices.Equal(theirs[:len(mine)], mine)
 }
 
-// stems are the segments of a path, folded, without extensions, index pages and the
-// names of programs at the root.
+// stems returns the folded segments of a path without extensions, index pages and names of programs
+// at the root.
 func stems(p string) []string {
 	var all []string
 	for s := range strings.SplitSeq(fold(p), "/") {

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// slot is what a pattern leaves open.
+// slot is the placeholder in a pattern.
 type slot string
 
 const (
@@ -17,36 +17,36 @@ const (
 	companySlot slot = "{company}"
 )
 
-// meaning is what a link has in the place of a slot.
-var meaning = map[slot]string{tokenSlot: "secret", companySlot: "id of the company"}
+// slotMeaning describes the slots for error messages.
+var slotMeaning = map[slot]string{tokenSlot: "secret", companySlot: "id of the company"}
 
-// shape is one pattern, read.
-type shape struct {
-	text  string // as it was written
-	slot  slot
-	segs  []seg // of the path, without the slash or the * at its end
-	open  int   // which of segs holds the slot; -1: none, it is in the query
-	slash bool  // the path ends with a slash
-	tail  bool  // the path ends with /*
-	known bool  // the portal has such paths: not those of new links, for which it gets old ones
+// pattern is a parsed pattern.
+type pattern struct {
+	text      string // as written
+	slot      slot
+	segments  []patternSegment // of the path, without the slash or * at its end
+	slotIndex int              // index in segments; -1 if the slot is in the query
+	slash     bool             // the path ends with a slash
+	tail      bool             // the path ends with /*
+	portalHas bool             // the portal itself has such paths; false for new links that it receives as old ones
 
-	fixed    []param // what the query must hold beside the slot
-	name     string  // of the parameter with the slot; "": none
-	pre, suf string  // around the slot in the parameter's value, decoded
+	fixed    []param // parameters that the query must have besides the slot
+	name     string  // of the parameter with the slot; "" if it is in the path
+	pre, suf string  // text around the slot in the parameter's value, decoded
 }
 
-// seg is one segment, decoded. One with a slot has what stands around it in pre and suf;
-// of one without, pre is the whole.
-type seg struct {
+// patternSegment is one decoded segment. If it has a slot, pre and suf are the text around it;
+// otherwise pre is the whole segment.
+type patternSegment struct {
 	pre, suf string
-	open     bool
+	hasSlot  bool
 }
 
 type param struct{ name, value string }
 
-// parse reads a pattern with one slot.
-func parse(text string, want slot) (*shape, error) {
-	s := &shape{text: text, slot: want, open: -1}
+// parse parses a pattern with one slot.
+func parse(text string, want slot) (*pattern, error) {
+	s := &pattern{text: text, slot: want, slotIndex: -1}
 	if err := checkText(text, want); err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func checkText(text string, want slot) error {
 	case !strings.HasPrefix(text, "/") || strings.HasPrefix(text, "//"):
 		return fmt.Errorf("%q is no path; write it from the root, such as %s", text, example)
 	case n == 0:
-		return fmt.Errorf("%s has no %s; write it where the link has the %s, such as %s", text, want, meaning[want], example)
+		return fmt.Errorf("%s has no %s; write it where the link has the %s, such as %s", text, want, slotMeaning[want], example)
 	case n > 1:
 		return fmt.Errorf("%s has %s %d times; write it once", text, want, n)
 	case strings.ContainsAny(strings.Replace(text, string(want), "", 1), "{}"):
@@ -89,7 +89,7 @@ func checkText(text string, want slot) error {
 
 func unseen(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) }
 
-func (s *shape) parsePath(p string) error {
+func (s *pattern) parsePath(p string) error {
 	p, s.tail = strings.CutSuffix(p, "/*")
 	if strings.Contains(p, "*") {
 		return fmt.Errorf("%s: a * stands only at the end and after a slash, such as %s", s.text, path.Clean(strings.ReplaceAll(p, "*", ""))+"/*")
@@ -106,7 +106,7 @@ func (s *shape) parsePath(p string) error {
 	for text := range strings.SplitSeq(p[1:], "/") {
 		pre, suf, open := strings.Cut(text, string(s.slot))
 		if open {
-			s.open = len(s.segs)
+			s.slotIndex = len(s.segments)
 		}
 		if open && s.slot == companySlot && text != string(s.slot) {
 			return fmt.Errorf("%s: the id of a company may hold dots and hyphens, so it needs a segment of its own, such as /portal/%s", s.text, s.slot)
@@ -114,12 +114,12 @@ func (s *shape) parsePath(p string) error {
 		if strings.HasSuffix(text, ".") {
 			return fmt.Errorf("%s: some systems drop a dot at the end of a segment; take it out", s.text)
 		}
-		s.segs = append(s.segs, seg{pre, suf, open})
+		s.segments = append(s.segments, patternSegment{pre, suf, open})
 	}
 	return nil
 }
 
-func (s *shape) parseQuery(query string) error {
+func (s *pattern) parseQuery(query string) error {
 	seen := map[string]bool{}
 	for text := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(text, "=")
@@ -139,7 +139,7 @@ func (s *shape) parseQuery(query string) error {
 		}
 		s.name, s.pre, s.suf = name, pre, suf
 	}
-	if s.name == "" && s.open < 0 {
+	if s.name == "" && s.slotIndex < 0 {
 		return fmt.Errorf("%s: %s stands in a parameter's value or in a segment; write ?client=%s", s.text, s.slot, s.slot)
 	}
 	return nil
@@ -149,12 +149,12 @@ func notName(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
 
-// path returns the path with the slot filled in, escaped. The tail is escaped already.
-func (s *shape) path(fill, tail string) string {
+// path returns the escaped path with the slot filled in. tail must already be escaped.
+func (s *pattern) path(fill, tail string) string {
 	var b strings.Builder
-	for _, g := range s.segs {
+	for _, g := range s.segments {
 		b.WriteByte('/')
-		if g.open {
+		if g.hasSlot {
 			b.WriteString(url.PathEscape(g.pre + fill + g.suf))
 		} else {
 			b.WriteString(url.PathEscape(g.pre))
@@ -169,24 +169,24 @@ func (s *shape) path(fill, tail string) string {
 	return b.String()
 }
 
-// fit is how well a path goes with a shape, from worst to best.
+// fit is how well a path matches a pattern, from worst to best.
 type fit uint8
 
 const (
-	apart fit = iota
-	below     // it goes on where the shape ends
-	loose     // it has a slash at its end that the shape lacks, or lacks one
+	noFit   fit = iota
+	deeper      // it continues after the pattern's end
+	lenient     // it differs only in a slash at the end
 	exact
 )
 
-// match compares a plain path. fill is the segment's part in the place of the slot, and
-// path[at:] what stands for the tail.
-func (s *shape) match(p string) (fill string, at int, f fit) {
+// match compares a plain path with the pattern. fill is the text in the slot, and path[at:] matches
+// the tail.
+func (s *pattern) match(p string) (fill string, at int, f fit) {
 	at = 1
-	more := true // whether a slash stands before at
-	for _, g := range s.segs {
+	more := true // whether a slash precedes at
+	for _, g := range s.segments {
 		if !more {
-			return "", 0, apart
+			return "", 0, noFit
 		}
 		end := strings.IndexByte(p[at:], '/')
 		if more = end >= 0; !more {
@@ -195,12 +195,12 @@ func (s *shape) match(p string) (fill string, at int, f fit) {
 		part := p[at : at+end]
 		at = min(at+end+1, len(p))
 		switch {
-		case !g.open:
+		case !g.hasSlot:
 			if !strings.EqualFold(part, g.pre) {
-				return "", 0, apart
+				return "", 0, noFit
 			}
 		case len(part) <= len(g.pre)+len(g.suf) || !strings.EqualFold(part[:len(g.pre)], g.pre) || !strings.EqualFold(part[len(part)-len(g.suf):], g.suf):
-			return "", 0, apart
+			return "", 0, noFit
 		default:
 			fill = part[len(g.pre) : len(part)-len(g.suf)]
 		}
@@ -208,10 +208,10 @@ func (s *shape) match(p string) (fill string, at int, f fit) {
 	switch ends := at == len(p); {
 	case s.tail && more, s.slash && more && ends, !s.tail && !s.slash && !more:
 		return fill, at, exact
-	case len(s.segs) == 0 && !ends:
-		return fill, at, below
+	case len(s.segments) == 0 && !ends:
+		return fill, at, deeper
 	case !more || ends:
-		return fill, at, loose
+		return fill, at, lenient
 	}
-	return fill, at, below
+	return fill, at, deeper
 }

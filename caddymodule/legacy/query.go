@@ -9,27 +9,27 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/tokensearch"
 )
 
-// maxParams is how many parameters a query may have beside a token's: PHP reads no more
-// than 1,000 by default, others stop elsewhere.
+// maxParams limits the parameters of a query besides a token's: PHP parses at most 1,000 by
+// default, other portals have other limits.
 const maxParams = 1000
 
-// presence is how a query holds the parameters of a shape.
+// presence tells whether a query has the parameters of a pattern.
 type presence uint8
 
 const (
-	absent  presence = iota
-	present          // once, and every reader sees the same
-	mangled          // some readers see one, or another value
-	other            // the slot is there, and a fixed parameter isn't or says something else
+	absent    presence = iota
+	present            // once, and all portals read the same
+	ambiguous          // portals disagree on whether it is present, or on its value
+	different          // the slot is present, but a fixed parameter is missing or has another value
 )
 
-// readQuery finds what the shape's parameters are in a raw query. token is the slot's
-// value, decoded; rest is the query without what the shape names.
-func (s *shape) readQuery(query string) (token, rest string, is presence) {
+// readQuery looks for the pattern's parameters in a raw query. token is the decoded value of the
+// slot; rest is the query without the pattern's parameters.
+func (s *pattern) readQuery(query string) (token, rest string, is presence) {
 	if query == "" && len(s.fixed) > 0 {
-		return "", "", other
+		return "", "", different
 	}
-	names := 0 // how often the name of the slot is there, or near
+	names := 0 // number of parameters with the slot's name, or with one that may be read as it
 	isFixed := make([]int, len(s.fixed))
 	bad, wrong, n := false, false, 0
 	var kept strings.Builder
@@ -71,15 +71,15 @@ func (s *shape) readQuery(query string) (token, rest string, is presence) {
 	case s.name != "" && names == 0:
 		return "", "", absent
 	case bad || names > 1:
-		return token, "", mangled
+		return token, "", ambiguous
 	case wrong:
-		return token, "", other
+		return token, "", different
 	}
 	return token, kept.String(), present
 }
 
-// Masked returns a raw query in which other values stand in the place of tokens, under every name
-// that could be that of a parameter with a token.
+// Masked returns a raw query with the tokens replaced by other values, under every name that may be
+// read as that of a token parameter.
 func (r *Rules) Masked(query string, tokens []string, value func(token string) string) string {
 	var b strings.Builder
 	for p := range pieces(query) {
@@ -116,9 +116,9 @@ func (r *Rules) masked(text string, tokens []string, value func(token string) st
 	return text
 }
 
-// hasAny reports whether a query has, or nearly has, a parameter that the shape names:
-// it would come before or behind the one that is put back.
-func (s *shape) hasAny(query string) bool {
+// hasAny reports whether a query has a parameter of the pattern, or one that may be read as it: it
+// would conflict with the parameter that is put back.
+func (s *pattern) hasAny(query string) bool {
 	n := 0
 	for p := range pieces(query) {
 		n++
@@ -130,7 +130,7 @@ func (s *shape) hasAny(query string) bool {
 	return n > maxParams && (s.name != "" || len(s.fixed) > 0)
 }
 
-func (s *shape) fixedBy(name string) int {
+func (s *pattern) fixedBy(name string) int {
 	for i, f := range s.fixed {
 		if _, near := sameName(name, f.name); near {
 			return i
@@ -139,26 +139,25 @@ func (s *shape) fixedBy(name string) int {
 	return -1
 }
 
-// slotOf returns what of a parameter's raw value is in the place of the slot, and
-// whether what the pattern has around it is there.
-func (s *shape) slotOf(value string) (string, bool) {
+// slotOf returns the part of a parameter's raw value in the slot, and whether the pattern's text
+// around the slot is there.
+func (s *pattern) slotOf(value string) (string, bool) {
 	v, _ := unescape(value, false)
 	return s.inSlot(v)
 }
 
 // inSlot is slotOf for a decoded value.
-func (s *shape) inSlot(v string) (string, bool) {
+func (s *pattern) inSlot(v string) (string, bool) {
 	if len(v) < len(s.pre)+len(s.suf) || !strings.HasPrefix(v, s.pre) || !strings.HasSuffix(v, s.suf) {
 		return v, false
 	}
 	return v[len(s.pre) : len(v)-len(s.suf)], true
 }
 
-// readings returns what portals take for the token in a parameter's raw value, where no
-// pattern expects one: some decode twice, some have spaces for what was a plus, and make
-// a plus of a space; ASP.NET knows escapes of its own; many trim what they get, and a
-// database doesn't see spaces at the end.
-func (s *shape) readings(value string) []string {
+// readings returns what portals may read as the token in a parameter's raw value, where no pattern
+// has one: some decode twice, some replace a plus by a space or a space by a plus; ASP.NET has its
+// own escapes; many trim values, and a database ignores spaces at the end.
+func (s *pattern) readings(value string) []string {
 	first, _ := s.slotOf(value)
 	if !strings.ContainsFunc(value, func(r rune) bool { return r == '%' || r == '+' || r <= ' ' || r > '~' }) {
 		return []string{first}
@@ -170,13 +169,13 @@ func (s *shape) readings(value string) []string {
 		}
 	}
 	decode := func(v string) string {
-		if mayHaveWide(v) { // what is encoded many times over is decoded as often
+		if mayHaveWide(v) { // a value encoded several times is decoded as often
 			v = wideEscape.ReplaceAllString(v, "%$1")
 		}
 		v, _ = unescape(v, false)
 		return v
 	}
-	for v, last := decode(value), ""; v != last && len(all) < maxStrays; v, last = decode(v), v {
+	for v, last := decode(value), ""; v != last && len(all) < maxTokens; v, last = decode(v), v {
 		for _, v := range []string{v, strings.ReplaceAll(v, "+", " "), strings.ReplaceAll(v, " ", "+")} {
 			add(v)
 			add(strings.TrimRight(v, " "))
@@ -186,14 +185,14 @@ func (s *shape) readings(value string) []string {
 	return all
 }
 
-// trimmed reports whether some language trims a character: JavaScript also what can't be seen.
+// trimmed reports whether some language trims the character; JavaScript also trims invisible ones.
 func trimmed(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) }
 
-// wideEscape is an escape of ASP.NET's for a character of ASCII, %u0061.
+// wideEscape matches ASP.NET's escapes of ASCII characters, such as %u0061.
 var wideEscape = regexp.MustCompile(`%[uU]00([0-9a-fA-F]{2})`)
 
-// query returns the raw query with the token put back, before what else there is.
-func (s *shape) query(token, rest string) string {
+// query returns the raw query with the token put back, before the rest.
+func (s *pattern) query(token, rest string) string {
 	if s.name == "" && len(s.fixed) == 0 {
 		return rest
 	}
@@ -216,15 +215,15 @@ func (s *shape) query(token, rest string) string {
 	return b.String()
 }
 
-// piece is one parameter as it was sent. Some readers split at a semicolon too: where
-// one is beside it, they don't see the same as the others.
+// piece is one parameter as sent. Some portals also split at semicolons, so with a semicolon beside
+// it they read another value than the others.
 type piece struct {
 	text      string
-	after     byte // what separates it from the one before: & or ;
+	after     byte // separator before it: & or ;
 	semicolon bool
 }
 
-// pieces yields the parameters of a raw query; empty ones too.
+// pieces yields the parameters of a raw query, including empty ones.
 func pieces(query string) func(yield func(piece) bool) {
 	return func(yield func(piece) bool) {
 		after := byte('&')
@@ -242,8 +241,8 @@ func pieces(query string) func(yield func(piece) bool) {
 	}
 }
 
-// sameName compares the raw name of a parameter with that of a pattern. same: every
-// reader takes it for that. near: some reader does.
+// sameName compares the raw name of a parameter with the name in a pattern. same means that all
+// portals read it as that name, near that some do.
 func sameName(raw, want string) (same, near bool) {
 	if raw == want {
 		return true, true
@@ -258,7 +257,7 @@ func sameName(raw, want string) (same, near bool) {
 	want = canonical(want)
 	for range 4 {
 		name = unescapeWide(name)
-		// PHP takes a bracket that isn't closed for an underscore.
+		// PHP reads an unclosed bracket as an underscore.
 		if canonical(name) == want || strings.Contains(name, "[") && canonical(strings.ReplaceAll(name, "[", "_")) == want {
 			return false, true
 		}
@@ -271,7 +270,7 @@ func sameName(raw, want string) (same, near bool) {
 	return false, false
 }
 
-// samePlainName reports whether canonical returns the same for two plain names of one length.
+// samePlainName reports whether canonical returns the same for two plain names of the same length.
 func samePlainName(a, b string) bool {
 	for i := range len(a) {
 		c, d := a[i]|0x20, b[i]|0x20
@@ -288,7 +287,7 @@ func samePlainName(a, b string) bool {
 	return true
 }
 
-// isPlainName reports whether a raw name can only be taken for one of its own length.
+// isPlainName reports whether all portals read a raw name as a name of the same length.
 func isPlainName(raw string) bool {
 	for i := range len(raw) {
 		c := raw[i]
@@ -299,10 +298,9 @@ func isPlainName(raw string) bool {
 	return true
 }
 
-// canonical returns the name of a parameter as the most lenient reader takes it: PHP
-// drops spaces before it, ends it at NUL and at a bracket, and takes dots and spaces for
-// underscores; Rack and qs drop brackets before it; others compare without case, or
-// without accents.
+// canonical returns the name of a parameter as the most lenient portal reads it: PHP drops leading
+// spaces, cuts it off at NUL and at a bracket, and replaces dots and spaces by underscores; Rack
+// and qs drop leading brackets; others ignore case or accents.
 func canonical(name string) string {
 	name, _, _ = strings.Cut(name, "\x00")
 	name = strings.TrimFunc(fold(name), func(r rune) bool { return r <= ' ' || r == '?' || r == '&' })
@@ -319,10 +317,10 @@ func canonical(name string) string {
 	}, name)
 }
 
-// fold returns a text as the most lenient reader compares it.
+// fold returns a text in the form in which the most lenient portal compares it.
 func fold(s string) string { return tokensearch.Fold(s) }
 
-// unescape decodes what escapes there are, once; whole: there were no broken ones.
+// unescape decodes all valid escapes once. whole reports whether all escapes were valid.
 func unescape(s string, plus bool) (out string, whole bool) {
 	if !strings.Contains(s, "%") && (!plus || !strings.Contains(s, "+")) {
 		return s, true
@@ -356,7 +354,7 @@ func hex(c byte) int {
 	return -1
 }
 
-// escape writes a value so that every reader of queries reads it back.
+// escape escapes a value so that all query parsers read it back.
 func escape(s string) string {
 	const digits = "0123456789ABCDEF"
 	b := make([]byte, 0, len(s))

@@ -5,29 +5,31 @@ import (
 	"strings"
 )
 
-// Most URLs of a portal have nothing to do with its old links. Whatever Match finds, it finds where some
-// reader sees the fixed part of a pattern, or the name of its parameter. A URL of plain characters that
-// has no piece of these anywhere is an ordinary one, and is known to be by a look for these pieces.
+// Most URLs of a portal have nothing to do with its old links. Match can find something only if
+// some portal would see the fixed part of a pattern, or the name of its parameter. So a URL of
+// plain characters that contains no literal of the patterns matches nothing; a fast search for the
+// literals finds that out.
 
-// anchors are pieces of the patterns: small letters and digits, which every reader takes for
-// themselves. The zero value knows nothing, and every URL is looked at closely.
-type anchors struct {
+// literals are substrings of the patterns, of lower-case letters and digits, which all portals read
+// alike. If they aren't known, every URL needs the full match.
+type literals struct {
 	known   bool
-	token   []string // a token stands only in a URL that has one of these
-	company []string // and a company only behind one of these
+	token   []string // a URL with a token contains one of these
+	company []string // a company's path contains one of these before the company
 }
 
-// anchorsOf returns those of the shapes; unknown where one of them takes almost any path.
-func anchorsOf(shapes []*shape) (a anchors) {
-	for _, s := range shapes {
+// literalsOf returns the literals of the patterns. They aren't known if one pattern matches almost
+// any path.
+func literalsOf(patterns []*pattern) (a literals) {
+	for _, s := range patterns {
 		to := &a.token
 		if s.slot == companySlot {
 			to = &a.company
 		}
 		word := ""
-		fixed := s.segs
-		if s.open >= 0 {
-			fixed = s.segs[:s.open]
+		fixed := s.segments
+		if s.slotIndex >= 0 {
+			fixed = s.segments[:s.slotIndex]
 		}
 		for _, g := range fixed {
 			for _, stem := range stems(g.pre) {
@@ -35,22 +37,22 @@ func anchorsOf(shapes []*shape) (a anchors) {
 			}
 		}
 		if word == "" {
-			return anchors{}
+			return literals{}
 		}
 		*to = append(*to, word)
 		if s.name != "" {
 			name := longestRun(canonical(s.name))
 			if name == "" {
-				return anchors{}
+				return literals{}
 			}
 			*to = append(*to, name)
 		}
 	}
-	a.known = len(shapes) > 0
+	a.known = len(patterns) > 0
 	return a
 }
 
-// longestRun returns the longest run of letters and digits of ASCII in a folded text.
+// longestRun returns the longest run of ASCII letters and digits in a folded text.
 func longestRun(folded string) (run string) {
 	for one := range strings.FieldsFuncSeq(folded, func(c rune) bool { return (c < 'a' || c > 'z') && (c < '0' || c > '9') }) {
 		run = longer(run, one)
@@ -65,37 +67,37 @@ func longer(a, b string) string {
 	return a
 }
 
-// mostQuick is how long a path, and a query, may be for a quick look.
-const mostQuick = 256
+// maxQuickLength limits the path and the query for quickMatch.
+const maxQuickLength = 256
 
-// quick is match for URLs that it can judge by their anchors; else ok is false.
-func (r *Rules) quick(u *url.URL) (v Verdict, ok bool) {
-	if !r.anchors.known || u.RawPath != "" || len(u.Path) > mostQuick || len(u.RawQuery) > mostQuick || !isPlainPath(u.Path) {
+// quickMatch is match for URLs that the literals can classify; otherwise ok is false.
+func (r *Rules) quickMatch(u *url.URL) (v Verdict, ok bool) {
+	if !r.literals.known || u.RawPath != "" || len(u.Path) > maxQuickLength || len(u.RawQuery) > maxQuickLength || !isPlainPath(u.Path) {
 		return none, false
 	}
-	var buf [mostQuick]byte
+	var buf [maxQuickLength]byte
 	p, plain := lower(buf[:], u.Path)
 	if !plain {
 		return none, false
 	}
-	var queryBuf [mostQuick]byte
+	var queryBuf [maxQuickLength]byte
 	query, plain := lower(queryBuf[:], u.RawQuery)
-	if !plain || hasAny(p, r.anchors.token) || hasAny(query, r.anchors.token) || hasAny(query, r.anchors.company) {
+	if !plain || hasAny(p, r.literals.token) || hasAny(query, r.literals.token) || hasAny(query, r.literals.company) {
 		return none, false
 	}
-	where := p[:strings.LastIndexByte(strings.TrimSuffix(p, "/"), '/')+1] // a company stands in a segment behind its anchor
+	where := p[:strings.LastIndexByte(strings.TrimSuffix(p, "/"), '/')+1] // the company's segment comes after the literal
 	switch {
-	case !hasAny(where, r.anchors.company):
+	case !hasAny(where, r.literals.company):
 		return none, true
 	case len(query) > 0:
 		return none, false // there may be a token under another name
 	}
-	return r.quickCompany(u)
+	return r.quickMatchCompany(u)
 }
 
-// quickCompany judges a path that fits the shape of a company exactly, and has no anchor of a token in
-// it: what stands behind the company changes nothing then.
-func (r *Rules) quickCompany(u *url.URL) (Verdict, bool) {
+// quickMatchCompany classifies a path that matches a company pattern exactly and contains no
+// literal of a token: the text after the company then changes nothing.
+func (r *Rules) quickMatchCompany(u *url.URL) (Verdict, bool) {
 	for i := range r.links {
 		l := &r.links[i]
 		fill, at, f := l.to.match(u.Path)
@@ -115,13 +117,13 @@ func (r *Rules) quickCompany(u *url.URL) (Verdict, bool) {
 	return none, false
 }
 
-// isPlainPath reports whether every reader takes the path for the same segments.
+// isPlainPath reports whether all portals split the path into the same segments.
 func isPlainPath(p string) bool {
 	return strings.HasPrefix(p, "/") && !strings.Contains(p, "//") && !strings.Contains(p, "/.") && !strings.Contains(p, "./") && !strings.HasSuffix(p, ".")
 }
 
-// lower writes a text in small letters into buf, and reports whether it has only characters that mean
-// themselves to every reader of a path or query.
+// lower writes a text in lower case into buf, and reports whether all its characters stand for
+// themselves in every portal's reading of a path or query.
 func lower(buf []byte, s string) (string, bool) {
 	for i := range len(s) {
 		c := s[i]

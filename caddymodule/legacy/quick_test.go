@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// ordinary are patterns as most portals have them, so that URLs are judged by their anchors.
+// ordinary are patterns as in most portals, so that URLs are classified by their literals.
 var ordinary = []Config{
 	{Prefix: "/-", Links: []Link{
 		{Old: "/one-click/{token}/*", New: "/portal/{company}/*"},
@@ -18,7 +18,7 @@ var ordinary = []Config{
 	{Prefix: "/-", Links: []Link{{Old: "/view.php?page=tax&client_id={token}", New: "/tax/{company}"}, {Old: "/c/inv-{token}.html", New: "/invoice/{company}"}}},
 }
 
-// pathsToTry are made of pieces of the patterns and of other words.
+// pathsToTry returns paths made of parts of the patterns and of other words.
 func pathsToTry() (all []string) {
 	words := []string{"one-click", "oneclick", "portal", "overview", "files", "view", "view.php", "index.php", "index", "client", "client_id", "client.id", "c", "inv-hb7Qm2xVt9Kp4Rz.html", "invoice", "tax", "data",
 		"acme", "hb7Qm2xVt9Kp4Rz", "orders", "7", "a.php", "report.pdf", "acme.json", "files-inc", "app", "PORTAL", "Acme", "x=1"}
@@ -35,13 +35,13 @@ func pathsToTry() (all []string) {
 		"/invoice/acme/tax/birch", "//portal/acme/x", "/x//files/acme", "/portal//acme/x", "/portal/acme//x", "/files//acme", "/portal/./acme/x", "/portal/acme/../files/birch", "/portal./acme/x", "/portal/acme./x", "/portal/acme/x.")
 }
 
-// What the quick look judges, the close look judges alike.
-func TestQuickLookAgreesWithTheCloseOne(t *testing.T) {
+// The fast path returns the same verdicts as the full match.
+func TestQuickMatchAgreesWithMatch(t *testing.T) {
 	quick := 0
 	queries := []string{"", "page=2", "client=hb7Qm2xVt9Kp4Rz", "q=/files/acme/x", "next=/one-click/hb7Qm2xVt9Kp4Rz", "t=hb7Qm2xVt9Kp4Rz", "client.id=hb7Qm2xVt9Kp4Rz&page=tax", "x=portal/acme"}
 	for _, c := range ordinary {
 		r := compile(t, c)
-		if !r.anchors.known {
+		if !r.literals.known {
 			t.Fatalf("%v has no anchors", c)
 		}
 		for i, p := range pathsToTry() {
@@ -56,16 +56,16 @@ func TestQuickLookAgreesWithTheCloseOne(t *testing.T) {
 	}
 }
 
-// agrees compares the two looks at a URL, and returns 1 where the quick one judges it.
+// agrees compares the two for a URL, and returns 1 if the fast path classified it.
 func agrees(t *testing.T, r *Rules, u *url.URL) int {
 	t.Helper()
-	got, ok := r.quick(u)
+	got, ok := r.quickMatch(u)
 	if !ok {
 		return 0
 	}
 	want := r.match(u)
-	if got.Kind == None && want.Kind == Bad && strings.Count(u.Path, ".") > mostPrograms {
-		return 1 // too many programs to look at closely
+	if got.Kind == None && want.Kind == Bad && strings.Count(u.Path, ".") > maxPrograms {
+		return 1 // too many programs for the full match
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%s?%s: the quick look = %+v; the close one %+v", u.Path, u.RawQuery, got, want)
@@ -73,19 +73,19 @@ func agrees(t *testing.T, r *Rules, u *url.URL) int {
 	return 1
 }
 
-func TestQuickLookKnowsNothingWherePatternsTakeAnyPath(t *testing.T) {
+func TestQuickMatchIsOffIfPatternsMatchAnyPath(t *testing.T) {
 	for _, c := range []Config{
 		{Links: []Link{{Old: "/{token}", New: "/portal/{company}"}}},
 		{Links: []Link{{Old: "/?k={token}", New: "/portal/{company}"}}},
 		{CompanyPaths: []string{"/{company}/*"}},
 	} {
-		if r := compile(t, c); r.anchors.known {
-			t.Errorf("%v has anchors %v; want none", c, r.anchors)
+		if r := compile(t, c); r.literals.known {
+			t.Errorf("%v has anchors %v; want none", c, r.literals)
 		}
 	}
 }
 
-func FuzzQuickLook(f *testing.F) {
+func FuzzQuickMatch(f *testing.F) {
 	for _, seed := range []string{"/", "/orders/7", "/portal/acme/x", "/portal/acme/files/birch", "/files/acme/x?y=1", "/a.php/b.php/c", "/View/x?CLIENT=y", "/x?q=one-click/t", "/c/inv-x", "/~a/b_c,d"} {
 		f.Add(seed)
 	}
@@ -100,10 +100,10 @@ func FuzzQuickLook(f *testing.F) {
 	})
 }
 
-// An open company's token opens its pages also where the portal finds it in another place than the
-// pattern says. So no log keeps such a URL.
-func TestSecretWhereThePortalFindsTheTokenBesideItsPattern(t *testing.T) {
-	r := compile(t, ordinary[1]) // whose pattern names a program, which the portal may do without
+// A portal also accepts an open company's token in places other than the pattern's, so no log may
+// contain such a URL.
+func TestSecretForATokenOutsideItsPattern(t *testing.T) {
+	r := compile(t, ordinary[1]) // its pattern names a program, which portals often don't need
 	for path, want := range map[string]bool{
 		"/index.php/one-click/hb7Qm2xVt9Kp4Rz/x": true, "/one-click/hb7Qm2xVt9Kp4Rz/x": true, "/index/one-click/hb7Qm2xVt9Kp4Rz": true,
 		"/orders/7": false, "/one": false, "/index.php/orders": false, "/portal/acme": false,

@@ -8,29 +8,30 @@ import (
 	"strings"
 )
 
-// Outgoing rewrites the headers of one answer of the portal, old links to new ones. Set
-// all fields in one literal.
+// Outgoing rewrites old links to new ones in the headers of one response of the portal. Set all
+// fields in one literal.
 type Outgoing struct {
 	Rules *Rules
-	Hosts []string // under which people reach the site: host, or host:port where that isn't the scheme's own
-	Seen  *url.URL // the request's URL as the portal saw it: relative links are relative to it
-	Moved bool     // whether the browser knows another one: the portal got an old link put back
+	Hosts []string // of the site: host, or host:port if it isn't the scheme's default port
+	Seen  *url.URL // the request's URL as the portal received it; the base of relative links
+	Moved bool     // whether the browser has another URL: an old link was put back for the portal
 
-	// Root has a Location and a Refresh that lead to the site's root do so by another writing
-	// of it, /? or /?&x=1, and leaves all else as it is.
+	// Root changes only the Location and Refresh headers that lead to the site's root, to a
+	// different spelling of it, /? or /?&x=1.
 	Root bool
 
-	// Company returns whose the token is, if old links of that company are to become
-	// new ones; with "" they become what Hide returns, since whose it is isn't to be told.
+	// Company returns the id of the company that has the token, if its old links are to be
+	// replaced. If the id is "", they are replaced by the result of Hide, because the visitor may
+	// not learn the company.
 	Company func(token string) (id string, ok bool)
 
-	// Hide returns the path and query of a page that leads on to an old link. nil if Company never
-	// returns "" with true.
+	// Hide returns the path and query of a page that leads on to an old link. It may be nil if
+	// Company never returns "" with true.
 	Hide func(old *url.URL) string
 }
 
-// Header rewrites Location, Content-Location, Refresh and the paths of cookies, in
-// place. Bodies and other headers stay.
+// Header rewrites Location, Content-Location, Refresh and the paths of cookies, in place. It
+// changes no other headers.
 func (o *Outgoing) Header(h http.Header) {
 	for _, name := range []string{"Location", "Content-Location"} {
 		for i, v := range h[name] {
@@ -45,10 +46,10 @@ func (o *Outgoing) Header(h http.Header) {
 	}
 }
 
-// URL returns what a reference of the portal's is to be for the browser: where it leads
-// to an old link, the new one, in the form that it had (with scheme and host, with a
-// host, from the root); else itself. A reference relative to the page becomes one from
-// the root, where the browser knows the page by another URL.
+// URL returns a reference in the portal's response for use in the browser. An old link becomes the
+// new one in the same form (with scheme and host, with a host, from the root). A reference relative
+// to the page becomes one from the root if the browser has another URL for the page. Any other
+// reference is returned as it is.
 func (o *Outgoing) URL(ref string) string {
 	if o.Root {
 		return o.atRoot(ref)
@@ -56,11 +57,12 @@ func (o *Outgoing) URL(ref string) string {
 	return o.rewrite(ref, 2)
 }
 
-// atRoot returns another writing of a reference to the site's root, and any other as it is.
+// atRoot returns another spelling of a reference to the site's root, and any other reference as it
+// is.
 func (o *Outgoing) atRoot(ref string) string {
 	trimmed := strings.Trim(ref, " \t")
 	u, err := url.Parse(asBrowsersRead(trimmed))
-	if err != nil || trimmed == "" || u.Opaque != "" || u.User != nil || u.Host != "" && !o.own(u) || u.Scheme != "" && u.Host == "" {
+	if err != nil || trimmed == "" || u.Opaque != "" || u.User != nil || u.Host != "" && !o.isSite(u) || u.Scheme != "" && u.Host == "" {
 		return ref
 	}
 	to := o.Seen.ResolveReference(u)
@@ -87,7 +89,7 @@ func (o *Outgoing) rewrite(ref string, depth int) string {
 	if err != nil || trimmed == "" || u.Opaque != "" || u.User != nil {
 		return ref
 	}
-	if u.Host != "" && !o.own(u) || u.Scheme != "" && u.Host == "" {
+	if u.Host != "" && !o.isSite(u) || u.Scheme != "" && u.Host == "" {
 		return ref
 	}
 	to := o.Seen.ResolveReference(&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery})
@@ -100,18 +102,18 @@ func (o *Outgoing) rewrite(ref string, depth int) string {
 	if i := strings.IndexByte(trimmed, '#'); i >= 0 {
 		fragment = trimmed[i:]
 	}
-	if v, company := o.judge(to); v.Kind == Old {
+	if v, company := o.classify(to); v.Kind == Old {
 		if company == "" {
 			next = o.Hide(to)
 		} else {
-			v.Query = o.nested(v.Query, depth)
+			v.Query = o.rewriteQuery(v.Query, depth)
 			next = o.Rules.NewURL(v, company)
 		}
-		if holds(fragment, v.Token) {
+		if containsToken(fragment, v.Token) {
 			fragment = ""
 		}
 	} else {
-		query := o.nested(to.RawQuery, depth)
+		query := o.rewriteQuery(to.RawQuery, depth)
 		if query == to.RawQuery && !(relative && o.Moved) {
 			return ref
 		}
@@ -126,10 +128,9 @@ func (o *Outgoing) rewrite(ref string, depth int) string {
 	return next + fragment
 }
 
-// judge returns what a URL of the portal's is, and whose, if it is an old link that is to
-// become a new one. Here nobody is let in, so that readers differ on its tail is no reason
-// to let its token out.
-func (o *Outgoing) judge(u *url.URL) (Verdict, string) {
+// classify returns the verdict for a URL of the portal and the company, if it is an old link to
+// replace. It grants no access, so it hides the token even if portals disagree on the link's tail.
+func (o *Outgoing) classify(u *url.URL) (Verdict, string) {
 	v := o.Rules.Match(u)
 	if v.Kind == Bad && strings.HasPrefix(u.Path, "/") {
 		v = o.Rules.matchPlain(u.Path, u)
@@ -143,8 +144,8 @@ func (o *Outgoing) judge(u *url.URL) (Verdict, string) {
 	return none, ""
 }
 
-// nested rewrites the old links that are values in a query, such as next=/one-click/t.
-func (o *Outgoing) nested(query string, depth int) string {
+// rewriteQuery rewrites old links in the values of a query, such as next=/one-click/t.
+func (o *Outgoing) rewriteQuery(query string, depth int) string {
 	if depth == 0 || query == "" {
 		return query
 	}
@@ -162,8 +163,8 @@ func (o *Outgoing) nested(query string, depth int) string {
 	return strings.Join(parts, "&")
 }
 
-// own reports whether an absolute URL leads to the site.
-func (o *Outgoing) own(u *url.URL) bool {
+// isSite reports whether an absolute URL leads to the site.
+func (o *Outgoing) isSite(u *url.URL) bool {
 	if u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https" {
 		return false
 	}
@@ -176,8 +177,8 @@ func bareHost(h string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(h, ":"), ".")
 }
 
-// asBrowsersRead returns a reference as browsers take it: before the query, a backslash
-// is a slash; tabs don't count; a percent sign that escapes nothing is one.
+// asBrowsersRead returns a reference as browsers parse it: before the query, a backslash is a
+// slash; tabs are ignored; an invalid escape is a literal percent sign.
 func asBrowsersRead(ref string) string {
 	ref = strings.ReplaceAll(ref, "\t", "")
 	end := strings.IndexAny(ref, "?#")
@@ -198,8 +199,7 @@ func asBrowsersRead(ref string) string {
 	return b.String()
 }
 
-// tidy takes slashes out that stand twice: portals put paths together carelessly, and
-// read what comes of it.
+// tidy removes duplicate slashes: portals often join paths carelessly, and accept the result.
 func tidy(u *url.URL) {
 	if !strings.Contains(u.Path, "//") {
 		return
@@ -217,8 +217,8 @@ func tidy(u *url.URL) {
 	}
 }
 
-// refresh rewrites `5; url=/one-click/t`, in the forms that browsers read (HTML Standard,
-// "shared declarative refresh steps").
+// refresh rewrites a Refresh header such as `5; url=/one-click/t`, in all forms that browsers
+// accept (HTML Standard, "shared declarative refresh steps").
 func (o *Outgoing) refresh(v string) string {
 	i := strings.IndexFunc(v, func(r rune) bool { return r != ' ' && r != '\t' && r != '.' && (r < '0' || r > '9') })
 	if i < 0 || v[i] != ';' && v[i] != ',' && v[i-min(i, 1)] != ' ' {
@@ -249,11 +249,11 @@ func (o *Outgoing) refresh(v string) string {
 	return head + o.URL(ref) + end
 }
 
-// cookie rewrites the path of a Set-Cookie. One without a path gets that of the page as
-// the portal knows it (RFC 6265, 5.1.4), where the browser knows it by another.
+// cookie rewrites the path of a Set-Cookie header. A cookie without a path gets the default path of
+// the page's URL in the portal (RFC 6265, 5.1.4), if the browser has another URL.
 func (o *Outgoing) cookie(v string) string {
 	parts := strings.Split(v, ";")
-	last := -1 // of several, browsers take the last (RFC 6265, 5.3)
+	last := -1 // browsers use the last of several (RFC 6265, 5.3)
 	for i, p := range parts[1:] {
 		if name, _, _ := strings.Cut(p, "="); strings.EqualFold(strings.Trim(name, " \t"), "path") {
 			last = i + 1
@@ -290,11 +290,11 @@ func defaultPath(p string) string {
 	return "/"
 }
 
-// cookiePath returns where a cookie for an old path belongs: below a company's old link,
-// below its new one; above all old links of a pattern, as far up as the new ones are.
+// cookiePath returns the new path of a cookie. A path below a company's old link moves below its
+// new link; a path above all old links of a pattern moves up until it includes the new links.
 func (o *Outgoing) cookiePath(p string) string {
 	decoded, err := url.PathUnescape(p)
-	if err != nil || lookAt(decoded, p).shifts {
+	if err != nil || traitsOf(decoded, p).shifts {
 		return p
 	}
 	u := &url.URL{Path: decoded, RawPath: p}
@@ -303,7 +303,7 @@ func (o *Outgoing) cookiePath(p string) string {
 			continue
 		}
 		token, at, f := l.old.match(decoded)
-		if f < loose || isOdd(token) {
+		if f < lenient || isOdd(token) {
 			continue
 		}
 		company, ok := o.Company(token)
@@ -323,38 +323,38 @@ func (o *Outgoing) cookiePath(p string) string {
 	is := p
 	for _, l := range o.Rules.links {
 		if l.old.beneath(decoded) {
-			is = common(is, l.to.head())
+			is = commonPath(is, l.to.fixedPrefix())
 		}
 	}
 	return is
 }
 
-// beneath reports whether the shape's old links are at or below a path, which holds none
-// of their tokens.
-func (s *shape) beneath(p string) bool {
+// beneath reports whether all old links of the pattern are at or below a path that holds none of
+// their tokens.
+func (s *pattern) beneath(p string) bool {
 	segs := strings.FieldsFunc(p, func(r rune) bool { return r == '/' })
-	if len(segs) > len(s.segs) {
+	if len(segs) > len(s.segments) {
 		return false
 	}
 	for i, text := range segs {
-		if s.segs[i].open || !strings.EqualFold(s.segs[i].pre, text) {
+		if s.segments[i].hasSlot || !strings.EqualFold(s.segments[i].pre, text) {
 			return false
 		}
 	}
 	return true
 }
 
-// head returns the path as far as it is the same for all companies.
-func (s *shape) head() string {
+// fixedPrefix returns the part of the path before the slot, which all companies share.
+func (s *pattern) fixedPrefix() string {
 	var b strings.Builder
-	for _, g := range s.segs[:s.open] {
+	for _, g := range s.segments[:s.slotIndex] {
 		b.WriteString("/" + url.PathEscape(g.pre))
 	}
 	return b.String() + "/"
 }
 
-// common returns the longest path that both are at or below.
-func common(a, b string) string {
+// commonPath returns the longest path that contains both.
+func commonPath(a, b string) string {
 	x, y := strings.Split(strings.Trim(a, "/"), "/"), strings.Split(strings.Trim(b, "/"), "/")
 	n := 0
 	for n < len(x) && n < len(y) && x[n] == y[n] {

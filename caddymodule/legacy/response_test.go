@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// outgoing is what comes back for a page of acme, at the old URL that the portal saw.
+// outgoing returns the Outgoing for the response to a page of acme. seen is the old URL that the
+// portal received.
 func outgoing(t testing.TB, r *Rules, seen string, moved bool) *Outgoing {
 	t.Helper()
 	return &Outgoing{
@@ -65,7 +66,7 @@ func TestOutgoingURL(t *testing.T) {
 			t.Errorf("URL(%s) = %s; want %s", in, got, want)
 		}
 	}
-	// Where the browser asked for the URL that the portal saw, relative ones stay.
+	// If the browser has the same URL as the portal, relative references stay.
 	o = outgoing(t, compile(t, portal), "/dashboard.php", false)
 	for in, want := range map[string]string{
 		"edit.php": "edit.php", "one-click/secret-of-acme/": "/portal/acme/", "?x=1": "?x=1",
@@ -111,8 +112,8 @@ func TestOutgoingHeader(t *testing.T) {
 			t.Errorf("%s: %s → %q; want %q", c.name, c.in, h[c.name], c.want)
 		}
 	}
-	// A cookie for the folder that old and new links share stays; where they share none,
-	// it belongs to all. Without a path, the page's own counts, if it moved.
+	// A cookie for the folder that old and new links share stays. If they share none, it gets the
+	// path / . Without a path, the page's default path counts, if the page has moved.
 	c := compile(t, Config{Prefix: "/-", Links: []Link{{Old: "/app/t/{token}/*", New: "/app/c/{company}/*"}, {Old: "/app/v?k={token}", New: "/v/{company}"}}})
 	for _, one := range []struct {
 		seen     string

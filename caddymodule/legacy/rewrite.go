@@ -5,32 +5,33 @@ import (
 	"strings"
 )
 
-// minSecret is from how many bytes on a token is told from other text by itself.
-const minSecret = 8
+// minSearchable is the number of bytes from which a token is unlikely to occur in other text by
+// chance.
+const minSearchable = 8
 
-// NewURL returns path and query of the new link in the place of an old one, for a
-// Location. Of what the old link carried beside its token, that is left out which holds
-// the token once more, however it is escaped. v is Old.
+// NewURL returns path and query of the new link that replaces an old one, for a Location header. It
+// leaves out the tail and those parameters that contain the token again, however it is escaped. v
+// must be Old.
 func (r *Rules) NewURL(v Verdict, company string) string {
 	tail := v.Tail
-	if holds(tail, v.Token) {
+	if containsToken(tail, v.Token) {
 		tail = ""
 	}
 	session := v.Session
-	if holds(session, v.Token) {
+	if containsToken(session, v.Token) {
 		session = ""
 	}
-	return join(r.links[v.link].to.path(company, tail)+session, without(v.Query, v.Token))
+	return join(r.links[v.link].to.path(company, tail)+session, withoutToken(v.Query, v.Token))
 }
 
-// OldURL returns what the portal gets in the place of a new link: u with the path and
-// the query of the company's old link. v is New, of u. Not ok: a path can't hold the
-// token so that every reader sees it (it has a slash, or ends with a dot).
+// OldURL returns the URL for the portal in place of a new link: u with the path and query of the
+// company's old link. v must be New, from u. ok is false if a path can't hold the token so that all
+// portals read it alike (it contains a slash, or ends with a dot).
 func (r *Rules) OldURL(u *url.URL, v Verdict, token string) (old *url.URL, ok bool) {
 	s := r.links[v.link].old
 	raw := s.path(token, v.Tail) + v.Session
 	p, err := url.PathUnescape(raw)
-	if err != nil || token == "" || s.name == "" && (isOdd(token) || lookAt("/"+token, url.PathEscape(token)).shifts) {
+	if err != nil || token == "" || s.name == "" && (isOdd(token) || traitsOf("/"+token, url.PathEscape(token)).shifts) {
 		return nil, false
 	}
 	out := *u
@@ -43,8 +44,8 @@ func (r *Rules) OldURL(u *url.URL, v Verdict, token string) (old *url.URL, ok bo
 	return &out, true
 }
 
-// Shorter returns path and query of an old link without what it carries beside its token: first
-// without its query, then also without what stands for the *. v is Old.
+// Shorter returns shorter versions of an old link, as path and query: first without its query, then
+// also without the tail. v must be Old.
 func (r *Rules) Shorter(v Verdict) []string {
 	s := r.links[v.link].old
 	query := s.query(v.Token, "")
@@ -58,26 +59,26 @@ func join(p, query string) string {
 	return p + "?" + query
 }
 
-// without returns a raw query without the parameters that hold the token.
-func without(query, token string) string {
-	if !holds(query, token) {
+// withoutToken returns a raw query without the parameters that contain the token.
+func withoutToken(query, token string) string {
+	if !containsToken(query, token) {
 		return query
 	}
 	var kept []string
 	for p := range strings.SplitSeq(query, "&") {
-		if !holds(p, token) {
+		if !containsToken(p, token) {
 			kept = append(kept, p)
 		}
 	}
-	if query = strings.Join(kept, "&"); holds(query, token) {
-		return "" // the token itself has an & in it
+	if query = strings.Join(kept, "&"); containsToken(query, token) {
+		return "" // the token itself contains an &
 	}
 	return query
 }
 
-// holds reports whether a text holds a token, as it is or behind escapes.
-func holds(text, token string) bool {
-	if len(token) < minSecret || text == "" {
+// containsToken reports whether a text contains a token, literally or escaped.
+func containsToken(text, token string) bool {
+	if len(token) < minSearchable || text == "" {
 		return false
 	}
 	for range 4 {

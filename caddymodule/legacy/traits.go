@@ -13,32 +13,32 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/tokensearch"
 )
 
-// Portals read one path in different ways: they decode it once more, cut off what is behind a
-// semicolon, drop a dot at the end of a name, climb up for two dots. Two kinds of path differ:
+// Portals parse the same path in different ways: they decode it again, cut it off at a semicolon,
+// drop a dot at the end of a name, or go up for two dots. This package distinguishes two kinds of
+// such paths:
 //
-//   - A path shifts if some reader takes a segment of it for none or for several. What it is
-//     about can't be said.
-//   - A path is odd if it doesn't shift, and some reader sees less in a segment than was sent,
-//     such as `Report #7.pdf`, `5%25 off.pdf`, `orders;v=1` or `Smith & Co.`. Every reader finds
-//     each segment in the same place, so the company is clear where its own segment is plain.
+//   - A path shifts if some portals drop a segment or split it into several. It can't be classified.
+//   - A path is odd if it doesn't shift, but some portals read less in a segment than was sent,
+//     such as `Report #7.pdf`, `5%25 off.pdf`, `orders;v=1` or `Smith & Co.`. All portals find
+//     each segment in the same place, so the company is certain if its own segment is plain.
 
-// look is what a path's characters tell.
-type look struct {
-	shifts  bool // readers part its segments in different ways
-	odd     bool // readers differ on what is in a segment
-	foreign bool // it has characters beyond ASCII
-	script  bool // some segment but the last could be a program, with more behind it
-	bracket bool // it has an opening bracket
+// pathTraits are the traits of a path's characters.
+type pathTraits struct {
+	shifts  bool // portals split it into different segments
+	odd     bool // portals disagree on the content of a segment
+	foreign bool // it has non-ASCII characters
+	script  bool // some segment other than the last could be a program that gets the rest of the path
+	bracket bool // it has an opening parenthesis
 }
 
-// lookAt looks at a path, which is decoded once; raw is how it was sent, or "".
-func lookAt(p, raw string) look {
-	l := lookOnce(p)
+// traitsOf returns the traits of a path that is decoded once. raw is the path as sent, or "".
+func traitsOf(p, raw string) pathTraits {
+	l := asciiTraits(p)
 	if !l.shifts && raw != "" && hasEscapedSlash(raw) {
 		l.shifts = true
 	}
 	if l.foreign && !l.shifts {
-		like := lookForeign(p)
+		like := foreignTraits(p)
 		l.shifts, l.odd = like.shifts, l.odd || like.odd
 	}
 	if l.odd && !l.shifts && strings.Contains(p, "%") {
@@ -47,31 +47,31 @@ func lookAt(p, raw string) look {
 	return l
 }
 
-func lookOnce(p string) (l look) {
+func asciiTraits(p string) (l pathTraits) {
 	dots := false  // the segment has a dot
-	solid := false // the segment has something but dots and spaces
-	from := 1      // where the segment begins
-	cut := false   // what follows in the segment is what some readers cut off
+	solid := false // the segment has a character other than dot and space
+	from := 1      // start of the segment
+	cut := false   // some portals cut off the rest of the segment
 	for i := range len(p) {
 		switch c := p[i]; {
 		case c < 0x20 || c == 0x7f || c == '\\':
-			return look{shifts: true}
+			return pathTraits{shifts: true}
 		case c == '/' && i > 0:
 			if i == from || !solid && !cut {
-				return look{shifts: true}
+				return pathTraits{shifts: true}
 			}
 			l.odd = l.odd || p[i-1] == '.' || p[i-1] == ' '
 			l.script = l.script || dots
 			dots, solid, cut, from = false, false, false, i+1
 		case c == '/': // the root
-		case c == ';' || c == ':' && (p[i-1] == ':' || i+1 < len(p) && p[i+1] == '$'): // a stream of NTFS: file.php::$DATA, folder:$I30:$INDEX_ALLOCATION
+		case c == ';' || c == ':' && (p[i-1] == ':' || i+1 < len(p) && p[i+1] == '$'): // an NTFS stream: file.php::$DATA, folder:$I30:$INDEX_ALLOCATION
 			if !solid && !cut {
-				return look{shifts: true}
+				return pathTraits{shifts: true}
 			}
 			l.odd, cut = true, true
-		case c == '?' || c == '#': // where a URL ends for who decodes before parsing
+		case c == '?' || c == '#': // for portals that decode before parsing, the path ends here
 			if !solid && !cut && i > from {
-				return look{shifts: true}
+				return pathTraits{shifts: true}
 			}
 			l.odd, cut = true, true
 		case c == '%':
@@ -83,13 +83,13 @@ func lookOnce(p string) (l look) {
 			l.bracket, solid = true, true
 		case c >= 0x80:
 			l.foreign, solid = true, true
-		case c == ':' && i+1 < len(p) && p[i+1] == ':': // the second one says what it is
+		case c == ':' && i+1 < len(p) && p[i+1] == ':': // handled with the second colon
 		default:
 			solid = true
 		}
 	}
 	if len(p) > from && !solid && !cut {
-		return look{shifts: true}
+		return pathTraits{shifts: true}
 	}
 	if last := p[len(p)-1]; last == '.' || last == ' ' {
 		l.odd = true
@@ -97,25 +97,25 @@ func lookOnce(p string) (l look) {
 	return l
 }
 
-// isOdd reports whether readers differ on a segment.
+// isOdd reports whether portals disagree on the content of a segment.
 func isOdd(segment string) bool {
-	segment = like(segment)
+	segment = bestFit(segment)
 	return strings.ContainsAny(segment, ";?#%") || isStream(segment) || strings.HasSuffix(segment, ".") || strings.HasSuffix(segment, " ")
 }
 
-// isStream reports whether a segment could name a stream of NTFS, which is the file or folder
-// itself where it is the default one.
+// isStream reports whether a segment could name an NTFS stream. The default stream is the file or
+// folder itself.
 func isStream(segment string) bool {
 	return strings.Contains(segment, "::") || strings.Contains(segment, ":$")
 }
 
-// like returns a text as it is to a reader that takes characters for the ASCII ones that they
-// look like (best fit, as Windows does it), and UTF-8 which is longer than it may be.
-func like(s string) string {
+// bestFit returns a text as seen by portals that replace characters by similar ASCII characters
+// (best fit, as on Windows) and accept overlong UTF-8.
+func bestFit(s string) string {
 	if isASCII(s) {
 		return s
 	}
-	return norm.NFKD.String(shortest(s))
+	return norm.NFKD.String(decodeOverlong(s))
 }
 
 func isASCII(s string) bool {
@@ -127,8 +127,8 @@ func isASCII(s string) bool {
 	return true
 }
 
-// shortest returns a text with UTF-8 that is longer than it may be as lenient readers decode it.
-func shortest(s string) string {
+// decodeOverlong decodes overlong UTF-8 in a text, as lenient portals do.
+func decodeOverlong(s string) string {
 	if utf8.ValidString(s) {
 		return s
 	}
@@ -145,27 +145,28 @@ func shortest(s string) string {
 	return b.String()
 }
 
-// won takes the characters for a backslash that code pages of Windows have in its place.
-var won = strings.NewReplacer("¥", `\`, "₩", `\`)
+// currencyAsBackslash replaces the currency signs that some Windows code pages have in place of the
+// backslash.
+var currencyAsBackslash = strings.NewReplacer("¥", `\`, "₩", `\`)
 
-// lookForeign looks at a path as best fit has it, and as a reader does that takes UTF-8 which is
-// longer than it may be.
-func lookForeign(p string) look {
+// foreignTraits returns the traits of a path for portals that use best fit and for portals that
+// accept overlong UTF-8.
+func foreignTraits(p string) pathTraits {
 	for i := range len(p) {
 		if n, _ := tokensearch.Overlong(p[i:]); n > 0 {
-			return look{shifts: true}
+			return pathTraits{shifts: true}
 		}
 	}
-	q := like(p)
-	l := lookOnce(q)
-	l.shifts = l.shifts || strings.Count(q, "/") != strings.Count(p, "/") || climbs(q)
+	q := bestFit(p)
+	l := asciiTraits(q)
+	l.shifts = l.shifts || strings.Count(q, "/") != strings.Count(p, "/") || climbsAfterCurrency(q)
 	return l
 }
 
-// climbs reports whether a path leads elsewhere where a sign for a currency is a backslash. By
-// itself, as in `¥100.pdf`, it leads nowhere.
-func climbs(p string) bool {
-	q := won.Replace(p)
+// climbsAfterCurrency reports whether a path goes up for portals that read a currency sign as a
+// backslash. The sign by itself, as in `¥100.pdf`, is harmless.
+func climbsAfterCurrency(p string) bool {
+	q := currencyAsBackslash.Replace(p)
 	if q == p {
 		return false
 	}
@@ -177,23 +178,23 @@ func climbs(p string) bool {
 	return false
 }
 
-// IsPlain reports whether every reader takes the characters beyond ASCII in a decoded path for
-// what they are, and none of them for one that parts segments, ends them or leads up.
+// IsPlain reports whether no portal reads a non-ASCII character of the decoded path as one that
+// separates segments, ends them, or goes up.
 func IsPlain(p string) bool {
 	if isASCII(p) {
 		return true
 	}
 	for i := range len(p) {
-		if p[i] == 0xc0 || p[i] == 0xc1 { // never in UTF-8, and lenient readers take the next byte, whatever it is, for a part of it
+		if p[i] == 0xc0 || p[i] == 0xc1 { // never in UTF-8; lenient portals combine it with the next byte, whatever that is
 			return false
 		}
 	}
-	l := lookForeign(p)
-	return !l.shifts && !l.odd && won.Replace(like(p)) == like(p)
+	l := foreignTraits(p)
+	return !l.shifts && !l.odd && currencyAsBackslash.Replace(bestFit(p)) == bestFit(p)
 }
 
-// shiftsDecoded reports whether a path shifts for a reader that decodes it once more, or
-// several times.
+// shiftsDecoded reports whether a path shifts for portals that decode it once or several times
+// more.
 func shiftsDecoded(p string) bool {
 	slashes := strings.Count(p, "/")
 	for range 5 {
@@ -205,17 +206,17 @@ func shiftsDecoded(p string) bool {
 			return false
 		}
 		p = next
-		if strings.Count(p, "/") != slashes || lookOnce(p).shifts || lookForeign(p).shifts || strings.Contains(p, "(") && cookieless.MatchString(p) {
+		if strings.Count(p, "/") != slashes || asciiTraits(p).shifts || foreignTraits(p).shifts || strings.Contains(p, "(") && cookieless.MatchString(p) {
 			return true
 		}
 	}
-	return true // nobody sends so many
+	return true // no real path is encoded so many times
 }
 
-// wideEscapes are escapes of ASP.NET's, %u002e.
+// wideEscapes matches ASP.NET's escapes, such as %u002e.
 var wideEscapes = regexp.MustCompile(`%[uU][0-9a-fA-F]{4}`)
 
-// mayHaveWide reports whether it is worth to look for such an escape.
+// mayHaveWide is a fast check for such escapes.
 func mayHaveWide(s string) bool { return strings.Contains(s, "%u") || strings.Contains(s, "%U") }
 
 func unescapeWide(s string) string {
@@ -223,7 +224,7 @@ func unescapeWide(s string) string {
 		return s
 	}
 	return wideEscapes.ReplaceAllStringFunc(s, func(escape string) string {
-		n, _ := strconv.ParseUint(escape[2:], 16, 16) // four digits, as the expression has it
+		n, _ := strconv.ParseUint(escape[2:], 16, 16) // the expression ensures four hex digits
 		return string(rune(n))
 	})
 }
@@ -242,13 +243,13 @@ func hasEscapedSlash(raw string) bool {
 	return false
 }
 
-// Servlet containers append a session's id to the path of every link and redirect of its
-// first answer, since they don't know yet whether the browser takes cookies (Jakarta Servlet
-// 6.0, 7.1.3).
+// Servlet containers append a session's id to the path of every link and redirect of their first
+// response, because they don't know yet whether the browser accepts cookies (Jakarta Servlet 6.0,
+// 7.1.3).
 const sessionName = ";jsessionid="
 
-// cutSession returns the URL without a session id at the end of its path, and the id as it was
-// sent, with its name. Without one it returns u and "".
+// cutSession returns the URL without a session id at the end of its path, and the id as sent, with
+// its name. If there is none it returns u and "".
 func cutSession(u *url.URL) (bare *url.URL, session string) {
 	i := strings.LastIndexByte(u.Path, ';')
 	if i < 0 || len(u.Path)-i <= len(sessionName) || !strings.EqualFold(u.Path[i:i+len(sessionName)], sessionName) {
@@ -266,15 +267,15 @@ func cutSession(u *url.URL) (bare *url.URL, session string) {
 	return &cut, session
 }
 
-// WithoutSession returns a URL without the session id of a servlet container at the end of its
-// path, and the URL itself where there is none.
+// WithoutSession returns the URL without a servlet container's session id at the end of its path.
+// If there is none it returns u itself.
 func WithoutSession(u *url.URL) *url.URL {
 	bare, _ := cutSession(u)
 	return bare
 }
 
-// isSession reports whether a text can be a session's id: with the names of servers behind it,
-// as they write them.
+// isSession reports whether a text can be a session id, including the server names that containers
+// append.
 func isSession(id string) bool {
 	for i := range len(id) {
 		c := id[i]
@@ -285,18 +286,19 @@ func isSession(id string) bool {
 	return len(id) > 0 && len(id) <= 256
 }
 
-// cookieless is what ASP.NET takes out of paths wherever it stands: the id of a session, or a
-// ticket, of who takes no cookies, /(S(abc))/ and, before version 2, /(abc)/.
+// cookieless matches the parts that ASP.NET removes from any place in a path: a session id or
+// ticket for browsers without cookies, /(S(abc))/ and, before version 2, /(abc)/.
 var cookieless = regexp.MustCompile(`\((?:[A-Za-z]\([^()/]*\))+\)|/\([a-z0-9]{24}\)(?:/|$)`)
 
-// withoutCookieless judges a path once more as ASP.NET reads it. v is what it is to others.
+// withoutCookieless classifies a path again as ASP.NET reads it. v is the verdict for other
+// portals.
 func (r *Rules) withoutCookieless(v Verdict, u *url.URL) Verdict {
 	found := cookieless.FindAllStringIndex(u.Path, 2)
 	switch len(found) {
 	case 0:
 		return v
 	case 2:
-		return Verdict{} // there is one in a URL, and readers needn't agree on which
+		return Verdict{} // a URL has at most one, and portals need not agree on which
 	}
 	before, behind := u.Path[:found[0][0]], u.Path[found[0][1]:]
 	for _, p := range []string{before + "/" + behind, before + behind, strings.TrimSuffix(before, "/") + behind} {
@@ -313,16 +315,16 @@ func (r *Rules) withoutCookieless(v Verdict, u *url.URL) Verdict {
 	return v
 }
 
-// segment is one of an odd path.
-type segment struct {
+// pathSegment is a segment of an odd path.
+type pathSegment struct {
 	text     string
-	readings []string // what readers take it for, text among them
+	readings []string // what portals read in it, including text
 }
 
 // segmentsOf returns the segments of an odd path, without an empty one at the end.
-func segmentsOf(p string) (all []segment) {
+func segmentsOf(p string) (all []pathSegment) {
 	for text := range strings.SplitSeq(strings.TrimSuffix(p[1:], "/"), "/") {
-		all = append(all, segment{text, readingsOf(text)})
+		all = append(all, pathSegment{text, readingsOf(text)})
 	}
 	return all
 }
@@ -339,7 +341,7 @@ func readingsOf(text string) (all []string) {
 		}
 	}
 	for range 5 {
-		for _, text := range []string{text, like(text)} {
+		for _, text := range []string{text, bestFit(text)} {
 			add(text)
 			for _, end := range []string{";", "?", "#"} {
 				if before, _, found := strings.Cut(text, end); found {
@@ -361,35 +363,35 @@ func readingsOf(text string) (all []string) {
 }
 
 // isProgram reports whether the segment could be a program.
-func (g *segment) isProgram() bool {
+func (g *pathSegment) isProgram() bool {
 	return slices.ContainsFunc(g.readings, func(s string) bool { _, ext, dot := cutExtension(s); return dot && isProgram(ext) })
 }
 
-// nearness is how a shape's path stands to the beginning of an odd path.
-type nearness uint8
+// prefixMatch is the result of comparing a pattern with the beginning of an odd path.
+type prefixMatch uint8
 
 const (
-	far  nearness = iota // no reader sees it there
-	near                 // some reader does
-	here                 // every reader does
+	noPrefix     prefixMatch = iota // matches for no portal
+	likelyPrefix                    // matches for some portals
+	exactPrefix                     // matches for all portals
 )
 
-// begins compares the segments of an odd path with the shape's. fills are what readers take for
-// the slot, if that is in the path.
-func (s *shape) begins(all []segment) (n nearness, fills []string) {
-	if len(all) < len(s.segs) {
-		return far, nil
+// matchPrefix compares the beginning of an odd path with the pattern. fills are the possible
+// readings of the slot, if it is in the path.
+func (s *pattern) matchPrefix(all []pathSegment) (n prefixMatch, fills []string) {
+	if len(all) < len(s.segments) {
+		return noPrefix, nil
 	}
-	n = here
-	for i, g := range s.segs {
+	n = exactPrefix
+	for i, g := range s.segments {
 		one := all[i]
-		if !g.open {
+		if !g.hasSlot {
 			switch {
 			case strings.EqualFold(one.text, g.pre):
 			case slices.ContainsFunc(one.readings, func(r string) bool { return fold(r) == fold(g.pre) }):
-				n = near
+				n = likelyPrefix
 			default:
-				return far, nil
+				return noPrefix, nil
 			}
 			continue
 		}
@@ -398,32 +400,33 @@ func (s *shape) begins(all []segment) (n nearness, fills []string) {
 				fills = append(fills, r[len(g.pre):len(r)-len(g.suf)])
 			}
 		}
-		if s.slot == companySlot && s.tail && len(all) == len(s.segs) {
-			// The pattern wants the slash, so it is a company only if one has that name.
+		if s.slot == companySlot && s.tail && len(all) == len(s.segments) {
+			// The pattern needs the slash, so this is a company's path only if a company has that
+			// name.
 			fills = slices.DeleteFunc(fills, func(id string) bool { return !isID(trimID(id)) })
 		}
 		if len(fills) == 0 {
-			return far, nil
+			return noPrefix, nil
 		}
 		if isOdd(one.text) {
-			n = near
+			n = likelyPrefix
 		}
 	}
 	return n, fills
 }
 
-// trimID returns what a database may take for the id of a company.
+// trimID returns what a database may read as a company's id.
 func trimID(text string) string {
 	return strings.TrimFunc(fold(text), func(r rune) bool { return r == '+' || trimmed(r) }) // some portals decode a plus to a space
 }
 
-// matchOdd judges an odd path.
+// matchOdd classifies an odd path.
 func (r *Rules) matchOdd(p string, u *url.URL) Verdict {
 	all := segmentsOf(p)
 	for _, s := range r.all {
-		switch n, _ := s.begins(all); {
+		switch n, _ := s.matchPrefix(all); {
 		case s.name != "" && !s.names(u.RawQuery):
-		case s.name != "" && n != here && s.resemblesOdd(all), s.name == "" && n == near:
+		case s.name != "" && n != exactPrefix && s.resemblesOdd(all), s.name == "" && n == likelyPrefix:
 			return Verdict{}
 		}
 	}
@@ -431,23 +434,23 @@ func (r *Rules) matchOdd(p string, u *url.URL) Verdict {
 	if v.Kind == Bad {
 		return v
 	}
-	both := slices.Concat(r.all, r.kin)
+	both := slices.Concat(r.all, r.variants)
 	for at := 1; at < len(all); at++ {
 		for i, s := range both {
-			n, fills := s.begins(all[at:])
-			if n == far || s.open < 0 {
+			n, fills := s.matchPrefix(all[at:])
+			if n == noPrefix || s.slotIndex < 0 {
 				continue
 			}
-			if v.Kind == None && all[at-1].isProgram() && (i < len(r.all) || s.open > 0) {
+			if v.Kind == None && all[at-1].isProgram() && (i < len(r.all) || s.slotIndex > 0) {
 				return Verdict{}
 			}
-			if s.open > 0 && (s.slot == tokenSlot || at <= mostBefore) {
+			if s.slotIndex > 0 && (s.slot == tokenSlot || at <= maxSegmentsBefore) {
 				addFills(&v, s, fills)
 			}
 		}
 	}
-	r.addOddKin(&v, all)
-	for range 5 { // who decodes before parsing finds a query in the path
+	r.addOddVariants(&v, all)
+	for range 5 { // portals that decode before parsing find a query in the path
 		if _, query, found := strings.Cut(p, "?"); found {
 			r.addStrays(&v, query)
 			r.addRoutes(&v, query)
@@ -458,27 +461,28 @@ func (r *Rules) matchOdd(p string, u *url.URL) Verdict {
 		}
 		p = next
 	}
-	if len(v.Strays) >= maxStrays || len(v.Beside) >= maxStrays || len(v.Routes) >= maxStrays {
+	if len(v.Strays) >= maxTokens || len(v.Beside) >= maxTokens || len(v.Routes) >= maxTokens {
 		return Verdict{}
 	}
 	return v
 }
 
-// addFills adds what stands for the slot of a shape, where that isn't at the beginning.
-func addFills(v *Verdict, s *shape, fills []string) {
+// addFills adds the readings of a pattern's slot, for a match that isn't at the beginning of the
+// path.
+func addFills(v *Verdict, s *pattern, fills []string) {
 	for _, fill := range fills {
 		switch id := trimID(fill); {
 		case s.slot == tokenSlot:
 			v.addBeside(fill)
-		case s.known && isID(id) && id != v.Company && !slices.Contains(v.Routes, id):
+		case s.portalHas && isID(id) && id != v.Company && !slices.Contains(v.Routes, id):
 			v.Routes = append(v.Routes, id)
 		}
 	}
 }
 
 // resemblesOdd is resembles for an odd path.
-func (s *shape) resemblesOdd(all []segment) bool {
-	index := func(one segment) bool {
+func (s *pattern) resemblesOdd(all []pathSegment) bool {
+	index := func(one pathSegment) bool {
 		return slices.ContainsFunc(one.readings, func(r string) bool { return len(stems(r)) == 0 })
 	}
 	rest := slices.DeleteFunc(slices.Clone(all), index)
@@ -488,5 +492,5 @@ func (s *shape) resemblesOdd(all []segment) bool {
 		}
 		rest = rest[1:]
 	}
-	return len(s.segs) > 0 || len(rest) == 0
+	return len(s.segments) > 0 || len(rest) == 0
 }
