@@ -444,7 +444,7 @@ func TestUpgradedLinksStayClosedWhenRecordsArePutBack(t *testing.T) {
 // buckets are all of a firm's.
 var buckets = []string{"contact", "company", "upgrades", "directory", "email", "legacy", "removed", "load", "file-rows", "ending", "sessions", "roster", "sessions-ended",
 	"flow", "link", "live", "handed-over", "ring", "tries", "password", "password-shape", "password-guesses", "known-device", "device-last", "signed-in", "mail-budget", "limits",
-	"double", "portal-cookie", "queue", "letter", "events", "strange-events", "strangers", "usage", "usage-since", "signing"}
+	"double", "portal-cookie", "queue", "letter", "unsent", "events", "strange-events", "strangers", "usage", "usage-since", "signing"}
 
 // Whichever record somebody damages, or copies over another one, nobody gets in by it, old links
 // of upgraded companies stay closed, and nothing but the person it is about is the worse for it.

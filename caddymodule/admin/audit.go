@@ -255,22 +255,23 @@ func (f Firm) waiting(ctx context.Context, events []Event) ([]WaitingMail, error
 		}
 	}
 	out := []WaitingMail{}
-	for after := ""; len(requests) > 0; {
-		const page = 1000
-		list, err := f.Queue.List(ctx, after, page)
+	if len(requests) == 0 {
+		return out, nil
+	}
+	for after := ""; ; {
+		list, next, err := f.Queue.List(ctx, after, 1000)
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range list {
-			if after = e.ID; requests[e.ID] && e.Ready {
+			if requests[e.ID] && e.Ready {
 				out = append(out, WaitingMail{Request: e.ID, Kind: e.Kind, Tries: e.Tries, Reason: e.Last, Next: e.Due, Until: e.NotAfter})
 			}
 		}
-		if len(list) < page { // one that can't be read may cut this short
-			break
+		if after = next; after == "" {
+			return out, nil
 		}
 	}
-	return out, nil
 }
 
 // near returns the first contacts that have an address like this one.

@@ -24,7 +24,7 @@ func TestAKnownDeviceAsksForMailWhileAllCountersAreInUse(t *testing.T) {
 	}
 	ask := func(cookie string) (added int) {
 		t.Helper()
-		before, err := g.Queue.List(t.Context(), "", 100)
+		before, _, err := g.Queue.List(t.Context(), "", 100)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,7 +38,7 @@ func TestAKnownDeviceAsksForMailWhileAllCountersAreInUse(t *testing.T) {
 		if w.Code != http.StatusSeeOther {
 			t.Fatalf("asking for a mail = %d; want 303", w.Code)
 		}
-		after, err := g.Queue.List(t.Context(), "", 100)
+		after, _, err := g.Queue.List(t.Context(), "", 100)
 		if err != nil {
 			t.Fatal(err)
 		}

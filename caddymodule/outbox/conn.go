@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,14 +9,13 @@ import (
 	"net/textproto"
 	"slices"
 	"time"
-
-	"github.com/wneessen/go-mail/smtp"
 )
 
 // conn is a connection to a mail server, on which one message after the other is sent.
 type conn struct {
 	text       *textproto.Conn
 	wire       *wire
+	tape       *tape // see SMTP
 	eightBit   bool
 	pipelining bool // see RFC 2920
 
@@ -26,13 +24,6 @@ type conn struct {
 	alive        time.Duration // that the answer to RSET may take
 	broken       bool          // nothing more can be sent on it
 	expiry       *time.Timer   // of the Pool
-}
-
-func (s SMTP) newConn(c *smtp.Client, wire *wire) *conn {
-	now := time.Now()
-	eightBit, _ := c.Extension("8BITMIME")
-	pipelining, _ := c.Extension("PIPELINING")
-	return &conn{text: c.Text, wire: wire, eightBit: eightBit, pipelining: pipelining, alive: cmp.Or(s.alive, resetTime), opened: now, used: now}
 }
 
 // errStale: a connection that was kept open has ended before the server had the message.
@@ -65,9 +56,10 @@ func (c *conn) transfer(ctx context.Context, m Message) (atDot bool, err error) 
 	if err := c.envelope(ctx, m); err != nil {
 		return false, err
 	}
-	if err := command(c.text, 3, "DATA"); err != nil {
+	if err := c.command(3, "DATA"); err != nil {
 		return false, messageError(ctx, stepData, err, m)
 	}
+	c.tape.sends(m.Data)
 	// After an error in here the connection is closed without another word: a QUIT would
 	// end the data first, and the server might take half a message for a whole one.
 	_, err = c.text.W.Write(dotStuffed(m.Data))
@@ -81,7 +73,7 @@ func (c *conn) transfer(ctx context.Context, m Message) (atDot bool, err error) 
 	if err := ctx.Err(); err != nil {
 		return false, messageError(ctx, stepEnd, err, m)
 	}
-	if err := command(c.text, 2, "."); err != nil { // whatever begins with 2 is a yes
+	if err := c.command(2, "."); err != nil { // whatever begins with 2 is a yes
 		return true, messageError(ctx, stepEnd, err, m)
 	}
 	return true, nil
@@ -116,7 +108,7 @@ func (c *conn) envelope(ctx context.Context, m Message) error {
 		if refused != nil && !c.pipelining {
 			break
 		}
-		err := command(c.text, 2, r.line)
+		err := c.command(2, r.line)
 		_, isReply := errors.AsType[*textproto.Error](err)
 		switch {
 		case r.step == stepReset && err != nil:
@@ -147,7 +139,7 @@ func dotStuffed(data []byte) []byte {
 // quit takes leave and closes the connection.
 func (c *conn) quit() {
 	c.wire.SetDeadline(time.Now().Add(quitTime))
-	command(c.text, 2, "QUIT")
+	c.command(2, "QUIT")
 	c.wire.Close()
 }
 

@@ -279,10 +279,15 @@ func (q *Queue) end(ctx context.Context, id string, it item, e entry, why error)
 	defer cancel()
 	dropped := errors.Is(why, ErrDrop)
 	err := q.remove(ctx, id, func() ([]store.Op, error) {
-		if q.Failed == nil || !e.Ready || dropped {
+		if dropped {
 			return nil, nil
 		}
-		return q.Failed(ctx, e.Ref, q.now(), why)
+		keep := []store.Op{q.sealer.unsent(id, e, q.now(), why)}
+		if q.Failed == nil || !e.Ready {
+			return keep, nil
+		}
+		ops, err := q.Failed(ctx, e.Ref, q.now(), why)
+		return append(keep, ops...), err
 	})
 	if err != nil {
 		return q.trouble(id, it, "delete unsent", err)

@@ -6,8 +6,9 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 	"github.com/wneessen/go-mail/smtp"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 )
 
 // mechanisms are the ways to log in, the best first.

@@ -100,7 +100,8 @@ type Queue struct {
 	// Prepare turns a request that was accepted into a mail. It may be called again for
 	// the same request, as long as nothing it returned was applied: after an error, a
 	// panic, a conflict (store.ErrConflict) in its Ops, or a crash; and by two queues at
-	// once. ctx ends after 30 s.
+	// once. It is also called again for a request whose mail has ended unsent, of which
+	// Failed was told, and which an operator has tried again (see Retry). ctx ends after 30 s.
 	Prepare func(ctx context.Context, r Request) (Prepared, error)
 
 	// Sign, if set, returns the message as it leaves, with signatures before it.
@@ -287,36 +288,6 @@ func (q *Queue) Stop() {
 	q.running.Wait()
 	patience.Stop()
 	abort()
-}
-
-// Entry is what may be shown of an entry in the queue.
-type Entry struct {
-	ID       string    `json:"id"`
-	Kind     string    `json:"kind"`
-	Asked    time.Time `json:"asked"`
-	NotAfter time.Time `json:"not_after"`
-	Ready    bool      `json:"ready"`               // it is a mail already
-	Domain   string    `json:"domain,omitempty"`    // the recipient's
-	Tries    int       `json:"tries"`               // hand-overs that failed
-	Due      time.Time `json:"due,omitzero"`        // no try before that
-	Last     string    `json:"last_error,omitzero"` // why the last one failed
-}
-
-// List returns up to limit entries with IDs after the ID after, in the order of sending.
-// What can't be read (see secret.ErrSealed) is left out.
-func (q *Queue) List(ctx context.Context, after string, limit int) ([]Entry, error) {
-	s := sealer{q.Firm, q.Keys}
-	recs, err := q.Store.Scan(ctx, q.Firm, bucketQueue, "", after, limit)
-	if err != nil {
-		return nil, err
-	}
-	list := make([]Entry, 0, len(recs))
-	for _, rec := range recs {
-		if e, err := s.openEntry(rec); err == nil {
-			list = append(list, Entry{rec.Key.ID, e.Kind, e.Asked, e.NotAfter, e.Ready, domain(e.To), e.Tries, e.Due, e.Last})
-		}
-	}
-	return list, nil
 }
 
 func domain(to string) string { return address.Address(to).Domain() }

@@ -12,8 +12,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// Two buckets: the queue holds a small record of each entry, which changes with every
-// try; the letters hold the bytes of the mails, which never change.
+// The queue holds a small record of each entry, which changes with every try; the letters hold
+// the bytes of the mails, which never change. See also bucketUnsent.
 const (
 	bucketQueue   = "queue"
 	bucketLetters = "letter"
@@ -30,7 +30,7 @@ type entry struct {
 	Kind     string    `json:"kind"`
 	Asked    time.Time `json:"asked"`
 	NotAfter time.Time `json:"not_after"`
-	Payload  []byte    `json:"payload,omitempty"` // until Prepare has made a mail of it
+	Payload  []byte    `json:"payload,omitempty"` // for Prepare
 
 	Ready bool   `json:"ready,omitempty"` // the mail lies in the letters
 	From  string `json:"from,omitempty"`
@@ -42,6 +42,8 @@ type entry struct {
 	Tries int       `json:"tries,omitempty"` // hand-overs that failed for this message
 	Due   time.Time `json:"due,omitzero"`    // not before
 	Last  string    `json:"last,omitempty"`  // why the last one failed
+
+	Ended time.Time `json:"ended,omitzero"` // when it ended unsent
 
 	Owner string    `json:"owner,omitempty"` // the queue that has it in hand,
 	Until time.Time `json:"until,omitzero"`  // at most until then
@@ -71,7 +73,7 @@ func (s sealer) open(k store.Key, value []byte) ([]byte, error) {
 
 // Reseal seals with the newest secret what an older one has sealed.
 func (q *Queue) Reseal(ctx context.Context) error {
-	for _, bucket := range []string{bucketQueue, bucketLetters} {
+	for _, bucket := range []string{bucketQueue, bucketLetters, bucketUnsent} {
 		if _, err := sealed.Reseal(ctx, q.Store, q.Keys, q.Firm, bucket, "queue", place); err != nil {
 			return err
 		}
@@ -82,11 +84,15 @@ func (q *Queue) Reseal(ctx context.Context) error {
 func place(k store.Key) string { return k.Firm + "/" + k.Bucket + "/" + k.ID }
 
 func (s sealer) sealEntry(id string, e entry) []byte {
+	return s.seal(s.key(bucketQueue, id), e.plain())
+}
+
+func (e entry) plain() []byte {
 	plain, err := json.Marshal(e)
 	if err != nil {
 		panic("outbox: " + err.Error()) // a time beyond the year 9999, and nothing else
 	}
-	return s.seal(s.key(bucketQueue, id), plain)
+	return plain
 }
 
 func (s sealer) openEntry(rec store.Record) (entry, error) {

@@ -267,53 +267,40 @@ func adviceOnConnecting(reason string) string {
 // errNotSMTP: the server's answer can't be read.
 var errNotSMTP = errors.New("the server's answer isn't SMTP")
 
-// readReply reads one answer. Its text may be missing (RFC 5321, section 4.2), so it is
+// readLines reads one answer. Its text may be missing (RFC 5321, section 4.2), so it is
 // read here: textproto takes a bare "250" for an error, after the server has accepted the
 // message.
-func readReply(r *textproto.Reader) (code int, text string, err error) {
-	var lines []string
+func readLines(r *textproto.Reader) (code int, lines []string, err error) {
 	for {
 		line, err := r.ReadLine()
 		if err != nil {
-			return 0, "", err
+			return 0, nil, err
 		}
 		if len(line) < 3 || !digits(line[:3]) || len(line) > 3 && line[3] != ' ' && line[3] != '-' {
-			return 0, "", errNotSMTP
+			return 0, nil, errNotSMTP
 		}
 		if code, err = strconv.Atoi(line[:3]); err != nil {
-			return 0, "", errNotSMTP
+			return 0, nil, errNotSMTP
 		}
 		if len(line) > 4 {
-			text := line[4:]
-			if len(lines) > 0 { // each line begins with the enhanced code
-				text = strings.TrimSpace(strings.TrimPrefix(text, enhancedCode.FindString(lines[0])))
-			}
-			lines = append(lines, text)
+			lines = append(lines, line[4:])
 		}
 		if len(line) == 3 || line[3] == ' ' {
-			return code, strings.Join(lines, " "), nil
+			return code, lines, nil
 		}
 	}
+}
+
+// joined returns the lines of an answer as one, of which each but the first may begin with the
+// enhanced code once more.
+func joined(lines []string) string {
+	all := slices.Clone(lines)
+	for i := 1; i < len(all); i++ {
+		all[i] = strings.TrimSpace(strings.TrimPrefix(all[i], enhancedCode.FindString(lines[0])))
+	}
+	return strings.Join(all, " ")
 }
 
 func digits(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) < 0
-}
-
-// command sends a command, unless it is empty, and reads the answer, which must begin with the
-// digit want.
-func command(c *textproto.Conn, want int, line string) error {
-	if line != "" {
-		if err := c.PrintfLine("%s", line); err != nil {
-			return err
-		}
-	}
-	code, text, err := readReply(&c.Reader)
-	switch {
-	case err != nil:
-		return err
-	case code/100 != want:
-		return &textproto.Error{Code: code, Msg: text}
-	}
-	return nil
 }

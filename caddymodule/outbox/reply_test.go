@@ -142,7 +142,7 @@ func TestQuoteHidesAddressesAndLinks(t *testing.T) {
 	}
 }
 
-func TestReadReply(t *testing.T) {
+func TestReadLines(t *testing.T) {
 	for _, c := range []struct {
 		says string
 		code int
@@ -161,9 +161,10 @@ func TestReadReply(t *testing.T) {
 		{"250-one\r\n", 0, "", true},
 		{"", 0, "", true},
 	} {
-		code, text, err := readReply(textproto.NewReader(bufio.NewReader(strings.NewReader(c.says))))
+		code, lines, err := readLines(textproto.NewReader(bufio.NewReader(strings.NewReader(c.says))))
+		text := joined(lines)
 		if (err != nil) != c.fail || err == nil && (code != c.code || text != c.text) {
-			t.Errorf("readReply(%q) = %d %q, %v; want %d %q, an error: %t", c.says, code, text, err, c.code, c.text, c.fail)
+			t.Errorf("readLines(%q) = %d %q, %v; want %d %q, an error: %t", c.says, code, text, err, c.code, c.text, c.fail)
 		}
 	}
 }

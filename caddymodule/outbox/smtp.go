@@ -14,9 +14,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/wneessen/go-mail"
-
-	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 )
 
@@ -55,6 +52,7 @@ type SMTP struct {
 	Logins       *Logins           // what is known about ways to log in; nil: nothing is remembered
 	Timeout      time.Duration     // for one message, all in all; default 5 minutes
 
+	tape     *tape         // takes in what is said; nil: nobody listens
 	patience time.Duration // see wire.listen; default greetTime
 	alive    time.Duration // default resetTime
 }
@@ -128,17 +126,11 @@ func (s SMTP) connect(ctx context.Context, m Message) (*conn, error) {
 	login := s.login()
 	for {
 		wire := &wire{left: maxAnswer, patience: s.patience}
-		// go-mail's own contexts end with the dialling, and its deadlines with each command:
-		// closing is what really ends everything.
 		stop := context.AfterFunc(ctx, func() { wire.Close() })
-		client, err := s.client(m, wire, login)
-		if err != nil {
-			return nil, serverError(ctx, "settings", err, m)
-		}
-		c, err := client.DialToSMTPClientWithContext(ctx)
+		c, err := s.begin(ctx, m, wire, login)
 		if err == nil && stop() {
 			s.Logins.remember(login.failed)
-			return s.newConn(c, wire), nil
+			return c, nil
 		}
 		wire.Close()
 		if err == nil {
@@ -147,59 +139,13 @@ func (s SMTP) connect(ctx context.Context, m Message) (*conn, error) {
 		refused, ok := errors.AsType[*textproto.Error](err)
 		if ctx.Err() == nil && ok && refused.Code == 535 {
 			if login.next() {
+				s.tape.note("(once more, by another way to log in)", "An account may be unable to use a way that the server offers.")
 				continue
 			}
 			s.Logins.remember(nil)
 		}
 		return nil, serverError(ctx, stepConnect, s.connectError(err), m)
 	}
-}
-
-// client makes go-mail's client for one message: it is cheap, and knows its connection.
-func (s SMTP) client(m Message, wire *wire, login *login) (*mail.Client, error) {
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
-	host, port, err := s.hostPort()
-	if err != nil {
-		return nil, err
-	}
-	helo := s.Helo
-	if helo == "" {
-		helo = address.Address(m.From).Domain() // not the name of this machine, which is nobody's business
-	}
-	config := &tls.Config{ServerName: host, RootCAs: s.RootCAs, Certificates: s.Certificates, MinVersion: tls.VersionTLS12}
-	options := []mail.Option{
-		mail.WithPort(port), mail.WithHELO(helo), mail.WithTimeout(min(s.timeout(), beginTime)),
-		mail.WithoutSMTPUTF8(), // package address has ASCII addresses only
-	}
-	switch s.mode(port) {
-	case TLSImplicit:
-		options = append(options, mail.WithTLSPolicy(mail.NoTLS), // it is there when SMTP begins
-			mail.WithDialContextFunc(func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return wire.dialTLS(ctx, network, s.Address, config)
-			}))
-	default:
-		policy := mail.TLSMandatory
-		if s.TLS == TLSOff {
-			policy = mail.NoTLS
-		}
-		options = append(options, mail.WithTLSPolicy(policy), mail.WithTLSConfig(config),
-			mail.WithDialContextFunc(func(ctx context.Context, network, _ string) (net.Conn, error) {
-				if _, err := wire.dial(ctx, network, s.Address); err != nil {
-					return nil, err
-				}
-				if s.Username != "" && s.TLS == TLSOff && !wire.isLocal() { // the name led elsewhere
-					wire.Close()
-					return nil, fmt.Errorf("tls off: %s isn't on this machine, and the password would be readable on the way; leave out `tls off`", host)
-				}
-				return wire, wire.listen(ctx, network, s.Address)
-			}))
-	}
-	if s.Username != "" {
-		options = append(options, mail.WithSMTPAuthCustom(login))
-	}
-	return mail.NewClient(host, options...)
 }
 
 // implicit reports whether the connection is encrypted from the first byte.
@@ -218,7 +164,7 @@ func (s SMTP) mode(port int) TLS {
 	return TLSStart
 }
 
-// connectError says what an error of connecting means and what to do, where go-mail's
+// connectError says what an error of connecting means and what to do, where its own
 // words don't. What the server said stays behind it.
 func (s SMTP) connectError(err error) error {
 	if _, ok := errors.AsType[*textproto.Error](err); ok {
@@ -230,9 +176,6 @@ func (s SMTP) connectError(err error) error {
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok && s.implicit() {
 		return errors.New("the server doesn't begin with TLS; write `tls starttls`, or `tls off` for a relay on this machine")
-	}
-	if strings.Contains(err.Error(), "does not support STARTTLS") { // go-mail has no name for it
-		return errors.New("the server offers no STARTTLS; write `tls implicit` for port 465, or `tls off` for a relay on this machine")
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op != "dial" {
 		return fmt.Errorf("%s: %w", op.Op, op.Err) // without ports, which are others each time

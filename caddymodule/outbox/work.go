@@ -408,7 +408,7 @@ func (q *Queue) prepared(rec store.Record, e entry, p Prepared) []store.Op {
 		return append([]store.Op{store.Remove(rec.Key, rec.Value)}, p.Ops...)
 	}
 	id := rec.Key.ID
-	e.Ready, e.Payload = true, nil
+	e.Ready = true
 	e.From, e.To, e.Ref, e.Common = p.Message.From, p.Message.To, p.Ref, p.Common
 	letter := q.sealer.key(bucketLetters, id)
 	return append([]store.Op{
