@@ -94,7 +94,7 @@ var arrows = map[string][]string{
 var testArrows = map[string][]string{
 	"*":           {"address", "secret", "site", "store/bolt", "store/storetest"},
 	"caddymodule": {"address", "directory", "loopback", "password", "secret", "store", "store/anchor", "store/bolt", "limit", "session", "token", "usage", "store/redis", "store/sealed"},
-	"cli":         {"action", "password", "session", "token"},
+	"cli":         {"action", "brand", "password", "session", "token"},
 	"outbox":      {"store/redis"},
 	"store/bolt":  {"store/storetest"},
 	"store/redis": {"store/storetest"},

@@ -13,6 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 )
 
 // timeline is what the command of the same name gets to know.
@@ -128,6 +129,10 @@ func TestWhyMailWaitsIsShownFromTheFirstFailureOn(t *testing.T) {
 			t.Errorf("the timeline of %s = %v\n%s\nwant the reason, what to do and the next try", email, err, out)
 		}
 	}
+	if out, err := h.caddy("doorpost", "mail", "list").CombinedOutput(); err != nil || strings.Count(string(out), "a•••@example.com")+strings.Count(string(out), "b•••@example.com") != 2 ||
+		!strings.Contains(string(out), "connection refused") || !strings.Contains(string(out), "It is tried again at ") {
+		t.Errorf("mail list = %v\n%s\nwant both mails, the reason and the next try", err, out)
+	}
 	if out, err := h.caddy("doorpost", "audit").CombinedOutput(); err != nil || !strings.Contains(string(out), "connection refused") {
 		t.Errorf("audit = %v\n%s\nwant the reason", err, out)
 	}
@@ -158,5 +163,41 @@ func TestTimelineKnowsOfChangesSince(t *testing.T) {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the timeline of %s =\n%s\nwant %q in it", email, out, want)
 		}
+	}
+}
+
+// A mail that the server refused for good goes out on retry, with a link that works; a test goes by
+// the firm's own settings, and shows what was said.
+func TestARefusedSignInMailIsRetriedAndTheServerTested(t *testing.T) {
+	s := newSink(t)
+	s.refuse = &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such mailbox"}
+	h := openHouse(t, layout{admin: freeAddress(t), app: fmt.Sprintf("mail smtp %s {\n\t\t\ttls off\n\t\t\thelo portal.example.com\n\t\t}", s.addr)})
+	b := h.browser()
+	b.send("/-/sign-in", form("email", "ann@example.com", "to", "/x"))
+	failed := func() []admin.Mail {
+		out, err := h.office().Mails(t.Context(), "example", admin.ListMail{Failed: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.Mails
+	}
+	h.eventually("the refusal", func() bool { return len(failed()) == 1 })
+	s.mu.Lock()
+	s.refuse = nil
+	s.mu.Unlock()
+	d, err := h.office().TestMail(t.Context(), "example", "you@example.org")
+	if err != nil || !d.Accepted || !slices.ContainsFunc(d.Lines, func(l outbox.Spoken) bool { return l.Text == "EHLO portal.example.com" }) {
+		t.Errorf("mail test = %+v, %v; want it accepted, and the name in helo", d, err)
+	}
+	caddymodule.Advance(t, 2*time.Minute) // one mail a minute
+	if _, err := h.office().RetryMail(t.Context(), "example", failed()[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("the mail", func() bool { _, n := s.counts(); return n == 2 })
+	if a := b.open(s.letter(t, 1).link); a.StatusCode != 303 || a.Header.Get("Location") != "/x" {
+		t.Errorf("GET link of a retried mail = %d to %q; want 303 to /x", a.StatusCode, a.Header.Get("Location"))
+	}
+	if left := failed(); len(left) != 0 {
+		t.Errorf("mail list --failed has %+v; want nothing", left)
 	}
 }

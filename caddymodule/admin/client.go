@@ -123,6 +123,22 @@ func (c *Client) ResetLink(ctx context.Context, firm, email string) (ResetLinkSe
 	return post[ResetLinkSent](ctx, c, firm, "reset-link", ByEmail{email})
 }
 
+// Mails returns one page of the emails that wait, or of those that failed.
+func (c *Client) Mails(ctx context.Context, firm string, in ListMail) (MailList, error) {
+	return post[MailList](ctx, c, firm, "mail/list", in)
+}
+
+// RetryMail has an email tried again now.
+func (c *Client) RetryMail(ctx context.Context, firm, id string) (MailRetried, error) {
+	return post[MailRetried](ctx, c, firm, "mail/retry", RetryMail{id})
+}
+
+// TestMail sends an email that says only that it is a test, and returns the dialogue with the mail
+// server.
+func (c *Client) TestMail(ctx context.Context, firm, email string) (MailTested, error) {
+	return post[MailTested](ctx, c, firm, "mail/test", TestMail{email})
+}
+
 // Timeline returns what happened around an address.
 func (c *Client) Timeline(ctx context.Context, firm string, in TimelineOf) (Timeline, error) {
 	return post[Timeline](ctx, c, firm, "contacts/timeline", in)

@@ -41,6 +41,11 @@
 //	POST /doorpost/FIRM/reset-link        {"email": "ann@example.com"}
 //	                                               → {"contact": CONTACT, "to": "ann@example.com", "request": "…"}
 //
+//	POST /doorpost/FIRM/mail/list         {"failed": false, "after": "…", "limit": 100}
+//	                                               → {"mails": [MAIL], "next": "…"}
+//	POST /doorpost/FIRM/mail/retry        {"id": "…"}  → {"mail": MAIL}
+//	POST /doorpost/FIRM/mail/test         {"email": "you@example.com"}  → DIALOGUE
+//
 //	POST /doorpost/FIRM/sessions/list     {"email": "ann@example.com"}, or LIST for everybody's
 //	                                               → {"sessions": [SESSION], "next": "…"}
 //	POST /doorpost/FIRM/sessions/revoke   {"email": "ann@example.com"}
@@ -104,6 +109,21 @@
 // another one than last time (see docs/operations.md). Until then every other request is answered
 // 503, "untrusted_store". upgraded are the companies that stay upgraded; with reopen, what the
 // store says of old links counts alone.
+//
+// mail/list lists the emails that the mail server hasn't taken yet, in the order of sending, or,
+// with failed, those that ended unsent within the last 48 hours. Each page has mail_server, as in a
+// TIMELINE, while none goes out. mail/retry has an email of either list tried again now: one that
+// was refused is made anew, with a new link; one whose time is over isn't sent any more ("late").
+// mail/test sends an email that says only that it is a test, with the firm's own settings, over a
+// connection of its own, and shows what was said, without secrets.
+//
+//	MAIL     {"id": "…", "kind": "sign-in", "to": "a•••@example.com", "asked_at": "…", "until": "…",
+//	          "tries": 1, "reason": "RCPT TO: 450 4.2.0 Mailbox busy", "advice": "…", "next": "…"},
+//	         and "failed": "…" in place of next, with "late": true where its time was over
+//	DIALOGUE {"to": "you@example.com", "server": "smtp.example.com:587", "at": "…",
+//	          "lines": [{"by": "server", "text": "250 2.0.0 Ok: queued", "means": "…", "after": 0.4}],
+//	          "accepted": true}, and "reason" and "advice" where it isn't. by is "doorpost", "server"
+//	         or "note"; after is seconds since the beginning
 //
 //	FINDING  {"check": "store", "firm": "example", "ok": false, "what": "…", "do": "…"}
 //
@@ -233,6 +253,7 @@
 //	409  taken        the address, id or old link is another's
 //	     staff        the Caddyfile names the address under staff
 //	     disabled, passwords_off, limited: no link to set a password is mailed
+//	     late         the email's time is over
 //	     conflict     others changed the same thing at the same time; try again
 //	413  too_large
 //	415  media_type

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
@@ -31,6 +32,7 @@ type Firm struct {
 	Sessions *session.Sessions
 	Tokens   *token.Tokens
 	Queue    *outbox.Queue  // takes the mails that are asked for here
+	Letters  *brand.Letters // writes them
 	Audit    *audit.Log     // is told of every change
 	Usage    *usage.Counter // of old links; nil: they aren't counted
 	Anchor   *anchor.Store  // says whether the store is trusted; nil: it is
@@ -81,6 +83,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/audit/unknown":     act(h, Firm.ListStrangers),
 		"POST /doorpost/{firm}/files/list":        act(h, Firm.ListFiles),
 		"POST /doorpost/{firm}/reset-link":        act(h, Firm.ResetLink),
+		"POST /doorpost/{firm}/mail/list":         act(h, Firm.ListMail),
+		"POST /doorpost/{firm}/mail/retry":        act(h, Firm.RetryMail),
+		"POST /doorpost/{firm}/mail/test":         act(h, Firm.TestMail),
 		"POST /doorpost/{firm}/sessions/list":     act(h, Firm.ListSessions),
 		"POST /doorpost/{firm}/sessions/revoke":   act(h, Firm.RevokeSessions),
 	} {

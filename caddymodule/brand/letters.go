@@ -42,6 +42,7 @@ type Letters struct {
 	look   Look
 
 	signIn, setPassword, passwordChanged, newDevice pair
+	test                                            pair
 }
 
 // pair is a letter in both its forms. The first line of the text is the subject.
@@ -83,6 +84,9 @@ func NewLetters(b Brand, folder string) (*Letters, error) {
 		if *one.pair, err = readPair(folder, one.kind); err != nil {
 			return nil, err
 		}
+	}
+	if l.test, err = readPair("", "test"); err != nil {
+		return nil, err
 	}
 	return l, l.tryOut()
 }
@@ -318,6 +322,12 @@ func (l *Letters) NewDevice(d NewDevice) (Letter, error) {
 	}
 	t.ByPassword = d.ByPassword
 	return l.write(l.newDevice, d.To, t)
+}
+
+// Test writes a letter that says only that it is a test, for operators. No template of a folder
+// stands in for it.
+func (l *Letters) Test(to string, at time.Time) (Letter, error) {
+	return l.write(l.test, to, tags{Contact: contactTags{Email: to}, Firm: l.firm, Time: at.Format("15:04:05"), Look: l.look})
 }
 
 // tags fills in what all letters say.

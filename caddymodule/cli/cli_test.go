@@ -47,6 +47,9 @@ type desk struct {
 	store   string // path
 	db      *bolt.DB
 	firms   map[string]admin.Firm
+	server  *mailServer // of the first firm
+	mail    string      // the ID of the email that a story is about
+	tries   int         // … that failed
 }
 
 // openDesk starts a server with the firms.
@@ -79,6 +82,11 @@ func openDesk(t *testing.T, firms ...string) *desk {
 			Usage:       d.usage(id, keys),
 		}
 		t.Cleanup(func() { d.firms[id].Audit.Trail.Close() })
+		if d.server == nil {
+			f := d.firms[id]
+			d.server = d.openMail(t, &f)
+			d.firms[id] = f
+		}
 	}
 	s := httptest.NewServer(&admin.Handler{Firms: d.firms, Backup: db.Backup})
 	t.Cleanup(s.Close)
@@ -164,7 +172,8 @@ func (d *desk) happens(line string) {
 // TestStories runs the commands of testdata/commands/*.txt and compares what they
 // print: a line "$ …" is a command, "% sign in EMAIL" a contact's browser, "% door JSON"
 // and "% unknown EMAIL" what happens at the door (see happens), "% use …" a use of an old
-// link (see uses), "% file
+// link (see uses), "% mail server says CODE"
+// what it refuses recipients with from now on ("% mail server says": nothing), "% mailed" waits for the queue, whose email is {mail} then, "% file
 // NAME" begins a file that ends at an empty line; "# …" is said to the reader. Behind a
 // command stands what it prints, on stderr with "! ", and its exit code unless it is 0.
 func TestStories(t *testing.T) {
@@ -211,7 +220,7 @@ func (d *desk) tell(story string) string {
 		verb, rest, _ := strings.Cut(line, " ")
 		switch {
 		case verb == "$":
-			stdout, stderr, code := d.run(argsOf(rest)...)
+			stdout, stderr, code := d.run(argsOf(strings.ReplaceAll(rest, "{mail}", d.mail))...)
 			fmt.Fprintf(&out, "\n%s\n%s%s", line, d.steady(stdout), prefixed("! ", d.steady(stderr)))
 			if code != 0 {
 				fmt.Fprintf(&out, "[%d]\n", code)
@@ -221,6 +230,12 @@ func (d *desk) tell(story string) string {
 			fmt.Fprintf(&out, "\n%s\n", line)
 		case strings.HasPrefix(line, "% door "), strings.HasPrefix(line, "% unknown "):
 			d.happens(line)
+			fmt.Fprintf(&out, "\n%s\n", line)
+		case line == "% mailed":
+			d.mail = d.mailed()
+			fmt.Fprintf(&out, "\n%s\n", line)
+		case strings.HasPrefix(line, "% mail server says"):
+			d.server.says(strings.TrimSpace(strings.TrimPrefix(line, "% mail server says")))
 			fmt.Fprintf(&out, "\n%s\n", line)
 		case strings.HasPrefix(line, "% use "):
 			d.uses(strings.Fields(line)[2:])
@@ -259,11 +274,17 @@ var unsteady = []struct {
 	{regexp.MustCompile(`before-restore-\S+?\.?\n`), "before-restore-TIME\n"},
 	{regexp.MustCompile(`process \d+ \(on \S+, since TIME\)`), "process N"},
 	{regexp.MustCompile(`\d+ KiB`), "N KiB"},
+	{regexp.MustCompile(`\d-\d{8}t\d{9}-[0-9a-z]{16}`), "ID"},
+	{regexp.MustCompile(`\d+ s ago *`), "N s ago  "},
+	{regexp.MustCompile(`(?m)^ +\d+\.\d s `), "   N s "},
+	{regexp.MustCompile(`"after":[0-9.]+`), `"after":N`},
+	{regexp.MustCompile(`\d+ bytes`), "N bytes"},
 }
 
 // steady takes out what differs from one run to the next.
 func (d *desk) steady(s string) string {
 	s = strings.ReplaceAll(strings.ReplaceAll(s, d.dir, "DIR"), d.address, "ADDRESS")
+	s = strings.ReplaceAll(s, d.server.addr, "SERVER")
 	for _, u := range unsteady {
 		s = u.was.ReplaceAllString(s, u.now)
 	}

@@ -195,7 +195,7 @@ func adviceOnServer(t admin.Timeline, e admin.Event, now time.Time) []Line {
 	if reason = cmp.Or(reason, e.Reason); reason == "" {
 		return nil
 	}
-	lines := say("Our mail server doesn't take the mail: " + printable(reason) + ".")
+	lines := say("Our mail server doesn't take the mail: " + Printable(reason) + ".")
 	if advice := outbox.Advice(reason); advice != "" {
 		lines = append(lines, say(advice)...)
 	}
@@ -244,14 +244,14 @@ func adviceOn(e admin.Event, t admin.Timeline, now time.Time) []Line {
 			"Let them look for it, also in the spam folder. If it isn't there after some minutes, their mail service holds it back.",
 			"Our own mail service may also keep a list of addresses that it sends nothing to, after an email came back: take the address off that list.")
 	case audit.Refused:
-		return append(say("No mail reaches this address: our mail server refuses it for good, and says: "+printable(e.Reason)+"."),
+		return append(say("No mail reaches this address: our mail server refuses it for good, and says: "+Printable(e.Reason)+"."),
 			Line{"Check the spelling with them, then:", Step{ChangeAddress, string(c.Email()), ""}})
 	case audit.Late:
 		if e.Reason == "" {
 			return say("Our mail server couldn't be used, or didn't take the mail, until its time was over. The server's log says why.",
 				"When it is well again, let them ask for a new one.")
 		}
-		lines := say("Our mail server didn't take the mail until its time was over: " + printable(e.Reason) + ".")
+		lines := say("Our mail server didn't take the mail until its time was over: " + Printable(e.Reason) + ".")
 		if advice := outbox.Advice(e.Reason); advice != "" {
 			lines = append(lines, say(advice)...)
 		}

@@ -29,8 +29,8 @@ func times(n int) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-// printable is what another server said, for a terminal.
-func printable(s string) string {
+// Printable is what another server said, for a terminal.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'
@@ -81,14 +81,14 @@ func InWords(e admin.Event) string {
 	case audit.Queued:
 		return "the mail was made"
 	case audit.Waiting:
-		return "our mail server didn't take the mail yet; it is tried again (" + printable(e.Reason) + ")"
+		return "our mail server didn't take the mail yet; it is tried again (" + Printable(e.Reason) + ")"
 	case audit.Sent:
 		return "our mail server accepted the mail"
 	case audit.Refused:
-		return "our mail server refused the mail for good (" + printable(e.Reason) + ")"
+		return "our mail server refused the mail for good (" + Printable(e.Reason) + ")"
 	case audit.Late:
 		if e.Reason != "" {
-			return "the mail was given up: our mail server didn't take it in time (" + printable(e.Reason) + ")"
+			return "the mail was given up: our mail server didn't take it in time (" + Printable(e.Reason) + ")"
 		}
 		return "the mail was given up: our mail server didn't take it in time"
 	case audit.Opened, audit.OpenedOld:
@@ -154,6 +154,12 @@ func changedInWords(e admin.Event) string {
 	}
 	if e.What == "reset-link" {
 		return who + " had a link mailed to them, to choose a password"
+	}
+	switch e.What {
+	case "mail/retry":
+		return who + " had the email tried again"
+	case "mail/test":
+		return who + " sent a test email"
 	}
 	what := map[string]string{
 		"contacts/add": "added the contact", "contacts/set": "changed the contact", "contacts/disable": "disabled the contact",

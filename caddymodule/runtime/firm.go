@@ -59,6 +59,8 @@ type Firm struct {
 	Mail   *MailOut // that of all firms, or its own
 	gate.Records
 
+	letters *brand.Letters
+
 	watch        *watch
 	loading      sync.Mutex // held while files are looked at and loaded
 	files        []*csvFile // guarded by loading, but for their status
@@ -131,7 +133,7 @@ func Open(id string, cfg config.Firm, guarded *anchor.Store, s Shared) (*Firm, e
 	if err != nil {
 		return nil, err
 	}
-	f := &Firm{ID: id, Config: cfg, Sites: settings.Sites, Gate: gate.New(settings, records), Mail: s.Mail, Records: records,
+	f := &Firm{ID: id, Config: cfg, Sites: settings.Sites, Gate: gate.New(settings, records), Mail: s.Mail, Records: records, letters: letters,
 		files: csvFiles(cfg), settings: SettingFilesOf(cfg.NamedFiles()),
 		watch: kept(s.Engine, id, "watch", func() *watch { return newWatch(id, s.Engine.Others, others) })}
 	jobs := &action.MailJobs{Book: f.Book, Tokens: f.Tokens, Devices: f.Devices, Mails: f.Mails, Networks: f.Networks, Letters: letters, Audit: f.Audit,
@@ -405,6 +407,6 @@ func (f *Firm) Reseal(ctx context.Context) error {
 
 // Admin is the firm as commands change it.
 func (f *Firm) Admin() admin.Firm {
-	return admin.Firm{Book: f.Book, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Audit: f.Audit, Usage: f.Usage, Anchor: f.Anchor,
+	return admin.Firm{Book: f.Book, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Letters: f.letters, Audit: f.Audit, Usage: f.Usage, Anchor: f.Anchor,
 		Files: f.FileStatus(), NoPasswords: f.Config.Passwords.Off, NoOldLinks: !f.Config.Rules.HasLinks()}
 }
