@@ -62,7 +62,7 @@ func (h *house) idOf(email string) string {
 // holds gives somebody a password, without the mails of has.
 func (h *house) holds(email, plain string) {
 	h.t.Helper()
-	h.apply(caddymodule.PasswordsOf(h.t, "example").Set(h.t.Context(), h.idOf(email), plain, password.About{}))
+	h.apply(caddymodule.PasswordsOf(h.t, "example").Set(h.t.Context(), h.idOf(email), plain, password.ContactInfo{}))
 }
 
 // brings gives somebody a hash from elsewhere.
@@ -684,7 +684,9 @@ func TestT18_ThePasswordMovesEachTime(t *testing.T) {
 	passwords := caddymodule.PasswordsOf(t, "example")
 	still := *passwords
 	still.Permits = password.NewPermits() // the only one is held by who reads it
-	passwords.Store = moving{still.Store, func() { h.apply(still.Set(t.Context(), h.idOf("ann@example.com"), annsPassword, password.About{})) }}
+	passwords.Store = moving{still.Store, func() {
+		h.apply(still.Set(t.Context(), h.idOf("ann@example.com"), annsPassword, password.ContactInfo{}))
+	}}
 	for what, a := range map[string]answer{
 		"signing in":    h.browser().manually("ann@example.com", annsPassword),
 		"a change":      owner.send("/-/password/change", form("current", annsPassword, "password", annsPassword2)),

@@ -218,7 +218,7 @@ func TestRevocationMissesNoSession(t *testing.T) {
 		}, false},
 		{"a password set by mail", func(h *house, email string, _ *browser) { h.has(email, annsPassword) }, false},
 		{"a password set on the account page", func(h *house, email string, b *browser) {
-			ops, err := caddymodule.PasswordsOf(h.t, "example").Set(h.t.Context(), h.contactOf(email).ID, annsPassword, password.About{})
+			ops, err := caddymodule.PasswordsOf(h.t, "example").Set(h.t.Context(), h.contactOf(email).ID, annsPassword, password.ContactInfo{})
 			if err != nil {
 				h.t.Fatal(err)
 			}

@@ -119,7 +119,7 @@ func (h *Handlers) showAccount(w http.ResponseWriter, r *http.Request, v *visito
 		if err != nil {
 			return err
 		}
-		page.Since, page.Least = state.Since, h.Passwords.Least()
+		page.Since, page.Least = state.Since, h.Passwords.RequiredLength()
 		page.ByLink = state.Has() && !state.Chosen
 	}
 	h.Answers.Page(w, r, status, page)

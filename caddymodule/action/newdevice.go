@@ -25,7 +25,7 @@ func (s *SignIn) newDevice(ctx context.Context, by Browser, c directory.Contact,
 	if err != nil {
 		return "", nil, err
 	}
-	spent, err := s.Mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindNewDevice}, limit.ForNews, limit.Request{ID: request}, n.At)
+	spent, err := s.Mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindNewDevice}, limit.ForNotifications, limit.Request{ID: request}, n.At)
 	if errors.Is(err, limit.ErrOver) {
 		return "", ops, nil
 	} else if err != nil {

@@ -59,8 +59,8 @@ func (p *PasswordChanges) Remove(ctx context.Context, by Browser, change Passwor
 }
 
 // contextWords is what no password of the contact may contain.
-func (p *PasswordChanges) contextWords(ctx context.Context, c directory.Contact) (password.About, error) {
-	about := password.About{Names: []string{c.FirstName, c.LastName}, Emails: c.Emails}
+func (p *PasswordChanges) contextWords(ctx context.Context, c directory.Contact) (password.ContactInfo, error) {
+	about := password.ContactInfo{Names: []string{c.FirstName, c.LastName}, Emails: c.Emails}
 	if c.Role == directory.Staff {
 		return about, nil // they reach all of them
 	}
@@ -91,7 +91,7 @@ func (p *PasswordChanges) apply(ctx context.Context, by Browser, change Password
 	}
 	var more []store.Op
 	if change.Device != "" {
-		more, err = p.Devices.LearnAlone(ctx, change.Device, c.ID, now)
+		more, err = p.Devices.LearnOnly(ctx, change.Device, c.ID, now)
 	} else {
 		var spent limit.Spent
 		spent, err = p.Mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindChanged}, limit.ForChanges, limit.Request{ID: id}, now)

@@ -18,7 +18,7 @@ func Passwords(p *password.Passwords, off bool) *directory.Passwords {
 		Check:  password.CheckHash,
 		Revoke: p.Remove,
 		Delete: func(ctx context.Context, contact string) ([]store.Op, error) {
-			ops, err := p.Forget(ctx, contact)
+			ops, err := p.Delete(ctx, contact)
 			return append(ops, devices.Unlearn(contact)), err
 		},
 	}

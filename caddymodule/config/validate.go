@@ -649,8 +649,8 @@ func (p Passwords) Validate() error {
 		return nil
 	case p.Off:
 		return wrong("passwords", "are off, so they have no length; write %q, or a block with min_length", "passwords off")
-	case p.MinLength < password.LeastLength:
-		return wrong("passwords.min_length", "%d is too short, such passwords are guessed; write at least %d, such as %d", p.MinLength, password.LeastLength, password.DefaultLength)
+	case p.MinLength < password.LowestMinLength:
+		return wrong("passwords.min_length", "%d is too short, such passwords are guessed; write at least %d, such as %d", p.MinLength, password.LowestMinLength, password.DefaultLength)
 	case p.MinLength > maxMinLength:
 		return wrong("passwords.min_length", "%d is more than people can remember; write at most %d, such as %d", p.MinLength, maxMinLength, password.DefaultLength)
 	}

@@ -8,100 +8,102 @@ import (
 
 const (
 	shards = 64
-	// Cells is how many networks and the like are counted at a time, for one firm; each
-	// costs at most 40 bytes. When all are in use, what has no cell yet is over its limit.
-	Cells    = 1 << 18
-	perShard = Cells / shards
-	// spare is how many more places of a shard are for keys that not everybody can make.
-	spare = perShard / 8
+	// MaxBuckets is the maximum number of keys, such as networks, counted at a time for one firm.
+	// Each costs at most 40 bytes. When all buckets are in use, keys without one count as over
+	// their limit.
+	MaxBuckets = 1 << 18
+	perShard   = MaxBuckets / shards
+	// reservedPerShard is the number of additional buckets of a shard for keys that not every
+	// client can create.
+	reservedPerShard = perShard / 8
 )
 
-// rate is how often something may happen: burst times at once, then once in every every.
+// rate allows burst events at once, then one in every.
 type rate struct {
 	burst int
 	every time.Duration
 }
 
-// window is how long a cell takes to be empty again at most.
+// window returns how long a full bucket takes to drain.
 func (r rate) window() time.Duration { return time.Duration(r.burst) * r.every }
 
-// cells count by the generic cell rate algorithm: of each key, they keep the moment when
-// what has happened is paid off. A key that has paid needs no cell. Many goroutines may
-// use them; the zero value is ready.
-type cells struct{ shards [shards]shard }
+// gcra counts by the generic cell rate algorithm: it stores the theoretical arrival time (TAT) of
+// each key. A key whose TAT has passed needs no bucket. It is safe for concurrent use; the zero
+// value is ready to use.
+type gcra struct{ shards [shards]shard }
 
 type shard struct {
 	mu    sync.Mutex
-	paid  map[uint64]int64 // by key: in nanoseconds since 1970
-	swept int64            // when there was last no room
+	tat   map[uint64]int64 // by key, in nanoseconds since 1970
+	swept int64            // last sweep because the shard was full
 }
 
-func (c *cells) shard(key uint64) *shard { return &c.shards[key%shards] }
+func (c *gcra) shard(key uint64) *shard { return &c.shards[key%shards] }
 
-// rareBit marks a key that not everybody can make: it has room where all cells are in use, and
-// its place in a snapshot before all others.
-const rareBit = 1 << 63
+// reservedBit marks keys that not every client can create: they may use the reserved buckets, and
+// come first in a snapshot.
+const reservedBit = 1 << 63
 
-func isRare(key uint64) bool { return key&rareBit != 0 }
+func isReserved(key uint64) bool { return key&reservedBit != 0 }
 
-// mostBeside is how many cells of a shard may be in use for the key to get one.
-func mostBeside(key uint64) int {
-	if isRare(key) {
-		return perShard + spare
+// capacity returns how many buckets of a shard the key may fill up to.
+func capacity(key uint64) int {
+	if isReserved(key) {
+		return perShard + reservedPerShard
 	}
 	return perShard
 }
 
-// take counts one more, unless that is over the rate or there is no room.
-func (c *cells) take(key uint64, r rate, now time.Time) bool {
+// allow counts one more event, unless it is over the rate or all buckets are in use.
+func (c *gcra) allow(key uint64, r rate, now time.Time) bool {
 	s, at := c.shard(key), now.UnixNano()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	paid, found := s.paid[key]
-	if !found && !s.room(at, mostBeside(key)) {
+	tat, found := s.tat[key]
+	if !found && !s.hasRoom(at, capacity(key)) {
 		return false
 	}
-	paid = max(paid, at)
-	if paid-at > int64(r.window()-r.every) {
+	tat = max(tat, at)
+	if tat-at > int64(r.window()-r.every) {
 		return false
 	}
-	s.paid[key] = paid + int64(r.every)
+	s.tat[key] = tat + int64(r.every)
 	return true
 }
 
-// again reports whether the key was noted in the last while, and notes it. Without room for it,
-// it wasn't.
-func (c *cells) again(key uint64, while time.Duration, now time.Time) bool {
+// seenRecently reports whether it was called for the key within the last while. If all buckets are
+// in use, it returns false.
+func (c *gcra) seenRecently(key uint64, while time.Duration, now time.Time) bool {
 	s, at := c.shard(key), now.UnixNano()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	until, found := s.paid[key]
+	until, found := s.tat[key]
 	if found && until > at && until <= at+int64(while) {
 		return true
 	}
-	if found || s.room(at, perShard) {
-		s.paid[key] = at + int64(while)
+	if found || s.hasRoom(at, perShard) {
+		s.tat[key] = at + int64(while)
 	}
 	return false
 }
 
-// giveBack undoes a take.
-func (c *cells) giveBack(key uint64, r rate) {
+// refund undoes an allow.
+func (c *gcra) refund(key uint64, r rate) {
 	s := c.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if paid, found := s.paid[key]; found {
-		s.paid[key] = paid - int64(r.every)
+	if tat, found := s.tat[key]; found {
+		s.tat[key] = tat - int64(r.every)
 	}
 }
 
-// room reports whether one more key has a place among so many. It looks for those that have paid
-// at most once a second: a flood shouldn't make each request dear. s.mu is held.
-func (s *shard) room(at int64, most int) bool {
-	if s.paid == nil {
-		s.paid = make(map[uint64]int64)
+// hasRoom reports whether the shard has fewer than most buckets. It sweeps at most once a second,
+// so that a flood doesn't make every request expensive. The caller holds s.mu.
+func (s *shard) hasRoom(at int64, most int) bool {
+	if s.tat == nil {
+		s.tat = make(map[uint64]int64)
 	}
-	if len(s.paid) < most {
+	if len(s.tat) < most {
 		return true
 	}
 	if passed := at - s.swept; passed >= 0 && passed < int64(time.Second) {
@@ -109,22 +111,22 @@ func (s *shard) room(at int64, most int) bool {
 	}
 	s.swept = at
 	s.sweep(at)
-	return len(s.paid) < most
+	return len(s.tat) < most
 }
 
-// sweep takes out what has paid. s.mu is held.
+// sweep removes drained buckets. The caller holds s.mu.
 func (s *shard) sweep(at int64) {
-	before := len(s.paid)
-	maps.DeleteFunc(s.paid, func(_ uint64, paid int64) bool { return paid <= at })
-	if len(s.paid) < before/4 {
-		small := make(map[uint64]int64, len(s.paid)) // a map never shrinks by itself
-		maps.Copy(small, s.paid)
-		s.paid = small
+	before := len(s.tat)
+	maps.DeleteFunc(s.tat, func(_ uint64, tat int64) bool { return tat <= at })
+	if len(s.tat) < before/4 {
+		small := make(map[uint64]int64, len(s.tat)) // maps never shrink
+		maps.Copy(small, s.tat)
+		s.tat = small
 	}
 }
 
-// sweep takes out all that has paid.
-func (c *cells) sweep(now time.Time) {
+// sweep removes all drained buckets.
+func (c *gcra) sweep(now time.Time) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
@@ -133,26 +135,26 @@ func (c *cells) sweep(now time.Time) {
 	}
 }
 
-// owe makes a key owe at least so long from now on, if there is room for it.
-func (c *cells) owe(key uint64, left time.Duration, now time.Time) {
+// raise sets the TAT of a key to at least left from now, if it has a bucket or gets one.
+func (c *gcra) raise(key uint64, left time.Duration, now time.Time) {
 	s, at := c.shard(key), now.UnixNano()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	paid, found := s.paid[key]
-	if found || s.room(at, mostBeside(key)) {
-		s.paid[key] = max(paid, at+int64(left))
+	tat, found := s.tat[key]
+	if found || s.hasRoom(at, capacity(key)) {
+		s.tat[key] = max(tat, at+int64(left))
 	}
 }
 
-// each calls f with every key that still owes, and for how long.
-func (c *cells) each(now time.Time, f func(key uint64, left time.Duration)) {
+// each calls f for every bucket that isn't drained, with the time until it is.
+func (c *gcra) each(now time.Time, f func(key uint64, left time.Duration)) {
 	at := now.UnixNano()
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		for key, paid := range s.paid {
-			if paid > at {
-				f(key, time.Duration(paid-at))
+		for key, tat := range s.tat {
+			if tat > at {
+				f(key, time.Duration(tat-at))
 			}
 		}
 		s.mu.Unlock()

@@ -8,13 +8,13 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-const inBucket = "signed-in" // by contact: that they have signed in, ever
+const signedInBucket = "signed-in" // by contact: has signed in at least once
 
-// First reports whether the contact has never signed in before, on any device, and returns
-// the Op that notes that they have; none where that is known. Unlike devices, which are
-// forgotten after a year, it is never forgotten but by Unlearn.
+// First reports whether this is the contact's first sign-in on any device, and returns the
+// Op that records it, if it is. Unlike a device, the record never expires; only Unlearn
+// deletes it.
 func (d *Devices) First(ctx context.Context, contact string) (first bool, ops []store.Op, err error) {
-	k := d.inKey(contact)
+	k := d.signedInKey(contact)
 	switch _, err := d.Store.Get(ctx, k); {
 	case errors.Is(err, store.ErrNotFound):
 		return true, []store.Op{store.Put(k, []byte{version}, time.Time{})}, nil
@@ -24,9 +24,9 @@ func (d *Devices) First(ctx context.Context, contact string) (first bool, ops []
 	return false, nil, nil
 }
 
-// Unlearn returns the Op that undoes what First has noted, for a contact who is no more.
-func (d *Devices) Unlearn(contact string) store.Op { return store.Delete(d.inKey(contact)) }
+// Unlearn returns the Op that deletes the record of First, for a contact who was removed.
+func (d *Devices) Unlearn(contact string) store.Op { return store.Delete(d.signedInKey(contact)) }
 
-func (d *Devices) inKey(contact string) store.Key {
-	return store.Key{Firm: d.Firm, Bucket: inBucket, ID: contact}
+func (d *Devices) signedInKey(contact string) store.Key {
+	return store.Key{Firm: d.Firm, Bucket: signedInBucket, ID: contact}
 }

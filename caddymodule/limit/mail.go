@@ -10,12 +10,12 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// Purse is whose budget it is: a contact's, whatever address or spelling was typed. What
-// strangers can't do has a purse apart: one for each device the contact has signed in on,
-// and one for the buttons of sign-in links that are over.
+// Purse identifies a budget: a contact's, for all their addresses and spellings. Requests that
+// other people cannot make have budgets apart: one for each device that the contact has signed
+// in on, and one for the buttons of expired sign-in links.
 type Purse struct {
 	Contact string // ID
-	Apart   string // the device's ID, or another word; "": what anybody can ask for
+	Apart   string // ID of the device, or another scope; "": requests that anybody can make
 }
 
 func (p Purse) id() string {
@@ -25,48 +25,47 @@ func (p Purse) id() string {
 	return p.Contact + "/" + p.Apart
 }
 
-// Mails keeps the budgets of a firm's contacts. It may be used by many goroutines, and
-// by several processes on one store.
+// Mails are the mail budgets of a firm's contacts. All methods are safe for concurrent use, and
+// several processes may use one store.
 type Mails struct {
 	Firm  string
 	Store store.Store
 	Keys  *secret.Keyring
-	Now   func() time.Time // the clock that records expire by; nil: time.Now
+	Now   func() time.Time // clock for the expiry of records; nil: time.Now
 
-	// Alarm is told of records that are none of ours; see sealed.Bucket.
+	// Alarm is called for records that Doorpost did not seal; see sealed.Bucket.
 	Alarm func(context.Context, store.Key)
 }
 
-// Request is a request for a mail.
 type Request struct {
 	ID      string
-	Network string    // that it came from, see Networks.Name; "": it doesn't matter
-	Ready   time.Time // not before; zero: now
-	Until   time.Time // of no use later; zero: only now
+	Network string    // the client's network, see Networks.Name; "": irrelevant
+	Ready   time.Time // earliest time; zero: now
+	Until   time.Time // latest useful time; zero: only now
 }
 
-// Spent is what comes of Spend. Its Ops are to be applied with whatever follows from it;
-// store.ErrConflict then means that another was faster: call Spend again.
+// Spent is the result of Spend. Apply its Ops in the transaction that queues the mail or lets
+// the request wait. If the store returns store.ErrConflict, the budget has changed meanwhile:
+// call Spend again.
 type Spent struct {
 	Ops   []store.Op
-	Later time.Time // not now: ask again then, with the same request; zero: now
-	Again bool      // with Later: the request has been waiting already
+	Later time.Time // call Spend again then, with the same request; zero: the mail may be sent now
+	Again bool      // with Later: the request was waiting before
 }
 
 const (
-	// longestWait is how far ahead Later is at most: clocks may be set meanwhile.
-	longestWait = 10 * time.Minute
-	// late is how long a request that waits is expected after its time. After that it is
-	// taken for lost.
-	late = time.Minute
+	// maxLater limits how far ahead Later is, since clocks may be set meanwhile.
+	maxLater = 10 * time.Minute
+	// maxDelay is how long a waiting request is expected after its time. After that it counts
+	// as lost.
+	maxDelay = time.Minute
 )
 
-// Spend counts one more mail for the request. It is ErrOver when there may be none, now or as
-// long as the request is of use. Otherwise the request waits until there may be one, but only
-// one request of a purse at a time: others are ErrOver, for a mail to the same mailbox is on
-// its way. A request from a network that had no mail lately takes the place of one from a
-// network that had, so that somebody who asks for the first time isn't kept waiting by networks
-// that ask all day.
+// Spend counts one more mail for the request. It returns ErrOver if no mail may be sent now or
+// while the request is useful. Otherwise the request may have to wait (Spent.Later), but only
+// one request of a budget at a time: others get ErrOver, since a mail to the same mailbox is
+// due anyway. A request from a network without a recent mail replaces a waiting one from a
+// network with one, so that networks that send requests all day don't delay a contact's own.
 func (m *Mails) Spend(ctx context.Context, whose Purse, b Budget, r Request, now time.Time) (Spent, error) {
 	if whose.Apart != "" {
 		r.Network = ""
@@ -80,10 +79,10 @@ func (m *Mails) Spend(ctx context.Context, whose Purse, b Budget, r Request, now
 		return Spent{}, err
 	}
 	wait = max(wait, r.Ready.Sub(now))
-	fresh := p.fresh(r.Network, now)
-	mine, taken := p.Next == r.ID, p.Next != "" && now.Before(p.NextDue.Add(late)) && p.NextDue.Before(now.Add(24*time.Hour))
+	fresh := p.isNew(r.Network, now)
+	mine, taken := p.Next == r.ID, p.Next != "" && now.Before(p.NextDue.Add(maxDelay)) && p.NextDue.Before(now.Add(24*time.Hour))
 	switch {
-	case !mine && taken && (p.NextFresh || !fresh):
+	case !mine && taken && (p.NextIsNew || !fresh):
 		return Spent{}, ErrOver
 	case wait <= 0:
 		b.spend(&p, r.Network, now)
@@ -91,25 +90,25 @@ func (m *Mails) Spend(ctx context.Context, whose Purse, b Budget, r Request, now
 	case now.Add(wait).After(r.Until):
 		return Spent{}, ErrOver
 	}
-	later, due := now.Add(min(wait, longestWait)), now.Add(wait).UTC().Round(0)
+	later, due := now.Add(min(wait, maxLater)), now.Add(wait).UTC().Round(0)
 	if mine && p.NextDue.Sub(due).Abs() < time.Second {
 		return Spent{Later: later, Again: true}, nil
 	}
-	p.Next, p.NextDue, p.NextFresh = r.ID, due, fresh
+	p.Next, p.NextDue, p.NextIsNew = r.ID, due, fresh
 	spent, err := m.write(was, p, now, later)
 	spent.Again = mine
 	return spent, err
 }
 
-// Answered returns the Ops for a sign-in from a network, by one of the purse's mails or
-// another way: those that were made were no flood, and the network is the contact's. The time
-// between two, and the hour's budget, stay.
+// Answered returns the Ops for a sign-in from a network, whether by one of the budget's mails
+// or another way. It shows that the mails were no flood and that the network is the contact's.
+// The minimum time between two mails and the hourly maximum stay.
 func (m *Mails) Answered(ctx context.Context, whose Purse, network string, now time.Time) ([]store.Op, error) {
 	was, p, found, err := m.read(ctx, whose, Budget{}, now)
 	if err != nil || !found {
 		return nil, err
 	}
-	p.Owed = time.Time{}
+	p.TAT = time.Time{}
 	delete(p.Networks, network)
 	spent, err := m.write(was, p, now, time.Time{})
 	return spent.Ops, err
@@ -119,22 +118,22 @@ func (m *Mails) bucket() *sealed.Bucket[balance] {
 	return &sealed.Bucket[balance]{Store: m.Store, Keys: m.Keys, Firm: m.Firm, Name: "mail-budget", Now: m.Now, Format: 1, Alarm: m.Alarm}
 }
 
-// Reseal seals with the newest secret what older ones have sealed. A budget that couldn't be
-// opened any more would count as used up.
+// Reseal seals all records again with the newest secret. A budget that can't be opened would
+// count as used up.
 func (m *Mails) Reseal(ctx context.Context) error {
 	_, err := m.bucket().Reseal(ctx)
 	return err
 }
 
-// read returns the balance of a purse, and whether there is a record of it. One that can't be
-// trusted is used up.
+// read returns a budget's state, and whether there is a record of it. An untrusted record
+// counts as used up.
 func (m *Mails) read(ctx context.Context, whose Purse, b Budget, now time.Time) (was sealed.Record[balance], p balance, found bool, err error) {
 	was, err = m.bucket().Get(ctx, whose.id())
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return was, balance{}, false, nil
 	case errors.Is(err, sealed.ErrUntrusted):
-		return was, balance{Owed: now.Add(time.Duration(b.Burst) * b.Every)}, true, nil
+		return was, balance{TAT: now.Add(time.Duration(b.Burst) * b.Every)}, true, nil
 	}
 	return was, was.Value, true, err
 }
@@ -144,4 +143,4 @@ func (m *Mails) write(was sealed.Record[balance], p balance, now, later time.Tim
 	return Spent{Ops: []store.Op{op}, Later: later}, err
 }
 
-const version = '1' // first byte of every value that isn't sealed
+const version = '1' // first byte of every unsealed value

@@ -43,7 +43,7 @@ func TestBudget_Wait(t *testing.T) {
 		}
 		return all
 	}
-	// made is how long before now mails were made, by networks that are named in the same order.
+	// made is how long before now mails were made, for the networks in the same order.
 	for _, c := range []struct {
 		name     string
 		made     []time.Duration
@@ -89,19 +89,19 @@ func TestBudget_Wait(t *testing.T) {
 		t.Errorf("after the clock was set back by a year: wait %v, %v; want none", wait, err)
 	}
 	for i := range 2 * maxNetworks {
-		p.remember(fmt.Sprint("n", i), noon.Add(time.Duration(i)*time.Hour/10))
+		p.addNetwork(fmt.Sprint("n", i), noon.Add(time.Duration(i)*time.Hour/10))
 	}
 	end := noon.Add(2 * maxNetworks * time.Hour / 10)
-	if len(p.Networks) != maxNetworks || p.fresh(fmt.Sprint("n", 2*maxNetworks-1), end) || !p.fresh("n0", end) {
+	if len(p.Networks) != maxNetworks || p.isNew(fmt.Sprint("n", 2*maxNetworks-1), end) || !p.isNew("n0", end) {
 		t.Errorf("%d networks are remembered; want the latest %d", len(p.Networks), maxNetworks)
 	}
-	p.remember("late", end.Add(memory))
+	p.addNetwork("late", end.Add(networkMemory))
 	if len(p.Networks) != 1 {
 		t.Errorf("%d networks are remembered after 30 days; want the new one", len(p.Networks))
 	}
 }
 
-// ask is a request for a mail; it reports whether it is made now, later, or never.
+// ask spends a mail, and reports whether it may be sent now, later, or never.
 func ask(t *testing.T, m *Mails, whose Purse, b Budget, id, network string, at time.Time) string {
 	t.Helper()
 	for {
@@ -129,14 +129,14 @@ func newMails(t *testing.T) *Mails {
 	return &Mails{Firm: "example", Store: openStore(t), Keys: keyring(t), Now: func() time.Time { return noon }}
 }
 
-func TestD01_AFloodIsSpreadOverTheDay(t *testing.T) {
+func TestD01_MailsOfAFloodAreSpreadOverTheDay(t *testing.T) {
 	m := newMails(t)
 	for _, c := range []struct {
 		name    string
 		whose   Purse
 		budget  Budget
 		network func(i int) string
-		hour    int // mails in the first hour
+		hour    int // in the first hour
 		day     int // in the worst 24 hours
 		gap     time.Duration
 	}{
@@ -204,14 +204,14 @@ func TestMails_OneRequestWaits(t *testing.T) {
 		want        string
 	}{
 		{"1", "a", 0, "now"},
-		{"2", "a", 20, "in 40s"}, // who corrected themselves
-		{"3", "a", 21, "over"},   // a mail is on its way anyhow
-		{"2", "a", 30, "in 30s"}, // looked at once more, as after a restart
-		{"4", "b", 40, "in 20s"}, // from another network: before the one that had a mail
+		{"2", "a", 20, "in 40s"}, // after correcting the address
+		{"3", "a", 21, "over"},   // a mail is due anyway
+		{"2", "a", 30, "in 30s"}, // called again, as after a restart
+		{"4", "b", 40, "in 20s"}, // another network: before the one that had a mail
 		{"2", "a", 60, "over"},
 		{"4", "b", 60, "now"},
 		{"5", "a", 61, "in 59s"},
-		{"6", "c", 130, "now"}, // came just then, and goes first
+		{"6", "c", 130, "now"}, // not waiting, and first
 		{"5", "a", 121 + 10*60, "in 10m0s"},
 		{"7", "a", 122 + 10*60, "over"},
 	} {
@@ -222,7 +222,8 @@ func TestMails_OneRequestWaits(t *testing.T) {
 	if got := ask(t, m, Purse{Contact: "ann", Apart: "d"}, ForClients, "8", "a", at(181)); got != "now" {
 		t.Errorf("on a known device = %s; want now", got)
 	}
-	// A request that is no use later doesn't wait, and one that doesn't come back is forgotten.
+	// A request that isn't useful later doesn't wait, and a waiting one that doesn't return is
+	// dropped.
 	if _, err := m.Spend(t.Context(), Purse{Contact: "ann", Apart: "d"}, ForClients, Request{ID: "9"}, at(182)); !errors.Is(err, ErrOver) {
 		t.Errorf("a request that can't wait = %v; want ErrOver", err)
 	}
@@ -238,7 +239,7 @@ func TestMails_OneRequestWaits(t *testing.T) {
 	}
 }
 
-func TestMails_ASignInAnswers(t *testing.T) {
+func TestMails_ASignInRefillsTheBudget(t *testing.T) {
 	m := newMails(t)
 	ann := Purse{Contact: "ann"}
 	ops, err := m.Answered(t.Context(), ann, "a", noon)
@@ -269,7 +270,7 @@ func TestMails_ASignInAnswers(t *testing.T) {
 	}
 }
 
-func TestMails_ABalanceThatCannotBeTrustedIsUsedUp(t *testing.T) {
+func TestMails_AnUntrustedBalanceIsUsedUp(t *testing.T) {
 	m := newMails(t)
 	ann := Purse{Contact: "ann"}
 	if got := ask(t, m, ann, ForClients, "1", "a", noon); got != "now" {
@@ -287,7 +288,7 @@ func TestMails_ABalanceThatCannotBeTrustedIsUsedUp(t *testing.T) {
 	}
 }
 
-func TestD10_AsksAtOnceAreCountedEach(t *testing.T) {
+func TestD10_ConcurrentRequestsAreAllCounted(t *testing.T) {
 	m := newMails(t)
 	var now, later atomic.Int64
 	var all sync.WaitGroup
@@ -307,7 +308,7 @@ func TestD10_AsksAtOnceAreCountedEach(t *testing.T) {
 	}
 }
 
-// A device that is signed in on while an older secret is still there outlives it.
+// A device with a sign-in while an older secret is configured stays known without it.
 func TestDevices_Renew(t *testing.T) {
 	old, new := []byte(secret.Random()), []byte(secret.Random())
 	with := func(newest []byte, older ...[]byte) *Devices {
@@ -377,7 +378,7 @@ func TestDevices(t *testing.T) {
 	if !knows(id, "ann") || knows(id, "bob") || knows("", "ann") || knows(id, "") {
 		t.Error("a device knows whom it doesn't, or not whom it does")
 	}
-	// Nobody else makes a device known, by what they write or copy, nor does a wrong clock.
+	// Forged or copied records make no device known, nor does a wrong clock.
 	rec, err := db.Get(t.Context(), store.Key{Firm: "example", Bucket: "known-device", ID: "ann/" + id})
 	if err != nil {
 		t.Fatal(err)
@@ -408,8 +409,8 @@ func TestDevices(t *testing.T) {
 	learn(id, "ann", noon)
 	learn("other", "ann", noon)
 	learn("other", "bob", noon)
-	for _, alone := range []string{id, "new"} { // one that was known, and one that wasn't
-		ops, err := d.LearnAlone(t.Context(), alone, "ann", noon)
+	for _, alone := range []string{id, "new"} { // a known device, and an unknown one
+		ops, err := d.LearnOnly(t.Context(), alone, "ann", noon)
 		if err == nil {
 			err = db.Apply(t.Context(), ops...)
 		}
@@ -420,7 +421,7 @@ func TestDevices(t *testing.T) {
 	if err := forget("ann"); err != nil {
 		t.Fatal(err)
 	}
-	// The one that signed in longest ago makes room.
+	// The device with the oldest sign-in is replaced.
 	learn("first", "ann", noon)
 	learn("second", "ann", noon.Add(time.Minute))
 	learn("first", "ann", noon.Add(2*time.Minute))

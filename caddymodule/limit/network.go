@@ -13,33 +13,32 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Class is what is counted.
+// Class is a kind of event that is counted.
 type Class uint8
 
-// The classes.
 const (
-	Ask      Class = iota // for a mail
+	Ask      Class = iota // a request for a mail
 	Failure               // an address that isn't the link's
 	Guess                 // a code
 	Password              // a password
 	Token                 // an old link's token
 )
 
-// level is a part of the net that one hand may hold, and how much it may do: once its
-// burst is used up, one more in every.
+// level is a prefix length that one client may control, with its limits: rates of mail requests,
+// failures and passwords.
 type level struct {
-	bits               int // of the prefix
-	ask, bad, password rate
+	bits                       int // of the prefix
+	request, failure, password rate
 }
 
-// The sustained rate of failures is 20 in 15 minutes for one address, 60 for a /56, 100
-// for a /24 and 200 for a /48. The bursts are those of an office: sixty people behind one
-// address who all ask twice and mistype a code twice within ten minutes. A guess that was
-// right is given back, so an office that gets in uses up nothing.
+// The sustained rate of failures is 20 in 15 minutes for one address, 60 for a /56, 100 for a /24
+// and 200 for a /48. The bursts suit an office: sixty people behind one address who all request a
+// mail twice and mistype a code twice within ten minutes. Correct guesses are refunded, so
+// sign-ins of an office use up nothing.
 //
-// Passwords are another matter: the same one can be tried on everybody. So in no quarter
-// of an hour are there more wrong ones than 20 from one address, 60 from a /56, 100 from
-// a /24 and 200 from a /48; three quarters of that may come at once.
+// Passwords have lower limits, since one password can be tried on many contacts. In any 15
+// minutes there are at most 20 wrong ones from one address, 60 from a /56, 100 from a /24 and 200
+// from a /48; three quarters of these may come at once.
 var (
 	levels4 = []level{
 		{32, rate{150, 24 * time.Second}, rate{150, 45 * time.Second}, rate{15, 3 * time.Minute}},
@@ -50,68 +49,70 @@ var (
 		{56, rate{200, 18 * time.Second}, rate{170, 15 * time.Second}, rate{45, time.Minute}},
 		{48, rate{300, 12 * time.Second}, rate{250, 4500 * time.Millisecond}, rate{150, 18 * time.Second}},
 	}
-	// firmGuesses and firmPasswords are how many wrong codes and passwords a firm takes from all
-	// sides: 100 and 40 a minute.
+	// firmGuesses and firmPasswords limit the wrong codes and passwords of a firm from all
+	// networks: 100 and 40 a minute.
 	firmGuesses   = rate{200, 600 * time.Millisecond}
 	firmPasswords = rate{200, 1500 * time.Millisecond}
-	// calm is how many more a /24 or /48 may get wrong while its firm is over that.
-	calm = rate{3, 20 * time.Minute}
-	// asksApart is what a device or old link may ask for when its network may not.
-	asksApart = rate{6, 10 * time.Minute}
+	// perNetwork is how many more wrong ones a /24 or /48 has while its firm is over these
+	// limits.
+	perNetwork = rate{3, 20 * time.Minute}
+	// knownRequests is how many mails a device or old link may request while its network is over
+	// its limit.
+	knownRequests = rate{6, 10 * time.Minute}
 )
 
-// longest is what the slowest of them takes to be paid off.
-const longest = 150 * 45 * time.Second
+// maxDrain is how long the slowest of these buckets takes to drain.
+const maxDrain = 150 * 45 * time.Second
 
-// Networks counts for a firm what networks do, in memory of at most Cells cells, about
-// 10 MiB. A network that finds no cell is over its limit. Set its fields in one literal; to keep
-// the counts over restarts, have Run run.
+// Networks counts events per network for one firm, in at most MaxBuckets buckets, about 10 MiB of
+// memory. A network that gets no bucket is over its limit. Set the fields in one literal. Run
+// keeps the counts across restarts.
 type Networks struct {
 	Firm  string
 	Store store.Store // for Run
 	Keys  *secret.Keyring
 	Now   func() time.Time // the clock; nil: time.Now
 
-	cells   cells
-	tokens  cells        // wrong tokens that were counted
-	changed atomic.Bool  // since the last snapshot
-	unread  atomic.Int64 // snapshots of others that could not be read, for Run to tell
+	counters    gcra
+	wrongTokens gcra         // wrong tokens counted already
+	changed     atomic.Bool  // since the last snapshot
+	unread      atomic.Int64 // unreadable snapshots of other processes, for Run to report
 
 	saving sync.Mutex
-	id     string         // of this process's snapshots; "": nothing was taken over yet
-	merged []store.Record // snapshots of others that were, to be deleted with the next of ours
+	id     string         // of this process's snapshots; "": before load
+	merged []store.Record // loaded snapshots of other processes, deleted with the next own one
 }
 
-type cell struct {
+type bucket struct {
 	key uint64
 	rate
 }
 
-// Take counts one more by the visitor at ip, and reports whether there may be: if not,
-// nothing was counted. Addresses that aren't known (the zero Addr) are one network.
-func (n *Networks) Take(c Class, ip netip.Addr) bool { return n.take(n.cellsOf(c, ip)) }
+// Take counts one more event of the visitor at ip and reports whether it is allowed. If not, it
+// counts nothing. Unknown addresses (the zero Addr) share one network.
+func (n *Networks) Take(c Class, ip netip.Addr) bool { return n.allowAll(n.buckets(c, ip)) }
 
-// GiveBack undoes a Take that was granted, for what turned out to be right.
+// GiveBack undoes an allowed Take, for input that turned out to be right.
 func (n *Networks) GiveBack(c Class, ip netip.Addr) {
-	for _, one := range n.cellsOf(c, ip) {
-		n.cells.giveBack(one.key, one.rate)
+	for _, one := range n.buckets(c, ip) {
+		n.counters.refund(one.key, one.rate)
 	}
 }
 
-// TakeApart counts one more ask by what no stranger has, such as a device that was signed
-// in on, where its network is over its limit: who was here before isn't locked out by
-// their neighbours, nor where all cells are in use. It is false for "".
+// TakeApart counts one more mail request by an ID that other clients don't have, such as that of
+// a known device. Call it when the device's network is over its limit or all buckets are in use,
+// so that known visitors aren't locked out by their neighbours. It returns false for "".
 func (n *Networks) TakeApart(id string) bool {
-	return id != "" && n.take([]cell{{n.key("apart", id) | rareBit, asksApart}})
+	return id != "" && n.allowAll([]bucket{{n.key("apart", id) | reservedBit, knownRequests}})
 }
 
-// take is all or nothing.
-func (n *Networks) take(all []cell) bool {
+// allowAll counts an event in all buckets or in none.
+func (n *Networks) allowAll(all []bucket) bool {
 	now := n.now()
 	for i, one := range all {
-		if !n.cells.take(one.key, one.rate, now) {
+		if !n.counters.allow(one.key, one.rate, now) {
 			for _, taken := range all[:i] {
-				n.cells.giveBack(taken.key, taken.rate)
+				n.counters.refund(taken.key, taken.rate)
 			}
 			return false
 		}
@@ -120,14 +121,14 @@ func (n *Networks) take(all []cell) bool {
 	return true
 }
 
-// cellsOf returns what an event of the class counts for, the widest first: where a whole
-// network is over its limit, its addresses take up no cells.
-func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
-	kind, of := "bad", func(l level) rate { return l.bad }
-	all := make([]cell, 0, 4)
+// buckets returns the buckets for an event of the class, the widest network first: while a whole
+// network is over its limit, its addresses use no buckets.
+func (n *Networks) buckets(c Class, ip netip.Addr) []bucket {
+	kind, of := "bad", func(l level) rate { return l.failure }
+	all := make([]bucket, 0, 4)
 	switch c {
 	case Ask:
-		kind, of = "ask", func(l level) rate { return l.ask }
+		kind, of = "ask", func(l level) rate { return l.request }
 	case Password:
 		kind, of = "password", func(l level) rate { return l.password }
 	case Token:
@@ -136,26 +137,26 @@ func (n *Networks) cellsOf(c Class, ip netip.Addr) []cell {
 	ip, levels := levelsOf(ip)
 	for i := range levels {
 		l := levels[len(levels)-1-i]
-		all = append(all, cell{n.key(kind, prefix(ip, l.bits)), of(l)})
+		all = append(all, bucket{n.key(kind, prefix(ip, l.bits)), of(l)})
 	}
 	return all
 }
 
-// sameToken is how long a wrong token isn't counted again where it came from: of a page that
-// loads again, or has pictures. Somebody who guesses learns nothing by it.
-const sameToken = time.Hour
+// tokenMemory is how long the same wrong token from the same network isn't counted again, as when
+// a page reloads or has pictures. It tells an attacker nothing new.
+const tokenMemory = time.Hour
 
-// WrongToken is to be called after a Take of Token that was granted, for a token that turned out
-// to be wrong. It gives back what was counted for that token before.
+// WrongToken must be called after an allowed Take of Token if the token turned out to be wrong.
+// It refunds the Take if the same token was counted before.
 func (n *Networks) WrongToken(ip netip.Addr, token string) {
 	of, levels := levelsOf(ip)
-	if n.tokens.again(n.key("wrong-token", prefix(of, levels[0].bits), token), sameToken, n.now()) {
+	if n.wrongTokens.seenRecently(n.key("wrong-token", prefix(of, levels[0].bits), token), tokenMemory, n.now()) {
 		n.GiveBack(Token, ip)
 	}
 }
 
-// levelsOf returns an address without what doesn't matter, and the levels that it belongs to,
-// the narrowest first.
+// levelsOf returns an address without zone and IPv4 mapping, and the levels it belongs to, the
+// narrowest first.
 func levelsOf(ip netip.Addr) (netip.Addr, []level) {
 	ip = ip.Unmap().WithZone("")
 	if ip.Is6() {
@@ -164,27 +165,26 @@ func levelsOf(ip netip.Addr) (netip.Addr, []level) {
 	return ip, levels4
 }
 
-// TakeFirm counts one more Guess or Password for the whole firm, and reports whether there may
-// be: if not, nothing was counted. While the firm is over its limit, each network that hasn't got
-// several wrong by then has a few: so what comes from everywhere is slowed down, and shuts
-// nobody out who comes from elsewhere. giveBack undoes what was counted, for what turned out to
-// be right.
-func (n *Networks) TakeFirm(c Class, ip netip.Addr) (giveBack func(), ok bool) {
-	all, firm := cell{n.key("guess") | rareBit, firmGuesses}, "guess"
+// TakeFirm counts one more Guess or Password for the whole firm, and reports whether it is
+// allowed. If not, it counts nothing. While the firm is over its limit, each network still has a
+// few, so that an attack from many networks is slowed down without locking out visitors of
+// others. refund undoes the count, for input that turned out to be right.
+func (n *Networks) TakeFirm(c Class, ip netip.Addr) (refund func(), ok bool) {
+	all, firm := bucket{n.key("guess") | reservedBit, firmGuesses}, "guess"
 	if c == Password {
-		all, firm = cell{n.key("spraying") | rareBit, firmPasswords}, "password"
+		all, firm = bucket{n.key("spraying") | reservedBit, firmPasswords}, "password"
 	}
-	if !n.take([]cell{all}) {
+	if !n.allowAll([]bucket{all}) {
 		ip, levels := levelsOf(ip)
-		all = cell{n.key("calm", firm, prefix(ip, levels[len(levels)-1].bits)), calm}
-		if !n.take([]cell{all}) {
+		all = bucket{n.key("calm", firm, prefix(ip, levels[len(levels)-1].bits)), perNetwork}
+		if !n.allowAll([]bucket{all}) {
 			return func() {}, false
 		}
 	}
-	return func() { n.cells.giveBack(all.key, all.rate) }, true
+	return func() { n.counters.refund(all.key, all.rate) }, true
 }
 
-// prefix returns the network of an address in words; the zero Addr is in one, too.
+// prefix returns the network of an address as text. The zero Addr has one, too.
 func prefix(ip netip.Addr, bits int) string {
 	if !ip.IsValid() {
 		return "/" + strconv.Itoa(bits)
@@ -192,8 +192,8 @@ func prefix(ip netip.Addr, bits int) string {
 	return netip.PrefixFrom(ip, bits).Masked().String()
 }
 
-// Name stands for the neighbourhood of an address, all of which one hand may hold: the
-// /24, or the /48 of IPv6. It says nothing to who doesn't have the secret.
+// Name returns a pseudonym of an address's network, the /24 or for IPv6 the /48. It reveals
+// nothing without the secret.
 func (n *Networks) Name(ip netip.Addr) string {
 	ip = ip.Unmap().WithZone("")
 	bits := 24
@@ -203,13 +203,13 @@ func (n *Networks) Name(ip netip.Addr) string {
 	return n.Keys.MAC("network", n.Firm, prefix(ip, bits))[:16]
 }
 
-// key returns the key of what everybody can make.
+// key returns the key of a bucket that every client can create.
 func (n *Networks) key(parts ...string) uint64 {
 	mac, err := base64.RawURLEncoding.DecodeString(n.Keys.MAC("limit", append([]string{n.Firm}, parts...)...))
 	if err != nil {
 		panic("limit: " + err.Error()) // a MAC is base64url
 	}
-	return binary.BigEndian.Uint64(mac) &^ rareBit
+	return binary.BigEndian.Uint64(mac) &^ reservedBit
 }
 
 func (n *Networks) now() time.Time {

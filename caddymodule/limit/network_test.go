@@ -17,7 +17,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// clock is a time that stands still until it is moved.
+// clock stands still until it is moved.
 type clock struct{ at atomic.Int64 }
 
 func newClock() *clock {
@@ -35,7 +35,7 @@ func newNetworks(t testing.TB) (*Networks, *clock) {
 	return &Networks{Firm: "example", Store: openStore(t), Keys: keyring(t), Now: c.now}, c
 }
 
-// taken is how many of n are granted, from addresses that ip gives.
+// taken counts how many of count events are allowed, from the addresses that ip returns.
 func taken(n *Networks, c Class, count int, ip func(i int) string) (got int) {
 	for i := range count {
 		a, _ := netip.ParseAddr(ip(i))
@@ -48,13 +48,13 @@ func taken(n *Networks, c Class, count int, ip func(i int) string) (got int) {
 
 func one(ip string) func(int) string { return func(int) string { return ip } }
 
-func TestNetworks_AtOnceAndOverTime(t *testing.T) {
+func TestNetworks_BurstAndSustainedRate(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		class Class
 		ip    func(i int) string
 		burst int // of 5,000 at once
-		hour  int // of one each second of the hour after that
+		hour  int // one each second of the hour after that
 	}{
 		{"asks of one address", Ask, one("192.0.2.1"), 150, 150},
 		{"asks of one address, as IPv6 maps it", Ask, one("::ffff:192.0.2.1"), 150, 150},
@@ -90,7 +90,7 @@ func TestNetworks_AtOnceAndOverTime(t *testing.T) {
 	}
 }
 
-func TestNetworks_AFirmOverItsLimitLeavesEachNetworkAFew(t *testing.T) {
+func TestNetworks_EachKeepsAFewWhileTheFirmIsOverItsLimit(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		class  Class
@@ -117,11 +117,11 @@ func TestNetworks_AFirmOverItsLimitLeavesEachNetworkAFew(t *testing.T) {
 		if got := count(3000, func(i int) netip.Addr { return in(1 + i%100) }); got != 300 {
 			t.Errorf("%s: %d of a hundred further networks; want 3 of each", c.name, got)
 		}
-		giveBack, ok := n.TakeFirm(c.class, in(200))
+		refund, ok := n.TakeFirm(c.class, in(200))
 		if !ok {
 			t.Errorf("%s: none for a new network", c.name)
 		}
-		giveBack()
+		refund()
 		if got := count(10, func(int) netip.Addr { return in(200) }); got != 3 {
 			t.Errorf("%s: %d after one was given back; want 3", c.name, got)
 		}
@@ -133,7 +133,7 @@ func TestNetworks_AFirmOverItsLimitLeavesEachNetworkAFew(t *testing.T) {
 	}
 }
 
-func TestNetworks_TheirNeighboursAreFree(t *testing.T) {
+func TestNetworks_NeighboursAreNotLimited(t *testing.T) {
 	n, _ := newNetworks(t)
 	taken(n, Ask, 5000, one("192.0.2.1"))
 	taken(n, Ask, 5000, one("2001:db8::1"))
@@ -166,7 +166,7 @@ func TestNetworks_AnOfficeOfSixtyBehindOneAddress(t *testing.T) {
 	for _, ip := range []string{"192.0.2.1", "2001:db8::1"} {
 		n, clock := newNetworks(t)
 		a := netip.MustParseAddr(ip)
-		// The worst order: all ask, all mistype, and only then do they get in.
+		// The worst order: all request mails, all mistype, and only then sign in.
 		for i := range 60 {
 			if got := taken(n, Ask, 2, one(ip)); got != 2 {
 				t.Errorf("%s: person %d could ask %d times; want 2", ip, i+1, got)
@@ -189,7 +189,7 @@ func TestNetworks_AnOfficeOfSixtyBehindOneAddress(t *testing.T) {
 	}
 }
 
-func TestD10_FailuresAtOnceAreCountedEach(t *testing.T) {
+func TestD10_ConcurrentFailuresAreAllCounted(t *testing.T) {
 	n, _ := newNetworks(t)
 	var got atomic.Int64
 	var all sync.WaitGroup
@@ -197,12 +197,12 @@ func TestD10_FailuresAtOnceAreCountedEach(t *testing.T) {
 		all.Go(func() { got.Add(int64(taken(n, Guess, 20, one("192.0.2.1")))) })
 	}
 	all.Wait()
-	if got.Load() > 150 || got.Load() < 140 { // one that is being given back may be in the way
+	if got.Load() > 150 || got.Load() < 140 { // a concurrent refund may come late
 		t.Errorf("%d of a thousand at once are granted; want 150", got.Load())
 	}
 }
 
-// heap returns how many bytes are in use.
+// heap returns the bytes in use.
 func heap() uint64 {
 	runtime.GC()
 	runtime.GC()
@@ -211,20 +211,20 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-func TestD12_MemoryIsBoundedAndFullMeansLimited(t *testing.T) {
+func TestD12_MemoryIsBoundedAndNewKeysAreLimitedWhenFull(t *testing.T) {
 	n, clock := newNetworks(t)
 	before := heap()
 	const flood = 1_500_000
 	granted := 0
 	for i := range flood {
-		if n.cells.take(uint64(i)*0x9e3779b97f4a7c15&^rareBit, rate{150, 24 * time.Second}, clock.now()) {
+		if n.counters.allow(uint64(i)*0x9e3779b97f4a7c15&^reservedBit, rate{150, 24 * time.Second}, clock.now()) {
 			granted++
 		}
 	}
 	used := int64(heap()) - int64(before)
 	t.Logf("%d cells of %d asked for take %d KiB", granted, flood, used>>10)
-	if granted > Cells || granted < Cells*9/10 {
-		t.Errorf("%d cells; want all of %d", granted, Cells)
+	if granted > MaxBuckets || granted < MaxBuckets*9/10 {
+		t.Errorf("%d cells; want all of %d", granted, MaxBuckets)
 	}
 	if used > 16<<20 {
 		t.Errorf("%d bytes for %d cells; want at most 16 MiB", used, granted)
@@ -232,19 +232,19 @@ func TestD12_MemoryIsBoundedAndFullMeansLimited(t *testing.T) {
 	if got := taken(n, Ask, 100, func(i int) string { return fmt.Sprintf("10.0.%d.1", i) }); got != 0 {
 		t.Errorf("%d new networks got in while all cells are in use; want none", got)
 	}
-	// And then it is over.
+	// Later it works again.
 	clock.move(25 * time.Second)
 	if got := taken(n, Ask, 100, func(i int) string { return fmt.Sprintf("10.0.%d.1", i) }); got != 100 {
 		t.Errorf("%d of 100 new networks got in after the flood; want all", got)
 	}
-	n.cells.sweep(clock.now())
+	n.counters.sweep(clock.now())
 	if used := int64(heap()) - int64(before); used > 1<<20 {
 		t.Errorf("%d bytes are left after the flood; want next to none", used)
 	}
 	runtime.KeepAlive(n)
 }
 
-// again is another process on the same store.
+// again returns another process on the same store.
 func again(n *Networks) *Networks {
 	return &Networks{Firm: n.Firm, Store: n.Store, Keys: n.Keys, Now: n.Now}
 }
@@ -291,7 +291,7 @@ func TestNetworks_ARestartKeepsTheCounts(t *testing.T) {
 		t.Errorf("%d granted 24 minutes later; want 60", got)
 	}
 
-	// A clock that was set back locks nobody out for longer.
+	// A clock that is set back extends no limit.
 	taken(next, Ask, 200, one("192.0.2.1"))
 	save(next)
 	damaged := string(records()[0].Value[:17])
@@ -303,7 +303,7 @@ func TestNetworks_ARestartKeepsTheCounts(t *testing.T) {
 		t.Errorf("%d granted an hour later, by a clock that was set back; want all", got)
 	}
 
-	// What it can't read, it leaves.
+	// Unreadable snapshots stay in the store.
 	for _, bad := range []string{"", "1", "2aaaaaaaaaaaaaaaaaaaaaaaaaaa", "1\xff\xff\xff\xff\xff\xff\xff\xffxxxxxxxxxxxx", damaged} {
 		if err := n.Store.Apply(t.Context(), store.Put(store.Key{Firm: "example", Bucket: limitsBucket, ID: "x" + bad}, append([]byte{}, bad...), clock.now().Add(time.Hour))); err != nil {
 			t.Fatal(err)
@@ -316,8 +316,8 @@ func TestNetworks_ARestartKeepsTheCounts(t *testing.T) {
 	}
 }
 
-// A snapshot that another release wrote is told of and left, a damaged one is told of.
-func TestNetworksTellOfSnapshotsThatCannotBeRead(t *testing.T) {
+// Snapshots of another release are reported and stay, damaged ones are reported.
+func TestNetworks_UnreadableSnapshotsAreLogged(t *testing.T) {
 	n, clock := newNetworks(t)
 	put := func(id string, value []byte) store.Key {
 		k := store.Key{Firm: "example", Bucket: limitsBucket, ID: id}
@@ -329,7 +329,7 @@ func TestNetworksTellOfSnapshotsThatCannotBeRead(t *testing.T) {
 	other, damaged := put("other", []byte("2 by another release")), put("damaged", []byte{version})
 	var log bytes.Buffer
 	ctx, stop := context.WithCancel(t.Context())
-	stop() // Run takes over what there is, and writes once more
+	stop() // Run loads the snapshots, and saves once more
 	taken(n, Ask, 1, one("192.0.2.1"))
 	for range 2 {
 		n.Run(ctx, slog.New(slog.NewTextHandler(&log, nil)))
@@ -340,18 +340,18 @@ func TestNetworksTellOfSnapshotsThatCannotBeRead(t *testing.T) {
 	if _, err := n.Store.Get(t.Context(), damaged); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a damaged snapshot: %v; want it taken away", err)
 	}
-	if got := log.String(); strings.Count(got, "can't be read") != 1 || !strings.Contains(got, "bucket=limits records=2") {
+	if got := log.String(); strings.Count(got, "limits unreadable") != 1 || !strings.Contains(got, "bucket=limits records=2") {
 		t.Errorf("the log says\n%s\nwant once that two can't be read", got)
 	}
 }
 
-// A flood from more networks than a snapshot holds must not make the counters of the whole firm
-// begin anew at the next start.
-func TestNetworks_AFloodLeavesTheFirmsCountersInTheSnapshot(t *testing.T) {
+// A flood from more networks than a snapshot holds must not reset the firm's counters at the
+// next start.
+func TestNetworks_AFloodKeepsTheFirmsCountersInTheSnapshot(t *testing.T) {
 	n, clock := newNetworks(t)
 	left := func(n *Networks) (granted int) {
 		for range 10_000 {
-			if !n.take([]cell{{n.key("guess") | rareBit, firmGuesses}}) {
+			if !n.allowAll([]bucket{{n.key("guess") | reservedBit, firmGuesses}}) {
 				break
 			}
 			granted++
@@ -361,8 +361,8 @@ func TestNetworks_AFloodLeavesTheFirmsCountersInTheSnapshot(t *testing.T) {
 	if left(n) == 0 {
 		t.Fatal("the firm's counter grants nothing")
 	}
-	for i := range 2 * saved { // each owes longer
-		n.cells.owe(uint64(i)*0x9e3779b97f4a7c15&^rareBit, longest, clock.now())
+	for i := range 2 * snapshotKeys { // each drains later
+		n.counters.raise(uint64(i)*0x9e3779b97f4a7c15&^reservedBit, maxDrain, clock.now())
 	}
 	next := again(n)
 	next.merge(n.snapshot(clock.now()), clock.now())
@@ -374,12 +374,12 @@ func TestNetworks_AFloodLeavesTheFirmsCountersInTheSnapshot(t *testing.T) {
 func TestNetworks_ASnapshotIsBounded(t *testing.T) {
 	n, clock := newNetworks(t)
 	for i := range 50_000 {
-		n.cells.take(uint64(i)*0x9e3779b97f4a7c15&^rareBit, rate{150, 24 * time.Second}, clock.now())
+		n.counters.allow(uint64(i)*0x9e3779b97f4a7c15&^reservedBit, rate{150, 24 * time.Second}, clock.now())
 	}
 	taken(n, Ask, 200, one("192.0.2.1"))
 	value := n.snapshot(clock.now())
-	if len(value) != headSize+saved*cellSize {
-		t.Errorf("a snapshot of 50,000 has %d bytes; want %d", len(value), headSize+saved*cellSize)
+	if len(value) != headerSize+snapshotKeys*entrySize {
+		t.Errorf("a snapshot of 50,000 has %d bytes; want %d", len(value), headerSize+snapshotKeys*entrySize)
 	}
 	next := again(n)
 	next.merge(value, clock.now())
@@ -401,7 +401,7 @@ func (a *away) Apply(ctx context.Context, ops ...store.Op) error {
 	return a.Store.Apply(ctx, ops...)
 }
 
-func TestNetworks_RunWritesAtTheEnd(t *testing.T) {
+func TestNetworks_RunSavesAtTheEnd(t *testing.T) {
 	n, _ := newNetworks(t)
 	a := &away{Store: n.Store}
 	n.Store = a

@@ -12,9 +12,10 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-// BenchmarkAlike prints how well a stopwatch tells apart those who may not learn who they
-// are: for each of them the median, and the share of pairs with someone who mistyped in
-// which it took longer (AUC: 0.5 is a coin). With -benchtime 2000x it takes 2,000 of each.
+// BenchmarkAlike prints how well timing distinguishes kinds of visitors that must look
+// alike: for each kind the median, and the share of pairs with a mistyped password of a
+// contact in which it took longer (AUC: 0.5 is chance). With -benchtime 2000x it takes
+// 2,000 samples of each.
 func BenchmarkAlike(b *testing.B) {
 	for _, imports := range []bool{false, true} {
 		b.Run(fmt.Sprintf("imported=%t", imports), func(b *testing.B) { alike(b, imports) })
@@ -35,12 +36,12 @@ func alike(b *testing.B, imports bool) {
 	}
 	took := make([][]time.Duration, len(classes))
 	for round := 0; b.Loop(); round++ {
-		if round%ForUnknown.Burst == 0 { // those who may guess can do so again
-			w.must(w.purses(ctx, "mistyped"))
-			w.must(w.purses(ctx, "bcrypt"))
-			w.must(w.purses(ctx, "none"))
+		if round%ForUnknown.Burst == 0 { // refill the budgets
+			w.must(w.deleteGuesses(ctx, "mistyped"))
+			w.must(w.deleteGuesses(ctx, "bcrypt"))
+			w.must(w.deleteGuesses(ctx, "none"))
 		}
-		for _, i := range rand.Perm(len(classes)) { // so that each comes after each
+		for _, i := range rand.Perm(len(classes)) { // in random order
 			a := Attempt{Contact: classes[i], Address: "ann@example.com", Password: other}
 			if a.Contact == "nobody" {
 				a.Contact, a.Address = "", address.Address(fmt.Sprintf("x%d@example.net", round))

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// resident returns the memory of the process in bytes: now, and the most since the last
-// forgetPeak. On systems without /proc both are 0.
+// resident returns the resident memory of the process in bytes: the current one, and the
+// peak since the last forgetPeak. Both are 0 on systems without /proc.
 func resident() (now, peak uint64) {
 	status, _ := os.ReadFile("/proc/self/status")
 	for line := range strings.Lines(string(status)) {
@@ -37,28 +37,28 @@ func resident() (now, peak uint64) {
 
 func forgetPeak() { os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }
 
-// heap returns the bytes of all that is on the heap, garbage included.
+// heap returns the bytes on the heap, garbage included.
 func heap() uint64 {
 	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(s)
 	return s[0].Value.Uint64()
 }
 
-// flood is what 1,000 who come at once do to a process.
+// flood holds the effects of 1,000 concurrent attempts on a process.
 type flood struct {
 	base, peak          uint64 // of the heap
 	baseRSS, peakRSS    uint64
 	judged, busy        int64
 	took                time.Duration
-	slowest, slowKnown  time.Duration // of those who were told to come again; of known devices
+	slowest, slowKnown  time.Duration // of attempts that got ErrBusy; of known devices
 	knownIn, knownTried int64
 }
 
-// run has n try passwords at once, half of whom go away after 50 ms, while one known
+// run makes n concurrent attempts, half of which are canceled after 50 ms, while a known
 // device signs in again and again.
 func (f *flood) run(w *world, n int) {
 	w.set("owner", good)
-	w.is("owner", good, nil) // what is made once is there
+	w.is("owner", good, nil) // initializes what is initialized once
 	debug.FreeOSMemory()
 	f.base = heap()
 	forgetPeak()
@@ -124,14 +124,14 @@ func (f *flood) run(w *world, n int) {
 	_, f.peakRSS = resident()
 }
 
-// BenchmarkFlood prints what 1,000 parallel attempts take.
+// BenchmarkFlood prints the effects of 1,000 parallel attempts.
 func BenchmarkFlood(b *testing.B) {
 	for b.Loop() {
 		w := newWorld(b).as(func(p *Passwords) { p.Cost = Standard })
 		var f flood
 		f.run(w, 1000)
 		const mib = 1 << 20
-		permits := w.Permits.most
+		permits := w.Permits.size
 		b.ReportMetric(float64(permits), "permits")
 		b.ReportMetric(float64(uint64(permits)*Standard.bytes())/mib, "MiB-of-permits")
 		b.ReportMetric(float64(f.peak-f.base)/mib, "MiB-heap-extra")
@@ -147,10 +147,11 @@ func BenchmarkFlood(b *testing.B) {
 	}
 }
 
-// BenchmarkHash is one hash of today's cost, and of the others that OWASP calls equal.
+// BenchmarkHash is one hash at the current cost, and at the others that OWASP calls
+// equal.
 func BenchmarkHash(b *testing.B) {
 	for _, c := range []Cost{Standard, {Memory: 47104, Time: 1, Threads: 1}, {Memory: 12288, Time: 3, Threads: 1}, {Memory: 9216, Time: 4, Threads: 1}} {
-		b.Run(string(c.shape()), func(b *testing.B) {
+		b.Run(string(c.params()), func(b *testing.B) {
 			var took []time.Duration
 			for b.Loop() {
 				from := time.Now()

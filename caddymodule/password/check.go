@@ -11,41 +11,42 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// Attempt is a password that somebody typed.
+// Attempt is a password that a visitor typed.
 type Attempt struct {
-	Contact  string          // ID; "": the address is nobody's who may sign in
-	Address  address.Address // as it was typed
+	Contact  string          // ID; "": the address belongs to no contact who may sign in
+	Address  address.Address // as typed
 	Device   string          // ID of the device, if the contact has signed in on it before
-	Limited  bool            // wrong even if it is right, unless it comes from such a device
+	Limited  bool            // fails even if the password is right, unless Device is set
 	Password string
-	// Find, if it isn't nil, fills in all that the store has to be asked for, once there is
-	// a permit: so many who come at once ask it for nothing. Set Device to wait in the line
-	// of known ones.
+	// Find, if not nil, fills in the other fields from the store. Check calls it once it
+	// holds a permit, so that a burst of attempts doesn't load the store. Set Device before
+	// to wait in the priority queue.
 	Find func(context.Context, *Attempt) error
 }
 
-// Match is a password that was right. Its Ops are to be applied with the session that
-// begins: they give the guesses back, hash and seal the password as one does today, and
-// fail with store.ErrConflict if it was changed in between. Then Check once more.
+// Match is a right password. Apply its Ops in the transaction that begins the session: they
+// reset the guesses, and seal the password again with the newest secret, rehashed if its
+// cost is outdated. If the store returns store.ErrConflict, the password has changed
+// meanwhile: call Check again.
 type Match struct {
 	Ops []store.Op
-	// First: it was brought from elsewhere, and used for the first time. Whether it is
-	// one that could be chosen here was never asked.
+	// First: an imported password was used for the first time. It was never checked against the
+	// policy.
 	First bool
 }
 
-// Check tries a password. It counts the try in the store before anything is compared, so
-// that of parallel tries no more are judged than the budget has. Every failure that is no
-// ErrBusy and not the store's is an ErrWrong.
+// Check compares a password. It counts the guess in the store before it compares, so that
+// no more parallel guesses are compared than the budget allows. Every failure except
+// ErrBusy and the store's errors is an ErrWrong.
 //
-// All that can be wrong takes the same work: a permit, one read and one write of a
-// purse, one read of a record, and one hash of every shape that some contact of the firm
-// has: today's, and where there are any, older ones and imported ones. So a firm with
-// bcrypt hashes from elsewhere pays for a bcrypt in each check until the last is used or
-// removed, and nobody learns whose they are. Only after a right password, today's hash
-// may be made of it, which takes longer.
+// Every failure takes the same work: a permit, one read and one write of a guess counter,
+// one read of a record, and one hash for each set of hash parameters in use by the firm:
+// the current ones, and older and imported ones if any contact has them. So in a firm with
+// imported bcrypt hashes every check also computes a bcrypt until the last of them is used
+// or removed, and timing doesn't reveal whose they are. Only a right password may take
+// longer, for rehashing it.
 //
-// When ctx ends, so does Check; the hashing goes on to its end, and keeps its permit.
+// Check returns when ctx ends. The hash is still computed to its end, and keeps its permit.
 func (p *Passwords) Check(ctx context.Context, a Attempt) (Match, error) {
 	who := ""
 	if a.Device != "" && a.Contact != "" {
@@ -68,7 +69,7 @@ func (p *Passwords) Check(ctx context.Context, a Attempt) (Match, error) {
 		return Match{}, err
 	case c.failed != nil:
 		return Match{}, c.failed
-	case c.over:
+	case c.throttled:
 		return Match{}, ErrThrottled
 	case c.record.Value.Hash == "":
 		return Match{}, ErrNone
@@ -82,101 +83,102 @@ func (p *Passwords) Check(ctx context.Context, a Attempt) (Match, error) {
 	if c.renewed != "" {
 		now.Hash = c.renewed
 	}
-	// Sealed anew each time: who signs in keeps their password when the secret changes.
+	// Seal again each time: a contact who signs in keeps the password when the secret
+	// changes.
 	ops, err := p.write(c.record, now)
 	return Match{
-		Ops:   append(ops, store.Delete(p.purse(p.purseOf(a)))),
+		Ops:   append(ops, store.Delete(p.guessKey(p.limitKey(a)))),
 		First: c.record.Value.From == imported,
 	}, err
 }
 
-// comparison is one Check at work.
+// comparison is the state of one Check.
 type comparison struct {
-	typed  string // as it came, for hashes from elsewhere
-	void   bool   // it can't be right, whatever the hash
-	over   bool   // it may not be right: there were too many
-	record sealed.Record[record]
-	shapes []shape // in an order that says nothing
+	typed      string // as typed, for imported hashes
+	impossible bool   // can't be right, whatever the hash
+	throttled  bool   // too many guesses, so the result doesn't count
+	record     sealed.Record[record]
+	params     []hashParams // sorted, so that the order reveals nothing
 
 	right   bool
-	renewed string // a hash of today's cost; "": the record has one
+	renewed string // a hash of the current cost; "": the record has one
 	failed  error
 }
 
-// prepare counts the try, and reads what it is to be compared with.
+// prepare counts the guess, and reads the hash to compare with.
 func (p *Passwords) prepare(ctx context.Context, a Attempt) (c comparison, err error) {
-	over, err := p.reserve(ctx, p.purseOf(a))
+	over, err := p.countGuess(ctx, p.limitKey(a))
 	if err != nil {
 		return c, err
 	}
-	c.over = over || a.Limited && a.Device == ""
-	if c.record, err = p.read(ctx, p.purseOf(a).Contact); err != nil {
+	c.throttled = over || a.Limited && a.Device == ""
+	if c.record, err = p.read(ctx, p.limitKey(a).Contact); err != nil {
 		return c, err
 	}
-	if c.shapes, err = p.shapes(ctx); err != nil {
+	if c.params, err = p.usedParams(ctx); err != nil {
 		return c, err
 	}
-	c.shapes = append(c.shapes, p.cost().shape())
-	if s := c.record.Value.shape(); s != "" {
-		c.shapes = append(c.shapes, s)
+	c.params = append(c.params, p.cost().params())
+	if s := c.record.Value.params(); s != "" {
+		c.params = append(c.params, s)
 	}
-	slices.Sort(c.shapes)
-	c.shapes = slices.Compact(c.shapes)
-	if c.typed = a.Password; !typeable(a.Password) || isCommon(fold(a.Password)) {
-		// Also an imported hash opens to none of the passwords that everybody tries.
-		c.typed, c.void = "", true
+	slices.Sort(c.params)
+	c.params = slices.Compact(c.params)
+	if c.typed = a.Password; !plausible(a.Password) || isCommon(fold(a.Password)) {
+		// Common passwords fail for imported hashes, too.
+		c.typed, c.impossible = "", true
 	}
 	return c, nil
 }
 
-// compare computes one hash of each shape: the contact's, or one that stands in for it.
+// compare computes one hash for each set of parameters: the contact's hash, or a dummy.
 func (c *comparison) compare(p *Passwords) {
-	typed := normal(c.typed)
+	typed := normalize(c.typed)
 	if c.record.Value.From == imported {
-		typed = c.typed // other portals hash what is typed
+		typed = c.typed // other systems hash the password as typed
 	}
-	for _, s := range c.shapes {
-		hash, own := s.dummy(), s == c.record.Value.shape()
+	for _, s := range c.params {
+		hash, own := s.dummy(), s == c.record.Value.params()
 		if own {
 			hash = c.record.Value.Hash
 		}
 		h, err := parseHash(hash)
 		if err != nil {
-			continue // shapes of newer releases can't be imitated
+			continue // unknown parameters of a newer release
 		}
 		p.Permits.memory.compute(h.cost.bytes(), func() {
 			c.right = matches(hash, typed) && own || c.right
 		})
 	}
-	if c.right = c.right && !c.void && !c.over; !c.right {
+	if c.right = c.right && !c.impossible && !c.throttled; !c.right {
 		return
 	}
-	if c.record.Value.From == imported || c.record.Value.shape() != p.cost().shape() {
+	if c.record.Value.From == imported || c.record.Value.params() != p.cost().params() {
 		c.renewed, c.failed = p.hash(c.typed)
 	}
 }
 
-// maxShapes is of how many shapes each check computes a hash.
-const maxShapes = 8
+// maxParams is the maximum number of hashes that each check computes for parameters in use.
+const maxParams = 8
 
-// shapes returns those that contacts' hashes have.
-func (p *Passwords) shapes(ctx context.Context) (all []shape, err error) {
-	for after := ""; len(all) < maxShapes; {
-		page, err := p.Store.Scan(ctx, p.Firm, shapeBucket, "", after, 1)
+// usedParams returns the hash parameters of the contacts' hashes.
+func (p *Passwords) usedParams(ctx context.Context) (all []hashParams, err error) {
+	for after := ""; len(all) < maxParams; {
+		page, err := p.Store.Scan(ctx, p.Firm, paramsBucket, "", after, 1)
 		if err != nil || len(page) == 0 {
 			return all, err
 		}
 		s, _, _ := strings.Cut(page[0].Key.ID, "/")
-		all = append(all, shape(s))
-		after = s + "0" // '0' comes after '/', so this is behind all of the shape
+		all = append(all, hashParams(s))
+		after = s + "0" // '0' follows '/', so this skips all records with these parameters
 	}
 	return all, nil
 }
 
-const maxTyped = 4096 // bytes that are looked at at all
+const maxInput = 4096 // maximum length of input in bytes
 
-// typeable reports whether there is anything to compare, and not too much. What is shorter
-// than may be chosen may be right: it may come from elsewhere, or MinLength have risen.
-func typeable(password string) bool {
-	return password != "" && len(password) <= maxTyped && utf8.ValidString(password) && utf8.RuneCountInString(normal(password)) <= MaxLength
+// plausible reports whether the input can be a stored password. It accepts passwords
+// shorter than MinLength: they may be imported, or older than the current MinLength.
+func plausible(password string) bool {
+	return password != "" && len(password) <= maxInput && utf8.ValidString(password) && utf8.RuneCountInString(normalize(password)) <= MaxLength
 }

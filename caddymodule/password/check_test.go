@@ -71,8 +71,8 @@ func TestState(t *testing.T) {
 	state(State{})
 }
 
-// A keyboard that writes é as e and an accent is as good as one that has é.
-func TestCheck_EveryFormOfALetter(t *testing.T) {
+// It makes no difference whether a keyboard sends é, or e and an accent.
+func TestCheck_AcceptsEveryUnicodeFormOfALetter(t *testing.T) {
 	w := newWorld(t)
 	w.set("ann", "un café près du château")
 	w.is("ann", "un cafe\u0301 pre\u0300s du cha\u0302teau", nil)
@@ -80,10 +80,10 @@ func TestCheck_EveryFormOfALetter(t *testing.T) {
 	w.is("ann", "un cafe pres du chateau", ErrWrong)
 }
 
-// The whole of a password counts, up to the longest there may be.
-func TestCheck_NothingIsCutOff(t *testing.T) {
+// The whole password counts, up to the maximum length.
+func TestCheck_ComparesTheWholePassword(t *testing.T) {
 	w := newWorld(t)
-	long := strings.Repeat("Zwölf Boxkämpfer jagen Viktor. ", 9)[:264] + "the end" // ä and ö are two bytes
+	long := strings.Repeat("Zwölf Boxkämpfer jagen Viktor. ", 9)[:264] + "the end" // ö and ä are two bytes
 	for len([]rune(long)) > MaxLength {
 		long = long[1:]
 	}
@@ -96,8 +96,8 @@ func TestCheck_NothingIsCutOff(t *testing.T) {
 	w.is("ann", "\xff"+long, ErrWrong)
 }
 
-// T09: a copy of the store has no password, and no hash to try passwords on.
-func TestT09_TheStoreHasNoHash(t *testing.T) {
+// T09 (stolen store): a copy of the store contains no password, and no hash to guess at.
+func TestT09_TheStoreHoldsNoUnsealedHash(t *testing.T) {
 	w := newWorld(t)
 	hash := bcryptOf(t, other)
 	w.set("ann", good)
@@ -117,8 +117,8 @@ func TestT09_TheStoreHasNoHash(t *testing.T) {
 	}
 }
 
-// Who can write to the store can't give one contact the password of another.
-func TestCheck_MovedRecordsDontOpen(t *testing.T) {
+// Writing to the store doesn't give one contact the password of another.
+func TestCheck_MovedRecordsFail(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	w.set("mallory", good)
 	rec, err := w.Store.Get(ctx, store.Key{Firm: w.Firm, Bucket: passwordBucket, ID: "mallory"})
@@ -135,8 +135,8 @@ func TestCheck_MovedRecordsDontOpen(t *testing.T) {
 	w.is("mallory", good, nil)
 }
 
-// A sign-in by a password that is changed at the same moment fails.
-func TestCheck_ChangedInBetween(t *testing.T) {
+// A sign-in with a password that changes at the same moment fails.
+func TestCheck_FailsIfThePasswordChangesMeanwhile(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	w.set("ann", good)
 	m, err := w.Check(ctx, Attempt{Contact: "ann", Password: good})
@@ -150,8 +150,8 @@ func TestCheck_ChangedInBetween(t *testing.T) {
 	w.is("ann", other, nil)
 }
 
-// Passwords are sealed as by the releases before, which may use the same store.
-func TestPasswordsAreSealedAsBefore(t *testing.T) {
+// Passwords are sealed as by earlier releases, which may use the same store.
+func TestPasswordsAreSealedAsByEarlierReleases(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	w.set("ann", good)
 	k := store.Key{Firm: "example", Bucket: "password", ID: "ann"}
@@ -171,8 +171,8 @@ func TestPasswordsAreSealedAsBefore(t *testing.T) {
 	w.is("bob", good, nil)
 }
 
-// A hash is made anew when the cost rises, and only after a right password.
-func TestCheck_CostRises(t *testing.T) {
+// A rising cost rehashes passwords, but only right ones.
+func TestCheck_RehashesWhenTheCostRises(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	w.set("ann", good)
 	dear := w.as(func(p *Passwords) { p.Cost = Cost{Memory: 128, Time: 2, Threads: 1} })
@@ -189,30 +189,30 @@ func TestCheck_CostRises(t *testing.T) {
 	if hash() != before {
 		t.Error("a wrong password changed the hash")
 	}
-	shapes, err := dear.shapes(ctx)
-	if want := []shape{cheap.shape()}; err != nil || !reflect.DeepEqual(shapes, want) {
+	shapes, err := dear.usedParams(ctx)
+	if want := []hashParams{cheap.params()}; err != nil || !reflect.DeepEqual(shapes, want) {
 		t.Errorf("shapes = %q, %v; want %q", shapes, err, want)
 	}
 	dear.is("ann", good, nil)
 	if h, err := parseHash(hash()); err != nil || h.cost != dear.Cost {
 		t.Errorf("after a right password the hash has %+v, %v; want %+v", h, err, dear.Cost)
 	}
-	if shapes, err = dear.shapes(ctx); err != nil || !reflect.DeepEqual(shapes, []shape{dear.Cost.shape()}) {
+	if shapes, err = dear.usedParams(ctx); err != nil || !reflect.DeepEqual(shapes, []hashParams{dear.Cost.params()}) {
 		t.Errorf("shapes = %q, %v; want those that there are", shapes, err)
 	}
 	dear.is("ann", good, nil)
-	for i := range 2 * maxShapes { // however many have it, it is one shape
+	for i := range 2 * maxParams { // many contacts share one set of parameters
 		w.set(fmt.Sprint("contact-", i), good)
 	}
-	if shapes, err = dear.shapes(ctx); err != nil || len(shapes) != 2 {
+	if shapes, err = dear.usedParams(ctx); err != nil || len(shapes) != 2 {
 		t.Errorf("shapes = %q, %v; want two", shapes, err)
 	}
-	w.is("ann", good, nil) // who goes back to the release before can still sign in
+	w.is("ann", good, nil) // a rollback to the release before still allows signing in
 }
 
 func TestImport(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
-	old := "Short-1" // shorter than could be chosen here, with what nobody types the same
+	old := "Short-1" // shorter than allowed here, and with a character of many forms
 	w.must(w.Import(ctx, "ann", bcryptOf(t, old)))
 	w.is("ann", good, ErrWrong)
 	m, err := w.Check(ctx, Attempt{Contact: "ann", Password: old})
@@ -224,7 +224,7 @@ func TestImport(t *testing.T) {
 	if err != nil || !strings.HasPrefix(rec.Value.Hash, "$argon2id$") || rec.Value.From != used {
 		t.Errorf("after its first use: %+v, %v; want argon2id, used", rec.Value, err)
 	}
-	if n := w.records(shapeBucket); n != 1 {
+	if n := w.records(paramsBucket); n != 1 {
 		t.Errorf("%d shapes of one contact are kept; want 1", n)
 	}
 	if m, err = w.Check(ctx, Attempt{Contact: "ann", Password: old}); err != nil || m.First {
@@ -240,8 +240,9 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// A file of contacts is read at every start: what they did here since, stays.
-func TestImport_UndoesNothing(t *testing.T) {
+// A file of contacts is imported at every start, and undoes nothing that contacts did
+// since.
+func TestImport_OverwritesNoPasswordSetHere(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	hash, later := bcryptOf(t, good), bcryptOf(t, other)
 	imports := func(contact, hash string, want bool) {
@@ -254,7 +255,7 @@ func TestImport_UndoesNothing(t *testing.T) {
 	}
 	imports("ann", hash, true)
 	imports("ann", hash, false)
-	imports("ann", later, true) // not used yet: the newest file is right
+	imports("ann", later, true) // not used yet: the newest file wins
 	imports("ann", hash, true)
 	w.is("ann", good, nil)
 	imports("ann", hash, false)
@@ -269,13 +270,13 @@ func TestImport_UndoesNothing(t *testing.T) {
 	w.is("bob", other, ErrNone)
 
 	imports("eve", hash, true)
-	w.must(w.Forget(ctx, "eve"))
+	w.must(w.Delete(ctx, "eve"))
 	imports("eve", hash, true)
 	w.is("eve", good, nil)
 }
 
-// bcrypt sees 72 bytes. Nobody gets in who knows only these.
-func TestImport_NothingIsCutOff(t *testing.T) {
+// bcrypt reads only 72 bytes. Knowing these is not enough to sign in.
+func TestImport_BcryptComparesTheWholePassword(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	head := strings.Repeat("a long way from home, ", 4)[:72]
 	w.must(w.Import(ctx, "ann", bcryptOf(t, head)))
@@ -283,15 +284,16 @@ func TestImport_NothingIsCutOff(t *testing.T) {
 	w.is("ann", head, nil)
 }
 
-// Other portals hash what is typed, in whatever form; here it is the same afterwards.
-func TestImport_FormsOfALetter(t *testing.T) {
+// Other systems hash the password as typed, in any Unicode form; here the form makes no
+// difference later.
+func TestImport_ComparesPasswordsAsTyped(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	typed := "cafe\u0301 au lait"
 	w.must(w.Import(ctx, "ann", bcryptOf(t, typed)))
 	w.is("ann", typed, nil)
 	w.is("ann", "café au lait", nil)
 
-	like, err := cheap.hash(typed) // as dear as ours, and yet not ours
+	like, err := cheap.hash(typed) // as expensive as our hashes, but with other parameters
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,12 +302,12 @@ func TestImport_FormsOfALetter(t *testing.T) {
 	w.is("bob", typed, nil)
 }
 
-// Elsewhere there may have been none to type, or one without an end.
-func TestImport_EmptyAndEndless(t *testing.T) {
+// Other systems may allow empty passwords, or passwords of any length.
+func TestImport_EmptyAndVeryLongPasswords(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	w.must(w.Import(ctx, "empty", bcryptOf(t, "")))
 	w.is("empty", "", ErrWrong)
-	w.is("empty", "password", ErrWrong) // nothing is compared in its place
+	w.is("empty", "password", ErrWrong) // no dummy matches
 	long := strings.Repeat("a long way from home, ", 12)[:MaxLength+1]
 	hash, err := cheap.hash(long)
 	if err != nil {
@@ -315,8 +317,8 @@ func TestImport_EmptyAndEndless(t *testing.T) {
 	w.is("endless", long, ErrWrong)
 }
 
-// D08: no contact has a password that everybody tries, wherever it is from.
-func TestD08_CommonPasswordsOpenNothing(t *testing.T) {
+// D08 (password spraying): common passwords never work, even imported ones.
+func TestD08_CommonPasswordsFail(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	for i, common := range []string{"password1", "123456789", "qwertyuiop", "iloveyou"} {
 		contact := fmt.Sprint("contact-", i)
@@ -325,7 +327,8 @@ func TestD08_CommonPasswordsOpenNothing(t *testing.T) {
 	}
 }
 
-// An older secret may go when everything was sealed anew; what wasn't counts as none.
+// An older secret can be removed once everything is resealed; records not resealed count
+// as missing.
 func TestReseal(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	before := w.as(func(p *Passwords) { p.Keys = keyring(t, oldSecret) })
@@ -341,7 +344,7 @@ func TestReseal(t *testing.T) {
 	before.set("ann", good)
 	before.must(before.Remove(ctx, "contact-7"))
 	w.is("ann", good, ErrNone)
-	if err := w.Reseal(ctx); err != nil { // too early: what doesn't open is left as it is
+	if err := w.Reseal(ctx); err != nil { // too early: records that can't be opened stay as they are
 		t.Fatal(err)
 	}
 	both := w.as(func(p *Passwords) { p.Keys = keyring(t, newSecret, oldSecret) })
@@ -356,7 +359,7 @@ func TestReseal(t *testing.T) {
 			t.Fatalf("contact-%d after Reseal: %+v, %v", i, rec.Value, err)
 		}
 	}
-	if n := w.records(shapeBucket); n != 600 {
+	if n := w.records(paramsBucket); n != 600 {
 		t.Errorf("%d shapes; want 600", n)
 	}
 }
@@ -366,16 +369,16 @@ func TestForget(t *testing.T) {
 	w.set("ann", good)
 	w.is("ann", other, ErrWrong)
 	w.isOn("laptop", "ann", other, ErrWrong)
-	w.must(w.Forget(ctx, "ann"))
-	for _, bucket := range []string{passwordBucket, shapeBucket, guessBucket} {
+	w.must(w.Delete(ctx, "ann"))
+	for _, bucket := range []string{passwordBucket, paramsBucket, guessBucket} {
 		if n := w.records(bucket); n != 0 {
 			t.Errorf("%d records of nobody are left in %s", n, bucket)
 		}
 	}
-	w.must(w.Forget(ctx, "nobody ever"))
+	w.must(w.Delete(ctx, "nobody ever"))
 }
 
-// counting is a store that counts what is asked of it.
+// counting is a store that counts its calls.
 type counting struct {
 	store.Store
 	mu    sync.Mutex
@@ -405,20 +408,20 @@ func (c *counting) Scan(ctx context.Context, firm, bucket, prefix, after string,
 	return c.Store.Scan(ctx, firm, bucket, prefix, after, limit)
 }
 
-// N02: whoever it is, and whatever is wrong, the work is the same: as many calls of the
-// store, and a hash of each of the shapes that contacts have.
-func TestN02_TheSameWorkForEverybody(t *testing.T) {
+// N02 (timing): for every kind of visitor and failure the work is the same: as many store
+// calls, and one hash for each set of parameters in use.
+func TestN02_CheckDoesTheSameWorkForEveryVisitor(t *testing.T) {
 	w, ctx := newWorld(t), context.Background()
 	w.set("ann", good)
 	w.must(w.Import(ctx, "bcrypt", bcryptOf(t, good)))
-	w.must(w.Import(ctx, "argon2id", Cost{Memory: 256, Time: 3, Threads: 2}.shape().dummy()))
+	w.must(w.Import(ctx, "argon2id", Cost{Memory: 256, Time: 3, Threads: 2}.params().dummy()))
 	w.set("removed", good)
 	w.must(w.Remove(ctx, "removed"))
 	w.set("throttled", good)
 	for range ForUnknown.Burst {
 		w.is("throttled", other, ErrWrong)
 	}
-	w = w.as(func(p *Passwords) { p.Cost = Cost{Memory: 128, Time: 1, Threads: 1} }) // it was raised, too
+	w = w.as(func(p *Passwords) { p.Cost = Cost{Memory: 128, Time: 1, Threads: 1} }) // the cost was raised as well
 	counted := &counting{Store: w.Store}
 	w.Store = counted
 	var first string
@@ -447,14 +450,14 @@ func TestN02_TheSameWorkForEverybody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		work := fmt.Sprint(comparison.shapes, counted.calls)
+		work := fmt.Sprint(comparison.params, counted.calls)
 		if comparison.compare(w.Passwords); comparison.renewed != "" {
 			t.Errorf("%s: a hash was made", c.what)
 		}
 		if first == "" {
 			first = work
 		}
-		if work != first || len(comparison.shapes) != 4 {
+		if work != first || len(comparison.params) != 4 {
 			t.Errorf("%s takes\n%s\nbut a wrong password\n%s", c.what, work, first)
 		}
 		if err := w.try(c.a); !errors.Is(err, c.want) {
@@ -463,8 +466,8 @@ func TestN02_TheSameWorkForEverybody(t *testing.T) {
 	}
 }
 
-// A store that can't answer lets nobody in, and says so.
-func TestCheck_StoreIsGone(t *testing.T) {
+// If the store fails, nobody signs in, and the error is the store's.
+func TestCheck_ReturnsTheStoresError(t *testing.T) {
 	w := newWorld(t)
 	w.set("ann", good)
 	w.Store.Close()

@@ -14,21 +14,21 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Cost is what an argon2id hash takes.
+// Cost holds the parameters of an argon2id hash.
 type Cost struct {
 	Memory  uint32 // in KiB
 	Time    uint32 // passes over the memory
 	Threads uint8
 }
 
-// Standard is the second of the settings that OWASP's Password Storage Cheat Sheet calls
-// equal in strength (46 MiB and one pass, 19 MiB and two, 12 and three, …). One thread,
-// because a check should take one core and no more; 19 MiB, because several checks at
-// once should fit the smallest machine that runs a portal.
+// Standard is one of the settings that OWASP's Password Storage Cheat Sheet calls equal in
+// strength (46 MiB and one pass, 19 MiB and two, 12 and three, …). It has one thread, so that
+// a check uses only one core, and 19 MiB, so that several concurrent checks fit the smallest
+// machine that runs a portal.
 var Standard = Cost{Memory: 19 * 1024, Time: 2, Threads: 1}
 
-// What is taken from elsewhere. A check of any contact costs what the dearest hash of
-// the firm does, so what is dearer isn't taken.
+// Limits for imported hashes. Every check costs as much as the firm's most expensive hash, so
+// hashes above the limits are rejected.
 const (
 	maxMemory  = 128 * 1024 // KiB
 	maxTime    = 10
@@ -36,34 +36,34 @@ const (
 	minBcrypt  = 4
 	maxBcrypt  = 14 // takes about a second
 
-	saltLength, keyLength = 16, 32 // bytes of ours, and the most and the least of others:
+	saltLength, keyLength = 16, 32 // bytes of our hashes; bounds for others:
 	minSalt, maxSalt      = 8, 64
 	minKey, maxKey        = 16, 64
-	maxHash               = 256 // characters of all of it
+	maxHash               = 256 // length of the whole hash in characters
 
-	bcryptSees = 72 // bytes of a password; it ignores the rest
+	bcryptMaxBytes = 72 // bytes; bcrypt ignores the rest of a password
 )
 
-// ErrHash: this is no hash of a password, or none that is taken. Every error of CheckHash
-// wraps it, says why, and doesn't repeat the hash.
+// ErrHash: the text is not a password hash, or is outside the limits. Errors of CheckHash
+// wrap it and give the reason, but don't contain the hash.
 var ErrHash = errors.New("not a password hash that can be used")
 
-// CheckHash tells whether a hash from elsewhere can be imported: bcrypt ($2a$, $2b$ or
-// $2y$) with a cost of 4 to 14, or argon2id, version 19, with m up to 128 MiB, t up to 10
-// and p up to 16. It computes nothing.
+// CheckHash reports whether a hash can be imported: bcrypt ($2a$, $2b$ or $2y$) with a cost
+// of 4 to 14, or argon2id, version 19, with m up to 128 MiB, t up to 10 and p up to 16. It
+// doesn't compute any hash.
 func CheckHash(hash string) error {
 	_, err := parseHash(hash)
 	return err
 }
 
-// shape is all that the time of a check depends on, in the words of the hash itself:
-// $argon2id$v=19$m=19456,t=2,p=1 or $2$12. The zero value is no hash.
-type shape string
+// hashParams are the parameters on which the time of a check depends, as written in the hash:
+// $argon2id$v=19$m=19456,t=2,p=1 or $2$12. "" means no hash.
+type hashParams string
 
-// parsed is a hash that is within the bounds.
+// parsed is a hash within the limits.
 type parsed struct {
-	shape shape
-	cost  Cost // of argon2id; zero: bcrypt
+	params hashParams
+	cost   Cost // of argon2id; zero for bcrypt
 }
 
 var bcryptForm = regexp.MustCompile(`^\$2[aby]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}$`)
@@ -74,7 +74,7 @@ func parseHash(hash string) (parsed, error) {
 	case len(hash) > maxHash:
 		return bad("it is too long")
 	case bcryptForm.MatchString(hash):
-		return parsed{shape: shape("$2$" + hash[4:6])}, nil
+		return parsed{params: hashParams("$2$" + hash[4:6])}, nil
 	case strings.HasPrefix(hash, "$2"):
 		return bad(fmt.Sprintf("of bcrypt, $2a$, $2b$ and $2y$ can be used, with a cost of %02d to %d", minBcrypt, maxBcrypt))
 	case !strings.HasPrefix(hash, "$argon2id$"):
@@ -85,26 +85,27 @@ func parseHash(hash string) (parsed, error) {
 		return bad("it isn't written as $argon2id$v=19$m=…,t=…,p=…$salt$hash")
 	}
 	cost := Cost{params.Memory, params.Iterations, params.Parallelism}
-	head := cost.shape()
+	head := cost.params()
 	switch {
-	// What Sscanf forgives (spaces, signs, zeros, a tail) isn't one thing any more.
+	// Sscanf accepts spaces, signs, leading zeros and a tail, so require the canonical
+	// spelling.
 	case hash != string(head)+"$"+base64.RawStdEncoding.EncodeToString(salt)+"$"+base64.RawStdEncoding.EncodeToString(key):
 		return bad("it isn't written as $argon2id$v=19$m=…,t=…,p=…$salt$hash")
 	case cost.Memory > maxMemory || cost.Time > maxTime || cost.Threads > maxThreads:
-		return bad(fmt.Sprintf("it is too dear to check: at most m=%d, t=%d and p=%d", maxMemory, maxTime, maxThreads))
+		return bad(fmt.Sprintf("it is too expensive to check: use at most m=%d, t=%d and p=%d", maxMemory, maxTime, maxThreads))
 	case cost.Time == 0 || cost.Threads == 0 || cost.Memory < 8*uint32(cost.Threads): // RFC 9106, section 3.1
 		return bad("its t or p is 0, or its m less than 8 times p")
 	case len(salt) < minSalt || len(salt) > maxSalt || len(key) < minKey || len(key) > maxKey:
 		return bad("its salt or its hash is too short or too long")
 	}
-	return parsed{shape: head, cost: cost}, nil
+	return parsed{params: head, cost: cost}, nil
 }
 
-func (c Cost) shape() shape {
-	return shape(fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d", argon2.Version, c.Memory, c.Time, c.Threads))
+func (c Cost) params() hashParams {
+	return hashParams(fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d", argon2.Version, c.Memory, c.Time, c.Threads))
 }
 
-// bytes is the memory that computing such a hash takes.
+// bytes returns the memory needed to compute a hash.
 func (c Cost) bytes() uint64 { return uint64(c.Memory) << 10 }
 
 func (c Cost) hash(password string) (string, error) {
@@ -112,13 +113,13 @@ func (c Cost) hash(password string) (string, error) {
 		Memory: c.Memory, Iterations: c.Time, Parallelism: c.Threads, SaltLength: saltLength, KeyLength: keyLength,
 	})
 	if err != nil {
-		return "", fmt.Errorf("hashing a password: %w", err)
+		return "", fmt.Errorf("hash password: %w", err)
 	}
 	return hash, nil
 }
 
-// dummy returns a hash of this shape that no password has.
-func (s shape) dummy() string {
+// dummy returns a hash with these parameters that matches no password.
+func (s hashParams) dummy() string {
 	var b [saltLength + keyLength]byte
 	rand.Read(b[:]) // never fails (crypto/rand)
 	if cost, found := strings.CutPrefix(string(s), "$2$"); found {
@@ -129,19 +130,20 @@ func (s shape) dummy() string {
 	return string(s) + "$" + enc.EncodeToString(b[:saltLength]) + "$" + enc.EncodeToString(b[saltLength:])
 }
 
-// matches reports whether the hash, which parseHash has let through, is the password's.
-// It takes its full time whatever the password is.
+// matches reports whether a hash accepted by parseHash is the password's. It takes the same
+// time for every password.
 func matches(hash, password string) bool {
 	if strings.HasPrefix(hash, "$2") {
 		err := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password))
-		// bcrypt would let in whoever knows how a longer one begins. Nothing is cut off
-		// here, also not what another portal cut off: who has such a password sets a new one.
-		return err == nil && len(password) <= bcryptSees
+		// bcrypt compares only the first 72 bytes, so an attacker who knows these could use
+		// any longer password. Doorpost rejects longer ones: a contact with such an imported
+		// password sets a new one.
+		return err == nil && len(password) <= bcryptMaxBytes
 	}
 	match, _, err := argon2id.CheckHash(password, hash)
 	return err == nil && match
 }
 
-// normal is the form of a password that is hashed: NFKC, so that it is the same on every
-// keyboard (NIST SP 800-63B-4, section 3.1.1.2).
-func normal(password string) string { return norm.NFKC.String(password) }
+// normalize returns the form of a password that is hashed: NFKC, so that it is the same from
+// every keyboard (NIST SP 800-63B-4, section 3.1.1.2).
+func normalize(password string) string { return norm.NFKC.String(password) }

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// Hashes that other programs made.
+// Hashes from other programs.
 const (
-	ofReference = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc" // "password", by the reference in C
+	ofReference = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc" // "password", by the reference implementation in C
 	ofPHP       = "$2y$07$BCryptRequires22Chrcte/VlQH0piJtjXl.0t1XkA8pw9dMXTpOq"                           // "rasmuslerdorf", by PHP
 )
 
@@ -20,7 +20,7 @@ func TestParseHash(t *testing.T) {
 	tail := "$" + salt + "$" + key
 	for _, c := range []struct {
 		hash string
-		want shape // "": ErrHash
+		want hashParams // "": ErrHash
 	}{
 		{ofReference, "$argon2id$v=19$m=65536,t=2,p=1"},
 		{ofPHP, "$2$07"},
@@ -33,7 +33,7 @@ func TestParseHash(t *testing.T) {
 		{"", ""},
 		{"$", ""},
 		{"password", ""},
-		{"$2b$15" + ofPHP[6:], ""}, // two seconds of work
+		{"$2b$15" + ofPHP[6:], ""}, // takes two seconds
 		{"$2b$31" + ofPHP[6:], ""},
 		{"$2b$03" + ofPHP[6:], ""},
 		{"$2x$" + ofPHP[4:], ""}, // made by a broken bcrypt
@@ -61,7 +61,7 @@ func TestParseHash(t *testing.T) {
 		{"$argon2i$v=19$m=65536,t=1,p=1" + tail, ""},
 		{"$argon2d$v=19$m=65536,t=1,p=1" + tail, ""},
 		{"$argon2id$v=19$m=65536,t=1,p=1" + tail + "$", ""},
-		{"$argon2id$v=19$m=65536,t=1,p=1$" + salt + "$", ""}, // an empty hash is everybody's
+		{"$argon2id$v=19$m=65536,t=1,p=1$" + salt + "$", ""}, // an empty hash matches every password
 		{"$argon2id$v=19$m=65536,t=1,p=1$" + salt + "$AAAA", ""},
 		{"$argon2id$v=19$m=65536,t=1,p=1$$" + key, ""},
 		{"$argon2id$v=19$m=65536,t=1,p=1$c29t$" + key, ""},
@@ -73,8 +73,8 @@ func TestParseHash(t *testing.T) {
 		{"$1$abc$def", ""},
 	} {
 		h, err := parseHash(c.hash)
-		if h.shape != c.want || errors.Is(err, ErrHash) != (c.want == "") {
-			t.Errorf("parseHash(%.80q) = %q, %v; want %q", c.hash, h.shape, err, c.want)
+		if h.params != c.want || errors.Is(err, ErrHash) != (c.want == "") {
+			t.Errorf("parseHash(%.80q) = %q, %v; want %q", c.hash, h.params, err, c.want)
 		}
 		if err != nil && len(c.hash) > 20 && strings.Contains(err.Error(), c.hash[10:]) {
 			t.Errorf("the error for %.80q repeats it", c.hash)
@@ -84,7 +84,7 @@ func TestParseHash(t *testing.T) {
 
 func TestMatches(t *testing.T) {
 	long := strings.Repeat("x", 72)
-	// As a portal that cuts off at 72 bytes would have it, and one that has exactly 72.
+	// Hashes of a system that truncates at 72 bytes, and of a password of exactly 72.
 	cut, err := bcrypt.GenerateFromPassword([]byte(long), 4)
 	if err != nil {
 		t.Fatal(err)
@@ -114,22 +114,22 @@ func TestMatches(t *testing.T) {
 }
 
 func TestDummy(t *testing.T) {
-	for _, s := range []shape{Standard.shape(), cheap.shape(), "$2$04", "$2$12", "$argon2id$v=19$m=131072,t=10,p=16"} {
+	for _, s := range []hashParams{Standard.params(), cheap.params(), "$2$04", "$2$12", "$argon2id$v=19$m=131072,t=10,p=16"} {
 		seen := map[string]bool{}
 		for range 100 {
 			d := s.dummy()
-			if h, err := parseHash(d); err != nil || h.shape != s || seen[d] {
-				t.Fatalf("dummy of %s = %q: %q, %v, seen before: %t", s, d, h.shape, err, seen[d])
+			if h, err := parseHash(d); err != nil || h.params != s || seen[d] {
+				t.Fatalf("dummy of %s = %q: %q, %v, seen before: %t", s, d, h.params, err, seen[d])
 			}
 			seen[d] = true
 		}
 	}
-	if d := cheap.shape().dummy(); matches(d, "") || matches(d, good) {
+	if d := cheap.params().dummy(); matches(d, "") || matches(d, good) {
 		t.Errorf("a password opens %s", d)
 	}
 }
 
-// What is checked against is in no library's words only: a hash of ours is PHC.
+// Our hashes can be used with other software: they are in the PHC format.
 func TestHashIsPHC(t *testing.T) {
 	hash, err := Standard.hash(good)
 	if err != nil {
@@ -148,12 +148,12 @@ func TestHashIsPHC(t *testing.T) {
 }
 
 func FuzzParseHash(f *testing.F) {
-	for _, s := range []string{ofReference, ofPHP, Standard.shape().dummy(), "$argon2id$v=19$m=1,t=1,p=1$$", "$2b$14$", "$argon2id$v=19$m=9,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA"} {
+	for _, s := range []string{ofReference, ofPHP, Standard.params().dummy(), "$argon2id$v=19$m=1,t=1,p=1$$", "$2b$14$", "$argon2id$v=19$m=9,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, hash string) {
 		h, err := parseHash(hash)
-		if (err == nil) != (h.shape != "") {
+		if (err == nil) != (h.params != "") {
 			t.Fatalf("parseHash(%q) = %+v, %v", hash, h, err)
 		}
 		if err != nil {
@@ -165,7 +165,7 @@ func FuzzParseHash(f *testing.F) {
 		if h.cost.Memory > maxMemory || h.cost.Time > maxTime || h.cost.Threads > maxThreads || !strings.Contains(hash, "$") {
 			t.Fatalf("parseHash(%q) lets through %+v", hash, h)
 		}
-		if d, err := parseHash(h.shape.dummy()); err != nil || d != h {
+		if d, err := parseHash(h.params.dummy()); err != nil || d != h {
 			t.Fatalf("the dummy of %q is %+v, %v", hash, d, err)
 		}
 		if h.cost.Memory > 1024 || strings.HasPrefix(hash, "$2") && hash[4:6] > "05" {
@@ -177,8 +177,8 @@ func FuzzParseHash(f *testing.F) {
 	})
 }
 
-// A hash that would take hours or gigabytes isn't imported, and where a store has one, it
-// is no password: nothing is computed for it.
+// D04 (hostile hashes): a hash that takes hours or gigabytes isn't imported; if the store
+// has one, it counts as no password and is never computed.
 func TestD04_AHostileHashCostsNothing(t *testing.T) {
 	ctx := context.Background()
 	for _, hash := range []string{
@@ -202,7 +202,7 @@ func TestD04_AHostileHashCostsNothing(t *testing.T) {
 		if state, err := w.State(ctx, "ann"); state.Has() || err != nil {
 			t.Errorf("with %.60q there is a password since %v, %v; want none", hash, state.Since, err)
 		}
-		if n := w.records(shapeBucket); n != 0 {
+		if n := w.records(paramsBucket); n != 0 {
 			t.Errorf("%.60q has %d shapes; want none, which every check would imitate", hash, n)
 		}
 		w.set("ann", good)

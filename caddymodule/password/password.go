@@ -1,10 +1,9 @@
-// Package password keeps the passwords of contacts: sets, checks and removes them.
+// Package password stores the passwords of contacts: it sets, checks and removes them.
 //
-// A check costs the same whoever is asked for, and whatever there is to be compared with
-// (check.go). What it costs is bounded for the whole process (permits.go, memory.go), and so is how
-// often anybody may guess (guess.go). Which passwords may be chosen is a pure decision
-// (policy.go). What lies in the store is an argon2id hash, sealed (hash.go, record.go):
-// a copy of the store without the secret gives nobody anything to try passwords on.
+// A check costs the same for every address and every stored hash (check.go). The process limits the
+// cost of all checks (permits.go, memory.go) and the number of guesses (guess.go). A pure function
+// decides which passwords a contact may choose (policy.go). The store holds argon2id hashes, sealed
+// (hash.go, record.go): a copy of the store without the secret doesn't allow guessing offline.
 package password
 
 import (
@@ -18,42 +17,42 @@ import (
 )
 
 var (
-	// ErrWrong: this is not the contact's password, or there is no such contact, or it
-	// may not be tried now. Whoever typed it gets one answer for all of these.
+	// ErrWrong: this is not the contact's password, there is no such contact, or guesses are
+	// throttled. Visitors get the same answer in all these cases.
 	ErrWrong = errors.New("password: wrong")
-	// ErrNone is an ErrWrong: there is no contact, or no password to compare with.
-	ErrNone = fmt.Errorf("%w: there is none", ErrWrong)
-	// ErrThrottled is an ErrWrong: there were too many tries, so nothing was judged.
-	ErrThrottled = fmt.Errorf("%w: too many tries", ErrWrong)
+	// ErrNone is an ErrWrong: there is no contact, or the contact has no password.
+	ErrNone = fmt.Errorf("%w: contact has no password", ErrWrong)
+	// ErrThrottled is an ErrWrong: there were too many guesses, so the result doesn't count.
+	ErrThrottled = fmt.Errorf("%w: too many guesses", ErrWrong)
 	// ErrOwn: the contact has chosen, used or removed a password here, so none is imported.
-	ErrOwn = errors.New("password: they have one of their own")
-	// ErrBusy: there are too many checks at the moment. Answer 503.
-	ErrBusy = errors.New("password: too many checks at the moment")
+	ErrOwn = errors.New("password: contact has set or removed a password here")
+	// ErrBusy: too many checks are running or waiting. Answer 503.
+	ErrBusy = errors.New("password: too many concurrent checks; try again later")
 )
 
-// Passwords are those of a firm's contacts. Set its fields in one literal. Many
-// goroutines may use it, and several processes on one store.
+// Passwords are the passwords of a firm's contacts. Set the fields in one literal. All methods are
+// safe for concurrent use, and several processes may use one store.
 type Passwords struct {
 	Firm    string
-	Name    string // of the firm: no password may contain it
+	Name    string // of the firm; no password may contain it
 	Store   store.Store
 	Keys    *secret.Keyring
-	Permits *Permits // of the process, for all its firms
-	// MinLength is how many characters a password needs; 0 is DefaultLength, and what
-	// is below LeastLength counts as that.
+	Permits *Permits // shared by all firms of the process
+	// MinLength is the minimum length of a password in characters. 0 means DefaultLength; values
+	// below LowestMinLength mean LowestMinLength.
 	MinLength int
-	Cost      Cost             // of new hashes; the zero value: Standard
+	Cost      Cost             // of new hashes; zero: Standard
 	Now       func() time.Time // the clock; nil: time.Now
 
-	// Alarm is told of records that are none of ours; see sealed.Bucket.
+	// Alarm is called for records that Doorpost did not seal; see sealed.Bucket.
 	Alarm func(context.Context, store.Key)
 }
 
-// Set decides whether the contact may have the password, and returns the Ops that give
-// it to them: a Refused says what is wrong with it. Whoever calls has proof that it is
-// the contact who chose it. store.ErrConflict of the Ops means that another was faster.
-func (p *Passwords) Set(ctx context.Context, contact, password string, about About) ([]store.Op, error) {
-	if err := p.Judge(password, about); err != nil {
+// Set returns the Ops that give the contact the password. It returns a Refused if the policy
+// forbids the password. The caller has proof that the contact chose it. If the store returns
+// store.ErrConflict for the Ops, the password has changed meanwhile.
+func (p *Passwords) Set(ctx context.Context, contact, password string, about ContactInfo) ([]store.Op, error) {
+	if err := p.CheckPolicy(password, about); err != nil {
 		return nil, err
 	}
 	var hash string
@@ -70,12 +69,12 @@ func (p *Passwords) Set(ctx context.Context, contact, password string, about Abo
 	if err != nil {
 		return nil, err
 	}
-	purses, err := p.purses(ctx, contact)
+	purses, err := p.deleteGuesses(ctx, contact)
 	return append(ops, purses...), err
 }
 
-// Remove returns the Ops after which the contact has no password, nor gets one by an
-// import. None: there was none.
+// Remove returns the Ops that remove the contact's password and prevent a later import. It returns
+// none if the contact has no password.
 func (p *Passwords) Remove(ctx context.Context, contact string) ([]store.Op, error) {
 	was, err := p.read(ctx, contact)
 	if err != nil || was.Value.Hash == "" {
@@ -84,24 +83,24 @@ func (p *Passwords) Remove(ctx context.Context, contact string) ([]store.Op, err
 	return p.write(was, record{From: removed, At: p.now()})
 }
 
-// Forget returns the Ops that leave nothing of a contact who is no more.
-func (p *Passwords) Forget(ctx context.Context, contact string) ([]store.Op, error) {
+// Delete returns the Ops that delete everything about a contact who was removed.
+func (p *Passwords) Delete(ctx context.Context, contact string) ([]store.Op, error) {
 	was, err := p.read(ctx, contact)
 	if err != nil {
 		return nil, err
 	}
 	ops := []store.Op{p.records().Delete(contact)}
-	if shape := was.Value.shape(); shape != "" {
+	if shape := was.Value.params(); shape != "" {
 		ops = append(ops, store.Delete(p.index(shape, contact)))
 	}
-	purses, err := p.purses(ctx, contact)
+	purses, err := p.deleteGuesses(ctx, contact)
 	return append(ops, purses...), err
 }
 
-// Import returns the Ops that give a contact the hash they had elsewhere: bcrypt, or
-// argon2id in the PHC format, within the bounds that CheckHash tells. It is ErrOwn for a
-// contact who has chosen, used or removed a password here: a file that is read again
-// undoes nothing. No Ops: they have this one.
+// Import returns the Ops that give a contact a hash from another system: bcrypt, or argon2id in the
+// PHC format, within the bounds of CheckHash. It returns ErrOwn if the contact has chosen, used or
+// removed a password here, so that importing a file again undoes nothing. It returns no Ops if the
+// contact has this hash already.
 func (p *Passwords) Import(ctx context.Context, contact, hash string) ([]store.Op, error) {
 	if err := CheckHash(hash); err != nil {
 		return nil, err
@@ -116,8 +115,7 @@ func (p *Passwords) Import(ctx context.Context, contact, hash string) ([]store.O
 	return p.write(was, record{Hash: hash, From: imported, At: p.now()})
 }
 
-// State says since when the contact has a password, and where it comes from; the zero State:
-// there is none.
+// State returns the state of the contact's password; the zero State if there is none.
 func (p *Passwords) State(ctx context.Context, contact string) (State, error) {
 	rec, err := p.read(ctx, contact)
 	if err != nil || rec.Value.Hash == "" {
@@ -127,19 +125,18 @@ func (p *Passwords) State(ctx context.Context, contact string) (State, error) {
 	return State{Since: is.At, Imported: is.From == imported, Chosen: is.From == chosen}, nil
 }
 
-// State is what may be told of a password.
+// State describes a password without revealing anything about its content.
 type State struct {
-	Since    time.Time // when it was chosen, or imported
-	Imported bool      // it was brought from elsewhere, and not used since
-	Chosen   bool      // it was chosen here, so by who has read a mail of ours
+	Since    time.Time // when it was chosen or imported
+	Imported bool      // imported and not used since
+	Chosen   bool      // chosen here, so the contact has read one of our mails
 }
 
-// Has reports whether there is a password.
 func (s State) Has() bool { return !s.Since.IsZero() }
 
-// hash makes a hash of today's cost. The caller holds a permit.
+// hash returns a hash of the current cost. The caller holds a permit.
 func (p *Passwords) hash(password string) (hash string, err error) {
-	p.Permits.memory.compute(p.cost().bytes(), func() { hash, err = p.cost().hash(normal(password)) })
+	p.Permits.memory.compute(p.cost().bytes(), func() { hash, err = p.cost().hash(normalize(password)) })
 	return hash, err
 }
 

@@ -9,58 +9,57 @@ import (
 )
 
 const (
-	// MaxPermits is how many checks there are at a time at most.
+	// MaxPermits is the maximum number of concurrent checks.
 	MaxPermits = 4
 
-	longestWait = 2 * time.Second
-	lineLength  = 64 // who comes when so many wait would wait for longer than longestWait
+	maxWait  = 2 * time.Second
+	maxQueue = 64 // a longer queue would take more than maxWait
 )
 
-// Permits bound what checks take of a machine: how many there are at a time, how many
-// wait for how long, and how much memory they use. The zero value grants none.
+// Permits is a semaphore with a priority queue. It limits how many checks run, how many wait and
+// for how long, and how much memory they use. The zero value grants none.
 //
-// Contacts who are known, by a device that they have signed in on or by a mailed link, wait
-// in a line of their own, and at least every second permit is for it, so no flood of others
-// keeps them out. Each has one place in it, so none of them keeps out the rest: what more
-// comes from them waits with everybody.
+// Known contacts, identified by a device that they have signed in on or by a mailed link, wait
+// in the priority queue, which gets at least every second permit, so that a flood of other
+// attempts cannot lock them out. Each contact has at most one place in it, so that one contact
+// cannot block the others; further attempts of the contact wait in the other queue.
 type Permits struct {
-	most   int // how many there are
+	size   int // number of permits
 	memory memory
 
-	mu     sync.Mutex
-	free   int
-	known  line
-	others line
-	last   *line // whose turn it was
+	mu         sync.Mutex
+	free       int
+	priority   queue
+	others     queue
+	lastServed *queue // queue that got the last permit
 }
 
-// line is who waits, first come first.
-type line []*waiter
+// queue holds waiting attempts, first in, first out.
+type queue []*waiter
 
 type waiter struct {
-	who  string        // "": unknown
-	turn chan struct{} // closed when it comes
+	contact string        // "": unknown
+	ready   chan struct{} // closed when the permit is granted
 }
 
-// NewPermits makes one fewer than there are cores, since Go's scheduler lets all else wait
-// where every core computes a hash; but at least one, and at most MaxPermits.
+// NewPermits returns a semaphore with one permit fewer than cores, since Go's scheduler delays
+// everything else when every core computes a hash; but with at least one and at most MaxPermits.
 func NewPermits() *Permits { return newPermits(min(max(runtime.GOMAXPROCS(0)-1, 1), MaxPermits)) }
 
-func newPermits(n int) *Permits { return &Permits{most: n, free: n, memory: memory{hashes: n}} }
+func newPermits(n int) *Permits { return &Permits{size: n, free: n, memory: memory{hashes: n}} }
 
-// run waits for a permit, calls first, and then work in a goroutine of its own. It
-// returns when work has, or when ctx ends; the permit is given back when work returns,
-// for the machine is at work until then, whoever waits for it. Without a permit, or with
-// an error or panic of first, work isn't called. What work writes may be read after a nil error.
-// who is the known contact that it is for, or "".
+// run waits for a permit, calls first, and then calls work in its own goroutine. It returns when
+// work returns or ctx ends. The permit is released when work returns, since the CPU is busy
+// until then. Without a permit, or if first fails or panics, work isn't called. If the error is
+// nil, the caller may read what work wrote. who is the known contact, or "".
 func (p *Permits) run(ctx context.Context, who string, first func() error, work func()) error {
-	if err := p.take(ctx, who); err != nil {
+	if err := p.acquire(ctx, who); err != nil {
 		return err
 	}
 	working := false
 	defer func() {
-		if !working { // an error of first, or a panic that a server goes on after
-			p.giveBack()
+		if !working { // first failed, or panicked and the server recovers
+			p.release()
 		}
 	}()
 	if first != nil {
@@ -71,7 +70,7 @@ func (p *Permits) run(ctx context.Context, who string, first func() error, work 
 	working = true
 	done := make(chan struct{})
 	go func() {
-		defer p.giveBack()
+		defer p.release()
 		defer close(done)
 		work()
 	}()
@@ -83,8 +82,8 @@ func (p *Permits) run(ctx context.Context, who string, first func() error, work 
 	}
 }
 
-// take gets a permit, or ErrBusy.
-func (p *Permits) take(ctx context.Context, who string) error {
+// acquire gets a permit. It returns ErrBusy if the queue is full or the wait too long.
+func (p *Permits) acquire(ctx context.Context, who string) error {
 	p.mu.Lock()
 	if p.free > 0 {
 		p.free--
@@ -92,10 +91,10 @@ func (p *Permits) take(ctx context.Context, who string) error {
 		return nil
 	}
 	l := &p.others
-	if who != "" && !slices.ContainsFunc(p.known, func(w *waiter) bool { return w.who == who }) {
-		l = &p.known
+	if who != "" && !slices.ContainsFunc(p.priority, func(w *waiter) bool { return w.contact == who }) {
+		l = &p.priority
 	}
-	if p.most == 0 || len(*l) == lineLength {
+	if p.size == 0 || len(*l) == maxQueue {
 		p.mu.Unlock()
 		return ErrBusy
 	}
@@ -103,11 +102,11 @@ func (p *Permits) take(ctx context.Context, who string) error {
 	*l = append(*l, me)
 	p.mu.Unlock()
 
-	late := time.NewTimer(longestWait)
+	late := time.NewTimer(maxWait)
 	defer late.Stop()
 	err := ErrBusy
 	select {
-	case <-me.turn:
+	case <-me.ready:
 		return nil
 	case <-late.C:
 	case <-ctx.Done():
@@ -117,25 +116,25 @@ func (p *Permits) take(ctx context.Context, who string) error {
 	defer p.mu.Unlock()
 	at := slices.Index(*l, me)
 	if at < 0 {
-		return nil // their turn came at that moment
+		return nil // the permit was granted at that moment
 	}
 	*l = slices.Delete(*l, at, at+1)
 	return err
 }
 
-// giveBack hands a permit on to who is next.
-func (p *Permits) giveBack() {
+// release passes a permit on to the next waiter.
+func (p *Permits) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next := &p.known
-	if len(p.known) == 0 || p.last == &p.known && len(p.others) > 0 {
+	next := &p.priority
+	if len(p.priority) == 0 || p.lastServed == &p.priority && len(p.others) > 0 {
 		next = &p.others
 	}
-	p.last = next
+	p.lastServed = next
 	if len(*next) == 0 {
 		p.free++
 		return
 	}
-	close((*next)[0].turn)
+	close((*next)[0].ready)
 	*next = slices.Delete(*next, 0, 1)
 }

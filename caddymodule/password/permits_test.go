@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// held is a permit in use until it is told to end.
+// held is a permit held until end is closed.
 type held struct{ end chan struct{} }
 
 func hold(t *testing.T, p *Permits, who string) held {
@@ -23,12 +23,12 @@ func hold(t *testing.T, p *Permits, who string) held {
 	began := make(chan struct{})
 	go p.run(ctx, who, nil, func() { close(began); <-h.end })
 	<-began
-	leave() // the client goes away; the work goes on
+	leave() // the client disconnects; the work goes on
 	synctest.Wait()
 	return h
 }
 
-// free reports whether there is a permit at once.
+// free reports whether a permit can be acquired without waiting.
 func free(t *testing.T, p *Permits, who string) bool {
 	t.Helper()
 	ran := false
@@ -40,7 +40,7 @@ func free(t *testing.T, p *Permits, who string) bool {
 	return ran && time.Since(from) == 0
 }
 
-func TestPermits_SoManyAndNoMore(t *testing.T) {
+func TestPermits_LimitConcurrentChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPermits(3)
 		a, b := hold(t, p, ""), hold(t, p, "")
@@ -61,7 +61,7 @@ func TestPermits_SoManyAndNoMore(t *testing.T) {
 	})
 }
 
-func TestPermits_Line(t *testing.T) {
+func TestPermits_QueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPermits(1)
 		h := hold(t, p, "")
@@ -81,26 +81,26 @@ func TestPermits_Line(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if waited[0] != 1000-lineLength || waited[longestWait] != lineLength {
-			t.Errorf("waits %v; want %d to wait for %s, and the others not at all", waited, lineLength, longestWait)
+		if waited[0] != 1000-maxQueue || waited[maxWait] != maxQueue {
+			t.Errorf("waits %v; want %d to wait for %s, and the others not at all", waited, maxQueue, maxWait)
 		}
-		// Who waits gets the next one; who leaves the line makes room in it.
+		// A waiter gets the next permit, and one that gives up leaves room in the queue.
 		go func() { time.Sleep(time.Second); close(h.end) }()
-		if err := p.run(t.Context(), "", nil, func() {}); err != nil || time.Since(from) != longestWait+time.Second {
-			t.Errorf("run = %v after %s; want a permit a second later", err, time.Since(from)-longestWait)
+		if err := p.run(t.Context(), "", nil, func() {}); err != nil || time.Since(from) != maxWait+time.Second {
+			t.Errorf("run = %v after %s; want a permit a second later", err, time.Since(from)-maxWait)
 		}
 	})
 }
 
-// Known contacts come first, but neither a flood of others nor one contact with many
-// devices keeps anybody out.
-func TestPermits_WhoIsNext(t *testing.T) {
+// Known contacts have priority, but neither a flood of others nor one contact with many devices
+// locks anybody out.
+func TestPermits_KnownContactsHavePriority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPermits(1)
 		h := hold(t, p, "")
 		var mu sync.Mutex
 		var got []string
-		for _, who := range slices.Concat(slices.Repeat([]string{""}, lineLength-2), []string{"ann", "ann", "ann", "ann", "bob", "cleo"}) {
+		for _, who := range slices.Concat(slices.Repeat([]string{""}, maxQueue-2), []string{"ann", "ann", "ann", "ann", "bob", "cleo"}) {
 			go p.run(t.Context(), who, nil, func() {
 				mu.Lock()
 				defer mu.Unlock()
@@ -110,15 +110,16 @@ func TestPermits_WhoIsNext(t *testing.T) {
 		}
 		close(h.end)
 		synctest.Wait()
-		// Of Ann's four, one waits among the known, two found the last places among the others.
-		want := "ann - bob - cleo" + strings.Repeat(" -", lineLength-4) + " ann ann"
+		// Of Ann's four attempts, one waits in the priority queue, and two got the last places
+		// in the other.
+		want := "ann - bob - cleo" + strings.Repeat(" -", maxQueue-4) + " ann ann"
 		if got := strings.Join(got, " "); got != want {
 			t.Errorf("permits went to %s; want %s", got, want)
 		}
 	})
 }
 
-func TestPermits_WhoLeaves(t *testing.T) {
+func TestPermits_CanceledWaitersFreeTheirPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPermits(1)
 		h := hold(t, p, "")
@@ -139,11 +140,11 @@ func TestPermits_WhoLeaves(t *testing.T) {
 		if !free(t, p, "") {
 			t.Error("who left or failed kept a permit")
 		}
-	}) // and synctest sees to it that no goroutine is left
+	}) // synctest checks that no goroutine is left
 }
 
-// A panic of what comes before the work, after which a server goes on, takes no permit with it.
-func TestPermits_APanicTakesNone(t *testing.T) {
+// A panic in first, from which a server recovers, loses no permit.
+func TestPermits_APanicLosesNoPermit(t *testing.T) {
 	p := newPermits(1)
 	func() {
 		defer func() {
@@ -171,33 +172,32 @@ func TestNewPermits(t *testing.T) {
 		before := runtime.GOMAXPROCS(c.cores)
 		p := NewPermits()
 		runtime.GOMAXPROCS(before)
-		if p.most != c.want || p.free != c.want {
-			t.Errorf("with %d cores there are %d permits, %d of them free; want %d", c.cores, p.most, p.free, c.want)
+		if p.size != c.want || p.free != c.want {
+			t.Errorf("with %d cores there are %d permits, %d of them free; want %d", c.cores, p.size, p.free, c.want)
 		}
 	}
 }
 
-// D03: a thousand at once take the memory of as many hashes as there are permits and a
-// tenth more, all are told to come again within two seconds or so, and a known device
-// gets in all the while.
-func TestD03_AThousandAtOnce(t *testing.T) {
+// D03 (CPU and memory): a thousand concurrent attempts take the memory of as many hashes as
+// there are permits plus a tenth, all get ErrBusy within about two seconds, and a known device
+// can still sign in.
+func TestD03_AThousandConcurrentChecks(t *testing.T) {
 	w := newWorld(t).as(func(p *Passwords) { p.Cost = Standard })
 	before := runtime.NumGoroutine()
 	var f flood
 	f.run(w, 1000)
-	cost := uint64(w.Permits.most) * Standard.bytes()
-	// A thousand goroutines and what they read are in it, too. Without a bound it is
-	// twice the cost.
+	cost := uint64(w.Permits.size) * Standard.bytes()
+	// Includes a thousand goroutines and what they read. Without a limit it is twice the cost.
 	if extra := f.peak - min(f.base, f.peak); extra > cost*14/10 {
 		t.Errorf("the heap grew by %d MiB; want %d, and a little", extra>>20, cost>>20)
 	}
 	if f.busy == 0 || f.knownIn == 0 || f.knownIn != f.knownTried {
 		t.Errorf("%d were told to come again; a known device got in %d times of %d", f.busy, f.knownIn, f.knownTried)
 	}
-	if f.slowest > 5*longestWait {
+	if f.slowest > 5*maxWait {
 		t.Errorf("someone was told after %s to come again", f.slowest)
 	}
-	// Those whose client went away are still at work for a moment.
+	// Attempts whose client disconnected still work for a moment.
 	for range 1000 {
 		if runtime.NumGoroutine() <= before {
 			return
@@ -207,9 +207,9 @@ func TestD03_AThousandAtOnce(t *testing.T) {
 	t.Errorf("%d goroutines are left of %d", runtime.NumGoroutine(), before)
 }
 
-// The garbage of hashes that follow one another doesn't pile up; where a lot lives, an
-// eighth of that is let be.
-func TestCompute_Garbage(t *testing.T) {
+// The garbage of successive hashes doesn't accumulate; an eighth of a large live heap is
+// allowed.
+func TestCompute_LimitsGarbage(t *testing.T) {
 	const size = 8 << 20
 	var keep []byte
 	garbage := func(bound uint64) (most uint64) {

@@ -11,29 +11,28 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-// How long a password may be, in characters (code points in the form of NFKC).
+// Lengths of passwords in characters (code points after NFKC).
 const (
-	DefaultLength = 15  // NIST SP 800-63B-4, section 3.1.1.2, for one that stands alone
-	LeastLength   = 8   // OWASP ASVS 5.0, 6.2.1
-	MaxLength     = 256 // at most 1 KiB, so nothing is cut off anywhere
+	DefaultLength   = 15  // NIST SP 800-63B-4, section 3.1.1.2, for a password as the only factor
+	LowestMinLength = 8   // OWASP ASVS 5.0, 6.2.1
+	MaxLength       = 256 // at most 1 KiB, so nothing is ever truncated
 )
 
-// About is what others know of a contact: no password may contain it.
-type About struct {
+// ContactInfo is information about a contact that others know. No password may contain it.
+type ContactInfo struct {
 	Names     []string          // first and last
 	Emails    []address.Address // all of them
-	Companies []string          // names and ids; none for staff, who reach all
+	Companies []string          // names and IDs; none for staff, who have access to all
 }
 
-// Reason is why a password may not be chosen.
+// Reason is why the policy refuses a password.
 type Reason string
 
-// The reasons.
 const (
 	TooShort   Reason = "too short"
 	TooLong    Reason = "too long"
-	NoText     Reason = "not text"                 // it isn't UTF-8
-	Common     Reason = "common"                   // among those that are tried first, or a few characters over and over
+	NoText     Reason = "not text"                 // not UTF-8
+	Common     Reason = "common"                   // on the list of common passwords, or only a few different characters
 	HasFirm    Reason = "has the firm's name"      // or a word of it
 	HasName    Reason = "has the person's name"    // or a word of it
 	HasAddress Reason = "has the person's address" // or a part of it
@@ -41,22 +40,22 @@ const (
 )
 
 const (
-	longEnough   = 4 // characters that a word must have to be looked for
-	fewDifferent = 4 // characters, of which nothing good is made
+	minWordLength = 4 // characters; shorter words aren't searched for
+	minDistinct   = 4 // passwords with no more different characters are refused
 )
 
-// Refused is a password that may not be chosen. Its Error has no part of the password,
-// its Words may.
+// Refused is a password that the policy forbids. Error contains no part of the password; Words
+// may.
 type Refused struct {
 	Why  Reason
-	Has  int    // characters; of TooShort and TooLong
-	Min  int    // characters; of TooShort
-	Word string // of HasFirm, HasName, HasAddress, HasCompany: what to leave out
+	Has  int    // characters; for TooShort and TooLong
+	Min  int    // characters; for TooShort
+	Word string // for HasFirm, HasName, HasAddress and HasCompany: what to leave out
 }
 
 func (r Refused) Error() string { return "password: refused: " + string(r.Why) }
 
-// Words says it to the person who chose the password, on a page.
+// Words returns the reason as text for the page where the contact chose the password.
 func (r Refused) Words() string {
 	leaveOut := func(what string) string {
 		return fmt.Sprintf("Please leave out “%s”: it is part of %s, and that is tried first by who wants to get in.", r.Word, what)
@@ -89,17 +88,17 @@ func are(n int) string {
 	return fmt.Sprintf("are %d", n)
 }
 
-// Judge decides whether somebody may have the password: nil, or a Refused with the first
-// thing that is wrong. It asks for no digits, capitals or signs, nor does it count what
-// can't be seen differently from what can.
-func (p *Passwords) Judge(password string, about About) error {
+// CheckPolicy returns nil if the contact may choose the password, otherwise a Refused with the
+// first reason. It requires no digits, capitals or symbols, and counts invisible characters
+// like any other.
+func (p *Passwords) CheckPolicy(password string, about ContactInfo) error {
 	if !utf8.ValidString(password) {
 		return Refused{Why: NoText}
 	}
-	if len(password) > maxTyped {
+	if len(password) > maxInput {
 		return Refused{Why: TooLong, Has: utf8.RuneCountInString(password)}
 	}
-	has, least := utf8.RuneCountInString(normal(password)), p.Least()
+	has, least := utf8.RuneCountInString(normalize(password)), p.RequiredLength()
 	switch {
 	case has < least:
 		return Refused{Why: TooShort, Has: has, Min: least}
@@ -107,11 +106,11 @@ func (p *Passwords) Judge(password string, about About) error {
 		return Refused{Why: TooLong, Has: has}
 	}
 	folded := fold(password)
-	if isCommon(folded) || different(folded) <= fewDifferent {
+	if isCommon(folded) || countDistinct(folded) <= minDistinct {
 		return Refused{Why: Common}
 	}
 	plain := squash(folded)
-	for _, one := range p.known(about) {
+	for _, one := range p.forbiddenWords(about) {
 		if word := contained(plain, one.words); word != "" {
 			return Refused{Why: one.why, Word: word}
 		}
@@ -119,16 +118,17 @@ func (p *Passwords) Judge(password string, about About) error {
 	return nil
 }
 
-// Least is how many characters a password needs.
-func (p *Passwords) Least() int {
+// RequiredLength returns the minimum length of a password in characters.
+func (p *Passwords) RequiredLength() int {
 	if p.MinLength == 0 {
 		return DefaultLength
 	}
-	return min(max(p.MinLength, LeastLength), MaxLength)
+	return min(max(p.MinLength, LowestMinLength), MaxLength)
 }
 
-// known is what must not be in a password, folded, in the order in which it is told.
-func (p *Passwords) known(about About) []struct {
+// forbiddenWords returns the texts that a password must not contain, folded, in the order in
+// which they are reported.
+func (p *Passwords) forbiddenWords(about ContactInfo) []struct {
 	why   Reason
 	words []string
 } {
@@ -136,10 +136,10 @@ func (p *Passwords) known(about About) []struct {
 	for _, a := range about.Emails {
 		local, domain, _ := strings.Cut(string(a), "@")
 		if i := strings.LastIndexByte(domain, '.'); i >= 0 {
-			domain = domain[:i] // com and the like say nothing about anybody
+			domain = domain[:i] // the top-level domain identifies nobody
 		}
 		emails = append(emails, wordsOf(local, domain)...)
-		emails = append(emails, fold(string(a))) // all of it, where its parts are too short to be looked for
+		emails = append(emails, fold(string(a))) // the whole address, in case its parts are too short
 	}
 	return []struct {
 		why   Reason
@@ -152,13 +152,13 @@ func (p *Passwords) known(about About) []struct {
 	}
 }
 
-// everybodys are words of names that are in so many names that they say nothing.
-var everybodys = map[string]bool{
+// genericWords occur in so many names that they identify nobody.
+var genericWords = map[string]bool{
 	"company": true, "corporation": true, "group": true, "holding": true, "holdings": true,
 	"gmbh": true, "incorporated": true, "limited": true, "services": true, "with": true,
 }
 
-// wordsOf returns each text, folded, with its words behind it.
+// wordsOf returns each text, folded, followed by its words.
 func wordsOf(texts ...string) (words []string) {
 	for _, text := range texts {
 		folded := fold(text)
@@ -168,19 +168,20 @@ func wordsOf(texts ...string) (words []string) {
 	return words
 }
 
-// contained returns the first of the words that is in a squashed password, and long enough
-// to count; else "".
+// contained returns the first of the words, of at least minWordLength, that the squashed
+// password contains; or "".
 func contained(plain string, words []string) string {
 	for _, word := range words {
 		w := squash(word)
-		if utf8.RuneCountInString(w) >= longEnough && !everybodys[w] && strings.Contains(plain, w) {
+		if utf8.RuneCountInString(w) >= minWordLength && !genericWords[w] && strings.Contains(plain, w) {
 			return word
 		}
 	}
 	return ""
 }
 
-// fold takes away what guessers vary first: capitals, accents, forms of the same letter.
+// fold removes differences that guessing tools try first: capitals, accents, variants of a
+// letter.
 func fold(s string) string {
 	return norm.NFC.String(strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Mn, r) {
@@ -190,7 +191,7 @@ func fold(s string) string {
 	}, norm.NFKD.String(s)))
 }
 
-// squash leaves letters and digits.
+// squash keeps only letters and digits.
 func squash(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsLetter(r) || unicode.IsNumber(r) {
@@ -200,8 +201,8 @@ func squash(s string) string {
 	}, s)
 }
 
-// different returns how many different characters a text has.
-func different(s string) int {
+// countDistinct returns the number of different characters.
+func countDistinct(s string) int {
 	seen := map[rune]bool{}
 	for _, r := range s {
 		seen[r] = true

@@ -10,17 +10,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-var ann = About{
+var ann = ContactInfo{
 	Names:     []string{"Ann", "Müller-Łukasz"},
 	Emails:    []address.Address{"ann.petunia+books@brightwater.co.uk", "office@xn--mnchen-3ya.example"},
 	Companies: []string{"Harbour & Sons Ltd", "orchid-7", "Big Company Group Limited"},
 }
 
-func TestJudge(t *testing.T) {
+func TestCheckPolicy(t *testing.T) {
 	for _, c := range []struct {
 		password string
 		least    int
-		why      Reason // "": it may be chosen
+		why      Reason // "": allowed
 		word     string
 	}{
 		{"correct horse battery staple", 0, "", ""},
@@ -38,14 +38,14 @@ func TestJudge(t *testing.T) {
 		{"kX9#qL2!vB7$mN", 0, TooShort, ""},
 		{"kX9#qL2!vB7$mé", 0, TooShort, ""},       // 15 bytes
 		{"kX9#qL2!vB7$me\u0301", 0, TooShort, ""}, // 15 code points, before NFKC
-		{"k9#qL2!", 1, TooShort, ""},              // min_length can't go below 8
+		{"k9#qL2!", 1, TooShort, ""},              // MinLength can't be lower than 8
 		{"k9#qL2!", 8, TooShort, ""},
 		{strings.Repeat("kettle noon ", 22)[:256], 0, "", ""},
 		{strings.Repeat("kettle noon ", 22)[:257], 0, TooLong, ""},
 		{strings.Repeat("x", 1<<20), 0, TooLong, ""},
 		{"a kettle sings at noon\xff", 0, NoText, ""},
 
-		{"qwertyuiop12345", 0, Common, ""}, // as it is in the list
+		{"qwertyuiop12345", 0, Common, ""}, // on the list
 		{"QwertyUiop12345", 0, Common, ""},
 		{"ｑｗｅｒｔｙｕｉｏｐ１２３４５", 0, Common, ""},
 		{"sunshine", 8, Common, ""},
@@ -60,17 +60,17 @@ func TestJudge(t *testing.T) {
 		{"an e.x.a.m.p.l.e of kettles", 0, HasFirm, "example"},
 		{"a kettle for muller at noon", 0, HasName, "muller"},
 		{"a kettle for MÜLLER at noon", 0, HasName, "muller"},
-		{"an ann can plan", 0, "", ""}, // three letters are in too many words
+		{"an ann can plan", 0, "", ""}, // three letters occur in too many words
 		{"a petunia sings at noon", 0, HasAddress, "petunia"},
 		{"how bright water runs: brightwater", 0, HasAddress, "brightwater"},
 		{"no books at my bedside", 0, HasAddress, "books"},
 		{"the old harbour at noon", 0, HasCompany, "harbour"},
 		{"harbour and sons at noon", 0, HasCompany, "harbour"},
 		{"a white orchid at noon", 0, HasCompany, "orchid"},
-		{"a company of grey geese", 0, "", ""}, // a word of everybody's name
+		{"a company of grey geese", 0, "", ""}, // a generic word of the name
 	} {
 		p := &Passwords{Name: "Example Bookkeeping", MinLength: c.least}
-		err := p.Judge(c.password, ann)
+		err := p.CheckPolicy(c.password, ann)
 		var r Refused
 		if errors.As(err, &r) != (c.why != "") || r.Why != c.why || r.Word != c.word || err != nil && c.why == "" {
 			t.Errorf("Judge(%.60q) = %v (%q); want %q (%q)", c.password, err, r.Word, c.why, c.word)
@@ -81,25 +81,25 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// An address is known to all, also where none of its parts is long enough to count.
-func TestJudge_AWholeAddress(t *testing.T) {
-	about := About{Emails: []address.Address{"ann@kpg.accountants"}}
+// The whole address counts even if its parts are too short.
+func TestCheckPolicy_FindsAWholeAddress(t *testing.T) {
+	about := ContactInfo{Emails: []address.Address{"ann@kpg.accountants"}}
 	for password, word := range map[string]string{"Ann@KPG.accountants": "ann@kpg.accountants", "annkpgaccountants1": "ann@kpg.accountants", "accountants at noon": ""} {
-		r, _ := errors.AsType[Refused]((&Passwords{}).Judge(password, about))
+		r, _ := errors.AsType[Refused]((&Passwords{}).CheckPolicy(password, about))
 		if r.Word != word || word != "" && r.Why != HasAddress {
 			t.Errorf("Judge(%q) = %+v; want that %q is to be left out", password, r, word)
 		}
 	}
 }
 
-// Nothing is known of who has no name and no company.
-func TestJudge_AboutNobody(t *testing.T) {
-	if err := (&Passwords{}).Judge(good, About{Names: []string{"", " "}, Companies: []string{""}}); err != nil {
+// For a contact without name and company, nothing is known.
+func TestCheckPolicy_WithoutContactInfo(t *testing.T) {
+	if err := (&Passwords{}).CheckPolicy(good, ContactInfo{Names: []string{"", " "}, Companies: []string{""}}); err != nil {
 		t.Errorf("Judge = %v", err)
 	}
 }
 
-func TestSet_IsRefused(t *testing.T) {
+func TestSet_ReturnsRefused(t *testing.T) {
 	w := newWorld(t)
 	ops, err := w.Set(t.Context(), "ann", "Example Bookkeeping!", ann)
 	if r, ok := errors.AsType[Refused](err); !ok || r.Why != HasFirm || ops != nil {
@@ -107,7 +107,7 @@ func TestSet_IsRefused(t *testing.T) {
 	}
 }
 
-// Each reason has words, and what can be said about the password is in them.
+// Each reason has a text that contains the relevant numbers or words.
 func TestRefused_Words(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range []Refused{
@@ -148,24 +148,24 @@ func TestCommonList(t *testing.T) {
 	}
 }
 
-func FuzzJudge(f *testing.F) {
+func FuzzCheckPolicy(f *testing.F) {
 	f.Add(good, "Ann", "ann@example.com", "Harbour & Sons", 0)
 	f.Add("correct horse battery staple", "", "", "", 8)
 	f.Add("\u0130\u0130\u0130\u0130\u0130\u0130\u0130\u0130\u0130ﷺﷺﷺ", "İ", "i@i.i", "ﷺ", 8)
 	f.Add("password\x00\x00\x00\x00\x00\x00\x00", "\xff", "@", "\xff\xff\xff\xff", -1)
 	f.Fuzz(func(t *testing.T, password, name, email, company string, least int) {
 		p := &Passwords{Name: name, MinLength: least}
-		err := p.Judge(password, About{Names: []string{name}, Emails: []address.Address{address.Address(email)}, Companies: []string{company}})
+		err := p.CheckPolicy(password, ContactInfo{Names: []string{name}, Emails: []address.Address{address.Address(email)}, Companies: []string{company}})
 		r, refused := errors.AsType[Refused](err)
 		if refused != (err != nil) || refused && (r.Why == "" || r.Words() == Refused{}.Words()) {
 			t.Fatalf("Judge(%q) = %v", password, err)
 		}
 		if err == nil {
-			if n := utf8.RuneCountInString(normal(password)); n < LeastLength || n > MaxLength || !typeable(password) || isCommon(fold(password)) {
+			if n := utf8.RuneCountInString(normalize(password)); n < LowestMinLength || n > MaxLength || !plausible(password) || isCommon(fold(password)) {
 				t.Fatalf("Judge(%q) = nil, but it could not be used", password)
 			}
-			// What is the same to the hash is the same to the policy.
-			if err := p.Judge(normal(password), About{}); err != nil {
+			// The policy makes no difference between passwords with the same hash.
+			if err := p.CheckPolicy(normalize(password), ContactInfo{}); err != nil {
 				t.Fatalf("Judge(%q) = %v in the form that is hashed", password, err)
 			}
 		}

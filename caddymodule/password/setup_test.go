@@ -22,10 +22,10 @@ const (
 	other = "seven grey geese walk home"
 )
 
-// cheap is a Cost for tests that don't ask for time or memory.
+// cheap is a Cost for tests that don't measure time or memory.
 var cheap = Cost{Memory: 64, Time: 1, Threads: 1}
 
-// clock is a time that stands still until it is moved.
+// clock stands still until it is moved.
 type clock struct{ at atomic.Pointer[time.Time] }
 
 func (c *clock) now() time.Time { return *c.at.Load() }
@@ -60,7 +60,7 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-// as returns the same world seen by other Passwords.
+// as returns the same world with changed Passwords.
 func (w *world) as(change func(*Passwords)) *world {
 	other := *w.Passwords
 	change(&other)
@@ -92,10 +92,10 @@ func (w *world) must(ops []store.Op, err error) {
 
 func (w *world) set(contact, password string) {
 	w.t.Helper()
-	w.must(w.Set(context.Background(), contact, password, About{}))
+	w.must(w.Set(context.Background(), contact, password, ContactInfo{}))
 }
 
-// try checks a password, and applies what comes of it.
+// try checks a password, and applies the Ops.
 func (w *world) try(a Attempt) error {
 	w.t.Helper()
 	if a.Address == "" {
@@ -110,7 +110,7 @@ func (w *world) try(a Attempt) error {
 	return err
 }
 
-// is fails unless the password opens for the contact, or not, as wanted.
+// is checks that trying the password gives the error want.
 func (w *world) is(contact, password string, want error) {
 	w.t.Helper()
 	w.isOn("", contact, password, want)
@@ -119,13 +119,13 @@ func (w *world) is(contact, password string, want error) {
 func (w *world) isOn(device, contact, password string, want error) {
 	w.t.Helper()
 	err := w.try(Attempt{Contact: contact, Device: device, Password: password})
-	// ErrNone and ErrThrottled are not to pass for a plain ErrWrong.
+	// A plain ErrWrong doesn't match ErrNone or ErrThrottled.
 	if err != want && (errors.Is(err, ErrWrong) || want == nil || !errors.Is(err, want)) {
 		w.t.Errorf("Check(%s, %.80q) = %v; want %v", contact, password, err, want)
 	}
 }
 
-// records counts those of a bucket.
+// records counts the records of a bucket.
 func (w *world) records(bucket string) int {
 	w.t.Helper()
 	recs, err := w.Store.Scan(context.Background(), w.Firm, bucket, "", "", 10_000)

@@ -23,7 +23,7 @@ func (h *Handlers) GetSetPassword(w http.ResponseWriter, r *http.Request) error 
 		return h.passwordLinkError(w, r, t, link, err)
 	}
 	h.Audit.Record(r.Context(), h.opening(r, audit.Opened, link))
-	h.Answers.Page(w, r, http.StatusOK, web.SetPasswordPage{T: t, Masked: web.MaskedAddress(link.Address), Least: h.Passwords.Least()})
+	h.Answers.Page(w, r, http.StatusOK, web.SetPasswordPage{T: t, Masked: web.MaskedAddress(link.Address), Least: h.Passwords.RequiredLength()})
 	return nil
 }
 
@@ -56,7 +56,7 @@ func (h *Handlers) PostSetPassword(w http.ResponseWriter, r *http.Request) error
 		}
 		err = h.Changes.Set(r.Context(), by, change, plain)
 		if refused, ok := errors.AsType[password.Refused](err); ok {
-			h.Answers.Page(w, r, http.StatusBadRequest, web.SetPasswordPage{T: t, Masked: web.MaskedAddress(link.Address), Least: h.Passwords.Least(), Problem: refused.Words()})
+			h.Answers.Page(w, r, http.StatusBadRequest, web.SetPasswordPage{T: t, Masked: web.MaskedAddress(link.Address), Least: h.Passwords.RequiredLength(), Problem: refused.Words()})
 			return nil
 		} else if errors.Is(err, password.ErrBusy) {
 			return web.ErrPasswordsBusy
