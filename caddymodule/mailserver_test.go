@@ -152,8 +152,8 @@ func TestTimelineKnowsOfChangesSince(t *testing.T) {
 		t.Fatal(err)
 	}
 	for email, want := range map[string]string{
-		"annie@example.com": "ended the links that were on their way. Let them ask for a new mail, with annie@example.com.",
-		"new@example.com":   "When they asked, that address wasn't a contact's yet, so no mail was made. Let them ask again.",
+		"annie@example.com": "ended the links that were on their way. Let them ask for a new email, with annie@example.com.",
+		"new@example.com":   "When they asked, that address wasn't a contact's yet, so no email was made. Let them ask again.",
 	} {
 		var out []byte
 		h.eventually("the change is told of", func() bool {

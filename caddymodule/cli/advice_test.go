@@ -25,13 +25,13 @@ func TestAdvice(t *testing.T) {
 		events  string // kinds, a minute apart, the last one five minutes ago; "!" behind one: just now, "*": by a scanner, "+": about a link to set a password
 		want    string
 	}{
-		{"nothing", &ann, "", "Nobody has asked for a mail with an address of this contact in the last 7d."},
+		{"nothing", &ann, "", "Nobody has asked for an email with an address of this contact in the last 7d."},
 		{"changes alone", &ann, "changed", "Nobody has asked"},
-		{"asked just now", &ann, "asked!", "The mail is being made."},
+		{"asked just now", &ann, "asked!", "The email is being made."},
 		{"asked, and then nothing", &ann, "asked", "“mail is put off”"},
 		{"put off", &ann, "asked delayed", "waits until a minute has gone by"},
 		{"made just now", &ann, "asked queued!", "on its way to our mail server"},
-		{"made, not taken", &ann, "asked queued", "hasn't taken the mail yet"},
+		{"made, not taken", &ann, "asked queued", "hasn't taken the email yet"},
 		{"too many", &ann, "asked queued sent asked limited", "those from before still work"},
 		{"taken", &ann, "asked queued sent", "also in the spam folder"},
 		{"a scanner was there", &ann, "asked queued sent opened*", "can't use up the link"},
@@ -42,15 +42,15 @@ func TestAdvice(t *testing.T) {
 		{"set a password by it", &ann, "signed-in asked+ queued+ sent opened+ password-set", "They have set a password since."},
 		{"set one, and then signed in", &ann, "asked+ sent opened+ password-set signed-in", "They got in."},
 		{"in, and then set one", &ann, "asked sent signed-in password-set", "They got in."},
-		{"set one, and then removed it", &ann, "asked+ sent opened+ password-set password-removed", "ask for a mail"},
+		{"set one, and then removed it", &ann, "asked+ sent opened+ password-set password-removed", "ask for an email"},
 		{"wrong code", &ann, "asked sent wrong-code", "five tries"},
-		{"wrong address", &ann, "asked sent opened wrong-mail", "the very address that the mail went to"},
+		{"wrong address", &ann, "asked sent opened wrong-mail", "the very address that the email went to"},
 		{"refused", &ann, "asked queued refused", "caddy doorpost contacts set ann@example.com --email NEW-ADDRESS"},
 		{"late", &ann, "asked queued late", "until its time was over"},
 		{"in", &ann, "asked queued sent signed-in", "They got in."},
 		{"in, and out again", &ann, "asked queued sent signed-in signed-out changed", "They got in."},
 		{"disabled, whatever happened", &gone, "asked queued sent signed-in asked disabled", "caddy doorpost contacts enable ann@example.com"},
-		{"nobody's", nil, "asked unknown", "is no contact's address, so no mail goes there."},
+		{"nobody's", nil, "asked unknown", "is no contact's address, so no email goes there."},
 	} {
 		tl := admin.Timeline{Email: "ann@example.com", Contact: c.contact}
 		kinds := strings.Fields(c.events)
@@ -93,7 +93,7 @@ func TestAdviceKnowsOfChangesSince(t *testing.T) {
 	}{
 		{"asked queued refused", email, ended, "NEW-ADDRESS"},
 		{"asked queued refused", phone, "NEW-ADDRESS", ended},
-		{"asked queued sent", email, "Let them ask for a new mail, with ann@example.com.", "spam folder"},
+		{"asked queued sent", email, "Let them ask for a new email, with ann@example.com.", "spam folder"},
 		{"asked queued sent", revoked, ended, "spam folder"},
 		{"asked queued sent wrong-code", file, "A change of the file of contacts at", "five tries"},
 		{"asked queued sent", phone, "spam folder", ended},
@@ -157,13 +157,13 @@ func TestStory(t *testing.T) {
 		at(15, audit.Event{Kind: audit.OpenedOld, What: audit.SetPassword, Agent: "Safari on iPhone"}),
 		at(16, audit.Event{Kind: audit.Opened, Agent: "Safari on iPhone"}),
 	}, now), "\n")
-	want := `2026-02-28 17:20:00  asked for a sign-in mail from Chrome on Windows
-10:02:00  asked for a sign-in mail from Safari on iPhone
-10:03:00  our mail server refused the mail for good (550 ?[2J)
+	want := `2026-02-28 17:20:00  asked for a sign-in email from Chrome on Windows
+10:02:00  asked for a sign-in email from Safari on iPhone
+10:03:00  our mail server refused the email for good (550 ?[2J)
 10:08:00  typed a code that doesn't work, in Safari on iPhone, twice until 10:09:00
 10:10:00  typed a code that doesn't work, in Firefox on Linux
 10:11:00  … and 1234 more of: the link was opened in another browser than the one that asked
-10:12:00  asked for a mail with a link to set a password from Safari on iPhone
+10:12:00  asked for an email with a link to set a password from Safari on iPhone
 10:13:00  the link to set a password was opened by what looks like a mail scanner
 10:14:00  the link to set a password was opened in Safari on iPhone
 10:15:00  a link to set a password that is over was opened in Safari on iPhone

@@ -58,10 +58,10 @@ func Advise(t admin.Timeline, since string, now time.Time) []Line {
 	signedOut := signedOutBy(t, now)
 	switch {
 	case c.Disabled:
-		lines = append(lines, say("They are disabled, so no mail is made, and the page says the same as ever.")...)
+		lines = append(lines, say("They are disabled, so no email is made, and the page shows its usual answer.")...)
 		lines = append(lines, Line{"To let them in:", Step{Enable, t.Email, ""}})
 	case last == nil:
-		lines = append(lines, say(fmt.Sprintf("Nobody has asked for a mail with an address of this contact in the last %s.", since),
+		lines = append(lines, say(fmt.Sprintf("Nobody has asked for an email with an address of this contact in the last %s.", since),
 			"Ask which address they type, letter by letter: the page says the same for every address.")...)
 	default:
 		overtaken := adviceOnChange(*last, t, now)
@@ -121,9 +121,9 @@ func adviceOnChange(last admin.Event, t admin.Timeline, now time.Time) []Line {
 	email := string(t.Contact.Email())
 	switch last.Kind {
 	case audit.Disabled:
-		return say("They were disabled when they asked, so no mail was made. Let them ask again.")
+		return say("They were disabled when they asked, so no email was made. Let them ask again.")
 	case audit.Unknown:
-		return say("When they asked, that address wasn't a contact's yet, so no mail was made. Let them ask again.")
+		return say("When they asked, that address wasn't a contact's yet, so no email was made. Let them ask again.")
 	case audit.SignedIn, audit.WrongPass, audit.PassSet, audit.PassGone:
 		return nil // no link is on its way
 	}
@@ -138,9 +138,9 @@ func adviceOnChange(last admin.Event, t admin.Timeline, now time.Time) []Line {
 	case change == nil:
 		return nil
 	case change.By == "file":
-		return say(fmt.Sprintf("A change of the file of contacts at %s ended the links that were on their way.", When(change.Time, now)), "Let them ask for a new mail, with "+email+".")
+		return say(fmt.Sprintf("A change of the file of contacts at %s ended the links that were on their way.", When(change.Time, now)), "Let them ask for a new email, with "+email+".")
 	}
-	return say(fmt.Sprintf("Your change of %s ended the links that were on their way. Let them ask for a new mail, with %s.", When(change.Time, now), email))
+	return say(fmt.Sprintf("Your change of %s ended the links that were on their way. Let them ask for a new email, with %s.", When(change.Time, now), email))
 }
 
 // endsLinks reports whether a change ended the contact's links that were on their way.
@@ -195,7 +195,7 @@ func adviceOnServer(t admin.Timeline, e admin.Event, now time.Time) []Line {
 	if reason = cmp.Or(reason, e.Reason); reason == "" {
 		return nil
 	}
-	lines := say("Our mail server doesn't take the mail: " + Printable(reason) + ".")
+	lines := say("Our mail server doesn't take the email: " + Printable(reason) + ".")
 	if advice := outbox.Advice(reason); advice != "" {
 		lines = append(lines, say(advice)...)
 	}
@@ -218,40 +218,40 @@ func adviceOn(e admin.Event, t admin.Timeline, now time.Time) []Line {
 	switch e.Kind {
 	case audit.Asked:
 		if young {
-			return say("The mail is being made. Look again in a moment.")
+			return say("The email is being made. Look again in a moment.")
 		}
 		return say("Nothing has become of it yet. The server's log says why: look for “mail is put off”.")
 	case audit.Delayed:
-		return say("They asked again so soon that the mail waits until a minute has gone by since the last one. It is on its way then.")
+		return say("They asked again so soon that the email waits until a minute has gone by since the last one. It is on its way then.")
 	case audit.Queued, audit.Waiting:
 		if lines := adviceOnServer(t, e, now); lines != nil {
 			return lines
 		}
 		if young {
-			return say("The mail is on its way to our mail server. Look again in a moment.")
+			return say("The email is on its way to our mail server. Look again in a moment.")
 		}
-		return say("Our mail server hasn't taken the mail yet; it is tried again until an hour is over.",
+		return say("Our mail server hasn't taken the email yet; it is tried again until an hour is over.",
 			"The server's log says what it answers: look for “mail waits for the mail server” and “mail not taken”.")
 	case audit.Limited:
 		if e.Contact == "" {
-			return say("So many mails were asked for from their network that this one wasn't made.",
+			return say("So many emails were asked for from their network that this one wasn't made.",
 				"Let them ask again in some minutes, or from another network, such as that of their phone.")
 		}
-		return say("No mail was made this time, since several had been asked for; those from before still work for their time.",
-			"Let them take the newest mail they have, or ask again in some minutes.")
+		return say("No email was made this time, since several had been asked for; those from before still work for their time.",
+			"Let them take the newest email they have, or ask again in some minutes.")
 	case audit.Sent:
-		return say("Our mail server took the mail, and nobody has come in by it.",
+		return say("Our mail server took the email, and nobody has come in by it.",
 			"Let them look for it, also in the spam folder. If it isn't there after some minutes, their mail service holds it back.",
 			"Our own mail service may also keep a list of addresses that it sends nothing to, after an email came back: take the address off that list.")
 	case audit.Refused:
-		return append(say("No mail reaches this address: our mail server refuses it for good, and says: "+Printable(e.Reason)+"."),
+		return append(say("No email reaches this address: our mail server refuses it for good, and says: "+Printable(e.Reason)+"."),
 			Line{"Check the spelling with them, then:", Step{ChangeAddress, string(c.Email()), ""}})
 	case audit.Late:
 		if e.Reason == "" {
-			return say("Our mail server couldn't be used, or didn't take the mail, until its time was over. The server's log says why.",
+			return say("Our mail server couldn't be used, or didn't take the email, until its time was over. The server's log says why.",
 				"When it is well again, let them ask for a new one.")
 		}
-		lines := say("Our mail server didn't take the mail until its time was over: " + Printable(e.Reason) + ".")
+		lines := say("Our mail server didn't take the email until its time was over: " + Printable(e.Reason) + ".")
 		if advice := outbox.Advice(e.Reason); advice != "" {
 			lines = append(lines, say(advice)...)
 		}
@@ -259,23 +259,23 @@ func adviceOn(e admin.Event, t admin.Timeline, now time.Time) []Line {
 	case audit.Opened:
 		if e.What == audit.SetPassword {
 			return say("They opened the link to set a password, and have set none by it. It works once, until its time is over.",
-				"Let them choose one on its page, or ask for a sign-in mail instead, on the sign-in page.")
+				"Let them choose one on its page, or ask for a sign-in email instead, on the sign-in page.")
 		}
 		return say("They opened the link in another browser than the one they asked in, so the page asks for the address.",
-			"Let them type it there, or type the code from the mail where they began.")
+			"Let them type it there, or type the code from the email where they began.")
 	case audit.OpenedOld:
 		return say("They opened a link that was used, or whose time is over. The button on that page sends a new one.")
 	case audit.WrongCode:
-		return say("A code works in the browser that asked for it, five tries, until its time is over, and the newest mail has the right one.",
-			"Let them use the link in the mail, or ask for a new mail.")
+		return say("A code works in the browser that asked for it, five tries, until its time is over, and the newest email has the right one.",
+			"Let them use the link in the email, or ask for a new email.")
 	case audit.WrongMail:
-		return say("On the link's page they have to type the very address that the mail went to. Let them check it there.")
+		return say("On the link's page they have to type the very address that the email went to. Let them check it there.")
 	case audit.WrongPass:
 		return say("Let them have a link mailed in place of it, or choose another password: “Get help signing in” on the sign-in page.")
 	case audit.PassSet:
 		return say("They have set a password since. Let them sign in with it: “Sign in manually” on the sign-in page.")
 	case audit.PassGone:
-		return say("They have removed their password since. Let them ask for a mail on the sign-in page.")
+		return say("They have removed their password since. Let them ask for an email on the sign-in page.")
 	case audit.SignedIn:
 		return say("They got in.")
 	}
@@ -284,7 +284,7 @@ func adviceOn(e admin.Event, t admin.Timeline, now time.Time) []Line {
 
 // adviceOnNobody is for an address that is no contact's.
 func adviceOnNobody(t admin.Timeline, now time.Time) []Line {
-	lines := say(fmt.Sprintf("%s is no contact's address, so no mail goes there.", t.Email))
+	lines := say(fmt.Sprintf("%s is no contact's address, so no email goes there.", t.Email))
 	if t.Former != nil {
 		return append(lines, adviceOnFormer(*t.Former, now)...)
 	}

@@ -64,33 +64,33 @@ func InWords(e admin.Event) string {
 	switch e.Kind {
 	case audit.Asked:
 		if e.What == audit.SetPassword {
-			return by("asked for a mail with a link to set a password", " from ")
+			return by("asked for an email with a link to set a password", " from ")
 		}
-		return by("asked for a sign-in mail", " from ")
+		return by("asked for a sign-in email", " from ")
 	case audit.Unknown:
-		return "no mail was made: the address is no contact's"
+		return "no email was made: the address is no contact's"
 	case audit.Disabled:
-		return "no mail was made: the contact is disabled"
+		return "no email was made: the contact is disabled"
 	case audit.Limited:
 		if e.Contact == "" {
-			return "no mail was made: too many had been asked for from this network"
+			return "no email was made: too many had been asked for from this network"
 		}
-		return "no mail was made: too many had been asked for"
+		return "no email was made: too many had been asked for"
 	case audit.Delayed:
-		return "the mail was put off, so soon after the last one"
+		return "the email was put off, so soon after the last one"
 	case audit.Queued:
-		return "the mail was made"
+		return "the email was made"
 	case audit.Waiting:
-		return "our mail server didn't take the mail yet; it is tried again (" + Printable(e.Reason) + ")"
+		return "our mail server didn't take the email yet; it is tried again (" + Printable(e.Reason) + ")"
 	case audit.Sent:
-		return "our mail server accepted the mail"
+		return "our mail server accepted the email"
 	case audit.Refused:
-		return "our mail server refused the mail for good (" + Printable(e.Reason) + ")"
+		return "our mail server refused the email for good (" + Printable(e.Reason) + ")"
 	case audit.Late:
 		if e.Reason != "" {
-			return "the mail was given up: our mail server didn't take it in time (" + Printable(e.Reason) + ")"
+			return "the email was given up: our mail server didn't take it in time (" + Printable(e.Reason) + ")"
 		}
-		return "the mail was given up: our mail server didn't take it in time"
+		return "the email was given up: our mail server didn't take it in time"
 	case audit.Opened, audit.OpenedOld:
 		return opened(e)
 	case audit.NoLink:
@@ -98,7 +98,7 @@ func InWords(e admin.Event) string {
 	case audit.WrongCode:
 		return by("typed a code that doesn't work", ", in ")
 	case audit.WrongMail:
-		return by("typed another address than the mail's on the link's page", ", in ")
+		return by("typed another address than the email's on the link's page", ", in ")
 	case audit.WrongPass:
 		return by("typed a password that doesn't sign in", ", in ")
 	case audit.PassSet:

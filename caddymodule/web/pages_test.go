@@ -662,7 +662,7 @@ func TestPagesSay(t *testing.T) {
 		{SpentPasswordPage{Masked: "a•••@example.com"}, []string{"This link no longer works", "Send a new link to a•••@example.com"}, nil},
 		{AccountPage{Emails: []string{"ann@example.com"}}, []string{"ann@example.com", "You don’t have a password. You sign in with a link we email you.", "Email me a link to set one"}, []string{"Current password", "Remove"}},
 		{AccountPage{Emails: []string{"ann@example.com"}, Since: time.Unix(1, 0)}, []string{"Current password", "Change the password", "Remove the password", "email me a link"}, nil},
-		{MailboxPage{}, []string{"No mail yet"}, nil},
+		{MailboxPage{}, []string{"No email yet"}, nil},
 		{MessageFor(404), []string{"There is no page here", "mistyped", "Go to the start page"}, nil},
 		{MessageFor(405), []string{"or start again", "Go to the start page"}, nil},
 		{MessagePage{Text: "Later.", URL: "/x"}, []string{"Later.", "Try again"}, nil},
