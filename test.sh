@@ -4,7 +4,7 @@
 #
 #   ./test.sh          all of it, as CI runs it
 #   ./test.sh quick    formatting, vet and the Go tests that need nothing else
-#   ./test.sh long     all of it, with long kill and fuzz runs (seven hours, most of them fuzzing)
+#   ./test.sh long     all of it, and fuzzing, kills at length and floods of 30 days (seven hours, most of them fuzzing)
 #   ./test.sh speed    how fast it is, beside a plain Caddy, on both stores (20 minutes; nothing else should run)
 #   ./test.sh uniform  whether the time of an answer tells who is a contact, on both stores (four hours)
 set -euo pipefail
@@ -69,9 +69,6 @@ say "tests"
 gotest ./...
 [ "$what" = quick ] && exit
 
-say "the figures that docs/limits.md has, over 30 days of a test clock"
-gotest ./caddymodule/action -run '^TestFloodFigures$' -flood-days 30
-
 say "tests with a Redis server"
 install redis-server redis-server
 compgen -G '/usr/sbin/nginx' >/dev/null || install nginx nginx
@@ -90,7 +87,7 @@ CGO_ENABLED=1 gotest -race ./caddymodule/store/... ./caddymodule/session ./caddy
 fuzz() { # fuzz TARGET PACKAGE. Go before 1.27 may end a run that found nothing with an error (go.dev/issue/75804)
 	local log
 	log=$(mktemp)
-	if ! go test -run '^$' -fuzz "^$1\$" -fuzztime "$fuzztime" -fuzzminimizetime 1s "$2" 2>&1 | tee "$log" &&
+	if ! go test -run '^$' -fuzz "^$1\$" -fuzztime 10m -fuzzminimizetime 1s "$2" 2>&1 | tee "$log" &&
 		! { grep -q '^    context deadline exceeded$' "$log" && ! grep -qE 'Failing input|^panic: |_test.go:' "$log"; }; then
 		failed "$log"
 		return 1
@@ -98,16 +95,17 @@ fuzz() { # fuzz TARGET PACKAGE. Go before 1.27 may end a run that found nothing 
 	rm "$log"
 }
 
-say "fuzzing"
-fuzztime=1s
-[ "$what" = long ] && fuzztime=10m
-for package in $(go list ./caddymodule/...); do
-	for fuzz in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
-		fuzz "$fuzz" "$package"
-	done
-done
-
 if [ "$what" = long ]; then
+	say "the figures that docs/limits.md has, over 30 days of a test clock"
+	gotest ./caddymodule/action -run '^TestFloodFigures$' -flood-days 30
+
+	say "fuzzing"
+	for package in $(go list ./caddymodule/...); do
+		for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
+			fuzz "$target" "$package"
+		done
+	done
+
 	say "killing, at length"
 	gotest ./caddymodule/store/bolt -kills 500 -timeout 60m
 	gotest -tags servers ./caddymodule/outbox -kills 500 -timeout 60m
