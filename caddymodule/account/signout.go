@@ -61,5 +61,5 @@ func (h *Handlers) switchesTo(w http.ResponseWriter, r *http.Request) (to string
 	if err != nil || f.Get("switch") == "" {
 		return "", false
 	}
-	return h.Ways.Hidden(f.Get("to")), true
+	return h.Ways.SafeSealed(f.Get("to")), true
 }

@@ -184,7 +184,7 @@ func (g *Gate) redirectName(w http.ResponseWriter, r *http.Request, kind Kind) (
 	if !sites.IsName(r.Host) || !web.OpensPage(r) || kind == Refused || kind == Own && (r.URL.RawQuery != "" || !plain(r.URL)) {
 		return false
 	}
-	to := g.ways.Remembered(r.URL, wayback.MaxMoved)
+	to := g.ways.Shortened(r.URL, wayback.MaxMoved)
 	if kind != Own && g.ways.Legacy.Secret(r.URL) {
 		to = g.ways.SealPath(to)
 	}

@@ -54,5 +54,5 @@ func (i *insecure) redirect(w http.ResponseWriter, r *http.Request) error {
 		return errUnclear
 	}
 	origin := i.sites.Of(r)
-	return found(w, origin.Scheme+"://"+origin.Host+i.ways.SealPath(i.ways.Remembered(r.URL, wayback.MaxMoved)))
+	return found(w, origin.Scheme+"://"+origin.Host+i.ways.SealPath(i.ways.Shortened(r.URL, wayback.MaxMoved)))
 }

@@ -185,7 +185,7 @@ func allReadingsAgree(t *testing.T, r *Rules, s string, u *url.URL) {
 		var index tokensearch.Index              // of a company that has such a token
 		index.Replace(map[string][]tokensearch.Token{"acme": {{Text: seen, Bits: tokensearch.SureBits}}}, nil)
 		is := func(token string) bool { return token == seen || len(index.Of(token)) > 0 }
-		found := len(tokensearch.Fold(seen)) < tokensearch.LeastLength || len(index.Find(u.Path))+len(index.Find(u.RawQuery)) > 0
+		found := len(tokensearch.Fold(seen)) < tokensearch.MinLength || len(index.Find(u.Path))+len(index.Find(u.RawQuery)) > 0
 		if seen != "" && !(v.Kind == Old && is(v.Token)) && !slices.ContainsFunc(slices.Concat(v.Strays, v.Beside), is) && !found {
 			t.Errorf("%q is %s; a portal reads the token %q (%s)", s, v, seen, reader)
 		}

@@ -1,8 +1,9 @@
-// Package mailbox shows the mails of a mail folder, to try Doorpost out without a mail server.
+// Package mailbox shows the mails of a mail folder, to try Doorpost without a mail server.
 //
-// Whoever sees it can sign in as anybody, so it opens for this machine alone: the site is on
-// loopback, and so is the peer, who came without a detour. A proxy or tunnel may hide the detour,
-// so it also takes a key, which the first lines of the log have in its URL and a cookie keeps.
+// Anybody who sees these mails can sign in as anybody, so the mailbox is available only on this
+// machine: the site must be on loopback, and so must the peer, without a proxy in between. Because
+// a proxy or tunnel may hide itself, the mailbox also requires a key, which the first lines of the
+// log show in its URL and a cookie keeps.
 package mailbox
 
 import (
@@ -30,14 +31,14 @@ import (
 )
 
 const (
-	// Path is where the mailbox is, under the prefix.
+	// Path is the path of the mailbox under the prefix.
 	Path = "/mailbox/"
 
-	cookieName = "portal-mailbox" // goes to the mailbox alone, so never to the portal
+	cookieName = "portal-mailbox" // limited to the mailbox's path, so it never reaches the portal
 )
 
-// Mailbox shows the mails of one firm. Set its fields in one literal before use. A nil Mailbox
-// opens for nobody.
+// Mailbox shows the mails of one firm. Set its fields in one literal before use. A nil Mailbox is
+// unavailable.
 type Mailbox struct {
 	Folder  string
 	Firm    string
@@ -48,7 +49,7 @@ type Mailbox struct {
 // isLocal reports whether the firm's site is on loopback.
 func (m *Mailbox) isLocal() bool { return m != nil && loopback.Is(m.Answers.Sites.URL.Hostname()) }
 
-// URL is where the mailbox opens, with its key; "" where there is none.
+// URL returns the URL of the mailbox with its key, or "" if it is unavailable.
 func (m *Mailbox) URL() string {
 	if !m.isLocal() {
 		return ""
@@ -58,12 +59,12 @@ func (m *Mailbox) URL() string {
 
 func (m *Mailbox) path() string { return m.Answers.Prefix + Path }
 
-// key is the same over restarts, as long as the secret is.
+// key returns the key. It stays the same over restarts, as long as the secret does.
 func (m *Mailbox) key() string { return m.Keys.MAC("mailbox", m.Firm)[:32] }
 
-// hasKey reports whether the request has the key in its cookie; with the key in the
-// URL it is answered here, with the cookie.
-func (m *Mailbox) hasKey(w http.ResponseWriter, r *http.Request) bool {
+// authorize reports whether the request's cookie has the key. Otherwise it answers the request:
+// with the key in the URL, by setting the cookie.
+func (m *Mailbox) authorize(w http.ResponseWriter, r *http.Request) bool {
 	right := func(key string) bool { return hmac.Equal([]byte(key), []byte(m.key())) }
 	if c, err := r.Cookie(cookieName); err == nil && right(c.Value) && !r.URL.Query().Has("key") {
 		return true
@@ -81,7 +82,7 @@ func (m *Mailbox) hasKey(w http.ResponseWriter, r *http.Request) bool {
 
 // Get lists the mails, or shows one.
 func (m *Mailbox) Get(w http.ResponseWriter, r *http.Request) error {
-	if !m.hasKey(w, r) {
+	if !m.authorize(w, r) {
 		return nil
 	}
 	name := strings.TrimPrefix(r.URL.Path, m.path())
@@ -110,13 +111,13 @@ func (m *Mailbox) Get(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// OpensFor reports whether the mailbox is there for the request.
+// OpensFor reports whether the mailbox is available to the request.
 func (m *Mailbox) OpensFor(r *http.Request) bool {
 	if !m.isLocal() || !strings.EqualFold(r.Host, m.Answers.Sites.URL.Host) {
 		return false
 	}
 	for name := range r.Header {
-		if forwarding(name) {
+		if isForwardingHeader(name) {
 			return false
 		}
 	}
@@ -124,9 +125,9 @@ func (m *Mailbox) OpensFor(r *http.Request) bool {
 	return err == nil && loopback.Is(host)
 }
 
-// forwarding reports whether a header tells of somebody between the visitor and us: a
-// proxy or a tunnel on this machine, which makes everybody's peer a loopback one.
-func forwarding(name string) bool {
+// isForwardingHeader reports whether a header reveals a proxy or tunnel on this machine, behind
+// which every peer is on loopback.
+func isForwardingHeader(name string) bool {
 	name = strings.ToLower(name)
 	for _, part := range [...]string{"forwarded", "client-ip", "connecting-ip", "real-ip", "x-original-", "cdn-loop"} {
 		if strings.Contains(name, part) {
@@ -142,13 +143,13 @@ func (m *Mailbox) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	page := web.MailboxPage{URL: m.path()}
-	for _, e := range slices.Backward(entries) { // their names begin with the time
+	for _, e := range slices.Backward(entries) { // file names begin with the time
 		if len(page.Mails) == 100 || !strings.HasSuffix(e.Name(), ".eml") {
 			continue
 		}
 		eml, err := readMail(filepath.Join(m.Folder, e.Name()))
 		if err != nil {
-			continue // being replaced just now, or no mail of ours
+			continue // being replaced at the moment, or not written by Doorpost
 		}
 		eml.URL = m.path() + url.PathEscape(e.Name())
 		page.Mails = append(page.Mails, eml.MailRow)

@@ -10,7 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// The mailbox opens for this machine, without a detour, by the site's own name.
+// The mailbox is available only from this machine, without a proxy, under the site's own name.
 func FuzzOpensFor(f *testing.F) {
 	for _, seed := range [][4]string{{"localhost:8080", "127.0.0.1:1", "A", "b"}, {"LOCALHOST:8080", "[::1]:1", "X-Forwarded-For", "127.0.0.1"}, {"localhost:8080.", "127.0.0.1:1", "Via", "x"}, {"evil.example", "127.0.0.1:1", "", ""},
 		{"localhost:8080", "192.0.2.1:1", "", ""}, {"localhost:8080", "[::ffff:127.0.0.1]:1", "x_real_ip", ""}, {"localhost:8080", "@", "Forwarded", ""}, {"localhost:8080", "localhost:1", "", ""}} {

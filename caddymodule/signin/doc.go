@@ -61,5 +61,5 @@ func (h *Handlers) site(r *http.Request) string {
 
 // seeOther sends the browser to a path on this site, which is judged once more.
 func (h *Handlers) seeOther(w http.ResponseWriter, to string) error {
-	return web.Redirect(w, h.Ways.Hidden(to), http.StatusSeeOther)
+	return web.Redirect(w, h.Ways.SafeSealed(to), http.StatusSeeOther)
 }

@@ -12,7 +12,7 @@ import (
 // GetHelp is for who has no password, or has lost it.
 func (h *Handlers) GetHelp(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	h.Answers.Page(w, r, http.StatusOK, web.HelpPage{To: h.Ways.Hidden(query.Get("to")), Email: h.typed(r)})
+	h.Answers.Page(w, r, http.StatusOK, web.HelpPage{To: h.Ways.SafeSealed(query.Get("to")), Email: h.typed(r)})
 	return nil
 }
 
@@ -23,7 +23,7 @@ func (h *Handlers) PostHelp(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ask := token.Ask{Purpose: token.SetPassword, To: h.Ways.Hidden(f.Get("to")), Again: f.Get("again") != ""}
+	ask := token.Ask{Purpose: token.SetPassword, To: h.Ways.SafeSealed(f.Get("to")), Again: f.Get("again") != ""}
 	if t := f.Get("t"); t != "" && f.Get("email") == "" {
 		link, err := h.Tokens.PeekPassword(r.Context(), t)
 		if err != nil && !errors.Is(err, token.ErrOver) {

@@ -51,7 +51,7 @@ func problemOf(typed, problem string) string {
 // who comes with the address of somebody else, who has just chosen a password in this browser.
 func (h *Handlers) GetPassword(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	page := web.PasswordPage{To: h.Ways.Hidden(query.Get("to")), Email: h.openText(setPurpose, web.OnlyValue(query["x"])), Shared: query.Get("shared") != ""}
+	page := web.PasswordPage{To: h.Ways.SafeSealed(query.Get("to")), Email: h.openText(setPurpose, web.OnlyValue(query["x"])), Shared: query.Get("shared") != ""}
 	page.Set = page.Email != ""
 	v, err := h.Visitors.Of(r)
 	switch {
@@ -78,7 +78,7 @@ func (h *Handlers) PostPassword(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := web.PasswordPage{To: h.Ways.Hidden(f.Get("to")), Email: f.Get("email"), Shared: f.Get("shared") != ""}
+	page := web.PasswordPage{To: h.Ways.SafeSealed(f.Get("to")), Email: f.Get("email"), Shared: f.Get("shared") != ""}
 	switch f.Get("go") {
 	case "password":
 		return h.Answers.SeeOwn(w, "/password"+h.formQuery(page.To, typedPurpose, page.Email, page.Shared))

@@ -107,7 +107,7 @@ func (h *Handlers) signInForForm() string {
 
 // GetSignIn shows the prompt at a URL of its own.
 func (h *Handlers) GetSignIn(w http.ResponseWriter, r *http.Request) error {
-	to := h.Ways.Hidden(r.URL.Query().Get("to"))
+	to := h.Ways.SafeSealed(r.URL.Query().Get("to"))
 	if _, err := h.Visitors.Of(r); err == nil {
 		return h.seeOther(w, to)
 	} else if !errors.Is(err, visitor.ErrNone) {
@@ -134,7 +134,7 @@ func (h *Handlers) PostSignIn(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ask := token.Ask{To: h.Ways.Hidden(f.Get("to")), Shared: f.Get("shared") != "", Again: f.Get("again") != ""}
+	ask := token.Ask{To: h.Ways.SafeSealed(f.Get("to")), Shared: f.Get("shared") != "", Again: f.Get("again") != ""}
 	if t := f.Get("t"); t != "" && f.Get("email") == "" {
 		// The button under a link that is over: the same address, the same way back.
 		link, err := h.Tokens.Peek(r.Context(), t)

@@ -6,55 +6,55 @@ import (
 	"strings"
 )
 
-// Body returns a body with letters by chance in the place of the tokens that hides is true of. It has
-// as many bytes as before, and streams: only what may yet become a token is held back.
+// Body returns a body in which tokens are overwritten with random letters if hides returns true for
+// them. It has as many bytes as before, and is streamed: only bytes that may belong to an
+// unfinished token are held back.
 func (x *Index) Body(body io.ReadCloser, hides func(Hit) bool) io.ReadCloser {
-	s := x.now.Load()
+	s := x.current.Load()
 	if s == nil {
 		return body
 	}
-	return &stream{Closer: body, from: body, tokens: s, hides: hides}
+	return &stream{Closer: body, from: body, tokens: s, shouldHide: hides}
 }
 
 const (
-	mostHeld = 64 << 10 // bytes that may yet become a token
-	mostKept = 4 << 10  // bytes that were given, and are looked at again with those that follow
-	leastNew = 16 << 10 // bytes that there is room for to read
-	leastHad = 4        // bytes of a token that are held back
+	maxHeld       = 64 << 10 // bytes that may belong to an unfinished token
+	overlap       = 4 << 10  // bytes already returned that are searched again together with the next ones
+	minRead       = 16 << 10 // minimum free space for a read
+	minHeldPrefix = 4        // a shorter beginning of a token isn't held back
 )
 
-// stream is a body that is searched as it is read. It isn't safe for use by several goroutines, as no
-// body is.
+// stream searches a body while it is read. Like any body, it isn't safe for concurrent use.
 type stream struct {
 	io.Closer
-	from   io.Reader
-	tokens *snapshot
-	hides  func(Hit) bool
+	from       io.Reader
+	tokens     *snapshot
+	shouldHide func(Hit) bool
 
-	buf   []byte // read from the body, behind what is kept of before
-	given int    // of buf, given to the reader
-	clean int    // of buf, searched and ready to be given
-	err   error  // what comes after buf
-	plain bool   // buf was when it was searched last; else views are of it
-	views reading
+	buf      []byte // read from the body, after a kept part of the text before
+	returned int    // bytes of buf returned to the caller
+	searched int    // bytes of buf that were searched and may be returned
+	err      error  // returned after buf
+	plain    bool   // buf was plain at the last search; otherwise decoder holds its last layer
+	decoder  decoder
 }
 
 func (s *stream) Read(p []byte) (n int, err error) {
-	for s.given == s.clean && s.err == nil && len(p) > 0 {
+	for s.returned == s.searched && s.err == nil && len(p) > 0 {
 		s.fetch()
 	}
-	n = copy(p, s.buf[s.given:s.clean])
-	if s.given += n; s.given == s.clean && s.err != nil && n == 0 {
+	n = copy(p, s.buf[s.returned:s.searched])
+	if s.returned += n; s.returned == s.searched && s.err != nil && n == 0 {
 		return 0, s.err
 	}
 	return n, nil
 }
 
-// fetch reads on, and searches.
+// fetch reads more of the body and searches it.
 func (s *stream) fetch() {
 	s.forget()
-	s.buf = slices.Grow(s.buf, leastNew)
-	held := len(s.buf) - s.clean // is searched again, so not for each few bytes that come
+	s.buf = slices.Grow(s.buf, minRead)
+	held := len(s.buf) - s.searched // searched again, so don't search for each few bytes
 	for had := len(s.buf); s.err == nil && (len(s.buf) == had || len(s.buf)-had < held/4); {
 		s.buf = slices.Grow(s.buf, 1)
 		var n int
@@ -63,45 +63,45 @@ func (s *stream) fetch() {
 	}
 	hits, unfinished := s.search(string(s.buf))
 	for _, h := range hits {
-		if at := max(h.Start, s.given); at < h.End && s.hides(h) {
-			fill(s.buf[at:h.End], h.token)
+		if at := max(h.Start, s.returned); at < h.End && s.shouldHide(h) {
+			fillRandom(s.buf[at:h.End], h.token)
 		}
 	}
-	s.clean = len(s.buf)
-	if held = len(s.buf) - max(unfinished, s.given); s.err == nil && held <= mostHeld {
-		s.clean -= held
+	s.searched = len(s.buf)
+	if held = len(s.buf) - max(unfinished, s.returned); s.err == nil && held <= maxHeld {
+		s.searched -= held
 	}
 }
 
-// forget drops what was given, but for the last of it and, before that, the characters that can be seen: any number
-// of others may stand between those of a token.
+// forget drops returned bytes. It keeps the last of them and the visible characters before these:
+// any number of invisible characters may separate those of a token.
 func (s *stream) forget() {
 	longest := s.tokens.longest
-	cut := s.given - mostKept
+	cut := s.returned - overlap
 	if cut <= longest {
 		return
 	}
 	var head []byte
 	if s.plain {
 		head = s.buf[cut-longest : cut]
-	} else if cut, head = s.views.before(cut, longest); cut <= len(head) {
+	} else if cut, head = s.decoder.before(cut, longest); cut <= len(head) {
 		return
 	}
 	n := copy(s.buf, head)
-	s.given, s.clean = s.given-cut+n, s.clean-cut+n
+	s.returned, s.searched = s.returned-cut+n, s.searched-cut+n
 	s.buf = s.buf[:n+copy(s.buf[n:], s.buf[cut:])]
 }
 
 func (s *stream) search(text string) (hits []Hit, unfinished int) {
 	if s.plain = isPlain(text, s.tokens.spaces); s.plain {
-		return s.tokens.findWords(text, nil, s.tokens.scan(text, nil, nil)), s.tokens.begun(text)
+		return s.tokens.findWords(text, nil, s.tokens.scan(text, nil, nil)), s.tokens.unfinishedAt(text)
 	}
-	return s.tokens.search(&s.views, text)
+	return s.tokens.search(&s.decoder, text)
 }
 
-// begunIn is begun for a text that isn't plain. Its end may be that of an escape or of a character which
-// is still on its way.
-func (s *snapshot) begunIn(v *reading, folded string) int {
+// unfinishedIn is unfinishedAt for a text that isn't plain. Its end may be in the middle of an
+// escape or of a character.
+func (s *snapshot) unfinishedIn(v *decoder, folded string) int {
 	first, tried := int(v.at[len(v.text)]), int32(-1)
 	for _, cut := range v.ends() {
 		if cut == tried {
@@ -112,16 +112,17 @@ func (s *snapshot) begunIn(v *reading, folded string) int {
 		for n > 0 && v.foldedAt[n-1] >= cut {
 			n--
 		}
-		if begun := s.begun(folded[:n]); begun < n {
+		if begun := s.unfinishedAt(folded[:n]); begun < n {
 			first = min(first, int(v.foldedAt[begun]))
 		}
 	}
 	return first
 }
 
-// begun returns where at the end of a text the first bytes of a token stand, or its length.
-func (s *snapshot) begun(text string) int {
-	for i := max(0, len(text)-s.longest); i+leastHad <= len(text); i++ {
+// unfinishedAt returns the index of a beginning of a token at the end of the text, or the length of
+// the text.
+func (s *snapshot) unfinishedAt(text string) int {
+	for i := max(0, len(text)-s.longest); i+minHeldPrefix <= len(text); i++ {
 		for _, t := range [...]*table{s.base, s.recent} {
 			if t != nil && len(t.sorted) > 0 && t.heads.has(lowered32(text, i)) && t.begins(strings.ToLower(text[i:])) {
 				return i
@@ -131,7 +132,7 @@ func (s *snapshot) begun(text string) int {
 	return len(text)
 }
 
-// begins reports whether a token begins with the text and goes on.
+// begins reports whether text is a proper prefix of a token.
 func (t *table) begins(text string) bool {
 	i, _ := slices.BinarySearch(t.sorted, text)
 	for ; i < len(t.sorted) && strings.HasPrefix(t.sorted[i], text); i++ {

@@ -7,28 +7,28 @@ import (
 	"strings"
 )
 
-// Hit is a token in a text.
+// Hit is a token found in a text.
 type Hit struct {
-	Companies  []string // that have such a token
-	Bits       float64  // of chance in it
-	Start, End int      // bytes of the text, as it was given
+	Companies  []string // companies with such a token
+	Bits       float64  // its entropy
+	Start, End int      // byte range in the text that was passed
 
 	token string // folded
 }
 
-// Find returns the tokens that a text holds: as they are, as Fold has them, and behind up to five layers
-// of the escapes of URLs, JSON, JavaScript, XML, HTML and ASP.NET. It doesn't look for short or
-// common ones, see LeastLength and Token. An ordinary text without any costs no allocation.
+// Find returns the tokens in a text: literally, in the form of Fold, and behind up to five layers
+// of escapes as in URLs, JSON, JavaScript, XML, HTML and ASP.NET. It ignores tokens that are short
+// or common, see MinLength and Token. It doesn't allocate for a plain text without tokens.
 func (x *Index) Find(text string) []Hit {
-	s := x.now.Load()
+	s := x.current.Load()
 	if s == nil {
 		return nil
 	}
 	return s.find(text)
 }
 
-// Mask returns the text with letters by chance in the place of the tokens that hides is true of. The
-// rest keeps its place.
+// Mask returns the text with tokens overwritten by random letters if hides returns true for them.
+// All other bytes stay in place.
 func (x *Index) Mask(text string, hides func(Hit) bool) string {
 	var masked []byte
 	for _, h := range x.Find(text) {
@@ -36,7 +36,7 @@ func (x *Index) Mask(text string, hides func(Hit) bool) string {
 			if masked == nil {
 				masked = []byte(text)
 			}
-			fill(masked[h.Start:h.End], h.token)
+			fillRandom(masked[h.Start:h.End], h.token)
 		}
 	}
 	if masked == nil {
@@ -45,9 +45,9 @@ func (x *Index) Mask(text string, hides func(Hit) bool) string {
 	return string(masked)
 }
 
-// fill writes letters and digits by chance, which are no token's. They are none of the token's behind what stands
-// before them either, such as a part of it or of an escape.
-func fill(b []byte, token string) {
+// fillRandom overwrites b with random letters and digits. Together with the text before b, such as
+// a part of the token or of an escape, they don't form the token again.
+func fillRandom(b []byte, token string) {
 	for rest := b; len(rest) > 0; {
 		rest = rest[copy(rest, strings.ToLower(rand.Text())):]
 	}
@@ -66,19 +66,19 @@ func (s *snapshot) find(text string) []Hit {
 	if isPlain(text, s.spaces) {
 		return s.findWords(text, nil, s.scan(text, nil, nil))
 	}
-	v := views.Get().(*reading)
-	defer views.Put(v)
+	v := decoders.Get().(*decoder)
+	defer decoders.Put(v)
 	hits, _ := s.search(v, text)
 	return hits
 }
 
-// search finds the tokens in a text that isn't plain, and where in it what follows may yet make one: its
-// length, if nowhere.
-func (s *snapshot) search(v *reading, text string) (hits []Hit, unfinished int) {
+// search finds the tokens in a text that isn't plain. unfinished is the index of text at the end
+// that may be the beginning of a token, or the length of the text.
+func (s *snapshot) search(v *decoder, text string) (hits []Hit, unfinished int) {
 	unfinished = len(text)
 	for _, only := range [...]bool{true, false} {
-		if only && !s.signs {
-			continue // who knows the escapes of URLs alone sees no other token
+		if only && !s.escapes {
+			continue // portals that decode only URL escapes see no other tokens
 		}
 		v.begin(text)
 		for more := true; more; {
@@ -88,8 +88,8 @@ func (s *snapshot) search(v *reading, text string) (hits []Hit, unfinished int) 
 			if s.words != nil {
 				hits = s.findWords(string(v.text), v.at, hits)
 			}
-			unfinished = min(unfinished, s.begunIn(v, folded))
-			if v.layer > mostLayers {
+			unfinished = min(unfinished, s.unfinishedIn(v, folded))
+			if v.layer > maxLayers {
 				break
 			}
 		}
@@ -97,25 +97,25 @@ func (s *snapshot) search(v *reading, text string) (hits []Hit, unfinished int) 
 	return hits, unfinished
 }
 
-// scan adds the tokens in a text to the hits. at says where each byte was in the text that was given;
-// nil: where it is.
+// scan adds the tokens in a text to hits. at maps each byte to its index in the original text; nil
+// means that they are the same.
 func (s *snapshot) scan(text string, at []int32, hits []Hit) []Hit {
 	for _, t := range [...]*table{s.base, s.recent} {
 		if t == nil || len(t.sorted) == 0 {
 			continue
 		}
-		// One of the first few grams of a token is at each of these places.
-		for p := gramsOf - 1; p+gramSize <= len(text); p += gramsOf {
+		// A token that covers this place has one of its first grams here.
+		for p := gramsPerToken - 1; p+gramSize <= len(text); p += gramsPerToken {
 			if !t.grams.has(lowered32(text, p)) {
 				continue
 			}
-			for start := p - gramsOf + 1; start <= p && start+LeastLength <= len(text); start++ {
+			for start := p - gramsPerToken + 1; start <= p && start+MinLength <= len(text); start++ {
 				if !t.heads.has(lowered32(text, start)) {
 					continue
 				}
 				for _, token := range t.starts[lowered64(text, start)] {
 					end := start + len(token)
-					if end > len(text) || !isLowered(text[start:end], token) {
+					if end > len(text) || !equalsLowered(text[start:end], token) {
 						continue
 					}
 					o := s.ownersOf(token)
@@ -130,21 +130,21 @@ func (s *snapshot) scan(text string, at []int32, hits []Hit) []Hit {
 			}
 		}
 	}
-	return once(hits)
+	return dedupe(hits)
 }
 
-// findWords adds the further tokens that stand in a text as words, such as in a file's name or behind a prefix.
-// at is as in scan.
+// findWords adds further tokens that are words of the text, such as in a file name or after a
+// prefix. at is as in scan.
 func (s *snapshot) findWords(text string, at []int32, hits []Hit) []Hit {
 	if s.words == nil {
 		return hits
 	}
-	for _, signs := range [...]string{"-_.~", "-_", ""} { // that words may have, beside letters and digits
+	for _, signs := range [...]string{"-_.~", "-_", ""} { // characters of words besides letters and digits
 		for start, end := 0, 0; end < len(text); start = end + 1 {
 			for end = start; end < len(text) && isOfWord(text[end], signs); {
 				end++
 			}
-			if end-start < LeastLength {
+			if end-start < MinLength {
 				continue
 			}
 			if ids := s.words(text[start:end]); len(ids) > 0 {
@@ -156,15 +156,15 @@ func (s *snapshot) findWords(text string, at []int32, hits []Hit) []Hit {
 			}
 		}
 	}
-	return once(hits)
+	return dedupe(hits)
 }
 
 func isOfWord(c byte, signs string) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(signs, c) >= 0
 }
 
-// once returns each of the hits once, in order of where they begin. A text may have tens of thousands.
-func once(hits []Hit) []Hit {
+// dedupe returns the distinct hits, sorted by start. A text may have tens of thousands of hits.
+func dedupe(hits []Hit) []Hit {
 	if len(hits) < 2 {
 		return hits
 	}
@@ -175,15 +175,16 @@ func once(hits []Hit) []Hit {
 	return slices.CompactFunc(hits, func(a, b Hit) bool { return compare(a, b) == 0 })
 }
 
-// A gram is four bytes. Of those that begin in the first five bytes of a token, one is at every fifth
-// place of a text that holds it (as in the algorithm of Wu and Manber, 1994).
+// A gram is four bytes. Of the grams that begin in the first five bytes of a token, one is at a
+// multiple of five in every text that contains the token (as in the algorithm of Wu and Manber,
+// 1994).
 const (
-	gramSize = 4
-	gramsOf  = LeastLength - gramSize + 1
+	gramSize      = 4
+	gramsPerToken = MinLength - gramSize + 1
 )
 
-// lowered32 returns four bytes of a text, and lowered64 eight, with letters made small; some other
-// characters look like others then.
+// lowered32 returns four bytes of a text with letters in lower case; lowered64 returns eight. Some
+// other characters become equal too.
 func lowered32(s string, i int) uint32 {
 	_ = s[i+3]
 	return (uint32(s[i]) | uint32(s[i+1])<<8 | uint32(s[i+2])<<16 | uint32(s[i+3])<<24) | 0x20202020
@@ -197,8 +198,9 @@ func load64(s string, i int) uint64 {
 		uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
 }
 
-// isLowered reports whether a text of ASCII is the token, which is in small letters.
-func isLowered(text, token string) bool {
+// equalsLowered reports whether an ASCII text in lower case equals the token, which is in lower
+// case.
+func equalsLowered(text, token string) bool {
 	for i := range len(token) {
 		c := text[i]
 		if c >= 'A' && c <= 'Z' {
@@ -211,19 +213,19 @@ func isLowered(text, token string) bool {
 	return true
 }
 
-// isPlain reports whether every reader takes the characters of a text for what they are, but for
-// capital letters.
+// isPlain reports whether all characters of a text stand for themselves to every reader, except for
+// case.
 func isPlain(text string, spaces bool) bool {
 	if strings.IndexByte(text, '%') >= 0 || strings.IndexByte(text, '\\') >= 0 || strings.Contains(text, "&#") || spaces && strings.IndexByte(text, '+') >= 0 {
 		return false
 	}
 	i := 0
 	for ; i+8 <= len(text); i += 8 {
-		if x := load64(text, i); (x|(x-spaces64)|(x+ones64))&highs64 != 0 && !isSeen(text[i:i+8]) {
+		if x := load64(text, i); (x|(x-spaces64)|(x+ones64))&highs64 != 0 && !isPrintable(text[i:i+8]) {
 			return false
 		}
 	}
-	return isSeen(text[i:])
+	return isPrintable(text[i:])
 }
 
 const (
@@ -232,15 +234,15 @@ const (
 	highs64  = 0x80 * ones64
 )
 
-// isSeen reports whether a text is of ASCII without controls, but for those that part words.
-func isSeen(text string) bool {
+// isPrintable reports whether a text is printable ASCII or white space that separates words.
+func isPrintable(text string) bool {
 	for i := range len(text) {
-		if c := text[i]; c >= 0x7f || c < ' ' && !isBreak(c) {
+		if c := text[i]; c >= 0x7f || c < ' ' && !isSpacing(c) {
 			return false
 		}
 	}
 	return true
 }
 
-// isBreak reports whether a byte parts words although it can't be seen.
-func isBreak(c byte) bool { return c == '\n' || c == '\r' || c == '\t' }
+// isSpacing reports whether a byte is a control character that separates words.
+func isSpacing(c byte) bool { return c == '\n' || c == '\r' || c == '\t' }

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Fold returns a text as the most lenient reader compares it, in printable ASCII: small letters without
-// accents (many databases don't tell case or accents apart, as MySQL doesn't by default), wide and styled
-// letters and the digits of other scripts as plain ones, nothing that can't be seen, and UTF-8 that is
-// longer than it may be as lenient readers decode it.
+// Fold returns a text in the form in which the most lenient portal or database compares it, in
+// printable ASCII: in lower case and without accents (many databases ignore both, such as MySQL by
+// default), with wide and styled letters and the digits of other scripts replaced by plain ones,
+// without invisible characters, and with overlong UTF-8 decoded as lenient readers do.
 func Fold(s string) string {
 	ascii, upper := true, false
 	for i := range len(s) {
@@ -36,7 +36,7 @@ func Fold(s string) string {
 	return string(b)
 }
 
-// foldAt folds the first character of a text, which isn't empty.
+// foldAt folds the first character of a non-empty text.
 func foldAt[T string | []byte](s T) (folded string, size int) {
 	if c := s[0]; c < utf8.RuneSelf {
 		switch {
@@ -48,20 +48,20 @@ func foldAt[T string | []byte](s T) (folded string, size int) {
 		return printable[c : c+1], 1
 	}
 	if c := s[0]; c < 0xc0 {
-		return theFolds().at(rune(c)), 1
+		return foldTable().at(rune(c)), 1
 	}
 	head := string(s[:min(len(s), 6)])
 	if n, r := Overlong(head); n > 0 {
-		return theFolds().at(r), n
+		return foldTable().at(r), n
 	}
 	r, size := utf8.DecodeRuneInString(head)
 	if r == utf8.RuneError && size == 1 {
-		r = rune(head[0]) // to a reader of ISO 8859-1
+		r = rune(head[0]) // as a reader of ISO 8859-1 sees it
 	}
-	return theFolds().at(r), size
+	return foldTable().at(r), size
 }
 
-// printable has each character of ASCII at its own place.
+// printable contains each ASCII character at its own index.
 var printable = func() string {
 	var b [utf8.RuneSelf]byte
 	for i := range b {
@@ -70,10 +70,10 @@ var printable = func() string {
 	return string(b[:])
 }()
 
-// folds are what characters fold to.
+// folds maps characters to their folded text.
 type folds struct {
-	texts []string // each once; the first is empty
-	of    []uint16 // by character, its place in texts
+	texts []string // distinct texts; the first one is empty
+	of    []uint16 // by character: index in texts
 }
 
 func (f *folds) at(r rune) string {
@@ -83,10 +83,10 @@ func (f *folds) at(r rune) string {
 	return f.texts[f.of[r]]
 }
 
-// theFolds takes some milliseconds to be made, so it is made when the first text needs it.
-var theFolds = sync.OnceValue(func() *folds {
+// foldTable takes some milliseconds to build, so it is built when the first text needs it.
+var foldTable = sync.OnceValue(func() *folds {
 	collated := newCollated()
-	f := &folds{texts: []string{""}, of: make([]uint16, 0x20000)} // no character behind these folds to any
+	f := &folds{texts: []string{""}, of: make([]uint16, 0x20000)} // higher characters fold to ""
 	places := map[string]uint16{"": 0}
 	set := func(r rune, text string) {
 		at, known := places[text]
@@ -97,7 +97,7 @@ var theFolds = sync.OnceValue(func() *folds {
 		f.of[r] = at
 	}
 	for r := range rune(len(f.of)) {
-		if r < 0x3400 || r >= 0xa640 && r < 0xac00 || r >= 0xd7b0 { // nor do those between
+		if r < 0x3400 || r >= 0xa640 && r < 0xac00 || r >= 0xd7b0 { // the characters in between fold to "" too
 			text := foldASCII(norm.NFKD.String(string(unicode.ToLower(r))))
 			if text == "" && unicode.In(r, unicode.Latin, enclosed) {
 				text = collated(r)
@@ -122,15 +122,15 @@ var theFolds = sync.OnceValue(func() *folds {
 	return f
 })
 
-// enclosed are letters and digits in circles and squares, letters that stand above others, and symbols that are letters.
+// enclosed are circled and squared letters and digits, combining letters, and letter-like symbols.
 var enclosed = &unicode.RangeTable{
 	R16: []unicode.Range16{{Lo: 0x363, Hi: 0x36f, Stride: 1}, {Lo: 0x1dd3, Hi: 0x1df4, Stride: 1}, {Lo: 0x2100, Hi: 0x214f, Stride: 1}, {Lo: 0x2460, Hi: 0x24ff, Stride: 1}, {Lo: 0x2776, Hi: 0x2793, Stride: 1}},
 	R32: []unicode.Range32{{Lo: 0x1f100, Hi: 0x1f18f, Stride: 1}},
 }
 
-// newCollated returns a function that says which one or two letters or digits of ASCII a character counts as
-// where text is sorted by the Unicode Collation Algorithm (UTS 10) and only the letters count, as in
-// MySQL's utf8mb4_0900_ai_ci: ø is an o, and æ is ae. "" is none.
+// newCollated returns a function that returns the one or two ASCII letters or digits as which the
+// Unicode Collation Algorithm (UTS 10) sorts a character if only base letters count, as in MySQL's
+// utf8mb4_0900_ai_ci: ø is o, and æ is ae. It returns "" if there are none.
 func newCollated() func(rune) string {
 	c, buf := collate.New(language.Und, collate.Loose), new(collate.Buffer)
 	key := func(s string) string {
@@ -157,8 +157,8 @@ func foldASCII(s string) string {
 	}, s)
 }
 
-// Overlong is how many bytes a character has at the beginning of a text, in UTF-8 that is longer
-// than it may be (RFC 3629, 3), and which character that is; 0: it has none.
+// Overlong returns the length and value of an overlong UTF-8 character (RFC 3629, 3) at the
+// beginning of a text, or 0.
 func Overlong(s string) (n int, r rune) {
 	if len(s) < 2 {
 		return 0, 0

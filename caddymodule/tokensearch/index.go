@@ -1,11 +1,11 @@
-// Package tokensearch finds the tokens of old links in whatever text they stand in: a URL, a header, a
-// body. It looks for the tokens themselves, so it needn't know where a portal would look for one.
+// Package tokensearch finds the tokens of old links in any text: a URL, a header, a body. It
+// searches for the tokens themselves, so it doesn't need to know where a portal reads them.
 //
 //	Index    the tokens of a firm's companies
-//	Find     the tokens that a text holds, escaped or not
-//	Of       the companies that have one very token
-//	Body     a request's body without the tokens that its sender may not use
-//	Fold     a text as the most lenient of portals and databases compares it
+//	Find     the tokens in a text, escaped or not
+//	Of       the companies that have one given token
+//	Body     a request body without the tokens that its sender may not use
+//	Fold     a text in the form in which the most lenient portals and databases compare it
 package tokensearch
 
 import (
@@ -20,48 +20,48 @@ import (
 // Token is the secret of an old link, as the portal decodes it.
 type Token struct {
 	Text   string
-	Bits   float64 // of chance in it
-	Common bool    // texts that have nothing to do with it have it, too: Find doesn't look for it
+	Bits   float64 // its entropy
+	Common bool    // unrelated texts contain it too, so Find ignores it
 }
 
-// LeastLength is how many bytes a token has, folded, that Find looks for: shorter ones stand in many texts
-// that have nothing to do with them.
-const LeastLength = 8
+// MinLength is the number of bytes that a folded token needs for Find to search for it: shorter
+// ones occur in many unrelated texts.
+const MinLength = 8
 
-// SureBits is how many bits a token needs so that nobody guesses it: whoever opens old links from a
-// thousand networks has less than 2^30 tries a year.
+// SureBits is the entropy from which a token can't be guessed: an attacker with addresses in a
+// thousand networks has less than 2^30 attempts a year.
 const SureBits = 64
 
-// Index knows the tokens of companies. The zero value is empty and ready. It is safe for use by many
-// goroutines; readers never wait.
+// Index knows the tokens of companies. The zero value is empty and ready to use. It is safe for
+// concurrent use; readers never wait.
 type Index struct {
-	mu  sync.Mutex // of writers
-	now atomic.Pointer[snapshot]
+	mu      sync.Mutex // held by writers
+	current atomic.Pointer[snapshot]
 }
 
-// snapshot is the index at one time. What recent has counts before what base has.
+// snapshot is one state of the index. Entries of recent override those of base.
 type snapshot struct {
 	base, recent *table
-	spaces       bool               // some token has a space or a plus sign
-	signs        bool               // some token has what begins an escape
-	longest      int                // bytes of the longest that Find looks for
-	companies    map[string][]Token // of each company; only for writers
+	spaces       bool               // a token has a space or a plus sign
+	escapes      bool               // a token has a character that begins an escape
+	longest      int                // length of the longest token that Find searches for
+	companies    map[string][]Token // tokens of each company; used only by writers
 
-	words func(word string) (companies []string) // further ones; nil: there are none
+	words func(word string) (companies []string) // finds further tokens; nil if there are none
 }
 
 func newSnapshot(base, recent *table, companies map[string][]Token, words func(string) []string) *snapshot {
 	s := &snapshot{base: base, recent: recent, companies: companies, words: words}
 	for _, t := range []*table{base, recent} {
 		if t != nil {
-			s.spaces, s.signs, s.longest = s.spaces || t.spaces, s.signs || t.signs, max(s.longest, t.longest)
+			s.spaces, s.escapes, s.longest = s.spaces || t.spaces, s.escapes || t.escapes, max(s.longest, t.longest)
 		}
 	}
 	return s
 }
 
-// mostRecent is how many tokens are kept beside the base until they are merged into it.
-const mostRecent = 1000
+// maxRecent is the number of tokens beside base from which they are merged into it.
+const maxRecent = 1000
 
 // owners are the companies that have a token.
 type owners struct {
@@ -69,43 +69,43 @@ type owners struct {
 	bits float64
 }
 
-// table is never changed once readers have it.
+// table isn't modified once readers can access it.
 type table struct {
-	owners map[string]owners // by folded token; none: it is nobody's any more
+	owners map[string]owners // by folded token; empty if no company has it any more
 
 	// Of the tokens that Find looks for:
 	starts  map[uint64][]string // lowered first eight bytes → folded tokens
-	grams   bitset              // of each four bytes within the first eight
-	heads   bitset              // of the first four bytes
+	grams   bitset              // all grams in the first eight bytes
+	heads   bitset              // the first four bytes
 	sorted  []string
 	longest int
-	spaces  bool // one has a space or a plus sign
-	signs   bool // one has what begins an escape
+	spaces  bool // a token has a space or a plus sign
+	escapes bool // a token has a character that begins an escape
 }
 
-// Replace makes the index anew. Of tokens that nobody can list any more, words says whose a word is, written
-// as it is; nil: there are none.
+// Replace replaces the whole index. words returns the companies of a token that can't be listed any
+// more, written exactly as given; nil means that there are no such tokens.
 func (x *Index) Replace(companies map[string][]Token, words func(word string) (companies []string)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.now.Store(newSnapshot(tableOf(ownersOf(companies), companies), nil, companies, words))
+	x.current.Store(newSnapshot(tableOf(ownersOf(companies), companies), nil, companies, words))
 }
 
 // Tokens returns the tokens of a company.
 func (x *Index) Tokens(company string) []Token {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if s := x.now.Load(); s != nil {
+	if s := x.current.Load(); s != nil {
 		return s.companies[company]
 	}
 	return nil
 }
 
-// Set makes these the tokens of a company; none: it has none any more.
+// Set replaces the tokens of a company; with none it removes the company.
 func (x *Index) Set(company string, tokens []Token) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	was := x.now.Load()
+	was := x.current.Load()
 	if was == nil {
 		was = &snapshot{companies: map[string][]Token{}}
 	}
@@ -133,14 +133,14 @@ func (x *Index) Set(company string, tokens []Token) {
 	if was.companies[company] = tokens; len(tokens) == 0 {
 		delete(was.companies, company)
 	}
-	if len(recent) > mostRecent {
-		x.now.Store(newSnapshot(tableOf(ownersOf(was.companies), was.companies), nil, was.companies, was.words))
+	if len(recent) > maxRecent {
+		x.current.Store(newSnapshot(tableOf(ownersOf(was.companies), was.companies), nil, was.companies, was.words))
 		return
 	}
-	x.now.Store(newSnapshot(was.base, tableOf(recent, map[string][]Token{company: tokens}, was.recent), was.companies, was.words))
+	x.current.Store(newSnapshot(was.base, tableOf(recent, map[string][]Token{company: tokens}, was.recent), was.companies, was.words))
 }
 
-// with returns them and one more.
+// with returns o with one more company.
 func (o owners) with(company string, bits float64) owners {
 	if len(o.ids) == 0 || bits < o.bits {
 		o.bits = bits
@@ -151,9 +151,9 @@ func (o owners) with(company string, bits float64) owners {
 	return o
 }
 
-// Of returns the companies one of whose tokens a portal may take the text for.
+// Of the tokens that Find searches for:
 func (x *Index) Of(token string) []string {
-	s := x.now.Load()
+	s := x.current.Load()
 	if s == nil || token == "" {
 		return nil
 	}
@@ -186,13 +186,13 @@ func ownersOf(companies map[string][]Token) map[string]owners {
 	return all
 }
 
-// tableOf makes a table. Find looks for those of the companies' tokens that aren't common, and for what it
-// looked for in the tables before.
+// tableOf builds a table. Find will search for the companies' tokens that aren't common, and for
+// the tokens that it searched for in the tables before.
 func tableOf(all map[string]owners, companies map[string][]Token, before ...*table) *table {
 	t := &table{owners: all, starts: map[uint64][]string{}}
 	for _, tokens := range companies {
 		for _, token := range tokens {
-			if folded := key(token.Text); !token.Common && len(folded) >= LeastLength {
+			if folded := key(token.Text); !token.Common && len(folded) >= MinLength {
 				t.sorted = append(t.sorted, folded)
 			}
 		}
@@ -204,32 +204,32 @@ func tableOf(all map[string]owners, companies map[string][]Token, before ...*tab
 	}
 	slices.Sort(t.sorted)
 	t.sorted = slices.Compact(t.sorted)
-	t.grams, t.heads = newBitset(len(t.sorted)*gramsOf), newBitset(len(t.sorted))
+	t.grams, t.heads = newBitset(len(t.sorted)*gramsPerToken), newBitset(len(t.sorted))
 	for _, token := range t.sorted {
 		first := lowered64(token, 0)
 		t.starts[first] = append(t.starts[first], token)
-		for i := range gramsOf {
+		for i := range gramsPerToken {
 			t.grams.add(lowered32(token, i))
 		}
 		t.heads.add(lowered32(token, 0))
 		t.longest = max(t.longest, len(token))
 		t.spaces = t.spaces || strings.Contains(token, " ")
-		t.signs = t.signs || strings.ContainsAny(token, `%\&`)
+		t.escapes = t.escapes || strings.ContainsAny(token, `%\&`)
 	}
 	return t
 }
 
-// key is what a token is compared by.
+// key returns the form in which tokens are compared.
 func key(token string) string { return strings.ReplaceAll(Fold(token), "+", " ") }
 
-// bitset is a set of hashes, in which some are by chance.
+// bitset is a set of hashes with false positives.
 type bitset struct {
 	words []uint64
 	shift int
 }
 
 func newBitset(n int) bitset {
-	size := bits.Len(uint(max(n*32, 1<<10) - 1)) // in bits, as a power of two
+	size := bits.Len(uint(max(n*32, 1<<10) - 1)) // in bits, a power of two
 	return bitset{make([]uint64, 1<<(size-6)), 32 - size}
 }
 

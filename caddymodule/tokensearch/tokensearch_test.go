@@ -35,7 +35,7 @@ func found(hits []Hit, text string) (all []string) {
 
 func TestFind(t *testing.T) {
 	nested := harbor
-	for range mostLayers {
+	for range maxLayers {
 		nested = escaped(nested)
 	}
 	for _, c := range []struct{ text, want string }{
@@ -65,7 +65,7 @@ func TestFind(t *testing.T) {
 		{"a=" + url.QueryEscape(signs), "signs:" + url.QueryEscape(signs)},
 		{"a=" + signs, "signs:" + signs},
 		{strings.ReplaceAll(signs, " ", "+"), "signs:" + strings.ReplaceAll(signs, " ", "+")},
-		{"/orders/1042?q=harborbakery", ""}, // too little chance in them
+		{"/orders/1042?q=harborbakery", ""}, // too little entropy
 		{"%", ""}, {`\`, ""}, {"&#", ""}, {"&#x", ""}, {"&#x;", ""}, {`\u{`, ""}, {`\u{110000}`, ""}, {"%u", ""}, {"\xc3", ""},
 	} {
 		if got := strings.Join(found(indexed().Find(c.text), c.text), " "); got != c.want {
@@ -79,7 +79,7 @@ func escaped(s string) string {
 	for i := range len(s) {
 		fmt.Fprintf(&b, "%%%02x", s[i])
 	}
-	if b.Len() > 2000 { // as an escape of every sign grows too long
+	if b.Len() > 2000 { // escaping every character would become too long
 		return strings.ReplaceAll(s, "%", "%25")
 	}
 	return b.String()
@@ -97,8 +97,8 @@ func TestOf(t *testing.T) {
 	}
 }
 
-// A token is found from when a company has it until none has.
-func TestSet(t *testing.T) {
+// A token is found while at least one company has it.
+func TestSetReplacesACompanysTokens(t *testing.T) {
 	var x Index
 	is := func(want string) {
 		t.Helper()
@@ -119,12 +119,12 @@ func TestSet(t *testing.T) {
 	is("elm:" + harbor)
 	x.Set("elm", nil)
 	is("")
-	for i := range 3 * mostRecent {
+	for i := range 3 * maxRecent {
 		x.Set(fmt.Sprintf("company-%d", i), []Token{{Text: fmt.Sprintf("%08dxYzQ", i), Bits: 50}})
 	}
-	text := fmt.Sprintf("%08dxYzQ, %08dxyzq, %08dxYzQ", 7, 3*mostRecent-1, 3*mostRecent)
+	text := fmt.Sprintf("%08dxYzQ, %08dxyzq, %08dxYzQ", 7, 3*maxRecent-1, 3*maxRecent)
 	if got := strings.Join(found(x.Find(text), text), " "); got != "company-2999:00002999xyzq company-7:00000007xYzQ" {
-		t.Errorf("among %d companies Find = %s", 3*mostRecent, got)
+		t.Errorf("among %d companies Find = %s", 3*maxRecent, got)
 	}
 }
 
@@ -162,7 +162,7 @@ func TestBody(t *testing.T) {
 
 func tail(b []byte) []byte { return b[max(0, len(b)-80):] }
 
-// isMasked reports whether a text is the one that is wanted, which has a * for what is hidden.
+// isMasked reports whether got equals want, in which * stands for a hidden character.
 func isMasked(got, want string) bool {
 	for i, part := range strings.Split(want, "*") {
 		at := strings.Index(got, part)
@@ -174,8 +174,8 @@ func isMasked(got, want string) bool {
 	return !strings.Contains(strings.ToLower(got), strings.ToLower(harbor))
 }
 
-// What can't become a token isn't held back: a stream in both directions goes on.
-func TestBodyStreams(t *testing.T) {
+// Text that can't become a token isn't held back, so that streams in both directions work.
+func TestBodyHoldsBackOnlyTokens(t *testing.T) {
 	in, w := io.Pipe()
 	body := indexed().Body(in, func(Hit) bool { return true })
 	for _, message := range []string{"hello", "100%", "a\\", "é", "hb7", "\x00\x00\x00\x00\x02\x08\x68"} {
@@ -191,7 +191,7 @@ func TestBodyStreams(t *testing.T) {
 	}
 }
 
-// However a token is written and parted, a body has it no more behind the search.
+// The filtered body contains no token, however the token is written and split.
 func FuzzBody(f *testing.F) {
 	f.Add("x=", uint64(0), uint16(3), "&y=2")
 	f.Add("{\"a\":\"", uint64(0x5a5a5a5a5a5a), uint16(1), "\"}")
@@ -222,7 +222,7 @@ func FuzzBody(f *testing.F) {
 			if last := before[max(0, len(before)-16):]; !strings.ContainsAny(last, `%\&`) && before == strings.ToValidUTF8(before, "") {
 				t.Fatalf("Find(%q) finds nothing", in)
 			}
-			return // what stood before it has changed what it means
+			return // the text before it has changed its meaning
 		}
 		got, err := io.ReadAll(x.Body(io.NopCloser(&parts{[]byte(in), int(size%100) + 1}), func(Hit) bool { return true }))
 		if err != nil || len(got) != len(in) {
@@ -234,7 +234,7 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-// parts reads so many bytes at a time.
+// parts is a reader that returns a fixed number of bytes at a time.
 type parts struct {
 	rest []byte
 	size int
@@ -291,7 +291,7 @@ func BenchmarkFind(b *testing.B) {
 	}
 }
 
-// photo returns bytes as compressed data has them.
+// photo returns bytes that look like compressed data.
 func photo(size int) []byte {
 	b := make([]byte, size)
 	state := uint64(1)
@@ -302,9 +302,9 @@ func photo(size int) []byte {
 	return b
 }
 
-// A token that a text repeats is found at each place, once, in their order.
+// A token that a text repeats is found once at each place, in order.
 func TestFindOneTokenManyTimes(t *testing.T) {
-	for _, before := range []string{"", "%20"} { // as it is, and with escapes to be looked behind
+	for _, before := range []string{"", "%20"} { // plain, and with escapes
 		text := before + strings.Repeat(harbor+"/", 5000)
 		hits := indexed().Find(text)
 		if len(hits) != 5000 || !slices.IsSortedFunc(hits, func(a, b Hit) int { return a.Start - b.Start }) || text[hits[4999].Start:hits[4999].End] != harbor {
@@ -313,7 +313,8 @@ func TestFindOneTokenManyTimes(t *testing.T) {
 	}
 }
 
-// BenchmarkFindOneTokenManyTimes has a text that is eight times as long take about eight times as long.
+// BenchmarkFindOneTokenManyTimes shows that a text of eight times the length takes about eight
+// times as long.
 func BenchmarkFindOneTokenManyTimes(b *testing.B) {
 	for _, n := range []int{2000, 16_000} {
 		text := strings.Repeat(harbor+"/", n)
@@ -325,24 +326,24 @@ func BenchmarkFindOneTokenManyTimes(b *testing.B) {
 	}
 }
 
-// drops is a body that comes a few bytes at a time.
+// drops is a body that arrives a few bytes at a time.
 type drops struct{ from io.Reader }
 
 func (d drops) Read(p []byte) (int, error) { return d.from.Read(p[:min(len(p), 100)]) }
 
 func (drops) Close() error { return nil }
 
-// What may yet become a token isn't searched again for each few bytes that come: a search takes as long as what
-// is held.
+// Held bytes aren't searched again for each few new bytes; a search takes time proportional to
+// them.
 func TestBodyInSmallPieces(t *testing.T) {
-	text := harbor[:6] + strings.Repeat("\u00ad", 20_000) + harbor[6:] // with hyphens that nobody sees
+	text := harbor[:6] + strings.Repeat("\u00ad", 20_000) + harbor[6:] // with invisible hyphens
 	s := indexed().Body(drops{strings.NewReader(text)}, func(Hit) bool { return true }).(*stream)
 	var all []byte
 	searches := 0
 	for ; s.err == nil; searches++ {
 		s.fetch()
-		all = append(all, s.buf[s.given:s.clean]...)
-		s.given = s.clean
+		all = append(all, s.buf[s.returned:s.searched]...)
+		s.returned = s.searched
 	}
 	if len(all) != len(text) || bytes.Contains(all, []byte(harbor[6:])) {
 		t.Errorf("%d bytes of %d, with the token: %t", len(all), len(text), bytes.Contains(all, []byte(harbor[6:])))
@@ -352,8 +353,8 @@ func TestBodyInSmallPieces(t *testing.T) {
 	}
 }
 
-// However much that nobody sees stands between the characters of a token, and however a body comes, the portal
-// doesn't get the token. Another text of that kind stays as it is.
+// However many invisible characters are between the characters of a token, and however the body
+// arrives, the portal doesn't receive the token. A text without a token stays the same.
 func TestBodyWithATokenSpreadWide(t *testing.T) {
 	for _, invisible := range []string{"\x00", "\u200b", "\u00ad", "%00", "%e2%80%8b", "%25E2%2580%258B", `\u200b`, "&#8203;", "中", "%E4%B8%AD"} {
 		for _, between := range []int{1, 5000, 70_000} { // bytes

@@ -1,6 +1,6 @@
-// Package wayback makes of an untrusted URL a path that is safe to send people to once they have
-// signed in, and seals the URLs that may hold the token of an old link, so that no page, form or
-// Location of ours repeats one.
+// Package wayback turns an untrusted URL into a path on this site that is safe to redirect to after
+// sign-in. It also seals URLs that may contain the token of an old link, so that no page, form or
+// Location header of the gate repeats a token.
 package wayback
 
 import (
@@ -14,32 +14,32 @@ import (
 )
 
 const (
-	maxTo = 4 << 10 // bytes of a `to`
-	// MaxSignIn is how many bytes of an old link are remembered while somebody signs in: sealed
-	// they fit into a `to`.
+	maxTo = 4 << 10 // bytes of the parameter to
+	// MaxSignIn is the number of bytes of an old link that are kept during sign-in; sealed, they
+	// fit into the parameter to.
 	MaxSignIn = 2900
-	// MaxMoved is how many bytes of a page's URL are remembered on the way to another origin of
-	// ours, such as the one with TLS.
+	// MaxMoved is the number of bytes of a page's URL that are kept during a redirect to another
+	// origin of the site, such as the one with TLS.
 	MaxMoved = 4096
 
-	// goPath is where sealed URLs lead, under the prefix.
+	// goPath is the path of sealed URLs, under the prefix.
 	goPath  = "/go"
-	purpose = "old-link" // of sealing
+	purpose = "old-link" // of sealed text
 )
 
-// Ways are the ways back of one firm. Set the fields in one literal before use.
+// Ways handles the return URLs of one firm. Set the fields in one literal before use.
 type Ways struct {
 	Firm   string
-	Prefix string // of our own pages, such as "/-"
-	// Places are the pages of ours, by their paths under the prefix, that a `to` may name.
-	Places []string
-	Legacy *legacy.Rules // nil: there are no old links
-	Keys   *secret.Keyring
+	Prefix string // of the gate's own pages, such as "/-"
+	// AllowedPages are the gate's own pages, as paths under the prefix, that a return URL may name.
+	AllowedPages []string
+	Legacy       *legacy.Rules // nil if there are no old links
+	Keys         *secret.Keyring
 }
 
-// Safe makes of an untrusted `to` a path on this site that is safe to send people to: never
-// another origin, and of our own pages only Places and sealed old links of ours. Everything else
-// becomes "/".
+// Safe returns an untrusted return URL as a path that is safe to redirect to: never on another
+// origin, and of the gate's own pages only AllowedPages and old links sealed by this package. It
+// returns "/" for everything else.
 func (w *Ways) Safe(to string) string {
 	const home = "/"
 	if len(to) < 2 || len(to) > maxTo || to[0] != '/' || to[1] == '/' {
@@ -54,7 +54,7 @@ func (w *Ways) Safe(to string) string {
 	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" {
 		return home
 	}
-	// Some readers decode before they resolve, so what is behind the escapes counts too.
+	// Some readers decode before they resolve, so the decoded text must be safe too.
 	decoded := u.Path
 	for range 3 {
 		for i := range len(decoded) {
@@ -65,7 +65,7 @@ func (w *Ways) Safe(to string) string {
 		if strings.Contains(decoded, "//") || strings.HasPrefix(path.Clean(decoded), "//") {
 			return home
 		}
-		if w.isOwn(decoded) && (u.Path != w.Prefix+goPath || !w.isSealed(u.RawQuery)) {
+		if w.isReserved(decoded) && (u.Path != w.Prefix+goPath || !w.isSealed(u.RawQuery)) {
 			return home
 		}
 		next, err := url.PathUnescape(decoded)
@@ -74,15 +74,15 @@ func (w *Ways) Safe(to string) string {
 		}
 		decoded = next
 	}
-	if to = u.String(); len(to) > maxTo { // escaping has made it longer
+	if to = u.String(); len(to) > maxTo { // escaping may have made it longer
 		return home
 	}
 	return to
 }
 
-// Hidden is Safe for the ways back that our pages, their forms and Locations repeat: one that may
-// have a token in it leads through a sealed URL.
-func (w *Ways) Hidden(to string) string {
+// SafeSealed is Safe for return URLs that pages, forms and Location headers repeat: a URL that may
+// contain a token is sealed.
+func (w *Ways) SafeSealed(to string) string {
 	to = w.Safe(to)
 	u, err := url.Parse(to)
 	if err != nil || !w.Legacy.Secret(u) {
@@ -96,11 +96,11 @@ func (w *Ways) Hidden(to string) string {
 	return sealed
 }
 
-// isOwn reports whether a path is that of a page of ours, but for Places.
-func (w *Ways) isOwn(p string) bool {
+// isReserved reports whether a path is one of the gate's own pages other than AllowedPages.
+func (w *Ways) isReserved(p string) bool {
 	prefix := strings.ToLower(w.Prefix)
 	return AnyReading(p, func(read string) bool {
-		return Below(prefix, read) && !slices.Contains(w.Places, read[len(prefix):])
+		return Below(prefix, read) && !slices.Contains(w.AllowedPages, read[len(prefix):])
 	})
 }
 
@@ -109,10 +109,9 @@ func Below(prefix, p string) bool {
 	return strings.HasPrefix(p, prefix) && (len(p) == len(prefix) || p[len(prefix)] == '/')
 }
 
-// AnyReading reports whether is is true of a path as one of the more lenient readers would
-// take it: cleaned, in small letters, with a backslash for a slash; with what is behind a
-// semicolon, without it, or first the one and then, behind a browser, the other. These are
-// for comparing alone.
+// AnyReading reports whether is returns true for any lenient reading of a path: cleaned, in lower
+// case, with slashes for backslashes, and without the text after semicolons, removed before or
+// after cleaning. These readings are only for comparison.
 func AnyReading(p string, is func(string) bool) bool {
 	p = strings.ToLower(p)
 	if strings.Contains(p, `\`) {
@@ -122,7 +121,7 @@ func AnyReading(p string, is func(string) bool) bool {
 	return is(clean) || strings.Contains(p, ";") && (is(withoutParameters(p)) || is(withoutParameters(clean)))
 }
 
-// withoutParameters returns a path without what is behind a semicolon in its segments, cleaned.
+// withoutParameters returns a path without the text after a semicolon in each segment, cleaned.
 func withoutParameters(p string) string {
 	segments := strings.Split(p, "/")
 	for i, s := range segments {
@@ -131,9 +130,9 @@ func withoutParameters(p string) string {
 	return path.Clean(strings.Join(segments, "/"))
 }
 
-// Seal returns the URL to which a visitor who opened u, which may have a token in it, is
-// sent to sign in. It is as long as that of any other u of about this length.
-func (w *Ways) Seal(u *url.URL) string { return w.SealPath(w.Remembered(u, MaxSignIn)) }
+// Seal returns the URL to which a visitor who opened u, which may contain a token, is sent to sign
+// in. Its length depends only roughly on that of u.
+func (w *Ways) Seal(u *url.URL) string { return w.SealPath(w.Shortened(u, MaxSignIn)) }
 
 // SealPath is Seal for a path with its query.
 func (w *Ways) SealPath(plain string) string {
@@ -144,19 +143,20 @@ func (w *Ways) SealPath(plain string) string {
 	if size == 4096 && len(plain) <= MaxSignIn {
 		size = MaxSignIn
 	}
-	padded := make([]byte, size) // the rest are NULs, which no URL has
+	padded := make([]byte, size) // padded with NULs, which no URL contains
 	copy(padded, plain)
 	return w.Prefix + goPath + "?x=" + w.Keys.SealText(purpose, w.Firm, padded)
 }
 
-// IsSealedPath reports whether a path with a query, from Safe or Hidden, is a sealed one.
+// IsSealedPath reports whether a path with a query, returned by Safe or SafeSealed, is a sealed
+// one.
 func (w *Ways) IsSealedPath(to string) bool { return strings.HasPrefix(to, w.Prefix+goPath+"?") }
 
-// Remembered returns path and query as far as they fit into so many bytes: of a longer old link
-// first its query is left out, then what it has behind the token.
-func (w *Ways) Remembered(u *url.URL, most int) string {
+// Shortened returns path and query of u in at most max bytes. From a longer old link it removes
+// first the query, then the part after the token.
+func (w *Ways) Shortened(u *url.URL, max int) string {
 	whole := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}).RequestURI()
-	if len(whole) <= most {
+	if len(whole) <= max {
 		return whole
 	}
 	shorter := []string{u.EscapedPath()}
@@ -164,14 +164,14 @@ func (w *Ways) Remembered(u *url.URL, most int) string {
 		shorter = w.Legacy.Shorter(v)
 	}
 	for _, one := range shorter {
-		if one != "" && len(one) <= most {
+		if one != "" && len(one) <= max {
 			return one
 		}
 	}
 	return "/"
 }
 
-// isSealed reports whether a query is one that SealPath made.
+// isSealed reports whether a query was made by SealPath.
 func (w *Ways) isSealed(query string) bool {
 	values, err := url.ParseQuery(query)
 	if err != nil || len(values) != 1 {
@@ -181,7 +181,7 @@ func (w *Ways) isSealed(query string) bool {
 	return ok
 }
 
-// Open returns the URL that was sealed into a query, or false for one that we didn't seal.
+// Open returns the URL that was sealed into a query; ok is false if this package didn't seal it.
 func (w *Ways) Open(query url.Values) (*url.URL, bool) {
 	if len(query["x"]) != 1 {
 		return nil, false

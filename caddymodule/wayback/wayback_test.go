@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-var testWays = &Ways{Prefix: "/-", Places: []string{"/companies", "/account"}}
+var testWays = &Ways{Prefix: "/-", AllowedPages: []string{"/companies", "/account"}}
 
 func TestSafe(t *testing.T) {
 	for to, want := range map[string]string{
@@ -41,7 +41,7 @@ func TestSafe(t *testing.T) {
 		"/-/companies":                     "/-/companies",
 		"/-/account":                       "/-/account",
 		"/-/companies/../sign-out":         "/",
-		"/-/;/..":                          "/", // browsers take the semicolon for a segment's name, others for none
+		"/-/;/..":                          "/", // browsers read the semicolon as part of a segment's name, other readers drop it
 		"/x;/../-/sign-out":                "/",
 		"/x/;/..;y/-/sign-out":             "/",
 		"/-/nothing/here":                  "/",
@@ -50,7 +50,7 @@ func TestSafe(t *testing.T) {
 		"/" + strings.Repeat("a", maxTo):   "/",
 	} {
 		if to == "/%09/evil.example" {
-			want = "/" // a control character behind an escape
+			want = "/" // an escaped control character
 		}
 		if got := testWays.Safe(to); got != want {
 			t.Errorf("Safe(%q) = %q; want %q", to, got, want)
@@ -58,7 +58,7 @@ func TestSafe(t *testing.T) {
 	}
 }
 
-// Wherever an untrusted `to` leads, a browser stays on this site.
+// Whatever the untrusted parameter to contains, the browser stays on this site.
 func FuzzSafe(f *testing.F) {
 	for _, seed := range []string{"/", "//evil", "/\\evil", "/%5c", "/./\\evil", "/a?b#c", "https://evil", "/\u2028/", "/%ff", "/.%2f/evil", "/;@evil", "/-/link", "/-/;/..", "/;/-/;/.."} {
 		f.Add(seed)
@@ -73,7 +73,7 @@ func FuzzSafe(f *testing.F) {
 		if err != nil || u.Host != base.Host || u.Scheme != "https" || u.User != nil {
 			t.Fatalf("Safe(%q) = %q, which leads to %v, %v", to, got, u, err)
 		}
-		if testWays.isOwn(u.Path) {
+		if testWays.isReserved(u.Path) {
 			t.Fatalf("Safe(%q) = %q, a page of ours", to, got)
 		}
 		if again := testWays.Safe(got); again != got {

@@ -9,33 +9,33 @@ import (
 	"unsafe"
 )
 
-// reading is a text as some reader decodes it, layer by layer, and folded. Its memory is used again.
-type reading struct {
+// decoder decodes the escapes of a text layer by layer and folds the result. Its memory is reused.
+type decoder struct {
 	layer      int
 	text, next []byte
-	at, nextAt []int32 // where in the raw text each byte comes from, and where that ends
-	open       []int32 // where in the raw text the end of a layer may begin an escape
+	at, nextAt []int32 // start of each byte in the original text, and the end of the last one
+	open       []int32 // indexes in the original text where the end of a layer may begin an escape
 
 	folded   []byte
 	foldedAt []int32
 }
 
-var views = sync.Pool{New: func() any { return new(reading) }}
+var decoders = sync.Pool{New: func() any { return new(decoder) }}
 
-// mostLayers is how many times over escapes are decoded.
-const mostLayers = 5
+// maxLayers limits the layers of escapes that are decoded.
+const maxLayers = 5
 
-// begin begins with a text as it is.
-func (v *reading) begin(text string) {
+// begin starts with the original text.
+func (v *decoder) begin(text string) {
 	v.layer, v.text, v.at, v.open = 0, append(v.text[:0], text...), v.at[:0], v.open[:0]
 	for i := range len(text) + 1 {
 		v.at = append(v.at, int32(i))
 	}
 }
 
-// decode decodes escapes once: those of URLs, and unless only these, others. It reports whether there
-// were any. The raw text isn't a layer of its own, unless only those of URLs count.
-func (v *reading) decode(only bool) (had bool) {
+// decode decodes one layer of escapes and reports whether there were any. With only, it decodes URL
+// escapes only, and the original text counts as the first layer.
+func (v *decoder) decode(only bool) (had bool) {
 	if v.layer++; only && v.layer == 1 {
 		return true
 	}
@@ -49,14 +49,14 @@ func (v *reading) decode(only bool) (had bool) {
 			continue
 		}
 		r, size, is := escapeAt(v.text[i:], !only)
-		if open = -1; r < 0 || is == literal {
+		if open = -1; r < 0 || is == noEscape {
 			open = start
 		}
 		i += size
-		had = had || is != literal
+		had = had || is != noEscape
 		switch {
-		case r < 0: // some readers leave out a sign that begins no escape
-		case is == other:
+		case r < 0: // some readers drop a character that begins an invalid escape
+		case is == charEscape:
 			n := len(v.next)
 			v.next = utf8.AppendRune(v.next, r)
 			for ; n < len(v.next); n++ {
@@ -75,12 +75,12 @@ func (v *reading) decode(only bool) (had bool) {
 	return had
 }
 
-// longestEscape is more than how many bytes a nested escape has.
+// longestEscape is more than the number of bytes of a nested escape.
 const longestEscape = 128
 
-// ends returns where in the raw text it may be taken to end: at its end, and before what may be the beginning of
-// an escape or of a character.
-func (v *reading) ends() []int32 {
+// ends returns the indexes in the original text that may be the end of complete text: its end, and
+// the beginning of a possibly incomplete escape or character.
+func (v *decoder) ends() []int32 {
 	n := len(v.text)
 	end := v.at[n]
 	for n > 0 && len(v.text)-n < utf8.UTFMax+2 && v.text[n-1] >= utf8.RuneSelf {
@@ -94,9 +94,9 @@ func (v *reading) ends() []int32 {
 	return ends
 }
 
-// fold is Fold of the text, but that it keeps what parts lines and has spaces for plus signs. What it
-// returns is good until the next call.
-func (v *reading) fold() string {
+// fold is Fold for the text, but keeps line breaks and tabs and turns plus signs into spaces. The
+// result is valid until the next call.
+func (v *decoder) fold() string {
 	v.folded, v.foldedAt = v.folded[:0], v.foldedAt[:0]
 	for i := 0; i < len(v.text); {
 		c, size := v.text[i], 1
@@ -105,7 +105,7 @@ func (v *reading) fold() string {
 			c = ' '
 		case c >= 'A' && c <= 'Z':
 			c += 'a' - 'A'
-		case c >= ' ' && c < 0x7f, isBreak(c):
+		case c >= ' ' && c < 0x7f, isSpacing(c):
 		case c < utf8.RuneSelf:
 			i++
 			continue
@@ -127,9 +127,9 @@ func (v *reading) fold() string {
 	return unsafe.String(unsafe.SliceData(v.folded), len(v.folded))
 }
 
-// before returns where in the raw text a character begins, at the place cut or just before it, and up to most
-// bytes of the folded text before it. The text is that of the last layer.
-func (v *reading) before(cut, most int) (begins int, folded []byte) {
+// before returns the index in the original text of the character at cut or just before it, and up
+// to most bytes of the folded text before it. The text is that of the last layer.
+func (v *decoder) before(cut, most int) (begins int, folded []byte) {
 	i, _ := slices.BinarySearch(v.at, int32(cut+1))
 	for i--; i > 0 && v.text[i]&0xc0 == 0x80; i-- {
 	}
@@ -141,21 +141,22 @@ func (v *reading) before(cut, most int) (begins int, folded []byte) {
 type escape uint8
 
 const (
-	literal escape = iota // no escape
-	byURL                 // a byte, %61
-	other                 // a character: %u0061, \u0061, \x61, \/, &#97; &#x61;
+	noEscape   escape = iota // not an escape
+	urlEscape                // a byte, %61
+	charEscape               // a character: %u0061, \u0061, \x61, \/, &#97; &#x61;
 )
 
-// escapeAt returns the character that an escape at the beginning of a text stands for, and its size; of
-// a sign that begins none -1, if others than those of URLs are known.
+// escapeAt returns the character of an escape at the beginning of a text, and the escape's size.
+// With all, it accepts escapes other than those of URLs, and returns -1 for a character that begins
+// an invalid one.
 func escapeAt(s []byte, all bool) (r rune, size int, is escape) {
 	if s[0] == '%' && len(s) > 2 {
 		if n := number(s[1:3], 16); n >= 0 {
-			return n, 3, byURL
+			return n, 3, urlEscape
 		}
 	}
 	if !all {
-		return rune(s[0]), 1, literal
+		return rune(s[0]), 1, noEscape
 	}
 	second := byte(0)
 	if len(s) > 1 {
@@ -165,31 +166,31 @@ func escapeAt(s []byte, all bool) (r rune, size int, is escape) {
 	case '%', '\\':
 		switch {
 		case second|0x20 == 'u' && len(s) > 5 && number(s[2:6], 16) >= 0:
-			return number(s[2:6], 16), 6, other
+			return number(s[2:6], 16), 6, charEscape
 		case s[0] == '\\' && second == 'x' && len(s) > 3 && number(s[2:4], 16) >= 0:
-			return number(s[2:4], 16), 4, other
+			return number(s[2:4], 16), 4, charEscape
 		case s[0] == '\\' && second == 'u' && len(s) > 3 && s[2] == '{':
-			if n, end := until(s[3:], '}', 16); n >= 0 {
-				return n, 3 + end, other
+			if n, end := numberUntil(s[3:], '}', 16); n >= 0 {
+				return n, 3 + end, charEscape
 			}
 		}
-		return -1, 1, other
+		return -1, 1, charEscape
 	default:
 		if second == '#' && len(s) > 3 {
-			if n, end := until(s[2:], ';', 10); n >= 0 {
-				return n, 2 + end, other
+			if n, end := numberUntil(s[2:], ';', 10); n >= 0 {
+				return n, 2 + end, charEscape
 			}
-			if n, end := until(s[3:], ';', 16); s[2]|0x20 == 'x' && n >= 0 {
-				return n, 3 + end, other
+			if n, end := numberUntil(s[3:], ';', 16); s[2]|0x20 == 'x' && n >= 0 {
+				return n, 3 + end, charEscape
 			}
 		}
-		return '&', 1, literal
+		return '&', 1, noEscape
 	}
 }
 
-// until reads a number that ends with a sign, or -1. size is that of both.
-func until(s []byte, end byte, base int) (n rune, size int) {
-	const most = 8 // digits, some of them zeros
+// numberUntil parses a number that is followed by end, or returns -1. size includes end.
+func numberUntil(s []byte, end byte, base int) (n rune, size int) {
+	const most = 8 // digits, including leading zeros
 	for i := 1; i < len(s) && i <= most; i++ {
 		if s[i] == end {
 			return number(s[:i], base), i + 1
