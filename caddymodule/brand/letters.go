@@ -7,6 +7,8 @@ import (
 	"fmt"
 	htmltemplate "html/template"
 	"io/fs"
+	"log/slog"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -31,6 +33,7 @@ const (
 	KindSetPassword     = "set-password"     // with the link to set a password
 	KindPasswordChanged = "password-changed" // tells that it was set or removed
 	KindNewDevice       = "new-device"       // tells of a sign-in on a device not seen before
+	KindNewQuestions    = "new-questions"    // a notice: something waits in the portal
 )
 
 // Letters writes a firm's mails. It is safe for use by many goroutines.
@@ -43,12 +46,18 @@ type Letters struct {
 
 	signIn, setPassword, passwordChanged, newDevice pair
 	test                                            pair
+	notices                                         map[string]pair // by name: kinds of notices, and templates of the firm's own
+
+	// Log is told of a template that failed for one mail; the built-in one was used in its place.
+	// nil: nobody is.
+	Log *slog.Logger
 }
 
 // pair is a letter in both its forms. The first line of the text is the subject.
 type pair struct {
-	text *texttemplate.Template
-	html *htmltemplate.Template
+	text    *texttemplate.Template
+	html    *htmltemplate.Template
+	builtIn *pair // takes the place of one that fails; nil: nothing does
 }
 
 // NewLetters reads the templates of the letters. Each kind has two, KIND.txt, whose first
@@ -77,10 +86,11 @@ func NewLetters(b Brand, folder string) (*Letters, error) {
 		}
 		l.answer = string(a)
 	}
-	for _, one := range []struct {
+	kinds := []struct {
 		kind string
 		pair *pair
-	}{{KindSignIn, &l.signIn}, {KindSetPassword, &l.setPassword}, {KindPasswordChanged, &l.passwordChanged}, {KindNewDevice, &l.newDevice}} {
+	}{{KindSignIn, &l.signIn}, {KindSetPassword, &l.setPassword}, {KindPasswordChanged, &l.passwordChanged}, {KindNewDevice, &l.newDevice}}
+	for _, one := range kinds {
 		if *one.pair, err = readPair(folder, one.kind); err != nil {
 			return nil, err
 		}
@@ -88,7 +98,20 @@ func NewLetters(b Brand, folder string) (*Letters, error) {
 	if l.test, err = readPair("", "test"); err != nil {
 		return nil, err
 	}
-	return l, l.tryOut()
+	if err := l.readNotices(folder); err != nil {
+		return nil, err
+	}
+	if err := l.tryOut(); err != nil || folder == "" {
+		return l, err
+	}
+	for _, one := range kinds {
+		builtIn, err := readPair("", one.kind)
+		if err != nil {
+			return nil, err
+		}
+		one.pair.builtIn = &builtIn
+	}
+	return l, nil
 }
 
 func readPair(folder, kind string) (p pair, err error) {
@@ -96,14 +119,14 @@ func readPair(folder, kind string) (p pair, err error) {
 	if err != nil {
 		return p, err
 	}
-	if p.text, err = texttemplate.New(name).Parse(text); err != nil {
+	if p.text, err = texttemplate.New(name).Option("missingkey=zero").Parse(text); err != nil {
 		return p, templateError(err)
 	}
 	frame, name, err := readTemplate(folder, "frame.html")
 	if err != nil {
 		return p, err
 	}
-	if p.html, err = htmltemplate.New(name).Parse(frame); err != nil {
+	if p.html, err = htmltemplate.New(name).Option("missingkey=zero").Parse(frame); err != nil {
 		return p, templateError(err)
 	}
 	html, name, err := readTemplate(folder, kind+".html")
@@ -180,7 +203,7 @@ func (l *Letters) tryOut() error {
 			}
 		}
 	}
-	return nil
+	return l.tryOutNotices(rich, poor)
 }
 
 // Mail is what a letter says, and to whom.
@@ -228,7 +251,10 @@ type tags struct {
 	Asked     string // "at 10:02 from Safari on iPhone"
 	Time      string // "10:02:31": when it was asked for, so that no two subjects are the same
 	Site      string // "clients.example.com": where the link leads, and the code belongs
+	Day       string // "29 November": of Time
 	Look      Look
+
+	Data map[string]string // in a notice: what it brings
 
 	ByStaff    bool // in set-password: the firm has asked for it
 	Removed    bool // in password-changed: there is no password any more
@@ -259,6 +285,10 @@ func (t tags) isolated() tags {
 	for i, c := range t.Companies {
 		t.Companies[i] = isolate(c)
 	}
+	t.Data = maps.Clone(t.Data)
+	for name, value := range t.Data {
+		t.Data[name] = isolate(value)
+	}
 	return t
 }
 
@@ -277,7 +307,7 @@ func fromRight(r rune) bool {
 }
 
 const tagNames = "{{.Contact.FirstName}}, {{.Contact.LastName}}, {{.Contact.Email}}, {{.Company.Name}}, {{.Companies}}, " +
-	"{{.Firm.Name}}, {{.Firm.Support}}, {{.Link}}, {{.Code}}, {{.ExpiresIn}}, {{.Asked}}, {{.Time}}, {{.Site}}"
+	"{{.Firm.Name}}, {{.Firm.Support}}, {{.Link}}, {{.Code}}, {{.ExpiresIn}}, {{.Asked}}, {{.Time}}, {{.Day}}, {{.Site}}, and {{.Data.NAME}} in a notice"
 
 // ours are the words that a browser may be called by. Whatever a visitor can write into
 // a request must not get into a mail from the firm (CVE-2022-31127).
@@ -332,9 +362,8 @@ func (l *Letters) Test(to string, at time.Time) (Letter, error) {
 
 // tags fills in what all letters say.
 func (l *Letters) tags(d SignIn) (tags, error) {
-	u, err := url.Parse(d.Link)
-	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http" ||
-		len(d.Link) > 250 || strings.ContainsFunc(d.Link, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`&"'<>\`, r) }) {
+	host, ok := wholeLink(d.Link)
+	if !ok {
 		return tags{}, errors.New("the link is not one that mail programs leave whole")
 	}
 	zone := ""
@@ -345,7 +374,7 @@ func (l *Letters) tags(d SignIn) (tags, error) {
 		Contact: contactTags{oneLine(d.FirstName), oneLine(d.LastName), d.To},
 		Firm:    l.firm, Link: d.Link, Code: oneLine(d.Code), ExpiresIn: inWords(d.Life),
 		Asked: "at " + d.AskedAt.Format("15:04") + zone, Time: d.AskedAt.Format("15:04:05") + zone,
-		Site: u.Host, Look: l.look,
+		Day: d.AskedAt.Format("2 January"), Site: host, Look: l.look,
 	}
 	if ours.MatchString(d.Agent) {
 		t.Asked += " from " + d.Agent
@@ -359,7 +388,36 @@ func (l *Letters) tags(d SignIn) (tags, error) {
 	return t, nil
 }
 
+// LeavesWhole reports whether mail programs leave a link as it is: an absolute URL, short and without
+// "&", quotes and the like.
+func LeavesWhole(link string) bool {
+	_, ok := wholeLink(link)
+	return ok
+}
+
+func wholeLink(link string) (host string, ok bool) {
+	u, err := url.Parse(link)
+	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http" ||
+		len(link) > 250 || strings.ContainsFunc(link, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`&"'<>\`, r) }) {
+		return "", false
+	}
+	return u.Host, true
+}
+
+// write writes a letter. Where the firm's own template fails, which it didn't with made-up data, the
+// built-in one is used.
 func (l *Letters) write(p pair, to string, t tags) (Letter, error) {
+	letter, err := l.fill(p, to, t)
+	if err == nil || p.builtIn == nil {
+		return letter, err
+	}
+	if l.Log != nil {
+		l.Log.Error("a mail template failed, so the built-in one was used for this mail", "error", err, "what_to_do", "correct the template and reload")
+	}
+	return l.fill(*p.builtIn, to, t)
+}
+
+func (l *Letters) fill(p pair, to string, t tags) (Letter, error) {
 	if a, err := address.Parse(to); err != nil || string(a) != to {
 		return Letter{}, errors.New("the recipient's address isn't in its canonical form")
 	}

@@ -90,6 +90,9 @@ func TestGolden(t *testing.T) {
 	mail.Code = ""
 	day := mail
 	day.Life = 24 * time.Hour
+	page := mail
+	page.Link = "https://clients.example.com/portal/baker-sons"
+	nobody := Mail{To: "bob@example.org", Link: page.Link, AskedAt: asked}
 	for name, letter := range map[string]Letter{
 		"sign-in":               write(t, example, "", full),
 		"sign-in-nothing":       write(t, Brand{Name: "Müller & Söhne", From: "hello@example.com"}, "", plain),
@@ -99,6 +102,9 @@ func TestGolden(t *testing.T) {
 		"password-removed":      written(l.PasswordChanged(PasswordChanged{Mail: mail, Removed: true})),
 		"new-device":            written(l.NewDevice(NewDevice{Mail: mail, ByPassword: true})),
 		"new-device-by-mail":    written(l.NewDevice(NewDevice{Mail: mail})),
+		"new-questions": written(l.Notice(Notice{Mail: page, Kind: KindNewQuestions, Company: "Baker & Sons",
+			Data: map[string]string{"count": "3", "due": "12 December", "note": "Please have the bank statements of October at hand."}})),
+		"new-questions-nothing": written(l.Notice(Notice{Mail: nobody, Kind: KindNewQuestions, Company: "Baker & Sons"})),
 	} {
 		letter.MessageID = "3ztnqlyv5c6dk2hwrx7ja4pemu@example.com"
 		got, err := letter.Bytes(asked)
