@@ -63,6 +63,7 @@
 //	├── assertion    the JWT about a visitor, and the public keys to verify it
 //	├── audit        the event log: sign-ins, mails, changes
 //	├── usage        counts the use of old links
+//	├── notice       the notices that contacts haven't read yet
 //	├── address      the grammar of an email address
 //	├── site         the origins of a portal: its url and further site blocks
 //	├── typo         the edit distance between two words

@@ -16,6 +16,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
+	"github.com/doorpost-auth/doorpost/caddymodule/notice"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -39,6 +40,7 @@ type Handlers struct {
 	Tokens    *token.Tokens
 	Passwords *password.Passwords // nil: the firm has none
 	Audit     *audit.Log
+	Unread    *notice.Unread // nil: contacts get no notices
 	Now       func() time.Time
 
 	Attempts *action.PasswordAttempts // nil without Passwords

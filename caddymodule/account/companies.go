@@ -29,8 +29,16 @@ func (h *Handlers) GetCompanies(w http.ResponseWriter, r *http.Request) error {
 	}
 	page := web.CompaniesPage{Email: v.Contact.Emails[0].Display(), Query: query, None: total == 0, More: len(all) > shownAtOnce}
 	page.Search = total >= searchFrom && (len(all) > 0 || query != "")
+	unread, err := h.Unread.Of(r.Context(), v.Contact.ID)
+	if err != nil {
+		return err
+	}
 	for _, c := range all[:min(len(all), shownAtOnce)] {
-		page.Companies = append(page.Companies, web.CompanyRow{Name: c.Name, URL: h.Legacy.Page(c.ID)})
+		row := web.CompanyRow{Name: c.Name, URL: h.Legacy.Page(c.ID)}
+		if latest, ok := unread[c.ID]; ok {
+			row.Notice, row.NoticeAt = latest.Kind, latest.At.Local()
+		}
+		page.Companies = append(page.Companies, row)
 	}
 	h.Answers.Page(w, r, http.StatusOK, page)
 	return nil

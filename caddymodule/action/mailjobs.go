@@ -13,6 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/site"
@@ -31,8 +32,9 @@ type MailJobs struct {
 	Letters     *brand.Letters
 	Audit       *audit.Log
 	Sites       *site.Sites
-	Prefix      string // of our own pages, such as "/-"
-	NoPasswords bool   // the firm has no passwords
+	Legacy      *legacy.Rules // where the pages of companies are; nil: there are none
+	Prefix      string        // of our own pages, such as "/-"
+	NoPasswords bool          // the firm has no passwords
 	Now         func() time.Time
 }
 
@@ -42,6 +44,9 @@ type MailJobs struct {
 func (j *MailJobs) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
 	if r.Kind == kindChanged || r.Kind == kindNewDevice {
 		return j.prepareNotification(ctx, r)
+	}
+	if brand.IsNotice(r.Kind) {
+		return j.prepareNotice(ctx, r)
 	}
 	var ask token.Ask
 	if err := json.Unmarshal(r.Payload, &ask); err != nil {
@@ -238,6 +243,65 @@ func (j *MailJobs) prepareNotification(ctx context.Context, r outbox.Request) (o
 	}
 	message, err := messageOf(letter, n.At)
 	return outbox.Prepared{Message: message, Ref: r.ID}, err
+}
+
+// prepareNotice makes the mail of a notice, unless the contact may not see any more what it is about.
+func (j *MailJobs) prepareNotice(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
+	var n noticeRequest
+	if err := json.Unmarshal(r.Payload, &n); err != nil {
+		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
+	}
+	drop := func(kind audit.Kind) (outbox.Prepared, error) {
+		return outbox.Prepared{Done: func() {
+			j.Audit.Record(ctx, audit.Event{Kind: kind, Contact: n.Contact, Address: n.Email.Masked(), Request: r.ID, What: r.Kind, Company: n.Company})
+		}}, nil
+	}
+	c, err := j.Book.ByID(ctx, n.Contact)
+	var company directory.Company
+	if err == nil {
+		company, err = j.Book.Company(ctx, n.Company)
+	}
+	switch {
+	case errors.Is(err, directory.ErrUnknown):
+		return drop(audit.Dropped)
+	case err != nil:
+		return outbox.Prepared{}, err
+	case c.Disabled:
+		return drop(audit.Disabled)
+	case !reaches(c, n.Company):
+		return drop(audit.Dropped)
+	}
+	to := n.Email
+	if !slices.Contains(c.Emails, to) {
+		to = c.Email() // it isn't theirs any more
+	}
+	mail, err := j.mailTo(ctx, c, to)
+	if err != nil {
+		return outbox.Prepared{}, err
+	}
+	mail.Link, mail.AskedAt = j.pageLink(n.Path, n.Company), n.At.Local()
+	letter, err := j.Letters.Notice(brand.Notice{Mail: mail, Kind: r.Kind, Template: n.Template, Company: company.Name, Data: n.Data})
+	if errors.Is(err, brand.ErrTemplate) { // it was there when the notice was accepted
+		letter, err = j.Letters.Notice(brand.Notice{Mail: mail, Kind: r.Kind, Company: company.Name, Data: n.Data})
+	}
+	if err != nil {
+		return outbox.Prepared{}, fmt.Errorf("writing a notice: %w", err)
+	}
+	message, err := messageOf(letter, n.At)
+	return outbox.Prepared{Message: message, Ref: r.ID}, err
+}
+
+// pageLink is the lasting link of a path on this site, or ("") of the company's page. Where the Caddyfile knows
+// no page of companies, or mail programs would break its link, it is that of the list of companies.
+func (j *MailJobs) pageLink(path, company string) string {
+	origin := j.Sites.URL.Scheme + "://" + j.Sites.URL.Host
+	if path == "" {
+		path = j.Legacy.Page(company)
+	}
+	if link := origin + path; path != "" && brand.LeavesWhole(link) {
+		return link
+	}
+	return origin + j.Prefix + "/companies"
 }
 
 // mailTo begins a mail to an address of the contact.

@@ -204,6 +204,10 @@ func (f Firm) eventsOf(ctx context.Context, contact string, emails []address.Add
 	}
 	some = slices.DeleteFunc(some, func(e audit.Event) bool { return !about(e) && !requests[e.Request] })
 	out := []Event{}
+	notices := map[string]bool{}
+	for _, e := range some {
+		notices[e.Request] = notices[e.Request] || isNotice(e)
+	}
 	var asked, sent audit.Event // the latest, which a link that is opened is likely from
 	for _, e := range some {
 		one := eventOf(e)
@@ -211,13 +215,32 @@ func (f Firm) eventsOf(ctx context.Context, contact string, emails []address.Add
 		case audit.Asked:
 			asked = e
 		case audit.Sent:
-			sent = e
+			if !notices[e.Request] {
+				sent = e
+			}
 		case audit.Opened, audit.OpenedOld:
 			one.Scanner = audit.Scanner(e, asked, sent)
 		}
 		out = append(out, one)
 	}
 	return out, nil
+}
+
+// isNotice reports whether the event says that its request is for a notice.
+func isNotice(e audit.Event) bool {
+	return e.Request != "" && (e.Kind == audit.Notified || e.Kind == audit.Dropped)
+}
+
+// NoticeRequests returns which requests of the events are for notices, as opposed to mails by which contacts
+// sign in.
+func NoticeRequests(events []Event) map[string]bool {
+	all := map[string]bool{}
+	for _, e := range events {
+		if isNotice(e.Event) {
+			all[e.Request] = true
+		}
+	}
+	return all
 }
 
 // former returns who had an address that is no contact's: by the change that took it, or

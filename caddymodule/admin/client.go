@@ -91,6 +91,11 @@ func (c *Client) Upgrade(ctx context.Context, firm string, in Upgrade) (Upgraded
 	return post[Upgraded](ctx, c, firm, "upgrade", in)
 }
 
+// Notify tells contacts by mail that something waits for them.
+func (c *Client) Notify(ctx context.Context, firm string, in Notify) (Notified, error) {
+	return post[Notified](ctx, c, firm, "notify", in)
+}
+
 // AcceptStore has the firm use the store from now on.
 func (c *Client) AcceptStore(ctx context.Context, firm string, in AcceptStore) (StoreAccepted, error) {
 	return post[StoreAccepted](ctx, c, firm, "store/accept", in)

@@ -38,6 +38,8 @@
 //
 //	POST /doorpost/FIRM/legacy/usage      LIST     → {"counted_since": "…", "companies": [USAGE], "next": "…"}
 //
+//	POST /doorpost/FIRM/notify            NOTIFY   → NOTIFIED
+//
 //	POST /doorpost/FIRM/reset-link        {"email": "ann@example.com"}
 //	                                               → {"contact": CONTACT, "to": "ann@example.com", "request": "…"}
 //
@@ -144,6 +146,28 @@
 // of the firm, which have old links, done are upgraded then. "no_legacy_link": true says that
 // the Caddyfile has no legacy_link, so that old links aren't known as such.
 //
+// # Notices
+//
+// A notice tells contacts of a company by email that something waits for them in the portal.
+// to are the contacts who are meant, by any of their addresses; without it, all of the company.
+// data stands in the email where its template says {{.Data.count}}: texts, numbers, true or false,
+// up to 20, of 500 characters each. template is the name of one of your own, in place of
+// new-questions. All but company may be left out.
+//
+//	NOTIFY   {"company": "acme", "to": ["ann@example.com"], "template": "", "data": {"count": 3},
+//	          "key": "questions-2026-03-acme"}
+//	NOTIFIED {"company": "acme",
+//	          "queued":  [{"contact": "…", "email": "ann@example.com", "name": "Ann Lee", "request": "…"}],
+//	          "skipped": [{"email": "eve@example.com", "code": "disabled", "reason": "…"}]}
+//
+// The emails that are queued are in the store, and are tried for 48 hours. Of those skipped, code is
+// "unknown" (no contact's address), "disabled", or "other" (not of this company). request is that of
+// the email's events.
+//
+// key, or the header Idempotency-Key, stands for the notice: after an error or a lost answer, send the same
+// request with the same key, to whichever server. For 48 hours nobody is told twice, and the answer is the
+// same. With another notice the key is refused (422, key_used).
+//
 // # Use of old links
 //
 // Who still uses old links is counted by company. USAGE has recent, of the last 90 days,
@@ -165,7 +189,8 @@
 // # History
 //
 // An EVENT is one of asked, unknown, disabled, limited, delayed, queued, waiting, sent,
-// refused, late (what became of a request for a mail), opened, opened-old, unknown-link (a link that let
+// refused, late (what became of a request for a mail), notified (a notice to the contact was
+// accepted; what is the kind of mail, company what it is about), dropped (it isn't sent: they were removed or left the company), opened, opened-old, unknown-link (a link that let
 // nobody in: a good one, one that is over, one that never was), wrong-code, wrong-mail,
 // wrong-password, signed-in, signed-out, password-set, password-removed, entered (staff
 // looked at the pages of the company), changed and untrusted-record (a record in the store was
@@ -256,6 +281,7 @@
 //	     late         the email's time is over
 //	     conflict     others changed the same thing at the same time; try again
 //	413  too_large
+//	422  key_used     the key stood for another notice
 //	415  media_type
 //	500  internal     the server's log says more
 //	503  unavailable  the store or the server can't do it just now; try again

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/action"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
@@ -31,11 +32,12 @@ type Firm struct {
 	Book     *directory.Book
 	Sessions *session.Sessions
 	Tokens   *token.Tokens
-	Queue    *outbox.Queue  // takes the mails that are asked for here
-	Letters  *brand.Letters // writes them
-	Audit    *audit.Log     // is told of every change
-	Usage    *usage.Counter // of old links; nil: they aren't counted
-	Anchor   *anchor.Store  // says whether the store is trusted; nil: it is
+	Queue    *outbox.Queue   // takes the mails that are asked for here
+	Letters  *brand.Letters  // writes them
+	Audit    *audit.Log      // is told of every change
+	Usage    *usage.Counter  // of old links; nil: they aren't counted
+	Anchor   *anchor.Store   // says whether the store is trusted; nil: it is
+	Notices  *action.Notices // to contacts; nil: there are none
 
 	Files []FileStatus // that the Caddyfile names, without their loads
 
@@ -76,6 +78,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/companies/remove":  act(h, Firm.RemoveCompany),
 		"POST /doorpost/{firm}/companies/restore": act(h, Firm.RestoreCompany),
 		"POST /doorpost/{firm}/companies/import":  h.importFile(directory.Companies),
+		"POST /doorpost/{firm}/notify":            act(h, Firm.Notify),
 		"POST /doorpost/{firm}/upgrade":           act(h, Firm.Upgrade),
 		"POST /doorpost/{firm}/legacy/usage":      act(h, Firm.LegacyUsage),
 		"POST /doorpost/{firm}/contacts/timeline": act(h, Firm.Timeline),
@@ -153,6 +156,9 @@ func act[In, Out any](h *Handler, do func(Firm, context.Context, In) (Out, error
 		f, err := h.firm(r)
 		if err == nil {
 			err = decode(w, r, &in)
+		}
+		if keyed, ok := any(&in).(keyed); ok && err == nil {
+			err = keyed.takeKey(r.Header)
 		}
 		var out Out
 		if err == nil {

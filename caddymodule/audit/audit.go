@@ -32,6 +32,8 @@ const (
 	Limited   Kind = "limited"        // … too often, or with enough links alive
 	Delayed   Kind = "delayed"        // … too soon after the last mail: this one is put off for a while
 	Queued    Kind = "queued"         // the mail was made
+	Notified  Kind = "notified"       // a notice to the contact was accepted
+	Dropped   Kind = "dropped"        // … and not sent: the contact was removed, or left the company, before
 	Waiting   Kind = "waiting"        // a try to send it failed; it is tried again
 	Sent      Kind = "sent"           // the mail server accepted it
 	Refused   Kind = "refused"        // … or refused it for good
@@ -60,7 +62,7 @@ const SetPassword = "set-password"
 // know of no contact have a place of their own, where they push out none of a contact's.
 var kinds = map[Kind]bool{
 	Asked: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, NoLink: true, WrongCode: true, WrongMail: true, WrongPass: true, Untrusted: true,
-	Queued: false, Waiting: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, PassSet: false, PassGone: false, Changed: false,
+	Queued: false, Notified: false, Dropped: false, Waiting: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, PassSet: false, PassGone: false, Changed: false,
 }
 
 // cheap is the word of kinds; what isn't known is cheap.
@@ -87,8 +89,8 @@ type Event struct {
 
 	By      string   `json:"by,omitempty"`      // with Changed: who, "admin", "file" or "staff"
 	Staff   string   `json:"staff,omitempty"`   // … ID of the contact who did, with "staff"
-	What    string   `json:"what,omitempty"`    // … which action, such as "contacts/disable". Also SetPassword; with Untrusted, the bucket
-	Company string   `json:"company,omitempty"` // … of which company, if it was one; its id. Also with Entered
+	What    string   `json:"what,omitempty"`    // … which action, such as "contacts/disable". Also SetPassword; with Untrusted, the bucket; with Notified, the kind of mail
+	Company string   `json:"company,omitempty"` // … of which company, if it was one; its id. Also with Entered and Notified
 	Fields  []string `json:"fields,omitempty"`  // … which fields, without their values
 	Count   int      `json:"count,omitempty"`   // … how many rows were changed or sessions ended
 

@@ -71,6 +71,9 @@ func (l *Letters) noticeTags(d Notice) (tags, error) {
 // NoticeTemplates returns the names that Notice.Template may have, sorted.
 func (l *Letters) NoticeTemplates() []string { return slices.Sorted(maps.Keys(l.notices)) }
 
+// IsNotice reports whether the kind is one of notices.
+func IsNotice(kind string) bool { return slices.Contains(noticeKinds, kind) }
+
 // CheckData says what is wrong with the data of a notice, and what to write instead.
 func CheckData(data map[string]string) error {
 	if len(data) > maxData {

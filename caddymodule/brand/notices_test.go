@@ -151,3 +151,35 @@ func TestTheBuiltInMailTakesThePlaceOfOneThatFails(t *testing.T) {
 		t.Errorf("SignIn = %q, %v; want the built-in one", letter.Subject, err)
 	}
 }
+
+// The example of docs/notices.md works as it is written there.
+func TestTheExampleOfTheDocs(t *testing.T) {
+	page, err := os.ReadFile("../../docs/notices.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(first string) string {
+		var text strings.Builder
+		_, rest, found := strings.Cut(string(page), "\n    "+first)
+		if !found {
+			t.Fatalf("docs/notices.md has no block that begins with %q", first)
+		}
+		for line := range strings.Lines("    " + first + rest) {
+			if line != "\n" && !strings.HasPrefix(line, "    ") {
+				break
+			}
+			text.WriteString(strings.TrimPrefix(line, "    "))
+		}
+		return text.String()
+	}
+	l, err := NewLetters(example, templates(t, map[string]string{"tax-return.txt": block("Subject: Your tax return"), "tax-return.html": block("<p>Hello")}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := aNotice
+	d.Template, d.Data = "tax-return", map[string]string{"year": "2025"}
+	letter, err := l.Notice(d)
+	if err != nil || letter.Subject != "Your tax return for 2025 is ready (22 November, 10:02:31)" || !strings.HasPrefix(letter.Text, "Hello,") || !strings.Contains(letter.HTML, "<bdi>Acme Ltd</bdi> for 2025") {
+		t.Errorf("Notice = %+v, %v", letter, err)
+	}
+}

@@ -27,7 +27,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/notice"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -81,6 +83,13 @@ func openDesk(t *testing.T, firms ...string) *desk {
 			Audit:       &audit.Log{Logger: slog.New(slog.DiscardHandler), Keys: keys, Trail: audit.NewTrail(id, db, time.Now, counters)},
 			Usage:       d.usage(id, keys),
 		}
+		f := d.firms[id]
+		letters, err := brand.NewLetters(brand.Brand{Name: "Example Bookkeeping", From: "hello@example.com"}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Book: f.Book, Queue: f.Queue, Letters: letters, Unread: &notice.Unread{Firm: id, Store: db, Keys: keys}, Audit: f.Audit}
+		d.firms[id] = f
 		t.Cleanup(func() { d.firms[id].Audit.Trail.Close() })
 		if d.server == nil {
 			f := d.firms[id]

@@ -197,6 +197,17 @@ func (b *Book) Contacts(ctx context.Context, text, after string, limit int) ([]C
 	return found, err
 }
 
+// ContactsOf returns the contacts that belong to the company, in the order in which they were added.
+func (b *Book) ContactsOf(ctx context.Context, company string) (found []Contact, err error) {
+	err = b.eachContact(ctx, "", func(e *storedContact) bool {
+		if slices.Contains(e.Companies, company) {
+			found = append(found, b.effective(*e))
+		}
+		return true
+	})
+	return found, err
+}
+
 // AnybodyMaySignIn reports whether any contact isn't disabled.
 func (b *Book) AnybodyMaySignIn(ctx context.Context) (found bool, err error) {
 	err = b.eachContact(ctx, "", func(e *storedContact) bool {

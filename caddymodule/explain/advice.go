@@ -98,9 +98,11 @@ func Advise(t admin.Timeline, since string, now time.Time) []Line {
 // decisive returns the last event that says where they stand, and the last one at all
 // that a scanner may have caused; nil where there is none.
 func decisive(events []admin.Event) (last, scanned *admin.Event) {
+	notices := admin.NoticeRequests(events)
 	for i := range events {
 		e := &events[i]
 		switch {
+		case notices[e.Request] && e.Kind != audit.Refused: // whose link lets nobody in
 		case e.Scanner || e.Automatic:
 			scanned = e
 		case e.Kind == audit.PassSet || e.Kind == audit.PassGone:

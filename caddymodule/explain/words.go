@@ -80,6 +80,10 @@ func InWords(e admin.Event) string {
 		return "the email was put off, so soon after the last one"
 	case audit.Queued:
 		return "the email was made"
+	case audit.Notified:
+		return "a notice was made: " + aboutWhat(e)
+	case audit.Dropped:
+		return "the notice wasn't sent: the contact was removed, or left the company, before (" + aboutWhat(e) + ")"
 	case audit.Waiting:
 		return "our mail server didn't take the email yet; it is tried again (" + Printable(e.Reason) + ")"
 	case audit.Sent:
@@ -119,6 +123,15 @@ func InWords(e admin.Event) string {
 	return string(e.Kind)
 }
 
+// aboutWhat says what a notice is about.
+func aboutWhat(e admin.Event) string {
+	what := strings.ReplaceAll(e.What, "-", " ")
+	if e.Company != "" {
+		what += " about " + e.Company
+	}
+	return what
+}
+
 func opened(e admin.Event) string {
 	what, who := "the link was opened", "another browser than the one that asked"
 	set := e.What == audit.SetPassword
@@ -151,6 +164,9 @@ func changedInWords(e admin.Event) string {
 	}
 	if e.What == "upgrade" {
 		return who + " " + upgradeInWords(e)
+	}
+	if e.What == "notify" {
+		return who + " sent a notice about " + e.Company + " to " + Count(e.Count, "contact", "contacts")
 	}
 	if e.What == "reset-link" {
 		return who + " had a link mailed to them, to choose a password"

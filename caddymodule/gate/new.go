@@ -18,6 +18,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/mailbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/notice"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -67,6 +68,8 @@ type Records struct {
 	Assertion    *assertion.Signer
 	Usage        *usage.Counter // of old links; required where there are any
 	Audit        *audit.Log
+	Unread       *notice.Unread  // nil: contacts get no notices
+	Notices      *action.Notices // likewise
 
 	// Anchor says whether the store is trusted; nil: always. While it isn't, nobody is let
 	// in as somebody, whatever is in memory, and old links ask for sign-in.
@@ -113,18 +116,19 @@ func New(s Settings, rec Records) *Gate {
 	g := &Gate{
 		rules: rules, insecure: insecure, visitors: visitors,
 		forward: &forwarder{
-			Firm: s.Firm, Legacy: s.Legacy, Usage: rec.Usage, Book: rec.Book, Sessions: rec.Sessions, Networks: rec.Networks, Audit: rec.Audit,
+			Firm: s.Firm, Legacy: s.Legacy, Usage: rec.Usage, Book: rec.Book, Sessions: rec.Sessions, Networks: rec.Networks, Audit: rec.Audit, Unread: rec.Unread,
 			Log: rec.Log, Now: rec.Now, keys: keys, cookies: cookies,
 			bound: &upstream.PortalCookies{Firm: s.Firm, Store: db, Keys: keys, Own: cookies, Named: upstream.BindingsOf(s.PortalSession), Log: rec.Log},
 			rules: rules, answers: answers, visitors: visitors, signin: signIn, ways: ways, insecure: insecure,
+			home:    homesOf(s.Legacy),
 			guessed: &rate.Sometimes{Interval: 10 * time.Minute}, refused: &rate.Sometimes{First: 10, Interval: time.Minute},
 		},
 		origins: web.NewOriginCheck(s.Sites, cookies), answers: answers, ways: ways, signin: signIn,
 		account: &account.Handlers{Answers: answers, Ways: ways, Visitors: visitors, Cookies: cookies,
-			Book: rec.Book, Legacy: s.Legacy, Sessions: rec.Sessions, Tokens: rec.Tokens, Passwords: rec.Passwords, Audit: rec.Audit, Now: rec.Now,
+			Book: rec.Book, Legacy: s.Legacy, Sessions: rec.Sessions, Tokens: rec.Tokens, Passwords: rec.Passwords, Audit: rec.Audit, Unread: rec.Unread, Now: rec.Now,
 			Attempts: attempts, Changes: changes},
 		console: &console.Handlers{Answers: answers, Visitors: visitors, Now: rec.Now,
-			Firm: admin.Firm{Book: rec.Book, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Anchor: rec.Anchor,
+			Firm: admin.Firm{Book: rec.Book, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Anchor: rec.Anchor, Notices: rec.Notices,
 				NoPasswords: rec.Passwords == nil, NoOldLinks: !s.Legacy.HasLinks()}},
 		status: &status{firm: s.Firm, answers: answers, visitors: visitors, sessions: rec.Sessions, assertion: rec.Assertion, logo: s.Logo},
 	}

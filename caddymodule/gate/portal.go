@@ -16,6 +16,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/notice"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/signin"
@@ -36,6 +37,7 @@ type forwarder struct {
 	Sessions *session.Sessions
 	Networks *limit.Networks
 	Audit    *audit.Log
+	Unread   *notice.Unread
 	Log      *slog.Logger
 	Now      func() time.Time
 
@@ -50,6 +52,7 @@ type forwarder struct {
 	ways     *wayback.Ways
 	insecure *insecure
 
+	home    homes
 	guessed *rate.Sometimes // around the log line on old links that are tried
 	refused *rate.Sometimes // around those on pages that are refused for what they look like
 }
@@ -668,6 +671,7 @@ func (g *forwarder) passAs(a *about, w http.ResponseWriter, r *http.Request, por
 		return err
 	}
 	g.enters(r, a)
+	g.opens(r, a)
 	g.Sessions.Seen(r.Context(), v.Live)
 	named := company
 	if !g.visitors.Wanted.Has("Portal-Company") {
@@ -731,6 +735,49 @@ func (g *forwarder) passAnonymous(a *about, w http.ResponseWriter, r *http.Reque
 	}
 	(&portalWriter{sent: sent, ResponseWriter: w, ctx: r.Context(), gate: g, holder: mine, old: outgoing{gate: g, host: r.Host, seen: *r.URL}}).serve(portal, r)
 	return nil
+}
+
+// opens notes that a contact looks after what notices told of: by opening a page of the company, or its home. Where
+// the Caddyfile names no such page, that is any page, for contacts of one company.
+func (g *forwarder) opens(r *http.Request, a *about) {
+	v, company := a.visitor, a.company()
+	if company == "" {
+		company = g.homeFor(v, r.URL.Path)
+	}
+	if company != "" && web.IsPageLoad(r) {
+		g.Unread.Opened(&v.Opening, v.Contact.ID, company, g.Now())
+	}
+}
+
+// homeFor returns the company that the visitor reaches whose home has the path, or "".
+func (g *forwarder) homeFor(v *visitor.Visitor, path string) string {
+	if !g.home.any {
+		if v.Contact.Role != directory.Staff && len(v.Contact.Companies) == 1 {
+			return v.Contact.Companies[0]
+		}
+		return ""
+	}
+	if g.home.before == "" {
+		return ""
+	}
+	rest, found := strings.CutPrefix(path, g.home.before)
+	company, ends := strings.CutSuffix(rest, g.home.after)
+	if !found || !ends || !v.Reaches(company) || !directory.IsCompanyID(company) {
+		return ""
+	}
+	return company
+}
+
+// homes is what stands around the company's id in the path of its home; before is "" where there is none.
+type homes struct {
+	any           bool // there are pages of companies at all
+	before, after string
+}
+
+func homesOf(rules *legacy.Rules) homes {
+	const id = "0-0-0-0"
+	before, after, _ := strings.Cut(rules.Home(id), id)
+	return homes{rules.Page(id) != "", before, after}
 }
 
 // enters tells the history, once for a session and a company, that staff looked at a client's pages.

@@ -23,6 +23,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/gate"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/notice"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -133,11 +134,12 @@ func Open(id string, cfg config.Firm, guarded *anchor.Store, s Shared) (*Firm, e
 	if err != nil {
 		return nil, err
 	}
+	letters.Log, records.Notices.Letters = s.Log, letters
 	f := &Firm{ID: id, Config: cfg, Sites: settings.Sites, Gate: gate.New(settings, records), Mail: s.Mail, Records: records, letters: letters,
 		files: csvFiles(cfg), settings: SettingFilesOf(cfg.NamedFiles()),
 		watch: kept(s.Engine, id, "watch", func() *watch { return newWatch(id, s.Engine.Others, others) })}
 	jobs := &action.MailJobs{Book: f.Book, Tokens: f.Tokens, Devices: f.Devices, Mails: f.Mails, Networks: f.Networks, Letters: letters, Audit: f.Audit,
-		Sites: f.Sites, Prefix: cfg.Prefix, NoPasswords: cfg.Passwords.Off, Now: f.Now}
+		Sites: f.Sites, Legacy: cfg.Rules, Prefix: cfg.Prefix, NoPasswords: cfg.Passwords.Off, Now: f.Now}
 	f.Queue.Prepare, f.Queue.Attempt, f.Queue.Sent, f.Queue.Failed = jobs.Prepare, jobs.Attempt, jobs.Sent, jobs.Failed
 	f.Queue.Ended, f.Queue.Waiting = jobs.Ended, jobs.Waiting
 	signer, err := cfg.Brand.Signer()
@@ -199,6 +201,8 @@ func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *
 		Devices:   &limit.Devices{Firm: id, Store: db, Keys: keys, Now: now, Alarm: alarm},
 		Mails:     &limit.Mails{Firm: id, Store: db, Keys: keys, Now: now, Alarm: alarm},
 
+		Unread: kept(e, id, "unread", func() *notice.Unread { return &notice.Unread{Firm: id, Store: db, Keys: keys, Now: now} }),
+
 		LastContacts: &action.LastContacts{Firm: id, Store: db, Keys: keys, Now: now, Alarm: alarm},
 
 		Queue:     &outbox.Queue{Firm: id, Store: db, Keys: keys, Now: now, Sender: s.Mail.sender, Server: s.Mail.server, Log: s.Log},
@@ -209,6 +213,7 @@ func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *
 	if others == nil {
 		r.Queue.Process = kept(e, id, "process", func() *outbox.Process { return &outbox.Process{Sent: s.Sent} })
 	}
+	r.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Book: r.Book, Queue: r.Queue, Unread: r.Unread, Audit: events, Now: now, Alarm: alarm}
 	for _, staff := range cfg.Staff {
 		a, err := address.Parse(staff)
 		if err != nil {
@@ -250,6 +255,7 @@ func (f *Firm) start() error {
 	f.Queue.Start()
 	f.running.Go(func() { f.Networks.Run(ctx, f.Log) })
 	f.running.Go(func() { f.Usage.Run(ctx, f.Log) })
+	f.running.Go(func() { f.Unread.Run(ctx, f.Log) })
 	return nil
 }
 
@@ -396,7 +402,7 @@ func (f *Firm) prepare(ctx context.Context) error {
 func (f *Firm) Reseal(ctx context.Context) error {
 	return f.Anchor.Reseal(ctx, func(ctx context.Context) error {
 		for _, reseal := range []func(context.Context) error{f.Book.Reseal, f.Passwords.Reseal, f.Sessions.Reseal, f.Tokens.Reseal, f.Assertion.Reseal,
-			f.Mails.Reseal, f.Devices.Reseal, f.LastContacts.Reseal, f.Queue.Reseal, f.Audit.Reseal} {
+			f.Mails.Reseal, f.Devices.Reseal, f.LastContacts.Reseal, f.Unread.Reseal, f.Notices.Reseal, f.Queue.Reseal, f.Audit.Reseal} {
 			if err := reseal(ctx); err != nil {
 				return err
 			}
@@ -407,6 +413,6 @@ func (f *Firm) Reseal(ctx context.Context) error {
 
 // Admin is the firm as commands change it.
 func (f *Firm) Admin() admin.Firm {
-	return admin.Firm{Book: f.Book, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Letters: f.letters, Audit: f.Audit, Usage: f.Usage, Anchor: f.Anchor,
+	return admin.Firm{Book: f.Book, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Letters: f.letters, Audit: f.Audit, Usage: f.Usage, Anchor: f.Anchor, Notices: f.Notices,
 		Files: f.FileStatus(), NoPasswords: f.Config.Passwords.Off, NoOldLinks: !f.Config.Rules.HasLinks()}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
+	"github.com/doorpost-auth/doorpost/caddymodule/notice"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
@@ -38,9 +39,10 @@ type Visitor struct {
 	Contact directory.Contact
 	Firm    string
 
-	Identity upstream.Identity // that the portal is told
-	Reach    directory.Print   // another one after each change of what they reach
-	Entered  *sync.Map         // the companies whose pages staff have looked at in this session; nil: they aren't staff
+	Identity upstream.Identity              // that the portal is told
+	Reach    directory.Print                // another one after each change of what they reach
+	Opening  atomic.Pointer[notice.Opening] // the company's page that they opened last
+	Entered  *sync.Map                      // the companies whose pages staff have looked at in this session; nil: they aren't staff
 
 	serial    uint64   // of the Visitors that worked it out: others may have other staff
 	version   uint64   // of the directory that the contact was read from

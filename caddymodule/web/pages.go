@@ -216,6 +216,9 @@ type SignedOutPage struct{}
 type CompanyRow struct {
 	Name string
 	URL  string // of its page; empty: it has none
+
+	Notice   string    // the kind of the latest notice that they haven't looked after; empty: there is none
+	NoticeAt time.Time // when they had it
 }
 
 // CompaniesPage lists the companies of the visitor.
@@ -356,7 +359,7 @@ func samplePages() []Page {
 		SetPasswordPage{T: "abc", Masked: masked, Least: 8, Problem: "Please use at least 8 characters; so far there are 7."},
 		SpentPasswordPage{T: "abc", Masked: masked, To: "/orders/7"},
 		AccountPage{Emails: []string{full}, Devices: []DeviceRow{{"H1", "a browser", when, when, true}}},
-		AccountPage{Name: "Ann Baker", Emails: []string{full, "ann.b@example.org"}, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}, {"Birch & Sons", ""}}, More: true,
+		AccountPage{Name: "Ann Baker", Emails: []string{full, "ann.b@example.org"}, Companies: []CompanyRow{{Name: "Acme Ltd", URL: "/portal/acme"}, {Name: "Birch & Sons"}}, More: true,
 			Devices: []DeviceRow{{"H1", "Safari on iPhone", when, when, true}, {"H2", "Chrome on Windows", when, when, false}},
 			Since:   when, Least: 15, Done: "Your password is changed.", Problem: "That is not your current password.", Wrong: "current"},
 		AccountPage{Emails: []string{full}, Since: when, Least: 15, Problem: "That is not your current password.", Wrong: "gone"},
@@ -364,8 +367,8 @@ func samplePages() []Page {
 		AccountPage{Emails: []string{full}, Least: 15, Problem: "Please use a link that we email you."},
 		AccountPage{Emails: []string{full}, Since: when, Least: 15, Problem: "Please choose another password.", Wrong: "password"},
 		CompaniesPage{Email: full, None: true},
-		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}, {"Birch & Sons", ""}}},
-		CompaniesPage{Email: full, Companies: []CompanyRow{{"Acme Ltd", "/portal/acme"}}, Search: true, Query: "a", More: true},
+		CompaniesPage{Email: full, Companies: []CompanyRow{{Name: "Acme Ltd", URL: "/portal/acme", Notice: "new-questions", NoticeAt: when}, {Name: "Birch & Sons"}}},
+		CompaniesPage{Email: full, Companies: []CompanyRow{{Name: "Acme Ltd", URL: "/portal/acme", Notice: "of-ours", NoticeAt: when}}, Search: true, Query: "a", More: true},
 		CompaniesPage{Email: full, Search: true, Query: "zzz"},
 		CompaniesPage{Email: full},
 		UnknownLinkPage{},
