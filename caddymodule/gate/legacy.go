@@ -169,6 +169,10 @@ func (g *forwarder) asOld(r *http.Request, a *about) (moved string, err error) {
 // answers as to any unknown one, so nobody learns that these aren't. Those that stand in the path stay
 // astray.
 func (g *forwarder) blind(r *http.Request, kind Kind, a *about) error {
+	if g.visitors.Anchor.Err() != nil {
+		r.URL.RawQuery, a.Query = "", ""
+		return nil
+	}
 	index, err := g.Book.Tokens(r.Context())
 	if err != nil {
 		return err
@@ -202,12 +206,11 @@ func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
 	if !g.Legacy.HasLinks() || a.visitor.IsStaff() {
 		return nil
 	}
+	if err := g.visitors.Anchor.Err(); err != nil {
+		return leaveBare(r, err)
+	}
 	index, err := g.Book.Tokens(r.Context())
-	anyMayBe := g.visitors.Anchor.Err() != nil // a token; see weighUntrusted
-	switch {
-	case anyMayBe && index == nil:
-		index = new(tokensearch.Index)
-	case err != nil:
+	if err != nil {
 		return err
 	}
 	if !g.needsBlinding(r, index) {
@@ -219,8 +222,8 @@ func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
 	}
 	by := *a // of its own, so that only a request that gets here has it allocated
 	hides := func(hit tokensearch.Hit) bool { return !by.mayGuess(kind, hit) && by.isForeign(hit.Companies) }
-	forms := legacy.Forms{Unknown: unknown, Foreign: func(token string) bool { return anyMayBe || by.isForeign(index.Of(token)) }}
-	if r.Body != nil && r.Body != http.NoBody {
+	forms := legacy.Forms{Unknown: unknown, Foreign: func(token string) bool { return by.isForeign(index.Of(token)) }}
+	if hasBody(r) {
 		contentType := strings.Join(r.Header["Content-Type"], " ")
 		if contentType == "" && r.Method == http.MethodPost {
 			contentType = "application/x-www-form-urlencoded" // as CGI and Rack take it
@@ -245,9 +248,32 @@ func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
 	return nil
 }
 
+// leaveBare removes what may hold a token from a request for a public page while the store isn't trusted, for the
+// reason given: then nobody knows the tokens of upgraded companies. A body can't be left out; the error
+// refuses it.
+func leaveBare(r *http.Request, untrusted error) error {
+	if hasBody(r) {
+		return untrusted
+	}
+	for name := range r.Header {
+		if !isOrdinary(name) && !slices.Contains(conditional, name) {
+			delete(r.Header, name)
+		}
+	}
+	return nil
+}
+
+// conditional are the headers by which a browser asks for a part of a page, or for a newer one.
+var conditional = []string{"If-Modified-Since", "If-None-Match", "If-Range", "Origin", "Range"}
+
+// hasBody reports whether a request may have a body. Caddy wraps even one that is http.NoBody.
+func hasBody(r *http.Request) bool {
+	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+}
+
 // needsBlinding reports whether a request has a body, or a header that holds a token of whomever.
 func (g *forwarder) needsBlinding(r *http.Request, index *tokensearch.Index) bool {
-	if r.Body != nil && r.Body != http.NoBody {
+	if hasBody(r) {
 		return true
 	}
 	for name, values := range r.Header {

@@ -261,10 +261,12 @@ func (g *forwarder) weigh(r *http.Request, kind Kind, v *visitor.Visitor) (a abo
 }
 
 // weighUntrusted is weigh while the store isn't trusted: there are no companies and no
-// visits, whatever is in memory, so that every old link asks for sign-in.
+// visits, whatever is in memory, so that every old link asks for sign-in. As anything may be a token, the
+// portal gets the path of a public page alone; see leaveBare.
 func (g *forwarder) weighUntrusted(r *http.Request, kind Kind, v *visitor.Visitor) (about, facts) {
 	a := about{Verdict: g.Legacy.Match(r.URL), visitor: v}
 	a.veiled = len(a.Strays)+len(a.Beside) > 0
+	a.inPath, a.inQuery = a.veiled, r.URL.RawQuery != ""
 	if kind == Open && a.Kind != legacy.Bad {
 		a.Kind = legacy.None
 	}
