@@ -127,6 +127,10 @@ type Company struct {
 	// added again. Access through an old link ends when it changes. 0 means that the record is
 	// older than eras.
 	Era uint64
+	// AddedAs is another number each time that a company of this id is added: what the one before
+	// it had isn't this one's. One that is restored has its number again. 0: it was added before
+	// there were any.
+	AddedAs uint64
 }
 
 // State returns "open" or "upgraded".
@@ -197,6 +201,7 @@ type companyRecord struct {
 	Tokens []string `json:"t,omitempty"`
 	State  string   `json:"s,omitempty"` // "" in records older than states
 	Era    uint64   `json:"g,omitempty"`
+	Added  uint64   `json:"a,omitempty"`
 }
 
 func (b *Book) sealContact(e *storedContact) []byte {
@@ -223,7 +228,7 @@ func (b *Book) openContact(rec store.Record) (storedContact, error) {
 }
 
 func (b *Book) sealCompany(c Company) []byte {
-	return b.seal(bucketCompany, c.ID, companyRecord{c.Name, c.LegacyTokens, c.State(), c.Era})
+	return b.seal(bucketCompany, c.ID, companyRecord{c.Name, c.LegacyTokens, c.State(), c.Era, c.AddedAs})
 }
 
 // openCompany returns the company. It is upgraded if the store, the Caddyfile or the anchor says
@@ -238,7 +243,7 @@ func (b *Book) openCompany(rec store.Record) (Company, error) {
 func (b *Book) storedCompany(rec store.Record) (Company, error) {
 	var r companyRecord
 	err := b.open(rec, &r)
-	c := Company{rec.Key.ID, r.Name, r.Tokens, r.State == "upgraded", r.Era}
+	c := Company{rec.Key.ID, r.Name, r.Tokens, r.State == "upgraded", r.Era, r.Added}
 	if r.State == "" {
 		c.Upgraded = len(r.Tokens) == 0
 		for i, t := range r.Tokens { // records of that time have tokens as written in links

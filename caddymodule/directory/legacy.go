@@ -20,6 +20,7 @@ type Standing struct {
 	Upgraded bool   // its old links ask for sign-in
 	Token    string // token of its first old link, used to restore old URLs; "" if it has none
 	Era      uint64 // the company's
+	AddedAs  uint64 // likewise
 
 	prints string // prints of the tokens of all its old links, concatenated
 }
@@ -108,7 +109,7 @@ func (b *Book) standingByCompany(ctx context.Context, version uint64, id string)
 	if err != nil {
 		return nil, err
 	}
-	s := &Standing{Company: c.ID, Upgraded: c.Upgraded, Era: c.Era}
+	s := &Standing{Company: c.ID, Upgraded: c.Upgraded, Era: c.Era, AddedAs: c.AddedAs}
 	if len(c.LegacyTokens) > 0 {
 		s.Token = c.LegacyTokens[0]
 	}

@@ -385,7 +385,7 @@ func TestEnsureTokens(t *testing.T) {
 			t.Error("Version stood still")
 		}
 	}
-	if got := fmt.Sprint(must(b.Companies(ctx, "", "", 10))); got != "[{acme ACME [one a/b] false 0} {birch BIRCH [] true 0}]" {
+	if got := fmt.Sprint(must(b.Companies(ctx, "", "", 10))); got != "[{acme ACME [one a/b] false 0 0} {birch BIRCH [] true 0 0}]" {
 		t.Errorf("the companies are %s", got)
 	}
 	for bucket, want := range map[string]int{bucketLegacy: 2, bucketLike: 0} {

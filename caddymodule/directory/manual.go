@@ -128,7 +128,7 @@ func (b *Book) AddCompany(ctx context.Context, id string, c CompanyChange) (Comp
 		if err != nil {
 			return nil, err
 		}
-		after.Upgraded, after.Era = startsUpgraded(after), newRandomGeneration()
+		after.Upgraded, after.Era, after.AddedAs = startsUpgraded(after), newRandomGeneration(), newRandomGeneration()
 		return append(b.companyOps(nil, &after, nil), store.Delete(b.key(bucketRemoved, removedCompany+id))), nil
 	})
 	return after, err
@@ -163,7 +163,7 @@ func (b *Book) RemoveCompany(ctx context.Context, id string) (contacts int, err 
 			return nil, err
 		}
 		ops := b.companyOps(&gone, nil, nil)
-		stone := tombstone{Name: gone.Name, At: b.now(), Tokens: gone.LegacyTokens, Upgraded: gone.Upgraded}
+		stone := tombstone{Name: gone.Name, At: b.now(), Tokens: gone.LegacyTokens, Upgraded: gone.Upgraded, AddedAs: gone.AddedAs}
 		contacts = 0
 		err = b.eachContact(ctx, "", func(e *storedContact) bool {
 			if i := slices.Index(e.Companies, id); i >= 0 {
@@ -209,7 +209,7 @@ func (b *Book) RestoreCompany(ctx context.Context, id string) (after Company, co
 		if err != nil {
 			return nil, err
 		}
-		after = Company{ID: id, Name: stone.Name, LegacyTokens: stone.Tokens}
+		after = Company{ID: id, Name: stone.Name, LegacyTokens: stone.Tokens, AddedAs: stone.AddedAs}
 		if err := b.checkTokenOwners(ctx, after); err != nil {
 			return nil, err
 		}

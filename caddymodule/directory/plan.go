@@ -431,7 +431,7 @@ func (b *Book) planCompanies(ctx context.Context, rows []CompanyRow, last fileRo
 			if removed[row.ID] {
 				plan.clearedRemovals = append(plan.clearedRemovals, store.Delete(b.key(bucketRemoved, removedCompany+row.ID)))
 			}
-			after.Upgraded, after.Era = startsUpgraded(after), newRandomGeneration()
+			after.Upgraded, after.Era, after.AddedAs = startsUpgraded(after), newRandomGeneration(), newRandomGeneration()
 			plan.Added = append(plan.Added, Entry{Line: row.Line, Item: row.ID, Name: displayName(after)})
 		case len(fields) == 0:
 			plan.Unchanged++
@@ -462,7 +462,7 @@ func displayName(c Company) string {
 // edited returns the company after the row, the fields that change, and those of them that lose
 // their value. A company without a name gets its id as the name.
 func (r CompanyRow) edited(c Company) (after Company, fields, emptied []string) {
-	after = Company{r.ID, c.Name, c.LegacyTokens, c.Upgraded, c.Era}
+	after = Company{r.ID, c.Name, c.LegacyTokens, c.Upgraded, c.Era, c.AddedAs}
 	if r.hasName {
 		after.Name = r.name
 	}

@@ -90,8 +90,8 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// someEra matches the Era of a company in fmt's format.
-var someEra = regexp.MustCompile(` [1-9][0-9]*\}`)
+// someEra matches the Era and AddedAs of a company in fmt's format.
+var someEra = regexp.MustCompile(` \d{9,} \d{9,}}`)
 
 func TestImportCompanies(t *testing.T) {
 	b, ctx := newBook(t), t.Context()

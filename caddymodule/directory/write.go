@@ -21,6 +21,7 @@ type tombstone struct {
 	Tokens   []string `json:"t,omitempty"`
 	Members  []string `json:"m,omitempty"` // ids of contacts
 	Upgraded bool     `json:"u,omitempty"`
+	AddedAs  uint64   `json:"n,omitempty"`
 }
 
 // Prefixes of the ids of tombstones.
