@@ -35,7 +35,7 @@ import (
 //	                          action
 //	                            │
 //	                            ▼
-//	brand directory session token password limit notice outbox audit usage assertion legacy
+//	brand directory session token password limit notice outbox reports audit usage assertion legacy
 //	                            │
 //	                            ▼
 //	tokensearch typo address site loopback secret ◄── store/sealed ◄── store/anchor
@@ -47,18 +47,18 @@ var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
 	"caddymodule": {"runtime", "config", "cli", "gate", "web", "admin", "legacy", "outbox", "audit"},
 
-	"runtime": {"config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "loopback", "session", "token", "password", "limit", "notice", "outbox", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
+	"runtime": {"config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "loopback", "session", "token", "password", "limit", "notice", "outbox", "reports", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
 	"cli":     {"config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
 	"console": {"admin", "explain", "visitor", "web", "address", "directory", "outbox"},
 	"explain": {"admin", "audit", "directory", "outbox"},
 	"config":  {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo", "upstream"},
 
-	"gate":     {"console", "admin", "signin", "account", "mailbox", "visitor", "upstream", "web", "wayback", "site", "action", "directory", "legacy", "session", "token", "password", "limit", "notice", "outbox", "audit", "usage", "assertion", "secret", "store", "store/anchor", "tokensearch"},
+	"gate":     {"console", "admin", "signin", "account", "mailbox", "visitor", "upstream", "web", "wayback", "site", "action", "directory", "legacy", "session", "token", "password", "limit", "notice", "outbox", "reports", "audit", "usage", "assertion", "secret", "store", "store/anchor", "tokensearch"},
 	"signin":   {"visitor", "web", "wayback", "action", "directory", "token", "password", "limit", "outbox", "audit", "address", "secret", "store", "store/anchor"},
-	"account":  {"visitor", "web", "wayback", "action", "directory", "legacy", "session", "token", "password", "limit", "notice", "audit", "store"},
+	"account":  {"visitor", "web", "wayback", "action", "directory", "legacy", "reports", "session", "token", "password", "limit", "notice", "audit", "store"},
 	"mailbox":  {"web", "loopback", "secret"},
 	"visitor":  {"upstream", "web", "action", "directory", "session", "limit", "notice", "assertion", "store/anchor"},
-	"admin":    {"action", "brand", "directory", "session", "token", "limit", "outbox", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
+	"admin":    {"action", "brand", "directory", "session", "token", "limit", "outbox", "reports", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
 	"wayback":  {"legacy", "secret"},
 	"upstream": {"web", "directory", "secret", "store"},
 	"web":      {"brand", "site", "address", "store"},
@@ -74,6 +74,7 @@ var arrows = map[string][]string{
 	"audit":     {"address", "secret", "store", "store/sealed"},
 	"notice":    {"secret", "store", "store/sealed"},
 	"usage":     {"secret", "store", "store/sealed"},
+	"reports":   {"secret", "store", "store/sealed"},
 	"assertion": {"address", "secret", "store", "store/sealed"},
 	"legacy":    {"tokensearch"},
 
@@ -95,7 +96,7 @@ var arrows = map[string][]string{
 var testArrows = map[string][]string{
 	"*":           {"address", "secret", "site", "store/bolt", "store/storetest"},
 	"caddymodule": {"address", "directory", "loopback", "password", "secret", "store", "store/anchor", "store/bolt", "limit", "session", "token", "usage", "store/redis", "store/sealed"},
-	"cli":         {"action", "brand", "notice", "password", "session", "token"},
+	"cli":         {"action", "brand", "notice", "password", "reports", "session", "token"},
 	"outbox":      {"store/redis"},
 	"store/bolt":  {"store/storetest"},
 	"store/redis": {"store/storetest"},
