@@ -1,6 +1,6 @@
 // Package account has the pages of a visitor who is signed in, about themselves: the account page
-// with their devices (account.go), their password (password.go), their companies (companies.go) and
-// signing out (signout.go).
+// with their devices (account.go), their password (password.go), their companies (companies.go), the
+// reports that were published for them (reports.go) and signing out (signout.go).
 //
 // The gate's route table names the handlers. They return errors, which the gate turns into pages;
 // of these, visitor.ErrNone asks for the prompt.
@@ -18,6 +18,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/notice"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/reports"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
@@ -39,6 +40,7 @@ type Handlers struct {
 	Sessions  *session.Sessions
 	Tokens    *token.Tokens
 	Passwords *password.Passwords // nil: the firm has none
+	Reports   *reports.Reports
 	Audit     *audit.Log
 	Unread    *notice.Unread // nil: contacts get no notices
 	Now       func() time.Time
@@ -108,6 +110,10 @@ func (h *Handlers) showAccount(w http.ResponseWriter, r *http.Request, v *visito
 		for _, c := range companies[:min(len(companies), shownAtOnce)] {
 			page.Companies = append(page.Companies, web.CompanyRow{Name: c.Name, URL: h.Legacy.Page(c.ID)})
 		}
+	}
+	var err error
+	if page.Reports, err = h.reportsLink(ctx, v); err != nil {
+		return err
 	}
 	sessions, err := h.Sessions.List(ctx, v.Contact.ID, v.Contact.Generation)
 	if err != nil {

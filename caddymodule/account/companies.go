@@ -40,6 +40,9 @@ func (h *Handlers) GetCompanies(w http.ResponseWriter, r *http.Request) error {
 		}
 		page.Companies = append(page.Companies, row)
 	}
+	if page.Reports, err = h.reportsLink(r.Context(), v); err != nil {
+		return err
+	}
 	h.Answers.Page(w, r, http.StatusOK, page)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -162,6 +163,50 @@ func (c *Client) Files(ctx context.Context, firm string) (FileList, error) {
 // Strangers returns the addresses that somebody asked with and that are no contact's.
 func (c *Client) Strangers(ctx context.Context, firm string) (StrangerList, error) {
 	return post[StrangerList](ctx, c, firm, "audit/unknown", struct{}{})
+}
+
+// PublishReport sends a report's file, in.Body, as it is read.
+func (c *Client) PublishReport(ctx context.Context, firm string, in PublishReport) (ReportChanged, error) {
+	body, pipe := io.Pipe()
+	form := multipart.NewWriter(pipe)
+	go func() {
+		err := form.WriteField("company", in.Company)
+		if err == nil && in.Title != "" {
+			err = form.WriteField("title", in.Title)
+		}
+		var file io.Writer
+		if err == nil {
+			file, err = form.CreateFormFile("file", in.Name)
+		}
+		if err == nil {
+			_, err = io.Copy(file, in.Body)
+		}
+		if err == nil {
+			err = form.Close()
+		}
+		pipe.CloseWithError(err) // nil: all was sent
+	}()
+	defer body.Close() // which ends the goroutine where the server has heard enough
+	var out ReportChanged
+	resp, err := c.send(ctx, http.MethodPost, "/doorpost/"+url.PathEscape(firm)+"/reports/publish", body, map[string]string{"Content-Type": form.FormDataContentType()})
+	if err != nil {
+		return out, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
+		return out, fmt.Errorf("reading the server's answer: %w", err)
+	}
+	return out, nil
+}
+
+// Reports returns one page of reports, the newest first.
+func (c *Client) Reports(ctx context.Context, firm string, in ListReports) (ReportList, error) {
+	return post[ReportList](ctx, c, firm, "reports/list", in)
+}
+
+// RemoveReport removes a report.
+func (c *Client) RemoveReport(ctx context.Context, firm, id string) (ReportChanged, error) {
+	return post[ReportChanged](ctx, c, firm, "reports/remove", ByReport{id})
 }
 
 // ImportOptions are how a CSV file is imported.

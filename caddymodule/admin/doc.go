@@ -52,6 +52,11 @@
 //	                                               → {"sessions": [SESSION], "next": "…"}
 //	POST /doorpost/FIRM/sessions/revoke   {"email": "ann@example.com"}
 //
+//	POST /doorpost/FIRM/reports/publish   FORM     → {"report": REPORT, "contacts": 2}
+//	POST /doorpost/FIRM/reports/list      {"company": "acme", "after": "…", "limit": 100}
+//	                                               → {"reports": [REPORT], "next": "…"}
+//	POST /doorpost/FIRM/reports/remove    {"id": "…"}  → {"report": REPORT, "contacts": 0}
+//
 //	POST /doorpost/FIRM/audit/list        {"since": "2026-03-01T09:00:00Z", "after": "…", "limit": 100}
 //	                                               → {"events": [EVENT], "next": "…"}
 //	POST /doorpost/FIRM/audit/unknown     {}       → {"addresses": [STRANGER]}
@@ -90,6 +95,9 @@
 //	EVENT    {"id": "…", "time": "2026-03-01T10:02:00.5Z", "event": "signed-in", "contact": "…",
 //	          "session": "…", "address": "a•••@example.com", "method": "link",
 //	          "agent": "Safari on iPhone", "ip": "203.0.113.9", "request": "…"}
+//	REPORT   {"id": "…", "company": "acme", "company_name": "Acme Ltd", "title": "July statement",
+//	          "file": "july.pdf", "type": "application/pdf", "size": 1048576,
+//	          "published_at": "2026-03-01T09:00:00Z", "url": "https://clients.example.com/-/reports/…"}
 //	STRANGER {"email": "ann@exmaple.com", "count": 3, "first": "…", "last": "…",
 //	          "agent": "Safari on iPhone"}
 //	TIMELINE {"email": "ann@example.com", "contact": CONTACT, "sessions": 1, "events": [EVENT],
@@ -106,6 +114,13 @@
 //
 // reset-link mails a link to choose a password, good once, for 24 hours, to that address
 // of the contact. request is that of its events. Nobody can choose for somebody else.
+//
+// reports/publish takes a form (multipart/form-data) with the fields company, an id, title, which may
+// be left out, and file, which comes last, such as curl sends with
+// -F company=acme -F file=@july.pdf. The file goes to the disk as it comes, up to 2048 MiB. Nobody
+// sees any of it before all of it is there. contacts is how many may download it. Reports are
+// listed from the newest on, of all companies where none is named; company_name is missing
+// where the company was removed.
 //
 // store/accept takes the store as the right one from now on, although it is new, empty, older or
 // another one than last time (see docs/operations.md). Until then every other request is answered
@@ -193,7 +208,7 @@
 // accepted; what is the kind of mail, company what it is about), dropped (it isn't sent: they were removed or left the company), opened, opened-old, unknown-link (a link that let
 // nobody in: a good one, one that is over, one that never was), wrong-code, wrong-mail,
 // wrong-password, signed-in, signed-out, password-set, password-removed, entered (staff
-// looked at the pages of the company), changed and untrusted-record (a record in the store was
+// looked at the pages of the company), downloaded (a report, whose id and title stand there), changed and untrusted-record (a record in the store was
 // sealed by none of the secrets; what is its bucket). Of its fields those are there that say
 // something:
 // request ties the events of one request together; reason holds the codes and words by
@@ -275,10 +290,12 @@
 //	404  unknown      no such contact or company
 //	     unknown_firm, not_found, not_configured
 //	405  method
+//	403  cross_origin a web page of another site sent a form
 //	409  taken        the address, id or old link is another's
 //	     staff        the Caddyfile names the address under staff
 //	     disabled, passwords_off, limited: no link to set a password is mailed
 //	     late         the email's time is over
+//	     no_folder    the Caddyfile names no folder for reports that all machines share
 //	     conflict     others changed the same thing at the same time; try again
 //	413  too_large
 //	422  key_used     the key stood for another notice

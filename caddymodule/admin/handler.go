@@ -18,6 +18,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/reports"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
@@ -32,10 +33,11 @@ type Firm struct {
 	Book     *directory.Book
 	Sessions *session.Sessions
 	Tokens   *token.Tokens
-	Queue    *outbox.Queue   // takes the mails that are asked for here
-	Letters  *brand.Letters  // writes them
-	Audit    *audit.Log      // is told of every change
-	Usage    *usage.Counter  // of old links; nil: they aren't counted
+	Queue    *outbox.Queue  // takes the mails that are asked for here
+	Letters  *brand.Letters // writes them
+	Audit    *audit.Log     // is told of every change
+	Usage    *usage.Counter // of old links; nil: they aren't counted
+	Reports  *reports.Reports
 	Anchor   *anchor.Store   // says whether the store is trusted; nil: it is
 	Notices  *action.Notices // to contacts; nil: there are none
 
@@ -91,6 +93,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/mail/test":         act(h, Firm.TestMail),
 		"POST /doorpost/{firm}/sessions/list":     act(h, Firm.ListSessions),
 		"POST /doorpost/{firm}/sessions/revoke":   act(h, Firm.RevokeSessions),
+		"POST /doorpost/{firm}/reports/publish":   h.publishReport,
+		"POST /doorpost/{firm}/reports/list":      act(h, Firm.ListReports),
+		"POST /doorpost/{firm}/reports/remove":    act(h, Firm.RemoveReport),
 	} {
 		method, path, _ := strings.Cut(pattern, " ")
 		mux.Handle(pattern, do)

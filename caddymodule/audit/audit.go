@@ -47,6 +47,7 @@ const (
 	SignedIn  Kind = "signed-in"
 	SignedOut Kind = "signed-out"
 	Entered   Kind = "entered"          // staff looked at a company's pages
+	Fetched   Kind = "downloaded"       // a contact downloaded a report
 	PassSet   Kind = "password-set"     // a contact chose a password
 	PassGone  Kind = "password-removed" // … or has none any more
 	Changed   Kind = "changed"          // an operator, or a file of the Caddyfile, changed something
@@ -62,7 +63,7 @@ const SetPassword = "set-password"
 // know of no contact have a place of their own, where they push out none of a contact's.
 var kinds = map[Kind]bool{
 	Asked: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, NoLink: true, WrongCode: true, WrongMail: true, WrongPass: true, Untrusted: true,
-	Queued: false, Notified: false, Dropped: false, Waiting: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, PassSet: false, PassGone: false, Changed: false,
+	Queued: false, Notified: false, Dropped: false, Waiting: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, Fetched: false, PassSet: false, PassGone: false, Changed: false,
 }
 
 // cheap is the word of kinds; what isn't known is cheap.
@@ -93,6 +94,10 @@ type Event struct {
 	Company string   `json:"company,omitempty"` // … of which company, if it was one; its id. Also with Entered and Notified
 	Fields  []string `json:"fields,omitempty"`  // … which fields, without their values
 	Count   int      `json:"count,omitempty"`   // … how many rows were changed or sessions ended
+
+	// Report is the ID of the report that was published, removed or downloaded, and Title its title, which is in no line.
+	Report string `json:"report,omitempty"`
+	Title  string `json:"title,omitempty"`
 
 	More int `json:"more,omitempty"` // not one event: so many more of the kind, written down together
 
@@ -166,6 +171,7 @@ func (l *Log) line(ctx context.Context, e Event) {
 	add("staff", e.Staff)
 	add("what", e.What)
 	add("company", e.Company)
+	add("report", e.Report)
 	add("fields", strings.Join(e.Fields, ","))
 	if e.Automatic {
 		attrs = append(attrs, slog.Bool("automatic", true))

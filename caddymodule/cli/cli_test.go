@@ -32,6 +32,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/notice"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/reports"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
@@ -82,6 +83,7 @@ func openDesk(t *testing.T, firms ...string) *desk {
 			Tokens:      &token.Tokens{Firm: id, Store: db, Keys: keys, Life: 10 * time.Minute},
 			Audit:       &audit.Log{Logger: slog.New(slog.DiscardHandler), Keys: keys, Trail: audit.NewTrail(id, db, time.Now, counters)},
 			Usage:       d.usage(id, keys),
+			Reports:     &reports.Reports{Firm: id, Store: db, Keys: keys, Dir: filepath.Join(d.dir, "reports"), URL: "https://clients.example.com/-/reports/"},
 		}
 		f := d.firms[id]
 		letters, err := brand.NewLetters(brand.Brand{Name: "Example Bookkeeping", From: "hello@example.com"}, "")
@@ -183,7 +185,7 @@ func (d *desk) happens(line string) {
 // and "% unknown EMAIL" what happens at the door (see happens), "% use …" a use of an old
 // link (see uses), "% mail server says CODE"
 // what it refuses recipients with from now on ("% mail server says": nothing), "% mailed" waits for the queue, whose email is {mail} then, "% file
-// NAME" begins a file that ends at an empty line; "# …" is said to the reader. Behind a
+// NAME" begins a file that ends at an empty line; REPORTID is a report's ID; "# …" is said to the reader. Behind a
 // command stands what it prints, on stderr with "! ", and its exit code unless it is 0.
 func TestStories(t *testing.T) {
 	files, err := filepath.Glob("testdata/commands/*.txt")
@@ -224,12 +226,16 @@ func (d *desk) tell(story string) string {
 	d.t.Helper()
 	var out strings.Builder
 	lines := strings.Split(story, "\n")
+	report := "" // the ID of the first report that the last command with one has named
 	for i := 0; i < len(lines); i++ {
 		line := lines[i]
 		verb, rest, _ := strings.Cut(line, " ")
 		switch {
 		case verb == "$":
-			stdout, stderr, code := d.run(argsOf(strings.ReplaceAll(rest, "{mail}", d.mail))...)
+			stdout, stderr, code := d.run(argsOf(strings.NewReplacer("{mail}", d.mail, "REPORTID", report).Replace(rest))...)
+			if id := reportID.FindString(stdout); id != "" {
+				report = id
+			}
 			fmt.Fprintf(&out, "\n%s\n%s%s", line, d.steady(stdout), prefixed("! ", d.steady(stderr)))
 			if code != 0 {
 				fmt.Fprintf(&out, "[%d]\n", code)
@@ -268,6 +274,8 @@ func (d *desk) tell(story string) string {
 	return out.String()
 }
 
+var reportID = regexp.MustCompile(`\bu[0-9a-v]{24}\b`)
+
 var unsteady = []struct {
 	was *regexp.Regexp
 	now string
@@ -275,6 +283,7 @@ var unsteady = []struct {
 	{regexp.MustCompile(`"id":"[0-9a-v]{32}"`), `"id":"…"`},
 	{regexp.MustCompile(`"id":"[A-Z2-7]{26}"`), `"id":"…"`},
 	{regexp.MustCompile(`"id":"\d{8}t\d{6}\.\d{6}-[a-z2-7]{10}"`), `"id":"…"`},
+	{reportID, "REPORTID"},
 	{regexp.MustCompile(`"contact":"[0-9a-v]{32}"`), `"contact":"…"`},
 	{regexp.MustCompile(`"request":"[01]-[0-9a-z-]+"`), `"request":"…"`},
 	{regexp.MustCompile(`(\d{4}-\d\d-\d\d )?\b\d\d:\d\d:\d\d\b`), "TIME"},

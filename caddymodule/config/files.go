@@ -187,6 +187,7 @@ func (c Firm) CheckFiles() error {
 		func() error { _, err := checkCSV(c.Contacts, directory.Contacts); return err },
 		func() error { return c.checkCompanies(companies) },
 		func() error { return at("templates", checkFolder(c.Templates)) },
+		func() error { return at("reports", checkReportsFolder(c.Reports)) },
 		func() error { _, err := c.Brand.Signer(); return brandError(err) },
 	)
 }
@@ -244,6 +245,21 @@ func checkFolder(path string) error {
 	}
 	_, err := os.ReadDir(path)
 	return WithAdvice(err)
+}
+
+// checkReportsFolder reports why the path can't be a folder, or one that is made; an empty path is none.
+func checkReportsFolder(path string) error {
+	if path == "" {
+		return nil
+	}
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is no folder; write the path of one", path)
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	return checkStoreFile(filepath.Join(path, "firm")) // of the same kind: what isn't there yet is made
 }
 
 // checkStoreFile reports why the path can't be a store's: whether it is one, Start

@@ -108,6 +108,11 @@ type Firm struct {
 	// the same name. Default: none.
 	Templates string `json:"templates,omitempty"`
 
+	// Reports is the folder for published files, which several machines may share; it is made when
+	// the first one is published. Default: "reports" in Doorpost's data folder, or, where
+	// mails go to a folder, beside the store. With redis there is none, as others have to reach it.
+	Reports string `json:"reports,omitempty"`
+
 	// Prefix is where Doorpost's own pages are: a slash and a plain path without a
 	// slash at its end. Default "/-".
 	Prefix string `json:"prefix,omitempty"`
@@ -230,7 +235,7 @@ func (c *Firm) texts() []text {
 		{"url", &c.URL},
 		{"brand.name", &c.Brand.Name}, {"brand.from", &c.Brand.From}, {"brand.reply_to", &c.Brand.ReplyTo},
 		{"brand.logo", &c.Brand.Logo}, {"brand.accent", &c.Brand.Accent}, {"brand.support", &c.Brand.Support},
-		{"contacts", &c.Contacts}, {"companies", &c.Companies}, {"templates", &c.Templates},
+		{"contacts", &c.Contacts}, {"companies", &c.Companies}, {"templates", &c.Templates}, {"reports", &c.Reports},
 	}
 	for i := range c.Brand.DKIM {
 		k := &c.Brand.DKIM[i]

@@ -271,6 +271,7 @@ func (r *reader) firm(c *Firm) settings {
 		"new_device_mail": r.off(&c.NewDeviceMail.Off),
 
 		"templates": r.one(&c.Templates),
+		"reports":   r.one(&c.Reports),
 		"prefix":    r.one(&c.Prefix),
 	}
 }
@@ -446,6 +447,7 @@ var examples = map[string]string{
 	"passwords.min_length": "min_length 15",
 	"new_device_mail":      "new_device_mail off",
 	"templates":            "templates /etc/doorpost/templates",
+	"reports":              "reports /srv/doorpost/reports",
 	"prefix":               "prefix /-",
 }
 
@@ -464,7 +466,6 @@ var onlyOnce = map[string]string{
 // notYet are settings of later versions, by their path.
 var notYet = []string{
 	"text", "mail.oauth",
-	"reports",
 }
 
 // repeatable are the settings that may stand more than once.

@@ -89,6 +89,18 @@ func (f Resolved) AnchorDir() string {
 	return filepath.Join(DataDir(), "anchor")
 }
 
+// ReportsDir is the folder for the reports of firms whose settings name none; "": there is none, since
+// other machines have the store, too.
+func (f Resolved) ReportsDir() string {
+	switch {
+	case f.Place.Path == "":
+		return ""
+	case f.Mail.Via == "folder":
+		return filepath.Join(filepath.Dir(f.Place.Path), "reports")
+	}
+	return filepath.Join(DataDir(), "reports")
+}
+
 // AnchorDirInUse is AnchorDir for a command that may not know how mail goes out: the folder
 // beside the store, if there is one.
 func (f Resolved) AnchorDirInUse() string {

@@ -110,7 +110,7 @@ func decisive(events []admin.Event) (last, scanned *admin.Event) {
 			if last != nil && last.Kind != audit.SignedIn {
 				last = e
 			}
-		case !slices.Contains([]audit.Kind{audit.Changed, audit.SignedOut, audit.Entered}, e.Kind):
+		case !slices.Contains([]audit.Kind{audit.Changed, audit.SignedOut, audit.Entered, audit.Fetched}, e.Kind):
 			last = e
 		}
 	}

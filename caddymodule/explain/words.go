@@ -115,6 +115,8 @@ func InWords(e admin.Event) string {
 		return by("signed out", " in ")
 	case audit.Entered:
 		return by("looked at the pages of "+e.Company+" as staff", ", in ")
+	case audit.Fetched:
+		return by("downloaded the report "+reportInWords(e), ", in ")
 	case audit.Changed:
 		return changedInWords(e)
 	case audit.Untrusted:
@@ -168,6 +170,12 @@ func changedInWords(e admin.Event) string {
 	if e.What == "notify" {
 		return who + " sent a notice about " + e.Company + " to " + Count(e.Count, "contact", "contacts")
 	}
+	switch e.What {
+	case "reports/publish":
+		return who + " published the report " + reportInWords(e)
+	case "reports/remove":
+		return who + " removed the report " + reportInWords(e)
+	}
 	if e.What == "reset-link" {
 		return who + " had a link mailed to them, to choose a password"
 	}
@@ -181,7 +189,8 @@ func changedInWords(e admin.Event) string {
 		"contacts/add": "added the contact", "contacts/set": "changed the contact", "contacts/disable": "disabled the contact",
 		"contacts/enable": "enabled the contact", "contacts/remove": "removed the contact", "contacts/import": "imported contacts",
 		"companies/add": "added the company", "companies/set": "changed the company", "companies/remove": "removed the company",
-		"companies/import": "imported companies", "sessions/revoke": "signed the contact out everywhere",
+		"companies/restore": "restored the company",
+		"companies/import":  "imported companies", "sessions/revoke": "signed the contact out everywhere",
 		"contacts/load": "brought contacts", "companies/load": "brought companies",
 		"backup": "made a backup", "restore": "restored a backup",
 	}[e.What]
@@ -204,12 +213,19 @@ func changedInWords(e admin.Event) string {
 	case e.Count == 0:
 	case e.Contact != "":
 		what += ", which signed out " + Count(e.Count, "browser", "browsers")
+	case e.What == "companies/restore":
+		what += ", which gave it back to " + Count(e.Count, "contact", "contacts")
 	case e.Company != "":
 		what += ", which took it from " + Count(e.Count, "contact", "contacts")
 	default:
 		what += " (" + Count(e.Count, "row", "rows") + ")"
 	}
 	return who + " " + what
+}
+
+// reportInWords names a report.
+func reportInWords(e admin.Event) string {
+	return fmt.Sprintf("“%s” of %s", e.Title, e.Company)
 }
 
 func upgradeInWords(e admin.Event) string {

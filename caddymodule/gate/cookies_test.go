@@ -26,7 +26,7 @@ func portalCookies(t testing.TB) *upstream.PortalCookies {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &upstream.PortalCookies{Firm: "example", Store: db, Keys: keys, Gate: web.CookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}),
+	return &upstream.PortalCookies{Firm: "example", Store: db, Keys: keys, Own: web.CookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}),
 		Log: slog.New(slog.DiscardHandler)}
 }
 

@@ -94,7 +94,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 }
 
 // routeTable returns our own pages by their paths under the prefix. Those of the mailbox are below
-// mailbox.Path.
+// mailbox.Path, and a report's is below account.ReportsPath.
 func (g *Gate) routeTable() map[string]route {
 	s, a, c := g.signin, g.account, g.console
 	routes := map[string]route{
@@ -107,6 +107,8 @@ func (g *Gate) routeTable() map[string]route {
 
 		"/account":   {get: a.GetAccount},
 		"/companies": {get: a.GetCompanies},
+		"/reports":   {get: a.ToReports},
+		"/reports/":  {get: a.GetReports},
 		"/devices":   {get: a.ToAccount, post: a.PostDevices},
 		"/sign-out":  {get: a.GetSignOut, post: a.PostSignOut},
 
@@ -160,7 +162,7 @@ func (g *Gate) Sync(ctx context.Context) error {
 	if err := g.forward.Sessions.Sync(ctx); err != nil {
 		return err
 	}
-	if err := g.forward.bound.Sync(ctx); err != nil {
+	if err := g.forward.bound.Reread(ctx); err != nil {
 		return err
 	}
 	return g.forward.Book.Sync(ctx)

@@ -21,6 +21,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/notice"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/reports"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/signin"
@@ -67,6 +68,7 @@ type Records struct {
 	Queue        *outbox.Queue
 	Assertion    *assertion.Signer
 	Usage        *usage.Counter // of old links; required where there are any
+	Reports      *reports.Reports
 	Audit        *audit.Log
 	Unread       *notice.Unread  // nil: contacts get no notices
 	Notices      *action.Notices // likewise
@@ -89,7 +91,7 @@ func New(s Settings, rec Records) *Gate {
 	cookies := web.CookiesFor(s.Sites.URL)
 	answers := &web.Answers{Pages: s.Pages, Log: rec.Log, Sites: s.Sites, Prefix: s.Prefix, ClearStorage: s.ClearStorage,
 		StoreErrors: []error{secret.ErrSealed, directory.ErrFormat}}
-	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, AllowedPages: []string{"/companies", "/account", "/staff", "/staff/", "/staff/contacts", "/staff/companies", signin.SignedInPath},
+	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, AllowedPages: []string{"/companies", "/account", "/reports", account.ReportsPath, account.ReportsPath + "*", "/staff", "/staff/", "/staff/contacts", "/staff/companies", signin.SignedInPath},
 		Legacy: s.Legacy, Keys: keys}
 	visitors := &visitor.Visitors{Firm: s.Firm, Serial: s.Serial, Book: rec.Book, Sessions: rec.Sessions, Devices: rec.Devices, Anchor: rec.Anchor,
 		Cookies: cookies, ClientIP: rec.ClientIP, Assertion: rec.Assertion, Wanted: s.Identity, Log: rec.Log, Now: rec.Now}
@@ -118,17 +120,17 @@ func New(s Settings, rec Records) *Gate {
 		forward: &forwarder{
 			Firm: s.Firm, Legacy: s.Legacy, Usage: rec.Usage, Book: rec.Book, Sessions: rec.Sessions, Networks: rec.Networks, Audit: rec.Audit, Unread: rec.Unread,
 			Log: rec.Log, Now: rec.Now, keys: keys, cookies: cookies,
-			bound: &upstream.PortalCookies{Firm: s.Firm, Store: db, Keys: keys, Gate: cookies, Configured: upstream.BindingsOf(s.PortalSession), Log: rec.Log},
+			bound: &upstream.PortalCookies{Firm: s.Firm, Store: db, Keys: keys, Own: cookies, Named: upstream.BindingsOf(s.PortalSession), Log: rec.Log},
 			rules: rules, answers: answers, visitors: visitors, signin: signIn, ways: ways, insecure: insecure,
 			home:    homesOf(s.Legacy),
 			guessed: &rate.Sometimes{Interval: 10 * time.Minute}, refused: &rate.Sometimes{First: 10, Interval: time.Minute},
 		},
 		origins: web.NewOriginCheck(s.Sites, cookies), answers: answers, ways: ways, signin: signIn,
 		account: &account.Handlers{Answers: answers, Ways: ways, Visitors: visitors, Cookies: cookies,
-			Book: rec.Book, Legacy: s.Legacy, Sessions: rec.Sessions, Tokens: rec.Tokens, Passwords: rec.Passwords, Audit: rec.Audit, Unread: rec.Unread, Now: rec.Now,
+			Book: rec.Book, Legacy: s.Legacy, Sessions: rec.Sessions, Tokens: rec.Tokens, Passwords: rec.Passwords, Reports: rec.Reports, Audit: rec.Audit, Unread: rec.Unread, Now: rec.Now,
 			Attempts: attempts, Changes: changes},
 		console: &console.Handlers{Answers: answers, Visitors: visitors, Now: rec.Now,
-			Firm: admin.Firm{Book: rec.Book, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Anchor: rec.Anchor, Notices: rec.Notices,
+			Firm: admin.Firm{Book: rec.Book, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Reports: rec.Reports, Anchor: rec.Anchor, Notices: rec.Notices,
 				NoPasswords: rec.Passwords == nil, NoOldLinks: !s.Legacy.HasLinks()}},
 		status: &status{firm: s.Firm, answers: answers, visitors: visitors, sessions: rec.Sessions, assertion: rec.Assertion, logo: s.Logo},
 	}

@@ -705,7 +705,7 @@ func (g *forwarder) comesBack(ctx context.Context, a *about, mine, h upstream.Ow
 	case h.Company == upstream.AnyCompany:
 		return true, nil
 	case h.Company == "":
-		back := mine.Company == "" || a.visitor.BelongsOnlyTo(mine.Company)
+		back := mine.Company == "" || a.visitor.IsOf(mine.Company)
 		a.apart = a.apart || !back
 		return back, nil
 	case !a.visitor.Reaches(h.Company), mine.Company != "" && h.Company != mine.Company, a.bound.Company != "" && h.Company != a.bound.Company:
@@ -715,7 +715,7 @@ func (g *forwarder) comesBack(ctx context.Context, a *about, mine, h upstream.Ow
 	if errors.Is(err, directory.ErrUnknown) {
 		return false, nil
 	}
-	if err != nil || !h.MatchesCompany(s) {
+	if err != nil || !h.Stands(s) {
 		return false, err
 	}
 	if a.standing.Company == "" {

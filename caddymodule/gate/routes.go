@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/account"
 	"github.com/doorpost-auth/doorpost/caddymodule/mailbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/wayback"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
@@ -36,6 +37,8 @@ func (g *Gate) serveOwn(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case ok:
 		r.Pattern = name
+	case strings.HasPrefix(name, account.ReportsPath):
+		r.Pattern, page = account.ReportsPath, route{get: g.account.GetReport}
 	case strings.HasPrefix(name, mailbox.Path) && g.mailbox.OpensFor(r):
 		page = route{get: g.mailbox.Get}
 	default:

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/notice"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
+	"github.com/doorpost-auth/doorpost/caddymodule/reports"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/site"
@@ -43,6 +45,8 @@ type Shared struct {
 	Keys   *secret.Keyring
 	Mail   *MailOut        // of firms without one of their own
 	Sent   *outbox.SentLog // nil where other processes may have the store open
+
+	ReportsDir string // of firms whose settings name no folder for reports; "": there is none
 
 	Permits  *password.Permits // of the process
 	Counters *audit.Counters
@@ -208,7 +212,9 @@ func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *
 		Queue:     &outbox.Queue{Firm: id, Store: db, Keys: keys, Now: now, Sender: s.Mail.sender, Server: s.Mail.server, Log: s.Log},
 		Assertion: &assertion.Signer{Firm: id, Store: db, Keys: keys, Now: now, Origin: cfg.URL},
 		Usage:     kept(e, id, "usage", func() *usage.Counter { return &usage.Counter{Firm: id, Store: db, Keys: keys, Now: now} }),
-		Audit:     events, Anchor: db, Log: s.Log, ClientIP: s.ClientIP, Now: now,
+		Reports: &reports.Reports{Firm: id, Store: db, Keys: keys, Now: now, Alarm: alarm, Dir: cmp.Or(cfg.Reports, s.ReportsDir),
+			URL: cfg.URL + cfg.Prefix + "/reports/"},
+		Audit: events, Anchor: db, Log: s.Log, ClientIP: s.ClientIP, Now: now,
 	}
 	if others == nil {
 		r.Queue.Process = kept(e, id, "process", func() *outbox.Process { return &outbox.Process{Sent: s.Sent} })
@@ -256,6 +262,7 @@ func (f *Firm) start() error {
 	f.running.Go(func() { f.Networks.Run(ctx, f.Log) })
 	f.running.Go(func() { f.Usage.Run(ctx, f.Log) })
 	f.running.Go(func() { f.Unread.Run(ctx, f.Log) })
+	f.running.Go(func() { f.Reports.Run(ctx, f.Log) })
 	return nil
 }
 
@@ -402,7 +409,7 @@ func (f *Firm) prepare(ctx context.Context) error {
 func (f *Firm) Reseal(ctx context.Context) error {
 	return f.Anchor.Reseal(ctx, func(ctx context.Context) error {
 		for _, reseal := range []func(context.Context) error{f.Book.Reseal, f.Passwords.Reseal, f.Sessions.Reseal, f.Tokens.Reseal, f.Assertion.Reseal,
-			f.Mails.Reseal, f.Devices.Reseal, f.LastContacts.Reseal, f.Unread.Reseal, f.Notices.Reseal, f.Queue.Reseal, f.Audit.Reseal} {
+			f.Mails.Reseal, f.Devices.Reseal, f.LastContacts.Reseal, f.Unread.Reseal, f.Notices.Reseal, f.Queue.Reseal, f.Reports.Reseal, f.Audit.Reseal} {
 			if err := reseal(ctx); err != nil {
 				return err
 			}
@@ -413,6 +420,6 @@ func (f *Firm) Reseal(ctx context.Context) error {
 
 // Admin is the firm as commands change it.
 func (f *Firm) Admin() admin.Firm {
-	return admin.Firm{Book: f.Book, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Letters: f.letters, Audit: f.Audit, Usage: f.Usage, Anchor: f.Anchor, Notices: f.Notices,
+	return admin.Firm{Book: f.Book, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Letters: f.letters, Audit: f.Audit, Usage: f.Usage, Reports: f.Reports, Anchor: f.Anchor, Notices: f.Notices,
 		Files: f.FileStatus(), NoPasswords: f.Config.Passwords.Off, NoOldLinks: !f.Config.Rules.HasLinks()}
 }

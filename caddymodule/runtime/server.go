@@ -61,7 +61,7 @@ func (s *Server) Start() error {
 	if s.mail, err = OpenMail(s.Settings.Mail, s.Engine.Keep, s.Engine.Clock.Now); err != nil {
 		return err
 	}
-	firms, err := s.openFirms(ctx, Shared{Engine: s.Engine, Keys: inUse, Mail: s.mail, Sent: s.sentLog(ctx), Counters: s.Counters(), ClientIP: s.ClientIP,
+	firms, err := s.openFirms(ctx, Shared{Engine: s.Engine, Keys: inUse, Mail: s.mail, Sent: s.sentLog(ctx), ReportsDir: s.Settings.ReportsDir(), Counters: s.Counters(), ClientIP: s.ClientIP,
 		Permits: s.Engine.Keep("permits", func() any { return password.NewPermits() }).(*password.Permits)})
 	if err != nil {
 		return err

@@ -31,7 +31,8 @@ const (
 type Ways struct {
 	Firm   string
 	Prefix string // of the gate's own pages, such as "/-"
-	// AllowedPages are the gate's own pages, as paths under the prefix, that a return URL may name.
+	// AllowedPages are the gate's own pages, as paths under the prefix, that a return URL may name. One that
+	// ends with "/*" stands for one more segment of letters and digits.
 	AllowedPages []string
 	Legacy       *legacy.Rules // nil if there are no old links
 	Keys         *secret.Keyring
@@ -100,8 +101,18 @@ func (w *Ways) SafeSealed(to string) string {
 func (w *Ways) isReserved(p string) bool {
 	prefix := strings.ToLower(w.Prefix)
 	return AnyReading(p, func(read string) bool {
-		return Below(prefix, read) && !slices.Contains(w.AllowedPages, read[len(prefix):])
+		return Below(prefix, read) && !slices.ContainsFunc(w.AllowedPages, func(page string) bool { return isPage(page, read[len(prefix):]) })
 	})
+}
+
+// isPage reports whether a path is that of an allowed page.
+func isPage(page, p string) bool {
+	folder, many := strings.CutSuffix(page, "*")
+	if !many {
+		return p == page
+	}
+	last, below := strings.CutPrefix(p, folder)
+	return below && last != "" && !strings.ContainsFunc(last, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
 }
 
 // Below reports whether a path is the prefix or below it.

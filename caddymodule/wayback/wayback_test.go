@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-var testWays = &Ways{Prefix: "/-", AllowedPages: []string{"/companies", "/account"}}
+var testWays = &Ways{Prefix: "/-", AllowedPages: []string{"/companies", "/account", "/reports/*"}}
 
 func TestSafe(t *testing.T) {
 	for to, want := range map[string]string{

@@ -158,6 +158,7 @@ type AccountPage struct {
 	Emails    []string // the main one first
 	Companies []CompanyRow
 	More      bool // they have more than those
+	Reports   ReportsLink
 	Devices   []DeviceRow
 	Staff     bool      // they are of the firm's staff, whose pages are linked
 	Since     time.Time // when the password was chosen; zero: there is none
@@ -230,6 +231,33 @@ type CompaniesPage struct {
 	Search    bool   // there are enough to search among
 	Query     string // as it was typed
 	More      bool   // there are more than are shown
+	Reports   ReportsLink
+}
+
+// ReportsLink is what a page says of the visitor's reports. Of nothing it says nothing.
+type ReportsLink struct {
+	There  bool
+	Unread int // of the newest: so many weren't downloaded yet
+}
+
+// ReportsPage lists the reports that the visitor may download.
+type ReportsPage struct {
+	Email   string // who is signed in
+	Staff   bool   // they are of the firm's staff, and see those of all companies
+	Reports []ReportRow
+	Next    string // where older ones go on; empty: there are none
+	Later   bool   // there are newer ones than these
+}
+
+// ReportRow is a report of ReportsPage.
+type ReportRow struct {
+	URL       string
+	Title     string
+	Company   string // its name; empty: the visitor has one alone
+	Kind      string // such as "PDF"
+	Size      string // in words
+	Published time.Time
+	Unread    bool // the visitor hasn't downloaded it
 }
 
 // MessagePage says what went wrong and what to do. MessageFor has the usual ones.
@@ -274,6 +302,7 @@ func (SpentPasswordPage) file() string { return "spent-password.html" }
 func (NotHerePage) file() string       { return "not-here.html" }
 func (AccountPage) file() string       { return "account.html" }
 func (FramePage) file() string         { return "frame.html" }
+func (ReportsPage) file() string       { return "reports.html" }
 func (NotSentPage) file() string       { return "not-sent.html" }
 func (NoCookiesPage) file() string     { return "no-cookies.html" }
 func (SignedInPage) file() string      { return "signed-in.html" }
@@ -366,7 +395,13 @@ func samplePages() []Page {
 		AccountPage{Emails: []string{full}, Since: when, ByLink: true, Least: 15},
 		AccountPage{Emails: []string{full}, Least: 15, Problem: "Please use a link that we email you."},
 		AccountPage{Emails: []string{full}, Since: when, Least: 15, Problem: "Please choose another password.", Wrong: "password"},
+		AccountPage{Emails: []string{full}, Reports: ReportsLink{There: true}},
+		ReportsPage{Email: full},
+		ReportsPage{Email: full, Later: true},
+		ReportsPage{Email: full, Next: "abc", Later: true, Reports: []ReportRow{{"/-/reports/abc", "July statement", "Acme Ltd", "PDF", "1.2 MB", when, true}, {"/-/reports/def", "June statement", "", "XLSX", "812 bytes", when, false}}},
+		ReportsPage{Email: full, Staff: true, Reports: []ReportRow{{"/-/reports/abc", "July statement", "acme (removed)", "PDF", "1.2 MB", when, false}}},
 		CompaniesPage{Email: full, None: true},
+		CompaniesPage{Email: full, Companies: []CompanyRow{{Name: "Acme Ltd", URL: "/portal/acme"}}, Reports: ReportsLink{There: true, Unread: 2}},
 		CompaniesPage{Email: full, Companies: []CompanyRow{{Name: "Acme Ltd", URL: "/portal/acme", Notice: "new-questions", NoticeAt: when}, {Name: "Birch & Sons"}}},
 		CompaniesPage{Email: full, Companies: []CompanyRow{{Name: "Acme Ltd", URL: "/portal/acme", Notice: "of-ours", NoticeAt: when}}, Search: true, Query: "a", More: true},
 		CompaniesPage{Email: full, Search: true, Query: "zzz"},
