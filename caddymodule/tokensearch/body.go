@@ -19,7 +19,7 @@ func (x *Index) Body(body io.ReadCloser, hides func(Hit) bool) io.ReadCloser {
 
 const (
 	maxHeld       = 64 << 10 // bytes that may belong to an unfinished token
-	overlap       = 4 << 10  // bytes already returned that are searched again together with the next ones
+	overlap       = 512      // bytes already returned that are searched again together with the next ones; no word is longer
 	minRead       = 16 << 10 // minimum free space for a read
 	minHeldPrefix = 4        // a shorter beginning of a token isn't held back
 )

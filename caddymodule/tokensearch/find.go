@@ -82,7 +82,9 @@ func (s *snapshot) search(v *decoder, text string) (hits []Hit, unfinished int) 
 		}
 		v.begin(text)
 		for more := true; more; {
-			more = v.decode(only)
+			if more = v.decode(only); !more && v.layer > 1 {
+				break // the text is the same as before
+			}
 			folded := v.fold()
 			hits = s.scan(folded, v.foldedAt, hits)
 			if s.words != nil {

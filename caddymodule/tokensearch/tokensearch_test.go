@@ -379,3 +379,17 @@ func TestBodyWithATokenSpreadWide(t *testing.T) {
 		}
 	}
 }
+
+// What was returned isn't searched again and again where a body comes a few bytes at a time.
+func TestBodyByTheByteSearchesLittle(t *testing.T) {
+	const size = 20_000
+	s := indexed().Body(io.NopCloser(&parts{photo(size), 1}), func(Hit) bool { return true }).(*stream)
+	searched := 0
+	for ; s.err == nil; s.returned = s.searched {
+		s.fetch()
+		searched += len(s.buf)
+	}
+	if most := size * 2 * (overlap + s.tokens.longest + 64); searched > most || overlap > 1000 {
+		t.Errorf("%d bytes cost searching %d; want at most %d, which is an overlap of %d bytes for each", size, searched, most, overlap)
+	}
+}
