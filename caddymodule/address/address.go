@@ -1,9 +1,9 @@
-// Package address is the one grammar of an email address in Doorpost, wherever an
-// address comes in: a form, a CSV, the Caddyfile, the admin API.
+// Package address defines the one syntax of email addresses in Doorpost, for all input: forms,
+// CSV files, the Caddyfile, the admin API.
 //
-// It is far narrower than RFC 5322, on purpose. Quoted local parts, comments, groups,
-// routes and address literals are where two parsers disagree on whom a mail goes to,
-// and no client of a firm has such an address.
+// It is deliberately much narrower than RFC 5322. Parsers disagree about quoted local parts,
+// comments, groups, routes and address literals, so a mail could go to another address than
+// the one checked; and no client of a firm has such an address.
 package address
 
 import (
@@ -18,40 +18,39 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Address is an email address in its one canonical form: NFKC, lower case, a
-// dot-atom local part, a domain of A-labels. Two addresses are the same if, and only
-// if, they are equal as strings; a `+tag` makes another address. The zero value is no
-// address.
+// Address is an email address in canonical form: NFKC, lower case, a dot-atom local part, a
+// domain of A-labels. Two addresses are the same exactly if their strings are equal; a `+tag`
+// makes another address. The zero value is no address.
 type Address string
 
-// ErrInvalid: the text is no address, or none of the kind that Doorpost mails to.
-// Every error of Parse wraps it; the message says why and doesn't repeat the text, so
-// that it may be logged.
+// ErrInvalid: the text is not an address, or not of a kind that Doorpost sends mail to. Every
+// error of Parse wraps it and gives the reason. It doesn't contain the text, so that it may be
+// logged.
 var ErrInvalid = errors.New("not an email address")
 
-// The limits of RFC 5321, section 4.5.3.1, in bytes of the canonical form.
+// Limits of RFC 5321, section 4.5.3.1, in bytes of the canonical form.
 const (
 	maxLocal  = 64
 	maxAll    = 254
 	maxLabel  = 63
-	maxTyped  = 1024 // of what is looked at at all: normalising costs time by length
+	maxInput  = 1024 // limit for input, since normalization takes time
 	mailtoURL = "mailto:"
 )
 
 // Parse returns the canonical form of s.
 //
-// What keyboards, address books and mail programs put around an address is taken off:
-// spaces and tabs, zero-width characters, `mailto:`. The rest is
-// taken as it is or refused, never repaired.
+// It removes what keyboards, address books and mail programs add around an address: spaces and
+// tabs, zero-width characters, `mailto:`. It accepts or rejects the rest, and never repairs
+// it.
 func Parse(s string) (Address, error) {
-	if len(s) > maxTyped {
+	if len(s) > maxInput {
 		return "", invalid("it is too long")
 	}
-	if !utf8.ValidString(s) { // IDNA would make a domain of U+FFFD out of it
+	if !utf8.ValidString(s) { // IDNA would turn it into a domain with U+FFFD
 		return "", invalid("it is not UTF-8")
 	}
-	// NFKC before everything else: it turns a full-width ＠ into an @, and a check that
-	// ran before it would have seen another address than the one that is used.
+	// Normalize first: NFKC turns a full-width ＠ into an @, so an earlier check would see
+	// another address than the one used later.
 	s = trim(norm.NFKC.String(s))
 	if len(s) >= len(mailtoURL) && strings.EqualFold(s[:len(mailtoURL)], mailtoURL) {
 		s = trim(s[len(mailtoURL):])
@@ -78,16 +77,16 @@ func Parse(s string) (Address, error) {
 	return Address(local + "@" + domain), nil
 }
 
-// Domain returns what stands after the @, in A-labels; nothing for the zero value.
+// Domain returns the part after the @, in A-labels; "" for the zero value.
 func (a Address) Domain() string {
 	_, domain, _ := strings.Cut(string(a), "@")
 	return domain
 }
 
-// Display returns the address as people write it: with the domain in its own letters, if Parse
-// makes the same address of that, and if nobody could take it for another domain. So the
-// letters are Latin ones with or without a mark, or they are of one other script that the
-// top-level domain is written in, too. Otherwise it is the address as it is.
+// Display returns the address as people write it, with a domain in its own script, if Parse
+// returns the same address for it and it can't be mistaken for another domain: all its letters
+// are Latin, with or without accents, or all are of one other script that the top-level domain
+// uses too. Otherwise it returns the address unchanged.
 func (a Address) Display() string {
 	local, domain, _ := strings.Cut(string(a), "@")
 	if !strings.Contains(domain, "xn--") {
@@ -104,8 +103,8 @@ func (a Address) Display() string {
 	return display
 }
 
-// plainScript reports whether a domain is in letters that can't be taken for others of
-// another script.
+// plainScript reports whether the letters of a domain can't be mistaken for those of another
+// script.
 func plainScript(domain string) bool {
 	latin := true
 	for _, r := range norm.NFD.String(domain) {
@@ -127,8 +126,8 @@ func plainScript(domain string) bool {
 	return false
 }
 
-// Masked returns as much of the address as a page or a log may show: its first
-// character, dots that don't tell its length, and the domain.
+// Masked returns the part of the address that pages and logs may show: its first character,
+// dots that hide its length, and the domain.
 func (a Address) Masked() string {
 	if a == "" {
 		return ""
@@ -146,8 +145,8 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
 }
 
-// trim takes off what can't be seen at either end. Line ends and other controls stay,
-// and are refused later: no keyboard adds them, but who tries header lines does.
+// trim removes invisible characters at both ends. Line breaks and other control characters
+// stay and are rejected later: keyboards don't add them, but header injection does.
 func trim(s string) string {
 	return strings.TrimFunc(s, func(r rune) bool {
 		return r == '\t' || unicode.Is(unicode.Zs, r) || unicode.Is(unicode.Cf, r)
@@ -157,8 +156,8 @@ func trim(s string) string {
 // encodedWord is =?charset?encoding?text?= of RFC 2047.
 var encodedWord = regexp.MustCompile(`=\?[^?]+\?[^?]+\?[^?]*\?=`)
 
-// parseLocal takes a dot-atom of RFC 5322, section 3.2.3, and folds A-Z only: what
-// else Unicode calls a capital letter (İ) would become another person's address.
+// parseLocal accepts a dot-atom of RFC 5322, section 3.2.3, and lowers only A-Z: lowering
+// other capitals of Unicode (İ) would make another person's address.
 func parseLocal(s string) (string, error) {
 	b := []byte(s)
 	for i, c := range b {
@@ -180,7 +179,7 @@ func parseLocal(s string) (string, error) {
 	case len(b) == 0:
 		return "", invalid("nothing stands before the @")
 	case encodedWord.MatchString(s):
-		// Legal, but a mail program may show, or an application read, what it stands for.
+		// Valid, but a mail program may show, or an application may use, the decoded text.
 		return "", invalid("before the @ there is an encoded word (RFC 2047)")
 	case len(b) > maxLocal:
 		return "", invalid("more than %d characters stand before the @", maxLocal)
@@ -192,12 +191,12 @@ func isAtext(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
 }
 
-// parseDomain returns the domain in A-labels. IDNA decides what letters a name may
-// have; the rest is what a mail can be sent to from anywhere.
+// parseDomain returns the domain in A-labels. IDNA decides which letters are valid; the other
+// checks require a domain that can receive mail from anywhere.
 func parseDomain(s string) (string, error) {
 	for _, r := range s {
-		// IDNA would drop the invisible ones without a word: two spellings, one name.
-		// The two joiners are letters in some scripts, and IDNA checks where they stand.
+		// IDNA would silently drop invisible characters, so that two spellings mean one
+		// domain. The two joiners are part of some scripts, and IDNA checks their position.
 		if unicode.Is(unicode.Cf, r) && r != '\u200c' && r != '\u200d' {
 			return "", invalid("an invisible character stands after the @")
 		}
@@ -217,7 +216,7 @@ func parseDomain(s string) (string, error) {
 	case len(labels) == 1:
 		return "", invalid("what stands after the @ needs a dot, as in example.com")
 	case top[0] < 'a' || top == "localhost":
-		// Also what some resolvers read as an IP address: 127.0.0.1, 127.0.0.0x1.
+		// This includes what some resolvers accept as an IP address: 127.0.0.1, 127.0.0.0x1.
 		return "", invalid("after the @ there must be a public domain, as in example.com")
 	}
 	return ascii, nil

@@ -35,7 +35,7 @@ var ann = assertion.Claims{
 	Company: "acme", Companies: []string{"acme", "bolts"}, AuthTime: 1772445600, Methods: []string{"link"},
 }
 
-// world is a store, a clock, and Signers on them.
+// world is a store, a clock, and Signers that use them.
 type world struct {
 	t     *testing.T
 	path  string
@@ -99,7 +99,7 @@ func (w *world) set(s *assertion.Signer) jose.JSONWebKeySet {
 	return set
 }
 
-// check does what a portal does with an assertion, by the set it has.
+// check verifies an assertion as a portal does, with its set of keys.
 func (w *world) check(token string, set jose.JSONWebKeySet) error {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
@@ -121,12 +121,12 @@ func kid(t *testing.T, token string) string {
 	return parsed.Headers[0].KeyID
 }
 
-// watched is a store that counts reads, and can be away or slow.
+// watched is a store that counts reads, and can fail or block.
 type watched struct {
 	store.Store
 	reads atomic.Int64
 	away  atomic.Bool
-	block chan struct{} // nil: doesn't
+	block chan struct{} // nil: doesn't block
 }
 
 func (s *watched) Get(ctx context.Context, k store.Key) (store.Record, error) {
@@ -140,7 +140,7 @@ func (s *watched) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	return s.Store.Get(ctx, k)
 }
 
-func TestSign_SaysWhatThePortalIsToKnow(t *testing.T) {
+func TestSign_SetsAllClaims(t *testing.T) {
 	w := newWorld(t)
 	s := w.signer()
 	token := w.sign(s)
@@ -152,7 +152,7 @@ func TestSign_SaysWhatThePortalIsToKnow(t *testing.T) {
 	}
 	var got map[string]any
 	w.must(parsed.Claims(w.set(s), &got))
-	iat := float64(w.now().Unix()) - 30 // for a portal whose clock is behind
+	iat := float64(w.now().Unix()) - 30 // for a portal whose clock is slow
 	want := map[string]any{
 		"iss": origin, "aud": origin, "iat": iat, "exp": iat + 90,
 		"sub": "c-ann", "sid": "h-1", "email": "ann@example.com", "name": "Ann Lee", "role": "client", "firm": "example",
@@ -172,7 +172,7 @@ func TestSign_SaysWhatThePortalIsToKnow(t *testing.T) {
 	}
 }
 
-func TestPublic_HoldsPublicHalvesOnly(t *testing.T) {
+func TestPublic_ContainsOnlyPublicKeys(t *testing.T) {
 	w := newWorld(t)
 	s := w.signer()
 	w.sign(s)
@@ -211,8 +211,8 @@ func TestPublic_HoldsPublicHalvesOnly(t *testing.T) {
 	}
 }
 
-// TestRotation looks at a hundred days, every eight hours, as a portal sees them that
-// fetches the set once in 29 days and no more often.
+// TestRotation looks at a hundred days, every eight hours, like a portal that fetches the
+// set only every 29 days.
 func TestRotation(t *testing.T) {
 	w := newWorld(t)
 	s := w.signer()
@@ -263,7 +263,7 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-func TestRotation_AfterALongSleep(t *testing.T) {
+func TestRotation_AfterALongPause(t *testing.T) {
 	w := newWorld(t)
 	s := w.signer()
 	w.sign(s)
@@ -315,7 +315,7 @@ func TestTwoSignersOnOneStoreAgree(t *testing.T) {
 		w.move(wait)
 		tokens := make([]string, len(signers))
 		var all sync.WaitGroup
-		for i, s := range signers { // at once: one moves the keys up, the others take its
+		for i, s := range signers { // concurrently: one rotates the keys, the others use its
 			all.Go(func() {
 				var err error
 				if tokens[i], err = s.Sign(context.Background(), ann); err != nil {
@@ -336,13 +336,13 @@ func TestTwoSignersOnOneStoreAgree(t *testing.T) {
 			}
 		}
 	}
-	// One that hasn't looked since another moved the keys up.
+	// A Signer that hasn't read the store since another rotated the keys.
 	w.move(assertion.Rotation - time.Minute)
 	lazy, early := w.signer(), w.signer()
 	before := kid(t, w.sign(lazy))
 	w.move(time.Minute)
 	w.sign(early)
-	w.move(-time.Second) // by the lazy one's clock it isn't time yet
+	w.move(-time.Second) // by this Signer's clock it isn't time yet
 	token := w.sign(lazy)
 	if kid(t, token) != before {
 		t.Fatal("the lazy one has looked")
@@ -356,7 +356,7 @@ func TestTwoSignersOnOneStoreAgree(t *testing.T) {
 	}
 }
 
-func TestK02_WhileTheStoreIsAwayItKeepsSigning(t *testing.T) {
+func TestK02_SigningContinuesWhileTheStoreIsUnavailable(t *testing.T) {
 	w := newWorld(t)
 	s := w.signer()
 	w.store.away.Store(true)
@@ -381,7 +381,7 @@ func TestK02_WhileTheStoreIsAwayItKeepsSigning(t *testing.T) {
 			t.Errorf("100 assertions asked a store that is away %d times; want once", n)
 		}
 	}
-	// Another Signer may have moved the keys up twice by now.
+	// Another Signer may have rotated the keys twice by now.
 	w.move(2 * day)
 	if _, err := s.Sign(t.Context(), ann); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("Sign with a key that nobody may know any more = %v; want ErrUnavailable", err)
@@ -392,7 +392,7 @@ func TestK02_WhileTheStoreIsAwayItKeepsSigning(t *testing.T) {
 	}
 }
 
-func TestK03_ASlowStoreHoldsUpOne(t *testing.T) {
+func TestK03_ASlowStoreDelaysOneCaller(t *testing.T) {
 	w := newWorld(t)
 	s := w.signer()
 	w.sign(s)
@@ -410,7 +410,7 @@ func TestK03_ASlowStoreHoldsUpOne(t *testing.T) {
 	w.must(<-slow)
 }
 
-func TestSecrets(t *testing.T) {
+func TestSignersWithDifferentSecrets(t *testing.T) {
 	w := newWorld(t)
 	before := kid(t, w.sign(w.signer(oldSecret)))
 	key := store.Key{Firm: "example", Bucket: "signing", ID: "keys"}
@@ -463,7 +463,7 @@ func TestTwoFirmsHaveTheirOwnKeys(t *testing.T) {
 	}
 }
 
-func TestForgeries(t *testing.T) {
+func TestForgedAssertionsAreRejected(t *testing.T) {
 	w := newWorld(t)
 	s := w.signer()
 	set := w.set(s)

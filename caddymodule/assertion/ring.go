@@ -12,20 +12,20 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// ring holds the keys, as they lie sealed in the store.
+// ring holds the keys as stored.
 type ring struct {
-	Keys  []jose.JSONWebKey `json:"keys"`  // previous (from the first rotation on), current, next
+	Keys  []jose.JSONWebKey `json:"keys"`  // previous (after the first rotation), current, next
 	Since time.Time         `json:"since"` // when the current key began to sign
 }
 
-// turn makes the ring what it has to be now, and reports whether that changed it: it
-// drops the previous key, makes the next one current, and adds a new next. The first
-// time it makes two.
-func (r *ring) turn(now time.Time) (changed bool, err error) {
+// rotate rotates the keys if it is time, and reports whether it did: it drops the
+// previous key, makes the next one current, and adds a new next one. The first call
+// creates two keys.
+func (r *ring) rotate(now time.Time) (changed bool, err error) {
 	switch age := now.Sub(r.Since); {
 	case len(r.Keys) >= 2 && age < -24*time.Hour:
-		// Moved up by a clock that was far ahead. The keys are good; waiting for
-		// the clock to get there again could take years.
+		// A clock far ahead rotated the keys. They are valid, but waiting until the clock
+		// reaches that time again could take years.
 		r.Since = now.UTC()
 		return true, nil
 	case len(r.Keys) >= 2 && age < Rotation:
@@ -35,7 +35,7 @@ func (r *ring) turn(now time.Time) (changed bool, err error) {
 	for want := max(2, len(r.Keys)+1); len(r.Keys) < want; {
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
-			return false, fmt.Errorf("making a signing key: %w", err)
+			return false, fmt.Errorf("create signing key: %w", err)
 		}
 		r.Keys = append(r.Keys, jose.JSONWebKey{Key: k, KeyID: rand.Text(), Algorithm: string(jose.ES256), Use: "sig"})
 	}
@@ -43,12 +43,12 @@ func (r *ring) turn(now time.Time) (changed bool, err error) {
 	return true, nil
 }
 
-// ready makes of the ring what signing and publishing need.
-func (r ring) ready(now time.Time) (*known, error) {
+// keySet prepares the keys for signing and publishing.
+func (r ring) keySet(now time.Time) (*keySet, error) {
 	current := r.Keys[len(r.Keys)-2]
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: current}, (&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {
-		return nil, fmt.Errorf("making a signer: %w", err)
+		return nil, fmt.Errorf("create signer: %w", err)
 	}
 	var set jose.JSONWebKeySet
 	for _, k := range r.Keys {
@@ -56,11 +56,11 @@ func (r ring) ready(now time.Time) (*known, error) {
 	}
 	public, err := json.Marshal(set)
 	if err != nil {
-		return nil, fmt.Errorf("writing the JWK set: %w", err)
+		return nil, fmt.Errorf("encode JWK set: %w", err)
 	}
-	next := now.Add(lookEvery)
+	next := now.Add(reloadEvery)
 	if turn := r.Since.Add(Rotation); turn.After(now) && turn.Before(next) {
 		next = turn
 	}
-	return &known{signer: signer, public: public, since: r.Since, next: next}, nil
+	return &keySet{signer: signer, public: public, since: r.Since, next: next}, nil
 }

@@ -1,15 +1,16 @@
-// Package audit tells the operator what happened at the door: one call, one event. An
-// event is a line in the log, a record in the store, and a count.
+// Package audit records security-relevant events for operators. Each event is a line in the
+// log, a record in the store, and a count.
 //
-// It names contacts and sessions by their opaque IDs, addresses in part, and never a
-// token, code, cookie or password. The one place that holds whole addresses of visitors
-// is the list of those that are no contact's (see Log.Strangers), sealed and short.
+// Events contain the opaque IDs of contacts and sessions, masked addresses, and never a token,
+// code, cookie or password. Whole addresses are only in the list of addresses without a
+// contact (see Log.Strangers), which is sealed and short.
 //
-// Begin reading at Log.Record; trail.go keeps events, flood.go holds back floods,
-// strangers.go is that list, scanner.go guesses who opened a link.
+// Start reading at Log.Record; trail.go stores events, flood.go drops events of floods,
+// strangers.go is the list of unknown addresses, scanner.go detects programs that open links.
 package audit
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -21,117 +22,128 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Kind is what happened. The kinds are a closed set, see kinds.
+// Kind is the kind of an event, one of those in kinds.
 type Kind string
 
-// What happens at the door.
 const (
-	Asked     Kind = "asked"          // somebody asked for a mail with a link
-	Unknown   Kind = "unknown"        // … with an address that is no contact's
-	Disabled  Kind = "disabled"       // … with the address of a contact who is switched off
-	Limited   Kind = "limited"        // … too often, or with enough links alive
-	Delayed   Kind = "delayed"        // … too soon after the last mail: this one is put off for a while
-	Queued    Kind = "queued"         // the mail was made
-	Notified  Kind = "notified"       // a notice to the contact was accepted
-	Dropped   Kind = "dropped"        // … and not sent: the contact was removed, or left the company, before
-	Waiting   Kind = "waiting"        // a try to send it failed; it is tried again
+	Asked     Kind = "asked"          // a visitor requested a mail with a link
+	Unknown   Kind = "unknown"        // … for an address without a contact
+	Disabled  Kind = "disabled"       // … for a contact who is disabled
+	Limited   Kind = "limited"        // … too often, or while enough links are active
+	Delayed   Kind = "delayed"        // … too soon after the last mail, so this one is delayed
+	Queued    Kind = "queued"         // a mail was queued
+	Notified  Kind = "notified"       // a notice to the contact was queued
+	Dropped   Kind = "dropped"        // … and not sent, because the contact was removed or left the company
+	Waiting   Kind = "waiting"        // an attempt to send it failed; it is tried again
 	Sent      Kind = "sent"           // the mail server accepted it
-	Refused   Kind = "refused"        // … or refused it for good
-	Late      Kind = "late"           // … or couldn't take it in time
-	Opened    Kind = "opened"         // a link was opened, without being spent
-	OpenedOld Kind = "opened-old"     // … that was used, replaced or has run out
-	NoLink    Kind = "unknown-link"   // … that never was one
-	WrongCode Kind = "wrong-code"     // a code was tried that doesn't work
-	WrongMail Kind = "wrong-mail"     // on a link's page, the address wasn't the link's
-	WrongPass Kind = "wrong-password" // a password was tried that doesn't sign in
+	Refused   Kind = "refused"        // … or rejected it for good
+	Late      Kind = "late"           // … or didn't accept it in time
+	Opened    Kind = "opened"         // a link was opened, without being used
+	OpenedOld Kind = "opened-old"     // … that was used, replaced or has expired
+	NoLink    Kind = "unknown-link"   // … that never existed
+	WrongCode Kind = "wrong-code"     // a wrong code was entered
+	WrongMail Kind = "wrong-mail"     // the address entered on a link's page wasn't the link's
+	WrongPass Kind = "wrong-password" // a wrong password was entered
 	SignedIn  Kind = "signed-in"
 	SignedOut Kind = "signed-out"
-	Entered   Kind = "entered"          // staff looked at a company's pages
+	Entered   Kind = "entered"          // a member of staff viewed a company's pages
 	Fetched   Kind = "downloaded"       // a contact downloaded a report
-	PassSet   Kind = "password-set"     // a contact chose a password
-	PassGone  Kind = "password-removed" // … or has none any more
+	PassSet   Kind = "password-set"     // a contact set a password
+	PassGone  Kind = "password-removed" // … or no longer has one
 	Changed   Kind = "changed"          // an operator, or a file of the Caddyfile, changed something
-	Untrusted Kind = "untrusted-record" // a record in the store was sealed by none of the secrets
+	Untrusted Kind = "untrusted-record" // a record in the store was not sealed with any of the secrets
 )
 
-// SetPassword is What an event is about that isn't about signing in: a link to set a password,
-// or the mail with it.
+// SetPassword is Event.What for links that set a password, and the mails with them.
 const SetPassword = "set-password"
 
-// kinds are all there are, each with whether it is cheap: it costs whoever is outside
-// nothing. A flood of cheap events is written down in part (see flood), and those that
-// know of no contact have a place of their own, where they push out none of a contact's.
+// kinds holds all kinds, each with whether floods of it are sampled: those that anybody can
+// cause without effort. Sampled events without a contact have a history of their own, so that
+// they don't push out those of contacts.
 var kinds = map[Kind]bool{
 	Asked: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, NoLink: true, WrongCode: true, WrongMail: true, WrongPass: true, Untrusted: true,
 	Queued: false, Notified: false, Dropped: false, Waiting: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, Fetched: false, PassSet: false, PassGone: false, Changed: false,
 }
 
-// cheap is the word of kinds; what isn't known is cheap.
-func (k Kind) cheap() bool {
+// sampled reports whether floods of the kind are sampled; unknown kinds are.
+func (k Kind) sampled() bool {
 	cheap, known := kinds[k]
 	return cheap || !known
 }
 
-// Event is one thing that happened. Empty fields are left out.
+// messages are the log messages of the kinds.
+var messages = map[Kind]string{
+	Asked: "mail requested", Unknown: "mail requested for an unknown address", Disabled: "mail requested for a disabled contact",
+	Limited: "mail refused: over the limit", Delayed: "mail delayed", Queued: "mail queued", Notified: "notice queued", Dropped: "notice dropped", Waiting: "mail could not be sent yet",
+	Sent: "mail sent", Refused: "mail rejected", Late: "mail not sent in time",
+	Opened: "link opened", OpenedOld: "inactive link opened", NoLink: "unknown link opened",
+	WrongCode: "wrong code", WrongMail: "wrong address on a link's page", WrongPass: "wrong password",
+	SignedIn: "signed in", SignedOut: "signed out", Entered: "company viewed by staff", Fetched: "report downloaded",
+	PassSet: "password set", PassGone: "password removed", Changed: "change made", Untrusted: "untrusted record",
+}
+
+// message returns the log message of the kind.
+func (k Kind) message() string { return cmp.Or(messages[k], string(k)) }
+
+// Event is one event. Empty fields are left out.
 type Event struct {
-	ID   string    `json:"-"` // made by Record or With, in the order of time
-	Time time.Time `json:"-"` // made with it, to the microsecond, UTC
+	ID   string    `json:"-"` // set by Record or With, ordered by time
+	Time time.Time `json:"-"` // set with ID, in microseconds, UTC
 
 	Kind      Kind       `json:"event"`
 	Contact   string     `json:"contact,omitempty"` // ID
-	Session   string     `json:"session,omitempty"` // handle
-	Address   string     `json:"address,omitempty"` // in part
-	Method    string     `json:"method,omitempty"`  // of a sign-in, or of the proof that a password was changed by
-	Agent     string     `json:"agent,omitempty"`   // the browser, in our words
+	Session   string     `json:"session,omitempty"` // the session's handle
+	Address   string     `json:"address,omitempty"` // masked
+	Method    string     `json:"method,omitempty"`  // of a sign-in, or of the proof for a change of the password
+	Agent     string     `json:"agent,omitempty"`   // the browser in plain words
 	IP        netip.Addr `json:"ip,omitzero"`
-	Request   string     `json:"request,omitempty"`   // ID of the request for a mail, which ties its events together
+	Request   string     `json:"request,omitempty"`   // ID of the mail request, the same in all its events
 	Automatic bool       `json:"automatic,omitempty"` // see Automatic
-	Reason    string     `json:"reason,omitempty"`    // why the mail server didn't take it: its codes and words
+	Reason    string     `json:"reason,omitempty"`    // why the mail server rejected it: its codes and text
 
-	By      string   `json:"by,omitempty"`      // with Changed: who, "admin", "file" or "staff"
-	Staff   string   `json:"staff,omitempty"`   // … ID of the contact who did, with "staff"
-	What    string   `json:"what,omitempty"`    // … which action, such as "contacts/disable". Also SetPassword; with Untrusted, the bucket; with Notified, the kind of mail
-	Company string   `json:"company,omitempty"` // … of which company, if it was one; its id. Also with Entered and Notified
-	Fields  []string `json:"fields,omitempty"`  // … which fields, without their values
-	Count   int      `json:"count,omitempty"`   // … how many rows were changed or sessions ended
+	By      string   `json:"by,omitempty"`      // with Changed: "admin", "file" or "staff"
+	Staff   string   `json:"staff,omitempty"`   // … with "staff": the contact's ID
+	What    string   `json:"what,omitempty"`    // … the action, such as "contacts/disable". Also SetPassword; with Untrusted, the bucket; with Notified, the kind of mail
+	Company string   `json:"company,omitempty"` // … ID of the company, if the action was about one. Also with Entered and Notified
+	Fields  []string `json:"fields,omitempty"`  // … changed fields, without values
+	Count   int      `json:"count,omitempty"`   // … number of rows changed or sessions ended
 
-	// Report is the ID of the report that was published, removed or downloaded, and Title its title, which is in no line.
+	// Report is the ID of a report that was published, removed or downloaded, and Title its title, which isn't logged.
 	Report string `json:"report,omitempty"`
 	Title  string `json:"title,omitempty"`
 
-	More int `json:"more,omitempty"` // not one event: so many more of the kind, written down together
+	More int `json:"more,omitempty"` // a summary of so many further events of the kind
 
-	// Whole is the address that was typed. It is in no line and in no event, but for a Mark
-	// that tells who knows it that it was this one (see Log.Marks), where Contact can't say
-	// so; with Unknown it goes into the list of strangers.
+	// Whole is the address as entered. It isn't logged or stored, except as a Mark, from which
+	// the address can be recognized but not read (see Log.Marks), if Contact is empty. With
+	// Unknown, it also goes into the list of unknown addresses.
 	Whole address.Address `json:"-"`
-	Mark  string          `json:"mark,omitempty"` // made when the event is stored
+	Mark  string          `json:"mark,omitempty"` // set when the event is stored
 
-	// Lost are the addresses that a change took from the contact. What is stored of them are
-	// Marks, so that whoever asks for one learns whose it was.
+	// Lost holds the addresses that a change removed from the contact. Only their Marks are
+	// stored, so that a search for such an address finds its former contact.
 	Lost      []address.Address `json:"-"`
 	LostMarks []string          `json:"lost,omitempty"`
 }
 
-// Log records the events of one firm, for one configuration.
+// Log records the events of one firm for one configuration.
 type Log struct {
-	Logger *slog.Logger    // its lines name the firm
-	Keys   *secret.Keyring // seals what is stored
-	Trail  *Trail          // keeps and counts; nil: there are only lines
+	Logger *slog.Logger    // adds the firm to its lines
+	Keys   *secret.Keyring // seals stored events
+	Trail  *Trail          // stores and counts events; nil: only log lines
 }
 
-// Record writes the event down. It never fails what it tells of, and never waits: the
-// record is in the store within a second, and a process that is killed loses that
-// second.
+// Record records the event. It returns no error and never waits: the event is stored within a
+// second, and a killed process loses the events of that second.
 func (l *Log) Record(ctx context.Context, e Event) {
 	if l.Trail == nil || l.Trail.add(l, &e) {
 		l.line(ctx, e)
 	}
 }
 
-// With returns the event and the Ops that store it, for what must be in the history if
-// and only if it has happened: apply them together with the change, then Record the
-// event that was returned.
+// With returns the event and the Ops that store it, for events that must be stored exactly if
+// a change is made: apply the Ops in the transaction of the change, then call Record with the
+// returned event.
 func (l *Log) With(e Event) (Event, []store.Op) {
 	if l.Trail == nil {
 		return e, nil
@@ -139,8 +151,7 @@ func (l *Log) With(e Event) (Event, []store.Op) {
 	return l.Trail.with(l, e)
 }
 
-// Marks returns what the Mark of an event is that is about this address: one for each
-// secret.
+// Marks returns the possible Marks of an address, one for each secret.
 func (l *Log) Marks(a address.Address) (all []string) {
 	for _, mac := range l.Keys.MACs(markPurpose, string(a)) {
 		all = append(all, mac[:markLength])
@@ -148,7 +159,7 @@ func (l *Log) Marks(a address.Address) (all []string) {
 	return all
 }
 
-// line writes the event into the log.
+// line logs the event.
 func (l *Log) line(ctx context.Context, e Event) {
 	attrs := make([]slog.Attr, 0, 12)
 	add := func(key, value string) {
@@ -179,9 +190,9 @@ func (l *Log) line(ctx context.Context, e Event) {
 	if e.Count > 0 {
 		attrs = append(attrs, slog.Int("count", e.Count))
 	}
-	message := "door"
+	message := e.Kind.message()
 	if e.More > 0 {
-		message = "door: and more of the same, which have no lines of their own"
+		message += ": further events, not logged singly"
 		attrs = append(attrs, slog.Int("more", e.More))
 	}
 	l.Logger.LogAttrs(ctx, slog.LevelInfo, message, attrs...)

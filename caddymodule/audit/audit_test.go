@@ -31,7 +31,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// desk is a Log over a real store, with a clock that tests set.
+// desk is a Log over a real store, with a test clock.
 type desk struct {
 	*Log
 	t    *testing.T
@@ -100,7 +100,7 @@ func (d *desk) counted(firm string, kind Kind) float64 {
 	return 0
 }
 
-func TestRecord_LineRecordAndCount(t *testing.T) {
+func TestRecord_WritesLineRecordAndCount(t *testing.T) {
 	d := openDesk(t)
 	e := Event{Kind: SignedIn, Contact: "c1", Session: "s1", Address: "a•••@example.com", Method: "link",
 		Agent: "Safari on iPhone", IP: netip.MustParseAddr("203.0.113.9"), Request: "r1"}
@@ -130,15 +130,15 @@ func TestRecord_LineRecordAndCount(t *testing.T) {
 	}
 }
 
-// What goes with a change is stored with it, once, or not at all.
-func TestWith(t *testing.T) {
+// An event with a change is stored with it once, or not at all.
+func TestWith_StoresTheEventWithTheChange(t *testing.T) {
 	d := openDesk(t)
 	e, ops := d.With(Event{Kind: SignedIn, Contact: "c1"})
 	if err := d.db.Apply(t.Context(), ops...); err != nil {
 		t.Fatal(err)
 	}
 	d.Record(t.Context(), e)
-	d.With(Event{Kind: SignedIn, Contact: "c2"}) // whose change didn't come to pass
+	d.With(Event{Kind: SignedIn, Contact: "c2"}) // whose change wasn't applied
 	if got := d.events(); len(got) != 1 || got[0].Contact != "c1" {
 		t.Errorf("Events = %+v; want the one that was applied", got)
 	}
@@ -149,7 +149,7 @@ func TestWith(t *testing.T) {
 
 func TestEvents_OrderPagesAndSince(t *testing.T) {
 	d := openDesk(t)
-	for i := range 1000 { // of both places, several within one tick of the clock
+	for i := range 1000 { // of both histories, several within one tick of the clock
 		e := Event{Kind: Queued, Request: fmt.Sprint(i), Contact: "c1"}
 		if i%2 == 0 {
 			e = Event{Kind: Asked, Request: fmt.Sprint(i)}
@@ -175,7 +175,7 @@ func TestEvents_OrderPagesAndSince(t *testing.T) {
 	}
 }
 
-// D17: of a flood the log and the store hold a part, and the counters all.
+// D17 (floods): the log and the store hold a part of a flood, the counters count all of it.
 func TestD17_Flood(t *testing.T) {
 	d := openDesk(t)
 	const many = 1_000_000
@@ -186,7 +186,7 @@ func TestD17_Flood(t *testing.T) {
 		}
 	}
 	d.Record(t.Context(), Event{Kind: Limited, Contact: "c1"})
-	d.pass(sumUpEvery)
+	d.pass(summaryEvery)
 	d.Record(t.Context(), Event{Kind: SignedIn, Contact: "c1"})
 	var singly, more int
 	kept := map[Kind]bool{}
@@ -213,11 +213,11 @@ func TestD17_Flood(t *testing.T) {
 		t.Errorf("%d lines; want hardly more than %d", n, singly)
 	}
 	all, err := d.Strangers(t.Context())
-	if err != nil || len(all) > maxStrangers {
-		t.Errorf("%d strangers, %v; want %d at most", len(all), err, maxStrangers)
+	if err != nil || len(all) > maxUnknownAddresses {
+		t.Errorf("%d strangers, %v; want %d at most", len(all), err, maxUnknownAddresses)
 	}
-	recs, err := d.db.Scan(t.Context(), "example", strangersBucket, "", "", 5000)
-	if err != nil || len(recs) > maxStrangers+slackStrangers+batch {
+	recs, err := d.db.Scan(t.Context(), "example", unknownBucket, "", "", 5000)
+	if err != nil || len(recs) > maxUnknownAddresses+unknownSlack+batch {
 		t.Errorf("%d records of strangers, %v", len(recs), err)
 	}
 }
@@ -228,7 +228,7 @@ func TestPrune(t *testing.T) {
 		d.Record(t.Context(), Event{Kind: SignedIn, Contact: fmt.Sprint(i)})
 	}
 	d.Trail.Flush(t.Context())
-	if err := d.Trail.prune(t.Context(), d.Keys, place{bucket: events.bucket, most: 1200}); err != nil {
+	if err := d.Trail.pruneHistory(t.Context(), d.Keys, history{bucket: contactEvents.bucket, max: 1200}); err != nil {
 		t.Fatal(err)
 	}
 	got := d.events()
@@ -237,9 +237,9 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// Records that can't be read are told of once for each bucket, and what another release noted
-// of an address isn't written over.
-func TestHistoryThatCannotBeReadIsTold(t *testing.T) {
+// Unreadable records are logged once for each bucket, and a record of another release isn't
+// overwritten.
+func TestUnreadableRecordsAreLogged(t *testing.T) {
 	d := openDesk(t)
 	ask := func() {
 		t.Helper()
@@ -247,11 +247,11 @@ func TestHistoryThatCannotBeReadIsTold(t *testing.T) {
 		d.Trail.Flush(t.Context())
 	}
 	ask()
-	recs, err := d.db.Scan(t.Context(), "example", strangersBucket, "", "", 10)
+	recs, err := d.db.Scan(t.Context(), "example", unknownBucket, "", "", 10)
 	if err != nil || len(recs) != 1 {
 		t.Fatalf("%d addresses, %v; want 1", len(recs), err)
 	}
-	// As another release seals it.
+	// Sealed by another release.
 	later := func(bucket, id string) store.Op {
 		b := sealed.Bucket[string]{Store: d.db, Keys: d.Keys, Firm: "example", Name: bucket, Format: version + 1}
 		op, err := b.Put(id, "by another release", time.Time{})
@@ -260,9 +260,9 @@ func TestHistoryThatCannotBeReadIsTold(t *testing.T) {
 		}
 		return op
 	}
-	noted := later(strangersBucket, recs[0].Key.ID)
+	noted := later(unknownBucket, recs[0].Key.ID)
 	other := noted.Value
-	if err := d.db.Apply(t.Context(), noted, later(events.bucket, newID(d.now()))); err != nil {
+	if err := d.db.Apply(t.Context(), noted, later(contactEvents.bucket, newID(d.now()))); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -275,17 +275,17 @@ func TestHistoryThatCannotBeReadIsTold(t *testing.T) {
 	if rec, err := d.db.Get(t.Context(), recs[0].Key); err != nil || !bytes.Equal(rec.Value, other) {
 		t.Errorf("what another release noted of an address is %q, %v; want it as it was", rec.Value, err)
 	}
-	for _, bucket := range []string{events.bucket, strangersBucket} {
+	for _, bucket := range []string{contactEvents.bucket, unknownBucket} {
 		if n := strings.Count(d.out.String(), `"bucket":"`+bucket+`"`); n != 1 {
 			t.Errorf("the log tells of %s %d times; want once:\n%s", bucket, n, d.out)
 		}
 	}
 }
 
-// The history is sealed as by the releases before, which may write to the same store.
-func TestTheHistoryIsSealedAsBefore(t *testing.T) {
+// The history is sealed as by earlier releases, which may use the same store.
+func TestTheHistoryIsSealedAsByEarlierReleases(t *testing.T) {
 	d := openDesk(t)
-	k := store.Key{Firm: "example", Bucket: events.bucket, ID: newID(d.now().Add(-time.Minute))}
+	k := store.Key{Firm: "example", Bucket: contactEvents.bucket, ID: newID(d.now().Add(-time.Minute))}
 	value := append([]byte{version}, d.Keys.Seal("audit", "example/events/"+k.ID, []byte(`{"event":"signed-in","contact":"c0"}`))...)
 	if err := d.db.Apply(t.Context(), store.Put(k, value, time.Time{})); err != nil {
 		t.Fatal(err)
@@ -305,11 +305,11 @@ func TestTheHistoryIsSealedAsBefore(t *testing.T) {
 	}
 }
 
-// Both places together hold no more than they have room for, whatever the kinds: also of events
-// that are stored with a change, such as sign-ins, and while more come as fast as they are written.
-func TestTheHistoryIsBoundedForAllKinds(t *testing.T) {
+// Both histories together respect their limits for all kinds of events: also for those stored with
+// a change, such as sign-ins, and while events arrive as fast as they are written.
+func TestTheHistoryIsBounded(t *testing.T) {
 	stored := func(d *desk) (n int) {
-		for _, p := range []place{events, strange} {
+		for _, p := range []history{contactEvents, unknownEvents} {
 			for after := ""; ; {
 				recs, err := d.db.Scan(t.Context(), "example", p.bucket, "", after, 1000)
 				if err != nil {
@@ -326,10 +326,10 @@ func TestTheHistoryIsBoundedForAllKinds(t *testing.T) {
 	const room, strangeRoom = 300, 100
 	open := func() *desk {
 		d := openDesk(t)
-		d.Trail.places = []place{{bucket: events.bucket, most: room}, {bucket: strange.bucket, most: strangeRoom}}
+		d.Trail.histories = []history{{bucket: contactEvents.bucket, max: room}, {bucket: unknownEvents.bucket, max: strangeRoom}}
 		return d
 	}
-	// At first one of each place, whose events pruning counts from.
+	// First one event in each history, from which pruning counts.
 	begin := func(d *desk) {
 		d.Record(t.Context(), Event{Kind: Changed})
 		d.Record(t.Context(), Event{Kind: Asked})
@@ -371,11 +371,11 @@ func TestTheHistoryIsBoundedForAllKinds(t *testing.T) {
 		t.Errorf("after 200 events of each kind %d are stored; want at most %d and %d, and %d between two looks at each", n, room, strangeRoom, pruneEvery)
 	}
 
-	// The writer gets no rest: each write brings as many more.
+	// The writer never catches up: each write causes as many more events.
 	d = open()
 	s := &endless{DB: d.db, more: 30 * pruneEvery}
 	l := &Log{Logger: d.Logger, Keys: d.Keys, Trail: NewTrail("example", s, d.now, d.all)}
-	l.Trail.places = d.Trail.places
+	l.Trail.histories = d.Trail.histories
 	s.record = func() { l.Record(t.Context(), Event{Kind: Entered, Contact: "staff"}) }
 	for range batch {
 		s.record()
@@ -384,13 +384,13 @@ func TestTheHistoryIsBoundedForAllKinds(t *testing.T) {
 	if err := l.Trail.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if s.most > room+pruneAtOnce+batch {
-		t.Errorf("while more came as fast as they were written, %d events were stored; want at most %d, and %d between two looks", s.most, room, pruneAtOnce)
+	if s.most > room+pruneBusyEvery+batch {
+		t.Errorf("while more came as fast as they were written, %d events were stored; want at most %d, and %d between two looks", s.most, room, pruneBusyEvery)
 	}
 }
 
-// endless is a store in which each write makes further events happen, until there are no more.
-// It counts how many events it holds.
+// endless is a store in which each write causes further events, up to a limit. It counts its
+// events.
 type endless struct {
 	*bolt.DB
 	record     func()
@@ -417,9 +417,8 @@ func (s *endless) Apply(ctx context.Context, ops ...store.Op) error {
 	return nil
 }
 
-// Whoever causes many events pushes out their own: a contact who signs in and out all day, or
-// opens an old link all night, no other contact's, and a network that floods none of another's.
-func TestPruneLeavesOthersAlone(t *testing.T) {
+// Many events of one owner push out only that owner's: not those of other contacts or networks.
+func TestPruneDeletesOnlyEventsOfFrequentOwners(t *testing.T) {
 	d := openDesk(t)
 	ip := netip.MustParseAddr
 	d.Record(t.Context(), Event{Kind: Changed, By: "admin", What: "contacts/disable"})
@@ -436,8 +435,8 @@ func TestPruneLeavesOthersAlone(t *testing.T) {
 		d.Record(t.Context(), Event{Kind: Asked, IP: ip(fmt.Sprintf("198.51.100.%d", i%256))})
 	}
 	d.Trail.Flush(t.Context())
-	for _, p := range []place{{bucket: events.bucket, most: 500}, {bucket: strange.bucket, most: 100}} {
-		if err := d.Trail.prune(t.Context(), d.Keys, p); err != nil {
+	for _, p := range []history{{bucket: contactEvents.bucket, max: 500}, {bucket: unknownEvents.bucket, max: 100}} {
+		if err := d.Trail.pruneHistory(t.Context(), d.Keys, p); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -476,7 +475,7 @@ func TestFairShare(t *testing.T) {
 	}
 }
 
-func TestStrangers(t *testing.T) {
+func TestUnknownAddresses(t *testing.T) {
 	d := openDesk(t)
 	ask := func(a address.Address, agent string) {
 		d.Record(t.Context(), Event{Kind: Unknown, Address: a.Masked(), Agent: agent, Whole: a})
@@ -521,7 +520,7 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// away is a store that can't be reached for a while.
+// away is a store that can be unavailable.
 type away struct {
 	store.Store
 	yes atomic.Bool
@@ -534,26 +533,26 @@ func (a *away) Apply(ctx context.Context, ops ...store.Op) error {
 	return a.Store.Apply(ctx, ops...)
 }
 
-// While the store is away nobody waits, and what fits is written later.
-func TestStoreAway(t *testing.T) {
+// While the store is unavailable nobody waits, and events are written later, up to a limit.
+func TestEventsWaitWhileTheStoreIsUnavailable(t *testing.T) {
 	d := openDesk(t)
 	s := &away{Store: d.db}
 	s.yes.Store(true)
 	l := &Log{Logger: d.Logger, Keys: d.Keys, Trail: NewTrail("other", s, d.now, d.all)}
-	for range maxWaiting + 7 {
+	for range maxPending + 7 {
 		l.Record(t.Context(), Event{Kind: SignedIn, Contact: "c1"})
 	}
 	l.Trail.Flush(t.Context())
-	if !strings.Contains(d.out.String(), "can't be stored for now") {
+	if !strings.Contains(d.out.String(), "events not stored yet") {
 		t.Error("the log doesn't say that events can't be stored")
 	}
 	s.yes.Store(false)
 	l.Trail.Flush(t.Context())
-	if n := d.counted("other", SignedIn); n != maxWaiting+7 {
+	if n := d.counted("other", SignedIn); n != maxPending+7 {
 		t.Errorf("counted %v; want all", n)
 	}
 	l.Record(t.Context(), Event{Kind: SignedOut, Contact: "c1"})
-	if err := l.Trail.Close(); err != nil { // writes what waits
+	if err := l.Trail.Close(); err != nil { // writes pending events
 		t.Fatal(err)
 	}
 	n := 0
@@ -567,8 +566,8 @@ func TestStoreAway(t *testing.T) {
 		}
 		after = recs[len(recs)-1].Key.ID
 	}
-	if n != maxWaiting+1 {
-		t.Errorf("%d events are stored; want %d", n, maxWaiting+1)
+	if n != maxPending+1 {
+		t.Errorf("%d events are stored; want %d", n, maxPending+1)
 	}
 	if !strings.Contains(d.out.String(), `"events":7`) {
 		t.Error("the log doesn't say how many are missing")
@@ -577,7 +576,7 @@ func TestStoreAway(t *testing.T) {
 	l.Trail.Flush(t.Context())
 }
 
-// One set of counters serves registry after registry, as reloads make them.
+// The same Counters can be registered with one registry after another, as at reloads.
 func TestCounters(t *testing.T) {
 	d := openDesk(t)
 	d.Record(t.Context(), Event{Kind: SignedIn})
@@ -599,8 +598,8 @@ func TestCounters(t *testing.T) {
 	}
 }
 
-// Every Kind is in the table that says what becomes of it.
-func TestKindsAreAll(t *testing.T) {
+// Every Kind is in the table kinds.
+func TestEveryKindIsInTheTable(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "audit.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -637,7 +636,7 @@ func TestAutomatic(t *testing.T) {
 		{"GET", chrome, true, false},
 		{"GET", firefox, true, false},
 		{"GET", iphone, true, false},
-		{"GET", iphone, false, false}, // Safari before 16.4 sends none
+		{"GET", iphone, false, false}, // Safari before 16.4 sends no Sec-Fetch headers
 		{"GET", chrome, false, true},
 		{"GET", firefox, false, true},
 		{"HEAD", chrome, true, true},
@@ -660,8 +659,8 @@ func TestScanner(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		automatic bool
-		after     time.Duration // since it was sent; negative: it wasn't, as far as is known
-		from, by  netip.Addr    // who asked, who opened
+		after     time.Duration // since it was sent; negative: unknown
+		from, by  netip.Addr    // networks of request and opening
 		want      bool
 	}{
 		{"a person, later, elsewhere", false, time.Minute, here, there, false},
@@ -685,7 +684,8 @@ func TestScanner(t *testing.T) {
 	}
 }
 
-// docs/events.md names every kind of event, and none that there isn't: people build alarms on it.
+// docs/events.md names exactly the existing kinds of events, since operators' alarms depend on
+// them.
 func TestDocsNameEveryKind(t *testing.T) {
 	page, err := os.ReadFile("../../docs/events.md")
 	if err != nil {

@@ -31,7 +31,7 @@ func benchLog(b *testing.B) *Log {
 var benchEvent = Event{Kind: WrongCode, Address: "a•••@example.com", Agent: "Safari on iPhone",
 	IP: netip.MustParseAddr("203.0.113.9"), Request: "0-20260301t100200000-abcdefghijklmnop"}
 
-// What a request pays for an event, also in a flood of them.
+// BenchmarkRecord measures what an event costs a request, also in a flood.
 func BenchmarkRecord(b *testing.B) {
 	l := benchLog(b)
 	b.ReportAllocs()
@@ -40,7 +40,7 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-// What a sign-in pays for having its record in its own step.
+// BenchmarkWith measures what storing its event costs a sign-in.
 func BenchmarkWith(b *testing.B) {
 	l := benchLog(b)
 	e := benchEvent

@@ -2,23 +2,23 @@ package audit
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Counters count the events of all firms as a prometheus.Collector:
+// Counters count the events of all firms. They are a prometheus.Collector:
 //
-//	doorpost_events_total{firm, event}   events, also those that a flood kept out of the log
-//	doorpost_events_lost_total{firm}     events that were counted, but that the store has no record of
+//	doorpost_events_total{firm, event}   events, including those that sampling kept out of the log
+//	doorpost_events_lost_total{firm}     events that were counted but could not be stored
 //
-// Both labels are of closed sets. The same Counters may be registered with any number
-// of registries, one after the other or at once.
+// Both labels have bounded sets of values. The same Counters may be registered with any number of
+// registries.
 type Counters struct{ events, lost *prometheus.CounterVec }
 
-// NewCounters returns counters that begin at zero.
+// NewCounters returns Counters at zero.
 func NewCounters() *Counters {
 	return &Counters{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "doorpost_events_total", Help: "What happened at the door, by firm and kind of event.",
+			Name: "doorpost_events_total", Help: "Events, by firm and kind.",
 		}, []string{"firm", "event"}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "doorpost_events_lost_total", Help: "Events that are missing in the stored history, since the store was away for too long.",
+			Name: "doorpost_events_lost_total", Help: "Events missing from the stored history because the store was unavailable for too long.",
 		}, []string{"firm"}),
 	}
 }
@@ -35,8 +35,8 @@ func (c *Counters) Collect(to chan<- prometheus.Metric) {
 	c.lost.Collect(to)
 }
 
-// show makes the series of a firm, so that they are there before anything happens.
-func (c *Counters) show(firm string) {
+// init creates the series of a firm, so that they exist before the first event.
+func (c *Counters) init(firm string) {
 	for kind := range kinds {
 		c.events.WithLabelValues(firm, string(kind))
 	}
@@ -45,9 +45,9 @@ func (c *Counters) show(firm string) {
 
 func (c *Counters) count(firm string, kind Kind) {
 	if _, known := kinds[kind]; !known {
-		kind = "other" // whatever comes, the labels stay few
+		kind = "other" // keeps the number of labels bounded
 	}
 	c.events.WithLabelValues(firm, string(kind)).Inc()
 }
 
-func (c *Counters) lose(firm string, n int) { c.lost.WithLabelValues(firm).Add(float64(n)) }
+func (c *Counters) addLost(firm string, n int) { c.lost.WithLabelValues(firm).Add(float64(n)) }

@@ -6,73 +6,74 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A flood of events that cost nothing must not fill the disk: of each kind a thousand
-// in a row are written down, then one a second; one line a minute counts the rest.
+// Floods of events must not fill the disk: of each sampled kind a thousand in a row are
+// recorded, then one a second, and a summary each minute counts the rest.
 const (
-	floodBurst = 1000
-	floodRate  = rate.Limit(1)
-	sumUpEvery = time.Minute
+	floodBurst   = 1000
+	floodRate    = rate.Limit(1)
+	summaryEvery = time.Minute
 )
 
-// flood holds back events by kind. Those of known contacts are apart from the others,
-// so that who tries addresses at random hides nothing that happens to a client. The
-// zero value is ready; the caller locks.
-type flood struct{ dams map[dam]*level }
+// sampler limits sampled events by kind. Events of known contacts are counted apart, so
+// that requests for random addresses don't hide events of a contact. The zero value is
+// ready to use; the caller locks.
+type sampler struct{ limits map[limitKey]*limit }
 
-// dam names what is held back together.
-type dam struct {
+// limitKey identifies the events that share a limit.
+type limitKey struct {
 	kind  Kind
-	known bool // it is about a contact
+	known bool // the event has a contact
 }
 
-type level struct {
-	pass  *rate.Limiter
-	held  int       // since they were summed up last
-	since time.Time // the first of them
-	log   *Log      // of the last of them
+type limit struct {
+	pass    *rate.Limiter
+	dropped int       // since the last summary
+	since   time.Time // first dropped event
+	log     *Log      // of the last dropped event
 }
 
-// holds reports whether the event is counted only.
-func (f *flood) holds(l *Log, e Event, now time.Time) bool {
-	if !e.Kind.cheap() {
+// drop reports whether the event must not be recorded; it is then part of the next
+// summary.
+func (f *sampler) drop(l *Log, e Event, now time.Time) bool {
+	if !e.Kind.sampled() {
 		return false
 	}
-	d := dam{e.Kind, e.Contact != ""}
-	v := f.dams[d]
+	d := limitKey{e.Kind, e.Contact != ""}
+	v := f.limits[d]
 	if v == nil {
-		if f.dams == nil {
-			f.dams = make(map[dam]*level)
+		if f.limits == nil {
+			f.limits = make(map[limitKey]*limit)
 		}
-		v = &level{pass: rate.NewLimiter(floodRate, floodBurst)}
-		f.dams[d] = v
+		v = &limit{pass: rate.NewLimiter(floodRate, floodBurst)}
+		f.limits[d] = v
 	}
 	if v.pass.AllowN(now, 1) {
 		return false
 	}
-	if v.held == 0 {
+	if v.dropped == 0 {
 		v.since = now
 	}
-	v.held++
+	v.dropped++
 	v.log = l
 	return true
 }
 
-// sum is the events of one kind that were held back.
-type sum struct {
+// dropped summarizes dropped events of one kind.
+type dropped struct {
 	log  *Log
 	kind Kind
 	more int
 }
 
-// sums returns what was held back for a minute, or, at the end, at all; and how long
-// to wait for the next sum, 0 where there is none.
-func (f *flood) sums(now time.Time, end bool) (all []sum, wait time.Duration) {
-	for d, v := range f.dams {
-		switch left := sumUpEvery - now.Sub(v.since); {
-		case v.held == 0:
+// summaries returns the summaries that are due, or all if end is set, and how long until
+// the next is due; 0 if there is none.
+func (f *sampler) summaries(now time.Time, end bool) (all []dropped, wait time.Duration) {
+	for d, v := range f.limits {
+		switch left := summaryEvery - now.Sub(v.since); {
+		case v.dropped == 0:
 		case end || left <= 0:
-			all = append(all, sum{v.log, d.kind, v.held})
-			v.held, v.log = 0, nil
+			all = append(all, dropped{v.log, d.kind, v.dropped})
+			v.dropped, v.log = 0, nil
 		case wait == 0 || left < wait:
 			wait = left
 		}

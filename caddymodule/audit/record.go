@@ -14,65 +14,65 @@ import (
 )
 
 const (
-	version = 1 // the first byte of every value
+	version = 1 // first byte of every value
 	purpose = "audit"
 
 	markPurpose = "audit mark"
-	markLength  = 16 // characters, of six bits: enough to tell a firm's addresses apart
+	markLength  = 16 // characters of six bits: enough to tell a firm's addresses apart
 )
 
-// place is where events of one sort are kept.
-type place struct {
+// history is a list of events with its own limits.
+type history struct {
 	bucket string
-	keep   time.Duration
-	most   int
+	life   time.Duration
+	max    int
 }
 
 var (
-	events  = place{"events", Keep, maxEvents}
-	strange = place{"strange-events", KeepStrange, maxStrange}
+	contactEvents = history{"events", Keep, maxEvents}
+	unknownEvents = history{"strange-events", KeepUnknown, maxUnknown}
 )
 
-// placeOf returns where the event belongs: one that anybody can cause, and that knows
-// of no contact, pushes out its like alone.
-func placeOf(e Event) place {
-	if e.Kind.cheap() && e.Contact == "" {
-		return strange
+// historyOf returns the history for the event. Sampled events without a contact have their own, in
+// which they can push out only each other.
+func historyOf(e Event) history {
+	if e.Kind.sampled() && e.Contact == "" {
+		return unknownEvents
 	}
-	return events
+	return contactEvents
 }
 
 // record returns the Op that stores an event.
-func (t *Trail) record(e entry) (store.Op, place) {
-	p := placeOf(e.Event)
+func (t *Trail) record(e entry) (store.Op, history) {
+	p := historyOf(e.Event)
 	if e.Whole != "" && e.Contact == "" {
 		e.Mark = e.keys.MAC(markPurpose, string(e.Whole))[:markLength]
 	}
 	for _, a := range e.Lost {
 		e.LostMarks = append(e.LostMarks, e.keys.MAC(markPurpose, string(a))[:markLength])
 	}
-	op, err := bucketOf[Event](t, e.keys, p.bucket).Put(e.ID, e.Event, e.Time.Add(p.keep))
+	op, err := bucketOf[Event](t, e.keys, p.bucket).Put(e.ID, e.Event, e.Time.Add(p.life))
 	if err != nil {
-		panic("audit: " + err.Error()) // a field that is no JSON, which there is none
+		panic("audit: " + err.Error()) // impossible: all fields can be encoded
 	}
 	return op, p
 }
 
-// bucketOf is a bucket of the history, sealed as it was before there was package sealed.
+// bucketOf returns a bucket of the history, in the layout of releases before package sealed.
 func bucketOf[T any](t *Trail, keys *secret.Keyring, name string) *sealed.Bucket[T] {
 	return &sealed.Bucket[T]{Store: t.store, Keys: keys, Firm: t.firm, Name: name, Now: t.now, Format: version,
-		Layout: &sealed.Layout{Purpose: purpose, Place: func(k store.Key) string { return k.Firm + "/" + k.Bucket + "/" + k.ID }}}
+		Layout: &sealed.Layout{Purpose: purpose, Context: func(k store.Key) string { return k.Firm + "/" + k.Bucket + "/" + k.ID }}}
 }
 
-// unreadable reports whether the error is about one record, and not about the store.
+// unreadable reports whether the error concerns one record and not the store.
 func unreadable(err error) bool {
 	return errors.Is(err, sealed.ErrUntrusted) || errors.Is(err, sealed.ErrFormat)
 }
 
-// Reseal seals with the newest secret what an older one has sealed. An address that was no
-// contact's is found under the secret of its time alone, though.
+// Reseal seals all records again with the newest secret. Marks and IDs of unknown addresses still
+// depend on the secret of their time.
 func (l *Log) Reseal(ctx context.Context) error {
-	for _, bucket := range []string{events.bucket, strange.bucket, strangersBucket} {
+	for _, bucket := range []string{contactEvents.bucket, unknownEvents.bucket, unknownBucket} {
 		if _, err := bucketOf[json.RawMessage](l.Trail, l.Keys, bucket).Reseal(ctx); err != nil {
 			return err
 		}
@@ -80,11 +80,10 @@ func (l *Log) Reseal(ctx context.Context) error {
 	return nil
 }
 
-// Events returns up to limit stored events in the order of time: those after the ID
-// after, and not before since. next is the ID to go on after, "" where there are no
-// more. What can't be read (see secret.ErrSealed) is left out, and the log tells of it once. An event that was
-// recorded by another process may turn up a few seconds late, before events that were
-// returned already.
+// Events returns up to limit stored events in order of time: those after the ID after, and not
+// before since. next is the ID to continue after, or "". Unreadable records are left out and logged
+// once. An event of another process may appear a few seconds late, before events that were returned
+// already.
 func (l *Log) Events(ctx context.Context, since time.Time, after string, limit int) (list []Event, next string, err error) {
 	t := l.Trail
 	if t == nil {
@@ -95,7 +94,7 @@ func (l *Log) Events(ctx context.Context, since time.Time, after string, limit i
 		after = from
 	}
 	var recs []store.Record
-	for _, p := range []place{events, strange} {
+	for _, p := range []history{contactEvents, unknownEvents} {
 		some, err := t.store.Scan(ctx, t.firm, p.bucket, "", after, limit)
 		if err != nil {
 			return nil, "", err
@@ -119,7 +118,7 @@ func (l *Log) Events(ctx context.Context, since time.Time, after string, limit i
 		list = append(list, e)
 	}
 	for bucket, n := range unread {
-		t.tellUnread(bucket, n)
+		t.logUnreadable(bucket, n)
 	}
 	return list, next, nil
 }

@@ -12,13 +12,12 @@ import (
 )
 
 const (
-	maxField    = 256  // bytes of a field that visitors can write
+	maxField    = 256  // bytes of a field with a visitor's input
 	maxText     = 4096 // bytes of any field
-	maxMessages = 1024 // different messages that have a limit of their own
+	maxMessages = 1024 // number of messages with limits of their own
 )
 
-// Cut shortens a text that a visitor wrote to what a log line may hold of it: at most 256
-// bytes, and an ellipsis.
+// Cut shortens a visitor's input for the log: to at most 256 bytes and an ellipsis.
 func Cut(text string) string { return cut(text, maxField) }
 
 func cut(text string, most int) string {
@@ -31,21 +30,20 @@ func cut(text string, most int) string {
 	return text[:most] + "…"
 }
 
-// Sampler bounds what repeated log lines take, as flood does for events: of each message a
-// thousand lines in a row are written, then one a second, whose field "left_out" counts those
-// that were not. So nobody fills the disk by whatever it is that makes us log something.
-// Fields are cut at 4 KiB.
+// Sampler limits repeated log lines: of each message a thousand lines in a row are written,
+// then one a second, whose field "left_out" counts the lines left out before it. So repeated
+// messages can't fill the disk. Fields are cut at 4 KiB.
 //
-// A Sampler is a slog.Handler. Those that WithAttrs and WithGroup return share its memory, and
-// count apart by their fields, so that one firm's lines hide no other's. Many goroutines may
-// use it.
+// A Sampler is a slog.Handler. Handlers returned by WithAttrs and WithGroup share its memory
+// and count by their fields, so that one firm's lines don't hide another's. It is safe for
+// concurrent use.
 type Sampler struct {
 	to     slog.Handler
 	state  *samples
-	fields string // that the handler was given, which lines are counted apart by
+	fields string // given by WithAttrs and WithGroup; part of the key
 }
 
-// samples is the memory of a Sampler.
+// samples is the shared memory of Samplers.
 type samples struct {
 	now func() time.Time
 
@@ -58,7 +56,7 @@ type sample struct {
 	leftOut int // since the last line
 }
 
-// NewSampler makes a Sampler that hands lines on to a handler, by a clock.
+// NewSampler returns a Sampler that passes lines on to a handler.
 func NewSampler(to slog.Handler, now func() time.Time) *Sampler {
 	return &Sampler{to: to, state: &samples{now: now, all: make(map[string]*sample)}}
 }
@@ -99,14 +97,14 @@ func (s *Sampler) WithGroup(name string) slog.Handler {
 	return &Sampler{s.to.WithGroup(name), s.state, s.fields + name + "\x00"}
 }
 
-// pass reports whether a line is to be written, and how many were left out before it.
+// pass reports whether to write a line, and how many were left out before it.
 func (s *samples) pass(message string) (leftOut int, pass bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one := s.all[message]
 	if one == nil {
 		if len(s.all) >= maxMessages {
-			message = "" // our messages are few; those of a library may not be
+			message = "" // ours are few; a library's may not be
 			one = s.all[message]
 		}
 		if one == nil {
@@ -122,7 +120,7 @@ func (s *samples) pass(message string) (leftOut int, pass bool) {
 	return leftOut, true
 }
 
-// short cuts the text of a field, an error's too.
+// short cuts the text of a field, including an error's.
 func short(a slog.Attr) slog.Attr {
 	v := a.Value.Resolve()
 	switch v.Kind() {

@@ -45,7 +45,7 @@ func TestSampler_WritesABurstThenOneASecond(t *testing.T) {
 	}
 }
 
-func TestSampler_CountsStrangeMessagesTogether(t *testing.T) {
+func TestSampler_CountsUnusualMessagesTogether(t *testing.T) {
 	var out bytes.Buffer
 	now := time.Now()
 	log := slog.New(NewSampler(slog.NewTextHandler(&out, nil), func() time.Time { return now }))

@@ -13,54 +13,53 @@ import (
 )
 
 const (
-	strangersBucket = "strangers"
-	maxStrangers    = 1000
-	slackStrangers  = 50 // so many more may be there for a while
+	unknownBucket       = "strangers"
+	maxUnknownAddresses = 1000
+	unknownSlack        = 50 // so many more may exist for a while
 
-	// KeepStrangers is how long an address that is no contact's is remembered after it
-	// was tried last.
+	// KeepStrangers is how long an address without a contact is stored after its last use.
 	KeepStrangers = 30 * 24 * time.Hour
 )
 
-// Stranger is an address that somebody asked with and that is no contact's: a client
-// who mistyped it, or has another one than we know.
+// Stranger is an address without a contact for which a mail was requested: perhaps a client
+// mistyped it, or has an address that the firm doesn't know.
 type Stranger struct {
 	Address address.Address `json:"email"`
-	Count   int             `json:"count"` // how often
+	Count   int             `json:"count"` // number of requests
 	First   time.Time       `json:"first"`
 	Last    time.Time       `json:"last"`
-	Agent   string          `json:"agent,omitempty"` // the browser of the last time, in our words
+	Agent   string          `json:"agent,omitempty"` // the last request's browser in plain words
 }
 
-// Strangers returns the addresses that matched no contact, the latest first: at most a
-// thousand different ones, each for 30 days.
+// Strangers returns the addresses without a contact, the latest request first: at most a
+// thousand, each for 30 days.
 func (l *Log) Strangers(ctx context.Context) ([]Stranger, error) {
 	if l.Trail == nil {
 		return nil, nil
 	}
 	l.Trail.Flush(ctx)
-	all, _, err := l.Trail.strangers(ctx, l.Keys)
-	return all[:min(len(all), maxStrangers)], err
+	all, _, err := l.Trail.unknownAddresses(ctx, l.Keys)
+	return all[:min(len(all), maxUnknownAddresses)], err
 }
 
-// strangers returns the list and, in the same order, where it lies.
-func (t *Trail) strangers(ctx context.Context, keys *secret.Keyring) ([]Stranger, []store.Key, error) {
+// unknownAddresses returns the list and, in the same order, its keys.
+func (t *Trail) unknownAddresses(ctx context.Context, keys *secret.Keyring) ([]Stranger, []store.Key, error) {
 	type found struct {
 		Stranger
 		key store.Key
 	}
 	var all []found
 	unread := 0
-	bucket := bucketOf[Stranger](t, keys, strangersBucket)
+	bucket := bucketOf[Stranger](t, keys, unknownBucket)
 	for rec, err := range bucket.All(ctx, "", "") {
-		if unreadable(err) { // it is the oldest of all
+		if unreadable(err) { // sorts as the oldest
 			unread++
 		} else if err != nil {
 			return nil, nil, err
 		}
 		all = append(all, found{rec.Value, bucket.Key(rec.ID)})
 	}
-	t.tellUnread(strangersBucket, unread)
+	t.logUnreadable(unknownBucket, unread)
 	slices.SortFunc(all, func(a, b found) int { return b.Last.Compare(a.Last) })
 	var list []Stranger
 	places := make([]store.Key, len(all))
@@ -72,20 +71,20 @@ func (t *Trail) strangers(ctx context.Context, keys *secret.Keyring) ([]Stranger
 	return list, places, nil
 }
 
-// meet returns the Op which notes that somebody asked with an address that is no
-// contact's. Where two processes do so at once, one time isn't counted. What another release
-// noted stays as it is.
-func (t *Trail) meet(ctx context.Context, a address.Address, times []entry) ([]store.Op, error) {
+// recordUnknown returns the Op that records requests for an address without a contact. When
+// two processes do so at once, one request may not be counted. Records of another release
+// stay.
+func (t *Trail) recordUnknown(ctx context.Context, a address.Address, times []entry) ([]store.Op, error) {
 	last := times[len(times)-1]
-	bucket := bucketOf[Stranger](t, last.keys, strangersBucket)
+	bucket := bucketOf[Stranger](t, last.keys, unknownBucket)
 	rec, err := bucket.Get(ctx, last.keys.MAC(purpose, t.firm, string(a)))
 	s := rec.Value
-	if err != nil { // it begins again, also one that can't be read
+	if err != nil { // start again, also if it is unreadable
 		s = Stranger{First: times[0].Time}
 	}
 	switch {
 	case unreadable(err):
-		t.tellUnread(strangersBucket, 1)
+		t.logUnreadable(unknownBucket, 1)
 		if errors.Is(err, sealed.ErrFormat) {
 			return nil, nil
 		}
@@ -98,13 +97,13 @@ func (t *Trail) meet(ctx context.Context, a address.Address, times []entry) ([]s
 	return []store.Op{op}, err
 }
 
-// forgetStrangers deletes those who came longest ago where there are too many.
-func (t *Trail) forgetStrangers(ctx context.Context, keys *secret.Keyring) error {
-	_, places, err := t.strangers(ctx, keys)
-	if err != nil || len(places) <= maxStrangers+slackStrangers {
+// pruneUnknown deletes the oldest unknown addresses if there are too many.
+func (t *Trail) pruneUnknown(ctx context.Context, keys *secret.Keyring) error {
+	_, places, err := t.unknownAddresses(ctx, keys)
+	if err != nil || len(places) <= maxUnknownAddresses+unknownSlack {
 		return err
 	}
-	for some := range slices.Chunk(places[maxStrangers:], batch) {
+	for some := range slices.Chunk(places[maxUnknownAddresses:], batch) {
 		ops := make([]store.Op, len(some))
 		for i, k := range some {
 			ops[i] = store.Delete(k)

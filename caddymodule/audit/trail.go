@@ -18,53 +18,52 @@ import (
 )
 
 const (
-	// Keep is how long events are kept at most, KeepStrange those that know of no contact.
+	// Keep is how long events are stored, KeepUnknown those without a contact.
 	Keep        = 90 * 24 * time.Hour
-	KeepStrange = 30 * 24 * time.Hour
+	KeepUnknown = 30 * 24 * time.Hour
 
-	// How many events of a firm are kept; see prune.
+	// Maximum numbers of events of a firm; see prune.
 	maxEvents  = 100_000
-	maxStrange = 10_000
+	maxUnknown = 10_000
 
-	writeEvery = 500 * time.Millisecond // events of this time, and at most as much again, share a write
-	retryEvery = 2 * time.Second        // while the store is away
-	writeTime  = 5 * time.Second        // that one write may take
-	tidyTime   = 30 * time.Second       // that cutting off the end of the history may take
-	maxWaiting = 20_000                 // events that wait for the store
-	batch      = 200                    // events in one write
-	pruneEvery = 500                    // events between two looks at how many there are
+	writeEvery   = 500 * time.Millisecond // events within this time, and at most as much again, share a write
+	retryEvery   = 2 * time.Second        // while the store is unavailable
+	writeTimeout = 5 * time.Second        // for one write
+	pruneTimeout = 30 * time.Second       // for pruning
+	maxPending   = 20_000                 // events waiting for the store
+	batch        = 200                    // events in one write
+	pruneEvery   = 500                    // stored events between two prunings
 
-	pruneAtOnce = 20 * pruneEvery // the same, while more come as fast as they are written
+	pruneBusyEvery = 20 * pruneEvery // the same, while events arrive as fast as they are written
 )
 
-// Trail keeps the events of one firm, and counts them. It outlives configurations:
-// their Logs share it. All methods may be called from many goroutines; the Trails of
-// several processes may write to one store.
+// Trail stores and counts the events of one firm. It outlives configurations: their Logs share it.
+// All methods are safe for concurrent use; Trails of several processes may write to one store.
 type Trail struct {
 	firm     string
 	store    store.Store
 	now      func() time.Time
 	counters *Counters
 
-	bell    chan struct{} // rung when something waits
+	wake    chan struct{} // signals that something is pending
 	flush   chan chan struct{}
 	stop    chan struct{}
 	running sync.WaitGroup
 
 	mu      sync.Mutex
-	last    time.Time // of the latest event, since IDs are in the order of events
-	flood   flood
-	waiting []entry
-	lost    int          // since that was told last
-	logger  *slog.Logger // of the newest event
+	last    time.Time // of the latest event; IDs must keep the order
+	sampler sampler
+	pending []entry
+	lost    int          // since the last log line about it
+	logger  *slog.Logger // of the latest event
 	keys    *secret.Keyring
-	unread  map[string]bool // buckets of which it was told that some records can't be read
-	stored  map[string]int  // by bucket: events that With has stored, which the writer hasn't counted yet
+	unread  map[string]bool // buckets whose unreadable records were logged
+	stored  map[string]int  // by bucket: events stored through With that the writer hasn't counted yet
 
-	// The writer's own.
-	places []place        // each with how many events it has room for
-	unseen map[string]int // by bucket: events stored since it was pruned
-	met    int            // strangers written since their list was cut
+	// Only the writer uses these.
+	histories      []history      // with their limits
+	sincePrune     map[string]int // by bucket: events stored since it was pruned
+	unknownWritten int            // unknown addresses written since their list was pruned
 }
 
 // entry is an event that waits for the store.
@@ -73,26 +72,26 @@ type entry struct {
 	keys *secret.Keyring
 }
 
-// NewTrail begins to keep the events of a firm, until Close.
+// NewTrail returns the Trail of a firm. Close it.
 func NewTrail(firm string, s store.Store, now func() time.Time, c *Counters) *Trail {
-	t := &Trail{firm: firm, store: s, now: now, counters: c, bell: make(chan struct{}, 1),
+	t := &Trail{firm: firm, store: s, now: now, counters: c, wake: make(chan struct{}, 1),
 		flush: make(chan chan struct{}), stop: make(chan struct{}), stored: make(map[string]int),
-		places: []place{events, strange}, unseen: map[string]int{events.bucket: pruneEvery, strange.bucket: pruneEvery}, met: slackStrangers}
-	c.show(firm)
+		histories: []history{contactEvents, unknownEvents}, sincePrune: map[string]int{contactEvents.bucket: pruneEvery, unknownEvents.bucket: pruneEvery}, unknownWritten: unknownSlack}
+	c.init(firm)
 	t.running.Go(t.write)
 	return t
 }
 
-// Close writes what waits, for at most five seconds, and ends. Events that come later
-// are counted, and lost.
+// Close writes pending events, for at most five seconds, and ends the writer. Later events are
+// counted and lost.
 func (t *Trail) Close() error {
 	close(t.stop)
 	t.running.Wait()
 	return nil
 }
 
-// Flush returns when what was recorded before is in the store, or couldn't be written
-// for now, or ctx is done.
+// Flush returns when all events recorded before are stored, when the store fails, or when ctx is
+// done.
 func (t *Trail) Flush(ctx context.Context) {
 	done := make(chan struct{})
 	select {
@@ -108,26 +107,26 @@ func (t *Trail) Flush(ctx context.Context) {
 	}
 }
 
-// add takes an event in, gives it time and ID, and reports whether it is to have a line.
+// add sets the event's time and ID, counts and queues it, and reports whether to log it.
 func (t *Trail) add(l *Log, e *Event) bool {
 	t.counters.count(t.firm, e.Kind)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.logger, t.keys = l.Logger, l.Keys
-	if e.ID != "" { // With has stored it
-		t.stored[placeOf(*e).bucket]++
-		t.ring() // that it is counted, too
+	if e.ID != "" { // stored through With
+		t.stored[historyOf(*e).bucket]++
+		t.notify() // to count it too
 		return true
 	}
-	if t.flood.holds(l, *e, t.now()) {
-		t.ring() // that the sum isn't forgotten
+	if t.sampler.drop(l, *e, t.now()) {
+		t.notify() // to write the summary in time
 		return false
 	}
-	t.put(l, e)
+	t.queue(l, e)
 	return true
 }
 
-// with gives the event its time and ID, and the Op that stores it.
+// with sets the event's time and ID, and returns the Op that stores it.
 func (t *Trail) with(l *Log, e Event) (Event, []store.Op) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -136,45 +135,45 @@ func (t *Trail) with(l *Log, e Event) (Event, []store.Op) {
 	return e, []store.Op{op}
 }
 
-// stamp gives the event its time and ID. t.mu is held.
+// stamp sets the event's time and ID. The caller holds t.mu.
 func (t *Trail) stamp(e *Event) {
 	now := t.now().UTC().Truncate(time.Microsecond)
-	if !now.After(t.last) && t.last.Sub(now) < time.Second { // else the clock was set
+	if !now.After(t.last) && t.last.Sub(now) < time.Second { // otherwise the clock was set
 		now = t.last.Add(time.Microsecond)
 	}
 	t.last = now
 	e.Time, e.ID = now, newID(now)
 }
 
-// put queues the event, with time and ID. t.mu is held.
-func (t *Trail) put(l *Log, e *Event) {
+// queue stamps and queues the event. The caller holds t.mu.
+func (t *Trail) queue(l *Log, e *Event) {
 	t.stamp(e)
-	if len(t.waiting) >= maxWaiting {
+	if len(t.pending) >= maxPending {
 		t.lost++
-		t.counters.lose(t.firm, 1)
+		t.counters.addLost(t.firm, 1)
 		return
 	}
-	t.waiting = append(t.waiting, entry{*e, l.Keys})
-	t.ring()
+	t.pending = append(t.pending, entry{*e, l.Keys})
+	t.notify()
 }
 
-func (t *Trail) ring() {
+func (t *Trail) notify() {
 	select {
-	case t.bell <- struct{}{}:
+	case t.wake <- struct{}{}:
 	default:
 	}
 }
 
-// write is the one writer: it waits for the first event, then a moment for others, so
-// that many share one write and nobody waits for any.
+// write is the only writer. It waits for the first event and then a little for others, so that many
+// events share a write and no caller waits.
 func (t *Trail) write() {
 	var wake <-chan time.Time
 	for {
 		var done chan struct{}
 		select {
-		case <-t.bell:
+		case <-t.wake:
 			if wake == nil {
-				// At no sure time, so that nobody who times other requests learns what was written.
+				// At a random time, so that timing other requests doesn't reveal what was written.
 				wake = time.After(writeEvery + rand.N(writeEvery))
 			}
 			continue
@@ -194,72 +193,72 @@ func (t *Trail) write() {
 	}
 }
 
-// writeAll writes what waits, and returns when to try again; 0: when the bell rings.
+// writeAll writes pending events, and returns when to call it again; 0: at the next wake.
 func (t *Trail) writeAll(end bool) time.Duration {
-	all, cancel := context.WithTimeout(context.Background(), writeTime) // at the end, for everything
+	all, cancel := context.WithTimeout(context.Background(), writeTimeout) // at the end, for everything
 	defer cancel()
-	again := t.sumUp(end)
+	again := t.summarize(end)
 	t.countStored()
 	for {
 		t.mu.Lock()
-		some := t.waiting[:min(len(t.waiting), batch)]
+		some := t.pending[:min(len(t.pending), batch)]
 		t.mu.Unlock()
 		if len(some) == 0 {
 			break
 		}
 		ctx, done := all, context.CancelFunc(func() {})
 		if !end {
-			ctx, done = context.WithTimeout(context.Background(), writeTime)
+			ctx, done = context.WithTimeout(context.Background(), writeTimeout)
 		}
-		err := t.keep(ctx, some)
+		err := t.writeEvents(ctx, some)
 		done()
 		if err != nil {
-			t.tell(slog.LevelWarn, "what happened at the door can't be stored for now", "error", err)
+			t.log(slog.LevelWarn, "events not stored yet; they wait in memory", "error", err)
 			return retryEvery
 		}
 		t.mu.Lock()
-		t.waiting = append([]entry(nil), t.waiting[len(some):]...)
+		t.pending = append([]entry(nil), t.pending[len(some):]...)
 		t.mu.Unlock()
-		if !end && t.due(pruneAtOnce) { // more come as fast as they are written
-			t.tidy()
+		if !end && t.due(pruneBusyEvery) { // events arrive as fast as they are written
+			t.prune()
 		}
 	}
-	if !end && (t.met >= slackStrangers || t.due(pruneEvery)) { // at the end there is no time; the next process begins with it
-		t.tidy()
+	if !end && (t.unknownWritten >= unknownSlack || t.due(pruneEvery)) { // at the end there is no time; the next process prunes
+		t.prune()
 	}
 	t.mu.Lock()
 	lost := t.lost
 	t.lost = 0
 	t.mu.Unlock()
 	if lost > 0 {
-		t.tell(slog.LevelError, "events are missing in the history, since the store was away; their lines in the log are all there is", "events", lost)
+		t.log(slog.LevelError, "events missing from the history because the store was unavailable; only their log lines remain", "events", lost)
 	}
 	return again
 }
 
-// countStored takes in how many events With has stored.
+// countStored adds the events that were stored through With.
 func (t *Trail) countStored() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for bucket, n := range t.stored {
-		t.unseen[bucket] += n
+		t.sincePrune[bucket] += n
 	}
 	clear(t.stored)
 }
 
-// due reports whether so many events of a place were stored since it was pruned.
+// due reports whether n events of a history were stored since it was pruned.
 func (t *Trail) due(n int) bool {
-	return slices.ContainsFunc(t.places, func(p place) bool { return t.unseen[p.bucket] >= n })
+	return slices.ContainsFunc(t.histories, func(p history) bool { return t.sincePrune[p.bucket] >= n })
 }
 
-// sumUp writes down what a flood held back, and returns when to do so again.
-func (t *Trail) sumUp(end bool) time.Duration {
+// summarize records summaries of dropped events, and returns when to do so again.
+func (t *Trail) summarize(end bool) time.Duration {
 	t.mu.Lock()
-	all, wait := t.flood.sums(t.now(), end)
+	all, wait := t.sampler.summaries(t.now(), end)
 	var told []Event
 	for _, s := range all {
 		e := Event{Kind: s.kind, More: s.more}
-		t.put(s.log, &e)
+		t.queue(s.log, &e)
 		told = append(told, e)
 	}
 	t.mu.Unlock()
@@ -269,8 +268,8 @@ func (t *Trail) sumUp(end bool) time.Duration {
 	return wait
 }
 
-// tellUnread tells, once for each bucket, that records of the history can't be read.
-func (t *Trail) tellUnread(bucket string, records int) {
+// logUnreadable logs, once for each bucket, that records can't be read.
+func (t *Trail) logUnreadable(bucket string, records int) {
 	t.mu.Lock()
 	told := t.unread[bucket] || records == 0 || t.logger == nil
 	if !told {
@@ -281,12 +280,12 @@ func (t *Trail) tellUnread(bucket string, records int) {
 	}
 	t.mu.Unlock()
 	if !told {
-		t.tell(slog.LevelError, "records of the history can't be read, so they aren't shown: another release wrote them, or a secret that is no longer in the Caddyfile sealed them, or somebody damaged them",
-			"bucket", bucket, "records", records, "what_to_do", "if you went back to an earlier release, go on to the later one again; if you changed the secret, write the older one behind the new one; else find out who can write to the store")
+		t.log(slog.LevelError, "event records unreadable and not shown: another release wrote them, a secret that is no longer in the Caddyfile sealed them, or they are damaged",
+			"bucket", bucket, "records", records, "what_to_do", "if you went back to an earlier release, upgrade again; if you changed the secret, write the older one behind the new one; otherwise find out who can write to the store")
 	}
 }
 
-func (t *Trail) tell(level slog.Level, message string, args ...any) {
+func (t *Trail) log(level slog.Level, message string, args ...any) {
 	t.mu.Lock()
 	logger := t.logger
 	t.mu.Unlock()
@@ -295,21 +294,21 @@ func (t *Trail) tell(level slog.Level, message string, args ...any) {
 	}
 }
 
-// keep writes some events, all in one step: what is about a stranger costs no more than
-// what is about a contact. Events that were written before are the same written twice.
-func (t *Trail) keep(ctx context.Context, some []entry) error {
+// writeEvents writes some events in one transaction, so that events with and without a contact cost the
+// same. Writing an event twice has no effect.
+func (t *Trail) writeEvents(ctx context.Context, some []entry) error {
 	var ops []store.Op
 	asked := map[address.Address][]entry{}
 	for _, e := range some {
 		op, p := t.record(e)
 		ops = append(ops, op)
-		t.unseen[p.bucket]++
+		t.sincePrune[p.bucket]++
 		if e.Kind == Unknown && e.Whole != "" {
 			asked[e.Whole] = append(asked[e.Whole], e)
 		}
 	}
 	for a, times := range asked {
-		some, err := t.meet(ctx, a, times)
+		some, err := t.recordUnknown(ctx, a, times)
 		if err != nil {
 			return err
 		}
@@ -318,21 +317,21 @@ func (t *Trail) keep(ctx context.Context, some []entry) error {
 	if err := t.store.Apply(ctx, ops...); err != nil {
 		return err
 	}
-	t.met += len(asked)
+	t.unknownWritten += len(asked)
 	return nil
 }
 
-// tidy keeps all lists within their bounds, now and then.
-func (t *Trail) tidy() {
+// prune keeps all lists within their limits.
+func (t *Trail) prune() {
 	t.mu.Lock()
 	keys := t.keys
 	t.mu.Unlock()
 	if keys == nil {
-		return // nothing has happened yet
+		return // no events yet
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), tidyTime)
+	ctx, cancel := context.WithTimeout(context.Background(), pruneTimeout)
 	defer cancel()
-	t.running.Go(func() { // Close doesn't wait for it
+	t.running.Go(func() { // Close cancels the pruning
 		select {
 		case <-t.stop:
 			cancel()
@@ -340,31 +339,31 @@ func (t *Trail) tidy() {
 		}
 	})
 	var failed error
-	if t.met >= slackStrangers {
-		if failed = t.forgetStrangers(ctx, keys); failed == nil {
-			t.met = 0
+	if t.unknownWritten >= unknownSlack {
+		if failed = t.pruneUnknown(ctx, keys); failed == nil {
+			t.unknownWritten = 0
 		}
 	}
-	for _, p := range t.places {
-		if failed == nil && t.unseen[p.bucket] >= pruneEvery {
-			if failed = t.prune(ctx, keys, p); failed == nil {
-				t.unseen[p.bucket] = 0
+	for _, p := range t.histories {
+		if failed == nil && t.sincePrune[p.bucket] >= pruneEvery {
+			if failed = t.pruneHistory(ctx, keys, p); failed == nil {
+				t.sincePrune[p.bucket] = 0
 			}
 		}
 	}
 	if failed != nil {
 		level := slog.LevelWarn
 		if errors.Is(ctx.Err(), context.Canceled) {
-			level = slog.LevelDebug // this Trail is closing; the next one begins with it
+			level = slog.LevelDebug // this Trail is closing; the next one prunes
 		}
-		t.tell(level, "the end of the history couldn't be cut off for now", "error", failed)
+		t.log(level, "events not pruned; it is tried again", "error", failed)
 	}
 }
 
-// prune deletes events of a place that has too many: the oldest of those owners that have the
-// most, so that nobody who causes many pushes out another's.
-func (t *Trail) prune(ctx context.Context, keys *secret.Keyring, p place) error {
-	over := -p.most
+// pruneHistory deletes events of a history that has too many: the oldest events of the owners with
+// the most, so that many events of one owner don't push out another's.
+func (t *Trail) pruneHistory(ctx context.Context, keys *secret.Keyring, p history) error {
+	over := -p.max
 	for after := ""; ; {
 		recs, err := t.store.Scan(ctx, t.firm, p.bucket, "", after, 1000)
 		if err != nil {
@@ -405,9 +404,9 @@ func (t *Trail) prune(ctx context.Context, keys *secret.Keyring, p place) error 
 		}
 		after = recs[len(recs)-1].Key.ID
 	}
-	share := fairShare(counts, p.most)
+	share := fairShare(counts, p.max)
 	var ops []store.Op
-	for _, one := range all { // from the oldest on
+	for _, one := range all { // oldest first
 		if over <= 0 {
 			break
 		}
@@ -425,9 +424,9 @@ func (t *Trail) prune(ctx context.Context, keys *secret.Keyring, p place) error 
 	return nil
 }
 
-// ownerOf returns whose share of its place an event takes: the contact's, also where only the
-// request says which; else that of the network that it came from; else that of its kind. askers
-// are the contacts of requests; those that the event tells of are added.
+// ownerOf returns the owner of an event: its contact, even if only an earlier event of its request
+// names the contact; otherwise the client's network; otherwise its kind. askers holds the contacts
+// of requests; ownerOf adds to it.
 func (t *Trail) ownerOf(ctx context.Context, keys *secret.Keyring, rec store.Record, askers map[string]string) string {
 	opened, err := bucketOf[Event](t, keys, rec.Key.Bucket).Open(ctx, rec)
 	if err != nil {
@@ -452,13 +451,13 @@ func (t *Trail) ownerOf(ctx context.Context, keys *secret.Keyring, rec store.Rec
 	return "kind " + string(e.Kind)
 }
 
-// fairShare returns how many each may keep where there is room for so many in all: the largest
-// number with which all that they keep fits.
+// fairShare returns how many events each owner may keep so that all together fit into room: the
+// largest such number.
 func fairShare(counts []int, room int) int {
 	counts = slices.Sorted(slices.Values(counts))
 	for i, n := range counts {
 		rest := len(counts) - i
-		if n*rest > room { // they and all that have more get the same
+		if n*rest > room { // this and all larger ones get the same
 			return room / rest
 		}
 		room -= n
@@ -466,15 +465,15 @@ func fairShare(counts []int, room int) int {
 	return room + slices.Max(append(counts, 0))
 }
 
-// idTime is the first part of an ID: its order is that of time.
+// idTime is the format of the time in an ID. IDs sort by time.
 const idTime = "20060102t150405.000000"
 
-// newID makes the ID of an event. IDs of several processes don't collide.
+// newID returns the ID of an event. IDs of several processes don't collide.
 func newID(at time.Time) string {
 	return at.UTC().Format(idTime) + "-" + strings.ToLower(crypto.Text()[:10])
 }
 
-// timeOf returns the time in an ID; zero where there is none.
+// timeOf returns the time in an ID; zero if there is none.
 func timeOf(id string) time.Time {
 	at, err := time.Parse(idTime, id[:min(len(id), len(idTime))])
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package loopback says which hosts are this machine.
+// Package loopback recognizes hosts that are this machine.
 package loopback
 
 import (
@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// Is reports whether a host, as it stands in a URL, in a mail server's address or in that of a peer, is
-// this machine: an IP address of loopback, localhost, or a name under it (RFC 6761, 6.3). Browsers
-// don't ask DNS for these names; other programs may, so what they connect to has to be judged again
-// where that matters.
+// Is reports whether a host in a URL, or in the address of a mail server or peer, is this machine:
+// a loopback IP address, localhost, or a name below it (RFC 6761, 6.3). Browsers don't resolve
+// these names with DNS, but other programs may, so check the connected address again where it
+// matters.
 func Is(host string) bool {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {

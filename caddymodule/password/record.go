@@ -41,7 +41,7 @@ func (r record) params() hashParams {
 // records returns the bucket of passwords, in the layout of releases before package sealed.
 func (p *Passwords) records() *sealed.Bucket[record] {
 	return &sealed.Bucket[record]{Store: p.Store, Keys: p.Keys, Firm: p.Firm, Name: passwordBucket, Now: p.Now, Format: version, Alarm: p.Alarm,
-		Layout: &sealed.Layout{Purpose: purpose, Place: func(k store.Key) string { return k.Firm + "/" + k.ID }}}
+		Layout: &sealed.Layout{Purpose: purpose, Context: func(k store.Key) string { return k.Firm + "/" + k.ID }}}
 }
 
 // read returns the record of a contact. It has no hash if it can't be used: its secret was

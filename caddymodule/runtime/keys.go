@@ -139,7 +139,7 @@ func (c *Secrets) takeOver(ctx context.Context, s store.Store, version byte, rep
 	var copied string
 	if db, ok := s.(*bolt.DB); ok {
 		var err error
-		if copied, err = db.Keep(fmt.Sprintf(".version-%d", version)); err != nil {
+		if copied, err = db.SaveCopy(fmt.Sprintf(".version-%d", version)); err != nil {
 			return fmt.Errorf("store: the store is from an earlier Doorpost, and is copied before it is used; nothing was changed: %w", err)
 		}
 		todo = "nothing; to go back, stop Caddy, put the earlier release in place, and with it: caddy doorpost restore " + copied + " --store " + at.Path

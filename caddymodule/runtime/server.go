@@ -150,7 +150,7 @@ func (s *Server) openKeys(ctx context.Context) (inUse *secret.Keyring, late bool
 // mayComeLate reports whether the store is a server that couldn't be reached when the first
 // configuration started.
 func (s *Server) mayComeLate() bool {
-	return s.Engine.Others != nil && !s.Engine.Others.Met() && len(s.Settings.Secrets) > 0
+	return s.Engine.Others != nil && !s.Engine.Others.Ready() && len(s.Settings.Secrets) > 0
 }
 
 // openFirms opens all firms, or none.

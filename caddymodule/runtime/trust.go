@@ -34,14 +34,14 @@ func (s *Server) anchorOf(ctx context.Context, firm string, inUse *secret.Keyrin
 		o.Lag = redisLag
 	}
 	if running := s.Running(); running != nil && running.Engine != s.Engine {
-		o.Quiet = true
+		o.Suspended = true
 	}
 	v, err := s.Engine.KeepIf(firm+"\x00anchor", func() (any, error) { return anchor.Open(ctx, o) })
 	if err != nil {
 		return nil, err
 	}
 	guarded := v.(*anchor.Store)
-	if err := guarded.Return(ctx, s.keys); err != nil {
+	if err := guarded.Recheck(ctx, s.keys); err != nil {
 		return nil, err
 	}
 	return guarded, guarded.CheckKeys(ctx, s.keys)
@@ -53,9 +53,9 @@ func (s *Server) speak() {
 	for _, e := range s.OpenEngines() {
 		for _, guarded := range e.Anchors() {
 			if e == s.Engine {
-				guarded.Speak()
+				guarded.Resume()
 			} else {
-				guarded.Hush()
+				guarded.Suspend()
 			}
 		}
 	}

@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// What was sealed opens where it belongs, whole, under each of the keys; anywhere else, or
-// changed in any bit, it doesn't open, and what nobody sealed doesn't either.
+// A sealed value opens for its purpose and place, complete, with each of the keys. It
+// doesn't open elsewhere or with any bit changed, and neither do values that weren't
+// sealed.
 func FuzzOpen(f *testing.F) {
 	now, err := New(first, second)
 	if err != nil {
@@ -52,7 +53,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// No two lists of parts have the same MAC, however they are cut.
+// Different lists of parts have different MACs.
 func FuzzMAC(f *testing.F) {
 	k, err := New(first, second)
 	if err != nil {

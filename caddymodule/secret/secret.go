@@ -1,8 +1,8 @@
-// Package secret derives every key of Doorpost from the one secret that never lies
-// in the store: what needs no reading again is kept as a MAC, what does is sealed.
+// Package secret derives all keys of Doorpost from the configured secret, which is never in the
+// store. Values that are only compared are stored as MACs, values that are read again are sealed.
 //
-// The first key closes, every key opens: to change the secret, put the new one
-// first and leave the old one behind it until what it closed has run out.
+// The first secret seals, every secret opens. To change the secret, put the new one first, and keep
+// the old one behind it until everything sealed with it has expired or was sealed again.
 package secret
 
 import (
@@ -22,22 +22,22 @@ import (
 	"sync/atomic"
 )
 
-// MinLength is the least number of bytes of a secret.
+// MinLength is the minimum length of a secret in bytes.
 const MinLength = 32
 
 var (
-	// ErrWeak: a secret is too short, or is one byte over and over.
+	// ErrWeak: a secret is too short, or has too few different bytes.
 	ErrWeak = fmt.Errorf("a secret needs at least %d random characters; make one with: openssl rand -base64 48", MinLength)
-	// ErrSealed: what was to be opened is damaged, meant for another purpose or
-	// place, or was closed with a secret that isn't among the keys.
+	// ErrSealed: the value is damaged, was sealed for another purpose or place, or with a secret
+	// that isn't among the keys.
 	ErrSealed = errors.New("sealed with another secret, or damaged")
 )
 
-// Keyring holds the secrets, the newest first. It is safe for use by many goroutines.
-type Keyring struct{ now atomic.Pointer[held] }
+// Keyring holds the secrets, the newest first. It is safe for concurrent use.
+type Keyring struct{ current atomic.Pointer[secretSet] }
 
-// held is what a Keyring holds at a time.
-type held struct {
+// secretSet holds the secrets of a Keyring and the keys derived from them.
+type secretSet struct {
 	secrets [][]byte
 	derived sync.Map // purpose → []keys, in the order of secrets
 }
@@ -47,9 +47,9 @@ type keys struct {
 	aead cipher.AEAD
 }
 
-// New makes a Keyring whose first secret closes and which all open.
+// New returns a Keyring whose first secret seals; all of them open.
 func New(newest []byte, older ...[]byte) (*Keyring, error) {
-	r := new(held)
+	r := new(secretSet)
 	for _, s := range append([][]byte{newest}, older...) {
 		if len(s) < MinLength || weak(s) {
 			return nil, ErrWeak
@@ -57,7 +57,7 @@ func New(newest []byte, older ...[]byte) (*Keyring, error) {
 		r.secrets = append(r.secrets, append([]byte(nil), s...))
 	}
 	k := new(Keyring)
-	k.now.Store(r)
+	k.current.Store(r)
 	return k, nil
 }
 
@@ -68,23 +68,23 @@ func (k *Keyring) Copy() *Keyring {
 	return c
 }
 
-// Adopt has k hold the secrets of other from now on, in the place of its own.
-func (k *Keyring) Adopt(other *Keyring) { k.now.Store(other.now.Load()) }
+// Adopt replaces the secrets of k by those of other.
+func (k *Keyring) Adopt(other *Keyring) { k.current.Store(other.current.Load()) }
 
-// With returns a Keyring that closes as k does, and opens what k or other can open.
+// With returns a Keyring that seals as k does, and opens what k or other can open.
 func (k *Keyring) With(other *Keyring) *Keyring {
-	both := new(held)
-	for _, s := range slices.Concat(k.now.Load().secrets, other.now.Load().secrets) {
+	both := new(secretSet)
+	for _, s := range slices.Concat(k.current.Load().secrets, other.current.Load().secrets) {
 		if !slices.ContainsFunc(both.secrets, func(has []byte) bool { return bytes.Equal(has, s) }) {
 			both.secrets = append(both.secrets, s)
 		}
 	}
 	with := new(Keyring)
-	with.now.Store(both)
+	with.current.Store(both)
 	return with
 }
 
-// weak reports whether s has fewer than 8 different bytes: a placeholder, not a secret.
+// weak reports whether s has fewer than 8 different bytes, like a placeholder.
 func weak(s []byte) bool {
 	seen := map[byte]bool{}
 	for _, b := range s {
@@ -101,7 +101,7 @@ func Random() string {
 }
 
 func (k *Keyring) keys(purpose string) []keys {
-	r := k.now.Load()
+	r := k.current.Load()
 	if v, ok := r.derived.Load(purpose); ok {
 		return v.([]keys)
 	}
@@ -129,8 +129,7 @@ func newAEAD(key []byte) cipher.AEAD {
 	return aead
 }
 
-// IDs returns what stands for each secret, the newest first. An ID tells secrets apart and
-// says nothing else about them.
+// IDs returns an ID of each secret, the newest first. An ID reveals nothing about its secret.
 func (k *Keyring) IDs() []string {
 	ids := k.MACs("id")
 	for i := range ids {
@@ -139,15 +138,15 @@ func (k *Keyring) IDs() []string {
 	return ids
 }
 
-// MAC returns the HMAC-SHA256 of the parts under the newest secret, as 43 URL-safe
-// characters. Each part is length-prefixed, so ("ab","c") and ("a","bc") differ.
-// purpose is a short constant of the program, never outside input.
+// MAC returns the HMAC-SHA256 of the parts under the newest secret, as 43 URL-safe characters. Each
+// part is length-prefixed, so ("ab","c") and ("a","bc") differ. purpose is a short constant of the
+// program, never input.
 func (k *Keyring) MAC(purpose string, parts ...string) string {
 	return mac(k.keys(purpose)[0].mac, parts)
 }
 
-// MACs returns the MAC under each secret, the newest first: to look up what may
-// have been stored under an older one.
+// MACs returns the MAC under each secret, the newest first, to look up records stored under an
+// older one.
 func (k *Keyring) MACs(purpose string, parts ...string) []string {
 	all := k.keys(purpose)
 	out := make([]string, len(all))
@@ -157,9 +156,9 @@ func (k *Keyring) MACs(purpose string, parts ...string) []string {
 	return out
 }
 
-// Lookups returns the MACs under which to look for a record that may be sealed again meanwhile, which moves
-// it from an older secret's to the newest one's: the newest is asked again at the end, if there
-// are several.
+// Lookups returns the MACs under which to look for a record that may be resealed concurrently,
+// which moves it from an older secret's MAC to the newest one's. So the newest comes again at the
+// end, if there are several.
 func (k *Keyring) Lookups(purpose string, parts ...string) []string {
 	all := k.MACs(purpose, parts...)
 	if len(all) > 1 {
@@ -179,24 +178,24 @@ func mac(key []byte, parts []string) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 
-// Seal encrypts and authenticates plain (AES-256-GCM) for one purpose and one place,
-// such as the record's key: what is moved to another place doesn't open there.
+// Seal encrypts and authenticates plain (AES-256-GCM) for one purpose and one place, such as the
+// record's key. It doesn't open for another place.
 func (k *Keyring) Seal(purpose, place string, plain []byte) []byte {
 	return k.keys(purpose)[0].aead.Seal(nil, nil, plain, []byte(place))
 }
 
-// Open returns what Seal got for the same purpose and place, or ErrSealed.
+// Open returns the plain text that was sealed for the same purpose and place, or ErrSealed.
 func (k *Keyring) Open(purpose, place string, sealed []byte) ([]byte, error) {
 	plain, _, err := k.OpenBy(purpose, place, sealed)
 	return plain, err
 }
 
-// SealText is Seal, written as text that can stand in a URL and in a cookie.
+// SealText is Seal, with the result as text for URLs and cookies.
 func (k *Keyring) SealText(purpose, place string, plain []byte) string {
 	return base64.RawURLEncoding.EncodeToString(k.Seal(purpose, place, plain))
 }
 
-// OpenText returns what SealText got for the same purpose and place, or ErrSealed.
+// OpenText returns the plain text of SealText for the same purpose and place, or ErrSealed.
 func (k *Keyring) OpenText(purpose, place, sealed string) ([]byte, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(sealed)
 	if err != nil {
@@ -205,7 +204,7 @@ func (k *Keyring) OpenText(purpose, place, sealed string) ([]byte, error) {
 	return k.Open(purpose, place, raw)
 }
 
-// OpenBy is Open, and returns which key has opened it: 0 is the newest.
+// OpenBy is Open, and returns the index of the key that opened it: 0 is the newest.
 func (k *Keyring) OpenBy(purpose, place string, sealed []byte) (plain []byte, key int, err error) {
 	for i, key := range k.keys(purpose) {
 		if plain, err := key.aead.Open(nil, nil, sealed, []byte(place)); err == nil {
@@ -215,23 +214,23 @@ func (k *Keyring) OpenBy(purpose, place string, sealed []byte) (plain []byte, ke
 	return nil, 0, ErrSealed
 }
 
-// SealFor is Seal for whoever brings holder, at least 128 random bits that the store
-// doesn't have: without them it opens to nobody, not even to who has the secret.
+// SealFor is Seal with an additional key holder, at least 128 random bits that aren't in the store.
+// Without them the value can't be opened, even with the secret.
 func (k *Keyring) SealFor(holder, purpose, place string, plain []byte) []byte {
-	return k.keys(purpose)[0].heldBy(holder).Seal(nil, nil, plain, []byte(place))
+	return k.keys(purpose)[0].forHolder(holder).Seal(nil, nil, plain, []byte(place))
 }
 
-// OpenFor returns what SealFor got for the same holder, purpose and place, or ErrSealed.
+// OpenFor returns the plain text of SealFor for the same holder, purpose and place, or ErrSealed.
 func (k *Keyring) OpenFor(holder, purpose, place string, sealed []byte) ([]byte, error) {
 	for _, key := range k.keys(purpose) {
-		if plain, err := key.heldBy(holder).Open(nil, nil, sealed, []byte(place)); err == nil {
+		if plain, err := key.forHolder(holder).Open(nil, nil, sealed, []byte(place)); err == nil {
 			return plain, nil
 		}
 	}
 	return nil, ErrSealed
 }
 
-func (k keys) heldBy(holder string) cipher.AEAD {
+func (k keys) forHolder(holder string) cipher.AEAD {
 	key, err := hkdf.Key(sha256.New, k.mac, nil, "holder/"+holder, 32)
 	if err != nil {
 		panic("secret: " + err.Error()) // only for lengths over 255 hashes

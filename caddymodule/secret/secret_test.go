@@ -50,7 +50,7 @@ func TestNew(t *testing.T) {
 		if _, err := New([]byte(test.secret)); !errors.Is(err, test.want) || (test.want == nil) != (err == nil) {
 			t.Errorf("New(%s) = %v; want %v", test.name, err, test.want)
 		}
-		// An old one is as good as a new one for who guesses it.
+		// A weak older secret is as easy to guess as a weak new one.
 		if _, err := New(first, second, []byte(test.secret)); !errors.Is(err, test.want) || (test.want == nil) != (err == nil) {
 			t.Errorf("New(…, %s) = %v; want %v", test.name, err, test.want)
 		}
@@ -60,7 +60,7 @@ func TestNew(t *testing.T) {
 	}
 }
 
-func TestNewKeepsItsOwnCopy(t *testing.T) {
+func TestNewCopiesTheSecrets(t *testing.T) {
 	mine := bytes.Clone(first)
 	k := ring(t, mine)
 	clear(mine)
@@ -80,7 +80,7 @@ func TestRandom(t *testing.T) {
 			t.Fatalf("Random = %q; want 43 URL-safe characters, not twice (%t)", s, seen[s])
 		}
 		seen[s] = true
-		for i := range 42 { // the last character has but four bits
+		for i := range 42 { // the last character has only four bits
 			counts[s[i]]++
 		}
 	}
@@ -96,7 +96,7 @@ func TestRandom(t *testing.T) {
 
 func TestMAC(t *testing.T) {
 	k := ring(t, first)
-	// Fixed for ever: what is in the stores depends on it.
+	// Fixed forever: stored records depend on it.
 	for _, test := range []struct {
 		purpose string
 		parts   []string
@@ -172,7 +172,7 @@ func TestSealAndOpen(t *testing.T) {
 	}
 }
 
-func TestWhatIsSealedOpensOnlyWhereItBelongs(t *testing.T) {
+func TestSealedValuesOpenOnlyForTheirPurposeAndPlace(t *testing.T) {
 	k := ring(t, first)
 	plain := []byte("the token of an old link")
 	sealed := k.Seal("legacy", "firm/company/acme", plain)
@@ -208,7 +208,7 @@ func TestWhatIsSealedOpensOnlyWhereItBelongs(t *testing.T) {
 	}
 }
 
-func TestOldSecretsOpenAndNewOnesClose(t *testing.T) {
+func TestOlderSecretsOpenAndTheNewestSeals(t *testing.T) {
 	old, both, now := ring(t, first), ring(t, second, first), ring(t, second)
 	before := old.Seal("mail", "place", []byte("before"))
 	after := both.Seal("mail", "place", []byte("after"))
@@ -232,8 +232,8 @@ func TestOldSecretsOpenAndNewOnesClose(t *testing.T) {
 	}
 }
 
-// The key of a purpose's MACs opens nothing that the purpose has sealed.
-func TestMACAndSealHaveKeysOfTheirOwn(t *testing.T) {
+// A purpose's MAC key opens nothing sealed for the purpose.
+func TestMACAndSealUseDifferentKeys(t *testing.T) {
 	k := ring(t, first)
 	for _, key := range [][]byte{k.keys("p")[0].mac, k.keys("q")[0].mac, first[:32]} {
 		block, err := aes.NewCipher(key)
@@ -253,7 +253,7 @@ func TestMACAndSealHaveKeysOfTheirOwn(t *testing.T) {
 	}
 }
 
-// Many goroutines need a purpose's keys for the first time at once.
+// Many goroutines derive a purpose's keys at once.
 func TestKeysAreDerivedConcurrently(t *testing.T) {
 	k := ring(t, second, first)
 	sealed := ring(t, first).Seal("purpose 3", "place", []byte("plain"))
@@ -295,8 +295,8 @@ func BenchmarkMAC(b *testing.B) {
 	}
 }
 
-// What is sealed for a holder opens with what that one brings, the secret, the purpose and
-// the place, all four.
+// A value sealed for a holder opens only with the holder's bits, the secret, the purpose
+// and the place.
 func TestSealFor(t *testing.T) {
 	first, second := []byte(Random()), []byte(Random())
 	old, err := New(first)

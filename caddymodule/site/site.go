@@ -1,4 +1,4 @@
-// Package site knows under which origins people come to a firm's portal.
+// Package site knows the origins of a firm's portal.
 package site
 
 import (
@@ -9,19 +9,18 @@ import (
 	"strings"
 )
 
-// Sites are the origins under which people come to a firm's portal, as the configuration names
-// them. A nil Further or Names means that there are none.
+// Sites are the configured origins of a firm's portal. Further and Names may be nil.
 type Sites struct {
-	URL     *url.URL   // what mails link to: scheme and host, no path
-	Further []*url.URL // further sites of the firm, each with a portal of its own
-	Names   []string   // further hosts of the portal at URL, in small letters
+	URL     *url.URL   // links in mails begin with it: scheme and host, no path
+	Further []*url.URL // further sites of the firm, each with its own portal
+	Names   []string   // further hosts of the portal at URL, in lower case
 }
 
-// Of returns the site that a request came to, by its Host: one of Further, else URL. The origin
-// is always one of the configuration.
+// Of returns the site of a request by its Host: one of Further, otherwise URL. It is always a
+// configured origin.
 func (s *Sites) Of(r *http.Request) *url.URL { return s.At(r.Host) }
 
-// At is Of for that Host.
+// At is Of for a Host.
 func (s *Sites) At(host string) *url.URL {
 	if len(s.Further) == 0 || strings.EqualFold(host, s.URL.Host) {
 		return s.URL
@@ -43,8 +42,8 @@ func (s *Sites) At(host string) *url.URL {
 	return s.URL
 }
 
-// Named returns the site of that origin, such as the one that a request for a mail came to; if
-// there is none any more, URL.
+// Named returns the site with the origin, such as the one stored with a mail request, or URL if
+// it is no longer configured.
 func (s *Sites) Named(origin string) *url.URL {
 	for _, further := range s.Further {
 		if further.String() == origin {
@@ -54,7 +53,7 @@ func (s *Sites) Named(origin string) *url.URL {
 	return s.URL
 }
 
-// Knows reports whether a Host is one of those of the configuration.
+// Knows reports whether a Host is configured.
 func (s *Sites) Knows(host string) bool {
 	name := hostname(host)
 	return name == hostname(s.URL.Host) || s.IsName(host) ||
@@ -73,8 +72,8 @@ func hostname(host string) string {
 	return strings.ToLower(strings.Trim(host, "[]"))
 }
 
-// SentByOwnPage reports whether a page of the same origin sent the request, as the browser says.
-// It is false where the browser doesn't say.
+// SentByOwnPage reports whether the browser says that a page of the same origin sent the
+// request. It returns false if the browser doesn't say.
 func (s *Sites) SentByOwnPage(r *http.Request) bool {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
 		return site == "same-origin"

@@ -5,25 +5,26 @@ import (
 	"sync/atomic"
 )
 
-// Others is what users of a store know of the other processes that have it open. They
-// keep in memory what they have read, so each tells the others when it has changed
-// something, and looks what the others have changed: when told, and every so often, since
-// what was told may be lost. A nil *Others stands for a store that one process alone has.
+// Others connects a process to the other processes that have the same store open. Each
+// keeps in memory what it has read. So each notifies the others of its changes, and
+// checks for changes of others when it is notified and at regular intervals, since
+// notifications can get lost. A nil *Others means that no other process uses the store.
 type Others struct {
-	// Tell tells the others that something has changed. It is called after the change,
-	// and may fail in silence: they look all the same, a little later.
+	// Tell notifies the others of a change. It is called after the change. It may fail
+	// silently, since the others check regularly.
 	Tell func(ctx context.Context)
 
 	doubt atomic.Bool
 }
 
-// Doubt sets whether the others may have changed what this process hasn't heard of.
+// Doubt sets whether other processes may have made changes that this process hasn't been
+// notified of.
 func (o *Others) Doubt(doubt bool) { o.doubt.Store(doubt) }
 
-// Doubtful reports whether what is in memory has to be read again before it counts.
+// Doubtful reports whether values in memory must be read again before use.
 func (o *Others) Doubtful() bool { return o != nil && o.doubt.Load() }
 
-// Changed tells the others, if there are any.
+// Changed notifies the others, if there are any.
 func (o *Others) Changed(ctx context.Context) {
 	if o != nil {
 		o.Tell(ctx)

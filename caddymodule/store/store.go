@@ -1,9 +1,9 @@
-// Package store is the narrow waist of Doorpost: small records by key, each with
-// its own expiry, in few verbs that every engine can keep whole.
+// Package store is the interface to Doorpost's storage: small records by key, each with its
+// own expiry, and a few operations that every engine can implement exactly.
 //
-// The packages above own their buckets and the encoding of what they put there;
-// engines never look into a value. What is secret is sealed before it comes here
-// (package secret), so that a copy of the store opens no door.
+// Packages that use a store own their buckets and the encoding of values; engines don't
+// interpret values. Secrets are sealed before they are stored (package secret), so that a
+// copy of the store lets nobody sign in.
 package store
 
 import (
@@ -15,61 +15,60 @@ import (
 	"time"
 )
 
-// The decisions that callers make. Engines wrap them, so compare with errors.Is.
+// Errors that callers handle. Engines wrap them, so compare with errors.Is.
 var (
-	// ErrNotFound: there is no such record, or its time is over.
-	ErrNotFound = errors.New("store: no such record")
+	// ErrNotFound: the record doesn't exist or has expired.
+	ErrNotFound = errors.New("store: record not found")
 	// ErrConflict: a condition of Apply didn't hold; nothing was changed.
-	ErrConflict = errors.New("store: the record is not what it was")
-	// ErrUnavailable: the engine can't serve now (closed, unreachable, disk full).
-	// Nobody is to be let in on it, and nobody is to be told they are signed out.
+	ErrConflict = errors.New("store: record has changed")
+	// ErrUnavailable: the engine can't serve now (closed, unreachable, disk full). Callers
+	// must neither sign anybody in nor report them as signed out.
 	ErrUnavailable = errors.New("store: not available")
 )
 
-// Key names a record. All records of a firm lie together (on Redis Cluster in one
-// slot), and those of a bucket are kept in the byte order of their IDs. Firm and
-// Bucket hold no NUL byte; an empty Firm is Doorpost's own. A Firm is up to 255 bytes,
-// a Bucket 1 to 255, an ID 1 to 512.
+// Key identifies a record. All records of a firm are stored together (on Redis Cluster in
+// one slot), and those of a bucket are ordered by the bytes of their IDs. Firm and Bucket
+// contain no NUL byte; an empty Firm is for Doorpost's own records. A Firm has up to 255
+// bytes, a Bucket 1 to 255, an ID 1 to 512.
 type Key struct{ Firm, Bucket, ID string }
 
-// Record is a value with the key it was found under. The value belongs to the caller.
+// Record is a value and its key. The value belongs to the caller.
 type Record struct {
 	Key     Key
 	Value   []byte
-	Expires time.Time // when it ends, to the millisecond; zero: it stays
+	Expires time.Time // expiry, to the millisecond; zero: never
 }
 
-// Store keeps records. All methods may be called at the same time from many
-// goroutines. A record whose time is over is never returned, whether or not it has
-// been swept yet. What a method has acknowledged survives the end of the process.
+// Store stores records. All methods are safe for concurrent use. An expired record is never
+// returned, even if it has not been deleted yet. Acknowledged changes survive the end of
+// the process.
 type Store interface {
 	// Get returns the record, or ErrNotFound.
 	Get(ctx context.Context, k Key) (Record, error)
 
-	// Apply makes all the changes or none. It returns ErrConflict when a
-	// condition doesn't hold. All keys must be of one firm, no key twice. After
-	// ErrUnavailable the changes may have been made, all of them, or not.
+	// Apply makes all changes or none. It returns ErrConflict if a condition doesn't hold.
+	// All keys must have the same firm, and no key may occur twice. After ErrUnavailable,
+	// either all changes were made or none.
 	Apply(ctx context.Context, ops ...Op) error
 
-	// Scan returns up to limit records of a bucket whose IDs begin with prefix
-	// and come after the ID after, in the byte order of their IDs.
+	// Scan returns up to limit records of a bucket whose IDs begin with prefix and follow
+	// the ID after, in byte order.
 	Scan(ctx context.Context, firm, bucket, prefix, after string, limit int) ([]Record, error)
 
 	// Close releases the engine; later calls return ErrUnavailable.
 	Close() error
 }
 
-// Op is one change for Apply. Make it with Put, Create, Replace, Delete, Remove or Check.
+// Op is one change for Apply. Create it with Put, Create, Replace, Delete, Remove or Check.
 type Op struct {
 	Record
 	Verb Verb
-	Was  []byte // the value that Replace, Remove and Check want to find
+	Was  []byte // the value that Replace, Remove and Check require
 }
 
-// Verb is what an Op does. The zero value does nothing and is refused by Apply.
+// Verb is the kind of an Op. Apply rejects the zero value.
 type Verb uint8
 
-// The verbs of an Op.
 const (
 	VerbNone Verb = iota
 	VerbPut
@@ -80,31 +79,31 @@ const (
 	VerbCheck
 )
 
-// Put writes the record, whatever was there.
+// Put writes the record unconditionally.
 func Put(k Key, value []byte, expires time.Time) Op {
 	return Op{Record: Record{k, value, expires}, Verb: VerbPut}
 }
 
-// Create writes the record if there is none (an expired one counts as none).
+// Create writes the record if it doesn't exist or has expired.
 func Create(k Key, value []byte, expires time.Time) Op {
 	return Op{Record: Record{k, value, expires}, Verb: VerbCreate}
 }
 
-// Replace writes the record if its value still is was.
+// Replace writes the record if its value is was.
 func Replace(k Key, was, value []byte, expires time.Time) Op {
 	return Op{Record: Record{k, value, expires}, Verb: VerbReplace, Was: was}
 }
 
-// Delete removes the record, if there is one.
+// Delete deletes the record, if it exists.
 func Delete(k Key) Op { return Op{Record: Record{Key: k}, Verb: VerbDelete} }
 
-// Remove removes the record if its value still is was.
+// Remove deletes the record if its value is was.
 func Remove(k Key, was []byte) Op { return Op{Record: Record{Key: k}, Verb: VerbRemove, Was: was} }
 
-// Check changes nothing; the Apply fails unless the record's value still is was.
+// Check changes nothing; Apply fails unless the record's value is was.
 func Check(k Key, was []byte) Op { return Op{Record: Record{Key: k}, Verb: VerbCheck, Was: was} }
 
-// Allows reports whether the Op's condition holds for what is there now.
+// Allows reports whether the Op's condition holds for the current value.
 func (op Op) Allows(found bool, value []byte) bool {
 	switch op.Verb {
 	case VerbPut, VerbDelete:
@@ -118,10 +117,10 @@ func (op Op) Allows(found bool, value []byte) bool {
 	}
 }
 
-// Swap is read, change, Replace, and once more from the start when somebody else was
-// faster. change gets the present value (nil when there is none) and returns the new
-// one, its expiry, and further Ops to apply with it; a nil value deletes the record.
-// An error of change ends Swap with that error and no change; change leaves was as it is.
+// Swap reads a record, calls change, and replaces the record; on a conflict it starts
+// again. change gets the current value (nil if there is none) and returns the new one, its
+// expiry, and further Ops to apply with it; a nil value deletes the record. If change
+// returns an error, Swap changes nothing and returns it. change must not modify was.
 func Swap(ctx context.Context, s Store, k Key, change func(was []byte) (value []byte, expires time.Time, more []Op, err error)) error {
 	for try := range 64 {
 		rec, err := s.Get(ctx, k)
@@ -148,8 +147,8 @@ func Swap(ctx context.Context, s Store, k Key, change func(was []byte) (value []
 		if err = s.Apply(ctx, ops...); !errors.Is(err, ErrConflict) {
 			return err
 		}
-		// Those who meet at one record would meet again and again: of each round
-		// one gets through. At random moments all do, in a while.
+		// Callers that conflict once would conflict again and again, and only one succeeds
+		// in each round. With random delays all succeed soon.
 		select {
 		case <-time.After(rand.N(time.Millisecond * time.Duration(1+min(try, 20)))):
 		case <-ctx.Done():
@@ -159,7 +158,7 @@ func Swap(ctx context.Context, s Store, k Key, change func(was []byte) (value []
 	return ErrConflict
 }
 
-// Clear deletes every record of a bucket, a few at a time, and returns how many there were.
+// Clear deletes all records of a bucket, in batches, and returns how many there were.
 func Clear(ctx context.Context, s Store, firm, bucket string) (n int, err error) {
 	for {
 		recs, err := s.Scan(ctx, firm, bucket, "", "", 500)

@@ -36,7 +36,7 @@ func TestAllows(t *testing.T) {
 			t.Errorf("%s allows (no record, a, b) = %v; want %v", test.name, got, want)
 		}
 	}
-	// No record isn't an empty one.
+	// A missing record is not an empty one.
 	for _, op := range []store.Op{store.Replace(k, nil, b, time.Time{}), store.Remove(k, nil), store.Check(k, nil)} {
 		if op.Allows(false, nil) || !op.Allows(true, []byte{}) {
 			t.Errorf("verb %d: no record passes for an empty one, or an empty one for none", op.Verb)
@@ -74,7 +74,7 @@ func TestSwap(t *testing.T) {
 	refused := errors.New("refused")
 	steps := []struct {
 		name  string
-		was   string // what change is given; "-": nil
+		was   string // given to change; "-": nil
 		value []byte
 		more  []store.Op
 		err   error
@@ -122,8 +122,8 @@ func TestSwap(t *testing.T) {
 	}
 }
 
-// Somebody is faster: change is asked again, with what is there now.
-func TestSwapTriesAgain(t *testing.T) {
+// After a concurrent change, change is called again with the current value.
+func TestSwapRetriesAfterAConflict(t *testing.T) {
 	s := open(t)
 	for _, before := range []string{"", "old"} {
 		k, rounds := key("k "+before), 0
@@ -149,7 +149,7 @@ func TestSwapTriesAgain(t *testing.T) {
 	}
 }
 
-func TestSwapPassesOnWhatTheStoreSays(t *testing.T) {
+func TestSwapReturnsTheStoresError(t *testing.T) {
 	s := open(t)
 	s.Close()
 	err := store.Swap(t.Context(), s, key("k"), func([]byte) ([]byte, time.Time, []store.Op, error) {

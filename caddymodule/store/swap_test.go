@@ -9,7 +9,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-func TestSwapLetsEverybodyThrough(t *testing.T) {
+func TestConcurrentSwapsAllSucceed(t *testing.T) {
 	for _, callers := range []int{2, 8, 100} {
 		s := open(t)
 		var wg sync.WaitGroup

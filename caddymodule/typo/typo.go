@@ -1,8 +1,9 @@
-// Package typo tells how far one word is from another that may have been meant.
+// Package typo measures the distance between a word and another that may have been meant.
 package typo
 
-// Count returns how many slips of the finger turn one word into the other: bytes too many,
-// missing, wrong, or in the next one's place (optimal string alignment). Above 2 it may say 3.
+// Count returns the number of typing errors that turn one word into the other: bytes added,
+// missing, wrong, or swapped with the next (optimal string alignment). Above 2 it may return
+// 3.
 func Count(a, b string) int {
 	if d := len(a) - len(b); d > 2 || d < -2 {
 		return 3

@@ -12,99 +12,98 @@ import (
 const version = 1
 
 var (
-	errRecord = errors.New("usage: a record that can't be read")
-	// errVersion: another release of Doorpost wrote the record, so it isn't written over.
-	errVersion = errors.New("usage: a record of another release")
+	errRecord = errors.New("usage: unreadable record")
+	// errVersion: another release of Doorpost wrote the record, so don't overwrite it.
+	errVersion = errors.New("usage: record of another release")
 )
 
-// day counts days from 1970 on, by UTC. Day 0 stands for none.
+// day counts days since 1970 in UTC. Day 0 means none.
 type day uint16
 
 func dayOf(t time.Time) day {
 	return day(min(max(0, t.Unix()/(24*60*60)), math.MaxUint16))
 }
 
-// recent reports whether the day is one of the last Days; one that is yet to come is.
+// recent reports whether the day is one of the last Days, or in the future.
 func (d day) recent(today day) bool { return int(d) > int(today)-Days }
 
-// tally is what was counted.
-type tally struct{ hits, asked, others, signIns uint64 }
+// counts holds counts of a period.
+type counts struct{ hits, upgraded, notBrowsers, signIns uint64 }
 
-func (t *tally) add(more tally) {
+func (t *counts) add(more counts) {
 	t.hits += more.hits
-	t.asked += more.asked
-	t.others += more.others
+	t.upgraded += more.upgraded
+	t.notBrowsers += more.notBrowsers
 	t.signIns += more.signIns
 }
 
-// daily is what was counted on a day.
+// daily holds the counts of a day.
 type daily struct {
 	day
-	tally
+	counts
 }
 
-// seen is a browser, and when it came last.
-type seen struct {
+// browserSeen is a browser and the day of its latest use.
+type browserSeen struct {
 	id uint64
 	day
 }
 
-// record is what is known of a company, or what is to be added to that. The zero record
-// knows nothing.
+// record holds the counts of a company, or counts to add to them. The zero record is empty.
 type record struct {
-	first, last int64 // use, in seconds since 1970; 0: none
-	ever        tally
-	days        []daily // in order, those with a use alone
+	first, last int64 // of use, in seconds since 1970; 0: none
+	ever        counts
+	days        []daily // ordered; only days with uses
 
-	browsers []seen // at most MaxBrowsers, the latest
-	dropped  day    // the last day of those that had to go, for later ones; 0: none had to
+	browsers []browserSeen // the latest, at most MaxBrowsers
+	dropped  day           // latest day of a browser removed for a later one; 0: none was
 }
 
-// note counts a use, by the browser b, if any: 0 also where there is no place for one.
-func (r *record) note(u Use, b uint64, now time.Time) {
-	t := tally{hits: 1}
+// addUse counts a use by the browser b (0: none, or no room for it).
+func (r *record) addUse(u Use, b uint64, now time.Time) {
+	t := counts{hits: 1}
 	switch {
 	case u.SignIn:
-		t = tally{signIns: 1}
+		t = counts{signIns: 1}
 	case u.Browser == "":
-		t.others = 1
+		t.notBrowsers = 1
 	}
 	if u.Upgraded && !u.SignIn {
-		t.asked = 1
+		t.upgraded = 1
 	}
 	today := dayOf(now)
 	r.ever.add(t)
-	r.count(daily{today, t})
+	r.addDay(daily{today, t})
 	if u.SignIn {
 		return
 	}
-	r.span(now.Unix(), now.Unix())
+	r.addRange(now.Unix(), now.Unix())
 	if b != 0 {
-		r.meet(seen{b, today})
+		r.addBrowser(browserSeen{b, today})
 	}
 }
 
-// span takes in that there were uses from first until last.
-func (r *record) span(first, last int64) {
+// addRange extends first and last.
+func (r *record) addRange(first, last int64) {
 	if first > 0 && (r.first == 0 || first < r.first) {
 		r.first = first
 	}
 	r.last = max(r.last, last)
 }
 
-// count adds to a day.
-func (r *record) count(more daily) {
+// addDay adds counts to a day.
+func (r *record) addDay(more daily) {
 	i, found := slices.BinarySearchFunc(r.days, more.day, func(d daily, day day) int { return cmp.Compare(d.day, day) })
 	if !found {
 		r.days = slices.Insert(r.days, i, daily{day: more.day})
 	}
-	r.days[i].add(more.tally)
+	r.days[i].add(more.counts)
 }
 
-// meet takes in that a browser came. Where there are too many, the one that stayed away
-// the longest has to go; so as long as that one's last day is recent, all others' are, and
+// addBrowser records a use by a browser. If there are too many browsers, it removes the one
+// unused for longest. So as long as dropped is recent, all remaining browsers are recent, and
 // there were more than MaxBrowsers.
-func (r *record) meet(b seen) {
+func (r *record) addBrowser(b browserSeen) {
 	oldest := 0
 	for i, other := range r.browsers {
 		if other.id == b.id {
@@ -128,32 +127,32 @@ func (r *record) meet(b seen) {
 
 // merge adds another record.
 func (r *record) merge(more *record) {
-	r.span(more.first, more.last)
+	r.addRange(more.first, more.last)
 	r.ever.add(more.ever)
 	for _, d := range more.days {
-		r.count(d)
+		r.addDay(d)
 	}
 	for _, b := range more.browsers {
-		r.meet(b)
+		r.addBrowser(b)
 	}
 	r.dropped = max(r.dropped, more.dropped)
 }
 
-// trim lets go of the days that aren't recent any more. What a clock said that was ahead by
-// more than a day is as if it were today, or it would count as recent until then.
+// trim removes days that are no longer recent. Days more than one ahead come from a wrong
+// clock and count as today, since they would stay recent for too long.
 func (r *record) trim(now time.Time) {
 	today := dayOf(now)
 	ahead := func(d day) bool { return int(d) > int(today)+1 }
-	var late tally
+	var late counts
 	r.days = slices.DeleteFunc(r.days, func(d daily) bool {
 		if ahead(d.day) {
-			late.add(d.tally)
+			late.add(d.counts)
 			return true
 		}
 		return !d.recent(today)
 	})
-	if late != (tally{}) {
-		r.count(daily{today, late})
+	if late != (counts{}) {
+		r.addDay(daily{today, late})
 	}
 	for i, b := range r.browsers {
 		if ahead(b.day) {
@@ -169,13 +168,13 @@ func (r *record) trim(now time.Time) {
 	r.first = min(r.first, r.last)
 }
 
-// usage is what a record that was trimmed says.
+// usage returns the Usage of a trimmed record.
 func (r *record) usage(now time.Time) Usage {
 	today := dayOf(now)
-	u := Usage{First: moment(r.first), Last: moment(r.last), Ever: r.ever.sum(len(r.browsers), r.dropped > 0)}
-	var t tally
+	u := Usage{First: timeOf(r.first), Last: timeOf(r.last), Ever: r.ever.sum(len(r.browsers), r.dropped > 0)}
+	var t counts
 	for _, d := range r.days {
-		t.add(d.tally)
+		t.add(d.counts)
 	}
 	n := 0
 	for _, b := range r.browsers {
@@ -187,21 +186,21 @@ func (r *record) usage(now time.Time) Usage {
 	return u
 }
 
-func (t tally) sum(browsers int, more bool) Sum {
-	return Sum{Hits: number(t.hits), Asked: number(t.asked), NotBrowsers: number(t.others), SignIns: number(t.signIns), Browsers: browsers, MoreBrowsers: more}
+func (t counts) sum(browsers int, more bool) Sum {
+	return Sum{Hits: toInt(t.hits), Asked: toInt(t.upgraded), NotBrowsers: toInt(t.notBrowsers), SignIns: toInt(t.signIns), Browsers: browsers, MoreBrowsers: more}
 }
 
-func number(n uint64) int { return int(min(n, math.MaxInt)) }
+func toInt(n uint64) int { return int(min(n, math.MaxInt)) }
 
-func moment(seconds int64) time.Time {
+func timeOf(seconds int64) time.Time {
 	if seconds == 0 {
 		return time.Time{}
 	}
 	return time.Unix(seconds, 0).UTC()
 }
 
-// encode writes the version, and numbers as varints: first, last, ever, dropped, how many
-// days and these, and then the browsers.
+// encode returns the version, and numbers as varints: first, last, ever, dropped, the number
+// of days, the days, and the browsers.
 func (r *record) encode() []byte {
 	b := make([]byte, 0, 64+16*len(r.days)+10*len(r.browsers))
 	b = append(b, version)
@@ -211,7 +210,7 @@ func (r *record) encode() []byte {
 	b = binary.AppendUvarint(b, uint64(r.dropped))
 	b = binary.AppendUvarint(b, uint64(len(r.days)))
 	for _, d := range r.days {
-		b = d.tally.encode(binary.BigEndian.AppendUint16(b, uint16(d.day)))
+		b = d.counts.encode(binary.BigEndian.AppendUint16(b, uint16(d.day)))
 	}
 	for _, s := range r.browsers {
 		b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint64(b, s.id), uint16(s.day))
@@ -219,14 +218,14 @@ func (r *record) encode() []byte {
 	return b
 }
 
-func (t tally) encode(b []byte) []byte {
-	for _, n := range []uint64{t.hits, t.asked, t.others, t.signIns} {
+func (t counts) encode(b []byte) []byte {
+	for _, n := range []uint64{t.hits, t.upgraded, t.notBrowsers, t.signIns} {
 		b = binary.AppendUvarint(b, n)
 	}
 	return b
 }
 
-// decode reads what encode has written. With an error, the record is the zero one.
+// decode decodes what encode returned. With an error, the record is zero.
 func decode(b []byte) (record, error) {
 	in := reader{rest: b}
 	switch v := in.take(1); {
@@ -249,7 +248,7 @@ func decode(b []byte) (record, error) {
 	}
 	for len(in.rest) > 0 && !in.bad {
 		if id := in.take(8); id != nil {
-			r.browsers = append(r.browsers, seen{binary.BigEndian.Uint64(id), in.day()})
+			r.browsers = append(r.browsers, browserSeen{binary.BigEndian.Uint64(id), in.day()})
 		}
 	}
 	if in.bad || len(r.browsers) > MaxBrowsers {
@@ -258,13 +257,13 @@ func decode(b []byte) (record, error) {
 	return r, nil
 }
 
-// reader reads numbers one after the other; once something is bad all is.
+// reader reads numbers one after the other. After the first failure, all reads fail.
 type reader struct {
 	rest []byte
 	bad  bool
 }
 
-// take returns the next n bytes, nil where there are fewer.
+// take returns the next n bytes, or nil if there are fewer.
 func (in *reader) take(n int) []byte {
 	if in.bad || len(in.rest) < n {
 		in.bad = true
@@ -292,6 +291,6 @@ func (in *reader) day() day {
 	return 0
 }
 
-func (in *reader) tally() tally {
-	return tally{in.number(math.MaxUint64), in.number(math.MaxUint64), in.number(math.MaxUint64), in.number(math.MaxUint64)}
+func (in *reader) tally() counts {
+	return counts{in.number(math.MaxUint64), in.number(math.MaxUint64), in.number(math.MaxUint64), in.number(math.MaxUint64)}
 }

@@ -1,12 +1,11 @@
-// Package usage counts who still uses old links: by company, how often, when last, from
-// how many browsers, how many uses ended in a sign-in, and how many were by what isn't a
-// browser.
+// Package usage counts the use of old links for each company: how often, when last, by how
+// many browsers, how many uses led to a sign-in, and how many came from other programs than
+// browsers.
 //
-// A company is one small record, whatever happens to its links. What was counted lies in
-// memory for a few seconds before it is written, so a process that is killed forgets those
-// seconds, and uses that can't be written since the store is away wait there. Where the
-// store fails in the middle of a write, it isn't known whether that was made: it is made
-// again, and those seconds may be counted twice.
+// Each company has one small record. Counts are kept in memory for a few seconds and then
+// written. A killed process loses the counts of these seconds; counts that can't be written
+// wait in memory. If the store fails during a write, the outcome is unknown: the write is
+// repeated, and may count twice.
 package usage
 
 import (
@@ -26,77 +25,77 @@ import (
 )
 
 const (
-	// Days is how many days, with today, are recent. Days are those of UTC.
+	// Days is the number of days, including today, that count as recent. Days are UTC.
 	Days = 90
-	// MaxBrowsers is up to how many browsers of a company are told apart: the latest.
+	// MaxBrowsers is the maximum number of browsers of a company that are told apart: the
+	// latest.
 	MaxBrowsers = 200
-	// Keep is how long a company is remembered after the last use of its links.
+	// Keep is how long a company is stored after the last use of its links.
 	Keep = 400 * 24 * time.Hour
 
 	bucket      = "usage"       // by company: record
-	bucketSince = "usage-since" // since when there is counting: version, and seconds since 1970
+	bucketSince = "usage-since" // start of counting: version, seconds since 1970
 	purpose     = "usage"
 
-	writeEvery  = 5 * time.Second
-	writeTime   = 10 * time.Second // that one round of writing may take
-	lastTime    = 4 * time.Second  // the same, when the firm stops
-	batch       = 200              // companies in one write
-	pageSize    = 500              // records in one read
-	maxWaiting  = 100_000          // companies that wait to be written
-	maxBrowsers = 400_000          // browsers of all those that wait
-	maxID       = 512              // of what a store takes
+	writeEvery   = 5 * time.Second
+	writeTimeout = 10 * time.Second // for one round of writing
+	lastTimeout  = 4 * time.Second  // for the last one, when the firm stops
+	batch        = 200              // companies in one write
+	pageSize     = 500              // records in one read
+	maxPending   = 100_000          // companies waiting to be written
+	maxBrowsers  = 400_000          // browsers of all waiting companies
+	maxID        = 512              // bytes, the limit of the store
 )
 
 // Use is one use of an old link.
 type Use struct {
-	Browser string // stands for a browser, see Counter.Browser; "": what isn't a browser (a scanner, a script)
-	// SignIn: what began with an old link has ended in a sign-in. The use itself was
-	// noted before, so this is no further hit and no further browser.
+	Browser string // from Counter.Browser; "": not a browser (a scanner, a script)
+	// SignIn: an earlier use has led to a sign-in. That use was counted already, so this one
+	// adds no hit and no browser.
 	SignIn   bool
-	Upgraded bool // the link asked for sign-in (else it was open)
+	Upgraded bool // the link required sign-in
 }
 
-// Usage is what is known of the old links of a company. The zero Usage: they were never
-// used, or longer ago than Keep.
+// Usage is the usage of a company's old links. It is zero if they weren't used within Keep.
 type Usage struct {
-	First, Last time.Time // of its uses, to the second
-	Recent      Sum       // of the last Days
+	First, Last time.Time // uses, to the second
+	Recent      Sum       // the last Days
 	Ever        Sum
 }
 
-// Sum is what was counted in a time.
+// Sum holds the counts of a period.
 type Sum struct {
 	Hits         int  `json:"hits"`          // uses
-	Asked        int  `json:"asked"`         // of the hits: the link asked for sign-in
-	NotBrowsers  int  `json:"not_browsers"`  // of the hits: not by a browser
-	SignIns      int  `json:"sign_ins"`      // how often it ended in a sign-in
-	Browsers     int  `json:"browsers"`      // how many different ones, up to MaxBrowsers
+	Asked        int  `json:"asked"`         // hits for which the link required sign-in
+	NotBrowsers  int  `json:"not_browsers"`  // hits by other programs than browsers
+	SignIns      int  `json:"sign_ins"`      // uses that led to a sign-in
+	Browsers     int  `json:"browsers"`      // different browsers, up to MaxBrowsers
 	MoreBrowsers bool `json:"more_browsers"` // there were more than Browsers
 }
 
-// Counter counts for one firm, in memory until it is written: of many uses of a company's
-// links one entry waits. Set its fields in one literal. All methods may be called from many
-// goroutines; the Counters of several processes may write to one store, and their counts
-// add up. A nil Counter counts nothing.
+// Counter counts for one firm. Counts are kept in memory until they are written, in one
+// record per company. Set the fields in one literal. All methods are safe for concurrent use;
+// Counters of several processes may write to one store, and their counts add up. A nil
+// Counter counts nothing.
 type Counter struct {
 	Firm  string
 	Store store.Store
 	Keys  *secret.Keyring
 	Now   func() time.Time // the clock; nil: time.Now
 
-	mu      sync.Mutex
-	waiting map[string]*record // by company: what isn't written yet
-	held    int                // browsers of all of these
-	lost    int                // uses that found no place, since that was told last
-	unread  map[string]bool    // companies whose record can't be read
-	untold  int                // how many of these weren't told yet
+	mu       sync.Mutex
+	pending  map[string]*record // by company: counts that aren't written yet
+	browsers int                // number of browsers in pending
+	lost     int                // uses dropped since the last log line
+	unread   map[string]bool    // companies with an unreadable record
+	unlogged int                // number of these not logged yet
 
-	writing sync.Mutex // held from when waiting is taken until it is in the store
+	writing sync.Mutex // held while pending counts are being written
 }
 
-// Browser stands for the browser that a visitor at ip says it is: two of a kind in one
-// network (an IPv4 address, a /64 of IPv6) are one. It says nothing to who doesn't have
-// the secret, and changes with it.
+// Browser returns a pseudonym of a visitor's browser, from its network (an IPv4 address, a
+// /64 of IPv6) and its User-Agent. It reveals nothing without the secret, and changes with
+// it.
 func (c *Counter) Browser(ip netip.Addr, userAgent string) string {
 	if c == nil {
 		return ""
@@ -109,9 +108,9 @@ func (c *Counter) Browser(ip netip.Addr, userAgent string) string {
 	return c.Keys.MAC(purpose, c.Firm, network, userAgent)[:16]
 }
 
-// Note counts a use of a link of the company. It never waits for the store. Where more
-// companies or browsers wait for the store than there is place for, the use or the browser
-// isn't counted; Run tells of lost uses.
+// Note counts a use of a link of the company. It never waits for the store. If too many
+// companies or browsers are pending, it doesn't count the use or the browser; Run logs
+// dropped uses.
 func (c *Counter) Note(company string, u Use) {
 	if c == nil || company == "" || len(company) > maxID {
 		return
@@ -125,36 +124,37 @@ func (c *Counter) Note(company string, u Use) {
 		return
 	}
 	var b uint64
-	if u.Browser != "" && c.held < maxBrowsers {
+	if u.Browser != "" && c.browsers < maxBrowsers {
 		b = browserID(company, u.Browser)
 	}
-	c.held -= len(r.browsers)
-	r.note(u, b, now)
-	c.held += len(r.browsers)
+	c.browsers -= len(r.browsers)
+	r.addUse(u, b, now)
+	c.browsers += len(r.browsers)
 }
 
-// entry returns what waits for the company, nil where there is no place. c.mu is held.
+// entry returns the pending record of the company, or nil if there are too many. The caller
+// holds c.mu.
 func (c *Counter) entry(company string) *record {
-	r := c.waiting[company]
-	if r == nil && len(c.waiting) < maxWaiting {
-		if c.waiting == nil {
-			c.waiting = make(map[string]*record)
+	r := c.pending[company]
+	if r == nil && len(c.pending) < maxPending {
+		if c.pending == nil {
+			c.pending = make(map[string]*record)
 		}
 		r = new(record)
-		c.waiting[company] = r
+		c.pending[company] = r
 	}
 	return r
 }
 
-// browserID is a browser in the record of a company: another one in that of another, so
-// that records don't tell who visits both. It is never 0.
+// browserID returns the ID of a browser in a company's record. It differs between companies,
+// so that records don't reveal common visitors. It is never 0.
 func browserID(company, browser string) uint64 {
 	sum := sha256.Sum256([]byte(company + "\x00" + browser))
 	return max(1, binary.BigEndian.Uint64(sum[:]))
 }
 
-// Run writes down what was counted every few seconds, and once more when ctx ends. Several
-// may run at once, as around a reload.
+// Run writes counts every few seconds, and once more when ctx ends. Several may run at once,
+// as during a reload.
 func (c *Counter) Run(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(writeEvery)
 	defer tick.Stop()
@@ -165,65 +165,65 @@ func (c *Counter) Run(ctx context.Context, log *slog.Logger) {
 		}
 		select {
 		case <-ctx.Done():
-			if err := c.flush(ctx, lastTime); err != nil {
-				log.Error("the latest uses of old links aren't written down, and are forgotten if the process ends now", "error", err)
+			if err := c.flush(ctx, lastTimeout); err != nil {
+				log.Error("usage counts of old links not saved; they are lost if the process ends now", "error", err)
 			}
 			return
 		case <-tick.C:
 		}
-		err := c.flush(ctx, writeTime)
+		err := c.flush(ctx, writeTimeout)
 		if err != nil && !failed {
-			log.Error("uses of old links can't be written down for now, and wait in memory", "error", err)
+			log.Error("usage counts of old links not saved yet; they wait in memory", "error", err)
 		}
 		failed = err != nil
-		c.tell(log)
+		c.logProblems(log)
 	}
 }
 
-// tell logs what couldn't be counted or read since it was called last.
-func (c *Counter) tell(log *slog.Logger) {
+// logProblems logs dropped uses and unreadable records since its last call.
+func (c *Counter) logProblems(log *slog.Logger) {
 	c.mu.Lock()
-	lost, unread := c.lost, c.untold
-	c.lost, c.untold = 0, 0
+	lost, unread := c.lost, c.unlogged
+	c.lost, c.unlogged = 0, 0
 	c.mu.Unlock()
 	if lost > 0 {
-		log.Error("uses of old links weren't counted, since too many wait for the store", "uses", lost)
+		log.Error("uses of old links not counted: too many wait for the store", "uses", lost)
 	}
 	if unread > 0 {
-		log.Error("records of how often old links were used can't be read: what another release wrote stays as it is, and its companies aren't counted; what is damaged begins again",
-			"bucket", bucket, "records", unread, "what_to_do", "if you went back to an earlier release, go on to the later one again; else find out who can write to the store")
+		log.Error("usage records of old links unreadable: those of another release stay, and their companies aren't counted; damaged ones start again",
+			"bucket", bucket, "records", unread, "what_to_do", "if you went back to an earlier release, upgrade again; otherwise find out who can write to the store")
 	}
 }
 
-// Close writes what waits, for a few seconds at most.
-func (c *Counter) Close() error { return c.flush(context.Background(), lastTime) }
+// Close writes pending counts, within a few seconds.
+func (c *Counter) Close() error { return c.flush(context.Background(), lastTimeout) }
 
-// flush writes within a time of its own: a write that is broken off is perhaps counted twice.
+// flush calls Flush with its own timeout, since a canceled write may be counted twice.
 func (c *Counter) flush(ctx context.Context, most time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
 	defer cancel()
 	return c.Flush(ctx)
 }
 
-// Flush writes what was noted before, by this Counter. What can't be written waits on.
+// Flush writes all counts of this Counter. Counts that can't be written stay pending.
 func (c *Counter) Flush(ctx context.Context) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	c.mu.Lock()
-	waiting := c.waiting
-	c.waiting, c.held = nil, 0
+	waiting := c.pending
+	c.pending, c.browsers = nil, 0
 	c.mu.Unlock()
 	for some := range slices.Chunk(slices.Sorted(maps.Keys(waiting)), batch) {
 		if err := c.write(ctx, some, waiting); err != nil {
-			c.putBack(waiting)
+			c.requeue(waiting)
 			return err
 		}
 	}
 	return nil
 }
 
-// write adds what waits for some companies to their records, and takes out of waiting
-// what is written.
+// write adds the pending counts of some companies to their records, and removes written ones
+// from waiting.
 func (c *Counter) write(ctx context.Context, some []string, waiting map[string]*record) error {
 	now := c.now()
 	ops := make([]store.Op, 0, len(some))
@@ -259,7 +259,7 @@ func (c *Counter) write(ctx context.Context, some []string, waiting map[string]*
 	if !errors.Is(err, store.ErrConflict) {
 		return err
 	}
-	for _, company := range counted { // somebody else wrote one of them, so each by itself
+	for _, company := range counted { // another process wrote one of them, so write each by itself
 		err := store.Swap(ctx, c.Store, c.key(company), func(was []byte) ([]byte, time.Time, []store.Op, error) {
 			value, err := c.add(company, was, waiting[company], now)
 			return value, now.Add(Keep), nil, err
@@ -272,14 +272,15 @@ func (c *Counter) write(ctx context.Context, some []string, waiting map[string]*
 	return nil
 }
 
-// add returns the company's record with more in it; was is nil where there is none. A damaged
-// one begins again; one of another release is errVersion, and stays as it is.
+// add returns the company's record with more added; was is nil if there is none. A damaged
+// record starts again; for one of another release, add returns errVersion, and the record
+// stays.
 func (c *Counter) add(company string, was []byte, more *record, now time.Time) ([]byte, error) {
 	var r record
 	if was != nil {
 		var err error
 		if r, err = decode(was); err != nil {
-			c.cannotRead(company)
+			c.markUnreadable(company)
 		}
 		if errors.Is(err, errVersion) {
 			return nil, err
@@ -290,22 +291,22 @@ func (c *Counter) add(company string, was []byte, more *record, now time.Time) (
 	return r.encode(), nil
 }
 
-// cannotRead notes that the company's record can't be read, for Run to tell of it once.
-func (c *Counter) cannotRead(company string) {
+// markUnreadable remembers that the company's record is unreadable, for Run to log.
+func (c *Counter) markUnreadable(company string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.unread[company] || len(c.unread) >= maxWaiting {
+	if c.unread[company] || len(c.unread) >= maxPending {
 		return
 	}
 	if c.unread == nil {
 		c.unread = make(map[string]bool)
 	}
 	c.unread[company] = true
-	c.untold++
+	c.unlogged++
 }
 
-// putBack lets wait on what couldn't be written.
-func (c *Counter) putBack(waiting map[string]*record) {
+// requeue makes counts pending again that couldn't be written.
+func (c *Counter) requeue(waiting map[string]*record) {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -315,15 +316,15 @@ func (c *Counter) putBack(waiting map[string]*record) {
 			c.lost += int(more.ever.hits)
 			continue
 		}
-		c.held -= len(r.browsers)
+		c.browsers -= len(r.browsers)
 		r.merge(more)
-		r.trim(now) // a store may be away for long
-		c.held += len(r.browsers)
+		r.trim(now) // the store may be unavailable for long
+		c.browsers += len(r.browsers)
 	}
 }
 
-// Company returns what is known of the old links of a company, the zero Usage where there
-// is nothing. What this Counter has noted is in it.
+// Company returns the usage of a company's old links, including pending counts of this
+// Counter; the zero Usage if there is none.
 func (c *Counter) Company(ctx context.Context, id string) (Usage, error) {
 	if c == nil {
 		return Usage{}, nil
@@ -342,13 +343,13 @@ func (c *Counter) Company(ctx context.Context, id string) (Usage, error) {
 	return u, nil
 }
 
-// All calls each with every company whose links were used, in the order of their ids, until
-// each returns false. What this Counter has noted is in it.
+// All calls each for every company whose links were used, in the order of their IDs, until
+// each returns false. It includes pending counts of this Counter.
 func (c *Counter) All(ctx context.Context, each func(company string, u Usage) bool) error {
 	return c.From(ctx, "", each)
 }
 
-// From is All with those companies alone whose ids come behind after.
+// From is All, starting after the company ID after.
 func (c *Counter) From(ctx context.Context, after string, each func(company string, u Usage) bool) error {
 	if c == nil {
 		return nil
@@ -373,8 +374,8 @@ func (c *Counter) From(ctx context.Context, after string, each func(company stri
 	}
 }
 
-// Since returns since when uses are known of: the first call of this firm's Counters
-// notes it, at most Keep ago. Of no Counter it is the zero Time.
+// Since returns when counting began, at most Keep ago: the firm's first call of Since records
+// it. It returns the zero Time for a nil Counter.
 func (c *Counter) Since(ctx context.Context) (time.Time, error) {
 	if c == nil {
 		return time.Time{}, nil
@@ -392,10 +393,10 @@ func (c *Counter) Since(ctx context.Context) (time.Time, error) {
 	case len(rec.Value) == len(value) && rec.Value[0] == version:
 		since, begin = time.Unix(int64(binary.BigEndian.Uint64(rec.Value[1:])), 0).UTC(), store.Op{}
 	default:
-		c.cannotRead(bucketSince + "/since")
-		begin = store.Replace(k, rec.Value, value, time.Time{}) // nobody knows since when
+		c.markUnreadable(bucketSince + "/since")
+		begin = store.Replace(k, rec.Value, value, time.Time{}) // the start is unknown
 		if len(rec.Value) > 0 && rec.Value[0] != version {
-			begin = store.Op{} // another release's
+			begin = store.Op{} // of another release
 		}
 	}
 	if begin.Verb != store.VerbNone {
@@ -412,11 +413,11 @@ func (c *Counter) Since(ctx context.Context) (time.Time, error) {
 	return since, nil
 }
 
-// read returns what a record says, and whether it can be read.
+// read decodes a record, and reports whether it is readable.
 func (c *Counter) read(rec store.Record, now time.Time) (Usage, bool) {
 	r, err := decode(rec.Value)
 	if err != nil {
-		c.cannotRead(rec.Key.ID)
+		c.markUnreadable(rec.Key.ID)
 		return Usage{}, false
 	}
 	r.trim(now)

@@ -68,12 +68,12 @@ func (w *world) usage(c *Counter, company string) Usage {
 	return u
 }
 
-// away is a store that can't write for a while, or does something first.
+// away is a store that can fail, or run a function before a write.
 type away struct {
 	store.Store
 	err    error
 	before func()
-	after  int // writes that succeed, then err; 0: it is err at once
+	after  int // successful writes before err; 0: fail at once
 	writes int
 }
 
@@ -110,7 +110,7 @@ func TestCounts(t *testing.T) {
 	if got := w.usage(c, "acme"); got != want {
 		t.Errorf("acme = %+v; want %+v", got, want)
 	}
-	// Another process, or this one after a restart, knows the same.
+	// Another process, or this one after a restart, returns the same.
 	if got := w.usage(w.counter(), "acme"); got != want {
 		t.Errorf("acme, elsewhere = %+v; want %+v", got, want)
 	}
@@ -123,8 +123,8 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// Whoever has no Counter counts nothing, and finds nothing.
-func TestNoCounter(t *testing.T) {
+// A nil Counter counts nothing, and returns nothing.
+func TestANilCounterCountsNothing(t *testing.T) {
 	var c *Counter
 	c.Note("acme", Use{})
 	u, err := c.Company(t.Context(), "acme")
@@ -136,7 +136,7 @@ func TestNoCounter(t *testing.T) {
 	}
 }
 
-func TestOldDaysFallAway(t *testing.T) {
+func TestOldDaysAreDropped(t *testing.T) {
 	w := newWorld(t)
 	c := w.counter()
 	c.Note("acme", browser(1))
@@ -156,14 +156,14 @@ func TestOldDaysFallAway(t *testing.T) {
 			t.Errorf("ever on day %d = %+v; want all of it", step.day, u)
 		}
 	}
-	// It was written down first on day 1, and is forgotten 400 days later.
+	// It was first written on day 1, and expires 400 days later.
 	w.set(morning.Add(days(401) + time.Minute))
 	if u := w.usage(c, "acme"); u != (Usage{}) {
 		t.Errorf("after 400 days without a use: %+v; want nothing", u)
 	}
 }
 
-func TestAUseKeepsTheRecord(t *testing.T) {
+func TestAUseExtendsTheRecord(t *testing.T) {
 	w := newWorld(t)
 	c := w.counter()
 	for range 3 {
@@ -193,7 +193,7 @@ func TestClockSetBack(t *testing.T) {
 	if u.Last != w.now() || u.First.After(u.Last) {
 		t.Errorf("used from %v to %v; want until now, %v", u.First, u.Last, w.now())
 	}
-	// What was ahead is as of that day, so it falls away with it.
+	// Uses ahead of the clock count as of that day, and expire with it.
 	w.pass(days(89))
 	if got := w.usage(c, "acme").Recent.Hits; got != 3 {
 		t.Errorf("89 days later: %d hits; want 3", got)
@@ -232,8 +232,8 @@ func TestManyBrowsers(t *testing.T) {
 	check("when there is place again", 2, 200, false, true)
 }
 
-// What a process had to let go of before it wrote anything is known, too, and falls away
-// although the clock was ahead then.
+// Browsers that a process dropped before its first write are known, too, and expire although the
+// clock was ahead.
 func TestManyBrowsersAtOnce(t *testing.T) {
 	w := newWorld(t)
 	c := w.counter()
@@ -255,7 +255,7 @@ func TestManyBrowsersAtOnce(t *testing.T) {
 	}
 }
 
-// A record stays small, whatever happens.
+// Records are small, whatever happens.
 func TestRecordSize(t *testing.T) {
 	w := newWorld(t)
 	c := w.counter()
@@ -266,9 +266,9 @@ func TestRecordSize(t *testing.T) {
 			}
 		}
 		c.mu.Lock()
-		r := c.waiting["acme"]
-		last := &r.days[len(r.days)-1].tally
-		*last = tally{last.hits + 1e6, last.asked + 1e6, last.others + 1e6, last.signIns + 1e6}
+		r := c.pending["acme"]
+		last := &r.days[len(r.days)-1].counts
+		*last = counts{last.hits + 1e6, last.upgraded + 1e6, last.notBrowsers + 1e6, last.signIns + 1e6}
 		c.mu.Unlock()
 		if d%10 == 0 {
 			w.flush(c)
@@ -320,8 +320,8 @@ func TestCountersAddUp(t *testing.T) {
 	}
 }
 
-// Somebody else writes between our read and our write.
-func TestConflict(t *testing.T) {
+// Another process writes between our read and our write.
+func TestFlushRetriesAfterAConflict(t *testing.T) {
 	w := newWorld(t)
 	other := w.counter()
 	db := &away{Store: w.db}
@@ -340,7 +340,7 @@ func TestConflict(t *testing.T) {
 	}
 }
 
-func TestStoreAway(t *testing.T) {
+func TestPendingCountsWaitWhileTheStoreIsUnavailable(t *testing.T) {
 	w := newWorld(t)
 	db := &away{Store: w.db, err: store.ErrUnavailable}
 	c := w.counter()
@@ -365,14 +365,14 @@ func TestStoreAway(t *testing.T) {
 	}
 }
 
-// Of a round that is broken off, what was written isn't written again.
-func TestStoreGoesAwayInTheMiddle(t *testing.T) {
+// After an interrupted round, written counts aren't written again.
+func TestAnInterruptedFlushCountsNothingTwice(t *testing.T) {
 	w := newWorld(t)
 	const n = batch + 10
 	for _, test := range []struct {
 		what  string
 		after int
-		clash bool // somebody else writes the first company, so that each is written by itself
+		clash bool // another process writes the first company, so that each is written by itself
 	}{{"between two batches", 1, false}, {"between two companies", 3, true}} {
 		db := &away{Store: w.db, err: store.ErrUnavailable, after: test.after}
 		c := &Counter{Firm: "firm of " + test.what, Store: db, Keys: w.keys, Now: w.now}
@@ -397,8 +397,8 @@ func TestStoreGoesAwayInTheMiddle(t *testing.T) {
 	}
 }
 
-// Who asks while somebody else writes waits until that is there.
-func TestAskedDuringAWrite(t *testing.T) {
+// Company waits for a concurrent write.
+func TestCompanyWaitsForAConcurrentWrite(t *testing.T) {
 	w := newWorld(t)
 	db := &away{Store: w.db}
 	c := w.counter()
@@ -423,8 +423,8 @@ func TestAskedDuringAWrite(t *testing.T) {
 	}
 }
 
-// What waits is bounded, and what finds no place is told.
-func TestFlood(t *testing.T) {
+// Pending counts are limited, and dropped ones are logged.
+func TestPendingCountsAreLimited(t *testing.T) {
 	w := newWorld(t)
 	db := &away{Store: w.db, err: store.ErrUnavailable}
 	c := w.counter()
@@ -432,31 +432,31 @@ func TestFlood(t *testing.T) {
 	for n := range 20_000 {
 		c.Note("acme", browser(n))
 	}
-	if len(c.waiting) != 1 || len(c.waiting["acme"].browsers) != MaxBrowsers || c.held != MaxBrowsers {
-		t.Errorf("a flood of one company: %d entries with %d browsers, %d held; want 1 with %d", len(c.waiting), len(c.waiting["acme"].browsers), c.held, MaxBrowsers)
+	if len(c.pending) != 1 || len(c.pending["acme"].browsers) != MaxBrowsers || c.browsers != MaxBrowsers {
+		t.Errorf("a flood of one company: %d entries with %d browsers, %d held; want 1 with %d", len(c.pending), len(c.pending["acme"].browsers), c.browsers, MaxBrowsers)
 	}
-	for n := range maxWaiting {
+	for n := range maxPending {
 		c.Note(fmt.Sprint("company-", n), Use{})
 	}
-	c.held = maxBrowsers
+	c.browsers = maxBrowsers
 	c.Note("company-1", browser(1))
-	if got := c.waiting["company-1"]; got.ever.hits != 2 || len(got.browsers) != 0 {
+	if got := c.pending["company-1"]; got.ever.hits != 2 || len(got.browsers) != 0 {
 		t.Errorf("where too many browsers wait: %+v; want 2 hits, no browser", got)
 	}
-	c.held = MaxBrowsers
-	if len(c.waiting) != maxWaiting || c.lost != 1 {
-		t.Fatalf("%d wait, %d are lost; want %d and 1", len(c.waiting), c.lost, maxWaiting)
+	c.browsers = MaxBrowsers
+	if len(c.pending) != maxPending || c.lost != 1 {
+		t.Fatalf("%d wait, %d are lost; want %d and 1", len(c.pending), c.lost, maxPending)
 	}
-	// Around a write that fails it stays so.
+	// The limits hold when a write fails.
 	if err := c.Flush(t.Context()); err == nil {
 		t.Fatal("the store is not away")
 	}
-	if len(c.waiting) != maxWaiting || c.held != MaxBrowsers || c.waiting["acme"].ever.hits != 20_000 {
-		t.Errorf("after a failed write %d wait with %d browsers; want the same as before", len(c.waiting), c.held)
+	if len(c.pending) != maxPending || c.browsers != MaxBrowsers || c.pending["acme"].ever.hits != 20_000 {
+		t.Errorf("after a failed write %d wait with %d browsers; want the same as before", len(c.pending), c.browsers)
 	}
 }
 
-// memory is a store for tests with a clock of their own, in which no file can be waited for.
+// memory is a store for tests with synctest, which can't wait for files.
 type memory struct {
 	store.Store
 	mu     sync.Mutex
@@ -493,9 +493,9 @@ func (m *memory) set(away bool) {
 	m.away = away
 }
 
-// A record that another release wrote stays as it is, a damaged one begins again, others are
-// counted as before, also where another process writes at once; and each is told of once.
-func TestRecordsThatCannotBeReadAreTold(t *testing.T) {
+// A record of another release stays, a damaged one starts again, others are counted as usual, even
+// if another process writes at the same time; and each unreadable one is logged once.
+func TestUnreadableUsageRecordsAreLogged(t *testing.T) {
 	w := newWorld(t)
 	c := w.counter()
 	other, damaged := []byte("\x02 by another release"), []byte{version, 0xff}
@@ -503,7 +503,7 @@ func TestRecordsThatCannotBeReadAreTold(t *testing.T) {
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	for n := range 3 {
-		if n == 2 { // somebody else is faster: each company by itself
+		if n == 2 { // another process writes first: each company by itself
 			c.Store = &away{Store: w.db, before: func() {
 				second := w.counter()
 				second.Note("damaged", browser(1))
@@ -514,7 +514,7 @@ func TestRecordsThatCannotBeReadAreTold(t *testing.T) {
 			c.Note(company, browser(1))
 		}
 		w.flush(c)
-		c.tell(logger)
+		c.logProblems(logger)
 	}
 	if rec, err := w.db.Get(t.Context(), c.key("other")); err != nil || !bytes.Equal(rec.Value, other) {
 		t.Errorf("another release's record is %q, %v; want it as it was", rec.Value, err)
@@ -524,20 +524,19 @@ func TestRecordsThatCannotBeReadAreTold(t *testing.T) {
 			t.Errorf("%s: %d hits; want %d", company, u.Ever.Hits, want)
 		}
 	}
-	c.tell(logger)
-	if got := log.String(); strings.Count(got, "can't be read") != 1 || !strings.Contains(got, "bucket=usage records=2 what_to_do=") {
+	c.logProblems(logger)
+	if got := log.String(); strings.Count(got, "unreadable") != 1 || !strings.Contains(got, "bucket=usage records=2 what_to_do=") {
 		t.Errorf("the log says\n%s\nwant once that two records can't be read", got)
 	}
 	reader := w.counter() // that writes nothing
 	w.no(reader.All(t.Context(), func(string, Usage) bool { return true }))
-	if reader.tell(logger); !strings.Contains(log.String(), "records=1") {
+	if reader.logProblems(logger); !strings.Contains(log.String(), "records=1") {
 		t.Errorf("the log of a reader says\n%s\nwant that one can't be read", &log)
 	}
 }
 
-// Since when uses are known of is told of in the same way where it can't be read, and begins again
-// where it is damaged.
-func TestSinceWhenThatCannotBeReadIsTold(t *testing.T) {
+// An unreadable start of counting is logged in the same way, and starts again if it is damaged.
+func TestAnUnreadableStartOfCountingIsLogged(t *testing.T) {
 	for name, other := range map[string]bool{"\x02 by another release": true, "\x01 cut": false, "": false} {
 		w := newWorld(t)
 		c := w.counter()
@@ -550,8 +549,8 @@ func TestSinceWhenThatCannotBeReadIsTold(t *testing.T) {
 			}
 		}
 		var log bytes.Buffer
-		c.tell(slog.New(slog.NewTextHandler(&log, nil)))
-		if strings.Count(log.String(), "can't be read") != 1 || !strings.Contains(log.String(), "records=1") {
+		c.logProblems(slog.New(slog.NewTextHandler(&log, nil)))
+		if strings.Count(log.String(), "unreadable") != 1 || !strings.Contains(log.String(), "records=1") {
 			t.Errorf("%q: the log says %q; want once that one record can't be read", name, &log)
 		}
 		rec, err := w.db.Get(t.Context(), k)
@@ -575,7 +574,7 @@ func TestRun(t *testing.T) {
 		logger := slog.New(slog.NewTextHandler(&log, nil))
 		for range 2 {
 			runs.Go(func() { c.Run(ctx, logger) })
-			synctest.Wait() // this memory doesn't tell the second that the first was faster
+			synctest.Wait() // this store doesn't report the first one's success to the second
 		}
 		wait := func(d time.Duration, writes int, what string) {
 			t.Helper()
@@ -606,14 +605,14 @@ func TestRun(t *testing.T) {
 		if u := must(c.Company(t.Context(), "acme")); u.Ever.Hits != 4 {
 			t.Errorf("acme = %+v; want 4 hits", u)
 		}
-		if got := strings.Count(log.String(), "can't be written down"); got < 1 || got > 2 {
+		if got := strings.Count(log.String(), "not saved yet"); got < 1 || got > 2 {
 			t.Errorf("the log tells of it %d times; want once for each Run:\n%s", got, &log)
 		}
 	})
 }
 
-// What was lost is told, and what comes after the last Run is written by Close.
-func TestLostAndClosed(t *testing.T) {
+// Dropped uses are logged, and uses after the last Run are written by Close.
+func TestDroppedUsesAreLoggedAndCloseWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{values: map[string][]byte{}}
 		c := &Counter{Firm: "example", Store: m, lost: 7}
@@ -696,7 +695,7 @@ func TestAll(t *testing.T) {
 	if calls != 3 {
 		t.Errorf("All went on: %d calls; want 3", calls)
 	}
-	// The next use of the damaged one begins again.
+	// A use restarts the damaged record.
 	c.Note("company-00001", browser(1))
 	if u := w.usage(c, "company-00001"); u.Ever.Hits != 1 {
 		t.Errorf("begun again: %+v; want one hit", u)
@@ -739,12 +738,13 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
-// A record that was written is read as it was; what wasn't is an error, never a panic.
+// Decoding an encoded record returns the same record; other input returns an error, without a
+// panic.
 func FuzzDecode(f *testing.F) {
 	r := record{}
 	for n := range 300 {
 		at := morning.Add(time.Duration(n) * 7 * time.Hour)
-		r.note(Use{Browser: "x", SignIn: n%5 == 0}, uint64(n%250)+1, at)
+		r.addUse(Use{Browser: "x", SignIn: n%5 == 0}, uint64(n%250)+1, at)
 	}
 	for _, b := range [][]byte{nil, {}, {version}, {2, 1, 2}, (&record{}).encode(), r.encode(), r.encode()[:100]} {
 		f.Add(b)

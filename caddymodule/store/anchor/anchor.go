@@ -1,22 +1,21 @@
-// Package anchor notices when a store isn't the one that it was: new, emptied, older, or
-// another one. What closes access must not be undone by losing data, so until an operator
-// says otherwise such a store answers nothing.
+// Package anchor notices when a store is no longer the same: new, emptied, older, or another one.
+// Losing data must not undo a decision to close access, so such a store answers nothing until an
+// operator decides.
 //
-// Two records of each firm lie in the store: its identity, which is made once, and a beat
-// that counts up whenever something has changed. A file outside the store, the anchor,
-// holds what this machine saw last: the identity, the beat, which companies' old links ask
-// for sign-in, and which secrets the records still need. All of it is sealed with the
-// secret.
+// The store contains two records for each firm: its identity, created once, and a beat, which
+// counts up after changes. A file outside the store, the anchor, contains what this machine saw
+// last: the identity, the beat, which companies' old links require sign-in, and which secrets the
+// records still need. All of it is sealed.
 //
-// A Store stands between a firm and its records. It answers ErrUntrusted, which is a
-// store.ErrUnavailable, while identity or beat contradict the anchor. Every Apply requires
-// the identity in the same step, and an absent record counts as absent only once the
-// identity has been found after it, so an emptied store gets nothing and says nothing.
-// A store whose contents went back is noticed within CheckEvery, and at every start.
+// A Store wraps the store of a firm. While identity or beat contradict the anchor, it returns
+// ErrUntrusted, which is a store.ErrUnavailable. Every Apply requires the identity in the same
+// transaction, and a missing record counts as missing only after the identity has been read again,
+// so an emptied store gets no writes and returns no wrong answers. A store with older contents is
+// noticed within CheckEvery, and at every start.
 //
-// The limits: whoever can write to the store may put single old records back beside a new
-// beat, which the anchor can't tell. A store that may lose what it has acknowledged (Redis,
-// by a failover or a power failure) may be behind by Lag.
+// Limits: an attacker who can write to the store may restore single old records together with the
+// current beat, which the anchor can't notice. A store that may lose acknowledged changes (Redis,
+// after a failover or a power failure) may be behind by Lag.
 //
 // Read Store.check first.
 package anchor
@@ -36,28 +35,26 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// CheckEvery is how often a Store looks whether it is still the one it was.
+// CheckEvery is the interval at which a Store checks its store.
 const CheckEvery = time.Second
 
 // ErrUntrusted: the store contradicts the anchor, or couldn't be compared with it yet.
 var ErrUntrusted = fmt.Errorf("the store isn't trusted: %w", store.ErrUnavailable)
 
-// Options are what Open needs.
 type Options struct {
-	Firm  string
-	Store store.Store // with the records of all firms
-	Place string      // where that is, as operators know it
-	Dir   string      // the folder of the anchors, made when needed
-	Keys  *secret.Keyring
-	Lag   time.Duration // how long a store may lose again what it has acknowledged; 0: it never does
-	Quiet bool          // another store is in use; see Speak
-	Now   func() time.Time
-	Log   *slog.Logger
+	Firm      string
+	Store     store.Store // with the records of all firms
+	Place     string      // address of the store for operators
+	Dir       string      // folder of the anchors, created when needed
+	Keys      *secret.Keyring
+	Lag       time.Duration // how long the store may lose acknowledged changes; 0: it never does
+	Suspended bool          // another store is in use; see Resume
+	Now       func() time.Time
+	Log       *slog.Logger
 }
 
-// Store is a store.Store for one firm that answers only as long as it is the one that the
-// anchor describes. It is safe for use by many goroutines. Close it before the store
-// within.
+// Store is a store.Store for one firm that answers only while it matches the anchor. It is safe
+// for concurrent use. Close it before the wrapped store.
 type Store struct {
 	store.Store
 
@@ -67,35 +64,35 @@ type Store struct {
 	log              *slog.Logger
 	keys             atomic.Pointer[secret.Keyring]
 
-	lost     atomic.Pointer[Loss]                    // nil: trusted
-	identity atomic.Pointer[sealed.Record[identity]] // as last read
-	closed   atomic.Pointer[Closed]                  // what the anchor says of old links
-	doubt    atomic.Bool                             // the store was away: check before the next answer
-	changed  atomic.Bool                             // something was applied since the last beat
-	checks   checks
-	trusted  atomic.Pointer[chan struct{}] // closed when the store is trusted again
+	lost       atomic.Pointer[Loss]                    // nil: trusted
+	identity   atomic.Pointer[sealed.Record[identity]] // as last read
+	closed     atomic.Pointer[Closed]                  // old links according to the anchor
+	unverified atomic.Bool                             // the store was unavailable: check before the next answer
+	changed    atomic.Bool                             // changes were applied since the last beat
+	checks     checks
+	trusted    atomic.Pointer[chan struct{}] // closed when the store is trusted again
 
-	mu         sync.Mutex // guards what follows, and the files
-	anchor     anchor
-	written    *written          // nil: nothing yet
-	unsaved    error             // why the anchor couldn't be written last time
-	quiet      bool              // another store is in use, and the anchor describes that one
-	closedLost bool              // what the anchor said of old links can't be read any more
-	sighted    []sighting        // beats, the oldest first
-	latest     beat              // the one with the highest count
-	behind     uint64            // count of a beat behind it that the last look has met; 0: none
-	rekeyed    time.Time         // when the secrets were set
-	seals      map[string]uint64 // of the latest beat
-	apart      time.Time         // when another process was last seen to seal with another secret
-	parted     time.Time         // when that began
-	saidApart  time.Time         // when operators were last told of it
-	said       time.Time         // when operators were last told of the loss
-	stopping   context.CancelFunc
-	running    sync.WaitGroup
+	mu          sync.Mutex // guards the fields below, and the files
+	anchor      anchor
+	written     *written          // nil: nothing yet
+	saveErr     error             // last error of writing the anchor
+	suspended   bool              // another store is in use, and the anchor describes that one
+	closedLost  bool              // the anchor's file about old links is unreadable
+	observed    []observation     // beats, the oldest first
+	latest      beat              // the one with the highest count
+	staleBeat   uint64            // count of an older beat that the last check read; 0: none
+	rekeyed     time.Time         // when the keys were set
+	seals       map[string]uint64 // of the latest beat
+	lastApart   time.Time         // last time another process sealed with another secret
+	apartSince  time.Time         // when that began
+	apartLogged time.Time         // last log line about it
+	lossLogged  time.Time         // last log line about the loss
+	stopping    context.CancelFunc
+	running     sync.WaitGroup
 }
 
-// sighting is a beat and when it was seen.
-type sighting struct {
+// observation is a beat and when it was read.
+type observation struct {
 	at   time.Time
 	beat uint64
 }
@@ -103,33 +100,32 @@ type sighting struct {
 // Reason is why a store isn't trusted.
 type Reason string
 
-// The reasons.
 const (
 	Unread   Reason = "unread"   // it hasn't answered yet
 	Empty    Reason = "empty"    // it has no records of the firm
 	Other    Reason = "other"    // it is another store
-	Older    Reason = "older"    // it is what it was at an earlier time
-	Moved    Reason = "moved"    // its file is gone, or another file has its name
+	Older    Reason = "older"    // its contents are older
+	Moved    Reason = "moved"    // its file is gone or was replaced
 	Sealed   Reason = "sealed"   // its identity was sealed with another secret
-	Restored Reason = "restored" // an operator put a copy back, and the gate hasn't taken it over yet
-	Settling Reason = "settling" // it is being accepted, or that came to no end
-	Damaged  Reason = "damaged"  // it is the anchor that can't be read
+	Restored Reason = "restored" // an operator restored a copy, and the gate hasn't accepted it yet
+	Settling Reason = "settling" // it is being accepted, or that was interrupted
+	Damaged  Reason = "damaged"  // the anchor itself is unreadable
 )
 
-// Loss is why a store isn't trusted, for operators.
+// Loss tells operators why a store isn't trusted.
 type Loss struct {
 	Reason Reason    `json:"reason"`
 	Since  time.Time `json:"since"`
 	What   string    `json:"what"` // what happened, in a sentence
 	Do     string    `json:"do"`   // what to do about it
 
-	err error // of the store, where it couldn't be read
+	err error // of the store, if it couldn't be read
 }
 
 // Error returns what happened and what to do.
 func (l *Loss) Error() string { return l.What + "; " + l.Do }
 
-// Unwrap lets errors.Is find ErrUntrusted, and what the store said.
+// Unwrap lets errors.Is find ErrUntrusted and the store's error.
 func (l *Loss) Unwrap() []error {
 	if l.err != nil {
 		return []error{ErrUntrusted, l.err}
@@ -137,13 +133,13 @@ func (l *Loss) Unwrap() []error {
 	return []error{ErrUntrusted}
 }
 
-// Open reads the anchor and compares the store with it. A store that contradicts the
-// anchor, or that can't be reached yet, is no error: the Store answers ErrUntrusted and
-// goes on looking. An error that wraps secret.ErrSealed means that the anchor or the store
-// needs a secret which isn't among the keys; nothing was changed.
+// Open reads the anchor and compares the store with it. If the store contradicts the anchor or is
+// unreachable, Open returns no error: the Store returns ErrUntrusted and keeps checking. An error
+// that wraps secret.ErrSealed means that the anchor or the store needs a secret that isn't among
+// the keys; nothing was changed.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
-		Store: o.Store, firm: o.Firm, place: o.Place, dir: o.Dir, lag: o.Lag, now: o.Now, log: o.Log, quiet: o.Quiet,
+		Store: o.Store, firm: o.Firm, place: o.Place, dir: o.Dir, lag: o.Lag, now: o.Now, log: o.Log, suspended: o.Suspended,
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -173,26 +169,26 @@ func (s *Store) begin(ctx context.Context) error {
 	if err := s.read(); err != nil {
 		return err
 	}
-	if err := s.look(ctx); errors.Is(err, secret.ErrSealed) { // else it is looked at again
+	if err := s.checkShared(ctx); errors.Is(err, secret.ErrSealed) { // other errors: it is checked again
 		return err
 	}
 	return nil
 }
 
-// Hush has the Store write no anchor any more, since another store is in use from now on. What
-// still uses this one goes on.
-func (s *Store) Hush() {
+// Suspend stops writing the anchor, because another store is in use from now on. Callers that
+// still use this one can continue.
+func (s *Store) Suspend() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.quiet = true
+	s.suspended = true
 }
 
-// Speak has the Store write the anchor from now on: its store is the one that is in use.
-func (s *Store) Speak() {
+// Resume writes the anchor from now on, because this store is in use.
+func (s *Store) Resume() {
 	s.mu.Lock()
-	was := s.quiet
-	if s.quiet = false; was {
-		s.written = nil // whatever is in the files, it isn't of this Store
+	was := s.suspended
+	if s.suspended = false; was {
+		s.written = nil // the files describe another store
 	}
 	s.mu.Unlock()
 	if was && s.Err() == nil {
@@ -200,14 +196,14 @@ func (s *Store) Speak() {
 	}
 }
 
-// Return compares the store with the anchor once more if another one was in use meanwhile, before
-// this one may come back into use. Its error wraps secret.ErrSealed.
-func (s *Store) Return(ctx context.Context, keys *secret.Keyring) error {
+// Recheck compares the store with the anchor again if another store was in use meanwhile. Call it
+// before this one is used again. Its error wraps secret.ErrSealed.
+func (s *Store) Recheck(ctx context.Context, keys *secret.Keyring) error {
 	s.mu.Lock()
-	quiet := s.quiet
+	quiet := s.suspended
 	if quiet {
 		s.keys.Store(s.keys.Load().With(keys))
-		s.sighted, s.latest, s.seals, s.behind = nil, beat{}, nil, 0
+		s.observed, s.latest, s.seals, s.staleBeat = nil, beat{}, nil, 0
 	}
 	s.mu.Unlock()
 	if !quiet {
@@ -216,15 +212,15 @@ func (s *Store) Return(ctx context.Context, keys *secret.Keyring) error {
 	return s.begin(ctx)
 }
 
-// Close ends the looking, and writes what it saw last.
+// Close stops checking, and writes the anchor.
 func (s *Store) Close() error {
 	s.stopping()
 	s.running.Wait()
 	return nil
 }
 
-// CheckKeys returns an error that wraps secret.ErrSealed where the records need a secret that
-// isn't among the keys. It changes no keys.
+// CheckKeys returns an error that wraps secret.ErrSealed if the records need a secret that isn't
+// among the keys. It doesn't change the Store's keys.
 func (s *Store) CheckKeys(ctx context.Context, keys *secret.Keyring) error {
 	if slices.Equal(s.keys.Load().IDs(), keys.IDs()) {
 		return nil
@@ -238,12 +234,12 @@ func (s *Store) CheckKeys(ctx context.Context, keys *secret.Keyring) error {
 	if errors.Is(err, secret.ErrSealed) {
 		return err
 	}
-	return nil // a store that can't be reached is asked again
+	return nil // an unreachable store is checked again
 }
 
-// SetKeys brings the secrets of a configuration that has taken the place of another: they
-// seal from now on. An error that wraps secret.ErrSealed: the records need one that isn't
-// among them; nothing was changed.
+// SetKeys sets the secrets of a new configuration, which seal from now on. An error that wraps
+// secret.ErrSealed means that the records need a secret that isn't among them; nothing was
+// changed.
 func (s *Store) SetKeys(ctx context.Context, keys *secret.Keyring) error {
 	if slices.Equal(s.keys.Load().IDs(), keys.IDs()) {
 		return nil
@@ -253,13 +249,13 @@ func (s *Store) SetKeys(ctx context.Context, keys *secret.Keyring) error {
 	}
 	s.keys.Store(keys)
 	s.mu.Lock()
-	s.rekeyed, s.seals, s.apart = s.now(), nil, time.Time{}
+	s.rekeyed, s.seals, s.lastApart = s.now(), nil, time.Time{}
 	s.mu.Unlock()
-	_ = s.look(ctx) // a store that can't be reached is asked again
+	_ = s.checkShared(ctx) // an unreachable store is checked again
 	return nil
 }
 
-// Err returns nil while the store is trusted, else a *Loss, which is an ErrUntrusted.
+// Err returns nil while the store is trusted, otherwise a *Loss, which is an ErrUntrusted.
 func (s *Store) Err() error {
 	if s == nil {
 		return nil
@@ -270,12 +266,12 @@ func (s *Store) Err() error {
 	return nil
 }
 
-// Trusted returns a channel that is closed as soon as the store is trusted after it wasn't.
-// It may be another store by then, so what was read before counts no more.
+// Trusted returns a channel that is closed when the store becomes trusted again. It may be another
+// store then, so values in memory are invalid.
 func (s *Store) Trusted() <-chan struct{} { return *s.trusted.Load() }
 
-// trust has the store trusted, and reports whether it wasn't.
-func (s *Store) trust() bool {
+// setTrusted marks the store as trusted, and reports whether it wasn't.
+func (s *Store) setTrusted() bool {
 	if s.lost.Swap(nil) == nil {
 		return false
 	}
@@ -283,8 +279,8 @@ func (s *Store) trust() bool {
 	return true
 }
 
-// Closed returns what the anchor says of old links: they ask for sign-in, whatever the
-// store says.
+// Closed returns the companies whose old links require sign-in according to the anchor, whatever
+// the store contains.
 func (s *Store) Closed() *Closed {
 	if s == nil {
 		return new(Closed)
@@ -292,18 +288,18 @@ func (s *Store) Closed() *Closed {
 	return s.closed.Load()
 }
 
-// watch looks at the store until ctx ends, beats when something has changed, and keeps the
-// anchor up to both.
+// watch checks the store until ctx ends, writes a beat after changes, and keeps the anchor up to
+// date.
 func (s *Store) watch(ctx context.Context) {
 	tick := time.NewTicker(CheckEvery)
 	defer tick.Stop()
 	for {
-		if s.look(ctx) == nil && s.Err() == nil {
-			if s.changed.Load() || s.lag > 0 && s.Status().Behind > 0 { // others have to know which secret seals here
-				_ = s.beat(ctx) // else the next one will do
+		if s.checkShared(ctx) == nil && s.Err() == nil {
+			if s.changed.Load() || s.lag > 0 && s.Status().Behind > 0 { // others must know which secret seals here
+				_ = s.beat(ctx) // retried at the next tick
 			}
 			s.save()
-			s.tellApart()
+			s.logApart()
 		}
 		select {
 		case <-ctx.Done():

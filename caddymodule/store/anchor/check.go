@@ -16,44 +16,43 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// identity tells a firm's records in one store from those in another.
+// identity distinguishes a firm's records in one store from those in another.
 type identity struct {
 	Store    string   `json:"s"`
-	Was      []string `json:"w,omitempty"` // those in whose place it was accepted, the latest first
-	Reopened bool     `json:"o,omitempty"` // what anchors said of old links was forgotten then
-	Settling bool     `json:"t,omitempty"` // it is being accepted: nobody may trust it yet
+	Previous []string `json:"w,omitempty"` // identities that it replaced, the latest first
+	Reopened bool     `json:"o,omitempty"` // anchors forgot old links when it was accepted
+	Settling bool     `json:"t,omitempty"` // it is being accepted; don't trust it yet
 }
 
-// mostWas is how many identities are remembered. A machine that was away while so many
-// stores were accepted asks its operator once more.
-const mostWas = 32
+// maxPrevious is how many identities are stored. A machine that was off while more stores were
+// accepted asks its operator again.
+const maxPrevious = 32
 
-// next returns the identity of a store that is being accepted in the place of the one that an
-// anchor knows.
+// next returns the identity of a store that is accepted in place of the one known to an anchor.
 func (id identity) next(known string, reopen bool) identity {
 	next := identity{Store: rand.Text(), Reopened: reopen, Settling: true}
-	for _, was := range append([]string{known, id.Store}, id.Was...) {
-		if was != "" && !slices.Contains(next.Was, was) && len(next.Was) < mostWas {
-			next.Was = append(next.Was, was)
+	for _, was := range append([]string{known, id.Store}, id.Previous...) {
+		if was != "" && !slices.Contains(next.Previous, was) && len(next.Previous) < maxPrevious {
+			next.Previous = append(next.Previous, was)
 		}
 	}
 	return next
 }
 
-// beat counts the changes.
+// beat counts changes.
 type beat struct {
 	N    uint64    `json:"n"`
 	At   time.Time `json:"t"`
 	Keys []string  `json:"k"` // IDs of the secrets that records may be sealed with
 
-	// Seals has, for the ID of each secret that a process seals with, the count at its last beat.
+	// Seals holds the count at the last beat of each process, by the ID of its sealing secret.
 	Seals map[string]uint64 `json:"s,omitempty"`
 }
 
-// only is the ID of the one record in each of the two buckets.
-const only = "firm"
+// recordID is the ID of the only record in each of the two buckets.
+const recordID = "firm"
 
-// identities and beats are the buckets, as these keys open them.
+// identities and beats return the buckets, opened with the given keys.
 func (s *Store) identities(keys *secret.Keyring) *sealed.Bucket[identity] {
 	return &sealed.Bucket[identity]{Store: s.Store, Keys: keys, Firm: s.firm, Name: "identity", Format: '1', Now: s.now}
 }
@@ -62,27 +61,26 @@ func (s *Store) beats(keys *secret.Keyring) *sealed.Bucket[beat] {
 	return &sealed.Bucket[beat]{Store: s.Store, Keys: keys, Firm: s.firm, Name: "beat", Format: '1', Now: s.now}
 }
 
-// replaced is a store in a file that may be moved away while it is open.
+// replaced is implemented by a store in a file that may be moved away while it is open.
 type replaced interface{ Replaced() error }
 
-// check compares the store with the anchor, and sets whether the store is trusted. Its
-// error is that of a store which can't be read now, which decides nothing, or
-// secret.ErrSealed.
+// check compares the store with the anchor, and decides whether it is trusted. It returns the
+// store's error if the store is unreadable, which decides nothing, or secret.ErrSealed.
 func (s *Store) check(ctx context.Context) error {
-	s.doubt.Store(false)
+	s.unverified.Store(false)
 	loss, err := s.compare(ctx, s.keys.Load())
 	if errors.Is(err, secret.ErrSealed) {
 		loss = s.loss(Sealed, "write the secret that it was sealed with behind the new one, or bring the right store back",
 			"the store %s was sealed with another secret", s.place)
 	} else if err != nil {
-		s.doubt.Store(true)
+		s.unverified.Store(true)
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := s.lost.Load()
 	if loss == nil {
-		if s.trust() && was.Reason != Unread {
+		if s.setTrusted() && was.Reason != Unread {
 			s.log.Info("the store is trusted again", "store", s.place)
 		}
 		return nil
@@ -92,24 +90,23 @@ func (s *Store) check(ctx context.Context) error {
 		loss.Since = was.Since
 	}
 	s.lost.Store(loss)
-	if loss.Reason != Restored && (!again || s.now().Sub(s.said) >= sayEvery) {
-		s.said = s.now()
+	if loss.Reason != Restored && (!again || s.now().Sub(s.lossLogged) >= logEvery) {
+		s.lossLogged = s.now()
 		s.log.Error("the store isn't trusted: nobody is let in, old links ask for sign-in, and nothing is changed", "store", s.place,
 			"reason", string(loss.Reason), "what", loss.What, "what_to_do", loss.Do)
 	}
 	return err
 }
 
-// sayEvery is between two log lines on a store that isn't trusted.
-const sayEvery = time.Minute
+// logEvery is the interval of log lines about an untrusted store.
+const logEvery = time.Minute
 
 func (s *Store) loss(reason Reason, do, format string, args ...any) *Loss {
 	return &Loss{Reason: reason, Since: s.now().UTC(), What: fmt.Sprintf(format, args...), Do: do}
 }
 
-// compare finds out whether the store is the one that the anchor describes. A firm without
-// an anchor takes the store as it is, on the day of installation as well as on a further
-// machine.
+// compare decides whether the store is the one that the anchor describes. A firm without an
+// anchor accepts the store as it is, as after the installation or on a further machine.
 func (s *Store) compare(ctx context.Context, keys *secret.Keyring) (*Loss, error) {
 	if r, ok := s.Store.(replaced); ok {
 		if err := r.Replaced(); err != nil {
@@ -129,9 +126,9 @@ func (s *Store) compare(ctx context.Context, keys *secret.Keyring) (*Loss, error
 	case known.Restored != nil:
 		return s.loss(Restored, "wait a moment", "a copy was put back, and isn't taken over yet"), nil
 	}
-	id, err := s.identities(keys).Get(ctx, only)
+	id, err := s.identities(keys).Get(ctx, recordID)
 	if errors.Is(err, store.ErrNotFound) && known.Store == "" {
-		id, err = s.found(ctx, keys)
+		id, err = s.createIdentity(ctx, keys)
 	}
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -147,14 +144,14 @@ func (s *Store) compare(ctx context.Context, keys *secret.Keyring) (*Loss, error
 		return nil, fmt.Errorf("the records of firm %s in %s: %w; write the secret that they were sealed with behind the new one", s.firm, s.place, secret.ErrSealed)
 	case err != nil:
 		return nil, err
-	case known.Store != "" && id.Value.Store != known.Store && !slices.Contains(id.Value.Was, known.Store):
+	case known.Store != "" && id.Value.Store != known.Store && !slices.Contains(id.Value.Previous, known.Store):
 		return s.loss(Other, bring, "the store %s is another one than last time", s.place), nil
 	}
 	if id.Value.Settling {
 		return s.loss(Settling, "wait a moment; if this stays so, say it again: "+accept,
 			"the store %s is being accepted, or that was interrupted", s.place), nil
 	}
-	b, err := s.beats(keys).Get(ctx, only)
+	b, err := s.beats(keys).Get(ctx, recordID)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("the records of firm %s in %s: %w", s.firm, s.place, err)
 	}
@@ -162,28 +159,28 @@ func (s *Store) compare(ctx context.Context, keys *secret.Keyring) (*Loss, error
 		return nil, err
 	}
 	if known.Store != id.Value.Store {
-		if known.Store != "" { // accepted at another machine
+		if known.Store != "" { // accepted on another machine
 			var closed Closed
 			if !id.Value.Reopened {
 				closed = *s.Closed()
 				closed.Beside = true
 			}
-			_ = s.Note(closed) // a failure is logged, and it is written again with the next
+			_ = s.Note(closed) // failures are logged, and the next save writes it
 		}
 		s.adopt(id.Value, b.Value)
 		if known.Store != "" && s.lost.Load() == nil {
-			close(*s.trusted.Swap(new(make(chan struct{})))) // what was read before counts no more
+			close(*s.trusted.Swap(new(make(chan struct{})))) // values in memory are invalid
 		}
 		known = s.known()
 	}
 	if b.Value.N < known.Beat {
 		return s.loss(Older, bring, "the store %s is older than last time: its last change was at %s, and this machine has seen one of %s", s.place,
-			stamp(b.Value.At), stamp(known.At)), nil
+			formatTime(b.Value.At), formatTime(known.At)), nil
 	}
 	if was := s.identity.Load(); was == nil || !bytes.Equal(s.identities(keys).Check(*was).Was, s.identities(keys).Check(id).Was) {
-		s.identity.Store(&id) // so that the same pointer stands for the same value
+		s.identity.Store(&id) // so that equal values have the same pointer
 	}
-	s.sight(b.Value, true)
+	s.observe(b.Value, true)
 	return nil, nil
 }
 
@@ -199,67 +196,67 @@ func (s *Store) lostClosed() bool {
 	return s.closedLost
 }
 
-func stamp(t time.Time) string {
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return "an unknown time"
 	}
 	return t.UTC().Format("2006-01-02 15:04:05 UTC")
 }
 
-// found makes the identity of a firm's records, and returns it, or the one that another
-// process was faster with.
-func (s *Store) found(ctx context.Context, keys *secret.Keyring) (sealed.Record[identity], error) {
+// createIdentity creates the identity of a firm's records, and returns it, or the one that
+// another process has created meanwhile.
+func (s *Store) createIdentity(ctx context.Context, keys *secret.Keyring) (sealed.Record[identity], error) {
 	ids := s.identities(keys)
-	op, err := ids.Create(only, identity{Store: rand.Text()}, time.Time{})
+	op, err := ids.Create(recordID, identity{Store: rand.Text()}, time.Time{})
 	if err == nil {
 		err = s.Store.Apply(ctx, op)
 	}
 	if err != nil && !errors.Is(err, store.ErrConflict) {
 		return sealed.Record[identity]{}, err
 	}
-	return ids.Get(ctx, only)
+	return ids.Get(ctx, recordID)
 }
 
-// adopt has the anchor describe the store.
+// adopt makes the anchor describe the store.
 func (s *Store) adopt(id identity, b beat) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.anchor = anchor{Store: id.Store, Beat: b.N, At: b.At, Keys: b.Keys}
-	s.sighted, s.latest, s.seals = nil, beat{}, nil
+	s.observed, s.latest, s.seals = nil, beat{}, nil
 }
 
-// sight notes the beat that was seen. The count says which of two is the later one: the times
-// are of several clocks. A look may meet one from before a beat of this process, but not twice,
-// unless the store has lost the later ones again.
-func (s *Store) sight(b beat, look bool) {
+// observe records a beat that was read. The count decides which of two is later, since the times
+// are from several clocks. A check may read a beat older than this process's own once, but not
+// twice, unless the store has lost the later ones.
+func (s *Store) observe(b beat, look bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := len(s.sighted); n == 0 || s.sighted[n-1].beat < b.N {
-		s.sighted = append(s.sighted, sighting{s.now(), b.N})
+	if n := len(s.observed); n == 0 || s.observed[n-1].beat < b.N {
+		s.observed = append(s.observed, observation{s.now(), b.N})
 	}
-	if b.N < s.latest.N && !(look && b.N == s.behind) {
+	if b.N < s.latest.N && !(look && b.N == s.staleBeat) {
 		if look {
-			s.behind = b.N
+			s.staleBeat = b.N
 		}
 		return
 	}
-	s.latest, s.behind = b, 0
+	s.latest, s.staleBeat = b, 0
 	s.anchor.At, s.anchor.Keys = b.At, b.Keys
 	newest := s.keys.Load().IDs()[0]
 	for id, n := range b.Seals {
 		if id != newest && s.seals[id] != n {
 			if !s.isApart() {
-				s.parted = s.now()
+				s.apartSince = s.now()
 			}
-			s.apart = s.now()
+			s.lastApart = s.now()
 		}
 	}
 	s.seals = b.Seals
 }
 
-// settleTime is how long after a change of the secrets, and after another process was seen to
-// seal with another one, nothing is sealed again. Until then what was sealed before the change
-// has reached the store, and whoever seals with another secret has said so again.
+// settleTime is how long after a change of the secrets, and after another process sealed with
+// another secret, nothing is resealed. By then everything sealed before the change is in the
+// store, and a process that seals with another secret has written a beat.
 func (s *Store) settleTime() time.Duration {
 	if s.lag > 0 {
 		return 5 * CheckEvery
@@ -267,24 +264,26 @@ func (s *Store) settleTime() time.Duration {
 	return CheckEvery
 }
 
-// isApart reports whether another process seals with another secret. s.mu is held.
-func (s *Store) isApart() bool { return !s.apart.IsZero() && s.now().Sub(s.apart) < s.settleTime() }
+// isApart reports whether another process seals with another secret. The caller holds s.mu.
+func (s *Store) isApart() bool {
+	return !s.lastApart.IsZero() && s.now().Sub(s.lastApart) < s.settleTime()
+}
 
-// tellApart tells operators of a process that seals with another secret, once a minute, unless it
-// is a change of the secrets on its way.
-func (s *Store) tellApart() {
+// logApart warns, once a minute, about a process that seals with another secret, unless the
+// secrets are being changed just now.
+func (s *Store) logApart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := s.now(); s.isApart() && now.Sub(s.parted) >= sayEvery/2 && now.Sub(s.saidApart) >= sayEvery {
-		s.saidApart = now
+	if now := s.now(); s.isApart() && now.Sub(s.apartSince) >= logEvery/2 && now.Sub(s.apartLogged) >= logEvery {
+		s.apartLogged = now
 		s.log.Warn("another machine seals with another secret, so nothing is sealed again, and no secret can be taken out", "what_to_do", putFirst)
 	}
 }
 
-// putFirst is what to do where machines seal with different secrets.
+// putFirst is what to do if machines seal with different secrets.
 const putFirst = "put the same secret first in the Caddyfile of each machine, and reload"
 
-// beat counts up, and names the secret that seals now.
+// beat counts up, and records the secret that seals now.
 func (s *Store) beat(ctx context.Context) error {
 	s.changed.Store(false)
 	err := s.setBeat(ctx, func(b *beat) {
@@ -307,19 +306,19 @@ func (s *Store) beat(ctx context.Context) error {
 	return nil
 }
 
-// setBeat counts up and makes the change. It returns store.ErrConflict where another process
-// was faster.
+// setBeat counts up and applies the change. It returns store.ErrConflict if another process has
+// counted up.
 func (s *Store) setBeat(ctx context.Context, change func(*beat)) error {
 	keys, id := s.keys.Load(), s.identity.Load()
 	if id == nil {
 		return ErrUntrusted
 	}
 	beats := s.beats(keys)
-	was, err := beats.Get(ctx, only)
+	was, err := beats.Get(ctx, recordID)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	s.sight(was.Value, false)
+	s.observe(was.Value, false)
 	b := was.Value
 	b.N, b.At = b.N+1, s.now().UTC().Truncate(time.Second)
 	b.Keys = slices.Clone(b.Keys)
@@ -331,16 +330,15 @@ func (s *Store) setBeat(ctx context.Context, change func(*beat)) error {
 	if err := s.Store.Apply(ctx, s.identities(keys).Check(*id), op); err != nil {
 		return err
 	}
-	s.sight(b, false)
+	s.observe(b, false)
 	return nil
 }
 
-// checks has callers who need a check at the same time share one that begins after all of
-// them asked.
+// checks lets concurrent callers share one check that begins after all of them called.
 type checks struct {
-	turn sync.Mutex // held by the one who checks
+	turn sync.Mutex // held during a check
 	mu   sync.Mutex
-	next *oneCheck // that hasn't begun; nil: nobody waits for one
+	next *oneCheck // not begun yet; nil: nobody waits for one
 }
 
 type oneCheck struct {
@@ -348,8 +346,8 @@ type oneCheck struct {
 	err  error
 }
 
-// look is check; of callers at the same time one does it.
-func (s *Store) look(ctx context.Context) error {
+// checkShared is check, shared by concurrent callers.
+func (s *Store) checkShared(ctx context.Context) error {
 	c := &s.checks
 	c.mu.Lock()
 	one, mine := c.next, false
@@ -369,13 +367,13 @@ func (s *Store) look(ctx context.Context) error {
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	c.mu.Lock()
-	c.next = nil // whoever comes now needs one that begins later
+	c.next = nil // later callers need a later check
 	c.mu.Unlock()
-	one.err = s.check(context.WithoutCancel(ctx)) // others wait for it
+	one.err = s.check(context.WithoutCancel(ctx)) // others wait for it, so don't cancel it
 	close(one.done)
 	return one.err
 }
 
-// RestoredMark is the record by which the next start learns that a copy was put back:
-// the command that did it has no key to seal an event with.
+// RestoredMark is the record that tells the next start that a copy was restored: the restore
+// command has no key to seal an event with.
 var RestoredMark = store.Key{Bucket: "doorpost", ID: "restored"}

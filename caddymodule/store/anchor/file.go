@@ -16,57 +16,57 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
 
-// anchor is what this machine saw of a firm's records last. The zero value is that of a
-// machine that hasn't seen any.
+// anchor is what this machine last saw of a firm's records. The zero value is for a machine that
+// hasn't seen any.
 type anchor struct {
 	Store    string    `json:"s"` // of the identity
-	Place    string    `json:"p"` // of the store, as operators know it
-	Beat     uint64    `json:"b"` // no store that is behind this one is trusted
-	At       time.Time `json:"t"` // of the last change that was seen
+	Place    string    `json:"p"` // address of the store for operators
+	Beat     uint64    `json:"b"` // stores with a lower count aren't trusted
+	At       time.Time `json:"t"` // of the last observed change
 	Keys     []string  `json:"k"` // IDs of the secrets that records may be sealed with
 	Restored *Restore  `json:"r,omitempty"`
 
-	damaged bool // there is a file, and it can't be read
+	damaged bool // the file exists, but is unreadable
 }
 
-// written is an anchor as it is in the file.
+// written is an anchor as written to the file.
 type written struct {
 	anchor
 	sealedWith string // ID of the secret
 }
 
-// Restore is what an operator said when a copy was put back.
+// Restore is the operator's decision when restoring a copy.
 type Restore struct {
-	Reopen bool `json:"o"` // old links that asked for sign-in open again where the copy says so
+	Reopen bool `json:"o"` // open old links again if the copy says so
 }
 
-// Closed are the companies whose old links ask for sign-in, as the anchor has it. The zero
-// value has none.
+// Closed is the set of companies whose old links require sign-in, according to the anchor. The
+// zero value is empty.
 type Closed struct {
-	Mark uint64   `json:"m"`           // of the directory, when it was so
-	All  bool     `json:"a,omitempty"` // every company but those in IDs
+	Mark uint64   `json:"m"`           // of the directory at that time
+	All  bool     `json:"a,omitempty"` // every company except those in IDs
 	IDs  []string `json:"i,omitempty"` // companies, sorted; with All, the exceptions
 
-	// Sealed says that the store has this in a sealed record, too: one that is missing or isn't
-	// sealed has been lost or forged.
+	// Sealed: the store contains this in a sealed record, too. If that record is missing or isn't
+	// sealed, it was lost or forged.
 	Sealed bool `json:"s,omitempty"`
 
-	// Beside says that another store was accepted since, at another machine. Its sealed record
-	// counts beside this, whichever Mark is higher: the two have counted apart. It is an anchor's
-	// alone.
+	// Beside: another machine has accepted another store since. Its sealed record counts in
+	// addition to this, whichever Mark is higher, since the two counted independently. Only
+	// anchors set it.
 	Beside bool `json:"b,omitempty"`
 }
 
-// Has reports whether the company's old links ask for sign-in.
+// Has reports whether the company's old links require sign-in.
 func (c *Closed) Has(company string) bool {
 	_, found := slices.BinarySearch(c.IDs, company)
 	return c.All != found
 }
 
-// Any reports whether any company's old links ask for sign-in.
+// Any reports whether any company's old links require sign-in.
 func (c *Closed) Any() bool { return c.All || len(c.IDs) > 0 }
 
-// A file is a line that names the secret, and what it sealed.
+// A file is a line with the secret's ID, followed by sealed data.
 const (
 	fileVersion = "doorpost-anchor-1"
 	purpose     = "anchor"
@@ -75,10 +75,10 @@ const (
 func (s *Store) path() string       { return Path(s.dir, s.firm) }
 func (s *Store) closedPath() string { return s.path() + ".upgraded" }
 
-// Path is where the anchor of a firm is kept in the folder.
+// Path returns the path of a firm's anchor in the folder.
 func Path(dir, firm string) string { return filepath.Join(dir, firm) }
 
-// Firms returns the firms that the folder has anchors of.
+// Firms returns the firms that have anchors in the folder.
 func Firms(dir string) (firms []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -92,19 +92,18 @@ func Firms(dir string) (firms []string, err error) {
 	return firms, err
 }
 
-// CheckKeys returns why the keys aren't enough for the firm's records, as far as the anchor
-// in the folder knows. It changes nothing.
+// CheckKeys returns an error if the keys aren't enough for the firm's records, as far as the
+// anchor in the folder knows. It changes nothing.
 func CheckKeys(dir, firm string, keys *secret.Keyring) error {
 	s := &Store{firm: firm, dir: dir}
 	s.keys.Store(keys)
 	return s.read()
 }
 
-// MarkRestored has the next start take the store as the right one, since an operator put a
-// copy back, and returns which companies' old links ask for sign-in. A firm without an
-// anchor takes any store, and isn't marked; nor is one whose records are elsewhere: the store
-// at place was never theirs, and holds says that the copy has none. Nothing may have the store
-// open.
+// MarkRestored makes the next start accept the store, since an operator restored a copy, and
+// returns the companies whose old links require sign-in. It doesn't mark a firm without an
+// anchor, which accepts any store, nor one whose records are elsewhere: its anchor names another
+// place, and holds says that the copy has no records of it. The store must not be open.
 func MarkRestored(dir, firm, place string, holds bool, keys *secret.Keyring, r Restore) (Closed, error) {
 	s := &Store{firm: firm, dir: dir}
 	s.keys.Store(keys)
@@ -125,7 +124,7 @@ func MarkRestored(dir, firm, place string, holds bool, keys *secret.Keyring, r R
 	return closed, s.writeFile(s.path(), s.anchor)
 }
 
-// lacking returns the error of records that need secrets which the keys don't have.
+// lacking returns an error if needed contains secrets that the keys don't have.
 func (s *Store) lacking(keys *secret.Keyring, needed []string) error {
 	has := keys.IDs()
 	for _, id := range needed {
@@ -138,8 +137,8 @@ func (s *Store) lacking(keys *secret.Keyring, needed []string) error {
 	return nil
 }
 
-// read reads the anchor. An error that wraps secret.ErrSealed: it needs a secret that isn't
-// among the keys.
+// read reads the anchor. An error that wraps secret.ErrSealed means that it needs a secret that
+// isn't among the keys.
 func (s *Store) read() error {
 	var a anchor
 	closed := new(Closed)
@@ -152,14 +151,14 @@ func (s *Store) read() error {
 	}
 	if err != nil {
 		a = anchor{damaged: true}
-		s.unread("the file that the store is compared with can't be read", s.path(), err)
+		s.logUnreadable("the file that the store is compared with can't be read", s.path(), err)
 	}
-	if there := err != nil || id != ""; closedErr == nil && closedID == "" && there { // it was written before the anchor
+	if there := err != nil || id != ""; closedErr == nil && closedID == "" && there { // it is written before the anchor, so it was deleted
 		closedErr = fs.ErrNotExist
 	}
 	if closedErr != nil {
 		closed = new(Closed)
-		s.unread("the file that says which old links ask for sign-in can't be read; it is made again from the store, if that is the one of last time", s.closedPath(), closedErr)
+		s.logUnreadable("the file that says which old links ask for sign-in can't be read; it is made again from the store, if that is the one of last time", s.closedPath(), closedErr)
 	}
 	if err := s.lacking(s.keys.Load(), a.Keys); err != nil {
 		return err
@@ -175,14 +174,14 @@ func (s *Store) read() error {
 	return nil
 }
 
-func (s *Store) unread(msg, path string, err error) {
+func (s *Store) logUnreadable(msg, path string, err error) {
 	if s.log != nil {
 		s.log.Error(msg, "path", path, "error", err)
 	}
 }
 
-// readFile reads what writeFile wrote, and returns the ID of the secret that sealed it; ""
-// where there is no file.
+// readFile reads a file written by writeFile, and returns the ID of the secret that sealed it; ""
+// if there is no file.
 func (s *Store) readFile(path string, v any) (sealedWith string, err error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -206,7 +205,7 @@ func (s *Store) readFile(path string, v any) (sealedWith string, err error) {
 	return id, json.Unmarshal(plain, v)
 }
 
-// writeFile writes the file, whole and durable or not at all.
+// writeFile writes the file atomically and durably.
 func (s *Store) writeFile(path string, v any) error {
 	plain, err := json.Marshal(v)
 	if err != nil {
@@ -233,7 +232,7 @@ func (s *Store) writeFile(path string, v any) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// syncDir makes the names in a folder durable, where the system does so.
+// syncDir makes the names in a folder durable, if the system supports it.
 func syncDir(path string) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -246,12 +245,12 @@ func syncDir(path string) error {
 	return d.Sync()
 }
 
-// save writes the anchor if it has changed since. The store must be trusted.
+// save writes the anchor if it has changed. The store must be trusted.
 func (s *Store) save() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for before := s.now().Add(-s.lag); len(s.sighted) > 0 && !s.sighted[0].at.After(before); s.sighted = s.sighted[1:] {
-		s.anchor.Beat = max(s.anchor.Beat, s.sighted[0].beat)
+	for before := s.now().Add(-s.lag); len(s.observed) > 0 && !s.observed[0].at.After(before); s.observed = s.observed[1:] {
+		s.anchor.Beat = max(s.anchor.Beat, s.observed[0].beat)
 	}
 	s.anchor.Place = s.place
 	newest := s.keys.Load().IDs()[0]
@@ -259,15 +258,15 @@ func (s *Store) save() {
 		s.anchor.Keys = append(slices.Clone(s.anchor.Keys), newest)
 	}
 	w := s.written
-	if s.quiet {
+	if s.suspended {
 		return
 	}
 	if w == nil || w.sealedWith != newest || w.Store != s.anchor.Store || w.Place != s.place || w.Beat != s.anchor.Beat || !slices.Equal(w.Keys, s.anchor.Keys) {
-		s.saved(s.write(newest))
+		s.logSaveErr(s.write(newest))
 	}
 }
 
-// write writes both files. s.mu is held.
+// write writes both files. The caller holds s.mu.
 func (s *Store) write(newest string) error {
 	if s.written == nil || s.written.sealedWith != newest {
 		if err := s.writeFile(s.closedPath(), s.closed.Load()); err != nil {
@@ -281,15 +280,15 @@ func (s *Store) write(newest string) error {
 	return nil
 }
 
-// saved tells operators when anchors can't be written, and when they can again. s.mu is
-// held.
-func (s *Store) saved(err error) {
+// logSaveErr tells operators when anchors can't be written, and when they can again. The caller
+// holds s.mu.
+func (s *Store) logSaveErr(err error) {
 	switch {
-	case err != nil && s.unsaved == nil:
+	case err != nil && s.saveErr == nil:
 		s.log.Error("what was seen of the store can't be noted outside of it, so a lost or older store won't be noticed at the next start",
 			"path", s.path(), "error", err, "what_to_do", "let Caddy's user write there, and write the upgraded companies in the Caddyfile: upgraded all, or upgraded ID…")
-	case err == nil && s.unsaved != nil:
+	case err == nil && s.saveErr != nil:
 		s.log.Info("what was seen of the store can be noted again", "path", s.path())
 	}
-	s.unsaved = err
+	s.saveErr = err
 }

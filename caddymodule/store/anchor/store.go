@@ -10,7 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// settling is the key of a context of Settle's.
+// settling is the context key of Settle.
 type settling struct{}
 
 func (s *Store) settles(ctx context.Context) bool { return ctx.Value(settling{}) == s }
@@ -20,25 +20,25 @@ func (s *Store) ready(ctx context.Context) error {
 	if s.settles(ctx) {
 		return nil
 	}
-	if s.doubt.Load() {
-		if err := s.look(ctx); err != nil {
+	if s.unverified.Load() {
+		if err := s.checkShared(ctx); err != nil {
 			return err
 		}
 	}
 	return s.Err()
 }
 
-// believe returns err, which the store gave, or the reason to believe nothing that it says:
-// an absent record is absent only in the right store.
-func (s *Store) believe(ctx context.Context, err error) error {
+// verify returns err, a result of the store, or an error if the store can't be trusted: a missing
+// record counts only in the right store.
+func (s *Store) verify(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, store.ErrUnavailable):
-		s.doubt.Store(true) // it may come back as another one
+		s.unverified.Store(true) // it may be another store when it returns
 		return err
 	case err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrConflict), s.settles(ctx):
 		return err
 	}
-	if failed := s.look(ctx); failed != nil {
+	if failed := s.checkShared(ctx); failed != nil {
 		return failed
 	}
 	if lost := s.ready(ctx); lost != nil {
@@ -47,14 +47,14 @@ func (s *Store) believe(ctx context.Context, err error) error {
 	return err
 }
 
-// evenly is the key of a context of Evenly's.
+// evenly is the context key of Evenly.
 type evenly struct{}
 
-// Evenly returns a context with which Get and Scan ask the store the same number of times for a record
-// that is there as for one that isn't. It is for callers whose time must not tell which.
+// Evenly returns a context with which Get and Scan make the same number of store calls whether or
+// not a record exists, for callers whose time must not reveal it.
 func Evenly(ctx context.Context) context.Context { return context.WithValue(ctx, evenly{}, true) }
 
-func isEven(ctx context.Context) bool { return ctx.Value(evenly{}) != nil }
+func isEvenly(ctx context.Context) bool { return ctx.Value(evenly{}) != nil }
 
 // Get implements store.Store.
 func (s *Store) Get(ctx context.Context, k store.Key) (store.Record, error) {
@@ -62,8 +62,8 @@ func (s *Store) Get(ctx context.Context, k store.Key) (store.Record, error) {
 		return store.Record{}, err
 	}
 	rec, err := s.Store.Get(ctx, k)
-	if err != nil || isEven(ctx) {
-		err = s.believe(ctx, err)
+	if err != nil || isEvenly(ctx) {
+		err = s.verify(ctx, err)
 	}
 	return rec, err
 }
@@ -74,8 +74,8 @@ func (s *Store) Scan(ctx context.Context, firm, bucket, prefix, after string, li
 		return nil, err
 	}
 	recs, err := s.Store.Scan(ctx, firm, bucket, prefix, after, limit)
-	if err != nil || len(recs) == 0 || isEven(ctx) {
-		err = s.believe(ctx, err)
+	if err != nil || len(recs) == 0 || isEvenly(ctx) {
+		err = s.verify(ctx, err)
 	}
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func (s *Store) Scan(ctx context.Context, firm, bucket, prefix, after string, li
 	return recs, nil
 }
 
-// Apply implements store.Store. The identity is a condition of it.
+// Apply implements store.Store. It requires the identity.
 func (s *Store) Apply(ctx context.Context, ops ...store.Op) error {
 	if err := s.ready(ctx); err != nil || len(ops) == 0 {
 		return err
@@ -95,19 +95,19 @@ func (s *Store) Apply(ctx context.Context, ops ...store.Op) error {
 			s.changed.Store(true)
 			return nil
 		}
-		err = s.believe(ctx, err)
+		err = s.verify(ctx, err)
 		if !errors.Is(err, store.ErrConflict) || s.identity.Load() == id || tries == 3 {
 			return err
 		}
-		// The identity has been sealed again meanwhile, which may be all that was in the way.
+		// The identity was sealed again meanwhile, which may be the only conflict.
 	}
 }
 
 var _ store.Store = (*Store)(nil)
 
-// Note tells the anchor which companies' old links ask for sign-in, as the directory has it
-// its Mark. It is written before Note returns. What is older than the anchor is ignored, but
-// for the zero Closed, and unless the anchor is Beside.
+// Note writes to the anchor which companies' old links require sign-in, with the directory's Mark.
+// When Note returns, it is durable. Note ignores a Closed older than the anchor's, unless it is
+// zero or the anchor is Beside.
 func (s *Store) Note(c Closed) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,16 +116,16 @@ func (s *Store) Note(c Closed) error {
 	}
 	s.closed.Store(&c)
 	s.closedLost = false
-	if s.quiet {
+	if s.suspended {
 		return nil
 	}
 	err := s.writeFile(s.closedPath(), &c)
-	s.saved(err)
+	s.logSaveErr(err)
 	return err
 }
 
-// Restored reports whether a copy was put back that the gate hasn't taken over yet, and
-// what the operator said.
+// Restored reports whether a copy was restored that the gate hasn't accepted yet, with the
+// operator's decision.
 func (s *Store) Restored() (r Restore, yes bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,21 +135,21 @@ func (s *Store) Restored() (r Restore, yes bool) {
 	return *s.anchor.Restored, true
 }
 
-// Settle makes the store the right one from now on, whatever it was before, for every
-// machine that has the secret and knew one of the two. Before anybody else is answered, it
-// has settle bring the store up to what must hold; settle's context alone gets answers until
-// then. With reopen, what the anchors say of old links is forgotten; without, and where that
-// can't be read any more, all old links ask for sign-in. An ErrUntrusted says that the store
-// can't be taken over as it is; with any error, and if it comes to no end, nobody trusts it.
+// Settle accepts the store, whatever it was before, for every machine that has the secret and knew
+// one of the two stores. First it calls settle to bring the store into a valid state; until then
+// only calls with settle's context are answered. With reopen, anchors forget about old links;
+// without it, or if the anchor about them is unreadable, all old links require sign-in. An
+// ErrUntrusted means that the store can't be accepted as it is. After any error or interruption, no
+// machine trusts the store.
 func (s *Store) Settle(ctx context.Context, reopen bool, settle func(context.Context) error) error {
-	s.checks.turn.Lock() // nobody checks meanwhile
+	s.checks.turn.Lock() // no concurrent checks
 	defer s.checks.turn.Unlock()
 	if l := s.lost.Load(); l != nil && (l.Reason == Unread || l.Reason == Moved || l.Reason == Sealed) {
 		return l
 	}
 	s.lost.CompareAndSwap(nil, s.loss(Restored, "wait a moment", "it is being taken over"))
 	ids := s.identities(s.keys.Load())
-	was, err := ids.Get(ctx, only)
+	was, err := ids.Get(ctx, recordID)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
@@ -178,13 +178,12 @@ func (s *Store) Settle(ctx context.Context, reopen bool, settle func(context.Con
 		return err
 	}
 	s.save()
-	s.trust()
+	s.setTrusted()
 	s.log.Warn("the store was accepted as the one from now on", "store", s.place)
 	return nil
 }
 
-// identify writes the identity in the place of the one that was read, and returns what is
-// there then.
+// identify replaces the identity, and returns the new record.
 func (s *Store) identify(ctx context.Context, was sealed.Record[identity], next identity) (sealed.Record[identity], error) {
 	ids := s.identities(s.keys.Load())
 	op, err := ids.Write(was, next, time.Time{})
@@ -192,7 +191,7 @@ func (s *Store) identify(ctx context.Context, was sealed.Record[identity], next 
 		err = s.Store.Apply(ctx, op)
 	}
 	if err == nil {
-		was, err = ids.Get(ctx, only)
+		was, err = ids.Get(ctx, recordID)
 	}
 	if err == nil {
 		s.identity.Store(&was)
@@ -200,23 +199,23 @@ func (s *Store) identify(ctx context.Context, was sealed.Record[identity], next 
 	return was, err
 }
 
-// Status is what operators are told of a Store.
+// Status is the state of a Store for operators.
 type Status struct {
 	Place   string
 	Path    string    // of the anchor
 	Loss    *Loss     // nil: the store is trusted
-	Unsaved error     // why the anchor couldn't be written
-	Beat    time.Time // the last change that was seen
+	Unsaved error     // last error of writing the anchor
+	Beat    time.Time // the last observed change
 	Closed  Closed
-	Behind  int    // how many secrets behind the newest one records may still be sealed with
-	Apart   string // what to do about another machine that seals with another secret; "": none does
+	Behind  int    // number of secrets besides the newest that records may still be sealed with
+	Apart   string // what to do if another machine seals with another secret; "": none does
 }
 
-// Status returns how the store stands.
+// Status returns the state of the store.
 func (s *Store) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{Place: s.place, Path: s.path(), Loss: s.lost.Load(), Unsaved: s.unsaved, Beat: s.anchor.At, Closed: *s.closed.Load()}
+	st := Status{Place: s.place, Path: s.path(), Loss: s.lost.Load(), Unsaved: s.saveErr, Beat: s.anchor.At, Closed: *s.closed.Load()}
 	newest := s.keys.Load().IDs()[0]
 	for _, id := range s.anchor.Keys {
 		if id != newest {
@@ -229,23 +228,23 @@ func (s *Store) Status() Status {
 	return st
 }
 
-// Behind reports whether it is time to Reseal: records may be sealed with a secret behind the
-// newest one, and no other machine goes on sealing with another one, as far as is known.
+// Behind reports whether it is time to Reseal: records may be sealed with older secrets, and as far
+// as is known no other machine still seals with another one.
 func (s *Store) Behind() bool {
 	st := s.Status()
-	return st.Loss == nil && st.Behind > 0 && st.Apart == "" && s.settled()
+	return st.Loss == nil && st.Behind > 0 && st.Apart == "" && s.keysSettled()
 }
 
-// settled reports whether the secrets have stood for a while.
-func (s *Store) settled() bool {
+// keysSettled reports whether the keys haven't changed for settleTime.
+func (s *Store) keysSettled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now().Sub(s.rekeyed) >= s.settleTime()
 }
 
-// Reseal has reseal seal all other records of the firm with the newest secret, and notes
-// that no older one is needed any more. It is a store.ErrConflict where another machine turns
-// out to seal with another one meanwhile.
+// Reseal calls reseal to seal all other records of the firm with the newest secret, and then
+// records that no older one is needed. It returns store.ErrConflict if another machine seals with
+// another secret meanwhile.
 func (s *Store) Reseal(ctx context.Context, reseal func(context.Context) error) error {
 	keys := s.keys.Load()
 	if err := reseal(ctx); err != nil {
@@ -254,7 +253,7 @@ func (s *Store) Reseal(ctx context.Context, reseal func(context.Context) error) 
 	if _, err := s.identities(keys).Reseal(ctx); err != nil {
 		return err
 	}
-	if err := s.look(ctx); err != nil { // it has another value now
+	if err := s.checkShared(ctx); err != nil { // its value has changed
 		return err
 	}
 	if keys != s.keys.Load() {

@@ -24,8 +24,7 @@ func benchDB(b *testing.B) *DB {
 	return db
 }
 
-// BenchmarkFsync is what the disk can do: the bound of what Apply can. A commit
-// takes two.
+// BenchmarkFsync measures the disk, which limits Apply: a commit takes two fsyncs.
 func BenchmarkFsync(b *testing.B) {
 	f, err := os.Create(filepath.Join(b.TempDir(), "file"))
 	if err != nil {
@@ -44,8 +43,9 @@ func BenchmarkFsync(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "fsyncs/s")
 }
 
-// BenchmarkApply makes durable changes of two records each: go test -run - -bench
-// 'Fsync|Apply' ./caddymodule/store/bolt
+// BenchmarkApply makes durable changes of two records each:
+//
+//	go test -run - -bench 'Fsync|Apply' ./caddymodule/store/bolt
 func BenchmarkApply(b *testing.B) {
 	for _, writers := range []int{1, 8, 64} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
@@ -91,8 +91,8 @@ func BenchmarkGet(b *testing.B) {
 	})
 }
 
-// BenchmarkImport is what a book of 100,000 contacts costs in one Apply: their
-// records and two that point to each.
+// BenchmarkImport writes 100,000 contacts in one Apply: their records, and two that point
+// to each.
 func BenchmarkImport(b *testing.B) {
 	for b.Loop() {
 		db := benchDB(b)

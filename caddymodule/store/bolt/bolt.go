@@ -1,12 +1,11 @@
-// Package bolt keeps the store in one file for one process, on bbolt.
+// Package bolt implements the store in one file for one process, using bbolt.
 //
-// Inside the file are a bucket per firm, in it a bucket per name, in it the records;
-// and, for the sweeper, an index of what ends when. Each record carries a checksum
-// over its key and value, so that a damaged file is told from a right answer.
+// The file has a bucket for each firm, in it a bucket for each name, and in it the records. An
+// index of expiries serves the sweeper. Each record has a checksum of its key and value, so that
+// a damaged file doesn't give a wrong answer.
 //
-// Applies that wait at the same time are committed together: a lone one waits for
-// nobody, and a crowd shares the two fsyncs that a commit costs. Readers never wait
-// for a commit.
+// Concurrent Applies are committed together: a single one doesn't wait, and many share the two
+// fsyncs of a commit. Readers never wait for a commit.
 package bolt
 
 import (
@@ -31,68 +30,68 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// The decisions that callers of Open and Restore make.
+// Errors that callers of Open and Restore handle.
 var (
 	// ErrHeld: another process has the file open; the message says which one.
 	ErrHeld = errors.New("the store is in use")
-	// ErrCorrupt: the file is damaged, or was never a store of Doorpost. Nothing has
-	// been changed; the message has the path and what to do.
+	// ErrCorrupt: the file is damaged, or never was a store of Doorpost. Nothing was changed;
+	// the message has the path and what to do.
 	ErrCorrupt = errors.New("the store is damaged")
-	// ErrNewer: a newer Doorpost wrote the file. Nothing has been changed.
+	// ErrNewer: a newer Doorpost wrote the file. Nothing was changed.
 	ErrNewer = errors.New("the store is from a newer Doorpost")
 )
 
-// Options are what Open may be told. The zero value is right for a server.
+// Options of Open. The zero value is right for a server.
 type Options struct {
-	Clock func() time.Time // decides what has expired; time.Now when nil
-	Log   *slog.Logger     // damage, a disk that can't be written, and when it can again; nobody when nil
-	Wait  time.Duration    // for the process that holds the file to let go; 0: one second
-	Sweep time.Duration    // between two looks for what has expired; 0: ten seconds
+	Clock func() time.Time // decides what has expired; nil: time.Now
+	Log   *slog.Logger     // corruption, failed writes, and when writing works again; nil: no log
+	Wait  time.Duration    // how long to wait for a process that has the file open; 0: one second
+	Sweep time.Duration    // how often to delete expired records; 0: ten seconds
 }
 
-// DB is an open store. It implements store.Store and is safe for use by many goroutines.
+// DB is an open store. It implements store.Store and is safe for concurrent use.
 type DB struct {
-	bolt   *bolt.DB
-	file   *os.File // the one that bolt writes to, and that carries the lock
-	path   string
-	holder *holder
-	clock  func() time.Time
-	log    *slog.Logger
+	bolt    *bolt.DB
+	file    *os.File // used by bbolt; it carries the lock
+	path    string
+	pidFile *pidFile
+	clock   func() time.Time
+	log     *slog.Logger
 
 	queue  queue
-	failed bool // whether the last commit failed; the writer's own
+	failed bool // the last commit failed; used only by the writer
 
-	closed    atomic.Bool
-	beginning sync.Mutex             // held while a read begins or ends
-	damage    atomic.Pointer[damage] // once set, nothing is written any more
-	dead      chan struct{}          // closed when bbolt itself is stuck, and nothing can be read either
-	stop      chan struct{}          // closed by Close
-	tasks     sync.WaitGroup         // the writer and the sweeper
+	closed     atomic.Bool
+	beginning  sync.Mutex                 // held while a read transaction begins or ends
+	corruption atomic.Pointer[corruption] // once set, nothing is written any more
+	stuck      chan struct{}              // closed when bbolt hangs, so that nothing can be read either
+	stop       chan struct{}              // closed by Close
+	tasks      sync.WaitGroup             // the writer and the sweeper
 }
 
 var _ store.Store = (*DB)(nil)
 
-// Open opens the store at path, and makes it (mode 0600), and its folder (0700), where
-// there is none. It returns ErrHeld, ErrCorrupt or ErrNewer wrapped in what an operator
-// needs to know. The caller owns the DB and has to Close it.
+// Open opens the store at path. If it doesn't exist, Open creates it (mode 0600) and its folder
+// (0700). It wraps ErrHeld, ErrCorrupt and ErrNewer in an explanation for operators. The caller
+// must Close the DB.
 func Open(path string, o Options) (*DB, error) {
 	if err := create(path); err != nil {
-		return nil, fmt.Errorf("making the store %s: %w", path, err)
+		return nil, fmt.Errorf("create store %s: %w", path, err)
 	}
 	f, err := openFile(path, cmp.Or(o.Wait, time.Second))
 	if err != nil {
-		return nil, explain(path, err)
+		return nil, describe(path, err)
 	}
 	db := &DB{
-		bolt:   f.bolt,
-		file:   f.file,
-		path:   path,
-		holder: hold(path),
-		clock:  o.Clock,
-		log:    o.Log,
-		queue:  newQueue(),
-		dead:   make(chan struct{}),
-		stop:   make(chan struct{}),
+		bolt:    f.bolt,
+		file:    f.file,
+		path:    path,
+		pidFile: writePIDFile(path),
+		clock:   o.Clock,
+		log:     o.Log,
+		queue:   newQueue(),
+		stuck:   make(chan struct{}),
+		stop:    make(chan struct{}),
 	}
 	if db.clock == nil {
 		db.clock = time.Now
@@ -101,31 +100,31 @@ func Open(path string, o Options) (*DB, error) {
 		db.log = slog.New(slog.DiscardHandler)
 	}
 	if err := f.file.Chmod(0o600); err != nil {
-		db.log.Warn("others on this machine may read the store", "path", path, "error", err)
+		db.log.Warn("store may be readable by other users of this machine", "path", path, "error", err)
 	}
-	if f.heads < 2 {
-		db.log.Warn("one of the two heads of the store is damaged; the other is used, and the last change may be missing", "path", path)
+	if f.metas < 2 {
+		db.log.Warn("one of the two meta pages of the store is damaged; the other is used, and the last change may be missing", "path", path)
 	}
 	db.tasks.Go(db.write)
 	db.tasks.Go(func() { db.sweep(cmp.Or(o.Sweep, 10*time.Second)) })
 	return db, nil
 }
 
-// explain tells the operator what is wrong with the file at path, and what to do.
-func explain(path string, err error) error {
-	var hurt *damage
+// describe tells operators what is wrong with the file at path, and what to do.
+func describe(path string, err error) error {
+	var hurt *corruption
 	switch {
 	case errors.Is(err, errLocked):
-		return fmt.Errorf("%w: %s is held by %s: stop it or give this one another path", ErrHeld, path, heldBy(path))
+		return fmt.Errorf("%w: %s is held by %s: stop it or give this one another path", ErrHeld, path, lockedBy(path))
 	case errors.As(err, &hurt):
 		return fmt.Errorf("%w: %s (%s): bring back a backup with \"caddy doorpost restore FILE\", or move the file away, start, and say \"caddy doorpost store accept\" to begin with an empty store", ErrCorrupt, path, hurt.why)
 	default:
-		return fmt.Errorf("opening the store %s: %w", path, err)
+		return fmt.Errorf("open store %s: %w", path, err)
 	}
 }
 
-// Close finishes what has been accepted and lets go of the file. Later calls of any
-// method return store.ErrUnavailable; a second Close does nothing.
+// Close completes accepted changes and closes the file. Later calls of any method return
+// store.ErrUnavailable; a second Close does nothing.
 func (db *DB) Close() error {
 	if db.closed.Swap(true) {
 		return nil
@@ -136,12 +135,12 @@ func (db *DB) Close() error {
 	go func() { db.tasks.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-db.dead: // the writer may hang in bbolt for good
+	case <-db.stuck: // the writer may hang in bbolt
 	}
-	db.holder.release()
-	if db.damage.Load() != nil {
-		// bbolt's Close might wait for ever for a lock that went down with a
-		// panic. Its mapping stays until the process ends.
+	db.pidFile.release()
+	if db.corruption.Load() != nil {
+		// bbolt's Close might wait forever for a lock that was held during a panic. Its mapping
+		// stays until the process ends.
 		return abandon(db.file)
 	}
 	return db.bolt.Close()
@@ -159,7 +158,7 @@ func (db *DB) Get(ctx context.Context, k store.Key) (rec store.Record, err error
 	return rec, nil
 }
 
-// find returns the caller's own copy of the record, or store.ErrNotFound.
+// find returns a copy of the record, or store.ErrNotFound.
 func (db *DB) find(tx *bolt.Tx, k store.Key) (store.Record, error) {
 	raw := lookup(tx, k)
 	if raw == nil {
@@ -169,7 +168,7 @@ func (db *DB) find(tx *bolt.Tx, k store.Key) (store.Record, error) {
 	if err != nil {
 		return store.Record{}, err
 	}
-	if over(expires, db.clock()) {
+	if expired(expires, db.clock()) {
 		return store.Record{}, store.ErrNotFound
 	}
 	return store.Record{Key: k, Value: append([]byte{}, value...), Expires: fromMilli(expires)}, nil
@@ -197,7 +196,7 @@ func (db *DB) Scan(ctx context.Context, firm, bucket, prefix, after string, limi
 			if err != nil {
 				return err
 			}
-			if !over(expires, now) {
+			if !expired(expires, now) {
 				found = append(found, store.Record{Key: k, Value: append([]byte{}, value...), Expires: fromMilli(expires)})
 			}
 		}
@@ -209,13 +208,13 @@ func (db *DB) Scan(ctx context.Context, firm, bucket, prefix, after string, limi
 	return found, nil
 }
 
-// unavailable says that what was asked for was not done, and why.
+// unavailable returns an error for a call that wasn't carried out.
 func unavailable(why error) error { return fmt.Errorf("%w: %w", store.ErrUnavailable, why) }
 
 var errClosed = errors.New("the store has been closed")
 
-// view runs fn in a read transaction. bbolt panics, or reads beyond what is mapped,
-// where the file was damaged while it is open; here that becomes an error.
+// view runs fn in a read transaction. If the file was damaged while open, bbolt panics or reads
+// beyond its mapping; view turns that into an error.
 func (db *DB) view(ctx context.Context, fn func(*bolt.Tx) error) (err error) {
 	if ctx.Err() != nil {
 		return unavailable(context.Cause(ctx))
@@ -227,37 +226,37 @@ func (db *DB) view(ctx context.Context, fn func(*bolt.Tx) error) (err error) {
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			err = db.hurt(p)
+			err = db.markCorrupt(p)
 		}
 		db.end(tx)
 	}()
-	return db.blame(fn(tx))
+	return db.wrapCorruption(fn(tx))
 }
 
-// end ends a read. It keeps out those who begin, since one of them may panic between the look at
-// db.dead and the end.
+// end ends a read transaction. It excludes begin, which may panic between the check of db.stuck
+// and Rollback.
 func (db *DB) end(tx *bolt.Tx) {
 	db.beginning.Lock()
 	defer db.beginning.Unlock()
 	select {
-	case <-db.dead: // it would wait for a lock that nobody gives back
+	case <-db.stuck: // Rollback would wait for a lock that is never released
 	default:
-		_ = tx.Rollback() // can't fail: it has begun, and nobody else ends it
+		_ = tx.Rollback() // can't fail: the transaction has begun, and only end ends it
 	}
 }
 
-// blame makes of a damaged record what operators and callers are told; other errors
-// are what they were.
-func (db *DB) blame(err error) error {
-	if !errors.As(err, new(*damage)) || errors.Is(err, ErrCorrupt) {
+// wrapCorruption logs the corruption of a record, and turns it into the error for callers. Other
+// errors stay the same.
+func (db *DB) wrapCorruption(err error) error {
+	if !errors.As(err, new(*corruption)) || errors.Is(err, ErrCorrupt) {
 		return err
 	}
 	db.log.Error("a record of the store is damaged", "path", db.path, "error", err)
 	return unavailable(fmt.Errorf("%w: %s: %w", ErrCorrupt, db.path, err))
 }
 
-// begin starts a read. Should bbolt panic here, it keeps its locks for ever: whoever
-// comes later is turned away before it waits for them.
+// begin starts a read transaction. If bbolt panics here, it keeps its locks, so later calls
+// return an error instead of waiting for them.
 func (db *DB) begin() (tx *bolt.Tx, err error) {
 	db.beginning.Lock()
 	defer db.beginning.Unlock()
@@ -265,14 +264,14 @@ func (db *DB) begin() (tx *bolt.Tx, err error) {
 		return nil, unavailable(errClosed)
 	}
 	select {
-	case <-db.dead:
-		return nil, db.damaged()
+	case <-db.stuck:
+		return nil, db.corruptErr()
 	default:
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			err = db.hurt(p)
-			close(db.dead)
+			err = db.markCorrupt(p)
+			close(db.stuck)
 		}
 	}()
 	tx, err = db.bolt.Begin(false)
@@ -285,27 +284,27 @@ func (db *DB) begin() (tx *bolt.Tx, err error) {
 	return tx, nil
 }
 
-// hurt notes that the file's structure is damaged: from now on nothing is written,
-// so that the damage doesn't spread; what can be read is read on.
-func (db *DB) hurt(p any) error {
-	if db.damage.CompareAndSwap(nil, &damage{why: fmt.Sprint(p)}) {
+// markCorrupt records that the file's structure is damaged. From now on nothing is written, so
+// that the damage doesn't spread; reading goes on.
+func (db *DB) markCorrupt(p any) error {
+	if db.corruption.CompareAndSwap(nil, &corruption{why: fmt.Sprint(p)}) {
 		db.log.Error("the store is damaged; nothing is written to it any more", "path", db.path, "error", p, "stack", string(debug.Stack()))
 	}
-	return db.damaged()
+	return db.corruptErr()
 }
 
-// damaged is what callers get once hurt has been called.
-func (db *DB) damaged() error { return unavailable(explain(db.path, db.damage.Load())) }
+// corruptErr returns the error of calls after markCorrupt.
+func (db *DB) corruptErr() error { return unavailable(describe(db.path, db.corruption.Load())) }
 
-// Replaced returns an error while the path of the open store leads to no file, or to
-// another one: the next start wouldn't see what is written now.
+// Replaced returns an error if the path of the open store leads to no file or to another one, so
+// that the next start would not find what is written now.
 func (db *DB) Replaced() error {
 	named, err := os.Stat(db.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("the file of the store, %s, was moved away or deleted while it was open", db.path)
 	case err != nil:
-		return nil // nothing is known
+		return nil // unknown
 	}
 	if ours, err := db.file.Stat(); err == nil && !os.SameFile(ours, named) {
 		return fmt.Errorf("another file was put in the place of the store %s while it was open", db.path)
@@ -313,15 +312,15 @@ func (db *DB) Replaced() error {
 	return nil
 }
 
-// Backup writes a consistent copy of the store, checked, to w; Restore takes it back.
-// It goes by way of a file beside the store: a slow w holds up nobody. The file has no name
-// while it is written and read, where the system does so, and a kill leaves none behind.
+// Backup writes a consistent, checked copy of the store to w; Restore accepts it. It first
+// copies to a temporary file beside the store, so that a slow w blocks nobody. If the system
+// allows, that file has no name, so that a kill leaves none behind.
 func (db *DB) Backup(w io.Writer) error {
 	tmp, err := os.CreateTemp(filepath.Dir(db.path), filepath.Base(db.path)+".backup-*")
 	if err != nil {
-		return fmt.Errorf("backing up %s: %w", db.path, err)
+		return fmt.Errorf("back up %s: %w", db.path, err)
 	}
-	if os.Remove(tmp.Name()) != nil { // Windows removes no file that is open
+	if os.Remove(tmp.Name()) != nil { // Windows can't remove an open file
 		defer os.Remove(tmp.Name())
 	}
 	defer tmp.Close()
@@ -330,7 +329,7 @@ func (db *DB) Backup(w io.Writer) error {
 		return err
 	})
 	if err == nil {
-		_, err = check(tmp, everything)
+		_, err = check(tmp, noLimit)
 	}
 	if err == nil {
 		_, err = tmp.Seek(0, io.SeekStart)
@@ -339,27 +338,27 @@ func (db *DB) Backup(w io.Writer) error {
 		_, err = io.Copy(w, tmp)
 	}
 	if err != nil {
-		return fmt.Errorf("backing up %s: %w", db.path, err)
+		return fmt.Errorf("back up %s: %w", db.path, err)
 	}
 	return nil
 }
 
-// Keep leaves a copy of the store beside it, whose name is the store's with the ending, and
-// returns that name. A file that has the name already stays as it is: the ending then goes on
-// with ".2", or the first number that is free.
-func (db *DB) Keep(ending string) (name string, err error) {
+// SaveCopy saves a copy of the store beside it, under the store's name with the ending, and
+// returns that name. It doesn't replace an existing file: the ending then continues with ".2",
+// or the first free number.
+func (db *DB) SaveCopy(ending string) (name string, err error) {
 	name = db.path + ending
 	for n := 2; ; n++ {
 		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
 			break
 		} else if err != nil {
-			return "", fmt.Errorf("keeping a copy of %s: %w", db.path, err)
+			return "", fmt.Errorf("save a copy of %s: %w", db.path, err)
 		}
 		name = fmt.Sprintf("%s%s.%d", db.path, ending, n)
 	}
 	tmp, err := createOver(db.path + ending + ".new")
 	if err != nil {
-		return "", fmt.Errorf("keeping a copy of %s: %w", db.path, err)
+		return "", fmt.Errorf("save a copy of %s: %w", db.path, err)
 	}
 	defer os.Remove(tmp.Name())
 	err = db.Backup(tmp)
@@ -370,7 +369,7 @@ func (db *DB) Keep(ending string) (name string, err error) {
 		err = syncDir(name)
 	}
 	if err != nil {
-		return "", fmt.Errorf("keeping a copy of %s: %w", db.path, err)
+		return "", fmt.Errorf("save a copy of %s: %w", db.path, err)
 	}
 	return name, nil
 }

@@ -33,7 +33,7 @@ func TestStore(t *testing.T) {
 	})
 }
 
-func TestWhatIsWrittenStays(t *testing.T) {
+func TestAcknowledgedRecordsSurviveReopening(t *testing.T) {
 	path := newPath(t)
 	for i := range 5 {
 		db, err := Open(path, Options{})
@@ -51,7 +51,7 @@ func TestWhatIsWrittenStays(t *testing.T) {
 	}
 }
 
-func TestOnlyItsOwnerReadsIt(t *testing.T) {
+func TestOnlyTheOwnerCanReadTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "made", "for it", "doorpost.db")
 	db := openAt(t, path, Options{})
 	mode := func(path string) os.FileMode {
@@ -79,21 +79,21 @@ func TestOnlyItsOwnerReadsIt(t *testing.T) {
 	}
 }
 
-// blocked holds the writer within a transaction until the test lets it go.
+// blocked holds the writer in a transaction until the test calls letGo.
 func blocked(t *testing.T, db *DB) (letGo func()) {
 	t.Helper()
 	inside, gate := make(chan struct{}), make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		db.submit(context.Background(), &request{
-			judge: func(*bolt.Tx) error { close(inside); <-gate; return errUnchanged },
+			evaluate: func(*bolt.Tx) error { close(inside); <-gate; return errUnchanged },
 		})
 	})
 	<-inside
 	return sync.OnceFunc(func() { close(gate); wg.Wait() })
 }
 
-// waiting waits until n requests queue for the writer.
+// waiting waits until n requests are in the writer's queue.
 func waiting(t *testing.T, db *DB, n int) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -117,7 +117,7 @@ func txid(t *testing.T, db *DB) (id int) {
 	return id
 }
 
-func TestThoseWhoWaitShareACommit(t *testing.T) {
+func TestWaitingRequestsShareACommit(t *testing.T) {
 	db := openAt(t, newPath(t), Options{})
 	put(t, db, "taken", "v", time.Time{})
 	before := txid(t, db)
@@ -130,7 +130,7 @@ func TestThoseWhoWaitShareACommit(t *testing.T) {
 	for i := range n {
 		wg.Go(func() {
 			id := fmt.Sprint(i)
-			if i%4 == 0 { // a conflict is its own caller's only
+			if i%4 == 0 { // a conflict fails only its own caller
 				errs[i] = db.Apply(t.Context(), store.Put(key(id), nil, time.Time{}), store.Create(key("taken"), nil, time.Time{}))
 			} else {
 				errs[i] = db.Apply(t.Context(), store.Put(key(id), []byte("v"), time.Time{}))
@@ -159,8 +159,8 @@ func TestThoseWhoWaitShareACommit(t *testing.T) {
 	}
 }
 
-// Within a group, each is judged by what those before it have done.
-func TestAGroupIsJudgedOneAfterTheOther(t *testing.T) {
+// Within a group, later requests see the changes of earlier ones.
+func TestLaterRequestsOfAGroupSeeEarlierChanges(t *testing.T) {
 	db := openAt(t, newPath(t), Options{})
 	letGo := blocked(t, db)
 	defer letGo()
@@ -192,7 +192,7 @@ func TestAGroupIsJudgedOneAfterTheOther(t *testing.T) {
 	sound(t, db)
 }
 
-func TestWhatChangesNothingIsNotCommitted(t *testing.T) {
+func TestUnchangedGroupsAreNotCommitted(t *testing.T) {
 	db := openAt(t, newPath(t), Options{})
 	put(t, db, "k", "v", time.Time{})
 	before := txid(t, db)
@@ -231,7 +231,7 @@ func TestReadersDontWaitForTheWriter(t *testing.T) {
 	}
 }
 
-func TestGivingUp(t *testing.T) {
+func TestACanceledRequestIsWithdrawn(t *testing.T) {
 	db := openAt(t, newPath(t), Options{})
 	letGo := blocked(t, db)
 	defer letGo()
@@ -248,11 +248,11 @@ func TestGivingUp(t *testing.T) {
 	put(t, db, "next", "v", time.Time{})
 	want(t, db, "-", "given up")
 
-	// Once the writer has begun, the caller learns what came of it.
+	// Once the writer has begun, the caller gets the result.
 	ctx, cancel = context.WithCancel(t.Context())
 	err := db.submit(ctx, &request{
-		judge: func(*bolt.Tx) error { cancel(); time.Sleep(20 * time.Millisecond); return nil },
-		carry: func(tx *bolt.Tx) (bool, error) { return true, writeRecord(tx, key("begun"), []byte("v"), 0, 0) },
+		evaluate: func(*bolt.Tx) error { cancel(); time.Sleep(20 * time.Millisecond); return nil },
+		apply:    func(tx *bolt.Tx) (bool, error) { return true, writeRecord(tx, key("begun"), []byte("v"), 0, 0) },
 	})
 	if err != nil {
 		t.Errorf("submit, given up after the writer had begun = %v; want nil", err)
@@ -274,7 +274,7 @@ func TestGetAllocatesLittle(t *testing.T) {
 	t.Logf("%v allocations", allocs)
 }
 
-func TestTheSweeperSweeps(t *testing.T) {
+func TestTheSweeperDeletesExpiredRecords(t *testing.T) {
 	clock := newClock()
 	path := newPath(t)
 	db := openAt(t, path, Options{Clock: clock.now, Sweep: time.Millisecond})
@@ -350,11 +350,11 @@ func TestTheFileStaysBounded(t *testing.T) {
 	sound(t, db)
 }
 
-func TestBelief(t *testing.T) {
+func TestClockGuard(t *testing.T) {
 	start := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
 	tests := []struct {
 		name  string
-		steps [][3]time.Duration // after the start: the clock, the time that has passed, what to sweep up to
+		steps [][3]time.Duration // after the start: the clock, the elapsed time, the time to sweep up to
 	}{
 		{"they agree", [][3]time.Duration{{time.Hour, time.Hour, time.Hour}, {9 * time.Hour, 9 * time.Hour, 9 * time.Hour}}},
 		{"a bit ahead", [][3]time.Duration{{time.Hour + 5*time.Minute, time.Hour, time.Hour + 5*time.Minute}}},
@@ -363,7 +363,7 @@ func TestBelief(t *testing.T) {
 			{87600 * time.Hour, time.Minute, time.Minute},
 			{87600*time.Hour + time.Minute, 2 * time.Minute, 2 * time.Minute},
 			{3 * time.Minute, 3 * time.Minute, 3 * time.Minute},
-			{87600 * time.Hour, 90 * time.Minute, 90 * time.Minute}, // a new doubt, a new hour
+			{87600 * time.Hour, 90 * time.Minute, 90 * time.Minute}, // a new jump, a new hour
 		}},
 		{"ahead for good", [][3]time.Duration{
 			{2 * time.Hour, time.Minute, time.Minute},
@@ -373,7 +373,7 @@ func TestBelief(t *testing.T) {
 		}},
 	}
 	for _, test := range tests {
-		b := belief{wall: start, real: start}
+		b := clockGuard{wall: start, real: start}
 		for i, s := range test.steps {
 			if got := b.now(start.Add(s[0]), start.Add(s[1])); !got.Equal(start.Add(s[2])) {
 				t.Errorf("%s: step %d: now = start + %v; want start + %v", test.name, i, got.Sub(start), s[2])
@@ -382,7 +382,7 @@ func TestBelief(t *testing.T) {
 	}
 }
 
-func TestTheSweeperDoubtsAJumpOfTheClock(t *testing.T) {
+func TestTheSweeperDistrustsAClockJump(t *testing.T) {
 	clock := newClock()
 	db := openAt(t, newPath(t), Options{Clock: clock.now, Sweep: time.Millisecond})
 	put(t, db, "session", "v", clock.now().Add(24*time.Hour))
@@ -395,7 +395,7 @@ func TestTheSweeperDoubtsAJumpOfTheClock(t *testing.T) {
 	want(t, db, "-", "link")
 }
 
-// reschema writes another number of the format into the file.
+// reschema writes another format number into the file.
 func reschema(t *testing.T, path, format string) {
 	t.Helper()
 	b, err := bolt.Open(path, 0o600, nil)
@@ -439,7 +439,7 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// snapshot returns a check that path and its folder are what they were.
+// snapshot returns a check that path and its folder are unchanged.
 func snapshot(t *testing.T, path string) func() {
 	t.Helper()
 	look := func() string {
@@ -463,7 +463,7 @@ func snapshot(t *testing.T, path string) func() {
 	}
 }
 
-func TestOtherPeoplesFilesAreLeftAlone(t *testing.T) {
+func TestOpenRejectsOtherFilesUnchanged(t *testing.T) {
 	path := newPath(t)
 	b, err := bolt.Open(path, 0o600, nil)
 	if err != nil {
@@ -486,7 +486,7 @@ func TestOtherPeoplesFilesAreLeftAlone(t *testing.T) {
 	unchanged()
 }
 
-func TestWhereNoFileCanBe(t *testing.T) {
+func TestOpenFailsIfTheFileCannotBeCreated(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -530,8 +530,8 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// What has been accepted when Close comes is carried out.
-func TestCloseFinishesWhatWaits(t *testing.T) {
+// Requests accepted before Close are completed.
+func TestCloseCompletesWaitingRequests(t *testing.T) {
 	path := newPath(t)
 	db := openAt(t, path, Options{})
 	letGo := blocked(t, db)

@@ -19,12 +19,12 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// contents is all that a store holds.
+// contents are all records of a store.
 type contents map[store.Key]string
 
-// specimen makes a store with all that a file can have in it: branches, leaves, small
-// buckets within their parent's page, values over several pages, free pages. It
-// returns the file, and what it holds before and after the last Apply.
+// specimen creates a store with all features of a file: branches, leaves, small inline
+// buckets, values over several pages, free pages. It returns the file, and its contents
+// before and after the last Apply.
 func specimen(t *testing.T, records int) (raw []byte, before, after contents) {
 	t.Helper()
 	path := newPath(t)
@@ -70,14 +70,14 @@ func specimen(t *testing.T, records int) (raw []byte, before, after contents) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, _, err := readHeads(bytes.NewReader(raw), int64(len(raw)))
+	h, _, err := readMetas(bytes.NewReader(raw), int64(len(raw)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return raw[:h.pages*h.pageSize], before, after // without the room to grow behind them
+	return raw[:h.pages*h.pageSize], before, after // without the room to grow
 }
 
-// held returns what the store holds, by Scan, and by Get of what is expected.
+// held returns the store's contents, by Scan, and by Get of the expected ones.
 func held(db *DB, expected contents) (contents, error) {
 	got, ctx := contents{}, context.Background()
 	places := map[store.Key]bool{}
@@ -105,19 +105,20 @@ func held(db *DB, expected contents) (contents, error) {
 	return got, nil
 }
 
-// TestFlippedBits damages a store in one place after the other. Open either finds
-// the damage and says what to do, or all that was written is there. For many more
-// places: go test -run TestFlippedBits -flips 100000 -seed 7 ./caddymodule/store/bolt
+// TestFlippedBits damages a store in one place after the other. Open must either detect
+// the damage and say what to do, or all records must be there. For many more places:
+//
+//	go test -run TestFlippedBits -flips 100000 -seed 7 ./caddymodule/store/bolt
 func TestFlippedBits(t *testing.T) {
 	raw, before, after := specimen(t, 120)
 	random := rand.New(rand.NewPCG(*seed, 1))
 	path := newPath(t)
 	pageSize, pages := os.Getpagesize(), inUse(t, raw)
-	var refused, harmless, heads int
+	var refused, harmless, metas int
 	for i := range *flips {
 		at := pages[random.IntN(len(pages))]*pageSize + random.IntN(pageSize)
 		switch i % 8 {
-		case 0, 1, 2: // where pages keep what leads to the rest
+		case 0, 1, 2: // in the parts of pages that lead to others
 			at = at/pageSize*pageSize + random.IntN(160)
 		case 3: // anywhere
 			at = random.IntN(len(raw))
@@ -149,7 +150,7 @@ func TestFlippedBits(t *testing.T) {
 			case maps.Equal(got, after):
 				harmless++
 			case at < 2*pageSize && maps.Equal(got, before) && strings.Contains(log.String(), "the last change may be missing"):
-				heads++ // as after a power cut in the middle of the last commit
+				metas++ // as after a power cut during the last commit
 			default:
 				for k := range got {
 					delete(after, k)
@@ -164,25 +165,25 @@ func TestFlippedBits(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d flips: %d found, %d without effect, %d cost the last change", *flips, refused, harmless, heads)
+	t.Logf("%d flips: %d found, %d without effect, %d cost the last change", *flips, refused, harmless, metas)
 	if refused < *flips/3 {
 		t.Errorf("Open refused %d of %d damaged files; want at least a third", refused, *flips)
 	}
 }
 
-// inUse returns the numbers of the pages that matter.
+// inUse returns the numbers of the pages in use.
 func inUse(t *testing.T, raw []byte) []int {
 	t.Helper()
 	r := bytes.NewReader(raw)
-	h, _, err := readHeads(r, int64(len(raw)))
+	h, _, err := readMetas(r, int64(len(raw)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &checker{file: r, head: h, used: make([]uint64, h.pages/64+1)}
+	c := &checker{file: r, meta: h, used: make([]uint64, h.pages/64+1)}
 	if _, err := c.freelist(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.walk(everything); err != nil {
+	if _, err := c.walk(noLimit); err != nil {
 		t.Fatal(err)
 	}
 	pages := []int{0, 1}
@@ -202,8 +203,8 @@ func stillWorks(t *testing.T, db *DB) {
 	}
 }
 
-// bbolt's own check, where it survives, finds nothing that ours doesn't.
-func TestCheckIsAsStrictAsBbolts(t *testing.T) {
+// If bbolt's own check finds damage without crashing, ours finds it too.
+func TestCheckFindsAllThatBboltFinds(t *testing.T) {
 	raw, _, _ := specimen(t, 60)
 	random := rand.New(rand.NewPCG(*seed, 2))
 	pageSize := os.Getpagesize()
@@ -219,10 +220,10 @@ func TestCheckIsAsStrictAsBbolts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = check(f, everything)
+		_, err = check(f, noLimit)
 		f.Close()
 		if err != nil {
-			continue // theirs might not survive it
+			continue // bbolt's check might crash
 		}
 		compared++
 		b, err := bolt.Open(path, 0o600, nil)
@@ -244,8 +245,8 @@ func TestCheckIsAsStrictAsBbolts(t *testing.T) {
 	}
 }
 
-// A byte that sends bbolt beyond its mapping ends the process in bbolt's own check.
-func TestAnOffsetBeyondTheFile(t *testing.T) {
+// A byte that sends bbolt beyond its mapping crashes the process in bbolt's own check.
+func TestCheckFindsAnOffsetBeyondTheFile(t *testing.T) {
 	raw, _, _ := specimen(t, 120)
 	pageSize := os.Getpagesize()
 	path, tried := newPath(t), 0
@@ -276,11 +277,11 @@ func TestAnOffsetBeyondTheFile(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoStore(t *testing.T) {
+func TestOpenRejectsFilesThatAreNoStore(t *testing.T) {
 	raw, _, after := specimen(t, 60)
 	pageSize := os.Getpagesize()
-	noHeads := bytes.Clone(raw)
-	clear(noHeads[:2*pageSize])
+	noMetas := bytes.Clone(raw)
+	clear(noMetas[:2*pageSize])
 	noise := make([]byte, len(raw))
 	for i := range noise {
 		noise[i] = byte(i * i >> 3)
@@ -294,10 +295,10 @@ func TestWhatIsNoStore(t *testing.T) {
 		{"text", []byte(strings.Repeat("secret = {env.SECRET}\n", 1000))},
 		{"noise", noise},
 		{"zeros", make([]byte, len(raw))},
-		{"both heads gone", noHeads},
+		{"both meta pages gone", noMetas},
 		{"cut after a byte", raw[:1]},
 		{"cut after the first head", raw[:pageSize]},
-		{"cut after both heads", raw[:2*pageSize]},
+		{"cut after both meta pages", raw[:2*pageSize]},
 		{"cut in the middle", raw[:len(raw)/2/pageSize*pageSize]},
 		{"cut within a page", raw[:len(raw)/2/pageSize*pageSize+100]},
 	}
@@ -312,7 +313,7 @@ func TestWhatIsNoStore(t *testing.T) {
 			t.Errorf("%s: Open = %v, %v; want ErrCorrupt with the path and what to do", test.name, db, err)
 		}
 		unchanged()
-		// The file that was refused isn't held, and a backup takes its place.
+		// A rejected file isn't locked, and a backup can replace it.
 		kept, err := Restore(path, bytes.NewReader(raw))
 		if err != nil || (kept == "") != (len(test.file) == 0) {
 			t.Errorf("%s: Restore = %q, %v", test.name, kept, err)
@@ -324,8 +325,8 @@ func TestWhatIsNoStore(t *testing.T) {
 	}
 }
 
-// A head that is damaged is one a power cut has hit: the other one serves.
-func TestOneHeadIsEnough(t *testing.T) {
+// One damaged meta page, as after a power cut, is tolerated: the other one is used.
+func TestOneValidMetaPageIsEnough(t *testing.T) {
 	raw, before, after := specimen(t, 60)
 	for head := range 2 {
 		path := newPath(t)
@@ -347,7 +348,7 @@ func TestOneHeadIsEnough(t *testing.T) {
 	}
 }
 
-// leafOf finds the page of the file where the value lies.
+// leafOf returns the page with the value.
 func leafOf(t *testing.T, path, value string) (at int64) {
 	t.Helper()
 	raw, err := os.ReadFile(path)
@@ -373,10 +374,10 @@ func overwrite(t *testing.T, path string, at int64, b []byte) {
 	}
 }
 
-// big is a value that has a page of its own.
+// big returns a value with a page of its own.
 func big(s string) string { return strings.Repeat(s, 2000) }
 
-// unusable fails the test unless err is what callers get of damage.
+// unusable checks that err is the error that callers get after damage.
 func unusable(t *testing.T, what string, err error) {
 	t.Helper()
 	if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, ErrCorrupt) {
@@ -414,7 +415,7 @@ func TestARecordIsDamagedWhileTheStoreIsOpen(t *testing.T) {
 	want(t, db, big("w"), "whole")
 	put(t, db, "another", "v", time.Time{})
 
-	// Who writes it anew without asking mends it.
+	// Overwriting the record unconditionally repairs it.
 	put(t, db, "damaged", "mended", time.Time{})
 	want(t, db, "mended", "damaged")
 	if n, err := db.sweepUntil(t.Context(), time.Now().Add(2*time.Hour)); err != nil || n != 1 {
@@ -438,7 +439,7 @@ func TestAPageIsDamagedWhileTheStoreIsOpen(t *testing.T) {
 
 	_, err = db.Get(t.Context(), key("m"))
 	unusable(t, "Get", err)
-	// What can be read is read on; nothing is written any more.
+	// Reading other pages goes on; nothing is written any more.
 	want(t, db, big("a"), "a")
 	want(t, db, big("z"), "z")
 	unusable(t, "Apply", db.Apply(t.Context(), store.Put(key("new"), nil, time.Time{})))
@@ -463,7 +464,7 @@ func TestTheWriterPanics(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, db, "k", "v", time.Time{})
-	err = db.submit(t.Context(), &request{judge: func(*bolt.Tx) error { panic("page 7 already freed") }})
+	err = db.submit(t.Context(), &request{evaluate: func(*bolt.Tx) error { panic("page 7 already freed") }})
 	unusable(t, "submit", err)
 	unusable(t, "Apply", db.Apply(t.Context(), store.Put(key("new"), nil, time.Time{})))
 	want(t, db, "v", "k")
@@ -474,8 +475,8 @@ func TestTheWriterPanics(t *testing.T) {
 	want(t, openAt(t, path, Options{}), "v", "k")
 }
 
-// Somebody copies another file over the store, or empties it, while it is open.
-func TestTheFileIsCutWhileTheStoreIsOpen(t *testing.T) {
+// Another file is copied over the open store, or it is truncated.
+func TestTheFileIsTruncatedWhileTheStoreIsOpen(t *testing.T) {
 	for _, size := range []int64{0, 1, 2} { // pages
 		path := newPath(t)
 		db, err := Open(path, Options{Sweep: time.Millisecond})
@@ -528,8 +529,8 @@ func TestTheFileIsCutWhileTheStoreIsOpen(t *testing.T) {
 	}
 }
 
-// The writer may be the first to meet the damage.
-func TestTheFileIsCutBeforeAWrite(t *testing.T) {
+// The writer may find the damage first.
+func TestTheFileIsTruncatedBeforeAWrite(t *testing.T) {
 	path := newPath(t)
 	db, err := Open(path, Options{})
 	if err != nil {
@@ -562,7 +563,7 @@ func within(t *testing.T, f func()) {
 	}
 }
 
-// Damage that comes while the store is open ends no process and gives no wrong value.
+// Damage to the open file crashes no process and returns no wrong value.
 func TestFlippedBitsWhileTheStoreIsOpen(t *testing.T) {
 	raw, _, after := specimen(t, 120)
 	random := rand.New(rand.NewPCG(*seed, 3))
@@ -604,15 +605,15 @@ func TestFlippedBitsWhileTheStoreIsOpen(t *testing.T) {
 	}
 }
 
-// leafWith returns the first leaf of a bucket that the test likes.
+// leafWith returns the first leaf of a bucket that the test accepts.
 func leafWith(t *testing.T, raw []byte, bucket string, likes func(visit, []element) bool) (v visit, at uint64) {
 	t.Helper()
 	r := bytes.NewReader(raw)
-	h, _, err := readHeads(r, int64(len(raw)))
+	h, _, err := readMetas(r, int64(len(raw)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &checker{file: r, head: h, used: make([]uint64, h.pages/64+1)}
+	c := &checker{file: r, meta: h, used: make([]uint64, h.pages/64+1)}
 	for todo := []visit{{page: h.root}}; len(todo) > 0; todo = todo[1:] {
 		v := todo[0]
 		p, flags, count, err := c.page(v.page)
@@ -644,10 +645,10 @@ func entriesAt(t *testing.T, b []byte, at uint64) []element {
 	return list
 }
 
-// What no checksum covers: where the trees lie, and what is free.
-func TestCheckFindsWhatWouldDoHarmLater(t *testing.T) {
+// Damage not covered by checksums: the location of trees, and the free pages.
+func TestCheckFindsDamagedTreesAndFreePages(t *testing.T) {
 	raw, _, _ := specimen(t, 1000)
-	h, _, err := readHeads(bytes.NewReader(raw), int64(len(raw)))
+	h, _, err := readMetas(bytes.NewReader(raw), int64(len(raw)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -723,7 +724,7 @@ func TestCheckFindsWhatWouldDoHarmLater(t *testing.T) {
 	}
 }
 
-// tryOpen returns what Open says of a file.
+// tryOpen returns Open's error for a file.
 func tryOpen(t *testing.T, raw []byte) error {
 	t.Helper()
 	path := newPath(t)
@@ -737,7 +738,7 @@ func tryOpen(t *testing.T, raw []byte) error {
 	return err
 }
 
-func TestReadHeadsTakesTheNewerOne(t *testing.T) {
+func TestReadMetasReturnsTheNewer(t *testing.T) {
 	path := newPath(t)
 	db := openAt(t, path, Options{})
 	for i := range 4 {
@@ -746,16 +747,16 @@ func TestReadHeadsTakesTheNewerOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, whole, err := readHeads(bytes.NewReader(raw), int64(len(raw)))
+		h, whole, err := readMetas(bytes.NewReader(raw), int64(len(raw)))
 		if err != nil || whole != 2 || h.txid != uint64(txid(t, db)) {
 			t.Errorf("readHeads = change %d, %d whole, %v; want change %d and both", h.txid, whole, err, txid(t, db))
 		}
 	}
 }
 
-// An index whose order is damaged while the store is open must not keep the sweeper,
-// and the disk, busy for ever.
-func TestTheSweeperGivesUpOnADamagedIndex(t *testing.T) {
+// An index whose order is damaged while the store is open must not keep the sweeper and
+// the disk busy forever.
+func TestTheSweeperStopsAtADamagedIndex(t *testing.T) {
 	clock := newClock()
 	path := newPath(t)
 	db, err := Open(path, Options{Clock: clock.now})
@@ -771,7 +772,7 @@ func TestTheSweeperGivesUpOnADamagedIndex(t *testing.T) {
 	}
 	_, at := leafWith(t, raw, "expiry", func(visit, []element) bool { return true })
 	entries := entriesAt(t, raw, at)
-	// The first is greater than the others now, and still over.
+	// The first entry is greater than the others now, and still expired.
 	copy(entries[0].key, entries[len(entries)-1].key[:8])
 	overwrite(t, path, int64(at), raw[at:][:os.Getpagesize()])
 	clock.pass(time.Hour)
@@ -784,8 +785,8 @@ func TestTheSweeperGivesUpOnADamagedIndex(t *testing.T) {
 	})
 }
 
-// Of a huge file only what most depends on is read at Open.
-func TestCheckKeepsToItsBudget(t *testing.T) {
+// Open reads only the most important pages of a huge file.
+func TestCheckRespectsItsBudget(t *testing.T) {
 	raw, _, _ := specimen(t, 2000)
 	path := newPath(t)
 	read := func() int64 {
@@ -794,11 +795,11 @@ func TestCheckKeepsToItsBudget(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		h, _, err := readHeads(f, int64(len(raw)))
+		h, _, err := readMetas(f, int64(len(raw)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &checker{file: f, head: h, used: make([]uint64, h.pages/64+1)}
+		c := &checker{file: f, meta: h, used: make([]uint64, h.pages/64+1)}
 		if whole, err := c.walk(64 << 10); whole || err != nil {
 			t.Errorf("walk = %t, %v; want that it stops, and finds nothing", whole, err)
 		}
@@ -815,12 +816,12 @@ func TestCheckKeepsToItsBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	h, _, err := readHeads(f, int64(len(raw)))
+	h, _, err := readMetas(f, int64(len(raw)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	overwrite(t, path, int64(h.root*h.pageSize), []byte("this is no page"))
-	if _, err := check(f, 64<<10); !errors.As(err, new(*damage)) {
+	if _, err := check(f, 64<<10); !errors.As(err, new(*corruption)) {
 		t.Errorf("check of a damaged root within a budget = %v; want a damage", err)
 	}
 }

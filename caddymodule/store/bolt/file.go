@@ -18,9 +18,8 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// create makes an empty store where there is no file. It appears under its name only
-// when it is whole: a crash on the way leaves none, and a file that is cut short is
-// never mistaken for a new one.
+// create creates an empty store if the file doesn't exist. The file gets its name only when it is
+// complete, so that a crash leaves none, and a truncated file is never taken for a new one.
 func create(path string) error {
 	if _, err := os.Lstat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -40,20 +39,20 @@ func create(path string) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(b.Update(mark), b.Close())
+	err = errors.Join(b.Update(writeSchema), b.Close())
 	if err != nil {
 		return err
 	}
 	if err = os.Link(tmp.Name(), path); errors.Is(err, fs.ErrExist) {
-		return nil // another process was faster; its store is as good
+		return nil // another process was faster
 	} else if err != nil {
-		err = os.Rename(tmp.Name(), path) // a file system without links
+		err = os.Rename(tmp.Name(), path) // a file system without hard links
 	}
 	return errors.Join(err, syncDir(path))
 }
 
-// mark makes an empty bbolt file a store of Doorpost.
-func mark(tx *bolt.Tx) error {
+// writeSchema turns an empty bbolt file into a store of Doorpost.
+func writeSchema(tx *bolt.Tx) error {
 	if _, err := tx.CreateBucket(expiryBucket); err != nil {
 		return err
 	}
@@ -64,7 +63,7 @@ func mark(tx *bolt.Tx) error {
 	return b.Put(schemaKey, fmt.Append(nil, schema))
 }
 
-// syncDir makes the names in path's folder durable, where the system does so.
+// syncDir makes the names in path's folder durable, if the system supports it.
 func syncDir(path string) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -77,20 +76,20 @@ func syncDir(path string) error {
 	return d.Sync()
 }
 
-// opened is a file that has been locked, checked and found to be a store.
+// opened is a store that was locked and checked.
 type opened struct {
 	bolt  *bolt.DB
 	file  *os.File
-	heads int // how many of its two heads are whole: 1 or 2
+	metas int // number of valid meta pages: 1 or 2
 }
 
-// openFile returns errLocked when the file is held for longer than wait, a *damage,
-// ErrNewer, or what the system said. It changes nothing.
+// openFile returns errLocked if the file stays locked for longer than wait, a *corruption,
+// ErrNewer, or the system's error. It changes nothing.
 func openFile(path string, wait time.Duration) (o opened, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = damagedf("%v", p)
+			err = corruptf("%v", p)
 		}
 		if err != nil && o.file != nil {
 			abandon(o.file)
@@ -102,13 +101,12 @@ func openFile(path string, wait time.Duration) (o opened, err error) {
 			FreelistType:    bolt.FreelistMapType,
 			NoStatistics:    true,
 			InitialMmapSize: mapped,
-			// bbolt opens by this before it looks at anything: the place to check
-			// what its own reading takes on trust.
+			// bbolt calls this before it reads anything, so check here what it would trust.
 			OpenFile: func(name string, _ int, _ os.FileMode) (*os.File, error) {
 				if o.file, err = openLocked(name, wait); err != nil {
 					return nil, err
 				}
-				o.heads, err = check(o.file, quickly)
+				o.metas, err = check(o.file, quickBudget)
 				return o.file, err
 			},
 		})
@@ -123,32 +121,32 @@ func openFile(path string, wait time.Duration) (o opened, err error) {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return o, errLocked
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum):
-		return o, damagedf("%v", err)
+		return o, corruptf("%v", err)
 	case err != nil:
 		return o, err
 	}
-	if err = o.bolt.View(markOf); err != nil {
+	if err = o.bolt.View(checkSchema); err != nil {
 		o.bolt.Close()
 	}
 	return o, err
 }
 
 const (
-	// allocSize is by how much more than is needed the file grows at a time.
+	// allocSize is how much the file grows at a time.
 	allocSize = 1 << 20
-	// leastMap is how much of the file is mapped at least, where addresses are plenty. It
-	// costs no memory.
-	leastMap = 16 << 30
-	// leastMap32 is the same where they aren't.
-	leastMap32 = 256 << 20
+	// minMapSize is the minimum size of the mapping where address space is plentiful. It costs no
+	// memory.
+	minMapSize = 16 << 30
+	// minMapSize32 is the same for 32-bit systems.
+	minMapSize32 = 256 << 20
 )
 
-// mapSize returns how much to map of the file at path when it is opened. When it outgrows
-// that, bbolt maps it anew, for which it waits until nobody reads, and everybody else waits
-// for it: a backup of a large store, which reads for as long as a copy of the file takes,
-// would keep everybody out. So the file is mapped far beyond its end.
+// mapSize returns how much to map of the file at path. When the file outgrows its mapping, bbolt
+// waits for all readers, while everybody else waits for it. A backup of a large store reads as
+// long as it takes to copy the file, and would block everybody. So the file is mapped far beyond
+// its end.
 func mapSize(path string) int {
-	if runtime.GOOS == "windows" { // where the file becomes as long as the map
+	if runtime.GOOS == "windows" { // there the file becomes as long as the mapping
 		return 0
 	}
 	var size int64
@@ -156,19 +154,19 @@ func mapSize(path string) int {
 		size = info.Size()
 	}
 	if strconv.IntSize < 64 {
-		return int(min(max(leastMap32, 2*size), 1<<30))
+		return int(min(max(minMapSize32, 2*size), 1<<30))
 	}
-	return int(max(leastMap, 4*size))
+	return int(max(minMapSize, 4*size))
 }
 
-// abandon closes a file that bbolt may have panicked on, or may have closed already.
+// abandon closes a file in which bbolt may have panicked, or which it may have closed already.
 func abandon(f *os.File) error {
 	unlock(f)
 	return f.Close()
 }
 
-// openLocked opens the file that has the name once the lock is ours: Restore may
-// have put another in its place while we waited.
+// openLocked opens and locks the file with the name. It opens it again if Restore has replaced it
+// meanwhile.
 func openLocked(name string, wait time.Duration) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(name, os.O_RDWR, 0)
@@ -191,13 +189,13 @@ func openLocked(name string, wait time.Duration) (*os.File, error) {
 	}
 }
 
-// Move moves a store that isn't open to another path on the same file system, where none
-// may be yet, and leaves there what an earlier release refuses to open; see Moved. ErrHeld: it
-// is open.
+// Move moves a store that isn't open to another path on the same file system, which must not
+// exist, and leaves a file that earlier releases refuse to open; see Moved. ErrHeld: the store is
+// open.
 func Move(from, to string) error {
 	f, err := openLocked(from, time.Second)
 	if errors.Is(err, errLocked) {
-		return explain(from, err)
+		return describe(from, err)
 	} else if err != nil {
 		return err
 	}
@@ -205,13 +203,13 @@ func Move(from, to string) error {
 	if err := os.Link(from, to); err != nil { // unlike Rename, it replaces nothing
 		return err
 	}
-	return errors.Join(syncDir(to), leaveMoved(from))
+	return errors.Join(syncDir(to), writeMovedMarker(from))
 }
 
-// errLocked: somebody else has the file open.
+// errLocked: another process has the file open.
 var errLocked = errors.New("the file is locked")
 
-// lock waits for the file to be free. Where tryLock can't tell, bbolt's own lock does.
+// lock waits until the file is free. On systems without tryLock, only bbolt locks the file.
 func lock(f *os.File, wait time.Duration) error {
 	for end := time.Now().Add(wait); ; time.Sleep(20 * time.Millisecond) {
 		if err := tryLock(f); !errors.Is(err, errLocked) || time.Now().After(end) {
@@ -220,22 +218,22 @@ func lock(f *os.File, wait time.Duration) error {
 	}
 }
 
-// holder is the file beside the store that says who holds it. It is locked as long
-// as it tells the truth, so one that a crash left behind misleads nobody.
-type holder struct{ file *os.File }
+// pidFile is the file beside the store that names the process using it. It is locked while that
+// process runs, so that a file left by a crash misleads nobody.
+type pidFile struct{ file *os.File }
 
-func holderPath(path string) string { return path + ".pid" }
+func pidPath(path string) string { return path + ".pid" }
 
-// hold says that this process holds the store. It is help for people: where it
-// can't be written, the store works without.
-func hold(path string) *holder {
-	f, err := os.OpenFile(holderPath(path), os.O_RDWR|os.O_CREATE, 0o600)
+// writePIDFile records that this process has the store open. It only helps operators: if the file
+// can't be written, the store works without it.
+func writePIDFile(path string) *pidFile {
+	f, err := os.OpenFile(pidPath(path), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return &holder{}
+		return &pidFile{}
 	}
 	host, _ := os.Hostname()
 	text := fmt.Sprintf("%d %s %s\n", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
-	err = lock(f, 200*time.Millisecond) // somebody may just be trying it, in heldBy
+	err = lock(f, 200*time.Millisecond) // lockedBy may just be trying it
 	if err == nil {
 		err = f.Truncate(0)
 	}
@@ -244,24 +242,24 @@ func hold(path string) *holder {
 	}
 	if err != nil {
 		f.Close()
-		return &holder{}
+		return &pidFile{}
 	}
-	return &holder{file: f}
+	return &pidFile{file: f}
 }
 
-// release comes before the store's own lock is given back, or another process's
-// file would go.
-func (h *holder) release() {
+// release removes the file. Call it before the store's own lock is released, since otherwise it
+// might remove the file of another process.
+func (h *pidFile) release() {
 	if h.file != nil {
 		os.Remove(h.file.Name())
 		h.file.Close()
 	}
 }
 
-// heldBy names the process that holds the store at path, as far as it can be told.
-func heldBy(path string) string {
+// lockedBy describes the process that has the store at path open, if it is known.
+func lockedBy(path string) string {
 	const somebody = "another process"
-	f, err := os.OpenFile(holderPath(path), os.O_RDWR, 0)
+	f, err := os.OpenFile(pidPath(path), os.O_RDWR, 0)
 	if err != nil {
 		return somebody
 	}
@@ -277,36 +275,35 @@ func heldBy(path string) string {
 	return fmt.Sprintf("process %s (on %s, since %s)", fields[0], fields[1], fields[2])
 }
 
-// Restore puts a copy that Backup made in the place of the store at path, and returns
-// the name under which the replaced file is kept, "" if there was none. Whatever goes
-// wrong, the store stays what it was: ErrHeld when it is open, ErrCorrupt and ErrNewer
-// when r isn't a whole store that this program can use.
+// Restore replaces the store at path by a copy made by Backup. It returns the new name of the
+// replaced file, "" if there was none. On any error the store stays as it was: ErrHeld if it is
+// open, ErrCorrupt and ErrNewer if r isn't a complete store that this program can use.
 func Restore(path string, r io.Reader) (kept string, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return "", fmt.Errorf("restoring %s: %w", path, err)
+		return "", fmt.Errorf("restore %s: %w", path, err)
 	}
 	present, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return "", fmt.Errorf("restoring %s: %w", path, err)
+		return "", fmt.Errorf("restore %s: %w", path, err)
 	}
 	defer present.Close()
 	if err := lock(present, time.Second); err != nil {
-		return "", explain(path, err)
+		return "", describe(path, err)
 	}
 	info, err := present.Stat()
 	if err != nil {
-		return "", fmt.Errorf("restoring %s: %w", path, err)
+		return "", fmt.Errorf("restore %s: %w", path, err)
 	}
-	defer hold(path).release()
+	defer writePIDFile(path).release()
 	empty := info.Size() == 0
 	if empty {
 		defer func() {
 			if err != nil {
-				os.Remove(path) // ours, made for the lock
+				os.Remove(path) // created for the lock
 			}
 		}()
 	}
-	tmp, err := receive(path, r)
+	tmp, err := receiveBackup(path, r)
 	defer os.Remove(tmp)
 	if err != nil {
 		return "", fmt.Errorf("nothing was changed: %w", err)
@@ -318,16 +315,16 @@ func Restore(path string, r io.Reader) (kept string, err error) {
 		}
 	}
 	if err := os.Rename(tmp, path); err != nil {
-		return kept, fmt.Errorf("restoring %s: %w", path, err)
+		return kept, fmt.Errorf("restore %s: %w", path, err)
 	}
 	if err := syncDir(path); err != nil {
-		return kept, fmt.Errorf("restoring %s: %w", path, err)
+		return kept, fmt.Errorf("restore %s: %w", path, err)
 	}
 	return kept, nil
 }
 
-// createOver makes the file name, mode 0600, in the place of one that a kill has left. The caller
-// holds the store beside it.
+// createOver creates the file name, mode 0600, and replaces one that a kill has left. The caller
+// holds the lock of the store beside it.
 func createOver(name string) (*os.File, error) {
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -335,27 +332,27 @@ func createOver(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
-// receive writes r to a durable file beside path and returns its name, also with an
-// error. It is whole and of a format that this program knows when there is none.
-func receive(path string, r io.Reader) (name string, err error) {
+// receiveBackup writes r to a durable file beside path and returns its name, even with an error.
+// Without an error, the file is complete and has a format that this program knows.
+func receiveBackup(path string, r io.Reader) (name string, err error) {
 	tmp, err := createOver(path + ".restore-new")
 	if err != nil {
 		return "", err
 	}
 	defer tmp.Close()
 	if _, err = io.Copy(tmp, r); err != nil {
-		return tmp.Name(), fmt.Errorf("reading the backup: %w", err)
+		return tmp.Name(), fmt.Errorf("read backup: %w", err)
 	}
 	if err = tmp.Sync(); err != nil {
-		return tmp.Name(), fmt.Errorf("writing the backup: %w", err)
+		return tmp.Name(), fmt.Errorf("write backup: %w", err)
 	}
-	if _, err = check(tmp, everything); err == nil {
+	if _, err = check(tmp, noLimit); err == nil {
 		var o opened
 		if o, err = openFile(tmp.Name(), 0); err == nil {
 			err = o.bolt.Close()
 		}
 	}
-	if hurt := new(damage); errors.As(err, &hurt) {
+	if hurt := new(corruption); errors.As(err, &hurt) {
 		err = fmt.Errorf("%w: the backup is not a whole store of Doorpost (%s)", ErrCorrupt, hurt.why)
 	}
 	return tmp.Name(), err

@@ -20,7 +20,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// playHolder holds the store until its standard input ends.
+// playHolder keeps the store open until its standard input ends.
 func playHolder(args []string) error {
 	db, err := Open(args[0], Options{})
 	if err != nil {
@@ -31,7 +31,7 @@ func playHolder(args []string) error {
 	return db.Close()
 }
 
-func TestASecondProcessIsToldWhoHoldsTheFile(t *testing.T) {
+func TestASecondProcessGetsTheHoldersPID(t *testing.T) {
 	path := newPath(t)
 	holder := play(t, "holder", path)
 	stdin, err := holder.StdinPipe()
@@ -64,7 +64,7 @@ func TestASecondProcessIsToldWhoHoldsTheFile(t *testing.T) {
 		t.Errorf("Restore = %v; want ErrHeld with %q", err, says)
 	}
 
-	// Once it is let go within the wait, it opens.
+	// Open succeeds if the store is closed within the wait.
 	opened := make(chan error)
 	go func() {
 		db, err := Open(path, Options{Wait: 10 * time.Second})
@@ -82,7 +82,7 @@ func TestASecondProcessIsToldWhoHoldsTheFile(t *testing.T) {
 	}
 }
 
-func TestTheSameProcessIsASecondOneToo(t *testing.T) {
+func TestOpeningTwiceInAProcessFails(t *testing.T) {
 	path := newPath(t)
 	openAt(t, path, Options{})
 	_, err := Open(path, Options{Wait: time.Millisecond})
@@ -91,7 +91,7 @@ func TestTheSameProcessIsASecondOneToo(t *testing.T) {
 	}
 }
 
-func TestAStalePidFileMisleadsNobody(t *testing.T) {
+func TestAStalePIDFileIsIgnored(t *testing.T) {
 	path := newPath(t)
 	if err := openAt(t, path, Options{}).Close(); err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func TestAStalePidFileMisleadsNobody(t *testing.T) {
 		}
 	}
 
-	// A program that writes no such file holds the store.
+	// A program without a PID file has the store open.
 	stale()
 	b, err := bolt.Open(path, 0o600, nil)
 	if err != nil {
@@ -115,7 +115,7 @@ func TestAStalePidFileMisleadsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// A server that crashed has left it: the next one replaces it.
+	// A crashed server has left the file: the next one replaces it.
 	stale()
 	openAt(t, path, Options{})
 	raw, err := os.ReadFile(path + ".pid")
@@ -124,7 +124,7 @@ func TestAStalePidFileMisleadsNobody(t *testing.T) {
 	}
 }
 
-func TestAPidFileThatCannotBeWrittenIsNoReason(t *testing.T) {
+func TestOpenWorksWithoutAPIDFile(t *testing.T) {
 	path := newPath(t)
 	if err := os.Mkdir(path+".pid", 0o700); err != nil {
 		t.Fatal(err)
@@ -136,7 +136,7 @@ func TestAPidFileThatCannotBeWrittenIsNoReason(t *testing.T) {
 	}
 }
 
-func TestManyOpenANewStoreAtOnce(t *testing.T) {
+func TestConcurrentOpensCreateOneStore(t *testing.T) {
 	path := newPath(t)
 	var wg sync.WaitGroup
 	for i := range 8 {
@@ -222,7 +222,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 }
 
-func TestRestoreWhereNoneWas(t *testing.T) {
+func TestRestoreWithoutAnExistingStore(t *testing.T) {
 	db := openAt(t, newPath(t), Options{})
 	put(t, db, "k", "v", time.Time{})
 	var backup bytes.Buffer
@@ -240,7 +240,7 @@ func TestRestoreWhereNoneWas(t *testing.T) {
 	want(t, openAt(t, path, Options{}), "v", "k")
 }
 
-func TestRestoreTakesOnlyAWholeStore(t *testing.T) {
+func TestRestoreAcceptsOnlyACompleteStore(t *testing.T) {
 	source := newPath(t)
 	db := openAt(t, source, Options{})
 	for i := range 200 {
@@ -300,9 +300,8 @@ type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// A server that waits for the lock while Restore works must not go on with the file
-// that has been replaced.
-func TestWhoWaitedForRestoreGetsTheRestoredStore(t *testing.T) {
+// A server that waits for the lock during Restore must not continue with the replaced file.
+func TestAWaitingOpenGetsTheRestoredStore(t *testing.T) {
 	db := openAt(t, newPath(t), Options{})
 	put(t, db, "k", "restored", time.Time{})
 	var backup bytes.Buffer
@@ -343,7 +342,7 @@ func TestWhoWaitedForRestoreGetsTheRestoredStore(t *testing.T) {
 	}
 }
 
-func TestBackupSaysWhenItFails(t *testing.T) {
+func TestBackupReturnsItsErrors(t *testing.T) {
 	db := openAt(t, newPath(t), Options{})
 	r, w := io.Pipe()
 	r.CloseWithError(io.ErrShortWrite)
@@ -356,7 +355,7 @@ func TestBackupSaysWhenItFails(t *testing.T) {
 	}
 }
 
-// looking is a writer that looks at a folder whenever it is given something.
+// looking is a writer that looks at a folder on each Write.
 type looking struct {
 	pattern string
 	seen    []string
@@ -368,8 +367,7 @@ func (l *looking) Write(data []byte) (int, error) {
 	return len(data), err
 }
 
-// A kill while a backup is read, or while a copy is put back, leaves no further copy of the store
-// for good.
+// A kill during a backup or a restore leaves no further copy of the store.
 func TestAKillLeavesNoCopies(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no file that is open can be removed here")
@@ -386,7 +384,7 @@ func TestAKillLeavesNoCopies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if kept, err := db.Keep(".version-1"); err != nil || kept != path+".version-1" {
+	if kept, err := db.SaveCopy(".version-1"); err != nil || kept != path+".version-1" {
 		t.Errorf("Keep = %q, %v", kept, err)
 	}
 	var backup bytes.Buffer

@@ -19,9 +19,9 @@ import (
 
 func init() { roles["full"] = playFull }
 
-// TestDiskFull runs in a process of its own, which the system refuses to write
-// beyond a place in the file: first to make it longer, then, place by place, to write
-// what is within it, down to the first byte.
+// TestDiskFull runs in its own process, with a limit on the size of files: first the file
+// can't grow, then, page by page, less and less of it can be written, down to the first
+// byte.
 func TestDiskFull(t *testing.T) {
 	var said bytes.Buffer
 	full := play(t, "full", newPath(t))
@@ -32,13 +32,13 @@ func TestDiskFull(t *testing.T) {
 	t.Logf("%s", bytes.TrimSpace(said.Bytes()))
 }
 
-// room limits how far files may be written; the returned function lifts that.
+// room limits the size of files; the returned function lifts the limit.
 func room(bytes uint64) (lift func() error, err error) {
 	var was syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &was); err != nil {
 		return nil, err
 	}
-	// The signal would end the process; ignored, writes fail instead.
+	// The signal would end the process; if it is ignored, writes fail instead.
 	signal.Ignore(syscall.SIGXFSZ)
 	lift = func() error { return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &was) }
 	return lift, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: bytes, Max: was.Max})
@@ -64,7 +64,7 @@ func playFull(args []string) error {
 		}
 		return uint64(info.Size())
 	}
-	// No room to make it longer, and then ever less within it.
+	// No room to grow, and then less and less within the file.
 	step := uint64(4*os.Getpagesize() + 512)
 	failed, rounds := 0, 0
 	for limit := size(); ; limit -= min(limit, step) {
@@ -86,7 +86,7 @@ func playFull(args []string) error {
 		return fmt.Errorf("the log says %d times that it can't be written, and %d times that it can again, in %d rounds:\n%s", a, b, rounds, says)
 	}
 	fmt.Fprintf(os.Stderr, "%d Applies failed and %d went through in a file of %d bytes\n", failed, len(f.there), size())
-	if _, err := check(db.file, everything); err != nil {
+	if _, err := check(db.file, noLimit); err != nil {
 		return err
 	}
 	if err := db.Close(); err != nil {
@@ -101,7 +101,7 @@ func playFull(args []string) error {
 	return errors.Join(f.db.bolt.View(indexed), f.db.Close())
 }
 
-// filler writes to a store until it can't, and knows what has been acknowledged.
+// filler writes to a store until it fails, and records what was acknowledged.
 type filler struct {
 	db    *DB
 	there map[string]string
@@ -117,8 +117,8 @@ func (f *filler) put(id string) error {
 	return err
 }
 
-// under tries what a full disk meets, with room up to a place in the file, and that
-// all is well when it has been lifted. It returns how many Applies failed.
+// under writes with a limited file size, and checks that everything works after lifting
+// the limit. It returns how many Applies failed.
 func (f *filler) under(limit uint64) (failed int, err error) {
 	lift, err := room(limit)
 	if err != nil {
@@ -126,7 +126,7 @@ func (f *filler) under(limit uint64) (failed int, err error) {
 	}
 	ctx := context.Background()
 	for range 4 {
-		// What writes nothing shows nothing about the disk.
+		// An Apply that writes nothing succeeds on a full disk.
 		if err := f.db.Apply(ctx, store.Create(key("base 001"), nil, time.Time{})); !errors.Is(err, store.ErrConflict) {
 			return failed, errors.Join(lift(), fmt.Errorf("Apply with a conflict = %w", err))
 		}
@@ -158,7 +158,7 @@ func (f *filler) under(limit uint64) (failed int, err error) {
 	return failed, f.allThere()
 }
 
-// allThere reads everything that has been acknowledged.
+// allThere reads everything that was acknowledged.
 func (f *filler) allThere() error {
 	for id, value := range f.there {
 		if rec, err := f.db.Get(context.Background(), key(id)); err != nil || string(rec.Value) != value {

@@ -30,8 +30,8 @@ func counterKey(writer int) store.Key {
 	return store.Key{Firm: "firm", Bucket: "counter", ID: fmt.Sprint(writer)}
 }
 
-// playWriter changes the store at args[0] until it is killed, and prints what has
-// been acknowledged: "put w n" and "removed w n".
+// playWriter changes the store at args[0] until it is killed, and prints acknowledged
+// changes: "put w n" and "removed w n".
 func playWriter(args []string) error {
 	db, err := Open(args[0], Options{Sweep: 3 * time.Millisecond, Wait: 10 * time.Second})
 	if err != nil {
@@ -45,7 +45,7 @@ func playWriter(args []string) error {
 }
 
 // writeOn writes pair after pair, each with the counter and a ticket, and removes every
-// second ticket again.
+// second ticket.
 func writeOn(db *DB, w int) error {
 	ctx := context.Background()
 	n, was := 0, []byte(nil)
@@ -82,9 +82,10 @@ func writeOn(db *DB, w int) error {
 	}
 }
 
-// TestKill kills a process that writes, again and again, at any moment. Whatever it
-// had acknowledged is there afterwards, and nothing is there by half. For long:
-// go test -run TestKill -kills 500 -seed 7 ./caddymodule/store/bolt
+// TestKill kills a writing process again and again, at random times. Acknowledged changes
+// must be there afterwards, and no partial ones. For long:
+//
+//	go test -run TestKill -kills 500 -seed 7 ./caddymodule/store/bolt
 func TestKill(t *testing.T) {
 	path := newPath(t)
 	random := rand.New(rand.NewPCG(*seed, 0))
@@ -96,7 +97,7 @@ func TestKill(t *testing.T) {
 		if err := writer.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// Early ones meet it while it makes or opens the file.
+		// The first kills hit the process while it creates or opens the file.
 		time.Sleep(time.Duration(random.IntN(200_000)) * time.Microsecond)
 		writer.Process.Kill()
 		if err := writer.Wait(); err == nil || writer.ProcessState.Exited() {
@@ -122,7 +123,7 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// acknowledged is what writers have said.
+// acknowledged holds what writers have printed.
 type acknowledged struct {
 	mu            sync.Mutex
 	puts, removes int

@@ -4,8 +4,8 @@ package bolt
 
 import "os"
 
-// tryLock leaves the locking to bbolt: these systems have no lock that two calls
-// through one open file share.
+// tryLock leaves locking to bbolt: these systems have no lock that two calls through one
+// open file share.
 func tryLock(*os.File) error { return nil }
 
 func unlock(*os.File) {}

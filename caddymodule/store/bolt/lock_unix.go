@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// tryLock takes the lock that bbolt uses on the same file. It belongs to f: bbolt
-// finds it its own, and it goes when f is closed, or the process ends in any way.
+// tryLock takes the lock that bbolt uses on the same file. It belongs to f: bbolt may
+// take it again, and it ends when f is closed or the process ends.
 func tryLock(f *os.File) error {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -18,6 +18,6 @@ func tryLock(f *os.File) error {
 	return err
 }
 
-// unlock gives the lock back at once. Closing f would do so only when the last
-// mapping of the file goes, and after a panic bbolt's stays.
+// unlock releases the lock at once. Closing f releases it only with the last mapping of
+// the file, and after a panic bbolt's mapping stays.
 func unlock(f *os.File) { _ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }

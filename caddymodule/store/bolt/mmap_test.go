@@ -11,9 +11,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// A backup reads for as long as a copy of the file takes. Meanwhile the store grows far
-// beyond what was mapped at first, and nobody waits.
-func TestALongReadKeepsNobodyOut(t *testing.T) {
+// A backup reads as long as it takes to copy the file. Meanwhile the store grows far
+// beyond its first mapping, and nobody waits.
+func TestALongReadBlocksNobody(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "doorpost.db")
 	db, err := Open(path, Options{})
 	if err != nil {

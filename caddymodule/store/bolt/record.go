@@ -14,21 +14,21 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// The buckets at the root of the file. A firm's is firmPrefix and its id, so that
-// the firm without a name has one too.
+// Buckets at the root of the file. A firm's is firmPrefix and its ID, so that the firm
+// without a name has one too.
 var (
 	metaBucket   = []byte("doorpost") // what the file is: schemaKey
 	schemaKey    = []byte("schema")
-	expiryBucket = []byte("expiry") // indexKey of each record that ends → nothing
+	expiryBucket = []byte("expiry") // indexKey of each record that expires → nothing
 )
 
 const (
 	firmPrefix = "firm/"
-	schema     = 1 // the layout of the file that this program writes
+	schema     = 1 // layout of files that this program writes
 )
 
-// A record's value in the file: version, expiry in milliseconds since 1970 (0: it
-// stays), CRC-32C of key, version, expiry and value; then the value.
+// A record's value in the file: version, expiry in milliseconds since 1970 (0: never),
+// CRC-32C of key, version, expiry and value; then the value.
 const (
 	recordVersion = 1
 	headerLen     = 1 + 8 + 4
@@ -36,12 +36,12 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// damage is what is wrong with a file or a record.
-type damage struct{ why string }
+// corruption describes what is wrong with a file or a record.
+type corruption struct{ why string }
 
-func (d *damage) Error() string { return d.why }
+func (d *corruption) Error() string { return d.why }
 
-func damagedf(format string, args ...any) error { return &damage{fmt.Sprintf(format, args...)} }
+func corruptf(format string, args ...any) error { return &corruption{fmt.Sprintf(format, args...)} }
 
 func encode(k store.Key, value []byte, expires int64) []byte {
 	raw := make([]byte, headerLen+len(value))
@@ -52,15 +52,15 @@ func encode(k store.Key, value []byte, expires int64) []byte {
 	return raw
 }
 
-// decode returns the value, still within raw, and the expiry; or a *damage.
+// decode returns the value, still within raw, and the expiry; or a *corruption.
 func decode(k store.Key, raw []byte) (value []byte, expires int64, err error) {
 	if len(raw) < headerLen || raw[0] != recordVersion || binary.BigEndian.Uint32(raw[9:]) != checksum(k, raw) {
-		return nil, 0, damagedf("a record in %q of firm %q has a wrong checksum", k.Bucket, k.Firm)
+		return nil, 0, corruptf("a record in %q of firm %q has a wrong checksum", k.Bucket, k.Firm)
 	}
 	return raw[headerLen:], int64(binary.BigEndian.Uint64(raw[1:])), nil
 }
 
-// checksum covers the key too: a record that turns up under another one is damaged.
+// checksum includes the key, so that a record under another key is detected.
 func checksum(k store.Key, raw []byte) uint32 {
 	var room [128]byte
 	key := appendKey(room[:0], k)
@@ -69,7 +69,7 @@ func checksum(k store.Key, raw []byte) uint32 {
 	return crc32.Update(sum, castagnoli, raw[headerLen:])
 }
 
-// appendKey writes k so that splitKey can part it: firm and bucket hold no NUL.
+// appendKey appends k; firm and bucket contain no NUL, so splitIndexKey can separate them.
 func appendKey(b []byte, k store.Key) []byte {
 	b = append(b, k.Firm...)
 	b = append(b, 0)
@@ -78,14 +78,14 @@ func appendKey(b []byte, k store.Key) []byte {
 	return append(b, k.ID...)
 }
 
-// indexKey sorts by the time that a record ends.
+// indexKey sorts by expiry.
 func indexKey(expires int64, k store.Key) []byte {
 	b := make([]byte, 8, 8+len(k.Firm)+len(k.Bucket)+len(k.ID)+2)
 	binary.BigEndian.PutUint64(b, uint64(expires))
 	return appendKey(b, k)
 }
 
-// splitIndexKey is indexKey backwards; ok is false where that wasn't one.
+// splitIndexKey is the inverse of indexKey; ok is false for invalid keys.
 func splitIndexKey(b []byte) (expires int64, k store.Key, ok bool) {
 	if len(b) < 8 {
 		return 0, k, false
@@ -95,8 +95,8 @@ func splitIndexKey(b []byte) (expires int64, k store.Key, ok bool) {
 	return int64(binary.BigEndian.Uint64(b)), store.Key{Firm: firm, Bucket: bucket, ID: id}, ok1 && ok2 && id != ""
 }
 
-// toMilli is how a record's end is stored: cut to the millisecond, 0 for the zero
-// time. What ended before 1970 has ended all the same.
+// toMilli returns the stored form of an expiry: truncated to the millisecond, 0 for the
+// zero time. An expiry before 1970 becomes 1, which has expired too.
 func toMilli(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -111,11 +111,10 @@ func fromMilli(ms int64) time.Time {
 	return time.UnixMilli(ms)
 }
 
-// over reports whether a record that ends at expires has ended: that instant is
-// already after its time.
-func over(expires int64, now time.Time) bool { return expires != 0 && now.UnixMilli() >= expires }
+// expired reports whether a record has expired, which includes the instant of its expiry.
+func expired(expires int64, now time.Time) bool { return expires != 0 && now.UnixMilli() >= expires }
 
-// bucketOf returns nil where nothing was ever put.
+// bucketOf returns the bucket, or nil if it doesn't exist.
 func bucketOf(tx *bolt.Tx, firm, name string) *bolt.Bucket {
 	if name == "" {
 		return nil
@@ -127,7 +126,7 @@ func bucketOf(tx *bolt.Tx, firm, name string) *bolt.Bucket {
 	return b.Bucket([]byte(name))
 }
 
-// lookup returns the record as it lies in the file, valid while tx is; nil: none.
+// lookup returns the record's bytes in the file, valid during tx; nil if it doesn't exist.
 func lookup(tx *bolt.Tx, k store.Key) []byte {
 	b := bucketOf(tx, k.Firm, k.Bucket)
 	if b == nil || k.ID == "" {
@@ -136,8 +135,8 @@ func lookup(tx *bolt.Tx, k store.Key) []byte {
 	return b.Get([]byte(k.ID))
 }
 
-// writeRecord writes the record and moves its entry in the index; was is the expiry of the
-// record that it replaces, 0 if there was none or it had none.
+// writeRecord writes the record and updates the index; was is the expiry of the record
+// that it replaces, 0 if there was none or it had none.
 func writeRecord(tx *bolt.Tx, k store.Key, value []byte, expires, was int64) error {
 	b, err := tx.CreateBucketIfNotExists([]byte(firmPrefix + k.Firm))
 	if err != nil {
@@ -161,7 +160,7 @@ func writeRecord(tx *bolt.Tx, k store.Key, value []byte, expires, was int64) err
 	return nil
 }
 
-// dropRecord deletes the record, if there is one, and its entry in the index.
+// dropRecord deletes the record, if it exists, and its entry in the index.
 func dropRecord(tx *bolt.Tx, k store.Key, was int64) error {
 	b := bucketOf(tx, k.Firm, k.Bucket)
 	if b == nil {
@@ -173,7 +172,7 @@ func dropRecord(tx *bolt.Tx, k store.Key, was int64) error {
 	return tx.Bucket(expiryBucket).Delete(indexKey(was, k))
 }
 
-// checkRecord is what check asks about each record of the file.
+// checkRecord checks a record of the file.
 func checkRecord(path []string, id, raw []byte) error {
 	if len(path) != 2 || !strings.HasPrefix(path[0], firmPrefix) {
 		return nil
@@ -182,33 +181,33 @@ func checkRecord(path []string, id, raw []byte) error {
 	return err
 }
 
-// markOf reads whether the file is Doorpost's and one that this program can write:
-// nil, a *damage, or ErrNewer.
-func markOf(tx *bolt.Tx) error {
+// checkSchema checks that the file is a store of Doorpost that this program can write. It
+// returns a *corruption or ErrNewer otherwise.
+func checkSchema(tx *bolt.Tx) error {
 	b := tx.Bucket(metaBucket)
 	if b == nil || tx.Bucket(expiryBucket) == nil {
-		return damagedf("it is no store of Doorpost")
+		return corruptf("it is no store of Doorpost")
 	}
 	format, err := strconv.Atoi(string(b.Get(schemaKey)))
 	if err != nil || format < 1 {
-		return damagedf("the number of its format can't be read")
+		return corruptf("the number of its format can't be read")
 	}
 	if format > schema {
 		return fmt.Errorf("%w: its format is %d and this program knows up to %d: run the newer one, or give this one another path", ErrNewer, format, schema)
 	}
-	// A bucket under a damaged name, or marked as none, would be missing without a word.
+	// A bucket with a damaged name or type would be missing silently.
 	return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
 		switch {
 		case b == nil:
-			return damagedf("%q is no bucket", name)
+			return corruptf("%q is no bucket", name)
 		case bytes.Equal(name, metaBucket), bytes.Equal(name, expiryBucket):
 			return nil
 		case !bytes.HasPrefix(name, []byte(firmPrefix)):
-			return damagedf("%q is none of its buckets", name)
+			return corruptf("%q is none of its buckets", name)
 		}
 		return b.ForEach(func(inner, value []byte) error {
 			if value != nil {
-				return damagedf("%q in %q is no bucket", inner, name)
+				return corruptf("%q in %q is no bucket", inner, name)
 			}
 			return nil
 		})

@@ -12,29 +12,28 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// maxSweep bounds how many records one commit of the sweeper deletes, so that
-// nobody who waits beside it waits long.
+// maxSweep limits how many records the sweeper deletes in one commit, so that others don't
+// wait long.
 const maxSweep = 1000
 
-// Sweep deletes what has expired by now and returns how much that was. A goroutine
-// of the DB does so all the time; what it has deleted doesn't come back when the
-// clock is set back.
+// Sweep deletes expired records and returns their number. The DB does so regularly by
+// itself. Deleted records don't come back if the clock is set back.
 func (db *DB) Sweep(ctx context.Context) (int, error) { return db.sweepUntil(ctx, db.clock()) }
 
 func (db *DB) sweepUntil(ctx context.Context, now time.Time) (total int, err error) {
 	for {
-		var ended []ending
+		var ended []expiredEntry
 		find := func(tx *bolt.Tx) error {
-			ended = endedBy(tx, now)
+			ended = expiredEntries(tx, now)
 			return nil
 		}
-		// A look first: a commit costs fsyncs, and mostly there is nothing to do.
+		// Read first: a commit costs fsyncs, and usually there is nothing to delete.
 		if err := db.view(ctx, find); err != nil || len(ended) == 0 {
 			return total, err
 		}
 		err := db.submit(ctx, &request{
-			judge: find,
-			carry: func(tx *bolt.Tx) (bool, error) { return len(ended) > 0, deleteEnded(tx, ended) },
+			evaluate: find,
+			apply:    func(tx *bolt.Tx) (bool, error) { return len(ended) > 0, deleteExpired(tx, ended) },
 		})
 		if err != nil {
 			return total, err
@@ -43,20 +42,20 @@ func (db *DB) sweepUntil(ctx context.Context, now time.Time) (total int, err err
 	}
 }
 
-// ending is an entry of the index.
-type ending struct {
+// expiredEntry is an entry of the index.
+type expiredEntry struct {
 	entry   []byte
 	expires int64
 	key     store.Key
-	known   bool // whether the entry could be read
+	known   bool // the entry could be decoded
 }
 
-// endedBy returns the first entries of the index whose time is over.
-func endedBy(tx *bolt.Tx, now time.Time) (ended []ending) {
+// expiredEntries returns the first entries of the index that have expired.
+func expiredEntries(tx *bolt.Tx, now time.Time) (ended []expiredEntry) {
 	c := tx.Bucket(expiryBucket).Cursor()
 	for entry, _ := c.First(); entry != nil && len(ended) < maxSweep; entry, _ = c.Next() {
-		e := ending{entry: append([]byte{}, entry...)}
-		if e.expires, e.key, e.known = splitIndexKey(entry); e.known && !over(e.expires, now) {
+		e := expiredEntry{entry: append([]byte{}, entry...)}
+		if e.expires, e.key, e.known = splitIndexKey(entry); e.known && !expired(e.expires, now) {
 			break
 		}
 		ended = append(ended, e)
@@ -64,13 +63,13 @@ func endedBy(tx *bolt.Tx, now time.Time) (ended []ending) {
 	return ended
 }
 
-// deleteEnded deletes the entries, and the records that they speak of.
-func deleteEnded(tx *bolt.Tx, ended []ending) error {
+// deleteExpired deletes the entries and their records.
+func deleteExpired(tx *bolt.Tx, ended []expiredEntry) error {
 	index := tx.Bucket(expiryBucket)
 	for _, e := range ended {
 		raw := lookup(tx, e.key)
-		// An entry that doesn't fit its record was left behind by damage. The
-		// record has another one, or is nobody's to delete.
+		// An entry that doesn't match its record was left by damage. The record has another
+		// entry, or must not be deleted.
 		if e.known && len(raw) >= headerLen && int64(binary.BigEndian.Uint64(raw[1:])) == e.expires {
 			if err := dropRecord(tx, e.key, 0); err != nil {
 				return err
@@ -80,19 +79,19 @@ func deleteEnded(tx *bolt.Tx, ended []ending) error {
 			return err
 		}
 	}
-	// In a damaged tree an entry may lie where no search finds it. It would come
-	// first for ever, and the sweeper would do nothing else.
+	// In a damaged tree, search may not find an entry. It would stay the first one forever,
+	// and the sweeper would do nothing else.
 	if first, _ := index.Cursor().First(); len(ended) > 0 && bytes.Equal(first, ended[0].entry) {
-		return damagedf("an entry of the index can't be deleted")
+		return corruptf("an entry of the index can't be deleted")
 	}
 	return nil
 }
 
-// sweep is the sweeper: it looks every so often until the DB is closed.
+// sweep deletes expired records regularly until the DB is closed.
 func (db *DB) sweep(every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	belief := belief{wall: db.clock(), real: time.Now()}
+	belief := clockGuard{wall: db.clock(), real: time.Now()}
 	for {
 		select {
 		case <-db.stop:
@@ -100,40 +99,41 @@ func (db *DB) sweep(every time.Duration) {
 		case <-tick.C:
 		}
 		_, err := db.sweepUntil(context.Background(), belief.now(db.clock(), time.Now()))
-		// The writer has logged a full disk, and damage has been logged where it was found.
+		// Failed writes were logged by the writer, corruption was logged where it was
+		// found.
 		if err != nil && !errors.Is(err, store.ErrUnavailable) {
-			db.log.Error("sweeping the store", "path", db.path, "error", err)
+			db.log.Error("expired records not deleted", "path", db.path, "error", err)
 		}
 	}
 }
 
-// How far the clock may run ahead of the time that has passed before the sweeper
-// doubts it, and for how long it does.
+// How far the clock may jump ahead before the sweeper distrusts it, and for how long it
+// does.
 const (
-	jumpAllowed = 5 * time.Minute
-	jumpStands  = time.Hour
+	maxClockJump   = 5 * time.Minute
+	clockJumpDelay = time.Hour
 )
 
-// belief keeps a clock that was set forward by mistake from costing everybody their
-// session for good: reads go by the clock at once, but what it says has ended is
-// deleted only after the new time has stood for an hour.
-type belief struct {
-	wall, real time.Time // a moment at which the clock was right, by both clocks
-	doubts     time.Time // since when it isn't, by the real one
+// clockGuard keeps a clock that was set ahead by mistake from deleting sessions: reads use
+// the clock at once, but the sweeper deletes by the new time only after it has been used
+// for an hour.
+type clockGuard struct {
+	wall, real   time.Time // a time at which the clock was right, by both clocks
+	suspectSince time.Time // since when the clock has been ahead, by the real one
 }
 
-// now returns the time up to which to sweep. wall is what the clock says, real has a
-// monotonic reading.
-func (b *belief) now(wall, real time.Time) time.Time {
+// now returns the time up to which to sweep. wall is the clock's time; real has a monotonic
+// reading.
+func (b *clockGuard) now(wall, real time.Time) time.Time {
 	expected := b.wall.Add(real.Sub(b.real))
 	switch {
-	case wall.Sub(expected) <= jumpAllowed:
-	case b.doubts.IsZero():
-		b.doubts = real
+	case wall.Sub(expected) <= maxClockJump:
+	case b.suspectSince.IsZero():
+		b.suspectSince = real
 		return expected
-	case real.Sub(b.doubts) < jumpStands:
+	case real.Sub(b.suspectSince) < clockJumpDelay:
 		return expected
 	}
-	*b = belief{wall: wall, real: real}
+	*b = clockGuard{wall: wall, real: real}
 	return wall
 }

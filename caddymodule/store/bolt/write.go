@@ -16,21 +16,21 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// maxGroup bounds how many requests share a commit, and so its memory.
+// maxGroup limits how many requests share a commit, and so its memory.
 const maxGroup = 512
 
-// request is one caller's change on its way through the writer.
+// request is a caller's change on its way through the writer.
 type request struct {
-	// judge decides, within the writer's transaction, and changes nothing. Its
-	// error is the caller's answer and concerns nobody else.
-	judge func(*bolt.Tx) error
-	// carry does what judge has allowed, and reports whether that changed anything.
-	// Its error undoes the whole group.
-	carry func(*bolt.Tx) (changed bool, err error)
+	// evaluate checks conditions in the writer's transaction, and changes nothing. Its
+	// error is returned to this caller only.
+	evaluate func(*bolt.Tx) error
+	// apply makes the change after evaluate, and reports whether it changed anything. Its
+	// error undoes the whole group.
+	apply func(*bolt.Tx) (changed bool, err error)
 
-	taken  atomic.Bool // by the writer, or by a caller who gave up waiting for it
+	taken  atomic.Bool // by the writer, or by a caller who gave up waiting
 	answer error
-	done   chan struct{} // closed when answer stands
+	done   chan struct{} // closed when answer is set
 }
 
 // queue holds the requests that wait for the writer.
@@ -46,7 +46,7 @@ func newQueue() queue {
 	return queue{mu: mu, some: sync.NewCond(mu)}
 }
 
-// add returns false once the queue has been closed.
+// add returns false if the queue is closed.
 func (q *queue) add(r *request) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -58,7 +58,8 @@ func (q *queue) add(r *request) bool {
 	return true
 }
 
-// next waits for requests and takes them; none come when the queue is closed and empty.
+// next waits for requests and removes them from the queue; it returns none when the queue
+// is closed and empty.
 func (q *queue) next() []*request {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -78,9 +79,9 @@ func (q *queue) close() {
 	q.some.Broadcast()
 }
 
-// submit hands r to the writer and waits for the answer. A context that ends before
-// the writer has begun takes r back; after that the true outcome is waited for, since
-// a caller who doesn't know whether a link was spent can do nothing right.
+// submit passes r to the writer and waits for the result. If ctx ends before the writer
+// has begun, submit withdraws r. After that it waits for the result, since a caller who
+// doesn't know whether a link was used can do nothing right.
 func (db *DB) submit(ctx context.Context, r *request) error {
 	if ctx.Err() != nil {
 		return unavailable(context.Cause(ctx))
@@ -96,17 +97,17 @@ func (db *DB) submit(ctx context.Context, r *request) error {
 		if r.taken.CompareAndSwap(false, true) {
 			return unavailable(context.Cause(ctx))
 		}
-	case <-db.dead:
+	case <-db.stuck:
 	}
 	select {
 	case <-r.done:
 		return r.answer
-	case <-db.dead:
-		return db.damaged()
+	case <-db.stuck:
+		return db.corruptErr()
 	}
 }
 
-// write is the writer: whatever waits when it is free shares the next commit.
+// write is the writer: it commits all waiting requests together.
 func (db *DB) write() {
 	debug.SetPanicOnFault(true)
 	for {
@@ -135,24 +136,24 @@ func (db *DB) write() {
 
 var errUnchanged = errors.New("nothing to commit")
 
-// commit judges and carries out the group in one transaction. Each request's answer
-// is set; an error is everybody's, but for errUnchanged.
+// commit evaluates and applies the group in one transaction, and sets each request's
+// answer. Any error except errUnchanged is everybody's.
 func (db *DB) commit(group []*request) (err error) {
-	if db.damage.Load() != nil {
-		return db.damaged()
+	if db.corruption.Load() != nil {
+		return db.corruptErr()
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			err = db.hurt(p)
+			err = db.markCorrupt(p)
 		}
 	}()
 	err = db.bolt.Update(func(tx *bolt.Tx) error {
 		unchanged := true
 		for _, r := range group {
-			if r.answer = r.judge(tx); r.answer != nil {
+			if r.answer = r.evaluate(tx); r.answer != nil {
 				continue
 			}
-			changed, err := r.carry(tx)
+			changed, err := r.apply(tx)
 			if err != nil {
 				return err
 			}
@@ -166,10 +167,10 @@ func (db *DB) commit(group []*request) (err error) {
 	switch {
 	case err == nil, errors.Is(err, errUnchanged):
 		return err
-	case errors.As(err, new(*damage)):
-		return db.hurt(err)
+	case errors.As(err, new(*corruption)):
+		return db.markCorrupt(err)
 	default:
-		return unavailable(fmt.Errorf("writing the store %s: %w", db.path, err))
+		return unavailable(fmt.Errorf("write store %s: %w", db.path, err))
 	}
 }
 
@@ -185,15 +186,15 @@ func (db *DB) report(err error) {
 	}
 }
 
-// Apply implements store.Store. Applies that wait at the same time are committed
-// together, one after the other in effect; a conflict fails its own caller only.
+// Apply implements store.Store. Concurrent Applies are committed together, in order; a
+// conflict fails only its own caller.
 func (db *DB) Apply(ctx context.Context, ops ...store.Op) error {
 	changes := make([]change, len(ops))
 	for i := range ops {
 		changes[i].op = &ops[i]
 	}
-	// In the order of the file: bbolt adds a hundred thousand records to one leaf
-	// before it splits it, and only at the leaf's end without moving the others.
+	// In key order: bbolt adds a hundred thousand records to one leaf before it splits
+	// it, and adds them without moving others only at the leaf's end.
 	slices.SortFunc(changes, func(a, b change) int {
 		return cmp.Or(strings.Compare(a.op.Key.Bucket, b.op.Key.Bucket), strings.Compare(a.op.Key.ID, b.op.Key.ID))
 	})
@@ -201,21 +202,21 @@ func (db *DB) Apply(ctx context.Context, ops ...store.Op) error {
 		return err
 	}
 	err := db.submit(ctx, &request{
-		judge: func(tx *bolt.Tx) error { return db.judge(tx, changes) },
-		carry: func(tx *bolt.Tx) (bool, error) { return carry(tx, changes) },
+		evaluate: func(tx *bolt.Tx) error { return db.evaluate(tx, changes) },
+		apply:    func(tx *bolt.Tx) (bool, error) { return applyChanges(tx, changes) },
 	})
-	return db.blame(err)
+	return db.wrapCorruption(err)
 }
 
-// change is one Op with what judge has found of the record that is there.
+// change is an Op with the state of its record.
 type change struct {
 	op  *store.Op
 	was int64 // its expiry, 0 if none
-	had bool  // whether there is one, expired or not
+	had bool  // it exists, expired or not
 }
 
-// judge finds out whether every Op's condition holds.
-func (db *DB) judge(tx *bolt.Tx, changes []change) error {
+// evaluate checks the condition of every Op.
+func (db *DB) evaluate(tx *bolt.Tx, changes []change) error {
 	now := db.clock()
 	for i := range changes {
 		c := &changes[i]
@@ -225,18 +226,18 @@ func (db *DB) judge(tx *bolt.Tx, changes []change) error {
 			value, was, err = decode(c.op.Key, raw)
 		}
 		if err != nil && c.op.Verb != store.VerbPut && c.op.Verb != store.VerbDelete {
-			return err // only what is not asked for may be thrown away unread
+			return err // only unconditional Ops may overwrite a damaged record
 		}
 		c.was = was
-		if !c.op.Allows(c.had && !over(was, now), value) {
+		if !c.op.Allows(c.had && !expired(was, now), value) {
 			return store.ErrConflict
 		}
 	}
 	return nil
 }
 
-// carry does what judge has allowed.
-func carry(tx *bolt.Tx, changes []change) (changed bool, err error) {
+// applyChanges makes the changes.
+func applyChanges(tx *bolt.Tx, changes []change) (changed bool, err error) {
 	for _, c := range changes {
 		switch c.op.Verb {
 		case store.VerbPut, store.VerbCreate, store.VerbReplace:
@@ -251,17 +252,17 @@ func carry(tx *bolt.Tx, changes []change) (changed bool, err error) {
 		}
 	}
 	if len(changes) >= bulk {
-		pack(tx, changes)
+		fillPages(tx, changes)
 	}
 	return changed, nil
 }
 
-// bulk is from how many Ops on an Apply counts as an import.
+// bulk is the number of Ops from which an Apply counts as an import.
 const bulk = 1000
 
-// pack has bbolt fill the pages of an import, which come in order, instead of
-// leaving half of each to what may come between: half the file, and half the time.
-func pack(tx *bolt.Tx, changes []change) {
+// fillPages makes bbolt fill the pages of an import, which arrives in order, instead of
+// leaving half of each free: that saves half of the file and half of the time.
+func fillPages(tx *bolt.Tx, changes []change) {
 	for i, c := range changes {
 		if i > 0 && c.op.Key.Bucket == changes[i-1].op.Key.Bucket {
 			continue
@@ -272,14 +273,14 @@ func pack(tx *bolt.Tx, changes []change) {
 	}
 }
 
-// Limits of a key. bbolt's is 32 KiB for the whole of it.
+// Limits of a key. bbolt's limit is 32 KiB for the whole key.
 const (
 	maxID   = 512
 	maxName = 255
 )
 
-// validate refuses what no engine can keep, before anything is changed. The changes
-// are in the order of their keys.
+// validate rejects Ops that no engine accepts, before anything is changed. The changes
+// are in key order.
 func validate(changes []change) error {
 	for i, c := range changes {
 		switch k, first := c.op.Key, changes[0].op.Key; {

@@ -13,7 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// The scripts; each says what it takes. All answer a list that begins with the nonce.
+// The scripts; each describes its arguments. All replies are lists that begin with the nonce.
 var (
 	//go:embed scripts/common.lua
 	commonSource string
@@ -21,12 +21,12 @@ var (
 	getSource string
 	//go:embed scripts/apply.lua
 	applySource string
-	//go:embed scripts/aside.lua
-	asideSource string
+	//go:embed scripts/stage.lua
+	stageSource string
 	//go:embed scripts/commit.lua
 	commitSource string
-	//go:embed scripts/carry.lua
-	carrySource string
+	//go:embed scripts/apply_staged.lua
+	applyStagedSource string
 	//go:embed scripts/scan.lua
 	scanSource string
 	//go:embed scripts/sweep.lua
@@ -36,53 +36,53 @@ var (
 	//go:embed scripts/time.lua
 	timeSource string
 
-	getScript     = redis.NewScript(commonSource + getSource)
-	applyScript   = redis.NewScript(commonSource + applySource)
-	scanScript    = redis.NewScript(commonSource + scanSource)
-	sweepScript   = redis.NewScript(commonSource + sweepSource)
-	asideScript   = redis.NewScript(commonSource + asideSource)
-	commitScript  = redis.NewScript(commitSource)
-	carryScript   = redis.NewScript(commonSource + carrySource)
-	publishScript = redis.NewScript(publishSource)
-	timeScript    = redis.NewScript(timeSource)
+	getScript         = redis.NewScript(commonSource + getSource)
+	applyScript       = redis.NewScript(commonSource + applySource)
+	scanScript        = redis.NewScript(commonSource + scanSource)
+	sweepScript       = redis.NewScript(commonSource + sweepSource)
+	stageScript       = redis.NewScript(commonSource + stageSource)
+	commitScript      = redis.NewScript(commitSource)
+	applyStagedScript = redis.NewScript(commonSource + applyStagedSource)
+	publishScript     = redis.NewScript(publishSource)
+	timeScript        = redis.NewScript(timeSource)
 )
 
-// question is one run of a script.
-type question struct {
+// request is one run of a script.
+type request struct {
 	script *redis.Script
 	key    string
-	args   []any                    // the first place is left for the nonce
-	read   func(answer []any) error // reads what follows the nonce; errMixed has it asked again
+	args   []any                    // the first is set to the nonce
+	read   func(answer []any) error // reads the reply after the nonce; after errWrongReply the request is sent again
 }
 
 var (
-	errClosed = errors.New("the store has been closed")
-	errWeird  = errors.New("an answer has an unknown form")
+	errClosed    = errors.New("the store has been closed")
+	errMalformed = errors.New("the reply has an unknown form")
 )
 
-// unavailable says that there is no answer, and why.
+// unavailable returns an error for a request without a reply.
 func unavailable(why error) error { return fmt.Errorf("%w: %w", store.ErrUnavailable, why) }
 
-// ask puts the question, and once more with the same nonce when no answer came or one that
-// belongs to another question. A context that has ended before is an error; one that ends
-// on the way doesn't cut it short, since a caller who doesn't know whether a link was spent
-// can do nothing right: within a second there is an answer, or there is none.
-func (s *Store) ask(ctx context.Context, q question) error {
+// do sends the request. If no reply arrives, or one to another request, it sends the request again
+// with the same nonce. If ctx has ended before, do returns an error. If ctx ends later, do still
+// waits, less than a second: a caller who doesn't know whether a link was used can do nothing
+// right.
+func (s *Store) do(ctx context.Context, q request) error {
 	if ctx.Err() != nil {
 		return unavailable(context.Cause(ctx))
 	}
 	if s.closed.Load() {
 		return unavailable(errClosed)
 	}
-	if why := s.unmet.Load(); why != nil && ctx.Value(greeting{}) == nil {
+	if why := s.notReady.Load(); why != nil && ctx.Value(settingUp{}) == nil {
 		return unavailable(*why)
 	}
 	q.args[0] = s.nonce()
-	// Not the caller's deadline: see above.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attempts*patience)
+	// Without the caller's deadline: see above.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxAttempts*attemptTimeout)
 	defer cancel()
 	var err error
-	for tries, more := 0, attempts; tries < more && ctx.Err() == nil; tries++ {
+	for tries, more := 0, maxAttempts; tries < more && ctx.Err() == nil; tries++ {
 		if o := s.down.Load(); o != nil {
 			return o.err // others have found out meanwhile
 		}
@@ -96,95 +96,95 @@ func (s *Store) ask(ctx context.Context, q question) error {
 			return nil
 		case s.closed.Load():
 			return unavailable(errClosed)
-		case errors.Is(err, errMixed):
-			// What else lies in that connection can't be trusted, nor the others.
-			if s.renew(client) {
-				s.log.Error("the Redis server gave an answer to another question; all connections are dropped", "address", s.address)
+		case errors.Is(err, errWrongReply):
+			// Neither this connection nor the others can be trusted.
+			if s.replaceClient(client) {
+				s.log.Error("the Redis server sent a reply to another request; all connections are closed", "address", s.address)
 			}
-		case answered(err):
-			return outcome(err)
-		case s.client.Load() != client && more < 2*attempts:
-			more++ // it was somebody else who dropped this connection
+		case isReply(err):
+			return replyError(err)
+		case s.client.Load() != client && more < 2*maxAttempts:
+			more++ // another caller dropped this connection
 		}
 	}
-	if !errors.Is(err, errMixed) {
-		s.trip(err)
+	if !errors.Is(err, errWrongReply) {
+		s.openCircuit(err)
 	}
 	return unavailable(err)
 }
 
-// attempt puts the question once.
-func attempt(ctx context.Context, client *redis.Client, q question) ([]any, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// attempt sends the request once.
+func attempt(ctx context.Context, client *redis.Client, q request) ([]any, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	answer, err := q.script.Run(ctx, client, []string{q.key}, q.args...).Slice()
 	if err != nil {
 		return nil, err
 	}
 	if len(answer) == 0 || answer[0] != q.args[0] {
-		return nil, errMixed
+		return nil, errWrongReply
 	}
 	return answer[1:], nil
 }
 
-// answered reports whether the error is an answer, be it of the server, of the store or of
-// a full pool, rather than silence.
-func answered(err error) bool {
+// isReply reports whether the error is a reply, by the server, the store or a full pool, and not a
+// missing reply.
+func isReply(err error) bool {
 	_, byServer := errors.AsType[redis.Error](err)
 	return byServer || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, store.ErrNotFound) ||
-		errors.Is(err, store.ErrConflict) || errors.Is(err, ErrNewer) || errors.Is(err, errWeird)
+		errors.Is(err, store.ErrConflict) || errors.Is(err, ErrNewer) || errors.Is(err, errMalformed)
 }
 
-// outcome is what the caller gets for an answer that is an error.
-func outcome(err error) error {
+// replyError returns the caller's error for a reply that is an error.
+func replyError(err error) error {
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) {
 		return err
 	}
 	return unavailable(err)
 }
 
-// renew puts a new client in the place of one that is not to be trusted any more, and drops
-// all connections of that; false when somebody else has done so.
-func (s *Store) renew(old *redis.Client) bool {
-	s.renewing.Lock()
-	defer s.renewing.Unlock()
+// replaceClient replaces a client that can't be trusted and closes its connections. It returns
+// false if another caller has done so.
+func (s *Store) replaceClient(old *redis.Client) bool {
+	s.clientMu.Lock()
+	defer s.clientMu.Unlock()
 	if s.closed.Load() || s.client.Load() != old {
 		return false
 	}
 	s.client.Store(s.dial())
-	_ = old.Close() // of connections that may be dead; there is nothing to be done about it
+	_ = old.Close() // the connections may be dead, so ignore the error
 	return true
 }
 
-// outage is the time in which the server doesn't answer.
+// outage is a time during which the server doesn't reply.
 type outage struct {
 	since time.Time
-	err   error // what callers get, without waiting
+	err   error // returned to callers without waiting
 }
 
-// probeEvery is between two looks for a server that is gone.
+// probeEvery is the interval of probes while the server is down.
 const probeEvery = 250 * time.Millisecond
 
-// trip notes that the server doesn't answer: from now on nobody waits for it but the watcher.
-func (s *Store) trip(why error) {
-	o := &outage{time.Now(), unavailable(fmt.Errorf("the Redis server at %s doesn't answer: %w", s.address, why))}
+// openCircuit records that the server doesn't reply: from now on, only watch waits for it.
+func (s *Store) openCircuit(why error) {
+	o := &outage{time.Now(), unavailable(fmt.Errorf("the Redis server at %s does not reply: %w", s.address, why))}
 	if !s.down.CompareAndSwap(nil, o) {
 		return
 	}
-	s.log.Error("the Redis server doesn't answer; what needs it is refused until it does", "address", s.address, "error", why)
-	s.fell <- struct{}{}
+	s.log.Error("the Redis server does not reply; requests that need it fail until it does", "address", s.address, "error", why)
+	s.circuitOpened <- struct{}{}
 }
 
-// watch waits for the server to answer again, whenever it is gone.
+// watch waits for the server to reply again after each outage.
 func (s *Store) watch() {
 	for {
 		select {
 		case <-s.life.Done():
 			return
-		case <-s.fell:
+		case <-s.circuitOpened:
 		}
-		s.renew(s.client.Load()) // connections to a server that was gone may hang
-		for !s.answers() {
+		s.replaceClient(s.client.Load()) // its connections may hang
+		for !s.responds() {
 			select {
 			case <-s.life.Done():
 				return
@@ -192,14 +192,14 @@ func (s *Store) watch() {
 			}
 		}
 		o := s.down.Swap(nil)
-		s.log.Info("the Redis server answers again", "address", s.address, "away", time.Since(o.since).Round(time.Millisecond).String())
+		s.log.Info("the Redis server replies again", "address", s.address, "away", time.Since(o.since).Round(time.Millisecond).String())
 	}
 }
 
-// answers reports whether the server answers a question. It dials by itself first, since
-// go-redis writes to the standard error when it can't.
-func (s *Store) answers() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+// responds reports whether the server replies to a request. It dials first, since go-redis writes
+// to standard error if dialing fails.
+func (s *Store) responds() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
 	defer cancel()
 	client := s.client.Load()
 	o := client.Options()
@@ -208,12 +208,12 @@ func (s *Store) answers() bool {
 		return false
 	}
 	_ = conn.Close()
-	answer, err := attempt(ctx, client, question{script: getScript, key: recordKey(nothing), args: []any{s.nonce(), base(nothing.Firm), member(nothing)}})
+	answer, err := attempt(ctx, client, request{script: getScript, key: recordKey(probeKey), args: []any{s.nonce(), firmPrefix(probeKey.Firm), member(probeKey)}})
 	return err == nil && len(answer) == 1
 }
 
-// nothing is a record that isn't there, to ask for.
-var nothing = store.Key{Bucket: "probe", ID: "none"}
+// probeKey is a key without a record, for probes.
+var probeKey = store.Key{Bucket: "probe", ID: "none"}
 
-// nonce is what tells one question from all others, of this Store and of every other one.
-func (s *Store) nonce() string { return s.nonces + strconv.FormatUint(s.asked.Add(1), 36) }
+// nonce returns an ID for a request, unique among all Stores.
+func (s *Store) nonce() string { return s.nonces + strconv.FormatUint(s.requests.Add(1), 36) }

@@ -12,8 +12,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// BenchmarkVerbs measures each verb against a server on this machine that writes an
-// append-only file, alone and from 64 goroutines for each processor.
+// BenchmarkVerbs measures each operation with a local server that writes an append-only
+// file, sequentially and with 64 goroutines per processor.
 func BenchmarkVerbs(b *testing.B) {
 	server := startServer(b)
 	s := openAt(b, server.url(), Options{})

@@ -9,8 +9,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Whatever a server gives for a record, it is that of the firm and bucket that was asked
-// for, and written as we write it, or an error.
+// Whatever a server replies, it is decoded as a record of the requested firm and bucket in
+// our format, or rejected.
 func FuzzDecode(f *testing.F) {
 	raw := string(encode(store.Key{Firm: "firm", Bucket: "bucket", ID: "a\x00b"}, []byte("value"), time.UnixMilli(1_790_000_000_123)))
 	for _, seed := range []string{raw, raw[:10], raw[:nameAt], raw[:nameAt+5], "", "\x02" + raw[1:], "\x00" + raw[1:], raw[:1] + "-000000000000001" + raw[17:], raw[:1] + "9999999999999999" + raw[17:],
@@ -20,7 +20,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, firm, bucket, raw string) {
 		rec, err := decode(firm, bucket, raw)
 		if err != nil {
-			if !errors.Is(err, errMixed) && !errors.Is(err, ErrNewer) || rec.Value != nil || rec.Key != (store.Key{}) {
+			if !errors.Is(err, errWrongReply) && !errors.Is(err, ErrNewer) || rec.Value != nil || rec.Key != (store.Key{}) {
 				t.Fatalf("decode(%q) = %+v, %v", raw, rec, err)
 			}
 			return
@@ -34,7 +34,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// No two keys have one name on the server, and all of a firm lie in one slot.
+// Different keys have different names on the server, and a firm's keys are all in one slot.
 func FuzzKeys(f *testing.F) {
 	f.Add("a", "b", "c", "a", "b", "c\x00")
 	f.Add("", "x", "y", "%", "x", "y")
@@ -42,23 +42,23 @@ func FuzzKeys(f *testing.F) {
 	f.Add("{", "b:", "c", "%7B", "b", ":c")
 	f.Fuzz(func(t *testing.T, f1, b1, i1, f2, b2, i2 string) {
 		one, two := store.Key{Firm: f1, Bucket: b1, ID: i1}, store.Key{Firm: f2, Bucket: b2, ID: i2}
-		if possible(one) != nil || possible(two) != nil {
+		if validateKey(one) != nil || validateKey(two) != nil {
 			return
 		}
 		if (recordKey(one) == recordKey(two)) != (one == two) || name(one) == name(two) && one != two {
 			t.Fatalf("%q and %q: %q and %q", one, two, recordKey(one), recordKey(two))
 		}
-		if recordKey(one) == indexKey(f2, b2) || recordKey(one) == endingsKey(f2) || indexKey(f1, b1) == endingsKey(f2) {
+		if recordKey(one) == indexKey(f2, b2) || recordKey(one) == expiryKey(f2) || indexKey(f1, b1) == expiryKey(f2) {
 			t.Fatalf("%q is also a key of another kind", recordKey(one))
 		}
-		if tag := hashTag(recordKey(one)); tag == "" || tag != hashTag(indexKey(f1, b2)) || tag != hashTag(endingsKey(f1)) || (tag == hashTag(recordKey(two))) != (f1 == f2) {
+		if tag := hashTag(recordKey(one)); tag == "" || tag != hashTag(indexKey(f1, b2)) || tag != hashTag(expiryKey(f1)) || (tag == hashTag(recordKey(two))) != (f1 == f2) {
 			t.Fatalf("firm %q has the tag %q", f1, tag)
 		}
 	})
 }
 
-// hashTag is what Redis Cluster takes for the slot: what stands between the first brace and
-// the next closing one.
+// hashTag returns the part of a key that decides the slot on Redis Cluster: between the
+// first brace and the next closing one.
 func hashTag(key string) string {
 	_, rest, _ := strings.Cut(key, "{")
 	tag, _, _ := strings.Cut(rest, "}")

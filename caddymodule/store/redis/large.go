@@ -11,39 +11,38 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// An Apply of thousands of changes, such as an import, would hold up everybody on the server
-// for seconds if it were one script. So it is laid aside first, piece by piece, where nobody
-// sees it; then one small script has all of it be true in one moment; and then it is carried
-// over to the records, piece by piece, by whoever comes by. Until that is done, a Get of such a
-// record or another Apply goes by what lies aside; a Scan carries all of it over first.
+// As one script, an Apply of thousands of changes, such as an import, would block the server
+// for seconds. So it is staged first, in pieces that nobody sees. Then one small script commits
+// it as a whole. Then the staged changes are applied to the records, again in pieces, by any
+// process. Until that is done, Get and Apply use the staged values; Scan applies them first.
 //
-// Its conditions are judged as each piece is laid aside, by the clock of when it began. Who
-// changes one of its records before it is true has the right of way, and it ends with
-// ErrConflict. Of each firm one at a time is laid aside; another waits for it.
+// Its conditions are checked as each piece is staged, by the clock of its beginning. If another
+// Apply changes one of its records before the commit, the large Apply ends with ErrConflict.
+// For each firm only one can be staged at a time; others wait.
 //
-// Where the process dies before that moment, nothing has happened, and what lies aside is gone
-// minutes later; where it dies after it, everything has, and others carry it over.
+// If the process ends before the commit, nothing has happened, and the staged pieces expire
+// within minutes. If it ends after the commit, others apply the changes.
 
 const (
-	pieceOps   = 500
-	pieceBytes = 1 << 20
-	carryAtA   = 300 // records
+	pieceOps    = 500
+	pieceBytes  = 1 << 20
+	stagedBatch = 300 // records
 
-	// asidePause is how long after a piece the next has to come: else the process is taken
-	// for dead, and others needn't wait.
-	asidePause = 20 * time.Second
-	insistFor  = 15 * time.Second // with a piece, while the server doesn't answer
-	busyEvery  = 50 * time.Millisecond
+	// stageTimeout is the maximum time between two pieces. After that, the process counts as
+	// dead, and others needn't wait.
+	stageTimeout = 20 * time.Second
+	retryFor     = 15 * time.Second // with a piece, while the server doesn't reply
+	busyEvery    = 50 * time.Millisecond
 )
 
-// applyLarge is Apply for many Ops, in the order of their keys.
+// applyLarge is Apply for many Ops, in key order.
 func (s *Store) applyLarge(ctx context.Context, firm string, order []*store.Op) error {
 	number, now := s.nonce(), s.clock().UnixMilli()
 	buckets := "\x00"
 	for i, rest := 0, order; len(rest) > 0; i++ {
 		var piece []*store.Op
 		piece, rest = cutPiece(rest)
-		if err := s.layAside(ctx, firm, number, now, i == 0, piece); err != nil {
+		if err := s.stage(ctx, firm, number, now, i == 0, piece); err != nil {
 			return err
 		}
 	}
@@ -56,13 +55,13 @@ func (s *Store) applyLarge(ctx context.Context, firm string, order []*store.Op) 
 		return err
 	}
 	select {
-	case s.aside <- firm:
-	default: // it is busy with another, and comes by in a while
+	case s.stagedFirms <- firm:
+	default: // the sweeper is busy, and applies it later
 	}
 	return nil
 }
 
-// cutPiece returns as many Ops as are laid aside at a time, and the rest.
+// cutPiece returns the Ops of the next piece, and the rest.
 func cutPiece(ops []*store.Op) (piece, rest []*store.Op) {
 	n, size := 0, 0
 	for n < len(ops) && n < pieceOps && (n == 0 || size+sizeOf(ops[n]) <= pieceBytes) {
@@ -72,27 +71,27 @@ func cutPiece(ops []*store.Op) (piece, rest []*store.Op) {
 	return ops[:n], ops[n:]
 }
 
-// layAside lays aside a piece of the large Apply of that number.
-func (s *Store) layAside(ctx context.Context, firm, number string, now int64, first bool, piece []*store.Op) error {
+// stage stages a piece of the large Apply with the number.
+func (s *Store) stage(ctx context.Context, firm, number string, now int64, first bool, piece []*store.Op) error {
 	flag := "0"
 	if first {
 		flag = "1"
 	}
-	args := appendOps([]any{nil, now, number, asidePause.Milliseconds(), flag, firm}, piece)
+	args := appendOps([]any{nil, now, number, stageTimeout.Milliseconds(), flag, firm}, piece)
 	for {
 		var said string
-		err := s.insist(ctx, question{
-			script: asideScript, key: endingsKey(firm), args: args,
+		err := s.retry(ctx, request{
+			script: stageScript, key: expiryKey(firm), args: args,
 			read: func(answer []any) (err error) {
-				said, err = verdict(answer)
+				said, err = readResult(answer)
 				return err
 			},
 		})
 		if err == nil && said == "true" {
 			if !first {
-				return store.ErrConflict // ours was taken for dead, and another one has been true since
+				return store.ErrConflict // ours counted as dead, and another one has been committed since
 			}
-			err = s.carryOver(ctx, firm)
+			err = s.applyStaged(ctx, firm)
 		}
 		if err != nil || said == "done" {
 			return err
@@ -107,26 +106,26 @@ func (s *Store) layAside(ctx context.Context, firm, number string, now int64, fi
 	}
 }
 
-// commit has the large Apply of that number be true, of so many Ops in those buckets, with a
-// NUL before, between and behind them.
+// commit commits the large Apply with the number. ops is its number of Ops; buckets lists their
+// buckets, with a NUL before, between and after them.
 func (s *Store) commit(ctx context.Context, firm, number string, ops int, buckets string) error {
-	return s.insist(ctx, question{
-		script: commitScript, key: endingsKey(firm),
-		args: []any{nil, number, ops, (3 * insistFor).Milliseconds(), forever.Milliseconds(), buckets},
+	return s.retry(ctx, request{
+		script: commitScript, key: expiryKey(firm),
+		args: []any{nil, number, ops, (3 * retryFor).Milliseconds(), forever.Milliseconds(), buckets},
 		read: func(answer []any) error {
-			_, err := verdict(answer)
+			_, err := readResult(answer)
 			return err
 		},
 	})
 }
 
-// insist asks again for a while where there is no answer: of a thousand questions one may find
-// the server busy. Whatever is asked again here does nothing twice.
-func (s *Store) insist(ctx context.Context, q question) error {
-	for end := time.Now().Add(insistFor); ; {
-		err := s.ask(ctx, q)
+// retry repeats a request for a while if there is no reply: the server may be busy. Only
+// idempotent requests may use it.
+func (s *Store) retry(ctx context.Context, q request) error {
+	for end := time.Now().Add(retryFor); ; {
+		err := s.do(ctx, q)
 		crowd := errors.Is(err, redis.ErrPoolTimeout)
-		if err == nil || answered(err) && !crowd || ctx.Err() != nil || s.closed.Load() || time.Now().After(end) {
+		if err == nil || isReply(err) && !crowd || ctx.Err() != nil || s.closed.Load() || time.Now().After(end) {
 			return err
 		}
 		select {
@@ -137,27 +136,27 @@ func (s *Store) insist(ctx context.Context, q question) error {
 	}
 }
 
-// carryOver carries over what is left of a firm's large Apply that is true, if there is one.
-func (s *Store) carryOver(ctx context.Context, firm string) error {
+// applyStaged applies the rest of a firm's committed large Apply, if there is one.
+func (s *Store) applyStaged(ctx context.Context, firm string) error {
 	for cursor, more := "0", true; more; {
-		err := s.ask(ctx, question{
-			script: carryScript, key: endingsKey(firm),
-			args: []any{nil, s.clock().UnixMilli(), slack.Milliseconds(), forever.Milliseconds(), cursor, carryAtA},
+		err := s.do(ctx, request{
+			script: applyStagedScript, key: expiryKey(firm),
+			args: []any{nil, s.clock().UnixMilli(), slack.Milliseconds(), forever.Milliseconds(), cursor, stagedBatch},
 			read: func(answer []any) error {
 				if len(answer) != 2 {
-					return errMixed
+					return errWrongReply
 				}
 				next, ok1 := answer[0].(string)
 				again, ok2 := answer[1].(int64)
 				if !ok1 || !ok2 {
-					return errMixed
+					return errWrongReply
 				}
 				cursor, more = next, again == 1
 				return nil
 			},
 		})
 		if err != nil {
-			return fmt.Errorf("carrying over a large change: %w", err)
+			return fmt.Errorf("apply staged changes: %w", err)
 		}
 	}
 	return nil

@@ -16,7 +16,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// many returns Ops for n records of one bucket, from the number from on.
+// many returns Ops for n records of one bucket, numbered from from.
 func many(n, from int, op func(k store.Key) store.Op) []store.Op {
 	ops := make([]store.Op, 0, n)
 	for i := range n {
@@ -29,8 +29,8 @@ func puts(value string) func(store.Key) store.Op {
 	return func(k store.Key) store.Op { return store.Put(k, []byte(value), time.Time{}) }
 }
 
-// laidAside has the first pieces of a large Apply be laid aside and no more, as if the process
-// had died then; with commit, as if it had died right after.
+// laidAside stages the first pieces of a large Apply, as if the process had then ended; with
+// commit, as if it had ended right after the commit.
 func laidAside(t *testing.T, s *Store, commit bool, ops []store.Op) {
 	t.Helper()
 	number, now := s.nonce(), s.clock().UnixMilli()
@@ -41,15 +41,15 @@ func laidAside(t *testing.T, s *Store, commit bool, ops []store.Op) {
 	for first := true; len(rest) > 0; first = false {
 		var piece []*store.Op
 		piece, rest = cutPiece(rest)
-		must(t, s.layAside(t.Context(), "firm", number, now, first, piece))
+		must(t, s.stage(t.Context(), "firm", number, now, first, piece))
 	}
 	if commit {
 		must(t, s.commit(t.Context(), "firm", number, len(ops), "\x00bucket\x00"))
 	}
 }
 
-// Every verb goes by what lies aside as soon as that is true, and not a moment before.
-func TestALargeApplyIsTrueAtOnce(t *testing.T) {
+// All operations use staged changes exactly from the commit on.
+func TestALargeApplyCommitsAtomically(t *testing.T) {
 	server := startServer(t)
 	s := openAt(t, server.url(), Options{Sweep: time.Hour})
 	const n = 1200
@@ -65,11 +65,11 @@ func TestALargeApplyIsTrueAtOnce(t *testing.T) {
 	if list, err := s.Scan(t.Context(), "firm", "bucket", "", "", 2*n); len(list) != 3 || err != nil {
 		t.Errorf("Scan before = %d records, %v; want 3", len(list), err)
 	}
-	server.raw().Del(t.Context(), base("firm")+"t") // the pause of a dead process is over
+	server.raw().Del(t.Context(), firmPrefix("firm")+"t") // ends the wait for a dead process
 	laidAside(t, s, true, ops)
-	text, _, _ := strings.Cut(server.raw().Get(t.Context(), base("firm")+"t").Val(), "\x00")
-	for _, k := range []string{"t", "p:" + text[1:]} { // what is true mustn't end before it is carried over
-		if life := server.raw().PTTL(t.Context(), base("firm")+k).Val(); life < forever/2 {
+	text, _, _ := strings.Cut(server.raw().Get(t.Context(), firmPrefix("firm")+"t").Val(), "\x00")
+	for _, k := range []string{"t", "p:" + text[1:]} { // committed changes mustn't expire before they are applied
+		if life := server.raw().PTTL(t.Context(), firmPrefix("firm")+k).Val(); life < forever/2 {
 			t.Errorf("%q lives for %v; want %v", k, life, forever)
 		}
 	}
@@ -98,19 +98,19 @@ func TestALargeApplyIsTrueAtOnce(t *testing.T) {
 	for id, value := range want {
 		holds(t, s, id, value)
 	}
-	for _, k := range server.raw().Keys(t.Context(), base("firm")+"*").Val() {
+	for _, k := range server.raw().Keys(t.Context(), firmPrefix("firm")+"*").Val() {
 		if life := server.raw().PTTL(t.Context(), k).Val(); life <= 0 {
 			t.Errorf("%q has no life", k)
 		}
-		if strings.HasPrefix(k, base("firm")+"t") {
+		if strings.HasPrefix(k, firmPrefix("firm")+"t") {
 			t.Errorf("%q is left", k)
 		}
 	}
 }
 
-// Who changes a record that lies aside is first, and the large Apply fails as a whole; who
-// changes another is no matter.
-func TestALargeApplyGivesWay(t *testing.T) {
+// An Apply that changes a staged record wins, and the large Apply fails as a whole; other
+// changes don't matter.
+func TestALargeApplyFailsAfterAConflictingChange(t *testing.T) {
 	server := startServer(t)
 	s := openAt(t, server.url(), Options{Sweep: time.Hour})
 	const n = 1200
@@ -137,12 +137,12 @@ func TestALargeApplyGivesWay(t *testing.T) {
 		for i := range ops {
 			order = append(order, &ops[i])
 		}
-		slices.Reverse(order) // so that what changes was laid aside
+		slices.Reverse(order) // so that the changed records were staged
 		half, rest := order[:pieceOps], order[pieceOps:]
-		must(t, s.carryOver(t.Context(), "firm"))
-		must(t, s.layAside(t.Context(), "firm", number, now, true, half))
-		must(t, s.layAside(t.Context(), "firm", number, now, false, rest[:pieceOps]))
-		must(t, s.layAside(t.Context(), "firm", number, now, false, rest[pieceOps:]))
+		must(t, s.applyStaged(t.Context(), "firm"))
+		must(t, s.stage(t.Context(), "firm", number, now, true, half))
+		must(t, s.stage(t.Context(), "firm", number, now, false, rest[:pieceOps]))
+		must(t, s.stage(t.Context(), "firm", number, now, false, rest[pieceOps:]))
 		must(t, c.between())
 		if err := s.commit(t.Context(), "firm", number, len(ops), "\x00bucket\x00"); !errors.Is(err, c.want) {
 			t.Errorf("%s: the large Apply = %v; want %v", c.name, err, c.want)
@@ -154,21 +154,21 @@ func TestALargeApplyGivesWay(t *testing.T) {
 		holds(t, s, "000500", value)
 		holds(t, s, "001199", value)
 	}
-	if left := server.raw().Keys(t.Context(), base("firm")+"p:*").Val(); len(left) > 1 {
+	if left := server.raw().Keys(t.Context(), firmPrefix("firm")+"p:*").Val(); len(left) > 1 {
 		t.Errorf("%q are left; want those of the last one that was true at most", left)
 	}
 }
 
-// Where the process dies before the moment, nothing has happened, and others needn't wait for
-// long; where it dies after, others carry it over.
-func TestALargeApplyWhoseProcessDies(t *testing.T) {
+// If the process ends before the commit, nothing has happened, and others don't wait long; if
+// it ends after, others apply the changes.
+func TestALargeApplyOfADeadProcess(t *testing.T) {
 	server := startServer(t)
 	dead := openAt(t, server.url(), Options{Sweep: time.Hour})
 	laidAside(t, dead, false, many(1200, 0, puts("never")))
 	must(t, dead.Close())
 	raw := server.raw()
-	if life := raw.PTTL(t.Context(), base("firm")+"t").Val(); life <= 0 || life > asidePause {
-		t.Errorf("others wait for %v; want %v at most", life, asidePause)
+	if life := raw.PTTL(t.Context(), firmPrefix("firm")+"t").Val(); life <= 0 || life > stageTimeout {
+		t.Errorf("others wait for %v; want %v at most", life, stageTimeout)
 	}
 	s := openAt(t, server.url(), Options{Sweep: time.Hour})
 	soon, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -176,32 +176,32 @@ func TestALargeApplyWhoseProcessDies(t *testing.T) {
 	if err := s.Apply(soon, many(600, 0, puts("too soon"))...); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("another one, before the pause is over = %v; want that it waits", err)
 	}
-	raw.PExpire(t.Context(), base("firm")+"t", 200*time.Millisecond)
-	must(t, s.Apply(t.Context(), many(600, 0, puts("first"))...)) // waits until that is over
+	raw.PExpire(t.Context(), firmPrefix("firm")+"t", 200*time.Millisecond)
+	must(t, s.Apply(t.Context(), many(600, 0, puts("first"))...)) // waits until that has expired
 	holds(t, s, "000000", "first")
 	holds(t, s, "001199", "-")
-	for _, k := range raw.Keys(t.Context(), base("firm")+"p:*").Val() {
-		if life := raw.PTTL(t.Context(), k).Val(); life == -1 { // -2: it is gone by now
+	for _, k := range raw.Keys(t.Context(), firmPrefix("firm")+"p:*").Val() {
+		if life := raw.PTTL(t.Context(), k).Val(); life == -1 { // -2: it has expired
 			t.Error("what lies aside stays for ever")
 		}
 	}
 
 	dead = openAt(t, server.url(), Options{Sweep: time.Hour})
-	must(t, s.carryOver(t.Context(), "firm"))
+	must(t, s.applyStaged(t.Context(), "firm"))
 	laidAside(t, dead, true, many(1200, 0, puts("second")))
 	must(t, dead.Close())
 	sweeper := openAt(t, server.url(), Options{Sweep: 10 * time.Millisecond})
-	holds(t, sweeper, "000007", "second") // it knows of the firm now
-	eventually(t, 30*time.Second, "others carry it over", func() bool { return raw.Exists(t.Context(), base("firm")+"t").Val() == 0 })
+	holds(t, sweeper, "000007", "second") // so that it sweeps the firm
+	eventually(t, 30*time.Second, "others carry it over", func() bool { return raw.Exists(t.Context(), firmPrefix("firm")+"t").Val() == 0 })
 	if got, err := raw.ZCard(t.Context(), indexKey("firm", "bucket")).Result(); got != 1200 || err != nil {
 		t.Errorf("the index has %d records, %v; want 1200", got, err)
 	}
 	holds(t, s, "001199", "second")
 }
 
-// Readers see all of a large Apply or nothing, and of many who change the same, each that
-// succeeds has found what it wanted to.
-func TestLargeAppliesAmongOthers(t *testing.T) {
+// Readers see all of a large Apply or nothing, and among concurrent changes of one record,
+// those that succeed had true conditions.
+func TestConcurrentLargeAppliesAreAtomic(t *testing.T) {
 	server := startServer(t)
 	s := openAt(t, server.url(), Options{})
 	other := openAt(t, server.url(), Options{})
@@ -210,7 +210,7 @@ func TestLargeAppliesAmongOthers(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var all sync.WaitGroup
-	all.Go(func() { // what is read later is never older
+	all.Go(func() { // later reads never return older values
 		last := "0000"
 		for ctx.Err() == nil {
 			rec, err := other.Get(t.Context(), key(fmt.Sprintf("%06d", rand.N(n))))

@@ -24,7 +24,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// server is a Redis server of the test's own.
+// server is a Redis server for tests.
 type server struct {
 	t    testing.TB
 	dir  string
@@ -33,8 +33,7 @@ type server struct {
 	cmd  *exec.Cmd
 }
 
-// startServer starts a server that keeps what it is given when it is killed. It is gone
-// when the test ends.
+// startServer starts a server with durable data. It is stopped when the test ends.
 func startServer(t testing.TB, args ...string) *server {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
@@ -60,7 +59,7 @@ func (s *server) start() {
 	}, s.args...)...)
 }
 
-// startAs starts the server with these arguments alone.
+// startAs starts the server with only these arguments.
 func (s *server) startAs(args ...string) {
 	s.t.Helper()
 	s.cmd = exec.Command("redis-server", args...)
@@ -89,7 +88,7 @@ func (s *server) address() string { return net.JoinHostPort("127.0.0.1", s.port)
 func (s *server) socket() string  { return filepath.Join(s.dir, "redis.sock") }
 func (s *server) url() string     { return "redis://" + s.address() }
 
-// raw is a plain client, to look and to meddle.
+// raw returns a plain client.
 func (s *server) raw() *redis.Client {
 	c := redis.NewClient(&redis.Options{Addr: s.address(), DisableIdentity: true, Protocol: 2})
 	s.t.Cleanup(func() { c.Close() })
@@ -121,7 +120,7 @@ func put(t *testing.T, s *Store, id, value string) {
 	}
 }
 
-// holds fails the test unless Get finds the value; none: "-".
+// holds checks that Get returns the value; "-": none.
 func holds(t *testing.T, s *Store, id, want string) {
 	t.Helper()
 	rec, err := s.Get(context.Background(), key(id))
@@ -148,7 +147,7 @@ func eventually(t *testing.T, within time.Duration, what string, ok func() bool)
 	return time.Since(start)
 }
 
-// journal is a log to look at.
+// journal is a log for tests.
 type journal struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -168,18 +167,18 @@ func (j *journal) String() string {
 
 func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
 
-// proxy stands between a store and its server, and can do what networks do.
+// proxy stands between a store and its server, and simulates network failures.
 type proxy struct {
 	t        *testing.T
 	listener net.Listener
 	to       string
 
-	delay  atomic.Int64                               // of each answer, in nanoseconds
-	lose   atomic.Pointer[func(question []byte) bool] // true: the answer doesn't come, and the connection ends
-	change atomic.Pointer[func(answer []byte) []byte] // what comes in its place
+	delay  atomic.Int64                               // of each reply, in nanoseconds
+	lose   atomic.Pointer[func(question []byte) bool] // true: drop the reply and close the connection
+	change atomic.Pointer[func(answer []byte) []byte] // returns the replacement of a reply
 
-	stuck atomic.Int64 // of the connections, the oldest; nothing comes back on them
-	begun atomic.Int64 // how many connections there were
+	stuck atomic.Int64 // number of oldest connections whose replies are held back
+	begun atomic.Int64 // number of connections so far
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -212,7 +211,7 @@ func startProxy(t *testing.T, to string) *proxy {
 
 func (p *proxy) url() string { return "redis://" + p.listener.Addr().String() }
 
-// cut ends all connections.
+// cut closes all connections.
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -272,7 +271,7 @@ func (p *proxy) serve(down net.Conn) {
 	})
 }
 
-// pump copies until one of them ends, or each returns nil.
+// pump copies until one side ends or each returns nil.
 func pump(from io.Reader, to io.Writer, each func([]byte) []byte) {
 	buf := make([]byte, 64<<10)
 	for {
@@ -292,8 +291,8 @@ func pump(from io.Reader, to io.Writer, each func([]byte) []byte) {
 	}
 }
 
-// loseAnswers has the answers to the next n questions that hold text be lost; it returns
-// how many were.
+// loseAnswers loses the replies to the next n requests that contain text; it returns the
+// number lost so far.
 func (p *proxy) loseAnswers(n int, text string) *atomic.Int64 {
 	var lost atomic.Int64
 	f := func(q []byte) bool {

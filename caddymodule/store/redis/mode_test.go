@@ -21,9 +21,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// A server that can't be the store is refused at once, by an error that says what it is and
-// what to write.
-func TestOpenNamesAServerOfAnotherKind(t *testing.T) {
+// Open rejects an unusable server at once, with an error that says what it is and what to
+// write.
+func TestOpenRejectsUnusableServers(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := certificateFiles(t, dir)
 	bare := startServer(t, "--cluster-enabled", "yes", "--databases", "1")
@@ -52,7 +52,7 @@ func TestOpenNamesAServerOfAnotherKind(t *testing.T) {
 		"a database too many":                 {encrypted.url() + "/1000000", "DB index is out of range"},
 	} {
 		var err error
-		for tries := range 10 { // a busy machine may take longer for a handshake than Open waits
+		for tries := range 10 { // a handshake may take longer than Open waits
 			var s *Store
 			if s, err = Open(t.Context(), Options{URL: c.url}); err == nil {
 				s.Close()
@@ -83,7 +83,7 @@ func TestOpenNamesAServerOfAnotherKind(t *testing.T) {
 	}
 }
 
-// startSentinel starts a Sentinel and returns the URL that an operator may write by mistake.
+// startSentinel starts a Sentinel and returns its URL.
 func startSentinel(t *testing.T) string {
 	t.Helper()
 	master := startServer(t)
@@ -108,7 +108,7 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// certificateFiles makes a certificate for 127.0.0.1 that no authority of the system knows.
+// certificateFiles makes a certificate for 127.0.0.1 without a known authority.
 func certificateFiles(t *testing.T, dir string) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -8,32 +8,31 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Publish tells all subscribers of the firm, on every machine, this one included. It is a
-// hint that saves waiting: one that comes while a subscriber is away is lost to it, and one
-// may come twice. The message mustn't be empty.
+// Publish sends a message to all subscribers of the firm on all machines, including this
+// one. Messages are only hints: a subscriber misses messages while it is disconnected, and
+// may get one twice. The message must not be empty.
 func (s *Store) Publish(ctx context.Context, firm, message string) error {
 	if message == "" {
 		return errors.New("store: an empty message")
 	}
-	return s.ask(ctx, question{
-		script: publishScript, key: endingsKey(firm), args: []any{nil, channel(firm), message},
+	return s.do(ctx, request{
+		script: publishScript, key: expiryKey(firm), args: []any{nil, channel(firm), message},
 		read: func(answer []any) error {
 			if len(answer) != 0 {
-				return errMixed
+				return errWrongReply
 			}
 			return nil
 		},
 	})
 }
 
-// How often a subscription that hears nothing makes sure that it still stands.
+// listenEvery is how often a silent subscription is checked.
 const listenEvery = time.Second
 
 // Subscribe calls heard with each message for the firm, one at a time, until ctx ends or
-// the Store is closed, and returns then. It calls heard with "" whenever the subscription
-// begins, and begins anew after a trouble: what was told before may have been missed, so
-// that whoever keeps something in memory has to look at all of it again. A silent loss
-// of the server is noticed within three seconds.
+// the Store is closed. It calls heard with "" whenever the subscription begins, also after
+// a reconnection: messages may have been missed, so the caller must check everything that
+// it keeps in memory. A silent loss of the server is noticed within three seconds.
 func (s *Store) Subscribe(ctx context.Context, firm string, heard func(message string)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -51,8 +50,8 @@ func (s *Store) Subscribe(ctx context.Context, firm string, heard func(message s
 
 // listen is one subscription, until its connection fails or ctx ends.
 func (s *Store) listen(ctx context.Context, channel string, heard func(string)) {
-	// Its own attempts to connect again would hide that messages were missed.
-	ends, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	// Reconnect here, since reconnecting inside go-redis would hide missed messages.
+	ends, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
 	sub := s.client.Load().Subscribe(ends, channel)
 	cancel()
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() })

@@ -11,27 +11,27 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// ErrNewer: a newer Doorpost wrote the record. It comes wrapped in store.ErrUnavailable.
+// ErrNewer: a newer Doorpost wrote the record. Errors that wrap it also wrap store.ErrUnavailable.
 var ErrNewer = errors.New("the record is from a newer Doorpost")
 
-// errMixed: what came is no answer to what was asked.
-var errMixed = errors.New("an answer belongs to another question")
+// errWrongReply: the reply doesn't belong to the request.
+var errWrongReply = errors.New("the reply belongs to another request")
 
-// The keys of a firm begin with what base returns, and end in:
+// The keys of a firm begin with firmPrefix, and end with:
 //
-//	r:BUCKET NUL ID   a record, as encode has it
-//	i:BUCKET          sorted set: the IDs of a bucket, all of score 0, so in byte order
-//	x                 sorted set: BUCKET NUL ID of the records that end, by when
-//	s                 sorted set: BUCKET NUL ID of those that stay, by when the server would drop them
-//	n:NONCE           what an Apply has answered, for seconds
+//	r:BUCKET NUL ID   a record, see encode
+//	i:BUCKET          sorted set: the IDs of a bucket, all with score 0, so in byte order
+//	x                 sorted set: BUCKET NUL ID of records that expire, by expiry
+//	s                 sorted set: BUCKET NUL ID of other records, by when the server would delete them
+//	n:NONCE           the reply to an Apply, for some seconds
 //	t, p:NUMBER       a large Apply, see common.lua
 //
-// The scripts make them from x by cutting its last letter.
+// The scripts derive the prefix from x by removing its last letter.
 const keyPrefix = "doorpost:"
 
-// base returns what the firm's keys begin with. What stands in the braces decides the slot
-// on Redis Cluster; an empty tag would be none.
-func base(firm string) string {
+// firmPrefix returns the start of the firm's keys. The text in braces decides the slot on Redis
+// Cluster; empty braces wouldn't.
+func firmPrefix(firm string) string {
 	tag := escapeTag.Replace(firm)
 	if firm == "" {
 		tag = "%"
@@ -42,14 +42,14 @@ func base(firm string) string {
 var escapeTag = strings.NewReplacer("%", "%25", "{", "%7B", "}", "%7D")
 
 func member(k store.Key) string           { return k.Bucket + "\x00" + k.ID }
-func recordKey(k store.Key) string        { return base(k.Firm) + "r:" + member(k) }
-func indexKey(firm, bucket string) string { return base(firm) + "i:" + bucket }
-func endingsKey(firm string) string       { return base(firm) + "x" }
-func channel(firm string) string          { return base(firm) + "c" }
+func recordKey(k store.Key) string        { return firmPrefix(k.Firm) + "r:" + member(k) }
+func indexKey(firm, bucket string) string { return firmPrefix(firm) + "i:" + bucket }
+func expiryKey(firm string) string        { return firmPrefix(firm) + "x" }
+func channel(firm string) string          { return firmPrefix(firm) + "c" }
 
-// A record's value on the server: version, expiry in milliseconds since 1970 as 16 digits
-// (0: it stays; digits, since the scripts read them), length of its name, its name, the value.
-// By the name an answer to another question is told from the right one.
+// A record's value on the server: version, expiry in milliseconds since 1970 as 16 digits (0:
+// never; digits, since scripts read them), length of its name, its name, the value. The name
+// reveals a reply to another request.
 const (
 	recordVersion = 1
 	nameAt        = 1 + 16 + 2
@@ -67,22 +67,22 @@ func encode(k store.Key, value []byte, expires time.Time) []byte {
 	return append(raw, value...)
 }
 
-// decode returns the record of that firm and bucket that raw holds, in bytes of its own.
+// decode returns the record of the firm and bucket that raw contains. Its value is a copy.
 func decode(firm, bucket, raw string) (store.Record, error) {
 	if raw != "" && raw[0] > recordVersion {
 		return store.Record{}, fmt.Errorf("%w: it has version %d and this program knows up to %d", ErrNewer, raw[0], recordVersion)
 	}
 	if len(raw) < nameAt || raw[0] != recordVersion {
-		return store.Record{}, errMixed
+		return store.Record{}, errWrongReply
 	}
 	end := nameAt + int(binary.BigEndian.Uint16([]byte(raw[nameAt-2:nameAt])))
 	ms, err := strconv.ParseInt(raw[1:17], 10, 64)
 	if err != nil || end > len(raw) {
-		return store.Record{}, errMixed
+		return store.Record{}, errWrongReply
 	}
 	id, ok := strings.CutPrefix(raw[nameAt:end], firm+"\x00"+bucket+"\x00")
 	if !ok {
-		return store.Record{}, errMixed
+		return store.Record{}, errWrongReply
 	}
 	rec := store.Record{Key: store.Key{Firm: firm, Bucket: bucket, ID: id}, Value: append([]byte{}, raw[end:]...)}
 	if ms != 0 {
@@ -91,11 +91,11 @@ func decode(firm, bucket, raw string) (store.Record, error) {
 	return rec, nil
 }
 
-// lastMilli is the latest end that a record can have: it has 16 digits, and Lua counts that far.
+// lastMilli is the latest expiry: it has 16 digits, and Lua represents it exactly.
 const lastMilli = 1<<53 - 1
 
-// toMilli is how a record's end is stored: cut to the millisecond, 0 for the zero time. What
-// ended before 1970 has ended all the same.
+// toMilli returns the stored form of an expiry: truncated to the millisecond, 0 for the zero time.
+// An expiry before 1970 becomes 1, which has expired too.
 func toMilli(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -103,8 +103,8 @@ func toMilli(t time.Time) int64 {
 	return min(max(t.UnixMilli(), 1), lastMilli)
 }
 
-// over reports whether the record has ended: that instant is already after its time.
-func over(rec store.Record, now time.Time) bool {
+// expired reports whether a record has expired, which includes the instant of its expiry.
+func expired(rec store.Record, now time.Time) bool {
 	return !rec.Expires.IsZero() && now.UnixMilli() >= rec.Expires.UnixMilli()
 }
 
@@ -114,8 +114,8 @@ const (
 	maxName = 255
 )
 
-// possible says what is wrong with a key that no engine can keep.
-func possible(k store.Key) error {
+// validateKey returns an error for a key that no engine accepts.
+func validateKey(k store.Key) error {
 	switch {
 	case k.ID == "" || len(k.ID) > maxID:
 		return fmt.Errorf("store: an ID has 1 to %d bytes, not %d", maxID, len(k.ID))

@@ -49,14 +49,14 @@ func TestEncode(t *testing.T) {
 		"another's bucket": string(encode(store.Key{Firm: "firm", Bucket: "buckets", ID: "a"}, nil, at)),
 		"plain text":       "\x01hello, this is no record at all",
 	} {
-		if rec, err := decode("firm", "bucket", bad); !errors.Is(err, errMixed) {
+		if rec, err := decode("firm", "bucket", bad); !errors.Is(err, errWrongReply) {
 			t.Errorf("decode of %s = %+v, %v; want errMixed", what, rec, err)
 		}
 	}
 	if _, err := decode("firm", "bucket", "\x02"+raw[1:]); !errors.Is(err, ErrNewer) {
 		t.Errorf("decode of version 2 = %v; want ErrNewer", err)
 	}
-	// Where one key ends and its value begins makes two records.
+	// Encodings differ if the boundary between key and value differs.
 	a := encode(store.Key{Firm: "f", Bucket: "b", ID: "x"}, []byte("yz"), at)
 	b := encode(store.Key{Firm: "f", Bucket: "b", ID: "xy"}, []byte("z"), at)
 	if bytes.Equal(a, b) {
@@ -64,7 +64,7 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-func TestSpan(t *testing.T) {
+func TestLexRange(t *testing.T) {
 	for _, c := range []struct{ prefix, after, least, greatest string }{
 		{"", "", "-", "+"},
 		{"", "a", "(a", "+"},
@@ -77,16 +77,16 @@ func TestSpan(t *testing.T) {
 		{"\xff", "", "[\xff", "+"},
 		{"\x00", "", "[\x00", "(\x01"},
 	} {
-		if least, greatest := span(c.prefix, c.after); least != c.least || greatest != c.greatest {
+		if least, greatest := lexRange(c.prefix, c.after); least != c.least || greatest != c.greatest {
 			t.Errorf("span(%q, %q) = %q, %q; want %q, %q", c.prefix, c.after, least, greatest, c.least, c.greatest)
 		}
 	}
 }
 
-func TestBase(t *testing.T) {
+func TestFirmPrefix(t *testing.T) {
 	seen := map[string]string{}
 	for _, firm := range []string{"", "%", "%25", "a", "{a}", "{", "}", "a{b}c", "{}", "a:b"} {
-		b := base(firm)
+		b := firmPrefix(firm)
 		_, tag, _ := strings.Cut(b, "{")
 		tag, _, _ = strings.Cut(tag, "}")
 		if tag == "" || b != keyPrefix+"{"+tag+"}:" {
@@ -150,7 +150,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestTLSIsVerified: a server with a certificate that nobody vouches for gets nothing.
+// TestTLSIsVerified: a server with an unverifiable certificate gets no data.
 func TestTLSIsVerified(t *testing.T) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,22 +1,21 @@
-// Package redis keeps the store on one Redis server for many machines, on go-redis. It is
+// Package redis implements the store on one Redis server for many machines, using go-redis. It is
 // tested with Redis 7.0.
 //
-// Every verb is one script, so that it happens as a whole, but for an Apply of thousands of
-// changes, which would hold up everybody else: see large.go. Every question carries a number
-// that its answer repeats, so that an answer to somebody else's question is noticed; and
-// what changes something leaves its answer on the server for some seconds, so that asking
-// again after a lost answer changes nothing twice.
+// Every operation is one script, so it is atomic. Only an Apply of thousands of changes isn't,
+// since it would block everybody else: see large.go. Every request carries a nonce that its reply
+// repeats, so that a reply to another request is detected. A request that changes something leaves
+// its reply on the server for some seconds, so that repeating it after a lost reply changes nothing
+// twice.
 //
-// The clock of Options decides what has ended. The server forgets by itself too, a day
-// after that, so that nothing lies there for ever: each key has a life. That of records
-// that stay is ten years, and renewed every year while a Doorpost runs. The clocks of all
-// machines have to agree.
+// The clock of Options decides what has expired. The server also deletes records by itself, a day
+// later, so that nothing stays forever: each key has a TTL. For records without expiry it is ten
+// years, renewed every year while a Doorpost runs. The clocks of all machines must agree.
 //
-// What a method has acknowledged is as durable as the server is set to be: with
-// "appendonly yes" and "appendfsync everysec" a power failure costs a second at most.
+// Acknowledged changes are as durable as the server's settings make them: with "appendonly yes" and
+// "appendfsync everysec" a power failure loses at most a second.
 //
-// An error that wraps store.ErrUnavailable from Apply doesn't say that nothing
-// was done: the server may have done it and not been able to say so.
+// If Apply returns an error that wraps store.ErrUnavailable, the server may have made the change
+// without being able to acknowledge it.
 package redis
 
 import (
@@ -44,69 +43,69 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Options are what Open is told.
+// Options of Open.
 type Options struct {
 	URL      string // redis://HOST:PORT/DB, rediss:// for TLS, unix:///PATH?db=DB; required
-	Username string // of the server's ACL; "": the server's default user, or the URL's
-	Password string // "": none, or the URL's
+	Username string // of the server's ACL; "": the URL's, or the server's default user
+	Password string // "": the URL's, or none
 
-	Clock func() time.Time // decides what has expired; time.Now when nil
-	Log   *slog.Logger     // when the server is gone, and when it is back; nobody when nil
-	Sweep time.Duration    // between two looks for what has expired; 0: ten seconds
+	Clock func() time.Time // decides what has expired; nil: time.Now
+	Log   *slog.Logger     // outages of the server and their end; nil: no log
+	Sweep time.Duration    // how often to delete expired records; 0: ten seconds
 
-	// Late has Open succeed where the server can't be reached yet. The Store answers with
-	// store.ErrUnavailable until it can, and was found to be one that can be worked with.
+	// Late makes Open succeed if the server can't be reached yet. The Store returns
+	// store.ErrUnavailable until the server is reachable and was found usable.
 	Late bool
 }
 
-// Validate reports what is wrong with the URL, without showing it: it may hold a password.
+// Validate returns what is wrong with the URL. The error doesn't contain the URL, which may have a
+// password.
 func (o Options) Validate() error {
 	_, err := parse(o)
 	return err
 }
 
-// Store is an open store. It implements store.Store, and is safe for use by many goroutines.
+// Store is an open store. It implements store.Store and is safe for concurrent use.
 type Store struct {
 	options *redis.Options // never changed; every client gets a copy
-	address string         // as logs show it, without credentials
+	address string         // for logs, without credentials
 	clock   func() time.Time
 	log     *slog.Logger
 
-	client   atomic.Pointer[redis.Client] // another one after each trouble, see renew
-	renewing sync.Mutex
-	nonces   string // what this Store's nonces begin with
-	asked    atomic.Uint64
-	down     atomic.Pointer[outage] // nil while the server answers
-	unmet    atomic.Pointer[error]  // why the server couldn't be greeted yet; nil once it was
-	fell     chan struct{}          // wakes the watcher: down has been set
+	client        atomic.Pointer[redis.Client] // replaced after each problem, see replaceClient
+	clientMu      sync.Mutex
+	nonces        string // prefix of this Store's nonces
+	requests      atomic.Uint64
+	down          atomic.Pointer[outage] // nil while the server replies
+	notReady      atomic.Pointer[error]  // why the server isn't set up yet; nil once it is
+	circuitOpened chan struct{}          // wakes watch: down was set
 
-	firms  sync.Map    // of the firms that were asked for, to be swept
-	aside  chan string // wakes the sweeper: a firm's large Apply is to be carried over
-	closed atomic.Bool
-	life   context.Context // ends with Close
-	end    context.CancelFunc
-	tasks  sync.WaitGroup // the watcher and the sweeper
+	firms       sync.Map    // firms used so far, for sweeping
+	stagedFirms chan string // wakes the sweeper: a firm has a committed large Apply
+	closed      atomic.Bool
+	life        context.Context // ends with Close
+	end         context.CancelFunc
+	tasks       sync.WaitGroup // watch and the sweeper
 }
 
 var _ store.Store = (*Store)(nil)
 
-// Open connects to the server and makes sure that it can be worked with. A server that
-// can't be reached, or refuses, is an error that wraps store.ErrUnavailable and says what
-// to do; one that may lose what it is given is a warning in the log. The caller owns the
-// Store and has to Close it.
+// Open connects to the server and checks that it is usable. If the server can't be reached or
+// rejects a request, the error wraps store.ErrUnavailable and says what to do. If the server may
+// lose data, Open logs a warning. The caller must Close the Store.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	options, err := parse(o)
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{
-		options: options,
-		address: options.Addr,
-		clock:   o.Clock,
-		log:     o.Log,
-		nonces:  rand.Text()[:16],
-		fell:    make(chan struct{}, 1),
-		aside:   make(chan string, 1),
+		options:       options,
+		address:       options.Addr,
+		clock:         o.Clock,
+		log:           o.Log,
+		nonces:        rand.Text()[:16],
+		circuitOpened: make(chan struct{}, 1),
+		stagedFirms:   make(chan string, 1),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	if s.clock == nil {
@@ -118,14 +117,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.client.Store(s.dial())
 	s.tasks.Go(s.watch)
 	sweep := func() { s.sweep(cmp.Or(o.Sweep, 10*time.Second)) }
-	if err := s.greet(ctx); err != nil {
+	if err := s.setUp(ctx); err != nil {
 		err = fmt.Errorf("the store at %s: %w", s.address, err)
 		if !o.Late || !errors.Is(err, store.ErrUnavailable) || errors.Is(err, ErrSettings) {
 			return nil, errors.Join(err, s.Close())
 		}
-		s.unmet.Store(&err)
+		s.notReady.Store(&err)
 		s.tasks.Go(func() {
-			if s.greetLater(err) {
+			if s.setUpLater(err) {
 				sweep()
 			}
 		})
@@ -135,27 +134,26 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Met reports whether the server was found to be one that can be worked with: always,
-// unless it was opened late.
-func (s *Store) Met() bool { return s.unmet.Load() == nil }
+// Ready reports whether the server was found usable. It is always true without Options.Late.
+func (s *Store) Ready() bool { return s.notReady.Load() == nil }
 
-// greeting marks the questions by which a server that comes late is greeted; no others are
-// asked until that is done.
-type greeting struct{}
+// settingUp is the context key of requests that set up a late server. Other requests fail until
+// that is done.
+type settingUp struct{}
 
 const (
-	greetEvery   = 250 * time.Millisecond // between two looks whether the server is there
-	greetSlowest = 15 * time.Second       // between two tries of one that is there and can't be used
-	greetTell    = time.Minute            // between two log lines about the same
+	setUpEvery    = 250 * time.Millisecond // between two probes for the server
+	setUpMaxDelay = 15 * time.Second       // between two attempts at a reachable server that isn't usable
+	setUpLogEvery = time.Minute            // between two equal log lines
 )
 
-// greetLater greets the server once it is there, and reports whether it did so before the
-// Store was closed.
-func (s *Store) greetLater(why error) bool {
-	began, wait := time.Now(), greetEvery
+// setUpLater sets up the server once it is reachable, and returns true, or false if the Store was
+// closed before.
+func (s *Store) setUpLater(why error) bool {
+	began, wait := time.Now(), setUpEvery
 	var told time.Time
 	for {
-		if now := time.Now(); now.Sub(told) >= greetTell {
+		if now := time.Now(); now.Sub(told) >= setUpLogEvery {
 			told = now
 			s.log.Error("the store can't be used yet; what needs it is refused, and it is tried again until it can", "address", s.address, "error", why)
 		}
@@ -165,13 +163,13 @@ func (s *Store) greetLater(why error) bool {
 		case <-time.After(wait):
 		}
 		if s.down.Load() != nil {
-			continue // the watcher looks for it
+			continue // watch probes it
 		}
-		ctx, cancel := context.WithTimeout(context.WithValue(s.life, greeting{}, true), 10*time.Second)
-		err := s.greet(ctx)
+		ctx, cancel := context.WithTimeout(context.WithValue(s.life, settingUp{}, true), 10*time.Second)
+		err := s.setUp(ctx)
 		cancel()
 		if err == nil {
-			s.unmet.Store(nil)
+			s.notReady.Store(nil)
 			s.log.Info("the store can be used now", "address", s.address, "after", time.Since(began).Round(time.Millisecond).String())
 			return true
 		}
@@ -180,18 +178,18 @@ func (s *Store) greetLater(why error) bool {
 		}
 		why = err
 		err = fmt.Errorf("the store at %s: %w", s.address, err)
-		s.unmet.Store(&err)
-		wait = min(2*wait, greetSlowest)
+		s.notReady.Store(&err)
+		wait = min(2*wait, setUpMaxDelay)
 	}
 }
 
-// How long one attempt may take, and how many there are: together less than a second.
+// Maximum time of one attempt, and number of attempts: together less than a second.
 const (
-	patience = 450 * time.Millisecond
-	attempts = 2
+	attemptTimeout = 450 * time.Millisecond
+	maxAttempts    = 2
 )
 
-// parse reads the URL. Its errors don't show it, since it may hold a password.
+// parse reads the URL. Its errors don't contain the URL, which may have a password.
 func parse(o Options) (*redis.Options, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil {
@@ -210,16 +208,16 @@ func parse(o Options) (*redis.Options, error) {
 	if r.TLSConfig != nil {
 		r.TLSConfig = &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}
 	}
-	r.Protocol = 2           // nothing comes that wasn't asked for
-	r.MaxRetries = -1        // it would repeat what mustn't be done twice; ask repeats with a nonce
-	r.DialerRetries = 1      // ask repeats
-	r.DisableIdentity = true // its answer, come late, was once taken for another one (CVE-2025-29923)
+	r.Protocol = 2           // without push messages
+	r.MaxRetries = -1        // go-redis would repeat unsafe requests; do repeats with a nonce
+	r.DialerRetries = 1      // do repeats
+	r.DisableIdentity = true // its late reply was once taken for another one (CVE-2025-29923)
 	r.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	r.DialTimeout, r.ReadTimeout, r.WriteTimeout = patience, patience, patience
+	r.DialTimeout, r.ReadTimeout, r.WriteTimeout = attemptTimeout, attemptTimeout, attemptTimeout
 	r.ContextTimeoutEnabled = true
 	r.PoolSize = max(32, 10*runtime.GOMAXPROCS(0))
-	r.PoolTimeout = 300 * time.Millisecond // less than patience: a crowd is no sign of a dead server
-	r.ConnMaxIdleTime = time.Minute        // less than what stands between lets idle ones live
+	r.PoolTimeout = 300 * time.Millisecond // less than attemptTimeout: a full pool doesn't mean a dead server
+	r.ConnMaxIdleTime = time.Minute        // less than the idle timeout of usual firewalls
 	r.ReadBufferSize, r.WriteBufferSize = 8<<10, 8<<10
 	return r, nil
 }
@@ -229,21 +227,21 @@ func (s *Store) dial() *redis.Client {
 	return redis.NewClient(&options)
 }
 
-// Close lets go of the server. What is under way may end with store.ErrUnavailable; later
-// calls of any method do. A second Close does nothing.
+// Close closes all connections. Concurrent calls may return store.ErrUnavailable; later calls of
+// any method do. A second Close does nothing.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
 	s.end()
 	s.tasks.Wait()
-	s.renewing.Lock() // whoever renews the client has done so, or sees that it is too late
-	defer s.renewing.Unlock()
+	s.clientMu.Lock() // wait for a concurrent replaceClient; later ones see closed
+	defer s.clientMu.Unlock()
 	return s.client.Load().Close()
 }
 
-// greet finds out whether the server can be worked with.
-func (s *Store) greet(ctx context.Context) error {
+// setUp checks that the server is usable.
+func (s *Store) setUp(ctx context.Context) error {
 	err := s.reach(ctx)
 	if mode := s.mode(ctx); mode != "" && mode != "standalone" {
 		return settingsError{wrongMode(mode)}
@@ -251,8 +249,8 @@ func (s *Store) greet(ctx context.Context) error {
 	if err != nil {
 		return s.explain(err)
 	}
-	// Every command that the verbs need, on a record of our own: where the server's user
-	// may not use one, a script would stop half done.
+	// Every command of the operations, on a test record: if the server's user lacks a permission, a
+	// script would otherwise fail half done.
 	k := store.Key{Bucket: "probe", ID: rand.Text()}
 	err = s.Apply(ctx, store.Create(k, nil, s.clock().Add(time.Minute)))
 	if err == nil {
@@ -273,14 +271,14 @@ func (s *Store) greet(ctx context.Context) error {
 	if err != nil {
 		return s.explain(err)
 	}
-	s.advise(ctx)
+	s.warnAboutSettings(ctx)
 	return nil
 }
 
-// reach asks the first question, and waits a little for a server that is just starting.
+// reach sends the first request, and waits a little for a server that is just starting.
 func (s *Store) reach(ctx context.Context) error {
 	for end := time.Now().Add(2 * time.Second); ; {
-		_, err := s.Get(ctx, nothing)
+		_, err := s.Get(ctx, probeKey)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			return nil
@@ -294,18 +292,17 @@ func (s *Store) reach(ctx context.Context) error {
 	}
 }
 
-// ErrSettings is wrapped by the errors of Open that go on until somebody changes the
-// settings, here or at the server. Any other error may pass by itself.
+// ErrSettings is wrapped by errors of Open that persist until the settings are changed, here or on
+// the server. Other errors may pass by themselves.
 var ErrSettings = errors.New("redis: the settings don't fit the server")
 
-// settingsError is an ErrSettings that says so in its own words.
+// settingsError is an ErrSettings with its own text.
 type settingsError struct{ error }
 
 func (e settingsError) Unwrap() error        { return e.error }
 func (e settingsError) Is(target error) bool { return target == ErrSettings }
 
-// needsSettings reports whether the same question brings the same error again, until
-// somebody changes the settings.
+// needsSettings reports whether the error persists until the settings are changed.
 func needsSettings(err error) bool {
 	_, foreign := errors.AsType[*tls.CertificateVerificationError](err)
 	_, plain := errors.AsType[tls.RecordHeaderError](err)
@@ -317,11 +314,10 @@ func needsSettings(err error) bool {
 		strings.Contains(says, "unknown command") || strings.Contains(says, "DB index")
 }
 
-// mode returns what kind of server it is, such as "standalone", "cluster" or "sentinel";
-// "" where it doesn't say so. A node of a cluster may answer every question until its slots
-// move.
+// mode returns the kind of server, such as "standalone", "cluster" or "sentinel"; "" if unknown. A
+// cluster node may reply to every request until its slots move.
 func (s *Store) mode(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	if s.down.Load() != nil {
 		return ""
@@ -338,7 +334,7 @@ func (s *Store) mode(ctx context.Context) string {
 	return ""
 }
 
-// wrongMode is the error of a server that can't be the store.
+// wrongMode returns the error for a server that can't be the store.
 func wrongMode(mode string) error {
 	switch mode {
 	case "cluster":
@@ -349,7 +345,7 @@ func wrongMode(mode string) error {
 	return fmt.Errorf("this is a Redis server in the mode %q; give `store redis` the address of one standalone server", mode)
 }
 
-// kindOf returns the first word of the server's answer, where the error is one.
+// kindOf returns the first word of the server's error, or "".
 func kindOf(err error) string {
 	answer, ok := errors.AsType[redis.Error](err)
 	if !ok {
@@ -362,19 +358,19 @@ func kindOf(err error) string {
 	return kind
 }
 
-// forbidden is how NOPERM reads where a script meets it.
+// forbidden is the text of NOPERM errors inside scripts.
 const forbidden = "ERR The user executing the script"
 
-// explain adds to an error of the first contact what the operator can do.
+// explain adds advice for operators to an error of setUp.
 func (s *Store) explain(err error) error {
 	if needsSettings(err) {
-		return settingsError{s.advised(err)}
+		return settingsError{s.withAdvice(err)}
 	}
-	return s.advised(err)
+	return s.withAdvice(err)
 }
 
-// advised is the error with what the operator can do.
-func (s *Store) advised(err error) error {
+// withAdvice returns the error with advice for operators.
+func (s *Store) withAdvice(err error) error {
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
 	_, plain := errors.AsType[tls.RecordHeaderError](err)
@@ -404,8 +400,8 @@ func (s *Store) advised(err error) error {
 	}
 }
 
-// compareClocks warns where the server's clock and ours disagree: others that use the
-// store have ours or the server's.
+// compareClocks warns if the server's clock and ours differ: other users of the store have our
+// clock or the server's.
 func (s *Store) compareClocks(ctx context.Context) error {
 	server, err := s.serverTime(ctx)
 	if err != nil {
@@ -417,14 +413,14 @@ func (s *Store) compareClocks(ctx context.Context) error {
 	return nil
 }
 
-// advise warns of settings of the server by which it would lose what it is given. A user
-// who may not ask for them gets no advice.
-func (s *Store) advise(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// warnAboutSettings warns about settings of the server that could lose data. It does nothing if the
+// user may not read them.
+func (s *Store) warnAboutSettings(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	info, err := s.client.Load().Info(ctx).Result()
 	if err != nil {
-		s.log.Debug("the settings of the Redis server can't be looked at", "address", s.address, "error", err)
+		s.log.Debug("settings of the Redis server cannot be read", "address", s.address, "error", err)
 		return
 	}
 	settings := map[string]string{}
@@ -434,9 +430,9 @@ func (s *Store) advise(ctx context.Context) {
 		}
 	}
 	if policy := settings["maxmemory_policy"]; policy != "" && policy != "noeviction" {
-		s.log.Warn("the Redis server throws records away when its memory is full: people would be signed out, and contacts be gone; set maxmemory-policy noeviction", "address", s.address, "maxmemory_policy", policy)
+		s.log.Warn("the Redis server deletes records when its memory is full, so visitors would be signed out and contacts lost; set maxmemory-policy noeviction", "address", s.address, "maxmemory_policy", policy)
 	}
 	if settings["aof_enabled"] == "0" {
-		s.log.Warn("the Redis server forgets what came since its last snapshot when it stops; set appendonly yes", "address", s.address)
+		s.log.Warn("the Redis server loses changes since its last snapshot when it stops; set appendonly yes", "address", s.address)
 	}
 }

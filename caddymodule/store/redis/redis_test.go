@@ -34,8 +34,8 @@ func TestUnixSocketAndDatabase(t *testing.T) {
 	holds(t, openAt(t, dbURL(s, 8), Options{}), "k", "-")
 }
 
-// TestEveryKeyHasALifeAndItsFirmsSlot looks at all that lies on the server after all verbs.
-func TestEveryKeyHasALifeAndItsFirmsSlot(t *testing.T) {
+// TestEveryKeyHasATTLAndItsFirmsSlot checks all keys on the server after all operations.
+func TestEveryKeyHasATTLAndItsFirmsSlot(t *testing.T) {
 	server := startServer(t)
 	s := openAt(t, server.url(), Options{})
 	firms := []string{"", "firm", "a{b}c", "{}", "%", "a:b"}
@@ -58,8 +58,8 @@ func TestEveryKeyHasALifeAndItsFirmsSlot(t *testing.T) {
 		if err != nil || life <= 0 {
 			t.Errorf("PTTL(%q) = %d, %v; want a life", k, life, err)
 		}
-		// As the Cluster specification has it: what stands between the first brace and the
-		// first one that closes after it, if that is anything.
+		// Cluster specification: the text between the first brace and the first closing
+		// brace after it, unless it is empty.
 		_, rest, _ := strings.Cut(k, "{")
 		tag, _, _ := strings.Cut(rest, "}")
 		if tag == "" || !strings.HasPrefix(k, keyPrefix+"{"+tag+"}:") {
@@ -71,14 +71,14 @@ func TestEveryKeyHasALifeAndItsFirmsSlot(t *testing.T) {
 		t.Errorf("the keys have the tags %v; want one for each of %q", slots, firms)
 	}
 	for tag, n := range slots {
-		// 3 records, the index, both indexes of endings, and answers of 3 Applies;
-		// Open's own in the firm without a name.
+		// 3 records, the index, both expiry indexes, and replies to 3 Applies; Open's own
+		// are in the firm without a name.
 		if want := 9; n != want && tag != "%" {
 			t.Errorf("%q has %d keys; want %d", tag, n, want)
 		}
 	}
-	// Each record is in one of the two indexes of endings.
-	for set, want := range map[string]string{endingsKey("firm"): "bucket\x00ends bucket\x00far", base("firm") + "s": "bucket\x00stays"} {
+	// Each record is in one of the two expiry indexes.
+	for set, want := range map[string]string{expiryKey("firm"): "bucket\x00ends bucket\x00far", firmPrefix("firm") + "s": "bucket\x00stays"} {
 		if got := strings.Join(raw.ZRange(t.Context(), set, 0, -1).Val(), " "); got != want {
 			t.Errorf("%q has %q; want %q", set, got, want)
 		}
@@ -97,7 +97,7 @@ func TestEveryKeyHasALifeAndItsFirmsSlot(t *testing.T) {
 	}
 }
 
-func TestSweepLeavesNothingBehind(t *testing.T) {
+func TestSweepDeletesAllKeysOfExpiredRecords(t *testing.T) {
 	server := startServer(t)
 	var ahead atomic.Int64
 	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
@@ -112,7 +112,7 @@ func TestSweepLeavesNothingBehind(t *testing.T) {
 		t.Errorf("Sweep = %d, %v; want 0", swept, err)
 	}
 	ahead.Store(int64(2 * time.Minute))
-	// The sweeper doubts a clock that is ahead of the server's.
+	// The sweeper distrusts a clock ahead of the server's.
 	if swept, err := s.sweepAll(t.Context(), true); swept != 0 || err != nil {
 		t.Errorf("the sweeper has deleted %d, %v; want 0", swept, err)
 	}
@@ -120,7 +120,7 @@ func TestSweepLeavesNothingBehind(t *testing.T) {
 		t.Errorf("Sweep = %d, %v; want %d", swept, err, n)
 	}
 	raw := server.raw()
-	for k, want := range map[string]int64{indexKey("firm", "bucket"): 2, endingsKey("firm"): 1, base("firm") + "s": 1} {
+	for k, want := range map[string]int64{indexKey("firm", "bucket"): 2, expiryKey("firm"): 1, firmPrefix("firm") + "s": 1} {
 		if got, err := raw.ZCard(t.Context(), k).Result(); got != want || err != nil {
 			t.Errorf("%q has %d entries, %v; want %d", k, got, err, want)
 		}
@@ -129,10 +129,10 @@ func TestSweepLeavesNothingBehind(t *testing.T) {
 	_, err := s.Sweep(t.Context())
 	must(t, err)
 	must(t, s.Apply(t.Context(), store.Delete(key("stays"))))
-	keys, err := raw.Keys(t.Context(), base("firm")+"*").Result()
+	keys, err := raw.Keys(t.Context(), firmPrefix("firm")+"*").Result()
 	must(t, err)
 	for _, k := range keys {
-		if !strings.HasPrefix(k, base("firm")+"n:") {
+		if !strings.HasPrefix(k, firmPrefix("firm")+"n:") {
 			t.Errorf("%q was left behind", k)
 		}
 	}
@@ -144,18 +144,18 @@ func TestSweeperRuns(t *testing.T) {
 	must(t, s.Apply(t.Context(), store.Put(key("k"), nil, time.Now().Add(50*time.Millisecond))))
 	raw := server.raw()
 	eventually(t, 5*time.Second, "the record is swept", func() bool {
-		return raw.Exists(t.Context(), recordKey(key("k")), indexKey("firm", "bucket"), endingsKey("firm")).Val() == 0
+		return raw.Exists(t.Context(), recordKey(key("k")), indexKey("firm", "bucket"), expiryKey("firm")).Val() == 0
 	})
 }
 
-// TestWhatStaysIsRenewed ages a record that stays by two years.
-func TestWhatStaysIsRenewed(t *testing.T) {
+// TestTTLsOfRecordsWithoutExpiryAreRenewed ages a record without expiry by two years.
+func TestTTLsOfRecordsWithoutExpiryAreRenewed(t *testing.T) {
 	server := startServer(t)
 	s := openAt(t, server.url(), Options{})
 	must(t, s.Apply(t.Context(), store.Put(key("k"), []byte("v"), time.Time{})))
 	raw := server.raw()
 	old := forever - 2*365*24*time.Hour
-	all := []string{recordKey(key("k")), indexKey("firm", "bucket"), base("firm") + "s"}
+	all := []string{recordKey(key("k")), indexKey("firm", "bucket"), firmPrefix("firm") + "s"}
 	for _, k := range all {
 		must(t, raw.PExpire(t.Context(), k, old).Err())
 	}
@@ -198,10 +198,10 @@ func TestTwoStoresOneRecord(t *testing.T) {
 	}
 }
 
-// keepTTL is for meddling with a value.
+// keepTTL keeps the TTL when a test changes a value.
 var keepTTL = redis.SetArgs{KeepTTL: true}
 
-func TestANewersRecordIsLeftAlone(t *testing.T) {
+func TestRecordsOfANewerReleaseStay(t *testing.T) {
 	server := startServer(t)
 	s := openAt(t, server.url(), Options{})
 	put(t, s, "k", "v")
@@ -225,8 +225,8 @@ func TestANewersRecordIsLeftAlone(t *testing.T) {
 	holds(t, s, "k", "v")
 }
 
-// TestAForeignRecordIsNoAnswer has one record lie under the key of another.
-func TestAForeignRecordIsNoAnswer(t *testing.T) {
+// TestARecordUnderAnotherKeyIsRejected stores one record under the key of another.
+func TestARecordUnderAnotherKeyIsRejected(t *testing.T) {
 	server := startServer(t)
 	s := openAt(t, server.url(), Options{})
 	put(t, s, "ann", "ann's")
@@ -246,7 +246,7 @@ func TestAForeignRecordIsNoAnswer(t *testing.T) {
 	holds(t, s, "bob", "mended")
 }
 
-// TestAFullServerChangesNothing: a script that has begun is carried out, or isn't begun.
+// TestAFullServerChangesNothing: a script either runs completely or isn't started.
 func TestAFullServerChangesNothing(t *testing.T) {
 	server := startServer(t)
 	s := openAt(t, server.url(), Options{})
@@ -263,7 +263,7 @@ func TestAFullServerChangesNothing(t *testing.T) {
 	put(t, s, "k", "w")
 }
 
-func TestFirstContact(t *testing.T) {
+func TestOpenExplainsErrors(t *testing.T) {
 	server := startServer(t)
 	raw := server.raw()
 	for _, args := range [][]any{

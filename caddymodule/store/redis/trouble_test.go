@@ -18,8 +18,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// TestALostAnswer: the server has done what it was asked to do, and the answer is lost.
-func TestALostAnswer(t *testing.T) {
+// TestALostReplyIsRepeated: the server has made the change, and its reply is lost.
+func TestALostReplyIsRepeated(t *testing.T) {
 	server := startServer(t)
 	p := startProxy(t, server.address())
 	s := openAt(t, p.url(), Options{})
@@ -49,7 +49,7 @@ func TestALostAnswer(t *testing.T) {
 	if s.down.Load() != nil {
 		t.Error("the server counts as gone")
 	}
-	// A repetition isn't for ever: this one may have been done.
+	// Repetition ends: the change may have been made.
 	put(t, direct, "k", "v")
 	p.loseAnswers(2, applyScript.Hash())
 	if err := s.Apply(t.Context(), store.Remove(key("k"), []byte("v"))); !errors.Is(err, store.ErrUnavailable) {
@@ -59,8 +59,8 @@ func TestALostAnswer(t *testing.T) {
 	eventually(t, time.Second, "the server counts as there", func() bool { return s.down.Load() == nil })
 }
 
-// measured calls the store n times and returns the longest and the median time. Every
-// error but ErrUnavailable and ErrNotFound fails the test.
+// measured calls the store n times and returns the longest and the median time. Every error
+// except ErrUnavailable and ErrNotFound fails the test.
 func measured(t *testing.T, s *Store, n int) (longest, median time.Duration) {
 	t.Helper()
 	times := make([]time.Duration, n)
@@ -86,11 +86,11 @@ func measured(t *testing.T, s *Store, n int) (longest, median time.Duration) {
 	return times[n-1], times[n/2]
 }
 
-// quick is far less than a dial or a wait for the server takes, and more than a busy machine
-// adds to an answer that needs neither.
+// quick is much less than dialing or waiting for the server, and more than a busy machine
+// adds to a reply that needs neither.
 const quick = 5 * time.Millisecond
 
-func TestTheServerIsKilledAndComesBack(t *testing.T) {
+func TestAnOutageIsNoticedAndEnds(t *testing.T) {
 	server := startServer(t, "--appendfsync", "always")
 	var j journal
 	s := openAt(t, server.url(), Options{Log: j.logger(), Sweep: 50 * time.Millisecond})
@@ -115,12 +115,12 @@ func TestTheServerIsKilledAndComesBack(t *testing.T) {
 		t.Logf("back after %v", back)
 	}
 	eventually(t, 5*time.Second, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before+2 })
-	if log := j.String(); strings.Count(log, "doesn't answer; what needs it") != 3 || strings.Count(log, "answers again") != 3 {
+	if log := j.String(); strings.Count(log, "does not reply; requests that need it") != 3 || strings.Count(log, "replies again") != 3 {
 		t.Errorf("the log is %s; want three outages", log)
 	}
 }
 
-func TestASlowServer(t *testing.T) {
+func TestASlowServerOpensTheCircuit(t *testing.T) {
 	server := startServer(t)
 	p := startProxy(t, server.address())
 	s := openAt(t, p.url(), Options{})
@@ -129,7 +129,7 @@ func TestASlowServer(t *testing.T) {
 	p.delay.Store(int64(3 * time.Second))
 	var wg sync.WaitGroup
 	start := time.Now()
-	for range 200 { // all at once, before anybody knows
+	for range 200 { // all at once, before the outage is known
 		wg.Go(func() {
 			if _, err := s.Get(t.Context(), key("k")); !errors.Is(err, store.ErrUnavailable) {
 				t.Errorf("Get = %v; want ErrUnavailable", err)
@@ -137,7 +137,7 @@ func TestASlowServer(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if took := time.Since(start); took > 2500*time.Millisecond { // a second, and what a busy machine adds; the server takes three
+	if took := time.Since(start); took > 2500*time.Millisecond { // a second, plus the delay of a busy machine; the server takes three
 		t.Errorf("200 at once took %v; want a second", took)
 	}
 	longest, median := measured(t, s, 1000)
@@ -154,13 +154,14 @@ func TestASlowServer(t *testing.T) {
 	eventually(t, 10*time.Second, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before+10 })
 }
 
-// TestConnectionsThatDieSilently: a firewall forgets all connections, and lets new ones pass.
-func TestConnectionsThatDieSilently(t *testing.T) {
+// TestSilentlyDroppedConnectionsAreReplaced: a firewall drops existing connections silently and accepts
+// new ones.
+func TestSilentlyDroppedConnectionsAreReplaced(t *testing.T) {
 	server := startServer(t)
 	p := startProxy(t, server.address())
 	s := openAt(t, p.url(), Options{})
 	withUsers(t, s)
-	p.delay.Store(int64(20 * time.Millisecond)) // has the pool fill
+	p.delay.Store(int64(20 * time.Millisecond)) // fills the pool
 	readers(t, s)
 	p.delay.Store(0)
 	p.stuck.Store(p.begun.Load())
@@ -177,7 +178,7 @@ func TestConnectionsThatDieSilently(t *testing.T) {
 	}
 }
 
-func TestCloseLeavesNothing(t *testing.T) {
+func TestCloseEndsAllGoroutines(t *testing.T) {
 	server := startServer(t)
 	before := runtime.NumGoroutine()
 	for range 50 {
@@ -196,8 +197,8 @@ func TestCloseLeavesNothing(t *testing.T) {
 	})
 }
 
-// readers has a thousand read at once, each their own record, and returns how many got it;
-// the others must have got ErrUnavailable.
+// readers starts a thousand reads at once, of a record each, and returns how many succeeded;
+// the others must return ErrUnavailable.
 func readers(t *testing.T, s *Store) int {
 	t.Helper()
 	var right atomic.Int64
@@ -228,9 +229,9 @@ func withUsers(t *testing.T, s *Store) {
 	must(t, s.Apply(t.Context(), ops...))
 }
 
-// TestConnectionsThatBeginSlowly is CVE-2025-29923: what the handshake was answered, too
-// late, was taken for the answer to the first question.
-func TestConnectionsThatBeginSlowly(t *testing.T) {
+// TestLateHandshakeRepliesAreNotMistaken covers CVE-2025-29923: late replies to the handshake were
+// taken for the reply to the first request.
+func TestLateHandshakeRepliesAreNotMistaken(t *testing.T) {
 	server := startServer(t)
 	p := startProxy(t, server.address())
 	s := openAt(t, p.url(), Options{})
@@ -244,8 +245,8 @@ func TestConnectionsThatBeginSlowly(t *testing.T) {
 	}
 }
 
-// TestMixedUpAnswers has a proxy that gives, now and then, an answer that was another one's.
-func TestMixedUpAnswers(t *testing.T) {
+// TestWrongRepliesAreDetected uses a proxy that sometimes returns a reply to another request.
+func TestWrongRepliesAreDetected(t *testing.T) {
 	server := startServer(t)
 	p := startProxy(t, server.address())
 	var j journal
@@ -255,7 +256,7 @@ func TestMixedUpAnswers(t *testing.T) {
 	var mu sync.Mutex
 	var last []byte
 	var mixed int
-	swap := func(b []byte) []byte { // one late for the other: the stream is shifted
+	swap := func(b []byte) []byte { // one too late: all later replies are shifted
 		mu.Lock()
 		defer mu.Unlock()
 		was := last
@@ -293,10 +294,10 @@ func TestMixedUpAnswers(t *testing.T) {
 		mu.Unlock()
 		eventually(t, 5*time.Second, "all are right again", func() bool { return readers(t, s) == 1000 })
 	}
-	if !strings.Contains(j.String(), "answer to another question") {
+	if !strings.Contains(j.String(), "reply to another request") {
 		t.Errorf("the log is %.500s; want to be told", j.String())
 	}
-	// Nothing but the nonce can tell that "there is none" was somebody else's.
+	// Only the nonce reveals that "no record" was the reply to another request.
 	nothing := func(b []byte) []byte { return []byte("*2\r\n$5\r\nother\r\n$-1\r\n") }
 	p.change.Store(&nothing)
 	if _, err := s.Get(t.Context(), key("user 1")); !errors.Is(err, store.ErrUnavailable) {
@@ -306,7 +307,7 @@ func TestMixedUpAnswers(t *testing.T) {
 	eventually(t, 5*time.Second, "all are right again", func() bool { return readers(t, s) == 1000 })
 }
 
-func TestABigApply(t *testing.T) {
+func TestABigApplyBlocksNobody(t *testing.T) {
 	server := startServer(t)
 	s := openAt(t, server.url(), Options{})
 	other := openAt(t, server.url(), Options{})
@@ -319,7 +320,7 @@ func TestABigApply(t *testing.T) {
 		ops = append(ops, store.Create(k, value, time.Time{}))
 	}
 
-	// Others meanwhile.
+	// Concurrent changes.
 	stop := make(chan struct{})
 	var longest time.Duration
 	var failed, served int
@@ -359,7 +360,7 @@ func TestABigApply(t *testing.T) {
 	}
 	start = time.Now()
 	list, err := s.Scan(t.Context(), "firm", "contact", "", "", n)
-	for end := start.Add(time.Minute); errors.Is(err, store.ErrUnavailable) && time.Now().Before(end); { // a machine with much else to do
+	for end := start.Add(time.Minute); errors.Is(err, store.ErrUnavailable) && time.Now().Before(end); { // the machine may be busy
 		list, err = s.Scan(t.Context(), "firm", "contact", "", "", n)
 	}
 	if len(list) != n/2 || err != nil || !slices.IsSortedFunc(list, func(a, b store.Record) int { return strings.Compare(a.Key.ID, b.Key.ID) }) {
@@ -378,7 +379,7 @@ func TestABigApply(t *testing.T) {
 	}
 }
 
-func TestMessages(t *testing.T) {
+func TestSubscribersGetMessages(t *testing.T) {
 	server := startServer(t)
 	a, b := openAt(t, server.url(), Options{}), openAt(t, server.url(), Options{})
 	heard := make(chan string, 100)
@@ -411,7 +412,7 @@ func TestMessages(t *testing.T) {
 	must(t, a.Publish(t.Context(), "firm", "revoked\x00\r\n"))
 	both("revoked\x00\r\n", time.Second)
 	t.Logf("heard after %v", time.Since(start))
-	time.Sleep(3 * listenEvery) // silence doesn't end it
+	time.Sleep(3 * listenEvery) // silence doesn't end the subscription
 	must(t, b.Publish(t.Context(), "firm", "again"))
 	both("again", time.Second)
 
@@ -425,7 +426,7 @@ func TestMessages(t *testing.T) {
 	eventually(t, 5*time.Second, "it is back", func() bool { return a.Publish(t.Context(), "firm", "back") == nil })
 	both("back", time.Second)
 
-	// A server that hangs: nothing tells the subscriber but silence.
+	// A hanging server: the subscriber notices only silence.
 	p := startProxy(t, server.address())
 	c := openAt(t, p.url(), Options{})
 	wg.Go(func() { c.Subscribe(ctx, "third", func(m string) { heard <- m }) })

@@ -12,24 +12,24 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// How long the server keeps things by itself, where nobody sweeps.
+// TTLs on the server, for records that nobody sweeps.
 const (
-	slack   = 24 * time.Hour            // after the end of a record
-	forever = 10 * 365 * 24 * time.Hour // for records that stay; renewed each year
-	claimed = 10 * time.Second          // for the answer of an Apply
+	slack     = 24 * time.Hour            // after the expiry of a record
+	forever   = 10 * 365 * 24 * time.Hour // for records without expiry; renewed each year
+	replyLife = 10 * time.Second          // of the reply to an Apply
 )
 
 // Get implements store.Store.
 func (s *Store) Get(ctx context.Context, k store.Key) (store.Record, error) {
-	if possible(k) != nil {
-		return store.Record{}, s.none(ctx)
+	if validateKey(k) != nil {
+		return store.Record{}, s.noRecord(ctx)
 	}
 	s.firms.LoadOrStore(k.Firm, nil)
 	var rec store.Record
-	err := s.ask(ctx, question{
-		script: getScript, key: recordKey(k), args: []any{nil, base(k.Firm), member(k)},
+	err := s.do(ctx, request{
+		script: getScript, key: recordKey(k), args: []any{nil, firmPrefix(k.Firm), member(k)},
 		read: func(answer []any) (err error) {
-			rec, err = s.one(k, answer)
+			rec, err = s.readRecord(k, answer)
 			return err
 		},
 	})
@@ -39,8 +39,8 @@ func (s *Store) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	return rec, nil
 }
 
-// none is the answer about a key that can't be: as about any other, where nothing can be asked.
-func (s *Store) none(ctx context.Context) error {
+// noRecord returns the result for an invalid key: the same as for any missing record.
+func (s *Store) noRecord(ctx context.Context) error {
 	switch {
 	case ctx.Err() != nil:
 		return unavailable(context.Cause(ctx))
@@ -51,57 +51,57 @@ func (s *Store) none(ctx context.Context) error {
 	}
 }
 
-// one reads the answer about the record k.
-func (s *Store) one(k store.Key, answer []any) (store.Record, error) {
+// readRecord reads a reply with the record k.
+func (s *Store) readRecord(k store.Key, answer []any) (store.Record, error) {
 	if len(answer) != 1 {
-		return store.Record{}, errMixed
+		return store.Record{}, errWrongReply
 	}
 	if answer[0] == nil {
 		return store.Record{}, store.ErrNotFound
 	}
 	raw, ok := answer[0].(string)
 	if !ok {
-		return store.Record{}, errMixed
+		return store.Record{}, errWrongReply
 	}
 	rec, err := decode(k.Firm, k.Bucket, raw)
 	switch {
 	case err != nil:
 		return store.Record{}, err
 	case rec.Key != k:
-		return store.Record{}, errMixed
-	case over(rec, s.clock()):
+		return store.Record{}, errWrongReply
+	case expired(rec, s.clock()):
 		return store.Record{}, store.ErrNotFound
 	}
 	return rec, nil
 }
 
-// Bounds of one page of a Scan. The server does nothing else meanwhile.
+// Limits of one page of a Scan, which blocks the server.
 const (
 	pageRecords = 1000
 	pageBytes   = 1 << 20
 )
 
-// Scan implements store.Store. Up to a thousand records, of a megabyte together, are those
-// of one moment; more are read in several. After a large Apply it may have to wait until that
-// is carried over.
+// Scan implements store.Store. Up to a thousand records, of a megabyte together, are a consistent
+// snapshot; more are read in several pages. After a large Apply it may first have to apply the
+// staged changes.
 func (s *Store) Scan(ctx context.Context, firm, bucket, prefix, after string, limit int) ([]store.Record, error) {
-	if possible(store.Key{Firm: firm, Bucket: bucket, ID: "any"}) != nil {
-		if err := s.none(ctx); !errors.Is(err, store.ErrNotFound) {
+	if validateKey(store.Key{Firm: firm, Bucket: bucket, ID: "any"}) != nil {
+		if err := s.noRecord(ctx); !errors.Is(err, store.ErrNotFound) {
 			return nil, err
 		}
 		return nil, nil
 	}
 	s.firms.LoadOrStore(firm, nil)
-	least, greatest := span(prefix, after)
+	least, greatest := lexRange(prefix, after)
 	var found []store.Record
 	for len(found) < limit {
 		var page []store.Record
 		var next string
 		var aside bool
-		err := s.ask(ctx, question{
+		err := s.do(ctx, request{
 			script: scanScript, key: indexKey(firm, bucket),
 			args: []any{nil, recordKey(store.Key{Firm: firm, Bucket: bucket}), least, greatest,
-				min(limit-len(found), pageRecords), s.clock().UnixMilli(), pageBytes, base(firm), bucket},
+				min(limit-len(found), pageRecords), s.clock().UnixMilli(), pageBytes, firmPrefix(firm), bucket},
 			read: func(answer []any) (err error) {
 				if aside = len(answer) == 1 && answer[0] == int64(1); aside {
 					return nil
@@ -114,7 +114,7 @@ func (s *Store) Scan(ctx context.Context, firm, bucket, prefix, after string, li
 			return nil, err
 		}
 		if aside {
-			if err := s.carryOver(ctx, firm); err != nil {
+			if err := s.applyStaged(ctx, firm); err != nil {
 				return nil, err
 			}
 			continue
@@ -128,9 +128,8 @@ func (s *Store) Scan(ctx context.Context, firm, bucket, prefix, after string, li
 	return found, nil
 }
 
-// span returns the bounds, as ZRANGEBYLEX has them, of the IDs that begin with prefix and
-// come after the other.
-func span(prefix, after string) (least, greatest string) {
+// lexRange returns the ZRANGEBYLEX bounds of the IDs that begin with prefix and follow after.
+func lexRange(prefix, after string) (least, greatest string) {
 	switch {
 	case after >= prefix && after != "":
 		least = "(" + after
@@ -139,8 +138,8 @@ func span(prefix, after string) (least, greatest string) {
 	default:
 		least = "-"
 	}
-	// The first string behind all that begin with prefix: without its last bytes 0xff,
-	// one more in the last that is left.
+	// The first string after all those with the prefix: the prefix without trailing bytes 0xff,
+	// with its last byte incremented.
 	end := []byte(strings.TrimRight(prefix, "\xff"))
 	if len(end) == 0 {
 		return least, "+"
@@ -149,40 +148,40 @@ func span(prefix, after string) (least, greatest string) {
 	return least, "(" + string(end)
 }
 
-// readPage reads the ID to go on after, "" where there are no more, and the records.
+// readPage reads the ID to continue after ("": no more records) and the records.
 func readPage(firm, bucket, prefix string, answer []any) (page []store.Record, next string, err error) {
 	if len(answer) == 0 {
-		return nil, "", errMixed
+		return nil, "", errWrongReply
 	}
 	next, ok := answer[0].(string)
 	if !ok {
-		return nil, "", errMixed
+		return nil, "", errWrongReply
 	}
 	for _, one := range answer[1:] {
 		raw, ok := one.(string)
 		if !ok {
-			return nil, "", errMixed
+			return nil, "", errWrongReply
 		}
 		rec, err := decode(firm, bucket, raw)
 		if err != nil {
 			return nil, "", err
 		}
 		if !strings.HasPrefix(rec.Key.ID, prefix) || len(page) > 0 && rec.Key.ID <= page[len(page)-1].Key.ID {
-			return nil, "", errMixed
+			return nil, "", errWrongReply
 		}
 		page = append(page, rec)
 	}
 	return page, next, nil
 }
 
-// Bounds of one Apply.
+// Limits of one Apply.
 const (
 	maxOps   = 5_000_000
 	maxBytes = 2 << 30
 )
 
-// Apply implements store.Store. One of more than 500 Ops, or of a megabyte, is carried
-// out in pieces, see large.go.
+// Apply implements store.Store. More than 500 Ops, or more than a megabyte, are applied in pieces,
+// see large.go.
 func (s *Store) Apply(ctx context.Context, ops ...store.Op) error {
 	order := make([]*store.Op, len(ops))
 	size := 0
@@ -204,23 +203,23 @@ func (s *Store) Apply(ctx context.Context, ops ...store.Op) error {
 	if len(ops) > pieceOps || len(ops) > 1 && size > pieceBytes {
 		return s.applyLarge(ctx, firm, order)
 	}
-	args := []any{nil, s.clock().UnixMilli(), claimed.Milliseconds(), slack.Milliseconds(), forever.Milliseconds(), firm}
-	return s.ask(ctx, question{
-		script: applyScript, key: endingsKey(firm), args: appendOps(args, order),
+	args := []any{nil, s.clock().UnixMilli(), replyLife.Milliseconds(), slack.Milliseconds(), forever.Milliseconds(), firm}
+	return s.do(ctx, request{
+		script: applyScript, key: expiryKey(firm), args: appendOps(args, order),
 		read: func(answer []any) error {
-			said, err := verdict(answer)
+			said, err := readResult(answer)
 			if err == nil && said != "done" {
-				err = errMixed
+				err = errWrongReply
 			}
 			return err
 		},
 	})
 }
 
-// verdict reads what the script says of an Apply: an error, or what it goes on with.
-func verdict(answer []any) (said string, err error) {
+// readResult reads the result of a script that applies or stages Ops: an error, or how to continue.
+func readResult(answer []any) (said string, err error) {
 	if len(answer) != 1 {
-		return "", errMixed
+		return "", errWrongReply
 	}
 	switch answer[0] {
 	case "done", "busy", "true":
@@ -230,19 +229,19 @@ func verdict(answer []any) (said string, err error) {
 	case "newer":
 		return "", ErrNewer
 	case "mixed":
-		return "", fmt.Errorf("%w: a record lies under the key of another one", errWeird)
+		return "", fmt.Errorf("%w: a record is stored under the key of another one", errMalformed)
 	default:
-		return "", errMixed
+		return "", errWrongReply
 	}
 }
 
-// verbs are the scripts' names of what an Op does.
+// verbs are the scripts' names of verbs.
 var verbs = [...]string{
 	store.VerbPut: "P", store.VerbCreate: "C", store.VerbReplace: "R",
 	store.VerbDelete: "D", store.VerbRemove: "M", store.VerbCheck: "K",
 }
 
-// appendOps appends the ops as the scripts take them. They are in the order of their keys.
+// appendOps appends the ops as arguments of the scripts. The ops are in key order.
 func appendOps(args []any, order []*store.Op) []any {
 	for len(order) > 0 {
 		bucket := order[0].Key.Bucket
@@ -265,13 +264,13 @@ func appendOps(args []any, order []*store.Op) []any {
 	return args
 }
 
-// sizeOf is about how many bytes an Op is on its way to the server.
+// sizeOf returns about how many bytes an Op takes in a request.
 func sizeOf(op *store.Op) int {
 	return 64 + 2*len(op.Key.ID) + len(op.Value) + len(op.Was)
 }
 
-// validate refuses what no engine can keep, before anything is changed. The ops are in the
-// order of their keys.
+// validate rejects Ops that no engine accepts, before anything is changed. The ops are in key
+// order.
 func validate(order []*store.Op) error {
 	for i, op := range order {
 		switch k, first := op.Key, order[0].Key; {
@@ -282,7 +281,7 @@ func validate(order []*store.Op) error {
 		case i > 0 && k == order[i-1].Key:
 			return fmt.Errorf("store: one Apply changes a record in %q of firm %q twice", k.Bucket, k.Firm)
 		}
-		if err := possible(op.Key); err != nil {
+		if err := validateKey(op.Key); err != nil {
 			return err
 		}
 	}

@@ -1,16 +1,16 @@
-// Package sealed keeps typed records in a store, sealed for the key that they lie under.
+// Package sealed stores typed records, each sealed for its key.
 //
-// Whoever can write to the store, but doesn't have the secret, can read none of them, make
-// none, change none, and move none to another firm, bucket or ID: what they write is
-// ErrUntrusted. They can delete a record, and put back an older value of the same key until
-// that has expired. So a record must be written such that its absence grants nothing, and
-// what a deleted or older record could grant needs a second record that says so, too.
+// An attacker who can write to the store but doesn't have the secret can't read, create,
+// change or move any of these records: reading them returns ErrUntrusted. The attacker can
+// delete a record, or restore an older value of the same key until it expires. So the
+// absence of a record must not authorize anything, and if a deleted or restored record
+// could, a second record must confirm it.
 //
-// A value is one byte for its format, and behind it, sealed together: when the record
-// expires (8 bytes, milliseconds since 1970, 0 for never), and the value as JSON. The
-// format and the key are authenticated with it. Buckets that are older than this package
-// have another layout, see Layout. No value is written twice, so that a
-// condition of store.Apply never takes what was put back for what has stayed.
+// A value is one byte for its format, followed by sealed data: the expiry (8 bytes,
+// milliseconds since 1970, 0 for never) and the value as JSON. Format and key are
+// authenticated with the data. Buckets older than this package have another layout, see
+// Layout. Sealing twice never gives the same bytes, so a condition of store.Apply detects a
+// restored value.
 package sealed
 
 import (
@@ -27,19 +27,19 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// The decisions that callers make, beside store.ErrNotFound. Compare with errors.Is.
+// Errors that callers handle, besides store.ErrNotFound. Compare with errors.Is.
 var (
 	// ErrUntrusted: none of the keys has sealed this value for this key. It was forged,
 	// damaged, copied from another record, or sealed with a secret that isn't among the
 	// keys. It wraps secret.ErrSealed.
 	ErrUntrusted = fmt.Errorf("store/sealed: not a record of ours: %w", secret.ErrSealed)
-	// ErrFormat: one of the keys has sealed the value for this key, in a format that this
-	// release doesn't know. It wraps store.ErrUnavailable.
+	// ErrFormat: one of the keys has sealed the value for this key, in a format unknown to
+	// this release. It wraps store.ErrUnavailable.
 	ErrFormat = fmt.Errorf("store/sealed: the record is from another release: %w", store.ErrUnavailable)
 )
 
-// Bucket is a bucket of a firm whose records hold values of type T. Set its fields in one
-// literal. All methods may be called from many goroutines.
+// Bucket is a bucket of a firm with values of type T. Set the fields in one literal. All
+// methods are safe for concurrent use.
 type Bucket[T any] struct {
 	Store store.Store
 	Keys  *secret.Keyring
@@ -47,40 +47,40 @@ type Bucket[T any] struct {
 	Name  string           // of the bucket in the store
 	Now   func() time.Time // the clock; nil: time.Now
 
-	// Format is the first byte of every value. Choose another one whenever an earlier
-	// release would misread T.
+	// Format is the first byte of every value. Change it whenever an earlier release would
+	// misread T.
 	Format byte
 
-	// Layout is how values are sealed in a bucket that is older than this package; nil: as
-	// the package says. Values that are sealed as the package says can be read in any case.
+	// Layout describes how values are sealed in a bucket older than this package; nil: as
+	// described there. Values in the package's own layout can always be read.
 	Layout *Layout
 
-	// Earlier opens a value that was written before there was this package; nil: there is
-	// none. What it can't authenticate must be an error.
+	// Earlier opens values from before this package; nil: there are none. It must return an
+	// error for values that it can't authenticate.
 	Earlier func(k store.Key, value []byte) (T, error)
 
-	// Alarm is told of every record that is ErrUntrusted; nil: nobody is.
+	// Alarm is called for every record that is ErrUntrusted; it may be nil.
 	Alarm func(ctx context.Context, k store.Key)
 }
 
-// Layout is an older way to seal values: behind the byte for the format there is only the
+// Layout is an older layout of values: the byte for the format is followed only by the
 // JSON, and neither the format nor the expiry is authenticated. Buckets keep it, so that
-// two releases on one store read each other's records.
+// two releases can use one store.
 type Layout struct {
 	Purpose string                   // of the keys
-	Place   func(k store.Key) string // what is authenticated with a value
+	Context func(k store.Key) string // returns the data authenticated with a value
 }
 
-// Record is a value with the ID it was found under.
+// Record is a value and its ID.
 type Record[T any] struct {
 	ID      string
 	Value   T
 	Expires time.Time // to the millisecond; zero: never
 
-	raw []byte // the value in the store; nil: there is no record
+	raw []byte // the stored bytes; nil: the record doesn't exist
 }
 
-// Found reports whether there is a record in the store, trusted or not.
+// Found reports whether the record exists in the store, trusted or not.
 func (r Record[T]) Found() bool { return r.raw != nil }
 
 // Key returns the record's key in the store.
@@ -89,20 +89,20 @@ func (b *Bucket[T]) Key(id string) store.Key {
 }
 
 // Get returns the record, or store.ErrNotFound, ErrUntrusted, ErrFormat, or the store's
-// error. With the first two, the Record can be passed to Write, which then creates it or
-// replaces what was found.
+// error. With the first two, the Record can be passed to Write, which then creates or
+// replaces it.
 func (b *Bucket[T]) Get(ctx context.Context, id string) (Record[T], error) {
 	rec, err := b.Store.Get(ctx, b.Key(id))
 	if errors.Is(err, store.ErrNotFound) {
 		return Record[T]{ID: id}, err
 	} else if err != nil {
-		return Record[T]{ID: id}, fmt.Errorf("reading a %s record: %w", b.Name, err)
+		return Record[T]{ID: id}, fmt.Errorf("read %s record: %w", b.Name, err)
 	}
 	return b.Open(ctx, rec)
 }
 
-// Find is Get for records whose absence is no error: the zero T is in the place of one that
-// isn't there, has expired, or can't be trusted.
+// Find is Get for records that may be missing: it returns a zero T, without an error, for a
+// record that doesn't exist, has expired or can't be trusted.
 func (b *Bucket[T]) Find(ctx context.Context, id string) (Record[T], error) {
 	rec, err := b.Get(ctx, id)
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrUntrusted) {
@@ -111,16 +111,16 @@ func (b *Bucket[T]) Find(ctx context.Context, id string) (Record[T], error) {
 	return rec, err
 }
 
-// All returns the records whose IDs begin with prefix and come after the ID after, in the
-// byte order of their IDs. A record that can't be opened comes with its ID and its error,
-// and the others follow. The store's error comes last.
+// All returns the records whose IDs begin with prefix and follow the ID after, in byte
+// order. For a record that can't be opened it yields the ID and the error, and continues.
+// The store's error comes last.
 func (b *Bucket[T]) All(ctx context.Context, prefix, after string) iter.Seq2[Record[T], error] {
 	return func(yield func(Record[T], error) bool) {
 		for after := after; ; {
 			const page = 500
 			recs, err := b.Store.Scan(ctx, b.Firm, b.Name, prefix, after, page)
 			if err != nil {
-				yield(Record[T]{}, fmt.Errorf("reading %s records: %w", b.Name, err))
+				yield(Record[T]{}, fmt.Errorf("read %s records: %w", b.Name, err))
 				return
 			}
 			for _, rec := range recs {
@@ -140,20 +140,20 @@ func (b *Bucket[T]) All(ctx context.Context, prefix, after string) iter.Seq2[Rec
 	}
 }
 
-// Put returns the Op that writes the record, whatever is there.
+// Put returns the Op that writes the record unconditionally.
 func (b *Bucket[T]) Put(id string, v T, expires time.Time) (store.Op, error) {
 	value, err := b.Seal(id, v, expires)
 	return store.Put(b.Key(id), value, expires), err
 }
 
-// Create returns the Op that writes the record if there is none.
+// Create returns the Op that writes the record if it doesn't exist.
 func (b *Bucket[T]) Create(id string, v T, expires time.Time) (store.Op, error) {
 	value, err := b.Seal(id, v, expires)
 	return store.Create(b.Key(id), value, expires), err
 }
 
-// Write returns the Op that writes v in place of was, which Get has returned: a
-// store.ErrConflict if the record isn't any more what Get has found.
+// Write returns the Op that replaces was, a result of Get, by v. Applying it returns
+// store.ErrConflict if the record has changed since Get.
 func (b *Bucket[T]) Write(was Record[T], v T, expires time.Time) (store.Op, error) {
 	if was.raw == nil {
 		return b.Create(was.ID, v, expires)
@@ -162,19 +162,19 @@ func (b *Bucket[T]) Write(was Record[T], v T, expires time.Time) (store.Op, erro
 	return store.Replace(b.Key(was.ID), was.raw, value, expires), err
 }
 
-// Delete returns the Op that deletes the record, if there is one.
+// Delete returns the Op that deletes the record, if it exists.
 func (b *Bucket[T]) Delete(id string) store.Op { return store.Delete(b.Key(id)) }
 
-// Remove returns the Op that deletes the record if it still is what Get has returned.
+// Remove returns the Op that deletes the record if it hasn't changed since Get.
 func (b *Bucket[T]) Remove(was Record[T]) store.Op { return store.Remove(b.Key(was.ID), was.raw) }
 
-// Check returns the Op that changes nothing, and is a store.ErrConflict unless the record
-// still is what Get has returned.
+// Check returns an Op that changes nothing. Applying it returns store.ErrConflict if the
+// record has changed since Get.
 func (b *Bucket[T]) Check(was Record[T]) store.Op { return store.Check(b.Key(was.ID), was.raw) }
 
-// Swap changes a record in one step. change gets the value that Find finds, and returns the
-// new one, its expiry, and further Ops to apply with it. It is called again when somebody
-// else was faster; its error ends Swap without a change.
+// Swap changes a record in one transaction. change gets the value as from Find, and returns
+// the new one, its expiry, and further Ops to apply with it. It is called again after a
+// conflict; if it returns an error, Swap changes nothing.
 func (b *Bucket[T]) Swap(ctx context.Context, id string, change func(was T) (v T, expires time.Time, more []store.Op, err error)) error {
 	return store.Swap(ctx, b.Store, b.Key(id), func(was []byte) ([]byte, time.Time, []store.Op, error) {
 		var rec Record[T]
@@ -194,16 +194,16 @@ func (b *Bucket[T]) Swap(ctx context.Context, id string, change func(was T) (v T
 	})
 }
 
-// Reseal seals with the newest key every record that an older one has sealed, and returns
-// how many these were. Afterwards the older secret may go. What somebody changes meanwhile,
-// and what can't be opened, is left alone.
+// Reseal seals with the newest key all records sealed with older ones, and returns their
+// number. Afterwards older secrets can be removed. It skips records that change meanwhile
+// or can't be opened.
 func (b *Bucket[T]) Reseal(ctx context.Context) (n int, err error) {
 	var ops []store.Op
 	flush := func() error {
 		done, err := applyEach(ctx, b.Store, ops)
 		n, ops = n+done, nil
 		if err != nil {
-			return fmt.Errorf("sealing %s records with the new secret: %w", b.Name, err)
+			return fmt.Errorf("reseal %s records: %w", b.Name, err)
 		}
 		return nil
 	}
@@ -229,15 +229,15 @@ func (b *Bucket[T]) Reseal(ctx context.Context) (n int, err error) {
 	return n, flush()
 }
 
-// Reseal seals with the newest key what an older one has sealed, in a bucket whose values
-// are one byte and, behind it, what Keyring.Seal returned for the purpose and the place of
-// the key. It is for packages with a codec of their own, and else like Bucket.Reseal.
+// Reseal is Bucket.Reseal for packages with their own codec. Values of the bucket must be
+// one byte, followed by the result of Keyring.Seal for the purpose and the place of the
+// key.
 func Reseal(ctx context.Context, s store.Store, keys *secret.Keyring, firm, bucket, purpose string, place func(store.Key) string) (n int, err error) {
 	const page = 200
 	for after := ""; ; {
 		recs, err := s.Scan(ctx, firm, bucket, "", after, page)
 		if err != nil {
-			return n, fmt.Errorf("reading %s records: %w", bucket, err)
+			return n, fmt.Errorf("read %s records: %w", bucket, err)
 		}
 		var ops []store.Op
 		for _, rec := range recs {
@@ -253,7 +253,7 @@ func Reseal(ctx context.Context, s store.Store, keys *secret.Keyring, firm, buck
 		}
 		done, err := applyEach(ctx, s, ops)
 		if n += done; err != nil {
-			return n, fmt.Errorf("sealing %s records with the new secret: %w", bucket, err)
+			return n, fmt.Errorf("reseal %s records: %w", bucket, err)
 		}
 		if len(recs) < page {
 			return n, nil
@@ -261,8 +261,8 @@ func Reseal(ctx context.Context, s store.Store, keys *secret.Keyring, firm, buck
 	}
 }
 
-// applyEach applies the ops, together if that is possible, and returns how many were: what
-// somebody has changed meanwhile is left alone.
+// applyEach applies the ops, together if possible, and returns how many it applied. It
+// skips ops whose record has changed meanwhile.
 func applyEach(ctx context.Context, s store.Store, ops []store.Op) (n int, err error) {
 	if len(ops) == 0 {
 		return 0, nil
@@ -286,7 +286,7 @@ func applyEach(ctx context.Context, s store.Store, ops []store.Op) (n int, err e
 	return n, nil
 }
 
-// current reports whether the newest key has sealed the record in today's format.
+// current reports whether the record is sealed with the newest key in the current format.
 func (b *Bucket[T]) current(rec Record[T]) bool {
 	if len(rec.raw) == 0 || rec.raw[0] != b.Format {
 		return false
@@ -296,23 +296,23 @@ func (b *Bucket[T]) current(rec Record[T]) bool {
 	return err == nil && key == 0
 }
 
-// purpose is that of the keys: each bucket has keys of its own.
+// purpose returns the purpose of the keys: each bucket has its own keys.
 func (b *Bucket[T]) purpose() string { return "record/" + b.Name }
 
-// sealing returns the purpose and the place that values are sealed for.
+// sealing returns the purpose and the context for which values are sealed.
 func (b *Bucket[T]) sealing() (purpose string, at func(store.Key) string) {
 	if b.Layout != nil {
-		return b.Layout.Purpose, b.Layout.Place
+		return b.Layout.Purpose, b.Layout.Context
 	}
-	return b.purpose(), func(k store.Key) string { return place(b.Format, k) }
+	return b.purpose(), func(k store.Key) string { return sealContext(b.Format, k) }
 }
 
-// place is what is authenticated with a value: its format and its key.
-func place(format byte, k store.Key) string {
+// sealContext returns the data authenticated with a value: its format and its key.
+func sealContext(format byte, k store.Key) string {
 	return string([]byte{format}) + k.Firm + "\x00" + k.Bucket + "\x00" + k.ID
 }
 
-// Seal returns the value of a record for whoever writes it to the store without an Op of
+// Seal returns the stored value of a record, for callers that write it without an Op of
 // this package.
 func (b *Bucket[T]) Seal(id string, v T, expires time.Time) ([]byte, error) {
 	var plain bytes.Buffer
@@ -324,34 +324,34 @@ func (b *Bucket[T]) Seal(id string, v T, expires time.Time) ([]byte, error) {
 		plain.Write(ms[:])
 	}
 	e := json.NewEncoder(&plain)
-	e.SetEscapeHTML(false) // what visitors send must not take six times the room
+	e.SetEscapeHTML(false) // escaping could make visitors' input take six times the space
 	if err := e.Encode(v); err != nil {
-		return nil, fmt.Errorf("writing a %s record: %w", b.Name, err)
+		return nil, fmt.Errorf("encode %s record: %w", b.Name, err)
 	}
 	purpose, place := b.sealing()
 	sealed := b.Keys.Seal(purpose, place(b.Key(id)), bytes.TrimSuffix(plain.Bytes(), []byte("\n")))
 	return append([]byte{b.Format}, sealed...), nil
 }
 
-// Open returns what is in a record of this bucket that was read from the store; the errors
-// are those of Get.
+// Open opens a record of this bucket that was read from the store. Its errors are those of
+// Get.
 func (b *Bucket[T]) Open(ctx context.Context, rec store.Record) (Record[T], error) {
 	out := Record[T]{ID: rec.Key.ID, Expires: rec.Expires, raw: rec.Value}
 	if out.raw == nil {
-		out.raw = []byte{} // an empty value is there all the same
+		out.raw = []byte{} // an empty value exists
 	}
 	v, expires, err := b.unseal(rec)
 	switch {
 	case errors.Is(err, ErrUntrusted) && b.Alarm != nil:
 		b.Alarm(ctx, rec.Key)
 	case err == nil && !expires.IsZero():
-		// The store's own word on it isn't sealed.
+		// The store's own expiry isn't authenticated.
 		if out.Expires = expires; !b.now().Before(expires) {
 			return out, store.ErrNotFound
 		}
 	}
 	if err != nil {
-		return out, fmt.Errorf("opening a %s record: %w", b.Name, err)
+		return out, fmt.Errorf("open %s record: %w", b.Name, err)
 	}
 	out.Value = v
 	return out, nil
@@ -362,10 +362,10 @@ func (b *Bucket[T]) unseal(rec store.Record) (v T, expires time.Time, err error)
 		return v, expires, ErrUntrusted
 	}
 	format := rec.Value[0]
-	plain, err := b.Keys.Open(b.purpose(), place(format, rec.Key), rec.Value[1:])
+	plain, err := b.Keys.Open(b.purpose(), sealContext(format, rec.Key), rec.Value[1:])
 	if err != nil && format == b.Format && b.Layout != nil {
-		if plain, err = b.Keys.Open(b.Layout.Purpose, b.Layout.Place(rec.Key), rec.Value[1:]); err == nil {
-			plain = append(make([]byte, 8), plain...) // the store's word on the expiry counts
+		if plain, err = b.Keys.Open(b.Layout.Purpose, b.Layout.Context(rec.Key), rec.Value[1:]); err == nil {
+			plain = append(make([]byte, 8), plain...) // use the store's expiry
 		}
 	}
 	switch {

@@ -26,7 +26,7 @@ type thing struct {
 	N    int    `json:"n"`
 }
 
-// bucket is a sealed bucket on a real store, with the alarms that it has raised.
+// bucket is a sealed bucket on a real store, with the alarms that it raised.
 type bucket struct {
 	sealed.Bucket[thing]
 	t      *testing.T
@@ -84,7 +84,7 @@ func (b *bucket) raw(id string) []byte {
 	return rec.Value
 }
 
-// want fails the test unless Get of the ID returns the value, or the error.
+// want checks that Get returns the value, or the error.
 func (b *bucket) want(what, id string, v thing, wanted error) sealed.Record[thing] {
 	b.t.Helper()
 	rec, err := b.Get(b.t.Context(), id)
@@ -137,8 +137,8 @@ func TestRecordsAreWrittenAndRead(t *testing.T) {
 	}
 }
 
-// Whatever somebody without the secret writes, it is no record.
-func TestNothingThatOthersWriteIsTrusted(t *testing.T) {
+// Nothing that is written without the secret is a trusted record.
+func TestForgedRecordsAreUntrusted(t *testing.T) {
 	b := openBucket(t)
 	b.must(b.apply(b.Put("a", thing{"a", 1}, time.Time{})))
 	b.must(b.apply(b.Put("b", thing{"b", 2}, time.Time{})))
@@ -188,14 +188,14 @@ func TestNothingThatOthersWriteIsTrusted(t *testing.T) {
 		if err != stop {
 			t.Errorf("%s: Swap = %v; want the error of change", name, err)
 		}
-		// Whoever knows what to write in its place can do so.
+		// A caller of Get can replace it.
 		b.must(b.apply(b.Write(rec, thing{"again", 1}, time.Time{})))
 		b.want(name+", written again", "a", thing{"again", 1}, nil)
 	}
 }
 
-// A record that somebody has kept, and puts back later, is over when it says so.
-func TestARecordThatHasExpiredStaysSo(t *testing.T) {
+// A record that is restored after its expiry stays expired.
+func TestARestoredRecordStaysExpired(t *testing.T) {
 	b := openBucket(t)
 	b.must(b.apply(b.Put("a", thing{"a", 1}, b.now.Add(time.Hour))))
 	b.must(b.Store.Apply(t.Context(), store.Put(b.Key("a"), b.raw("a"), time.Time{})))
@@ -218,7 +218,7 @@ func TestARecordThatHasExpiredStaysSo(t *testing.T) {
 	b.want("after Swap", "a", thing{"new", 2}, nil)
 }
 
-func TestARecordOfAnotherReleaseIsNoForgery(t *testing.T) {
+func TestARecordOfAnotherReleaseIsErrFormat(t *testing.T) {
 	b := openBucket(t)
 	later := b.Bucket
 	later.Format = 2
@@ -229,12 +229,12 @@ func TestARecordOfAnotherReleaseIsNoForgery(t *testing.T) {
 	}
 }
 
-// A bucket with an older layout writes what an earlier release can read, and reads both layouts: of
-// two releases on one store, each reads the other's records.
-func TestABucketWithAnOlderLayout(t *testing.T) {
+// A bucket with an older layout writes records that an earlier release can read, and reads both
+// layouts, so that two releases can use one store.
+func TestABucketWithAnOlderLayoutReadsBothLayouts(t *testing.T) {
 	today := openBucket(t)
 	old := today.Bucket
-	old.Layout = &sealed.Layout{Purpose: "things", Place: func(k store.Key) string { return k.Firm + "/" + k.ID }}
+	old.Layout = &sealed.Layout{Purpose: "things", Context: func(k store.Key) string { return k.Firm + "/" + k.ID }}
 	ends := today.now.Add(time.Hour)
 	today.must(today.apply(old.Put("a", thing{"a", 1}, ends)))
 	plain, err := today.Keys.Open("things", "example/a", today.raw("a")[1:])
@@ -262,8 +262,8 @@ func TestABucketWithAnOlderLayout(t *testing.T) {
 	}
 }
 
-// What is none of ours counts as none for Find and Swap, and can be written over.
-func TestFindAndSwapGoOnAfterAForgery(t *testing.T) {
+// Find and Swap treat untrusted records as missing, and they can be overwritten.
+func TestFindAndSwapReplaceForgedRecords(t *testing.T) {
 	b := openBucket(t)
 	b.must(b.Store.Apply(t.Context(), store.Put(b.Key("a"), []byte("?"), time.Time{})))
 	rec, err := b.Find(t.Context(), "a")
@@ -284,7 +284,7 @@ func TestFindAndSwapGoOnAfterAForgery(t *testing.T) {
 	}
 }
 
-func TestValuesFromBeforeThisPackage(t *testing.T) {
+func TestEarlierOpensOldValues(t *testing.T) {
 	b := openBucket(t)
 	b.Earlier = func(k store.Key, value []byte) (thing, error) {
 		plain, err := b.Keys.Open("earlier", k.ID, value[1:])
@@ -303,7 +303,7 @@ func TestValuesFromBeforeThisPackage(t *testing.T) {
 	b.want("written again", "a", thing{"old", 0}, nil)
 }
 
-func TestAllGoesOnAfterARecordThatIsNotTrusted(t *testing.T) {
+func TestAllContinuesAfterAnUntrustedRecord(t *testing.T) {
 	b := openBucket(t)
 	var ops []store.Op
 	for i := range 1100 {
@@ -342,7 +342,7 @@ func TestAllGoesOnAfterARecordThatIsNotTrusted(t *testing.T) {
 	}
 }
 
-func TestResealLeavesNothingToAnOlderSecret(t *testing.T) {
+func TestResealUsesTheNewestSecretForAllRecords(t *testing.T) {
 	b := openBucket(t)
 	newest := b.Keys
 	b.Keys = keyring(t, oldSecret)

@@ -1,5 +1,5 @@
-// Package storetest is the suite that every store passes: what package store promises,
-// as tests. An engine runs it against the real thing.
+// Package storetest is the test suite for stores: the promises of package store as tests.
+// Each engine runs it with its real server or file.
 package storetest
 
 import (
@@ -18,10 +18,10 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Run runs the suite. open returns an empty store that goes by now and is closed, at
-// the latest, when t ends; it is called once in each test. The clock begins at the
-// present and moves by minutes, so that an engine may also let its server forget
-// what has ended.
+// Run runs the suite. It calls open once in each test. open returns an empty store that
+// uses the clock now and is closed at the latest when t ends. The clock begins at the
+// present and moves by minutes, so that an engine's server may also delete expired
+// records by itself.
 func Run(t *testing.T, open func(t *testing.T, now func() time.Time) store.Store) {
 	tests := []struct {
 		name string
@@ -58,7 +58,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) store.Store
 	}
 }
 
-// world is a store with a clock that the test sets.
+// world is a store with a test clock.
 type world struct {
 	*testing.T
 	store.Store
@@ -73,7 +73,7 @@ func (w *world) at(d time.Duration) { w.ahead.Store(int64(d)) }
 
 func key(id string) store.Key { return store.Key{Firm: "firm", Bucket: "bucket", ID: id} }
 
-// apply fails the test unless Apply's error is want.
+// apply checks that Apply returns the error want.
 func (w *world) apply(want error, ops ...store.Op) {
 	w.Helper()
 	if err := w.Apply(w.Context(), ops...); !errors.Is(err, want) || (want == nil) != (err == nil) {
@@ -81,7 +81,7 @@ func (w *world) apply(want error, ops ...store.Op) {
 	}
 }
 
-// holds fails the test unless Get, and Scan, find the value; none: "-".
+// holds checks that Get and Scan return the value; "-": none.
 func (w *world) holds(k store.Key, want string) {
 	w.Helper()
 	rec, err := w.Get(w.Context(), k)
@@ -228,7 +228,7 @@ func testRefused(t *testing.T, w *world) {
 	for _, test := range tests {
 		for _, ops := range [][]store.Op{{good, test.bad}, {test.bad, good}} {
 			err := w.Apply(t.Context(), ops...)
-			// It is the program's mistake, which trying again doesn't mend.
+			// A mistake of the program: trying again doesn't help.
 			if err == nil || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnavailable) {
 				t.Errorf("%s: Apply = %v; want an error that is none of the sentinels", test.name, err)
 			}
@@ -302,7 +302,7 @@ func testExpiry(t *testing.T, w *world) {
 	w.holds(key("stays"), "v")
 }
 
-// sweep has an engine that sweeps do so now.
+// sweep calls the engine's Sweep, if it has one.
 func (w *world) sweep() {
 	w.Helper()
 	s, ok := w.Store.(interface {
@@ -388,7 +388,7 @@ func testValues(t *testing.T, w *world) {
 		w.apply(nil, store.Put(key(id), v, w.now().Add(time.Hour)))
 	}
 	for id, v := range values {
-		// A nil value is how Swap and others tell that there is no record.
+		// A nil value means that there is no record, for Swap and others.
 		if rec, err := w.Get(t.Context(), key(id)); err != nil || !bytes.Equal(rec.Value, v) || rec.Value == nil {
 			t.Errorf("Get(%s) = %d bytes (nil: %t), %v; want %d bytes, not nil", id, len(rec.Value), rec.Value == nil, err, len(v))
 		}
@@ -478,7 +478,7 @@ func testScan(t *testing.T, w *world) {
 	for _, id := range ids {
 		w.apply(nil, store.Put(key(id), []byte("value of "+id), time.Time{}))
 	}
-	w.apply(nil, store.Put(key("a11"), nil, w.now().Add(-time.Minute))) // over: it takes no place
+	w.apply(nil, store.Put(key("a11"), nil, w.now().Add(-time.Minute))) // expired: it doesn't count for the limit
 	tests := []struct {
 		prefix, after string
 		limit         int
@@ -488,7 +488,7 @@ func testScan(t *testing.T, w *world) {
 		{"", "", 3, []string{"a", "a0", "a1"}},
 		{"", "a1", 3, []string{"a10", "a2", "b"}},
 		{"", "a11", 1, []string{"a2"}},
-		{"", "a15", 1, []string{"a2"}}, // after needn't be there
+		{"", "a15", 1, []string{"a2"}}, // after needn't exist
 		{"", "\xff\xff", 9, nil},
 		{"", "\xff\xff\xff", 9, nil},
 		{"a", "", 100, []string{"a", "a0", "a1", "a10", "a2"}},
@@ -536,7 +536,7 @@ func testScan(t *testing.T, w *world) {
 }
 
 func testApart(t *testing.T, w *world) {
-	// Names that run together, were keys simply strung.
+	// Keys that would be equal if their parts were concatenated.
 	places := []store.Key{
 		{Firm: "a", Bucket: "b", ID: "x"}, {Firm: "a", Bucket: "b", ID: "bx"}, {Firm: "a", Bucket: "bb", ID: "x"},
 		{Firm: "ab", Bucket: "b", ID: "x"}, {Firm: "", Bucket: "b", ID: "x"}, {Firm: "", Bucket: "ab", ID: "x"},
@@ -571,8 +571,8 @@ func testApart(t *testing.T, w *world) {
 	}
 }
 
-// race runs n callers at once and returns how many got no error; every other one
-// must have got want.
+// race runs n concurrent callers and returns how many succeeded; all others must return
+// want.
 func (w *world) race(n int, want error, call func(i int) error) int {
 	w.Helper()
 	var winners atomic.Int32
@@ -624,7 +624,7 @@ func testReplaceRace(t *testing.T, w *world) {
 		}
 		w.holds(k, fmt.Sprint(winner.Load()))
 	}
-	// The losers' other changes have not been made.
+	// The losers' other changes were not made.
 	if list, err := w.Scan(t.Context(), "firm", "own", "", "", 1000); err != nil || len(list) != 5 {
 		t.Errorf("Scan = %d records, %v; want the 5 winners' own", len(list), err)
 	}
@@ -640,7 +640,7 @@ func testCreateRace(t *testing.T, w *world) {
 	if n := w.race(100, store.ErrConflict, func(i int) error {
 		rec, err := w.Get(t.Context(), k)
 		if err != nil {
-			return store.ErrConflict // somebody was faster
+			return store.ErrConflict // another caller was first
 		}
 		return w.Apply(t.Context(), store.Remove(k, rec.Value))
 	}); n != 1 {
@@ -666,7 +666,7 @@ func testCounting(t *testing.T, w *world) {
 			case err == nil:
 				done++
 			case errors.Is(err, store.ErrConflict):
-				time.Sleep(rand.N(time.Millisecond)) // or they would meet for ever
+				time.Sleep(rand.N(time.Millisecond)) // otherwise they might conflict forever
 			default:
 				return err
 			}
@@ -676,8 +676,8 @@ func testCounting(t *testing.T, w *world) {
 	w.holds(key("count"), strings.Repeat(".", callers*each))
 }
 
-// testWholeApplies moves a sum between two records; whoever reads them in one Scan
-// never finds half a move.
+// testWholeApplies moves a sum between two records; a Scan of both never sees half a
+// move.
 func testWholeApplies(t *testing.T, w *world) {
 	put := func(a int) error {
 		return w.Apply(t.Context(),
@@ -723,7 +723,7 @@ func testManyOps(t *testing.T, w *world) {
 	const n = 2000
 	ops := make([]store.Op, 0, n)
 	for i := range n {
-		// Not in order, and in several buckets.
+		// Unordered, and in several buckets.
 		k := store.Key{Firm: "firm", Bucket: fmt.Sprint("bucket", i%3), ID: fmt.Sprint(i * 7919 % n)}
 		ops = append(ops, store.Create(k, fmt.Append(nil, i), w.now().Add(time.Duration(i+1)*time.Second)))
 	}
@@ -774,7 +774,7 @@ func testContext(t *testing.T, w *world) {
 	}
 	w.holds(key("k"), "v")
 
-	// Contexts that end on the way: whatever the answer was, it is true.
+	// Contexts that end during a call: the result is true in any case.
 	var wg sync.WaitGroup
 	for i := range 50 {
 		wg.Go(func() {
@@ -795,7 +795,7 @@ func testContext(t *testing.T, w *world) {
 
 func testClosed(t *testing.T, w *world) {
 	w.apply(nil, store.Put(key("k"), []byte("v"), time.Time{}))
-	// Callers that are on their way get an answer, too.
+	// Concurrent callers get a result, too.
 	var wg sync.WaitGroup
 	for i := range 32 {
 		wg.Go(func() {

@@ -1,5 +1,5 @@
--- Makes all changes or none; asked again with the same nonce, it changes nothing more.
--- KEYS: the firm's index of endings. ARGV: nonce, now, life of the claim, slack, forever, firm;
+-- Makes all changes or none; repeated with the same nonce, it changes nothing more.
+-- KEYS: the firm's expiry index. ARGV: nonce, now, TTL of the reply, slack, forever, firm;
 -- then the ops.
 local nonce, now, slack, forever, firm = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local base = string.sub(KEYS[1], 1, -2)
@@ -29,7 +29,7 @@ each(7, function(verb, bucket, id, raw)
     redis.call('SET', claim, '1', 'PX', ARGV[3])
   end
   if state == 'S' and redis.call('HEXISTS', hash, bucket .. '\0' .. id) == 1 then
-    dropped(base, hash) -- its conditions were judged before
+    dropped(base, hash) -- its conditions were checked before
     state = nil
   end
   write(bucket, id, raw)

@@ -1,12 +1,12 @@
--- What the scripts share; it stands before each that needs it.
+-- Functions shared by the scripts; prepended to each script that needs them.
 --
--- A large Apply is laid aside first, piece by piece, in a hash: 'p:' and its number, by name of
--- the record 'W' and the raw value, 'D' (delete) or 'K' (check). Which one it is stands in 't':
--- 'S' and the number while it is laid aside; 'C', the number, and between NULs the buckets, as
--- soon as it is true. From then on what lies in the hash counts rather than the record, until
--- all of it has been carried over.
+-- A large Apply is first staged, in pieces, in a hash with the key 'p:' and its number: by name of
+-- the record 'W' and the raw value, 'D' (delete) or 'K' (check). The key 't' names it: 'S' and the
+-- number while it is staged; 'C', the number, and between NULs the buckets, once it is committed.
+-- From then on the hash has the current values rather than the records, until all of it has been
+-- applied.
 
--- pending answers what stands in 't' (nothing: nil), its first letter, and the hash.
+-- pending returns the value of 't' (none: nil), its first letter, and the hash.
 local function pending(base)
   local text = redis.call('GET', base .. 't')
   if not text then return end
@@ -14,14 +14,14 @@ local function pending(base)
   return text, string.sub(text, 1, 1), base .. 'p:' .. string.sub(text, 2, cut - 1)
 end
 
--- dropped ends a large Apply that isn't true yet.
+-- dropped ends a large Apply that isn't committed yet.
 local function dropped(base, hash)
   redis.call('DEL', base .. 't')
   redis.call('UNLINK', hash)
 end
 
--- each calls visit(verb, bucket, id, raw, was) for the ops of ARGV from the place i on, until it
--- returns something. ARGV has for each bucket its name, the number of ops, and the ops: verb, id,
+-- each calls visit(verb, bucket, id, raw, was) for the ops in ARGV, starting at index i, until it
+-- returns something. For each bucket, ARGV has its name, the number of ops, and the ops: verb, id,
 -- the new raw value (P put, C create, R replace), the old value (R replace, M remove, K check; D
 -- is delete).
 local writes = {P = true, C = true, R = true}
@@ -41,8 +41,8 @@ local function each(i, visit)
   end
 end
 
--- judged answers what is wrong with a condition of the ops: 'conflict', or 'newer' or 'mixed'
--- where the record can't be judged.
+-- judged returns why a condition of the ops fails: 'conflict', or 'newer' or 'mixed' if the record
+-- can't be read.
 local function judged(i, base, firm, now)
   return each(i, function(verb, bucket, id, _, was)
     if verb == 'P' or verb == 'D' then return end
@@ -66,9 +66,9 @@ local function judged(i, base, firm, now)
   end)
 end
 
--- writer has write(bucket, id, raw), where no raw deletes, and finish().
+-- writer has write(bucket, id, raw), which deletes if raw is missing, and finish().
 local function writer(base, now, slack, forever)
-  -- Changes of an index are gathered and made by the hundred: one call of Lua costs more than
+  -- Changes of an index are collected and made by the hundred: a call from Lua costs more than
   -- the change.
   local waiting, order = {}, {}
   local function flush(list)
@@ -129,7 +129,7 @@ local function writer(base, now, slack, forever)
   return write, finish
 end
 
--- carry makes of what was laid aside for a record the record itself.
+-- carry applies the staged change of a record.
 local function carry(hash, member, aside, write)
   local cut = string.find(member, '\0', 1, true)
   local verb = string.sub(aside, 1, 1)

@@ -1,4 +1,4 @@
--- Reads one record. KEYS: the record. ARGV: nonce, what the firm's keys begin with, the record's
+-- Reads one record. KEYS: the record. ARGV: nonce, the prefix of the firm's keys, the record's
 -- name.
 local text, state, hash = pending(ARGV[2])
 if state == 'C' then

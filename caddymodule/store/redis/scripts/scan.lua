@@ -1,8 +1,7 @@
--- Reads a page of a bucket. KEYS: the bucket's index. ARGV: nonce, what the keys of its
--- records begin with, least id, greatest id (as ZRANGEBYLEX has them), limit, now, bytes, what
--- the firm's keys begin with, the bucket. Answers nonce, the id to go on after ('' where there are
--- no more), and the raw values; or nonce and 1 where a large Apply of this bucket has to be
--- carried over first.
+-- Reads a page of a bucket. KEYS: the bucket's index. ARGV: nonce, the prefix of its records'
+-- keys, least id, greatest id (as for ZRANGEBYLEX), limit, now, bytes, the prefix of the firm's
+-- keys, the bucket. Replies nonce, the id to continue after ('' if there are no more), and the raw
+-- values; or nonce and 1 if a large Apply of this bucket must be applied first.
 local text, state = pending(ARGV[8])
 if state == 'C' and string.find(text, '\0' .. ARGV[9] .. '\0', 1, true) then return {ARGV[1], 1} end
 local least, limit, now, room = ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -19,7 +18,7 @@ while true do
         room = room - #raw
       end
     end
-    -- One long page, or a long stretch of what has ended, would hold up everybody.
+    -- One long page, or many expired records in a row, would block everybody.
     if #out - 2 >= limit or room <= 0 or seen >= 2000 then
       out[2] = id
       return out

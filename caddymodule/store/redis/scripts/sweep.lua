@@ -1,7 +1,7 @@
--- Deletes what has ended, and renews the life of what stays. KEYS: the firm's index of endings.
--- ARGV: nonce, until, forever, how many at most, and '1' if until is not to be trusted beyond
--- the server's own clock. Answers nonce, how many were deleted, whether there is more, and whether
--- a large Apply is to be carried over.
+-- Deletes expired records, and renews the TTL of others. KEYS: the firm's expiry index. ARGV:
+-- nonce, until, forever, maximum number, and '1' if until must not exceed the server's own clock.
+-- Replies nonce, the number deleted, whether there is more, and whether a large Apply must be
+-- applied.
 local ends, forever, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local base = string.sub(KEYS[1], 1, -2)
 local now = ends
@@ -17,7 +17,7 @@ for _, member in ipairs(members) do
   local head = redis.call('GETRANGE', base .. 'r:' .. member, 0, 16)
   local real = head ~= '' and string.byte(head) == 1 and tonumber(string.sub(head, 2, 17))
   if head ~= '' and not real then
-    redis.call('ZADD', KEYS[1], ends + 3600000, member) -- a newer Doorpost's: its own business
+    redis.call('ZADD', KEYS[1], ends + 3600000, member) -- written by a newer Doorpost, which handles it
   elseif real == 0 then
     redis.call('ZREM', KEYS[1], member)
   elseif real and real > ends then

@@ -1,7 +1,6 @@
--- Lays aside a piece of a large Apply. KEYS: the firm's index of endings. ARGV: nonce, now (the
--- same for all pieces), number, how long the next piece may take, '1' for the first piece, firm;
--- then the ops. Answers 'busy' where another one is laid aside, 'true' where one that is true
--- has to be carried over first.
+-- Stages a piece of a large Apply. KEYS: the firm's expiry index. ARGV: nonce, now (the same for
+-- all pieces), number, maximum time until the next piece, '1' for the first piece, firm; then the
+-- ops. Replies 'busy' if another one is staged, 'true' if a committed one must be applied first.
 local nonce, now, number, wait, first, firm = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local base = string.sub(KEYS[1], 1, -2)
 local hash = base .. 'p:' .. number

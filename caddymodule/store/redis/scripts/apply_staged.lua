@@ -1,13 +1,13 @@
--- Carries over a piece of a large Apply that is true. KEYS: the firm's index of endings. ARGV:
--- nonce, now, slack, forever, cursor, how many records. Answers nonce, the next cursor, and
--- whether there is more.
+-- Applies a piece of a committed large Apply. KEYS: the firm's expiry index. ARGV: nonce, now,
+-- slack, forever, cursor, number of records. Replies nonce, the next cursor, and whether there is
+-- more.
 local nonce, now, slack, forever = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local base = string.sub(KEYS[1], 1, -2)
 local _, state, hash = pending(base)
 if state ~= 'C' then return {nonce, '0', 0} end
 local page = redis.call('HSCAN', hash, ARGV[5], 'COUNT', ARGV[6])
 local write, finish = writer(base, now, slack, forever)
-local seen = {} -- a scan may come by one twice
+local seen = {} -- a scan may return a record twice
 for i = 1, #page[2], 2 do
   local member = page[2][i]
   if not seen[member] then
