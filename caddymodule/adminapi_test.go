@@ -18,8 +18,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// withAdmin loads a site into Caddy with its admin endpoint, and returns the address
-// of that.
+// withAdmin loads a site into Caddy with its admin endpoint, and returns the endpoint's
+// address.
 func withAdmin(t *testing.T, s siteBlock) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -29,7 +29,7 @@ func withAdmin(t *testing.T, s siteBlock) string {
 	l.Close()
 	at := l.Addr().String()
 	t.Cleanup(func() {
-		caddy.Load([]byte(`{"admin":{"disabled":true,"config":{"persist":false}}}`), true) // else the endpoint outlives the test
+		caddy.Load([]byte(`{"admin":{"disabled":true,"config":{"persist":false}}}`), true) // otherwise the endpoint outlives the test
 		caddy.Stop()
 	})
 	if err := loadWithAdmin(t, at, s.caddyfile()); err != nil {
@@ -43,7 +43,7 @@ func loadWithAdmin(t *testing.T, at, caddyfile string) error {
 	return caddy.Load(adapt(t, strings.Replace(caddyfile, "admin off", "admin "+at+" {\n\t\tenforce_origin\n\t}", 1)), true)
 }
 
-// The commands work on the Caddy that is running, whatever configs it has gone through.
+// The commands work with the running Caddy, whichever configurations it has loaded.
 func TestAdminAPI(t *testing.T) {
 	dir := home(t)
 	s := siteBlock{firm: "staff owner@example.com"}
@@ -51,7 +51,7 @@ func TestAdminAPI(t *testing.T) {
 	check := func(when string) {
 		t.Helper()
 		stdout, stderr, code := d.run("contacts", "list")
-		for range 100 { // Caddy closes the admin endpoint of the config before while the new one is there
+		for range 100 { // Caddy closes the old admin endpoint while the new one is open
 			if code == 0 || !strings.Contains(stderr, "EOF") {
 				break
 			}
@@ -88,7 +88,8 @@ func TestAdminAPI(t *testing.T) {
 	}
 }
 
-// Who is disabled through the admin endpoint is out with the next request to the gate.
+// A contact disabled through the admin endpoint is signed out with the next request to
+// the gate.
 func TestAdminAPIShowsOut(t *testing.T) {
 	home(t)
 	d := &terminal{t: t, address: withAdmin(t, siteBlock{})}
@@ -136,7 +137,7 @@ func TestAdminAPIShowsOut(t *testing.T) {
 	}
 }
 
-// Web pages of elsewhere get nothing done, and the site knows nothing of the endpoint.
+// Web pages of other sites can't use the admin endpoint, and the site doesn't offer it.
 func TestAdminAPIGuarded(t *testing.T) {
 	home(t)
 	at := withAdmin(t, siteBlock{})
@@ -190,8 +191,8 @@ func TestAdminAPIGuarded(t *testing.T) {
 	}
 }
 
-// A request to the admin endpoint keeps the store open; after it, and after the config,
-// the store is closed.
+// A request to the admin endpoint keeps the store open; after it, and after the
+// configuration, the store is closed.
 func TestAdminAPIKeepsTheStore(t *testing.T) {
 	home(t)
 	serve(t, siteBlock{})

@@ -11,10 +11,11 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 )
 
-// With the admin socket of the docs only its owner and group give commands, which find it by
-// the configuration or by --address; with a TCP port the log and the doctor say who can.
+// With the admin socket of the docs, only its owner and group can give commands, which find
+// it in the configuration or with --address. With a TCP port, the log and the doctor say who
+// can.
 func TestTheAdminEndpointIsASocket(t *testing.T) {
-	dir, err := os.MkdirTemp("", "door") // a socket's path is short
+	dir, err := os.MkdirTemp("", "door") // paths of sockets must be short
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,11 +30,11 @@ import (
 
 // siteBlock is a Caddyfile with one firm on a free port of this machine.
 type siteBlock struct {
-	global  string // lines of the global option, beside mail
+	global  string // lines of the global option, besides mail
 	options string // further global options
-	firm    string // lines of the firm, beside url and brand
+	firm    string // lines of the firm, besides url and brand
 	before  string // lines of the site before doorpost
-	within  string // a directive whose block holds doorpost and the portal
+	within  string // a directive whose block contains doorpost and the portal
 	portal  string // the portal; default: respond "the portal"
 	more    string // further site blocks
 }
@@ -141,8 +141,8 @@ func validate(t *testing.T, caddyfile string) error {
 	return caddy.Validate(&cfg)
 }
 
-// home gives the test a data folder of its own that isn't there yet, and returns
-// Doorpost's folder in it.
+// home gives the test a data folder that doesn't exist yet, and returns Doorpost's folder
+// in it.
 func home(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data")
@@ -167,7 +167,7 @@ func TestModules(t *testing.T) {
 	}
 }
 
-// TestValidateMakesNothing: neither a file nor a folder.
+// TestValidateMakesNothing: validate creates neither files nor folders.
 func TestValidateMakesNothing(t *testing.T) {
 	dir := home(t)
 	if err := validate(t, siteBlock{}.caddyfile()); err != nil {
@@ -179,8 +179,8 @@ func TestValidateMakesNothing(t *testing.T) {
 	}
 }
 
-// TestValidateBesideARunningServer: the server, in another process or this one,
-// holds the store; validate doesn't ask for it.
+// TestValidateBesideARunningServer: validate doesn't open the store, which a server in
+// another process or in this one may use.
 func TestValidateBesideARunningServer(t *testing.T) {
 	dir := home(t)
 	db, err := bolt.Open(filepath.Join(dir, "doorpost.db"), bolt.Options{})
@@ -243,8 +243,8 @@ func activeApp(t *testing.T) *App {
 	return v.(*App)
 }
 
-// TestOldRequestKeepsItsStore: Caddy cleans up the old config while a request of it
-// is under way; the store of that request closes when the request ends.
+// TestOldRequestKeepsItsStore: if Caddy cleans up the old configuration during one of its
+// requests, the store stays open until the request ends.
 func TestOldRequestKeepsItsStore(t *testing.T) {
 	dir := home(t)
 	inside, goOn := make(chan struct{}), make(chan struct{})
@@ -284,7 +284,7 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 	if got := <-answer; got != "late" {
 		t.Errorf("the old request got %q; want \"late\"", got)
 	}
-	for range 100 { // the handler returns a moment after the answer
+	for range 100 { // the handler returns shortly after the answer
 		if _, open := engines.References(config.Place{Path: oldPath}); !open {
 			break
 		}
@@ -293,7 +293,7 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 	if _, open := engines.References(config.Place{Path: oldPath}); open {
 		t.Error("the old engine is still open after its last request")
 	}
-	// Caddy lets in a few requests by the old config even now.
+	// Caddy starts a few requests with the old configuration even now.
 	f, leave, err := old.enter(t.Context(), "example")
 	if err != nil || f != activeApp(t).firms["example"] {
 		t.Fatalf("enter after Cleanup = %p, %v; want the firm of the config that runs now", f, err)
@@ -361,7 +361,7 @@ func stop(t *testing.T) {
 	}
 }
 
-// canaryOf returns the canary of a store that is closed.
+// canaryOf returns the canary of a closed store.
 func canaryOf(t *testing.T, path string) []byte {
 	t.Helper()
 	db, err := bolt.Open(path, bolt.Options{})
@@ -443,7 +443,8 @@ func TestNewerStore(t *testing.T) {
 	}
 }
 
-// TestFailedReload: the old config goes on, and nothing of the new one is left.
+// TestFailedReload: the old configuration stays in use, and nothing of the new one
+// remains.
 func TestFailedReload(t *testing.T) {
 	dir := home(t)
 	url := serve(t, siteBlock{})
@@ -461,8 +462,8 @@ func TestFailedReload(t *testing.T) {
 	}
 }
 
-// TestSecretsStayInside: neither the config, nor the log with debug on, nor an
-// exported field holds what a placeholder stands for.
+// TestSecretsStayInside: neither the configuration, nor the log at level debug, nor an
+// exported field contains the value of a placeholder.
 func TestSecretsStayInside(t *testing.T) {
 	home(t)
 	t.Setenv("DOORPOST_TEST_KEY", secret.Random())
@@ -521,7 +522,7 @@ func abs(t *testing.T, path string) string {
 	return p
 }
 
-// TestProvisionErrors: what only the machine can tell, with setting and path.
+// TestProvisionErrors: errors that depend on the machine name setting and path.
 func TestProvisionErrors(t *testing.T) {
 	home(t)
 	if err := os.WriteFile("plain", []byte("text"), 0o600); err != nil {
@@ -559,15 +560,15 @@ func TestProvisionErrors(t *testing.T) {
 	}
 }
 
-// TestExplain: what can't be read, and how Caddy's user can. A root user can read
-// everything, so the errors are made here.
+// TestExplain: errors of unreadable files say how to make them readable for Caddy's user.
+// A root user can read everything, so the test makes the errors.
 func TestExplain(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "contacts.csv")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	behind := filepath.Join(file, "contacts.csv") // a file on the way is as good as a closed folder
+	behind := filepath.Join(file, "contacts.csv") // a file in the path fails like an inaccessible folder
 	for _, c := range []struct {
 		path string
 		err  error
@@ -586,8 +587,8 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// TestFurtherSiteBlocks: the block that defines the firm may come before or after,
-// whatever order Caddy provisions its servers in.
+// TestFurtherSiteBlocks: the block that defines the firm may come first or last, in any
+// order in which Caddy provisions its servers.
 func TestFurtherSiteBlocks(t *testing.T) {
 	home(t)
 	more := `
@@ -616,7 +617,7 @@ http://localhost:0 {
 	}
 }
 
-// TestWarnings: a secret that more people can read than should is worth a line.
+// TestWarnings: a secret readable by too many users is logged.
 func TestWarnings(t *testing.T) {
 	home(t)
 	for name, mode := range map[string]os.FileMode{"open": 0o644, "shut": 0o640} {
@@ -669,8 +670,8 @@ func TestTwoDefinitionsInJSON(t *testing.T) {
 	}
 }
 
-// TestPathChanged: a path that was changed before doorpost is refused, with the
-// remedy in the log and nothing of it on the page.
+// TestPathChanged: if another directive changed the path before doorpost, the request is
+// refused. The log says what to do; the page doesn't.
 func TestPathChanged(t *testing.T) {
 	home(t)
 	url := serve(t, siteBlock{
@@ -698,7 +699,7 @@ func TestPathChanged(t *testing.T) {
 		{"/cut/orders?t=TOKEN", 500, "This site is misconfigured; its log says how.\n"},
 		{"/cut/orders?t=TOKEN", 500, "This site is misconfigured; its log says how.\n"},
 		{"/kept/orders", 200, "/kept/orders"},
-		{"/kept/late", 200, "/later"}, // rewrite comes after doorpost
+		{"/kept/late", 200, "/later"}, // rewrite runs after doorpost
 	} {
 		status, body, header := get(t, url+c.path)
 		if status != c.status || body != c.body {
@@ -720,7 +721,7 @@ func TestPathChanged(t *testing.T) {
 	}
 }
 
-// TestNotStarted: a request that comes before Start waits for it, but not for ever.
+// TestNotStarted: a request before Start waits for it, for a limited time.
 func TestNotStarted(t *testing.T) {
 	newHandler := func() *Handler {
 		a := &App{ready: make(chan struct{}), share: &share{}, firms: map[string]*firm{"example": {}}}
@@ -801,14 +802,14 @@ func TestPathChangedIsTold(t *testing.T) {
 	}
 }
 
-// A user name or password from a file is refused where an editor added what nobody sees:
-// the server would only say that it is wrong.
+// A user name or password from a file is rejected if an editor added invisible
+// characters: the server would only report a wrong password.
 func TestPasswordFilesWithWhatNobodySees(t *testing.T) {
 	home(t)
 	for text, want := range map[string]string{
 		"hush": "", "hush\n": "", "hu sh\n": "",
 		"\ufeffhush\n": "begins with a byte order mark",
-		"hush\r\n":     "", // Caddy's own doing
+		"hush\r\n":     "", // Caddy removes these
 		"hush\r\n\r\n": "line breaks of Windows",
 		"hush\n\n":     "more than one line break",
 		"hush ":        "begins or ends with a blank",

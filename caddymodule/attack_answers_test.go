@@ -1,12 +1,12 @@
 package caddymodule_test
 
-// Class N: nobody learns from an answer whether an address is known. Class X: what visitors
-// type stays text. Class K, as far as the gate itself answers.
+// Class N: answers don't reveal whether an address is known. Class X: visitors' input stays text.
+// Class K, as far as the gate itself answers.
 //
-// Not here: N02's thousands of samples (measured, not tested), X08 beyond the events of the
-// gate (audit); K01 to K05, K08 (store/redis, redis_gates_test.go), K09 to K11 (outbox), K12, K14, K18 (store/bolt), K15
-// (token, clock_test.go), K16, K17 (app_test.go, reload_test.go), K20's weak secrets
-// (app_test.go); gate/away_test.go has what happens when the store fails.
+// Not here: N02's thousands of samples (measured, not tested), X08 beyond the events of the gate
+// (audit); K01 to K05, K08 (store/redis, redis_gates_test.go), K09 to K11 (outbox), K12, K14, K18
+// (store/bolt), K15 (token, clock_test.go), K16, K17 (app_test.go, reload_test.go), K20's weak
+// secrets (app_test.go). gate/away_test.go covers failures of the store.
 
 import (
 	"bufio"
@@ -25,16 +25,16 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
-// kinds are addresses of every kind that an answer could tell apart.
+// kinds are addresses of every kind that answers could distinguish.
 var kinds = map[string]string{"known": "ann@example.com", "another one of theirs": "ann.b@example.org", "unknown": "who@example.com", "unknown domain": "who@nowhere.invalid",
 	"switched off": "eve@example.com", "over the limit": "bob@example.com", "staff": "owner@example.com"}
 
-// CVE-2026-23511, supabase/auth #1955, #1547: every step of the way, for an address of
-// every kind, from a new browser and from one that has asked before.
+// CVE-2026-23511, supabase/auth #1955, #1547: each step, for an address of every kind, from a new
+// browser and from one that has requested a mail before.
 func TestN01_CVE_2026_23511_EveryAddressIsAnsweredAlike(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	for range 3 {
-		h.browser().ask("bob@example.com", "/") // as many as may be alive
+		h.browser().ask("bob@example.com", "/") // as many as may be active
 	}
 	seconds := regexp.MustCompile(`data-wait="\d+"|<span data-seconds>\d+</span>`)
 	type step struct{ name, shape string }
@@ -75,7 +75,7 @@ func TestN01_CVE_2026_23511_EveryAddressIsAnsweredAlike(t *testing.T) {
 	}
 }
 
-// A mail server that takes for ever delays nobody's answer.
+// A mail server that never replies delays no answer.
 func TestN03_AnswersDontWaitForMail(t *testing.T) {
 	h, m := openFastHouse(t, layout{})
 	release := m.hold()
@@ -93,8 +93,8 @@ func TestN03_AnswersDontWaitForMail(t *testing.T) {
 	h.eventually("the mail server holds mails", func() bool { return m.begun() > 0 })
 }
 
-// CVE-2026-32595's class: the work that differs by address begins only when the answer is
-// out, so that it is felt in nobody's time.
+// CVE-2026-32595's class: work that depends on the address begins only after the answer, so that no
+// response time reveals it.
 func TestN02_CVE_2026_32595_TheWorkComesLater(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{global: log.global})
@@ -114,8 +114,8 @@ func TestN02_CVE_2026_32595_TheWorkComesLater(t *testing.T) {
 	}
 }
 
-// Random, malformed, of another firm: one page. One that is over says so to who holds all
-// of it, and still names nobody.
+// Random, malformed and another firm's tokens: one page. A used or expired token says so to a
+// visitor who has the whole token, and names nobody.
 func TestN07_TokensTellNothing(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	b := h.browser()
@@ -141,11 +141,11 @@ func TestN07_TokensTellNothing(t *testing.T) {
 	}
 }
 
-// marked is text that shows where it isn't escaped, or is executed.
+// marked is text that reveals missing escaping or execution.
 const marked = `"'><img src=x onerror=alert(1)>{{.Firm}}{env.HOME}</textarea></script><!--`
 
-// CVE-2023-52430, CVE-2024-21496: what comes in a path, a query, a form or a header comes
-// out as text, or not at all.
+// CVE-2023-52430, CVE-2024-21496: input in a path, query, form or header appears as text or not at
+// all.
 func TestX01_CVE_2023_52430_WhatIsTypedIsText(t *testing.T) {
 	h := openHouse(t, layout{})
 	t.Setenv("HOME", "/home/of/the/operator")
@@ -193,14 +193,14 @@ func wantPolicyIfPage(t *testing.T, name string, a answer) {
 	}
 }
 
-// naughty are strings that have broken things.
+// naughty are strings that often break programs.
 var naughty = []string{"", " ", "\x00", "\x00\x01\x02\x7f", "\r\n\r\n", "\u0085\u2028\u2029", "\ufeff", "\u202etest", "undefined", "null", "NaN", "-1", "1e309", "0x0", "%", "%00", "%zz", "%%20%s%n%p",
 	"' OR 1=1 --", "'; DROP TABLE users; --", `"`, "`", `\`, `\\`, `\'`, "<script>alert(1)</script>", "<svg onload=alert(1)>", "javascript:alert(1)", "{{13*17}}", "${13*17}", "#{13*17}", "<%= 13*17 %>", "{env.HOME}",
 	"{file./etc/passwd}", "{http.request.header.Cookie}", "{http.auth.user.email}", "$HOME", "$(id)", "`id`", "; id", "| id", "../../../../etc/passwd", `..\..\windows\win.ini`, "/dev/null", "CON", "file:///etc/passwd", "http://127.0.0.1:2019/config/",
 	"\xff\xfe", "\xc0\xaf", "\xed\xa0\x80", "Ω≈ç√∫˜µ≤≥÷", "ﷺ", "田中さん", "😍", "🏳️‍🌈", "Z̮̞̠͙͔ͅḀ̗̞͈̻", "İıſK", "ﬀ", "а@ex.com", "\x1b[2J\x1b[31m", "\a\b", "&amp;&lt;", "&#x27;", "a=b&c=d", "a;b", "a,b", "__proto__", "constructor", "[]", "{}",
 	"true", "TRUE", strings.Repeat("A", 10_000), strings.Repeat("ä", 4_000), strings.Repeat("%", 3_000), strings.Repeat("(", 5_000), "=?utf-8?q?x?=", "\u0000@\u0000.\u0000", "Scunthorpe", "<foo val=“bar” />"}
 
-// Each of them in each place: no 5xx, no panic, nothing unescaped, and the gate goes on.
+// Each string in each place: no 5xx, no panic, nothing unescaped, and the gate still works.
 func TestX05_NaughtyStrings(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	b := h.browser()
@@ -238,7 +238,7 @@ func TestX05_NaughtyStrings(t *testing.T) {
 			for _, path := range []string{"/-/sign-in", "/-/code", "/-/link"} {
 				f := form("email", "who@example.com", "t", strings.Repeat("A", 43), "code", "0000-0000")
 				if path == "/-/sign-in" {
-					f.Set("email", "not one") // no mail for each of them
+					f.Set("email", "not one") // requests no mail
 				}
 				f.Set(field, s)
 				try(what+" as "+field+" of "+path, h.post(path, f.Encode(), flow))
@@ -270,9 +270,9 @@ func TestX05_NaughtyStrings(t *testing.T) {
 	}
 }
 
-// CVE-2026-30852, GHSA-wwhq-w58m-w29c, GHSA-j8px-rmrx-76h9: Caddy's placeholders are the
-// operator's alone; from visitors and contacts they are text, also in a configuration that
-// uses what the gate knows.
+// CVE-2026-30852, GHSA-wwhq-w58m-w29c, GHSA-j8px-rmrx-76h9: only operators can use Caddy's
+// placeholders. In input of visitors and contacts they are text, also in a configuration that uses
+// the gate's placeholders.
 func TestX06_CVE_2026_30852_PlaceholdersAreText(t *testing.T) {
 	const secret = "the-secret-of-the-environment"
 	t.Setenv("ATTACK_SECRET", secret)
@@ -315,8 +315,8 @@ func TestX06_CVE_2026_30852_PlaceholdersAreText(t *testing.T) {
 	}
 }
 
-// GO-2026-5039's class: whatever is typed, a log has one line of JSON an event, and no
-// control character.
+// GO-2026-5039's class: for any input, a log has one line of JSON for each event, and no control
+// characters.
 func TestX07_NobodyForgesALogLine(t *testing.T) {
 	log := newLogFile(t)
 	portal := newPortal(t)
@@ -346,8 +346,8 @@ func TestX07_NobodyForgesALogLine(t *testing.T) {
 	}
 }
 
-// What happened at the door is told, once, with the peer's address and not with what the
-// visitor says of it (D06, CVE-2024-21494).
+// Events are recorded once, with the peer's address and not with the address that the visitor
+// claims (D06, CVE-2024-21494).
 func TestX08_CVE_2024_21494_WhatHappenedIsTold(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
@@ -368,7 +368,8 @@ func TestX08_CVE_2024_21494_WhatHappenedIsTold(t *testing.T) {
 	for range 4 {
 		h.browser().send("/-/sign-in", form("email", "bob@example.com"), spoofed...)
 	}
-	// Of bob's four one is mailed, one is put off for a minute, and that is enough. Two files were loaded.
+	// Of bob's four requests one is mailed, one is delayed by a minute, and the others are over the
+	// limit. Two files were loaded.
 	want := map[string]int{"changed": 2, "asked": 7, "queued": 2, "sent": 2, "wrong-code": 1, "opened": 1, "wrong-mail": 1, "signed-in": 1, "signed-out": 1, "unknown": 1, "disabled": 1, "delayed": 1, "limited": 2}
 	got := map[string]int{}
 	for range 100 {
@@ -382,7 +383,7 @@ func TestX08_CVE_2024_21494_WhatHappenedIsTold(t *testing.T) {
 				}
 			}
 		}
-		got["queued"] = min(got["queued"], want["queued"]) // several at once for one contact may be made more than once
+		got["queued"] = min(got["queued"], want["queued"]) // concurrent requests for one contact may be queued more than once
 		if maps.Equal(got, want) {
 			return
 		}
@@ -391,16 +392,16 @@ func TestX08_CVE_2024_21494_WhatHappenedIsTold(t *testing.T) {
 	t.Errorf("events = %v; want %v", got, want)
 }
 
-// D12: who isn't signed in makes nothing grow by asking for pages, with whatever cookies
-// they have made up. Links and codes that they have made up are told, as all that happens
-// at the door is: so many, and then no more (audit/audit_test.go).
+// D12: visitors who aren't signed in can't fill memory or disk by requesting pages, with any
+// invented cookies. Invented links and codes are recorded as events, up to the sampling limit
+// (audit/audit_test.go).
 func TestD12_StrangersLeaveNothingBehind(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	h.in("bob@example.com")
 	h.eventually("the mail is gone from the queue", func() bool { return len(h.letters("bob@example.com")) == 1 })
 	before := h.store()
 	h.eventually("the store rests", func() bool {
-		time.Sleep(1500 * time.Millisecond) // what happened is written down some time later
+		time.Sleep(1500 * time.Millisecond) // events are stored with a delay
 		was := before
 		before = h.store()
 		return was == before
@@ -429,7 +430,7 @@ func TestD12_StrangersLeaveNothingBehind(t *testing.T) {
 	}
 }
 
-// K21: what an operator may do is on the admin endpoint alone, never on the site.
+// K21: operators' actions are only on the admin endpoint, never on the site.
 func TestK21_CVE_2026_27589_NoAdminOnTheSite(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t), firm: "public /public/*"})
 	ann := h.in("ann@example.com")
@@ -442,7 +443,7 @@ func TestK21_CVE_2026_27589_NoAdminOnTheSite(t *testing.T) {
 			}
 		}
 	}
-	// A web page that sends a form to the admin endpoint, by another name of this machine.
+	// A web page sends a form to the admin endpoint, by another name of this machine.
 	for _, lines := range [][2]string{{"evil.example", "http://evil.example"}, {h.admin, "http://evil.example"}, {h.admin, "null"}} {
 		a := h.rawTo(h.admin, "POST /doorpost/example/contacts/disable HTTP/1.1\r\nHost: "+lines[0]+"\r\nOrigin: "+lines[1]+"\r\nSec-Fetch-Site: cross-site\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 27\r\n\r\n"+`{"email":"ann@example.com"}`)
 		if a.status < 400 || ann.me() == nil {
@@ -451,8 +452,7 @@ func TestK21_CVE_2026_27589_NoAdminOnTheSite(t *testing.T) {
 	}
 }
 
-// What went wrong is told to visitors as what it is: nobody hears of sign-ins where a page couldn't be
-// made for another reason.
+// Visitors see the right error: a page that fails for another reason doesn't speak of sign-ins.
 func TestOnlyErrorsOfTheStoreSaySo(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{global: log.global})
@@ -473,8 +473,8 @@ func TestOnlyErrorsOfTheStoreSaySo(t *testing.T) {
 	}
 }
 
-// Browsers take every name under localhost for this machine (RFC 6761, 6.3). So does each place of
-// ours that asks whether something is on this machine.
+// Browsers resolve every name under localhost to this machine (RFC 6761, 6.3). So does each check
+// of ours for this machine.
 func TestMailboxOpensAtEveryNameOfThisMachine(t *testing.T) {
 	for _, name := range []string{"portal.localhost", "LOCALHOST", "[::1]", "127.8.9.10"} {
 		at := freeAddress(t)
@@ -493,7 +493,7 @@ func TestMailboxOpensAtEveryNameOfThisMachine(t *testing.T) {
 	}
 }
 
-// The preview mailbox opens every door, so it is there for this machine alone.
+// The preview mailbox allows anybody to sign in, so only this machine can open it.
 func TestK20_TheMailboxIsForThisMachine(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.browser().ask("ann@example.com", "/")
@@ -529,7 +529,7 @@ func TestK20_TheMailboxIsForThisMachine(t *testing.T) {
 			t.Errorf("GET /-/mailbox/%s = %d; want 404", name, a.status)
 		}
 	}
-	// Not at all where the site isn't on loopback, or mail goes out.
+	// It doesn't exist if the site isn't on loopback, or if mails are sent.
 	anyHost := freeAddress(t)
 	_, port, _ := strings.Cut(anyHost, ":")
 	h = openHouse(t, layout{url: "https://portal.example", more: "http://:" + port + " {\n\tdoorpost example\n\trespond hello\n}"})

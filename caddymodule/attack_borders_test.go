@@ -1,8 +1,7 @@
 package caddymodule_test
 
-// Classes P, T and S once more, at the borders: between a contact's companies in one session of
-// the portal, between the URL that was judged and what else of a request names one, and
-// between two firms in one Caddy.
+// Classes P, T and S at boundaries: between a contact's companies in one session of the portal,
+// between the checked URL and other URLs in a request, and between two firms in one Caddy.
 
 import (
 	"fmt"
@@ -16,8 +15,8 @@ import (
 	"time"
 )
 
-// dashboards has the portal work as most old ones in PHP: each page begins a session where
-// there is none, the one-click URL puts the company into it, and the other pages show that.
+// dashboards makes the portal work like most old PHP portals: each page begins a session if there
+// is none, the one-click URL stores the company in it, and other pages show that company.
 func (p *portal) dashboards(companies map[string]string) {
 	var mu sync.Mutex
 	sessions := map[string]string{}
@@ -51,8 +50,8 @@ func (p *portal) dashboards(companies map[string]string) {
 
 var whoseTokens = map[string]string{"acme-secret-token-1": "acme", "acme-secret-token-2": "acme", "birch-secret-token": "birch"}
 
-// A session that the portal began on a page of no company, and by which it knows a company
-// since: it doesn't outlive the membership.
+// A session that the portal began on a page without a company, and that has a company since: it
+// ends when the contact leaves the company.
 func TestS15_ASessionBegunAtNoCompanysPage(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	h.portal.dashboards(whoseTokens)
@@ -71,8 +70,8 @@ func TestS15_ASessionBegunAtNoCompanysPage(t *testing.T) {
 	}
 }
 
-// Nor does it go along to the contact's other company, or stay with who was staff, or with who
-// has come by another company's token while that was open.
+// The session can't be used for the contact's other company, nor by former staff, nor by a visitor
+// who has used another open company's token.
 func TestS15_ASessionThatGoesAlong(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	h.portal.dashboards(whoseTokens)
@@ -122,8 +121,7 @@ func TestS15_ASessionThatGoesAlong(t *testing.T) {
 	}
 }
 
-// A portal's session isn't taken along to another company that has the id, or from where
-// its token has gone.
+// A portal's session can't be used for another company that gets the ID or the token.
 func TestS15_ASessionOfWhatTheCompanyWas(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	h.portal.dashboards(whoseTokens)
@@ -148,8 +146,8 @@ func TestS15_ASessionOfWhatTheCompanyWas(t *testing.T) {
 	})
 }
 
-// In a visit to one company, another's token: what the portal's session knows by it ends with
-// that company's upgrade.
+// Another company's token within a visit to one company: the portal's session for it ends with the
+// other company's upgrade.
 func TestP17_AVisitWithAnothersToken(t *testing.T) {
 	h := openOldHouse(t)
 	h.portal.dashboards(whoseTokens)
@@ -162,8 +160,8 @@ func TestP17_AVisitWithAnothersToken(t *testing.T) {
 	}
 }
 
-// Whatever header a browser or a library puts the page's URL into: the access log, at its
-// usual level, hasn't the token of an open company.
+// The access log, at its default level, contains no token of an open company, in whichever header a
+// browser or library puts the page's URL.
 func TestT10_NoLogHasATokenOfAnyHeader(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
@@ -186,7 +184,7 @@ func TestT10_NoLogHasATokenOfAnyHeader(t *testing.T) {
 	}
 }
 
-// WebDAV names a second URL in a header (RFC 4918, 10.3 and 10.4).
+// WebDAV has a second URL in a header (RFC 4918, 10.3 and 10.4).
 func TestP07_ADestinationIsJudgedToo(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob := h.in("bob@example.com")
@@ -202,7 +200,7 @@ func TestP07_ADestinationIsJudgedToo(t *testing.T) {
 			t.Errorf("%s within acme = %d; want 200", method, a.status)
 		}
 	}
-	visitor := h.browser() // of nobody's company
+	visitor := h.browser() // of no company
 	for _, to := range []string{"/files/birch/x", "/one-click/birch-secret-token/x"} {
 		h.portal.unseen(t, "a public page to "+to, func() {
 			visitor.do(visitor.request("MOVE", "/assets/x", nil, "Destination", to))
@@ -210,7 +208,7 @@ func TestP07_ADestinationIsJudgedToo(t *testing.T) {
 	}
 }
 
-// Portals with one program for all look for the page in the query.
+// Portals with one program for all pages read the page from the query.
 func TestP07_ACompanysPathInTheQuery(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob := h.in("bob@example.com")
@@ -238,8 +236,8 @@ func TestP07_ACompanysPathInTheQuery(t *testing.T) {
 	}
 }
 
-// A page that is open to everyone leads to new links, too, and those who aren't of the company through
-// the prompt.
+// A page open to everyone redirects to new links, too, and visitors of other companies to the
+// prompt.
 func TestP17_AnOpenPageLeadsToNewLinks(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -253,7 +251,7 @@ func TestP17_AnOpenPageLeadsToNewLinks(t *testing.T) {
 	}
 }
 
-// A portal that sets a weaker policy for its pages doesn't tell other sites the key.
+// A portal with a weaker policy for its pages doesn't reveal the token to other sites.
 func TestP17_AVisitsPagesTellNoOtherSite(t *testing.T) {
 	h := openOldHouse(t)
 	for _, policy := range []string{"unsafe-url", "no-referrer-when-downgrade", "no-referrer", ""} {
@@ -270,7 +268,7 @@ func TestP17_AVisitsPagesTellNoOtherSite(t *testing.T) {
 	}
 }
 
-// What is open by its method stays judged by that method.
+// A request allowed because of its method is still checked by that method later.
 func TestP14_AnotherMethodWithin(t *testing.T) {
 	h := openHouse(t, layout{firm: "public POST /webhooks/*"})
 	for _, name := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X_HTTP_METHOD_OVERRIDE"} {
@@ -282,7 +280,7 @@ func TestP14_AnotherMethodWithin(t *testing.T) {
 	}
 }
 
-// What isn't a WebSocket is no tunnel.
+// A request that isn't a WebSocket can't become a tunnel.
 func TestH16_OnlyWebSocketsSwitch(t *testing.T) {
 	h := openOldHouse(t)
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -302,8 +300,8 @@ func TestH16_OnlyWebSocketsSwitch(t *testing.T) {
 	}
 }
 
-// What takes a token out of the query before it is judged leaves it in what PHP is told that
-// was asked for. A firm without old links may change queries as it likes.
+// A directive that removes a token from the query before the check leaves it in the original URI
+// that PHP gets. A firm without old links may rewrite queries freely.
 func TestP08_AQueryThatWasChangedBefore(t *testing.T) {
 	for firm, want := range map[string]int{oldLinks: 500, "": 200} {
 		companies := oldCompanies
@@ -321,8 +319,8 @@ func TestP08_AQueryThatWasChangedBefore(t *testing.T) {
 	}
 }
 
-// Two firms with patterns of their own in one Caddy: the token, the visit and the portal's
-// session of one are nothing at the other, not even where they have the same form.
+// Two firms with different patterns in one Caddy: tokens, visits and portal sessions of one are
+// worthless at the other, even if they have the same format.
 func TestTwoFirmsWithOldLinks(t *testing.T) {
 	dir, m, second, other := t.TempDir(), startMailServer(t), newPortal(t), "http://"+freeAddress(t)
 	for name, text := range map[string]string{"b.csv": "email,companies\nbob@example.com,acme\n", "bc.csv": "id,name,legacy_tokens\nacme,Acme of B,b-acme-secret-token\nbirch,Birch of B,b-birch-secret-token\n"} {
@@ -359,19 +357,19 @@ func TestTwoFirmsWithOldLinks(t *testing.T) {
 			}
 		}
 	}
-	// And the sealed way of one is none at the other.
+	// A sealed return path of one firm is invalid at the other.
 	gone := ask("/one-click/b-acme-secret-token/").header.Get("Location")
 	if a := h.get(gone, "A: b"); a.status != 404 && a.status != 400 {
 		t.Errorf("%.30s… of the other firm = %d; want nothing", gone, a.status)
 	}
-	// The seal of a session is its firm's.
+	// A session is sealed for its firm.
 	open := ask("/one-click/b-birch-secret-token/x", "Cookie: PHPSESSID="+b.cookie("PHPSESSID"))
 	if got, _ := second.last(); open.status != 200 || len(got.Header["Cookie"]) > 0 {
 		t.Errorf("another firm's PHPSESSID comes to the portal: %d %q", open.status, got.Header["Cookie"])
 	}
 }
 
-// What an open company's old link has opened outlives a reload, and doesn't outlive an upgrade
+// A portal session from an open company's old link survives a reload, but not the company's upgrade
 // after it; nor does the visit.
 func TestP17_AReloadAndThenTheUpgrade(t *testing.T) {
 	h := openVisitedHouse(t)

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// mutations are ways to write a path that some reader takes for the same.
+// mutations are spellings of a path that some software treats as equal.
 var mutations = []func(string) string{
 	func(p string) string { return p },
 	strings.ToUpper,
@@ -63,7 +63,8 @@ var (
 	birchsToken = regexp.MustCompile(`(?:^|/)one-click(?:\.php)?/birch-secret-token(?:/|$)`)
 )
 
-// portalReads is what portals make of a URL: decoded up to three times, cleaned, cut.
+// portalReads returns how portals may read a URL: decoded up to three times, cleaned,
+// truncated.
 func portalReads(uri string) (paths, tokens []string) {
 	raw, query, _ := strings.Cut(uri, "?")
 	p := raw
@@ -92,9 +93,9 @@ func portalReads(uri string) (paths, tokens []string) {
 	return paths, tokens
 }
 
-// Whoever writes a URL in whatever way: the portal gets birch's pages and birch's token for
-// none but who reaches birch, it is told of no company that the visitor doesn't reach, and no
-// header of ours has a token.
+// For any spelling of a URL: the portal gets birch's pages and birch's token only from
+// visitors with access to birch, it is never told a company that the visitor has no access
+// to, and none of our headers contains a token.
 func TestP07_CVE_2026_40912_EverySpellingForEverybody(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), global: clearHTTP2, firm: `prefix /_door
@@ -120,7 +121,7 @@ func TestP07_CVE_2026_40912_EverySpellingForEverybody(t *testing.T) {
 		{"of both", "portal=" + ann.cookie("portal"), true, []string{"acme", "birch"}}, {"staff", "portal=" + owner.cookie("portal"), true, []string{"acme", "birch", "dune"}},
 	}
 	var all sync.WaitGroup
-	atOnce := make(chan struct{}, 32) // most answers take their time, so that they all take the same
+	atOnce := make(chan struct{}, 32) // most answers take their time, so run them concurrently
 	for _, base := range []string{"/portal/birch/x", "/overview/birch", "/files/birch/a.pdf", "/one-click/birch-secret-token/x", "/view?client_id=birch-secret-token"} {
 		for i, mutate := range mutations {
 			target := mutate(base)
@@ -149,7 +150,7 @@ func TestP07_CVE_2026_40912_EverySpellingForEverybody(t *testing.T) {
 	for _, got := range h.portal.seen {
 		n, err := strconv.Atoi(got.Header.Get("X-Who"))
 		if err != nil {
-			continue // the visit's beginning
+			continue // redirect that begins the visit
 		}
 		who := people[n]
 		through[n]++

@@ -1,7 +1,7 @@
 package caddymodule_test
 
-// Classes R, P, H and T once more, where old links, visits and the portal's own cookies meet:
-// what one of them lets through, another mustn't open.
+// Classes R, P, H and T where old links, visits and the portal's own cookies meet: one of
+// them must not circumvent another.
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 )
 
-// The way through /-/go, which anyone can have sealed, ends on this site.
+// Anyone can obtain a sealed link through /-/go; it leads only to this site.
 func TestR07_CVE_2022_28923_OldLinksLeadNowhereElse(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	bob := h.in("bob@example.com")
@@ -39,8 +39,8 @@ func TestR07_CVE_2022_28923_OldLinksLeadNowhereElse(t *testing.T) {
 	}
 }
 
-// The portal's answers lead to old links, and the access log keeps what answers say; or the
-// portal breaks off, and Caddy says of which request.
+// No access log contains a token: neither if the portal's answers redirect to old links and
+// are logged, nor if the portal aborts and Caddy logs the request.
 func TestT10_NoLogHasATokenOfAnAnswer(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
@@ -97,7 +97,7 @@ func TestT10_NoLogHasATokenOfAnAnswer(t *testing.T) {
 	}
 }
 
-// tells asks for a page of a portal that may break off.
+// tells requests a page of a portal that may abort.
 func (b *browser) tells(path string, headers ...string) {
 	if resp, err := b.client.Do(b.request("GET", path, nil, headers...)); err == nil {
 		io.Copy(io.Discard, resp.Body)
@@ -105,7 +105,7 @@ func (b *browser) tells(path string, headers ...string) {
 	}
 }
 
-// What a portal gives without a visit opens nothing, neither now nor after the upgrade.
+// Answers of the portal outside a visit allow no access, neither now nor after the upgrade.
 func TestP17_NoVisitNoSession(t *testing.T) {
 	h := openOldHouse(t)
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -122,7 +122,7 @@ func TestP17_NoVisitNoSession(t *testing.T) {
 	}
 }
 
-// The portal's pages that are open to everyone begin no other session for a visitor.
+// Portal pages that are open to everyone begin no other session for a visitor.
 func TestAVisitGoesOverOpenPages(t *testing.T) {
 	h := openOldHouse(t)
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -142,7 +142,7 @@ func TestAVisitGoesOverOpenPages(t *testing.T) {
 	}
 }
 
-// On a new link nothing that we write has a token, open company or not.
+// On new links, nothing that we write contains a token, whether or not the company is open.
 func TestP17_NewLinksStayNew(t *testing.T) {
 	h := openOldHouse(t)
 	to := ""
@@ -165,8 +165,8 @@ func TestP17_NewLinksStayNew(t *testing.T) {
 	}
 }
 
-// The portal's session is bound whichever way it is set: with an answer, with the handshake
-// of a WebSocket; with what is told beforehand, or afterwards, none is.
+// The portal's session is bound however it is set: in an answer, or in a WebSocket handshake.
+// Early hints and trailers can't set one.
 func TestS01_BoundHoweverItIsSet(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	const line = "PHPSESSID=sid-of-bob; path=/; HttpOnly"
@@ -212,7 +212,8 @@ func TestS01_BoundHoweverItIsSet(t *testing.T) {
 			t.Errorf("set %s: the answer is\n%s", how, text)
 		}
 	}
-	// What comes back is the one that was set, under its own name and whole.
+	// The browser sends the bound cookie, and the portal gets its own, complete and with its
+	// own name.
 	a := h.raw("GET /portal/acme/ws HTTP/1.1\r\nHost: " + h.host() + "\r\nX-Portal: handshake\r\nConnection: Upgrade\r\n" + upgrade + "\r\n" + bob.session() + "\r\n\r\n")
 	bound, _, _ := strings.Cut(strings.TrimPrefix(a.header.Get("Set-Cookie"), "PHPSESSID="), ";")
 	owner := h.in("owner@example.com")
@@ -236,8 +237,8 @@ func TestS01_BoundHoweverItIsSet(t *testing.T) {
 	}
 }
 
-// CVE-2021-41230's class: what is open at a company's pages ends with the membership; what
-// is about another company, or none, goes on.
+// CVE-2021-41230's class: streams of a company's pages end when the contact leaves the
+// company; streams of other companies, or of none, go on.
 func TestS15_StreamsOfACompanyEndWithTheMembership(t *testing.T) {
 	address := streams(t)
 	m := startMailServer(t)

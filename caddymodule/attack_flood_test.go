@@ -1,7 +1,7 @@
 package caddymodule_test
 
-// Class D: floods. Nobody is flooded with mail, nobody guesses, nothing grows without
-// bound, and whoever is in front of the door at that time still gets in.
+// Class D: floods. Nobody is flooded with mail, guessing is limited, memory and disk are bounded,
+// and contacts can still sign in meanwhile.
 //
 // Not here: passwords (attack_passwords_test.go, passwords_load_test.go, and D04 in package
 // password), D14 and D15 (attack_wire_test.go), D17 (audit).
@@ -26,11 +26,11 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
-// behindProxy are the global options of a house behind a proxy on this machine, so that
-// a test can come from many networks.
+// behindProxy are the global options for a proxy on this machine, so that a test can use many
+// networks.
 const behindProxy = "servers {\n\t\ttrusted_proxies static 127.0.0.0/8\n\t\ttrusted_proxies_strict\n\t}\n"
 
-// from is the header line by which a request comes from the address.
+// from returns the header line that sends a request from the address.
 func from(ip string) []string { return []string{"X-Forwarded-For", ip} }
 
 // ithNetwork returns an address in the i-th of many networks.
@@ -50,7 +50,7 @@ func (f fromTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// events counts what the log tells, by kind.
+// events counts the logged events by kind.
 func (l logFile) events(t *testing.T) map[string]int {
 	t.Helper()
 	all := map[string]int{}
@@ -63,8 +63,7 @@ func (l logFile) events(t *testing.T) map[string]int {
 	return all
 }
 
-// flood asks for mails for an address from so many networks, and waits until the workers
-// are through.
+// flood requests mails for an address from many networks, and waits until the workers are done.
 func (h *house) flood(email string, first, n int, log logFile) (shapes map[string]int) {
 	h.t.Helper()
 	before := log.events(h.t)
@@ -91,11 +90,11 @@ func TestD01_CVE_2025_35432_AFloodOnOneVictim(t *testing.T) {
 	m.moveInto(h)
 	device := h.in("ann@example.com")
 	device.send("/-/sign-out", url.Values{})
-	caddymodule.Advance(t, 61*time.Minute) // the mail of that is of another hour
+	caddymodule.Advance(t, 61*time.Minute) // that mail counts for another hour
 	before := len(h.letters(""))
 
 	shapes, asked := map[string]int{}, 0
-	for minute := range 31 { // of the hour; what it may hold is used up by then
+	for minute := range 31 { // the rest of an hour; the limit for it is used up by then
 		for shape, n := range h.flood([]string{"ann@example.com", "ANN.B@example.org"}[minute%2], asked, 6, log) {
 			shapes[shape] += n
 		}
@@ -112,15 +111,15 @@ func TestD01_CVE_2025_35432_AFloodOnOneVictim(t *testing.T) {
 		t.Errorf("%d different answers: %v", len(shapes), shapes)
 	}
 
-	// The owner, on a device that has signed in before, has a mail at once. Another
-	// contact has no more of that device than of any other.
+	// The owner gets a mail at once on a device with an earlier sign-in. Another contact has no
+	// advantage on that device.
 	mails := len(h.letters("ann@example.com"))
-	device.at("203.0.113.1").send("/-/sign-in", form("email", "ann@example.com", "to", "/orders")) // not ask, which lets time pass
+	device.at("203.0.113.1").send("/-/sign-in", form("email", "ann@example.com", "to", "/orders")) // not ask, which advances the clock
 	l := h.nextLetter("ann@example.com", mails)
 	if a := device.open(l.link); a.StatusCode != 303 || device.me() == nil {
 		t.Errorf("the link of a known device = %d; want to be in", a.StatusCode)
 	}
-	// A sign-in makes room for more in the day, but not in the hour.
+	// A sign-in refills the day's budget, but not the hour's.
 	h.flood("ann@example.com", asked, 6, log)
 	asked += 6
 	caddymodule.Advance(t, 61*time.Second)
@@ -130,14 +129,15 @@ func TestD01_CVE_2025_35432_AFloodOnOneVictim(t *testing.T) {
 	if mails := n - before; mails != 5+1+1 {
 		t.Errorf("%d mails in the hour, one of them to the known device; want 6, and that one", mails)
 	}
-	// On any other device, who has any mail of ours gets one more by the button under its link.
+	// On any other device, an owner with any of our mails gets one more by the button on its link's
+	// page.
 	tablet := h.browser().at("203.0.113.3")
 	if a := tablet.open(l.link); a.StatusCode != 410 {
 		t.Errorf("a link that was used = %d; want 410", a.StatusCode)
 	}
 	tablet.send("/-/sign-in", form("t", secretOf(l.link)))
 	h.eventually("the mail by an old link's button", func() bool { return len(h.letters("")) > n })
-	// And even who has nothing gets in by whatever mail the flood has brought them.
+	// An owner without a mail can sign in with any mail that the flood has caused.
 	caddymodule.Advance(t, 3*time.Hour)
 	n = len(h.letters(""))
 	h.flood("ann@example.com", asked, 6, log)
@@ -175,7 +175,7 @@ func TestD06_CVE_2024_21494_ATellTaleHeaderIsNoNetwork(t *testing.T) {
 	}
 	still("at once")
 	h.start()
-	inARow := 0 // a reload may cut connections, as it does with plain Caddy
+	inARow := 0 // a reload may close connections, as in plain Caddy
 	h.eventually("the old servers are gone", func() bool {
 		http.DefaultClient.CloseIdleConnections()
 		resp, err := http.Get(h.url + "/-/health")
@@ -200,11 +200,11 @@ func TestD06_CVE_2024_21494_ATellTaleHeaderIsNoNetwork(t *testing.T) {
 
 var anySeconds = regexp.MustCompile(`data-(wait|open-in)="\d+"|<span data-seconds>\d+</span>`)
 
-// walkIn asks for a mail and looks at the page after it, and types a wrong code; it
-// returns the answers, less what differs by itself.
+// walkIn requests a mail, looks at the page after it, and enters a wrong code; it returns the
+// answers, without expected differences.
 func walkIn(h *house, email string) string {
 	b := h.browser()
-	b.client.CloseIdleConnections() // a reload may have cut them
+	b.client.CloseIdleConnections() // a reload may have closed them
 	all := b.send("/-/sign-in", form("email", email)).shape() + b.open("/-/sent").shape() + b.send("/-/code", form("code", "0000-0000")).shape()
 	for _, name := range []string{"who@example.com", "ann@example.com"} {
 		all = strings.ReplaceAll(all, name, "ADDRESS")
@@ -231,7 +231,7 @@ func TestT11_ANetworkThatGuessesIsAnsweredAsWrong(t *testing.T) {
 		}
 	}
 	right := bob.send("/-/code", form("code", l.code), from(bad)...)
-	// But for what was typed, which stays in the field.
+	// Except for the entered text, which stays in the field.
 	if got := strings.ReplaceAll(anySeconds.ReplaceAllString(right.shape(), "SECONDS"), l.code, "0000-0000"); right.StatusCode != 403 || got != wrong {
 		t.Errorf("the right code from where too many were wrong = %s\na wrong one = %s", got, wrong)
 	}
@@ -316,12 +316,12 @@ func TestDevice_KnownToThoseWhoSignedInOnIt(t *testing.T) {
 		t.Error("a shared computer is a known device")
 	}
 
-	// What strangers have used up is the device's own: three in the hour by one network.
+	// Other clients have used up what that device could use: three in the hour by one network.
 	caddymodule.Advance(t, time.Minute)
 	h.browser().ask("ann@example.com", "/")
 	before := len(m.recipients())
 	h.browser().send("/-/sign-in", form("email", "ann@example.com"))
-	time.Sleep(150 * time.Millisecond) // for what mustn't come
+	time.Sleep(150 * time.Millisecond) // time in which no mail may come
 	if n := len(m.recipients()); n != before {
 		t.Errorf("%d mails more than one network may have in an hour", n-before)
 	}
@@ -332,7 +332,7 @@ func TestDevice_KnownToThoseWhoSignedInOnIt(t *testing.T) {
 	}
 	h.eventually("the mail to a known device", func() bool { return len(m.recipients()) == before+1 })
 
-	// A device that knows ann knows nothing of bob, and one that is made up nobody.
+	// A device that knows ann doesn't know bob, and an invented one knows nobody.
 	for i := range 3 {
 		h.mayMailAgain(i)
 		h.browser().ask("bob@example.com", "/")
@@ -352,7 +352,7 @@ func TestDevice_KnownToThoseWhoSignedInOnIt(t *testing.T) {
 	}
 }
 
-// remove removes a contact by the admin endpoint.
+// remove removes a contact through the admin endpoint.
 func (h *house) remove(email string) {
 	h.t.Helper()
 	body, err := json.Marshal(map[string]string{"email": email})
@@ -446,8 +446,8 @@ func TestD12_AsksOfStrangersAreBounded(t *testing.T) {
 	}
 }
 
-// However a link is spelled, its button has one budget: who holds a link that was used takes no
-// more of the room that known devices and such buttons have, and passes no network's limit.
+// All spellings of a link have one budget for its button: a visitor with a used link gets no more
+// of the slots reserved for known devices and such buttons, and can't exceed a network's limit.
 func TestD12_SpellingsOfOneLinkHaveOneBudget(t *testing.T) {
 	h := openHouse(t, layout{global: behindProxy})
 	ann := h.browser()
@@ -472,11 +472,11 @@ func TestD12_SpellingsOfOneLinkHaveOneBudget(t *testing.T) {
 	}
 }
 
-// commits is how often the store has been written, by the bbolt file's own count: the higher
-// transaction ID of its two meta pages.
+// commits returns how often the store has been written, from the bbolt file: the higher transaction
+// ID of its two meta pages.
 func (h *house) commits() (n uint64) {
 	h.t.Helper()
-	const txid = 64 // behind the page's header, magic, version, page size, flags, root, freelist and page count
+	const txid = 64 // after the page's header, magic, version, page size, flags, root, freelist and page count
 	data, err := os.ReadFile(h.path("data/doorpost/doorpost.db"))
 	if err != nil {
 		h.t.Fatal(err)
@@ -487,8 +487,8 @@ func (h *house) commits() (n uint64) {
 	return n
 }
 
-// 5,000 requests a second for addresses of nobody keep nobody out who asks on a device that
-// they have signed in on, by an old link's button, or from a network of their own.
+// 5,000 requests a second for unknown addresses lock out nobody who requests a mail on a known
+// device, by an old link's button, or from another network.
 func TestD12_AFloodForUnknownAddressesKeepsNobodyOut(t *testing.T) {
 	h, m := openFastHouse(t, layout{global: behindProxy})
 	device := h.in("ann@example.com")
@@ -513,7 +513,7 @@ func TestD12_AFloodForUnknownAddressesKeepsNobodyOut(t *testing.T) {
 	var slowest time.Duration
 	for i := range tries {
 		device.send("/-/sign-out", url.Values{})
-		caddymodule.Advance(t, 61*time.Minute) // what the device may ask for in an hour
+		caddymodule.Advance(t, 61*time.Minute) // what the device may request in an hour
 		mails := len(m.recipients())
 		done := make(chan struct{})
 		go func() { defer close(done); unknown(each) }()
@@ -544,7 +544,7 @@ func TestD12_AFloodForUnknownAddressesKeepsNobodyOut(t *testing.T) {
 	}
 }
 
-// waiting is how many entries the queue of mails has.
+// waiting returns the length of the mail queue.
 func (h *house) waiting(t *testing.T) int {
 	t.Helper()
 	recs, err := caddymodule.OpenStore(t).Scan(t.Context(), "example", "queue", "", "", 1000)
@@ -554,8 +554,8 @@ func (h *house) waiting(t *testing.T) int {
 	return len(recs)
 }
 
-// Whoever has mails sent to somebody, and tries wrong codes in their own browsers, uses up no tries
-// of the devices that person has signed in on.
+// Causing mails to a contact and entering wrong codes in other browsers uses up no guesses of the
+// contact's known devices.
 func TestD09_WrongCodesOfOthersLeaveKnownDevicesTheirTries(t *testing.T) {
 	h := openHouse(t, layout{global: behindProxy})
 	const owner = "owner@example.com"
@@ -571,7 +571,7 @@ func TestD09_WrongCodesOfOthersLeaveKnownDevicesTheirTries(t *testing.T) {
 				t.Fatalf("a wrong code = %d; want 403", a.StatusCode)
 			}
 		}
-		caddymodule.Advance(t, 4*time.Minute) // three links are alive at a time
+		caddymodule.Advance(t, 4*time.Minute) // three links are active at a time
 	}
 	b.send("/-/sign-out", form())
 	before := len(h.letters(owner))

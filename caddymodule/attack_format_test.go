@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// Some portals take a format off the end of a path: to them /files/birch.json is birch's page, and
-// so is an old link with .html behind its token. A client of another company gets to neither, and
-// doesn't learn whether there is such a company.
+// Some portals remove a format from the end of a path: they read /files/birch.json as birch's
+// page, and an old link with .html after its token as that link. A client of another company gets
+// neither, and doesn't learn whether there is such a company.
 func TestP06_AFormatBehindACompanyOpensNoOtherCompanysPage(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob, ann, owner := h.in("bob@example.com"), h.in("ann@example.com"), h.in("owner@example.com") // of acme; of acme and birch; staff
@@ -45,13 +45,13 @@ func TestP06_AFormatBehindACompanyOpensNoOtherCompanysPage(t *testing.T) {
 			t.Errorf("%s = %d, and the portal gets %q; want it as it was sent", path, status, uri)
 		}
 	}
-	// What Destination names isn't changed, so it is refused.
+	// Destination can't be rewritten, so the request is refused.
 	if a := bob.do(bob.request("MOVE", "/files/acme/x", nil, "Destination", h.url+"/files/birch.json")); a.StatusCode != 404 {
 		t.Errorf("a move to /files/birch.json = %d; want 404", a.StatusCode)
 	}
 }
 
-// The same for visitors who come by the old link of an open company.
+// The same for visitors with the old link of an open company.
 func TestP06_AFormatBehindACompanyOpensNoOtherCompanysPageInAVisit(t *testing.T) {
 	h := openOldHouse(t, "birch")
 	b := h.browser()
@@ -68,8 +68,8 @@ func TestP06_AFormatBehindACompanyOpensNoOtherCompanysPageInAVisit(t *testing.T)
 	}
 }
 
-// Old links without the slash that their pattern has are counted as others are: who tries
-// tokens that way finds none, either.
+// Old links without the slash of their pattern count like others: guessing tokens that way is
+// limited, too.
 func TestT11_ANetworkThatGuessesOldLinksWithoutTheirSlashFindsNone(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{global: behindProxy, app: m.app(), firm: oldLinks, companies: oldCompanies, admin: freeAddress(t)})
@@ -102,8 +102,8 @@ func TestT11_ANetworkThatGuessesOldLinksWithoutTheirSlashFindsNone(t *testing.T)
 	}
 }
 
-// The same where a pattern has something behind the token or the company, which some portals don't
-// need: an extension, an index page, a format.
+// The same if a pattern has something after the token or company that some portals don't need: an
+// extension, an index page, a format.
 func TestP06_WhatAPatternHasBehindATokenHidesNoToken(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: `legacy_link /invoice/inv-{token}.html /i/{company}
@@ -127,7 +127,7 @@ func TestP06_WhatAPatternHasBehindATokenHidesNoToken(t *testing.T) {
 			t.Errorf("%s with another company's token = %d, at the portal: %t; want 404 or 400", path, status, yes)
 		}
 		if strings.Contains(path, ";") {
-			continue // 400 where a pattern may apply
+			continue // 400 if a pattern may apply
 		}
 		for token, b := range map[string]*browser{"birch-secret-token": ann, "orders-of-2026": bob} {
 			if status, yes := reached(b, strings.Replace(path, "TOKEN", token, 1)); !yes || status != 200 {

@@ -1,9 +1,9 @@
 package caddymodule_test
 
-// Class H: what a visitor says about themselves never reaches the portal as the gate's word.
+// Class H: a visitor's identity headers never reach the portal as the gate's.
 //
-// Not here: H07 (the names of our headers can't be configured); further spellings by unit
-// in upstream/strip_test.go; H17's ends of streams in stream_test.go.
+// Not here: H07 (our headers' names can't be configured); further spellings as unit tests in
+// upstream/strip_test.go; H17's ends of streams in stream_test.go.
 
 import (
 	"io"
@@ -18,7 +18,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// forged is a line of every identity header, in the spelling that spell makes.
+// forged returns a line for every identity header, in the spelling of spell.
 func forged(spell func(string) string) (lines []string) {
 	for _, name := range identityNames {
 		lines = append(lines, spell(name)+": admin")
@@ -28,8 +28,8 @@ func forged(spell func(string) string) (lines []string) {
 
 func plainly(name string) string { return name }
 
-// GHSA-7r4p-vjf4-gxv4: what the contact has replaces what the visitor sends, and what
-// the contact doesn't have is absent.
+// GHSA-7r4p-vjf4-gxv4: the contact's values replace the visitor's, and headers without a value of
+// the contact are absent.
 func TestH01_CVE_2026_30851_IdentityHeadersAreReplaced(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	bob, nameless := h.in("bob@example.com"), h.in("nameless@example.com")
@@ -41,7 +41,7 @@ func TestH01_CVE_2026_30851_IdentityHeadersAreReplaced(t *testing.T) {
 			h.get(path, append(forged(plainly), c.who.session())...)
 			got, _ := h.portal.last()
 			wantTold(t, path, got.Header, c.want)
-			// Twice in one request, in two cases: Go makes one of them, others wouldn't.
+			// Twice in one request, in two cases: Go merges them, other software may not.
 			h.get(path, append(forged(strings.ToLower), append(forged(strings.ToUpper), c.who.session())...)...)
 			got, _ = h.portal.last()
 			wantTold(t, path+", twice", got.Header, c.want)
@@ -49,7 +49,8 @@ func TestH01_CVE_2026_30851_IdentityHeadersAreReplaced(t *testing.T) {
 	}
 }
 
-// The portal gets the headers that the firm wants, and of the others none, whoever sends them.
+// The portal gets the headers that the firm has configured, and no other identity header, whoever
+// sends it.
 func TestH01_ThePortalGetsTheHeadersThatAreWanted(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*\n\t\tidentity Remote-Email Portal-Company\n\t\tcompany_path /files/{company}/*"})
 	bob := h.in("bob@example.com")
@@ -79,8 +80,8 @@ func TestH02_NobodySaysWhoTheyAreOnOpenPaths(t *testing.T) {
 	}
 }
 
-// CVE-2025-64484, CVE-2026-52845, CVE-2026-54763: spellings that an application folds
-// into ours. Caddy drops most of them itself, unless it is told to expect them.
+// CVE-2025-64484, CVE-2026-52845, CVE-2026-54763: spellings that an application folds into our
+// names. Caddy drops most of them, unless it is configured to expect them.
 func TestH03_CVE_2025_64484_UnderscoresAndDots(t *testing.T) {
 	spellings := map[string]func(string) string{
 		"underscores":     func(s string) string { return strings.ReplaceAll(s, "-", "_") },
@@ -118,8 +119,8 @@ func TestH03_CVE_2025_64484_UnderscoresAndDots(t *testing.T) {
 	}
 }
 
-// CVE-2024-45410, CVE-2025-48865: a header named in Connection is dropped by proxies,
-// ours and Caddy's too, if it were.
+// CVE-2024-45410, CVE-2025-48865: proxies drop headers named in Connection, which must not remove
+// ours.
 func TestH05_CVE_2024_45410_ConnectionTakesNothingAway(t *testing.T) {
 	h := openHouse(t, layout{})
 	bob := h.in("bob@example.com")
@@ -140,7 +141,7 @@ func TestH05_CVE_2024_45410_ConnectionTakesNothingAway(t *testing.T) {
 	}
 }
 
-// A trailer comes after the gate has looked at the header.
+// A trailer arrives after the gate has checked the headers.
 func TestH09_NoTrailerGetsThrough(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	bob := h.in("bob@example.com")
@@ -165,8 +166,8 @@ func TestH09_NoTrailerGetsThrough(t *testing.T) {
 	}
 }
 
-// CVE-2026-35051 and oauth2-proxy's X-Forwarded-Uri: what tells an application another
-// path, method or person. What Caddy makes anew is Caddy's.
+// CVE-2026-35051 and oauth2-proxy's X-Forwarded-Uri: headers that give an application another path,
+// method or person. Headers that Caddy sets are Caddy's.
 func TestH10_CVE_2026_35051_NothingThatTellsAnotherPath(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	lines := []string{"X-Forwarded-Prefix: /evil", "X-Forwarded-Uri: /evil", "X-Forwarded-Method: GET", "X-Original-URL: /admin",
@@ -196,8 +197,8 @@ func TestH10_CVE_2026_35051_NothingThatTellsAnotherPath(t *testing.T) {
 	}
 }
 
-// CVE-2026-41181: our cookies stay here, the others stay as they are, also where an
-// error page comes from somewhere else.
+// CVE-2026-41181: our cookies don't reach the portal, other cookies do unchanged, also if another
+// handler serves the error page.
 func TestH12_CVE_2026_41181_OurCookiesStayHere(t *testing.T) {
 	errorPages := newPortal(t)
 	portal := newPortal(t)
@@ -231,7 +232,7 @@ func TestH12_CVE_2026_41181_OurCookiesStayHere(t *testing.T) {
 	}
 }
 
-// The portal can't set, replace or delete our cookies, however it spells them.
+// The portal can't set, replace or delete our cookies, in any spelling.
 func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -276,10 +277,9 @@ func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 	}
 }
 
-// Nor by what comes behind the body, announced or not: no browser takes a cookie from
-// there, but a proxy in front may make headers of it. What else the portal sends there
-// stays. (Clear-Site-Data stays, too: a portal that has a browser forget everything means
-// it, and nobody is signed out but there.)
+// Nor with trailers, announced or not: browsers ignore cookies in trailers, but a proxy in front
+// may turn them into headers. The portal's other trailers stay. (Clear-Site-Data stays, too: a
+// portal may make a browser forget everything, which signs out only that browser.)
 func TestH13_NorByTrailers(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	for _, announced := range []string{"", "Set-Cookie", "X-Sum, set-cookie", "X-Sum"} {
@@ -305,7 +305,7 @@ func TestH13_NorByTrailers(t *testing.T) {
 	}
 }
 
-// What stands in a name makes no header of its own, and breaks no request.
+// Text in a name adds no header, and breaks no request.
 func TestH14_NamesMakeNoHeaders(t *testing.T) {
 	long := strings.Repeat("é", 100)
 	h, _ := openFastHouse(t, layout{contacts: "email,first_name,last_name\n" +
@@ -331,7 +331,7 @@ func TestH14_NamesMakeNoHeaders(t *testing.T) {
 			t.Errorf("Remote-User = %q; want %q", got.Header.Get("Remote-User"), email)
 		}
 	}
-	// What would end a line is refused where it comes in, with all that came with it.
+	// Line breaks are rejected at input, together with everything else in the request.
 	for _, name := range []string{"\"Ann\r\nPortal-Role: staff\"", "Ann\x00", "\u202eAnn", "Ann\u2028B"} {
 		h.write("contacts.csv", "email,first_name\nx@example.com,"+name+"\n")
 		if err := h.load(); err == nil {
@@ -346,8 +346,8 @@ func TestH14_NamesMakeNoHeaders(t *testing.T) {
 	}
 }
 
-// CVE-2026-71324: a tunnel is refused, and the next request on the connection, or
-// somebody else's, is served as ever.
+// CVE-2026-71324: a tunnel is refused, and later requests on the connection, or on others, work as
+// usual.
 func TestH16_CVE_2026_71324_NoTunnels(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	bob := h.in("bob@example.com")
@@ -356,7 +356,7 @@ func TestH16_CVE_2026_71324_NoTunnels(t *testing.T) {
 			for _, who := range []string{"A: b", bob.session()} {
 				a := h.raw("CONNECT " + target + " HTTP/1.1\r\nHost: " + h.host() + "\r\n" + who + "\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: " + h.host() + "\r\n\r\n")
 				if a.status == 200 && a.body == "" && (target == "evil.example:443" || strings.HasPrefix(target, "http:")) {
-					continue // Caddy's answer for a site it doesn't have: the host is "evil.example", or "http:"
+					continue // Caddy's answer for an unknown site: the host is "evil.example", or "http:"
 				}
 				if a.status != 405 && a.status != 400 {
 					t.Errorf("CONNECT %s = %d; want 405 or 400", target, a.status)
@@ -369,7 +369,7 @@ func TestH16_CVE_2026_71324_NoTunnels(t *testing.T) {
 	}
 }
 
-// The same over HTTP/2, where CONNECT is also how a WebSocket is opened.
+// The same over HTTP/2, where CONNECT also opens WebSockets.
 func TestH16_NoTunnelsOverHTTP2(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*", global: "servers {\n\t\tprotocols h1 h2c\n\t}"})
 	bob := h.in("bob@example.com")
@@ -391,7 +391,7 @@ func TestH16_NoTunnelsOverHTTP2(t *testing.T) {
 	}
 }
 
-// http2 sends one request by prior knowledge, and returns the status or "reset".
+// http2 sends one request with prior knowledge, and returns the status or "reset".
 func (h *house) http2(t *testing.T, fields []string) string {
 	t.Helper()
 	conn := h.dial()
@@ -423,7 +423,8 @@ func (h *house) http2(t *testing.T, fields []string) string {
 
 const upgrade = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 
-// Who isn't signed in opens no socket to the portal; who is has the gate's identity there.
+// Visitors who aren't signed in can't open a WebSocket to the portal; for others it has the gate's
+// identity headers.
 func TestH17_WebSocketIdentity(t *testing.T) {
 	address, connections := listener(t)
 	h := openHouse(t, layout{site: "reverse_proxy " + address})
@@ -457,7 +458,7 @@ func TestH17_WebSocketIdentity(t *testing.T) {
 	wantTold(t, "a WebSocket", got.Header, toldOfBob)
 }
 
-// W11: whose page opens a socket is the portal's to judge, so it has to see it.
+// W11: the portal checks which page opens a WebSocket, so it must get the Origin.
 func TestW11_TheOriginOfASocketStays(t *testing.T) {
 	h := openHouse(t, layout{})
 	bob := h.in("bob@example.com")
@@ -467,8 +468,8 @@ func TestW11_TheOriginOfASocketStays(t *testing.T) {
 	}
 }
 
-// Some servers take what a header says off the front of the path, so /public/admin would be /admin to
-// the portal, and /files/acme/files/birch/ the page of birch.
+// Some servers remove a prefix from the path because of a header. So /public/admin would be /admin
+// to the portal, and /files/acme/files/birch/ birch's page.
 func TestH10_NoHeaderTakesAPartOffThePath(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	names := []string{"SCRIPT_NAME", "Script-Name", "PATH_INFO", "Daphne-Root-Path", "X-Script-Name", "X_SCRIPT_NAME", "X-Forwarded-Script-Name", "X-Forwarded-Path",

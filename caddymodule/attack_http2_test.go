@@ -1,10 +1,9 @@
 package caddymodule_test
 
-// The classes H, P, R, L and S once more over HTTP/2, where names, hosts and paths come in
-// by other ways; and what of class W is HTTP/2's own.
+// Classes H, P, R, L and S over HTTP/2, where names, hosts and paths arrive differently, and
+// the HTTP/2 parts of class W.
 //
-// HTTP/2 itself is Go's: W07 (h2spec) would judge Caddy. Here: nothing that the gate does
-// makes it worse.
+// HTTP/2 itself is Go's: W07 (h2spec) would test Caddy. Here: the gate makes nothing worse.
 
 import (
 	"bytes"
@@ -21,17 +20,17 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// clearHTTP2 lets the house speak HTTP/2 without TLS.
+// clearHTTP2 allows HTTP/2 without TLS.
 const clearHTTP2 = "servers {\n\t\tprotocols h1 h2c\n\t}"
 
-// http2Conn is a connection of HTTP/2 on which frames are written as they are.
+// http2Conn is an HTTP/2 connection on which frames are written unchanged.
 type http2Conn struct {
 	t      *testing.T
 	conn   net.Conn
 	framer *http2.Framer
 	block  bytes.Buffer
 	coder  *hpack.Encoder
-	next   uint32 // the next stream
+	next   uint32 // ID of the next stream
 }
 
 func (h *house) overHTTP2(t *testing.T) *http2Conn {
@@ -47,7 +46,7 @@ func (h *house) overHTTP2(t *testing.T) *http2Conn {
 	return w
 }
 
-// fields encodes pairs of name and value as they are, in their order.
+// fields encodes pairs of name and value unchanged, in order.
 func (w *http2Conn) fields(pairs ...string) []byte {
 	w.block.Reset()
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -56,8 +55,8 @@ func (w *http2Conn) fields(pairs ...string) []byte {
 	return bytes.Clone(w.block.Bytes())
 }
 
-// ask sends a request and reads its answer; the status is "reset" where the stream or the
-// connection was ended instead.
+// ask sends a request and reads its answer; the status is "reset" if the stream or
+// connection was closed instead.
 func (w *http2Conn) ask(body string, trailers []string, pairs ...string) (status, header, answer string) {
 	w.t.Helper()
 	id := w.next
@@ -96,7 +95,7 @@ func (w *http2Conn) ask(body string, trailers []string, pairs ...string) (status
 			answer += string(frame.Data())
 		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
 			if status != "" {
-				return status, header, answer // the answer is whole; of the request no more is wanted
+				return status, header, answer // the answer is complete; the rest of the request isn't needed
 			}
 			return "reset", header, answer
 		}
@@ -106,13 +105,13 @@ func (w *http2Conn) ask(body string, trailers []string, pairs ...string) (status
 	}
 }
 
-// fields are the fields of a browser's GET.
+// fields returns the fields of a browser's GET.
 func (h *house) fields(path string, more ...string) []string {
 	return append([]string{":method", "GET", ":scheme", "http", ":authority", h.host(), ":path", path, "accept", "text/html"}, more...)
 }
 
-// H01, H03, H05, H09, H10, H12: names in any spelling, in headers and in trailers, and
-// cookies in crumbs.
+// H01, H03, H05, H09, H10, H12: names in any spelling, in headers and trailers, and split
+// cookies.
 func TestH01_HTTP2_IdentityHeadersAreReplaced(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*", global: clearHTTP2})
 	bob := h.in("bob@example.com")
@@ -150,7 +149,7 @@ func TestH01_HTTP2_IdentityHeadersAreReplaced(t *testing.T) {
 			status, _, _ = h.overHTTP2(t).ask("abc", lines, post...)
 			got, n := h.portal.last()
 			if status == "reset" && n == before {
-				continue // a name that no header can have
+				continue // an invalid name for headers
 			}
 			if status != "200" || n != before+1 || got.Body != "abc" || len(got.Trailer) != 0 || got.Header.Get("Trailer") != "" {
 				t.Errorf("%s, %s with trailers = %s, the portal got %q and the trailer %v", name, path, status, got.Body, got.Trailer)
@@ -159,7 +158,7 @@ func TestH01_HTTP2_IdentityHeadersAreReplaced(t *testing.T) {
 			wantTold(t, name+" "+path+" with trailers", got.Header, want)
 		}
 	}
-	// What HTTP/2 doesn't know, or no header can be called.
+	// Fields that HTTP/2 doesn't allow, and invalid names.
 	for _, line := range [][]string{{"connection", "remote-user"}, {"Remote-User", "evil"}, {"remote-user ", "evil"}, {"\u017fec-fetch-site", "same-origin"}, {"remote-\u017fer", "evil"},
 		{"x-a\r\nremote-user", "evil"}, {"x-a", "b\r\nremote-user: evil"}, {"x-a", "b\x00"}, {":remote-user", "evil"}, {"", "evil"}, {"transfer-encoding", "chunked"}, {"upgrade", "h2c"},
 		{"proxy-connection", "remote-user"}, {"keep-alive", "remote-user"}, {"te", "trailers, remote-user"}} {
@@ -173,7 +172,7 @@ func TestH01_HTTP2_IdentityHeadersAreReplaced(t *testing.T) {
 	}
 }
 
-// P01, P06, P07, P12, P14, R07: a path is a field here, and has no need to look like one.
+// P01, P06, P07, P12, P14, R07: a path is a field here, and needn't look like one.
 func TestP06_HTTP2_OpenPathsInDisguise(t *testing.T) {
 	h := openHouse(t, layout{firm: someOpen, global: clearHTTP2})
 	bob := h.in("bob@example.com")
@@ -190,7 +189,7 @@ func TestP06_HTTP2_OpenPathsInDisguise(t *testing.T) {
 			}
 		})
 	}
-	// Where the path names a host of its own, the portal gets the path that was judged.
+	// If the path contains a host, the portal gets the path that was checked.
 	for _, path := range []string{"http://evil.example/public/x", "https://evil.example/x", "//evil.example/x", "http:/public/x", "foo:/public/x", "foo:bar"} {
 		for _, cookie := range []string{"a=b", "portal=" + bob.cookie("portal")} {
 			before := h.portal.count()
@@ -218,7 +217,7 @@ func TestP06_HTTP2_OpenPathsInDisguise(t *testing.T) {
 	}
 }
 
-// L04, P10: a host comes in as :authority, as Host, as both, as none, as several.
+// L04, P10: the host arrives as :authority, as Host, as both, not at all, or several times.
 func TestL04_HTTP2_ThePoisonedHost(t *testing.T) {
 	h, m := openFastHouse(t, layout{global: clearHTTP2})
 	const body = "email=ann%40example.com"
@@ -259,7 +258,7 @@ func TestL04_HTTP2_ThePoisonedHost(t *testing.T) {
 	}
 }
 
-// S09: forms from elsewhere are told by the same fields.
+// S09: forms from other sites are recognized by the same fields.
 func TestS09_HTTP2_FormsFromElsewhere(t *testing.T) {
 	h := openHouse(t, layout{global: clearHTTP2})
 	bob := h.in("bob@example.com")
@@ -272,9 +271,9 @@ func TestS09_HTTP2_FormsFromElsewhere(t *testing.T) {
 	}
 }
 
-// W06: CVE-2023-44487 (streams that are reset as soon as they are asked for), CVE-2023-45288
-// (headers without an end), and W08's settings: the connection is ended or served, others
-// don't notice, and nothing stays behind.
+// W06: CVE-2023-44487 (streams reset right after their request), CVE-2023-45288 (endless
+// headers), and W08's settings: the connection is closed or served, others don't notice, and
+// nothing remains.
 func TestW06_CVE_2023_44487_FloodsOfFrames(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*", global: clearHTTP2})
 	bob := h.in("bob@example.com")
@@ -321,7 +320,7 @@ func TestW06_CVE_2023_44487_FloodsOfFrames(t *testing.T) {
 		go io.Copy(io.Discard, w.conn)
 		for i := range 10_000 {
 			if flood(w, i) != nil {
-				break // it was ended
+				break // it was closed
 			}
 			if i == 5_000 {
 				if a := bob.open("/x"); a.StatusCode != 200 {
@@ -332,13 +331,13 @@ func TestW06_CVE_2023_44487_FloodsOfFrames(t *testing.T) {
 		w.conn.Close()
 	}
 	h.eventually("the goroutines of the floods end", func() bool {
-		h.portal.CloseClientConnections() // Caddy keeps some of them for the next
+		h.portal.CloseClientConnections() // Caddy keeps some of them for later requests
 		return runtime.NumGoroutine() < before+20
 	})
 	if now := heapInUse(); now > heap+64<<20 {
 		t.Errorf("%d MiB of memory more than before", (now-heap)>>20)
 	}
-	h.eventually("a request after the floods is served", func() bool { return bob.open("/x").StatusCode == 200 }) // at once, but for a connection that was just closed
+	h.eventually("a request after the floods is served", func() bool { return bob.open("/x").StatusCode == 200 }) // at once, unless a connection was just closed
 }
 
 func heapInUse() uint64 {

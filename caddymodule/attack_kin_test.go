@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// Where old links name a program, the portal shows the same page without its extension (Apache's MultiViews), and
-// mostly without the program itself (every front controller that is set up for clean URLs). What
-// others may not open by the link, they don't open that way, either.
+// If old links contain a program, the portal may serve the same page without its extension
+// (Apache's MultiViews), and mostly without the program (front controllers with clean URLs).
+// Contacts who may not open the link can't open these URLs either.
 func TestP06_AnOldLinkOpensNothingWithoutTheProgramInIt(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: `legacy_link /index.php/one-click/{token}/* /portal/{company}/*
@@ -34,7 +34,7 @@ func TestP06_AnOldLinkOpensNothingWithoutTheProgramInIt(t *testing.T) {
 			t.Errorf("%s with another company's token = %d, at the portal: %t; want 404 or 400", path, status, yes)
 		}
 		if strings.Contains(path, ";") {
-			continue // 400 where a pattern may apply
+			continue // 400 if a pattern may apply
 		}
 		for token, b := range map[string]*browser{"birch-secret-token": ann, "nobodys-secret-tok": bob} {
 			if status, yes := reached(b, strings.Replace(path, "TOKEN", token, 1)); !yes || status != 200 {
@@ -54,7 +54,7 @@ func TestP06_AnOldLinkOpensNothingWithoutTheProgramInIt(t *testing.T) {
 			}
 		}
 	}
-	// Other pages of the portal are still theirs.
+	// Other pages of the portal still work.
 	for _, path := range []string{"/", "/orders/7", "/index.php/orders/7", "/about", "/open/help", "/shop/help/x", "/%C3%BCbersicht/x", "/files/acme/x", "/docs/help/x", "/report%20%231.pdf"} {
 		if status, yes := reached(bob, path); !yes || status != 200 {
 			t.Errorf("%s = %d, at the portal: %t; want 200", path, status, yes)
@@ -63,14 +63,14 @@ func TestP06_AnOldLinkOpensNothingWithoutTheProgramInIt(t *testing.T) {
 	if last, _ := h.portal.last(); last.URI != "/report%20%231.pdf" || last.Method != http.MethodGet {
 		t.Errorf("the portal got %s %s; want it as it was sent", last.Method, last.URI)
 	}
-	// In a Referer nobody else's token reaches the portal, whose logs would keep it.
+	// In a Referer, no other company's token reaches the portal, whose logs would keep it.
 	for _, page := range []string{"/index.php/one-click/birch-secret-token/x", "/one-click/birch-secret-token/x"} {
 		bob.open("/orders", "Referer", h.url+page, "Sec-Fetch-Mode", "navigate")
 		if last, _ := h.portal.last(); strings.Contains(last.Header.Get("Referer"), "birch-secret-token") {
 			t.Errorf("on the way from %s the portal got Referer: %s; want the origin alone", page, last.Header.Get("Referer"))
 		}
 	}
-	// An old link as it was sent is still one.
+	// An old link as it was sent still works.
 	if a := ann.open("/index.php/one-click/birch-secret-token/x"); a.StatusCode != 302 || goes(a) != "/portal/birch/x" {
 		t.Errorf("a member's old link = %d to %q; want the new one", a.StatusCode, goes(a))
 	}

@@ -1,7 +1,7 @@
 package caddymodule_test
 
-// Class P, where it is about old links: nobody learns from a URL whether there is a token
-// in it, and none is repeated.
+// Class P for old links: a URL doesn't reveal whether it contains a real token, and no answer
+// repeats one.
 
 import (
 	"net/http"
@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// What isn't an old link by any pattern, and could be one to some portal: a slash is
-// missing, the parameter stands at another page, a program stands before it, the portal
-// decodes what it gets once more.
+// nearlyOld are URLs that match no pattern, but that some portal could take for old links: a
+// slash is missing, the parameter is on another page, a program comes first, the portal decodes
+// once more.
 var nearlyOld = []string{"/one-click/TOKEN", "/x?client=TOKEN", "/x?Client[]=TOKEN&a=1", "/index/one-click/TOKEN/", "/assets/x.css?client=TOKEN",
 	"/x?[client]=TOKEN", "/x?client=TOKEN%20", "/x?client=TOKEN+&b=%2e", "/x?client=TOKEN%2520"}
 
@@ -22,7 +22,7 @@ func TestP17_WhatCouldBeAnOldLinkTellsNothing(t *testing.T) {
 			t.Errorf("the portal gets another company's token: %s", r.RequestURI)
 		}
 	}
-	bob := h.in("bob@example.com") // of acme alone
+	bob := h.in("bob@example.com") // of acme only
 	for _, form := range nearlyOld {
 		real, unknown := strings.ReplaceAll(form, "TOKEN", "birch-secret-token"), strings.ReplaceAll(form, "TOKEN", "xxxxx-secret-token")
 		a, b := h.browser().open(real), h.browser().open(unknown)
@@ -37,7 +37,7 @@ func TestP17_WhatCouldBeAnOldLinkTellsNothing(t *testing.T) {
 				t.Errorf("%s, after proof: the token is repeated: %q", real, goes(a))
 			}
 		}
-		for _, path := range []string{real, unknown} { // what stands in the path can't be made another
+		for _, path := range []string{real, unknown} { // the path can't be changed
 			a := bob.open(path)
 			if strings.Contains(path, "?") && a.StatusCode != 200 {
 				t.Errorf("%s, signed in as somebody else = %d; want the portal's answer to an unknown token", path, a.StatusCode)
@@ -46,7 +46,8 @@ func TestP17_WhatCouldBeAnOldLinkTellsNothing(t *testing.T) {
 	}
 }
 
-// A member's own token, where no pattern has it: the way through the prompt repeats it nowhere.
+// A member's own token outside of any pattern: the redirects to the prompt and back don't
+// repeat it.
 func TestP17_AfterProofNoLocationHasAToken(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob := h.in("bob@example.com")
@@ -71,7 +72,7 @@ func TestP17_AfterProofNoLocationHasAToken(t *testing.T) {
 	}
 }
 
-// Caddy fbfb8fc51: the path that was put back and its escaped form are one and the same.
+// Caddy fbfb8fc51: the restored path and its escaped form agree.
 func TestP08_StaleEscapedPath(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	bob := h.in("bob@example.com")
@@ -92,8 +93,8 @@ func TestP08_StaleEscapedPath(t *testing.T) {
 	}
 }
 
-// A token that the gate tells from a company's, and the portal's database doesn't: MySQL, as
-// it comes, compares without case and accents.
+// Tokens that differ for the gate but not for the portal's database: MySQL by default ignores
+// case and accents.
 func TestP17_ATokenThatOnlyADatabaseKnows(t *testing.T) {
 	h := openOldHouse(t)
 	h.command("companies", "set", "birch", "--legacy-tokens", "birch-secret-token,MiXed-Secret-Token")

@@ -3,9 +3,9 @@ package caddymodule_test
 // Class T: one-time links and codes.
 //
 // Not here: T03 over two gates (redis_gates_test.go); T07's statistics and T08
-// (secret/secret_test.go, token/secret_test.go: what is in a link is independent of what is
-// in a code); T14's clocks that jump (token/life_test.go); T18 (password_test.go);
-// T11's budget over many browsers (token, attack_flood_test.go).
+// (secret/secret_test.go, token/secret_test.go: link and code are independent); T14's
+// clocks that jump (token/life_test.go); T18 (password_test.go); T11's budget over many
+// browsers (token, attack_flood_test.go).
 
 import (
 	"fmt"
@@ -20,11 +20,11 @@ import (
 	"time"
 )
 
-// scanner is what mail services open links with: no cookies, another place, a browser's
-// words.
+// scanner returns the client with which mail services open links: no cookies, another
+// network, a browser's User-Agent.
 func (h *house) scanner() *browser { return h.browser() }
 
-// Safe Links and its kin: Ghost #12347, outline #9227, supabase/auth #1214.
+// Safe Links and similar scanners: Ghost #12347, outline #9227, supabase/auth #1214.
 func TestT01_ScannersSpendNothing(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	asking := h.browser()
@@ -40,7 +40,8 @@ func TestT01_ScannersSpendNothing(t *testing.T) {
 			}
 		}
 	}
-	// Nor does the asking browser, but by a page load: previews, prefetches, sub-resources.
+	// The requesting browser consumes a link only with a page load, not with previews,
+	// prefetches or subresources.
 	for name, headers := range map[string][]string{
 		"a prefetch":      {"Sec-Purpose", "prefetch"},
 		"a prerender":     {"Sec-Purpose", "prefetch;prerender"},
@@ -70,7 +71,7 @@ func TestT01_ScannersSpendNothing(t *testing.T) {
 var anyForm = regexp.MustCompile(`(?s)<form[^>]*action="([^"]*)"(.*?)</form>`)
 
 // FusionAuth, outline #9227: a scanner that runs scripts and presses every button. It has
-// neither the cookie of the browser that asked nor the address.
+// neither the requesting browser's cookie nor the address.
 func TestT02_ScannersThatPressButtons(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	asking := h.browser()
@@ -94,7 +95,8 @@ func TestT02_ScannersThatPressButtons(t *testing.T) {
 			t.Fatalf("a scanner is in, with %q", email)
 		}
 	}
-	// It has used up the tries on the link's page, which harms nobody who asked.
+	// It has used up the attempts on the link's page, which doesn't affect the requesting
+	// browser.
 	if a := asking.open(l.link); a.StatusCode != 303 || asking.me() == nil {
 		t.Errorf("GET link in the asking browser, after the scanner = %d; want 303", a.StatusCode)
 	}
@@ -119,7 +121,7 @@ func TestT02_TheCodeOutlivesTheTries(t *testing.T) {
 	}
 }
 
-// One link, one session, however many try at once.
+// One link, one session, however many requests use it at once.
 func TestT03_OneLinkOneSession(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	l := h.browser().ask("ann@example.com", "/orders")
@@ -153,8 +155,8 @@ func TestT03_OneLinkOneSession(t *testing.T) {
 	}
 }
 
-// People double-click: of the asking browser's requests at once each is told that it is
-// in, and all are in by one session.
+// People double-click: concurrent requests of the requesting browser all succeed, with one
+// session.
 func TestT03_ADoubleClickIsOneSession(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	for range 5 {
@@ -182,7 +184,7 @@ func TestT03_ADoubleClickIsOneSession(t *testing.T) {
 		if len(sessions) != 1 || b.me() == nil {
 			t.Errorf("eight clicks gave %d sessions; want one", len(sessions))
 		}
-		// The link is used up for anybody else, and, once they have signed out, for them.
+		// Others can't use the link any more, nor can they after signing out.
 		if a := h.browser().open(l.link); a.StatusCode != 410 {
 			t.Errorf("GET used link elsewhere = %d; want 410", a.StatusCode)
 		}
@@ -193,7 +195,7 @@ func TestT03_ADoubleClickIsOneSession(t *testing.T) {
 	}
 }
 
-// CVE-2019-16109: what is no token is nobody's.
+// CVE-2019-16109: an invalid token belongs to nobody.
 func TestT05_CVE_2019_16109_NoTokenIsNobodys(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	b := h.browser()
@@ -223,8 +225,8 @@ func TestT05_CVE_2019_16109_NoTokenIsNobodys(t *testing.T) {
 	}
 }
 
-// A copy of the store opens no door: neither what was mailed nor what browsers hold is
-// in it, nor a mail that waits.
+// A copy of the store lets nobody sign in: it contains no links, codes or cookies, nor the
+// text of waiting mails.
 func TestT09_NothingInTheStoreOpensADoor(t *testing.T) {
 	h, m := openFastHouse(t, layout{})
 	asking := h.browser()
@@ -246,7 +248,7 @@ func TestT09_NothingInTheStoreOpensADoor(t *testing.T) {
 	}
 }
 
-// store is all that the store has on its disk.
+// store returns everything that the store has on disk.
 func (h *house) store() string {
 	h.t.Helper()
 	files := []string{h.path("data/doorpost/doorpost.db")}
@@ -264,8 +266,8 @@ func (h *house) store() string {
 	return all.String()
 }
 
-// ory/kratos #3126 and its kin: at the most talkative level, with access logs, and with
-// everything gone wrong that can, no log has what opens a door.
+// ory/kratos #3126 and similar: at the most verbose level, with access logs, and after all
+// kinds of failures, no log contains a credential.
 func TestT10_NoLogHasASecret(t *testing.T) {
 	log := newLogFile(t)
 	portal := newPortal(t)
@@ -324,14 +326,14 @@ func TestT10_NoLogHasASecret(t *testing.T) {
 	elsewhere.manually("bob@example.com", annsPassword)
 	secret(elsewhere.cookie("portal"), elsewhere.cookie("portal-device"))
 	elsewhere.send("/-/password/change", form("current", annsPassword2, "password", annsPassword2))
-	// The portal: there, away, and streaming.
+	// The portal: up, down, and streaming.
 	asking.open("/orders?a=1")
 	asking.open("/dead")
 	h.browser().open("/orders")
 	for _, code := range []string{l.code, strings.ToUpper(l.code)} {
 		asking.send("/-/code", form("code", code))
 	}
-	// A reload, and a mail server that doesn't answer.
+	// A reload, and a mail server that doesn't reply.
 	h.change("prefix /-", "link_lifetime 9m")
 	http.DefaultClient.CloseIdleConnections()
 	release := m.hold()
@@ -353,7 +355,7 @@ func TestT10_NoLogHasASecret(t *testing.T) {
 			}
 		}
 	}
-	// Whole addresses: in no line, but for what Caddy says of requests to the portal.
+	// Whole addresses are in no line, except Caddy's lines about requests to the portal.
 	for line := range strings.SplitSeq(text, "\n") {
 		if (strings.Contains(line, "ann@example.com") || strings.Contains(line, "bob@example.com")) && !strings.Contains(line, `"http.handlers.reverse_proxy"`) {
 			t.Errorf("a log line has a whole address: %.600s", line)
@@ -361,7 +363,7 @@ func TestT10_NoLogHasASecret(t *testing.T) {
 	}
 }
 
-// Guessing codes: five of them, however fast, and then not even the right one.
+// Guessing codes: five guesses, however fast, and then not even the right one works.
 func TestT11_FiveGuesses(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	wrong := func(i int) url.Values { return form("code", fmt.Sprintf("%04d-%04d", i, i)) }
@@ -392,7 +394,7 @@ func TestT11_FiveGuesses(t *testing.T) {
 		t.Errorf("the link, after its code is burnt = %d; want 303", a.StatusCode)
 	}
 
-	// At once: after a hundred, in whatever order they were judged, no sixth is.
+	// Concurrently: after a hundred guesses, in any order, no sixth was compared.
 	b = h.browser()
 	l = b.ask("ann@example.com", "/")
 	var all sync.WaitGroup
@@ -404,7 +406,7 @@ func TestT11_FiveGuesses(t *testing.T) {
 		t.Error("the right code after a hundred wrong ones at once lets in")
 	}
 
-	// What isn't a code isn't a guess.
+	// Input of the wrong shape isn't counted.
 	b = h.browser()
 	l = b.ask("bob@example.com", "/")
 	for _, typed := range []string{"", "abc", "abcdefghi", strings.Repeat("x", 300), "0000\x01", "{env.HOME}"} {
@@ -414,7 +416,7 @@ func TestT11_FiveGuesses(t *testing.T) {
 		t.Errorf("the right code after what were none = %d; want 303", a.StatusCode)
 	}
 
-	// Somebody else's browser can't use it, nor burn it.
+	// Another browser can neither use the code nor use up its guesses.
 	b = h.browser()
 	l = b.ask("nameless@example.com", "/")
 	other := h.browser()
@@ -429,8 +431,8 @@ func TestT11_FiveGuesses(t *testing.T) {
 	}
 }
 
-// Login CSRF: somebody sends their own link to a victim, who must not end up in their
-// account unawares.
+// Login CSRF: an attacker sends their own link to a victim, who must not sign in to the
+// attacker's account unawares.
 func TestT13_SomebodyElsesLinkAsksFirst(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	attacker := h.browser()
@@ -459,21 +461,21 @@ func TestT13_SomebodyElsesLinkAsksFirst(t *testing.T) {
 	if ann.cookie("portal") != session || ann.me()["email"] != "ann@example.com" {
 		t.Errorf("ann has become %v", ann.me())
 	}
-	// Even in the browser that asked, where somebody else has signed in since.
+	// This also holds in the requesting browser if another contact has signed in since.
 	if a := attacker.open(attacker.ask("ann@example.com", "/").link); a.StatusCode != 303 {
 		t.Fatalf("GET link = %d; want 303", a.StatusCode)
 	}
 	if a := attacker.open(l.link); a.StatusCode != 200 || attacker.me()["email"] != "ann@example.com" {
 		t.Errorf("GET link of another in the asking browser, signed in = %d as %v; want 200, and still ann", a.StatusCode, attacker.me()["email"])
 	}
-	// Nor by the second half of a double click, within the seconds that it may take.
+	// Nor by the second half of a double click within its few seconds.
 	l = attacker.ask("ann@example.com", "/")
 	attacker.open(l.link)
 	attacker.send("/-/code", form("code", attacker.ask("bob@example.com", "/").code))
 	if a := attacker.open(l.link); a.StatusCode != 410 || len(a.Header["Set-Cookie"]) != 0 || attacker.me()["email"] != "bob@example.com" {
 		t.Errorf("GET used link of another, a moment after = %d as %v; want 410, and still bob", a.StatusCode, attacker.me()["email"])
 	}
-	// Who means it, may.
+	// A visitor who confirms is signed in.
 	trap = form("t", secretOf(h.browser().ask("bob@example.com", "/").link), "email", "bob@example.com")
 	if a := ann.send("/-/link", trap); a.StatusCode != 303 || ann.me()["email"] != "bob@example.com" {
 		t.Errorf("switching = %d as %v; want 303 as bob", a.StatusCode, ann.me()["email"])
@@ -481,7 +483,7 @@ func TestT13_SomebodyElsesLinkAsksFirst(t *testing.T) {
 	if a := h.get("/x", "Cookie: portal="+session); a.status != 401 {
 		t.Errorf("the session from before = %d; want 401", a.status)
 	}
-	// A link of one's own, used or not, just leads on.
+	// A contact's own link, used or not, redirects to its target.
 	for _, asked := range []*browser{h.browser(), ann} {
 		l := asked.ask("bob@example.com", "/orders")
 		if asked == ann {
@@ -493,7 +495,7 @@ func TestT13_SomebodyElsesLinkAsksFirst(t *testing.T) {
 	}
 }
 
-// A link ends when its life does.
+// A link expires.
 func TestT14_TheLifeOfALink(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: "link_lifetime 1s"})
 	b := h.browser()
@@ -509,7 +511,7 @@ func TestT14_TheLifeOfALink(t *testing.T) {
 	if a := b.send("/-/code", form("code", l.code)); a.StatusCode != 403 || b.me() != nil {
 		t.Errorf("POST code after %v = %d; want 403", time.Since(began), a.StatusCode)
 	}
-	// One press, and a new one comes to the same address and leads to the same place.
+	// One press, and a new link for the same target comes to the same address.
 	elsewhere := h.browser()
 	if a := elsewhere.open(l.link); !strings.Contains(a.body, "a•••@example.com") || strings.Contains(a.body, "ann@") {
 		t.Errorf("the page of a link that ran out names %s", a.body)
@@ -526,8 +528,8 @@ func TestT14_TheLifeOfALink(t *testing.T) {
 	}
 }
 
-// Up to three are alive, so that who asks for more can't kill the one in hand; success
-// ends all, but for the code in the browser that asked.
+// Up to three links are active, so that further requests don't end earlier links; a sign-in
+// ends all, except the code in the requesting browser.
 func TestT15_ThreeAlive(t *testing.T) {
 	h, m := openFastHouse(t, layout{})
 	for used := range 3 {
@@ -537,12 +539,12 @@ func TestT15_ThreeAlive(t *testing.T) {
 		for range 5 {
 			attacker.send("/-/sign-in", form("email", "ann@example.com"))
 		}
-		time.Sleep(150 * time.Millisecond) // for the worker to refuse them
+		time.Sleep(150 * time.Millisecond) // time for the worker to refuse them
 		phone := h.browser()
 		if a := phone.send("/-/link", form("t", secretOf(links[used].link), "email", "ann@example.com")); a.StatusCode != 303 {
 			t.Errorf("link %d of 3 = %d; want 303", used+1, a.StatusCode)
 		}
-		// Those that the same browser asked for are over; those of the other one are not.
+		// Links requested by the same browser have ended; those of the other one have not.
 		for i, l := range links {
 			want := 200
 			if (i == 0) == (used == 0) {
@@ -555,15 +557,14 @@ func TestT15_ThreeAlive(t *testing.T) {
 		if n := len(m.recipients()); n != before+3 {
 			t.Errorf("%d mails; want 3", n-before)
 		}
-		// Whichever was used elsewhere, the code of the first one works in its browser.
+		// If a link was used elsewhere, the first one's code still works in its browser.
 		if a := victim.send("/-/code", form("code", links[0].code)); victim.me() == nil {
 			t.Errorf("link %d was used elsewhere; the code of the first one in its browser = %d", used+1, a.StatusCode)
 		}
 	}
 }
 
-// Ghost #15526, CVE-2025-46815: what was issued for one thing is good for nothing else,
-// nor at another firm.
+// Ghost #15526, CVE-2025-46815: a link or code has one purpose, at one firm.
 func TestT17_CVE_2025_46815_OnePurpose(t *testing.T) {
 	other := "http://" + freeAddress(t)
 	h, _ := openFastHouse(t, layout{more: fmt.Sprintf(`%s {
@@ -596,7 +597,7 @@ func TestT17_CVE_2025_46815_OnePurpose(t *testing.T) {
 			t.Errorf("%s as a code = 303", name)
 		}
 	}
-	// The other firm, where ann is somebody too.
+	// At the other firm, ann is a contact, too.
 	stranger := h.browser()
 	for _, request := range []*http.Request{
 		stranger.request("GET", other+"/-/link?t="+token, nil),
@@ -621,8 +622,8 @@ func TestT17_CVE_2025_46815_OnePurpose(t *testing.T) {
 	}
 }
 
-// The link is gone from the address bar before anything of another place is loaded, and
-// the page that shows one tells no other where it is from.
+// The link leaves the address bar before anything from another site is loaded, and its page
+// sends no Referer.
 func TestT19_NoRefererHasALink(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
@@ -643,7 +644,7 @@ func TestT19_NoRefererHasALink(t *testing.T) {
 			}
 		}
 	}
-	// A browser that sends the whole URL all the same: the portal doesn't get it.
+	// A browser that sends the whole URL anyway: the portal doesn't get it.
 	b.open("/orders", "Referer", l.link)
 	if got, _ := h.portal.last(); got.URI != "/orders" || got.Header.Get("Referer") != h.url+"/" {
 		t.Errorf("the portal got Referer: %q; want the origin alone", got.Header.Get("Referer"))

@@ -13,11 +13,11 @@ import (
 	"testing"
 )
 
-// The attacks that the gate is held against, by class: H identity headers, P paths, R ways
-// back, L links of mails, E addresses and mail, T links and codes, S sessions and forms,
-// N what answers tell, X what is typed, W the wire, D floods. The tests of H01 are those
-// whose names begin with TestH01_, mostly in the files attack_*_test.go; those of the
-// packages below hold a case by unit, besides or where it can't be seen from the front door.
+// attackIDs are the attacks that the gate is tested against, by class: H identity headers, P
+// paths, R redirects after sign-in, L links of mails, E addresses and mail, T links and codes,
+// S sessions and forms, N information in answers, X input, W the wire, D floods. Tests whose
+// names begin with TestH01_ belong to H01, mostly in files attack_*_test.go; tests of lower
+// packages cover a case by unit, in addition or if the front door can't show it.
 const attackIDs = `H01 H02 H03 H05 H07 H09 H10 H12 H13 H14 H16 H17
 	P01 P03 P04 P06 P07 P08 P10 P12 P13 P14 P17 P18
 	R01 R02 R04 R07 R08 R09 R10 L01 L03 L04 L07
@@ -28,8 +28,8 @@ const attackIDs = `H01 H02 H03 H05 H07 H09 H10 H12 H13 H14 H16 H17
 	W04 W06 W07 W08 W09 W10 W11
 	D01 D03 D04 D06 D08 D09 D10 D11 D12 D14 D15 D17`
 
-// attackedElsewhere has the cases without a test of their own name: the tests that hold
-// them, and what is to be said, which where there is no test is why.
+// attackedElsewhere lists the cases without a test of their own name: the tests that cover
+// them, with a remark, or the reason why there is none.
 const attackedElsewhere = `
 H07 The names of the identity headers can't be configured.
 P13 There is no forward-auth: the gate judges its own request line alone (TestP03_CVE_2026_40575_HeadersOpenNothing).
@@ -50,8 +50,8 @@ D06 TestX08_CVE_2024_21494_WhatHappenedIsTold
 D09 TestNetworks_AnOfficeOfSixtyBehindOneAddress
 D11 Codes have a budget of their own, which is one over all browsers: TestT11_FortyGuessesAnHourInAllBrowsers.`
 
-// Each case has its tests, or a reason, and no test or reason is about what isn't there.
-// With -v it prints the list.
+// Each case has tests or a reason, and each test or reason has a case. With -v it prints the
+// list.
 func TestAttacks_EachHasItsTest(t *testing.T) {
 	names := testNames(t)
 	elsewhere := map[string]string{}
@@ -88,8 +88,7 @@ func TestAttacks_EachHasItsTest(t *testing.T) {
 	}
 }
 
-// TestWhatHoldsExplainsEveryID: whoever meets a T15 in a test's name finds in the docs what it
-// stands for, and nothing else is there.
+// TestWhatHoldsExplainsEveryID: the docs explain every ID in a test's name, and no others.
 func TestWhatHoldsExplainsEveryID(t *testing.T) {
 	page, err := os.ReadFile("../docs/what-holds.md")
 	if err != nil {
@@ -123,7 +122,7 @@ func TestWhatHoldsExplainsEveryID(t *testing.T) {
 	}
 }
 
-// testNames are the names of all tests and fuzz targets of the packages here, on any
+// testNames returns the names of all tests and fuzz targets of these packages, on any
 // platform.
 func testNames(t *testing.T) (names []string) {
 	t.Helper()

@@ -14,17 +14,18 @@ import (
 )
 
 const (
-	maxLogLine  = 1 << 10 // bytes of a line, whatever a visitor sends
+	maxLogLine  = 1 << 10 // bytes of a line, for any request
 	maxLogFlood = 2 << 20 // bytes that 10,000 requests of one kind add to the log
 )
 
-// plainLog is the log of a server without access log: of Caddyfiles without the directive log.
+// plainLog is the log of a server without access log, as for Caddyfiles without the directive
+// log.
 func plainLog(t *testing.T) logFile {
 	path := filepath.Join(t.TempDir(), "caddy.log")
 	return logFile{path: path, global: "log {\n\t\toutput file " + path + "\n\t\tformat json\n\t}\n\t"}
 }
 
-// size is how many bytes the log has.
+// size returns the log's size in bytes.
 func (l logFile) size(t *testing.T) int64 {
 	t.Helper()
 	info, err := os.Stat(l.path)
@@ -34,8 +35,8 @@ func (l logFile) size(t *testing.T) int64 {
 	return info.Size()
 }
 
-// storm sends n requests by several clients at the same time, each from the next of many
-// networks, unless it says from where.
+// storm sends n requests with several clients concurrently, each from the next of many
+// networks unless it sets its address.
 func (h *house) storm(n int, request func(i int) *http.Request) {
 	h.t.Helper()
 	const clients = 32

@@ -1,12 +1,11 @@
 package caddymodule_test
 
-// Class L: where the links of mails lead comes from the configuration alone. Class E:
-// what is typed as an address is one address or none, and a mail goes to the address
-// that is stored.
+// Class L: the links in mails depend only on the configuration. Class E: input for an
+// address is one address or none, and mails go only to the stored address.
 //
-// Not here: E07's password lock-out (there are no passwords yet; here: spellings share the
-// budget of mails) and E16 (STARTTLS: outbox/smtp_test.go). E14 and E17 by unit in
-// address/address_test.go.
+// Not here: E07's password lockout (attack_passwords_test.go; here: spellings share the
+// budget of mails) and E16 (STARTTLS: outbox/smtp_test.go). Unit tests of E14 and E17 are
+// in address/address_test.go.
 
 import (
 	"fmt"
@@ -31,8 +30,8 @@ func (h *house) post(path, body string, lines ...string) rawAnswer {
 	return h.raw(h.message("POST", path, lines...) + body)
 }
 
-// ZITADEL's GHSA-93m4-mfpg-c3xf, CVE-2024-21498, CVE-2024-21499: what a request says of
-// the host, the scheme or the path leads nowhere.
+// ZITADEL's GHSA-93m4-mfpg-c3xf, CVE-2024-21498, CVE-2024-21499: host, scheme and path of
+// a request don't change the link.
 func TestL01_CVE_2025_64101_TheLinkIsTheConfiguredOne(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	for i, lines := range [][]string{
@@ -58,7 +57,7 @@ func TestL01_CVE_2025_64101_TheLinkIsTheConfiguredOne(t *testing.T) {
 	}
 }
 
-// in2link signs somebody in by a link, so that the next one isn't over their limit.
+// in2link signs a contact in by a link, so that the next mail isn't over the limit.
 func (h *house) in2link(link string) {
 	h.t.Helper()
 	l := h.letters("")
@@ -69,8 +68,8 @@ func (h *house) in2link(link string) {
 	}
 }
 
-// The same for the Host itself: an unknown one gets nothing, and where a site takes any
-// host, the link is the configured one all the same.
+// The same for Host: an unknown host gets no mail, and if a site accepts any host, the
+// link still uses the configured one.
 func TestL04_ThePoisonedHost(t *testing.T) {
 	anyHost := freeAddress(t)
 	_, port, _ := strings.Cut(anyHost, ":")
@@ -87,7 +86,7 @@ func TestL04_ThePoisonedHost(t *testing.T) {
 	for i, host := range []string{"evil.example", "evil.example:" + port, "EVIL.EXAMPLE", "127.0.0.1:" + port, h.host() + ",evil"} {
 		to := anyHost
 		if strings.Contains(host, ",") {
-			to = h.host() // what comes after the comma is a port to Caddy, and no part of the host
+			to = h.host() // the text after the comma is a port to Caddy, and not part of the host
 		}
 		h.mayMailAgain(i)
 		if a := h.rawTo(to, "POST /-/sign-in HTTP/1.1\r\nHost: "+host+"\r\n"+tail); a.status != 303 || a.header.Get("Location") != "/-/sent" {
@@ -106,8 +105,8 @@ func TestL04_ThePoisonedHost(t *testing.T) {
 
 var anyURL = regexp.MustCompile(`(?i)[a-z][a-z0-9+.-]*://[^\s"'<>)]+`)
 
-// Everything in a mail leads to one origin, loads nothing, and nothing in it was typed
-// by who asked.
+// All links in a mail lead to one origin, it loads nothing, and contains no input of the
+// requesting visitor.
 func TestL07_WhatIsInAMail(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
@@ -152,7 +151,7 @@ func TestL07_WhatIsInAMail(t *testing.T) {
 	}
 }
 
-// noAddress is what isn't one address, by its class.
+// noAddress are inputs that aren't one address, by class.
 var noAddress = map[string][]string{
 	"E01, CVE-2025-59937, arguments of RCPT": {`"ann@example.com> ORCPT=admin@admin.com"@example.com`, "ann@example.com> SIZE=1", "ann@example.com>\r\nRCPT TO:<eve@evil.example>",
 		`"ann> NOTIFY=NEVER"@example.com`, "<ann@example.com>", "<ann@example.com> BODY=8BITMIME", "ann@example.com ORCPT=x", `ann\@example.com@example.com`},
@@ -186,7 +185,7 @@ func TestE01_OneAddressOrNone(t *testing.T) {
 			n++
 		}
 	}
-	// As phones and people type it.
+	// As phones and people write it.
 	for i, email := range []string{"ann@example.com", " Ann@Example.COM ", "ANN@EXAMPLE.COM\u200b"} {
 		h.mayMailAgain(i)
 		if a := h.post("/-/sign-in", "email="+url.QueryEscape(email)); a.status != 303 {
@@ -234,7 +233,7 @@ func TestE05_CVE_2023_7028_OneField(t *testing.T) {
 	}
 }
 
-// Spellings of one address are one address: with one limit, and mails to what is stored.
+// Spellings of one address have one limit, and mails go to the stored spelling.
 func TestE07_SpellingsAreOneAddress(t *testing.T) {
 	h, m := openFastHouse(t, layout{contacts: "email,first_name\njohn@example.com,John\nanna@xn--mnchen-3ya.example,Anna\n"})
 	for to, typed := range map[string][]string{
@@ -252,7 +251,7 @@ func TestE07_SpellingsAreOneAddress(t *testing.T) {
 			}
 		}
 	}
-	time.Sleep(100 * time.Millisecond) // for what mustn't come
+	time.Sleep(100 * time.Millisecond) // time in which no mail may come
 	got := m.recipients()
 	slices.Sort(got)
 	if want := []string{"anna@xn--mnchen-3ya.example", "anna@xn--mnchen-3ya.example", "anna@xn--mnchen-3ya.example", "john@example.com", "john@example.com", "john@example.com"}; !slices.Equal(got, want) {
@@ -260,7 +259,7 @@ func TestE07_SpellingsAreOneAddress(t *testing.T) {
 	}
 }
 
-// CVE-2023-51764: what stands in a mail can't end it.
+// CVE-2023-51764: text in a mail can't end the mail.
 func TestE15_CVE_2023_51764_AMailEndsWhereItEnds(t *testing.T) {
 	h, m := openFastHouse(t, layout{contacts: "email,first_name,last_name\nann@example.com,.,\"..\"\n"})
 	l := h.browser().ask("ann@example.com", "/")
@@ -281,8 +280,8 @@ func TestE15_CVE_2023_51764_AMailEndsWhereItEnds(t *testing.T) {
 	}
 }
 
-// A mail server that takes its time, and an address that nobody has, look alike: see
-// TestN03. Here: what the server is told about a mail that nobody asked for in a browser.
+// A slow mail server and an unknown address look alike: see TestN03. Here: only the form
+// in a browser makes the server send mails.
 func TestE04_NothingButTheFormSendsMail(t *testing.T) {
 	h, m := openFastHouse(t, layout{})
 	for _, request := range []string{

@@ -1,7 +1,7 @@
 package caddymodule_test
 
-// Classes H, S, E, W, X and T once more, in spellings that no client library writes: names,
-// cookies, forms, framing and conditions as somebody types them into a socket.
+// Classes H, S, E, W, X and T in spellings that no client library writes: names, cookies,
+// forms, framing and conditions as bytes on a socket.
 
 import (
 	"bufio"
@@ -15,9 +15,9 @@ import (
 	"unicode/utf16"
 )
 
-// A header's name is a token of ASCII. One that Unicode folds into ours (the long s, the
-// Kelvin sign, a hyphen of another kind) gets no request in, or isn't what an application
-// could take for ours.
+// A header's name is an ASCII token. A request with a name that Unicode folds into ours (the
+// long s, the Kelvin sign, another hyphen) is refused, or its header can't be mistaken for
+// ours.
 func TestH01_NamesThatNoHeaderHas(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	bob := h.in("bob@example.com")
@@ -40,15 +40,15 @@ func TestH01_NamesThatNoHeaderHas(t *testing.T) {
 			}
 			header := got.Header.Clone()
 			for _, other := range []string{"Remote--User", "-Remote-User", "Remote-User-", "Remote_-User", "Http-Remote-User"} {
-				header.Del(other) // no reader of headers takes these for ours
+				header.Del(other) // not mistaken for ours by any software
 			}
 			wantTold(t, fmt.Sprintf("%q %s", name, path), header, want)
 		}
 	}
 }
 
-// However a browser, a proxy or an attacker writes cookies: the portal gets none of ours,
-// what isn't ours stays, and nobody is in without a session.
+// In every spelling of cookies: the portal gets none of ours, other cookies stay, and nobody
+// is signed in without a session.
 func TestS01_CookiesInEverySpelling(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	bob := h.in("bob@example.com")
@@ -99,7 +99,7 @@ func TestS01_CookiesInEverySpelling(t *testing.T) {
 	}
 }
 
-// One kind of form, in one encoding: no other is read as if it were it.
+// Only one kind of form, in one encoding, is accepted.
 func TestE05_FormsInOtherEncodings(t *testing.T) {
 	h, m := openFastHouse(t, layout{})
 	wide := func(s string) string {
@@ -146,8 +146,8 @@ func TestE05_FormsInOtherEncodings(t *testing.T) {
 	}
 }
 
-// A request ends where its length says so, in every spelling of it; what comes behind is
-// another request, of whoever sent it, and never of the next in line.
+// A request ends where its length says, in every spelling; the bytes after it are another
+// request of the same client, never part of the next client's.
 func TestW04_LengthsInEverySpelling(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	bob := h.in("bob@example.com")
@@ -193,8 +193,8 @@ func TestW04_LengthsInEverySpelling(t *testing.T) {
 	h.portal.unseen(t, "HTTP/2's preface", func() { h.raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + hidden) })
 }
 
-// GO-2023-2382's class: chunks that are nearly all extension, and who begins to speak
-// HTTP/2 and stops, are cut off; nobody else waits for them.
+// GO-2023-2382's class: chunks that are nearly all extensions, and clients that start HTTP/2
+// and stop, are cut off; no other client waits.
 func TestW08_FloodsInPieces(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*", global: clearHTTP2})
 	bob := h.in("bob@example.com")
@@ -223,8 +223,8 @@ func TestW08_FloodsInPieces(t *testing.T) {
 	}
 }
 
-// What is asked for under conditions or in part is answered whole, so that no cache and no
-// browser puts a page of ours together from two.
+// Conditional and range requests get complete answers, so that no cache or browser combines
+// our pages from parts.
 func TestS14_OurPagesAreWholeAndNew(t *testing.T) {
 	h := openHouse(t, layout{})
 	for _, path := range []string{"/x", "/-/sign-in", "/-/sign-out", "/-/nothing", "/-/me", "/-/link?t=x"} {
@@ -239,7 +239,7 @@ func TestS14_OurPagesAreWholeAndNew(t *testing.T) {
 	}
 }
 
-// CVE-2024-21496: where somebody comes from is on no page.
+// CVE-2024-21496: no page shows the Referer.
 func TestX02_CVE_2024_21496_TheRefererIsOnNoPage(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
@@ -258,7 +258,8 @@ func TestX02_CVE_2024_21496_TheRefererIsOnNoPage(t *testing.T) {
 	}
 }
 
-// A link is spent by a page load, whichever way a browser or a proxy says that it isn't one.
+// Only a page load consumes a link, in whichever way a browser or proxy marks other
+// requests.
 func TestT01_PrefetchesInEverySpelling(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	asking := h.browser()

@@ -6,9 +6,10 @@ import (
 	"testing"
 )
 
-// Servers rewrite a path to a program with parameters, and hand on the query behind these: of two that are called
-// alike, PHP takes the last. And frameworks fill parameters from the path. So a token opens
-// nothing of an upgraded company in the query of an old link's path, nor in the path of one whose token is in the query.
+// Servers rewrite a path to a program with parameters, and append the original query; of two
+// parameters with the same name, PHP uses the last. And frameworks read parameters from the path.
+// So a token must not give access to an upgraded company in the query of an old link's path, nor in
+// the path of a link with its token in the query.
 func TestP06_ATokenOpensNothingWhereThePortalTakesPathAndQueryForOne(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: oldLinks + `
@@ -26,7 +27,7 @@ func TestP06_ATokenOpensNothingWhereThePortalTakesPathAndQueryForOne(t *testing.
 		return a.StatusCode, uri
 	}
 	const birchs, nobodys = "birch-secret-token", "nobodys-secret-tok"
-	// In the query the portal gets an unknown one, so that nobody learns which are real.
+	// In the query the portal gets an unknown token, so that nobody learns which are real.
 	for _, path := range []string{"/portal/acme/x?t=TOKEN", "/portal/acme/?a=b&token=TOKEN&c=d", "/portal/acme/x?t=%62irch-secret-token", "/portal/acme/x?t=BIRCH-secret-token", "/portal/acme/x?TOKEN", "/portal/acme/x?t%5Bx=TOKEN",
 		"/one-click?token=TOKEN", "/one-click.php?token=TOKEN", "/one-click/?t=TOKEN", "/one-click/open?id=TOKEN&x=1", "/index.php/one-click?token=TOKEN",
 		"/overview/acme?xclient=TOKEN", "/view?xclient=TOKEN", "/view?x=client=TOKEN&y=1", "/view.php?c=TOKEN", "/orders?%u0063lient=TOKEN", "/orders?%25u0043lient=TOKEN"} {
@@ -44,7 +45,7 @@ func TestP06_ATokenOpensNothingWhereThePortalTakesPathAndQueryForOne(t *testing.
 			}
 		}
 	}
-	// What the portal's own pages send along with an old link of their company.
+	// Requests of the portal's own pages with an old link of their company.
 	if a := bob.do(bob.request("GET", "/one-click/acme-secret-token-1/x?t="+birchs, nil, "Accept", "*/*", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin")); a.StatusCode != 200 {
 		t.Errorf("a fetch with two tokens = %d; want 200", a.StatusCode)
 	}
@@ -69,10 +70,10 @@ func TestP06_ATokenOpensNothingWhereThePortalTakesPathAndQueryForOne(t *testing.
 	if last, _ := h.portal.last(); strings.Contains(last.Body, birchs) {
 		t.Errorf("the portal gets the form %q; want another token", last.Body)
 	}
-	// In the path it opens nothing.
+	// In the path it gives no access.
 	for _, path := range []string{"/view/TOKEN", "/view/TOKEN/x", "/View.php/TOKEN", "/view/index/TOKEN", "/index.php/view/TOKEN", "/view/client/TOKEN", "/orders/Client/TOKEN.json", "/view/client:TOKEN", "/view/x/client=TOKEN",
 		"/portal/acme/client/TOKEN", "/shop/order/TOKEN", "/shop/order/tax/TOKEN", "/shop/order/page/tax/k/TOKEN", "/x/k/TOKEN%20%231"} {
-		if strings.HasSuffix(path, "%20%231") { // what some readers cut off
+		if strings.HasSuffix(path, "%20%231") { // removed by some software
 			path = strings.TrimSuffix(path, "%20%231") + "%231"
 		}
 		if status, uri := gets(bob, strings.Replace(path, "TOKEN", birchs, 1)); uri != "" || status != 404 && status != 400 {
@@ -84,7 +85,8 @@ func TestP06_ATokenOpensNothingWhereThePortalTakesPathAndQueryForOne(t *testing.
 			}
 		}
 	}
-	// Ordinary pages are as before: many parameters, lists, pages behind the pattern's, public files.
+	// Ordinary pages work as before: many parameters, lists, pages below the pattern's, public
+	// files.
 	lists, many := "", ""
 	for i := range 100 {
 		lists += fmt.Sprintf("&columns[%d][data]=customer_name_%d", i, i)
@@ -123,8 +125,8 @@ func TestP06_ATokenOpensNothingInTheQueryOfAVisit(t *testing.T) {
 	}
 }
 
-// What a server puts into a parameter may be more of an old link's path than its token, or less than the segment with it:
-// open.php?path=$1 for /one-click/(.*), open.php?page=$1 for /c/(.*).
+// A server may put more of an old link's path into a parameter than its token, or less than the
+// token's segment: open.php?path=$1 for /one-click/(.*), open.php?page=$1 for /c/(.*).
 func TestP06_ATokenOpensNothingWithMoreOfItsPathInAParameter(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: oldLinks + `
@@ -145,7 +147,7 @@ func TestP06_ATokenOpensNothingWithMoreOfItsPathInAParameter(t *testing.T) {
 	const birchs, nobodys = "birch-secret-token", "nobodys-secret-tok"
 	for _, path := range []string{"/portal/acme/x?path=TOKEN/orders/7", "/portal/acme/?path=TOKEN/", "/portal/acme/x?path=/TOKEN", "/portal/acme/x?TOKEN/x", "/portal/acme/x?path=TOKEN%2Forders", "/one-click?path=TOKEN/x&a=b",
 		"/portal/acme/x?path=key/TOKEN/x", "/invoice/acme?page=inv-TOKEN.html", "/invoice/acme?page=INV-TOKEN", "/invoice/acme?page=c/inv-TOKEN.html", "/portal/acme/x?page=TOKEN.html",
-		"/portal/acme/x?token%00%5B%5D=TOKEN", // which ends at the NUL, to PHP
+		"/portal/acme/x?token%00%5B%5D=TOKEN", // ends at the NUL in PHP
 		"/known/acme/?t=TOKEN", "/known/acme?t=TOKEN"} {
 		switch status, uri := gets(bob, strings.Replace(path, "TOKEN", birchs, 1)); {
 		case strings.Contains(uri, birchs), uri == "" && status != 404 || uri != "" && status != 200:
@@ -157,7 +159,7 @@ func TestP06_ATokenOpensNothingWithMoreOfItsPathInAParameter(t *testing.T) {
 			}
 		}
 	}
-	// What is chosen in a list, one by one.
+	// Chosen in a list, one by one.
 	chosen := ""
 	for i := range 100 {
 		chosen += fmt.Sprintf("&id=6ba7b810-9dad-11d1-80b4-00c04fd43%03d", i)

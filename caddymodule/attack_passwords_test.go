@@ -1,12 +1,12 @@
 package caddymodule_test
 
-// Passwords, in the classes T, S, N, D and E: guessing them in every way, links that set
-// them, and what a new one ends. Every check here is a real one through the front door;
-// only its cost is small, where neither time nor memory is what a test is about.
+// Passwords, in classes T, S, N, D and E: guessing them in every way, links that set them, and
+// what a new password ends. All checks are real, through the front door; only their cost is
+// reduced where a test isn't about time or memory.
 //
-// Not here: the answers' bytes (password_test.go) and time (uniform_test.go), a thousand at
-// once (passwords_load_test.go), two gates on one server (redis_gates_test.go), and what
-// can be seen in package password alone.
+// Not here: the answers' bytes (password_test.go) and time (uniform_test.go), a thousand at once
+// (passwords_load_test.go), two gates on one server (redis_gates_test.go), and unit tests of
+// package password.
 
 import (
 	"context"
@@ -30,8 +30,8 @@ import (
 
 const wrongOne = "wrong wrong wrong wrong"
 
-// openGuessHouse is a house that can be come to from many networks, and whose hashes cost
-// next to nothing, until it is reloaded.
+// openGuessHouse opens a house that can be reached from many networks, whose hashes cost almost
+// nothing until a reload.
 func openGuessHouse(t *testing.T, l layout) *house {
 	t.Helper()
 	l.global += behindProxy
@@ -40,8 +40,8 @@ func openGuessHouse(t *testing.T, l layout) *house {
 	return h
 }
 
-// idOf returns the ID of a contact, once the file is loaded: on a busy machine that goes on
-// beside the first requests.
+// idOf returns a contact's ID, once the file is loaded: on a busy machine that may continue
+// during the first requests.
 func (h *house) idOf(email string) string {
 	h.t.Helper()
 	typed, err := address.Parse(email)
@@ -59,13 +59,13 @@ func (h *house) idOf(email string) string {
 	return c.ID
 }
 
-// holds gives somebody a password, without the mails of has.
+// holds sets a contact's password, without the mails of has.
 func (h *house) holds(email, plain string) {
 	h.t.Helper()
 	h.apply(caddymodule.PasswordsOf(h.t, "example").Set(h.t.Context(), h.idOf(email), plain, password.ContactInfo{}))
 }
 
-// brings gives somebody a hash from elsewhere.
+// brings imports a contact's hash.
 func (h *house) brings(email, hash string) {
 	h.t.Helper()
 	h.apply(caddymodule.PasswordsOf(h.t, "example").Import(h.t.Context(), h.idOf(email), hash))
@@ -81,7 +81,7 @@ func (h *house) apply(ops []store.Op, err error) {
 	}
 }
 
-// judged is how many passwords of strange devices were compared for somebody in the last
+// judged returns how many passwords from unknown devices were compared for a contact in the last
 // thirty days.
 func (h *house) judged(email string) int {
 	h.t.Helper()
@@ -95,7 +95,7 @@ func (h *house) judged(email string) int {
 	return int((time.Unix(rec.Value.Owed, 0).Sub(p.Now()) + password.ForUnknown.Every - 1) / password.ForUnknown.Every)
 }
 
-// stolen is a browser that has a copy of another's session, and nothing else of it.
+// stolen returns a browser with a copy of another's session, and nothing else.
 func (b *browser) stolen() *browser {
 	thief := b.h.browser()
 	u, err := url.Parse(b.h.url)
@@ -106,7 +106,7 @@ func (b *browser) stolen() *browser {
 	return thief
 }
 
-// patiently is manually, once more for as long as the answer is to come again.
+// patiently is manually, repeated while the answer is to try again.
 func (b *browser) patiently(email, password string, headers ...string) answer {
 	b.h.t.Helper()
 	for {
@@ -116,7 +116,7 @@ func (b *browser) patiently(email, password string, headers ...string) answer {
 	}
 }
 
-// CVE-2025-24806, CVE-2026-47203: an account has one budget, however it is spelt.
+// CVE-2025-24806, CVE-2026-47203: an account has one budget for all spellings.
 func TestE07_CVE_2025_24806_FiftyWrongPasswordsInEverySpelling(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -149,7 +149,7 @@ func TestE07_CVE_2025_24806_FiftyWrongPasswordsInEverySpelling(t *testing.T) {
 	}
 }
 
-// CVE-2024-4629: what comes at once is counted before it is judged.
+// CVE-2024-4629: concurrent guesses are counted before they are compared.
 func TestD10_CVE_2024_4629_AHundredWrongPasswordsAtOnce(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -166,7 +166,7 @@ func TestD10_CVE_2024_4629_AHundredWrongPasswordsAtOnce(t *testing.T) {
 	if n := h.judged("ann@example.com"); n > 10 || n == 0 {
 		t.Errorf("%d of a hundred wrong passwords were judged; want some, and 10 at most", n)
 	}
-	for range 10 { // if so many were turned away that some are left
+	for range 10 { // if so many were rejected as busy that some are left
 		h.browser().manually("ann@example.com", wrongOne, from(ithNetwork(100))...)
 	}
 	if a := h.browser().manually("ann@example.com", annsPassword, from(ithNetwork(101))...); a.StatusCode != 403 {
@@ -174,8 +174,8 @@ func TestD10_CVE_2024_4629_AHundredWrongPasswordsAtOnce(t *testing.T) {
 	}
 }
 
-// The same password on one account after the other, from everywhere: soon each network has three
-// tries, and no more. That keeps nobody out who comes from a network of their own.
+// The same password on one account after the other, from many networks: soon each network has
+// only three guesses. Contacts on other networks can still sign in.
 func TestD08_WrongPasswordsFromEverywhereShutOutOnlyTheirNetworks(t *testing.T) {
 	log := newLogFile(t)
 	h := openGuessHouse(t, layout{global: log.global})
@@ -234,8 +234,8 @@ func TestD08_WrongPasswordsFromEverywhereShutOutOnlyTheirNetworks(t *testing.T) 
 	}
 }
 
-// Whoever hangs up before the answer has had a password checked all the same, so it counts
-// for their network.
+// A client that disconnects before the answer still causes a check, which counts for its
+// network.
 func TestD03_HangingUpIsCounted(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -256,17 +256,17 @@ func TestD03_HangingUpIsCounted(t *testing.T) {
 			all.Go(hangUp)
 		}
 		all.Wait()
-		return h.browser().manually("ann@example.com", annsPassword).StatusCode == 429 // a right one is given back
+		return h.browser().manually("ann@example.com", annsPassword).StatusCode == 429 // a right one is refunded
 	})
 }
 
-// Every form that takes a password counts against the one budget, and nothing else opens:
-// no other way of sending it, and no code that is guessed.
+// All forms that accept a password share one budget, and nothing else gives access: no other way
+// of sending it, and no guessed code.
 func TestD11_CVE_2026_9798_OneBudgetOverAllForms(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
 	owner := h.in("ann@example.com")
-	caddymodule.Advance(t, time.Hour) // what it is to have just signed in
+	caddymodule.Advance(t, time.Hour) // so that the sign-in isn't recent
 	thief := owner.stolen()
 	if thief.me() == nil {
 		t.Fatal("the stolen session is none")
@@ -300,7 +300,7 @@ func TestD11_CVE_2026_9798_OneBudgetOverAllForms(t *testing.T) {
 	if a := stranger.do(r); a.StatusCode != 401 || stranger.me() != nil {
 		t.Errorf("the password as Basic authentication = %d; want 401", a.StatusCode)
 	}
-	// Codes have five tries of their own, neither more nor less than without all this.
+	// Codes have five guesses of their own, unaffected by all this.
 	l := stranger.ask("ann@example.com", "/")
 	for range 4 {
 		stranger.send("/-/code", form("code", "0000-0000"))
@@ -319,7 +319,7 @@ func TestD11_CVE_2026_9798_OneBudgetOverAllForms(t *testing.T) {
 	}
 }
 
-// Of many who use a link at once, one sets a password, and it is that one.
+// Of many concurrent uses of a link one sets its password.
 func TestT03_APasswordLinkIsGoodOnce(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	_, tok := h.browser().help("ann@example.com", "/")
@@ -380,8 +380,8 @@ func TestT14_TheLifeOfAPasswordLink(t *testing.T) {
 	}
 }
 
-// Ghost #12347 and its kin: whoever opens a link, and sends the page's forms as they are,
-// sets no password, gets no cookie, and leaves the link good.
+// Ghost #12347 and similar: a scanner that opens a link and submits the page's forms unchanged
+// sets no password, gets no cookie, and doesn't consume the link.
 func TestT01_ScannersSetNoPassword(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -424,7 +424,7 @@ func TestT01_ScannersSetNoPassword(t *testing.T) {
 	}
 }
 
-// CVE-2026-34454: signing in by password never goes on with an id from before.
+// CVE-2026-34454: a sign-in by password never keeps an earlier session ID.
 func TestS01_CVE_2026_34454_APasswordGivesANewId(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -447,7 +447,8 @@ func TestS01_CVE_2026_34454_APasswordGivesANewId(t *testing.T) {
 	if a := b.manually("ann@example.com", wrongOne); a.StatusCode != 403 || b.me()["email"] != "bob@example.com" || b.cookie("portal") != before {
 		t.Errorf("a wrong password, signed in = %d, in as %v; want 403, and nothing changed", a.StatusCode, b.me()["email"])
 	}
-	// On a shared computer the cookie ends with the browser, and the device isn't known.
+	// On a shared computer the cookie ends with the browser, and the device doesn't become
+	// known.
 	c := h.browser()
 	for _, cookie := range c.send("/-/password", form("email", "ann@example.com", "password", annsPassword, "shared", "1")).Cookies() {
 		if cookie.Name == "portal-device" || cookie.Name == "portal" && (cookie.MaxAge != 0 || !cookie.Expires.IsZero()) {
@@ -456,8 +457,8 @@ func TestS01_CVE_2026_34454_APasswordGivesANewId(t *testing.T) {
 	}
 }
 
-// One contact floods neither their own mailbox nor the outbox, which is everybody's. A link
-// that was mailed still sets a password.
+// A contact can flood neither their own mailbox nor the shared outbox. A link that was mailed
+// still sets a password.
 func TestD01_ChangingAPasswordAgainAndAgain(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -494,8 +495,8 @@ func TestD01_ChangingAPasswordAgainAndAgain(t *testing.T) {
 	}
 }
 
-// Whoever uses up all mails in somebody's name, and all guesses, keeps them out no longer than
-// until one of those mails is read: the browser that sets a password by it signs in with it.
+// An attacker who uses up all mails and guesses of a contact locks them out only until they read
+// one of those mails: the browser that sets a password by it can sign in with it.
 func TestD09_WhoSetsAPasswordByMailGetsIn(t *testing.T) {
 	log := newLogFile(t)
 	h := openGuessHouse(t, layout{global: log.global})
@@ -532,9 +533,8 @@ func TestD09_WhoSetsAPasswordByMailGetsIn(t *testing.T) {
 	}
 }
 
-// Whoever knew the password before has nothing left by it, also no guesses of their own: but
-// for the one that sets the new one by a mail, no device is known any more. Who only changes
-// it keeps theirs.
+// After a new password set by mail, nobody who knew the old one has an advantage: all devices
+// except the current one become unknown. After a change by the contact, devices stay known.
 func TestT18_ANewPasswordByMailMakesDevicesUnknown(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -561,7 +561,8 @@ func TestT18_ANewPasswordByMailMakesDevicesUnknown(t *testing.T) {
 	signsIn(owner, annsPassword, 303, "the device that set it")
 }
 
-// Who sets a password where somebody else is signed in isn't led to that one's pages.
+// Setting a password in a browser where another contact is signed in doesn't lead to that
+// contact's pages.
 func TestANewPasswordInSomebodyElsesBrowser(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	bob := h.in("bob@example.com")
@@ -578,8 +579,8 @@ func TestANewPasswordInSomebodyElsesBrowser(t *testing.T) {
 	}
 }
 
-// D15 and its kin: a form is what stands in the body, each field once, and whatever a password
-// is made of, it is judged or refused as a whole.
+// D15 and similar: only fields in the body count, each once, and a password of any characters is
+// checked or rejected as a whole.
 func TestD15_OddFormsOfPasswords(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -620,8 +621,7 @@ func TestD15_OddFormsOfPasswords(t *testing.T) {
 	}
 }
 
-// Who signs in with a password at the moment when another takes its place is too late, or is
-// out again.
+// A sign-in with a password that is being replaced fails, or its session ends.
 func TestT18_SigningInWhileThePasswordChanges(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	caddymodule.PasswordsOf(t, "example").Cost = password.Cost{Memory: 1024, Time: 1, Threads: 1}
@@ -639,7 +639,7 @@ func TestT18_SigningInWhileThePasswordChanges(t *testing.T) {
 		all.Go(func() {
 			change := form("current", was, "password", now)
 			a := owner.send("/-/password/change", change)
-			for a.StatusCode == 503 { // the others were faster every time
+			for a.StatusCode == 503 { // the others were first every time
 				a = owner.send("/-/password/change", change)
 			}
 			if a.StatusCode != 303 {
@@ -659,7 +659,7 @@ func TestT18_SigningInWhileThePasswordChanges(t *testing.T) {
 	}
 }
 
-// moving is a store in which a password is sealed anew as soon as it has been read.
+// moving is a store in which a password is resealed right after each read.
 type moving struct {
 	store.Store
 	move func()
@@ -673,8 +673,7 @@ func (m moving) Get(ctx context.Context, k store.Key) (store.Record, error) {
 	return rec, err
 }
 
-// Where others are faster time and again, the right password isn't called wrong, nor is
-// anything said of a crowd.
+// If conflicts persist, the right password isn't reported as wrong, nor the server as busy.
 func TestT18_ThePasswordMovesEachTime(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -683,7 +682,7 @@ func TestT18_ThePasswordMovesEachTime(t *testing.T) {
 	_, tok := h.browser().help("ann@example.com", "/")
 	passwords := caddymodule.PasswordsOf(t, "example")
 	still := *passwords
-	still.Permits = password.NewPermits() // the only one is held by who reads it
+	still.Permits = password.NewPermits() // its reader holds the only one
 	passwords.Store = moving{still.Store, func() {
 		h.apply(still.Set(t.Context(), h.idOf("ann@example.com"), annsPassword, password.ContactInfo{}))
 	}}
@@ -703,8 +702,7 @@ func TestT18_ThePasswordMovesEachTime(t *testing.T) {
 	}
 }
 
-// interrupted is a store in which something happens just before the n-th reading of a
-// password.
+// interrupted is a store that runs a function before the n-th read of a password.
 type interrupted struct {
 	store.Store
 	left *atomic.Int32
@@ -718,14 +716,14 @@ func (s interrupted) Get(ctx context.Context, k store.Key) (store.Record, error)
 	return s.Store.Get(ctx, k)
 }
 
-// Whoever has the password of before changes none that its owner has set meanwhile: not even
-// in the moment between the comparison and the change.
+// Knowing the old password doesn't allow changing a password that its owner has set meanwhile,
+// not even between comparison and change.
 func TestT18_ChangingWhatWasResetMeanwhile(t *testing.T) {
-	for _, moment := range []int32{1, 3} { // before the comparison, and behind it
+	for _, moment := range []int32{1, 3} { // before the comparison, and after it
 		h := openGuessHouse(t, layout{})
 		h.holds("ann@example.com", annsPassword)
 		thief := h.in("ann@example.com")
-		caddymodule.Advance(t, time.Hour) // so that it takes the password
+		caddymodule.Advance(t, time.Hour) // so that it asks for the password
 		_, tok := h.browser().help("ann@example.com", "/")
 		passwords, owner := caddymodule.PasswordsOf(t, "example"), h.browser()
 		was, left := passwords.Store, new(atomic.Int32)

@@ -1,7 +1,7 @@
 package caddymodule_test
 
-// Class P: whether a request comes in is judged by its method and path, read as the
-// portal reads them, and by nothing else that a visitor can set.
+// Class P: method and path alone, as the portal reads them, decide whether a request gets
+// in; nothing else that a visitor can set does.
 //
 // Not here: P08 and P17, of old links (attack_legacy_test.go); P13 (forward-auth doesn't
 // exist).
@@ -16,7 +16,7 @@ import (
 
 const someOpen = "public /public/* /favicon.ico\n\t\tpublic POST /hooks/*"
 
-// shut wants a request of somebody who isn't signed in to be answered by the gate.
+// shut checks that the gate answers a request of a visitor who isn't signed in.
 func (h *house) shut(t *testing.T, what, request string) {
 	t.Helper()
 	h.portal.unseen(t, what, func() {
@@ -57,8 +57,8 @@ func TestP04_CVE_2026_34457_MonitorsAreStrangers(t *testing.T) {
 	}
 }
 
-// CVE-2025-66490 and its kin, GHSA-m8m5-v4jf-3wcm: what one reader takes for an open path
-// and another doesn't isn't open. Who is signed in gets the very bytes through.
+// CVE-2025-66490 and similar, GHSA-m8m5-v4jf-3wcm: a path that only some software reads as
+// open isn't open. For signed-in visitors its bytes pass unchanged.
 func TestP06_CVE_2025_66490_OpenPathsInDisguise(t *testing.T) {
 	h := openHouse(t, layout{firm: someOpen})
 	bob := h.in("bob@example.com")
@@ -87,7 +87,7 @@ func TestP06_CVE_2025_66490_OpenPathsInDisguise(t *testing.T) {
 	}
 }
 
-// CVE-2026-40912 and its kin: an encoded slash is a part of a name, to us and to the portal.
+// CVE-2026-40912 and similar: an encoded slash is part of a name, to us and to the portal.
 func TestP07_CVE_2026_40912_EncodedSlashes(t *testing.T) {
 	h := openHouse(t, layout{firm: someOpen})
 	bob := h.in("bob@example.com")
@@ -101,8 +101,8 @@ func TestP07_CVE_2026_40912_EncodedSlashes(t *testing.T) {
 	}
 }
 
-// What could be taken for a page of ours is never the portal's, signed in or not, since
-// it could hold a link.
+// A path that could be read as one of our pages never reaches the portal, signed in or not,
+// since it could contain a link.
 func TestP07_OurPagesInDisguise(t *testing.T) {
 	h := openHouse(t, layout{firm: "prefix /door"})
 	bob := h.in2("bob@example.com", "/door")
@@ -153,7 +153,7 @@ func TestP10_CVE_2026_27588_HostsInEverySpelling(t *testing.T) {
 	}
 }
 
-// The request line may name a host of its own: then that one counts.
+// The request line may contain a host, which then counts.
 func TestP12_AbsoluteForm(t *testing.T) {
 	h := openHouse(t, layout{firm: someOpen})
 	bob := h.in("bob@example.com")
@@ -186,7 +186,7 @@ func TestP12_AbsoluteForm(t *testing.T) {
 	}
 }
 
-// Nobody comes in by a method: each of them, on each kind of path.
+// No method gives access, on any kind of path.
 func TestP14_EveryMethodIsJudgedAlike(t *testing.T) {
 	h := openHouse(t, layout{firm: "public GET /public/*"})
 	methods := []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "TRACK", "FOO", "get", "PROPFIND", "MKCOL", "SEARCH",
@@ -229,7 +229,7 @@ func TestP18_PreflightsGetNothing(t *testing.T) {
 	}
 }
 
-// A page of ours with a method that it doesn't have says which it has.
+// A page of ours lists its methods when it gets another one.
 func TestP14_OurPagesAndTheirMethods(t *testing.T) {
 	h := openHouse(t, layout{})
 	pages := map[string]string{"/-/sign-in": "GET, HEAD, POST", "/-/sent": "GET, HEAD", "/-/code": "GET, HEAD, POST", "/-/link": "GET, HEAD, POST",

@@ -1,10 +1,10 @@
 package caddymodule_test
 
-// Class R: where people are sent after a sign-in is on this site, whatever they were
-// asked to go to.
+// Class R: after a sign-in, visitors are redirected only within this site, whatever target they
+// gave.
 //
-// Not here: R04 (no other origin can be allowed); R09's signed parameters (there are
-// none: the way back lies in the store). The rules by unit are in gate/classify_test.go.
+// Not here: R04 (no other origin can be allowed); R09's signed parameters (there are none: the
+// target is in the store). Unit tests are in gate/classify_test.go.
 
 import (
 	"net/url"
@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// elsewhere are ways to name another origin that a browser, a proxy or an application
-// could understand, by their class.
+// elsewhere are spellings of other origins that a browser, a proxy or an application could
+// understand, by class.
 var elsewhere = map[string][]string{
 	"another origin":    {"https://evil.example", "HTTPS://evil.example/", "http:evil.example", "https:/evil.example", "https:///evil.example", "https:evil.example"},
 	"another scheme":    {"javascript:alert(1)", "JaVaScRiPt:alert(1)", "data:text/html,x", "vbscript:x", "file:///etc/passwd", "ftp://evil.example", "x://y", "java\nscript:alert(1)"},
@@ -33,14 +33,13 @@ var elsewhere = map[string][]string{
 	"what looks nearly": {"/x:@evil.example", "/x@evil.example", "/evil.example", "/?to=//evil.example", "/#//evil.example", "/&lt;script&gt;", `/"onmouseover="x`},
 }
 
-// stays reports whether a browser that is sent to a Location stays on the site, as the
-// URL standard resolves it.
+// stays reports whether a browser that follows a Location stays on the site, by the URL standard.
 func stays(location string) bool {
 	s := strings.NewReplacer("\t", "", "\n", "", "\r", "", `\`, "/").Replace(strings.TrimFunc(location, func(c rune) bool { return c <= ' ' }))
 	return strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "//") && !strings.HasPrefix(location, " ")
 }
 
-// R01, R02, CVE-2020-4037, CVE-2020-5233, CVE-2020-11053, CVE-2021-21291: `to`, wherever it comes in.
+// R01, R02, CVE-2020-4037, CVE-2020-5233, CVE-2020-11053, CVE-2021-21291: `to`, in each place.
 func TestR01_CVE_2020_11053_NobodyIsSentElsewhere(t *testing.T) {
 	h := openHouse(t, layout{})
 	bob := h.in("bob@example.com")
@@ -68,7 +67,7 @@ func TestR01_CVE_2020_11053_NobodyIsSentElsewhere(t *testing.T) {
 	}
 }
 
-// The whole way: asked for with it, mailed, followed; by link and by code.
+// The whole way: requested with it, mailed, followed; by link and by code.
 func TestR01_TheWholeWay(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	for _, to := range []string{"//evil.example", `/\evil.example`, "https://evil.example", "/%2f%2fevil.example", "javascript:alert(1)", "/.//evil.example",
@@ -88,7 +87,7 @@ func TestR01_TheWholeWay(t *testing.T) {
 	}
 }
 
-// CVE-2022-28923: the URL asked for is remembered, so it is a `to` as well.
+// CVE-2022-28923: the requested URL is stored, so it is a `to` as well.
 func TestR07_CVE_2022_28923_TheURLAskedFor(t *testing.T) {
 	h := openHouse(t, layout{})
 	for _, target := range []string{"//evil.example/%2e%2e", "//evil.example/x", "/\\evil.example", "///evil.example", "/%5cevil.example", "/%2f%2fevil.example",
@@ -111,7 +110,7 @@ func TestR07_CVE_2022_28923_TheURLAskedFor(t *testing.T) {
 	}
 }
 
-// CVE-2024-21497: no cookie holds the way back, so there is none to tamper with.
+// CVE-2024-21497: no cookie contains the target, so none can be changed.
 func TestR08_CVE_2024_21497_TheWayBackIsInNoCookie(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// CVE-2026-34454: a sign-in never goes on with an id from before, whosever it was.
+// CVE-2026-34454: a sign-in never keeps an earlier session ID, whosever it was.
 func TestS01_CVE_2026_34454_ANewIdAtEverySignIn(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	u, _ := url.Parse(h.url)
@@ -47,7 +47,7 @@ func TestS01_CVE_2026_34454_ANewIdAtEverySignIn(t *testing.T) {
 		if a := h.get("/x", "Cookie: portal="+attackers); a.status != 401 {
 			t.Errorf("%s: the planted id = %d; want 401", way, a.status)
 		}
-		// And again, as the same and as another person: the id before is dead each time.
+		// Again, as the same contact and as another one: each time the earlier ID is invalid.
 		for _, email := range []string{"ann@example.com", "bob@example.com"} {
 			before := b.cookie("portal")
 			l := b.ask(email, "/")
@@ -64,7 +64,7 @@ func TestS01_CVE_2026_34454_ANewIdAtEverySignIn(t *testing.T) {
 			}
 		}
 	}
-	// What opens nothing any more is cleared away, by a page load alone.
+	// Invalid cookies are deleted, but only by a page load.
 	for _, path := range []string{"/x", "/-/sign-in"} {
 		for _, c := range []struct {
 			lines []string
@@ -89,8 +89,8 @@ func TestS01_CVE_2026_34454_ANewIdAtEverySignIn(t *testing.T) {
 	}
 }
 
-// A browser with many cookies of our name, put there by somebody else: the one that is a
-// session counts, at a cost that doesn't grow.
+// A browser with many cookies of our name, set by another site: the valid one counts, at
+// bounded cost.
 func TestS01_ManyCookies(t *testing.T) {
 	h := openHouse(t, layout{})
 	good := "portal=" + h.in("bob@example.com").cookie("portal")
@@ -120,7 +120,7 @@ func TestS01_ManyCookies(t *testing.T) {
 	}
 }
 
-// CVE-2024-21492: after the sign-out a copy of the cookie is of no use.
+// CVE-2024-21492: after the sign-out a copy of the cookie is worthless.
 func TestS02_CVE_2024_21492_SigningOutIsForGood(t *testing.T) {
 	h := openHouse(t, layout{})
 	b, other := h.in("ann@example.com"), h.in("ann@example.com")
@@ -146,7 +146,8 @@ func TestS02_CVE_2024_21492_SigningOutIsForGood(t *testing.T) {
 	}
 }
 
-// gorilla/securecookie's 30 days: both limits are the server's, whatever the browser keeps.
+// gorilla/securecookie's 30 days: the server enforces both limits, whatever the browser
+// keeps.
 func TestS03_TheServerJudgesTheLimits(t *testing.T) {
 	const idle, longest = 700 * time.Millisecond, 1600 * time.Millisecond
 	h := openHouse(t, layout{firm: fmt.Sprintf("session {\n\t\t\tidle %v\n\t\t\tmax %v\n\t\t}", idle, longest)})
@@ -155,7 +156,7 @@ func TestS03_TheServerJudgesTheLimits(t *testing.T) {
 	copied := [2]string{busy.session(), quiet.session()}
 	for last := began; time.Since(began) < time.Second; time.Sleep(100 * time.Millisecond) {
 		a := h.get("/x", copied[0])
-		if stood := time.Since(last) > idle/2; a.status != 200 && !stood { // a busy machine may stand still for so long that the session is idle
+		if stood := time.Since(last) > idle/2; a.status != 200 && !stood { // a busy machine may stop for so long that the session is idle
 			t.Fatalf("GET of a busy one after %v = %d; want 200", time.Since(began), a.status)
 		} else if stood {
 			t.Logf("the machine stood still for %v", time.Since(last))
@@ -176,8 +177,8 @@ func TestS03_TheServerJudgesTheLimits(t *testing.T) {
 	}
 }
 
-// A new secret is put before the old one, and what the old one closed works on; when that is
-// gone, links from before are as if they had never been. Sessions are under no secret.
+// With a new secret before the old one, everything sealed by the old one still works; without
+// the old one, its links are unknown. Sessions don't depend on it.
 func TestS07_AnOlderSecretOpensUntilItIsGone(t *testing.T) {
 	t.Setenv("ATTACK_OLD", "an old secret of thirty-two characters or more")
 	t.Setenv("ATTACK_NEW", "a new secret of thirty-two characters, or more")
@@ -218,8 +219,8 @@ func TestS07_AnOlderSecretOpensUntilItIsGone(t *testing.T) {
 	}
 }
 
-// S04, S11: TLS ends in front of Caddy, where the Host is another one. The cookies are
-// those of the https site, and forms of its pages are taken.
+// S04, S11: TLS ends in front of Caddy, where the Host differs. The cookies are those of the
+// https site, and forms of its pages are accepted.
 func TestS04_CookiesOfAnHTTPSSite(t *testing.T) {
 	h := openHouse(t, layout{url: "https://portal.example"})
 	flags := regexp.MustCompile(`^__Host-portal(-flow)?=[A-Za-z0-9_-]{43}; Path=/; (Expires=[^;]*; Max-Age=\d+; )?HttpOnly; Secure; SameSite=Lax$`)
@@ -257,7 +258,7 @@ func TestS04_CookiesOfAnHTTPSSite(t *testing.T) {
 	if got, _ := h.portal.last(); got.Header.Get("Cookie") != "a=1" {
 		t.Errorf("the portal got Cookie: %q; want a=1", got.Header.Get("Cookie"))
 	}
-	// S09, R10: a page of the same name without TLS isn't one of ours.
+	// S09, R10: a page of the same host without TLS isn't ours.
 	for _, line := range []string{"Origin: http://portal.example", "Referer: http://portal.example/", "Origin: http://portal.example:443", "Origin: portal.example", "Origin: //portal.example"} {
 		for _, path := range []string{"/-/sign-in", "/-/code", "/-/link", "/-/sign-out"} {
 			if a := post(path, "email=ann%40example.com", line, "Cookie: "+name); a.status != 403 || len(a.header["Set-Cookie"]) != 0 {
@@ -265,7 +266,7 @@ func TestS04_CookiesOfAnHTTPSSite(t *testing.T) {
 			}
 		}
 	}
-	// Without the prefix it is somebody else's.
+	// Without the prefix it is another cookie.
 	_, value, _ := strings.Cut(name, "=")
 	for _, other := range []string{"portal", "Portal", "__Secure-portal", "__host-portal", "__Host-Portal", "Host-portal"} {
 		if a := h.get("/x", "Cookie: "+other+"="+value); a.status != 401 {
@@ -282,7 +283,7 @@ func TestS04_CookiesOfAnHTTPSSite(t *testing.T) {
 	}
 }
 
-// CVE-2025-24358, CVE-2025-46721: each of our forms, from each place that it could come from.
+// CVE-2025-24358, CVE-2025-46721: each of our forms, from each possible origin.
 func TestS09_CVE_2025_24358_FormsFromElsewhere(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: "public /public/*"})
 	own := "Origin: " + h.url
@@ -334,13 +335,13 @@ func TestS09_CVE_2025_24358_FormsFromElsewhere(t *testing.T) {
 			}
 		}
 	}
-	// A program that holds no cookie of anybody's does nothing in anybody's name.
+	// A client without cookies can't act for anybody.
 	if a := h.post("/-/sign-in", "email=ann%40example.com"); a.status != 303 {
 		t.Errorf("POST /-/sign-in by a program = %d; want 303", a.status)
 	}
 }
 
-// CVE-2025-47910: no spelling of a path, no method and no kind of form goes round it.
+// CVE-2025-47910: no spelling of a path, no method and no kind of form circumvents the check.
 func TestS10_CVE_2025_47910_NoSpellingGoesRoundIt(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: "public /public/*"})
 	b := h.in("ann@example.com")
@@ -367,7 +368,7 @@ func TestS10_CVE_2025_47910_NoSpellingGoesRoundIt(t *testing.T) {
 	}
 }
 
-// The headers of our own pages, S13, S14 and the contract's, on each of them.
+// The headers of our own pages, S13, S14 and the contract's, on each page.
 func TestS13_HeadersOfOurPages(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	b := h.browser()
@@ -408,7 +409,7 @@ func TestS13_HeadersOfOurPages(t *testing.T) {
 	if csp := frame.Header.Get("Content-Security-Policy"); frame.StatusCode != 401 || strings.Contains(frame.body, "<form") || !strings.Contains(csp, "form-action 'none'") {
 		t.Errorf("in a frame = %d, %s; want 401 and nothing to send", frame.StatusCode, csp)
 	}
-	// What isn't a page, and where people are sent.
+	// Other answers: errors and redirects.
 	for name, a := range map[string]answer{"a bare 401": h.browser().open("/x", "Accept", "*/*"), "signed in": b.open("/-/me"), "sent on": b.open("/-/sign-in?to=/x"),
 		"an error in JSON": b.open("/-/nothing", "Accept", "application/json"), "health": b.open("/-/health"), "refused": b.do(b.request("TRACE", "/x", nil))} {
 		if got := a.Header.Get("Cache-Control"); got != "no-store, no-transform" {
@@ -417,8 +418,8 @@ func TestS13_HeadersOfOurPages(t *testing.T) {
 	}
 }
 
-// wantPolicy wants a Content-Security-Policy that runs and loads nothing but what the
-// page itself brings along, by its hash.
+// wantPolicy checks that a Content-Security-Policy allows only the page's own inline content,
+// by hash.
 func wantPolicy(t *testing.T, name string, a answer) {
 	t.Helper()
 	csp := a.Header.Get("Content-Security-Policy")
@@ -434,7 +435,7 @@ func wantPolicy(t *testing.T, name string, a answer) {
 	}
 }
 
-// Cache deception: what was answered to one person is no cache's to keep for another.
+// Cache deception: no cache may store an answer for one person and give it to another.
 func TestS14_NoCacheKeepsWhatIsOnes(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	bob := h.in("bob@example.com")
@@ -450,7 +451,7 @@ func TestS14_NoCacheKeepsWhatIsOnes(t *testing.T) {
 			want := header.Get("Cache-Control")
 			switch {
 			case path != "/public/x.css":
-				want = "private, no-cache" // caches_test.go has the rest
+				want = "private, no-cache" // caches_test.go covers the rest
 			case name == "":
 				want = "private"
 			}
@@ -470,7 +471,8 @@ func TestS14_NoCacheKeepsWhatIsOnes(t *testing.T) {
 	}
 }
 
-// CVE-2021-41230: who is switched off, removed or changed is so from the next request on.
+// CVE-2021-41230: disabling, removing or changing a contact takes effect with the next
+// request.
 func TestS15_CVE_2021_41230_ChangesCountAtOnce(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	ann, bob := h.in("ann@example.com"), h.in("bob@example.com")
@@ -493,7 +495,8 @@ func TestS15_CVE_2021_41230_ChangesCountAtOnce(t *testing.T) {
 	}
 }
 
-// Who loses an address may have come in by it, also where a file takes it.
+// Sessions that began with an address end when the contact loses that address, also if a file
+// removes it.
 func TestS15_AnAddressThatAFileTakesEndsWhatItProved(t *testing.T) {
 	h := openHouse(t, layout{})
 	ann, bob := h.in("ann@example.com"), h.in("bob@example.com")
@@ -506,7 +509,7 @@ func TestS15_AnAddressThatAFileTakesEndsWhatItProved(t *testing.T) {
 	}
 }
 
-// The same where the address book says it, and nobody has ended what was there.
+// The same if only the directory has changed, and no session was ended.
 func TestS15_ChangesOfTheAddressBookCount(t *testing.T) {
 	h := openHouse(t, layout{})
 	ann := h.in("ann@example.com")
@@ -531,7 +534,7 @@ func TestS15_ChangesOfTheAddressBookCount(t *testing.T) {
 			t.Errorf("%s of who was switched off = %d, Set-Cookie %q; want no session", way, a.status, a.header["Set-Cookie"])
 		}
 	}
-	time.Sleep(100 * time.Millisecond) // for the worker
+	time.Sleep(100 * time.Millisecond) // time for the worker
 	if n := len(h.letters("ann")); n != 2 {
 		t.Errorf("%d mails; want the two from before", n)
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
 )
 
-// A link that is opened while the site starts, after its config was replaced, or where
-// something has changed its path is in no access log, either.
+// No access log contains links opened while the site starts, after its configuration was
+// replaced, or if another directive changed their path.
 func TestT10_LinksOfAHandlerThatCantServe(t *testing.T) {
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { t.Error("the portal was asked"); return nil })
 	replaced := &App{ready: make(chan struct{}), share: &share{}}

@@ -12,8 +12,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 )
 
-// Tokens of open companies can't be tried without limit: where too many were wrong, right ones
-// ask for sign-in, too, as wrong ones do.
+// Guessing tokens of open companies is limited: after too many wrong ones, right ones require
+// sign-in like wrong ones.
 func TestT11_ANetworkThatGuessesOldLinksFindsNone(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{global: behindProxy, app: m.app(), firm: oldLinks, companies: oldCompanies, admin: freeAddress(t)})
@@ -30,11 +30,11 @@ func TestT11_ANetworkThatGuessesOldLinksFindsNone(t *testing.T) {
 			return b.request("GET", strings.ReplaceAll(path, "NUMBER", fmt.Sprint(i)), nil, "X-Forwarded-For", bad)
 		}
 	}
-	h.storm(200, get("/one-click/of-long-ago/logo.png")) // a page that is opened again and again, with pictures
+	h.storm(200, get("/one-click/of-long-ago/logo.png")) // a page reloaded again and again, with pictures
 	if a := h.browser().open(right, "X-Forwarded-For", bad); a.StatusCode != 200 {
 		t.Errorf("after 200 requests with one wrong token, the right one = %d; want 200", a.StatusCode)
 	}
-	h.storm(10, get("/one-click/birch-secret-token/start")) // is wrong as well, once
+	h.storm(10, get("/one-click/birch-secret-token/start")) // counts as wrong once
 	h.storm(150, get("/one-click/guess-NUMBER/start"))
 	h.storm(30, get("/view?client=more-NUMBER"))
 	wrong := h.browser().open("/one-click/wrong-secret-token-/start", "X-Forwarded-For", bad)
@@ -64,7 +64,7 @@ func TestT11_ANetworkThatGuessesOldLinksFindsNone(t *testing.T) {
 	}
 }
 
-// The doctor counts what can be guessed, of open companies alone, and shows no token.
+// The doctor counts guessable tokens of open companies only, and shows no token.
 func TestDoctorTellsOfTokensThatCanBeGuessed(t *testing.T) {
 	h := openHouse(t, layout{firm: oldLinks, admin: freeAddress(t),
 		companies: "id,name,legacy_tokens\nacme,Acme Ltd,acme-1; acme-2\nbirch,Birch & Sons,birch-secret-token\ncedar,Cedar Inc,hb7Qm2xVt9Kp4Rz\n"})
@@ -86,7 +86,8 @@ func TestDoctorTellsOfTokensThatCanBeGuessed(t *testing.T) {
 	}
 }
 
-// Forms and cookies with very many values are judged as others are, and go on: nothing is looked up for them.
+// Forms and cookies with very many values are checked like others and pass: nothing is looked up
+// for them.
 func TestFormsAndCookiesFullOfTokens(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), firm: strings.Replace(oldLinks, "/assets/*", "/assets/* /contact", 1), companies: oldCompanies, admin: freeAddress(t)})

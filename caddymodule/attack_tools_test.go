@@ -21,10 +21,10 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// What the attack tests share. Each of them is named by its class and comes in through
-// the front door; bytes that a client library would tidy up go over a socket of their own.
+// Helpers of the attack tests. Each attack test is named after its class and uses the front
+// door; bytes that a client library would correct are written to a socket.
 
-// host is what the house is called in a Host header.
+// host returns the house's host and port.
 func (h *house) host() string { return strings.TrimPrefix(h.url, "http://") }
 
 func (h *house) dial() net.Conn { h.t.Helper(); return h.dialTo(h.host()) }
@@ -32,7 +32,7 @@ func (h *house) dial() net.Conn { h.t.Helper(); return h.dialTo(h.host()) }
 func (h *house) dialTo(address string) net.Conn {
 	h.t.Helper()
 	conn, err := net.Dial("tcp", address)
-	for range 3 { // around a reload Caddy may reset a connection that it has just taken
+	for range 3 { // during a reload Caddy may reset a connection that it has just accepted
 		if err == nil {
 			break
 		}
@@ -46,14 +46,14 @@ func (h *house) dialTo(address string) net.Conn {
 	return conn
 }
 
-// rawAnswer is an answer to bytes on a socket. Status 0 means that there was none.
+// rawAnswer is an answer to bytes on a socket. Status 0 means no answer.
 type rawAnswer struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// raw sends bytes as they are and reads one answer.
+// raw sends bytes unchanged and reads one answer.
 func (h *house) raw(request string) rawAnswer { h.t.Helper(); return h.rawTo(h.host(), request) }
 
 func (h *house) rawTo(address, request string) rawAnswer {
@@ -70,8 +70,8 @@ func (h *house) rawOnce(address, request string) rawAnswer {
 	conn := h.dialTo(address)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	// A server that refuses a body may have answered and closed before it was all written:
-	// what counts is the answer.
+	// A server that rejects a body may answer and close before all of it is written: only the
+	// answer counts.
 	io.WriteString(conn, request)
 	method, _, _ := strings.Cut(request, " ")
 	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
@@ -83,24 +83,24 @@ func (h *house) rawOnce(address, request string) rawAnswer {
 	return rawAnswer{resp.StatusCode, resp.Header, string(body)}
 }
 
-// get sends a GET of a browser with a request target and header lines as they are.
+// get sends a browser's GET with an unchanged request target and header lines.
 func (h *house) get(target string, lines ...string) rawAnswer {
 	h.t.Helper()
 	return h.raw(h.message("GET", target, append(lines, "Accept: text/html")...))
 }
 
-// message writes a request of HTTP/1.1 that is its connection's last.
+// message returns a request of HTTP/1.1 that closes its connection.
 func (h *house) message(method, target string, lines ...string) string {
 	return method + " " + target + " HTTP/1.1\r\nHost: " + h.host() + "\r\nConnection: close\r\n" + strings.Join(append(lines, "\r\n"), "\r\n")
 }
 
-// count is how many requests the portal has seen.
+// count returns how many requests the portal has received.
 func (p *portal) count() int {
 	_, n := p.last()
 	return n
 }
 
-// unseen fails the test if the portal saw a request while do ran.
+// unseen fails the test if the portal received a request while do ran.
 func (p *portal) unseen(t *testing.T, what string, do func()) {
 	t.Helper()
 	before := p.count()
@@ -110,8 +110,8 @@ func (p *portal) unseen(t *testing.T, what string, do func()) {
 	}
 }
 
-// mailServer takes whatever it is given, at any pace, and puts it into the house's mail
-// folder, where the house looks for letters.
+// mailServer accepts all mails, at any rate, and puts them into the house's mail folder, where
+// the house looks for them.
 type mailServer struct {
 	address string
 
@@ -119,7 +119,7 @@ type mailServer struct {
 	folder string
 	to     []string
 	mails  int           // begun
-	held   chan struct{} // while it isn't nil, nothing is answered until it closes
+	held   chan struct{} // while not nil, replies wait until it closes
 }
 
 // startMailServer starts it; call moveInto once there is a house.
@@ -138,7 +138,7 @@ func startMailServer(t *testing.T) *mailServer {
 	return m
 }
 
-// app is the setting of a house that sends its mail here.
+// app returns the setting of a house that sends its mail here.
 func (m *mailServer) app() string {
 	return fmt.Sprintf("mail smtp %s {\n\t\t\ttls off\n\t\t\trate 10000/s\n\t\t}", m.address)
 }
@@ -152,7 +152,7 @@ func (m *mailServer) moveInto(h *house) {
 	}
 }
 
-// hold makes the server keep everybody waiting until release is called.
+// hold makes the server delay replies until release is called.
 func (m *mailServer) hold() (release func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -166,14 +166,14 @@ func (m *mailServer) hold() (release func()) {
 	}
 }
 
-// begun is how many mails the server has been told of.
+// begun returns how many mails were begun.
 func (m *mailServer) begun() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mails
 }
 
-// recipients are those of all RCPT TO so far.
+// recipients returns the addresses of all RCPT TO so far.
 func (m *mailServer) recipients() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -224,8 +224,8 @@ func (s *mailSession) Data(r io.Reader) error {
 func (*mailSession) Reset()        {}
 func (*mailSession) Logout() error { return nil }
 
-// openFastHouse is openHouse with a mail server that takes all mails at once: the
-// folder takes one a second, as every server does by default.
+// openFastHouse is openHouse with a mail server that accepts all mails at once: by default,
+// mails are sent at one a second, to the folder too.
 func openFastHouse(t *testing.T, l layout) (*house, *mailServer) {
 	t.Helper()
 	m := startMailServer(t)
@@ -235,16 +235,16 @@ func openFastHouse(t *testing.T, l layout) (*house, *mailServer) {
 	return h, m
 }
 
-// secretOf is the secret of a link.
+// secretOf returns the secret of a link.
 func secretOf(link string) string {
 	_, secret, _ := strings.Cut(link, "t=")
 	return secret
 }
 
-// session is the browser's session as a Cookie line for raw.
+// session returns the browser's session as a Cookie line for raw.
 func (b *browser) session() string { return "Cookie: portal=" + b.cookie("portal") }
 
-// in is a browser in which somebody has signed in.
+// in returns a browser in which the contact is signed in.
 func (h *house) in(email string) *browser {
 	h.t.Helper()
 	b := h.browser()
@@ -252,10 +252,10 @@ func (h *house) in(email string) *browser {
 	return b
 }
 
-// keyless is what a client sends that is no browser: no word about where a request comes from.
+// keyless are the headers of a client that isn't a browser: none about the request's origin.
 var keyless = []string{"Sec-Fetch-Mode", "", "Sec-Fetch-Dest", "", "Sec-Fetch-Site", ""}
 
-// told is everything in a header that an application could take for somebody's identity.
+// told returns everything in a header that an application could take for an identity.
 func told(header http.Header) map[string]string {
 	m := map[string]string{}
 	for name, values := range header {
@@ -274,17 +274,17 @@ func told(header http.Header) map[string]string {
 	return m
 }
 
-// strangers are headers that aren't ours, and reach no portal either.
+// strangers are headers that aren't ours and don't reach the portal either.
 var strangers = []string{"forwarded", "proxy", "x-forwarded-user", "x-forwarded-email", "x-forwarded-prefix", "x-forwarded-uri",
 	"x-forwarded-method", "x-original-url", "x-rewrite-url"}
 
-// identityNames are all names under which a visitor could say who they are.
+// identityNames are all names under which a visitor could claim an identity.
 var identityNames = []string{"Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups", "Portal-Company", "Portal-Role", "Portal-Firm",
 	"Portal-Assertion", "Portal-Anything", "X-Auth-Request-User", "X-Auth-Request-Email", "X-Forwarded-User", "X-Forwarded-Email",
 	"X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Original-Url", "X-Rewrite-Url", "Forwarded", "Proxy"}
 
-// wantTold compares what the portal was told with what it should be; an assertion is
-// wanted wherever anything is.
+// wantTold compares the portal's identity headers with the expected ones; if there are any,
+// there must be an assertion.
 func wantTold(t *testing.T, what string, header http.Header, want map[string]string) {
 	t.Helper()
 	got := told(header)
@@ -325,8 +325,8 @@ func unescape(s string) string {
 	return strings.NewReplacer("&amp;", "&", "&lt;", "<", "&gt;", ">", "&#34;", `"`, "&#39;", "'", "&#43;", "+").Replace(s)
 }
 
-// shape is all of an answer that somebody could tell it from another by, but for the
-// value of a new cookie and the time.
+// shape returns everything in an answer that could distinguish it from another, except new
+// cookies' values and the time.
 func (a answer) shape() string {
 	var b bytes.Buffer
 	header := a.Header.Clone()
@@ -344,9 +344,8 @@ func (a answer) shape() string {
 
 var expiry = regexp.MustCompile(` Expires=[^;]*;`)
 
-// logFile is a log of everything, at the most talkative level: the access log, errors,
-// and what Caddy's own handlers say. global goes into the global options, site into a
-// site block.
+// logFile is a log at the most verbose level: the access log, errors, and lines of Caddy's own
+// handlers. global goes into the global options, site into a site block.
 type logFile struct{ path, global, site string }
 
 func newLogFile(t *testing.T) logFile {
@@ -364,7 +363,7 @@ func (l logFile) text(t *testing.T) string {
 	return string(data)
 }
 
-// listener is a further portal that counts who connects.
+// listener is a further portal that counts connections.
 func listener(t *testing.T) (address string, connections func() int) {
 	var mu sync.Mutex
 	n := 0
@@ -389,7 +388,7 @@ func form(pairs ...string) url.Values {
 	return v
 }
 
-// in2 is in, where our pages have another prefix.
+// in2 is in, for another prefix of our pages.
 func (h *house) in2(email, prefix string) *browser {
 	h.t.Helper()
 	b := h.browser()

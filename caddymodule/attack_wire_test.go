@@ -1,10 +1,10 @@
 package caddymodule_test
 
-// Class W: what goes over the wire. Class D: as far as one request can be too much.
+// Class W: bytes on the wire. Class D, for single requests.
 //
-// Not here: D14's forms that drip (gate/away_test.go, where the clock can be made to run);
-// W06 to W08 (attack_http2_test.go, attack_odd_test.go); D01 to D11 and D17, which are about
-// more than one request (attack_flood_test.go, limit, audit).
+// Not here: D14's slow forms (gate/away_test.go, with a test clock); W06 to W08
+// (attack_http2_test.go, attack_odd_test.go); D01 to D11 and D17, which are about more than
+// one request (attack_flood_test.go, limit, audit).
 
 import (
 	"bufio"
@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// Bare line feeds and folded lines: whatever the server makes of them, the portal hears
-// nothing that the gate didn't.
+// Bare line feeds and folded lines: whatever the server makes of them, the portal gets only
+// what the gate has checked.
 func TestW04_LinesThatEndOrGoOnStrangely(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	bob := h.in("bob@example.com")
@@ -60,7 +60,7 @@ func TestW04_LinesThatEndOrGoOnStrangely(t *testing.T) {
 		}
 		h.portal.mu.Unlock()
 	}
-	// Requests in a row on one connection are judged one by one.
+	// Pipelined requests on one connection are checked one by one.
 	conn := h.dial()
 	conn.SetDeadline(time.Now().Add(5 * time.Second))
 	io.WriteString(conn, "GET /x HTTP/1.1\r\n"+host+"\r\n"+bob.session()+"\r\n\r\nGET /y HTTP/1.1\r\n"+host+"\r\n\r\nGET /z HTTP/1.0\r\n"+host+"\r\n"+bob.session()+"\r\n\r\n")
@@ -77,8 +77,8 @@ func TestW04_LinesThatEndOrGoOnStrangely(t *testing.T) {
 	}
 }
 
-// CVE-2024-24791's class, W10: who isn't signed in is told so before the body comes, and no
-// more of it is taken than the server reads to be polite.
+// CVE-2024-24791's class, W10: visitors who aren't signed in get their answer before the
+// body, of which the server reads no more than its usual small amount.
 func TestW09_CVE_2024_24791_LargeBodiesOfStrangers(t *testing.T) {
 	address, connections := listener(t)
 	h := openHouse(t, layout{site: "reverse_proxy " + address})
@@ -102,8 +102,8 @@ func TestW09_CVE_2024_24791_LargeBodiesOfStrangers(t *testing.T) {
 	}
 }
 
-// flood sends a head and then as much as is taken, up to 64 MiB, and returns how much
-// that was. What lies in buffers between the two counts as taken.
+// flood sends a head and then as much of a body as is read, up to 64 MiB, and returns that
+// amount. Data in buffers in between counts as read.
 func flood(h *house, head string, chunked bool) (sent int) {
 	conn := h.dial()
 	defer conn.Close()
@@ -124,7 +124,7 @@ func flood(h *house, head string, chunked bool) (sent int) {
 	return sent
 }
 
-// D15: many fields, a large one, deep JSON: refused, and cheap.
+// D15: many fields, a large field, deep JSON: rejected, and cheap.
 func TestD15_TooMuchInAForm(t *testing.T) {
 	h := openHouse(t, layout{})
 	deep := strings.Repeat(`{"a":`, 2000) + "1" + strings.Repeat("}", 2000)
@@ -164,7 +164,7 @@ func TestD15_TooMuchInAForm(t *testing.T) {
 			}
 		}
 	}
-	// A form of somebody who isn't signed in is held up to 64 KiB, with what it has.
+	// A form of a visitor who isn't signed in is kept up to 64 KiB, with its fields.
 	for _, c := range []struct {
 		body string
 		held bool
@@ -183,14 +183,14 @@ func names(n int) (all []string) {
 	return all
 }
 
-// A browser that goes away in the middle of anything leaves the gate as it was.
+// A browser that disconnects at any point leaves the gate unchanged.
 func TestD14_WhoGoesAway(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	for i := range 60 {
 		conn := h.dial()
 		request := h.message("POST", "/-/sign-in", "Content-Type: application/x-www-form-urlencoded", "Content-Length: 23") + "email=ann%40example.com"
 		io.WriteString(conn, request[:len(request)*(i+1)/60])
-		conn.(*net.TCPConn).SetLinger(0) // a reset
+		conn.(*net.TCPConn).SetLinger(0) // sends a reset
 		conn.Close()
 	}
 	b := h.browser()
