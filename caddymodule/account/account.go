@@ -1,9 +1,10 @@
-// Package account has the pages of a visitor who is signed in, about themselves: the account page
-// with their devices (account.go), their password (password.go), their companies (companies.go), the
-// reports that were published for them (reports.go) and signing out (signout.go).
+// Package account has the pages on which signed-in visitors manage their own access: the account
+// page with their devices (account.go), their password (password.go), their companies
+// (companies.go), the reports that were published for them (reports.go) and signing out
+// (signout.go).
 //
-// The gate's route table names the handlers. They return errors, which the gate turns into pages;
-// of these, visitor.ErrNone asks for the prompt.
+// The gate's route table names the handlers. The gate turns the errors that they return into pages;
+// visitor.ErrNone becomes the prompt.
 package account
 
 import (
@@ -27,8 +28,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// Handlers are the pages of one firm for visitors who are signed in. Set its fields in one literal
-// before use.
+// Handlers serves one firm's pages for signed-in visitors. Set its fields in one literal before
+// use.
 type Handlers struct {
 	Answers  *web.Answers
 	Ways     *wayback.Ways
@@ -36,28 +37,28 @@ type Handlers struct {
 	Cookies  web.Cookies
 
 	Book      *directory.Book
-	Legacy    *legacy.Rules // where the pages of companies are; nil: there are none
+	Legacy    *legacy.Rules // has the pages of companies; nil if there are none
 	Sessions  *session.Sessions
 	Tokens    *token.Tokens
-	Passwords *password.Passwords // nil: the firm has none
+	Passwords *password.Passwords // nil if the firm has no passwords
 	Reports   *reports.Reports
 	Audit     *audit.Log
-	Unread    *notice.Unread // nil: contacts get no notices
+	Unread    *notice.Unread // nil if contacts get no notices
 	Now       func() time.Time
 
 	Attempts *action.PasswordAttempts // nil without Passwords
-	Changes  *action.PasswordChanges  // likewise
+	Changes  *action.PasswordChanges  // nil without Passwords
 }
 
-// ToAccount leads a tab that is loaded again after a form of the account page back to it.
+// ToAccount redirects a tab that is reloaded after a form of the account page back to that page.
 func (h *Handlers) ToAccount(w http.ResponseWriter, _ *http.Request) error {
 	return h.Answers.SeeOwn(w, "/account")
 }
 
-// justSet is how long the account page says that a password was set.
+// justSet is how long the account page reports that a password was set.
 const justSet = 5 * time.Minute
 
-// done is what the account page says after a change, by the word in its URL.
+// done maps the parameter done of the account page's URL to the message after a change.
 var done = map[string]string{
 	"set":     "Your password is set. You’re signed out everywhere else.",
 	"removed": "Your password is removed. You now sign in with a link we email you. You’re signed out everywhere else.",
@@ -65,22 +66,22 @@ var done = map[string]string{
 	"others":  "You’re signed out everywhere else.",
 }
 
-// GetAccount shows visitors the data and devices of their own that they can change.
+// GetAccount shows visitors their own data and devices.
 func (h *Handlers) GetAccount(w http.ResponseWriter, r *http.Request) error {
 	v, err := h.Visitors.Of(r)
 	if err != nil {
 		return err
 	}
-	said, err := h.doneTo(r.Context(), v, web.OnlyValue(r.URL.Query()["done"]))
+	said, err := h.doneMessage(r.Context(), v, web.OnlyValue(r.URL.Query()["done"]))
 	if err != nil {
 		return err
 	}
 	return h.showAccount(w, r, v, http.StatusOK, web.AccountPage{Done: said})
 }
 
-// doneTo returns what the page says of the word in its URL. Anybody can link to that, so of
-// a password it says only what is so.
-func (h *Handlers) doneTo(ctx context.Context, v *visitor.Visitor, word string) (string, error) {
+// doneMessage returns the message for the parameter done. Anybody can link to that URL, so messages
+// about a password appear only if they are true.
+func (h *Handlers) doneMessage(ctx context.Context, v *visitor.Visitor, word string) (string, error) {
 	if word != "set" && word != "removed" {
 		return done[word], nil
 	}
@@ -94,20 +95,20 @@ func (h *Handlers) doneTo(ctx context.Context, v *visitor.Visitor, word string) 
 	return done[word], nil
 }
 
-// showAccount shows the page, with a message beside their name.
+// showAccount shows the account page with the messages in page.
 func (h *Handlers) showAccount(w http.ResponseWriter, r *http.Request, v *visitor.Visitor, status int, page web.AccountPage) error {
 	ctx := r.Context()
 	page.Name, page.Staff = v.Contact.Name(), v.IsStaff()
 	for _, a := range v.Contact.Emails {
 		page.Emails = append(page.Emails, a.Display())
 	}
-	if v.Contact.Role != directory.Staff { // these reach all of them
+	if v.Contact.Role != directory.Staff { // staff reach all of them
 		companies, _, err := h.companiesOf(r, v, "")
 		if err != nil {
 			return err
 		}
-		page.More = len(companies) > shownAtOnce
-		for _, c := range companies[:min(len(companies), shownAtOnce)] {
+		page.More = len(companies) > maxShown
+		for _, c := range companies[:min(len(companies), maxShown)] {
 			page.Companies = append(page.Companies, web.CompanyRow{Name: c.Name, URL: h.Legacy.Page(c.ID)})
 		}
 	}
@@ -157,7 +158,7 @@ func (h *Handlers) PostDevices(w http.ResponseWriter, r *http.Request) error {
 		}
 		return h.Answers.SeeOwn(w, "/account?done=others")
 	}
-	sessions, err := h.Sessions.List(ctx, v.Contact.ID, v.Contact.Generation) // of this contact: nobody signs out others
+	sessions, err := h.Sessions.List(ctx, v.Contact.ID, v.Contact.Generation) // only this contact's, so nobody can sign out others
 	if err != nil {
 		return err
 	}

@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	searchFrom  = 10 // so many companies have a search field
-	shownAtOnce = 50
+	minForSearch = 10 // number of companies from which there is a search field
+	maxShown     = 50
 )
 
-// GetCompanies lists the companies of the visitor, each with its page.
+// GetCompanies lists the visitor's companies with links to their pages.
 func (h *Handlers) GetCompanies(w http.ResponseWriter, r *http.Request) error {
 	v, err := h.Visitors.Of(r)
 	if err != nil {
@@ -27,13 +27,13 @@ func (h *Handlers) GetCompanies(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := web.CompaniesPage{Email: v.Contact.Emails[0].Display(), Query: query, None: total == 0, More: len(all) > shownAtOnce}
-	page.Search = total >= searchFrom && (len(all) > 0 || query != "")
+	page := web.CompaniesPage{Email: v.Contact.Emails[0].Display(), Query: query, None: total == 0, More: len(all) > maxShown}
+	page.Search = total >= minForSearch && (len(all) > 0 || query != "")
 	unread, err := h.Unread.Of(r.Context(), v.Contact.ID)
 	if err != nil {
 		return err
 	}
-	for _, c := range all[:min(len(all), shownAtOnce)] {
+	for _, c := range all[:min(len(all), maxShown)] {
 		row := web.CompanyRow{Name: c.Name, URL: h.Legacy.Page(c.ID)}
 		if latest, ok := unread[c.ID]; ok {
 			row.Notice, row.NoticeAt = latest.Kind, latest.At.Local()
@@ -47,12 +47,12 @@ func (h *Handlers) GetCompanies(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// companiesOf returns the companies that match the query, by name, and how many the
-// visitor has in all (of staff: at least).
+// companiesOf returns the companies that match the query, sorted by name, and the total number of
+// the visitor's companies (for staff: a lower bound).
 func (h *Handlers) companiesOf(r *http.Request, v *visitor.Visitor, query string) (found []directory.Company, total int, err error) {
 	if v.Contact.Role == directory.Staff {
-		found, err = h.Book.Companies(r.Context(), query, "", shownAtOnce+1)
-		return found, max(len(found), searchFrom), err
+		found, err = h.Book.Companies(r.Context(), query, "", maxShown+1)
+		return found, max(len(found), minForSearch), err
 	}
 	for _, id := range v.Contact.Companies {
 		c, err := h.Book.Company(r.Context(), id)
@@ -60,7 +60,7 @@ func (h *Handlers) companiesOf(r *http.Request, v *visitor.Visitor, query string
 		case errors.Is(err, directory.ErrUnknown):
 		case err != nil:
 			return nil, 0, err
-		case named(c.Name, query):
+		case nameMatches(c.Name, query):
 			found = append(found, c)
 		}
 	}
@@ -70,8 +70,8 @@ func (h *Handlers) companiesOf(r *http.Request, v *visitor.Visitor, query string
 	return found, len(v.Contact.Companies), nil
 }
 
-// named reports whether a name has each word of the query in it, whatever its case.
-func named(name, query string) bool {
+// nameMatches reports whether a name contains each word of the query, in any case.
+func nameMatches(name, query string) bool {
 	name = strings.ToLower(name)
 	for word := range strings.FieldsSeq(strings.ToLower(query)) {
 		if !strings.Contains(name, word) {

@@ -16,41 +16,41 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// notChanged is the reason for which a visitor's password stays as it is.
+// notChanged is the error for a password that wasn't changed.
 type notChanged struct {
 	status  int
 	problem string
-	field   string        // that the problem is about, see AccountPage.Wrong
-	wait    time.Duration // until it may be tried again; 0: that isn't said
+	field   string        // the field with the problem, see AccountPage.Wrong
+	wait    time.Duration // until the next attempt is allowed; 0 if unknown
 }
 
-func (n *notChanged) Error() string { return "gate: the password isn't changed: " + n.problem }
+func (n *notChanged) Error() string { return "account: password not changed: " + n.problem }
 
 const (
 	notCurrent = "That is not your current password. Please check it, or have us email you a link to set a new one."
 	noCurrent  = "Please enter your current password, too. Or have us email you a link to set a new one."
-	// nothingToType: there is no current password, so only a mailed link sets one.
+	// nothingToType is for contacts without a current password: only a mailed link can set one.
 	nothingToType = "To set a password, please use a link that we email you."
 	notChosen     = "Your password comes from our earlier portal. To change or remove it, please set a new one with a link that we email you."
 	manyChanges   = "Your password was changed many times today. Please wait an hour, then try again."
 )
 
-// PostChange sets the password of a visitor who is signed in.
+// PostChange sets the password of a signed-in visitor.
 func (h *Handlers) PostChange(w http.ResponseWriter, r *http.Request) error {
 	return h.change(w, r, "current", "set", func(by action.Browser, change action.PasswordChange, plain string) error {
 		return h.Changes.Set(r.Context(), by, change, plain)
 	})
 }
 
-// PostRemove removes it.
+// PostRemove removes the password of a signed-in visitor.
 func (h *Handlers) PostRemove(w http.ResponseWriter, r *http.Request) error {
 	return h.change(w, r, "gone", "removed", func(by action.Browser, change action.PasswordChange, _ string) error {
 		return h.Changes.Remove(r.Context(), by, change)
 	})
 }
 
-// change carries out do for the visitor, and shows the account page: with done, or with a problem beside
-// the field that it is about.
+// change calls do for the visitor and shows the account page, either with done or with the problem
+// beside its field.
 func (h *Handlers) change(w http.ResponseWriter, r *http.Request, field, done string, do func(action.Browser, action.PasswordChange, string) error) error {
 	f, err := web.ReadForm(w, r)
 	if err != nil {
@@ -73,12 +73,11 @@ func (h *Handlers) change(w http.ResponseWriter, r *http.Request, field, done st
 	return h.Answers.SeeOwn(w, "/account?done="+done)
 }
 
-// changeIf does it for a visitor who has typed their current password, however recently they
-// signed in: a session that somebody else got hold of, or a script on a page of the portal,
-// which shares our origin, must not be enough to set a password that outlives it. Else it is a
-// notChanged.
+// changeIf calls do if the visitor has typed their current password, however recently they signed
+// in; otherwise it returns a notChanged. A stolen session, or a script on a page of the portal,
+// which has the same origin, must not be enough to set a password that outlives the session.
 func (h *Handlers) changeIf(ctx context.Context, by action.Browser, v *visitor.Visitor, current, field string, do func(action.PasswordChange) error) error {
-	if err := h.isCurrent(ctx, by, v, current, field); err != nil {
+	if err := h.checkCurrent(ctx, by, v, current, field); err != nil {
 		return err
 	}
 	end, err := h.Tokens.RevokeAll(v.Contact.ID)
@@ -86,7 +85,7 @@ func (h *Handlers) changeIf(ctx context.Context, by action.Browser, v *visitor.V
 		return err
 	}
 	for range 3 {
-		// Whoever has changed the password meanwhile has ended this session, so it can't be spared.
+		// A concurrent password change has ended this session, so it can't be kept.
 		err = do(action.PasswordChange{Contact: v.Contact, Proof: []store.Op{end}, Method: action.ByPassword, Spare: v.Live.ID})
 		if !errors.Is(err, store.ErrConflict) {
 			break
@@ -104,9 +103,9 @@ func (h *Handlers) changeIf(ctx context.Context, by action.Browser, v *visitor.V
 	return err
 }
 
-// isCurrent compares the current password that somebody signed in has typed, in that field:
-// a notChanged where it isn't. It counts as any other try.
-func (h *Handlers) isCurrent(ctx context.Context, by action.Browser, v *visitor.Visitor, plain, field string) error {
+// checkCurrent checks the current password that a signed-in visitor has typed in field, and returns
+// a notChanged if it is wrong. It counts as a sign-in attempt.
+func (h *Handlers) checkCurrent(ctx context.Context, by action.Browser, v *visitor.Visitor, plain, field string) error {
 	state, err := h.Passwords.State(ctx, v.Contact.ID)
 	switch {
 	case err != nil:
@@ -114,8 +113,8 @@ func (h *Handlers) isCurrent(ctx context.Context, by action.Browser, v *visitor.
 	case !state.Has():
 		return &notChanged{http.StatusForbidden, nothingToType, "", 0}
 	case !state.Chosen:
-		// One of their own, which no import touches any more, takes somebody who has read a
-		// mail of ours: whoever knew this one elsewhere may have got in by it.
+		// Only somebody who has read a mail from us may set the visitor's own password, which later
+		// imports don't change: anybody who knew the imported one may be signed in here.
 		return &notChanged{http.StatusForbidden, notChosen, "", 0}
 	case plain == "":
 		return &notChanged{http.StatusForbidden, noCurrent, field, 0}
@@ -136,10 +135,10 @@ func (h *Handlers) isCurrent(ctx context.Context, by action.Browser, v *visitor.
 	case err != nil:
 		return err
 	}
-	// Now, not with the change: who looks for a new one that may be chosen isn't guessing.
+	// Not together with the change: a visitor who tries several new passwords isn't guessing.
 	err = h.Sessions.Store.Apply(ctx, match.Ops...)
 	if errors.Is(err, store.ErrConflict) {
-		return web.ErrConflict // it may be another one by now
+		return web.ErrConflict // the password may have changed in between
 	}
 	return err
 }

@@ -64,7 +64,7 @@ func (h *Handlers) GetReports(w http.ResponseWriter, r *http.Request) error {
 // reportsOf returns one page of the reports that a visitor may download.
 func (h *Handlers) reportsOf(ctx context.Context, v *visitor.Visitor, after string) (list []reports.Report, next string, err error) {
 	if v.IsStaff() {
-		return h.Reports.ListAll(ctx, after, shownAtOnce)
+		return h.Reports.ListAll(ctx, after, maxShown)
 	}
 	var companies []reports.Company
 	for _, id := range v.Contact.Companies {
@@ -77,7 +77,7 @@ func (h *Handlers) reportsOf(ctx context.Context, v *visitor.Visitor, after stri
 			companies = append(companies, reports.Company{ID: id, AddedAs: s.AddedAs})
 		}
 	}
-	return h.Reports.List(ctx, companies, after, shownAtOnce)
+	return h.Reports.List(ctx, companies, after, maxShown)
 }
 
 // reportsLink is what other pages say of a visitor's reports.

@@ -38,7 +38,7 @@ func (h *Handlers) PostSignOut(w http.ResponseWriter, r *http.Request) error {
 	}
 	h.Answers.ClearSite(w.Header())
 	h.Cookies.Remove(w, h.Cookies.Session)
-	if _, err := r.Cookie(h.Cookies.Visit); err == nil { // who comes next isn't to have that, either
+	if _, err := r.Cookie(h.Cookies.Visit); err == nil { // the next user of the browser must not get the visit either
 		h.Cookies.Remove(w, h.Cookies.Visit)
 	}
 	if to, switches := h.switchesTo(w, r); switches {
@@ -50,9 +50,9 @@ func (h *Handlers) PostSignOut(w http.ResponseWriter, r *http.Request) error {
 	return h.Answers.SeeOwn(w, "/sign-out")
 }
 
-// switchesTo reports whether the form of a sign-out asks for the prompt, for another address,
-// and where that is to lead: sealed where that URL may have a token in it, which no Location
-// has. A portal's own button may send no form at all.
+// switchesTo reports whether the sign-out form asks for the prompt for another address, and the URL
+// after that sign-in. The URL is sealed if it may contain a token. A portal's own sign-out button
+// may send no form at all.
 func (h *Handlers) switchesTo(w http.ResponseWriter, r *http.Request) (to string, switches bool) {
 	if r.ContentLength == 0 {
 		return "", false

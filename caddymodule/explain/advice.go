@@ -1,5 +1,6 @@
-// Package explain says in plain words what happened at the door, and what to do for somebody who can't
-// get in. It is for the commands and for the pages of staff, who offer the steps in their own way.
+// Package explain describes the events of a contact in plain words, and what to do for a person who
+// can't sign in. It is used by the commands and by the staff pages, which offer the steps in their
+// own form.
 package explain
 
 import (
@@ -16,28 +17,28 @@ import (
 // Line is a sentence of an advice.
 type Line struct {
 	Text string
-	Step Step // what there is to be done; zero: nothing
+	Step Step // the step to take; zero if none
 }
 
-// Step is what can be done about a contact who doesn't get in.
+// Step is an action that may help a contact to sign in.
 type Step struct {
 	Do      Action
-	Contact string // an address of the contact whom it is about
-	Email   string // the address that is meant
+	Contact string // an address of the contact concerned
+	Email   string // the address to add or use
 }
 
-// Action is what a Step does.
+// Action is the kind of a Step.
 type Action string
 
 // The actions.
 const (
 	Enable        Action = "enable"         // let Contact sign in again
-	GiveCompany   Action = "give-company"   // have Contact belong to a company
-	AddAddress    Action = "add-address"    // let Contact sign in with Email as well
-	ChangeAddress Action = "change-address" // put another address in the place of Contact
-	Find          Action = "find"           // look for a contact by name
-	Add           Action = "add"            // make Email a contact
-	Look          Action = "look"           // see what happened to Contact
+	GiveCompany   Action = "give-company"   // add Contact to a company
+	AddAddress    Action = "add-address"    // let Contact also sign in with Email
+	ChangeAddress Action = "change-address" // replace the address Contact
+	Find          Action = "find"           // search for a contact by name
+	Add           Action = "add"            // add a contact with the address Email
+	Look          Action = "look"           // show the events of Contact
 )
 
 func say(texts ...string) (lines []Line) {
@@ -47,14 +48,14 @@ func say(texts ...string) (lines []Line) {
 	return lines
 }
 
-// Advise says what the timeline means, and what to do now.
+// Advise explains the timeline and says what to do now.
 func Advise(t admin.Timeline, since string, now time.Time) []Line {
 	if t.Contact == nil {
-		return adviceOnNobody(t, now)
+		return adviceOnUnknown(t, now)
 	}
 	c := *t.Contact
 	var lines []Line
-	last, sent := decisive(t.Events)
+	last, sent := lastDecisive(t.Events)
 	signedOut := signedOutBy(t, now)
 	switch {
 	case c.Disabled:
@@ -95,18 +96,18 @@ func Advise(t admin.Timeline, since string, now time.Time) []Line {
 	return lines
 }
 
-// decisive returns the last event that says where they stand, and the last one at all
-// that a scanner may have caused; nil where there is none.
-func decisive(events []admin.Event) (last, scanned *admin.Event) {
+// lastDecisive returns the last event that shows how far the contact has got, and the last event
+// that a scanner may have caused; nil if there is none.
+func lastDecisive(events []admin.Event) (last, scanned *admin.Event) {
 	notices := admin.NoticeRequests(events)
 	for i := range events {
 		e := &events[i]
 		switch {
-		case notices[e.Request] && e.Kind != audit.Refused: // whose link lets nobody in
+		case notices[e.Request] && e.Kind != audit.Refused: // its link signs nobody in
 		case e.Scanner || e.Automatic:
 			scanned = e
 		case e.Kind == audit.PassSet || e.Kind == audit.PassGone:
-			// Whatever kept them out before is over; who was in stays in.
+			// An earlier obstacle no longer counts; a signed-in contact stays signed in.
 			if last != nil && last.Kind != audit.SignedIn {
 				last = e
 			}
@@ -117,8 +118,7 @@ func decisive(events []admin.Event) (last, scanned *admin.Event) {
 	return last, scanned
 }
 
-// adviceOnChange says what to do where a change came after the last thing that happened, and
-// what that would advise isn't true any more; nil: it still is.
+// adviceOnChange returns the advice if a later change has made the last event obsolete, or nil.
 func adviceOnChange(last admin.Event, t admin.Timeline, now time.Time) []Line {
 	email := string(t.Contact.Email())
 	switch last.Kind {
@@ -127,9 +127,9 @@ func adviceOnChange(last admin.Event, t admin.Timeline, now time.Time) []Line {
 	case audit.Unknown:
 		return say("When they asked, that address wasn't a contact's yet, so no email was made. Let them ask again.")
 	case audit.SignedIn, audit.WrongPass, audit.PassSet, audit.PassGone:
-		return nil // no link is on its way
+		return nil // no link was invalidated
 	}
-	var change *admin.Event // the last one that ended links
+	var change *admin.Event // the last one that invalidated links
 	for i := range t.Events {
 		e := &t.Events[i]
 		if e.Kind == audit.Changed && !e.Time.Before(last.Time) && endsLinks(*e) {
@@ -145,7 +145,7 @@ func adviceOnChange(last admin.Event, t admin.Timeline, now time.Time) []Line {
 	return say(fmt.Sprintf("Your change of %s ended the links that were on their way. Let them ask for a new email, with %s.", When(change.Time, now), email))
 }
 
-// endsLinks reports whether a change ended the contact's links that were on their way.
+// endsLinks reports whether a change invalidated the contact's active links.
 func endsLinks(e admin.Event) bool {
 	if e.What == "contacts/disable" || e.What == "sessions/revoke" {
 		return true
@@ -153,7 +153,7 @@ func endsLinks(e admin.Event) bool {
 	return slices.ContainsFunc(e.Fields, func(f string) bool { return f == "email" || f == "remove_emails" || f == "disabled" })
 }
 
-// signedOutBy says by what somebody who was in isn't any more.
+// signedOutBy says what ended the contact's last session.
 func signedOutBy(t admin.Timeline, now time.Time) []Line {
 	if t.Sessions > 0 {
 		return nil
@@ -180,8 +180,8 @@ func signedOutBy(t admin.Timeline, now time.Time) []Line {
 	return say(fmt.Sprintf("The change of their password at %s signed out their browsers.", When(out.Time, now)))
 }
 
-// adviceOnServer says why a mail waits, what to do, and when it is tried again; nil: nothing
-// is known.
+// adviceOnServer says why a mail waits, what to do, and when it is tried again. It returns nil if
+// nothing is known.
 func adviceOnServer(t admin.Timeline, e admin.Event, now time.Time) []Line {
 	var reason string
 	var next time.Time
@@ -213,7 +213,7 @@ func adviceOnServer(t admin.Timeline, e admin.Event, now time.Time) []Line {
 	return append(lines, say(again+".")...)
 }
 
-// adviceOn says what to do when that was the last that happened.
+// adviceOn says what to do if e was the last decisive event.
 func adviceOn(e admin.Event, t admin.Timeline, now time.Time) []Line {
 	c := *t.Contact
 	young := now.Sub(e.Time) < time.Minute
@@ -284,8 +284,8 @@ func adviceOn(e admin.Event, t admin.Timeline, now time.Time) []Line {
 	return nil
 }
 
-// adviceOnNobody is for an address that is no contact's.
-func adviceOnNobody(t admin.Timeline, now time.Time) []Line {
+// adviceOnUnknown says what to do for an address that belongs to no contact.
+func adviceOnUnknown(t admin.Timeline, now time.Time) []Line {
 	lines := say(fmt.Sprintf("%s is no contact's address, so no email goes there.", t.Email))
 	if t.Former != nil {
 		return append(lines, adviceOnFormer(*t.Former, now)...)
@@ -305,7 +305,7 @@ func adviceOnNobody(t admin.Timeline, now time.Time) []Line {
 	return lines
 }
 
-// adviceOnFormer is for an address that was a contact's.
+// adviceOnFormer says what to do for an address that belonged to a contact.
 func adviceOnFormer(f admin.Former, now time.Time) []Line {
 	since := ""
 	if !f.Lost.IsZero() {

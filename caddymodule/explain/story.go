@@ -8,9 +8,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 )
 
-// Story tells the events, a line each; what comes again right away is told once.
+// Story describes the events, one per line. Consecutive equal events share a line.
 func Story(events []admin.Event, now time.Time) (lines []string) {
-	asked := map[string]bool{} // requests that have their line
+	asked := map[string]bool{} // requests that already have a line
 	type told struct {
 		what        string
 		first, last time.Time
@@ -20,9 +20,9 @@ func Story(events []admin.Event, now time.Time) (lines []string) {
 	for _, e := range events {
 		switch {
 		case e.Kind == audit.Queued && asked[e.Request]:
-			continue // what comes next says so
+			continue // the next event implies it
 		case e.Kind == audit.Queued:
-			e.Kind = audit.Asked // that event is gone, or not here yet
+			e.Kind = audit.Asked // that event was deleted, or hasn't arrived yet
 			fallthrough
 		case e.Kind == audit.Asked, e.Kind == audit.Changed && e.Request != "":
 			asked[e.Request] = true

@@ -29,7 +29,7 @@ func times(n int) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-// Printable is what another server said, for a terminal.
+// Printable returns another server's message in a form that is safe for a terminal.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -39,7 +39,7 @@ func Printable(s string) string {
 	}, s)
 }
 
-// When is a time for people: with the date where it isn't today.
+// When formats a time for people, with the date if it isn't today.
 func When(t, now time.Time) string {
 	t, now = t.In(time.Local), now.In(time.Local)
 	if t.Format(time.DateOnly) == now.Format(time.DateOnly) {
@@ -48,7 +48,7 @@ func When(t, now time.Time) string {
 	return t.Format(time.DateTime)
 }
 
-// InWords says what happened, without who and when.
+// InWords describes an event, without the contact and the time.
 func InWords(e admin.Event) string {
 	by := func(what, in string) string {
 		if e.Agent != "" {
@@ -125,7 +125,7 @@ func InWords(e admin.Event) string {
 	return string(e.Kind)
 }
 
-// aboutWhat says what a notice is about.
+// aboutWhat describes the subject of a notice.
 func aboutWhat(e admin.Event) string {
 	what := strings.ReplaceAll(e.What, "-", " ")
 	if e.Company != "" {
@@ -239,7 +239,7 @@ func upgradeInWords(e admin.Event) string {
 	return what + Count(e.Count, "company", "companies")
 }
 
-// Count writes a number of things: "1 contact", "2 contacts".
+// Count formats a number of things: "1 contact", "2 contacts".
 func Count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -247,7 +247,7 @@ func Count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// Person is a contact in a sentence: Ann Lee <ann@example.com>.
+// Person formats a contact for a sentence: Ann Lee <ann@example.com>.
 func Person(c directory.Contact) string {
 	if c.Name() == "" {
 		return string(c.Email())

@@ -12,24 +12,23 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
 )
 
-// People double-click a link, and only the second answer is shown. So for action.ReplayTime
-// the same browser is let in again by the link that it came in by: at this gate from
-// memory, which waits for the first click if that isn't answered yet, and at others, or after a
-// reload, from the store.
+// People double-click a link, and the browser shows only the second response. So for
+// action.ReplayTime the link signs in the same browser again: at this gate from memory, which waits
+// for the first click's response; at other gates, or after a reload, from the store.
 
-// begin begins a session in this browser for a contact whom the grant proves, and returns its
-// cookie. The errors are those of action.SignIn.Begin.
-func (h *Handlers) begin(w http.ResponseWriter, r *http.Request, by action.Browser, grant token.Grant) (cookie string, err error) {
+// beginSession begins a session in this browser for the contact of the grant, and returns its
+// cookie. It returns the errors of action.SignIn.Begin.
+func (h *Handlers) beginSession(w http.ResponseWriter, r *http.Request, by action.Browser, grant token.Grant) (cookie string, err error) {
 	v, err := h.Visitors.Of(r)
 	if err != nil {
-		v = new(visitor.Visitor) // nobody, as far as can be told
+		v = new(visitor.Visitor) // treat as nobody
 	}
 	begun, err := h.SignIn.Begin(r.Context(), by, v.Live, grant)
 	if err != nil {
 		return "", err
 	}
 	if !begun.SamePerson {
-		h.Answers.ClearSite(w.Header()) // what the browser has kept may be another person's
+		h.Answers.ClearSite(w.Header()) // the browser's data may be of another person
 	}
 	h.setSession(w, begun.Cookie, grant.Shared)
 	if begun.Device != "" {
@@ -38,9 +37,8 @@ func (h *Handlers) begin(w http.ResponseWriter, r *http.Request, by action.Brows
 	return begun.Cookie, nil
 }
 
-// setSession gives the browser its session. The cookie lasts as long as a session may
-// last at most, since the limits are judged here; on a shared computer it ends with
-// the browser.
+// setSession sets the session cookie. It expires after the longest lifetime of a session, because
+// the gate checks the exact limits; on a shared computer it ends with the browser.
 func (h *Handlers) setSession(w http.ResponseWriter, cookie string, shared bool) {
 	life := h.SignIn.Sessions.Max
 	if shared {
@@ -49,14 +47,14 @@ func (h *Handlers) setSession(w http.ResponseWriter, cookie string, shared bool)
 	h.Cookies.Set(w, h.Cookies.Session, cookie, life)
 }
 
-// replay gives the browser the session that it began by this link a moment ago at this
-// gate, or is about to.
+// replay sets the cookie of the session that this browser has just begun with the link at this
+// gate, or is about to begin.
 func (h *Handlers) replay(w http.ResponseWriter, r *http.Request, by action.Browser, link token.Link) bool {
 	cookie := h.clicks.find(r.Context(), link.ID, by.FlowID(), h.Now())
 	if cookie == "" {
 		return false
 	}
-	h.Answers.ClearSite(w.Header()) // as the first answer may have done, which wasn't read
+	h.Answers.ClearSite(w.Header()) // as in the first response, which the browser discarded
 	h.setSession(w, cookie, link.Shared)
 	return true
 }
@@ -72,8 +70,8 @@ func (h *Handlers) replayStored(w http.ResponseWriter, r *http.Request, by actio
 	return true, nil
 }
 
-// clicks is the memory's half of the replay cache: which browser came in by which link a moment
-// ago. The zero value is ready.
+// clicks is the in-memory part of the replay cache: recent sign-ins by link and browser. The zero
+// value is ready to use.
 type clicks struct {
 	mu  sync.Mutex
 	all map[string]*click // by link and browser
@@ -82,12 +80,12 @@ type clicks struct {
 // click is one browser's sign-in by one link.
 type click struct {
 	done   chan struct{} // closed once cookie is known
-	cookie string        // of the session; "" if none began. To be read after done
+	cookie string        // of the session; "" if none began. Read it only after done is closed
 	at     time.Time
 }
 
-// begin returns the sign-in that isn't answered yet or was a moment ago, or else begins one,
-// which the caller has to end.
+// begin returns a recent or pending sign-in, or begins one; the caller must call end for the
+// latter.
 func (c *clicks) begin(link, browser string, now time.Time) (one *click, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -117,8 +115,8 @@ func (c *clicks) end(link, browser string, one *click, cookie string) {
 	}
 }
 
-// find returns the cookie of a browser that came in a moment ago, or "". It waits for a sign-in that
-// isn't answered yet.
+// find returns the cookie of a browser that has recently signed in by the link, or "". It waits for
+// a pending sign-in.
 func (c *clicks) find(ctx context.Context, link, browser string, now time.Time) (cookie string) {
 	c.mu.Lock()
 	one := c.all[link+browser]

@@ -13,15 +13,14 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// wrongCode is what every code that doesn't work is told, wrong, burnt, run out or
-// never sent: the difference would help who guesses. So it has to help all of them,
-// also who types the right code for the sixth time.
+// wrongCode is the message for every code that doesn't work, whether it is wrong, blocked after
+// five attempts, expired or was never sent: the difference would help an attacker. So the message
+// must help in all these cases, also after the right code at the sixth attempt.
 const wrongCode = "That code doesn’t work. Please check it against the newest email. " +
 	"You have five tries for each code. After that, use the link in the email, or press “Send the email again”."
 
-// notACode says what is wrong with what can't be a code. It knows what was typed, and
-// nothing else.
-func notACode(e token.ShapeError) string {
+// codeProblem returns the problem with text that can't be a code. It depends only on the text.
+func codeProblem(e token.ShapeError) string {
 	number := []string{"", "one", "two", "three", "four", "five", "six", "seven"}
 	switch {
 	case e.Has == 0:
@@ -34,18 +33,18 @@ func notACode(e token.ShapeError) string {
 	return "One of these characters is never in a code, such as “u” or “é”. Please check it against the email."
 }
 
-// GetCode is for a tab that is loaded again after a wrong code: phones do so by themselves.
+// GetCode redirects a tab that is reloaded after a wrong code; phones reload by themselves.
 func (h *Handlers) GetCode(w http.ResponseWriter, _ *http.Request) error {
 	return h.Answers.SeeOwn(w, "/sent")
 }
 
-// PostCode signs in the browser that asked, by the code typed from the mail.
+// PostCode signs in the browser that requested the mail by the typed code.
 func (h *Handlers) PostCode(w http.ResponseWriter, r *http.Request) error {
 	f, err := web.ReadForm(w, r)
 	if err != nil {
 		return err
 	}
-	ask, err := h.asked(r)
+	ask, err := h.lastMailRequest(r)
 	if errors.Is(err, token.ErrUnknown) {
 		return h.notWaiting(w, r)
 	} else if err != nil {
@@ -53,7 +52,7 @@ func (h *Handlers) PostCode(w http.ResponseWriter, r *http.Request) error {
 	}
 	by := h.Visitors.Browser(r)
 	ip := by.IP
-	free, refund := h.countGuess(ip) // counted before it is compared
+	free, refund := h.allowGuess(ip) // counted before the comparison
 	wrong := false
 	defer func() {
 		if !wrong {
@@ -61,10 +60,10 @@ func (h *Handlers) PostCode(w http.ResponseWriter, r *http.Request) error {
 		}
 	}()
 	moved := false
-	for range 3 { // each counts as a guess
+	for range 3 { // each attempt counts as a guess
 		grant, err := h.Tokens.Guess(anchor.Evenly(r.Context()), ask.Browser, f.Get("code"), !free)
 		if shape, ok := errors.AsType[token.ShapeError](err); ok {
-			h.Answers.Page(w, r, http.StatusBadRequest, h.sentPage(ask, f.Get("code"), notACode(shape)))
+			h.Answers.Page(w, r, http.StatusBadRequest, h.sentPage(ask, f.Get("code"), codeProblem(shape)))
 			return nil
 		} else if errors.Is(err, token.ErrCode) {
 			wrong, moved = !errors.Is(err, token.ErrBurnt), false
@@ -72,17 +71,17 @@ func (h *Handlers) PostCode(w http.ResponseWriter, r *http.Request) error {
 		} else if err != nil {
 			return err
 		}
-		_, err = h.begin(w, r, by, grant)
+		_, err = h.beginSession(w, r, by, grant)
 		if errors.Is(err, token.ErrOver) {
 			moved = errors.Is(err, action.ErrOvertaken)
-			continue // the record moved under us: once more from the start
+			continue // the record changed in the meantime: try again
 		} else if err != nil {
 			return err
 		}
 		return h.seeOther(w, grant.To)
 	}
 	if moved {
-		return web.ErrConflict // the code was right, and may still be
+		return web.ErrConflict // the code was right and may still be valid
 	}
 	h.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongCode, Address: ask.Address.Masked(), Request: ask.ID,
 		Agent: by.Agent, IP: ip, Whole: ask.Address})
@@ -90,9 +89,9 @@ func (h *Handlers) PostCode(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// countGuess counts one more guess at a code, for its network and for the firm, and reports
-// whether it may be right. refund undoes it.
-func (h *Handlers) countGuess(ip netip.Addr) (free bool, refund func()) {
+// allowGuess counts a guess at a code for its network and for the firm, and reports whether it may
+// succeed. refund undoes the count.
+func (h *Handlers) allowGuess(ip netip.Addr) (free bool, refund func()) {
 	if !h.Networks.Take(limit.Guess, ip) {
 		return false, func() {}
 	}

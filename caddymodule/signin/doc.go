@@ -1,10 +1,10 @@
-// Package signin has the pages by which visitors sign in: the prompt that protected URLs answer
-// with (prompt.go), the page that waits for the mail (sent.go), the link and the code of the mail
-// (link.go, code.go), passwords (password.go), the way to a new one (help.go, setpassword.go), and
-// the forms that are kept for a visitor whose session ended while they typed (heldform.go).
+// Package signin has the pages on which visitors sign in: the prompt at protected URLs (prompt.go),
+// the page that waits for the mail (sent.go), the link and the code in the mail (link.go, code.go),
+// passwords (password.go), resetting them (help.go, setpassword.go), and forms that are kept for a
+// visitor whose session ended while they typed (heldform.go).
 //
-// The gate's route table names the handlers. They return errors, which the gate turns into pages;
-// of these, visitor.ErrNone asks for the prompt.
+// The gate's route table names the handlers. The gate turns the errors that they return into pages;
+// visitor.ErrNone becomes the prompt.
 package signin
 
 import (
@@ -23,8 +23,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// Handlers are the pages of one firm by which visitors sign in. Set its fields in one literal
-// before use.
+// Handlers serves one firm's sign-in pages. Set its fields in one literal before use.
 type Handlers struct {
 	Firm     string
 	Keys     *secret.Keyring
@@ -35,7 +34,7 @@ type Handlers struct {
 
 	Book      *directory.Book
 	Tokens    *token.Tokens
-	Passwords *password.Passwords // nil: the firm has none
+	Passwords *password.Passwords // nil if the firm has no passwords
 	Devices   *limit.Devices
 	Networks  *limit.Networks
 	Audit     *audit.Log
@@ -44,13 +43,12 @@ type Handlers struct {
 	Requests *action.MailRequests
 	SignIn   *action.SignIn
 	Attempts *action.PasswordAttempts // nil without Passwords
-	Changes  *action.PasswordChanges  // likewise
+	Changes  *action.PasswordChanges  // nil without Passwords
 
 	clicks clicks
 }
 
-// site returns the origin that the request came to, where it is one of the firm's further sites;
-// else "".
+// site returns the origin of the request if it is one of the firm's additional sites; otherwise "".
 func (h *Handlers) site(r *http.Request) string {
 	sites := h.Answers.Sites
 	if site := sites.Of(r); site != sites.URL {
@@ -59,7 +57,7 @@ func (h *Handlers) site(r *http.Request) string {
 	return ""
 }
 
-// seeOther sends the browser to a path on this site, which is judged once more.
+// seeOther redirects to a path on this site, after another check.
 func (h *Handlers) seeOther(w http.ResponseWriter, to string) error {
 	return web.Redirect(w, h.Ways.SafeSealed(to), http.StatusSeeOther)
 }

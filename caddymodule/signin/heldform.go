@@ -12,12 +12,12 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// A form that was sent by a visitor who isn't signed in (any more) is kept in the page that
-// answers it, until somebody signs in and sends it from there. Its URL then has a mark that
-// says who typed it, as far as is known, so that nobody sends another person's form unasked.
+// A form from a visitor who is no longer signed in is kept in the page that answers it. The visitor
+// signs in and sends it from there. The form's URL then contains a mark of the contact who typed
+// it, if known, so that nobody sends another person's form without a question.
 
-// hold shows what was typed into a form before the session was over, so that nothing
-// is lost: they sign in in another tab and send it by a press.
+// hold answers with a page that contains the fields of a form sent without a session, so that
+// nothing is lost: the visitor signs in in another tab and sends the form again.
 func (h *Handlers) hold(w http.ResponseWriter, r *http.Request) {
 	kept, _ := r.Context().Value(keptKey{}).(*KeptForm)
 	if kept == nil {
@@ -36,8 +36,8 @@ func (h *Handlers) hold(w http.ResponseWriter, r *http.Request) {
 	h.Answers.Page(w, r, http.StatusUnauthorized, web.HeldFormPage{Action: action, Fields: fields, SignInURL: h.signInForForm()})
 }
 
-// AskWhose asks a visitor before a kept form is sent that somebody else may have typed, and
-// says as whom it would be sent.
+// AskWhose asks a visitor, before a kept form is sent, to confirm that they want to send it,
+// because another person may have typed it. The page names the visitor's address.
 func (h *Handlers) AskWhose(w http.ResponseWriter, r *http.Request, v *visitor.Visitor) {
 	web.LeaveBody(w, r)
 	action, fields, ok := "", []web.Field(nil), false
@@ -51,19 +51,19 @@ func (h *Handlers) AskWhose(w http.ResponseWriter, r *http.Request, v *visitor.V
 	h.Answers.Page(w, r, http.StatusConflict, web.HeldFormPage{Action: action, Fields: fields, As: v.Contact.Emails[0].Display()})
 }
 
-const maxHeld = 64 << 10 // bytes of a form that is kept
+const maxHeld = 64 << 10 // bytes of a form
 
 // canBeHeld reports whether a request's body is a form that can be kept.
 func canBeHeld(r *http.Request) bool {
 	return web.IsForm(r.Header) && r.ContentLength >= 0 && r.ContentLength <= maxHeld
 }
 
-// keep reads the form, and returns its fields and the URL to send them to, with a mark.
-// False: it can't be kept.
+// keep reads the form, and returns its fields and the URL with a mark to which they are sent. ok is
+// false if the form can't be kept.
 func (h *Handlers) keep(w http.ResponseWriter, r *http.Request, kept *KeptForm) (action string, fields []web.Field, ok bool) {
 	action = h.Ways.Safe(r.URL.RequestURI())
 	if action == "/" && r.URL.RequestURI() != "/" {
-		return "", nil, false // such as a form of our own
+		return "", nil, false // such as one of the gate's own forms
 	}
 	body, err := web.ReadBody(w, r, maxHeld)
 	if err != nil {
@@ -88,19 +88,19 @@ func (h *Handlers) keep(w http.ResponseWriter, r *http.Request, kept *KeptForm) 
 	return action + separator + keptMark + "=" + h.Keys.SealText(keptPurpose, h.Firm, kept.bytes()), fields, true
 }
 
-// KeptForm says who typed a kept form. The zero value says that this isn't known.
+// KeptForm describes who typed a kept form. The zero value means unknown.
 type KeptForm struct {
-	contact   string // the last contact who signed in on the device
-	confirmed string // the contact who has said that they want to send it
-	first     bool   // nobody had signed in in this browser, as far as it shows
+	contact   string // the contact who signed in last on the device
+	confirmed string // the contact who confirmed that they want to send it
+	first     bool   // no contact has signed in in this browser, according to its cookies
 }
 
 const (
-	keptMark    = "portal-form" // the name of a parameter
-	keptPurpose = "kept-form"   // of sealing
+	keptMark    = "portal-form" // parameter name
+	keptPurpose = "kept-form"   // of sealed text
 )
 
-// MayBe reports whether the form may be sent as the visitor without a question.
+// MayBe reports whether the visitor may send the form without confirmation.
 func (k *KeptForm) MayBe(v *visitor.Visitor) bool {
 	return k.first || v.Contact.ID == k.contact || v.Contact.ID == k.confirmed
 }
@@ -130,10 +130,10 @@ func keptFormOf(plain string) *KeptForm {
 
 type keptKey struct{}
 
-// TakeKeptMark takes the mark of a kept form off a request, whose URL then is the one that
-// the form was meant for, and returns what it says; nil: there is none. A mark that none of
-// our keys has sealed says nothing. It counts on our own pages only: a page of another site
-// mustn't have us show its form as if it were one that we kept.
+// TakeKeptMark removes the mark of a kept form from a request and its URL, and returns the meaning
+// of the mark, or nil if there is none. A mark that wasn't sealed with one of the firm's keys means
+// unknown. Marks are accepted only from the gate's own pages: a page of another site must not pass
+// off its form as a kept one.
 func (h *Handlers) TakeKeptMark(r *http.Request) (*http.Request, *KeptForm) {
 	if r.Method != http.MethodPost || !strings.Contains(r.URL.RawQuery, keptMark+"=") {
 		return r, nil
@@ -167,8 +167,8 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// typedBy returns who has typed a form that is to be kept, as far as the browser shows: the
-// contact who signed in most recently on this device. The error is the store's.
+// typedBy returns who typed a form that is to be kept, as far as known: the contact who signed in
+// most recently on this device. Errors are the store's.
 func (h *Handlers) typedBy(r *http.Request) (*KeptForm, error) {
 	ours := slices.ContainsFunc(r.Cookies(), func(c *http.Cookie) bool { return h.Cookies.IsOurs(c.Name) })
 	if !ours {

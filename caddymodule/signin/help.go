@@ -9,15 +9,15 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// GetHelp is for who has no password, or has lost it.
+// GetHelp is for visitors who have no password or have lost it.
 func (h *Handlers) GetHelp(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	h.Answers.Page(w, r, http.StatusOK, web.HelpPage{To: h.Ways.SafeSealed(query.Get("to")), Email: h.typed(r)})
+	h.Answers.Page(w, r, http.StatusOK, web.HelpPage{To: h.Ways.SafeSealed(query.Get("to")), Email: h.prefilledAddress(r)})
 	return nil
 }
 
-// PostHelp commits a request for a mail with a link to set a password, and answers the
-// same for every valid address.
+// PostHelp commits a request for a mail with a link to set a password. The response is the same for
+// every valid address.
 func (h *Handlers) PostHelp(w http.ResponseWriter, r *http.Request) error {
 	f, err := web.ReadForm(w, r)
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// GetLink is where the link of a mail leads. Mail scanners open it too, run its
-// scripts and press its buttons, so it signs in at once only in the browser that
-// asked; any other is asked for the address, which no scanner knows.
+// GetLink serves the link in a mail. Mail scanners also open it, run its scripts and press its
+// buttons. So it signs in directly only in the browser that requested the mail; in other browsers
+// it asks for the address, which scanners don't know.
 func (h *Handlers) GetLink(w http.ResponseWriter, r *http.Request) error {
 	t := linkSecret(r.URL)
 	link, err := h.Tokens.Peek(r.Context(), t)
@@ -36,15 +36,15 @@ func (h *Handlers) GetLink(w http.ResponseWriter, r *http.Request) error {
 	case err == nil && asking && (verr != nil || mine):
 		return h.enter(w, r, by, t, link)
 	case mine && web.IsPageLoad(r):
-		return h.seeOther(w, link.To) // they are in already, and the link is theirs
+		return h.seeOther(w, link.To) // already signed in, and the link is for the same contact
 	case err != nil && asking && verr != nil && h.replay(w, r, by, link):
 		return h.seeOther(w, link.To)
 	case err != nil && asking && verr != nil:
-		return h.spent(w, r, by, t, link, err)
+		return h.linkNotSpent(w, r, by, t, link, err)
 	case err != nil:
 		return h.linkError(w, r, t, link, err)
 	}
-	h.Audit.Record(r.Context(), h.opening(r, audit.Opened, link))
+	h.Audit.Record(r.Context(), h.openingEvent(r, audit.Opened, link))
 	page := web.LinkPage{T: t, Masked: web.MaskedAddress(link.Address)}
 	if verr == nil {
 		page.SignedInAs = v.Contact.Emails[0].Display()
@@ -53,21 +53,21 @@ func (h *Handlers) GetLink(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// PostLink spends a link in a browser that didn't ask for it, by the address typed
-// once more.
+// PostLink spends a link in a browser that didn't request it, after the visitor has typed the
+// address again.
 func (h *Handlers) PostLink(w http.ResponseWriter, r *http.Request) error {
 	f, err := web.ReadForm(w, r)
 	if err != nil {
 		return err
 	}
-	if !h.keepsCookies(w, r, f) {
+	if !h.checkCookies(w, r, f) {
 		return nil
 	}
 	t := f.Get("t")
 	typed, badAddress := address.Parse(f.Get("email"))
-	try := h.Tokens.Try // counts before we compare
+	try := h.Tokens.Try // counts the attempt before the comparison
 	if badAddress != nil {
-		try = h.Tokens.Peek // what is no address is no guess: scanners fill in forms, too
+		try = h.Tokens.Peek // text that isn't an address isn't a guess: scanners also fill in forms
 	}
 	link, err := try(r.Context(), t)
 	if err != nil {
@@ -75,7 +75,7 @@ func (h *Handlers) PostLink(w http.ResponseWriter, r *http.Request) error {
 	}
 	ok := badAddress == nil
 	if ok {
-		if ok, err = h.compare(r, link, typed); err != nil {
+		if ok, err = h.isLinkAddress(r, link, typed); err != nil {
 			return err
 		}
 	}
@@ -94,11 +94,11 @@ func (h *Handlers) PostLink(w http.ResponseWriter, r *http.Request) error {
 	return h.enter(w, r, h.Visitors.Browser(r), t, link)
 }
 
-// compare reports whether the address typed is the link's. Where there were too many
-// wrong ones it isn't, unless a device asks that the contact has signed in on.
-func (h *Handlers) compare(r *http.Request, link token.Link, typed address.Address) (bool, error) {
+// isLinkAddress reports whether the typed address is the link's. After too many wrong attempts from
+// the network it returns false, except on a device on which the contact has signed in before.
+func (h *Handlers) isLinkAddress(r *http.Request, link token.Link, typed address.Address) (bool, error) {
 	ip := h.Visitors.ClientIP(r)
-	if !h.Networks.Take(limit.Failure, ip) { // counted before it is compared
+	if !h.Networks.Take(limit.Failure, ip) { // counted before the comparison
 		known, err := h.Devices.Knows(r.Context(), h.Visitors.Browser(r).Device, link.Contact)
 		return known && typed == link.Address, err
 	}
@@ -109,8 +109,8 @@ func (h *Handlers) compare(r *http.Request, link token.Link, typed address.Addre
 	return true, nil
 }
 
-// enter spends the link and begins the session, once for all the clicks of a browser:
-// people double-click, and only the second answer is shown.
+// enter spends the link and begins the session, once for all clicks of a browser: people
+// double-click, and the browser shows only the second response.
 func (h *Handlers) enter(w http.ResponseWriter, r *http.Request, by action.Browser, t string, link token.Link) error {
 	for by.Flow != "" {
 		click, first := h.clicks.begin(link.ID, by.FlowID(), h.Now())
@@ -132,23 +132,23 @@ func (h *Handlers) enter(w http.ResponseWriter, r *http.Request, by action.Brows
 	return err
 }
 
-// spendTries is how often a sign-in is tried when records move under it: others who read the
-// same mailbox may sign in at the same moment, each of whom is faster once.
+// spendTries limits the attempts to sign in when records change concurrently: other readers of the
+// same mailbox may sign in at the same time, and each of them may win once.
 const spendTries = 8
 
-// spend answers the request. It returns the session's cookie, or "" where none began.
+// spend answers the request. It returns the session's cookie, or "" if no session began.
 func (h *Handlers) spend(w http.ResponseWriter, r *http.Request, by action.Browser, t string) (cookie string, err error) {
 	moved := false
 	for range spendTries {
 		grant, err := h.Tokens.Spend(r.Context(), t, by.FlowID())
 		if err != nil {
 			link, _ := h.Tokens.Peek(r.Context(), t)
-			return "", h.spent(w, r, by, t, link, err)
+			return "", h.linkNotSpent(w, r, by, t, link, err)
 		}
-		cookie, err := h.begin(w, r, by, grant)
+		cookie, err := h.beginSession(w, r, by, grant)
 		if errors.Is(err, token.ErrOver) {
 			moved = errors.Is(err, action.ErrOvertaken)
-			continue // somebody was faster, or the mail of another link was handed over just now
+			continue // another sign-in was faster, or the mail of another link was just handed over
 		} else if err != nil {
 			return "", err
 		}
@@ -156,13 +156,13 @@ func (h *Handlers) spend(w http.ResponseWriter, r *http.Request, by action.Brows
 	}
 	link, err := h.Tokens.Peek(r.Context(), t)
 	if moved && err == nil {
-		return "", web.ErrConflict // it is good yet
+		return "", web.ErrConflict // the link is still valid
 	}
-	return "", h.spent(w, r, by, t, link, token.ErrOver)
+	return "", h.linkNotSpent(w, r, by, t, link, token.ErrOver)
 }
 
-// spent answers for a link that could have been spent a moment ago, and by this browser.
-func (h *Handlers) spent(w http.ResponseWriter, r *http.Request, by action.Browser, t string, link token.Link, err error) error {
+// linkNotSpent answers for a link that this browser couldn't spend although it seemed valid before.
+func (h *Handlers) linkNotSpent(w http.ResponseWriter, r *http.Request, by action.Browser, t string, link token.Link, err error) error {
 	if errors.Is(err, token.ErrOver) {
 		in, err := h.replayStored(w, r, by, link)
 		if err != nil {
@@ -175,16 +175,16 @@ func (h *Handlers) spent(w http.ResponseWriter, r *http.Request, by action.Brows
 	return h.linkError(w, r, t, link, err)
 }
 
-// linkError answers for a link that doesn't work. One that never was says nothing; one
-// that is over sends a new one by one press, to the same address, which only who holds
-// the whole link can ask for.
+// linkError answers for a link that doesn't work. For an unknown link it says no more. For an
+// inactive link it offers to send a new one to the same address; only somebody with the whole link
+// can request that.
 func (h *Handlers) linkError(w http.ResponseWriter, r *http.Request, t string, link token.Link, err error) error {
 	switch {
 	case errors.Is(err, token.ErrOver) && link.Address != "":
-		h.Audit.Record(r.Context(), h.opening(r, audit.OpenedOld, link))
+		h.Audit.Record(r.Context(), h.openingEvent(r, audit.OpenedOld, link))
 		h.Answers.Page(w, r, http.StatusGone, web.SpentLinkPage{T: t, Masked: web.MaskedAddress(link.Address), To: link.To, Shared: link.Shared})
 	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
-		h.Audit.Record(r.Context(), h.opening(r, audit.NoLink, token.Link{}))
+		h.Audit.Record(r.Context(), h.openingEvent(r, audit.NoLink, token.Link{}))
 		h.Answers.Page(w, r, http.StatusBadRequest, web.UnknownLinkPage{To: "/"})
 	default:
 		return err
@@ -192,14 +192,14 @@ func (h *Handlers) linkError(w http.ResponseWriter, r *http.Request, t string, l
 	return nil
 }
 
-// opening is the event of a link that was opened and let nobody in.
-func (h *Handlers) opening(r *http.Request, kind audit.Kind, link token.Link) audit.Event {
+// openingEvent returns the event for an opened link that signed nobody in.
+func (h *Handlers) openingEvent(r *http.Request, kind audit.Kind, link token.Link) audit.Event {
 	return audit.Event{Kind: kind, Contact: link.Contact, What: action.EventOf(link.Purpose), Agent: web.AgentOf(r), IP: h.Visitors.ClientIP(r),
 		Automatic: audit.Automatic(r.Method, r.UserAgent(), r.Header.Get("Sec-Fetch-Mode") != "")}
 }
 
-// linkSecret is the secret in the URL of a link; "" where there is none. A semicolon behind
-// it, as of "&gt;", would have the whole query be thrown away.
+// linkSecret returns the secret in the URL of a link, or "". A semicolon after it, as in "&gt;",
+// would make the parser drop the whole query.
 func linkSecret(u *url.URL) string {
 	query, _ := url.ParseQuery(strings.TrimRight(u.RawQuery, ";"))
 	return web.OnlyValue(query["t"])

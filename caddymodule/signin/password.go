@@ -24,17 +24,18 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// wrongPassword is what everybody is told whom a password doesn't sign in: nobody's
-// address, one that has none, a wrong one, switched off, or too many tries. The right
-// password after too many tries is told so, too, so it names the way that always works.
+// wrongPassword is the message whenever a password doesn't sign in: for an unknown address, an
+// address without a password, a wrong password, a disabled contact, or after too many attempts.
+// Because it also appears for the right password after too many attempts, it names the way that
+// always works.
 const wrongPassword = "We couldn’t sign you in with this address and password. Please check both, " +
 	"including capital letters. Or have us email you a link: that always works."
 
-// incompleteAddress is what is wrong with what can't be an address.
+// incompleteAddress is the message for text that can't be an address.
 const incompleteAddress = "That doesn’t look like a complete email address. Please check it: it looks like name@example.com."
 
-// problemOf returns the problem with an address that was typed: an empty field has its own, and
-// so has a letter before the @ that no address can have.
+// problemOf returns the problem with a typed address: problem, or a specific message for an empty
+// field and for a letter before the @ that addresses can't have.
 func problemOf(typed, problem string) string {
 	if strings.TrimSpace(typed) == "" {
 		return "Please enter your email address."
@@ -47,8 +48,8 @@ func problemOf(typed, problem string) string {
 	return problem
 }
 
-// GetPassword is where people sign in manually. A visitor who is signed in goes on, except one
-// who comes with the address of somebody else, who has just chosen a password in this browser.
+// GetPassword shows the form for address and password. A signed-in visitor is redirected, unless
+// another contact has just chosen a password in this browser.
 func (h *Handlers) GetPassword(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	page := web.PasswordPage{To: h.Ways.SafeSealed(query.Get("to")), Email: h.openText(setPurpose, web.OnlyValue(query["x"])), Shared: query.Get("shared") != ""}
@@ -65,14 +66,14 @@ func (h *Handlers) GetPassword(w http.ResponseWriter, r *http.Request) error {
 	if page.Set {
 		page.Email = address.Address(page.Email).Display()
 	} else {
-		page.Email = h.typed(r)
+		page.Email = h.prefilledAddress(r)
 	}
 	h.Answers.Page(w, r, http.StatusOK, page)
 	return nil
 }
 
-// PostPassword signs in by address and password. Its form and those beside it have buttons that
-// lead to one another, with the address as it is typed so far.
+// PostPassword signs in by address and password. This form and the related forms have buttons that
+// lead to one another and keep the typed address.
 func (h *Handlers) PostPassword(w http.ResponseWriter, r *http.Request) error {
 	f, err := web.ReadForm(w, r)
 	if err != nil {
@@ -98,7 +99,7 @@ func (h *Handlers) PostPassword(w http.ResponseWriter, r *http.Request) error {
 		h.Answers.Page(w, r, http.StatusBadRequest, page)
 		return nil
 	}
-	if !h.keepsCookies(w, r, f) {
+	if !h.checkCookies(w, r, f) {
 		return nil
 	}
 	by := h.Visitors.Browser(r)
@@ -126,17 +127,17 @@ func (h *Handlers) PostPassword(w http.ResponseWriter, r *http.Request) error {
 		}
 		err = h.enterBy(w, r, by, attempt.Contact, match, page)
 		if errors.Is(err, token.ErrOver) {
-			continue // the record moved under us: once more from the start
+			continue // the record changed in the meantime: try again
 		} else if err != nil {
 			return err
 		}
 		return h.seeOther(w, page.To)
 	}
-	return web.ErrConflict // it was right each time, so it isn't called wrong
+	return web.ErrConflict // the password was right each time, so don't report it as wrong
 }
 
-// enterBy begins the session of a contact who typed the right password. Like every way in, it
-// ends the links and codes that this browser asked for.
+// enterBy begins the session of a contact who typed the right password. Like every sign-in, it
+// invalidates the links and codes that this browser requested.
 func (h *Handlers) enterBy(w http.ResponseWriter, r *http.Request, by action.Browser, c directory.Contact, match password.Match, page web.PasswordPage) error {
 	end, err := h.Tokens.EndOf(r.Context(), c.ID, by.FlowID())
 	if err != nil {
@@ -146,58 +147,58 @@ func (h *Handlers) enterBy(w http.ResponseWriter, r *http.Request, by action.Bro
 	if err != nil {
 		return err
 	}
-	_, err = h.begin(w, r, by, token.Grant{Contact: c.ID, Address: typed, To: page.To, Shared: page.Shared,
+	_, err = h.beginSession(w, r, by, token.Grant{Contact: c.ID, Address: typed, To: page.To, Shared: page.Shared,
 		Method: action.ByPassword, Foreign: match.First, Ops: slices.Concat(match.Ops, end)})
 	return err
 }
 
-// What is sealed to be handed on from one form of ours to another.
+// Purposes of text that is sealed for another form of the gate.
 const (
-	setPurpose   = "sign-in-address" // the address of whoever has just chosen a password
-	typedPurpose = "typed-address"   // what was typed as an address
+	setPurpose   = "sign-in-address" // address of the contact who has just chosen a password
+	typedPurpose = "typed-address"   // text typed as an address
 
-	handOnLife = 10 * time.Minute
-	mostTyped  = 320 // bytes of what is handed on
+	sealedTextLife = 10 * time.Minute
+	maxTyped       = 320 // bytes of typed text
 )
 
-// sealText returns what stands for a text in a URL of ours, so that no history and no log of
-// URLs has an address in it.
+// sealText returns a sealed text for one of the gate's URLs, so that histories and logs contain no
+// addresses.
 func (h *Handlers) sealText(purpose, text string) string {
 	plain := binary.BigEndian.AppendUint64(nil, uint64(h.Now().Unix()))
 	return h.Keys.SealText(purpose, h.Firm, append(plain, text...))
 }
 
-// openText returns the text again, for a while; then, and for what isn't ours, "".
+// openText returns the sealed text, or "" if it is invalid or older than sealedTextLife.
 func (h *Handlers) openText(purpose, sealed string) string {
 	plain, err := h.Keys.OpenText(purpose, h.Firm, sealed)
-	if err != nil || len(plain) < 8 || h.Now().Sub(time.Unix(int64(binary.BigEndian.Uint64(plain)), 0)).Abs() > handOnLife {
+	if err != nil || len(plain) < 8 || h.Now().Sub(time.Unix(int64(binary.BigEndian.Uint64(plain)), 0)).Abs() > sealedTextLife {
 		return ""
 	}
 	return string(plain[8:])
 }
 
-// typed returns what a form of ours is to have filled in as the address: what was typed into the
-// form before it, or what this browser has asked for, where a link says so; else "". No URL has
-// it in the clear.
-func (h *Handlers) typed(r *http.Request) string {
+// prefilledAddress returns the address with which a form is to be filled in: the text typed into
+// the previous form, or the address that this browser requested a mail for if the URL asks for
+// that; otherwise "". URLs contain it only in sealed form.
+func (h *Handlers) prefilledAddress(r *http.Request) string {
 	query := r.URL.Query()
 	if query.Get("typed") == "" {
 		return h.openText(typedPurpose, web.OnlyValue(query["x"]))
 	}
-	ask, err := h.asked(r)
+	ask, err := h.lastMailRequest(r)
 	if err != nil || ask.Hidden {
-		return "" // it is no more than a help
+		return "" // the prefilled address is only a convenience
 	}
 	return ask.Address.Display()
 }
 
-// formQuery is the query of a form of ours that goes on there, with a text to fill in.
+// formQuery returns the query for one of the gate's forms that is prefilled with text.
 func (h *Handlers) formQuery(to, purpose, text string, shared bool) string {
 	query := url.Values{}
 	if to != "" && to != "/" {
 		query.Set("to", to)
 	}
-	if text != "" && len(text) <= mostTyped {
+	if text != "" && len(text) <= maxTyped {
 		query.Set("x", h.sealText(purpose, text))
 	}
 	if shared {

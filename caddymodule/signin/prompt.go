@@ -13,12 +13,12 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// Prompt tells a visitor who isn't signed in that they need to be, in the form that the request
-// can use. It sets no cookie, and removes that of a session that is over.
+// Prompt tells a visitor who isn't signed in to sign in, in the form that suits the request. It
+// sets no cookie, and removes the cookie of an ended session.
 func (h *Handlers) Prompt(w http.ResponseWriter, r *http.Request) {
-	if looksForWorker(r) && !wayback.Below(h.Answers.Prefix, r.URL.Path) {
+	if isWorkerUpdate(r) && !wayback.Below(h.Answers.Prefix, r.URL.Path) {
 		web.EndSoon(w, r)
-		h.giveWorker(w)
+		h.serveWorker(w)
 		return
 	}
 	switch answer := h.answerFor(r); answer {
@@ -38,8 +38,8 @@ func (h *Handlers) Prompt(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// PromptSealed is Prompt for a URL that has a token in it, or may have: nothing of ours
-// repeats it but sealed.
+// PromptSealed is Prompt for a URL that may contain a token: the gate repeats the URL only in
+// sealed form.
 func (h *Handlers) PromptSealed(w http.ResponseWriter, r *http.Request) {
 	switch answer := h.answerFor(r); answer {
 	case prompt:
@@ -54,7 +54,7 @@ func (h *Handlers) PromptSealed(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// PromptHere is Prompt for the URL of a sealed old link, which is a page of ours.
+// PromptHere is Prompt for the URL of a sealed old link, which is a page of the gate.
 func (h *Handlers) PromptHere(w http.ResponseWriter, r *http.Request) {
 	if web.IsPageLoad(r) {
 		h.Cookies.RemoveDeadSession(w, r)
@@ -66,10 +66,10 @@ func (h *Handlers) PromptHere(w http.ResponseWriter, r *http.Request) {
 	h.Answers.Page(w, r, http.StatusUnauthorized, h.promptPage(r.URL.RequestURI()))
 }
 
-// frameTo is where the link of a frame's page leads, which opens in the whole window: to the
-// frame's page. The parts of a frameset mean nothing by themselves, and the browser doesn't say
-// which page they are parts of, so from there it leads to the portal's beginning. Where scripts
-// run, it leads to the outer page.
+// frameTo returns the target of the link in a frame's page, which opens in the whole window: the
+// frame's page. The parts of a frameset are useless by themselves, and the browser doesn't tell the
+// page around them, so for those it returns the portal's root. With scripts, the link leads to the
+// outer page.
 func frameTo(r *http.Request, page string) string {
 	if r.Header.Get("Sec-Fetch-Dest") == "frame" && r.Header.Get("Sec-Fetch-Site") == "same-origin" {
 		return "/"
@@ -77,7 +77,7 @@ func frameTo(r *http.Request, page string) string {
 	return page
 }
 
-// answerAs gives an answer that has nothing of the request in it.
+// answerAs gives an answer that repeats nothing from the request.
 func (h *Handlers) answerAs(w http.ResponseWriter, r *http.Request, answer answer) {
 	switch answer {
 	case notSent:
@@ -93,19 +93,19 @@ func (h *Handlers) answerAs(w http.ResponseWriter, r *http.Request, answer answe
 	}
 }
 
-// fromElsewhere reports whether a page of another site sent the request, as a payment
-// service does that sends people back.
+// fromElsewhere reports whether a page of another site sent the request, such as a payment service
+// that sends people back.
 func fromElsewhere(r *http.Request) bool {
 	site := r.Header.Get("Sec-Fetch-Site")
 	return site == "cross-site" || site == "same-site"
 }
 
-// signInForForm is where somebody signs in beside a form that waits in another tab.
+// signInForForm returns the URL for signing in while a form waits in another tab.
 func (h *Handlers) signInForForm() string {
 	return h.Answers.Prefix + "/sign-in?to=" + h.Answers.Prefix + SignedInPath
 }
 
-// GetSignIn shows the prompt at a URL of its own.
+// GetSignIn shows the prompt at its own URL.
 func (h *Handlers) GetSignIn(w http.ResponseWriter, r *http.Request) error {
 	to := h.Ways.SafeSealed(r.URL.Query().Get("to"))
 	if _, err := h.Visitors.Of(r); err == nil {
@@ -117,18 +117,18 @@ func (h *Handlers) GetSignIn(w http.ResponseWriter, r *http.Request) error {
 		h.Cookies.RemoveDeadSession(w, r)
 	}
 	page := h.promptPage(to)
-	page.Email, page.Shared = h.typed(r), r.URL.Query().Get("shared") != ""
+	page.Email, page.Shared = h.prefilledAddress(r), r.URL.Query().Get("shared") != ""
 	h.Answers.Page(w, r, http.StatusOK, page)
 	return nil
 }
 
-// promptPage returns the prompt that leads there.
+// promptPage returns the prompt that leads to to.
 func (h *Handlers) promptPage(to string) web.PromptPage {
 	return web.PromptPage{To: to, OldLink: h.Ways.IsSealedPath(to)}
 }
 
-// PostSignIn commits a request for a sign-in mail and answers, the same for every
-// valid address: whose it is, a worker finds out later.
+// PostSignIn commits a request for a sign-in mail. The response is the same for every valid
+// address: a worker looks up the contact later.
 func (h *Handlers) PostSignIn(w http.ResponseWriter, r *http.Request) error {
 	f, err := web.ReadForm(w, r)
 	if err != nil {
@@ -136,7 +136,7 @@ func (h *Handlers) PostSignIn(w http.ResponseWriter, r *http.Request) error {
 	}
 	ask := token.Ask{To: h.Ways.SafeSealed(f.Get("to")), Shared: f.Get("shared") != "", Again: f.Get("again") != ""}
 	if t := f.Get("t"); t != "" && f.Get("email") == "" {
-		// The button under a link that is over: the same address, the same way back.
+		// The button under an inactive link: same address, same return URL.
 		link, err := h.Tokens.Peek(r.Context(), t)
 		if err != nil && !errors.Is(err, token.ErrOver) {
 			return h.linkError(w, r, t, link, err)
@@ -151,11 +151,11 @@ func (h *Handlers) PostSignIn(w http.ResponseWriter, r *http.Request) error {
 	return h.request(w, r, ask)
 }
 
-// errQueueFull: so many requests wait that no more are taken.
+// errQueueFull is returned when the queue accepts no more mail requests.
 var errQueueFull = &web.Failure{Status: http.StatusServiceUnavailable, Page: web.MessagePage{Title: "Please try again in a minute",
 	Text: "Many people are asking for a sign-in email right now. Please wait a minute, then try again."}}
 
-// request commits a request for a mail, and leads to the page that waits for it.
+// request commits a mail request and redirects to the page that waits for the mail.
 func (h *Handlers) request(w http.ResponseWriter, r *http.Request, ask token.Ask) error {
 	ask.Site = h.site(r)
 	by := h.Visitors.Browser(r)
@@ -175,24 +175,24 @@ func (h *Handlers) request(w http.ResponseWriter, r *http.Request, ask token.Ask
 	return h.Answers.SeeOwn(w, "/sent")
 }
 
-// setFlow gives the browser the cookie by which it is known again as the one that asked.
+// setFlow sets the cookie that identifies the browser that requested a mail.
 func (h *Handlers) setFlow(w http.ResponseWriter, flow string) {
 	h.Cookies.Set(w, h.Cookies.Flow, flow, token.WayBack)
 }
 
-// answer is how a request is told that it needs a sign-in.
+// answer is a form in which a request is told that it needs a sign-in.
 type answer uint8
 
 const (
 	bare          answer = iota // a 401 without a page, for programs
-	prompt                      // the prompt, at the very URL that was asked for
-	frame                       // a page in a frame: one link that opens the whole window
-	held                        // a form that was being sent: it is kept for its sender
+	prompt                      // the prompt, at the requested URL
+	frame                       // a page in a frame: a link that opens the whole window
+	held                        // a page that keeps the submitted form
 	notSent                     // a page: nothing was sent, and how to send it again
 	notSentFramed               // the same in a frame
 )
 
-// answerFor returns how the request is told that it needs a sign-in.
+// answerFor returns the answer that suits the request.
 func (h *Handlers) answerFor(r *http.Request) answer {
 	reader := web.ReaderOf(r.Header)
 	switch r.Method {
@@ -203,7 +203,7 @@ func (h *Handlers) answerFor(r *http.Request) answer {
 		case web.Framed:
 			return frame
 		}
-	case http.MethodPost: // no window sends anything by another method
+	case http.MethodPost: // pages don't navigate with other methods
 		switch {
 		case reader == web.Framed:
 			return notSentFramed

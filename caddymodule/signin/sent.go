@@ -13,27 +13,27 @@ import (
 )
 
 const (
-	// resendAfter is how long the page asks people to wait before another mail; it is
-	// the least time between two mails to one address.
+	// resendAfter is how long the page asks visitors to wait before another mail, the shortest time
+	// between two mails to one address.
 	resendAfter = time.Minute
-	// waited is when the page offers other ways to get in.
-	waited = 2 * time.Minute
+	// offerHelpAfter is when the page offers other ways to sign in.
+	offerHelpAfter = 2 * time.Minute
 )
 
-// GetSent waits for the mail, and takes the code that is in it.
+// GetSent shows the page that waits for the mail and takes the code.
 func (h *Handlers) GetSent(w http.ResponseWriter, r *http.Request) error {
-	ask, err := h.asked(r)
+	ask, err := h.lastMailRequest(r)
 	if errors.Is(err, token.ErrUnknown) {
 		return h.notWaiting(w, r)
 	} else if err != nil {
 		return err
 	}
 	if v, err := h.Visitors.Of(r); err == nil && v.Live.Begun.After(ask.At) {
-		return h.seeOther(w, ask.To) // already in, from another tab
+		return h.seeOther(w, ask.To) // already signed in, from another tab
 	}
 	if ask.Purpose == token.SetPassword {
 		if h.Passwords == nil {
-			return h.Answers.SeeOwn(w, "/sign-in") // they were switched off since, so its link leads nowhere
+			return h.Answers.SeeOwn(w, "/sign-in") // passwords were switched off since then, so the link doesn't work
 		}
 		h.Answers.Page(w, r, http.StatusOK, h.helpSentPage(ask))
 		return nil
@@ -42,10 +42,9 @@ func (h *Handlers) GetSent(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// notWaiting answers a tab that seems to wait for a mail, in a browser that doesn't. Where its
-// person signed in in another tab, the way that this one wanted to go still counts. Where the
-// browser has no cookie that says what it asked for, it may not keep any: the prompt would
-// only come back.
+// notWaiting answers a tab that waits for a mail in a browser without a mail request. If the
+// visitor signed in in another tab, this tab's return URL still counts. If the browser sent no
+// cookie for a request, it may not accept cookies at all: the prompt would only return.
 func (h *Handlers) notWaiting(w http.ResponseWriter, r *http.Request) error {
 	v, err := h.Visitors.Of(r)
 	if err != nil && !errors.Is(err, visitor.ErrNone) {
@@ -64,7 +63,7 @@ func (h *Handlers) notWaiting(w http.ResponseWriter, r *http.Request) error {
 	in, err := h.Tokens.Entered(r.Context(), token.BrowserOf(flow))
 	switch {
 	case err == nil && in.Contact == v.Contact.ID && in.ByCode && r.Method == http.MethodPost:
-		return h.Answers.SeeOwn(w, "/sent") // no code works twice; the tab goes on all the same
+		return h.Answers.SeeOwn(w, "/sent") // a code works only once, but the tab goes on
 	case err == nil && in.Contact == v.Contact.ID:
 		return h.seeOther(w, in.To)
 	case err != nil && !errors.Is(err, token.ErrUnknown):
@@ -73,14 +72,14 @@ func (h *Handlers) notWaiting(w http.ResponseWriter, r *http.Request) error {
 	return h.Answers.SeeOwn(w, "/sign-in")
 }
 
-// cookieWasSet is the query of a form that is sent a second time, see keepsCookies.
+// cookieWasSet is the query of a form that is sent again, see checkCookies.
 const cookieWasSet = "cookie=set"
 
-// keepsCookies reports whether the browser keeps cookies, before something is spent on a
-// session that it would forget. The forms of our own pages have a field that asks for it.
-// Where the browser has shown no cookie of ours yet, it gets one and sends the form once more
-// (307); false: the request was answered.
-func (h *Handlers) keepsCookies(w http.ResponseWriter, r *http.Request, f url.Values) bool {
+// checkCookies reports whether the browser keeps cookies, so that nothing is spent on a session
+// that the browser forgets. The gate's own forms have a field that asks for this check. If the
+// browser has sent no cookie of the gate yet, it gets one and sends the form again (307);
+// checkCookies then returns false, with the request answered.
+func (h *Handlers) checkCookies(w http.ResponseWriter, r *http.Request, f url.Values) bool {
 	if f.Get("cookies") == "" || h.Cookies.FlowOf(r) != "" || h.Visitors.HasSessionCookie(r) || len(r.CookiesNamed(h.Cookies.Device)) > 0 {
 		return true
 	}
@@ -93,14 +92,14 @@ func (h *Handlers) keepsCookies(w http.ResponseWriter, r *http.Request, f url.Va
 	return false
 }
 
-// helpSentPage is the page of a visitor who asked for a link to set a password.
+// helpSentPage returns the page for a visitor who requested a link to set a password.
 func (h *Handlers) helpSentPage(ask token.Ask) web.HelpSentPage {
 	p := h.sentPage(ask, "", "")
 	return web.HelpSentPage{Address: p.Address, Masked: p.Masked, To: p.To, T: p.T, ResendIn: p.ResendIn, Again: p.Again}
 }
 
-// asked returns what the browser asked for last, or token.ErrUnknown.
-func (h *Handlers) asked(r *http.Request) (token.Ask, error) {
+// lastMailRequest returns the browser's latest mail request, or token.ErrUnknown.
+func (h *Handlers) lastMailRequest(r *http.Request) (token.Ask, error) {
 	flow := h.Cookies.FlowOf(r)
 	if flow == "" {
 		return token.Ask{}, token.ErrUnknown
@@ -108,8 +107,8 @@ func (h *Handlers) asked(r *http.Request) (token.Ask, error) {
 	return h.Tokens.Asked(r.Context(), token.BrowserOf(flow))
 }
 
-// sentPage is the page of a tab that waits for the email, with what was typed as the code so
-// far and what is wrong with it.
+// sentPage returns the page of a tab that waits for the mail, with the code typed so far and its
+// problem.
 func (h *Handlers) sentPage(ask token.Ask, code, problem string) web.SentPage {
 	p := web.SentPage{Address: ask.Address.Display(), To: ask.To, Shared: ask.Shared, Again: ask.Again, Code: code, Problem: problem}
 	if ask.Hidden {
@@ -117,15 +116,15 @@ func (h *Handlers) sentPage(ask token.Ask, code, problem string) web.SentPage {
 	}
 	since := h.Now().Sub(ask.At)
 	p.ResendIn = max(0, int((resendAfter-since)/time.Second))
-	p.HelpIn = max(1, int((waited-since)/time.Second))
-	p.Waited = since >= waited
+	p.HelpIn = max(1, int((offerHelpAfter-since)/time.Second))
+	p.Waited = since >= offerHelpAfter
 	return p
 }
 
-// SignedInPath is where a sign-in leads that was begun beside a form in another tab.
+// SignedInPath is the target of a sign-in that was begun beside a form in another tab.
 const SignedInPath = "/signed-in"
 
-// GetSignedIn tells somebody who signed in beside a form to go back to it.
+// GetSignedIn tells a visitor who signed in beside a form to return to it.
 func (h *Handlers) GetSignedIn(w http.ResponseWriter, r *http.Request) error {
 	v, err := h.Visitors.Of(r)
 	if err != nil {

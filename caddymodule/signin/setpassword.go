@@ -15,21 +15,21 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// GetSetPassword shows where the link leads, and changes nothing: mail scanners open it, too.
+// GetSetPassword shows the page of the link without changing anything: mail scanners open it too.
 func (h *Handlers) GetSetPassword(w http.ResponseWriter, r *http.Request) error {
 	t := linkSecret(r.URL)
 	link, err := h.Tokens.PeekPassword(r.Context(), t)
 	if err != nil {
 		return h.passwordLinkError(w, r, t, link, err)
 	}
-	h.Audit.Record(r.Context(), h.opening(r, audit.Opened, link))
+	h.Audit.Record(r.Context(), h.openingEvent(r, audit.Opened, link))
 	h.Answers.Page(w, r, http.StatusOK, web.SetPasswordPage{T: t, Masked: web.MaskedAddress(link.Address), Least: h.Passwords.RequiredLength()})
 	return nil
 }
 
-// PostSetPassword spends the link, for a password that may be chosen. Its browser is then a
-// device that the contact is known on: they have just read their mail, so whatever strangers
-// have used up, the new password signs them in.
+// PostSetPassword spends the link if the chosen password is acceptable. The browser becomes a known
+// device of the contact, who has just read their mail: the new password then works there even after
+// others have used up the attempts.
 func (h *Handlers) PostSetPassword(w http.ResponseWriter, r *http.Request) error {
 	f, err := web.ReadForm(w, r)
 	if err != nil {
@@ -61,7 +61,7 @@ func (h *Handlers) PostSetPassword(w http.ResponseWriter, r *http.Request) error
 		} else if errors.Is(err, password.ErrBusy) {
 			return web.ErrPasswordsBusy
 		} else if errors.Is(err, store.ErrConflict) {
-			continue // somebody was faster, or asked for one more mail just now
+			continue // another request was faster, or another mail was just requested
 		} else if err != nil {
 			return err
 		}
@@ -74,14 +74,14 @@ func (h *Handlers) PostSetPassword(w http.ResponseWriter, r *http.Request) error
 	return web.ErrConflict
 }
 
-// passwordLinkError answers for a link that sets no password.
+// passwordLinkError answers for a link that can't set a password.
 func (h *Handlers) passwordLinkError(w http.ResponseWriter, r *http.Request, t string, link token.Link, err error) error {
 	switch {
 	case errors.Is(err, token.ErrOver) && link.Address != "":
-		h.Audit.Record(r.Context(), h.opening(r, audit.OpenedOld, link))
+		h.Audit.Record(r.Context(), h.openingEvent(r, audit.OpenedOld, link))
 		h.Answers.Page(w, r, http.StatusGone, web.SpentPasswordPage{T: t, Masked: web.MaskedAddress(link.Address), To: link.To})
 	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
-		h.Audit.Record(r.Context(), h.opening(r, audit.NoLink, token.Link{}))
+		h.Audit.Record(r.Context(), h.openingEvent(r, audit.NoLink, token.Link{}))
 		h.Answers.Page(w, r, http.StatusBadRequest, web.HelpPage{To: "/", NoLink: true})
 	default:
 		return err
