@@ -17,13 +17,12 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
-// What the settings say about the machine: placeholders, files and folders. All of
-// it only looks.
+// Placeholders, files and folders in settings. This file only reads.
 
 var filePlaceholder = regexp.MustCompile(`\{file\.([^{}]*)\}`)
 
-// fillIn returns the value with its placeholders filled in. One that is unknown,
-// empty or can't be read is an error that says which and why.
+// fillIn returns the value with its placeholders filled in. An unknown, empty or unreadable
+// placeholder is an error with its name and the cause.
 func fillIn(value string) (string, error) {
 	for _, m := range filePlaceholder.FindAllStringSubmatch(value, -1) {
 		if err := checkFile(m[1]); err != nil {
@@ -34,31 +33,30 @@ func fillIn(value string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf(`%w; write {env.NAME} or {file./PATH}, and \{ for a brace that is meant as one`, err)
 	}
-	if filled != value && later(filled) {
+	if filled != value && hasPlaceholder(filled) {
 		return "", errors.New("what the placeholder stands for is a placeholder again; write the value there")
 	}
 	return filled, nil
 }
 
-// fillInAll fills in the placeholders of the settings. A user name or password that comes
-// from a file has to be without what editors add unseen: the server would only say that it
-// is wrong.
-func fillInAll(all []text) error {
+// fillInAll fills in the placeholders of the settings. A user name or password from a file must not
+// contain invisible characters that editors add: the server would only report that it is wrong.
+func fillInAll(all []textSetting) error {
 	for _, t := range all {
 		filled, err := fillIn(*t.value)
 		if err == nil && filled != *t.value && (strings.HasSuffix(t.path, ".password") || strings.HasSuffix(t.path, ".username")) {
-			err = unseen(filled)
+			err = checkInvisible(filled)
 		}
 		if err != nil {
-			return at(t.path, err)
+			return atPath(t.path, err)
 		}
 		*t.value = filled
 	}
 	return nil
 }
 
-// unseen is an error where a value begins or ends with what nobody sees.
-func unseen(value string) error {
+// checkInvisible returns an error if a value begins or ends with an invisible character.
+func checkInvisible(value string) error {
 	switch {
 	case strings.HasPrefix(value, "\ufeff"):
 		return errors.New("what the placeholder stands for begins with a byte order mark (BOM); save the file as UTF-8 without BOM")
@@ -70,10 +68,10 @@ func unseen(value string) error {
 	return nil
 }
 
-// openToAll returns the first file of a placeholder in the value that every user of
-// the machine can read, or "". Container runtimes mount secrets so, where there is no
-// other user: it is worth a warning, not a refusal.
-func openToAll(value string) string {
+// worldReadable returns the first file of a placeholder in the value that every user of the machine
+// can read, or "". Container runtimes mount secrets that way, in machines without other users, so
+// it deserves a warning rather than an error.
+func worldReadable(value string) string {
 	for _, m := range filePlaceholder.FindAllStringSubmatch(value, -1) {
 		if info, err := os.Stat(m[1]); err == nil && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
 			return m[1]
@@ -82,7 +80,7 @@ func openToAll(value string) string {
 	return ""
 }
 
-// WithAdvice adds to an error of the file system what the words leave out: what to do.
+// WithAdvice adds to an error of the file system what to do about it.
 func WithAdvice(err error) error {
 	pe, ok := errors.AsType[*fs.PathError](err)
 	switch {
@@ -94,23 +92,24 @@ func WithAdvice(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w; correct the path, or put there what belongs there", err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w; %s", err, letRead(pe.Path))
+		return fmt.Errorf("%w; %s", err, adviseReadable(pe.Path))
 	}
 	return err
 }
 
-// letRead says how Caddy's user, and nobody else besides its owner, can read a file or
-// folder. A folder on the way to it is perhaps another person's, and is left alone.
-func letRead(path string) string {
+// adviseReadable returns how to make a file or folder readable for Caddy's user and its owner only.
+// It doesn't suggest to change parent folders, which may belong to other users.
+func adviseReadable(path string) string {
 	info, err := os.Stat(path)
-	if err != nil { // nor is anything to be seen of it
+	if err != nil { // nothing more can be found out about it
 		return "Caddy's user can't enter every folder on the way to it; put it where it can, such as in /etc/doorpost"
 	}
-	return "let Caddy's user read it: " + shut(path, info)
+	return "let Caddy's user read it: " + restrictCommands(path, info)
 }
 
-// shut returns the commands that leave a file or folder to its owner and Caddy's user.
-func shut(path string, info fs.FileInfo) string {
+// restrictCommands returns the commands that restrict a file or folder to its owner and Caddy's
+// user.
+func restrictCommands(path string, info fs.FileInfo) string {
 	mode := "640"
 	if info.IsDir() {
 		mode = "750"
@@ -118,12 +117,12 @@ func shut(path string, info fs.FileInfo) string {
 	return fmt.Sprintf("chgrp caddy %s && chmod %s %s", path, mode, path)
 }
 
-// checkFile reports why the file can't be read; an empty path is none.
+// checkFile returns why the file can't be read. An empty path means no file.
 func checkFile(path string) error {
 	if path == "" {
 		return nil
 	}
-	info, err := os.Stat(path) // before Open, which waits for the other end of a pipe
+	info, err := os.Stat(path) // before Open, which blocks on a pipe
 	if err != nil {
 		return WithAdvice(err)
 	}
@@ -137,23 +136,23 @@ func checkFile(path string) error {
 	return f.Close()
 }
 
-// checkCSV reports why the file can't be read, or its first bad row; an empty path is none.
-// Whether its rows fit what is in the store, a start finds out.
+// checkCSV returns why the file can't be read, or its first bad row. An empty path means no file.
+// Conflicts with the store are found at the start.
 func checkCSV(path string, kind directory.Kind) (directory.FileFacts, error) {
 	if path == "" {
 		return directory.FileFacts{}, nil
 	}
 	if err := checkFile(path); err != nil {
-		return directory.FileFacts{}, at(string(kind), err)
+		return directory.FileFacts{}, atPath(string(kind), err)
 	}
 	facts, err := directory.CheckFile(path, kind)
 	if rows, ok := errors.AsType[*directory.RowErrors](err); ok {
 		return facts, RowsError(kind, path, rows)
 	}
-	return facts, at(string(kind), WithAdvice(err))
+	return facts, atPath(string(kind), WithAdvice(err))
 }
 
-// RowsError is what `caddy validate` and a start say about a file with bad rows.
+// RowsError returns the error of `caddy validate` and of a start for a file with bad rows.
 func RowsError(kind directory.Kind, path string, rows *directory.RowErrors) error {
 	row := rows.Rows[0].Masked()
 	where := fmt.Sprintf("%s:%d: ", path, row.Line)
@@ -175,50 +174,50 @@ func RowsError(kind directory.Kind, path string, rows *directory.RowErrors) erro
 		}
 		more += ")"
 	}
-	return at(string(kind), fmt.Errorf("%s%s%s; correct the file, nothing of it is loaded while a line is wrong", where, row.Reason, more))
+	return atPath(string(kind), fmt.Errorf("%s%s%s; correct the file, nothing of it is loaded while a line is wrong", where, row.Reason, more))
 }
 
-// CheckFiles judges the files that the settings name, but for the picture and the templates in
-// use. It opens no store and makes nothing.
+// CheckFiles checks the files that the settings name, except the logo and the templates. It opens
+// no store and makes nothing.
 func (c Firm) CheckFiles() error {
 	var companies directory.FileFacts
 	return firstError(
 		func() (err error) { companies, err = checkCSV(c.Companies, directory.Companies); return err },
 		func() error { _, err := checkCSV(c.Contacts, directory.Contacts); return err },
 		func() error { return c.checkCompanies(companies) },
-		func() error { return at("templates", checkFolder(c.Templates)) },
-		func() error { return at("reports", checkReportsFolder(c.Reports)) },
+		func() error { return atPath("templates", checkFolder(c.Templates)) },
+		func() error { return atPath("reports", checkReportsFolder(c.Reports)) },
 		func() error { _, err := c.Brand.Signer(); return brandError(err) },
 	)
 }
 
-// checkCompanies judges settings by the companies of the file.
+// checkCompanies checks settings that depend on the companies in the file.
 func (c Firm) checkCompanies(companies directory.FileFacts) error {
 	if companies.Tokens && !c.Rules.HasLinks() {
-		return at("companies", fmt.Errorf("%s has tokens of old links, but there is no legacy_link, so that every old link would ask for sign-in from the first day; write legacy_link with the form of your old links and the new one, such as %s, or delete the column legacy_tokens",
+		return atPath("companies", fmt.Errorf("%s has tokens of old links, but there is no legacy_link, so that every old link would ask for sign-in from the first day; write legacy_link with the form of your old links and the new one, such as %s, or delete the column legacy_tokens",
 			c.Companies, examples["legacy_link"]))
 	}
 	for i, rule := range c.Public {
 		for _, p := range rule.Paths {
 			page := &url.URL{Path: strings.TrimSuffix(p, "*")}
 			if v := c.Rules.Match(page); companies.Companies[v.Company] {
-				return at(fmt.Sprintf("public[%d]", i), fmt.Errorf("%s is a path of the company %s, which stays closed to everybody else; remove it", p, v.Company))
+				return atPath(fmt.Sprintf("public[%d]", i), fmt.Errorf("%s is a path of the company %s, which stays closed to everybody else; remove it", p, v.Company))
 			}
 		}
 	}
 	return nil
 }
 
-// unbraced is a placeholder without its braces, or a variable as shells write it.
-var unbraced = regexp.MustCompile(`^(?:((?:file|env)\.\S+)|\$([A-Z_][A-Z0-9_]*))$`)
+// barePlaceholder matches a placeholder without its braces, or a shell variable.
+var barePlaceholder = regexp.MustCompile(`^(?:((?:file|env)\.\S+)|\$([A-Z_][A-Z0-9_]*))$`)
 
-// pathAsSecret refuses a secret that only names where the secret is: the path of a file, or a
-// placeholder in another form than Caddy's.
-func pathAsSecret(value string) error {
-	if later(value) {
+// checkNotPath refuses a secret that is only the location of a secret: the path of a file, or a
+// placeholder that isn't in Caddy's syntax.
+func checkNotPath(value string) error {
+	if hasPlaceholder(value) {
 		return nil
 	}
-	if m := unbraced.FindStringSubmatch(value); m != nil {
+	if m := barePlaceholder.FindStringSubmatch(value); m != nil {
 		if m[1] != "" {
 			return fmt.Errorf("%s would be taken as the secret itself; write {%s}", value, m[1])
 		}
@@ -235,7 +234,7 @@ func pathAsSecret(value string) error {
 	return fmt.Errorf("%s is a file, and what is written here would be taken as the secret itself; write {file.%s}", value, value)
 }
 
-// checkFolder reports why the folder can't be read; an empty path is none.
+// checkFolder returns why the folder can't be read. An empty path means no folder.
 func checkFolder(path string) error {
 	if path == "" {
 		return nil
@@ -247,7 +246,8 @@ func checkFolder(path string) error {
 	return WithAdvice(err)
 }
 
-// checkReportsFolder reports why the path can't be a folder, or one that is made; an empty path is none.
+// checkReportsFolder returns why the path can't be a folder. An empty path means no folder, and
+// the folder need not exist.
 func checkReportsFolder(path string) error {
 	if path == "" {
 		return nil
@@ -259,11 +259,11 @@ func checkReportsFolder(path string) error {
 	if err != nil {
 		return err
 	}
-	return checkStoreFile(filepath.Join(path, "firm")) // of the same kind: what isn't there yet is made
+	return checkStoreFile(filepath.Join(path, "firm")) // same check: the path need not exist
 }
 
-// checkStoreFile reports why the path can't be a store's: whether it is one, Start
-// finds out. A file or folder that isn't there yet is fine.
+// checkStoreFile returns why the path can't be that of a store. Whether the file is a store is
+// checked at the start. The file or folder need not exist.
 func checkStoreFile(path string) error {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return fmt.Errorf("%s is a folder; write the path of a file in it, such as %s", path, filepath.Join(path, "doorpost.db"))
@@ -284,8 +284,8 @@ func checkStoreFile(path string) error {
 	}
 }
 
-// NamedFiles are the files that the settings of a firm name, but for those that are loaded
-// by themselves.
+// NamedFiles returns the files that the settings of a firm name, except those that are reloaded
+// automatically.
 func (c Firm) NamedFiles() (all []NamedFile) {
 	if c.Brand.Logo != "" {
 		all = append(all, NamedFile{"brand logo", c.Brand.Logo})
@@ -296,7 +296,7 @@ func (c Firm) NamedFiles() (all []NamedFile) {
 	if c.Templates != "" {
 		_ = filepath.WalkDir(c.Templates, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && len(all) < maxNamedFiles {
-				all = append(all, NamedFile{"templates", path}) // folders, too: a new file changes them
+				all = append(all, NamedFile{"templates", path}) // folders too: a new file changes them
 			}
 			return nil
 		})
@@ -304,24 +304,24 @@ func (c Firm) NamedFiles() (all []NamedFile) {
 	return slices.Concat(all, valueOr(c.Mail, Mail{}).files(), c.placeholders)
 }
 
-// NamedFiles are the files of the placeholders in the settings.
+// NamedFiles returns the files of the placeholders in the settings.
 func (s Server) NamedFiles() (all []NamedFile) {
 	for _, value := range s.Secret {
 		all = append(all, filesIn("secret", value)...)
 	}
 	stored := valueOr(s.Store, Store{})
 	for _, t := range stored.texts() {
-		all = append(all, filesIn(words(t.path), *t.value)...)
+		all = append(all, filesIn(settingName(t.path), *t.value)...)
 	}
 	return append(all, valueOr(s.Mail, Mail{}).files()...)
 }
 
-// maxNamedFiles is how many files of a folder are looked at.
+// maxNamedFiles limits the files of a folder that are checked.
 const maxNamedFiles = 500
 
 // NamedFile is a file that a setting names.
 type NamedFile struct {
-	Setting, // as people write it, such as "brand logo"
+	Setting, // as users write it, such as "brand logo"
 	Path string
 }
 
@@ -333,5 +333,5 @@ func filesIn(setting, value string) (all []NamedFile) {
 	return all
 }
 
-// ReloadCommand makes Caddy read a configuration again that is the same by its text.
+// ReloadCommand makes Caddy load a configuration again even if its text is the same.
 const ReloadCommand = "caddy reload --force"

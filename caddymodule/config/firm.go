@@ -17,170 +17,173 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 )
 
-// Site is what the directive `doorpost` says in a site block.
+// Site is the content of the directive `doorpost` in a site block.
 type Site struct {
-	// Firm is the firm's id: 1 to 63 of a-z, 0-9 and the hyphen. It is in the name
-	// of every record, so a new id is a new firm with an empty address book. Required.
+	// Firm is the firm's id: 1 to 63 characters of a-z, 0-9 and the hyphen. It is part of the key
+	// of every record, so another id means another firm with an empty directory. Required.
 	Firm string `json:"firm"`
 
-	// Config defines the firm. Exactly one site block of a firm has it; null in the
-	// others, which guard their site in the same way.
+	// Config defines the firm. Exactly one site block of a firm has it; it is null in the others,
+	// which protect their sites in the same way.
 	Config *Firm `json:"config,omitempty"`
 }
 
-// site returns the settings of whatever embeds them.
+// site returns the settings of a type that embeds them.
 func (s Site) site() Site { return s }
 
-// ErrNoGlobal is the error of a site block without the global option.
+// ErrNoGlobal is the error for a site block without the global option.
 var ErrNoGlobal = errors.New(`doorpost needs its global option; begin the Caddyfile with a block that holds "doorpost {", a line "mail smtp HOST:PORT" or "mail folder ./mail", and "}"`)
 
-// Firm is how a firm's portal is guarded. Its text settings may hold {env.NAME}
-// and {file./PATH}. Relative paths begin at the folder that Caddy was started in.
+// Firm configures the protection of a firm's portal. Text settings may contain {env.NAME} and
+// {file./PATH}. Relative paths start at Caddy's working directory.
 type Firm struct {
-	// URL is what mails link to: scheme, host and perhaps a port. http:// only for
-	// localhost. Required.
+	// URL is the origin in the links of mails: scheme, host and an optional port. http:// is
+	// allowed only for localhost. Required.
 	URL string `json:"url"`
 
-	// Brand is how the firm looks and speaks. Its name and from are required.
+	// Brand is the look and wording of the firm. Its name and from are required.
 	Brand brand.Brand `json:"brand"`
 
-	// Mail is the firm's own way out for mail, with connections, a rate and an order of its own.
-	// Default: that of the global option, at which all firms without one take turns.
+	// Mail is the firm's own mail transport, with its own connections, rate and queue. Default: the
+	// one of the global option, which all firms without their own share fairly.
 	Mail *Mail `json:"mail,omitempty"`
 
-	// Contacts and Companies are CSV files, loaded at start and within seconds of a
-	// change. A row that says something else than at the last load replaces what it
-	// names; nothing is deleted. Default: none.
+	// Contacts and Companies are CSV files that are loaded at start and within seconds of a change.
+	// A row that differs from the last load replaces the fields it names; nothing is deleted.
+	// Default: none.
 	Contacts  string `json:"contacts,omitempty"`
 	Companies string `json:"companies,omitempty"`
 
-	// Staff are addresses that are always staff, even with an empty address book.
+	// Staff are addresses that are always staff, even if the directory is empty.
 	Staff []string `json:"staff,omitempty"`
 
-	// LegacyLinks are the old one-click links of the portal, and the new ones in their
-	// place. Default: none.
+	// LegacyLinks are the old one-click links of the portal and the new ones that replace them.
+	// Default: none.
 	LegacyLinks []legacy.Link `json:"legacy_links,omitempty"`
 
-	// CompanyPaths are further paths that belong to one company, with {company} as a
-	// segment, such as "/files/{company}/*". Default: none.
+	// CompanyPaths are further paths that belong to one company, with {company} as a segment, such
+	// as "/files/{company}/*". Default: none.
 	CompanyPaths []string `json:"company_paths,omitempty"`
 
-	// Upgraded are companies whose old links ask for sign-in whatever the store says, also
-	// when it is lost with everything else. Default: what `upgrade` has done counts alone.
+	// Upgraded are companies whose old links ask for sign-in regardless of the store, even if the
+	// store and everything else is lost. Default: only the companies that `upgrade` has upgraded.
 	Upgraded Upgraded `json:"upgraded,omitzero"`
 
-	// Home is where `/` leads a contact, with {company} as a segment, such as
-	// "/portal/{company}". Default: `/` is the portal's.
+	// Home is the path to which `/` redirects a contact, with {company} as a segment, such as
+	// "/portal/{company}". Default: the portal handles `/`.
 	Home string `json:"home,omitempty"`
 
-	// PortalSession are cookies of the portal's whose binding is set here. Default: HttpOnly
-	// cookies are bound as those named here without more, and all others are left alone.
+	// PortalSession are cookies of the portal whose binding is configured. Default: HttpOnly
+	// cookies are bound like those named here without an option; all others aren't bound.
 	PortalSession []PortalCookie `json:"portal_session,omitempty"`
 
-	// Identity are the headers that tell the portal who is signed in, of Remote-User, Remote-Email,
-	// Remote-Name, Remote-Groups, Portal-Role, Portal-Firm, Portal-Company and Portal-Assertion.
-	// Whatever visitors send under such names is removed all the same. Default: all of them.
+	// Identity are the headers that tell the portal who is signed in, from Remote-User,
+	// Remote-Email, Remote-Name, Remote-Groups, Portal-Role, Portal-Firm, Portal-Company and
+	// Portal-Assertion. Headers from visitors under any of these names are always removed. Default:
+	// all of them.
 	Identity []string `json:"identity,omitempty"`
 
-	// ClearSiteData is what browsers clear of this site at sign-out, and when another person signs
-	// in, beside their cache: "storage", for portals whose scripts keep who is signed in
+	// ClearSiteData is what browsers clear for this site, besides their cache, at sign-out and when
+	// another person signs in: "storage", for portals whose scripts store the signed-in user
 	// outside of cookies. Default: nothing more.
 	ClearSiteData []string `json:"clear_site_data,omitempty"`
 
-	// Public is what is open to everyone. Default: nothing.
+	// Public are the paths that are open to everyone. Default: none.
 	Public []PublicRule `json:"public,omitempty"`
 
-	// Session is how long people stay signed in.
+	// Session limits how long visitors stay signed in.
 	Session Session `json:"session,omitzero"`
 
-	// LinkLifetime is how long a link and its code are good for, from the moment
-	// the mail server took the mail. Default 10m, at most 60m.
+	// LinkLifetime is how long a link and its code are valid, from the time when the mail server
+	// accepted the mail. Default 10m, at most 60m.
 	LinkLifetime caddy.Duration `json:"link_lifetime,omitempty"`
 
-	// Passwords are what people may sign in with instead of a mail, if they set one.
+	// Passwords configures signing in with a password instead of a mail, for contacts who set one.
 	Passwords Passwords `json:"passwords,omitzero"`
 
-	// NewDeviceMail tells contacts of a sign-in on a device that they haven't signed in on
-	// before. The zero value tells them.
+	// NewDeviceMail configures the mail to contacts about a sign-in on a new device. The zero value
+	// sends it.
 	NewDeviceMail NewDeviceMail `json:"new_device_mail,omitzero"`
 
-	// Templates is a folder whose files take the place of the mails and pages of
-	// the same name. Default: none.
+	// Templates is a folder with files that replace the mails and pages of the same name. Default:
+	// none.
 	Templates string `json:"templates,omitempty"`
 
 	// Reports is the folder for published files, which several machines may share; it is made when
-	// the first one is published. Default: "reports" in Doorpost's data folder, or, where
-	// mails go to a folder, beside the store. With redis there is none, as others have to reach it.
+	// the first file is published. Default: "reports" in Doorpost's data folder, or beside the
+	// store if mails go to a folder. There is no default with redis, because other machines need
+	// the same folder.
 	Reports string `json:"reports,omitempty"`
 
-	// Prefix is where Doorpost's own pages are: a slash and a plain path without a
-	// slash at its end. Default "/-".
+	// Prefix is the path of Doorpost's own pages: a slash and a plain path that doesn't end with a
+	// slash. Default "/-".
 	Prefix string `json:"prefix,omitempty"`
 
-	Rules        *legacy.Rules `json:"-"` // of LegacyLinks, CompanyPaths and Home, once they are filled in
-	Sites        Sites         `json:"-"` // where the firm's portals are reached, once it is provisioned
-	placeholders []NamedFile   // the files of placeholders, once they are filled in
+	Rules        *legacy.Rules `json:"-"` // of LegacyLinks, CompanyPaths and Home, after placeholders are filled in
+	Sites        Sites         `json:"-"` // origins of the firm's portals, after provisioning
+	placeholders []NamedFile   // files of placeholders, after they are filled in
 }
 
-// PortalCookie is a cookie of the portal's. The zero value names none.
+// PortalCookie is a cookie of the portal. The zero value names none.
 type PortalCookie struct {
-	// Name is the cookie's name, as the portal sets it. Required.
+	// Name is the cookie's name as the portal sets it. Required.
 	Name string `json:"name"`
 
-	// To is whom the cookie is bound to, who alone brings it back to the portal. Default: the
-	// person and the company that it was set for, or the visit by an old link. "person": the person
-	// alone, at every company's pages; for portals with a login of their own. "off": nobody,
-	// it is left alone; for cookies that other sites or scripts set.
+	// To is the owner to whom the cookie is bound; only for that owner it is returned to the
+	// portal. Default: the person and the company for which it was set, or the visit by an old
+	// link. "person": only the person, for the pages of all companies; for portals with a login of
+	// their own. "off": not bound; for cookies that other sites or scripts set.
 	To string `json:"to,omitempty"`
 }
 
 // PublicRule opens paths to everyone. The zero value opens nothing.
 type PublicRule struct {
-	// Methods the rule is for, in capitals. Default: all.
+	// Methods are the methods that the rule applies to, in upper case. Default: all.
 	Methods []string `json:"methods,omitempty"`
 
-	// Paths, decoded, from the root: "/favicon.ico" that path alone, "/assets/*"
-	// what is under it. Compared with case: what isn't written isn't open. Required.
+	// Paths are decoded paths from the root: "/favicon.ico" is only that path, "/assets/*" is
+	// everything below it. They are case-sensitive: a path that isn't written isn't open. Required.
 	Paths []string `json:"paths"`
 }
 
-// Session is how long people stay signed in.
+// Session limits how long visitors stay signed in.
 type Session struct {
-	// Idle is how long without a request. Default 45d (longer than a month of
-	// bookkeeping), or Max where that is less.
+	// Idle is the longest time without a request. Default 45d (longer than a monthly accounting
+	// cycle), or Max if that is less.
 	Idle caddy.Duration `json:"idle,omitempty"`
 
-	// Max is how long at most. Default 180d, at most 400d.
+	// Max is the longest total time. Default 180d, at most 400d.
 	Max caddy.Duration `json:"max,omitempty"`
 }
 
 // Upgraded are companies whose old links ask for sign-in. The zero value has none.
 type Upgraded struct {
-	// All stands for every company, also later ones.
+	// All means every company, including those added later.
 	All bool `json:"all,omitempty"`
 
-	// Companies are ids. None with All.
+	// Companies are ids. Empty with All.
 	Companies []string `json:"companies,omitempty"`
 }
 
-// Closed is what the directory wants to know of it.
+// Closed returns the companies in the form that the directory needs.
 func (u Upgraded) Closed() anchor.Closed {
 	return anchor.Closed{All: u.All, IDs: slices.Sorted(slices.Values(u.Companies))}
 }
 
-// NewDeviceMail is a mail about a sign-in on a new device.
+// NewDeviceMail configures the mail about a sign-in on a new device.
 type NewDeviceMail struct {
-	// Off sends none.
+	// Off disables the mail.
 	Off bool `json:"off,omitempty"`
 }
 
-// Passwords are what people may sign in with instead of a mail. The zero value allows
-// them, at their default length.
+// Passwords configures signing in with a password. The zero value allows it with the default
+// minimum length.
 type Passwords struct {
-	// Off leaves links and codes as the only ways in.
+	// Off disables passwords; links and codes remain.
 	Off bool `json:"off,omitempty"`
 
-	// MinLength is how many characters a password needs. Default 15, at least 8, at most 64.
+	// MinLength is the minimum length of a password in characters. Default 15, at least 8, at most
+	// 64.
 	MinLength int `json:"min_length,omitempty"`
 }
 
@@ -194,11 +197,11 @@ const (
 	DefaultPrefix       = "/-"
 )
 
-// Equal reports whether two definitions of a firm say the same.
+// Equal reports whether two definitions of a firm are the same.
 func (c Firm) Equal(d Firm) bool { return reflect.DeepEqual(c, d) }
 
-// Resolve returns the settings with placeholders and defaults filled in, or what
-// is wrong with them. It writes warnings to log.
+// Resolve returns the settings with placeholders and defaults filled in, or an error for the first
+// invalid one. It writes warnings to log.
 func (c Firm) Resolve(log *slog.Logger) (Firm, error) {
 	if c.Mail != nil {
 		c.placeholders = c.Mail.files()
@@ -211,13 +214,13 @@ func (c Firm) Resolve(log *slog.Logger) (Firm, error) {
 	c.Staff, c.Brand.DKIM = slices.Clone(c.Staff), slices.Clone(c.Brand.DKIM)
 	for _, t := range c.texts() {
 		if err := checkFixed(*t.value); err != nil {
-			return c, at(t.path, err)
+			return c, atPath(t.path, err)
 		}
 		filled, err := fillIn(*t.value)
 		if err != nil {
-			return c, at(t.path, err)
+			return c, atPath(t.path, err)
 		}
-		c.placeholders = append(c.placeholders, filesIn(words(t.path), *t.value)...)
+		c.placeholders = append(c.placeholders, filesIn(settingName(t.path), *t.value)...)
 		*t.value = filled
 	}
 	if err := c.Validate(); err != nil {
@@ -229,9 +232,9 @@ func (c Firm) Resolve(log *slog.Logger) (Firm, error) {
 	return c, err
 }
 
-// texts are the settings that may hold placeholders.
-func (c *Firm) texts() []text {
-	all := []text{
+// texts returns the settings that may contain placeholders.
+func (c *Firm) texts() []textSetting {
+	all := []textSetting{
 		{"url", &c.URL},
 		{"brand.name", &c.Brand.Name}, {"brand.from", &c.Brand.From}, {"brand.reply_to", &c.Brand.ReplyTo},
 		{"brand.logo", &c.Brand.Logo}, {"brand.accent", &c.Brand.Accent}, {"brand.support", &c.Brand.Support},
@@ -239,15 +242,15 @@ func (c *Firm) texts() []text {
 	}
 	for i := range c.Brand.DKIM {
 		k := &c.Brand.DKIM[i]
-		all = append(all, text{"brand.dkim", &k.Selector}, text{"brand.dkim", &k.Key})
+		all = append(all, textSetting{"brand.dkim", &k.Selector}, textSetting{"brand.dkim", &k.Key})
 	}
 	for i := range c.Staff {
-		all = append(all, text{fmt.Sprintf("staff[%d]", i), &c.Staff[i]})
+		all = append(all, textSetting{fmt.Sprintf("staff[%d]", i), &c.Staff[i]})
 	}
 	return all
 }
 
-// withDefaults returns the settings with what wasn't given, and with URL as an origin.
+// withDefaults returns the settings with defaults filled in, and with URL as an origin.
 func (c Firm) withDefaults() Firm {
 	if c.Prefix == "" {
 		c.Prefix = DefaultPrefix
@@ -265,8 +268,8 @@ func (c Firm) withDefaults() Firm {
 	return c
 }
 
-// origin returns the origin of a URL as browsers write it (RFC 6454): small letters,
-// no default port, no slash at the end. What is no URL comes back as it is.
+// origin returns the origin of a URL in the form of browsers (RFC 6454): lower case, no default
+// port, no slash at the end. It returns an invalid URL as it is.
 func origin(s string) string {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" {

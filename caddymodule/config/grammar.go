@@ -40,7 +40,7 @@ import (
 //		mail folder PATH
 //	}
 //
-// One `mail` is required. Each setting stands once.
+// One `mail` is required. Each setting may appear once.
 func ReadServer(d *caddyfile.Dispenser, existing any) (s Server, err error) {
 	d.Next()
 	if existing != nil {
@@ -72,7 +72,7 @@ func ReadServer(d *caddyfile.Dispenser, existing any) (s Server, err error) {
 		s.needsSecret,
 		func() error { return valueOr(s.Mail, Mail{}).Validate() },
 	); err != nil {
-		return s, r.place(err)
+		return s, r.withPosition(err)
 	}
 	return s, nil
 }
@@ -206,18 +206,18 @@ func ReadSite(h httpcaddyfile.Helper) (s Site, err error) {
 	}
 	if r.opened {
 		s.Config = cfg
-		if err := once(h, s.Firm, r.start); err != nil { // first: what it lacks, the other place has
+		if err := defineOnce(h, s.Firm, r.start); err != nil { // first: settings missing here are in the other place
 			return s, err
 		}
 		if err := cfg.Validate(); err != nil {
-			return s, r.place(err)
+			return s, r.withPosition(err)
 		}
 	}
 	return s, nil
 }
 
-// once remembers where the firm is defined and refuses a second definition.
-func once(h httpcaddyfile.Helper, firm string, here caddyfile.Token) error {
+// defineOnce records where the firm is defined and refuses a second definition.
+func defineOnce(h httpcaddyfile.Helper, firm string, here caddyfile.Token) error {
 	const key = "doorpost.defined"
 	defined, ok := h.State[key].(map[string]caddyfile.Token)
 	if !ok {
@@ -283,7 +283,7 @@ func (r *reader) public(rules *[]PublicRule) setting {
 			return err
 		}
 		if err := noCommas(path, args); err != nil {
-			return r.place(err)
+			return r.withPosition(err)
 		}
 		var rule PublicRule
 		for len(args) > 0 && !strings.ContainsAny(args[0], "/*.") {
@@ -303,14 +303,14 @@ func (r *reader) passwords(p *Passwords) setting {
 			return block(path)
 		}
 		if r.Val() != "off" || r.NextArg() {
-			return r.place(wrong(path, `write "passwords off", or end the line with a brace, "passwords {", and put "min_length 15" on the line below`))
+			return r.withPosition(invalid(path, `write "passwords off", or end the line with a brace, "passwords {", and put "min_length 15" on the line below`))
 		}
 		p.Off = true
 		return r.noBlock(path)
 	}
 }
 
-// off reads the word off, which is all that the setting can say.
+// off reads a setting whose only value is the word off.
 func (r *reader) off(is *bool) setting {
 	return func(path string) error {
 		var s string
@@ -318,7 +318,7 @@ func (r *reader) off(is *bool) setting {
 			return err
 		}
 		if s != "off" {
-			return r.place(wrong(path, "%q is not off; write %q, or leave the line out", s, examples[path]))
+			return r.withPosition(invalid(path, "%q is not off; write %q, or leave the line out", s, examples[path]))
 		}
 		*is = true
 		return nil
@@ -338,7 +338,6 @@ func (r *reader) upgraded(u *Upgraded) setting {
 	}
 }
 
-// length reads a number of characters.
 // count reads a positive number of something.
 func (r *reader) count(n *int, of string) setting {
 	return func(path string) error {
@@ -348,7 +347,7 @@ func (r *reader) count(n *int, of string) setting {
 		}
 		var err error
 		if *n, err = strconv.Atoi(s); err != nil || *n <= 0 {
-			return r.place(wrong(path, "%q is no number of %s; write %s", s, of, examples[path]))
+			return r.withPosition(invalid(path, "%q is no number of %s; write %s", s, of, examples[path]))
 		}
 		return nil
 	}
@@ -361,16 +360,16 @@ func (r *reader) legacyLink(links *[]legacy.Link) setting {
 		case err != nil:
 			return err
 		case len(args) < 2:
-			return r.place(wrong(path, "which? Write the old form and the new one: %s", examples[path]))
+			return r.withPosition(invalid(path, "which? Write the old form and the new one: %s", examples[path]))
 		case len(args) > 3 || len(args) == 3 && args[2] != "forward_new":
-			return r.place(wrong(path, "%q is one too many; write the old form and the new one, and forward_new behind them where the portal knows the new one", args[2]))
+			return r.withPosition(invalid(path, "%q is one too many; write the old form and the new one, and forward_new behind them where the portal knows the new one", args[2]))
 		}
 		*links = append(*links, legacy.Link{Old: args[0], New: args[1], ForwardNew: len(args) == 3})
 		return r.noBlock(path)
 	}
 }
 
-// companyPaths reads one or more patterns of a line, each of which has the place of it.
+// companyPaths reads the patterns of a line and records the position of the line for each.
 func (r *reader) companyPaths(patterns *[]string) setting {
 	return func(path string) error {
 		line := r.Token()
@@ -379,14 +378,14 @@ func (r *reader) companyPaths(patterns *[]string) setting {
 			return err
 		}
 		for _, p := range args {
-			r.places[fmt.Sprintf("%s[%d]", path, len(*patterns))] = line
+			r.positions[fmt.Sprintf("%s[%d]", path, len(*patterns))] = line
 			*patterns = append(*patterns, p)
 		}
 		return nil
 	}
 }
 
-// portalSession reads the cookies of a line, and behind them how all of these are bound.
+// portalSession reads the cookie names of a line, and an option for all of them at the end.
 func (r *reader) portalSession(cookies *[]PortalCookie) setting {
 	return func(path string) error {
 		line := r.Token()
@@ -399,14 +398,14 @@ func (r *reader) portalSession(cookies *[]PortalCookie) setting {
 			names, to = names[:len(names)-1], last
 		}
 		for _, name := range names {
-			r.places[fmt.Sprintf("%s[%d]", path, len(*cookies))] = line
+			r.positions[fmt.Sprintf("%s[%d]", path, len(*cookies))] = line
 			*cookies = append(*cookies, PortalCookie{Name: name, To: to})
 		}
 		return nil
 	}
 }
 
-// examples show how a setting is written, by its path.
+// examples show how to write each setting, by path.
 var examples = map[string]string{
 	"secret":               "secret {file./etc/doorpost/secret}",
 	"store.username":       "username doorpost",
@@ -451,42 +450,42 @@ var examples = map[string]string{
 	"prefix":               "prefix /-",
 }
 
-// Example shows how the setting of a path, such as "session.idle", is written.
+// Example returns how to write the setting with a path such as "session.idle".
 func Example(path string) string { return examples[path] }
 
-// Settings returns the path of every setting that has an example, in order.
+// Settings returns the paths of all settings with an example, sorted.
 func Settings() []string { return slices.Sorted(maps.Keys(examples)) }
 
-// onlyOnce adds to the error of a setting that stands twice how several values go.
-var onlyOnce = map[string]string{
+// onceHints are added to the error for a repeated setting: how to write several values.
+var onceHints = map[string]string{
 	"secret": ", with the older ones behind the newest",
 	"staff":  ", with all addresses on one line",
 }
 
-// notYet are settings of later versions, by their path.
-var notYet = []string{
+// futureSettings are settings of later versions, by path.
+var futureSettings = []string{
 	"text", "mail.oauth",
 }
 
-// repeatable are the settings that may stand more than once.
+// repeatable are the settings that may appear more than once.
 var repeatable = []string{"brand.dkim", "public", "legacy_link", "company_path", "portal_session"}
 
-// setting reads what follows the name of a setting, which the cursor is on.
+// setting reads the rest of a setting, after its name.
 type setting func(path string) error
 
-// settings are what a block may hold, by name.
+// settings are the settings of a block, by name.
 type settings map[string]setting
 
-// reader reads the blocks of one directive and remembers where each setting stands.
+// reader reads the blocks of one directive and records the position of each setting.
 type reader struct {
 	*caddyfile.Dispenser
-	start  caddyfile.Token            // the directive
-	places map[string]caddyfile.Token // by path
-	opened bool                       // there was a block, if perhaps an empty one
+	start     caddyfile.Token            // the directive
+	positions map[string]caddyfile.Token // by path
+	opened    bool                       // there was a block, even if it was empty
 }
 
 func newReader(d *caddyfile.Dispenser) *reader {
-	return &reader{Dispenser: d, start: d.Token(), places: make(map[string]caddyfile.Token)}
+	return &reader{Dispenser: d, start: d.Token(), positions: make(map[string]caddyfile.Token)}
 }
 
 // block reads the block at the end of the line, if there is one.
@@ -513,13 +512,13 @@ func (r *reader) setting(parent string, known settings) error {
 	}
 	if i := slices.Index(repeatable, path); i >= 0 {
 		n := 0
-		for ; r.places[fmt.Sprintf("%s[%d]", path, n)].Line > 0; n++ {
+		for ; r.positions[fmt.Sprintf("%s[%d]", path, n)].Line > 0; n++ {
 		}
-		r.places[fmt.Sprintf("%s[%d]", path, n)] = r.Token()
-	} else if first, twice := r.places[path]; twice {
-		return r.Errf("%s stands already at %s:%d; write it once%s", words(path), first.File, first.Line, onlyOnce[path])
+		r.positions[fmt.Sprintf("%s[%d]", path, n)] = r.Token()
+	} else if first, twice := r.positions[path]; twice {
+		return r.Errf("%s stands already at %s:%d; write it once%s", settingName(path), first.File, first.Line, onceHints[path])
 	}
-	r.places[path] = r.Token()
+	r.positions[path] = r.Token()
 	return read(path)
 }
 
@@ -527,7 +526,7 @@ func (r *reader) unknown(path, parent string, known settings) error {
 	name := r.Val()
 	where := "doorpost"
 	if parent != "" {
-		where = words(parent)
+		where = settingName(parent)
 	}
 	if bare := strings.TrimSuffix(name, "{"); bare != name {
 		return r.Errf(`put a space before the brace: "%s {"`, bare)
@@ -537,10 +536,10 @@ func (r *reader) unknown(path, parent string, known settings) error {
 		if parent != "" {
 			of = parent + "." + of
 		}
-		return r.Errf("%s: there is no %c behind the name of a setting; write %s", words(of), name[i], examples[of])
+		return r.Errf("%s: there is no %c behind the name of a setting; write %s", settingName(of), name[i], examples[of])
 	}
-	if slices.Contains(notYet, path) {
-		return r.Errf("this version of Doorpost doesn't have the setting %s yet; remove it", words(path))
+	if slices.Contains(futureSettings, path) {
+		return r.Errf("this version of Doorpost doesn't have the setting %s yet; remove it", settingName(path))
 	}
 	var blocks []string
 	for elsewhere := range examples {
@@ -562,11 +561,11 @@ func (r *reader) unknown(path, parent string, known settings) error {
 	return r.Errf("%s has no setting %s; it knows %s", where, name, strings.Join(names, ", "))
 }
 
-// placeholderBegins is a placeholder of which the rest stands behind a space.
+// placeholderBegins matches a placeholder whose rest comes after a space.
 var placeholderBegins = regexp.MustCompile(`^\{(?:file|env|system)\.?$`)
 
-// curlyQuote returns the quote that a text program has put in the place of a straight one,
-// where it holds a value together or seems to; "": there is none.
+// curlyQuote returns the curly quote that a word processor has substituted for a straight one
+// around a value, or "".
 func curlyQuote(t caddyfile.Token) string {
 	if t.Quoted() {
 		return ""
@@ -582,7 +581,7 @@ func curlyQuote(t caddyfile.Token) string {
 	return ""
 }
 
-// besides returns the settings that may stand beside a block.
+// besides returns the settings that are allowed outside of a block.
 func besides(block string) (names []string) {
 	global := []string{"secret", "store", "mail"}
 	if slices.Contains(global, block) {
@@ -630,15 +629,15 @@ func (r *reader) args() ([]string, error) {
 	return args, nil
 }
 
-// noBlock refuses a block where none belongs.
+// noBlock refuses a block after a setting that has none.
 func (r *reader) noBlock(path string) error {
 	if r.NextBlock(r.Nesting()) {
-		return r.place(wrong(path, "takes no block; put all of it on one line"))
+		return r.withPosition(invalid(path, "takes no block; put all of it on one line"))
 	}
 	return nil
 }
 
-// one reads the one value of a setting.
+// one reads a setting with exactly one value.
 func (r *reader) one(value *string) setting {
 	return func(path string) error {
 		args, err := r.args()
@@ -646,20 +645,20 @@ func (r *reader) one(value *string) setting {
 		case err != nil:
 			return err
 		case len(args) == 0 && path == "brand.accent":
-			return r.place(wrong(path, "which? Write %s with the quotes, as an unquoted # begins a comment", examples[path]))
+			return r.withPosition(invalid(path, "which? Write %s with the quotes, as an unquoted # begins a comment", examples[path]))
 		case len(args) == 0:
-			return r.place(wrong(path, "which? Write %s", examples[path]))
+			return r.withPosition(invalid(path, "which? Write %s", examples[path]))
 		case len(args) > 1:
-			return r.place(wrong(path, "%d values where one belongs; write %s (quotes keep a value with spaces together)", len(args), examples[path]))
+			return r.withPosition(invalid(path, "%d values where one belongs; write %s (quotes keep a value with spaces together)", len(args), examples[path]))
 		case args[0] == "":
-			return r.place(wrong(path, "is empty; write %s, or leave the line out", examples[path]))
+			return r.withPosition(invalid(path, "is empty; write %s, or leave the line out", examples[path]))
 		}
 		*value = args[0]
 		return r.noBlock(path)
 	}
 }
 
-// pair reads a setting of two values.
+// pair reads a setting with two values.
 func (r *reader) pair(first, second *string) setting {
 	return func(path string) error {
 		args, err := r.args()
@@ -667,7 +666,7 @@ func (r *reader) pair(first, second *string) setting {
 		case err != nil:
 			return err
 		case len(args) != 2:
-			return r.place(wrong(path, "takes two values; write %s", examples[path]))
+			return r.withPosition(invalid(path, "takes two values; write %s", examples[path]))
 		}
 		*first, *second = args[0], args[1]
 		return r.noBlock(path)
@@ -683,7 +682,7 @@ func (r *reader) dkim(keys *[]brand.DKIM) setting {
 	}
 }
 
-// list reads the values of a setting, one at least.
+// list reads a setting with at least one value.
 func (r *reader) list(values *[]string) setting {
 	return func(path string) error {
 		args, err := r.args()
@@ -691,21 +690,21 @@ func (r *reader) list(values *[]string) setting {
 			return err
 		}
 		if len(args) == 0 {
-			return r.place(wrong(path, "which? Write %s", examples[path]))
+			return r.withPosition(invalid(path, "which? Write %s", examples[path]))
 		}
 		if err := noCommas(path, args); err != nil {
-			return r.place(err)
+			return r.withPosition(err)
 		}
 		*values = args
 		return r.noBlock(path)
 	}
 }
 
-// noCommas refuses a list that is written with commas or semicolons.
+// noCommas refuses a list with commas or semicolons.
 func noCommas(path string, values []string) error {
 	for _, v := range values {
 		if bare := strings.Trim(v, ",;"); bare != v || strings.ContainsAny(v, ",;") && strings.Count(v, "@") > 1 {
-			return wrong(path, "spaces alone separate values here; write %s", strings.Join(strings.FieldsFunc(strings.Join(values, " "), func(c rune) bool { return strings.ContainsRune(",; ", c) }), " "))
+			return invalid(path, "spaces alone separate values here; write %s", strings.Join(strings.FieldsFunc(strings.Join(values, " "), func(c rune) bool { return strings.ContainsRune(",; ", c) }), " "))
 		}
 	}
 	return nil
@@ -719,11 +718,11 @@ func (r *reader) duration(value *caddy.Duration) setting {
 		}
 		d, err := duration(s)
 		*value = d
-		return r.place(at(path, err))
+		return r.withPosition(atPath(path, err))
 	}
 }
 
-// onlyBlock reads a setting that is a block and nothing else.
+// onlyBlock reads a setting that consists of a block only.
 func (r *reader) onlyBlock(known settings) setting {
 	return func(path string) error {
 		args, err := r.args()
@@ -731,22 +730,22 @@ func (r *reader) onlyBlock(known settings) setting {
 			return err
 		}
 		if len(args) > 0 {
-			return r.place(wrong(path, "takes a block; end the line after %q and put the settings on the lines below", examples[path]))
+			return r.withPosition(invalid(path, "takes a block; end the line after %q and put the settings on the lines below", examples[path]))
 		}
 		line := r.Line()
 		if err := r.block(path, known); err != nil {
 			return err
 		}
 		if r.Line() == line {
-			return r.place(wrong(path, "takes a block; end the line with a brace, %q, and put the settings on the lines below", examples[path]))
+			return r.withPosition(invalid(path, "takes a block; end the line with a brace, %q, and put the settings on the lines below", examples[path]))
 		}
 		return nil
 	}
 }
 
-// place adds the file and line of the setting that the error is about. A setting that wasn't written
-// down has those of the block that it belongs to.
-func (r *reader) place(err error) error {
+// withPosition adds the file and line of the setting to its error. For a setting that wasn't
+// written it adds those of the enclosing block.
+func (r *reader) withPosition(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -756,7 +755,7 @@ func (r *reader) place(err error) error {
 	}
 	path := se.Path
 	for path != "" {
-		if t, ok := r.places[path]; ok {
+		if t, ok := r.positions[path]; ok {
 			return errorAt(t, err)
 		}
 		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
@@ -764,14 +763,14 @@ func (r *reader) place(err error) error {
 	return errorAt(r.start, err)
 }
 
-// errorAt adds the file and line of the token, and through what it was imported.
+// errorAt adds the file and line of the token, and the chain of imports, to an error.
 func errorAt(t caddyfile.Token, err error) error {
 	d := caddyfile.NewDispenser([]caddyfile.Token{t})
 	d.Next()
 	return d.WrapErr(err)
 }
 
-func words(path string) string { return strings.ReplaceAll(path, ".", " ") }
+func settingName(path string) string { return strings.ReplaceAll(path, ".", " ") }
 
 func valueOr[T any](p *T, or T) T {
 	if p == nil {

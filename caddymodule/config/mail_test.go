@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The files of certificates are read when the configuration is checked: what is wrong with one
-// fails there, with the setting and the file.
+// Certificate files are read when the configuration is checked, so an invalid one is reported with
+// its setting and file.
 func TestCertificatesOfTheMailServerAreReadAtValidate(t *testing.T) {
 	dir := t.TempDir()
 	wrong, none := filepath.Join(dir, "wrong.pem"), filepath.Join(dir, "none.pem")

@@ -14,43 +14,44 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
-// Place is where a store is: a file, or a server.
+// Place is the location of a store: a file or a server.
 type Place struct {
-	Path                    string // of bolt's file, absolute; "": a Redis server
+	Path                    string // of bolt's file, absolute; "" for a Redis server
 	URL, Username, Password string // of the Redis server
 }
 
-// String returns the place as logs and errors show it.
+// String returns the place for logs and errors, without the password.
 func (p Place) String() string {
 	if p.Path != "" {
 		return p.Path
 	}
 	u, err := url.Parse(p.URL)
-	if err != nil { // validated before it came here
+	if err != nil { // was validated before
 		return "redis"
 	}
 	u.User = nil
 	return u.String()
 }
 
-// Doorpost's files have a folder of their own, beside Caddy's and never inside of it: what
-// is in Caddy's storage goes along with `caddy storage export`, and comes back, older, with
-// an import. Before, they were inside; such files are found, and moved at the next start. In
-// the place of the store stays a file that an earlier release refuses to open.
+// Doorpost's files have their own folder beside Caddy's data folder, never inside it: `caddy
+// storage export` copies Caddy's storage, and an import restores it in an older state. In earlier
+// releases they were inside; such files are found, and moved at the next start. A file that those
+// releases refuse to open stays in the store's old place.
 
-// DataDir is Doorpost's folder.
+// DataDir returns Doorpost's folder.
 func DataDir() string { return filepath.Join(filepath.Dir(caddy.AppDataDir()), "doorpost") }
 
-// EarlierDataDir is where it was before.
+// EarlierDataDir returns Doorpost's folder in earlier releases.
 func EarlierDataDir() string { return filepath.Join(caddy.AppDataDir(), "doorpost") }
 
-// The files that are there unless the configuration names others.
+// The default names of files.
 const (
 	SecretFile = "secret"
 	StoreFile  = "doorpost.db"
 )
 
-// defaultPath returns where the file is, or is to be made.
+// defaultPath returns the default path of a file, or its path in EarlierDataDir if it only exists
+// there.
 func defaultPath(name string) string {
 	now, before := filepath.Join(DataDir(), name), filepath.Join(EarlierDataDir(), name)
 	if !Exists(now) && Exists(before) && !(name == StoreFile && bolt.Moved(before)) {
@@ -59,9 +60,9 @@ func defaultPath(name string) string {
 	return now
 }
 
-// SecretPath is the file that holds the secret where none is configured. Where mails go to a
-// folder, as to try Doorpost out, and the Caddyfile names the store, it is beside the store:
-// one folder has all there is. A store that was made before keeps the secret that it has.
+// SecretPath returns the path of the secret's file if no secret is configured. If mails go to a
+// folder (as for trying Doorpost) and the Caddyfile names the store, it is beside the store, so
+// that one folder has everything. A store that was made before keeps its secret.
 func (f Resolved) SecretPath() string {
 	path := defaultPath(SecretFile)
 	if f.Mail.Via != "folder" || f.Place.Path == "" || valueOr(f.Written.Store, Store{}).Path == "" {
@@ -74,14 +75,14 @@ func (f Resolved) SecretPath() string {
 	return beside
 }
 
-// Exists reports whether there is something at the path, also where it can't be looked at.
+// Exists reports whether the path exists, even if it can't be accessed.
 func Exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil || !errors.Is(err, fs.ErrNotExist)
 }
 
-// AnchorDir is the folder of the anchors: outside the store, so that they don't go where it
-// goes. Where mails go to a folder, as to try Doorpost out, everything is in one place.
+// AnchorDir returns the folder of the anchors: outside the store, so that losing the store doesn't
+// lose them. If mails go to a folder (as for trying Doorpost), everything is in one place.
 func (f Resolved) AnchorDir() string {
 	if f.Mail.Via == "folder" && f.Place.Path != "" {
 		return filepath.Join(filepath.Dir(f.Place.Path), "anchor")
@@ -89,8 +90,8 @@ func (f Resolved) AnchorDir() string {
 	return filepath.Join(DataDir(), "anchor")
 }
 
-// ReportsDir is the folder for the reports of firms whose settings name none; "": there is none, since
-// other machines have the store, too.
+// ReportsDir returns the folder for the reports of firms whose settings name none, or "" if other
+// machines use the same store.
 func (f Resolved) ReportsDir() string {
 	switch {
 	case f.Place.Path == "":
@@ -101,8 +102,8 @@ func (f Resolved) ReportsDir() string {
 	return filepath.Join(DataDir(), "reports")
 }
 
-// AnchorDirInUse is AnchorDir for a command that may not know how mail goes out: the folder
-// beside the store, if there is one.
+// AnchorDirInUse is AnchorDir for commands that may not know the mail transport: it returns the
+// folder beside the store if that exists.
 func (f Resolved) AnchorDirInUse() string {
 	if beside := filepath.Join(filepath.Dir(f.Place.Path), "anchor"); Exists(beside) {
 		return beside
@@ -110,8 +111,8 @@ func (f Resolved) AnchorDirInUse() string {
 	return f.AnchorDir()
 }
 
-// KeyringInUse returns the keyring of the secrets as they are written, or of the secret file,
-// for a command that finds out by itself what the configuration says.
+// KeyringInUse returns the keyring of the secrets as written, or of the secret's file, for commands
+// that read the configuration themselves.
 func (f Resolved) KeyringInUse() (*secret.Keyring, error) {
 	if len(f.Written.Secret) > 0 {
 		all := make([][]byte, len(f.Written.Secret))

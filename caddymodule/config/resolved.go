@@ -10,17 +10,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
 
-// Resolved is a Server with its placeholders filled in, and checked. Make it with Server.Resolve.
+// Resolved is a checked Server with its placeholders filled in. Create it with Server.Resolve.
 type Resolved struct {
 	Written Server // with its placeholders
 
-	Secrets [][]byte // the newest first; none: the secret is in the file of SecretPath
+	Secrets [][]byte // newest first; empty if the secret is in the file SecretPath
 	Place   Place    // of the store
 	Mail    Mail
 }
 
-// Resolve fills in the placeholders and checks every setting and every file that is named.
-// It opens no store, makes no file and sends nothing. It writes warnings to log.
+// Resolve fills in the placeholders and checks all settings and the files that they name. It opens
+// no store, makes no files and sends nothing. It writes warnings to log.
 func (s Server) Resolve(log *slog.Logger) (f Resolved, err error) {
 	f.Written = s
 	if f.Place, err = s.StorePlace(log); err != nil {
@@ -29,11 +29,11 @@ func (s Server) Resolve(log *slog.Logger) (f Resolved, err error) {
 	if f.Mail, err = valueOr(s.Mail, Mail{}).resolve(log); err != nil {
 		return f, err
 	}
-	f.Secrets, err = f.secrets(log) // the place of the secret depends on the others
+	f.Secrets, err = f.secrets(log) // the location of the secret depends on the others
 	return f, err
 }
 
-// StorePlace returns where the store is.
+// StorePlace returns the location of the store.
 func (s Server) StorePlace(log *slog.Logger) (Place, error) {
 	cfg := Store{}
 	if s.Store != nil {
@@ -44,10 +44,10 @@ func (s Server) StorePlace(log *slog.Logger) (Place, error) {
 		return Place{}, err
 	}
 	if cfg.Password != "" {
-		if err := pathAsSecret(written); err != nil {
-			return Place{}, at("store.password", err)
+		if err := checkNotPath(written); err != nil {
+			return Place{}, atPath("store.password", err)
 		}
-		warnOf(log, "store password", written)
+		warnReadable(log, "store password", written)
 	}
 	if err := cfg.Validate(); err != nil {
 		return Place{}, err
@@ -60,9 +60,9 @@ func (s Server) StorePlace(log *slog.Logger) (Place, error) {
 	}
 	path, err := filepath.Abs(cfg.Path)
 	if err != nil {
-		return Place{}, at("store", err)
+		return Place{}, atPath("store", err)
 	}
-	return Place{Path: path}, at("store", checkStoreFile(path))
+	return Place{Path: path}, atPath("store", checkStoreFile(path))
 }
 
 // resolve fills in the placeholders, and checks the settings and the files that they name.
@@ -70,17 +70,17 @@ func (c Mail) resolve(log *slog.Logger) (Mail, error) {
 	written := c.Password
 	for _, t := range c.texts() {
 		if err := checkFixed(*t.value); err != nil {
-			return c, at(t.path, err)
+			return c, atPath(t.path, err)
 		}
 	}
 	if err := fillInAll(c.texts()); err != nil {
 		return c, err
 	}
 	if c.Password != "" {
-		if err := pathAsSecret(written); err != nil {
-			return c, at("mail.password", err)
+		if err := checkNotPath(written); err != nil {
+			return c, atPath("mail.password", err)
 		}
-		warnOf(log, "mail password", written)
+		warnReadable(log, "mail password", written)
 	}
 	if err := c.Validate(); err != nil {
 		return c, err
@@ -102,10 +102,10 @@ func (f Resolved) secrets(log *slog.Logger) (all [][]byte, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		if err := pathAsSecret(s); err != nil {
+		if err := checkNotPath(s); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		warnOf(log, name, s)
+		warnReadable(log, name, s)
 		if _, err := secret.New([]byte(filled)); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -123,21 +123,21 @@ func (f Resolved) secrets(log *slog.Logger) (all [][]byte, err error) {
 	return nil, nil
 }
 
-// needsSecret is the error of a config whose secret can't be a file made here, since
-// other machines need the same one.
+// needsSecret returns an error if the secret can't be in a generated file because other machines
+// need the same one.
 func (s Server) needsSecret() error {
 	if s.Store == nil || s.Store.Engine != "redis" || len(s.Secret) > 0 {
 		return nil
 	}
-	return wrong("secret", `is required with "store redis", and the same on each machine; make one with "openssl rand -base64 32", and write "secret {file./etc/doorpost/secret}" or "secret {env.DOORPOST_SECRET}"`)
+	return invalid("secret", `is required with "store redis", and the same on each machine; make one with "openssl rand -base64 32", and write "secret {file./etc/doorpost/secret}" or "secret {env.DOORPOST_SECRET}"`)
 }
 
-// warnOf warns of a secret that more people can read than should.
-func warnOf(log *slog.Logger, name, value string) {
-	if !later(value) {
+// warnReadable warns about a secret that too many users can read.
+func warnReadable(log *slog.Logger, name, value string) {
+	if !hasPlaceholder(value) {
 		log.Warn(name + " is written out in the config, where /config and autosave.json show it; write {file./PATH} or {env.NAME} instead")
 	}
-	if path := openToAll(value); path != "" {
+	if path := worldReadable(value); path != "" {
 		log.Warn("every user of this machine can read the "+name+"; run: chgrp caddy "+path+" && chmod 640 "+path, "path", path)
 	}
 }

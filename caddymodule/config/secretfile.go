@@ -11,11 +11,11 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
 
-// ErrNoSecretFile is the error of ReadSecretFile for a path without a file.
+// ErrNoSecretFile is returned by ReadSecretFile if the file doesn't exist.
 var ErrNoSecretFile = errors.New("there is no secret file")
 
-// ReadSecretFile returns the secret in the file, ErrNoSecretFile when there is
-// none, or what is wrong with it and what to do.
+// ReadSecretFile returns the secret in the file, ErrNoSecretFile if it doesn't exist, or an error
+// that says what is wrong and what to do.
 func ReadSecretFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {

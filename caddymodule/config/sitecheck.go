@@ -17,18 +17,17 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 )
 
-// What a site block does with requests before doorpost gets them, or in its place. The
-// grammar sees one directive alone, so this is found out from the routes, as they are
-// provisioned.
+// Checks of what a site block does with requests before doorpost, or instead of it. The grammar
+// sees one directive only, so these checks use the provisioned routes.
 
-// siteRoute is a caddyhttp.Route as its JSON has it.
+// siteRoute is a caddyhttp.Route as in its JSON.
 type siteRoute struct {
 	Group  string                       `json:"group"`
 	Match  []map[string]json.RawMessage `json:"match"`
 	Handle []siteHandler                `json:"handle"`
 }
 
-// siteHandler is what has to be known of a handler.
+// siteHandler has the facts about a handler that the checks need.
 type siteHandler struct {
 	Handler  string
 	Firm     string
@@ -39,8 +38,8 @@ type siteHandler struct {
 	FastCGI  bool   // of reverse_proxy
 }
 
-// UnmarshalJSON reads a handler of any kind. What has the name of a field here and is
-// something else is left out.
+// UnmarshalJSON reads a handler of any kind. It ignores fields whose names match but whose types
+// don't.
 func (h *siteHandler) UnmarshalJSON(data []byte) error {
 	var in struct {
 		Handler  string          `json:"handler"`
@@ -53,7 +52,7 @@ func (h *siteHandler) UnmarshalJSON(data []byte) error {
 			Protocol string `json:"protocol"`
 		} `json:"transport"`
 	}
-	_ = json.Unmarshal(data, &in) // the other fields are read all the same
+	_ = json.Unmarshal(data, &in) // the other fields are read even after an error
 	*h = siteHandler{Handler: in.Handler, Firm: in.Firm, PassThru: in.PassThru, URI: in.URI, FastCGI: in.Through.Protocol == "fastcgi"}
 	switch {
 	case h.Handler == "subroute":
@@ -64,8 +63,8 @@ func (h *siteHandler) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// answers reports whether the handler answers requests itself, so that those behind it
-// never see them.
+// answers reports whether the handler answers requests itself, so that handlers after it don't see
+// them.
 func (h siteHandler) answers() bool {
 	switch h.Handler {
 	case "reverse_proxy", "static_response", "error", "metrics", "acme_server":
@@ -76,7 +75,7 @@ func (h siteHandler) answers() bool {
 	return false
 }
 
-// directive is how the Caddyfile calls the handler.
+// directive returns the handler's name in the Caddyfile.
 func (h siteHandler) directive() string {
 	switch {
 	case h.Handler == "static_response":
@@ -87,33 +86,33 @@ func (h siteHandler) directive() string {
 	return h.Handler
 }
 
-// chance is whether something is so for a request of which method and path alone are known.
-type chance uint8
+// certainty says whether a statement is true for a request of which only method and path are known.
+type certainty uint8
 
 const (
-	never chance = iota
+	never certainty = iota
 	perhaps
 	surely
 )
 
-// visitTrace is the way of a request with a certain method and path through the routes of a site.
-type visitTrace struct {
+// routeTrace traces a request with a given method and path through the routes of a site.
+type routeTrace struct {
 	method   string
-	path     string   // as the routes so far have rewritten it
-	firms    []string // whose doorpost gets it, surely or perhaps, before it is answered
-	answered string   // the directive that surely answers it; "": none
-	behind   []string // firms whose doorpost it would get if it weren't answered
-	unknown  bool     // something on the way can't be judged
+	path     string   // as rewritten by the routes so far
+	firms    []string // firms whose doorpost gets it, surely or perhaps, before it is answered
+	answered string   // the directive that surely answers it, or ""
+	behind   []string // firms whose doorpost would get it if it weren't answered
+	unknown  bool     // a part of the route can't be evaluated
 }
 
-// traceOf follows a request for the path through the routes.
-func traceOf(routes []siteRoute, method, path string) visitTrace {
-	t := visitTrace{method: method, path: path}
+// traceOf traces a request for the path through the routes.
+func traceOf(routes []siteRoute, method, path string) routeTrace {
+	t := routeTrace{method: method, path: path}
 	t.follow(routes, surely)
 	return t
 }
 
-func (t *visitTrace) follow(routes []siteRoute, how chance) {
+func (t *routeTrace) follow(routes []siteRoute, how certainty) {
 	taken := map[string]bool{}
 	for _, r := range routes {
 		if r.Group != "" && taken[r.Group] {
@@ -136,7 +135,7 @@ func (t *visitTrace) follow(routes []siteRoute, how chance) {
 				t.follow(h.Routes, match)
 			case h.Handler == "invoke":
 				t.unknown = true
-			case h.Handler == "rewrite" && match == surely && h.URI == fileFound:
+			case h.Handler == "rewrite" && match == surely && h.URI == foundFile:
 				if index := fallbackFile(r.Match); index != "" {
 					t.path = index
 				}
@@ -147,8 +146,8 @@ func (t *visitTrace) follow(routes []siteRoute, how chance) {
 	}
 }
 
-// matchSets judges a route's matchers: one set of them has to match.
-func (t *visitTrace) matchSets(sets []map[string]json.RawMessage) chance {
+// matchSets evaluates a route's matcher sets; one of them has to match.
+func (t *routeTrace) matchSets(sets []map[string]json.RawMessage) certainty {
 	if len(sets) == 0 {
 		return surely
 	}
@@ -159,7 +158,7 @@ func (t *visitTrace) matchSets(sets []map[string]json.RawMessage) chance {
 	return best
 }
 
-func (t *visitTrace) matchAll(set map[string]json.RawMessage) chance {
+func (t *routeTrace) matchAll(set map[string]json.RawMessage) certainty {
 	all := surely
 	for name, raw := range set {
 		one := perhaps
@@ -192,11 +191,11 @@ func (t *visitTrace) matchAll(set map[string]json.RawMessage) chance {
 	return all
 }
 
-// fileFound is where a rewrite leads to the file that a file matcher has found.
-const fileFound = "{http.matchers.file.relative}"
+// foundFile is the target of a rewrite to the file that a file matcher has found.
+const foundFile = "{http.matchers.file.relative}"
 
-// fallbackFile returns the path of the file that the matchers take where none of the others is
-// there, as php_fastcgi does with index.php; "": there is no such file.
+// fallbackFile returns the path of the file that the matchers use if none of the others exists,
+// such as index.php with php_fastcgi, or "" if there is none.
 func fallbackFile(sets []map[string]json.RawMessage) string {
 	for _, set := range sets {
 		var file struct {
@@ -210,9 +209,9 @@ func fallbackFile(sets []map[string]json.RawMessage) string {
 	return ""
 }
 
-// matchPath judges a path matcher as Caddy does: without regard to case, with * at the
-// beginning, at the end or in between.
-func matchPath(raw json.RawMessage, p string) chance {
+// matchPath evaluates a path matcher like Caddy: ignoring case, with * at the beginning, at the end
+// or in between.
+func matchPath(raw json.RawMessage, p string) certainty {
 	var patterns []string
 	if json.Unmarshal(raw, &patterns) != nil {
 		return perhaps
@@ -237,15 +236,15 @@ func matchPath(raw json.RawMessage, p string) chance {
 	return never
 }
 
-// onlyHealth reports whether a site block is for probes: of all paths, health alone reaches
-// the firm's doorpost.
+// onlyHealth reports whether a site block is for health probes: health is the only path that
+// reaches the firm's doorpost.
 func onlyHealth(routes []siteRoute, firm, prefix string) bool {
 	reaches := func(path string) bool { return slices.Contains(traceOf(routes, http.MethodGet, path).firms, firm) }
 	return reaches(prefix+"/health") && !reaches(prefix+"/sign-in") && !reaches("/")
 }
 
-// checkSite judges one site block that holds the firm's doorpost: whether the firm's own
-// pages and what it guards reach it.
+// checkSite checks that the firm's own pages and the paths that it protects reach the firm's
+// doorpost in one site block.
 func checkSite(routes []siteRoute, firm string, cfg *Firm, prefix string) error {
 	own := traceOf(routes, http.MethodGet, prefix+"/sign-in")
 	forms := traceOf(routes, http.MethodPost, prefix+"/sign-in")
@@ -288,14 +287,14 @@ func firstOther(firms []string) string {
 	return ""
 }
 
-// guardedPath is a path that a setting is about, with what stands for its variable parts.
-type guardedPath struct{ setting, pattern, path string }
+// settingPath is an example of a path that a setting protects, with its variable parts filled in.
+type settingPath struct{ setting, pattern, path string }
 
-func (c *Firm) guardedPaths() (all []guardedPath) {
+func (c *Firm) guardedPaths() (all []settingPath) {
 	add := func(setting, pattern string) {
 		p, _, _ := strings.Cut(pattern, "?")
 		p = strings.NewReplacer("{token}", "x", "{company}", "x").Replace(p)
-		all = append(all, guardedPath{setting, pattern, strings.TrimSuffix(p, "*")})
+		all = append(all, settingPath{setting, pattern, strings.TrimSuffix(p, "*")})
 	}
 	for _, l := range c.LegacyLinks {
 		add("legacy_link", l.Old)
@@ -307,13 +306,12 @@ func (c *Firm) guardedPaths() (all []guardedPath) {
 	return all
 }
 
-// openBefore returns the directives that answer some requests before the firm's doorpost
-// gets them, with what they match. Branches of a handle that exclude each other don't
-// count.
-func openBefore(routes []siteRoute, firm string) (all []string) {
+// answeredBefore returns the directives that answer some requests before the firm's doorpost gets
+// them, with their matchers. Mutually exclusive branches of a handle don't count.
+func answeredBefore(routes []siteRoute, firm string) (all []string) {
 	var before []siteRoute
 	for _, r := range routes {
-		if r.holds(firm) {
+		if r.hasFirm(firm) {
 			for _, b := range before {
 				if name := b.portal(); name != "" && (b.Group == "" || b.Group != r.Group) {
 					all = append(all, name+b.paths())
@@ -321,7 +319,7 @@ func openBefore(routes []siteRoute, firm string) (all []string) {
 			}
 		}
 		for _, h := range r.Handle {
-			all = append(all, openBefore(h.Routes, firm)...)
+			all = append(all, answeredBefore(h.Routes, firm)...)
 		}
 		before = append(before, r)
 	}
@@ -343,7 +341,7 @@ func (r siteRoute) portal() string {
 	return ""
 }
 
-// paths are what the route's path matchers say, for a message.
+// paths returns the patterns of the route's path matchers for a message.
 func (r siteRoute) paths() string {
 	var all []string
 	for _, set := range r.Match {
@@ -358,14 +356,14 @@ func (r siteRoute) paths() string {
 	return " " + strings.Join(all, " ")
 }
 
-// holds reports whether the firm's doorpost is in the route.
-func (r siteRoute) holds(firm string) bool {
+// hasFirm reports whether the route contains the firm's doorpost.
+func (r siteRoute) hasFirm(firm string) bool {
 	for _, h := range r.Handle {
 		if h.Handler == "doorpost" && h.Firm == firm {
 			return true
 		}
 		for _, inner := range h.Routes {
-			if inner.holds(firm) {
+			if inner.hasFirm(firm) {
 				return true
 			}
 		}
@@ -373,8 +371,7 @@ func (r siteRoute) holds(firm string) bool {
 	return false
 }
 
-// definition returns the firm's settings as they are written in the route; nil: another
-// place has them.
+// definition returns the firm's settings as written in the route, or nil if they are elsewhere.
 func (r siteRoute) definition(firm string) *Firm {
 	for _, h := range r.Handle {
 		if h.Handler == "doorpost" && h.Firm == firm && h.Config != nil {
@@ -389,14 +386,14 @@ func (r siteRoute) definition(firm string) *Firm {
 	return nil
 }
 
-// siteBlock is a site block with its names; none: it serves every name.
+// siteBlock is a site block with its host names; without any it serves every name.
 type siteBlock struct {
 	hosts  []string
 	routes []siteRoute
 }
 
-// siteBlocks returns the site blocks that hold the firm's doorpost. Some routes are
-// provisioned when a handler asks for this, and the others aren't yet.
+// siteBlocks returns the site blocks that contain the firm's doorpost. When a handler calls this,
+// some routes are provisioned and others aren't yet.
 func siteBlocks(app *caddyhttp.App, firm string) (all []siteBlock) {
 	for _, srv := range app.Servers {
 		var nameless siteBlock
@@ -404,21 +401,21 @@ func siteBlocks(app *caddyhttp.App, firm string) (all []siteBlock) {
 			hosts := hostsOf(r)
 			if len(hosts) == 0 {
 				nameless.routes = append(nameless.routes, readRoute(r))
-			} else if mayHold(r, firm) {
-				if route := readRoute(r); route.holds(firm) {
+			} else if mayHaveFirm(r, firm) {
+				if route := readRoute(r); route.hasFirm(firm) {
 					all = append(all, siteBlock{hosts, []siteRoute{route}})
 				}
 			}
 		}
-		if slices.ContainsFunc(nameless.routes, func(r siteRoute) bool { return r.holds(firm) }) {
+		if slices.ContainsFunc(nameless.routes, func(r siteRoute) bool { return r.hasFirm(firm) }) {
 			all = append(all, nameless)
 		}
 	}
 	return all
 }
 
-// mayHold reports whether the route needs to be read: of many, most are other firms'.
-func mayHold(r caddyhttp.Route, firm string) bool {
+// mayHaveFirm reports whether the route must be read: most routes belong to other firms.
+func mayHaveFirm(r caddyhttp.Route, firm string) bool {
 	return len(r.HandlersRaw) == 0 || slices.ContainsFunc(r.HandlersRaw, func(raw json.RawMessage) bool { return bytes.Contains(raw, []byte(`"`+firm+`"`)) })
 }
 
@@ -433,7 +430,7 @@ func hostsOf(r caddyhttp.Route) (hosts []string) {
 	return hosts
 }
 
-// readRoute returns a route, be it provisioned or not.
+// readRoute returns a route, whether it is provisioned or not.
 func readRoute(r caddyhttp.Route) siteRoute {
 	out := siteRoute{Group: r.Group}
 	for _, set := range r.MatcherSetsRaw {
@@ -448,7 +445,7 @@ func readRoute(r caddyhttp.Route) siteRoute {
 				raw, _ = json.Marshal(m) // as it was read
 			case *caddyhttp.MatchHost:
 			default:
-				name += " provisioned" // perhaps
+				name += " provisioned" // unknown JSON name; approximate
 			}
 			one[name] = raw
 		}
@@ -466,7 +463,7 @@ func readRoute(r caddyhttp.Route) siteRoute {
 	for _, m := range r.Handlers {
 		h := siteHandler{Handler: moduleName(m)}
 		switch m := m.(type) {
-		case interface{ site() Site }: // what embeds a Site
+		case interface{ site() Site }: // a type that embeds Site
 			h.Firm, h.Config = m.site().Firm, m.site().Config
 		case *caddyhttp.Subroute:
 			for _, inner := range m.Routes {
@@ -488,7 +485,7 @@ func readRoute(r caddyhttp.Route) siteRoute {
 	return out
 }
 
-// moduleName is the last part of a module's id.
+// moduleName returns the last part of a module's id.
 func moduleName(m any) string {
 	if module, ok := m.(caddy.Module); ok {
 		return module.CaddyModule().ID.Name()
@@ -496,9 +493,9 @@ func moduleName(m any) string {
 	return ""
 }
 
-// CheckSites judges the site blocks that hold the firm's doorpost. cfg is nil where the
-// handler that asks only names its firm, whose prefix is then prefix or stands in another
-// block. warn is told what isn't an error.
+// CheckSites checks the site blocks that contain the firm's doorpost. cfg is nil if the calling
+// handler only names the firm; prefix is then the firm's prefix, if known. warn is called for
+// problems that aren't errors.
 func CheckSites(app *caddyhttp.App, firm string, cfg *Firm, prefix string, warn func(msg string, args ...any)) error {
 	blocks := siteBlocks(app, firm)
 	if prefix == "" {
@@ -524,7 +521,7 @@ func CheckSites(app *caddyhttp.App, firm string, cfg *Firm, prefix string, warn 
 		if err := checkSite(b.routes, firm, defines, prefix); err != nil {
 			return err
 		}
-		for _, open := range openBefore(b.routes, firm) {
+		for _, open := range answeredBefore(b.routes, firm) {
 			warn("requests that are answered before doorpost are open to everyone; put it below doorpost, and open what everyone may see with public",
 				"directive", open)
 		}
@@ -536,9 +533,9 @@ func CheckSites(app *caddyhttp.App, firm string, cfg *Firm, prefix string, warn 
 	return checkSiteHost(cfg.URL, hosts, warn)
 }
 
-// checkSiteHost reports that mails would lead to a name which no site block of the firm has.
-// Behind a proxy that sends another Host that may be right, so it is an error only where
-// the name is nearly one of theirs.
+// checkSiteHost reports that mails would lead to a host that no site block of the firm has. Behind
+// a proxy that changes the Host header this may be right, so it is an error only if the host looks
+// like a misspelling of one of theirs.
 func checkSiteHost(origin string, hosts []string, warn func(msg string, args ...any)) error {
 	u, err := url.Parse(origin)
 	if err != nil || len(hosts) == 0 {
@@ -555,7 +552,7 @@ func checkSiteHost(origin string, hosts []string, warn func(msg string, args ...
 		}
 	}
 	if meant := nearest(host, hosts); meant != "" {
-		return at("url", fmt.Errorf("no site block is for %s; did you mean %s? Mails lead to url, so write the name of the site block there", host, meant))
+		return atPath("url", fmt.Errorf("no site block is for %s; did you mean %s? Mails lead to url, so write the name of the site block there", host, meant))
 	}
 	warn("no site block with doorpost has the name in url, to which mails lead; unless a proxy in front changes the Host, write the site block's name there",
 		"url", origin, "names", hosts)
@@ -583,10 +580,10 @@ func Defined(app *caddyhttp.App, firm string) bool {
 	return false
 }
 
-// defines reports whether a handler's JSON is, or holds, a definition of the firm.
+// defines reports whether a handler's JSON is or contains a definition of the firm.
 func defines(raw json.RawMessage, firm string) bool {
 	if !bytes.Contains(raw, []byte(`"doorpost"`)) {
-		return false // most are none of ours, and large
+		return false // fast check: most routes have none, and may be large
 	}
 	var v any
 	if json.Unmarshal(raw, &v) != nil {

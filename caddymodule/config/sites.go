@@ -10,18 +10,18 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Sites are the names under which a firm's portals are reached, as the configuration has them.
-// The zero value is a firm that has url's alone.
+// Sites are the origins and names of a firm's portals in the configuration. The zero value has only
+// the firm's url.
 type Sites struct {
-	// Further are the origins of site blocks that say `doorpost FIRM` alone: portals of their
-	// own, to which mails lead back whoever asked there.
+	// Further are the origins of site blocks with just `doorpost FIRM`: separate portals, to which
+	// mails lead back visitors who requested them there.
 	Further []string
-	// Names are further names of the block that defines the firm. What is opened there goes to
-	// url, because cookies are per host.
+	// Names are further host names of the block that defines the firm. Requests to them are
+	// redirected to url, because cookies are per host.
 	Names []string
 }
 
-// SitesOf returns the sites of a firm. origin is the firm's url. A wildcard names no host.
+// SitesOf returns the sites of a firm. origin is the firm's url. Wildcard hosts are ignored.
 func SitesOf(app *caddyhttp.App, firm, origin string) (s Sites) {
 	u, err := url.Parse(origin)
 	if err != nil {
@@ -31,11 +31,11 @@ func SitesOf(app *caddyhttp.App, firm, origin string) (s Sites) {
 	var further []string
 	for _, srv := range app.Servers {
 		for _, r := range srv.Routes {
-			if !mayHold(r, firm) {
+			if !mayHaveFirm(r, firm) {
 				continue
 			}
 			route := readRoute(r)
-			if !route.holds(firm) {
+			if !route.hasFirm(firm) {
 				continue
 			}
 			for _, host := range hostsOf(r) {
@@ -53,7 +53,7 @@ func SitesOf(app *caddyhttp.App, firm, origin string) (s Sites) {
 	if slices.Contains(s.Names, own) {
 		s.Names = slices.DeleteFunc(s.Names, func(host string) bool { return host == own })
 	} else {
-		s.Names = nil // a proxy in front changes the Host, so none of them is what people type
+		s.Names = nil // a proxy changes the Host, so visitors use other names
 	}
 	for _, origin := range further {
 		u, err := url.Parse(origin)
@@ -67,8 +67,8 @@ func SitesOf(app *caddyhttp.App, firm, origin string) (s Sites) {
 	return s
 }
 
-// originOf is where people reach a host of a server: with the scheme of the firm's url, and at
-// the server's own port unless something in front of it has another.
+// originOf returns the public origin of a host of a server: with the scheme of the firm's url, and
+// with the server's port unless a proxy in front has another.
 func originOf(app *caddyhttp.App, srv *caddyhttp.Server, scheme, host string) string {
 	port := 0
 	if len(srv.Listen) > 0 {

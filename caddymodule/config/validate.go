@@ -28,13 +28,13 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 )
 
-// Everything in this file is pure: it looks at values and touches nothing. The
-// grammar calls it, so that an error has its file and line, and Provision calls it
-// again with the placeholders filled in, so that JSON is held to the same.
+// Everything in this file is pure: it only checks values. The grammar calls it, so that errors have
+// a file and line, and Provision calls it again with the placeholders filled in, so that the same
+// rules apply to JSON.
 
-// settingError is a setting that can't stand, with what to write instead.
+// settingError reports an invalid setting, and what to write instead.
 type settingError struct {
-	Path string // where it is, such as "session.idle" or "public[1]"; empty: the whole
+	Path string // such as "session.idle" or "public[1]"; empty for the whole
 	Err  error
 }
 
@@ -48,12 +48,12 @@ func (e *settingError) Error() string {
 
 func (e *settingError) Unwrap() error { return e.Err }
 
-func wrong(path, format string, args ...any) error {
+func invalid(path, format string, args ...any) error {
 	return &settingError{path, fmt.Errorf(format, args...)}
 }
 
-// at returns err as the error of the setting, or nil.
-func at(path string, err error) error {
+// atPath returns err as the error of the setting, or nil.
+func atPath(path string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -66,18 +66,18 @@ var (
 	hostname = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 	rateForm = regexp.MustCompile(`^([1-9][0-9]{0,5})/([smh])$`)
 
-	// static finds what is filled in once, when the configuration is provisioned.
-	static = regexp.MustCompile(`\{(?:env|file|system|time)\.[^{}]*\}`)
-	// perRequest finds what has another value in each request.
+	// provisionTime matches placeholders that are filled in once, during provisioning.
+	provisionTime = regexp.MustCompile(`\{(?:env|file|system|time)\.[^{}]*\}`)
+	// perRequest matches placeholders that have another value in each request.
 	perRequest = regexp.MustCompile(`\{http\.[^{}]*\}`)
 )
 
-// later reports whether the value holds a placeholder, and so can be judged only
-// once it has been filled in.
-func later(value string) bool { return static.MatchString(value) }
+// hasPlaceholder reports whether the value contains a placeholder, so that it can be checked only
+// after provisioning.
+func hasPlaceholder(value string) bool { return provisionTime.MatchString(value) }
 
-// checkFixed refuses a value that would be another one in each request. The
-// Caddyfile's shorthand makes such values of innocent ones: {file.x} in a site block.
+// checkFixed refuses a value that changes with each request. The Caddyfile's shorthands turn
+// harmless text into such values: {file.x} in a site block.
 func checkFixed(value string) error {
 	ph := perRequest.FindString(value)
 	if ph == "" {
@@ -89,39 +89,39 @@ func checkFixed(value string) error {
 	return fmt.Errorf("%s has another value in each request; write the value itself, or {env.NAME} or {file./PATH}", ph)
 }
 
-// Validate reports the first setting that can't stand, and what to write instead.
-// Values with placeholders that aren't filled in yet pass.
+// Validate returns an error for the first invalid setting that says what to write instead. It
+// accepts values with placeholders that aren't filled in yet.
 func (c Store) Validate() error {
 	server := c.URL != "" || c.Username != "" || c.Password != ""
 	switch c.Engine {
 	case "", "bolt":
 		if server {
-			return wrong("store", `bolt is a file and takes no URL, username or password; write "store bolt PATH", or "store redis URL"`)
+			return invalid("store", `bolt is a file and takes no URL, username or password; write "store bolt PATH", or "store redis URL"`)
 		}
 		return nil
 	case "redis":
 		return c.validateRedis()
 	default:
-		return wrong("store", `there is no store %q; write "store bolt", "store bolt PATH" or "store redis redis://HOST:6379/0"`, c.Engine)
+		return invalid("store", `there is no store %q; write "store bolt", "store bolt PATH" or "store redis redis://HOST:6379/0"`, c.Engine)
 	}
 }
 
 func (c Store) validateRedis() error {
 	switch {
 	case c.Path != "":
-		return wrong("store", `redis takes a URL and no path; write "store redis redis://HOST:6379/0"`)
+		return invalid("store", `redis takes a URL and no path; write "store redis redis://HOST:6379/0"`)
 	case c.URL == "":
-		return wrong("store", `which server? Write "store redis redis://HOST:6379/0"`)
+		return invalid("store", `which server? Write "store redis redis://HOST:6379/0"`)
 	case c.Username != "" && c.Password == "":
-		return wrong("store.username", `has no password beside it; add "password {file./PATH}" or "password {env.NAME}"`)
-	case later(c.URL):
+		return invalid("store.username", `has no password beside it; add "password {file./PATH}" or "password {env.NAME}"`)
+	case hasPlaceholder(c.URL):
 		return nil
 	}
-	return at("store", redis.Options{URL: c.URL}.Validate())
+	return atPath("store", redis.Options{URL: c.URL}.Validate())
 }
 
-// Validate reports the first setting that can't stand, and what to write instead.
-// Values with placeholders that aren't filled in yet pass.
+// Validate returns an error for the first invalid setting that says what to write instead. It
+// accepts values with placeholders that aren't filled in yet.
 func (c Mail) Validate() error {
 	switch c.Via {
 	case "smtp":
@@ -129,61 +129,61 @@ func (c Mail) Validate() error {
 	case "folder":
 		switch {
 		case c.Path == "":
-			return wrong("mail", `which folder? Write "mail folder ./mail"`)
+			return invalid("mail", `which folder? Write "mail folder ./mail"`)
 		case c != Mail{Via: c.Via, Path: c.Path}:
-			return wrong("mail", `a folder takes no address and no settings; write "mail folder PATH" alone`)
+			return invalid("mail", `a folder takes no address and no settings; write "mail folder PATH" alone`)
 		}
 		return nil
 	case "":
-		return wrong("mail", `is missing; write "mail smtp HOST:PORT", or "mail folder ./mail" to try it out`)
+		return invalid("mail", `is missing; write "mail smtp HOST:PORT", or "mail folder ./mail" to try it out`)
 	default:
-		return wrong("mail", `there is no mail %q; write "mail smtp HOST:PORT" or "mail folder PATH"`, c.Via)
+		return invalid("mail", `there is no mail %q; write "mail smtp HOST:PORT" or "mail folder PATH"`, c.Via)
 	}
 }
 
 func (c Mail) validateSMTP() error {
 	if c.Path != "" {
-		return wrong("mail", `smtp takes no path; write "mail smtp HOST:PORT" or "mail folder PATH"`)
+		return invalid("mail", `smtp takes no path; write "mail smtp HOST:PORT" or "mail folder PATH"`)
 	}
 	if err := checkServer(c.Address); err != nil {
-		return at("mail", err)
+		return atPath("mail", err)
 	}
 	switch c.TLS {
 	case "", "starttls", "implicit", "off":
 	default:
-		return wrong("mail.tls", `there is no %q; write "starttls" (port 587), "implicit" (port 465) or "off"`, c.TLS)
+		return invalid("mail.tls", `there is no %q; write "starttls" (port 587), "implicit" (port 465) or "off"`, c.TLS)
 	}
 	switch {
 	case c.Username != "" && c.Password == "":
-		return wrong("mail.username", `has no password beside it; add "password {file./PATH}", or remove the username where the relay needs none`)
+		return invalid("mail.username", `has no password beside it; add "password {file./PATH}", or remove the username where the relay needs none`)
 	case c.Password != "" && c.Username == "":
-		return wrong("mail.password", `has no username beside it; add "username NAME", or remove the password where the relay needs none`)
-	case c.TLS != "" && !later(c.Address):
-		// What is left to be wrong is the way to encrypt, of which the sender has the last word.
+		return invalid("mail.password", `has no username beside it; add "username NAME", or remove the password where the relay needs none`)
+	case c.TLS != "" && !hasPlaceholder(c.Address):
+		// The remaining errors concern encryption, which the sender checks.
 		s := outbox.SMTP{Address: c.Address, Username: c.Username, Password: c.Password, TLS: outbox.TLS(c.TLS)}
 		if err := s.Validate(); err != nil {
-			return wrong("mail.tls", "%s", strings.TrimPrefix(err.Error(), "tls "))
+			return invalid("mail.tls", "%s", strings.TrimPrefix(err.Error(), "tls "))
 		}
 	}
 	switch {
 	case c.TLS == "off" && c.CA+c.Cert != "":
-		return wrong("mail.tls", `"off" uses no certificate; remove ca and cert, or "tls off"`)
+		return invalid("mail.tls", `"off" uses no certificate; remove ca and cert, or "tls off"`)
 	case (c.Cert == "") != (c.Key == ""):
-		return wrong("mail.cert", `a certificate and its key belong together; write "cert FILE KEY"`)
-	case c.Helo != "" && !later(c.Helo) && !hostname.MatchString(strings.ToLower(c.Helo)):
-		return wrong("mail.helo", `%q is no name of a host; write the name of this machine as the mail server knows it, such as "helo clients.example.com"`, c.Helo)
+		return invalid("mail.cert", `a certificate and its key belong together; write "cert FILE KEY"`)
+	case c.Helo != "" && !hasPlaceholder(c.Helo) && !hostname.MatchString(strings.ToLower(c.Helo)):
+		return invalid("mail.helo", `%q is no name of a host; write the name of this machine as the mail server knows it, such as "helo clients.example.com"`, c.Helo)
 	case c.Connections < 0 || c.Connections > mostConnections:
-		return wrong("mail.connections", "%d is not between 1 and %d", c.Connections, mostConnections)
+		return invalid("mail.connections", "%d is not between 1 and %d", c.Connections, mostConnections)
 	}
 	if _, _, err := parseRate(c.Rate); err != nil {
-		return at("mail.rate", err)
+		return atPath("mail.rate", err)
 	}
 	return nil
 }
 
-// checkServer judges the HOST:PORT of a mail server.
+// checkServer checks the HOST:PORT of a mail server.
 func checkServer(addr string) error {
-	if later(addr) {
+	if hasPlaceholder(addr) {
 		return nil
 	}
 	const want = `write host and port, such as smtp.example.com:587`
@@ -206,7 +206,7 @@ func checkServer(addr string) error {
 	return nil
 }
 
-// parseRate returns how many mails go out in which time; an empty rate is the default.
+// parseRate returns the number of mails and the period; an empty rate is the default.
 func parseRate(s string) (n int, per time.Duration, err error) {
 	if s == "" {
 		s = defaultRate
@@ -219,7 +219,7 @@ func parseRate(s string) (n int, per time.Duration, err error) {
 	return n, map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}[m[2]], err
 }
 
-// CheckFirmID judges the id of a firm.
+// CheckFirmID checks the id of a firm.
 func CheckFirmID(id string) error {
 	switch {
 	case firmID.MatchString(id):
@@ -233,20 +233,20 @@ func CheckFirmID(id string) error {
 	}
 }
 
-// Validate reports the first setting that can't stand, and what to write instead.
-// Values with placeholders that aren't filled in yet pass.
+// Validate returns an error for the first invalid setting that says what to write instead. It
+// accepts values with placeholders that aren't filled in yet.
 func (c Firm) Validate() error {
 	for _, t := range c.texts() {
 		if err := checkFixed(*t.value); err != nil {
-			return at(t.path, err)
+			return atPath(t.path, err)
 		}
 	}
 	return firstError(
-		func() error { return at("url", checkURL(c.URL)) },
+		func() error { return atPath("url", checkURL(c.URL)) },
 		c.validateBrand,
 		c.validateMail,
 		c.validateStaff,
-		func() error { return at("prefix", checkPrefix(c.Prefix)) },
+		func() error { return atPath("prefix", checkPrefix(c.Prefix)) },
 		c.validatePublic,
 		c.validateLegacy,
 		c.validatePortalSession,
@@ -266,7 +266,7 @@ func (c Firm) validateMail() error {
 	return c.Mail.Validate()
 }
 
-// firstError calls the checks in order until one of them finds something.
+// firstError calls the checks in order and returns the first error.
 func firstError(checks ...func() error) error {
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -279,20 +279,20 @@ func firstError(checks ...func() error) error {
 func (c Firm) validateLink() error {
 	switch life := time.Duration(c.LinkLifetime); {
 	case life < 0:
-		return wrong("link_lifetime", "%s is no time at all; write at most 60m, such as 10m", days(life))
+		return invalid("link_lifetime", "%s is no time at all; write at most 60m, such as 10m", days(life))
 	case life > maxLinkLifetime:
-		return wrong("link_lifetime", "%s is too long for what opens the door; write at most 60m, such as 10m", days(life))
+		return invalid("link_lifetime", "%s is too long for what opens the door; write at most 60m, such as 10m", days(life))
 	}
 	return nil
 }
 
-// checkURL judges what mails link to: https, a host, perhaps a port, and nothing else.
+// checkURL checks the origin for links in mails: https, a host, an optional port, and nothing else.
 func checkURL(s string) error {
 	const want = "write https:// and the host, such as https://clients.example.com"
 	switch {
 	case s == "":
 		return errors.New("is missing; " + want)
-	case later(s):
+	case hasPlaceholder(s):
 		return nil
 	}
 	u, err := url.Parse(s)
@@ -355,7 +355,7 @@ func (c Firm) validateBrand() error {
 	for _, t := range []struct {
 		path  string
 		value *string
-		stand string // in the place of a value that isn't known yet
+		stand string // in place of a value that isn't known yet
 	}{
 		{"brand.name", &b.Name, "Example"},
 		{"brand.from", &b.From, "hello@example.com"},
@@ -364,52 +364,51 @@ func (c Firm) validateBrand() error {
 		{"brand.accent", &b.Accent, ""},
 		{"brand.support", &b.Support, ""},
 	} {
-		if later(*t.value) {
+		if hasPlaceholder(*t.value) {
 			*t.value = t.stand
 		}
 	}
 	b.DKIM = slices.Clone(b.DKIM)
 	for i := range b.DKIM {
-		if later(b.DKIM[i].Selector) {
+		if hasPlaceholder(b.DKIM[i].Selector) {
 			b.DKIM[i].Selector = fmt.Sprint("later", i)
 		}
 	}
 	return brandError(b.Validate())
 }
 
-// brandError finds out which setting an error of the brand is about: each begins
-// with its name.
+// brandError finds the setting of a brand's error: each error begins with its name.
 func brandError(err error) error {
 	if err == nil {
 		return nil
 	}
 	name, rest, _ := strings.Cut(err.Error(), " ")
 	if name = strings.TrimSuffix(name, ":"); examples["brand."+name] == "" {
-		return at("brand", err)
+		return atPath("brand", err)
 	}
-	return at("brand."+name, errors.New(rest))
+	return atPath("brand."+name, errors.New(rest))
 }
 
 func (c Firm) validateStaff() error {
 	seen := map[address.Address]bool{}
 	for i, s := range c.Staff {
 		path := fmt.Sprintf("staff[%d]", i)
-		if later(s) {
+		if hasPlaceholder(s) {
 			continue
 		}
 		a, err := address.Parse(s)
 		if err != nil {
-			return wrong(path, "%q: %w; write an address such as owner@example.com", s, err)
+			return invalid(path, "%q: %w; write an address such as owner@example.com", s, err)
 		}
 		if seen[a] {
-			return wrong(path, "%s is named twice; name it once", a)
+			return invalid(path, "%s is named twice; name it once", a)
 		}
 		seen[a] = true
 	}
 	return nil
 }
 
-// checkPrefix judges where Doorpost's own pages are; empty is the default.
+// checkPrefix checks the prefix of Doorpost's own pages; empty is the default.
 func checkPrefix(p string) error {
 	const want = "write a slash and a name, such as /- or /door"
 	rest, ok := strings.CutPrefix(p, "/")
@@ -435,7 +434,7 @@ func checkPrefix(p string) error {
 	return nil
 }
 
-// methods are those that `public` knows.
+// methods are the methods allowed in `public`.
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 func (c Firm) validatePublic() error {
@@ -443,19 +442,19 @@ func (c Firm) validatePublic() error {
 	for i, rule := range c.Public {
 		where := fmt.Sprintf("public[%d]", i)
 		if err := rule.Validate(); err != nil {
-			return at(where, err)
+			return atPath(where, err)
 		}
 		for _, p := range rule.Paths {
 			if p := strings.ToLower(p); p == prefix || strings.HasPrefix(p, prefix+"/") {
-				return wrong(where, "%s is under the prefix, where Doorpost's own pages are; remove it", p)
+				return invalid(where, "%s is under the prefix, where Doorpost's own pages are; remove it", p)
 			}
 		}
 	}
 	return nil
 }
 
-// legacyRules returns the patterns of old links and of companies' paths, or which of them
-// can't stand.
+// legacyRules returns the compiled patterns of old links and of companies' paths, or an error for
+// an invalid one.
 func (c Firm) legacyRules() (*legacy.Rules, error) {
 	rules, err := legacy.Compile(legacy.Config{
 		Prefix: c.withDefaults().Prefix, Links: c.LegacyLinks, CompanyPaths: c.CompanyPaths, Home: c.Home,
@@ -465,7 +464,7 @@ func (c Firm) legacyRules() (*legacy.Rules, error) {
 		if slices.Contains(repeatable, where) {
 			where = fmt.Sprintf("%s[%d]", where, e.Index)
 		}
-		return nil, at(where, errors.New(e.Reason))
+		return nil, atPath(where, errors.New(e.Reason))
 	}
 	return rules, err
 }
@@ -478,14 +477,14 @@ func (c Firm) validateLegacy() error {
 	for i, rule := range c.Public {
 		for _, p := range rule.Paths {
 			if around := rules.OpenedBy(p); around != "" {
-				return wrong(fmt.Sprintf("public[%d]", i), "%s would let everyone get around %s, which is for those alone who belong to the company; write a path that begins otherwise", p, around)
+				return invalid(fmt.Sprintf("public[%d]", i), "%s would let everyone get around %s, which is for those alone who belong to the company; write a path that begins otherwise", p, around)
 			}
 		}
 	}
 	return nil
 }
 
-// cookieName is what RFC 6265bis calls a token.
+// cookieName matches a token as defined in RFC 6265bis.
 var cookieName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}$")
 
 func (c Firm) validatePortalSession() error {
@@ -494,15 +493,15 @@ func (c Firm) validatePortalSession() error {
 		lower := strings.ToLower(name)
 		switch {
 		case !cookieName.MatchString(name):
-			return wrong(where, "%q is no name of a cookie; write it as the portal sets it, such as PHPSESSID", name)
+			return invalid(where, "%q is no name of a cookie; write it as the portal sets it, such as PHPSESSID", name)
 		case lower == "portal" || strings.HasPrefix(lower, "portal-") || strings.HasPrefix(lower, "__host-portal"):
-			return wrong(where, "%s is a cookie of Doorpost's, which the portal never gets; remove it", name)
+			return invalid(where, "%s is a cookie of Doorpost's, which the portal never gets; remove it", name)
 		case slices.ContainsFunc(c.PortalSession[:i], func(other PortalCookie) bool { return other.Name == name }):
-			return wrong(where, "%s is there twice; remove one", name)
+			return invalid(where, "%s is there twice; remove one", name)
 		case name == "person" || name == "off":
-			return wrong(where, "%s says how the cookies in front of it are bound; write it at the end of the line, such as: portal_session PHPSESSID %s", name, name)
+			return invalid(where, "%s says how the cookies in front of it are bound; write it at the end of the line, such as: portal_session PHPSESSID %s", name, name)
 		case cookie.To != "" && cookie.To != "person" && cookie.To != "off":
-			return wrong(where, `%q says nothing of how %s is bound; write "person", "off" or nothing`, cookie.To, name)
+			return invalid(where, `%q says nothing of how %s is bound; write "person", "off" or nothing`, cookie.To, name)
 		}
 	}
 	return nil
@@ -510,17 +509,17 @@ func (c Firm) validatePortalSession() error {
 
 func (c Firm) validateUpgraded() error {
 	if c.Upgraded.All && len(c.Upgraded.Companies) > 0 {
-		return wrong("upgraded", "all and single companies can't go together; write one of the two")
+		return invalid("upgraded", "all and single companies can't go together; write one of the two")
 	}
 	for i, id := range c.Upgraded.Companies {
 		where := fmt.Sprintf("upgraded[%d]", i)
 		switch {
 		case id == "all":
-			return wrong(where, `all stands alone; write "upgraded all", or leave it out`)
+			return invalid(where, `all stands alone; write "upgraded all", or leave it out`)
 		case !directory.IsCompanyID(id):
-			return wrong(where, "%q is no id of a company; write the id as in companies.csv, such as acme-ltd", id)
+			return invalid(where, "%q is no id of a company; write the id as in companies.csv, such as acme-ltd", id)
 		case slices.Contains(c.Upgraded.Companies[:i], id):
-			return wrong(where, "%s is there twice; remove one", id)
+			return invalid(where, "%s is there twice; remove one", id)
 		}
 	}
 	return nil
@@ -531,15 +530,15 @@ func (c Firm) validateIdentity() error {
 		where := fmt.Sprintf("identity[%d]", i)
 		known := upstream.IdentityHeaders[:]
 		if slices.Contains(c.Identity[:i], name) {
-			return wrong(where, "%s is there twice; remove one", name)
+			return invalid(where, "%s is there twice; remove one", name)
 		}
 		if slices.Contains(known, name) {
 			continue
 		}
 		if k := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, name) }); k >= 0 {
-			return wrong(where, "write %s as %s", name, known[k])
+			return invalid(where, "write %s as %s", name, known[k])
 		}
-		return wrong(where, "%q is none of the headers that tell the portal who is signed in; there are %s", name, strings.Join(known, ", "))
+		return invalid(where, "%q is none of the headers that tell the portal who is signed in; there are %s", name, strings.Join(known, ", "))
 	}
 	return nil
 }
@@ -549,19 +548,19 @@ func (c Firm) validateClearSiteData() error {
 		where := fmt.Sprintf("clear_site_data[%d]", i)
 		switch {
 		case kind == "cache":
-			return wrong(where, "browsers clear their cache in any case; write clear_site_data storage, or leave the line out")
+			return invalid(where, "browsers clear their cache in any case; write clear_site_data storage, or leave the line out")
 		case kind == "cookies":
-			return wrong(where, "the portal's cookies are bound to who signed in, and Doorpost's own have to stay; write clear_site_data storage, or leave the line out")
+			return invalid(where, "the portal's cookies are bound to who signed in, and Doorpost's own have to stay; write clear_site_data storage, or leave the line out")
 		case kind != "storage":
-			return wrong(where, "%q is nothing that can be cleared; write clear_site_data storage, or leave the line out", kind)
+			return invalid(where, "%q is nothing that can be cleared; write clear_site_data storage, or leave the line out", kind)
 		case i > 0:
-			return wrong(where, "storage is there twice; remove one")
+			return invalid(where, "storage is there twice; remove one")
 		}
 	}
 	return nil
 }
 
-// Validate reports what can't stand in the rule, and what to write instead.
+// Validate returns an error if the rule is invalid that says what to write instead.
 func (r PublicRule) Validate() error {
 	for _, m := range r.Methods {
 		if slices.Contains(methods, m) {
@@ -620,44 +619,44 @@ func checkPublicPath(p string) error {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// Validate reports what can't stand, and what to write instead.
+// Validate returns an error for the first invalid setting that says what to write instead.
 func (s Session) Validate() error {
 	idle, most := time.Duration(s.Idle), time.Duration(s.Max)
 	switch {
 	case idle < 0:
-		return wrong("session.idle", "%s is no time at all; write more than 0, such as 45d", days(idle))
+		return invalid("session.idle", "%s is no time at all; write more than 0, such as 45d", days(idle))
 	case most < 0:
-		return wrong("session.max", "%s is no time at all; write more than 0, such as 180d", days(most))
+		return invalid("session.max", "%s is no time at all; write more than 0, such as 180d", days(most))
 	case most > maxSession:
-		return wrong("session.max", "%s is longer than browsers keep a cookie; write at most 400d", days(most))
+		return invalid("session.max", "%s is longer than browsers keep a cookie; write at most 400d", days(most))
 	case most == 0 && idle > defaultMax:
-		return wrong("session.idle", "%s is longer than the default max of %s; write a max beside it", days(idle), days(defaultMax))
+		return invalid("session.idle", "%s is longer than the default max of %s; write a max beside it", days(idle), days(defaultMax))
 	case most > 0 && idle > most:
-		return wrong("session.idle", "%s is longer than max, %s; write an idle of at most that", days(idle), days(most))
+		return invalid("session.idle", "%s is longer than max, %s; write an idle of at most that", days(idle), days(most))
 	}
 	return nil
 }
 
-// maxMinLength is the longest that everybody can be asked for: NIST SP 800-63B-4, section
-// 3.1.1.2, wants at least as many to be allowed.
+// maxMinLength is the longest minimum that may be required: NIST SP 800-63B-4, section 3.1.1.2,
+// requires passwords of at least this length to be allowed.
 const maxMinLength = 64
 
-// Validate reports what can't stand, and what to write instead.
+// Validate returns an error if a setting is invalid that says what to write instead.
 func (p Passwords) Validate() error {
 	switch {
 	case p.MinLength == 0:
 		return nil
 	case p.Off:
-		return wrong("passwords", "are off, so they have no length; write %q, or a block with min_length", "passwords off")
+		return invalid("passwords", "are off, so they have no length; write %q, or a block with min_length", "passwords off")
 	case p.MinLength < password.LowestMinLength:
-		return wrong("passwords.min_length", "%d is too short, such passwords are guessed; write at least %d, such as %d", p.MinLength, password.LowestMinLength, password.DefaultLength)
+		return invalid("passwords.min_length", "%d is too short, such passwords are guessed; write at least %d, such as %d", p.MinLength, password.LowestMinLength, password.DefaultLength)
 	case p.MinLength > maxMinLength:
-		return wrong("passwords.min_length", "%d is more than people can remember; write at most %d, such as %d", p.MinLength, maxMinLength, password.DefaultLength)
+		return invalid("passwords.min_length", "%d is more than people can remember; write at most %d, such as %d", p.MinLength, maxMinLength, password.DefaultLength)
 	}
 	return nil
 }
 
-// days writes a duration as the Caddyfile does.
+// days formats a duration as in the Caddyfile.
 func days(d time.Duration) string {
 	const day = 24 * time.Hour
 	if d >= day && d%day == 0 {
@@ -673,7 +672,7 @@ func days(d time.Duration) string {
 	return s
 }
 
-// duration reads one as Caddy does: 10m, 12h, 45d.
+// duration parses a duration like Caddy: 10m, 12h, 45d.
 func duration(s string) (caddy.Duration, error) {
 	d, err := caddy.ParseDuration(s)
 	if err != nil {
@@ -689,7 +688,7 @@ func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // nearest returns the name that was most likely meant, or "".
 func nearest(name string, names []string) string {
-	best, least := "", 3 // two slips at most
+	best, least := "", 3 // at most two mistakes
 	for _, n := range slices.Sorted(slices.Values(names)) {
 		d := typo.Count(strings.ToLower(name), n)
 		if len(name) > 2 && strings.HasPrefix(n, name) {
@@ -702,18 +701,18 @@ func nearest(name string, names []string) string {
 	return best
 }
 
-// literalSecrets judges the secrets that are written out.
+// literalSecrets checks secrets that are written literally.
 func literalSecrets(secrets []string) error {
 	for _, s := range secrets {
-		if later(s) {
+		if hasPlaceholder(s) {
 			continue
 		}
 		_, err := secret.New([]byte(s))
 		if err != nil && strings.HasPrefix(s, "/") {
-			return wrong("secret", "%w; if %s is a file, write {file.%s}", err, s, s)
+			return invalid("secret", "%w; if %s is a file, write {file.%s}", err, s, s)
 		}
 		if err != nil {
-			return at("secret", err)
+			return atPath("secret", err)
 		}
 	}
 	return nil

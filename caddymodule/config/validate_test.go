@@ -9,13 +9,13 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// What is refused, and with which words, is in the golden files; here is what passes,
-// and what the functions return.
+// Refused values and their errors are in the golden files. These tests cover accepted values and
+// the results of functions.
 
 func TestCheckURL(t *testing.T) {
 	for _, c := range []struct {
 		url    string
-		origin string // "": refused
+		origin string // "" if refused
 	}{
 		{"https://clients.example.com", "https://clients.example.com"},
 		{"https://clients.example.com/", "https://clients.example.com"},
