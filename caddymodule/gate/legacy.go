@@ -184,7 +184,9 @@ func (g *forwarder) blind(r *http.Request, kind Kind, a *about) error {
 				query = strings.ReplaceAll(query, slash+token, slash+unknown(len(token)))
 			}
 		}
-		return index.Mask(query, func(hit tokensearch.Hit) bool { return !a.mayGuess(kind, hit) && a.isForeign(hit.Companies) })
+		return index.Mask(query, func(hit tokensearch.Hit) bool {
+			return !g.mayGuess(r.Context(), kind, a, hit) && a.isForeign(hit.Companies)
+		})
 	}
 	r.URL.RawQuery, a.Query = masked(r.URL.RawQuery), masked(a.Query)
 	left := g.Legacy.Match(r.URL)
@@ -221,7 +223,9 @@ func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
 		kind = Open
 	}
 	by := *a // of its own, so that only a request that gets here has it allocated
-	hides := func(hit tokensearch.Hit) bool { return !by.mayGuess(kind, hit) && by.isForeign(hit.Companies) }
+	hides := func(hit tokensearch.Hit) bool {
+		return !g.mayGuess(r.Context(), kind, &by, hit) && by.isForeign(hit.Companies)
+	}
 	forms := legacy.Forms{Unknown: unknown, Foreign: func(token string) bool { return by.isForeign(index.Of(token)) }}
 	if hasBody(r) {
 		contentType := strings.Join(r.Header["Content-Type"], " ")

@@ -166,6 +166,90 @@ func TestTokensOfADamagedCompanyReachThePortalNowhere(t *testing.T) {
 	}
 }
 
+// A token that can be guessed reaches a public page from anybody while its company is open, as its old link does; that of
+// an upgraded company reaches none, however few characters it has.
+func TestATokenThatCanBeGuessedReachesAPublicPageOnlyWhileItsCompanyIsOpen(t *testing.T) {
+	g, _, _ := benchGate(t)
+	g = withOldLinks(t, g)
+	const token = "Zp3Lw8nYc5"
+	companies := []string{"elm"}
+	if _, err := g.Book.AddCompany(t.Context(), "elm", directory.CompanyChange{LegacyTokens: &[]string{token}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Book.SetContact(t.Context(), "ann@example.com", directory.Change{Companies: &companies}); err != nil {
+		t.Fatal(err)
+	}
+	requests := map[string]func() *http.Request{
+		"a parameter": func() *http.Request {
+			return httptest.NewRequest(http.MethodGet, "https://portal.example/assets/x?k="+token, nil)
+		},
+		"a header": func() *http.Request {
+			r := httptest.NewRequest(http.MethodGet, "https://portal.example/assets/x", nil)
+			r.Header.Set("X-Key", token)
+			return r
+		},
+		"a cookie": func() *http.Request {
+			r := httptest.NewRequest(http.MethodGet, "https://portal.example/assets/x", nil)
+			r.Header.Set("Cookie", "k="+token)
+			return r
+		},
+		"a body": func() *http.Request {
+			r := httptest.NewRequest(http.MethodPost, "https://portal.example/assets/x", strings.NewReader("k="+token))
+			r.Header.Set("Sec-Fetch-Site", "same-origin")
+			return r
+		},
+	}
+	check := func(passes bool) {
+		t.Helper()
+		for how, request := range requests {
+			got := ""
+			g.ServeHTTP(httptest.NewRecorder(), request(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				got = fmt.Sprint(r.URL, r.Header, string(body))
+			}))
+			if got == "" || strings.Contains(got, token) != passes {
+				t.Errorf("in %s the portal gets %q; want it with the token: %t", how, got, passes)
+			}
+		}
+	}
+	check(true)
+	if _, err := g.Book.Upgrade(t.Context(), directory.Upgrade{Companies: companies}, nil); err != nil {
+		t.Fatal(err)
+	}
+	check(false)
+	if _, err := g.Book.Upgrade(t.Context(), directory.Upgrade{Companies: companies, Undo: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	check(true)
+}
+
+// More spellings of tokens than anybody's URL has are another's, all of them.
+func TestAURLWithManySpellingsOfATokenHasNoneOfThem(t *testing.T) {
+	g, cookie, _ := benchGate(t)
+	g = withOldLinks(t, g)
+	const token = "birch-secret-token"
+	var query strings.Builder
+	for i := range 200 {
+		spelled := []byte(token)
+		for bit := range 8 {
+			if i>>bit&1 == 1 && spelled[bit] >= 'a' {
+				spelled[bit] -= 'a' - 'A'
+			}
+		}
+		fmt.Fprintf(&query, "k%d=%s&", i, spelled)
+	}
+	for path, status := range map[string]int{"/x?": 200, "/assets/x?": 200, "/x/": 404} {
+		got := ""
+		r := httptest.NewRequest(http.MethodGet, "https://portal.example"+path+query.String(), nil)
+		r.Header.Set("Cookie", "__Host-portal="+cookie)
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = r.URL.String() }))
+		if w.Code != status || strings.Contains(strings.ToLower(got), token) {
+			t.Errorf("%s = %d, and the portal gets %.200s; want %d, and no spelling of the token", path, w.Code, got, status)
+		}
+	}
+}
+
 // Search pages have a dozen parameters, and grids ask for each page of theirs: a whole office does that all day,
 // in visits too.
 func TestSearchesInAVisitAreNotCounted(t *testing.T) {

@@ -429,7 +429,7 @@ func (g *forwarder) findTokensIn(ctx context.Context, text string, kind Kind, a 
 	var seen []string // one token may stand there thousands of times
 	for _, hit := range index.Find(text) {
 		token := text[hit.Start:hit.End]
-		if a.mayGuess(kind, hit) || slices.Contains(hit.Companies, a.standing.Company) || slices.Contains(seen, token) {
+		if g.mayGuess(ctx, kind, a, hit) || slices.Contains(hit.Companies, a.standing.Company) || slices.Contains(seen, token) {
 			continue
 		}
 		if len(seen) == mostTokens {
@@ -470,10 +470,15 @@ func (g *forwarder) triesTokens(r *http.Request, a *about, index *tokensearch.In
 	return false
 }
 
-// mayGuess reports whether a token could be one that nobody knows is one, in a request that nobody has
-// to prove anything for: then it passes, or else what becomes of it would tell.
-func (a *about) mayGuess(kind Kind, hit tokensearch.Hit) bool {
-	return kind == Open && a.visitor == nil && a.visit == nil && hit.Bits < tokensearch.SureBits
+// mayGuess reports whether a token passes though it is another's, since what becomes of it would tell whoever guesses that it
+// is one: a token of open companies alone that can be guessed, in a request for which nobody has to prove anything.
+// That of an upgraded company is worth nothing to whoever learns of it, so it never passes.
+func (g *forwarder) mayGuess(ctx context.Context, kind Kind, a *about, hit tokensearch.Hit) bool {
+	return kind == Open && a.visitor == nil && a.visit == nil && hit.Bits < tokensearch.SureBits &&
+		!slices.ContainsFunc(hit.Companies, func(id string) bool {
+			s, err := g.Book.StandingOf(ctx, id)
+			return err != nil || s.Upgraded
+		})
 }
 
 // meets notes which company a token that the portal gets to see is of, and reports whether whoever makes
