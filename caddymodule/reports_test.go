@@ -222,6 +222,31 @@ func TestReportsComeInPartsAndNotTwice(t *testing.T) {
 	}
 }
 
+// With notify the contacts who may download it are told, by an email whose link leads to the list.
+func TestContactsAreToldOfAReport(t *testing.T) {
+	h, _ := openLibrary(t, layout{})
+	out, err := h.office().PublishReport(t.Context(), "example", admin.PublishReport{Company: "acme", Title: "July <statement>", Name: "july.pdf", Body: strings.NewReader("july"), Notify: true})
+	if err != nil || out.Told == nil || len(out.Told.Queued) != 2 || out.Contacts != 2 {
+		t.Fatalf("PublishReport = %+v, %v; want Ann and Bob told", out, err)
+	}
+	l := h.nextLetter("bob@example.com", 0)
+	list := h.url + "/-/reports/"
+	if !strings.HasPrefix(l.Get("Subject"), "New report for Acme Ltd (") || !strings.Contains(l.text, "July <statement>") || !strings.Contains(l.html, "July &lt;statement&gt;") ||
+		!strings.Contains(l.text, list+"\n") && !strings.Contains(l.text, list+"\r\n") || !strings.Contains(l.html, `href="`+list+`"`) {
+		t.Errorf("the email says %q\n%s\n%s", l.Get("Subject"), l.text, l.html)
+	}
+	b := h.browser()
+	if a := b.open("/-/reports/"); a.StatusCode != http.StatusUnauthorized || !strings.Contains(a.body, `value="/-/reports/"`) {
+		t.Errorf("the email's link, signed out = %d\n%s", a.StatusCode, a.body)
+	}
+	if a := b.open(b.ask("ann@example.com", "/-/reports/").link); a.Header.Get("Location") != "/-/reports/" {
+		t.Errorf("the sign-in leads to %q; want the list", a.Header.Get("Location"))
+	}
+	if a := b.open("/-/companies"); strings.Contains(a.body, "News since") || !strings.Contains(a.body, "1 new") {
+		t.Errorf("the list of companies tells of the report twice, or not:\n%s", a.body)
+	}
+}
+
 // download is one that is under way: the browser takes nothing of it until it goes on.
 type download struct {
 	conn net.Conn

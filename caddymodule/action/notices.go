@@ -246,13 +246,16 @@ func (s *Notices) tell(ctx context.Context, n Notice, some []recipient, was seal
 		if err != nil {
 			return fmt.Errorf("writing a request: %w", err)
 		}
-		latest, err := s.Unread.Put(r.Contact.ID, n.Company, notice.Latest{Kind: n.Kind, At: now.UTC()})
-		if err != nil {
-			return err
+		if n.Kind != brand.KindReportPublished { // the list of reports marks what is new
+			latest, err := s.Unread.Put(r.Contact.ID, n.Company, notice.Latest{Kind: n.Kind, At: now.UTC()})
+			if err != nil {
+				return err
+			}
+			ops = append(ops, latest)
 		}
 		event, stored := s.Audit.With(audit.Event{Kind: audit.Notified, Contact: r.Contact.ID, Address: r.to.Masked(), Request: id, What: n.Kind, Company: n.Company})
 		events = append(events, event)
-		ops = append(append(ops, s.Queue.Add(outbox.Request{ID: id, Kind: n.Kind, Asked: now, NotAfter: now.Add(NoticeLife), Payload: payload}), latest), stored...)
+		ops = append(append(ops, s.Queue.Add(outbox.Request{ID: id, Kind: n.Kind, Asked: now, NotAfter: now.Add(NoticeLife), Payload: payload})), stored...)
 		state.Answer.Queued = append(state.Answer.Queued, Told{r.Contact.ID, r.to, r.Contact.Name(), id})
 	}
 	known, err := s.keys().Write(was, *state, state.At.Add(NoticeLife))

@@ -174,6 +174,9 @@ func (c *Client) PublishReport(ctx context.Context, firm string, in PublishRepor
 		if err == nil && in.Title != "" {
 			err = form.WriteField("title", in.Title)
 		}
+		if err == nil && in.Notify {
+			err = form.WriteField("notify", "true")
+		}
 		var file io.Writer
 		if err == nil {
 			file, err = form.CreateFormFile("file", in.Name)

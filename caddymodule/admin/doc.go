@@ -115,10 +115,11 @@
 // reset-link mails a link to choose a password, good once, for 24 hours, to that address
 // of the contact. request is that of its events. Nobody can choose for somebody else.
 //
-// reports/publish takes a form (multipart/form-data) with the fields company, an id, title, which may
-// be left out, and file, which comes last, such as curl sends with
+// reports/publish takes a form (multipart/form-data) with the fields company, an id, title and
+// notify ("true"), which may be left out, and file, which comes last, such as curl sends with
 // -F company=acme -F file=@july.pdf. The file goes to the disk as it comes, up to 2048 MiB. Nobody
-// sees any of it before all of it is there. contacts is how many may download it. Reports are
+// sees any of it before all of it is there. contacts is how many may download it. With notify
+// they are told by email: told is an answer as that of notify, or not_told the error. Reports are
 // listed from the newest on, of all companies where none is named; company_name is missing
 // where the company was removed.
 //

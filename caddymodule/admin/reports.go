@@ -8,19 +8,24 @@ import (
 	"io/fs"
 	"mime/multipart"
 	"net/http"
+	"net/url"
+	"strconv"
 	"syscall"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/action"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/reports"
 )
 
 // PublishReport asks for a report to be published. Over HTTP it is a form (multipart/form-data) with these
-// fields, and then the file.
+// fields ("true" or "false" in notify), and then the file.
 type PublishReport struct {
 	Company string `json:"company"`         // its id
 	Title   string `json:"title,omitempty"` // "": the file's name without its extension
+	Notify  bool   `json:"notify,omitempty"`
 
 	Name string    `json:"-"` // of the file, as it was sent
 	Body io.Reader `json:"-"` // everything in it
@@ -61,6 +66,9 @@ type ReportInfo struct {
 type ReportChanged struct {
 	Report   ReportInfo `json:"report"`
 	Contacts int        `json:"contacts"` // how many contacts may download it, of those who may sign in; with remove: 0
+
+	Told    *action.NoticeSent `json:"told,omitempty"`     // with notify: who gets an email
+	NotTold *Error             `json:"not_told,omitempty"` // with notify: why nobody does, though the report is published
 }
 
 func (r ReportChanged) changed() audit.Event {
@@ -139,7 +147,24 @@ func (f Firm) PublishReport(ctx context.Context, in PublishReport) (ReportChange
 	if out.Report, err = f.reportInfo(ctx, rep); err == nil {
 		out.Contacts, err = f.mayDownload(ctx, company.ID)
 	}
+	if in.Notify {
+		told, err := f.tellOfReport(ctx, rep)
+		if out.Told = &told; err != nil {
+			out.Told, out.NotTold = nil, ErrorOf(err)
+			out.NotTold.Remedy = "the report is published; to tell them: caddy doorpost notify " + rep.Company.ID
+		}
+	}
 	return out, err
+}
+
+// tellOfReport emails the contacts of a report's company that it is there. The link leads to the list, where they
+// see what it is before they download it.
+func (f Firm) tellOfReport(ctx context.Context, rep reports.Report) (action.NoticeSent, error) {
+	list, err := url.Parse(f.Reports.URL)
+	if err != nil {
+		return action.NoticeSent{}, err
+	}
+	return f.Notices.Send(ctx, action.Notice{Kind: brand.KindReportPublished, Company: rep.Company.ID, Path: list.Path, Data: map[string]string{"title": rep.Title}, Key: "report-published " + rep.ID})
 }
 
 // mayDownload counts the contacts of a company who may sign in.
@@ -257,7 +282,8 @@ const maxField = 4 << 10
 
 // fieldsOf reads the fields of a form up to the file, which it returns unread.
 func fieldsOf(form *multipart.Reader, in *PublishReport) (file *multipart.Part, err error) {
-	known := map[string]*string{"company": &in.Company, "title": &in.Title}
+	notify := ""
+	known := map[string]*string{"company": &in.Company, "title": &in.Title, "notify": &notify}
 	for {
 		part, err := form.NextPart()
 		switch {
@@ -271,7 +297,7 @@ func fieldsOf(form *multipart.Reader, in *PublishReport) (file *multipart.Part, 
 		}
 		to, ok := known[part.FormName()]
 		if !ok {
-			return nil, &Error{Status: 400, Code: "bad_request", Reason: fmt.Sprintf("the form has a field %q, which isn't known", audit.Cut(part.FormName())), Remedy: "send the fields company, title and file"}
+			return nil, &Error{Status: 400, Code: "bad_request", Reason: fmt.Sprintf("the form has a field %q, which isn't known", audit.Cut(part.FormName())), Remedy: "send the fields company, title, notify and file"}
 		}
 		value, err := io.ReadAll(io.LimitReader(part, maxField+1))
 		switch {
@@ -280,7 +306,11 @@ func fieldsOf(form *multipart.Reader, in *PublishReport) (file *multipart.Part, 
 		case len(value) > maxField:
 			return nil, &Error{Status: 400, Code: "invalid", Field: part.FormName(), Reason: "is too long"}
 		}
-		*to = string(value)
+		if *to = string(value); to == &notify {
+			if in.Notify, err = strconv.ParseBool(notify); err != nil {
+				return nil, &Error{Status: 400, Code: "invalid", Field: "notify", Reason: fmt.Sprintf("%q is neither true nor false", audit.Cut(notify))}
+			}
+		}
 	}
 }
 

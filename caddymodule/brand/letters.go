@@ -34,6 +34,7 @@ const (
 	KindPasswordChanged = "password-changed" // tells that it was set or removed
 	KindNewDevice       = "new-device"       // tells of a sign-in on a device not seen before
 	KindNewQuestions    = "new-questions"    // a notice: something waits in the portal
+	KindReportPublished = "report-published" // a notice: a report was published
 )
 
 // Letters writes a firm's mails. It is safe for use by many goroutines.

@@ -92,6 +92,8 @@ func TestGolden(t *testing.T) {
 	day.Life = 24 * time.Hour
 	page := mail
 	page.Link = "https://clients.example.com/portal/baker-sons"
+	reports := page
+	reports.Link = "https://clients.example.com/-/reports/"
 	nobody := Mail{To: "bob@example.org", Link: page.Link, AskedAt: asked}
 	for name, letter := range map[string]Letter{
 		"sign-in":               write(t, example, "", full),
@@ -105,6 +107,9 @@ func TestGolden(t *testing.T) {
 		"new-questions": written(l.Notice(Notice{Mail: page, Kind: KindNewQuestions, Company: "Baker & Sons",
 			Data: map[string]string{"count": "3", "due": "12 December", "note": "Please have the bank statements of October at hand."}})),
 		"new-questions-nothing": written(l.Notice(Notice{Mail: nobody, Kind: KindNewQuestions, Company: "Baker & Sons"})),
+		"report-published": written(l.Notice(Notice{Mail: reports, Kind: KindReportPublished, Company: "Baker & Sons",
+			Data: map[string]string{"title": "Statement for October & November"}})),
+		"report-published-nothing": written(l.Notice(Notice{Mail: nobody, Kind: KindReportPublished, Company: "Baker & Sons"})),
 	} {
 		letter.MessageID = "3ztnqlyv5c6dk2hwrx7ja4pemu@example.com"
 		got, err := letter.Bytes(asked)

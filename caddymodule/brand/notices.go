@@ -14,7 +14,7 @@ import (
 )
 
 // noticeKinds are the kinds of notices, each with its built-in templates.
-var noticeKinds = []string{KindNewQuestions}
+var noticeKinds = []string{KindNewQuestions, KindReportPublished}
 
 // otherKinds are those of the mails that aren't notices.
 var otherKinds = []string{KindSignIn, KindSetPassword, KindPasswordChanged, KindNewDevice, "test"}
@@ -69,7 +69,10 @@ func (l *Letters) noticeTags(d Notice) (tags, error) {
 }
 
 // NoticeTemplates returns the names that Notice.Template may have, sorted.
-func (l *Letters) NoticeTemplates() []string { return slices.Sorted(maps.Keys(l.notices)) }
+func (l *Letters) NoticeTemplates() []string {
+	names := slices.Sorted(maps.Keys(l.notices))
+	return slices.DeleteFunc(names, func(name string) bool { return name == KindReportPublished }) // whose link is another
+}
 
 // IsNotice reports whether the kind is one of notices.
 func IsNotice(kind string) bool { return slices.Contains(noticeKinds, kind) }
@@ -159,7 +162,7 @@ func ownTemplates(folder string) (names []string, err error) {
 func (l *Letters) tryOutNotices(rich, poor Mail) error {
 	for _, p := range l.notices {
 		for _, d := range []Notice{
-			{Mail: rich, Company: "Acme Ltd", Data: map[string]string{"count": "3", "due": "12 March", "note": "Please have the bank statements at hand."}},
+			{Mail: rich, Company: "Acme Ltd", Data: map[string]string{"count": "3", "due": "12 March", "note": "Please have the bank statements at hand.", "title": "July statement"}},
 			{Mail: poor, Company: "Acme Ltd"},
 		} {
 			t, err := l.noticeTags(d)

@@ -23,15 +23,16 @@ there once they are signed in. Nobody else can, but for the firm's staff.`,
   caddy doorpost reports list acme
   caddy doorpost reports remove ubnckf38hvbd6mqpad2cil6je`,
 		leaf{
-			use: "publish COMPANY FILE [--title T]", short: "Publishes a file for the contacts of a company",
+			use: "publish COMPANY FILE [--title T] [--notify]", short: "Publishes a file for the contacts of a company",
 			long: `Publishes a file for the contacts of a company. Nobody sees any of it before all
 of it is there. To replace a file, publish the new one and remove the earlier
 one.`,
 			example: `  caddy doorpost reports publish acme statement.pdf
-  caddy doorpost reports publish acme statement.pdf --title "July statement"`,
+  caddy doorpost reports publish acme statement.pdf --title "July statement" --notify`,
 			least: 2, most: 2, run: (*call).publishReport,
 			flags: func(cmd *cobra.Command) {
 				cmd.Flags().String("title", "", "What the contacts read (default: the file's name without its extension)")
+				cmd.Flags().Bool("notify", false, "Email the company's contacts that there is a new report")
 			},
 		}.command(),
 		leaf{
@@ -67,7 +68,7 @@ func (c *call) publishReport() error {
 		return &admin.Error{Reason: path + " is a folder", Remedy: "write the path of one file; pack several into one, such as a .zip"}
 	}
 	p := &progress{to: terminal(c.cmd.ErrOrStderr()), name: filepath.Base(path), size: info.Size()}
-	out, err := c.client.PublishReport(c.ctx, c.firm, admin.PublishReport{Company: c.args[0], Title: flagOf[string](c.cmd, "title"),
+	out, err := c.client.PublishReport(c.ctx, c.firm, admin.PublishReport{Company: c.args[0], Title: flagOf[string](c.cmd, "title"), Notify: flagOf[bool](c.cmd, "notify"),
 		Name: filepath.Base(path), Body: p.reader(file)})
 	p.clear()
 	if refused, ok := errors.AsType[*admin.Error](err); ok && refused.Code == "unknown" && refused.Field == "company" {
@@ -76,14 +77,21 @@ func (c *call) publishReport() error {
 	if err != nil {
 		return err
 	}
-	return c.print(out, func(w io.Writer) {
+	err = c.print(out, func(w io.Writer) {
 		fmt.Fprintf(w, "Published “%s” for %s (%d bytes).\n  id   %s\n  url  %s\n", out.Report.Title, out.Report.CompanyName, out.Report.Size, out.Report.ID, out.Report.URL)
 		if out.Contacts == 0 {
 			fmt.Fprintf(w, "Nobody who may sign in belongs to %s yet; add a contact: caddy doorpost contacts add EMAIL --companies %s\n", out.Report.CompanyName, out.Report.Company)
 			return
 		}
 		fmt.Fprintf(w, "%s may download it.\n", explain.Count(out.Contacts, "contact", "contacts"))
+		if out.Told != nil {
+			toldOf(w, admin.Notified{NoticeSent: *out.Told})
+		}
 	})
+	if err == nil && out.NotTold != nil {
+		err = &admin.Error{Reason: "nobody was told of it: " + out.NotTold.Error(), Remedy: out.NotTold.Remedy}
+	}
+	return err
 }
 
 func (c *call) listReports() error {
