@@ -24,13 +24,13 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
-// These tests need Chromium and axe-core, which test.sh installs. Set SHOTS to a
-// folder to keep a picture of every page.
+// These tests need Chromium and axe-core, which test.sh installs. Set SHOTS to a folder
+// to save a picture of every page.
 
-// chromium starts a browser with an empty profile; it is one person's device.
+// chromium starts a browser with an empty profile: one person's device.
 func chromium(t *testing.T) context.Context { t.Helper(); return chromiumAt(t, t.TempDir()) }
 
-// chromiumAt starts one with the profile in a folder.
+// chromiumAt starts a browser with its profile in the folder.
 func chromiumAt(t *testing.T, profile string) context.Context {
 	t.Helper()
 	path := ""
@@ -51,7 +51,7 @@ func chromiumAt(t *testing.T, profile string) context.Context {
 	t.Cleanup(cancel)
 	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
 	t.Cleanup(cancel)
-	// The first action starts the browser, which lives as long as that action's context.
+	// The first action starts the browser, which runs until that action's context ends.
 	if err := chromedp.Do(ctx, chromedp.EmulateViewport(390, 844)); err != nil {
 		t.Fatalf("starting Chromium: %v", err)
 	}
@@ -68,7 +68,7 @@ func run(t *testing.T, ctx context.Context, steps ...step) {
 	_ = get(t, ctx, chromedp.Steps(steps...))
 }
 
-// get does something in the browser and returns what came of it.
+// get runs an action in the browser and returns its result.
 func get[T any](t *testing.T, ctx context.Context, action chromedp.Action[T]) T {
 	t.Helper()
 	limited, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -82,7 +82,7 @@ func get[T any](t *testing.T, ctx context.Context, action chromedp.Action[T]) T 
 	return result
 }
 
-// where waits until the page's URL ends so.
+// where waits until the page's URL ends with the suffix.
 func where(suffix string) step {
 	return chromedp.Func(func(ctx context.Context, tab *chromedp.Target) error {
 		for {
@@ -113,8 +113,7 @@ func htmlPortal(w http.ResponseWriter, r *http.Request) {
 
 func (h *house) html() { h.portal.mu.Lock(); h.portal.answer = htmlPortal; h.portal.mu.Unlock() }
 
-// A client's whole way in on a phone: the page they wanted, with its fragment, is the
-// page they get.
+// A client's sign-in on a phone leads to the requested page, with its fragment.
 func TestBrowserTheWayIn(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.html()
@@ -135,7 +134,7 @@ func TestBrowserTheWayIn(t *testing.T) {
 		chromedp.Navigate(h.url+"/orders/7"), chromedp.WaitVisible(css("input[name=email]")))
 }
 
-// Without scripts, by keyboard alone, with the code.
+// Without scripts, with the keyboard only, using the code.
 func TestBrowserWithoutScript(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.html()
@@ -200,8 +199,8 @@ func TestBrowserHeldForm(t *testing.T) {
 	}
 }
 
-// In a frame on the firm's website there is one link, which opens the portal in the
-// whole window.
+// In a frame on the firm's website there is one link, which opens the portal in the whole
+// window.
 func TestBrowserFrame(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.html()
@@ -245,14 +244,14 @@ func TestBrowserAccessibility(t *testing.T) {
 	})
 }
 
-// shown is a page, and how to come to it.
+// shown is a page, and how to get to it.
 type shown struct {
 	name  string
 	steps []step
 }
 
 // judge opens each page, in both themes, on a phone and on a desktop, and fails the test
-// if axe finds something, or the page scrolls sideways.
+// if axe finds something or the page scrolls sideways.
 func judge(t *testing.T, ctx context.Context, pages []shown) {
 	t.Helper()
 	axe, err := os.ReadFile("../.testing/node_modules/axe-core/axe.min.js")

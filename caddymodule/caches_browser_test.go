@@ -18,8 +18,8 @@ func (p *portal) askedFor(uri string) []seen {
 	return slices.DeleteFunc(slices.Clone(p.seen), func(s seen) bool { return s.URI != uri })
 }
 
-// After sign-out the browser shows none of the person's pages, neither by its address nor by Back,
-// though the portal lets it keep them; nor does it where another person signs in without that.
+// After sign-out the browser shows none of the contact's pages, neither by URL nor by Back, even
+// if the portal allows caching; nor after another contact signs in without a sign-out.
 func TestBrowserShowsNobodyTheLastOnesPages(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: "company_path /files/{company}/*"})
 	h.portal.mu.Lock()

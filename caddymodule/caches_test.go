@@ -1,7 +1,7 @@
 package caddymodule_test
 
-// What passes as a person, or by a visit, is no cache's to give to somebody else: neither a shared
-// one's, whatever header it reads, nor the browser's own after the person has gone.
+// No cache may give an answer for a signed-in visitor, or in a visit, to anybody else: neither a
+// shared cache, whichever header it reads, nor the browser's own after the contact has left.
 
 import (
 	"io"
@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// signInShared is signIn on a computer that others use, too.
+// signInShared is signIn on a shared computer.
 func (b *browser) signInShared(email string) {
 	b.h.t.Helper()
 	before := len(b.h.letters(email))
@@ -22,7 +22,7 @@ func (b *browser) signInShared(email string) {
 	}
 }
 
-// freshness are headers by which portals let caches keep a page.
+// freshness are headers with which portals allow caching.
 var freshness = map[string]http.Header{
 	"nothing":             {"Last-Modified": {"Mon, 01 Sep 2025 10:00:00 GMT"}},
 	"public":              {"Cache-Control": {"public, max-age=600"}},
@@ -41,7 +41,7 @@ var freshness = map[string]http.Header{
 		"X-Litespeed-Cache-Control": {"public,max-age=600"}},
 }
 
-// wantPersonal fails the test if a cache may keep the answer for somebody else, or give it
+// wantPersonal fails the test if a cache may store the answer for another visitor, or use it
 // without asking the gate.
 func wantPersonal(t *testing.T, what string, header http.Header, want string) {
 	t.Helper()
@@ -86,7 +86,7 @@ func TestPersonalAnswersArePrivateInEveryHeader(t *testing.T) {
 		for _, path := range []string{"/one-click/acme-secret-token-1/x", "/orders/x.css"} {
 			wantPersonal(t, name+", by a visit, "+path, visitor.open(path).Header, "private, no-cache")
 		}
-		// What everybody may see is everybody's to keep, as long as the portal says so.
+		// Public pages may be cached by everybody, as long as the portal allows.
 		for _, who := range []*browser{h.browser(), ann, shared, visitor} {
 			a := who.open("/assets/x.css")
 			for k, v := range header {
@@ -106,7 +106,7 @@ func TestPersonalAnswersArePrivateInEveryHeader(t *testing.T) {
 	}
 }
 
-// Nor does what comes before the answer, or behind its body, tell a cache otherwise.
+// Early hints and trailers can't tell a cache otherwise.
 func TestPersonalAnswersArePrivateInEarlyHintsAndTrailers(t *testing.T) {
 	h := openHouse(t, layout{})
 	ann := h.in("ann@example.com")
@@ -142,8 +142,8 @@ func TestPersonalAnswersArePrivateInEarlyHintsAndTrailers(t *testing.T) {
 	}
 }
 
-// A portal that answers with an error of Caddy's leaves the page to handle_errors: that is
-// for a person as well.
+// If a portal responds with one of Caddy's errors, handle_errors serves the page: it is personal
+// as well.
 func TestPersonalErrorPagesArePrivate(t *testing.T) {
 	h := openHouse(t, layout{site: "handle_errors {\n\t\trespond \"Sorry, {http.auth.user.email}\"\n\t}\n\treverse_proxy " + freeAddress(t)})
 	a := h.in("ann@example.com").open("/x")
@@ -153,8 +153,8 @@ func TestPersonalErrorPagesArePrivate(t *testing.T) {
 	wantPersonal(t, "an error page", a.Header, "private, no-cache")
 }
 
-// The browser forgets the pages of one person before another sits down: at sign-out, and where
-// somebody signs in who isn't known on this device.
+// The browser's cache is cleared when the person changes: at sign-out, and when a contact signs in
+// who isn't known on the device.
 func TestTheBrowsersCacheIsClearedAtAChangeOfPerson(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	b := h.browser()
@@ -186,11 +186,11 @@ func TestTheBrowsersCacheIsClearedAtAChangeOfPerson(t *testing.T) {
 		h.mayMailAgain(before)
 		s.send("/-/sign-in", form("email", "nameless@example.com", "to", "/", "shared", "1"))
 		clears("on a shared computer", s.open(h.nextLetter("nameless@example.com", before).link), cache)
-		s.client.Jar = h.browser().client.Jar // as when the browser was closed
+		s.client.Jar = h.browser().client.Jar // as if the browser was closed
 	}
 }
 
-// A portal whose scripts keep who is signed in outside of cookies has that cleared, too.
+// If a portal's scripts store the signed-in user outside of cookies, that is cleared, too.
 func TestScriptsStorageIsClearedAtAChangeOfPerson(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: "clear_site_data storage"})
 	b := h.browser()

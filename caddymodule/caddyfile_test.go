@@ -21,8 +21,8 @@ var update = flag.Bool("update", false, "write what the golden files should hold
 
 const divider = "\n----------\n"
 
-// TestGolden adapts each testdata/caddyfile/*.caddyfiletest: a Caddyfile, a divider,
-// and its JSON or its error, file and line and all.
+// TestGolden adapts each testdata/caddyfile/*.caddyfiletest: a Caddyfile, a divider, and
+// its JSON or its error with file and line.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/caddyfile/*.caddyfiletest")
 	if err != nil || len(files) < 60 {
@@ -66,8 +66,7 @@ func adaptForGolden(t *testing.T, caddyfile string) string {
 	return indented.String()
 }
 
-// TestEverySettingHasAnExample: errors show how a setting is written, whichever it is that
-// the Caddyfile may have.
+// TestEverySettingHasAnExample: errors show how to write each setting of the Caddyfile.
 func TestEverySettingHasAnExample(t *testing.T) {
 	const global = "{\n\tdoorpost {\n%s\n\t}\n}\n"
 	const site = "{\n\tdoorpost {\n\t\tmail folder ./mail\n\t}\n}\nlocalhost {\n\tdoorpost example {\n%s\n\t}\n}\n"
@@ -90,7 +89,7 @@ func TestEverySettingHasAnExample(t *testing.T) {
 		for name := range strings.SplitSeq(list, ", ") {
 			path := strings.TrimPrefix(c.block+"."+name, ".")
 			all = append(all, path)
-			if example := config.Example(path); example == "" && path != "store" && path != "mail" { // whose errors have their own
+			if example := config.Example(path); example == "" && path != "store" && path != "mail" { // they have their own errors
 				t.Errorf("%s has no example: %s", path, with(name))
 			} else if strings.HasSuffix(example, "{") && !slices.Contains([]string{"brand", "session", "passwords"}, path) {
 				t.Errorf("this test doesn't look into the block of %s", path)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The lines that docs/before-the-first-day.md says to write can be written, and let in the
-// callers that they are for.
+// The lines in docs/before-the-first-day.md are valid, and let in the callers that they
+// are for.
 func TestLinesForOtherCallersLetThemIn(t *testing.T) {
 	page, err := os.ReadFile("../docs/before-the-first-day.md")
 	if err != nil {
@@ -45,7 +45,7 @@ func TestLinesForOtherCallersLetThemIn(t *testing.T) {
 	}
 }
 
-// Where the portal has pages under the prefix, the log says so, and what to write.
+// If the portal has pages under the prefix, the log says so, and what to write.
 func TestPathsOfThePortalUnderThePrefixAreTold(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{global: log.global})

@@ -17,7 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Settings that are right by their form and can't work fail validate.
+// Validate rejects settings that are well-formed but can't work.
 func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 	dir := home(t)
 	write := func(name, text string) string {
@@ -81,7 +81,7 @@ func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 	}
 }
 
-// Where nobody can sign in, a start says so, and what to write.
+// If nobody can sign in, a start logs this, and what to write.
 func TestStartWithNobodyWhoCanSignInIsTold(t *testing.T) {
 	home(t)
 	started := func(firm string) string {
@@ -108,8 +108,8 @@ func TestStartWithNobodyWhoCanSignInIsTold(t *testing.T) {
 	}
 }
 
-// What the example keeps is in its folder, the secret, too; a store that was made with the
-// secret of the data folder goes on with it.
+// The example stores everything in its folder, including the secret; a store created with
+// the secret of the data folder can still be used.
 func TestExampleKeepsEverythingInItsFolder(t *testing.T) {
 	dir := home(t)
 	example := abs(t, "example")

@@ -20,7 +20,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// firefox is a browser with an empty profile, driven by Marionette, which is built into it.
+// firefox is a browser with an empty profile, controlled through its built-in Marionette.
 type firefox struct {
 	t    *testing.T
 	conn net.Conn
@@ -71,12 +71,12 @@ func startFirefox(t *testing.T) *firefox {
 	}
 	f.conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	f.in = bufio.NewReader(f.conn)
-	f.message() // who it is
+	f.message() // its greeting
 	f.command("WebDriver:NewSession", map[string]any{})
 	return f
 }
 
-// message reads one: its length, a colon, and JSON.
+// message reads a message: its length, a colon, and JSON.
 func (f *firefox) message() []byte {
 	f.t.Helper()
 	length, err := f.in.ReadString(':')
@@ -94,7 +94,7 @@ func (f *firefox) message() []byte {
 	return body
 }
 
-// command sends one and returns its result.
+// command sends a command and returns its result.
 func (f *firefox) command(name string, params map[string]any) json.RawMessage {
 	f.t.Helper()
 	f.id++
@@ -103,7 +103,7 @@ func (f *firefox) command(name string, params map[string]any) json.RawMessage {
 		f.t.Fatal(err)
 	}
 	fmt.Fprintf(f.conn, "%d:%s", len(body), body)
-	var answer [4]json.RawMessage // type, id, error, result
+	var answer [4]json.RawMessage // type, ID, error, result
 	if err := json.Unmarshal(f.message(), &answer); err != nil {
 		f.t.Fatal(err)
 	}
@@ -113,8 +113,8 @@ func (f *firefox) command(name string, params map[string]any) json.RawMessage {
 	return answer[3]
 }
 
-// In Chromium and in Firefox a cookie of the portal's of every size that the browser keeps without a
-// gate comes back behind it, also where answers that set different ones come at the same time.
+// In Chromium and Firefox, portal cookies of every size that the browser accepts without the gate
+// also work behind it, also if concurrent answers set different ones.
 func TestBrowserKeepsLargePortalCookies(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	h.portal.mu.Lock()

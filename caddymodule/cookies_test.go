@@ -1,6 +1,6 @@
 package caddymodule_test
 
-// The portal's own cookies on their way through the gate.
+// The portal's cookies on their way through the gate.
 
 import (
 	"cmp"
@@ -13,8 +13,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// At a computer that two people use, no spelling of a cookie's name brings one of them into the
-// other's session of the portal: what another reader could take for it is left out.
+// On a shared computer, no spelling of a cookie's name gives one contact the other's portal
+// session: the gate drops cookies that some software could read as it.
 func TestNobodyGetsAnothersPortalSessionBySpelling(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: "portal_session named"})
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -42,8 +42,8 @@ func TestNobodyGetsAnothersPortalSessionBySpelling(t *testing.T) {
 
 func hexOf(b byte) string { return string("0123456789abcdef"[b>>4]) + string("0123456789abcdef"[b&15]) }
 
-// couldBe reports whether the most lenient of readers would find a cookie of that name with Ann's
-// value: one that decodes, and takes all but letters for the end of a name.
+// couldBe reports whether the most lenient software would find a cookie of that name with Ann's
+// value: one that decodes names, and ends them at anything except letters.
 func couldBe(cookies, name string) bool {
 	for pair := range strings.FieldsFuncSeq(strings.ToLower(cookies), func(r rune) bool { return strings.ContainsRune(";, \t\u00a0\u2003\ufeff", r) }) {
 		before, value, _ := strings.Cut(pair, "=")
@@ -60,7 +60,7 @@ func couldBe(cookies, name string) bool {
 	return false
 }
 
-// bakes has the portal begin a session for whoever comes without one, and greet whoever comes with it.
+// bakes makes the portal begin a session for requests without one, and greet requests with one.
 func (p *portal) bakes(name, attributes string) {
 	n := 0
 	p.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -74,8 +74,8 @@ func (p *portal) bakes(name, attributes string) {
 	}
 }
 
-// A cookie that the portal shares with its whole domain is read and set by others, so it stays as it
-// is, in both directions, also after a restart; the log says so once.
+// A cookie for the portal's whole domain is read and set by other sites, so it stays unchanged in
+// both directions, also after a restart; the log says so once.
 func TestCookiesOfTheWholeDomainAreLeftAlone(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
@@ -108,7 +108,8 @@ func TestCookiesOfTheWholeDomainAreLeftAlone(t *testing.T) {
 	if _, back := comes("SSOID=set-by-www; other=2"); back != "SSOID=set-by-www; other=2" {
 		t.Errorf("what another site has set arrives as %q; want it as it is", back)
 	}
-	// Wider than this host is meant: its own name is not, nor is what the browser would refuse.
+	// This applies only to wider domains: not to the host's own name, nor to domains that browsers
+	// reject.
 	for _, line = range []string{"own=1; Domain=clients.example.com; HttpOnly", "own2=1; Domain=.CLIENTS.example.com; HttpOnly", "own3=1; HttpOnly"} {
 		if set, _ := comes(""); !strings.Contains(set, "=~.") {
 			t.Errorf("the portal sets %q, the browser gets %q; want it bound", line, set)
@@ -131,8 +132,8 @@ func TestCookiesOfTheWholeDomainAreLeftAlone(t *testing.T) {
 	}
 }
 
-// A cookie that is for the site alone stays bound, whatever Host somebody sends: a portal that
-// names the site in Domain doesn't share it, and neither does one that repeats the Host there.
+// A cookie for the site only is bound whatever Host a request has: naming the site, or repeating
+// the Host, in Domain doesn't share it.
 func TestNoHostUnbindsACookie(t *testing.T) {
 	m := startMailServer(t)
 	p, address := newPortal(t), freeAddress(t)
@@ -162,8 +163,8 @@ func TestNoHostUnbindsACookie(t *testing.T) {
 	}
 }
 
-// A portal with a login of its own keeps one session for a person, at pages of every company of
-// theirs and at those of none; and for nobody else, nor for them after their companies have changed.
+// If a portal has its own login, a contact keeps one session on pages of all their companies and of
+// none; nobody else can use it, nor can the contact after their companies have changed.
 func TestASessionOfThePersonAlone(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: oldLinks + "\n\t\tportal_session DokuWiki person"})
@@ -204,7 +205,7 @@ func TestASessionOfThePersonAlone(t *testing.T) {
 	}
 }
 
-// Without that, a session is one company's; the log says once how to have it otherwise.
+// Otherwise a session belongs to one company; the log says once how to change this.
 func TestASessionThatIsKeptBackIsExplained(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
@@ -226,7 +227,7 @@ func TestASessionThatIsKeptBackIsExplained(t *testing.T) {
 	}
 }
 
-// What the Caddyfile switches off is left alone, HttpOnly or not.
+// Cookies that the Caddyfile excludes stay unchanged, HttpOnly or not.
 func TestACookieThatIsLeftAlone(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: "portal_session SSOID off"})
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -242,8 +243,8 @@ func TestACookieThatIsLeftAlone(t *testing.T) {
 	}
 }
 
-// A cookie that is as large as browsers keep them comes back as the portal has set it, to the same
-// person alone, and takes its owner along when the portal takes it away.
+// A cookie of the maximum size returns to the portal unchanged, only for the same contact, and its
+// record is deleted when the portal deletes the cookie.
 func TestLargePortalCookiesComeBackToTheirPersonAlone(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	fat := "sid=" + strings.Repeat("0123456789abcdef", 255) + "0123456789ab" // 4,096 bytes without the =

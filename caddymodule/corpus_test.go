@@ -1,14 +1,14 @@
 package caddymodule_test
 
-// Hostile inputs that others have collected, through the front door. The collections are
-// not ours to copy; where they lie, they are run:
+// Hostile inputs collected by others, through the front door. We don't copy the collections;
+// if they are present, run them:
 //
 //	go test ./caddymodule -run Corpus -v -corpus /path/to/corpora
 //
 // It reads oauth2-proxy/openredirects.txt (oauth2-proxy/oauth2-proxy, testdata),
 // isemail/tests.xml (dominicsayers/isemail, test), go-mail/address-injection.json (addresses
 // of wneessen/go-mail, msg_test.go) and blns/blns.txt (minimaxir/big-list-of-naughty-strings),
-// those that are there. Without the flag the tests have their own seeds.
+// if they exist. Without the flag the tests use their own seeds.
 
 import (
 	"bytes"
@@ -32,7 +32,7 @@ import (
 
 var corpora = flag.String("corpus", "", "`folder` of collections of hostile inputs; see corpus_test.go")
 
-// collection returns a file of the folder, or nil where there is none.
+// collection returns a file of the folder, or nil if it doesn't exist.
 func collection(t *testing.T, name string) []byte {
 	t.Helper()
 	if *corpora == "" {
@@ -48,8 +48,8 @@ func collection(t *testing.T, name string) []byte {
 	return data
 }
 
-// from is a browser at another address of this machine, in a network of its own: what is
-// counted by network is none of these tests' business.
+// from returns a browser with another address of this machine, so that limits per network
+// don't affect these tests.
 func (h *house) from(i int) *browser {
 	h.t.Helper()
 	b := h.browser()
@@ -58,8 +58,8 @@ func (h *house) from(i int) *browser {
 	return b
 }
 
-// R01, over every redirect that others have met: as `to` of who is signed in, of who
-// isn't, as a URL asked for, and the whole way through a mail.
+// R01, with collected redirects: as `to` of signed-in and other visitors, as a requested URL,
+// and the whole way through a mail.
 func TestCorpus_R01_Redirects(t *testing.T) {
 	var lines []string
 	for line := range strings.SplitSeq(string(collection(t, "oauth2-proxy/openredirects.txt")), "\n") {
@@ -105,7 +105,7 @@ func TestCorpus_R01_Redirects(t *testing.T) {
 			b, email := h.from(i), fmt.Sprintf("c%d@example.com", i)
 			a := b.send("/-/sign-in", form("email", email, "to", line))
 			if a.StatusCode == 400 && strings.Contains(line, "\x00") {
-				return // no browser sends one, so it is no form of ours
+				return // browsers send no such form
 			}
 			if a.StatusCode != 303 {
 				t.Errorf("asking with %q = %d; want 303", line, a.StatusCode)
@@ -123,7 +123,7 @@ func TestCorpus_R01_Redirects(t *testing.T) {
 		foreign, strings.Count(string(collection(t, "oauth2-proxy/openredirects.txt")), "\n"), home)
 }
 
-// unprintable leaves out what can't stand in a request line.
+// unprintable drops characters that can't be in a request line.
 func unprintable(c rune) rune {
 	if c <= ' ' || c == 0x7f {
 		return -1
@@ -131,8 +131,7 @@ func unprintable(c rune) rune {
 	return c
 }
 
-// letterbox reads each mail of a house once: with a thousand of them, letters would take
-// its time.
+// letterbox reads each mail of a house once: with a thousand mails, letters would be too slow.
 type letterbox struct {
 	h    *house
 	mu   sync.Mutex
@@ -146,7 +145,7 @@ func newLetterbox(h *house) *letterbox {
 
 var recipient = regexp.MustCompile(`[^<\s]+@[^>\s]+`)
 
-// wait returns the mail to an address, once there is one.
+// wait waits for the mail to an address and returns it.
 func (l *letterbox) wait(to string) (found letter) {
 	l.h.eventually("a mail to "+to, func() bool {
 		l.mu.Lock()
@@ -165,8 +164,8 @@ func (l *letterbox) wait(to string) (found letter) {
 	return found
 }
 
-// E11: what no standard takes for an address is refused; what is one in plain letters is
-// taken, and nothing else but what people type around one.
+// E11: invalid addresses are rejected; valid ones in plain letters are accepted, and nothing
+// else except what people type around an address.
 func TestCorpus_E11_Addresses(t *testing.T) {
 	var doc struct {
 		Tests []struct {
@@ -182,12 +181,12 @@ func TestCorpus_E11_Addresses(t *testing.T) {
 	}
 	type one struct {
 		address string
-		bad     bool // no standard takes it
+		bad     bool // invalid by all standards
 		good    bool
 	}
 	all := []one{{"test@", true, false}, {"test@iana.org", false, true}, {"te..st@iana.org", true, false}, {`"test"@iana.org`, false, false}}
 	for _, c := range doc.Tests {
-		address := strings.Map(func(c rune) rune { // they write control characters as their pictures
+		address := strings.Map(func(c rune) rune { // the collection writes control characters as symbols
 			if c >= 0x2400 && c <= 0x2421 {
 				if c == 0x2421 {
 					return 0x7f
@@ -218,16 +217,17 @@ func TestCorpus_E11_Addresses(t *testing.T) {
 		}
 	}
 	t.Logf("%d addresses of others: with ours, %d taken, %d refused", len(doc.Tests), taken, refused)
-	h.browser().ask("bob@example.com", "/") // behind all of them
+	h.browser().ask("bob@example.com", "/") // after all of them
 	if got := m.recipients(); !slices.Equal(got, []string{"bob@example.com"}) {
 		t.Errorf("RCPT TO %q; want bob alone", got)
 	}
 }
 
-// plainAddress is a dot-atom at a domain of two labels or more, the last of letters.
+// plainAddress is a dot-atom at a domain of two or more labels, the last one of letters.
 var plainAddress = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\\.)+[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])?$")
 
-// E01: what makes a mail library say more to the server than an address never gets to it.
+// E01: input that makes a mail library send more than an address to the server never reaches
+// the library.
 func TestCorpus_E01_Injections(t *testing.T) {
 	var doc struct {
 		Cases []struct {
@@ -255,7 +255,7 @@ func TestCorpus_E01_Injections(t *testing.T) {
 		if a := h.from(i).send("/-/sign-in", form("email", address)); a.StatusCode != 400 || len(a.Header["Set-Cookie"]) != 0 {
 			t.Errorf("%s: %q = %d, cookies %q; want 400, and none", name, address, a.StatusCode, a.Header["Set-Cookie"])
 		}
-		// Nor by the other doors that addresses come in by.
+		// Nor through other inputs for addresses.
 		body, err := json.Marshal(map[string]string{"email": address})
 		if err != nil {
 			t.Fatal(err)

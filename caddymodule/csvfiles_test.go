@@ -18,7 +18,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
-// untilLoaded lets the time pass that a changed file takes until ok.
+// untilLoaded advances the clock until a changed file is loaded and ok returns true.
 func (h *house) untilLoaded(what string, ok func() bool) {
 	h.t.Helper()
 	h.eventually(what, func() bool {
@@ -46,7 +46,7 @@ func (h *house) files() []admin.FileStatus {
 	return list.Files
 }
 
-// sameConfig is `caddy reload` with the Caddyfile that runs already.
+// sameConfig is `caddy reload` with the current Caddyfile.
 func (h *house) sameConfig() {
 	h.t.Helper()
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(h.config), map[string]any{"filename": "Caddyfile"})
@@ -63,11 +63,12 @@ func (h *house) sameConfig() {
 	}
 }
 
-// Caddy finds nothing to do in a reload after contacts.csv was edited. The file is loaded
-// all the same: whom it switches off is out, and whom it adds can sign in.
+// After contacts.csv was edited, Caddy finds nothing to do in a reload. The file is loaded
+// all the same: contacts whom it disables are signed out, and contacts whom it adds can
+// sign in.
 func TestEditedFileIsLoadedThoughReloadDoesNothing(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
-	h.sameConfig() // what was loaded without an endpoint is now known to it
+	h.sameConfig() // it now knows that the file was loaded without an endpoint
 	b := h.in("ann@example.com")
 	h.write("contacts.csv", strings.Replace(someContacts, `"acme; birch",,`, `"acme; birch",,yes`, 1)+"new@example.com,,New,One,acme,,\n")
 	h.sameConfig()
@@ -78,8 +79,8 @@ func TestEditedFileIsLoadedThoughReloadDoesNothing(t *testing.T) {
 	}
 }
 
-// A file with a bad line changes nothing while the gate runs, and everybody who could look
-// is told; once it is right, it is loaded.
+// A file with an invalid line changes nothing while the gate runs, and commands and log
+// report it; once corrected, it is loaded.
 func TestBadFileChangesNothingWhileRunning(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{admin: freeAddress(t), global: log.global})
@@ -126,7 +127,7 @@ func TestBadFileChangesNothingWhileRunning(t *testing.T) {
 	}
 }
 
-// A file that names a company which isn't there yet is loaded when it is.
+// A file that names a missing company is loaded once the company exists.
 func TestRefusedFileIsLoadedOnceItsCompanyIsThere(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	h.write("contacts.csv", someContacts+"fay@example.com,,Fay,Day,cedar,,\n")
@@ -137,7 +138,8 @@ func TestRefusedFileIsLoadedOnceItsCompanyIsThere(t *testing.T) {
 	h.untilLoaded("the file is loaded", func() bool { _, ok := h.contact("fay@example.com"); return ok })
 }
 
-// A bad file fails a start and a reload, with file and line, and what ran goes on.
+// An invalid file fails a start and a reload, with file and line; the running configuration
+// stays.
 func TestBadFileFailsValidateReloadAndStart(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.in("ann@example.com")
@@ -171,8 +173,8 @@ func TestBadFileFailsValidateReloadAndStart(t *testing.T) {
 	}
 }
 
-// A directory that was never loaded isn't begun without what its file says: where a line
-// doesn't fit, the start fails. A later start goes on with the contacts that it has.
+// A directory that was never loaded isn't used without its file: if a line is invalid, the
+// start fails. A later start uses the contacts that it has.
 func TestFirstStartFailsWithAFileThatDoesNotFit(t *testing.T) {
 	h := openHouse(t, layout{firm: "home /portal/{company}"})
 	h.write("contacts.csv", someContacts+"fay@example.com,,Fay,Day,cedar,,\n")
@@ -190,7 +192,7 @@ func TestFirstStartFailsWithAFileThatDoesNotFit(t *testing.T) {
 	h.in("ann@example.com")
 }
 
-// What staff have changed stays as an unrelated line is added, and who looks is told.
+// Changes by staff survive when an unrelated line is added, and reports mention them.
 func TestChangeByHandSurvivesALoad(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	phone := "1"
@@ -228,13 +230,13 @@ func TestChangeByHandSurvivesALoad(t *testing.T) {
 	}
 }
 
-// Where a process is killed between the load of a file and the end of the sessions of those
-// whom it switched off, the next start ends them.
+// If a process is killed between loading a file and ending the sessions of contacts whom it
+// disabled, the next start ends them.
 func TestSessionsEndThoughTheLoadWasKilled(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.in("ann@example.com")
 	h.write("contacts.csv", strings.Replace(someContacts, "ann.b@example.org", "", 1))
-	// What LoadFile is to a process that is killed right after it.
+	// As if the process was killed right after LoadFile.
 	if _, err := caddymodule.BookOf(t, "example").LoadFile(t.Context(), h.path("contacts.csv"), directory.Contacts, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +250,7 @@ func TestSessionsEndThoughTheLoadWasKilled(t *testing.T) {
 	}
 }
 
-// A changed logo, template or secret isn't in force, and the log says so.
+// A changed logo, template or secret isn't used before a reload, and the log says so.
 func TestChangedSettingFileIsTold(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{admin: freeAddress(t), global: log.global})

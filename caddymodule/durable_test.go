@@ -30,7 +30,7 @@ var (
 	killSeed = flag.Uint64("killseed", 1, "decides when to kill the server")
 )
 
-// server is a Caddy in a process of its own, which can be killed.
+// server is a Caddy in its own process, which can be killed.
 type server struct {
 	*house
 	env []string
@@ -38,7 +38,7 @@ type server struct {
 	log *bytes.Buffer
 }
 
-// newServer makes the Caddyfile, and starts nothing.
+// newServer writes the Caddyfile, and starts nothing.
 func newServer(t *testing.T, app, contacts string) *server {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), url: "http://" + freeAddress(t)}
@@ -56,7 +56,7 @@ func newServer(t *testing.T, app, contacts string) *server {
 	return s
 }
 
-// caddy returns the command, not started: this test binary is Caddy when it is told so.
+// caddy returns the command, not started: this test binary runs as Caddy on request.
 func (s *server) caddy(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(s.env[:len(s.env):len(s.env)], "DOORPOST_TEST_CADDY_ARGS="+strings.Join(args, "\n"))
@@ -88,7 +88,7 @@ func (s *server) start() {
 	}
 }
 
-// kill ends it as kill -9 does.
+// kill kills it with SIGKILL.
 func (s *server) kill() {
 	if s.cmd.ProcessState == nil {
 		s.cmd.Process.Kill()
@@ -96,7 +96,7 @@ func (s *server) kill() {
 	}
 }
 
-// post is a mail server that keeps what it took.
+// post is a mail server that stores accepted mails.
 type post struct {
 	address string
 	mu      sync.Mutex
@@ -111,7 +111,7 @@ func newPost(t *testing.T, seed uint64) *post {
 		t.Fatal(err)
 	}
 	s := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &delivery{post: p}, nil }))
-	s.Domain, s.ErrorLog = "localhost", log.New(io.Discard, "", 0) // of connections that a kill cut
+	s.Domain, s.ErrorLog = "localhost", log.New(io.Discard, "", 0) // of connections closed by a kill
 	p.address = l.Addr().String()
 	go s.Serve(l)
 	t.Cleanup(func() { s.Close() })
@@ -136,7 +136,7 @@ func (d *delivery) Data(r io.Reader) error {
 	d.mails[d.to] = append(d.mails[d.to], data)
 	pause := time.Duration(d.rng.IntN(20)) * time.Millisecond
 	d.mu.Unlock()
-	time.Sleep(pause) // taken, and not yet said so: the worst moment to be killed
+	time.Sleep(pause) // accepted but not yet acknowledged: the worst moment for a kill
 	return nil
 }
 
@@ -146,14 +146,14 @@ func (p *post) to(address string) [][]byte {
 	return p.mails[address]
 }
 
-// person is somebody who tries to sign in while the server is killed now and then.
+// person repeatedly tries to sign in while the server is killed now and then.
 type person struct {
 	email    string
 	client   *http.Client
-	promised bool   // a mail, by a 303
+	promised bool   // a mail was promised, by a 303
 	link     string // as it was mailed
 	pressed  bool
-	sessions map[string]bool // cookies that answers brought
+	sessions map[string]bool // cookies in answers
 }
 
 func (p *person) send(r *http.Request) (*http.Response, error) {
@@ -174,7 +174,7 @@ func (p *person) send(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// ask asks for a mail, once; an answer that never came promises nothing.
+// ask requests a mail, once; without an answer nothing is promised.
 func (p *person) ask(base string) {
 	r, err := http.NewRequest("POST", base+"/-/sign-in", strings.NewReader(url.Values{"email": {p.email}}.Encode()))
 	if err != nil {
@@ -186,7 +186,7 @@ func (p *person) ask(base string) {
 	p.promised = err == nil && resp.StatusCode == http.StatusSeeOther
 }
 
-// press opens the link in the browser that asked, without the session it may have.
+// press opens the link in the requesting browser, without its session.
 func (p *person) press(base string) (status int) {
 	u, err := url.Parse(base)
 	if err != nil {
@@ -205,14 +205,13 @@ func (p *person) press(base string) (status int) {
 	return resp.StatusCode
 }
 
-// undated is a mail without its Date, which is that of each hand-over.
+// undated returns a mail without its Date, which changes with each hand-over.
 func undated(mail []byte) []byte {
 	return regexp.MustCompile(`(?m)^Date: .*$`).ReplaceAll(mail, nil)
 }
 
-// A server that is killed at any moment keeps every promise that it has answered: the
-// mail comes, with the same bytes if it comes twice; no link signs in twice; and who
-// was signed in stays so.
+// A server killed at any moment keeps all promises in its answers: the mail arrives, with
+// the same bytes if it arrives twice; no link signs in twice; and sessions stay.
 func TestK09_KilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	mails := newPost(t, *killSeed)
@@ -251,7 +250,7 @@ func TestK09_KilledAtAnyMoment(t *testing.T) {
 				people = append(people, p)
 				mu.Unlock()
 				if !p.promised {
-					time.Sleep(20 * time.Millisecond) // the server is away
+					time.Sleep(20 * time.Millisecond) // the server is down
 				}
 			}
 		})
@@ -286,7 +285,7 @@ func TestK09_KilledAtAnyMoment(t *testing.T) {
 				t.Errorf("%s got two mails that differ", p.email)
 			}
 		}
-		if len(got) > 3 { // one more a kill, and hardly any mail is in hand at three of them
+		if len(got) > 3 { // one more for each kill, and few mails are in progress during three of them
 			t.Errorf("%s got the mail %d times; want it once more for each kill that it was in hand at", p.email, len(got))
 		}
 		if p.link == "" {
@@ -334,8 +333,8 @@ func TestK09_KilledAtAnyMoment(t *testing.T) {
 	}
 }
 
-// Only one process can have the store; the other says which one has it. Validating a
-// config beside it is fine and makes nothing.
+// Only one process can have the store; the other one names it. Validating a configuration
+// meanwhile works and creates nothing.
 func TestK08_ASecondProcess(t *testing.T) {
 	t.Parallel()
 	first := newServer(t, "store bolt\n mail folder mail", manyContacts(1))
@@ -364,12 +363,12 @@ func TestK08_ASecondProcess(t *testing.T) {
 		t.Errorf("a second server says\n%s\nwant the path of the store and the process %s", out, holder)
 	}
 	b := first.browser()
-	b.signIn(contact(0)) // the first goes on
+	b.signIn(contact(0)) // the first one still works
 	first.kill()
-	second.start() // and after it the second may
+	second.start() // after it the second one can start
 }
 
-// tree lists the files below a folder, whatever their size is.
+// tree lists the files below a folder, with their sizes.
 func tree(t *testing.T, dir string) string {
 	t.Helper()
 	var names strings.Builder

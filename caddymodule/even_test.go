@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// On Redis each question takes a time that others can measure. So the gate asks as many whether there
-// is such a token, password or code, or not.
+// Others can measure the time of each Redis request. So the gate makes the same number of requests
+// whether or not a token, password or code exists.
 func TestRedisIsAskedAsOftenForNobodyAsForSomebody(t *testing.T) {
 	rs, m := startRedis(t), startMailServer(t)
 	app := m.app() + "\n"
@@ -58,8 +58,8 @@ func TestRedisIsAskedAsOftenForNobodyAsForSomebody(t *testing.T) {
 	}
 }
 
-// asked returns how many scripts of ours the server runs for a request, without those that run
-// beside it: the fewest of four.
+// asked returns how many of our scripts the server runs for a request, without scripts that run in
+// the background: the minimum of four runs.
 func (s *redisServer) asked(t *testing.T, request func()) int {
 	t.Helper()
 	fewest := 1 << 30

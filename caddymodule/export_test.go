@@ -14,14 +14,14 @@ import (
 	legacyusage "github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
 
-// canary is the record that tells whether a secret is the one that sealed the store.
+// canary is the record that shows which secret sealed the store.
 var canary = store.Key{Bucket: "doorpost", ID: "canary"}
 
-// OpenStore returns the store that the running config has open.
+// OpenStore returns the open store of the running configuration.
 func OpenStore(t *testing.T) store.Store { return activeApp(t).server.Engine.Store }
 
-// Closing returns what reports whether the stores that are open now have been closed, so that nothing
-// is written any more.
+// Closing returns a function that reports whether all stores open now have been closed, so that
+// nothing more is written.
 func Closing() (closed func() bool) {
 	open := openEngines()
 	return func() bool {
@@ -34,36 +34,36 @@ func Closing() (closed func() bool) {
 	}
 }
 
-// Advance sets the machine's clock ahead, as far as the running config can tell.
+// Advance sets the clock ahead, for the running configuration.
 func Advance(t *testing.T, d time.Duration) {
 	clock := activeApp(t).server.Engine.Clock
 	clock.NotBefore(clock.Now().Add(d))
 }
 
-// MailboxURL returns where the preview mailbox of a firm opens.
+// MailboxURL returns the URL of a firm's preview mailbox.
 func MailboxURL(t *testing.T, firm string) string { return activeApp(t).firms[firm].Gate.MailboxURL() }
 
-// MailServerOf returns the firm's mail server in the running config.
+// MailServerOf returns the firm's mail server in the running configuration.
 func MailServerOf(t *testing.T, firm string) *outbox.Server {
 	return activeApp(t).firms[firm].Queue.Server
 }
 
-// UsageOf returns what counts the uses of a firm's old links in the running config.
+// UsageOf returns the counter of a firm's old links in the running configuration.
 func UsageOf(t *testing.T, firm string) *legacyusage.Counter { return activeApp(t).firms[firm].Usage }
 
-// BookOf returns the contacts of a firm in the running config.
+// BookOf returns the contacts of a firm in the running configuration.
 func BookOf(t *testing.T, firm string) *directory.Book { return activeApp(t).firms[firm].Book }
 
-// PasswordsOf returns those of a firm in the running config.
+// PasswordsOf returns the passwords of a firm in the running configuration.
 func PasswordsOf(t *testing.T, firm string) *password.Passwords {
 	return activeApp(t).firms[firm].Passwords
 }
 
-// LookAtFiles looks once, at the time of the test's clock, whether files that the running
-// config names have changed.
+// LookAtFiles checks once, at the time of the test clock, whether files of the running
+// configuration have changed.
 func LookAtFiles(t *testing.T) { activeApp(t).server.CheckFiles(t.Context()) }
 
-// SessionsOf returns those of a firm in the running config.
+// SessionsOf returns the sessions of a firm in the running configuration.
 func SessionsOf(t *testing.T, firm string) *session.Sessions {
 	return activeApp(t).firms[firm].Sessions
 }

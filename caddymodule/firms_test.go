@@ -16,13 +16,13 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// firmSite is one of two firms in one Caddy, with what somebody has there.
+// firmSite is one of two firms in one Caddy, with the credentials of its visitors.
 type firmSite struct {
 	base, prefix string
 	portal       *portal
 	session      string // of ann, who is signed in
-	flow         string // of a browser that asked for link and code
-	email        string // whose, known to this firm alone
+	flow         string // of a browser that requested link and code
+	email        string // known only to this firm
 	link, token  string
 	code         string
 	assertion    string
@@ -30,7 +30,7 @@ type firmSite struct {
 
 var anyLink = regexp.MustCompile(`https?://\S+/link\?t=([a-z2-7]{26})`)
 
-// twoFirms opens a house with two firms, on one store and one mail folder.
+// twoFirms opens a house with two firms, with one store and one mail folder.
 func twoFirms(t *testing.T) (*house, [2]*firmSite) {
 	t.Helper()
 	dir := t.TempDir()
@@ -68,7 +68,7 @@ type pending struct {
 	flow, link, code string
 }
 
-// ask asks for a mail in a browser of its own.
+// ask requests a mail in a new browser.
 func (f *firmSite) ask(t *testing.T, h *house, email string) pending {
 	t.Helper()
 	b := &browser{&house{t: t, url: f.base, dir: h.dir}, h.browser().client}
@@ -84,7 +84,7 @@ func (f *firmSite) ask(t *testing.T, h *house, email string) pending {
 	return p
 }
 
-// enters opens a link and returns the session that it begins.
+// enters opens a link and returns the new session.
 func (b *browser) enters(t *testing.T, base, link string) string {
 	t.Helper()
 	if a := b.open(strings.TrimPrefix(link, base)); a.StatusCode != 303 {
@@ -93,7 +93,7 @@ func (b *browser) enters(t *testing.T, base, link string) string {
 	return b.cookie("portal")
 }
 
-// raw is one request to the firm's site with these cookies and no others.
+// raw sends one request to the firm's site with only these cookies.
 func (f *firmSite) raw(t *testing.T, h *house, method, path string, form url.Values, cookies string) answer {
 	t.Helper()
 	client := *h.browser().client
@@ -105,7 +105,7 @@ func (f *firmSite) raw(t *testing.T, h *house, method, path string, form url.Val
 	return b.open(path, "Cookie", cookies)
 }
 
-// cookiesOf are the cookies that an answer sets to some value.
+// cookiesOf returns the cookies that an answer sets to a value.
 func cookiesOf(a answer) []string {
 	var names []string
 	for _, c := range a.Cookies() {
@@ -116,11 +116,11 @@ func cookiesOf(a answer) []string {
 	return names
 }
 
-// Nothing that somebody has at one firm is worth anything at another, on any route.
+// Credentials of one firm are worthless at the other, on every route.
 func TestTwoFirmsKnowNothingOfEachOther(t *testing.T) {
 	h, firms := twoFirms(t)
 	for i, at := range firms {
-		of := firms[1-i] // whose things are brought
+		of := firms[1-i] // the credentials' firm
 		session, flow := "portal="+of.session, "portal-flow="+of.flow
 		all := session + "; " + flow + "; portal-device=" + of.flow + "; portal-visit=" + of.session
 		p := at.prefix
@@ -165,7 +165,7 @@ func TestTwoFirmsKnowNothingOfEachOther(t *testing.T) {
 			t.Errorf("%s has %d keys; the other firm's assertion must be checked by its own alone", at.base, n)
 		}
 	}
-	// All of it is still worth what it was at home.
+	// They still work at their own firm.
 	for _, f := range firms {
 		if a := f.raw(t, h, "GET", "/x", nil, "portal="+f.session); a.StatusCode != 200 {
 			t.Errorf("%s: the session at home = %d; want 200", f.base, a.StatusCode)
@@ -174,7 +174,7 @@ func TestTwoFirmsKnowNothingOfEachOther(t *testing.T) {
 			t.Errorf("%s: the code at home = %d; want 303 and a session", f.base, a.StatusCode)
 		}
 	}
-	// Who is switched off at one firm stays a contact of the other.
+	// A contact disabled at one firm stays a contact of the other.
 	h.operator("contacts/disable", "both@example.com")
 	for i, want := range []int{401, 200} {
 		if a := firms[i].raw(t, h, "GET", "/x", nil, "portal="+firms[i].session); a.StatusCode != want {
@@ -192,7 +192,7 @@ func (f *firmSite) keys(t *testing.T, h *house) string {
 	return a.body
 }
 
-// verifies reports whether the assertion was signed by one of the keys.
+// verifies reports whether one of the keys signed the assertion.
 func verifies(t *testing.T, keys, assertion string) bool {
 	t.Helper()
 	var set jose.JSONWebKeySet

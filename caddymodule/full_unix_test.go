@@ -15,8 +15,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
-// tooBusy wants the answer of a gate that can't: soon, not cached, and with the word
-// when to come again, but not a word or a cookie about being signed out.
+// tooBusy checks the answer of a gate that can't serve: fast, not cached, with
+// Retry-After, and without text or cookie about being signed out.
 func tooBusy(t *testing.T, what string, a answer) {
 	t.Helper()
 	if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" {
@@ -27,14 +27,14 @@ func tooBusy(t *testing.T, what string, a answer) {
 	}
 }
 
-// ownProcess says that a test runs in a process of its own.
+// ownProcess marks a test that runs in its own process.
 const ownProcess = "DOORPOST_TEST_ALONE"
 
-// K12: with a full disk nobody new gets in, nothing that was answered is lost, those who
-// are in go on, and all is well as soon as there is room.
+// K12: with a full disk nobody new can sign in, no acknowledged change is lost, sessions
+// go on, and everything works again once there is space.
 func TestK12_DiskFull(t *testing.T) {
 	if os.Getenv(ownProcess) == "" {
-		// The limit is the process's, and the test runner writes files of its own.
+		// The limit is per process, and the test runner writes its own files.
 		alone := exec.Command(os.Args[0], "-test.run=^TestK12_DiskFull$", "-test.timeout=1m", "-test.v")
 		alone.Env = append(os.Environ(), ownProcess+"=1")
 		out, err := alone.CombinedOutput()
@@ -47,7 +47,7 @@ func TestK12_DiskFull(t *testing.T) {
 	in, rare, asking, coming := h.browser(), h.browser(), h.browser(), h.browser()
 	in.signIn(contact(0))
 	in.open("/x")
-	rare.signIn(contact(1)) // and no request yet: the store is asked
+	rare.signIn(contact(1)) // without a request so far, so the store is read
 	link := asking.ask(contact(2), "/there")
 	other := coming.ask(contact(3), "/there")
 
@@ -83,8 +83,8 @@ func TestK12_DiskFull(t *testing.T) {
 	coming.ask(contact(4), "/")
 }
 
-// K02: with the store away nobody is let in who isn't known to be signed in, and nobody
-// is told that they aren't. What is open to everyone stays so.
+// K02: while the store is unavailable, only visitors known to be signed in get in, and
+// nobody is told that they are signed out. Public pages stay public.
 func TestK02_StoreAway(t *testing.T) {
 	h := openHouse(t, layout{contacts: manyContacts(3), firm: "public /open/*"})
 	in, rare, asking := h.browser(), h.browser(), h.browser()
@@ -120,7 +120,7 @@ func TestK02_StoreAway(t *testing.T) {
 			t.Errorf("GET /open/x by %s = %d %q; want the portal's page, without a name", who, a.StatusCode, a.body)
 		}
 	}
-	if err := h.load(); err == nil { // it would have the same store
+	if err := h.load(); err == nil { // it would use the same store
 		t.Error("a reload = nil; want an error, and the old config to go on")
 	}
 	tooBusy(t, "GET /x after a reload", rare.open("/x"))

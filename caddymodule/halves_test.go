@@ -13,15 +13,15 @@ import (
 	"testing"
 )
 
-// Caddy runs one configuration in a process, so these tests can't run side by side in one. Where
-// all of them are to run, every second one does so in another process.
+// Caddy runs one configuration per process, so these tests can't run in parallel in one process.
+// If all of them run, every second one runs in another process.
 
 const halfEnv = "DOORPOST_TEST_HALF"
 
-// runInHalves runs all tests in two processes at once, and returns the exit code. What the other
-// process says comes when it has ended.
+// runInHalves runs all tests in two concurrent processes, and returns the exit code. It prints
+// the other process's output at the end.
 func runInHalves(m *testing.M) int {
-	debug.SetGCPercent(400) // each test opens a house of its own, and leaves it as garbage
+	debug.SetGCPercent(400) // each test opens a house and leaves garbage
 	flag.Parse()
 	if !splits() {
 		return m.Run()
@@ -59,7 +59,7 @@ func runInHalves(m *testing.M) int {
 	return code
 }
 
-// splits reports whether all tests are to run, and nothing but these.
+// splits reports whether exactly all of these tests are to run.
 func splits() bool {
 	if os.Getenv(halfEnv) != "" {
 		return false
@@ -74,7 +74,7 @@ func splits() bool {
 	return all
 }
 
-// halves returns patterns for -run, each of every second test.
+// halves returns two patterns for -run, each for every second test.
 func halves() (even, odd string, err error) {
 	list := exec.Command(os.Args[0], "-test.list=^(Test|Example)")
 	list.Env = append(os.Environ(), halfEnv+"=1")
@@ -89,12 +89,12 @@ func halves() (even, odd string, err error) {
 	return "^(" + strings.Join(names[0], "|") + ")$", "^(" + strings.Join(names[1], "|") + ")$", nil
 }
 
-// noteInputs looks at what the other half has read, as its log has it, so that the go command
-// knows what the result depends on when it caches it.
+// noteInputs reads what the other process has read, according to its log, so that the go command
+// knows the inputs of the result that it caches.
 func noteInputs(log string) {
 	data, err := os.ReadFile(log)
 	if err != nil {
-		return // it has failed
+		return // the test failed
 	}
 	folder, _ := os.Getwd()
 	for line := range strings.Lines(string(data)) {

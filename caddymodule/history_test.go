@@ -23,12 +23,12 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 )
 
-// office is the operator's side of a house that has an admin endpoint.
+// office returns the admin client of a house with an admin endpoint.
 func (h *house) office() *admin.Client {
 	return &admin.Client{Base: "http://" + h.admin, HTTP: http.DefaultClient}
 }
 
-// history returns all events, in the order of time.
+// history returns all events in order of time.
 func (h *house) history() (all []admin.Event) {
 	h.t.Helper()
 	in := admin.ListEvents{Limit: 1000}
@@ -44,7 +44,7 @@ func (h *house) history() (all []admin.Event) {
 	}
 }
 
-// metrics returns what the admin endpoint says under /metrics.
+// metrics returns /metrics of the admin endpoint.
 func (h *house) metrics() string {
 	h.t.Helper()
 	resp, err := http.Get("http://" + h.admin + "/metrics")
@@ -59,7 +59,7 @@ func (h *house) metrics() string {
 	return string(body)
 }
 
-// caddy runs this program as Caddy itself, with the arguments.
+// caddy runs this program as Caddy, with the arguments.
 func (h *house) caddy(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "DOORPOST_TEST_CADDY_ARGS="+strings.Join(append(args, "--address", h.admin), "\n"))
@@ -70,8 +70,8 @@ func seriesOf(event string, n int) string {
 	return fmt.Sprintf("doorpost_events_total{event=%q,firm=\"example\"} %d\n", event, n)
 }
 
-// The counters are on Caddy's own registry, from the start, and go on over reloads,
-// which bring a new registry each.
+// The counters are registered with Caddy from the start, and keep their values over
+// reloads, each of which creates a new registry.
 func TestCountersSurviveAReload(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	if got := h.metrics(); !strings.Contains(got, seriesOf("signed-in", 0)) || !strings.Contains(got, `doorpost_events_lost_total{firm="example"} 0`) {
@@ -108,8 +108,8 @@ func TestCountersSurviveAReload(t *testing.T) {
 	}
 }
 
-// X08: of more than a thousand mixed events each has one record, with the visitor's own
-// address, whom it is about, and what came of it.
+// X08: more than a thousand mixed events have one record each, with the visitor's address,
+// the contact, and the outcome.
 func TestX08_AThousandEventsEachHaveOneRecord(t *testing.T) {
 	const clients, strangers, disabled = 120, 150, 30
 	var csv strings.Builder
@@ -180,7 +180,7 @@ func TestX08_AThousandEventsEachHaveOneRecord(t *testing.T) {
 			t.Errorf("two events have the ID %s", e.ID)
 		}
 		ids[e.ID] = true
-		if !e.IP.IsValid() && e.Kind != "sent" { // which is no visitor's doing
+		if !e.IP.IsValid() && e.Kind != "sent" { // caused by no visitor
 			t.Errorf("%s has no IP", e.Kind)
 		}
 		switch who := accounts[e.IP.String()]; {
@@ -205,14 +205,14 @@ func TestX08_AThousandEventsEachHaveOneRecord(t *testing.T) {
 	}
 }
 
-// T10, X07: whatever a visitor sends, no event, metric or answer of a command holds what
-// opens a door, a whole address, or a control character.
+// T10, X07: for any input, no event, metric or output of a command contains a credential,
+// a whole address, or a control character.
 func TestNoHistoryHasASecret(t *testing.T) {
 	log := newLogFile(t)
 	h, _ := openFastHouse(t, layout{admin: freeAddress(t), global: log.global})
 	evil := []string{"User-Agent", "Mozilla/5.0 \x1b[2J <b>forged</b> Chrome/1", "Referer", h.url + "/forged"}
 	for i, v := range evil {
-		evil[i] = strings.ReplaceAll(v, "\x1b", "\u009b") // what a header may hold
+		evil[i] = strings.ReplaceAll(v, "\x1b", "\u009b") // allowed in a header
 	}
 	asking, elsewhere := h.browser(), h.browser()
 	l := asking.ask("ann@example.com", "/forged")
@@ -261,19 +261,19 @@ func TestNoHistoryHasASecret(t *testing.T) {
 		if where == "the log" {
 			whole = regexp.MustCompile(`"logger":"doorpost".*(ann|stranger|mallory)@example`)
 		}
-		if strings.Contains(where, "timeline") { // the operator's own word
+		if strings.Contains(where, "timeline") { // the operator's own input
 			whole = regexp.MustCompile(`(stranger|mallory)@example`)
 		}
 		if s := whole.FindString(text); s != "" {
 			t.Errorf("%s: there is a whole address in it, %s", where, s)
 		}
 	}
-	// The one place that has it.
+	// The only place with the whole address.
 	out, err := h.caddy("doorpost", "audit", "--unknown").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "stranger@example.net") {
 		t.Errorf("audit --unknown = %v\n%s; want the address", err, out)
 	}
-	// And the store has none of it in the clear.
+	// The store contains nothing of it unencrypted.
 	raw := h.store()
 	for _, s := range []string{"stranger@", "Chrome on", "signed-out"} {
 		if strings.Contains(raw, s) {
@@ -282,8 +282,7 @@ func TestNoHistoryHasASecret(t *testing.T) {
 	}
 }
 
-// That a copy was put back is told by the server that finds it, once. Redis has backups of
-// its own.
+// The server that finds a restored copy logs it once. Redis has its own backups.
 func TestRestoreIsTold(t *testing.T) {
 	db := filepath.Join(t.TempDir(), "doorpost.db")
 	h := openHouse(t, layout{admin: freeAddress(t), app: startMailServer(t).app() + "\n\t\tstore bolt " + db})
@@ -322,7 +321,7 @@ func TestRestoreIsTold(t *testing.T) {
 	}
 }
 
-// audit --follow tells what happens, over a reload, until it is interrupted.
+// audit --follow prints events, across a reload, until it is interrupted.
 func TestAuditFollows(t *testing.T) {
 	h, _ := openFastHouse(t, layout{admin: freeAddress(t)})
 	cmd := h.caddy("doorpost", "audit", "--follow", "--json")
@@ -371,7 +370,7 @@ func TestAuditFollows(t *testing.T) {
 	h.settled()
 	h.browser().signIn("bob@example.com")
 	next("signed-in", "bob")
-	time.Sleep(2 * time.Second) // two more looks, which must tell nothing twice
+	time.Sleep(2 * time.Second) // two more polls, which must repeat nothing
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}

@@ -35,31 +35,30 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
-// A house is a whole Caddy in this process, with a gate, a portal behind it and a mail
-// folder: tests come in through the front door. There is one Caddy to a process, so
-// these tests don't run in parallel.
+// A house is a whole Caddy in this process, with a gate, a portal behind it and a mail folder.
+// Tests use it from outside. There is one Caddy per process, so these tests don't run in parallel.
 type house struct {
 	t      *testing.T
 	dir    string
-	url    string // of the gate, as browsers see it
+	url    string // of the gate, for browsers
 	portal *portal
-	admin  string       // address of the admin endpoint; "": there is none
+	admin  string       // address of the admin endpoint; "": none
 	config string       // the Caddyfile
-	redis  *redisServer // where it stands on one
+	redis  *redisServer // if the store is on Redis
 }
 
-// layout is what a test wants different from the usual house.
+// layout describes how a test's house differs from the usual one.
 type layout struct {
 	global    string // further lines of the global options
-	app       string // of the global option doorpost; "" means mail in the folder
+	app       string // of the global option doorpost; "": mails go to the folder
 	firm      string // further settings of the firm
-	site      string // what stands behind the gate; "" means reverse_proxy to the portal
+	site      string // the handler behind the gate; "": reverse_proxy to the portal
 	more      string // further site blocks
-	admin     string // of the global option admin; "" means off
-	url       string // of the firm, as mails have it; "" means the house's own
-	companies string // CSV; "" means acme and birch, without old links
-	contacts  string // CSV; "" means ann, bob, an owner, and one who is switched off
-	closed    bool   // the store isn't there yet, so nothing is waited for
+	admin     string // of the global option admin; "": off
+	url       string // of the firm, for mails; "": the house's own
+	companies string // CSV; "": acme and birch, without old links
+	contacts  string // CSV; "": ann, bob, an owner, and a disabled contact
+	closed    bool   // the store doesn't exist yet, so don't wait for it
 }
 
 const someContacts = `email,other_emails,first_name,last_name,companies,role,disabled
@@ -125,7 +124,7 @@ func openHouse(t *testing.T, l layout) *house {
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping: %v", err)
 		}
-		// The store is open for as long as a request is under way, and its folder is going to be removed.
+		// The store is open while a request is in progress, and its folder is about to be removed.
 		for deadline := time.Now().Add(3 * time.Second); !closed() && time.Now().Before(deadline); {
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -136,7 +135,7 @@ func openHouse(t *testing.T, l layout) *house {
 	return h
 }
 
-// start loads the config; a second time it is a reload.
+// start loads the configuration; a second call reloads it.
 func (h *house) start() {
 	h.t.Helper()
 	if err := h.load(); err != nil {
@@ -144,7 +143,7 @@ func (h *house) start() {
 	}
 }
 
-// change replaces a piece of the config and reloads.
+// change replaces a part of the configuration and reloads.
 func (h *house) change(old, new string) {
 	h.t.Helper()
 	if !strings.Contains(h.config, old) {
@@ -172,7 +171,7 @@ func (h *house) settled() {
 			return false
 		}
 		resp.Body.Close()
-		return resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusUnauthorized // where the prefix is another
+		return resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusUnauthorized // the prefix is another one
 	})
 }
 
@@ -198,8 +197,8 @@ func (h *house) eventually(what string, ok func() bool) {
 	h.t.Fatalf("%s: not within 30 s", what)
 }
 
-// freeAddress returns one of this machine that nobody listens at. It is below the ports that the
-// kernel gives to others, and each process has a range of its own.
+// freeAddress returns a free address of this machine. It is below the kernel's ephemeral ports, and
+// each process has its own range.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for {
@@ -215,9 +214,9 @@ func freeAddress(t *testing.T) string {
 	}
 }
 
-var addresses atomic.Int64 // of those that were looked at
+var addresses atomic.Int64 // number of addresses tried
 
-// portal is an application that says what it got and remembers it.
+// portal is an application that records requests and describes them in its answers.
 type portal struct {
 	*httptest.Server
 	mu   sync.Mutex
@@ -251,7 +250,7 @@ func newPortal(t *testing.T) *portal {
 	return p
 }
 
-// last returns the latest request, and how many there were.
+// last returns the latest request, and the number of requests.
 func (p *portal) last() (seen, int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -273,8 +272,8 @@ func (p *portal) lastPost() seen {
 	return seen{}
 }
 
-// browser is a person's browser: it keeps cookies and sends what browsers send. It
-// follows no redirect by itself.
+// browser is a person's browser: it keeps cookies, sends what browsers send, and follows no
+// redirects.
 type browser struct {
 	h      *house
 	client *http.Client
@@ -298,7 +297,7 @@ func (b *browser) do(r *http.Request) answer {
 	b.h.t.Helper()
 	resp, err := b.client.Do(r)
 	for range 3 {
-		// Around a reload Caddy closes connections that a request is just being written to.
+		// During a reload Caddy closes connections to which a request is being written.
 		cut := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || err != nil && strings.Contains(err.Error(), "server closed idle connection")
 		if !cut || r.Body != nil && r.GetBody == nil {
 			break
@@ -344,13 +343,13 @@ func (b *browser) request(method, path string, body io.Reader, headers ...string
 	return r
 }
 
-// open opens a page, as by typing its URL or following a link in a mail.
+// open opens a page, like typing its URL or following a link in a mail.
 func (b *browser) open(path string, headers ...string) answer {
 	b.h.t.Helper()
 	return b.do(b.request("GET", path, nil, headers...))
 }
 
-// send sends a form from one of the site's own pages.
+// send submits a form of the site's own pages.
 func (b *browser) send(path string, form url.Values, headers ...string) answer {
 	b.h.t.Helper()
 	headers = append([]string{"Content-Type", "application/x-www-form-urlencoded", "Origin", b.h.url, "Sec-Fetch-Site", "same-origin"}, headers...)
@@ -383,7 +382,7 @@ var (
 	codePattern = regexp.MustCompile(`\b[0-9a-z]{4}-[0-9a-z]{4}\b`)
 )
 
-// mails returns those to an address, the oldest first.
+// mails returns the mails to an address, the oldest first.
 func (h *house) mails(to string) []letter {
 	h.t.Helper()
 	names, err := filepath.Glob(h.path("mail/*.eml"))
@@ -403,14 +402,14 @@ func (h *house) mails(to string) []letter {
 	return all
 }
 
-// letters returns the mails to an address so far, but for the news of new devices, which
-// come along with what a test is about.
+// letters returns the mails to an address so far, without notifications of new devices, which
+// accompany the tested mails.
 func (h *house) letters(to string) []letter {
 	h.t.Helper()
 	return slices.DeleteFunc(h.mails(to), letter.isNews)
 }
 
-// news returns those of new devices.
+// news returns the notifications of new devices.
 func (h *house) news(to string) []letter {
 	h.t.Helper()
 	return slices.DeleteFunc(h.mails(to), func(l letter) bool { return !l.isNews() })
@@ -465,7 +464,7 @@ func readLetter(t *testing.T, data []byte) letter {
 	return l
 }
 
-// ask asks for a sign-in mail and returns it.
+// ask requests a sign-in mail and returns it.
 func (b *browser) ask(email, to string) letter {
 	b.h.t.Helper()
 	stored := strings.ToLower(email)
@@ -477,8 +476,8 @@ func (b *browser) ask(email, to string) letter {
 	return b.h.nextLetter(stored, before)
 }
 
-// mayMailAgain lets so much time pass that there may be one more mail to somebody who
-// got n: a minute, and after what one network may have in an hour or a day, so long.
+// mayMailAgain advances the clock until a contact who got n mails may get another: a minute, or
+// longer if one network's limit for an hour or a day is reached.
 func (h *house) mayMailAgain(n int) {
 	h.t.Helper()
 	switch {
@@ -492,7 +491,7 @@ func (h *house) mayMailAgain(n int) {
 	}
 }
 
-// signIn goes the whole way in.
+// signIn signs in with a mailed link.
 func (b *browser) signIn(email string) {
 	b.h.t.Helper()
 	l := b.ask(email, "/")
@@ -501,7 +500,7 @@ func (b *browser) signIn(email string) {
 	}
 }
 
-// me returns what /-/me says, or nil when nobody is signed in.
+// me returns what /-/me returns, or nil if nobody is signed in.
 func (b *browser) me() map[string]any {
 	b.h.t.Helper()
 	a := b.open("/-/me", "Accept", "application/json", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty")

@@ -1,6 +1,6 @@
 package caddymodule_test
 
-// What the portal is told of who is signed in.
+// Identity information for the portal.
 
 import (
 	"encoding/base64"
@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// manyCompanies are the files of a house with contacts of many companies: ann's are too many for a
-// header, bob's aren't.
+// manyCompanies returns files with contacts of many companies: ann's are too many for a header,
+// bob's aren't.
 func manyCompanies() (companies, contacts string) {
 	companies, contacts = "id,name\n", "email,first_name,companies\n"
 	var all []string
@@ -30,7 +30,7 @@ func manyCompanies() (companies, contacts string) {
 	return companies, contacts + "ann@example.com,Ann,\"" + strings.Join(all, ";") + "\"\nbob@example.com,Bob,\"" + strings.Join(short, ";") + "\"\n"
 }
 
-// companiesIn reads an assertion without checking it.
+// companiesIn reads an assertion without verifying it.
 func companiesIn(t *testing.T, jwt string) (claims struct {
 	Companies []string
 	Omitted   int   `json:"companies_omitted"`
@@ -52,8 +52,8 @@ func companiesIn(t *testing.T, jwt string) (claims struct {
 	return claims
 }
 
-// A portal is told of all companies of a contact, or that they aren't told: never of a part of the
-// list, whose last name may be another company's.
+// A portal gets all companies of a contact, or only their number: never a part of the list, whose
+// truncated last name might be another company's.
 func TestALongListOfCompaniesIsToldAsAWholeOrNotAtAll(t *testing.T) {
 	log := newLogFile(t)
 	companies, contacts := manyCompanies()
@@ -96,7 +96,7 @@ func TestALongListOfCompaniesIsToldAsAWholeOrNotAtAll(t *testing.T) {
 	}
 }
 
-// A portal whose clock is half a minute behind takes the assertion, and one whose clock is ahead does.
+// Portals whose clocks are half a minute slow or fast accept the assertion.
 func TestAssertionsAllowForThePortalsClock(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.in("ann@example.com").open("/x")

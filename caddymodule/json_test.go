@@ -8,7 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// TestJSONIsHeldToTheSame: who writes JSON gets the same errors, without a line.
+// TestJSONIsHeldToTheSame: configurations in JSON get the same errors, without line
+// numbers.
 func TestJSONIsHeldToTheSame(t *testing.T) {
 	home(t)
 	whole := string(adapt(t, siteBlock{firm: "staff owner@example.com"}.caddyfile()))

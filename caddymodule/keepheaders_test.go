@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// headerBlocks are what people put into Caddyfiles for the whole site, in front of everything.
+// headerBlocks are header directives for the whole site that people put in front of everything.
 var headerBlocks = map[string]string{
 	"at once": `header {
 		Strict-Transport-Security max-age=31536000
@@ -44,12 +44,12 @@ var headerBlocks = map[string]string{
 	}`,
 }
 
-// What a Caddyfile sets for the whole site stays away from what protects our own pages, and from what
-// keeps a person's page out of caches; its other headers are on our pages as on all others.
+// Headers for the whole site don't replace those that protect our own pages or keep personal pages
+// out of caches; other headers apply to our pages as well.
 func TestHeadersOfTheWholeSiteLeaveOurPagesAlone(t *testing.T) {
 	log := newLogFile(t)
 	for name, block := range headerBlocks {
-		if strings.Contains(name, "twice") { // the access log has a writer of its own in between
+		if strings.Contains(name, "twice") { // another writer of the access log comes in between
 			block = log.site + "\n\t" + block
 		}
 		p := newPortal(t)

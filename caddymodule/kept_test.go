@@ -15,7 +15,7 @@ var (
 	keptField  = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
 )
 
-// keptForm returns the form that a page keeps: where it goes, and its fields.
+// keptForm returns the action and the fields of the form that a page keeps.
 func keptForm(t *testing.T, a answer) (action string, fields url.Values) {
 	t.Helper()
 	m := keptAction.FindStringSubmatch(a.body)
@@ -31,8 +31,9 @@ func keptForm(t *testing.T, a answer) (action string, fields url.Values) {
 	return html.UnescapeString(m[1]), fields
 }
 
-// A form that one person filled in isn't sent as another who signs in afterwards, unless they
-// say so: the page says as whom it would be sent. The person who filled it in needs one press.
+// A kept form isn't sent as another contact who signs in afterwards, unless that contact
+// confirms: the page says as whom it would be sent. The contact who filled it in only presses
+// a button.
 func TestAKeptFormIsSentAsItsOwnerOrAfterAQuestion(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	typed := url.Values{"note": {"Zwölf & more"}, "x": {"", "2"}}
@@ -68,7 +69,7 @@ func TestAKeptFormIsSentAsItsOwnerOrAfterAQuestion(t *testing.T) {
 		}
 		got("bob@example.com")
 
-		// What Bob has agreed to, nobody else has.
+		// Bob's confirmation doesn't count for others.
 		b.send("/-/sign-out", form())
 		again, fields2 := keptForm(t, b.send(sure, same)) // kept once more
 		b.signIn("ann@example.com")
@@ -79,13 +80,14 @@ func TestAKeptFormIsSentAsItsOwnerOrAfterAQuestion(t *testing.T) {
 				}
 			}
 		})
-		// And what Ann has typed she sends by one press.
+		// Ann sends her own input with one press.
 		if a := b.send(action, fields); a.StatusCode != 200 {
 			t.Errorf("%s: ann's own form = %d; want 200", name, a.StatusCode)
 		}
 		got("ann@example.com")
 	}
-	// In a browser that nobody has signed in with, it is whoever signs in now.
+	// In a browser without an earlier sign-in, the form belongs to the next contact who signs
+	// in.
 	b := h.browser()
 	action, fields := keptForm(t, b.send("/note?x=1", typed))
 	b.signIn("bob@example.com")
@@ -93,7 +95,7 @@ func TestAKeptFormIsSentAsItsOwnerOrAfterAQuestion(t *testing.T) {
 		t.Errorf("the form of a new browser = %d; want 200", a.StatusCode)
 	}
 	got("bob@example.com")
-	// On a shared device nobody is remembered, so everybody is asked.
+	// On a shared device no contact is remembered, so everybody must confirm.
 	shared := h.browser()
 	before := len(h.letters("ann@example.com"))
 	h.mayMailAgain(before)
@@ -107,9 +109,9 @@ func TestAKeptFormIsSentAsItsOwnerOrAfterAQuestion(t *testing.T) {
 	}
 }
 
-// The mark of a kept form is taken off however the form's URL is written, and only where we
-// have put it. From another site's page it asks nothing: that page would have its form shown
-// as one of ours.
+// The mark of a kept form is removed in every spelling of the form's URL, but only if we added
+// it. From another site's page it has no effect: that page could otherwise have its form shown
+// as ours.
 func TestAKeptFormsMark(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.in("ann@example.com")
@@ -119,7 +121,7 @@ func TestAKeptFormsMark(t *testing.T) {
 		if action == path || !strings.HasPrefix(action, path) {
 			t.Errorf("%s is kept for %s; want a mark at the end", path, action)
 		}
-		h.in("ann@example.com") // so that there is time for one more mail
+		h.in("ann@example.com") // so that one more mail may be sent
 		b.signIn("ann@example.com")
 		if a := b.send(action, fields); a.StatusCode != 200 {
 			t.Errorf("%s = %d; want 200", action, a.StatusCode)

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// oldPortal is how a firm with old links is set up: acme's and birch's lie in many an
-// inbox; cedar has none and never had.
+// oldPortal configures a firm with old links: acme's and birch's are in many mailboxes;
+// cedar has none.
 const (
 	oldLinks = `legacy_link /one-click/{token}/* /portal/{company}/*
 		legacy_link /view?client={token} /overview/{company}
@@ -27,7 +27,7 @@ cedar,Cedar Inc,
 `
 )
 
-// openOldHouse is a house with old links; those of upgraded companies ask for sign-in.
+// openOldHouse opens a house with old links; those of upgraded companies require sign-in.
 func openOldHouse(t *testing.T, upgraded ...string) *house {
 	t.Helper()
 	m := startMailServer(t)
@@ -39,8 +39,8 @@ func openOldHouse(t *testing.T, upgraded ...string) *house {
 	return h
 }
 
-// upgrade is caddy doorpost upgrade COMPANY…, once the contacts are there, whose file a busy
-// machine reads beside the first requests.
+// upgrade runs caddy doorpost upgrade COMPANY… once the contacts are loaded, which may take
+// until after the first requests.
 func (h *house) upgrade(companies ...string) {
 	h.t.Helper()
 	args := append([]string{"doorpost", "upgrade"}, companies...)
@@ -55,7 +55,7 @@ func (h *house) upgrade(companies ...string) {
 	}
 }
 
-// command runs caddy doorpost with the arguments, and fails the test if that fails.
+// command runs caddy doorpost with the arguments, and fails the test if the command fails.
 func (h *house) command(args ...string) {
 	h.t.Helper()
 	if out, err := h.caddy(append([]string{"doorpost"}, args...)...).CombinedOutput(); err != nil {
@@ -63,7 +63,7 @@ func (h *house) command(args ...string) {
 	}
 }
 
-// claimsOf returns what an assertion says, without judging it.
+// claimsOf returns the claims of an assertion without verifying it.
 func claimsOf(t *testing.T, jwt string) (claims map[string]any) {
 	t.Helper()
 	parts := strings.Split(jwt, ".")
@@ -80,12 +80,12 @@ func claimsOf(t *testing.T, jwt string) (claims map[string]any) {
 	return claims
 }
 
-// goes is where an answer leads, on this site.
+// goes returns where an answer redirects, on this site.
 func goes(a answer) string { return a.Header.Get("Location") }
 
 var goneForm = regexp.MustCompile(`^/-/go\?x=[A-Za-z0-9_-]+$`)
 
-// The old link passes as ever until the upgrade, and gives a visit.
+// Until the upgrade, the old link works as before, and begins a visit.
 func TestAnOpenOldLink(t *testing.T) {
 	h := openOldHouse(t)
 	b := h.browser()
@@ -110,10 +110,10 @@ func TestAnOpenOldLink(t *testing.T) {
 		t.Fatalf("the cookies are %v; want a visit that says nothing", a.Cookies())
 	}
 	for path, want := range map[string]int{
-		"/dashboard.php":                   200, // the portal's other paths
-		"/portal/acme/":                    200, // and its own, old or new
+		"/dashboard.php":                   200, // other paths of the portal
+		"/portal/acme/":                    200, // its own, old or new
 		"/files/acme/a.pdf":                200,
-		"/portal/birch/":                   401, // not another's
+		"/portal/birch/":                   401, // not another company's
 		"/files/birch/a.pdf":               401,
 		"/files/cedar/a.pdf":               401,
 		"/overview/birch":                  401,
@@ -129,7 +129,7 @@ func TestAnOpenOldLink(t *testing.T) {
 	if a := h.browser().open("/dashboard.php"); a.StatusCode != 401 {
 		t.Errorf("without a visit /dashboard.php = %d; want 401", a.StatusCode)
 	}
-	// A form, a picture or a script of the page gives none.
+	// A form, picture or script of the page begins no visit.
 	other := h.browser()
 	if a := other.open("/one-click/acme-secret-token-1/logo.png", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image", "Accept", "image/*"); a.StatusCode != 200 || len(a.Cookies()) > 0 {
 		t.Errorf("a picture by an old link = %d with cookies %v; want it, and none", a.StatusCode, a.Cookies())
@@ -142,7 +142,7 @@ func TestAnOpenOldLink(t *testing.T) {
 	}
 }
 
-// The whole way: an old link after the upgrade, proof, and the page that it meant.
+// The whole way after the upgrade: an old link, a sign-in, and the link's page.
 func TestAnUpgradedOldLink(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	b := h.browser()
@@ -181,7 +181,7 @@ func TestAnUpgradedOldLink(t *testing.T) {
 	if claims["company"] != "acme" {
 		t.Errorf("the assertion's company is %v; want acme", claims["company"])
 	}
-	// Signed in, old links lead on at once, whichever of the company's.
+	// For signed-in visitors, all old links of their company redirect at once.
 	for _, old := range []string{"/one-click/acme-secret-token-2/orders/7", "/one-click/acme-secret-token-1/orders/7"} {
 		if a := b.open(old); a.StatusCode != 302 || goes(a) != "/portal/acme/orders/7" {
 			t.Errorf("%s = %d to %q; want 302 to the new link", old, a.StatusCode, goes(a))
@@ -190,7 +190,7 @@ func TestAnUpgradedOldLink(t *testing.T) {
 	if a := b.open("/view?client=acme-secret-token-2&y=1"); goes(a) != "/overview/acme?y=1" {
 		t.Errorf("the other pattern leads to %q", goes(a))
 	}
-	// What the portal's own pages send to old URLs works.
+	// Requests of the portal's own pages to old URLs work.
 	if a := b.send("/one-click/acme-secret-token-1/save", form("note", "x")); a.StatusCode != 200 || h.portal.lastPost().URI != "/one-click/acme-secret-token-1/save" {
 		t.Errorf("a form sent to an old URL = %d, and the portal got %s", a.StatusCode, h.portal.lastPost().URI)
 	}
@@ -199,7 +199,7 @@ func TestAnUpgradedOldLink(t *testing.T) {
 	}
 }
 
-// Nobody learns from a link whom it belonged to, or whether it was real.
+// A link reveals neither its company nor whether it is real.
 func TestOldLinksTellNothing(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	links := []string{"/one-click/acme-secret-token-1/", "/one-click/xxxx-secret-token-1/", "/one-click/birch-secret-tokenx/", "/one-click/0000000000000000000/"}
@@ -222,7 +222,7 @@ func TestOldLinksTellNothing(t *testing.T) {
 			t.Errorf("the page behind %s differs", link)
 		}
 	}
-	// Signed in as somebody else: unknown, mistyped and another's are one page.
+	// For another contact, unknown, mistyped and other companies' links show the same page.
 	b := h.browser()
 	b.signIn("nameless@example.com")
 	same := ""
@@ -242,7 +242,7 @@ func TestOldLinksTellNothing(t *testing.T) {
 			t.Errorf("/-/go with %q = %d; want 404", x, a.StatusCode)
 		}
 	}
-	// `to` takes what we sealed, and no other way into our pages.
+	// `to` accepts sealed targets, and no other path to our pages.
 	for email, to := range map[string]string{"bob@example.com": "/-/go?x=abc", "ann@example.com": "/-/go", "owner@example.com": "/-/go?x=" + strings.Repeat("A", 300)} {
 		c := h.browser()
 		l := c.ask(email, to)
@@ -252,10 +252,10 @@ func TestOldLinksTellNothing(t *testing.T) {
 	}
 }
 
-// Membership is judged on each request, and nothing gets around a pattern.
+// Each request checks membership, and no spelling circumvents a pattern.
 func TestCompaniesOfOthers(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
-	bob := h.in("bob@example.com") // of acme alone
+	bob := h.in("bob@example.com") // of acme only
 	for path, want := range map[string]int{
 		"/portal/acme/": 200, "/portal/ACME/": 200, "/files/acme/x": 200, "/other": 200, "/assets/x.css": 200,
 		"/portal/birch/": 404, "/Portal/Birch/": 404, "/files/birch/x": 404, "/overview/birch": 404,
@@ -286,8 +286,8 @@ func TestCompaniesOfOthers(t *testing.T) {
 	}
 }
 
-// A portal that reads parameters wherever they come finds another company's token in no form
-// and no cookie either; the rest of them goes through as it was sent.
+// A portal that reads parameters from any place never gets another company's token, in no
+// form and no cookie; other parameters pass unchanged.
 func TestTokensInForms(t *testing.T) {
 	h := openOldHouse(t, "birch")
 	visitor := h.browser()
@@ -299,7 +299,7 @@ func TestTokensInForms(t *testing.T) {
 	for name, c := range map[string]struct {
 		b    *browser
 		path string
-		may  bool // use Birch's token
+		may  bool // may use Birch's token
 	}{
 		"a member of acme":                {h.in("bob@example.com"), "/other", false},
 		"a member of acme, at its page":   {h.in("bob@example.com"), "/overview/acme", false},
@@ -348,14 +348,14 @@ func TestTokensInForms(t *testing.T) {
 	if a.StatusCode != 400 || h.portal.count() > before && strings.Contains(h.portal.lastPost().Body, its) {
 		t.Errorf("what is too long to judge = %d, and the portal gets %.100q", a.StatusCode, h.portal.lastPost().Body)
 	}
-	odd := strings.Repeat("\u00e9=1&", 80_000) // what costs much to judge
+	odd := strings.Repeat("\u00e9=1&", 80_000) // expensive to check
 	nobody := h.browser()
 	if a := nobody.do(nobody.request("POST", "/assets/x", strings.NewReader(odd), "Content-Type", "application/x-www-form-urlencoded")); a.StatusCode != 400 {
 		t.Errorf("80,000 odd names = %d; want 400", a.StatusCode)
 	}
 }
 
-// The portal's answers lead to new links.
+// The portal's answers redirect to new links.
 func TestThePortalsAnswersLeadToNewLinks(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -404,7 +404,7 @@ func TestThePortalsSessionIsBound(t *testing.T) {
 	}
 	says("/portal/acme/", "no session")
 	says("/portal/acme/", "sid-of-ann@example.com-acme company=acme")
-	says("/dashboard.php", "sid-of-ann@example.com-acme company=acme") // the bound cookie says which company
+	says("/dashboard.php", "sid-of-ann@example.com-acme company=acme") // the bound cookie contains the company
 	if c := b.cookie("PHPSESSID"); strings.HasPrefix(c, "sid-of") {
 		t.Errorf("the browser's cookie is %q; want it bound", c)
 	}
@@ -425,7 +425,7 @@ func TestThePortalsSessionIsBound(t *testing.T) {
 	h.command("contacts", "set", "bob@example.com", "--companies", "")
 }
 
-// A firm's beginning leads to the one company, or to the list of them.
+// A firm's start page redirects to the only company, or to the list of companies.
 func TestHomeAndCompanies(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob, ann, nobody, owner := h.in("bob@example.com"), h.in("ann@example.com"), h.in("nameless@example.com"), h.in("owner@example.com")
@@ -452,7 +452,7 @@ func TestHomeAndCompanies(t *testing.T) {
 	}
 }
 
-// No log at any level has a company's token, also when the portal is down.
+// No log at any level contains a company's token, also while the portal is down.
 func TestNoLogHasACompanysToken(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
@@ -480,7 +480,8 @@ func TestNoLogHasACompanysToken(t *testing.T) {
 	}
 }
 
-// Staff reach every company, and the history says so, once for a session and a company.
+// Staff have access to every company, and the history records it, once for each session and
+// company.
 func TestStaffAreAudited(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	owner, ann := h.in("owner@example.com"), h.in("ann@example.com")
@@ -520,9 +521,9 @@ func TestStaffAreAudited(t *testing.T) {
 	})
 }
 
-// Beside a form that takes every page of one segment, what is public is open; a page that
-// sends people back to `/` doesn't send them in a circle; and a further site of the firm
-// works like the first.
+// With a pattern for every page of one segment, public pages stay public; a page that
+// redirects to `/` doesn't cause a redirect loop; and a further site of the firm works like
+// the first.
 func TestWideFormsAndFurtherSites(t *testing.T) {
 	m, p, further := startMailServer(t), newPortal(t), "http://"+freeAddress(t)
 	proxy := "reverse_proxy " + strings.TrimPrefix(p.URL, "http://")
@@ -542,7 +543,7 @@ func TestWideFormsAndFurtherSites(t *testing.T) {
 			}
 		}
 	}
-	// A company of that name, or such a token, has the last word.
+	// A company with that name, or such a token, takes precedence.
 	h.command("companies", "set", "cedar", "--legacy-tokens", "about")
 	h.command("companies", "add", "help", "--legacy-tokens", "help-secret")
 	for path, want := range map[string]int{"/about": 302, "/files/help/x": 401, "/portal/help": 401} {

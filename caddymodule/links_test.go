@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A mailed link fits on a line, and works as programs on its way have left it.
+// A mailed link fits on a line, and works after the usual changes by programs.
 func TestAMailedLinkSurvivesItsWay(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	for i, mangle := range []func(string) string{

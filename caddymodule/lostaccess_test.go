@@ -12,9 +12,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Whatever takes an address, a company or the permission to sign in from a contact does so in
-// one step: where the process is killed right behind it, and nobody clears away the sessions and
-// links ever after, they are over all the same.
+// A change that takes an address, a company or the permission to sign in from a contact is one
+// transaction: even if the process is killed right after it, and nobody deletes the sessions and
+// links, they have ended.
 func TestLostAccessNeedsNoClearingAway(t *testing.T) {
 	const contacts = "email,other_emails,companies,disabled\n" +
 		"file-address@example.com,other@example.org,acme,\nfile-disabled@example.com,,acme,\nfile-company@example.com,,acme;birch,\n"
@@ -48,7 +48,7 @@ func TestLostAccessNeedsNoClearingAway(t *testing.T) {
 		}
 	}
 
-	// Of each change the part that is one step in the store, and nothing of what follows it.
+	// For each change, its transaction without the steps that follow it.
 	must := func(_ any, err error) {
 		t.Helper()
 		if err != nil {
@@ -104,8 +104,8 @@ func TestLostAccessNeedsNoClearingAway(t *testing.T) {
 	check("after a restart")
 }
 
-// Those whom only the Caddyfile lets in, since they are disabled, lose that with its line: what
-// they had doesn't come back with the line, nor when they are enabled.
+// Disabled contacts whom only the Caddyfile allows lose access when its line is removed: their
+// sessions don't come back with the line, nor when they are enabled.
 func TestSessionsOfFormerStaffDoNotComeBack(t *testing.T) {
 	const line, without = "staff eve@example.com", "staff owner@example.com"
 	for name, back := range map[string]func(*house){
@@ -134,7 +134,7 @@ func TestSessionsOfFormerStaffDoNotComeBack(t *testing.T) {
 			if asked.open(link); asked.me() != nil {
 				t.Error("an earlier link signed in")
 			}
-			h.in("eve@example.com") // and a new one does
+			h.in("eve@example.com") // and a new session works
 		})
 	}
 }
