@@ -90,7 +90,7 @@ func TestAdminAPI(t *testing.T) {
 
 // A contact disabled through the admin endpoint is signed out with the next request to
 // the gate.
-func TestAdminAPIShowsOut(t *testing.T) {
+func TestDisablingThroughTheAdminAPISignsOut(t *testing.T) {
 	home(t)
 	d := &terminal{t: t, address: withAdmin(t, siteBlock{})}
 	f := activeApp(t).firms["example"]
@@ -138,7 +138,7 @@ func TestAdminAPIShowsOut(t *testing.T) {
 }
 
 // Web pages of other sites can't use the admin endpoint, and the site doesn't offer it.
-func TestAdminAPIGuarded(t *testing.T) {
+func TestTheAdminAPIRejectsWebPages(t *testing.T) {
 	home(t)
 	at := withAdmin(t, siteBlock{})
 	const path, body = "/doorpost/example/contacts/add", `{"email":"eve@example.com"}`
@@ -193,7 +193,7 @@ func TestAdminAPIGuarded(t *testing.T) {
 
 // A request to the admin endpoint keeps the store open; after it, and after the
 // configuration, the store is closed.
-func TestAdminAPIKeepsTheStore(t *testing.T) {
+func TestARequestToTheAdminAPIKeepsTheStoreOpen(t *testing.T) {
 	home(t)
 	serve(t, siteBlock{})
 	app := activeApp(t)

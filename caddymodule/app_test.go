@@ -167,8 +167,8 @@ func TestModules(t *testing.T) {
 	}
 }
 
-// TestValidateMakesNothing: validate creates neither files nor folders.
-func TestValidateMakesNothing(t *testing.T) {
+// TestValidateCreatesNoFiles: validate creates neither files nor folders.
+func TestValidateCreatesNoFiles(t *testing.T) {
 	dir := home(t)
 	if err := validate(t, siteBlock{}.caddyfile()); err != nil {
 		t.Fatal(err)
@@ -199,7 +199,7 @@ func TestValidateBesideARunningServer(t *testing.T) {
 	}
 }
 
-func TestReloadKeepsTheEngine(t *testing.T) {
+func TestReloadKeepsTheStoreOpen(t *testing.T) {
 	dir := home(t)
 	path := filepath.Join(dir, "doorpost.db")
 	serve(t, siteBlock{})
@@ -462,9 +462,9 @@ func TestFailedReload(t *testing.T) {
 	}
 }
 
-// TestSecretsStayInside: neither the configuration, nor the log at level debug, nor an
+// TestSecretsAreNotExposed: neither the configuration, nor the log at level debug, nor an
 // exported field contains the value of a placeholder.
-func TestSecretsStayInside(t *testing.T) {
+func TestSecretsAreNotExposed(t *testing.T) {
 	home(t)
 	t.Setenv("DOORPOST_TEST_KEY", secret.Random())
 	t.Setenv("DOORPOST_TEST_PASSWORD", "sesame-open-the-door")
@@ -670,9 +670,9 @@ func TestTwoDefinitionsInJSON(t *testing.T) {
 	}
 }
 
-// TestPathChanged: if another directive changed the path before doorpost, the request is
+// TestAPathChangedBeforeDoorpostIsRefused: if another directive changed the path before doorpost, the request is
 // refused. The log says what to do; the page doesn't.
-func TestPathChanged(t *testing.T) {
+func TestAPathChangedBeforeDoorpostIsRefused(t *testing.T) {
 	home(t)
 	url := serve(t, siteBlock{
 		options: "log {\n\t\toutput file " + abs(t, "caddy.log") + "\n\t}",
@@ -721,8 +721,8 @@ func TestPathChanged(t *testing.T) {
 	}
 }
 
-// TestNotStarted: a request before Start waits for it, for a limited time.
-func TestNotStarted(t *testing.T) {
+// TestARequestBeforeStartWaits: a request before Start waits for it, for a limited time.
+func TestARequestBeforeStartWaits(t *testing.T) {
 	newHandler := func() *Handler {
 		a := &App{ready: make(chan struct{}), share: &share{}, firms: map[string]*firm{"example": {}}}
 		a.share.users.Store(1)
@@ -782,7 +782,7 @@ func TestNotStarted(t *testing.T) {
 	})
 }
 
-func TestPathChangedIsTold(t *testing.T) {
+func TestAChangedPathIsDetected(t *testing.T) {
 	for _, c := range []struct {
 		asked, now string
 		want       bool
@@ -804,7 +804,7 @@ func TestPathChangedIsTold(t *testing.T) {
 
 // A user name or password from a file is rejected if an editor added invisible
 // characters: the server would only report a wrong password.
-func TestPasswordFilesWithWhatNobodySees(t *testing.T) {
+func TestPasswordFilesWithInvisibleCharactersAreRejected(t *testing.T) {
 	home(t)
 	for text, want := range map[string]string{
 		"hush": "", "hush\n": "", "hu sh\n": "",

@@ -95,7 +95,7 @@ func TestN03_AnswersDontWaitForMail(t *testing.T) {
 
 // CVE-2026-32595's class: work that depends on the address begins only after the answer, so that no
 // response time reveals it.
-func TestN02_CVE_2026_32595_TheWorkComesLater(t *testing.T) {
+func TestN02_CVE_2026_32595_TheWorkFollowsTheAnswer(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{global: log.global})
 	h.browser().ask("ann@example.com", "/")
@@ -116,7 +116,7 @@ func TestN02_CVE_2026_32595_TheWorkComesLater(t *testing.T) {
 
 // Random, malformed and another firm's tokens: one page. A used or expired token says so to a
 // visitor who has the whole token, and names nobody.
-func TestN07_TokensTellNothing(t *testing.T) {
+func TestN07_InvalidTokensGetTheSamePage(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	b := h.browser()
 	l := b.ask("ann@example.com", "/secret-way-back")
@@ -146,7 +146,7 @@ const marked = `"'><img src=x onerror=alert(1)>{{.Firm}}{env.HOME}</textarea></s
 
 // CVE-2023-52430, CVE-2024-21496: input in a path, query, form or header appears as text or not at
 // all.
-func TestX01_CVE_2023_52430_WhatIsTypedIsText(t *testing.T) {
+func TestX01_CVE_2023_52430_InputIsEscaped(t *testing.T) {
 	h := openHouse(t, layout{})
 	t.Setenv("HOME", "/home/of/the/operator")
 	b := h.browser()
@@ -317,7 +317,7 @@ func TestX06_CVE_2026_30852_PlaceholdersAreText(t *testing.T) {
 
 // GO-2026-5039's class: for any input, a log has one line of JSON for each event, and no control
 // characters.
-func TestX07_NobodyForgesALogLine(t *testing.T) {
+func TestX07_InputForgesNoLogLine(t *testing.T) {
 	log := newLogFile(t)
 	portal := newPortal(t)
 	h := openHouse(t, layout{global: log.global, site: "log\n\treverse_proxy " + strings.TrimPrefix(portal.URL, "http://")})
@@ -348,7 +348,7 @@ func TestX07_NobodyForgesALogLine(t *testing.T) {
 
 // Events are recorded once, with the peer's address and not with the address that the visitor
 // claims (D06, CVE-2024-21494).
-func TestX08_CVE_2024_21494_WhatHappenedIsTold(t *testing.T) {
+func TestX08_CVE_2024_21494_EventsAreRecordedOnce(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
 	h := openHouse(t, layout{global: log.global, app: m.app()})
@@ -395,7 +395,7 @@ func TestX08_CVE_2024_21494_WhatHappenedIsTold(t *testing.T) {
 // D12: visitors who aren't signed in can't fill memory or disk by requesting pages, with any
 // invented cookies. Invented links and codes are recorded as events, up to the sampling limit
 // (audit/audit_test.go).
-func TestD12_StrangersLeaveNothingBehind(t *testing.T) {
+func TestD12_AnonymousVisitorsUseNoStorage(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	h.in("bob@example.com")
 	h.eventually("the mail is gone from the queue", func() bool { return len(h.letters("bob@example.com")) == 1 })
@@ -453,7 +453,7 @@ func TestK21_CVE_2026_27589_NoAdminOnTheSite(t *testing.T) {
 }
 
 // Visitors see the right error: a page that fails for another reason doesn't speak of sign-ins.
-func TestOnlyErrorsOfTheStoreSaySo(t *testing.T) {
+func TestOnlyStoreErrorsSpeakOfSignIns(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{global: log.global})
 	opened := h.browser().open(caddymodule.MailboxURL(t, "example"))

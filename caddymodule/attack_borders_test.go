@@ -52,7 +52,7 @@ var whoseTokens = map[string]string{"acme-secret-token-1": "acme", "acme-secret-
 
 // A session that the portal began on a page without a company, and that has a company since: it
 // ends when the contact leaves the company.
-func TestS15_ASessionBegunAtNoCompanysPage(t *testing.T) {
+func TestS15_APortalSessionEndsWhenItsContactLeavesTheCompany(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	h.portal.dashboards(whoseTokens)
 	for _, first := range []string{"/dashboard.php", "/assets/menu.php", "/portal/acme/", "/invoices.php?client=acme-secret-token-1"} {
@@ -72,7 +72,7 @@ func TestS15_ASessionBegunAtNoCompanysPage(t *testing.T) {
 
 // The session can't be used for the contact's other company, nor by former staff, nor by a visitor
 // who has used another open company's token.
-func TestS15_ASessionThatGoesAlong(t *testing.T) {
+func TestS15_APortalSessionIsNotUsedForAnotherCompany(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	h.portal.dashboards(whoseTokens)
 	h.command("contacts", "add", "carl@example.com", "--companies", "acme")
@@ -122,7 +122,7 @@ func TestS15_ASessionThatGoesAlong(t *testing.T) {
 }
 
 // A portal's session can't be used for another company that gets the ID or the token.
-func TestS15_ASessionOfWhatTheCompanyWas(t *testing.T) {
+func TestS15_APortalSessionIsNotUsedForACompanyThatGetsItsID(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	h.portal.dashboards(whoseTokens)
 	t.Run("the token moves to another company", func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestS15_ASessionOfWhatTheCompanyWas(t *testing.T) {
 
 // Another company's token within a visit to one company: the portal's session for it ends with the
 // other company's upgrade.
-func TestP17_AVisitWithAnothersToken(t *testing.T) {
+func TestP17_AVisitsOtherTokenEndsWithItsUpgrade(t *testing.T) {
 	h := openOldHouse(t)
 	h.portal.dashboards(whoseTokens)
 	b := h.browser()
@@ -185,7 +185,7 @@ func TestT10_NoLogHasATokenOfAnyHeader(t *testing.T) {
 }
 
 // WebDAV has a second URL in a header (RFC 4918, 10.3 and 10.4).
-func TestP07_ADestinationIsJudgedToo(t *testing.T) {
+func TestP07_TheDestinationHeaderIsChecked(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob := h.in("bob@example.com")
 	for _, method := range []string{"MOVE", "COPY"} {
@@ -252,7 +252,7 @@ func TestP17_AnOpenPageLeadsToNewLinks(t *testing.T) {
 }
 
 // A portal with a weaker policy for its pages doesn't reveal the token to other sites.
-func TestP17_AVisitsPagesTellNoOtherSite(t *testing.T) {
+func TestP17_AVisitsPagesSendNoReferrerToOtherSites(t *testing.T) {
 	h := openOldHouse(t)
 	for _, policy := range []string{"unsafe-url", "no-referrer-when-downgrade", "no-referrer", ""} {
 		h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -269,7 +269,7 @@ func TestP17_AVisitsPagesTellNoOtherSite(t *testing.T) {
 }
 
 // A request allowed because of its method is still checked by that method later.
-func TestP14_AnotherMethodWithin(t *testing.T) {
+func TestP14_TheMethodIsCheckedThroughout(t *testing.T) {
 	h := openHouse(t, layout{firm: "public POST /webhooks/*"})
 	for _, name := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X_HTTP_METHOD_OVERRIDE"} {
 		before := h.portal.count()
@@ -302,7 +302,7 @@ func TestH16_OnlyWebSocketsSwitch(t *testing.T) {
 
 // A directive that removes a token from the query before the check leaves it in the original URI
 // that PHP gets. A firm without old links may rewrite queries freely.
-func TestP08_AQueryThatWasChangedBefore(t *testing.T) {
+func TestP08_AChangedQueryIsCheckedAsItWas(t *testing.T) {
 	for firm, want := range map[string]int{oldLinks: 500, "": 200} {
 		companies := oldCompanies
 		if firm == "" {

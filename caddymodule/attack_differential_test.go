@@ -59,7 +59,7 @@ var mutations = []func(string) string{
 
 var (
 	birchsPage  = regexp.MustCompile(`^/(?:portal|(?:[^/]+/)?(?:overview|files))(?:\.php)?/birch(?:/|$)`) // the portal itself doesn't know /portal
-	belowAssets = regexp.MustCompile(`^/assets/[a-z]+/birch[a-z./]*$`)                                    // what "public" opens is of no company, whatever follows
+	belowAssets = regexp.MustCompile(`^/assets/[a-z]+/birch[a-z./]*$`)                                    // public pages belong to no company
 	birchsToken = regexp.MustCompile(`(?:^|/)one-click(?:\.php)?/birch-secret-token(?:/|$)`)
 )
 
@@ -96,7 +96,7 @@ func portalReads(uri string) (paths, tokens []string) {
 // For any spelling of a URL: the portal gets birch's pages and birch's token only from
 // visitors with access to birch, it is never told a company that the visitor has no access
 // to, and none of our headers contains a token.
-func TestP07_CVE_2026_40912_EverySpellingForEverybody(t *testing.T) {
+func TestP07_CVE_2026_40912_EverySpellingOfEveryPath(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), global: clearHTTP2, firm: `prefix /_door
 		legacy_link /one-click/{token}/* /portal/{company}/*

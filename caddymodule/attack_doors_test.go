@@ -15,7 +15,7 @@ import (
 )
 
 // Anyone can obtain a sealed link through /-/go; it leads only to this site.
-func TestR07_CVE_2022_28923_OldLinksLeadNowhereElse(t *testing.T) {
+func TestR07_CVE_2022_28923_OldLinksRedirectWithinTheSite(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	bob := h.in("bob@example.com")
 	for _, target := range []string{"//evil.example/x?client=foo", "//evil.example?client=foo", "///evil.example/x?client=foo", "//evil.example/%2e%2e?client=foo", `/\evil.example/x?client=foo`,
@@ -106,7 +106,7 @@ func (b *browser) tells(path string, headers ...string) {
 }
 
 // Answers of the portal outside a visit allow no access, neither now nor after the upgrade.
-func TestP17_NoVisitNoSession(t *testing.T) {
+func TestP17_WithoutAVisitNoPortalSessionWorks(t *testing.T) {
 	h := openOldHouse(t)
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Set-Cookie", "PHPSESSID=sid-of-acme; path=/; HttpOnly")
@@ -123,7 +123,7 @@ func TestP17_NoVisitNoSession(t *testing.T) {
 }
 
 // Portal pages that are open to everyone begin no other session for a visitor.
-func TestAVisitGoesOverOpenPages(t *testing.T) {
+func TestAVisitContinuesOnPublicPages(t *testing.T) {
 	h := openOldHouse(t)
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
 		c, err := r.Cookie("PHPSESSID")
@@ -143,7 +143,7 @@ func TestAVisitGoesOverOpenPages(t *testing.T) {
 }
 
 // On new links, nothing that we write contains a token, whether or not the company is open.
-func TestP17_NewLinksStayNew(t *testing.T) {
+func TestP17_NewLinksContainNoToken(t *testing.T) {
 	h := openOldHouse(t)
 	to := ""
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -167,7 +167,7 @@ func TestP17_NewLinksStayNew(t *testing.T) {
 
 // The portal's session is bound however it is set: in an answer, or in a WebSocket handshake.
 // Early hints and trailers can't set one.
-func TestS01_BoundHoweverItIsSet(t *testing.T) {
+func TestS01_PortalCookiesAreBoundHoweverTheyAreSet(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	const line = "PHPSESSID=sid-of-bob; path=/; HttpOnly"
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {

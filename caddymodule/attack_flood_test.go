@@ -83,7 +83,7 @@ func (h *house) flood(email string, first, n int, log logFile) (shapes map[strin
 	return shapes
 }
 
-func TestD01_CVE_2025_35432_AFloodOnOneVictim(t *testing.T) {
+func TestD01_CVE_2025_35432_MailsToOneContactAreLimited(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
 	h := openHouse(t, layout{global: log.global + behindProxy, app: m.app()})
@@ -149,7 +149,7 @@ func TestD01_CVE_2025_35432_AFloodOnOneVictim(t *testing.T) {
 	}
 }
 
-func TestD06_CVE_2024_21494_ATellTaleHeaderIsNoNetwork(t *testing.T) {
+func TestD06_CVE_2024_21494_ClientHeadersDontSetTheNetwork(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
 	h := openHouse(t, layout{global: log.global, app: m.app()})
@@ -212,7 +212,7 @@ func walkIn(h *house, email string) string {
 	return anySeconds.ReplaceAllString(all, "SECONDS")
 }
 
-func TestT11_ANetworkThatGuessesIsAnsweredAsWrong(t *testing.T) {
+func TestT11_ANetworkOverItsLimitGetsTheAnswerForWrongCodes(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{global: behindProxy, app: m.app()})
 	m.moveInto(h)
@@ -251,7 +251,7 @@ func TestT11_ANetworkThatGuessesIsAnsweredAsWrong(t *testing.T) {
 	}
 }
 
-func TestD09_AnOfficeOfSixtyGetsIn(t *testing.T) {
+func TestD09_AnOfficeOfSixtyCanSignIn(t *testing.T) {
 	m := startMailServer(t)
 	var contacts strings.Builder
 	contacts.WriteString("email\n")
@@ -285,7 +285,7 @@ func TestD09_AnOfficeOfSixtyGetsIn(t *testing.T) {
 	}
 }
 
-func TestDevice_KnownToThoseWhoSignedInOnIt(t *testing.T) {
+func TestDevice_IsKnownOnlyForItsContacts(t *testing.T) {
 	h, m := openFastHouse(t, layout{admin: freeAddress(t), firm: "public /public/*"})
 	b := h.browser()
 	l := b.ask("ann@example.com", "/")
@@ -369,7 +369,7 @@ func (h *house) remove(email string) {
 	}
 }
 
-func TestD12_AsksOfStrangersAreBounded(t *testing.T) {
+func TestD12_RequestsForUnknownAddressesAreBounded(t *testing.T) {
 	h, m := openFastHouse(t, layout{global: behindProxy})
 	ann := h.browser()
 	l := ann.ask("ann@example.com", "/")
@@ -489,7 +489,7 @@ func (h *house) commits() (n uint64) {
 
 // 5,000 requests a second for unknown addresses lock out nobody who requests a mail on a known
 // device, by an old link's button, or from another network.
-func TestD12_AFloodForUnknownAddressesKeepsNobodyOut(t *testing.T) {
+func TestD12_AFloodForUnknownAddressesLocksNobodyOut(t *testing.T) {
 	h, m := openFastHouse(t, layout{global: behindProxy})
 	device := h.in("ann@example.com")
 	tries, each := 2, 800
@@ -556,7 +556,7 @@ func (h *house) waiting(t *testing.T) int {
 
 // Causing mails to a contact and entering wrong codes in other browsers uses up no guesses of the
 // contact's known devices.
-func TestD09_WrongCodesOfOthersLeaveKnownDevicesTheirTries(t *testing.T) {
+func TestD09_WrongCodesElsewhereLeaveKnownDevicesTheirGuesses(t *testing.T) {
 	h := openHouse(t, layout{global: behindProxy})
 	const owner = "owner@example.com"
 	b := h.in(owner)

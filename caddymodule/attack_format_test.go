@@ -10,7 +10,7 @@ import (
 // Some portals remove a format from the end of a path: they read /files/birch.json as birch's
 // page, and an old link with .html after its token as that link. A client of another company gets
 // neither, and doesn't learn whether there is such a company.
-func TestP06_AFormatBehindACompanyOpensNoOtherCompanysPage(t *testing.T) {
+func TestP06_AFormatAfterACompanyGivesNoAccessToOthers(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob, ann, owner := h.in("bob@example.com"), h.in("ann@example.com"), h.in("owner@example.com") // of acme; of acme and birch; staff
 	gets := func(b *browser, path string) (status int, uri string) {
@@ -52,7 +52,7 @@ func TestP06_AFormatBehindACompanyOpensNoOtherCompanysPage(t *testing.T) {
 }
 
 // The same for visitors with the old link of an open company.
-func TestP06_AFormatBehindACompanyOpensNoOtherCompanysPageInAVisit(t *testing.T) {
+func TestP06_AFormatAfterACompanyGivesNoAccessToOthersInAVisit(t *testing.T) {
 	h := openOldHouse(t, "birch")
 	b := h.browser()
 	if a := b.open("/one-click/acme-secret-token-1/"); a.StatusCode != 200 {
@@ -70,7 +70,7 @@ func TestP06_AFormatBehindACompanyOpensNoOtherCompanysPageInAVisit(t *testing.T)
 
 // Old links without the slash of their pattern count like others: guessing tokens that way is
 // limited, too.
-func TestT11_ANetworkThatGuessesOldLinksWithoutTheirSlashFindsNone(t *testing.T) {
+func TestT11_GuessesAtOldLinksWithoutTheirSlashAreLimited(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{global: behindProxy, app: m.app(), firm: oldLinks, companies: oldCompanies, admin: freeAddress(t)})
 	m.moveInto(h)
@@ -104,7 +104,7 @@ func TestT11_ANetworkThatGuessesOldLinksWithoutTheirSlashFindsNone(t *testing.T)
 
 // The same if a pattern has something after the token or company that some portals don't need: an
 // extension, an index page, a format.
-func TestP06_WhatAPatternHasBehindATokenHidesNoToken(t *testing.T) {
+func TestP06_TokensAreFoundWithoutThePatternsSuffix(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: `legacy_link /invoice/inv-{token}.html /i/{company}
 		legacy_link /start/{token}/index.php /s/{company}

@@ -51,7 +51,7 @@ func TestH01_CVE_2026_30851_IdentityHeadersAreReplaced(t *testing.T) {
 
 // The portal gets the headers that the firm has configured, and no other identity header, whoever
 // sends it.
-func TestH01_ThePortalGetsTheHeadersThatAreWanted(t *testing.T) {
+func TestH01_ThePortalGetsOnlyConfiguredIdentityHeaders(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*\n\t\tidentity Remote-Email Portal-Company\n\t\tcompany_path /files/{company}/*"})
 	bob := h.in("bob@example.com")
 	for _, path := range []string{"/", "/public/x", "/files/acme/x"} {
@@ -69,7 +69,7 @@ func TestH01_ThePortalGetsTheHeadersThatAreWanted(t *testing.T) {
 	}
 }
 
-func TestH02_NobodySaysWhoTheyAreOnOpenPaths(t *testing.T) {
+func TestH02_IdentityHeadersAreRemovedOnOpenPaths(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	for _, cookie := range []string{"A: b", "Cookie: portal=" + strings.Repeat("x", 43)} {
 		if a := h.get("/public/x", append(forged(plainly), cookie)...); a.status != 200 {
@@ -121,7 +121,7 @@ func TestH03_CVE_2025_64484_UnderscoresAndDots(t *testing.T) {
 
 // CVE-2024-45410, CVE-2025-48865: proxies drop headers named in Connection, which must not remove
 // ours.
-func TestH05_CVE_2024_45410_ConnectionTakesNothingAway(t *testing.T) {
+func TestH05_CVE_2024_45410_ConnectionRemovesNoIdentityHeader(t *testing.T) {
 	h := openHouse(t, layout{})
 	bob := h.in("bob@example.com")
 	all := strings.Join(identityNames, ", ")
@@ -168,7 +168,7 @@ func TestH09_NoTrailerGetsThrough(t *testing.T) {
 
 // CVE-2026-35051 and oauth2-proxy's X-Forwarded-Uri: headers that give an application another path,
 // method or person. Headers that Caddy sets are Caddy's.
-func TestH10_CVE_2026_35051_NothingThatTellsAnotherPath(t *testing.T) {
+func TestH10_CVE_2026_35051_HeadersWithAnotherPathAreRemoved(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	lines := []string{"X-Forwarded-Prefix: /evil", "X-Forwarded-Uri: /evil", "X-Forwarded-Method: GET", "X-Original-URL: /admin",
 		"X-Rewrite-URL: /admin", "X-Forwarded-User: evil", "X-Forwarded-Email: evil@x", "Forwarded: for=1.2.3.4;host=evil", "Proxy: http://evil",
@@ -280,7 +280,7 @@ func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 // Nor with trailers, announced or not: browsers ignore cookies in trailers, but a proxy in front
 // may turn them into headers. The portal's other trailers stay. (Clear-Site-Data stays, too: a
 // portal may make a browser forget everything, which signs out only that browser.)
-func TestH13_NorByTrailers(t *testing.T) {
+func TestH13_ThePortalCantSetOurCookiesInTrailers(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	for _, announced := range []string{"", "Set-Cookie", "X-Sum, set-cookie", "X-Sum"} {
 		h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
@@ -470,7 +470,7 @@ func TestW11_TheOriginOfASocketStays(t *testing.T) {
 
 // Some servers remove a prefix from the path because of a header. So /public/admin would be /admin
 // to the portal, and /files/acme/files/birch/ birch's page.
-func TestH10_NoHeaderTakesAPartOffThePath(t *testing.T) {
+func TestH10_HeadersThatRemoveAPathPrefixAreRemoved(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	names := []string{"SCRIPT_NAME", "Script-Name", "PATH_INFO", "Daphne-Root-Path", "X-Script-Name", "X_SCRIPT_NAME", "X-Forwarded-Script-Name", "X-Forwarded-Path",
 		"X-Forwarded-PathBase", "X-Traversal-Path", "X-Vhm-Root"}

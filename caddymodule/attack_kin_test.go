@@ -9,7 +9,7 @@ import (
 // If old links contain a program, the portal may serve the same page without its extension
 // (Apache's MultiViews), and mostly without the program (front controllers with clean URLs).
 // Contacts who may not open the link can't open these URLs either.
-func TestP06_AnOldLinkOpensNothingWithoutTheProgramInIt(t *testing.T) {
+func TestP06_AnOldLinkWithoutItsProgramGivesNoAccess(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: `legacy_link /index.php/one-click/{token}/* /portal/{company}/*
 		legacy_link /open.php/{token} /open-new/{company}

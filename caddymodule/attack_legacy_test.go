@@ -15,7 +15,7 @@ import (
 var nearlyOld = []string{"/one-click/TOKEN", "/x?client=TOKEN", "/x?Client[]=TOKEN&a=1", "/index/one-click/TOKEN/", "/assets/x.css?client=TOKEN",
 	"/x?[client]=TOKEN", "/x?client=TOKEN%20", "/x?client=TOKEN+&b=%2e", "/x?client=TOKEN%2520"}
 
-func TestP17_WhatCouldBeAnOldLinkTellsNothing(t *testing.T) {
+func TestP17_NearlyOldLinksRevealNothing(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.RequestURI, "birch-secret-token") {
@@ -48,7 +48,7 @@ func TestP17_WhatCouldBeAnOldLinkTellsNothing(t *testing.T) {
 
 // A member's own token outside of any pattern: the redirects to the prompt and back don't
 // repeat it.
-func TestP17_AfterProofNoLocationHasAToken(t *testing.T) {
+func TestP17_RedirectsAfterSignInContainNoToken(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob := h.in("bob@example.com")
 	for _, form := range append(nearlyOld, "/one-click/acme-secret-token-2/?client=TOKEN", "/one-click/acme-secret-token-2/x/one-click/TOKEN/", "/one-click/TOKEN/?a=TOKEN", "/view?client=TOKEN&b=%61cme-secret-token-1") {
@@ -95,7 +95,7 @@ func TestP08_StaleEscapedPath(t *testing.T) {
 
 // Tokens that differ for the gate but not for the portal's database: MySQL by default ignores
 // case and accents.
-func TestP17_ATokenThatOnlyADatabaseKnows(t *testing.T) {
+func TestP17_ATokenThatOnlyADatabaseMatchesGivesNoAccess(t *testing.T) {
 	h := openOldHouse(t)
 	h.command("companies", "set", "birch", "--legacy-tokens", "birch-secret-token,MiXed-Secret-Token")
 	h.upgrade("birch")

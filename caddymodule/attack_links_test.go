@@ -25,7 +25,7 @@ import (
 func (h *house) scanner() *browser { return h.browser() }
 
 // Safe Links and similar scanners: Ghost #12347, outline #9227, supabase/auth #1214.
-func TestT01_ScannersSpendNothing(t *testing.T) {
+func TestT01_ScannersConsumeNoLink(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	asking := h.browser()
 	l := asking.ask("ann@example.com", "/orders")
@@ -72,7 +72,7 @@ var anyForm = regexp.MustCompile(`(?s)<form[^>]*action="([^"]*)"(.*?)</form>`)
 
 // FusionAuth, outline #9227: a scanner that runs scripts and presses every button. It has
 // neither the requesting browser's cookie nor the address.
-func TestT02_ScannersThatPressButtons(t *testing.T) {
+func TestT02_ScannersThatPressButtonsConsumeNoLink(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	asking := h.browser()
 	l := asking.ask("ann@example.com", "/orders")
@@ -196,7 +196,7 @@ func TestT03_ADoubleClickIsOneSession(t *testing.T) {
 }
 
 // CVE-2019-16109: an invalid token belongs to nobody.
-func TestT05_CVE_2019_16109_NoTokenIsNobodys(t *testing.T) {
+func TestT05_CVE_2019_16109_InvalidTokensSignNobodyIn(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	b := h.browser()
 	l := b.ask("ann@example.com", "/")
@@ -227,7 +227,7 @@ func TestT05_CVE_2019_16109_NoTokenIsNobodys(t *testing.T) {
 
 // A copy of the store lets nobody sign in: it contains no links, codes or cookies, nor the
 // text of waiting mails.
-func TestT09_NothingInTheStoreOpensADoor(t *testing.T) {
+func TestT09_TheStoreHoldsNoCredentials(t *testing.T) {
 	h, m := openFastHouse(t, layout{})
 	asking := h.browser()
 	l := asking.ask("ann@example.com", "/orders/secret-way-back")
@@ -433,7 +433,7 @@ func TestT11_FiveGuesses(t *testing.T) {
 
 // Login CSRF: an attacker sends their own link to a victim, who must not sign in to the
 // attacker's account unawares.
-func TestT13_SomebodyElsesLinkAsksFirst(t *testing.T) {
+func TestT13_ALinkForAnotherContactNeedsConfirmation(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	attacker := h.browser()
 	l := attacker.ask("bob@example.com", "/trap")
@@ -530,7 +530,7 @@ func TestT14_TheLifeOfALink(t *testing.T) {
 
 // Up to three links are active, so that further requests don't end earlier links; a sign-in
 // ends all, except the code in the requesting browser.
-func TestT15_ThreeAlive(t *testing.T) {
+func TestT15_ThreeLinksAreActiveAtATime(t *testing.T) {
 	h, m := openFastHouse(t, layout{})
 	for used := range 3 {
 		victim, attacker := h.browser(), h.browser()
@@ -624,7 +624,7 @@ func TestT17_CVE_2025_46815_OnePurpose(t *testing.T) {
 
 // The link leaves the address bar before anything from another site is loaded, and its page
 // sends no Referer.
-func TestT19_NoRefererHasALink(t *testing.T) {
+func TestT19_NoRefererContainsALink(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
 	l := b.ask("ann@example.com", "/orders")

@@ -17,7 +17,7 @@ import (
 // paths, R redirects after sign-in, L links of mails, E addresses and mail, T links and codes,
 // S sessions and forms, N information in answers, X input, W the wire, D floods. Tests whose
 // names begin with TestH01_ belong to H01, mostly in files attack_*_test.go; tests of lower
-// packages cover a case by unit, in addition or if the front door can't show it.
+// packages cover a case by unit, in addition, or where requests can't show it.
 const attackIDs = `H01 H02 H03 H05 H07 H09 H10 H12 H13 H14 H16 H17
 	P01 P03 P04 P06 P07 P08 P10 P12 P13 P14 P17 P18
 	R01 R02 R04 R07 R08 R09 R10 L01 L03 L04 L07
@@ -32,9 +32,9 @@ const attackIDs = `H01 H02 H03 H05 H07 H09 H10 H12 H13 H14 H16 H17
 // them, with a remark, or the reason why there is none.
 const attackedElsewhere = `
 H07 The names of the identity headers can't be configured.
-P13 There is no forward-auth: the gate judges its own request line alone (TestP03_CVE_2026_40575_HeadersOpenNothing).
-R02 TestR01_CVE_2020_11053_NobodyIsSentElsewhere TestCorpus_R01_Redirects FuzzSafe
-R04 No other origin can be allowed, so that none can be mistaken for one (TestR01_CVE_2020_11053_NobodyIsSentElsewhere).
+P13 There is no forward-auth: the gate judges its own request line alone (TestP03_CVE_2026_40575_HeadersGiveNoAccess).
+R02 TestR01_CVE_2020_11053_RedirectsStayOnTheSite TestCorpus_R01_Redirects FuzzSafe
+R04 No other origin can be allowed, so that none can be mistaken for one (TestR01_CVE_2020_11053_RedirectsStayOnTheSite).
 R09 No URL is signed. What a link means lies in the store, under its firm (TestT17_CVE_2025_46815_OnePurpose).
 L03 TestL01_CVE_2025_64101_TheLinkIsTheConfiguredOne TestL04_HTTP2_ThePoisonedHost
 E02 TestE01_OneAddressOrNone FuzzParse
@@ -45,8 +45,8 @@ E16 TestSMTPEncryptsOrDoesNotSend TestSMTPDoesNotHearWhatIsInjectedBeforeTLS
 E17 TestE01_OneAddressOrNone
 S11 TestS04_CookiesOfAnHTTPSSite TestS09_APageWithoutTLSIsNotOurs
 W07 HTTP/2 is Go's, and the gate is a handler behind it; what it does with frames of every kind is TestW06_CVE_2023_44487_FloodsOfFrames.
-W10 TestW09_CVE_2024_24791_LargeBodiesOfStrangers
-D06 TestX08_CVE_2024_21494_WhatHappenedIsTold
+W10 TestW09_CVE_2024_24791_LargeBodiesOfAnonymousVisitors
+D06 TestX08_CVE_2024_21494_EventsAreRecordedOnce
 D09 TestNetworks_AnOfficeOfSixtyBehindOneAddress
 D11 Codes have a budget of their own, which is one over all browsers: TestT11_FortyGuessesAnHourInAllBrowsers.`
 

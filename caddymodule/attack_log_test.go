@@ -137,7 +137,7 @@ func TestD17_LogOfAnonymousRequestsIsBounded(t *testing.T) {
 	}
 }
 
-func TestOldLinksStandInTheAccessLogOnlyWhereThereIsOne(t *testing.T) {
+func TestOldLinksAreLoggedOnlyInTheAccessLog(t *testing.T) {
 	const line = `"msg":"request with an old link"`
 	huge := strings.Repeat("x", 8<<10)
 	for _, access := range []bool{false, true} {

@@ -260,7 +260,7 @@ func TestE07_SpellingsAreOneAddress(t *testing.T) {
 }
 
 // CVE-2023-51764: text in a mail can't end the mail.
-func TestE15_CVE_2023_51764_AMailEndsWhereItEnds(t *testing.T) {
+func TestE15_CVE_2023_51764_TextCannotEndAMail(t *testing.T) {
 	h, m := openFastHouse(t, layout{contacts: "email,first_name,last_name\nann@example.com,.,\"..\"\n"})
 	l := h.browser().ask("ann@example.com", "/")
 	if l.link == "" || !slices.Equal(m.recipients(), []string{"ann@example.com"}) {

@@ -18,7 +18,7 @@ import (
 // A header's name is an ASCII token. A request with a name that Unicode folds into ours (the
 // long s, the Kelvin sign, another hyphen) is refused, or its header can't be mistaken for
 // ours.
-func TestH01_NamesThatNoHeaderHas(t *testing.T) {
+func TestH01_InvalidHeaderNamesAreRejected(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	bob := h.in("bob@example.com")
 	for _, name := range []string{"Remote\u2010User", "Remote\u2011User", "Remote\u00adUser", "Remote\uff0dUser", "Remote-U\u017fer", "\u1d3fEMOTE-USER", "Remote-\uff35ser", "Portal-\u212aind", "Portal-As\u017fertion",
@@ -225,7 +225,7 @@ func TestW08_FloodsInPieces(t *testing.T) {
 
 // Conditional and range requests get complete answers, so that no cache or browser combines
 // our pages from parts.
-func TestS14_OurPagesAreWholeAndNew(t *testing.T) {
+func TestS14_ConditionalAndRangeRequestsGetCompletePages(t *testing.T) {
 	h := openHouse(t, layout{})
 	for _, path := range []string{"/x", "/-/sign-in", "/-/sign-out", "/-/nothing", "/-/me", "/-/link?t=x"} {
 		want := h.get(path)

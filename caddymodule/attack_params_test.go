@@ -10,7 +10,7 @@ import (
 // parameters with the same name, PHP uses the last. And frameworks read parameters from the path.
 // So a token must not give access to an upgraded company in the query of an old link's path, nor in
 // the path of a link with its token in the query.
-func TestP06_ATokenOpensNothingWhereThePortalTakesPathAndQueryForOne(t *testing.T) {
+func TestP06_ATokenInTheQueryGivesNoAccessToAPathOfAnotherCompany(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: oldLinks + `
 		legacy_link /Shop/Order.php?page=tax&k={token} /tax/{company}`})
@@ -107,7 +107,7 @@ func TestP06_ATokenOpensNothingWhereThePortalTakesPathAndQueryForOne(t *testing.
 }
 
 // The same in a visit by an open company's old link.
-func TestP06_ATokenOpensNothingInTheQueryOfAVisit(t *testing.T) {
+func TestP06_ATokenInTheQueryOfAVisitGivesNoAccess(t *testing.T) {
 	h := openOldHouse(t, "birch")
 	b := h.browser()
 	for _, path := range []string{"/one-click/acme-secret-token-1/", "/one-click/acme-secret-token-1/x?t=birch-secret-token", "/one-click?token=birch-secret-token", "/portal/acme/x?t=birch-secret-token"} {
@@ -127,7 +127,7 @@ func TestP06_ATokenOpensNothingInTheQueryOfAVisit(t *testing.T) {
 
 // A server may put more of an old link's path into a parameter than its token, or less than the
 // token's segment: open.php?path=$1 for /one-click/(.*), open.php?page=$1 for /c/(.*).
-func TestP06_ATokenOpensNothingWithMoreOfItsPathInAParameter(t *testing.T) {
+func TestP06_ATokenWithMoreOfItsPathInAParameterGivesNoAccess(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: oldLinks + `
 		legacy_link /c/inv-{token}.html /invoice/{company}

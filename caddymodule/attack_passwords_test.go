@@ -1,7 +1,7 @@
 package caddymodule_test
 
 // Passwords, in classes T, S, N, D and E: guessing them in every way, links that set them, and
-// what a new password ends. All checks are real, through the front door; only their cost is
+// what a new password ends. All checks are real requests; only their cost is
 // reduced where a test isn't about time or memory.
 //
 // Not here: the answers' bytes (password_test.go) and time (uniform_test.go), a thousand at once
@@ -81,9 +81,9 @@ func (h *house) apply(ops []store.Op, err error) {
 	}
 }
 
-// judged returns how many passwords from unknown devices were compared for a contact in the last
+// comparedPasswords returns how many passwords from unknown devices were compared for a contact in the last
 // thirty days.
-func (h *house) judged(email string) int {
+func (h *house) comparedPasswords(email string) int {
 	h.t.Helper()
 	id := h.idOf(email)
 	p := caddymodule.PasswordsOf(h.t, "example")
@@ -132,7 +132,7 @@ func TestE07_CVE_2025_24806_FiftyWrongPasswordsInEverySpelling(t *testing.T) {
 			h.browser().manually("bob@example.com", wrongOne, from...)
 		}
 	}
-	if ann, bob := h.judged("ann@example.com"), h.judged("bob@example.com"); ann != 10 || bob != 10 {
+	if ann, bob := h.comparedPasswords("ann@example.com"), h.comparedPasswords("bob@example.com"); ann != 10 || bob != 10 {
 		t.Errorf("of 50 wrong passwords in ten spellings %d were judged, of 20 in one %d; want 10 of each", ann, bob)
 	}
 	for i, spelling := range spellings {
@@ -163,7 +163,7 @@ func TestD10_CVE_2024_4629_AHundredWrongPasswordsAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := h.judged("ann@example.com"); n > 10 || n == 0 {
+	if n := h.comparedPasswords("ann@example.com"); n > 10 || n == 0 {
 		t.Errorf("%d of a hundred wrong passwords were judged; want some, and 10 at most", n)
 	}
 	for range 10 { // if so many were rejected as busy that some are left
@@ -176,7 +176,7 @@ func TestD10_CVE_2024_4629_AHundredWrongPasswordsAtOnce(t *testing.T) {
 
 // The same password on one account after the other, from many networks: soon each network has
 // only three guesses. Contacts on other networks can still sign in.
-func TestD08_WrongPasswordsFromEverywhereShutOutOnlyTheirNetworks(t *testing.T) {
+func TestD08_WrongPasswordsFromManyNetworksLimitOnlyThese(t *testing.T) {
 	log := newLogFile(t)
 	h := openGuessHouse(t, layout{global: log.global})
 	h.holds("ann@example.com", annsPassword)
@@ -218,7 +218,7 @@ func TestD08_WrongPasswordsFromEverywhereShutOutOnlyTheirNetworks(t *testing.T) 
 	if got := said(a, "bob@example.com"); a.StatusCode != 403 || answers[got] == 0 {
 		t.Errorf("the right password after three wrong ones from its network is answered\n%s\nand wrong ones %v", got, answers)
 	}
-	if n := h.judged("bob@example.com"); n != 1 {
+	if n := h.comparedPasswords("bob@example.com"); n != 1 {
 		t.Errorf("bob's tries: %d; want the one", n)
 	}
 	if a := known.manually("ann@example.com", annsPassword, from(ithNetwork(301))...); a.StatusCode != 303 {
@@ -236,7 +236,7 @@ func TestD08_WrongPasswordsFromEverywhereShutOutOnlyTheirNetworks(t *testing.T) 
 
 // A client that disconnects before the answer still causes a check, which counts for its
 // network.
-func TestD03_HangingUpIsCounted(t *testing.T) {
+func TestD03_CanceledChecksAreCounted(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
 	caddymodule.PasswordsOf(t, "example").Cost = password.Cost{Memory: 19 * 1024, Time: 4, Threads: 1} // more than 10 ms
@@ -282,7 +282,7 @@ func TestD11_CVE_2026_9798_OneBudgetOverAllForms(t *testing.T) {
 			}
 		}
 	}
-	if n := h.judged("ann@example.com"); n != 10 {
+	if n := h.comparedPasswords("ann@example.com"); n != 10 {
 		t.Errorf("%d of 12 wrong passwords were judged; want 10", n)
 	}
 	stranger := h.browser()
@@ -320,7 +320,7 @@ func TestD11_CVE_2026_9798_OneBudgetOverAllForms(t *testing.T) {
 }
 
 // Of many concurrent uses of a link one sets its password.
-func TestT03_APasswordLinkIsGoodOnce(t *testing.T) {
+func TestT03_APasswordLinkWorksOnce(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	_, tok := h.browser().help("ann@example.com", "/")
 	var mu sync.Mutex
@@ -425,7 +425,7 @@ func TestT01_ScannersSetNoPassword(t *testing.T) {
 }
 
 // CVE-2026-34454: a sign-in by password never keeps an earlier session ID.
-func TestS01_CVE_2026_34454_APasswordGivesANewId(t *testing.T) {
+func TestS01_CVE_2026_34454_ASignInByPasswordGetsANewID(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
 	h.holds("bob@example.com", annsPassword2)
@@ -459,7 +459,7 @@ func TestS01_CVE_2026_34454_APasswordGivesANewId(t *testing.T) {
 
 // A contact can flood neither their own mailbox nor the shared outbox. A link that was mailed
 // still sets a password.
-func TestD01_ChangingAPasswordAgainAndAgain(t *testing.T) {
+func TestD01_PasswordChangesAreLimited(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
 	b, was := h.in("ann@example.com"), annsPassword
@@ -497,7 +497,7 @@ func TestD01_ChangingAPasswordAgainAndAgain(t *testing.T) {
 
 // An attacker who uses up all mails and guesses of a contact locks them out only until they read
 // one of those mails: the browser that sets a password by it can sign in with it.
-func TestD09_WhoSetsAPasswordByMailGetsIn(t *testing.T) {
+func TestD09_SettingAPasswordByMailEndsALockout(t *testing.T) {
 	log := newLogFile(t)
 	h := openGuessHouse(t, layout{global: log.global})
 	for i, path := range []string{"/-/help", "/-/sign-in", "/-/help", "/-/help", "/-/sign-in", "/-/help", "/-/help", "/-/sign-in"} {
@@ -563,7 +563,7 @@ func TestT18_ANewPasswordByMailMakesDevicesUnknown(t *testing.T) {
 
 // Setting a password in a browser where another contact is signed in doesn't lead to that
 // contact's pages.
-func TestANewPasswordInSomebodyElsesBrowser(t *testing.T) {
+func TestSettingAPasswordInAnotherContactsBrowser(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	bob := h.in("bob@example.com")
 	_, tok := h.browser().help("ann@example.com", "/orders/7")
@@ -674,7 +674,7 @@ func (m moving) Get(ctx context.Context, k store.Key) (store.Record, error) {
 }
 
 // If conflicts persist, the right password isn't reported as wrong, nor the server as busy.
-func TestT18_ThePasswordMovesEachTime(t *testing.T) {
+func TestT18_APersistentConflictIsNotAWrongPassword(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
 	owner := h.in("ann@example.com")
@@ -718,7 +718,7 @@ func (s interrupted) Get(ctx context.Context, k store.Key) (store.Record, error)
 
 // Knowing the old password doesn't allow changing a password that its owner has set meanwhile,
 // not even between comparison and change.
-func TestT18_ChangingWhatWasResetMeanwhile(t *testing.T) {
+func TestT18_AChangeAfterAResetFails(t *testing.T) {
 	for _, moment := range []int32{1, 3} { // before the comparison, and after it
 		h := openGuessHouse(t, layout{})
 		h.holds("ann@example.com", annsPassword)

@@ -26,7 +26,7 @@ func (h *house) shut(t *testing.T, what, request string) {
 	})
 }
 
-func TestP01_CVE_2025_54576_TheQueryOpensNothing(t *testing.T) {
+func TestP01_CVE_2025_54576_TheQueryGivesNoAccess(t *testing.T) {
 	h := openHouse(t, layout{firm: someOpen})
 	for _, target := range []string{"/secret?path=/public/", "/secret?/public/x", "/secret?x=/public/../", "/secret?#/public/x", "/x;/public/x",
 		"/x%3f/public/x", "/?public/x", "/secret%23/public/x"} {
@@ -34,7 +34,7 @@ func TestP01_CVE_2025_54576_TheQueryOpensNothing(t *testing.T) {
 	}
 }
 
-func TestP03_CVE_2026_40575_HeadersOpenNothing(t *testing.T) {
+func TestP03_CVE_2026_40575_HeadersGiveNoAccess(t *testing.T) {
 	h := openHouse(t, layout{firm: someOpen})
 	for _, line := range []string{"X-Forwarded-Uri: /public/x", "X-Original-URL: /public/x", "X-Rewrite-URL: /public/x", "X-Original-URI: /public/x",
 		"X-Forwarded-Prefix: /public", "X-Forwarded-Path: /public/x", "Referer: http://127.0.0.1/public/x", "X-Forwarded-For: 127.0.0.1",
@@ -44,7 +44,7 @@ func TestP03_CVE_2026_40575_HeadersOpenNothing(t *testing.T) {
 	}
 }
 
-func TestP04_CVE_2026_34457_MonitorsAreStrangers(t *testing.T) {
+func TestP04_CVE_2026_34457_MonitorsGetNoAccess(t *testing.T) {
 	h := openHouse(t, layout{firm: someOpen})
 	for _, agent := range []string{"GoogleHC/1.0", "kube-probe/1.2", "ELB-HealthChecker/2.0", "Googlebot/2.1", "curl/8.0", "Consul Health Check", ""} {
 		for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
@@ -187,7 +187,7 @@ func TestP12_AbsoluteForm(t *testing.T) {
 }
 
 // No method gives access, on any kind of path.
-func TestP14_EveryMethodIsJudgedAlike(t *testing.T) {
+func TestP14_NoMethodGivesAccess(t *testing.T) {
 	h := openHouse(t, layout{firm: "public GET /public/*"})
 	methods := []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "TRACK", "FOO", "get", "PROPFIND", "MKCOL", "SEARCH",
 		"PRI", "PURGE", "M-SEARCH", strings.Repeat("A", 32), strings.Repeat("A", 33)}

@@ -40,7 +40,7 @@ func stays(location string) bool {
 }
 
 // R01, R02, CVE-2020-4037, CVE-2020-5233, CVE-2020-11053, CVE-2021-21291: `to`, in each place.
-func TestR01_CVE_2020_11053_NobodyIsSentElsewhere(t *testing.T) {
+func TestR01_CVE_2020_11053_RedirectsStayOnTheSite(t *testing.T) {
 	h := openHouse(t, layout{})
 	bob := h.in("bob@example.com")
 	for class, all := range elsewhere {
@@ -88,7 +88,7 @@ func TestR01_TheWholeWay(t *testing.T) {
 }
 
 // CVE-2022-28923: the requested URL is stored, so it is a `to` as well.
-func TestR07_CVE_2022_28923_TheURLAskedFor(t *testing.T) {
+func TestR07_CVE_2022_28923_TheRequestedURL(t *testing.T) {
 	h := openHouse(t, layout{})
 	for _, target := range []string{"//evil.example/%2e%2e", "//evil.example/x", "/\\evil.example", "///evil.example", "/%5cevil.example", "/%2f%2fevil.example",
 		"/.//evil.example", "/x/..//evil.example", "//evil.example@x/", "/%09/evil.example", "//", "/.%2f/evil"} {
@@ -111,7 +111,7 @@ func TestR07_CVE_2022_28923_TheURLAskedFor(t *testing.T) {
 }
 
 // CVE-2024-21497: no cookie contains the target, so none can be changed.
-func TestR08_CVE_2024_21497_TheWayBackIsInNoCookie(t *testing.T) {
+func TestR08_CVE_2024_21497_NoCookieContainsTheTarget(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
 	b.ask("ann@example.com", "/orders/7")
@@ -128,7 +128,7 @@ func TestR08_CVE_2024_21497_TheWayBackIsInNoCookie(t *testing.T) {
 	}
 }
 
-func TestR10_SigningOutLeadsNowhereElse(t *testing.T) {
+func TestR10_SigningOutRedirectsWithinTheSite(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	for _, to := range []string{"https://www.google.fr", "http://portal.example/", "https://public.example.com.a:8080/", "//evil.example"} {
 		b := h.in("bob@example.com")

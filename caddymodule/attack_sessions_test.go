@@ -17,7 +17,7 @@ import (
 )
 
 // CVE-2026-34454: a sign-in never keeps an earlier session ID, whosever it was.
-func TestS01_CVE_2026_34454_ANewIdAtEverySignIn(t *testing.T) {
+func TestS01_CVE_2026_34454_EverySignInGetsANewID(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	u, _ := url.Parse(h.url)
 	plant := func(b *browser, value string) {
@@ -121,7 +121,7 @@ func TestS01_ManyCookies(t *testing.T) {
 }
 
 // CVE-2024-21492: after the sign-out a copy of the cookie is worthless.
-func TestS02_CVE_2024_21492_SigningOutIsForGood(t *testing.T) {
+func TestS02_CVE_2024_21492_CookiesAreWorthlessAfterSignOut(t *testing.T) {
 	h := openHouse(t, layout{})
 	b, other := h.in("ann@example.com"), h.in("ann@example.com")
 	copied := b.session()
@@ -148,7 +148,7 @@ func TestS02_CVE_2024_21492_SigningOutIsForGood(t *testing.T) {
 
 // gorilla/securecookie's 30 days: the server enforces both limits, whatever the browser
 // keeps.
-func TestS03_TheServerJudgesTheLimits(t *testing.T) {
+func TestS03_TheServerEnforcesTheLimits(t *testing.T) {
 	const idle, longest = 700 * time.Millisecond, 1600 * time.Millisecond
 	h := openHouse(t, layout{firm: fmt.Sprintf("session {\n\t\t\tidle %v\n\t\t\tmax %v\n\t\t}", idle, longest)})
 	busy, quiet := h.in("ann@example.com"), h.in("bob@example.com")
@@ -179,7 +179,7 @@ func TestS03_TheServerJudgesTheLimits(t *testing.T) {
 
 // With a new secret before the old one, everything sealed by the old one still works; without
 // the old one, its links are unknown. Sessions don't depend on it.
-func TestS07_AnOlderSecretOpensUntilItIsGone(t *testing.T) {
+func TestS07_AnOlderSecretWorksUntilItIsRemoved(t *testing.T) {
 	t.Setenv("ATTACK_OLD", "an old secret of thirty-two characters or more")
 	t.Setenv("ATTACK_NEW", "a new secret of thirty-two characters, or more")
 	t.Setenv("ATTACK_OTHER", "another secret of thirty-two characters, or more")
@@ -342,7 +342,7 @@ func TestS09_CVE_2025_24358_FormsFromElsewhere(t *testing.T) {
 }
 
 // CVE-2025-47910: no spelling of a path, no method and no kind of form circumvents the check.
-func TestS10_CVE_2025_47910_NoSpellingGoesRoundIt(t *testing.T) {
+func TestS10_CVE_2025_47910_NoSpellingCircumventsTheCheck(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: "public /public/*"})
 	b := h.in("ann@example.com")
 	for _, path := range []string{"/-/sign-out", "/-/sign-out/", "/-//sign-out", "//-/sign-out", "/%2d/sign-out", "/-/sign-out%2f", "/-/./sign-out", "/public/../-/sign-out", "/-/SIGN-OUT", "/-/sign-out;x",
@@ -436,7 +436,7 @@ func wantPolicy(t *testing.T, name string, a answer) {
 }
 
 // Cache deception: no cache may store an answer for one person and give it to another.
-func TestS14_NoCacheKeepsWhatIsOnes(t *testing.T) {
+func TestS14_NoCacheStoresPersonalAnswers(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	bob := h.in("bob@example.com")
 	answers := map[string]http.Header{"": {}, "max-age=60": {"Cache-Control": {"max-age=60"}}, "no-cache": {"Cache-Control": {"no-cache"}}, "expires": {"Expires": {"0"}}}
@@ -473,7 +473,7 @@ func TestS14_NoCacheKeepsWhatIsOnes(t *testing.T) {
 
 // CVE-2021-41230: disabling, removing or changing a contact takes effect with the next
 // request.
-func TestS15_CVE_2021_41230_ChangesCountAtOnce(t *testing.T) {
+func TestS15_CVE_2021_41230_ChangesOfContactsTakeEffectAtOnce(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	ann, bob := h.in("ann@example.com"), h.in("bob@example.com")
 	waiting := h.browser().ask("ann@example.com", "/")
@@ -497,7 +497,7 @@ func TestS15_CVE_2021_41230_ChangesCountAtOnce(t *testing.T) {
 
 // Sessions that began with an address end when the contact loses that address, also if a file
 // removes it.
-func TestS15_AnAddressThatAFileTakesEndsWhatItProved(t *testing.T) {
+func TestS15_SessionsEndWhenAFileRemovesTheirAddress(t *testing.T) {
 	h := openHouse(t, layout{})
 	ann, bob := h.in("ann@example.com"), h.in("bob@example.com")
 	h.write("contacts.csv", strings.Replace(someContacts, "ann@example.com,ann.b@example.org,", "ann@example.com,,", 1))
@@ -510,7 +510,7 @@ func TestS15_AnAddressThatAFileTakesEndsWhatItProved(t *testing.T) {
 }
 
 // The same if only the directory has changed, and no session was ended.
-func TestS15_ChangesOfTheAddressBookCount(t *testing.T) {
+func TestS15_ChangesOfTheDirectoryTakeEffect(t *testing.T) {
 	h := openHouse(t, layout{})
 	ann := h.in("ann@example.com")
 	asking := h.browser()

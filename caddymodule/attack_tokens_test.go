@@ -14,7 +14,7 @@ import (
 
 // Guessing tokens of open companies is limited: after too many wrong ones, right ones require
 // sign-in like wrong ones.
-func TestT11_ANetworkThatGuessesOldLinksFindsNone(t *testing.T) {
+func TestT11_GuessesAtOldLinksAreLimited(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{global: behindProxy, app: m.app(), firm: oldLinks, companies: oldCompanies, admin: freeAddress(t)})
 	m.moveInto(h)
@@ -65,7 +65,7 @@ func TestT11_ANetworkThatGuessesOldLinksFindsNone(t *testing.T) {
 }
 
 // The doctor counts guessable tokens of open companies only, and shows no token.
-func TestDoctorTellsOfTokensThatCanBeGuessed(t *testing.T) {
+func TestDoctorReportsGuessableTokens(t *testing.T) {
 	h := openHouse(t, layout{firm: oldLinks, admin: freeAddress(t),
 		companies: "id,name,legacy_tokens\nacme,Acme Ltd,acme-1; acme-2\nbirch,Birch & Sons,birch-secret-token\ncedar,Cedar Inc,hb7Qm2xVt9Kp4Rz\n"})
 	find := func() admin.Finding {

@@ -21,8 +21,8 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// Helpers of the attack tests. Each attack test is named after its class and uses the front
-// door; bytes that a client library would correct are written to a socket.
+// Helpers of the attack tests. Each attack test is named after its class and sends requests to a
+// whole server; bytes that a client library would correct are written to a socket.
 
 // host returns the house's host and port.
 func (h *house) host() string { return strings.TrimPrefix(h.url, "http://") }
@@ -267,15 +267,15 @@ func told(header http.Header) map[string]string {
 		}, strings.ToLower(name))
 		switch {
 		case strings.HasPrefix(folded, "remote-"), strings.HasPrefix(folded, "portal-"), strings.HasPrefix(folded, "x-auth-request-"),
-			slices.Contains(strangers, folded):
+			slices.Contains(otherIdentityHeaders, folded):
 			m[folded] = strings.TrimPrefix(m[folded]+"|"+strings.Join(values, "|"), "|")
 		}
 	}
 	return m
 }
 
-// strangers are headers that aren't ours and don't reach the portal either.
-var strangers = []string{"forwarded", "proxy", "x-forwarded-user", "x-forwarded-email", "x-forwarded-prefix", "x-forwarded-uri",
+// otherIdentityHeaders are identity headers that aren't ours and don't reach the portal either.
+var otherIdentityHeaders = []string{"forwarded", "proxy", "x-forwarded-user", "x-forwarded-email", "x-forwarded-prefix", "x-forwarded-uri",
 	"x-forwarded-method", "x-original-url", "x-rewrite-url"}
 
 // identityNames are all names under which a visitor could claim an identity.

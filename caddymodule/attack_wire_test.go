@@ -19,7 +19,7 @@ import (
 
 // Bare line feeds and folded lines: whatever the server makes of them, the portal gets only
 // what the gate has checked.
-func TestW04_LinesThatEndOrGoOnStrangely(t *testing.T) {
+func TestW04_BareLineFeedsAndFoldedLines(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /public/*"})
 	bob := h.in("bob@example.com")
 	host := "Host: " + h.host()
@@ -79,7 +79,7 @@ func TestW04_LinesThatEndOrGoOnStrangely(t *testing.T) {
 
 // CVE-2024-24791's class, W10: visitors who aren't signed in get their answer before the
 // body, of which the server reads no more than its usual small amount.
-func TestW09_CVE_2024_24791_LargeBodiesOfStrangers(t *testing.T) {
+func TestW09_CVE_2024_24791_LargeBodiesOfAnonymousVisitors(t *testing.T) {
 	address, connections := listener(t)
 	h := openHouse(t, layout{site: "reverse_proxy " + address})
 	const gibibyte = 1 << 30
@@ -184,7 +184,7 @@ func names(n int) (all []string) {
 }
 
 // A browser that disconnects at any point leaves the gate unchanged.
-func TestD14_WhoGoesAway(t *testing.T) {
+func TestD14_DisconnectsLeaveTheGateUnchanged(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	for i := range 60 {
 		conn := h.dial()

@@ -114,7 +114,7 @@ func htmlPortal(w http.ResponseWriter, r *http.Request) {
 func (h *house) html() { h.portal.mu.Lock(); h.portal.answer = htmlPortal; h.portal.mu.Unlock() }
 
 // A client's sign-in on a phone leads to the requested page, with its fragment.
-func TestBrowserTheWayIn(t *testing.T) {
+func TestBrowserSignInOnAPhone(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.html()
 	ctx := chromium(t)
@@ -226,7 +226,7 @@ func TestBrowserAccessibility(t *testing.T) {
 	used := elsewhere.ask("bob@example.com", "/").link
 	elsewhere.open(used)
 
-	judge(t, ctx, []shown{
+	checkPages(t, ctx, []shown{
 		{"prompt", []step{chromedp.Navigate(h.url + "/orders/7")}},
 		{"prompt-problem", []step{chromedp.Navigate(h.url + "/-/sign-in"),
 			chromedp.Evaluate[chromedp.Void](`document.querySelector("form").noValidate = true`),
@@ -250,9 +250,9 @@ type shown struct {
 	steps []step
 }
 
-// judge opens each page, in both themes, on a phone and on a desktop, and fails the test
+// checkPages opens each page, in both themes, on a phone and on a desktop, and fails the test
 // if axe finds something or the page scrolls sideways.
-func judge(t *testing.T, ctx context.Context, pages []shown) {
+func checkPages(t *testing.T, ctx context.Context, pages []shown) {
 	t.Helper()
 	axe, err := os.ReadFile("../.testing/node_modules/axe-core/axe.min.js")
 	if err != nil {

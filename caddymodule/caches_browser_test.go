@@ -20,7 +20,7 @@ func (p *portal) askedFor(uri string) []seen {
 
 // After sign-out the browser shows none of the contact's pages, neither by URL nor by Back, even
 // if the portal allows caching; nor after another contact signs in without a sign-out.
-func TestBrowserShowsNobodyTheLastOnesPages(t *testing.T) {
+func TestBrowserShowsNoPagesAfterSignOut(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: "company_path /files/{company}/*"})
 	h.portal.mu.Lock()
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {

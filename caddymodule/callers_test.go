@@ -10,7 +10,7 @@ import (
 
 // The lines in docs/before-the-first-day.md are valid, and let in the callers that they
 // are for.
-func TestLinesForOtherCallersLetThemIn(t *testing.T) {
+func TestDocumentedLinesLetOtherCallersIn(t *testing.T) {
 	page, err := os.ReadFile("../docs/before-the-first-day.md")
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func TestLinesForOtherCallersLetThemIn(t *testing.T) {
 }
 
 // If the portal has pages under the prefix, the log says so, and what to write.
-func TestPathsOfThePortalUnderThePrefixAreTold(t *testing.T) {
+func TestPortalPathsUnderThePrefixAreLogged(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{global: log.global})
 	b := h.in("ann@example.com")

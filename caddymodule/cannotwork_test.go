@@ -82,7 +82,7 @@ func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 }
 
 // If nobody can sign in, a start logs this, and what to write.
-func TestStartWithNobodyWhoCanSignInIsTold(t *testing.T) {
+func TestAStartWithoutContactsIsLogged(t *testing.T) {
 	home(t)
 	started := func(firm string) string {
 		t.Helper()

@@ -15,7 +15,7 @@ import (
 
 // On a shared computer, no spelling of a cookie's name gives one contact the other's portal
 // session: the gate drops cookies that some software could read as it.
-func TestNobodyGetsAnothersPortalSessionBySpelling(t *testing.T) {
+func TestNoSpellingOfACookieGivesAnotherContactsPortalSession(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: "portal_session named"})
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Set-Cookie", "sid=anns; HttpOnly")
@@ -76,7 +76,7 @@ func (p *portal) bakes(name, attributes string) {
 
 // A cookie for the portal's whole domain is read and set by other sites, so it stays unchanged in
 // both directions, also after a restart; the log says so once.
-func TestCookiesOfTheWholeDomainAreLeftAlone(t *testing.T) {
+func TestCookiesOfTheWholeDomainAreUnchanged(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
 	p, address := newPortal(t), freeAddress(t)
@@ -165,7 +165,7 @@ func TestNoHostUnbindsACookie(t *testing.T) {
 
 // If a portal has its own login, a contact keeps one session on pages of all their companies and of
 // none; nobody else can use it, nor can the contact after their companies have changed.
-func TestASessionOfThePersonAlone(t *testing.T) {
+func TestAPortalSessionOfOneContact(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), companies: oldCompanies, firm: oldLinks + "\n\t\tportal_session DokuWiki person"})
 	m.moveInto(h)
@@ -206,7 +206,7 @@ func TestASessionOfThePersonAlone(t *testing.T) {
 }
 
 // Otherwise a session belongs to one company; the log says once how to change this.
-func TestASessionThatIsKeptBackIsExplained(t *testing.T) {
+func TestAWithheldPortalSessionIsLogged(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
 	h := openHouse(t, layout{global: log.global, app: m.app(), companies: oldCompanies, firm: oldLinks})
@@ -228,7 +228,7 @@ func TestASessionThatIsKeptBackIsExplained(t *testing.T) {
 }
 
 // Cookies that the Caddyfile excludes stay unchanged, HttpOnly or not.
-func TestACookieThatIsLeftAlone(t *testing.T) {
+func TestAnExcludedCookieIsUnchanged(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: "portal_session SSOID off"})
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Set-Cookie", "SSOID=1; HttpOnly; Path=/")
@@ -245,7 +245,7 @@ func TestACookieThatIsLeftAlone(t *testing.T) {
 
 // A cookie of the maximum size returns to the portal unchanged, only for the same contact, and its
 // record is deleted when the portal deletes the cookie.
-func TestLargePortalCookiesComeBackToTheirPersonAlone(t *testing.T) {
+func TestLargePortalCookiesReturnOnlyForTheirContact(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	fat := "sid=" + strings.Repeat("0123456789abcdef", 255) + "0123456789ab" // 4,096 bytes without the =
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {

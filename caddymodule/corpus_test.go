@@ -1,6 +1,6 @@
 package caddymodule_test
 
-// Hostile inputs collected by others, through the front door. We don't copy the collections;
+// Hostile inputs collected by others, sent to a whole server. We don't copy the collections;
 // if they are present, run them:
 //
 //	go test ./caddymodule -run Corpus -v -corpus /path/to/corpora

@@ -193,7 +193,7 @@ func TestFirstStartFailsWithAFileThatDoesNotFit(t *testing.T) {
 }
 
 // Changes by staff survive when an unrelated line is added, and reports mention them.
-func TestChangeByHandSurvivesALoad(t *testing.T) {
+func TestChangesByStaffSurviveALoad(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	phone := "1"
 	if _, err := h.office().SetContact(t.Context(), "example", "ann@example.com", directory.Change{FirstName: &phone}); err != nil {
@@ -232,7 +232,7 @@ func TestChangeByHandSurvivesALoad(t *testing.T) {
 
 // If a process is killed between loading a file and ending the sessions of contacts whom it
 // disabled, the next start ends them.
-func TestSessionsEndThoughTheLoadWasKilled(t *testing.T) {
+func TestSessionsEndAfterAKilledLoad(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.in("ann@example.com")
 	h.write("contacts.csv", strings.Replace(someContacts, "ann.b@example.org", "", 1))
@@ -251,7 +251,7 @@ func TestSessionsEndThoughTheLoadWasKilled(t *testing.T) {
 }
 
 // A changed logo, template or secret isn't used before a reload, and the log says so.
-func TestChangedSettingFileIsTold(t *testing.T) {
+func TestChangedSettingFilesAreLogged(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{admin: freeAddress(t), global: log.global})
 	h.write("support", "help@example.com\n")

@@ -16,7 +16,7 @@ import (
 
 // Others can measure the time of each Redis request. So the gate makes the same number of requests
 // whether or not a token, password or code exists.
-func TestRedisIsAskedAsOftenForNobodyAsForSomebody(t *testing.T) {
+func TestRedisRequestsDontDependOnWhetherAContactExists(t *testing.T) {
 	rs, m := startRedis(t), startMailServer(t)
 	app := m.app() + "\n"
 	app += rs.lines(t, app, t.TempDir())

@@ -117,7 +117,7 @@ func cookiesOf(a answer) []string {
 }
 
 // Credentials of one firm are worthless at the other, on every route.
-func TestTwoFirmsKnowNothingOfEachOther(t *testing.T) {
+func TestCredentialsOfOneFirmAreWorthlessAtAnother(t *testing.T) {
 	h, firms := twoFirms(t)
 	for i, at := range firms {
 		of := firms[1-i] // the credentials' firm

@@ -207,7 +207,7 @@ func TestX08_AThousandEventsEachHaveOneRecord(t *testing.T) {
 
 // T10, X07: for any input, no event, metric or output of a command contains a credential,
 // a whole address, or a control character.
-func TestNoHistoryHasASecret(t *testing.T) {
+func TestNoEventContainsASecret(t *testing.T) {
 	log := newLogFile(t)
 	h, _ := openFastHouse(t, layout{admin: freeAddress(t), global: log.global})
 	evil := []string{"User-Agent", "Mozilla/5.0 \x1b[2J <b>forged</b> Chrome/1", "Referer", h.url + "/forged"}
@@ -283,7 +283,7 @@ func TestNoHistoryHasASecret(t *testing.T) {
 }
 
 // The server that finds a restored copy logs it once. Redis has its own backups.
-func TestRestoreIsTold(t *testing.T) {
+func TestARestoreIsRecorded(t *testing.T) {
 	db := filepath.Join(t.TempDir(), "doorpost.db")
 	h := openHouse(t, layout{admin: freeAddress(t), app: startMailServer(t).app() + "\n\t\tstore bolt " + db})
 	told := func() (all []string) {

@@ -409,8 +409,8 @@ func (h *house) letters(to string) []letter {
 	return slices.DeleteFunc(h.mails(to), letter.isNews)
 }
 
-// news returns the notifications of new devices.
-func (h *house) news(to string) []letter {
+// notifications returns the notifications of new devices.
+func (h *house) notifications(to string) []letter {
 	h.t.Helper()
 	return slices.DeleteFunc(h.mails(to), func(l letter) bool { return !l.isNews() })
 }

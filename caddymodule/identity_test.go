@@ -54,7 +54,7 @@ func companiesIn(t *testing.T, jwt string) (claims struct {
 
 // A portal gets all companies of a contact, or only their number: never a part of the list, whose
 // truncated last name might be another company's.
-func TestALongListOfCompaniesIsToldAsAWholeOrNotAtAll(t *testing.T) {
+func TestALongListOfCompaniesIsSentCompletelyOrNotAtAll(t *testing.T) {
 	log := newLogFile(t)
 	companies, contacts := manyCompanies()
 	m := startMailServer(t)

@@ -8,9 +8,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// TestJSONIsHeldToTheSame: configurations in JSON get the same errors, without line
+// TestJSONGetsTheSameErrors: configurations in JSON get the same errors, without line
 // numbers.
-func TestJSONIsHeldToTheSame(t *testing.T) {
+func TestJSONGetsTheSameErrors(t *testing.T) {
 	home(t)
 	whole := string(adapt(t, siteBlock{firm: "staff owner@example.com"}.caddyfile()))
 	for _, c := range []struct{ old, new, want string }{

@@ -46,7 +46,7 @@ var headerBlocks = map[string]string{
 
 // Headers for the whole site don't replace those that protect our own pages or keep personal pages
 // out of caches; other headers apply to our pages as well.
-func TestHeadersOfTheWholeSiteLeaveOurPagesAlone(t *testing.T) {
+func TestHeadersOfTheWholeSiteDontReplaceOurs(t *testing.T) {
 	log := newLogFile(t)
 	for name, block := range headerBlocks {
 		if strings.Contains(name, "twice") { // another writer of the access log comes in between

@@ -34,7 +34,7 @@ func keptForm(t *testing.T, a answer) (action string, fields url.Values) {
 // A kept form isn't sent as another contact who signs in afterwards, unless that contact
 // confirms: the page says as whom it would be sent. The contact who filled it in only presses
 // a button.
-func TestAKeptFormIsSentAsItsOwnerOrAfterAQuestion(t *testing.T) {
+func TestAKeptFormOfAnotherContactNeedsConfirmation(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	typed := url.Values{"note": {"Zwölf & more"}, "x": {"", "2"}}
 	got := func(want string) {
@@ -112,7 +112,7 @@ func TestAKeptFormIsSentAsItsOwnerOrAfterAQuestion(t *testing.T) {
 // The mark of a kept form is removed in every spelling of the form's URL, but only if we added
 // it. From another site's page it has no effect: that page could otherwise have its form shown
 // as ours.
-func TestAKeptFormsMark(t *testing.T) {
+func TestTheMarkOfAKeptFormIsRemoved(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.in("ann@example.com")
 	b.send("/-/sign-out", form())

@@ -86,7 +86,7 @@ func goes(a answer) string { return a.Header.Get("Location") }
 var goneForm = regexp.MustCompile(`^/-/go\?x=[A-Za-z0-9_-]+$`)
 
 // Until the upgrade, the old link works as before, and begins a visit.
-func TestAnOpenOldLink(t *testing.T) {
+func TestAnOpenOldLinkBeginsAVisit(t *testing.T) {
 	h := openOldHouse(t)
 	b := h.browser()
 	a := b.open("/one-click/acme-secret-token-1/start?x=1", "Remote-User", "evil@example.com")
@@ -143,7 +143,7 @@ func TestAnOpenOldLink(t *testing.T) {
 }
 
 // The whole way after the upgrade: an old link, a sign-in, and the link's page.
-func TestAnUpgradedOldLink(t *testing.T) {
+func TestAnUpgradedOldLinkRequiresSignIn(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	b := h.browser()
 	a := b.open("/one-click/acme-secret-token-1/orders/7?tab=2&x=%C3%A9")
@@ -200,7 +200,7 @@ func TestAnUpgradedOldLink(t *testing.T) {
 }
 
 // A link reveals neither its company nor whether it is real.
-func TestOldLinksTellNothing(t *testing.T) {
+func TestOldLinksRevealNothing(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	links := []string{"/one-click/acme-secret-token-1/", "/one-click/xxxx-secret-token-1/", "/one-click/birch-secret-tokenx/", "/one-click/0000000000000000000/"}
 	var first answer
@@ -253,7 +253,7 @@ func TestOldLinksTellNothing(t *testing.T) {
 }
 
 // Each request checks membership, and no spelling circumvents a pattern.
-func TestCompaniesOfOthers(t *testing.T) {
+func TestOtherCompaniesAreInaccessible(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob := h.in("bob@example.com") // of acme only
 	for path, want := range map[string]int{
@@ -288,7 +288,7 @@ func TestCompaniesOfOthers(t *testing.T) {
 
 // A portal that reads parameters from any place never gets another company's token, in no
 // form and no cookie; other parameters pass unchanged.
-func TestTokensInForms(t *testing.T) {
+func TestTokensInFormsAndCookies(t *testing.T) {
 	h := openOldHouse(t, "birch")
 	visitor := h.browser()
 	visitor.open("/one-click/acme-secret-token-1/")

@@ -6,7 +6,7 @@ import (
 )
 
 // A mailed link fits on a line, and works after the usual changes by programs.
-func TestAMailedLinkSurvivesItsWay(t *testing.T) {
+func TestAMailedLinkSurvivesChangesByPrograms(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	for i, mangle := range []func(string) string{
 		func(l string) string { return l + ">" },

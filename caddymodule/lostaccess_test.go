@@ -15,7 +15,7 @@ import (
 // A change that takes an address, a company or the permission to sign in from a contact is one
 // transaction: even if the process is killed right after it, and nobody deletes the sessions and
 // links, they have ended.
-func TestLostAccessNeedsNoClearingAway(t *testing.T) {
+func TestLosingAccessIsOneTransaction(t *testing.T) {
 	const contacts = "email,other_emails,companies,disabled\n" +
 		"file-address@example.com,other@example.org,acme,\nfile-disabled@example.com,,acme,\nfile-company@example.com,,acme;birch,\n"
 	const imported = "email,other_emails,companies,disabled\n" +

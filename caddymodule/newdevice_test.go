@@ -50,7 +50,7 @@ func TestNewDevice_IsToldOf(t *testing.T) {
 	news := func(why, email string, n int) {
 		t.Helper()
 		told[email] += n
-		h.eventually(why, func() bool { return len(h.news(email)) >= told[email] })
+		h.eventually(why, func() bool { return len(h.notifications(email)) >= told[email] })
 	}
 	with := func(b *browser, email string, shared string) {
 		t.Helper()
@@ -67,7 +67,7 @@ func TestNewDevice_IsToldOf(t *testing.T) {
 	with(phone, "ann.b@example.org", "")
 	news("by password, on a phone", "ann@example.com", 1)
 	with(phone, "ann@example.com", "")
-	l := h.news("ann@example.com")[0]
+	l := h.notifications("ann@example.com")[0]
 	if !strings.Contains(l.Get("To"), "<ann@example.com>") || !strings.Contains(l.text, "with your password") || !strings.Contains(l.text, h.url+"/-/help") || !strings.Contains(l.html, "It wasn’t me") {
 		t.Errorf("the mail of a new device is to %q\n%s", l.Get("To"), l.text)
 	}
@@ -88,7 +88,7 @@ func TestNewDevice_IsToldOf(t *testing.T) {
 		t.Fatalf("GET link to the other address = %d; want 303", a.StatusCode)
 	}
 	news("by a mail to another address", "ann@example.com", 1)
-	if l := h.news("ann@example.com")[told["ann@example.com"]-1]; strings.Contains(l.text, "your password") || !strings.Contains(l.text, h.url+"/-/account") {
+	if l := h.notifications("ann@example.com")[told["ann@example.com"]-1]; strings.Contains(l.text, "your password") || !strings.Contains(l.text, h.url+"/-/account") {
 		t.Errorf("the mail of a new device, by a mail elsewhere, is\n%s", l.text)
 	}
 
@@ -120,7 +120,7 @@ func TestNewDevice_IsToldOf(t *testing.T) {
 	with(h.browser(), "nameless@example.com", "")
 	news("once it is on again", "nameless@example.com", 1)
 	for email, n := range told {
-		if got := len(h.news(email)); got != n {
+		if got := len(h.notifications(email)); got != n {
 			t.Errorf("%s got %d mails of new devices; want %d", email, got, n)
 		}
 	}

@@ -132,17 +132,17 @@ func TestBrowserAccessibilityOfCompanies(t *testing.T) {
 	ctx := chromium(t)
 	as := func(email string) { comesAs(t, ctx, h, email) }
 	as("ann@example.com")
-	judge(t, ctx, []shown{{"companies-few", []step{chromedp.Navigate(h.url + "/-/companies")}}})
+	checkPages(t, ctx, []shown{{"companies-few", []step{chromedp.Navigate(h.url + "/-/companies")}}})
 	as("many@example.com")
-	judge(t, ctx, []shown{
+	checkPages(t, ctx, []shown{
 		{"companies-many", []step{chromedp.Navigate(h.url + "/-/companies")}},
 		{"companies-found", []step{chromedp.Navigate(h.url + "/-/companies"), chromedp.SendKeys(css("input[name=q]"), "caf\r"), where("?q=caf")}},
 		{"companies-not-found", []step{chromedp.Navigate(h.url + "/-/companies?q=Zebra")}},
 	})
 	as("owner@example.com")
-	judge(t, ctx, []shown{{"companies-staff", []step{chromedp.Navigate(h.url + "/-/companies")}}})
+	checkPages(t, ctx, []shown{{"companies-staff", []step{chromedp.Navigate(h.url + "/-/companies")}}})
 	as("nameless@example.com")
-	judge(t, ctx, []shown{
+	checkPages(t, ctx, []shown{
 		{"companies-none", []step{chromedp.Navigate(h.url + "/-/companies")}},
 		{"not-in-your-portal", []step{chromedp.Navigate(h.url + "/portal/acme/")}},
 	})

@@ -206,7 +206,7 @@ func TestBrowserPasswordAccessibility(t *testing.T) {
 	h.brings("nameless@example.com", argon2Hash(t, annsPassword, 128, 2))
 	at := func(path string) step { return chromedp.Navigate(h.url + path) }
 
-	judge(t, ctx, []shown{
+	checkPages(t, ctx, []shown{
 		{"password", []step{chromedp.Navigate(h.url + "/-/password")}},
 		{"password-wrong", []step{chromedp.Navigate(h.url + "/-/password"), chromedp.SendKeys(css("#email"), "ann@example.com"),
 			chromedp.SendKeys(css("#password"), "wrong wrong wrong\r"), chromedp.WaitVisible(css(`[aria-invalid=true]`))}},

@@ -23,13 +23,13 @@ func TestBrowserReports(t *testing.T) {
 	ctx := chromium(t)
 	l := h.browser().ask("ann@example.com", "/-/reports/")
 	at := func(path string) step { return chromedp.Navigate(h.url + path) }
-	judge(t, ctx, []shown{
+	checkPages(t, ctx, []shown{
 		{"reports-none", []step{chromedp.Navigate(l.link), chromedp.SendKeys(css("input[name=email]"), "ann@example.com\r"), where("/-/reports/")}},
 	})
 	h.publish("acme", "", "June statement.pdf", "june")
 	h.publish("birch", "Your tax return for 2025, with all its attachments, and what to do with it", "Übersicht: Steuer 2025.xlsx", "tax")
 	h.publish("acme", "July statement", "July.pdf", "july")
-	judge(t, ctx, []shown{
+	checkPages(t, ctx, []shown{
 		{"reports", []step{at("/-/reports/")}},
 		{"reports-companies", []step{at("/-/companies")}},
 		{"reports-account", []step{at("/-/account")}},
@@ -59,7 +59,7 @@ func TestBrowserReports(t *testing.T) {
 	run(t, ctx, scripts(true))
 
 	staff := h.browser().ask("owner@example.com", "/-/reports/")
-	judge(t, ctx, []shown{
+	checkPages(t, ctx, []shown{
 		{"reports-staff", []step{chromedp.Navigate(h.url + "/-/sign-out"), chromedp.Click(css("main form button")), where("/-/sign-out"),
 			chromedp.Navigate(staff.link), chromedp.SendKeys(css("input[name=email]"), "owner@example.com\r"), where("/-/reports/")}},
 	})

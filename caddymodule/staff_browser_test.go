@@ -21,7 +21,7 @@ func TestBrowserStaff(t *testing.T) {
 	ctx := chromium(t)
 	l := h.browser().ask("owner@example.com", "/-/staff/")
 	at := func(path string) step { return chromedp.Navigate(h.url + path) }
-	judge(t, ctx, []shown{
+	checkPages(t, ctx, []shown{
 		{"staff", []step{chromedp.Navigate(l.link), chromedp.SendKeys(css("input[name=email]"), "owner@example.com\r"), where("/-/staff/")}},
 		{"staff-look", []step{at("/-/staff/"), chromedp.SendKeys(css("#look"), "bob@example.net\r"), where("/-/staff/look")}},
 		{"staff-contacts", []step{at("/-/staff/contacts")}},

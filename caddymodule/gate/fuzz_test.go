@@ -317,7 +317,7 @@ func FuzzIdentityHeaders(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, value, connection, cookie string, signedIn bool) {
 		if !httpguts.ValidHeaderFieldName(name) {
-			return // no server lets it in: see TestH01_NamesThatNoHeaderHas
+			return // no server lets it in: see TestH01_InvalidHeaderNamesAreRejected
 		}
 		r := &http.Request{Header: http.Header{"Accept": {"*/*"}}, Trailer: http.Header{name: nil}}
 		for _, n := range []string{name, strings.ToLower(name), textproto.CanonicalMIMEHeaderKey(name)} {
