@@ -40,6 +40,7 @@
 //	├── signin       the pages by which visitors sign in: prompt, link, code, password
 //	├── console      the pages of staff: whom to help, why they can't get in, upgrades
 //	├── account      the pages of a visitor who is signed in, about themselves
+//	├── api          notices and the directory for a firm's own programs, with a service token
 //	├── mailbox      the mails of a mail folder, to try it all out
 //	├── visitor      the session and contact of a request, and what the portal is told of them
 //	├── wayback      the page that a visitor wanted before the sign-in: checked, and sealed
@@ -63,6 +64,7 @@
 //	├── assertion    the JWT about a visitor, and the public keys to verify it
 //	├── audit        the event log: sign-ins, mails, changes
 //	├── usage        counts the use of old links
+//	├── servicetoken the tokens by which a firm's own programs call
 //	├── notice       the notices that contacts haven't read yet
 //	├── address      the grammar of an email address
 //	├── site         the origins of a portal: its url and further site blocks

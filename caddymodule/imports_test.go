@@ -25,7 +25,7 @@ import (
 //	                 gate                │
 //	         ┌─────────┼────────┐        │
 //	         ▼         ▼        ▼        ▼
-//	      signin    account  mailbox   admin
+//	      signin    account  mailbox   admin ◄── console, api
 //	         └────┬────┘        │        │
 //	              ▼             │        │
 //	   wayback visitor upstream │        │
@@ -35,7 +35,7 @@ import (
 //	                          action
 //	                            │
 //	                            ▼
-//	brand directory session token password limit notice outbox reports audit usage assertion legacy
+//	brand directory session token password limit notice outbox reports audit usage assertion legacy servicetoken
 //	                            │
 //	                            ▼
 //	tokensearch typo address site loopback secret ◄── store/sealed ◄── store/anchor
@@ -47,18 +47,19 @@ var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
 	"caddymodule": {"runtime", "config", "cli", "gate", "web", "admin", "legacy", "outbox", "audit"},
 
-	"runtime": {"config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "loopback", "session", "token", "password", "limit", "notice", "outbox", "reports", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
-	"cli":     {"config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
+	"runtime": {"servicetoken", "config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "loopback", "session", "token", "password", "limit", "notice", "outbox", "reports", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
+	"cli":     {"servicetoken", "config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
 	"console": {"admin", "explain", "visitor", "web", "address", "directory", "outbox"},
 	"explain": {"admin", "audit", "directory", "outbox"},
 	"config":  {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo", "upstream"},
 
-	"gate":     {"console", "admin", "signin", "account", "mailbox", "visitor", "upstream", "web", "wayback", "site", "action", "directory", "legacy", "session", "token", "password", "limit", "notice", "outbox", "reports", "audit", "usage", "assertion", "secret", "store", "store/anchor", "tokensearch"},
+	"gate":     {"api", "servicetoken", "console", "admin", "signin", "account", "mailbox", "visitor", "upstream", "web", "wayback", "site", "action", "directory", "legacy", "session", "token", "password", "limit", "notice", "outbox", "reports", "audit", "usage", "assertion", "secret", "store", "store/anchor", "tokensearch"},
+	"api":      {"admin", "web", "directory", "limit", "servicetoken", "store"},
 	"signin":   {"visitor", "web", "wayback", "action", "directory", "token", "password", "limit", "outbox", "audit", "address", "secret", "store", "store/anchor"},
 	"account":  {"visitor", "web", "wayback", "action", "directory", "legacy", "reports", "session", "token", "password", "limit", "notice", "audit", "store"},
 	"mailbox":  {"web", "loopback", "secret"},
 	"visitor":  {"upstream", "web", "action", "directory", "session", "limit", "notice", "assertion", "store/anchor"},
-	"admin":    {"action", "brand", "directory", "session", "token", "limit", "outbox", "reports", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
+	"admin":    {"servicetoken", "action", "brand", "directory", "session", "token", "limit", "outbox", "reports", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
 	"wayback":  {"legacy", "secret"},
 	"upstream": {"web", "directory", "secret", "store"},
 	"web":      {"brand", "site", "address", "store"},
@@ -78,6 +79,8 @@ var arrows = map[string][]string{
 	"assertion": {"address", "secret", "store", "store/sealed"},
 	"legacy":    {"tokensearch"},
 
+	"servicetoken": {"secret", "store", "store/sealed"},
+
 	"address":         {},
 	"site":            {},
 	"loopback":        {},
@@ -95,8 +98,8 @@ var arrows = map[string][]string{
 // testArrows are those that only tests add: what they drive from outside.
 var testArrows = map[string][]string{
 	"*":           {"address", "secret", "site", "store/bolt", "store/storetest"},
-	"caddymodule": {"address", "directory", "loopback", "password", "secret", "store", "store/anchor", "store/bolt", "limit", "session", "token", "usage", "store/redis", "store/sealed"},
-	"cli":         {"action", "brand", "notice", "password", "reports", "session", "token"},
+	"caddymodule": {"servicetoken", "address", "directory", "loopback", "password", "secret", "store", "store/anchor", "store/bolt", "limit", "session", "token", "usage", "store/redis", "store/sealed"},
+	"cli":         {"servicetoken", "action", "brand", "notice", "password", "reports", "session", "token"},
 	"outbox":      {"store/redis"},
 	"store/bolt":  {"store/storetest"},
 	"store/redis": {"store/storetest"},

@@ -97,6 +97,21 @@ func (c *Client) Notify(ctx context.Context, firm string, in Notify) (Notified, 
 	return post[Notified](ctx, c, firm, "notify", in)
 }
 
+// CreateToken makes a service token.
+func (c *Client) CreateToken(ctx context.Context, firm string, in CreateToken) (TokenCreated, error) {
+	return post[TokenCreated](ctx, c, firm, "tokens/create", in)
+}
+
+// ServiceTokens returns the service tokens.
+func (c *Client) ServiceTokens(ctx context.Context, firm string) (TokenList, error) {
+	return post[TokenList](ctx, c, firm, "tokens/list", struct{}{})
+}
+
+// RevokeToken ends a service token.
+func (c *Client) RevokeToken(ctx context.Context, firm, id string) (TokenRevoked, error) {
+	return post[TokenRevoked](ctx, c, firm, "tokens/revoke", RevokeToken{id})
+}
+
 // AcceptStore has the firm use the store from now on.
 func (c *Client) AcceptStore(ctx context.Context, firm string, in AcceptStore) (StoreAccepted, error) {
 	return post[StoreAccepted](ctx, c, firm, "store/accept", in)

@@ -93,6 +93,8 @@ func fieldError(err *directory.FieldError) *Error {
 		}
 	case errors.Is(err, directory.ErrStaff):
 		out.Status, out.Code, out.Remedy = 409, "staff", "take the address out of staff in the Caddyfile and reload; then do this again"
+	case errors.Is(err, directory.ErrNotClient):
+		out.Status, out.Code, out.Remedy = 403, "not_client", "a service token changes clients only; change staff with the commands or on the staff pages"
 	case errors.Is(err, directory.ErrCaddyfile):
 		out.Status, out.Code, out.Remedy = 409, "caddyfile", "take it out of upgraded in the Caddyfile and reload; then do this again"
 	case errors.Is(err, directory.ErrUnknown):

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +20,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/reports"
+	"github.com/doorpost-auth/doorpost/caddymodule/servicetoken"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
@@ -42,6 +45,9 @@ type Firm struct {
 	Notices  *action.Notices // to contacts; nil: there are none
 
 	Files []FileStatus // that the Caddyfile names, without their loads
+
+	ServiceTokens *servicetoken.Tokens // by which the firm's programs call
+	Proof         []store.Op           // conditions of what Notify writes, such as that the caller's token isn't revoked
 
 	NoPasswords bool // the firm has switched them off
 	NoOldLinks  bool // the Caddyfile has no legacy_link
@@ -81,6 +87,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/companies/restore": act(h, Firm.RestoreCompany),
 		"POST /doorpost/{firm}/companies/import":  h.importFile(directory.Companies),
 		"POST /doorpost/{firm}/notify":            act(h, Firm.Notify),
+		"POST /doorpost/{firm}/contacts/upsert":   act(h, Firm.UpsertContact),
+		"POST /doorpost/{firm}/companies/upsert":  act(h, Firm.UpsertCompany),
+		"POST /doorpost/{firm}/tokens/create":     act(h, Firm.CreateToken),
+		"POST /doorpost/{firm}/tokens/list":       act(h, Firm.ListTokens),
+		"POST /doorpost/{firm}/tokens/revoke":     act(h, Firm.RevokeToken),
 		"POST /doorpost/{firm}/upgrade":           act(h, Firm.Upgrade),
 		"POST /doorpost/{firm}/legacy/usage":      act(h, Firm.LegacyUsage),
 		"POST /doorpost/{firm}/contacts/timeline": act(h, Firm.Timeline),
@@ -123,8 +134,9 @@ type fields interface{ fields() []string }
 
 // By is who changes something.
 type By struct {
-	Who   string // "admin": by a command or the admin API; "staff": on the staff pages
+	Who   string // "admin": by a command or the admin API; "staff": on the staff pages; "token": by a program of the firm
 	Staff string // the ID of the contact who does, with "staff"
+	Token string // the ID of the service token, with "token"
 }
 
 // Do carries out an action of Firm, such as Firm.AddContact, and has the audit log tell who changed what:
@@ -132,7 +144,7 @@ type By struct {
 func Do[In, Out any](ctx context.Context, f Firm, by By, action string, do func(Firm, context.Context, In) (Out, error), in In) (Out, error) {
 	out, err := do(f, ctx, in)
 	if c, ok := any(out).(changed); ok { // also when what had to follow failed
-		if e := c.changed(); e.Contact != "" || e.Company != "" || e.Count > 0 {
+		if e := c.changed(); e.Contact != "" || e.Company != "" || e.Token != "" || e.Count > 0 {
 			if c, ok := any(in).(fields); ok {
 				e.Fields = c.fields()
 			}
@@ -145,6 +157,9 @@ func Do[In, Out any](ctx context.Context, f Firm, by By, action string, do func(
 // note tells what was changed.
 func (f Firm) note(ctx context.Context, by By, action string, e audit.Event) {
 	e.Kind, e.By, e.Staff, e.What = audit.Changed, by.Who, by.Staff, action
+	if by.Token != "" {
+		e.Token = by.Token
+	}
 	f.Audit.Record(ctx, e)
 }
 
@@ -194,7 +209,23 @@ func decode(w http.ResponseWriter, r *http.Request, in any) error {
 	if err := checkType(r, "application/json"); err != nil {
 		return err
 	}
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	return strictly(http.MaxBytesReader(w, r.Body, maxBody), in)
+}
+
+// Decode reads a request's body, which is JSON, and its Idempotency-Key.
+func Decode(r *http.Request, body []byte, in any) error {
+	err := checkType(r, "application/json")
+	if err == nil {
+		err = strictly(bytes.NewReader(body), in)
+	}
+	if keyed, ok := in.(keyed); ok && err == nil {
+		err = keyed.takeKey(r.Header)
+	}
+	return err
+}
+
+func strictly(body io.Reader, in any) error {
+	d := json.NewDecoder(body)
 	d.DisallowUnknownFields()
 	err := d.Decode(in)
 	if err == nil {

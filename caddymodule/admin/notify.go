@@ -112,7 +112,7 @@ func (f Firm) Notify(ctx context.Context, in Notify) (out Notified, err error) {
 	if len(in.Key) > maxKey || strings.ContainsFunc(in.Key, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return out, &Error{Status: 400, Code: "invalid", Field: "key", Reason: fmt.Sprintf("is longer than %d characters, or has others than ASCII", maxKey), Remedy: "send a short one, such as questions-2026-03-acme"}
 	}
-	sent, err := f.Notices.Send(ctx, n)
+	sent, err := f.Notices.Send(ctx, n, f.Proof...)
 	switch {
 	case errors.Is(err, directory.ErrUnknown):
 		err = f.unknownCompany(ctx, in.Company)

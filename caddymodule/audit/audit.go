@@ -103,6 +103,7 @@ type Event struct {
 
 	By      string   `json:"by,omitempty"`      // with Changed: "admin", "file" or "staff"
 	Staff   string   `json:"staff,omitempty"`   // … with "staff": the contact's ID
+	Token   string   `json:"token,omitempty"`   // … ID of the service token by which it was done, with By "token", or that was changed
 	What    string   `json:"what,omitempty"`    // … the action, such as "contacts/disable". Also SetPassword; with Untrusted, the bucket; with Notified, the kind of mail
 	Company string   `json:"company,omitempty"` // … ID of the company, if the action was about one. Also with Entered and Notified
 	Fields  []string `json:"fields,omitempty"`  // … changed fields, without values
@@ -180,6 +181,7 @@ func (l *Log) line(ctx context.Context, e Event) {
 	add("reason", e.Reason)
 	add("by", e.By)
 	add("staff", e.Staff)
+	add("token", e.Token)
 	add("what", e.What)
 	add("company", e.Company)
 	add("report", e.Report)

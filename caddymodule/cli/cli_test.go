@@ -34,6 +34,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/reports"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/servicetoken"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
@@ -91,6 +92,7 @@ func openDesk(t *testing.T, firms ...string) *desk {
 			t.Fatal(err)
 		}
 		f.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Book: f.Book, Queue: f.Queue, Letters: letters, Unread: &notice.Unread{Firm: id, Store: db, Keys: keys}, Audit: f.Audit}
+		f.ServiceTokens = &servicetoken.Tokens{Firm: id, Store: db, Keys: keys}
 		d.firms[id] = f
 		t.Cleanup(func() { d.firms[id].Audit.Trail.Close() })
 		if d.server == nil {
@@ -280,6 +282,9 @@ var unsteady = []struct {
 	was *regexp.Regexp
 	now string
 }{
+	{regexp.MustCompile(`doorpost_[a-z2-7]{8}_[a-z2-7]{32}`), "doorpost_TOKEN"},
+	{regexp.MustCompile(`(token|revoke|Revoked|made the service token|revoked the service token|"id":")( ?)[a-z2-7]{8}\b`), "$1${2}TOKENID"},
+	{regexp.MustCompile(`(?m)^[a-z2-7]{8}  `), "TOKENID   "},
 	{regexp.MustCompile(`"id":"[0-9a-v]{32}"`), `"id":"…"`},
 	{regexp.MustCompile(`"id":"[A-Z2-7]{26}"`), `"id":"…"`},
 	{regexp.MustCompile(`"id":"\d{8}t\d{6}\.\d{6}-[a-z2-7]{10}"`), `"id":"…"`},

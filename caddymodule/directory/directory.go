@@ -41,6 +41,8 @@ var (
 	// ErrStaff means that the Caddyfile lists the address under staff, so the contact can't be
 	// changed that way here.
 	ErrStaff = errors.New("directory: named under staff in the Caddyfile")
+	// ErrNotClient: the contact is staff, or would be, in a context of ClientsOnly.
+	ErrNotClient = errors.New("directory: not a client")
 	// ErrCaddyfile means that the Caddyfile upgrades these old links: they ask for sign-in.
 	ErrCaddyfile = errors.New("directory: upgraded in the Caddyfile")
 	// ErrConflict means that the directory was changed between Plan and Apply. Nothing was written;

@@ -385,6 +385,9 @@ func staffError(f field, a address.Address) error {
 // manualOps returns the Ops of a manual change. Addresses that a contact loses get a tombstone;
 // addresses that it gains lose theirs.
 func (b *Book) manualOps(ctx context.Context, before, after *storedContact) ([]store.Op, error) {
+	if err := b.checkClientsOnly(ctx, before, after); err != nil {
+		return nil, err
+	}
 	var had, has []address.Address
 	if before != nil {
 		had = before.Emails

@@ -163,9 +163,17 @@ func changedInWords(e admin.Event) string {
 		who = "a file of the Caddyfile"
 	} else if e.By == "staff" {
 		who = "one of your staff"
+	} else if e.By == "token" {
+		who = "a program with the service token " + e.Token
 	}
 	if e.What == "upgrade" {
 		return who + " " + upgradeInWords(e)
+	}
+	switch e.What {
+	case "tokens/create":
+		return who + " made the service token " + e.Token
+	case "tokens/revoke":
+		return who + " revoked the service token " + e.Token
 	}
 	if e.What == "notify" {
 		return who + " sent a notice about " + e.Company + " to " + Count(e.Count, "contact", "contacts")
@@ -188,6 +196,7 @@ func changedInWords(e admin.Event) string {
 	what := map[string]string{
 		"contacts/add": "added the contact", "contacts/set": "changed the contact", "contacts/disable": "disabled the contact",
 		"contacts/enable": "enabled the contact", "contacts/remove": "removed the contact", "contacts/import": "imported contacts",
+		"contacts/upsert": "added or changed the contact", "companies/upsert": "added or changed the company",
 		"companies/add": "added the company", "companies/set": "changed the company", "companies/remove": "removed the company",
 		"companies/restore": "restored the company",
 		"companies/import":  "imported companies", "sessions/revoke": "signed the contact out everywhere",

@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/account"
+	"github.com/doorpost-auth/doorpost/caddymodule/api"
 	"github.com/doorpost-auth/doorpost/caddymodule/console"
 	"github.com/doorpost-auth/doorpost/caddymodule/mailbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/signin"
@@ -50,6 +51,7 @@ type Gate struct {
 	account *account.Handlers
 	console *console.Handlers
 	status  *status
+	api     *api.Handler     // nil: there is none
 	mailbox *mailbox.Mailbox // nil: there is none
 
 	warnedTaken atomic.Bool // the log says that a page of the site has a path under the prefix

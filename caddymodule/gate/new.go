@@ -11,6 +11,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/account"
 	"github.com/doorpost-auth/doorpost/caddymodule/action"
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/api"
 	"github.com/doorpost-auth/doorpost/caddymodule/assertion"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/console"
@@ -23,6 +24,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/reports"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/servicetoken"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/signin"
 	"github.com/doorpost-auth/doorpost/caddymodule/site"
@@ -73,6 +75,8 @@ type Records struct {
 	Unread       *notice.Unread  // nil: contacts get no notices
 	Notices      *action.Notices // likewise
 
+	ServiceTokens *servicetoken.Tokens // nil: programs of the firm can't call
+
 	// Anchor says whether the store is trusted; nil: always. While it isn't, nobody is let
 	// in as somebody, whatever is in memory, and old links ask for sign-in.
 	Anchor *anchor.Store
@@ -115,6 +119,8 @@ func New(s Settings, rec Records) *Gate {
 	}
 	rules := rules{prefix: s.Prefix, public: s.Public}
 	insecure := &insecure{sites: s.Sites, ways: ways, cookies: cookies}
+	office := admin.Firm{Book: rec.Book, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Reports: rec.Reports, Anchor: rec.Anchor, Notices: rec.Notices,
+		ServiceTokens: rec.ServiceTokens, NoPasswords: rec.Passwords == nil, NoOldLinks: !s.Legacy.HasLinks()}
 	g := &Gate{
 		rules: rules, insecure: insecure, visitors: visitors,
 		forward: &forwarder{
@@ -130,12 +136,15 @@ func New(s Settings, rec Records) *Gate {
 			Book: rec.Book, Legacy: s.Legacy, Sessions: rec.Sessions, Tokens: rec.Tokens, Passwords: rec.Passwords, Reports: rec.Reports, Audit: rec.Audit, Unread: rec.Unread, Now: rec.Now,
 			Attempts: attempts, Changes: changes},
 		console: &console.Handlers{Answers: answers, Visitors: visitors, Now: rec.Now,
-			Firm: admin.Firm{Book: rec.Book, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Reports: rec.Reports, Anchor: rec.Anchor, Notices: rec.Notices,
-				NoPasswords: rec.Passwords == nil, NoOldLinks: !s.Legacy.HasLinks()}},
+			Firm: office},
 		status: &status{firm: s.Firm, answers: answers, visitors: visitors, sessions: rec.Sessions, assertion: rec.Assertion, logo: s.Logo},
 	}
 	if s.MailFolder != "" {
 		g.mailbox = &mailbox.Mailbox{Folder: s.MailFolder, Firm: s.Firm, Keys: keys, Answers: answers}
+	}
+	if rec.ServiceTokens != nil {
+		g.api = &api.Handler{Firm: office, Networks: rec.Networks, ClientIP: rec.ClientIP, Log: rec.Log,
+			Insecure: func(r *http.Request) bool { return insecure.is(r) && !rec.ClientIP(r).Unmap().IsLoopback() }}
 	}
 	g.routes = g.routeTable()
 	return g

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/account"
+	"github.com/doorpost-auth/doorpost/caddymodule/api"
 	"github.com/doorpost-auth/doorpost/caddymodule/mailbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/wayback"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
@@ -33,6 +34,11 @@ func (g *Gate) serveOwn(w http.ResponseWriter, r *http.Request) error {
 		return web.ErrNotFound
 	}
 	name := r.URL.Path[len(g.rules.prefix):]
+	if path, ok := strings.CutPrefix(name, api.Path); ok && g.api != nil {
+		r.Pattern = api.Path
+		g.api.ServeHTTP(w, r, path)
+		return nil
+	}
 	page, ok := g.routes[name]
 	switch {
 	case ok:

@@ -17,11 +17,12 @@ import (
 type Class uint8
 
 const (
-	Ask      Class = iota // a request for a mail
-	Failure               // an address that isn't the link's
-	Guess                 // a code
-	Password              // a password
-	Token                 // an old link's token
+	Ask          Class = iota // a request for a mail
+	Failure                   // an address that isn't the link's
+	Guess                     // a code
+	Password                  // a password
+	Token                     // an old link's token
+	ServiceToken              // a service token
 )
 
 // level is a prefix length that one client may control, with its limits: rates of mail requests,
@@ -106,6 +107,14 @@ func (n *Networks) TakeApart(id string) bool {
 	return id != "" && n.allowAll([]bucket{{n.key("apart", id) | reservedBit, knownRequests}})
 }
 
+// serviceTokenUses is how often a service token may be used.
+var serviceTokenUses = rate{600, 100 * time.Millisecond}
+
+// TakeServiceToken counts one more use of a service token, and reports whether it is allowed.
+func (n *Networks) TakeServiceToken(id string) bool {
+	return n.allowAll([]bucket{{n.key("service-token-use", id) | reservedBit, serviceTokenUses}})
+}
+
 // allowAll counts an event in all buckets or in none.
 func (n *Networks) allowAll(all []bucket) bool {
 	now := n.now()
@@ -133,6 +142,8 @@ func (n *Networks) buckets(c Class, ip netip.Addr) []bucket {
 		kind, of = "password", func(l level) rate { return l.password }
 	case Token:
 		kind = "token"
+	case ServiceToken:
+		kind = "service-token"
 	}
 	ip, levels := levelsOf(ip)
 	for i := range levels {

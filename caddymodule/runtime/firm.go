@@ -29,6 +29,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/reports"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/servicetoken"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/site"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -219,6 +220,7 @@ func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *
 	if others == nil {
 		r.Queue.Process = kept(e, id, "process", func() *outbox.Process { return &outbox.Process{Sent: s.Sent} })
 	}
+	r.ServiceTokens = kept(e, id, "service-tokens", func() *servicetoken.Tokens { return &servicetoken.Tokens{Firm: id, Store: db, Keys: keys, Now: now} })
 	r.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Book: r.Book, Queue: r.Queue, Unread: r.Unread, Audit: events, Now: now, Alarm: alarm}
 	for _, staff := range cfg.Staff {
 		a, err := address.Parse(staff)
@@ -263,6 +265,7 @@ func (f *Firm) start() error {
 	f.running.Go(func() { f.Usage.Run(ctx, f.Log) })
 	f.running.Go(func() { f.Unread.Run(ctx, f.Log) })
 	f.running.Go(func() { f.Reports.Run(ctx, f.Log) })
+	f.running.Go(func() { f.ServiceTokens.Run(ctx, f.Log) })
 	return nil
 }
 
@@ -409,7 +412,7 @@ func (f *Firm) prepare(ctx context.Context) error {
 func (f *Firm) Reseal(ctx context.Context) error {
 	return f.Anchor.Reseal(ctx, func(ctx context.Context) error {
 		for _, reseal := range []func(context.Context) error{f.Book.Reseal, f.Passwords.Reseal, f.Sessions.Reseal, f.Tokens.Reseal, f.Assertion.Reseal,
-			f.Mails.Reseal, f.Devices.Reseal, f.LastContacts.Reseal, f.Unread.Reseal, f.Notices.Reseal, f.Queue.Reseal, f.Reports.Reseal, f.Audit.Reseal} {
+			f.Mails.Reseal, f.Devices.Reseal, f.LastContacts.Reseal, f.Unread.Reseal, f.Notices.Reseal, f.ServiceTokens.Reseal, f.Queue.Reseal, f.Reports.Reseal, f.Audit.Reseal} {
 			if err := reseal(ctx); err != nil {
 				return err
 			}
@@ -420,6 +423,6 @@ func (f *Firm) Reseal(ctx context.Context) error {
 
 // Admin is the firm as commands change it.
 func (f *Firm) Admin() admin.Firm {
-	return admin.Firm{Book: f.Book, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Letters: f.letters, Audit: f.Audit, Usage: f.Usage, Reports: f.Reports, Anchor: f.Anchor, Notices: f.Notices,
+	return admin.Firm{Book: f.Book, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Letters: f.letters, Audit: f.Audit, Usage: f.Usage, Reports: f.Reports, Anchor: f.Anchor, Notices: f.Notices, ServiceTokens: f.ServiceTokens,
 		Files: f.FileStatus(), NoPasswords: f.Config.Passwords.Off, NoOldLinks: !f.Config.Rules.HasLinks()}
 }

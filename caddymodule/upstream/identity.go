@@ -20,6 +20,9 @@ func StripIdentity(r *http.Request) {
 			delete(h, name)
 		}
 	}
+	if lines := h["Authorization"]; len(lines) > 0 && slices.ContainsFunc(lines, isServiceToken) {
+		delete(h, "Authorization") // it is for our own pages, and the portal's log isn't to have it
+	}
 	// Caddy deletes the headers that Connection names, ours among them, after we set
 	// them: a visitor could make their own identity vanish (CVE-2024-45410).
 	if lines := h["Connection"]; len(lines) > 0 {
@@ -35,6 +38,15 @@ func StripIdentity(r *http.Request) {
 	r.Trailer = nil
 	delete(h, "Trailer")
 }
+
+// isServiceToken reports whether a header's value is a service token of ours.
+func isServiceToken(value string) bool {
+	_, text, _ := strings.Cut(value, " ")
+	return strings.HasPrefix(strings.TrimSpace(text), serviceTokenPrefix)
+}
+
+// serviceTokenPrefix is servicetoken.Prefix.
+const serviceTokenPrefix = "doorpost_"
 
 func stripConnection(h http.Header, lines []string) {
 	var keep []string
