@@ -6,7 +6,7 @@
 // contact (see Log.Strangers), which is sealed and short.
 //
 // Start reading at Log.Record; trail.go stores events, flood.go drops events of floods,
-// strangers.go is the list of unknown addresses, scanner.go detects programs that open links.
+// unknown.go is the list of unknown addresses, scanner.go detects programs that open links.
 package audit
 
 import (

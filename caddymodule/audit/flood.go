@@ -14,10 +14,10 @@ const (
 	summaryEvery = time.Minute
 )
 
-// sampler limits sampled events by kind. Events of known contacts are counted apart, so
+// floodLimiter limits sampled events by kind. Events of known contacts are counted apart, so
 // that requests for random addresses don't hide events of a contact. The zero value is
 // ready to use; the caller locks.
-type sampler struct{ limits map[limitKey]*limit }
+type floodLimiter struct{ limits map[limitKey]*limit }
 
 // limitKey identifies the events that share a limit.
 type limitKey struct {
@@ -34,7 +34,7 @@ type limit struct {
 
 // drop reports whether the event must not be recorded; it is then part of the next
 // summary.
-func (f *sampler) drop(l *Log, e Event, now time.Time) bool {
+func (f *floodLimiter) drop(l *Log, e Event, now time.Time) bool {
 	if !e.Kind.sampled() {
 		return false
 	}
@@ -67,7 +67,7 @@ type dropped struct {
 
 // summaries returns the summaries that are due, or all if end is set, and how long until
 // the next is due; 0 if there is none.
-func (f *sampler) summaries(now time.Time, end bool) (all []dropped, wait time.Duration) {
+func (f *floodLimiter) summaries(now time.Time, end bool) (all []dropped, wait time.Duration) {
 	for d, v := range f.limits {
 		switch left := summaryEvery - now.Sub(v.since); {
 		case v.dropped == 0:

@@ -52,7 +52,7 @@ type Trail struct {
 
 	mu      sync.Mutex
 	last    time.Time // of the latest event; IDs must keep the order
-	sampler sampler
+	floods  floodLimiter
 	pending []entry
 	lost    int          // since the last log line about it
 	logger  *slog.Logger // of the latest event
@@ -118,7 +118,7 @@ func (t *Trail) add(l *Log, e *Event) bool {
 		t.notify() // to count it too
 		return true
 	}
-	if t.sampler.drop(l, *e, t.now()) {
+	if t.floods.drop(l, *e, t.now()) {
 		t.notify() // to write the summary in time
 		return false
 	}
@@ -254,7 +254,7 @@ func (t *Trail) due(n int) bool {
 // summarize records summaries of dropped events, and returns when to do so again.
 func (t *Trail) summarize(end bool) time.Duration {
 	t.mu.Lock()
-	all, wait := t.sampler.summaries(t.now(), end)
+	all, wait := t.floods.summaries(t.now(), end)
 	var told []Event
 	for _, s := range all {
 		e := Event{Kind: s.kind, More: s.more}

@@ -3,7 +3,7 @@
 // There are two kinds of limits. Limits per contact are records in the store, changed in the
 // transaction of the event that they count, so that no crash, restart or second gate loses a count
 // (budget.go, mail.go). Limits per network are counted in memory, in buckets of sixteen bytes that
-// drain with time (network.go, cells.go), and are saved as snapshots (snapshot.go). Devices that a
+// drain with time (network.go, gcra.go), and are saved as snapshots (snapshot.go). Devices that a
 // contact has signed in on have limits of their own (device.go), so that a flood locks nobody out.
 package limit
 

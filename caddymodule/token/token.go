@@ -9,7 +9,7 @@
 //   - "live", by contact: the active links and codes.
 //   - "handed-over", by link: when the mail server accepted the mail. The life of link and code begins
 //     then.
-//   - "tries", by contact: the guesses at the contact's codes in all browsers (tries.go).
+//   - "tries", by contact: the guesses at the contact's codes in all browsers (guesses.go).
 //
 // Records that Doorpost did not seal are ignored.
 //

@@ -276,7 +276,7 @@ func (s *Store) logApart() {
 	defer s.mu.Unlock()
 	if now := s.now(); s.isApart() && now.Sub(s.apartSince) >= logEvery/2 && now.Sub(s.apartLogged) >= logEvery {
 		s.apartLogged = now
-		s.log.Warn("another machine seals with another secret, so nothing is sealed again, and no secret can be taken out", "what_to_do", putFirst)
+		s.log.Warn("another machine seals with another secret, so nothing is resealed, and no secret can be removed", "what_to_do", putFirst)
 	}
 }
 

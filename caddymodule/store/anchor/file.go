@@ -151,14 +151,14 @@ func (s *Store) read() error {
 	}
 	if err != nil {
 		a = anchor{damaged: true}
-		s.logUnreadable("the file that the store is compared with can't be read", s.path(), err)
+		s.logUnreadable("anchor unreadable", s.path(), err)
 	}
 	if there := err != nil || id != ""; closedErr == nil && closedID == "" && there { // it is written before the anchor, so it was deleted
 		closedErr = fs.ErrNotExist
 	}
 	if closedErr != nil {
 		closed = new(Closed)
-		s.logUnreadable("the file that says which old links ask for sign-in can't be read; it is made again from the store, if that is the one of last time", s.closedPath(), closedErr)
+		s.logUnreadable("anchor of old links unreadable; it is made again from the store, if the store is the same as before", s.closedPath(), closedErr)
 	}
 	if err := s.lacking(s.keys.Load(), a.Keys); err != nil {
 		return err
@@ -285,10 +285,10 @@ func (s *Store) write(newest string) error {
 func (s *Store) logSaveErr(err error) {
 	switch {
 	case err != nil && s.saveErr == nil:
-		s.log.Error("what was seen of the store can't be noted outside of it, so a lost or older store won't be noticed at the next start",
+		s.log.Error("anchor not saved, so a lost or older store won't be noticed at the next start",
 			"path", s.path(), "error", err, "what_to_do", "let Caddy's user write there, and write the upgraded companies in the Caddyfile: upgraded all, or upgraded ID…")
 	case err == nil && s.saveErr != nil:
-		s.log.Info("what was seen of the store can be noted again", "path", s.path())
+		s.log.Info("anchor saved again", "path", s.path())
 	}
 	s.saveErr = err
 }

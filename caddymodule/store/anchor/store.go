@@ -179,7 +179,7 @@ func (s *Store) Settle(ctx context.Context, reopen bool, settle func(context.Con
 	}
 	s.save()
 	s.setTrusted()
-	s.log.Warn("the store was accepted as the one from now on", "store", s.place)
+	s.log.Warn("store accepted", "store", s.place)
 	return nil
 }
 

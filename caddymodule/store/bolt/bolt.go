@@ -112,12 +112,12 @@ func Open(path string, o Options) (*DB, error) {
 
 // describe tells operators what is wrong with the file at path, and what to do.
 func describe(path string, err error) error {
-	var hurt *corruption
+	var corrupt *corruption
 	switch {
 	case errors.Is(err, errLocked):
 		return fmt.Errorf("%w: %s is held by %s: stop it or give this one another path", ErrHeld, path, lockedBy(path))
-	case errors.As(err, &hurt):
-		return fmt.Errorf("%w: %s (%s): bring back a backup with \"caddy doorpost restore FILE\", or move the file away, start, and say \"caddy doorpost store accept\" to begin with an empty store", ErrCorrupt, path, hurt.why)
+	case errors.As(err, &corrupt):
+		return fmt.Errorf("%w: %s (%s): bring back a backup with \"caddy doorpost restore FILE\", or move the file away, start, and say \"caddy doorpost store accept\" to begin with an empty store", ErrCorrupt, path, corrupt.why)
 	default:
 		return fmt.Errorf("open store %s: %w", path, err)
 	}

@@ -352,8 +352,8 @@ func receiveBackup(path string, r io.Reader) (name string, err error) {
 			err = o.bolt.Close()
 		}
 	}
-	if hurt := new(corruption); errors.As(err, &hurt) {
-		err = fmt.Errorf("%w: the backup is not a whole store of Doorpost (%s)", ErrCorrupt, hurt.why)
+	if corrupt := new(corruption); errors.As(err, &corrupt) {
+		err = fmt.Errorf("%w: the backup is not a whole store of Doorpost (%s)", ErrCorrupt, corrupt.why)
 	}
 	return tmp.Name(), err
 }

@@ -91,14 +91,14 @@ func deleteExpired(tx *bolt.Tx, ended []expiredEntry) error {
 func (db *DB) sweep(every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	belief := clockGuard{wall: db.clock(), real: time.Now()}
+	guard := clockGuard{wall: db.clock(), real: time.Now()}
 	for {
 		select {
 		case <-db.stop:
 			return
 		case <-tick.C:
 		}
-		_, err := db.sweepUntil(context.Background(), belief.now(db.clock(), time.Now()))
+		_, err := db.sweepUntil(context.Background(), guard.now(db.clock(), time.Now()))
 		// Failed writes were logged by the writer, corruption was logged where it was
 		// found.
 		if err != nil && !errors.Is(err, store.ErrUnavailable) {

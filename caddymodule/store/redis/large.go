@@ -124,8 +124,8 @@ func (s *Store) commit(ctx context.Context, firm, number string, ops int, bucket
 func (s *Store) retry(ctx context.Context, q request) error {
 	for end := time.Now().Add(retryFor); ; {
 		err := s.do(ctx, q)
-		crowd := errors.Is(err, redis.ErrPoolTimeout)
-		if err == nil || isReply(err) && !crowd || ctx.Err() != nil || s.closed.Load() || time.Now().After(end) {
+		poolFull := errors.Is(err, redis.ErrPoolTimeout)
+		if err == nil || isReply(err) && !poolFull || ctx.Err() != nil || s.closed.Load() || time.Now().After(end) {
 			return err
 		}
 		select {

@@ -182,7 +182,7 @@ func TestALargeApplyOfADeadProcess(t *testing.T) {
 	holds(t, s, "001199", "-")
 	for _, k := range raw.Keys(t.Context(), firmPrefix("firm")+"p:*").Val() {
 		if life := raw.PTTL(t.Context(), k).Val(); life == -1 { // -2: it has expired
-			t.Error("what lies aside stays for ever")
+			t.Error("staged changes never expire")
 		}
 	}
 

@@ -151,10 +151,10 @@ const (
 // closed before.
 func (s *Store) setUpLater(why error) bool {
 	began, wait := time.Now(), setUpEvery
-	var told time.Time
+	var logged time.Time
 	for {
-		if now := time.Now(); now.Sub(told) >= setUpLogEvery {
-			told = now
+		if now := time.Now(); now.Sub(logged) >= setUpLogEvery {
+			logged = now
 			s.log.Error("the store can't be used yet; what needs it is refused, and it is tried again until it can", "address", s.address, "error", why)
 		}
 		select {
@@ -174,7 +174,7 @@ func (s *Store) setUpLater(why error) bool {
 			return true
 		}
 		if err.Error() != why.Error() {
-			told = time.Time{}
+			logged = time.Time{}
 		}
 		why = err
 		err = fmt.Errorf("the store at %s: %w", s.address, err)

@@ -33,7 +33,7 @@ func (s *Store) sweepFirm(ctx context.Context, firm string, wary bool) (total in
 	if wary {
 		mode = "1"
 	}
-	aside := false
+	staged := false
 	for more := true; more && err == nil; {
 		err = s.do(ctx, request{
 			script: sweepScript, key: expiryKey(firm),
@@ -44,16 +44,16 @@ func (s *Store) sweepFirm(ctx context.Context, firm string, wary bool) (total in
 				}
 				deleted, ok1 := answer[0].(int64)
 				again, ok2 := answer[1].(int64)
-				carry, ok3 := answer[2].(int64)
+				stagedFlag, ok3 := answer[2].(int64)
 				if !ok1 || !ok2 || !ok3 {
 					return errWrongReply
 				}
-				total, more, aside = total+int(deleted), again == 1, carry == 1
+				total, more, staged = total+int(deleted), again == 1, stagedFlag == 1
 				return nil
 			},
 		})
 	}
-	if err == nil && aside { // its process may have ended
+	if err == nil && staged { // its process may have ended
 		err = s.applyStaged(ctx, firm)
 	}
 	return total, err

@@ -97,13 +97,13 @@ func (s *Store) Scan(ctx context.Context, firm, bucket, prefix, after string, li
 	for len(found) < limit {
 		var page []store.Record
 		var next string
-		var aside bool
+		var staged bool
 		err := s.do(ctx, request{
 			script: scanScript, key: indexKey(firm, bucket),
 			args: []any{nil, recordKey(store.Key{Firm: firm, Bucket: bucket}), least, greatest,
 				min(limit-len(found), pageRecords), s.clock().UnixMilli(), pageBytes, firmPrefix(firm), bucket},
 			read: func(answer []any) (err error) {
-				if aside = len(answer) == 1 && answer[0] == int64(1); aside {
+				if staged = len(answer) == 1 && answer[0] == int64(1); staged {
 					return nil
 				}
 				page, next, err = readPage(firm, bucket, prefix, answer)
@@ -113,7 +113,7 @@ func (s *Store) Scan(ctx context.Context, firm, bucket, prefix, after string, li
 		if err != nil {
 			return nil, err
 		}
-		if aside {
+		if staged {
 			if err := s.applyStaged(ctx, firm); err != nil {
 				return nil, err
 			}
