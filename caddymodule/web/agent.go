@@ -7,8 +7,8 @@ import (
 	"github.com/mileusna/useragent"
 )
 
-// AgentOf says in words what browser made the request, such as "Safari on iPhone". The
-// words are ours: nothing that a visitor can write gets into a mail or a list.
+// AgentOf names the browser that made the request, such as "Safari on iPhone". It returns only
+// fixed words, so that no visitor's text gets into a mail or a list.
 func AgentOf(r *http.Request) string {
 	ua := r.UserAgent()
 	if len(ua) > 512 {

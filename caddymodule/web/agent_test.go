@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// What is said of a browser is one of a few words of ours, whatever it says of itself.
+// The result consists of fixed words, whatever the browser sends.
 func FuzzAgentOf(f *testing.F) {
 	for _, seed := range []string{"Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
 		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0", "", "(", "()", "/", "Mozilla/5.0 (", "iPad <b>", "Chrome/", "; ; ;", "\x00", strings.Repeat("(", 600)} {

@@ -17,17 +17,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Failure is an error with a page of its own, whose words are the visitor's.
+// Failure is an error with its own page for the visitor.
 type Failure struct {
 	Status     int
 	Page       MessagePage
-	RetryAfter time.Duration // when to try again; 0: after ten seconds, where the status is 503
+	RetryAfter time.Duration // when to try again; 0 means ten seconds if the status is 503
 }
 
 // Error implements error.
 func (f *Failure) Error() string { return f.Page.Title }
 
-// How a request for a page of ours can fail.
+// Errors of requests for the gate's own pages.
 var (
 	ErrNotFound    = &Failure{Status: http.StatusNotFound, Page: MessageFor(http.StatusNotFound)}
 	ErrCrossOrigin = &Failure{Status: http.StatusForbidden, Page: MessageFor(http.StatusForbidden)}
@@ -35,33 +35,33 @@ var (
 	ErrTooLarge    = &Failure{Status: http.StatusRequestEntityTooLarge, Page: MessageFor(http.StatusRequestEntityTooLarge)}
 	ErrTooSlow     = &Failure{Status: http.StatusRequestTimeout, Page: MessageFor(http.StatusBadRequest)}
 	ErrMethod      = &Failure{Status: http.StatusMethodNotAllowed, Page: MessageFor(http.StatusMethodNotAllowed)}
-	// ErrConflict: a record was changed by others each time that it was to be written.
+	// ErrConflict means that other requests changed a record at each attempt to write it.
 	ErrConflict = &Failure{Status: http.StatusServiceUnavailable, Page: MessageFor(http.StatusServiceUnavailable)}
-	// ErrPasswordsBusy: so many passwords are being hashed that no more are taken.
+	// ErrPasswordsBusy means that too many passwords are being hashed at the moment.
 	ErrPasswordsBusy = &Failure{Status: http.StatusServiceUnavailable, RetryAfter: 2 * time.Second, Page: MessagePage{Title: "Please try again in a moment",
 		Text: "Many people are signing in with a password right now. Please wait a few seconds, go back, and try again. Or have us email you a link."}}
 
-	// errInternal: something that nobody expected, in which the store has no part.
+	// errInternal is for unexpected errors other than the store's.
 	errInternal = &Failure{Status: http.StatusInternalServerError, Page: MessageFor(http.StatusInternalServerError)}
-	// errStore: the store can't say who it is, or what they may see.
+	// errStore means that the store can't tell who the visitor is or what they may see.
 	errStore = &Failure{Status: http.StatusServiceUnavailable, Page: MessagePage{Title: "Please try again in a minute",
 		Text: "We can’t check who is signed in right now. You aren’t signed out, and nothing is lost. Please wait a minute, then reload this page."}}
 )
 
-// Answers writes the answers that a firm's gate gives itself: pages, problems for programs, and
-// the one translation of errors into status, page and log line. Set its fields in one literal.
+// Answers writes the gate's own responses: pages, problem details for programs, and the page,
+// status and log line for each error. Set its fields in one literal before use.
 type Answers struct {
 	Pages        *Pages
 	Log          *slog.Logger
 	Sites        *site.Sites
-	Prefix       string  // of our own pages, such as "/-"
-	ClearStorage bool    // browsers clear what scripts have stored, at sign-out and at a change of person
-	StoreErrors  []error // errors that say, as store.ErrUnavailable does, that records can't be read
+	Prefix       string  // of the gate's own pages, such as "/-"
+	ClearStorage bool    // browsers clear script storage at sign-out and when another person signs in
+	StoreErrors  []error // errors that mean, like store.ErrUnavailable, that records can't be read
 
-	storeLine, internalLine sampledLine // log lines on a store that keeps the gate from serving, and on any other error
+	storeLine, internalLine sampledLine // log lines about the store and about all other errors
 }
 
-// sampledLine lets ten log lines through, and then one a second. The zero value is ready.
+// sampledLine allows ten log lines, and then one per second. The zero value is ready to use.
 type sampledLine struct {
 	once sync.Once
 	rate.Sometimes
@@ -72,7 +72,7 @@ func (l *sampledLine) log(write func()) {
 	l.Do(write)
 }
 
-// Page shows one of our pages.
+// Page answers with one of the gate's pages.
 func (a *Answers) Page(w http.ResponseWriter, r *http.Request, status int, page Page) {
 	EndSoon(w, r)
 	if status == http.StatusUnauthorized {
@@ -83,11 +83,11 @@ func (a *Answers) Page(w http.ResponseWriter, r *http.Request, status int, page 
 	}
 }
 
-// setChallenge sets the challenge that RFC 9110, 15.5.2, wants of a 401.
+// setChallenge sets the challenge that RFC 9110, 15.5.2, requires for a 401.
 func setChallenge(h http.Header) { h.Set("WWW-Authenticate", `Cookie realm="portal"`) }
 
-// Fail makes status, page and log line of an error: the one place where that happens. A program
-// gets JSON.
+// Fail answers with the status and page for an error, and logs it. All errors of handlers end here.
+// Programs get JSON.
 func (a *Answers) Fail(w http.ResponseWriter, r *http.Request, err error) {
 	var f *Failure
 	if !errors.As(err, &f) {
@@ -107,18 +107,18 @@ func (a *Answers) Fail(w http.ResponseWriter, r *http.Request, err error) {
 	a.Page(w, r, f.Status, f.Page)
 }
 
-// FailProgram answers a failure with JSON, whoever reads it.
+// FailProgram answers a failure with JSON.
 func FailProgram(w http.ResponseWriter, r *http.Request, f *Failure) {
 	EndSoon(w, r)
 	_ = writeProblem(w, f.Status, problem{Title: f.Page.Title, Detail: f.Page.Text})
 }
 
-// unexpected logs an error that has no page of its own, and returns the page. Not every visitor
-// who meets the error adds a line to the log, and the line has nothing of a URL but which page
-// of ours it is (http.Request.Pattern, set by the gate).
+// unexpected logs an error without a page of its own, and returns the page. The log lines are
+// sampled. They contain no URL, only the pattern of the gate's page (http.Request.Pattern, set by
+// the gate).
 func (a *Answers) unexpected(r *http.Request, err error) *Failure {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-		return errStore // the client is gone
+		return errStore // the client has disconnected
 	}
 	unreadable := func(is error) bool { return errors.Is(err, is) }
 	switch {
@@ -150,13 +150,13 @@ func (a *Answers) SignInNeeded(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// VarySignedOut says what the answer to a visitor who isn't signed in depends on.
+// VarySignedOut sets the Vary header of answers to visitors who aren't signed in.
 func VarySignedOut(w http.ResponseWriter) {
 	w.Header().Set("Vary", "Cookie, Accept, Sec-Fetch-Mode, Sec-Fetch-Dest, Upgrade-Insecure-Requests, X-Requested-With")
 }
 
-// ClearSite has the browser forget the pages that it has kept of this site, as the person at it
-// changes, and what the portal's scripts have stored, where the firm wants that.
+// ClearSite makes the browser delete its cached pages of this site, and script storage if the firm
+// wants that. Use it when the person at the browser changes.
 func (a *Answers) ClearSite(h http.Header) {
 	kinds := `"cache"`
 	if a.ClearStorage {
@@ -165,12 +165,13 @@ func (a *Answers) ClearSite(h http.Header) {
 	h.Set("Clear-Site-Data", kinds)
 }
 
-// SeeOwn sends the browser to a page of ours, by its path under the prefix. The error is nil.
+// SeeOwn redirects to a page of the gate, given by its path under the prefix. The error is always
+// nil.
 func (a *Answers) SeeOwn(w http.ResponseWriter, name string) error {
 	return Redirect(w, a.Prefix+name, http.StatusSeeOther)
 }
 
-// Redirect sends the browser to a URL that is known to be safe. The error is nil.
+// Redirect redirects to a URL that is known to be safe. The error is always nil.
 func Redirect(w http.ResponseWriter, to string, status int) error {
 	h := w.Header()
 	h.Set("Location", to)
@@ -180,7 +181,7 @@ func Redirect(w http.ResponseWriter, to string, status int) error {
 	return nil
 }
 
-// problem is the body of an answer for programs (RFC 9457).
+// problem is the body of a response to a program (RFC 9457).
 type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
@@ -196,7 +197,7 @@ func writeProblem(w http.ResponseWriter, status int, p problem) error {
 	return WriteJSON(w, status, "application/problem+json", p)
 }
 
-// WriteJSON answers with v as JSON, under that media type. That the client is gone is no error.
+// WriteJSON answers with v as JSON of the given media type. A disconnected client isn't an error.
 func WriteJSON(w http.ResponseWriter, status int, kind string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -6,15 +6,15 @@ import (
 	"unicode/utf8"
 )
 
-// Attachment returns the Content-Disposition by which every browser saves an answer under that name (RFC 6266). The
-// name is one that systems can save; see reports.CleanName.
+// Attachment returns the Content-Disposition that makes every browser save a response under the
+// name (RFC 6266). The name must be one that file systems accept; see reports.CleanName.
 func Attachment(name string) string {
-	plain := true // what old programs understand, and no browser reads in another way
+	plain := true // understood by old programs, and read alike by all browsers
 	ascii := strings.Map(func(r rune) rune {
 		switch {
 		case r >= utf8.RuneSelf || r < ' ' || r == 0x7f:
 			r = '_'
-		case strings.ContainsRune(`"\%;`, r): // browsers decode %41 there, though it isn't encoded
+		case strings.ContainsRune(`"\%;`, r): // browsers decode %41 there, although it isn't an escape
 			r = '_'
 		default:
 			return r

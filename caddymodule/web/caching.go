@@ -6,26 +6,26 @@ import (
 	"strings"
 )
 
-// Cache-Control of our own pages: nobody keeps them, and no proxy rewrites them, since their
-// Content-Security-Policy lets the browser run and style the bytes that we sent and no others (RFC
-// 9111, 5.2.2.5 and 5.2.2.6). A CDN that hides email addresses until its script has run would hide them
-// for good.
+// neverCached is the Cache-Control of the gate's own pages: no cache stores them, and no proxy
+// rewrites them, because their Content-Security-Policy allows exactly the scripts and styles that
+// were sent (RFC 9111, 5.2.2.5 and 5.2.2.6). A CDN that hides email addresses until its script has
+// run would hide them forever.
 const neverCached = "no-store, no-transform"
 
-// SetNeverCached marks an answer of the gate's own. What a handler in front of the gate has told
-// caches, for the whole site, doesn't hold for it.
+// SetNeverCached marks a response of the gate's own. It overrides cache headers that an earlier
+// handler has set for the whole site.
 func SetNeverCached(h http.Header) {
 	dropCachePolicies(h)
 	h["Cache-Control"] = []string{neverCached}
 }
 
-// KeepPersonal makes an answer to one person, or to one visit, theirs alone, whatever the portal
-// says: no shared cache keeps it, and the browser's own asks the gate each time before it shows it
-// (RFC 9111, 3.5 and 5.2.2). With shared, for a computer that others use, no cache keeps it at all. Of
-// the portal's own directives no-store and no-transform stay.
+// KeepPersonal limits the caching of a response to one person or visit, whatever the portal says:
+// no shared cache stores it, and the browser's cache revalidates it with the gate before each use
+// (RFC 9111, 3.5 and 5.2.2). With shared, for a shared computer, no cache stores it at all. The
+// portal's own no-store and no-transform stay.
 //
-// What the portal lets a cache do by other headers goes: a cache that reads one of those would
-// prefer it to Cache-Control (RFC 9213, 2.2).
+// It removes the portal's other cache headers: a cache that reads one of them would prefer it to
+// Cache-Control (RFC 9213, 2.2).
 func KeepPersonal(h http.Header, shared bool) {
 	noStore, noTransform := shared, false
 	for _, line := range h["Cache-Control"] {
@@ -45,17 +45,17 @@ func KeepPersonal(h http.Header, shared bool) {
 	case noTransform:
 		policy = "private, no-cache, no-transform"
 	}
-	h["Cache-Control"] = []string{policy} // not shared: Caddy's header handler may change a value in place
+	h["Cache-Control"] = []string{policy} // a new slice: Caddy's header handler may change a value in place
 }
 
-// dropCachePolicies removes or empties every header but Cache-Control by which a cache is told to
-// keep an answer.
+// dropCachePolicies removes or clears all headers other than Cache-Control that allow caches to
+// store a response.
 func dropCachePolicies(h http.Header) {
 	for name := range h {
 		switch {
 		case name == "Cache-Control":
 		case name == "Expires":
-			h[name] = []string{"0"} // for caches of HTTP/1.0: it is stale
+			h[name] = []string{"0"} // for HTTP/1.0 caches: the response is stale
 		case name == "Pragma":
 			h[name] = []string{"no-cache"}
 		case IsCachePolicy(name):
@@ -64,12 +64,12 @@ func dropCachePolicies(h http.Header) {
 	}
 }
 
-// IsCacheHeader is IsCachePolicy, and Cache-Control as well.
+// IsCacheHeader reports whether the header is Cache-Control or a cache policy.
 func IsCacheHeader(name string) bool { return name == "Cache-Control" || IsCachePolicy(name) }
 
-// IsCachePolicy reports whether caches read in that header, too, how long they may keep an answer: the
-// standard's, those for a CDN (RFC 9213), whose names end alike, and those of Varnish, Akamai
-// and nginx.
+// IsCachePolicy reports whether the header, other than Cache-Control, tells some cache how long it
+// may store a response: the standard's, those for CDNs (RFC 9213), which share a suffix, and those
+// of Varnish, Akamai and nginx.
 func IsCachePolicy(name string) bool {
 	if len(name) < len("Pragma") {
 		return false

@@ -7,18 +7,19 @@ import (
 )
 
 const (
-	// BodyTime is how long the body of a request to our own pages may take to arrive.
+	// BodyTime limits how long the body of a request to the gate's own pages may take to arrive.
 	BodyTime = 10 * time.Second
-	// AnswerTime is how long an answer of ours may take to be read over HTTP/2 and later.
+	// AnswerTime limits how long a client may take to read a response of the gate over HTTP/2 and
+	// later.
 	AnswerTime = time.Minute
-	// maxDrained and drainTime bound what Drain reads.
+	// maxDrained and drainTime limit Drain.
 	maxDrained = 192 << 10
 	drainTime  = 5 * time.Second
 )
 
-// LeaveBody closes the connection after an answer for which nobody reads the body:
-// the server would first wait for it, even where the client waits for the answer. After the answer
-// it reads what comes of the body all the same, so that has to come soon, too.
+// LeaveBody closes the connection after a response to a request whose body isn't read. Otherwise
+// the server would first wait for the body, even if the client waits for the response. The server
+// still reads the rest of the body after the response, so the body gets a deadline too.
 func LeaveBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 && r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close")
@@ -26,22 +27,22 @@ func LeaveBody(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// EndSoon ends an answer of ours that nobody reads: over HTTP/2 and later, a client that takes
-// nothing holds each of the many answers of a connection in memory, for as long as it likes. Over
-// HTTP/1.1 it holds one, most of which lies with the system, and a deadline would be that of the
-// connection's next answer, too, which may be the portal's.
+// EndSoon sets a deadline for a response of the gate that a client doesn't read. Over HTTP/2 and
+// later, such a client could keep many responses per connection in memory for any time. Over
+// HTTP/1.1 there is only one, most of which the operating system buffers, and a deadline would also
+// apply to the connection's next response, which may be the portal's.
 func EndSoon(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor > 1 {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(AnswerTime))
 	}
 }
 
-// Drain goes on reading for a while after the answer was written: a browser that is still
-// sending shows an answer only if the connection isn't reset under it. It reads no more than
-// the server itself would, and nothing for a client that waits to be asked for the body.
+// Drain continues to read the body for a while after the response was written: a browser that is
+// still sending shows the response only if the connection isn't reset. It reads no more than the
+// server itself would, and nothing from a client that waits for "100 Continue".
 func Drain(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor != 1 || r.ContentLength == 0 || r.Header.Get("Expect") != "" {
-		return // HTTP/2 and later say so without a reset
+		return // HTTP/2 and later can answer early without a reset
 	}
 	c := http.NewResponseController(w)
 	if c.Flush() != nil || c.SetReadDeadline(time.Now().Add(drainTime)) != nil {

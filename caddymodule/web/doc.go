@@ -1,6 +1,6 @@
-// Package web gives every package with pages what pages need: the pages themselves, rendered in
-// the firm's look (Pages, and one struct for each page), the answers with their headers and the
-// translation of errors (Answers), forms (ReadForm), origins (Sites, OriginCheck), the names of our
-// cookies (Cookies), who reads an answer (ReaderOf), what browser it was (AgentOf), and what caches
-// may keep.
+// Package web has everything that packages with pages share: the pages themselves, rendered with
+// the firm's look (Pages, and one struct for each page), responses with their headers and the pages
+// for errors (Answers), forms (ReadForm), origins (Sites, OriginCheck), the names of the gate's
+// cookies (Cookies), the kind of client (ReaderOf), the name of the browser (AgentOf), and cache
+// headers.
 package web

@@ -11,17 +11,18 @@ import (
 )
 
 const (
-	maxForm   = 16 << 10 // bytes of a form of ours
+	maxForm   = 16 << 10 // bytes of one of the gate's forms
 	maxFields = 16
 )
 
-// IsForm reports whether a request's body is an urlencoded form.
+// IsForm reports whether a request's body is a URL-encoded form.
 func IsForm(h http.Header) bool {
 	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	return strings.EqualFold(strings.TrimSpace(kind), "application/x-www-form-urlencoded")
 }
 
-// ReadForm reads a form of ours: urlencoded, small, no field twice. The error is a *Failure.
+// ReadForm reads one of the gate's forms: URL-encoded, small, without repeated fields. Errors are
+// *Failure.
 func ReadForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if !IsForm(r.Header) {
 		return nil, ErrBadForm
@@ -38,7 +39,7 @@ func ReadForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 		return nil, ErrBadForm
 	}
 	for name, values := range form {
-		// PHP and its kin would read "email[]" as a second "email".
+		// PHP and similar portals read "email[]" as a second "email".
 		if len(values) > 1 || strings.ContainsAny(name, "[]") || strings.Contains(values[0], "\x00") {
 			return nil, ErrBadForm
 		}
@@ -46,13 +47,13 @@ func ReadForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	return form, nil
 }
 
-// ReadBody reads a body of at most limit bytes, which has to come within BodyTime: a client
-// without a session doesn't keep a connection busy. The error is a *Failure.
+// ReadBody reads a body of at most limit bytes, which must arrive within BodyTime, so that clients
+// without a session can't occupy connections. Errors are *Failure.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) (string, error) {
 	if r.ContentLength > limit {
-		return "", ErrTooLarge // and is not asked to send it
+		return "", ErrTooLarge // the client isn't asked to send it
 	}
-	// Not every connection has deadlines; the server's own then have to do.
+	// Some connections don't support deadlines; the server's own then apply.
 	deadline := http.NewResponseController(w)
 	_ = deadline.SetReadDeadline(time.Now().Add(BodyTime))
 	defer func() { _ = deadline.SetReadDeadline(time.Time{}) }()
@@ -70,7 +71,7 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) (string, erro
 	return string(body), nil
 }
 
-// OnlyValue returns the only value, or "" when there are none or several.
+// OnlyValue returns the only value, or "" if there are none or several.
 func OnlyValue(values []string) string {
 	if len(values) != 1 {
 		return ""

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A form of ours has each field once, under a name that no application reads as another,
-// and says the same when it is sent again.
+// Each field of one of the gate's forms appears once, under a name that no application reads as
+// another, and the form is read the same when it is sent again.
 func FuzzReadForm(f *testing.F) {
 	for _, seed := range []string{"email=ann%40example.com&to=/", "email=a&email=b", "email[]=a", "email%5b%5d=a", "email=a%00", "email=a;b=c", "&&&", "=", "e%6dail=x", "%", "+=+", "email=a&Email=b", "\xff=\xfe",
 		strings.Repeat("a=b&", 20), "email=" + strings.Repeat("x", maxForm), "\xff\xfee\x00m\x00a\x00i\x00l\x00"} {
@@ -38,7 +38,7 @@ func FuzzReadForm(f *testing.F) {
 			if len(values) != 1 || strings.ContainsAny(name, "[]") || strings.ContainsAny(values[0], "\x00") {
 				t.Fatalf("ReadForm(%q) = %q: %q", body, name, values)
 			}
-			// PHP's names, and those of who looks for the text in the bytes.
+			// PHP's names, and names of readers that search the text in the bytes.
 			decoded, _ := url.QueryUnescape(body)
 			if name == "email" && values[0] != "" && !strings.Contains(decoded, "email=") {
 				t.Fatalf("ReadForm(%q) has an email", body)

@@ -8,7 +8,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/site"
 )
 
-// OriginCheck refuses forms that another site's page has sent. Make it with NewOriginCheck.
+// OriginCheck refuses forms that were sent by a page of another site. Create it with
+// NewOriginCheck.
 type OriginCheck struct {
 	sites   *site.Sites
 	cookies Cookies
@@ -19,14 +20,14 @@ type OriginCheck struct {
 func NewOriginCheck(sites *site.Sites, cookies Cookies) *OriginCheck {
 	c := &OriginCheck{sites, cookies, http.NewCrossOriginProtection()}
 	if err := c.csrf.AddTrustedOrigin(sites.URL.Scheme + "://" + sites.URL.Host); err != nil {
-		panic("web: url: " + err.Error()) // validated before it came here
+		panic("web: url: " + err.Error()) // was validated before
 	}
 	return c
 }
 
-// Check is an error where another site's page sent the form. A browser that doesn't say
-// Sec-Fetch-Site is old, or is no browser: then its Origin counts, or else its Referer, and
-// without either it may do nothing in the name of a visitor who is signed in.
+// Check returns an error if a page of another site sent the form. A client that sends no
+// Sec-Fetch-Site is an old browser or not a browser: then its Origin counts, or its Referer if it
+// has no Origin. Without either, the request may not act for a signed-in visitor.
 func (c *OriginCheck) Check(r *http.Request) error {
 	if err := c.csrf.Check(r); err != nil {
 		return err
@@ -55,7 +56,7 @@ func (c *OriginCheck) Check(r *http.Request) error {
 	if err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host) && !strings.EqualFold(u.Host, asked.Host) {
 		return ErrCrossOrigin
 	}
-	// A page of the same name without TLS may have been written by somebody on the network.
+	// A page of the same host without TLS may have been modified by an attacker on the network.
 	tls := r.TLS != nil || c.sites.URL.Scheme == "https" && strings.EqualFold(u.Host, asked.Host)
 	if u.Scheme != "https" && (u.Scheme != "http" || tls) {
 		return ErrCrossOrigin

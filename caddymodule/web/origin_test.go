@@ -10,9 +10,10 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/site"
 )
 
-// A page of the same name that came without TLS may be anybody's who is on the way.
-// Browsers that say Sec-Fetch-Site call it cross-site; the others' word is judged alike.
-func TestS09_APageWithoutTLSIsNotOurs(t *testing.T) {
+// Anybody on the network may have sent a page of the same host without TLS. Browsers with
+// Sec-Fetch-Site call such a page cross-site; the headers of other browsers are checked the same
+// way.
+func TestS09_PageWithoutTLSIsAnotherSite(t *testing.T) {
 	origin := &url.URL{Scheme: "https", Host: "portal.example"}
 	cookies := CookiesFor(origin)
 	check := NewOriginCheck(&site.Sites{URL: origin}, cookies)
@@ -25,12 +26,12 @@ func TestS09_APageWithoutTLSIsNotOurs(t *testing.T) {
 		{"https://portal.example", "HTTP://PORTAL.EXAMPLE", false},
 		{"https://portal.example", "ftp://portal.example", false},
 		{"https://portal.example", "//portal.example", false},
-		{"http://portal.example", "http://portal.example", false}, // TLS ended in front of us
-		{"http://10.0.0.1:8080", "http://portal.example", false},  // likewise, and the Host is another
+		{"http://portal.example", "http://portal.example", false}, // TLS ended in front of the gate
+		{"http://10.0.0.1:8080", "http://portal.example", false},  // likewise, with another Host
 		{"http://10.0.0.1:8080", "https://portal.example", true},
 		{"https://second.example", "https://second.example", true}, // another site block of the firm
 		{"https://second.example", "http://second.example", false},
-		{"http://second.example", "http://second.example", true}, // it has no TLS
+		{"http://second.example", "http://second.example", true}, // without TLS
 		{"http://second.example", "http://portal.example", false},
 		{"http://second.example", "//second.example", false},
 		{"http://second.example", "ftp://second.example", false},
@@ -47,7 +48,8 @@ func TestS09_APageWithoutTLSIsNotOurs(t *testing.T) {
 	}
 }
 
-// A form is taken from this site, by the browser's word, or from who has nothing to lose.
+// A form is accepted from this site, according to the browser's headers, or from clients that
+// aren't signed in.
 func FuzzOrigin(f *testing.F) {
 	origin := &url.URL{Scheme: "https", Host: "portal.example"}
 	cookies := CookiesFor(origin)
@@ -81,7 +83,7 @@ func FuzzOrigin(f *testing.F) {
 			if from == "" || authority == "" {
 				t.Fatalf("a form is taken with Origin %q, Referer %q, at %q", origin, referer, host)
 			}
-			return // escapes in a host are written by no browser
+			return // no browser writes escapes in a host
 		}
 		known := strings.EqualFold(authority, "portal.example") && strings.EqualFold(scheme, "https") || strings.EqualFold(authority, host)
 		if !known || strings.EqualFold(authority, "portal.example") && !strings.EqualFold(scheme, "https") {

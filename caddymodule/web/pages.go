@@ -5,288 +5,289 @@ import (
 	"time"
 )
 
-// Chrome is what all pages of a firm share: how the firm looks, and where its pages lie.
+// Chrome has the data that all pages of a firm share: its look and the URLs of its pages.
 type Chrome struct {
-	// Name of the firm. On top of every page and in its title.
+	// Name is the firm's name, at the top of every page and in its title.
 	Name string
-	// Support says how to reach a person; addresses and phone numbers in it become links.
-	// Empty: pages have no support line.
+	// Support says how to reach the firm; addresses and phone numbers in it become links. If empty,
+	// pages have no support line.
 	Support string
-	// LogoURL is a path on this site. Empty: the firm's initial stands in its place.
+	// LogoURL is a path on this site. If empty, pages show the firm's initial.
 	LogoURL string
-	// Prefix of the gate's own pages, such as "/-"; without a slash at the end.
+	// Prefix is the path of the gate's own pages, such as "/-", without a slash at the end.
 	Prefix string
-	// CSS colours of buttons and underlines, and of the text on them, on a light and on a
-	// dark page. An On… colour must be readable on its accent. Empty: a quiet green.
+	// CSS colors of buttons and underlines, and of the text on them, for light and dark pages. An
+	// On… color must be readable on its accent. Default: green.
 	LightAccent, LightOnAccent, DarkAccent, DarkOnAccent string
-	// Lang is the language of the texts (BCP 47). Empty: "en".
+	// Lang is the language of the texts (BCP 47). Default: "en".
 	Lang string
-	// Passwords: people can sign in by password, so pages lead to where they do.
+	// Passwords means that contacts can sign in by password, so that pages link to that form.
 	Passwords bool
-	// MailFrom is the address that mails come from, as SentPage shows it. Empty: it says nothing of it.
+	// MailFrom is the sender of mails, shown on SentPage. If empty, the page doesn't show it.
 	MailFrom string
 }
 
-// Page is one of the page structs below.
+// Page is implemented by the page structs below.
 type Page interface {
-	file() string // its template in pages/
+	file() string // name of its template in pages/
 }
 
-// PromptPage asks who is there. It stands at the very URL asked for, with 401, or at {prefix}/sign-in.
-// Its form: POST {prefix}/sign-in with email, to, shared ("1" where ticked); its second button sends
-// the same to {prefix}/password, with go ("password"), which leads to where people sign in manually.
+// PromptPage is the prompt for signing in. It appears at the requested URL, with status 401, or at
+// {prefix}/sign-in. Its form: POST {prefix}/sign-in with email, to, shared ("1" if ticked). Its
+// second button sends the same fields to {prefix}/password with go ("password"), which redirects to
+// the form for signing in manually.
 type PromptPage struct {
-	To      string // path on this site to go on to; the page's script adds the fragment of its own URL
-	Email   string // as it was typed, when the form is shown again
-	Problem string // what is wrong with Email; empty: nothing
+	To      string // path on this site to go to afterwards; the page's script adds the fragment of its own URL
+	Email   string // as typed, if the form is shown again
+	Problem string // with Email; empty if none
 	Shared  bool   // "This is a shared device" is ticked
-	OldLink bool   // they come by what looks like an old link, which asks who they are by now
+	OldLink bool   // the visitor used an apparent old link, which asks for sign-in now
 }
 
-// SentPage says that a mail is on its way if the address is known, and takes the code.
-// It reads the same for every address. Its forms: POST {prefix}/code with code;
-// POST {prefix}/sign-in with email (or t), to, shared: the mail again.
+// SentPage says that a mail is on its way if the address is known, and takes the code. It is the
+// same for every address. Its forms: POST {prefix}/code with code; POST {prefix}/sign-in with email
+// (or t), to, shared, to send the mail again.
 type SentPage struct {
-	Address  string // as typed; or in part, if Masked
-	Masked   bool   // the address was not typed: it is that of a link
-	To       string // path on this site to go on to
+	Address  string // as typed, or masked if Masked
+	Masked   bool   // the address wasn't typed: it is that of a link
+	To       string // path on this site to go to afterwards
 	Shared   bool
-	T        string // the link whose address is meant, in place of an address typed; empty: Address is sent again
-	ResendIn int    // seconds until the mail may be asked for again
-	HelpIn   int    // seconds until other ways are shown; 0: two minutes
+	T        string // link whose address is used instead of a typed one; if empty, Address is sent again
+	ResendIn int    // seconds until another mail may be requested
+	HelpIn   int    // seconds until other ways are shown; 0 means two minutes
 	Waited   bool   // other ways are shown at once
-	Again    bool   // they have asked for one more email
-	Code     string // as it was typed, when the form is shown again
-	Problem  string // what is wrong with Code; empty: nothing
+	Again    bool   // the visitor requested another email
+	Code     string // as typed, if the form is shown again
+	Problem  string // with Code; empty if none
 }
 
-// LinkPage asks for the address of a link that was opened in a browser that didn't ask for it.
-// Its form: POST {prefix}/link with t, email.
+// LinkPage asks for the address of a link that was opened in a browser other than the one that
+// requested it. Its form: POST {prefix}/link with t, email.
 type LinkPage struct {
 	T          string
-	Masked     string // the link's address, in part
-	Email      string // as it was typed, when the form is shown again
-	SignedInAs string // somebody else's address, who is signed in here and would not be any more; empty: nobody
-	Problem    string // what is wrong with Email; empty: nothing
+	Masked     string // the link's address, masked
+	Email      string // as typed, if the form is shown again
+	SignedInAs string // address of another contact, who is signed in here and would be signed out; empty if none
+	Problem    string // with Email; empty if none
 }
 
-// SpentLinkPage is shown for a link that was good once, and sends a new one to the same address.
-// Its form: POST {prefix}/sign-in with t, shared.
+// SpentLinkPage is shown for a link that is no longer valid, and sends a new one to the same
+// address. Its form: POST {prefix}/sign-in with t, shared.
 type SpentLinkPage struct {
 	T      string
-	Masked string // the link's address, in part
-	To     string // path on this site to go on to, for who uses another address
+	Masked string // the link's address, masked
+	To     string // path on this site to go to afterwards, for visitors who use another address
 	Shared bool
 }
 
-// UnknownLinkPage is shown for a link that leads nowhere; it names nobody.
-// Its form: POST {prefix}/sign-in with email, to, shared.
+// UnknownLinkPage is shown for an unknown link; it contains no address. Its form: POST
+// {prefix}/sign-in with email, to, shared.
 type UnknownLinkPage struct {
 	To string
 }
 
-// PasswordPage asks for address and password: "sign in manually".
-// Its form: POST {prefix}/password with email, password, to, shared; two further buttons send the same
-// with go ("help", "link"), which leads to a form that has the address filled in.
+// PasswordPage asks for address and password: "sign in manually". Its form: POST {prefix}/password
+// with email, password, to, shared. Two more buttons send the same fields with go ("help", "link"),
+// which redirects to a form with the address filled in.
 type PasswordPage struct {
-	To      string // path on this site to go on to
-	Email   string // as it was typed, when the form is shown again
+	To      string // path on this site to go to afterwards
+	Email   string // as typed, if the form is shown again
 	Shared  bool
-	Set     bool   // they have just chosen a password
-	Problem string // why it did not work; empty: nothing
-	Wrong   string // the field that Problem is about: email, password, or both; empty: none of them
+	Set     bool   // the visitor has just chosen a password
+	Problem string // why it failed; empty if it didn't
+	Wrong   string // the field with the problem: email, password, or both; empty if none
 }
 
-// HelpPage is for who has no password, or has lost it: "get help signing in".
-// Its form: POST {prefix}/help with email, to; two further buttons are those of PasswordPage.
+// HelpPage is for visitors who have no password or have lost it: "get help signing in". Its form:
+// POST {prefix}/help with email, to; two more buttons are those of PasswordPage.
 type HelpPage struct {
 	To      string
-	Email   string // as it was typed, when the form is shown again
-	NoLink  bool   // they come from a link to set a password that leads nowhere
-	Problem string // what is wrong with Email; empty: nothing
+	Email   string // as typed, if the form is shown again
+	NoLink  bool   // the visitor used an unknown link to set a password
+	Problem string // with Email; empty if none
 }
 
-// HelpSentPage says that a mail with a link to set a password is on its way if the address
-// is known. It reads the same for every address.
-// Its form: POST {prefix}/help with email (or t), to: the mail again.
+// HelpSentPage says that a mail with a link to set a password is on its way if the address is
+// known. It is the same for every address. Its form: POST {prefix}/help with email (or t), to, to
+// send the mail again.
 type HelpSentPage struct {
-	Address  string // as typed; or in part, if Masked
+	Address  string // as typed, or masked if Masked
 	Masked   bool
 	To       string
-	T        string // the link whose address is meant, in place of an address typed
-	ResendIn int    // seconds until the mail may be asked for again
-	Again    bool   // they have asked for one more email
+	T        string // link whose address is used instead of a typed one
+	ResendIn int    // seconds until another mail may be requested
+	Again    bool   // the visitor requested another email
 }
 
 // SetPasswordPage asks for a new password. Its form: POST {prefix}/password/set with t, password.
 type SetPasswordPage struct {
 	T       string
-	Masked  string // whose it will be: the address, in part
-	Least   int    // characters that it needs
-	Problem string // why the one typed may not be chosen; empty: nothing
+	Masked  string // the contact's address, masked
+	Least   int    // minimum length in characters
+	Problem string // why the typed password isn't acceptable; empty if none
 }
 
-// SpentPasswordPage is shown for a link to set a password that was good once, and sends a
-// new one to the same address. Its form: POST {prefix}/help with t.
+// SpentPasswordPage is shown for a link to set a password that is no longer valid, and sends a new
+// one to the same address. Its form: POST {prefix}/help with t.
 type SpentPasswordPage struct {
 	T      string
-	Masked string // the link's address, in part
-	To     string // path on this site to go on to, for who uses another address
+	Masked string // the link's address, masked
+	To     string // path on this site to go to afterwards, for visitors who use another address
 }
 
-// DeviceRow is a browser that somebody is signed in on.
+// DeviceRow is a browser in which the contact is signed in.
 type DeviceRow struct {
 	Handle      string
-	Agent       string // in words, such as "Safari on iPhone"
+	Agent       string // such as "Safari on iPhone"
 	First, Last time.Time
 	Here        bool // it is the one that shows the page
 }
 
-// NotHerePage tells somebody who is signed in that there is nothing for them at a URL: the same
-// for an old link that never was one and for another company's page. It says as whom they are
-// signed in. Its form: POST {prefix}/sign-out with switch ("1"), which leads to the prompt, and to,
-// which the page's script fills in with the URL that the page stands at.
+// NotHerePage tells a signed-in visitor that a URL has nothing for them: the same for an unknown
+// old link and for another company's page. It names the visitor's address. Its form: POST
+// {prefix}/sign-out with switch ("1"), which redirects to the prompt, and to, which the page's
+// script sets to the page's URL.
 type NotHerePage struct {
-	Email string // who is signed in
+	Email string // the visitor's address
 }
 
-// AccountPage is what somebody who is signed in can see and change of themselves. Its forms:
-// POST {prefix}/devices with handle, or others ("1"); POST {prefix}/password/change with
-// current, password; POST {prefix}/password/remove with current; POST {prefix}/help with email.
+// AccountPage shows a signed-in visitor's own data and access. Its forms: POST {prefix}/devices
+// with handle, or others ("1"); POST {prefix}/password/change with current, password; POST
+// {prefix}/password/remove with current; POST {prefix}/help with email.
 type AccountPage struct {
 	Name      string
 	Emails    []string // the main one first
 	Companies []CompanyRow
-	More      bool // they have more than those
+	More      bool // there are more companies
 	Reports   ReportsLink
 	Devices   []DeviceRow
-	Staff     bool      // they are of the firm's staff, whose pages are linked
-	Since     time.Time // when the password was chosen; zero: there is none
-	ByLink    bool      // it comes from elsewhere, so a mailed link has to come before any change
-	Least     int       // characters that a password needs
-	Done      string    // what was just done; empty: nothing
-	Problem   string    // why the password was neither changed nor removed; empty: nothing
-	Wrong     string    // the field that Problem is about: current, password, or gone (the current one, to remove it); empty: none of them
+	Staff     bool      // the visitor is staff; the page links to the staff pages
+	Since     time.Time // when the password was chosen; zero if there is none
+	ByLink    bool      // the password was imported, so a mailed link is needed to change it
+	Least     int       // minimum length of a password in characters
+	Done      string    // message about the last change; empty if none
+	Problem   string    // why the password wasn't changed or removed; empty if none
+	Wrong     string    // the field with the problem: current, password, or gone (the current one, to remove it); empty if none
 }
 
-// FramePage stands in a frame, where signing in can't be: one link opens URL in the whole window.
-// It is the one page that may be framed. It holds nothing of anybody's, and nothing to press but that link.
+// FramePage appears in a frame, where visitors can't sign in: a link opens URL in the whole window.
+// It is the only page that may be framed. It contains no personal data, and no control other than
+// that link.
 type FramePage struct {
 	URL     string
-	NotSent bool // something was sent from the frame, and has not arrived: URL opens in a new tab
+	NotSent bool // a form from the frame wasn't accepted: URL opens in a new tab
 }
 
-// NotSentPage tells somebody who isn't signed in (any more) that what their window sent has
-// not arrived, and how to send it again. It holds nothing of what was sent.
+// NotSentPage tells a visitor who is no longer signed in that their form wasn't accepted, and how
+// to send it again. It contains nothing from the form.
 type NotSentPage struct {
-	SignInURL     string // opened in a new tab
-	FromElsewhere bool   // another website sent it, in their window
+	SignInURL     string // opens in a new tab
+	FromElsewhere bool   // a page of another website sent the form
 }
 
-// NoCookiesPage tells somebody that their browser keeps no cookies of ours, and what to do.
+// NoCookiesPage tells a visitor that their browser doesn't keep the gate's cookies, and what to do.
 type NoCookiesPage struct{}
 
-// SignedInPage tells somebody who signed in beside a form in another tab to go back to it.
+// SignedInPage tells a visitor who signed in beside a form in another tab to return to it.
 type SignedInPage struct {
-	Email string // who is signed in
+	Email string // the visitor's address
 }
 
-// Field is one name and value of a form.
+// Field is a name and value of a form.
 type Field struct{ Name, Value string }
 
-// HeldFormPage keeps a form that was sent by somebody who isn't signed in (any more): they sign in in a
-// new tab, and send it from here. The fields keep their order, repeated names, and bytes: values that
-// aren't UTF-8 leave as they came, but for NUL, which HTML can't hold, and single CR or LF, which leave
-// as CR LF, as from every form.
+// HeldFormPage keeps a form from a visitor who is no longer signed in: the visitor signs in in a
+// new tab, and sends the form from this page. The fields keep their order, repeated names and
+// bytes. Values that aren't UTF-8 stay the same, except for NUL, which HTML can't contain, and
+// single CR or LF, which become CR LF, as in every form.
 type HeldFormPage struct {
-	Action    string // path and query that the form was meant for, and the mark of a kept form
+	Action    string // the form's path and query, with the mark of a kept form
 	Fields    []Field
-	SignInURL string // opened in a new tab
-	As        string // who is signed in by now and would send it, though somebody else may have typed it; empty: nobody is
+	SignInURL string // opens in a new tab
+	As        string // the signed-in contact who would send the form although another person may have typed it; empty if none
 }
 
-// SignOutPage asks before it signs out. Its form: POST {prefix}/sign-out.
+// SignOutPage asks before signing out. Its form: POST {prefix}/sign-out.
 type SignOutPage struct {
-	Email string // who is signed in; empty: it isn't said
+	Email string // the visitor's address; empty if it isn't shown
 }
 
-// SignedOutPage says that it's done, and leads to the prompt.
+// SignedOutPage confirms the sign-out and links to the prompt.
 type SignedOutPage struct{}
 
-// CompanyRow is a company of CompaniesPage.
+// CompanyRow is a company on CompaniesPage.
 type CompanyRow struct {
 	Name string
-	URL  string // of its page; empty: it has none
+	URL  string // of its page; empty if it has none
 
-	Notice   string    // the kind of the latest notice that they haven't looked after; empty: there is none
-	NoticeAt time.Time // when they had it
+	Notice   string    // kind of the latest notice since the visitor's last look at the company; empty if none
+	NoticeAt time.Time // when the notice was sent
 }
 
-// CompaniesPage lists the companies of the visitor.
-// Its form: GET {prefix}/companies with q.
+// CompaniesPage lists the companies of the visitor. Its form: GET {prefix}/companies with q.
 type CompaniesPage struct {
-	Email     string // who is signed in
-	None      bool   // they have no company at all
+	Email     string // the visitor's address
+	None      bool   // the visitor has no company at all
 	Companies []CompanyRow
-	Search    bool   // there are enough to search among
-	Query     string // as it was typed
+	Search    bool   // there are enough companies for a search field
+	Query     string // as typed
 	More      bool   // there are more than are shown
 	Reports   ReportsLink
 }
 
-// ReportsLink is what a page says of the visitor's reports. Of nothing it says nothing.
+// ReportsLink describes the visitor's reports for other pages. The zero value shows nothing.
 type ReportsLink struct {
 	There  bool
-	Unread int // of the newest: so many weren't downloaded yet
+	Unread int // number of the newest ones that weren't downloaded yet
 }
 
 // ReportsPage lists the reports that the visitor may download.
 type ReportsPage struct {
-	Email   string // who is signed in
-	Staff   bool   // they are of the firm's staff, and see those of all companies
+	Email   string // the visitor's address
+	Staff   bool   // the visitor is staff, and sees the reports of all companies
 	Reports []ReportRow
-	Next    string // where older ones go on; empty: there are none
+	Next    string // start of the next page; empty if there is none
 	Later   bool   // there are newer ones than these
 }
 
-// ReportRow is a report of ReportsPage.
+// ReportRow is a report on ReportsPage.
 type ReportRow struct {
 	URL       string
 	Title     string
-	Company   string // its name; empty: the visitor has one alone
+	Company   string // its name; empty if the visitor has only one company
 	Kind      string // such as "PDF"
-	Size      string // in words
+	Size      string // for people
 	Published time.Time
 	Unread    bool // the visitor hasn't downloaded it
 }
 
-// MessagePage says what went wrong and what to do. MessageFor has the usual ones.
+// MessagePage says what went wrong and what to do. MessageFor returns the usual ones.
 type MessagePage struct {
 	Title, Text string
-	URL         string // of one button; empty: there is none
-	Link        string // what the button says; empty: "Try again"
+	URL         string // target of the only button; empty if there is none
+	Link        string // label of the button; default "Try again"
 }
 
-// MailRow is one mail of MailboxPage.
+// MailRow is one mail on MailboxPage.
 type MailRow struct {
 	URL               string // of its MailPage
 	From, To, Subject string
 	Time              time.Time
 }
 
-// MailboxPage lists the mails of a mail folder, in the order given.
+// MailboxPage lists the mails of a mail folder, in the given order.
 type MailboxPage struct {
-	URL   string // its own, to look again
+	URL   string // of the page itself, to reload it
 	Mails []MailRow
 }
 
-// MailPage shows one mail of a mail folder, its links ready to be followed.
+// MailPage shows one mail of a mail folder with clickable links.
 type MailPage struct {
 	MailboxURL        string
 	From, To, Subject string
 	Time              time.Time
-	Text              string // the plain text part; empty: there is none
-	HTMLURL           string // where WriteMailHTML gives the HTML part; empty: there is none
+	Text              string // the plain-text part; empty if there is none
+	HTMLURL           string // URL that WriteMailHTML serves for the HTML part; empty if there is none
 }
 
 func (PromptPage) file() string        { return "prompt.html" }
@@ -314,8 +315,8 @@ func (MessagePage) file() string       { return "message.html" }
 func (MailboxPage) file() string       { return "mailbox.html" }
 func (MailPage) file() string          { return "mail.html" }
 
-// MessageFor returns the page for an error that has no page of its own. What caused it is the
-// operator's to read, in the log; here it is what a visitor can do.
+// MessageFor returns the page for an error without its own page. It says what the visitor can do;
+// the cause is in the log, for the operator.
 func MessageFor(status int) MessagePage {
 	home := MessagePage{URL: "/", Link: "Go to the start page"}
 	switch status {
@@ -341,7 +342,7 @@ func MessageFor(status int) MessagePage {
 	return home
 }
 
-// samplePages returns every page, full of made-up data and empty.
+// samplePages returns every page, filled with made-up data and empty.
 func samplePages() []Page {
 	when := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 	const masked, full = "a•••@example.com", "ann@example.com"

@@ -37,7 +37,7 @@ func newTestPages(t testing.TB, c Chrome, dir string) *Pages {
 	return p
 }
 
-// write returns the answer that a page gives.
+// write returns the response with a page.
 func write(t testing.TB, p *Pages, status int, page Page) *http.Response {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -80,7 +80,7 @@ func has(n *html.Node, name string) bool {
 	return slices.ContainsFunc(n.Attr, func(a html.Attribute) bool { return a.Key == name })
 }
 
-// words returns what a person reads or hears of a page.
+// words returns the text of a page that a person reads or hears.
 func words(t testing.TB, page string) string {
 	var b strings.Builder
 	root, err := html.Parse(strings.NewReader(page))
@@ -98,7 +98,7 @@ func words(t testing.TB, page string) string {
 
 func TestPagesEveryPageIsASample(t *testing.T) {
 	t.Parallel()
-	// A template that no sample stands for would be parsed for the first time before a visitor.
+	// A template without a sample would first be parsed for a visitor.
 	sampled := map[string]bool{"layout.html": true, "parts.html": true, "page.css": true, "page.js": true}
 	for _, page := range samplePages() {
 		sampled[page.file()] = true
@@ -132,7 +132,7 @@ func TestPagesHeaders(t *testing.T) {
 			"X-Robots-Tag":               "noindex",
 		}
 		ancestors := "frame-ancestors 'none'"
-		if page.file() == "frame.html" { // it exists to be framed
+		if page.file() == "frame.html" { // meant to be framed
 			want["X-Frame-Options"], ancestors = "", "form-action 'none'"
 		}
 		for name, value := range want {
@@ -170,7 +170,7 @@ func TestPagesFormAction(t *testing.T) {
 		case "frame.html":
 			want = "form-action 'none'"
 		case "held.html", "sent.html", "link.html", "password.html":
-			want = "form-action 'self' https:" // the portal that follows may lead elsewhere
+			want = "form-action 'self' https:" // the portal page that follows may redirect elsewhere
 		}
 		csp := strings.Split(write(t, p, 200, page).Header.Get("Content-Security-Policy"), "; ")
 		if !slices.Contains(csp, want) {
@@ -254,7 +254,7 @@ func TestPagesNeverHalfAPage(t *testing.T) {
 	}
 }
 
-// fill returns page with s in every text it holds, however deep.
+// fill returns page with s in every text it contains, at any depth.
 func fill(page Page, s string) Page {
 	var set func(v reflect.Value)
 	set = func(v reflect.Value) {
@@ -301,7 +301,7 @@ var hostile = []string{
 	`${alert(1)}`, `';alert(1)//`, `*/alert(1)/*`, `expression(alert(1))`, `\";alert('XSS');//`,
 }
 
-// shape returns the elements of a page with the names of their attributes: what markup has made.
+// shape returns the elements of a page with the names of their attributes, without their values.
 func shape(t testing.TB, page string) string {
 	var b strings.Builder
 	for _, n := range nodes(t, page) {
@@ -334,12 +334,13 @@ func TestCVE_2023_52430_HostileValuesAreText(t *testing.T) {
 	}
 }
 
-// acceptsOtherCharset reports whether two shapes differ by the accept-charset alone that bytes other than UTF-8 bring.
+// acceptsOtherCharset reports whether two shapes differ only in the accept-charset for bytes other
+// than UTF-8.
 func acceptsOtherCharset(want, got string) bool {
 	return strings.ReplaceAll(got, " accept-charset", "") == want
 }
 
-// checkURLs finds links and addresses of forms that run something or lead elsewhere unasked.
+// checkURLs finds links and form addresses that run scripts or lead to another site.
 func checkURLs(t *testing.T, page Page, value, got string) {
 	t.Helper()
 	for _, n := range nodes(t, got) {
@@ -404,7 +405,7 @@ func TestPagesPlainPromptIsThePrompt(t *testing.T) {
 			t.Errorf("To = %.60q: the quick prompt is not the one rendered", to)
 		}
 	}
-	// What is the firm's own may put To where it needs another escaping.
+	// A firm's own template may put To where it needs another kind of escaping.
 	dir := t.TempDir()
 	override(t, dir, "prompt.html", `{{define "title"}}{{end}}{{define "main"}}<h1></h1><a href="/x?to={{.Page.To}}">x</a>{{end}}`)
 	if got := body(t, newTestPages(t, testChrome, dir), PromptPage{To: "/a&b"}); !strings.Contains(got, `href="/x?to=%2fa%26b"`) {
@@ -476,7 +477,8 @@ func TestPagesWords(t *testing.T) {
 	}
 }
 
-// TestPagesAccessible holds what can be seen without a browser; colours, sizes and the keyboard need one.
+// TestPagesAccessible checks what is visible in HTML; colors, sizes and the keyboard need a
+// browser.
 func TestPagesAccessible(t *testing.T) {
 	t.Parallel()
 	p := newTestPages(t, testChrome, "")
@@ -505,7 +507,7 @@ func TestPagesAccessible(t *testing.T) {
 				t.Errorf("%T: lang = %q", page, attr(n, "lang"))
 			case n.Data == "img" && !has(n, "alt"), n.Data == "iframe" && attr(n, "title") == "":
 				t.Errorf("%T: <%s> without words", page, n.Data)
-			case n.Data == "input" && has(n, "hidden"): // for password managers alone
+			case n.Data == "input" && has(n, "hidden"): // only for password managers
 			case n.Data == "input" && slices.Contains([]string{"email", "text", "password"}, attr(n, "type")):
 				if !labels[attr(n, "id")] || attr(n, "autocomplete") == "" || attr(n, "spellcheck") != "false" || attr(n, "autocapitalize") != "none" && attr(n, "autocapitalize") != "words" {
 					t.Errorf("%T: input %q lacks its label, or help with typing", page, attr(n, "name"))
@@ -536,7 +538,7 @@ func TestPagesAccessible(t *testing.T) {
 	}
 }
 
-// What is wrong is marked, and the first field that is still to be typed has the focus.
+// The wrong field is marked, and the first field that is still empty has the focus.
 func TestPasswordPage_FieldsThatAreWrong(t *testing.T) {
 	t.Parallel()
 	p := newTestPages(t, testChrome, "")
@@ -566,7 +568,7 @@ func TestPasswordPage_FieldsThatAreWrong(t *testing.T) {
 	}
 }
 
-// form returns the fields of the form of a page that is sent to action.
+// form returns the fields of the page's form that is sent to action.
 func form(t *testing.T, page, action string) map[string][]string {
 	t.Helper()
 	var fields map[string][]string
@@ -759,7 +761,7 @@ func TestPagesMailHTML(t *testing.T) {
 	}
 }
 
-// override writes a page file of a firm's own.
+// override writes a firm's own page file.
 func override(t testing.TB, dir, name, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Join(dir, "pages"), 0o755); err != nil {
@@ -773,7 +775,7 @@ func override(t testing.TB, dir, name, text string) {
 func TestPagesOverride(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	newTestPages(t, testChrome, dir) // no folder pages in it
+	newTestPages(t, testChrome, dir) // without a folder pages
 	newTestPages(t, testChrome, filepath.Join(dir, "none"))
 	override(t, dir, "sign-out.html", `{{define "title"}}Bye{{end}}{{define "main"}}<h1>Bye from {{.Firm.Name}}, {{.Page.Email}}</h1>{{end}}`)
 	override(t, dir, ".sign-out.html.swp", "\x00")
@@ -835,7 +837,7 @@ func TestPagesColours(t *testing.T) {
 	}
 }
 
-// luminance and contrast are those of WCAG 2.2.
+// luminance and contrast are as defined in WCAG 2.2.
 func luminance(t *testing.T, colour string) float64 {
 	if len(colour) == 4 {
 		colour = "#" + colour[1:2] + colour[1:2] + colour[2:3] + colour[2:3] + colour[3:] + colour[3:]
@@ -917,7 +919,7 @@ func TestPagesConcurrently(t *testing.T) {
 	}
 }
 
-// nowhere is a ResponseWriter that costs nothing.
+// nowhere is a ResponseWriter that discards everything.
 type nowhere struct{ h http.Header }
 
 func (n nowhere) Header() http.Header         { return n.h }
@@ -942,7 +944,7 @@ func BenchmarkPages(b *testing.B) {
 	}
 }
 
-// TestPagesPromptIsCheap counts what a page costs without a clock, which a busy machine would upset.
+// TestPagesPromptIsCheap counts allocations instead of time, which depends on the load.
 func TestPagesPromptIsCheap(t *testing.T) {
 	p := newTestPages(t, testChrome, "")
 	got := testing.AllocsPerRun(100, func() {

@@ -5,25 +5,18 @@ import (
 	"strings"
 )
 
-// Reader is who reads the answer to a request. The zero value is the one that is told least.
+// Reader is the kind of client that reads a response. The zero value gets the least information.
 type Reader uint8
 
-// The readers of answers.
+// The kinds of clients.
 const (
-	Program Reader = iota // a script, a socket, a prefetch, a client without pages: it gets JSON
-	Window                // a person, whose window shows the answer
-	Framed                // a person, who sees the answer in a frame of another page
+	Program Reader = iota // a script, a WebSocket, a prefetch, a client without pages: it gets JSON
+	Window                // a person who sees the response in a window
+	Framed                // a person who sees the response in a frame of another page
 )
 
-// ReaderOf reports who reads the answer to a request with these headers. It opens nothing:
-// it only chooses how to say something.
-//
-// No single header decides, because others than the browser change each of them: a service
-// worker that passes a page load on sends "Sec-Fetch-Dest: empty", and with options of its own
-// "Sec-Fetch-Mode: same-origin"; extensions and privacy proxies remove Sec-Fetch-* or replace
-// Accept; apps on Android put their name into X-Requested-With. So each header counts for a
-// person or for a program, by how few others can send it: browsers send
-// Upgrade-Insecure-Requests with page loads only, and no script can say "navigate".
+// ReaderOf returns the kind of client from the headers of its request. It doesn't affect access,
+// only the form of the response.
 func ReaderOf(h http.Header) Reader {
 	if h.Get("Upgrade") != "" || IsPrefetch(h) {
 		return Program
@@ -85,7 +78,7 @@ func acceptsHTML(h http.Header) bool {
 	return false
 }
 
-// IsPrefetch reports whether a browser loads something before anybody asks to see it.
+// IsPrefetch reports whether a browser loads something before the visitor asks for it.
 func IsPrefetch(h http.Header) bool {
 	for _, name := range [...]string{"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"} {
 		lines := h[name]
@@ -100,16 +93,16 @@ func IsPrefetch(h http.Header) bool {
 	return false
 }
 
-// IsPageLoad reports whether a person opened this URL in a window of its own: a GET at top
-// level. It is stricter than ReaderOf, since a page load may set cookies and, in the browser
-// that asked, spend a link: what a service worker passes on isn't one.
+// IsPageLoad reports whether a person opened this URL in a window: a GET at top level. It is
+// stricter than ReaderOf, because a page load may set cookies and, in the requesting browser, spend
+// a link: a request that a service worker passes on isn't one.
 func IsPageLoad(r *http.Request) bool {
 	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
-	navigates := mode == "navigate" || mode == "" && r.Header.Get("X-Requested-With") == "" // a mail app's preview has its name there
+	navigates := mode == "navigate" || mode == "" && r.Header.Get("X-Requested-With") == "" // the preview of a mail app has its name there
 	return r.Method == http.MethodGet && navigates && (dest == "" || dest == "document") && ReaderOf(r.Header) == Window
 }
 
-// OpensPage reports whether a person opens a page, or a client asks what one would get (HEAD).
+// OpensPage reports whether a person opens a page, or a client requests its headers (HEAD).
 func OpensPage(r *http.Request) bool {
 	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && ReaderOf(r.Header) == Window
 }

@@ -56,8 +56,8 @@ func TestReaderOf(t *testing.T) {
 	}
 }
 
-// Whatever becomes of one header on the way, of those that service workers, extensions and
-// privacy proxies change, a person's page load stays one, and a script's request as well.
+// If a service worker, an extension or a privacy proxy changes one header, a person's page load
+// still counts as one, and a script's request as a script's.
 func TestReaderOf_NoSingleHeaderDecides(t *testing.T) {
 	changes := map[string][]string{
 		"Sec-Fetch-Mode":            {"", "navigate", "same-origin", "cors", "no-cors"},
@@ -94,7 +94,7 @@ func TestReaderOf_NoSingleHeaderDecides(t *testing.T) {
 	}
 }
 
-// A link is spent, and a cookie set, by a page load alone, as far as a browser says what it does.
+// Only a page load spends a link or sets a cookie, according to the browser's headers.
 func TestPageLoad_IsStricter(t *testing.T) {
 	for _, c := range []struct {
 		method  string

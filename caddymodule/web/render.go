@@ -27,16 +27,16 @@ import (
 //go:embed pages
 var pageFiles embed.FS
 
-// Pages renders the gate's own pages in the firm's look. It is safe for use by many goroutines.
+// Pages renders the gate's own pages with the firm's look. It is safe for concurrent use.
 type Pages struct {
 	templates map[string]*template.Template // by Page.file
 	policies  map[string]string             // Content-Security-Policy by Page.file
 	firm      pageFirm
-	prompt    []string  // the PromptPage that has To alone, cut where To goes; nil: it is rendered as any page
+	prompt    []string  // the PromptPage with only To set, cut at To; nil if it must be rendered like other pages
 	buffers   sync.Pool // of *bytes.Buffer
 }
 
-// builtInPages are the built-in pages, parsed once for all firms: what differs is in the data. Tests
+// builtInPages are the built-in pages, parsed once for all firms, which differ only in data. Tests
 // render them all.
 var builtInPages = sync.OnceValues(func() (map[string]*template.Template, error) {
 	source, err := readPageFiles("")
@@ -55,11 +55,11 @@ var builtInPages = sync.OnceValues(func() (map[string]*template.Template, error)
 	return pages, nil
 })
 
-// NewPages parses the firm's own pages and renders each with made-up data, so that what is wrong with one shows
-// now. A file pages/NAME in overrideDir stands in for the built-in one of that name (the .html files,
-// page.css, page.js); overrideDir may be empty, and needn't have a folder pages. Templates see
-// {{.Firm}}, the Chrome, and {{.Page}}, the page's struct; pages define "title" and "main". A style or
-// script of their own, outside page.css and page.js, is refused by the browser. An error names file and line.
+// NewPages parses the firm's own pages and renders each with made-up data, so that errors appear
+// now. A file pages/NAME in overrideDir replaces the built-in file of that name (the .html files,
+// page.css, page.js). overrideDir may be empty and need not have a folder pages. Templates see
+// {{.Firm}}, the Chrome, and {{.Page}}, the page's struct; pages define "title" and "main".
+// Browsers block styles and scripts other than page.css and page.js. Errors name file and line.
 func NewPages(c Chrome, overrideDir string) (*Pages, error) {
 	source, err := readPageFiles(overrideDir)
 	if err != nil {
@@ -101,8 +101,8 @@ func NewPages(c Chrome, overrideDir string) (*Pages, error) {
 	return p, err
 }
 
-// cutPrompt renders, once, the page that everybody who isn't signed in gets, and a flood of them: all
-// but To is the same for everyone.
+// cutPrompt renders the page that every signed-out visitor gets, once: only To differs, and a flood
+// of requests must be cheap.
 func (p *Pages) cutPrompt() ([]string, error) {
 	const to = "hereGoesTo"
 	var buf bytes.Buffer
@@ -112,9 +112,9 @@ func (p *Pages) cutPrompt() ([]string, error) {
 	return strings.Split(buf.String(), to), nil
 }
 
-// Write answers with a page and its headers; net/http leaves out the body for HEAD. The error is for
-// the log: the page couldn't be rendered, and a plain 500 was sent in its place. That the visitor went
-// away is no error.
+// Write answers with a page and its headers; net/http omits the body for HEAD. The error is for the
+// log: the page couldn't be rendered, and a plain 500 was sent instead. A disconnected visitor
+// isn't an error.
 func (p *Pages) Write(w http.ResponseWriter, status int, page Page) error {
 	buf := p.buffers.Get().(*bytes.Buffer)
 	defer p.release(buf)
@@ -123,7 +123,7 @@ func (p *Pages) Write(w http.ResponseWriter, status int, page Page) error {
 		status = http.StatusInternalServerError
 		buf.Reset()
 		buf.WriteString("<!doctype html><title>Something went wrong</title><h1>Something went wrong</h1><p>Please wait a minute, then load this page once more.</p>")
-		page = MessagePage{} // of no kind that has a policy of its own
+		page = MessagePage{} // a page without its own policy
 	}
 	h := w.Header()
 	h.Set("Content-Security-Policy", p.policies[page.file()])
@@ -131,14 +131,14 @@ func (p *Pages) Write(w http.ResponseWriter, status int, page Page) error {
 		h.Set("X-Frame-Options", "DENY")
 	}
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	// Not no-referrer: browsers would then send "Origin: null" with our own forms.
+	// Not no-referrer: browsers would then send "Origin: null" with the gate's own forms.
 	h.Set("Referrer-Policy", "strict-origin")
 	writeHTML(w, status, buf.Bytes())
 	return err
 }
 
-// WriteMailHTML answers with the HTML part of a mail, as MailPage frames it: without scripts, without
-// anything from elsewhere, of an origin of its own, its links opening in the whole window.
+// WriteMailHTML answers with the HTML part of a mail for the frame of MailPage: without scripts and
+// external content, in an opaque origin, with links that open in the whole window.
 func (p *Pages) WriteMailHTML(w http.ResponseWriter, body []byte) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; frame-ancestors 'self'; "+
@@ -156,7 +156,7 @@ func (p *Pages) WriteMailHTML(w http.ResponseWriter, body []byte) {
 
 var mailHead = regexp.MustCompile(`(?i)<head(\s[^>]*)?>`)
 
-// writeHTML sends a body with the headers that all of ours have.
+// writeHTML sends a body with the headers that all pages have.
 func writeHTML(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
@@ -166,10 +166,10 @@ func writeHTML(w http.ResponseWriter, status int, body []byte) {
 	h.Set("X-Robots-Tag", "noindex")
 	h.Set("Permissions-Policy", "browsing-topics=(), camera=(), geolocation=(), microphone=(), payment=(), usb=()")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // the visitor may be gone: nobody is left to tell
+	_, _ = w.Write(body) // the visitor may have disconnected
 }
 
-// policyOf returns the directives of the Content-Security-Policy that differ by page.
+// policyOf returns the directives of the Content-Security-Policy that depend on the page.
 func policyOf(page Page) string {
 	switch page.file() {
 	case (FramePage{}).file():
@@ -177,11 +177,12 @@ func policyOf(page Page) string {
 	case (HeldFormPage{}).file(), (SentPage{}).file():
 		return "; connect-src 'self'; form-action 'self' https:; frame-ancestors 'none'" // see below; their script asks who is signed in
 	case (LinkPage{}).file(), (PasswordPage{}).file():
-		// Chromium holds the redirects that follow a form against form-action, too. A portal that answers a
-		// held form by sending the visitor to pay elsewhere would seem not to have taken it, and get it
-		// twice; and who signs in by a code, an address or a password goes on to a page of the portal, which may send
-		// them to another site: they would be in, and stuck on the page that they had just filled in. The
-		// forms' own actions are ours, and nobody can put another into these pages.
+		// Chromium applies form-action to the redirects after a form, too. A portal may answer a
+		// held form by redirecting to a payment site; with a stricter policy the form would seem to
+		// fail, and the visitor would send it twice. A visitor who signs in by a code, an address
+		// or a password is redirected to a page of the portal, which may redirect to another site;
+		// they would be signed in, but remain on the form. The actions of these forms are fixed,
+		// and nobody can add forms to these pages.
 		return "; form-action 'self' https:; frame-ancestors 'none'"
 	case (MailPage{}).file():
 		return "; form-action 'self'; frame-src 'self'; frame-ancestors 'none'"
@@ -214,7 +215,7 @@ func (p *Pages) render(buf *bytes.Buffer, page Page) error {
 	return nil
 }
 
-// release puts a buffer back, but for one that a large form has blown up.
+// release returns a buffer to the pool, unless a large form has made it too large.
 func (p *Pages) release(buf *bytes.Buffer) {
 	if buf.Cap() > 128<<10 {
 		return
@@ -223,16 +224,16 @@ func (p *Pages) release(buf *bytes.Buffer) {
 	p.buffers.Put(buf)
 }
 
-// pageView is what templates see.
+// pageView is the data for templates.
 type pageView struct {
 	Firm *pageFirm
 	Page Page
 }
 
-// pageFirm is the Chrome, worked out once for all pages.
+// pageFirm is the Chrome with derived data, computed once for all pages.
 type pageFirm struct {
 	Chrome
-	Initial     string // of Name, in capitals
+	Initial     string // of Name, in upper case
 	SupportLine []span // Support
 	CSS         template.CSS
 	JS          template.JS
@@ -274,7 +275,7 @@ func newPageFirm(c Chrome, source map[string]pageFile) (pageFirm, error) {
 
 var cssColour = regexp.MustCompile(`^(#[0-9a-fA-F]{3,8}|[a-zA-Z]+|[a-z]+\([0-9a-zA-Z .,%/+-]*\))$`)
 
-// browserText returns s with its lines ended as browsers hash them.
+// browserText returns s with line endings as browsers hash them.
 func browserText(s string) string {
 	return strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(s)
 }
@@ -284,13 +285,13 @@ func cspHash(s string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// pageFile is the text of a template, stylesheet or script, and the path that errors name.
+// pageFile is the text of a template, stylesheet or script, with its path for errors.
 type pageFile struct {
 	path, text string
-	own        bool // of the firm, in place of the built-in one
+	own        bool // the firm's file instead of the built-in one
 }
 
-// readPageFiles returns all files of pages/ by name, those in dir/pages in place of the built-in ones.
+// readPageFiles returns all files of pages/ by name; files in dir/pages replace built-in ones.
 func readPageFiles(dir string) (map[string]pageFile, error) {
 	files := map[string]pageFile{}
 	entries, err := pageFiles.ReadDir("pages")
@@ -319,7 +320,7 @@ func readPageFiles(dir string) (map[string]pageFile, error) {
 	for _, e := range overrides {
 		full := filepath.Join(dir, "pages", e.Name())
 		if strings.HasPrefix(e.Name(), ".") || strings.HasSuffix(e.Name(), "~") {
-			continue // an editor's
+			continue // an editor's file
 		}
 		if _, ok := files[e.Name()]; !ok {
 			return nil, fmt.Errorf("%s: no page has this name; pages are %s", full, strings.Join(names, ", "))
@@ -333,11 +334,11 @@ func readPageFiles(dir string) (map[string]pageFile, error) {
 	return files, nil
 }
 
-// parsePage returns the template of one page, with the layout and parts it stands on.
+// parsePage returns the template of one page with the layout and parts that it uses.
 func parsePage(source map[string]pageFile, name string) (*template.Template, error) {
 	t := template.New("")
 	for _, f := range []pageFile{source["layout.html"], source["parts.html"], source[name]} {
-		// The name is what errors call the file; what is executed is defined within it.
+		// The name appears in errors; the executed templates are defined within the file.
 		if _, err := t.New(f.path).Parse(f.text); err != nil {
 			return nil, fmt.Errorf("parsing a page: %w", err)
 		}

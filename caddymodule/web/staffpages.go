@@ -2,18 +2,18 @@ package web
 
 import "time"
 
-// StaffPage is the home of the firm's staff. Its forms: POST {prefix}/staff/contacts with q;
+// StaffPage is the start page of the firm's staff. Its forms: POST {prefix}/staff/contacts with q;
 // POST {prefix}/staff/look with email.
 type StaffPage struct {
-	Email     string // who is signed in
-	Linked    int    // companies that have old links
-	Upgraded  int    // of those: their old links ask for sign-in
+	Email     string // the visitor's address
+	Linked    int    // companies with old links
+	Upgraded  int    // those of Linked whose old links ask for sign-in
 	Strangers []StrangerRow
-	Waits     string // why no mail goes out; empty: nothing is known
-	Advice    string // what to do about that
+	Waits     string // why mail isn't being sent; empty if unknown
+	Advice    string // what to do about it
 }
 
-// StrangerRow is an address that somebody asked with, and that is no contact's.
+// StrangerRow is an unknown address that was used to request a mail.
 type StrangerRow struct {
 	Address string
 	Count   int
@@ -22,73 +22,76 @@ type StrangerRow struct {
 
 // StaffContactsPage lists contacts. Its form is that of StaffPage.
 type StaffContactsPage struct {
-	Query    string // as it was typed
+	Query    string // as typed
 	Contacts []ContactRow
-	Next     string // where the next page begins; empty: there is none
+	Next     string // start of the next page; empty if there is none
 }
 
 // ContactRow is a contact in a list.
 type ContactRow struct {
 	ID, Name, Email string
-	Companies       string // names, in a sentence
+	Companies       string // names, formatted for a sentence
 	Disabled, Staff bool
 }
 
-// StaffContactPage says what happened around an address, and what to do. Its forms: POST {prefix}/staff/contact
-// with id, do, email, company, which names the contact as it is shown here; and that of StaffPage.
+// StaffContactPage shows the events of an address, and what to do. Its forms: POST
+// {prefix}/staff/contact with id, do, email, company, which identifies the contact on this page;
+// and that of StaffPage.
 type StaffContactPage struct {
-	Contact   *ContactRow // nil: the address is no contact's
-	Email     string      // the address that is meant
-	Emails    []string    // all of the contact's
-	Story     []string    // what happened, a line each
+	Contact   *ContactRow // nil if the address belongs to no contact
+	Email     string      // the address
+	Emails    []string    // all addresses of the contact
+	Story     []string    // the events, one per line
 	Advice    []AdviceRow
 	Passwords bool   // a link to set a password may be sent
-	Sessions  int    // browsers that the contact is signed in with
-	Done      string // what was just done; empty: nothing
-	Failed    string // why it wasn't; empty: nothing
+	Sessions  int    // number of browsers in which the contact is signed in
+	Done      string // message about the last action; empty if none
+	Failed    string // why the last action failed; empty if it didn't
 }
 
-// AdviceRow is a sentence, and the button that does what it says.
+// AdviceRow is a sentence, with a button for the step that it suggests.
 type AdviceRow struct {
 	Text   string
-	Do     string // of the form; empty: there is no button
+	Do     string // value of the form's field do; empty if there is no button
 	Button string
-	ID     string // of the contact whom the button is about
-	Email  string // the address that is meant
-	Field  string // the label of what has to be typed for it: a company or an address; empty: nothing
+	ID     string // of the contact that the button applies to
+	Email  string // the address to use
+	Field  string // label of the required text field: a company or an address; empty if none
 }
 
 // StaffAddPage adds a contact. Its form: POST {prefix}/staff/add with email, first, last, company.
 type StaffAddPage struct {
-	Address, First, Last, Company string // as they were typed, when the form is shown again
-	Problem                       string // why nobody was added; empty: nothing
-	Wrong                         string // the field that Problem is about: email or company; empty: none of them
+	Address, First, Last, Company string // as typed, if the form is shown again
+	Problem                       string // why no contact was added; empty if none
+	Wrong                         string // the field with the problem: email or company; empty if none
 }
 
-// StaffCompaniesPage lists companies with their old links. Its form: POST {prefix}/staff/companies with id, do.
+// StaffCompaniesPage lists companies with their old links. Its form: POST {prefix}/staff/companies
+// with id, do.
 type StaffCompaniesPage struct {
 	Query     string
 	Companies []StaffCompanyRow
 	Next      string
 	Done      string
-	Failed    string // why something wasn't done; empty: nothing
+	Failed    string // why an action failed; empty if it didn't
 }
 
-// StaffCompanyRow is a company in the list of staff.
+// StaffCompanyRow is a company in the staff's list.
 type StaffCompanyRow struct {
 	ID, Name string
-	Links    int // old links that it has
+	Links    int // number of its old links
 	Upgraded bool
-	Used     time.Time // when one was last used; zero: never
+	Used     time.Time // when one was last used; zero if never
 }
 
-// StaffUpgradePage says what an upgrade would do, before it is done. Its form: POST {prefix}/staff/companies with id, do.
+// StaffUpgradePage shows the effect of an upgrade before it is done. Its form: POST
+// {prefix}/staff/companies with id, do.
 type StaffUpgradePage struct {
 	ID, Name string
-	Asked    []string // addresses of those who will be asked to sign in
-	Refused  bool     // nobody who may sign in belongs to the company
+	Asked    []string // addresses of the contacts who will be asked to sign in
+	Refused  bool     // no contact who may sign in belongs to the company
 	Recent   int      // uses of its old links in the last 90 days
-	Programs int      // of those: by what is no browser, and can't sign in
+	Programs int      // those by programs other than browsers, which can't sign in
 }
 
 func (StaffPage) file() string          { return "staff.html" }
@@ -98,5 +101,5 @@ func (StaffAddPage) file() string       { return "staff-add.html" }
 func (StaffCompaniesPage) file() string { return "staff-companies.html" }
 func (StaffUpgradePage) file() string   { return "staff-upgrade.html" }
 
-// Query is nothing: the home page searches for nobody yet.
+// Query is empty: the start page has no search yet.
 func (StaffPage) Query() string { return "" }

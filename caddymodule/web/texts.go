@@ -12,11 +12,11 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 )
 
-// span is a piece of text, a link where URL isn't empty.
+// span is a piece of text, and a link if URL isn't empty.
 type span = brand.Span
 
-// MaskedAddress returns as much of an address as a page may show of one that wasn't typed there:
-// its first character, dots that don't tell its length, and the domain.
+// MaskedAddress returns an address in the form for pages on which it wasn't typed: its first
+// character, dots that don't reveal its length, and the domain.
 func MaskedAddress(a address.Address) string {
 	if a == "" {
 		return ""
@@ -27,17 +27,17 @@ func MaskedAddress(a address.Address) string {
 
 var webLink = regexp.MustCompile(`https?://[^\s<>"]*[^\s<>".,;:!?)]`)
 
-// TextLine returns the plain text part, its web links ready to be followed.
+// TextLine returns the plain-text part with clickable links.
 func (m MailPage) TextLine() []span { return brand.Linkify(webLink, m.Text) }
 
 // heldForm is a HeldFormPage that is ready to be rendered.
 type heldForm struct {
 	HeldFormPage
-	Charset string // accept-charset of the form; empty: the page's own
+	Charset string // accept-charset of the form; empty for the page's own
 }
 
-// asHeldForm makes bytes that aren't UTF-8, from a portal of the days before it, survive the page: all is
-// read as Windows-1252, in which every byte is some character, and is sent as that.
+// asHeldForm preserves bytes that aren't UTF-8, from older portals: all fields are read as
+// Windows-1252, in which every byte is a character, and sent in that encoding.
 func asHeldForm(p HeldFormPage) heldForm {
 	isUTF8 := func(f Field) bool { return utf8.ValidString(f.Name) && utf8.ValidString(f.Value) }
 	if !slices.ContainsFunc(p.Fields, func(f Field) bool { return !isUTF8(f) }) {
@@ -55,13 +55,13 @@ func fromWindows1252(s string) string {
 	for i := range len(s) {
 		runes[i] = charmap.Windows1252.DecodeByte(s[i])
 		if runes[i] == utf8.RuneError {
-			runes[i] = rune(s[i]) // five bytes have no character; browsers take C1 controls for them, both ways
+			runes[i] = rune(s[i]) // five bytes have no character; browsers use C1 controls for them in both directions
 		}
 	}
 	return string(runes)
 }
 
-// NetworkLimited is what a page says where a network has tried too many passwords. It is said
-// before anything is looked at, so it says nothing about anybody.
+// NetworkLimited is the message if a network has tried too many passwords. It is sent before
+// anything is looked up, so it reveals nothing about any address.
 const NetworkLimited = "Many passwords were tried from your network, so we take no more for a few minutes. " +
 	"You don’t have to wait: have us email you a link. That always works."
