@@ -22,12 +22,12 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// sink is a mail server that keeps what it takes.
+// sink is a mail server that keeps the mails it accepts.
 type sink struct {
 	addr string
 
 	mu     sync.Mutex
-	refuse error // what every recipient is answered; nil: taken
+	refuse error // reply to every recipient; nil accepts it
 	rcpts  []string
 	mails  [][]byte
 }
@@ -78,7 +78,7 @@ func (s *sink) letter(t *testing.T, i int) letter {
 	return readLetter(t, s.mails[i])
 }
 
-// By a real mail server: one recipient, the stored one, and the link signs in.
+// Over a real mail server: one recipient, the stored address, and the link signs in.
 func TestMailOverSMTP(t *testing.T) {
 	s := newSink(t)
 	h := openHouse(t, layout{app: fmt.Sprintf("mail smtp %s {\n\t\t\ttls off\n\t\t}", s.addr)})
@@ -93,7 +93,7 @@ func TestMailOverSMTP(t *testing.T) {
 	}
 }
 
-// Mails are signed as they leave: with the Date of the hand-over, and by every key of the brand.
+// Mails are signed when they are sent: with the current Date, and by every key of the brand.
 func TestMailIsSigned(t *testing.T) {
 	public, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -121,8 +121,8 @@ func TestMailIsSigned(t *testing.T) {
 	}
 }
 
-// A mail that the server refuses for good takes nobody's place: when the mailbox is
-// there again, so is the link.
+// A mail that the server refuses permanently doesn't count against the limit of links: when the
+// mailbox works again, so does the link.
 func TestRefusedMailsFreeTheirPlace(t *testing.T) {
 	s := newSink(t)
 	s.refuse = &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such mailbox"}

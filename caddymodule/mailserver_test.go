@@ -16,7 +16,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 )
 
-// timeline is what the command of the same name gets to know.
+// timeline returns the data for the command of the same name.
 func (h *house) timeline(email string) admin.Timeline {
 	h.t.Helper()
 	out, err := h.office().Timeline(h.t.Context(), "example", admin.TimelineOf{Email: email})
@@ -26,7 +26,7 @@ func (h *house) timeline(email string) admin.Timeline {
 	return out
 }
 
-// kinds are the kinds of what happened, sorted, each once.
+// kinds returns the kinds of the events, sorted and without duplicates.
 func (h *house) kinds() (kinds []string) {
 	for _, e := range h.history() {
 		kinds = append(kinds, string(e.Kind))
@@ -35,9 +35,9 @@ func (h *house) kinds() (kinds []string) {
 	return slices.Compact(kinds)
 }
 
-// A mail server that refuses us at RCPT, as many do for whatever they have against us, loses
-// no mail: nobody's address is blamed, operators read its words and what to do from the
-// first failure on, and everything goes out once it is repaired.
+// If a mail server refuses us at RCPT, as many do for reasons of their own, no mail is lost: no
+// address is blamed, operators see the server's reply and what to do from the first failure on, and
+// all mails are sent once the problem is solved.
 func TestMailIsKeptWhileTheMailServerRefusesUs(t *testing.T) {
 	for _, refusal := range []*smtp.SMTPError{
 		{Code: 554, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "<ann@example.com>: Relay access denied"},
@@ -75,7 +75,7 @@ func TestMailIsKeptWhileTheMailServerRefusesUs(t *testing.T) {
 		s.refuse = nil
 		s.mu.Unlock()
 		caddymodule.Advance(t, 3*time.Minute)
-		h.browser().send("/-/sign-in", form("email", "owner@example.com")) // the queue looks at its clock
+		h.browser().send("/-/sign-in", form("email", "owner@example.com")) // makes the queue read its clock
 		h.eventually("all four mails", func() bool { _, n := s.counts(); return n == 4 })
 		h.eventually("the end of the outage", func() bool { return h.timeline("ann@example.com").MailServer == nil })
 		for i := range 4 {
@@ -88,8 +88,8 @@ func TestMailIsKeptWhileTheMailServerRefusesUs(t *testing.T) {
 	}
 }
 
-// A firm with a block `mail` of its own sends by that server: what is wrong with the one of all
-// others is nothing to it, nor the other way round.
+// A firm with its own `mail` block sends through that server: problems of the shared server don't
+// affect it, and the reverse.
 func TestAFirmSendsByItsOwnMailServer(t *testing.T) {
 	s := newSink(t)
 	h := openHouse(t, layout{admin: freeAddress(t), app: "mail smtp 127.0.0.1:1",
@@ -109,8 +109,8 @@ func TestAFirmSendsByItsOwnMailServer(t *testing.T) {
 	}
 }
 
-// A mail server that can't be reached is named in the timeline and in the history, with the
-// next try, from the first failure on.
+// An unreachable mail server appears in the timeline and in the history, with the time of the next
+// attempt, from the first failure on.
 func TestWhyMailWaitsIsShownFromTheFirstFailureOn(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{admin: freeAddress(t), global: log.global, app: "mail smtp 127.0.0.1:1"})
@@ -121,7 +121,7 @@ func TestWhyMailWaitsIsShownFromTheFirstFailureOn(t *testing.T) {
 			t.Errorf("the reason is %q; want that the connection is refused", e.Reason)
 		}
 	}
-	h.browser().send("/-/sign-in", form("email", "bob@example.com")) // whose mail isn't even tried
+	h.browser().send("/-/sign-in", form("email", "bob@example.com")) // no attempt is made for this mail
 	h.eventually("Bob's mail waits", func() bool { return len(h.timeline("bob@example.com").Waiting) == 1 })
 	for _, email := range []string{"ann@example.com", "bob@example.com"} {
 		out, err := h.caddy("doorpost", "contacts", "timeline", email).CombinedOutput()
@@ -138,8 +138,8 @@ func TestWhyMailWaitsIsShownFromTheFirstFailureOn(t *testing.T) {
 	}
 }
 
-// A timeline takes what staff have changed since into account: links that the change ended, and
-// an address that was nobody's when somebody asked with it.
+// A timeline considers later changes by staff: links that a change invalidated, and an address that
+// belonged to no contact when it was used.
 func TestTimelineKnowsOfChangesSince(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	h.browser().ask("ann@example.com", "/")
@@ -166,8 +166,8 @@ func TestTimelineKnowsOfChangesSince(t *testing.T) {
 	}
 }
 
-// A mail that the server refused for good goes out on retry, with a link that works; a test goes by
-// the firm's own settings, and shows what was said.
+// A permanently refused mail is sent on retry, with a link that works; a test mail uses the firm's
+// own settings, and shows the dialogue.
 func TestARefusedSignInMailIsRetriedAndTheServerTested(t *testing.T) {
 	s := newSink(t)
 	s.refuse = &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such mailbox"}
@@ -189,7 +189,7 @@ func TestARefusedSignInMailIsRetriedAndTheServerTested(t *testing.T) {
 	if err != nil || !d.Accepted || !slices.ContainsFunc(d.Lines, func(l outbox.Spoken) bool { return l.Text == "EHLO portal.example.com" }) {
 		t.Errorf("mail test = %+v, %v; want it accepted, and the name in helo", d, err)
 	}
-	caddymodule.Advance(t, 2*time.Minute) // one mail a minute
+	caddymodule.Advance(t, 2*time.Minute) // one mail per minute
 	if _, err := h.office().RetryMail(t.Context(), "example", failed()[0].ID); err != nil {
 		t.Fatal(err)
 	}

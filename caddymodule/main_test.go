@@ -8,7 +8,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 )
 
-// mainArgs makes the test binary Caddy's own main, with these arguments, one a line.
+// mainArgs makes the test binary run Caddy's main with these arguments, one per line.
 const mainArgs = "DOORPOST_TEST_CADDY_ARGS"
 
 func TestMain(m *testing.M) {

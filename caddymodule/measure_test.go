@@ -19,17 +19,17 @@ import (
 	"time"
 )
 
-// lengthLine is an answer's Content-Length, which differs with a page's seconds.
+// lengthLine matches a response's Content-Length, which varies with the seconds on a page.
 var lengthLine = regexp.MustCompile(`(?m)^Content-Length: .*$`)
 
-// What speed_test.go and uniform_test.go measure with: a client that costs next to nothing,
-// so that the machine's time goes to the server, and the few statistics that they need.
+// Tools for the measurements in speed_test.go and uniform_test.go: a client that uses almost no
+// processor time, so that the server gets it, and statistics.
 
-// wire is one connection to a server. It sends bytes as they are.
+// wire is one connection to a server. It sends bytes unchanged.
 type wire struct {
 	conn       net.Conn
 	in         *bufio.Reader
-	head, body []byte // of the last answer, until the next
+	head, body []byte // of the last response, valid until the next
 }
 
 func dialWire(t *testing.T, address string) *wire {
@@ -44,7 +44,7 @@ func dialWire(t *testing.T, address string) *wire {
 
 var errUnframed = errors.New("the answer has no Content-Length")
 
-// ask sends a request and reads the answer.
+// ask sends a request and reads the response.
 func (w *wire) ask(request []byte) (status int, err error) {
 	if _, err := w.conn.Write(request); err != nil {
 		return 0, err
@@ -84,19 +84,19 @@ func (w *wire) ask(request []byte) (status int, err error) {
 	return status, err
 }
 
-// pageBytes is a browser's request for a page, as bytes. Further lines may follow.
+// pageBytes returns a browser's request for a page as bytes, with optional further header lines.
 func pageBytes(host, path string, lines ...string) []byte {
 	return []byte("GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\n" + strings.Join(append(browserLines(), lines...), "\r\n") + "\r\n\r\n")
 }
 
-// formBytes is the request of a browser that sends a form of ours, as bytes.
+// formBytes returns a browser's request with one of the gate's forms as bytes.
 func formBytes(host, path, body string, lines ...string) []byte {
 	lines = append(append(browserLines(), "Origin: http://"+host, "Content-Type: application/x-www-form-urlencoded",
 		"Content-Length: "+strconv.Itoa(len(body))), lines...)
 	return []byte("POST " + path + " HTTP/1.1\r\nHost: " + host + "\r\n" + strings.Join(lines, "\r\n") + "\r\n\r\n" + body)
 }
 
-// browserLines are what a browser sends with everything.
+// browserLines are the header lines of all browser requests.
 func browserLines() []string {
 	return []string{
 		"User-Agent: Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
@@ -106,13 +106,13 @@ func browserLines() []string {
 	}
 }
 
-// cpuTime is what a process has used of the processors so far; 0 where there is no /proc.
+// cpuTime returns the processor time that a process has used, or 0 without /proc.
 func cpuTime(pid int) time.Duration {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
-	_, rest, _ := strings.Cut(string(stat), ") ") // behind the name, which may hold anything
+	_, rest, _ := strings.Cut(string(stat), ") ") // after the name, which may contain anything
 	fields := strings.Fields(rest)
 	if len(fields) < 13 {
 		return 0
@@ -122,7 +122,7 @@ func cpuTime(pid int) time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond // proc(5): in hundredths of a second
 }
 
-// idle waits, for a minute at most, until a process has nothing to do.
+// idle waits, at most a minute, until a process has nothing to do.
 func idle(pid int) {
 	const look = 200 * time.Millisecond
 	for range time.Minute / look {
@@ -134,7 +134,7 @@ func idle(pid int) {
 	}
 }
 
-// memoryOf is what a process holds of the machine's memory, in MB; 0 where there is no /proc.
+// memoryOf returns the memory that a process uses, in MB, or 0 without /proc.
 func memoryOf(pid int) float64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -148,7 +148,8 @@ func memoryOf(pid int) float64 {
 	return 0
 }
 
-// quantile returns the q-th of the values, 0 ≤ q ≤ 1, or zero where there are none. It sorts them.
+// quantile returns the q-th quantile of the values, 0 ≤ q ≤ 1, or zero if there are none. It sorts
+// them.
 func quantile[T cmp.Ordered](values []T, q float64) (v T) {
 	if len(values) == 0 {
 		return v
@@ -165,7 +166,7 @@ func mean(values []float64) float64 {
 	return sum / float64(len(values))
 }
 
-// ratio is the geometric mean of ratios, with its 95 % interval by bootstrap.
+// ratio returns the geometric mean of ratios, with its 95 % confidence interval by bootstrap.
 type ratio struct{ mid, low, high float64 }
 
 func ratioOf(logs []float64) ratio {
@@ -175,7 +176,7 @@ func ratioOf(logs []float64) ratio {
 
 func (r ratio) String() string { return fmt.Sprintf("%.3f [%.3f, %.3f]", r.mid, r.low, r.high) }
 
-// interval is the 95 % interval of a mean, by bootstrap.
+// interval returns the 95 % confidence interval of a mean by bootstrap.
 func interval(values []float64) (low, high float64) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	means := make([]float64, 4000)
@@ -189,8 +190,8 @@ func interval(values []float64) (low, high float64) {
 	return quantile(means, 0.025), quantile(means, 0.975)
 }
 
-// auc is how well one value tells which of two classes it is from (Mann and Whitney): 0.5
-// is not at all, 1 is always, whichever of them is the larger.
+// auc returns how well one value separates two classes (Mann and Whitney): 0.5 is not at all, 1 is
+// always, whichever of them is larger.
 func auc[T cmp.Ordered](a, b []T) float64 {
 	type one struct {
 		value T
@@ -204,7 +205,7 @@ func auc[T cmp.Ordered](a, b []T) float64 {
 		all = append(all, one{v, false})
 	}
 	slices.SortFunc(all, func(x, y one) int { return cmp.Compare(x.value, y.value) })
-	ranks := 0.0 // of a's, where equal values share theirs
+	ranks := 0.0 // of a's; equal values share theirs
 	for i := 0; i < len(all); {
 		j := i
 		for j < len(all) && all[j].value == all[i].value {

@@ -13,7 +13,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
 
-// A device on which they sign in during a change of the secret is known after it.
+// A device used for signing in during a change of the secret is known afterwards.
 func TestNewDevice_OutlivesTheSecret(t *testing.T) {
 	second := secret.Random()
 	t.Setenv("FIRST", secret.Random())
@@ -38,13 +38,13 @@ func TestNewDevice_OutlivesTheSecret(t *testing.T) {
 	if devices.ID(before) != "" {
 		t.Errorf("by the new secret alone the device was known before")
 	}
-	// The new secret seals once its configuration runs, which is a moment after it has started.
+	// The new secret seals after its configuration has started, with a short delay.
 	h.eventually("the device is known by the new secret alone", func() bool { return devices.ID(signIn()) != "" })
 }
 
-// Who signs in with a password on a device that isn't known tells its owner, at their main
-// address; who comes by a mail in that very mailbox doesn't.
-func TestNewDevice_IsToldOf(t *testing.T) {
+// A contact gets a mail at their main address after a sign-in with a password on an unknown device,
+// but not after a sign-in by a mail in the same mailbox.
+func TestNewDevice_IsReportedByMail(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	told := map[string]int{}
 	news := func(why, email string, n int) {
@@ -60,7 +60,7 @@ func TestNewDevice_IsToldOf(t *testing.T) {
 	}
 
 	laptop := h.in("ann@example.com")
-	h.in("ann@example.com") // the mail in the same mailbox has said so
+	h.in("ann@example.com") // the sign-in mail in the same mailbox already told them
 	h.holds("ann@example.com", annsPassword)
 	with(laptop, "ann@example.com", "") // known
 	phone := h.browser()
@@ -71,7 +71,7 @@ func TestNewDevice_IsToldOf(t *testing.T) {
 	if !strings.Contains(l.Get("To"), "<ann@example.com>") || !strings.Contains(l.text, "with your password") || !strings.Contains(l.text, h.url+"/-/help") || !strings.Contains(l.html, "It wasn’t me") {
 		t.Errorf("the mail of a new device is to %q\n%s", l.Get("To"), l.text)
 	}
-	for range 2 { // nothing of them stays there, so the second time is as the first
+	for range 2 { // the browser keeps nothing, so the second time is like the first
 		shared := h.browser()
 		with(shared, "ann@example.com", "1")
 		if shared.cookie("portal-device") != "" {
@@ -93,14 +93,14 @@ func TestNewDevice_IsToldOf(t *testing.T) {
 	}
 
 	h.holds("bob@example.com", annsPassword)
-	with(h.browser(), "bob@example.com", "") // the first time ever
+	with(h.browser(), "bob@example.com", "") // the first sign-in ever
 	with(h.browser(), "bob@example.com", "")
 	news("the second time by password", "bob@example.com", 1)
 	h.brings("nameless@example.com", bcryptHash(t, annsPassword, bcrypt.MinCost))
 	with(h.browser(), "nameless@example.com", "")
 	news("the first time, with a password from elsewhere", "nameless@example.com", 1)
 
-	// Whoever has the password floods nobody, and takes none of the mails by which they get in.
+	// A person who has the password can't flood the mailbox, or use up the limit of sign-in mails.
 	for range 12 {
 		with(h.browser(), "bob@example.com", "")
 	}

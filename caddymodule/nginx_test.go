@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// startNginx starts nginx with these settings of its one server, and returns the socket at which
-// it listens. zone is what stands beside the server. It ends with the test.
+// startNginx starts nginx with these settings of its only server, and returns the socket on which
+// it listens. zone is configuration outside of the server block. nginx ends with the test.
 func startNginx(t *testing.T, zone, server string) (socket string) {
 	t.Helper()
 	binary, err := exec.LookPath("nginx")
@@ -73,7 +73,7 @@ http {
 	}
 }
 
-// through has the browser reach the gate by way of a server at the socket.
+// through routes the browser's requests through a server at the socket.
 func (b *browser) through(socket string) *browser {
 	b.client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
@@ -81,8 +81,8 @@ func (b *browser) through(socket string) *browser {
 	return b
 }
 
-// With nginx as a cache in front of the gate, nobody gets a page from it that was another
-// person's, whatever the portal says of how long pages may be kept.
+// With nginx as a cache in front of the gate, nobody receives another person's page from the cache,
+// whatever the portal's cache headers say.
 func TestACacheInFrontGivesNobodyAnothersPage(t *testing.T) {
 	h := openOldHouse(t)
 	var send http.Header
@@ -117,7 +117,7 @@ func TestACacheInFrontGivesNobodyAnothersPage(t *testing.T) {
 			}
 		}
 	}
-	// The cache keeps what it may.
+	// The cache stores responses that it may store.
 	send = freshness["public"]
 	nobody.open("/assets/x.css")
 	if a := nobody.open("/assets/x.css"); a.Header.Get("X-From-Cache") != "HIT" {

@@ -8,8 +8,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 )
 
-// The portal has questions for a company: its contacts get an email, the link leads to the company's page, and the
-// list of companies shows it until they have opened that page.
+// The portal has questions for a company: its contacts get an email, the link leads to the
+// company's page, and the list of companies marks the company until they have opened that page.
 func TestNoticeBringsAContactToThePage(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t), firm: "home /portal/{company}"})
 	ann, bob := h.in("ann@example.com"), h.in("bob@example.com")
@@ -36,7 +36,7 @@ func TestNoticeBringsAContactToThePage(t *testing.T) {
 		t.Errorf("the same key told Ann again: %+v", again)
 	}
 
-	// Both of the company hear of it; Bob has opened nothing yet.
+	// Both contacts of the company get the email; Bob hasn't opened the page yet.
 	notify(admin.Notify{Company: "acme"})
 	h.nextLetter("ann@example.com", anns)
 	h.nextLetter("bob@example.com", bobs)
@@ -60,7 +60,7 @@ func TestNoticeBringsAContactToThePage(t *testing.T) {
 		t.Error("a later notice isn't shown")
 	}
 
-	// What became of it is in her timeline, and is no advice about signing in.
+	// The email's progress is in her timeline, and isn't advice about signing in.
 	h.eventually("the timeline says that the email was taken", func() bool {
 		line, err := office.Timeline(t.Context(), "example", admin.TimelineOf{Email: "ann@example.com"})
 		if err != nil {

@@ -6,9 +6,10 @@ import (
 	"testing"
 )
 
-// A portal leads people back to a URL that it was told, and the gate makes a new link of an old one
-// in that answer. The new link names the company, so only its members and staff get it; for others it is sealed.
-func TestNobodyLearnsFromARedirectWhoseAnOldLinkIs(t *testing.T) {
+// A portal redirects to a URL from a request, and the gate rewrites an old link in that response to
+// the new one. The new link contains the company, so only its members and staff get it; for others
+// it is sealed.
+func TestRedirectsDontRevealTheCompanyOfAnOldLink(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), firm: oldLinks + "\n\t\tpublic /login", companies: oldCompanies, admin: freeAddress(t)})
 	m.moveInto(h)

@@ -18,7 +18,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
-// shot keeps a picture of what the browser shows, if SHOTS is a folder.
+// shot saves a screenshot of the browser if SHOTS is a folder.
 func shot(t *testing.T, ctx context.Context, name string) {
 	t.Helper()
 	folder := os.Getenv("SHOTS")
@@ -38,9 +38,9 @@ func reads(t *testing.T, ctx context.Context, selector css, want string) {
 	}
 }
 
-// A client's old link before the upgrade and after it, in a browser, with a portal in PHP
-// that hasn't changed; her second company; and somebody else on the same machine.
-func TestBrowserOldLink(t *testing.T) {
+// A client's old link before and after the upgrade, in a browser, with an unchanged PHP portal; her
+// second company; and another person on the same machine.
+func TestBrowserOldLinkBeforeAndAfterTheUpgrade(t *testing.T) {
 	h := openPHPHouse(t, "php_fastcgi", layout{app: "mail folder " + filepath.Join(t.TempDir(), "mail")})
 	const old = "/one-click/acme-secret-token-1/"
 	ctx := chromium(t)
@@ -112,7 +112,7 @@ func says(selector css, text string) step {
 	})
 }
 
-// comesAs gives the browser somebody's session.
+// comesAs gives the browser a person's session.
 func comesAs(t *testing.T, ctx context.Context, h *house, email string) {
 	t.Helper()
 	cookie := h.in(email).cookie("portal")
@@ -122,7 +122,7 @@ func comesAs(t *testing.T, ctx context.Context, h *house, email string) {
 	}))
 }
 
-// The pages of old links and companies: axe finds nothing.
+// The pages of old links and companies have no accessibility problems that axe finds.
 func TestBrowserAccessibilityOfCompanies(t *testing.T) {
 	companies := "id,name,legacy_tokens\nacme,Acme Ltd,acme-secret-token-1\nbirch,Birch & Sons,\n"
 	for i := range 60 {
@@ -148,8 +148,8 @@ func TestBrowserAccessibilityOfCompanies(t *testing.T) {
 	})
 }
 
-// The button on the firm's website, which leads to the portal's base address: in a new
-// tab, and in a window of its own.
+// The button on the firm's website, which leads to the portal's base address: in a new tab, and in
+// its own window.
 func TestBrowserWebsiteButton(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: oldLinks, companies: oldCompanies})
 	h.html()
@@ -182,8 +182,8 @@ func TestBrowserWebsiteButton(t *testing.T) {
 	opens("#window", there)
 }
 
-// A frameset after the session has ended: the link in the frame leads to the outer page, by which
-// the whole portal opens, or without scripts to the portal's beginning.
+// A frameset after the session has ended: the link in the frame leads to the outer page, which
+// opens the whole portal, or without scripts to the portal's root.
 func TestBrowserFrameset(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	h.portal.answer = func(w http.ResponseWriter, r *http.Request) {

@@ -5,12 +5,12 @@ import (
 	"testing"
 )
 
-// What looks like a company's, where none belongs, is answered by its form: the same for a
-// company that there is and for one that there isn't. Else clients could list the firm's other
-// clients.
+// Where no company is expected, a path that looks like a company's gets a response that depends
+// only on its form: the same for existing and unknown companies. Otherwise clients could list the
+// firm's other clients.
 func TestCompaniesCannotBeListed(t *testing.T) {
 	h := openOldHouse(t, "birch")
-	bob := h.in("bob@example.com") // of acme alone
+	bob := h.in("bob@example.com") // only of acme
 	visitor := h.browser()
 	visitor.open("/one-click/acme-secret-token-1/")
 	owner := h.in("owner@example.com")
@@ -19,7 +19,7 @@ func TestCompaniesCannotBeListed(t *testing.T) {
 		"/index/files/ID/a", "/cgi-bin/app/files/ID/", "/x;/files/ID/a", "/index/files/ID%3Fx/a", "/assets/files/ID/a", "/assets/x/files/ID", "/assets/x?next=/files/ID/a", "/files/ID;jsessionid=A1", "/files/ID%23/x", "/one-click/acme-secret-token-1/x?next=/files/ID/a"} {
 		for who, cookie := range map[string]string{"a client of another company": bob.session(), "a visitor of another company": visit, "nobody": "A: b"} {
 			there, missing := h.get(strings.ReplaceAll(form, "ID", "birch"), cookie), h.get(strings.ReplaceAll(form, "ID", "bolts"), cookie)
-			if strings.HasPrefix(there.body, "portal:") { // what it says of the URL is the visitor's own
+			if strings.HasPrefix(there.body, "portal:") { // the response repeats the URL of the visitor
 				there.body, missing.body = strings.ReplaceAll(there.body, "birch", "ID"), strings.ReplaceAll(missing.body, "bolts", "ID")
 			}
 			there.body, missing.body = strings.ReplaceAll(there.body, "birch", "ID"), strings.ReplaceAll(missing.body, "bolts", "ID")
@@ -33,7 +33,7 @@ func TestCompaniesCannotBeListed(t *testing.T) {
 			t.Errorf("MOVE to %s = %d; want %d", destination, a.status, want)
 		}
 	}
-	// What is theirs passes, and so does what is no company's by its form.
+	// Paths of their own companies pass, and so do paths that can't be a company's by their form.
 	for _, path := range []string{"/x?next=/files/acme/a", "/files/acme", "/index/files/acme/a", "/files/help.html", "/files/upload.php", "/x?file=/files/report.pdf", "/files/some%20page", "/x?next=/orders/birch/a", "/docs/2026/old/files/birch/a", "/help/portal/birch"} {
 		if a := bob.open(path); a.StatusCode != 200 {
 			t.Errorf("%s for a client of acme = %d; want 200", path, a.StatusCode)
@@ -49,8 +49,8 @@ func TestCompaniesCannotBeListed(t *testing.T) {
 	}
 }
 
-// Where a pattern begins with the company, each page of one segment could be one: then only
-// those of companies are refused.
+// If a pattern begins with the company, any page of one segment could be a company's: then only
+// those of existing companies are refused.
 func TestPagesBesideAWidePattern(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), firm: "company_path /{company}/*"})
@@ -63,8 +63,8 @@ func TestPagesBesideAWidePattern(t *testing.T) {
 	}
 }
 
-// An old link of any length leads to its page, or as near to it as can be remembered, and nothing
-// on the way is longer than servers and proxies take.
+// An old link of any length leads to its page, or as close to it as can be remembered, and nothing
+// on the way is longer than servers and proxies accept.
 func TestVeryLongOldLinks(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	for name, tail := range map[string]string{
@@ -109,8 +109,8 @@ func TestVeryLongOldLinks(t *testing.T) {
 	}
 }
 
-// A part of a frameset, after the session has ended, leads to the whole portal; a frame that is a
-// page of its own leads to that page.
+// After the session has ended, a part of a frameset leads to the whole portal; a frame with a
+// complete page leads to that page.
 func TestFramesetsLeadToThePortal(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	for name, c := range map[string]struct {

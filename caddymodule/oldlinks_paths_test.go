@@ -5,15 +5,15 @@ import (
 	"testing"
 )
 
-// ordinaryNames are files and folders as people name them, as browsers send them. Windows
-// drops a dot or a space at the end of a name, others cut off what is behind a sign; none of
-// them reads another company.
+// ordinaryNames are names that people give to files and folders, as browsers send them. Windows
+// drops a dot or a space at the end of a name, others cut off the text after certain characters;
+// none of them reads another company.
 var ordinaryNames = []string{
 	"Invoice%20%23123.pdf", "%231%20Invoice.pdf", "Discount%205%25.pdf", "What%20is%20due%3F.txt", "Smith%20%26%20Co./Report.pdf", "Acme%20Inc./", "Jones%20/x.txt",
 	"a;b.txt", "orders;v=1.0/7", "Foo::Bar.html", "50%25%20off;%20really%3F/x%23y.", "B%C3%BCro%20%237.pdf", "B%FCro%25.pdf", "Plan%20(A).pdf",
 }
 
-// Behind a company, or an old link's token, every name goes through as it was sent.
+// After a company or an old link's token, every name is passed on as it was sent.
 func TestOrdinaryFileNamesReachThePortal(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	bob := h.in("bob@example.com")
@@ -53,8 +53,8 @@ func TestOrdinaryFileNamesReachThePortal(t *testing.T) {
 	}
 }
 
-// What some reader climbs up for, or takes for a slash, stays refused behind a company.
-func TestP06_NothingBehindACompanyLeadsToAnother(t *testing.T) {
+// Paths after a company that some portal reads as going up, or as containing a slash, are refused.
+func TestP06_PathsAfterACompanyNeverReachAnother(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob := h.in("bob@example.com")
 	for _, tail := range []string{"..", "../birch/x", "%2e%2e/birch/x", "..;/birch/x", "..;x=1/birch/x", "..%3Bx/birch/x", "..%3Fx/birch/x", "..%23/birch/x", "..%2Fbirch/x", "x%2F..%2F..%2Fbirch", "..%5Cbirch", "%252e%252e/birch/x",
@@ -70,8 +70,8 @@ func TestP06_NothingBehindACompanyLeadsToAnother(t *testing.T) {
 	}
 }
 
-// What only some readers take for a pattern's word leads to no other company, and to no token,
-// in a path or in a query.
+// Text that only some portals read as a pattern's word leads to no other company and no token, in a
+// path or in a query.
 func TestP06_LettersThatSomeReadersTakeForOthers(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob := h.in("bob@example.com")
@@ -113,7 +113,7 @@ func TestP06_LettersThatSomeReadersTakeForOthers(t *testing.T) {
 	}
 }
 
-// Servlet containers append a session's id to every link and redirect of their first answer.
+// Servlet containers append a session id to every link and redirect of their first response.
 func TestSessionIDsOfJavaPortals(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	bob := h.in("bob@example.com")
@@ -149,7 +149,7 @@ func TestSessionIDsOfJavaPortals(t *testing.T) {
 	}
 }
 
-// ASP.NET takes the ids of cookieless sessions out of paths, wherever they stand.
+// ASP.NET removes the ids of cookieless sessions from any place in a path.
 func TestP06_CookielessSessionsOfASPNET(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	bob := h.in("bob@example.com")

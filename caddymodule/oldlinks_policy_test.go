@@ -2,8 +2,8 @@ package caddymodule_test
 
 import "testing"
 
-// A Referrer-Policy for the whole site, of a header block that waits for the answer, tells other sites
-// no old link, whether it is an open company's or an unknown one; a stricter one holds.
+// A Referrer-Policy for the whole site, set by a header block that runs on the response, doesn't
+// reveal old links to other sites, whether they are open or unknown; a stricter one is kept.
 func TestAPolicyOfTheWholeSiteTellsNoOldLink(t *testing.T) {
 	h := openHouse(t, layout{firm: oldLinks, companies: oldCompanies, admin: freeAddress(t)})
 	const gate = "\tdoorpost example {"

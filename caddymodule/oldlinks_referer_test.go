@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A portal that leads people back to where they came from finds it, by an open company's old
-// links and by the new ones; no other site and no other company gets to know a token.
+// A portal that redirects people to where they came from finds the Referer, for an open company's
+// old links and for new ones; no other site or company learns a token.
 func TestThePortalLeadsBackToWhereTheyCameFrom(t *testing.T) {
 	h := openOldHouse(t)
 	h.command("upgrade", "birch")
@@ -26,7 +26,7 @@ func TestThePortalLeadsBackToWhereTheyCameFrom(t *testing.T) {
 	for name, c := range map[string]struct {
 		b          *browser
 		to, page   string
-		want, then string // what the portal gets; where the browser is led
+		want, then string // Referer for the portal; target of the redirect
 		headers    []string
 	}{
 		"a visitor, at the old link":                {visitor, old, h.url + old, h.url + old, h.url + old, nil},
@@ -61,7 +61,7 @@ func TestThePortalLeadsBackToWhereTheyCameFrom(t *testing.T) {
 	}
 }
 
-// The Referer that the portal gets is in no log at its usual level.
+// The Referer that the portal receives appears in no log at the default level.
 func TestNoLogHasTheRefererOfAnOldLink(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
@@ -84,9 +84,9 @@ func wantNoToken(t *testing.T, log logFile) {
 	}
 }
 
-// A page whose URL is a key tells other sites its origin alone, whoever opens it and whatever the
-// portal says.
-func TestAKeyIsNoReferrerForOtherSites(t *testing.T) {
+// A page whose URL contains a secret sends only its origin to other sites, whoever opens it and
+// whatever the portal says.
+func TestURLWithASecretIsNoReferrerForOtherSites(t *testing.T) {
 	h := openOldHouse(t)
 	const old = "/one-click/acme-secret-token-1/x"
 	said := ""
@@ -98,7 +98,7 @@ func TestAKeyIsNoReferrerForOtherSites(t *testing.T) {
 	for who, b := range map[string]*browser{"a visitor": h.browser(), "a member": h.in("bob@example.com"), "staff": h.in("owner@example.com")} {
 		for _, said = range []string{"", "unsafe-url", "no-referrer-when-downgrade"} {
 			for _, page := range []string{old, "/x?client=acme-secret-token-1"} {
-				b.open(old) // by which the visitor has a visit
+				b.open(old) // gives the visitor a visit
 				if got := b.open(page).Header["Referrer-Policy"]; len(got) != 1 || got[0] != "strict-origin-when-cross-origin" {
 					t.Errorf("%s, at %s, where the portal says %q: Referrer-Policy %q; want strict-origin-when-cross-origin", who, page, said, got)
 				}
@@ -111,8 +111,8 @@ func TestAKeyIsNoReferrerForOtherSites(t *testing.T) {
 	}
 }
 
-// A way back with a token in it, as the portal's own scripts may ask for, stands in no page of ours,
-// no link of a mail and no Location but sealed.
+// A return URL with a token in it, such as the portal's own scripts may request, appears only in
+// sealed form in pages, links of mails and Location headers.
 func TestAWayBackWithATokenIsSealed(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	const to, token = "/one-click/acme-secret-token-1/orders/7#total", "secret-token"

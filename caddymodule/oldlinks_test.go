@@ -22,7 +22,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 )
 
-// The ways in which an app shows a page of the web.
+// The ways in which an app shows a web page.
 var inApps = map[string][]string{
 	"a browser's tab":           {"Sec-Fetch-Site", "cross-site"},
 	"Gmail on Android":          {"User-Agent", "Mozilla/5.0 (Linux; Android 15; Pixel 8 Build/AP4A; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/138.0.7204.63 Mobile Safari/537.36", "X-Requested-With", "com.google.android.gm"},
@@ -32,8 +32,8 @@ var inApps = map[string][]string{
 	"Outlook on Windows":        {"User-Agent", "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Safari/537.36 Edg/138.0.0.0 OneOutlook/1.2025"},
 }
 
-// The portal's base address is the one link for the firm's website, and old links open
-// as well: wherever they are shown, people see a page.
+// The portal's base address is the only link that the firm's website needs. Old links work as well:
+// people see a page wherever the link opens.
 func TestTheWebsiteButton(t *testing.T) {
 	h := openOldHouse(t, "birch")
 	bob, ann, owner := h.in("bob@example.com"), h.in("ann@example.com"), h.in("owner@example.com")
@@ -65,7 +65,7 @@ func TestTheWebsiteButton(t *testing.T) {
 		}
 	}
 
-	// In a frame of the firm's website browsers send no cookies of ours.
+	// In a frame of the firm's website browsers don't send the gate's cookies.
 	framed := []string{"Sec-Fetch-Dest", "iframe", "Sec-Fetch-Site", "cross-site"}
 	links := regexp.MustCompile(`(?:href|action)="([^"]*)"([^>]*)`)
 	for path, leads := range map[string]string{"/": "/", "/one-click/birch-secret-token/x": "/-/go", "/one-click/nobodys-token/": "/-/go", "/portal/birch/": "/portal/birch/"} {
@@ -109,8 +109,8 @@ func oldStreams(t *testing.T) (address string, file []byte) {
 	return strings.TrimPrefix(s.URL, "http://"), file
 }
 
-// What the portal's own pages send to old URLs, and get from them, passes as it is: for a
-// member of an upgraded company, and in a visit to an open one.
+// Requests of the portal's own pages to old URLs, and their responses, pass unchanged: for a member
+// of an upgraded company, and in a visit to an open one.
 func TestOldURLsStream(t *testing.T) {
 	address, file := oldStreams(t)
 	m := startMailServer(t)
@@ -155,7 +155,7 @@ func TestOldURLsStream(t *testing.T) {
 	endBy(t, "signed out", stays, ended)
 }
 
-// streamsAt sends and gets all kinds of large or lasting things below a path.
+// streamsAt sends and receives all kinds of large or lasting content below a path.
 func streamsAt(t *testing.T, b *browser, cookie, path string, file []byte) {
 	t.Helper()
 	for kind := range kindsOfStream {
@@ -176,7 +176,7 @@ func streamsAt(t *testing.T, b *browser, cookie, path string, file []byte) {
 	if a := b.open(path+"file", picture...); a.body != string(file) {
 		t.Errorf("%sfile has %d bytes; want the file", path, len(a.body))
 	}
-	r, w := io.Pipe() // of a length that nobody knows before
+	r, w := io.Pipe() // of unknown length
 	sum := sha256.New()
 	go func() {
 		for range 4 {
@@ -191,8 +191,8 @@ func streamsAt(t *testing.T, b *browser, cookie, path string, file []byte) {
 	}
 }
 
-// tries opens a stream below a path, as a script of the portal's pages does. Without one
-// it returns the status alone.
+// tries opens a stream below a path, as a script of the portal's pages does. If there is none, it
+// returns only the status.
 func (b *browser) tries(kind, path, cookie string) (status int, s *stream) {
 	b.h.t.Helper()
 	conn := b.h.dial()
@@ -226,8 +226,8 @@ func (b *browser) tries(kind, path, cookie string) (status int, s *stream) {
 	return resp.StatusCode, s
 }
 
-// openTLSHouse is a house whose firm is at an https url, with a site there and two others
-// without TLS: one at the house's own, and one as the manual has it.
+// openTLSHouse returns a house whose firm is at an https url, with a site there and two others
+// without TLS: one at the house's own address, and one as in the manual.
 func openTLSHouse(t *testing.T, log logFile) (h *house, secure, manual string) {
 	t.Helper()
 	lender := httptest.NewTLSServer(nil) // of a certificate for 127.0.0.1
@@ -263,7 +263,7 @@ func openTLSHouse(t *testing.T, log logFile) (h *house, secure, manual string) {
 	return h, secure, manual
 }
 
-// secureBrowser is a browser that takes the house's certificate.
+// secureBrowser returns a browser that accepts the house's certificate.
 func (h *house) secureBrowser() *browser {
 	lender := httptest.NewTLSServer(nil)
 	defer lender.Close()
@@ -274,13 +274,13 @@ func (h *house) secureBrowser() *browser {
 	return &browser{h, client}
 }
 
-// An old link without TLS leads to the same page with TLS, and on the way its token is
-// repeated nowhere.
+// An old link without TLS leads to the same page with TLS, and its token appears nowhere on the
+// way.
 func TestOldLinksWithoutTLS(t *testing.T) {
 	log := newLogFile(t)
 	h, secure, manual := openTLSHouse(t, log)
 	b := h.secureBrowser()
-	clear := h.browser // without the cookies that browsers have for TLS alone, or here for this machine, too
+	clear := h.browser // without the cookies that browsers send only over TLS, or in this test also to this machine
 	const old = "/one-click/acme-secret-token-1/orders/7?tab=2"
 	a := clear().open(h.url + old)
 	gone := goes(a)
@@ -292,7 +292,7 @@ func TestOldLinksWithoutTLS(t *testing.T) {
 			t.Errorf("%s, as the manual has it, = %d to %q; want its way with TLS", link, a.StatusCode, goes(a))
 		}
 	}
-	b.open(secure + "/") // from here on it is known that TLS ends here
+	b.open(secure + "/") // from here on the gate knows that TLS ends here
 	for _, page := range []string{"/", "/dashboard.php?x=1", "/-/companies"} {
 		a := clear().open(manual + page)
 		if a.StatusCode != 302 || !strings.HasPrefix(goes(a), secure+"/-/go?x=") {
@@ -331,7 +331,8 @@ func TestOldLinksWithoutTLS(t *testing.T) {
 	if a := clear().open(h.url+old, "X-Forwarded-Proto", "https"); a.StatusCode != 302 || !goneForm.MatchString(goes(a)) {
 		t.Errorf("behind who ends TLS, and says so, an old link = %d to %q; want /-/go on this site", a.StatusCode, goes(a))
 	}
-	// Who takes the way with TLS and leaves TLS out doesn't make us believe that TLS ends elsewhere.
+	// A client that uses the TLS route but omits TLS doesn't make the gate assume that TLS ends
+	// elsewhere.
 	clear().open(strings.Replace(gone, secure, h.url, 1))
 	if a := clear().open(h.url + old); !strings.HasPrefix(goes(a), secure) {
 		t.Errorf("after that an old link without TLS leads to %q; want its way with TLS", goes(a))
@@ -347,8 +348,8 @@ func TestOldLinksWithoutTLS(t *testing.T) {
 	}
 }
 
-// Behind who ends TLS and doesn't say so, old links go round once, not for ever.
-func TestOldLinksBehindWhoEndsTLS(t *testing.T) {
+// Behind a proxy that ends TLS without saying so, old links redirect once, not forever.
+func TestOldLinksBehindAProxyThatEndsTLS(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), firm: oldLinks, companies: oldCompanies, admin: freeAddress(t), url: "https://portal.example"})
 	m.moveInto(h)
@@ -363,7 +364,7 @@ func TestOldLinksBehindWhoEndsTLS(t *testing.T) {
 		if i == 3 {
 			t.Fatalf("%s = %d to %q, after three ways round", path, a.StatusCode, goes(a))
 		}
-		path = strings.TrimPrefix(goes(a), "https://portal.example") // the load balancer brings it back without TLS
+		path = strings.TrimPrefix(goes(a), "https://portal.example") // the load balancer sends it without TLS
 	}
 	if got, _ := h.portal.last(); got.URI != old {
 		t.Errorf("the portal got %s; want %s", got.URI, old)

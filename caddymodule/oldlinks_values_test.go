@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// The token of a company, wherever in a request it stands, reaches the portal from those alone who may use
-// it. Nobody needs to know where the portal looks for one, and the rest of the request stays as it was.
+// A company's token, anywhere in a request, reaches the portal only if the sender may use it. The
+// gate need not know where the portal looks for tokens, and the rest of the request stays
+// unchanged.
 func TestAnothersTokenReachesThePortalNowhere(t *testing.T) {
 	const own, birchs = "wd3Kx8nLq5Ys6Tg", "hb7Qm2xVt9Kp4Rz"
 	log := plainLog(t)
@@ -85,15 +86,15 @@ func TestAnothersTokenReachesThePortalNowhere(t *testing.T) {
 				t.Errorf("%s, %s: %d, %d requests more at the portal, which has the token: %t; want %t", who, how, a.StatusCode, n-before, strings.Contains(whole(got), birchs), c.may)
 			}
 			if how == "JSON with escapes" {
-				continue // whose token is always birch's
+				continue // these always contain birch's token
 			}
-			a = c.b.do(request(c.b, "nb2Hs6tRk9Wx3Mc")) // nobody's
+			a = c.b.do(request(c.b, "nb2Hs6tRk9Wx3Mc")) // of no company
 			if got, _ = portal.last(); a.StatusCode != 200 || !strings.Contains(whole(got), "nb2Hs6tRk9Wx3Mc") {
 				t.Errorf("%s, %s: with nobody's token %d, and the portal gets %.300s; want it as it was sent", who, how, a.StatusCode, whole(got))
 			}
 		}
 	}
-	// In a path there is no portal's page for it.
+	// In a path, the portal has no page for it.
 	for _, path := range []string{"/orders/" + birchs, "/a/b-" + birchs + ".html", "/" + escaped(birchs) + "/x"} {
 		_, before := portal.last()
 		a := bob.open(path)
@@ -104,7 +105,7 @@ func TestAnothersTokenReachesThePortalNowhere(t *testing.T) {
 			t.Errorf("%s for a client of the company = %d; want 200", path, a.StatusCode)
 		}
 	}
-	// No log of ours has a token, wherever in the URL it stood.
+	// No log has a token, wherever in the URL it was.
 	if text := log.text(t); !strings.Contains(text, "(hidden)") || slices.ContainsFunc([]string{birchs, own}, func(token string) bool { return strings.Contains(text, token) }) {
 		t.Error("the log has a token, or no line in the place of one that had")
 	}

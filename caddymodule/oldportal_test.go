@@ -20,15 +20,15 @@ import (
 	"time"
 )
 
-// The portal in testdata/oldportal is one as firms have it, in PHP under php-fpm: it knows
-// nothing of a gate, and works behind it as it did without.
+// The portal in testdata/oldportal is a typical PHP portal under php-fpm: it knows nothing of the
+// gate, and works behind it as without it.
 
 // startFPM starts php-fpm and returns its socket. It ends with the test.
 func startFPM(t *testing.T) (socket string) {
 	t.Helper()
 	binary, err := exec.LookPath("php-fpm")
 	if err != nil {
-		found, _ := filepath.Glob("/usr/sbin/php-fpm*") // Debian has the version in the name
+		found, _ := filepath.Glob("/usr/sbin/php-fpm*") // Debian includes the version in the name
 		if len(found) == 0 {
 			t.Fatal("no php-fpm here; ./test.sh installs it")
 		}
@@ -51,7 +51,7 @@ php_admin_value[post_max_size] = 64M
 `, dir, socket)
 	args := []string{"--nodaemonize", "--fpm-config", filepath.Join(dir, "fpm.conf")}
 	if os.Getuid() == 0 {
-		config += "user = root\n" // others can't read this test's folder
+		config += "user = root\n" // other users can't read this test's folder
 		args = append(args, "--allow-to-run-as-root")
 	}
 	if err := os.WriteFile(args[2], []byte(config), 0o600); err != nil {
@@ -93,14 +93,14 @@ php_admin_value[post_max_size] = 64M
 	}
 }
 
-// phpHouse is a house in front of the old portal. direct is where that is without a gate.
+// phpHouse is a house in front of the old portal. direct is the portal's URL without the gate.
 type phpHouse struct {
 	*house
 	direct string
 }
 
-// openPHPHouse opens it, with the portal behind php_fastcgi or behind reverse_proxy. A
-// layout without an app gets a mail server.
+// openPHPHouse opens it, with the portal behind php_fastcgi or reverse_proxy. A layout without an
+// app gets a mail server.
 func openPHPHouse(t *testing.T, behind string, l layout) *phpHouse {
 	t.Helper()
 	root, err := filepath.Abs("testdata/oldportal")
@@ -128,7 +128,7 @@ func eachWay(t *testing.T, test func(t *testing.T, behind string)) {
 	}
 }
 
-// goesOn does what a browser does with an answer that leads elsewhere.
+// goesOn follows a redirect as a browser does.
 func (b *browser) goesOn(a answer) answer {
 	b.h.t.Helper()
 	for range 10 {
@@ -145,10 +145,10 @@ func (b *browser) goesOn(a answer) answer {
 	return a
 }
 
-// at is the path and query of the page that an answer is.
+// at returns the path and query of a response's page.
 func at(a answer) string { return a.Request.URL.RequestURI() }
 
-// uploads sends a file by a form.
+// uploads sends a file in a form.
 func (b *browser) uploads(path string, size int) (a answer, sum string) {
 	b.h.t.Helper()
 	file := bytes.Repeat([]byte("0123456789abcdef"), size/16)
@@ -170,7 +170,7 @@ func (b *browser) uploads(path string, size int) (a answer, sum string) {
 
 var script = []string{"Accept", "*/*", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin"}
 
-// events opens server-sent events and returns the first of them.
+// events opens server-sent events and returns the first ones.
 func (b *browser) events(path string) string {
 	b.h.t.Helper()
 	ctx, cancel := context.WithTimeout(b.h.t.Context(), 10*time.Second)
@@ -185,7 +185,7 @@ func (b *browser) events(path string) string {
 	return fmt.Sprintf("%d %s %s %v", resp.StatusCode, resp.Header.Get("Content-Type"), strings.TrimSpace(string(first[:n])), err)
 }
 
-// walk does with the portal at base what a client of acme's does, and tells what it saw.
+// walk does what a client of acme does with the portal at base, and returns what the client saw.
 func walk(b *browser, base string) []string {
 	const old = "/one-click/acme-secret-token-1/"
 	var saw []string
@@ -220,13 +220,13 @@ func walk(b *browser, base string) []string {
 	return saw
 }
 
-// Before the upgrade, the portal behind the gate is the portal without it, in every
-// answer to every client.
+// Before the upgrade, the portal behind the gate gives every client the same responses as without
+// the gate.
 func TestPHPBeforeTheUpgrade(t *testing.T) {
 	eachWay(t, func(t *testing.T, behind string) {
 		h := openPHPHouse(t, behind, layout{})
 		b := h.browser()
-		b.open("/one-click/acme-secret-token-1/") // a visit: without one /logout.php is for who is signed in
+		b.open("/one-click/acme-secret-token-1/") // a visit: without one, /logout.php is for signed-in visitors
 		without, with := walk(h.browser(), h.direct), walk(b, h.url)
 		for i := range without {
 			if with[i] != without[i] {
@@ -242,7 +242,7 @@ func TestPHPBeforeTheUpgrade(t *testing.T) {
 	})
 }
 
-// mute fails the test if a header of an answer has a token of an upgraded company.
+// mute fails the test if a header of a response contains a token of an upgraded company.
 func mute(t *testing.T, a answer) {
 	t.Helper()
 	for name, values := range a.Header {
@@ -252,8 +252,8 @@ func mute(t *testing.T, a answer) {
 	}
 }
 
-// After the upgrade the same link leads, after proof, to the same page, and the portal
-// works for the member as before, though it hasn't changed.
+// After the upgrade the same link leads to the same page after sign-in, and the unchanged portal
+// works for the member as before.
 func TestPHPAfterTheUpgrade(t *testing.T) {
 	eachWay(t, func(t *testing.T, behind string) {
 		h := openPHPHouse(t, behind, layout{})
@@ -288,7 +288,7 @@ func TestPHPAfterTheUpgrade(t *testing.T) {
 			return a
 		}
 		gets("/", "/dashboard.php", "Acme Ltd")
-		gets(old, "/dashboard.php", `<p id="seen">2</p>`) // by its new link, which the portal sees as the old one
+		gets(old, "/dashboard.php", `<p id="seen">2</p>`) // by its new link; the portal sees the old one
 		gets(old+"orders/8", "/portal/acme/orders/8", "Order 8")
 		gets("/one-click/acme-secret-token-2/orders/8", "/portal/acme/orders/8", old+"orders/8")
 		gets("/view?client=acme-secret-token-2&y=1", "/overview/acme?y=1", "/view?client=acme-secret-token-1&amp;y=1")
@@ -329,8 +329,9 @@ func TestPHPAfterTheUpgrade(t *testing.T) {
 	})
 }
 
-// The portal's session is for whom it was begun, though the portal knows nothing of people.
-func TestPHPWhoseSession(t *testing.T) {
+// The portal's session belongs to the contact for whom it began, although the portal doesn't know
+// contacts.
+func TestPHPSessionBelongsToItsContact(t *testing.T) {
 	eachWay(t, func(t *testing.T, behind string) {
 		h := openPHPHouse(t, behind, layout{})
 		h.upgrade("acme", "birch")
@@ -353,7 +354,7 @@ func TestPHPWhoseSession(t *testing.T) {
 		}
 		anns := b.cookie("PHPSESSID")
 
-		b.send("/-/sign-out", url.Values{}) // Bob comes to the same machine
+		b.send("/-/sign-out", url.Values{}) // Bob uses the same machine
 		shows("/dashboard.php", 401, `name="email"`)
 		b.signIn("bob@example.com")
 		shows("/dashboard.php", 403, "Who are you?")
@@ -362,7 +363,7 @@ func TestPHPWhoseSession(t *testing.T) {
 		if a := b.send("/overview/acme", form("note", "hello")); !strings.Contains(a.body, `<p id="client">Acme Ltd</p>`) {
 			t.Errorf("a form at /overview/acme = %d\n%s", a.StatusCode, a.body)
 		}
-		for _, to := range []string{"/overview/acme", "/view?client=acme-secret-token-1", "/view"} { // PHP prefers what a form has
+		for _, to := range []string{"/overview/acme", "/view?client=acme-secret-token-1", "/view"} { // PHP prefers values in the form
 			if a := b.send(to, form("client", "birch-secret-token")); a.StatusCode != 404 || strings.Contains(a.body, "Birch") {
 				t.Errorf("a form at %s with another company's token = %d; want PHP's 404\n%s", to, a.StatusCode, a.body)
 			}
@@ -374,7 +375,7 @@ func TestPHPWhoseSession(t *testing.T) {
 		}
 
 		h.command("contacts", "set", "bob@example.com", "--companies", "birch")
-		shows("/dashboard.php", 403, "Who are you?") // though the portal still knows the session
+		shows("/dashboard.php", 403, "Who are you?") // although the portal still has the session
 		shows("/portal/acme/", 404, "not in your portal")
 		shows("/portal/birch/", 200, "Birch &amp; Sons")
 
@@ -388,9 +389,8 @@ func TestPHPWhoseSession(t *testing.T) {
 	})
 }
 
-// No log has a token, whichever way the portal stands behind the gate: neither at the usual
-// level, nor at the most talkative one without what Caddy's own handlers say of all that
-// they send and get.
+// No log contains a token, in either setup: neither at the default level, nor at the most detailed
+// level without the request and response logs of Caddy's own handlers.
 func TestPHPNoLogHasACompanysToken(t *testing.T) {
 	for _, level := range []string{"INFO", "DEBUG\n\t\texclude http.handlers.reverse_proxy http.handlers.rewrite http.reverse_proxy.transport.fastcgi"} {
 		eachWay(t, func(t *testing.T, behind string) {

@@ -27,8 +27,8 @@ func tab(t *testing.T, ctx context.Context) context.Context {
 	return second
 }
 
-// An upload that is sent after the session ended: the browser shows the page, also where the
-// server doesn't read all of it.
+// An upload that is sent after the session ended: the browser shows the page, even if the server
+// doesn't read the whole upload.
 func TestBrowserUploadAfterTheSessionEnded(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.portal.mu.Lock()
@@ -53,7 +53,7 @@ func TestBrowserUploadAfterTheSessionEnded(t *testing.T) {
 	shot(t, ctx, "not-sent")
 }
 
-// cookie gives the browser a cookie of the house.
+// cookie sets a cookie of the house in the browser.
 func cookie(h *house, name, value string) step {
 	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
 		_, err := chromedp.Call(ctx, cdpnetwork.SetCookie, cdpnetwork.SetCookieParams{Name: name, Value: value, URL: h.url})
@@ -61,7 +61,7 @@ func cookie(h *house, name, value string) step {
 	})
 }
 
-// The tab that waits for the email goes on by itself once another tab has used the link.
+// The tab that waits for the email continues by itself once another tab has used the link.
 func TestBrowserWaitingTabGoesOn(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.html()
@@ -72,8 +72,8 @@ func TestBrowserWaitingTabGoesOn(t *testing.T) {
 	run(t, ctx, front(), where("/orders/7?tab=2#total"))
 }
 
-// A browser that keeps no cookies says so: with scripts at once, without them before the link
-// is spent, which then signs in elsewhere.
+// A visitor whose browser keeps no cookies is told so: with scripts at once, without them before
+// the link is spent, which then signs in elsewhere.
 func TestBrowserThatKeepsNoCookies(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.html()
@@ -99,7 +99,7 @@ func TestBrowserThatKeepsNoCookies(t *testing.T) {
 	}
 }
 
-// The form of a page that is kept says as whom it will be sent, once somebody has signed in.
+// The page of a kept form names the contact who would send it, once a contact has signed in.
 func TestBrowserKeptFormOfAnother(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.html()
@@ -141,8 +141,8 @@ func front() step {
 	})
 }
 
-// A progressive web app answers page loads in the browser. Once the session is over, the gate
-// takes over at the next page load, so that the prompt and the mailed link can be reached.
+// A progressive web app answers page loads in the browser. After the session has ended, the gate
+// takes over at the next page load, so that visitors can reach the prompt and the mailed link.
 func TestBrowserProgressiveWebApp(t *testing.T) {
 	h := openHouse(t, layout{})
 	const shell = `<!doctype html><title>App</title><p id="app">App</p><script>navigator.serviceWorker.register('/sw.js')</script>`
@@ -160,7 +160,8 @@ addEventListener('fetch', e => { if (e.request.mode === 'navigate') e.respondWit
 	}
 	h.portal.mu.Unlock()
 	ctx := chromium(t)
-	// The browser looks for a new version by itself a few seconds after a page load; here it is told to.
+	// The browser checks for a new version by itself a few seconds after a page load; the test
+	// triggers the check.
 	controlled := chromedp.Evaluate[bool](`navigator.serviceWorker.ready.then(r => r.update()).then(r => new Promise(done => {
 		const look = () => navigator.serviceWorker.controller && !r.installing && !r.waiting ? done(true) : setTimeout(look, 20);
 		look();
@@ -169,13 +170,13 @@ addEventListener('fetch', e => { if (e.request.mode === 'navigate') e.respondWit
 	for round := range 2 {
 		run(t, ctx, cookie(h, "portal", in.cookie("portal")), chromedp.Navigate(h.url+"/orders"), chromedp.WaitVisible(css("#app")))
 		get(t, ctx, controlled)
-		if round == 1 { // it is the app's own again
+		if round == 1 { // the app's own worker again
 			run(t, ctx, chromedp.Navigate(h.url+"/-/companies"), chromedp.WaitVisible(css("#app")))
 		}
 		run(t, ctx, forgetCookies(), chromedp.Navigate(h.url+"/-/sign-in"), chromedp.WaitVisible(css("input[name=email]")))
 		run(t, ctx, chromedp.Navigate(h.url+"/orders"), chromedp.WaitVisible(css("input[name=email]")))
 	}
-	// And with a mailed link as the first page load after the session's end.
+	// The same with a mailed link as the first page load after the session's end.
 	run(t, ctx, cookie(h, "portal", in.cookie("portal")), chromedp.Navigate(h.url+"/orders"), chromedp.WaitVisible(css("#app")))
 	get(t, ctx, controlled)
 	l := h.browser().ask("bob@example.com", "/orders/7")

@@ -13,7 +13,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Help, a mail, a password, signing in with it: with what scripts add to it.
+// Help, a mail, a password, and signing in with it, with the features that scripts add.
 func TestBrowserPassword(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.html()
@@ -55,7 +55,7 @@ func TestBrowserPassword(t *testing.T) {
 	}
 }
 
-// hints types passwords on the page that sets one, which counts their characters as the server does.
+// hints types passwords on the page that sets one, which counts their characters like the server.
 func hints(t *testing.T, ctx context.Context) {
 	t.Helper()
 	for _, c := range []struct{ typed, says string }{
@@ -70,7 +70,7 @@ func hints(t *testing.T, ctx context.Context) {
 	}
 }
 
-// becomes waits until an expression in the page is so.
+// becomes waits until an expression in the page is true.
 func becomes(expression, want string) step {
 	return chromedp.Func(func(ctx context.Context, tab *chromedp.Target) error {
 		for {
@@ -87,7 +87,7 @@ func becomes(expression, want string) step {
 	})
 }
 
-// Every way that has to do with a password, with scripts and without.
+// All password pages, with and without scripts.
 func TestBrowserPasswordWays(t *testing.T) {
 	for _, on := range []bool{true, false} {
 		t.Run(map[bool]string{true: "with scripts", false: "without"}[on], func(t *testing.T) {
@@ -101,13 +101,13 @@ func TestBrowserPasswordWays(t *testing.T) {
 	}
 }
 
-// typeIn empties a field, and types into it.
+// typeIn clears a field and types into it.
 func typeIn(field, text string) step {
 	return chromedp.Steps(chromedp.Clear(css(field)), chromedp.SendKeys(css(field), text))
 }
 
-// passwordWays signs in manually, wrongly; gets help; sets a password, after two that may
-// not be chosen; and signs in with it.
+// passwordWays signs in manually with a wrong password; gets help; sets a password, after two
+// unacceptable ones; and signs in with it.
 func passwordWays(t *testing.T, ctx context.Context, h *house, on bool) {
 	t.Helper()
 	problem := css(`#problem[role=alert]`)
@@ -148,7 +148,7 @@ func passwordWays(t *testing.T, ctx context.Context, h *house, on bool) {
 	}
 }
 
-// accountWays goes on where passwordWays ended: devices, and changes of the password.
+// accountWays continues after passwordWays: devices, and changes of the password.
 func accountWays(t *testing.T, ctx context.Context, h *house) {
 	t.Helper()
 	one, two, three := h.browser(), h.browser(), h.browser()
@@ -191,7 +191,8 @@ func accountWays(t *testing.T, ctx context.Context, h *house) {
 	}
 }
 
-// Every page about passwords, in both themes, on a phone and on a desktop: axe finds nothing.
+// All password pages, in both themes, on a phone and on a desktop, have no accessibility problems
+// that axe finds.
 func TestBrowserPasswordAccessibility(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.html()

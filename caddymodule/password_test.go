@@ -27,7 +27,7 @@ const (
 
 var setPattern = regexp.MustCompile(`https?://\S+/-/password/set\?t=([a-z2-7]{26})`)
 
-// help asks for a link to set a password and returns it, with its secret.
+// help requests a link to set a password and returns it, with its secret.
 func (b *browser) help(email, to string) (link, t string) {
 	b.h.t.Helper()
 	before := len(b.h.letters(email))
@@ -43,7 +43,7 @@ func (b *browser) help(email, to string) (link, t string) {
 	return m[0], m[1]
 }
 
-// has sets a password for somebody, by mail.
+// has sets a password for a contact, by mail.
 func (h *house) has(email, password string) {
 	h.t.Helper()
 	b, before := h.browser(), len(h.letters(email))
@@ -51,7 +51,7 @@ func (h *house) has(email, password string) {
 	if a := b.send("/-/password/set", url.Values{"t": {t}, "password": {password}}); a.StatusCode != http.StatusSeeOther {
 		h.t.Fatalf("POST /-/password/set = %d; want 303\n%s", a.StatusCode, a.body)
 	}
-	h.nextLetter(email, before+1) // that tells of it
+	h.nextLetter(email, before+1) // the notification about it
 }
 
 // manually signs in by password.
@@ -60,8 +60,8 @@ func (b *browser) manually(email, password string, headers ...string) answer {
 	return b.send("/-/password", url.Values{"email": {email}, "password": {password}, "to": {"/orders/7?a=1"}}, headers...)
 }
 
-// The whole way: help, mail, a password, signing in with it.
-func TestPasswordStory(t *testing.T) {
+// The whole process: help, mail, password, signing in with it.
+func TestPasswordFromHelpToSignIn(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
 	a := b.open("/orders/7")
@@ -134,8 +134,8 @@ func TestPasswordStory(t *testing.T) {
 	}
 }
 
-// One answer for all whom a password doesn't sign in, in bytes and cookies; and for who
-// asks for help.
+// Whenever a password doesn't sign in, the response is the same in bytes and cookies, for every
+// address; so is the response to a request for help.
 func TestN01_PasswordAnswersAreAlike(t *testing.T) {
 	h := openGuessHouse(t, layout{contacts: strings.Replace(someContacts, "eve@", "bcrypt@example.com,,Bea,Crypt,,,\nolder@example.com,,Olga,Der,,,\neve@", 1)})
 	h.holds("ann@example.com", annsPassword)
@@ -155,7 +155,7 @@ func TestN01_PasswordAnswersAreAlike(t *testing.T) {
 		a := h.browser().send(path, form, elsewhere()...)
 		a.Header.Del("Date")
 		email := form.Get("email")
-		a.Header.Del("Content-Length") // the page shows what was typed
+		a.Header.Del("Content-Length") // the page shows the typed text
 		said := fmt.Sprint(a.StatusCode, sortedHeader(a.Header), strings.ReplaceAll(a.body, email, "ADDRESS"))
 		said = regexp.MustCompile(`portal-flow=[^;]*|Expires=[^;]*`).ReplaceAllString(said, "")
 		if was, ok := like[path]; ok && said != was {
@@ -205,7 +205,7 @@ func bcryptHash(t *testing.T, plain string, cost int) string {
 	return string(hash)
 }
 
-// argon2Hash makes an argon2id hash of so many KiB and passes.
+// argon2Hash returns an argon2id hash with this memory in KiB and this number of passes.
 func argon2Hash(t *testing.T, plain string, memory, passes uint32) string {
 	t.Helper()
 	hash, err := argon2id.CreateHash(plain, &argon2id.Params{Memory: memory, Iterations: passes, Parallelism: 1, SaltLength: 16, KeyLength: 32})
@@ -224,7 +224,7 @@ func sortedHeader(h http.Header) []string {
 	return all
 }
 
-// A link is for what it was mailed for.
+// A link works only for its purpose.
 func TestT17_ALinkSignsInOrSetsAPassword(t *testing.T) {
 	other := "http://" + freeAddress(t)
 	h, _ := openFastHouse(t, layout{more: fmt.Sprintf("%s {\n doorpost other {\n url %s\n brand {\n name Other\n from other@example.com\n }\n staff ann@example.com\n }\n respond ok\n}", other, other)})
@@ -256,7 +256,7 @@ func TestT17_ALinkSignsInOrSetsAPassword(t *testing.T) {
 			t.Errorf("POST /-/password/set with %s = %d; want 400", name, a.StatusCode)
 		}
 	}
-	// The other firm, where ann is somebody too.
+	// The other firm, where ann is also a contact.
 	there := func(path string, pairs ...string) *http.Request {
 		return b.request("POST", other+path, strings.NewReader(form(pairs...).Encode()), "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-origin")
 	}
@@ -277,7 +277,7 @@ func TestT17_ALinkSignsInOrSetsAPassword(t *testing.T) {
 	}
 }
 
-// The history tells a link to set a password from one to sign in.
+// The history distinguishes links that set a password from links that sign in.
 func TestHistoryOfPasswordLinks(t *testing.T) {
 	h, _ := openFastHouse(t, layout{admin: freeAddress(t)})
 	phone := h.browser()
@@ -300,7 +300,7 @@ func TestHistoryOfPasswordLinks(t *testing.T) {
 	})
 }
 
-// A new password ends the other sessions, and every link and code that is about.
+// A new password ends all other sessions, and all active links and codes.
 func TestT18_ANewPasswordEndsEverythingElse(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	first, second, third, mine := h.browser(), h.browser(), h.browser(), h.browser()
@@ -313,7 +313,7 @@ func TestT18_ANewPasswordEndsEverythingElse(t *testing.T) {
 	older, olderTok := h.browser().help("ann@example.com", "/")
 	waiting, patient := h.browser(), h.browser()
 	unused, unusedToo := waiting.ask("ann@example.com", "/"), patient.ask("ann@example.com", "/")
-	mine.send("/-/help", url.Values{"email": {"ann@example.com"}}) // a known device needn't wait for another one's mails
+	mine.send("/-/help", url.Values{"email": {"ann@example.com"}}) // a known device has no delay after another one's mails
 	tok := setPattern.FindStringSubmatch(h.nextLetter("ann@example.com", 3).text)[1]
 	if first.me() == nil || second.me() == nil || third.me() == nil || mine.me() == nil {
 		t.Fatal("asking for a password link has signed somebody out")
@@ -354,8 +354,8 @@ func TestT18_ANewPasswordEndsEverythingElse(t *testing.T) {
 	}
 }
 
-// Many passwords from one network are refused before any is looked at; a device that was
-// signed in on, and a mail, get in.
+// Many passwords from one network are refused before any is checked; a known device and a mailed
+// link still sign in.
 func TestD08_ManyPasswordsOfANetwork(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -393,7 +393,7 @@ func TestD08_ManyPasswordsOfANetwork(t *testing.T) {
 	h.browser().signIn("bob@example.com")
 }
 
-// However they fail, and for however long: the known device and the mail get in.
+// Whatever fails, and for however long, a known device and a mailed link still sign in.
 func TestD09_NobodyIsLockedOut(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -412,7 +412,7 @@ func TestD09_NobodyIsLockedOut(t *testing.T) {
 	h.browser().signIn("ann@example.com")
 }
 
-// What people see and change of themselves.
+// The account page shows visitors their data, and lets them change it.
 func TestAccount(t *testing.T) {
 	h := openHouse(t, layout{})
 	b, phone, laptop := h.browser(), h.browser(), h.browser()
@@ -446,7 +446,7 @@ func TestAccount(t *testing.T) {
 		t.Error("want all others of ann's signed out, and nobody else")
 	}
 	mails := len(h.letters("ann@example.com"))
-	// However recently they signed in, a first password takes a mailed link.
+	// However recently they signed in, a first password requires a mailed link.
 	if a := b.send("/-/password/change", url.Values{"password": {annsPassword}}); a.StatusCode != 403 || !strings.Contains(a.body, "Email me a link to set one") {
 		t.Fatalf("a password, just signed in by mail = %d; want 403 and the way by mail\n%s", a.StatusCode, a.body)
 	}
@@ -489,7 +489,7 @@ func TestAccount(t *testing.T) {
 	if a := h.browser().manually("ann@example.com", annsPassword2); a.StatusCode != 403 {
 		t.Errorf("the password that was removed = %d; want 403", a.StatusCode)
 	}
-	// No other site's page does any of it.
+	// A page of another site can do none of it.
 	for _, path := range []string{"/-/devices", "/-/password/change", "/-/password/remove", "/-/password", "/-/password/set", "/-/help"} {
 		if a := phone.send(path, url.Values{"others": {"1"}}, "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"); a.StatusCode != 403 || !strings.Contains(a.body, "came from another website") {
 			t.Errorf("POST %s from another site = %d; want 403", path, a.StatusCode)
@@ -497,21 +497,22 @@ func TestAccount(t *testing.T) {
 	}
 }
 
-// Who looks for a password that may be chosen uses up no tries of the current one.
+// A visitor who tries new passwords until one is acceptable uses up no attempts for the current
+// one.
 func TestAccount_TryingNewPasswordsOut(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
 	b := h.browser()
 	b.send("/-/password", form("email", "ann@example.com", "password", annsPassword, "shared", "1"))
-	for i := range 11 { // one more than the tries of an unknown device
+	for i := range 11 { // one more than an unknown device may try
 		if a := b.send("/-/password/change", form("current", annsPassword, "password", "short"), from(ithNetwork(i))...); a.StatusCode != 400 {
 			t.Fatalf("the right one, and a short new one, time %d = %d; want 400", i+1, a.StatusCode)
 		}
 	}
 }
 
-// Whoever knows a password from elsewhere gets in by it, but makes it no one's own, nor has it
-// taken away, before a mail was read.
+// A person who knows an imported password can sign in with it, but can't turn it into the contact's
+// own or remove it without reading a mail.
 func TestAccount_APasswordFromElsewhere(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	h.brings("ann@example.com", argon2Hash(t, annsPassword, 128, 2))
@@ -536,8 +537,8 @@ func TestAccount_APasswordFromElsewhere(t *testing.T) {
 	}
 }
 
-// A link that somebody else has written makes the page say nothing of a password that isn't so.
-func TestAccount_SaysWhatIsSo(t *testing.T) {
+// A link from somebody else can't make the page say something untrue about a password.
+func TestAccount_SaysNothingUntrue(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	b := h.in("ann@example.com")
 	says := func(when, word string, want bool) {
@@ -556,8 +557,8 @@ func TestAccount_SaysWhatIsSo(t *testing.T) {
 	says("once it is removed", "removed", true)
 }
 
-// What went wrong is said, once, and at the field that it is about.
-func TestAccount_SaysWhatIsWrong(t *testing.T) {
+// A problem appears once, at the field that has it.
+func TestAccount_ShowsProblemsAtTheirField(t *testing.T) {
 	h := openGuessHouse(t, layout{})
 	b := h.in("ann@example.com")
 	problem := func(what string, a answer, status int, says, field string) {
@@ -583,7 +584,7 @@ func TestAccount_SaysWhatIsWrong(t *testing.T) {
 	problem("too many of a network, on an unknown device", b.stolen().send("/-/password/change", form("current", wrongOne), from(ithNetwork(1))...), 429, "from your network", "")
 }
 
-// Where the firm wants no passwords, nothing leads to one.
+// If the firm has passwords off, no page leads to one.
 func TestPasswordsOff(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.has("ann@example.com", annsPassword)
@@ -622,8 +623,8 @@ func TestPasswordsOff(t *testing.T) {
 	}
 }
 
-// A change of the secret while passwords are switched off forgets none, nor that somebody
-// has removed theirs.
+// A change of the secret while passwords are off keeps all passwords, and keeps the record that a
+// contact has removed theirs.
 func TestPasswordsOffOutliveTheSecret(t *testing.T) {
 	const first, both, second = "secret {env.FIRST}", "secret {env.SECOND} {env.FIRST}", "secret {env.SECOND}"
 	t.Setenv("FIRST", secret.Random())
@@ -659,7 +660,7 @@ func TestPasswordsOffOutliveTheSecret(t *testing.T) {
 	}
 }
 
-// Who was switched off has no password any more that works, nor a link to set one.
+// A disabled contact has no working password any more, and no link to set one.
 func TestS15_SwitchedOffWithAPassword(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.has("bob@example.com", annsPassword)

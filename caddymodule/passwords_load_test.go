@@ -17,29 +17,29 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
-// A thousand who try passwords at once: what does it take of the machine, and who else
-// gets through? By hand, it prints the figures and holds them to what they may be:
+// A thousand clients try passwords at the same time: how much of the machine does it take, and who
+// else gets through? Run manually, it prints the figures and checks them against limits:
 //
 //	go test -tags measure ./caddymodule -run TestSpeedOfPasswords -segments 24 -v [-store redis]
 //
-// Without -segments it judges what doesn't depend on the machine: who is told what.
+// Without -segments it only checks what doesn't depend on the machine: the responses.
 
 const (
 	crowdSize = 1000
-	gaveUp    = 50 * time.Millisecond // after which every second of them goes away
+	gaveUp    = 50 * time.Millisecond // every second client disconnects after this time
 	hashSize  = 19.0                  // MiB of a hash of today's cost
 )
 
-// crowd is a thousand clients, each with a connection and from a network of its own.
+// crowd is a thousand clients, each with its own connection and network.
 type crowd struct {
 	mu      sync.Mutex
 	status  map[int]int
-	refused []time.Duration // how long those waited who were told to come again
-	bad     []string        // answers that nobody should get
+	refused []time.Duration // waiting times of the clients that were told to try again
+	bad     []string        // responses that nobody should get
 }
 
-// come has all of them send a form at the same moment, and waits until the last has its
-// answer or has gone away.
+// come makes all clients send a form at the same time, and waits until each has its response or has
+// disconnected.
 func (c *crowd) come(t *testing.T, host string, goAway bool, form func(i int) []byte) {
 	t.Helper()
 	wires := make([]*wire, crowdSize)
@@ -84,16 +84,16 @@ func (c *crowd) note(status int, err error, head string, took time.Duration) {
 	}
 }
 
-// passwordHouse is a server with somebody who has a password and a known device, and with
-// visitors who are signed in.
+// passwordHouse is a server with a contact who has a password and a known device, and with
+// signed-in visitors.
 type passwordHouse struct {
 	*server
 	host   string
 	device string   // Cookie line of the known device
-	inside [][]byte // requests of who is signed in
+	inside [][]byte // requests of signed-in visitors
 }
 
-const readers = 4 // who read pages, all the while
+const readers = 4 // clients that read pages all the time
 
 func openPasswordHouse(t *testing.T) *passwordHouse {
 	t.Helper()
@@ -118,27 +118,27 @@ func openPasswordHouse(t *testing.T) *passwordHouse {
 	return h
 }
 
-// tries is the form of the i-th of the crowd, who tries a password of somebody's.
+// tries returns the form of the i-th client, which tries a password of a contact.
 func (h *passwordHouse) tries(i int) []byte {
 	return formBytes(h.host, "/-/password", fmt.Sprintf("email=who%d%%40example.com&password=wrong+wrong+wrong&to=%%2Forders", i), network(i<<8))
 }
 
-// mistypes is the same, but for an address that is none: all is done but the check.
+// mistypes is the same for an unknown address: all work is done except the check.
 func (h *passwordHouse) mistypes(i int) []byte {
 	return bytes.Replace(h.tries(i), []byte("%40"), []byte("%20"), 1)
 }
 
-// others are who should feel nothing of the crowd.
+// others are the clients that the crowd should not affect.
 type others struct {
 	mu    sync.Mutex
-	pages []time.Duration // that were read by who is signed in
-	later []time.Duration // those of them that were due when the crowd had come: while passwords are checked
+	pages []time.Duration // page loads of signed-in visitors
+	later []time.Duration // those of them that were due after the crowd had come, while passwords were checked
 	known []time.Duration // sign-ins by password on a known device
 	bad   []string
 }
 
-// whileThey has them go on while do runs: each reads a page every 10 ms, and the known
-// device signs in four times a second, after each of which come what waited before it.
+// whileThey runs the other clients while do runs: each reads a page every 10 ms, and the known
+// device signs in four times a second. Latency counts from the time when a request was due.
 func (h *passwordHouse) whileThey(o *others, do func()) {
 	h.t.Helper()
 	var end atomic.Bool
@@ -152,7 +152,7 @@ func (h *passwordHouse) whileThey(o *others, do func()) {
 				time.Sleep(time.Until(due))
 				got, err := w.ask(request)
 				o.mu.Lock()
-				took := time.Since(due) // a reader who was late wanted the page when it was due
+				took := time.Since(due) // a late reader wanted the page when it was due
 				if *into = append(*into, took); into == &o.pages && due.Sub(began) > time.Second {
 					o.later = append(o.later, took)
 				}
@@ -176,8 +176,8 @@ func (h *passwordHouse) whileThey(o *others, do func()) {
 	all.Wait()
 }
 
-// D03: passwords cost at most what their permits allow, whoever comes; the others hear
-// soon when to come again; known devices sign in, and who is signed in feels nothing.
+// D03: passwords cost at most what the semaphore allows, whatever the load; refused clients soon
+// learn when to try again; known devices sign in, and signed-in visitors notice nothing.
 func TestSpeedOfPasswords(t *testing.T) {
 	h := openPasswordHouse(t)
 	pid := h.cmd.Process.Pid
@@ -191,7 +191,7 @@ func TestSpeedOfPasswords(t *testing.T) {
 			length = 3 * time.Second
 		}
 		h.whileThey(&quiet, func() { time.Sleep(length) })
-		// What a thousand connections take, whatever is asked for, isn't the passwords'.
+		// The cost of a thousand connections, whatever they request, isn't the cost of passwords.
 		forgetPeak(t, pid)
 		h.whileThey(&mistyped, func() {
 			typos.come(t, h.host, true, h.mistypes)
@@ -248,7 +248,7 @@ func TestSpeedOfPasswords(t *testing.T) {
 	}
 }
 
-// forgetPeak has peakOf begin anew.
+// forgetPeak resets peakOf.
 func forgetPeak(t *testing.T, pid int) {
 	t.Helper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil && *segments > 0 {
@@ -256,7 +256,7 @@ func forgetPeak(t *testing.T, pid int) {
 	}
 }
 
-// peakOf is the most that a process held of the machine's memory, in MiB.
+// peakOf returns the peak memory of a process, in MiB.
 func peakOf(pid int) float64 {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	_, rest, _ := strings.Cut(string(status), "VmHWM:")
@@ -267,11 +267,11 @@ func peakOf(pid int) float64 {
 	return 0
 }
 
-// A check goes on when its client has gone away, and so does its permit: who gives up and
-// comes again doesn't get more of the machine than who waits.
+// A check continues after its client has disconnected, and keeps its place in the semaphore: a
+// client that gives up and returns doesn't get more of the machine than one that waits.
 func TestD03_APermitOutlivesItsClient(t *testing.T) {
 	h, _ := openFastHouse(t, layout{global: behindProxy})
-	h.brings("bob@example.com", bcryptHash(t, annsPassword, 11)) // which makes every check a long one
+	h.brings("bob@example.com", bcryptHash(t, annsPassword, 11)) // makes every check slow
 	passwords := min(max(runtime.GOMAXPROCS(0)-1, 1), 4)         // at a time
 	stacks := make([]byte, 4<<20)
 	running := func() int {

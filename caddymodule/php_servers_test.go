@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// startNode starts Node as a portal that says how many bytes of headers it got, and returns its
-// socket. It ends with the test.
+// startNode starts Node as a portal that answers with the number of header bytes it received, and
+// returns its socket. It ends with the test.
 func startNode(t *testing.T) (socket string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "s")
@@ -37,8 +37,8 @@ func startNode(t *testing.T) (socket string) {
 	}
 }
 
-// Contacts of more companies than a header holds reach every page of a portal in Node, behind
-// nginx and in PHP, each with the limits that it comes with, beside cookies of the portal's.
+// Contacts with more companies than a header holds reach every page of a portal in Node, behind
+// nginx and in PHP, each with its default limits, in addition to cookies of the portal.
 func TestPHPNodeAndNginxTakeAnyContact(t *testing.T) {
 	root := t.TempDir()
 	if err := os.WriteFile(filepath.Join(root, "index.php"), []byte(`<?php echo "php: $_SERVER[REMOTE_USER] ", strlen($_SERVER['HTTP_REMOTE_GROUPS'] ?? '');`), 0o600); err != nil {

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// The example in docs/portal-developers.md for a portal in PHP: it takes the gate's word, and no other.
+// The example in docs/portal-developers.md for a PHP portal accepts the gate's assertion and no
+// other.
 func TestPHPChecksTheAssertion(t *testing.T) {
 	if _, err := exec.LookPath("php"); err != nil {
 		t.Fatal("no php here; ./test.sh installs it")
@@ -43,7 +44,7 @@ func TestPHPChecksTheAssertion(t *testing.T) {
 			t.Errorf("portal_visitor(%s) = %q, %v; want %q", c.name, out, err, c.want)
 		}
 	}
-	// Where it returns null for somebody who is signed in, the log says why.
+	// If it returns null for a signed-in visitor, the log says why.
 	for what, c := range map[string]struct{ assertion, origin, keys, want string }{
 		"keys that can't be fetched": {good, h.url, "http://127.0.0.1:1/jwks.json", "cannot fetch the gate's keys from http://127.0.0.1:1/jwks.json"},
 		"keys that are a page":       {good, h.url, h.url + "/-/sign-in", "the answer is no set of keys"},

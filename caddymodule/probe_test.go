@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The block that the docs give for probes by IP address answers them as the gate does, and
-// nothing else.
+// The documented block for probes by IP address answers them like the gate, and answers nothing
+// else.
 func TestTheDocumentedBlockForProbes(t *testing.T) {
 	docs, err := os.ReadFile("../docs/operations.md")
 	if err != nil {

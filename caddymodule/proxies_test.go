@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// warnings returns what the log says about proxies: the message and what to do.
+// warnings returns the log's warnings about proxies: the message and what to do.
 func warnings(t *testing.T, text string) (all []string) {
 	t.Helper()
 	for line := range strings.SplitSeq(text, "\n") {
@@ -28,7 +28,7 @@ func TestProxies_OneWarningNamesTheLineToWrite(t *testing.T) {
 	const line, strict = "trusted_proxies static 127.0.0.1", "trusted_proxies_strict"
 	for _, c := range []struct {
 		name, servers, header string
-		want                  []string // in the one warning; none: there is none
+		want                  []string // in the only warning; empty if there is none
 	}{
 		{"nobody forwards", "", "", nil},
 		{"an untrusted peer, X-Forwarded-For", "", "X-Forwarded-For", []string{line, strict, "127.0.0.1", "X-Forwarded-For"}},

@@ -1,6 +1,6 @@
 package caddymodule_test
 
-// What somebody gains who can write to the store, but doesn't have the secret.
+// What an attacker can do who can write to the store, but doesn't have the secret.
 
 import (
 	"crypto/sha256"
@@ -25,12 +25,12 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// recordKey is the key of a record of the firm.
+// recordKey returns the key of a record of the firm.
 func recordKey(bucket, id string) store.Key {
 	return store.Key{Firm: "example", Bucket: bucket, ID: id}
 }
 
-// records returns those of a bucket of the firm, as they lie in the store.
+// records returns the records of one of the firm's buckets, as stored.
 func (h *house) records(bucket string) []store.Record {
 	h.t.Helper()
 	recs, err := caddymodule.OpenStore(h.t).Scan(h.t.Context(), "example", bucket, "", "", 10_000)
@@ -40,7 +40,7 @@ func (h *house) records(bucket string) []store.Record {
 	return recs
 }
 
-// overwrite writes to the store as somebody else does who has it open.
+// overwrite writes to the store as another process could that has it open.
 func (h *house) overwrite(ops ...store.Op) {
 	h.t.Helper()
 	if err := caddymodule.OpenStore(h.t).Apply(h.t.Context(), ops...); err != nil {
@@ -48,7 +48,7 @@ func (h *house) overwrite(ops ...store.Op) {
 	}
 }
 
-// sessionIDOf is the ID of the session that a cookie opens.
+// sessionIDOf returns the ID of the session of a cookie.
 func sessionIDOf(cookie string) string {
 	sum := sha256.Sum256([]byte(cookie))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
@@ -72,7 +72,7 @@ func (h *house) contactOf(email string) directory.Contact {
 	return c
 }
 
-// enters is a browser in which somebody has signed in a moment ago, without a mail.
+// enters returns a browser in which the contact has just signed in, without a mail.
 func (h *house) enters(email string) *browser {
 	h.t.Helper()
 	c, sessions := h.contactOf(email), caddymodule.SessionsOf(h.t, "example")
@@ -91,8 +91,8 @@ func (h *house) enters(email string) *browser {
 	return b
 }
 
-// Nobody without the secret can write a session, for any contact: it is "not signed in",
-// never an error that stays, and an alarm.
+// Without the secret nobody can write a session, for any contact: the result is "not signed in",
+// never a lasting error, and an alarm.
 func TestForgedSessionsSignNobodyIn(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{global: log.global, admin: freeAddress(t)})
@@ -166,7 +166,7 @@ func TestForgedSessionsSignNobodyIn(t *testing.T) {
 	}
 }
 
-// A session that ended doesn't come back with its record.
+// A session that ended doesn't return with its record.
 func TestASignedOutDeviceStaysOutWhenItsRecordIsPutBack(t *testing.T) {
 	h := openHouse(t, layout{})
 	device, other := h.in("ann@example.com"), h.in("ann@example.com")
@@ -190,8 +190,8 @@ func TestASignedOutDeviceStaysOutWhenItsRecordIsPutBack(t *testing.T) {
 	}
 }
 
-// Every way to end a contact's sessions reaches them in memory, in the store and in
-// flight, when the store has lost the list of them, and when an older one is put back.
+// Every way to revoke a contact's sessions reaches them in memory, in the store and in flight, even
+// if the store has lost the list of them or an older list is put back.
 func TestRevocationMissesNoSession(t *testing.T) {
 	way := func(path string) func(*house, string, *browser) {
 		return func(h *house, email string, _ *browser) { h.operator(path, email) }
@@ -204,7 +204,7 @@ func TestRevocationMissesNoSession(t *testing.T) {
 	ways := []struct {
 		name  string
 		end   func(h *house, email string, b *browser)
-		spare bool // the browser that did it goes on
+		spare bool // the browser that did it stays signed in
 	}{
 		{"sessions revoke", way("sessions/revoke"), false},
 		{"contacts disable, then enable", func(h *house, email string, _ *browser) {
@@ -245,7 +245,7 @@ func TestRevocationMissesNoSession(t *testing.T) {
 	for i, lost := range losses {
 		for j, c := range ways {
 			if lost == "the roster" && c.spare {
-				continue // the browser that would do it is signed out by that, as soon as the store is asked
+				continue // this signs out the acting browser as soon as the store is read
 			}
 			what, email := c.name+", "+lost+" lost", fmt.Sprintf("contact-%d@example.com", i*len(ways)+j)
 			one, two, acting := h.enters(email), h.enters(email), h.enters(email) // the second isn't in memory
@@ -285,9 +285,9 @@ func TestRevocationMissesNoSession(t *testing.T) {
 	}
 }
 
-// A link and a code end with the contact's sessions for good, also where somebody puts
-// back what says that they work.
-func TestRevokedLinksStayOver(t *testing.T) {
+// A revocation ends links and codes for good, even if an attacker puts back the records of their
+// active state.
+func TestRevokedLinksStayInactive(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	b := h.browser()
 	l := b.ask("ann@example.com", "/")
@@ -309,8 +309,8 @@ func TestRevokedLinksStayOver(t *testing.T) {
 	}
 }
 
-// The index by which a company is found by the token of an old link opens nothing by itself:
-// an upgraded company's links stay closed when it says that they are an open one's.
+// The index of old-link tokens gives no access by itself: an upgraded company's links stay closed
+// even if the index says that they belong to an open one.
 func TestOldLinksStayClosedWhenTheIndexNamesAnotherCompany(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	if a := h.get("/one-click/birch-secret-token/x"); a.status != http.StatusOK {
@@ -334,8 +334,8 @@ func TestOldLinksStayClosedWhenTheIndexNamesAnotherCompany(t *testing.T) {
 	}
 }
 
-// What says which companies are upgraded can't be forged, taken away or put back: whoever
-// holds a company's record from before its upgrade opens nothing with it.
+// The record of upgraded companies can't be forged, removed or put back: an older record of a
+// company from before its upgrade opens nothing.
 func TestUpgradedLinksStayClosedWhenRecordsArePutBack(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
@@ -361,7 +361,7 @@ func TestUpgradedLinksStayClosedWhenRecordsArePutBack(t *testing.T) {
 			t.Errorf("%s: GET the old link with %s = %d to %q; want it open: %t", when, token, a.status, a.header.Get("Location"), open)
 		}
 	}
-	h.upgrade("acme") // which waits for the contacts
+	h.upgrade("acme") // waits for the contacts
 	upgrade(admin.Upgrade{Companies: []string{"acme"}, Undo: true})
 	open, undone := slices.Concat(h.records("company"), h.records("legacy")), h.records("upgrades")
 	upgrade(admin.Upgrade{Companies: []string{"acme"}})
@@ -405,7 +405,7 @@ func TestUpgradedLinksStayClosedWhenRecordsArePutBack(t *testing.T) {
 		h.start() // so that nothing is in memory
 		h.settled()
 		want(when, "acme-secret-token-1", false)
-		upgrade(admin.Upgrade{Companies: []string{"birch"}}) // which the anchor follows
+		upgrade(admin.Upgrade{Companies: []string{"birch"}}) // the anchor follows this
 		want(when+", after another upgrade", "acme-secret-token-1", false)
 		want(when+", after its upgrade", "birch-secret-token", false)
 		upgrade(admin.Upgrade{Companies: []string{"birch"}, Undo: true})
@@ -441,13 +441,13 @@ func TestUpgradedLinksStayClosedWhenRecordsArePutBack(t *testing.T) {
 	want("after it was removed and put back", "acme-secret-token-1", false)
 }
 
-// buckets are all of a firm's.
+// buckets are all buckets of a firm.
 var buckets = []string{"contact", "company", "upgrades", "directory", "email", "legacy", "removed", "load", "file-rows", "ending", "sessions", "roster", "sessions-ended",
 	"flow", "link", "live", "handed-over", "ring", "tries", "password", "password-shape", "password-guesses", "known-device", "device-last", "signed-in", "mail-budget", "limits",
 	"double", "portal-cookie", "queue", "letter", "unsent", "events", "strange-events", "strangers", "usage", "usage-since", "signing"}
 
-// Whichever record somebody damages, or copies over another one, nobody gets in by it, old links
-// of upgraded companies stay closed, and nothing but the person it is about is the worse for it.
+// Whichever record an attacker damages, or copies over another one, it lets nobody in, old links of
+// upgraded companies stay closed, and only the contact that the record belongs to is affected.
 func TestNoRecordLetsAnybodyInWhenItIsDamagedOrCopied(t *testing.T) {
 	h := openOldHouse(t, "acme")
 	h.has("ann@example.com", annsPassword)
@@ -455,7 +455,7 @@ func TestNoRecordLetsAnybodyInWhenItIsDamagedOrCopied(t *testing.T) {
 	asking := h.browser()
 	l := asking.ask("owner@example.com", "/")
 	asking.send("/-/code", form("code", "0000-0000"))
-	victims := map[string]*browser{"ann@example.com": h.enters("ann@example.com"), "bob@example.com": h.enters("bob@example.com")} // never seen
+	victims := map[string]*browser{"ann@example.com": h.enters("ann@example.com"), "bob@example.com": h.enters("bob@example.com")} // not used before
 	records := map[string][]store.Record{}
 	kinds := 0
 	for _, bucket := range buckets {
@@ -478,7 +478,7 @@ func TestNoRecordLetsAnybodyInWhenItIsDamagedOrCopied(t *testing.T) {
 		fine("the sign-in page", h.get("/-/sign-in").status, 200)
 		if !slices.Contains([]string{"company", "upgrades", "directory", "legacy", "removed", "load", "file-rows"}, bucket) {
 		} else if a := h.get("/one-click/acme-secret-token-1/x"); a.status != 302 || !strings.HasPrefix(a.header.Get("Location"), "/-/go?") {
-			fine("an upgraded company's old link", a.status, 503) // what stands in the company's record can't be read
+			fine("an upgraded company's old link", a.status, 503) // the company's record can't be read
 		}
 		if bucket == "sessions" || bucket == "roster" {
 			for email, b := range victims {

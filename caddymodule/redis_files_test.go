@@ -11,8 +11,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
-// Two gates on one store watch a file each. The same change at both is made once, whom it
-// switches off is out at both, and what staff change stays, whichever gate loads next.
+// Two gates on one store each watch a file. The same change at both is applied once, a contact that
+// it disables is signed out at both, and changes by staff stay, whichever gate loads next.
 func TestTwoGatesLoadTheSameFile(t *testing.T) {
 	g := openGates(t)
 	_, book := g.neighbour(t, true)

@@ -28,7 +28,7 @@ var rounds = flag.Int("rounds", 60, "how often one link is pressed at two gates 
 type gates struct {
 	redis         *redisServer
 	first, second *server
-	elsewhere     string // the second's origin; the first's is that of the firm
+	elsewhere     string // the second gate's origin; the first one's is the firm's
 }
 
 func openGates(t *testing.T) *gates {
@@ -47,10 +47,10 @@ func openGates(t *testing.T) *gates {
 	return g
 }
 
-// at is what the browser gets for a page at the second gate.
+// at returns the response that the browser gets for a page at the second gate.
 func (g *gates) at(b *browser, path string) answer { return b.open(g.elsewhere + path) }
 
-// neighbour is a third process, which tells the others or keeps still.
+// neighbour is a third process, which may or may not notify the others.
 func (g *gates) neighbour(t *testing.T, tells bool) (*session.Sessions, *directory.Book) {
 	t.Helper()
 	s, err := redis.Open(t.Context(), redis.Options{URL: g.redis.url()})
@@ -76,7 +76,7 @@ func (g *gates) neighbour(t *testing.T, tells bool) (*session.Sessions, *directo
 		&directory.Book{Firm: "example", Store: s, Keys: keys, Others: others}
 }
 
-// revoke ends all sessions of a contact.
+// revoke revokes all sessions of a contact.
 func revoke(t *testing.T, s *session.Sessions, b *directory.Book, contact string) error {
 	renewal, err := b.Renew(t.Context(), contact)
 	if err != nil {
@@ -92,7 +92,7 @@ func revoke(t *testing.T, s *session.Sessions, b *directory.Book, contact string
 	return err
 }
 
-// until returns how long it took until the browser was out at a gate.
+// until returns how long it took until the browser was signed out at a gate.
 func until(t *testing.T, b *browser, page string) time.Duration {
 	t.Helper()
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
@@ -109,8 +109,8 @@ func until(t *testing.T, b *browser, page string) time.Duration {
 	}
 }
 
-// Who is signed in at one gate is so at the other, and out at both within a second, or
-// within five where the message was lost.
+// A visitor who is signed in at one gate is signed in at the other, and is signed out at both
+// within a second, or within five if the notification was lost.
 func TestTwoGates(t *testing.T) {
 	g := openGates(t)
 	person := 0
@@ -139,7 +139,7 @@ func TestTwoGates(t *testing.T) {
 		end  func(b *browser, email string) error
 	}{
 		{"signed out at the first gate", time.Second, func(b *browser, _ string) error {
-			other := *b.client // with the same cookies, but not losing them
+			other := *b.client // with the same cookies, but without losing them
 			r := b.request("POST", "/-/sign-out", nil, "Origin", b.h.url, "Content-Type", "application/x-www-form-urlencoded", "Cookie", "portal="+b.cookie("portal"))
 			other.Jar = nil
 			resp, err := other.Do(r)
@@ -180,14 +180,14 @@ func TestTwoGates(t *testing.T) {
 		}
 		slices.Sort(took)
 		t.Logf("%s: out at the other gate after %v to %v", way.name, took[0], took[len(took)-1])
-		// The median, since this machine may have stood still for a while.
+		// The median, because this machine may have stalled.
 		if got := took[len(took)/2]; got > way.most {
 			t.Errorf("%s: out after %v; want %v at most", way.name, got, way.most)
 		}
 	}
 }
 
-// K08: of one link pressed at both gates at once, one wins.
+// K08: if one link is pressed at both gates at the same time, one sign-in wins.
 func TestK08_OneLinkAtTwoGates(t *testing.T) {
 	g := openGates(t)
 	won := map[int]int{}
@@ -229,15 +229,15 @@ func TestK08_OneLinkAtTwoGates(t *testing.T) {
 	}
 }
 
-// People double-click, and a load balancer may send the second click elsewhere: the
-// browser that asked is told at both gates that it is in, by one session.
+// People double-click, and a load balancer may send the second click to another gate: the browser
+// that requested the mail is signed in at both gates, by one session.
 func TestT03_ADoubleClickAtTwoGates(t *testing.T) {
 	g := openGates(t)
 	for i := range 20 {
 		b := g.first.browser()
 		l := b.ask(contact(i), "/orders")
 		path := strings.TrimPrefix(l.link, g.first.url)
-		if i%2 == 0 { // one after the other, as if the first answer had not been read
+		if i%2 == 0 { // sequentially, as if the first response had not been read
 			first := g.first.browser()
 			flow := "portal-flow=" + b.cookie("portal-flow")
 			wantIn(t, i, first.open(path, "Cookie", flow), first.open(g.elsewhere+path, "Cookie", flow))
@@ -256,7 +256,7 @@ func TestT03_ADoubleClickAtTwoGates(t *testing.T) {
 	}
 }
 
-// wantIn wants that all answers lead on, in one session.
+// wantIn checks that all responses redirect, in one session.
 func wantIn(t *testing.T, round int, answers ...answer) {
 	t.Helper()
 	sessions := map[string]bool{}
@@ -275,8 +275,8 @@ func wantIn(t *testing.T, round int, answers ...answer) {
 	}
 }
 
-// K02, K03: while Redis is gone, or hangs, what needs it is refused soon, with the time to
-// come again; nobody is told to be signed out; and soon after it is back all goes on.
+// K02, K03: while Redis is down or hangs, requests that need it are refused soon, with the time to
+// try again; nobody is reported as signed out; and everything works again soon after it is back.
 func TestK02_RedisGone(t *testing.T) {
 	g := openGates(t)
 	in := g.first.browser()
@@ -351,7 +351,7 @@ func TestK02_RedisGone(t *testing.T) {
 	late.signIn(contact(2))
 }
 
-// A new password, set at one gate, ends sessions and links at the other, too; and a guess at
+// A new password that is set at one gate ends sessions and links at the other, too; and a guess at
 // either counts at both.
 func TestT18_ANewPasswordAtTwoGates(t *testing.T) {
 	g := openGates(t)
@@ -375,7 +375,7 @@ func TestT18_ANewPasswordAtTwoGates(t *testing.T) {
 		}
 	}
 	mails := len(h.letters(email))
-	asking := in[0] // a known device, which needn't wait a minute between mails
+	asking := in[0] // a known device, which has no delay between mails
 	asking.send("/-/sign-in", form("email", email))
 	unused := h.nextLetter(email, mails)
 	in[1].send("/-/help", form("email", email))
@@ -420,7 +420,7 @@ func TestT18_ANewPasswordAtTwoGates(t *testing.T) {
 	}
 }
 
-// cookieBrowser is a browser that has a session cookie from somewhere.
+// cookieBrowser returns a browser with a session cookie from another one.
 func cookieBrowser(h *house, value string) *browser {
 	b := h.browser()
 	u, err := url.Parse(h.url)

@@ -11,9 +11,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 )
 
-// Redis comes later than Caddy at boot: what needs no store is served, everything else is a
-// 503, and once Redis is there the gate opens by itself. A reload that finds no Redis is
-// refused, unless Redis was never there.
+// Redis starts later than Caddy at boot: requests that need no store are served, all others get a
+// 503, and the gate works by itself once Redis is up. A reload that finds no Redis is refused,
+// unless Redis was never reached.
 func TestTheGateWaitsForARedisThatIsLate(t *testing.T) {
 	_, port, _ := net.SplitHostPort(freeAddress(t))
 	server := &redisServer{dir: t.TempDir(), port: port}

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Two gates of a firm with old links on one Redis server: what one of them learns or is told
-// holds at the other, and at one that has just begun.
+// Two gates of a firm with old links on one Redis server: anything that one of them learns counts
+// at the other, and at a gate that has just started.
 func TestTwoGates_OldLinks(t *testing.T) {
 	portal := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/events") {
@@ -119,7 +119,7 @@ func TestTwoGates_OldLinks(t *testing.T) {
 			var hits, asked int
 			if f := strings.Split(line, ","); f[0] == "acme" {
 				_, err1 := fmt.Sscan(f[4]+" "+f[5], &hits, &asked)
-				return err == nil && err1 == nil && hits >= 4 && asked >= 2 // of which the second and the third gate had some
+				return err == nil && err1 == nil && hits >= 4 && asked >= 2 // some of which the second and the third gate received
 			}
 		}
 		return false
@@ -127,7 +127,7 @@ func TestTwoGates_OldLinks(t *testing.T) {
 	rs.kill()
 	visitor := "Cookie: portal-visit=" + b.cookie("portal-visit")
 	for _, s := range []*server{first, second, third} {
-		eventually("without Redis, an old link and a visit are refused for now", 10*time.Second, func() bool { // until then memory is believed
+		eventually("without Redis, an old link and a visit are refused for now", 10*time.Second, func() bool { // cached data counts until then
 			return s.get(old+"x").status == 503 && s.get("/x?client=birch-secret-token", visitor).status == 503
 		})
 	}
@@ -136,7 +136,7 @@ func TestTwoGates_OldLinks(t *testing.T) {
 			for who, lines := range map[string][]string{"nobody": nil, "a member": {in.session()}, "a visitor": {visitor}} {
 				began := time.Now()
 				a := s.get(path, lines...)
-				if path == "/x?client=birch-secret-token" && who == "nobody" { // who would be asked to sign in whatever the store says
+				if path == "/x?client=birch-secret-token" && who == "nobody" { // asks for sign-in whatever the store says
 					if location := a.header.Get("Location"); a.status != 302 || !strings.HasPrefix(location, "/-/go?x=") || len(a.header["Set-Cookie"]) > 0 {
 						t.Errorf("without Redis, %s for %s = %d to %q; want the prompt, with the token sealed", path, who, a.status, location)
 					}

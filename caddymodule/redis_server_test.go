@@ -14,14 +14,14 @@ import (
 
 var onStore = flag.String("store", "bolt", "the store that houses stand on: bolt or redis")
 
-// redisServer is a Redis server of the test's own. It keeps what it is given when it is
-// killed, so that it can be started again.
+// redisServer is a Redis server of the test. It keeps its data when it is killed, so that it can be
+// started again.
 type redisServer struct {
 	dir, port string
 	cmd       *exec.Cmd
 }
 
-// startRedis starts a server, which is gone when the test ends.
+// startRedis starts a server that ends with the test.
 func startRedis(t *testing.T) *redisServer {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
@@ -61,20 +61,19 @@ func (s *redisServer) kill() {
 	}
 }
 
-// end has the server write down what it has, and end.
+// end makes the server save its data and end.
 func (s *redisServer) end(t *testing.T) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	s.cmd.Wait() // with an error, since it was interrupted
+	s.cmd.Wait() // with an error, because it was interrupted
 }
 
 func (s *redisServer) address() string { return net.JoinHostPort("127.0.0.1", s.port) }
 func (s *redisServer) url() string     { return "redis://" + s.address() + "/0" }
 
-// storeLines are the settings of the store that this run tests on, unless the test's own
-// settings name one.
+// storeLines are the settings of the store for this run, unless the test's own settings name one.
 func (h *house) storeLines(own string) string {
 	if *onStore != "redis" || strings.Contains(own, "store ") {
 		return ""
@@ -83,7 +82,7 @@ func (h *house) storeLines(own string) string {
 	return h.redis.lines(h.t, own, h.dir)
 }
 
-// lines are the settings of a firm on the server; own are further ones.
+// lines returns the settings of a firm on the server; own are additional ones.
 func (s *redisServer) lines(t *testing.T, own, dir string) string {
 	t.Helper()
 	lines := "store redis " + s.url()

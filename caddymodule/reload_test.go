@@ -30,8 +30,8 @@ var (
 	reloads = flag.Int("reloads", 60, "how many reloads must leave nothing behind")
 )
 
-// again reloads, and lets go of connections to the old server: Caddy may close one in
-// the very moment that a request goes out on it.
+// again reloads and drops connections to the old server: Caddy may close one just when a request is
+// sent on it.
 func (h *house) again() {
 	h.t.Helper()
 	h.start()
@@ -39,7 +39,7 @@ func (h *house) again() {
 	time.Sleep(50 * time.Millisecond)
 }
 
-// Whatever somebody was in the middle of goes on over reloads.
+// Sign-ins in progress continue over reloads.
 func TestReloadKeepsWhatIsUnderWay(t *testing.T) {
 	h := openHouse(t, layout{contacts: manyContacts(5)})
 	in, linked, coded, elsewhere := h.browser(), h.browser(), h.browser(), h.browser()
@@ -88,8 +88,8 @@ func TestReloadKeepsWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-// A second click that comes after a reload is let in by the session of the first; the link
-// is nobody else's.
+// A second click after a reload signs in with the first one's session, and only in the same
+// browser.
 func TestReloadKeepsADoubleClick(t *testing.T) {
 	h, _ := openFastHouse(t, layout{})
 	b := h.browser()
@@ -103,7 +103,7 @@ func TestReloadKeepsADoubleClick(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.client.Jar.SetCookies(u, []*http.Cookie{{Name: "portal", MaxAge: -1}}) // its answer was never read
+	b.client.Jar.SetCookies(u, []*http.Cookie{{Name: "portal", MaxAge: -1}}) // its response was never read
 	h.again()
 	if a := h.browser().open(l.link); a.StatusCode != http.StatusGone {
 		t.Errorf("the link in another browser = %d; want 410", a.StatusCode)
@@ -118,8 +118,8 @@ func TestReloadKeepsADoubleClick(t *testing.T) {
 	}
 }
 
-// A mail that was promised while the mail server was away goes out by the mail server
-// of a later config.
+// A mail that was promised while the mail server was down is sent by the mail server of a later
+// config.
 func TestReloadKeepsTheQueue(t *testing.T) {
 	h := openHouse(t, layout{app: "mail smtp " + freeAddress(t) + " {\n tls off\n }", contacts: manyContacts(3)})
 	b := h.browser()
@@ -146,7 +146,7 @@ func TestReloadKeepsTheQueue(t *testing.T) {
 	}
 }
 
-// A config that is wrong, wherever that shows, leaves the old one running as it was.
+// An invalid config, wherever the error appears, leaves the old one running unchanged.
 func TestReloadWithABadConfig(t *testing.T) {
 	h := openHouse(t, layout{contacts: manyContacts(2)})
 	in, asking := h.browser(), h.browser()
@@ -186,8 +186,8 @@ func TestReloadWithABadConfig(t *testing.T) {
 	}
 }
 
-// Who was staff by the Caddyfile isn't any more after the reload that says so, however
-// many requests were under way meanwhile.
+// A contact whom the Caddyfile no longer lists as staff isn't staff after the reload, however many
+// requests are in flight.
 func TestReloadTakesStaffAway(t *testing.T) {
 	h := openHouse(t, layout{contacts: manyContacts(1), firm: "staff " + contact(0)})
 	b := h.browser()
@@ -206,7 +206,7 @@ func TestReloadTakesStaffAway(t *testing.T) {
 					case <-stop:
 						return
 					default:
-						// A reload may cut a connection, as it does with plain Caddy.
+						// A reload may cut a connection, as in plain Caddy.
 						if resp, err := b.client.Do(b.request("GET", "/-/me", nil, "Accept", "application/json")); err == nil {
 							resp.Body.Close()
 						}
@@ -229,17 +229,16 @@ func TestReloadTakesStaffAway(t *testing.T) {
 	}
 }
 
-// load is requests of one kind, and what came of them. They come at random moments: at
-// even ones, of two loads always the same one would be first, and a reload would always
-// meet the same one.
+// load is requests of one kind with their results. They are sent at random times: at regular times,
+// the same one of two loads would always be first, and a reload would always meet the same one.
 type load struct {
 	name   string
-	gate   bool // rather than plain Caddy
+	gate   bool // true for the gate, false for plain Caddy
 	client *http.Client
 	make   func(id int64) *http.Request
-	judge  func(status int, body string) string // what is wrong; "": nothing
+	judge  func(status int, body string) string // returns what is wrong with a response, or ""
 	clock  *reloadClock
-	seen   *sync.Map // IDs of requests that the portal got
+	seen   *sync.Map // IDs of requests that the portal received
 
 	sent   atomic.Int64
 	mu     sync.Mutex
@@ -247,18 +246,18 @@ type load struct {
 	failed []failure
 }
 
-// failure is a request that got no answer.
+// failure is a request without a response.
 type failure struct {
 	cause  string
 	reload int           // the latest one, from 1
-	after  time.Duration // since that began
-	passed bool          // it had reached the portal, and it isn't that this took too long
+	after  time.Duration // time since it began
+	passed bool          // it had reached the portal, and the cause isn't a timeout
 }
 
-// errProxy: Caddy's proxy didn't reach the portal in time, as on a machine with much else to do.
+// errProxy means that Caddy's proxy didn't reach the portal in time, as on a busy machine.
 var errProxy = errors.New("502 by the proxy")
 
-// reloadClock tells since when there has been which reload.
+// reloadClock records which reload was the latest, and when it began.
 type reloadClock struct {
 	mu    sync.Mutex
 	n     int
@@ -324,7 +323,7 @@ func (l *load) one() {
 	}
 }
 
-// causeOf says how a request ended without an answer.
+// causeOf returns how a request ended without a response.
 func causeOf(err error, kept, answered bool) string {
 	cause := err.Error()
 	for _, known := range []struct {
@@ -349,8 +348,8 @@ func causeOf(err error, kept, answered bool) string {
 	return cause
 }
 
-// While configs change under load, nobody who is signed in is told that they aren't,
-// and no more requests fail than of a plain Caddy beside it.
+// While configs change under load, no signed-in visitor is reported as signed out, and no more
+// requests fail than with a plain Caddy beside it.
 func TestK16_ReloadUnderLoad(t *testing.T) {
 	plain := freeAddress(t)
 	var seen sync.Map
@@ -418,8 +417,8 @@ func TestK16_ReloadUnderLoad(t *testing.T) {
 	judgeLoads(t, loads, len(took))
 }
 
-// k16Request is a signed-in visitor's. A body can't be sent again, so that each failure
-// of a POST shows.
+// k16Request is a request of a signed-in visitor. A body can't be sent again, so each failure of a
+// POST shows.
 func k16Request(method, base, cookie, id string) *http.Request {
 	var body io.Reader
 	if method == "POST" {
@@ -434,10 +433,10 @@ func k16Request(method, base, cookie, id string) *http.Request {
 	return r
 }
 
-// judgeLoads prints what failed, and how, and fails the test where an answer was wrong, or
-// more failed at the gate than can be chance.
+// judgeLoads prints what failed, and how. It fails the test if a response was wrong, or if more
+// requests failed at the gate than can be chance.
 func judgeLoads(t *testing.T, loads []*load, reloads int) {
-	more := make([]float64, reloads+1) // failures at the gate less those beside it, by reload
+	more := make([]float64, reloads+1) // failures at the gate minus those beside it, by reload
 	var gate, beside, sent int64
 	type kind struct {
 		gate  bool
@@ -473,14 +472,14 @@ func judgeLoads(t *testing.T, loads []*load, reloads int) {
 	low, high := interval(more[1:])
 	t.Logf("of %d requests %d failed at the gate, of as many %d at plain Caddy beside it: by reload %.2f more [%.2f, %.2f]",
 		sent, gate, beside, mean(more[1:]), low, high)
-	// The few of a short run are chance.
+	// The few failures of a short run are chance.
 	if low > 0 && gate > 2*beside+3 || *long && low > 0.1 {
 		t.Errorf("%d requests failed at the gate, %d at plain Caddy beside it; want no more", gate, beside)
 	}
 }
 
-// Reloads leave nothing behind: no goroutine, no open file, no memory. (No proxy stands
-// behind the gate: Caddy's own keeps connections of a config that is gone for minutes.)
+// Reloads leave nothing behind: no goroutine, no open file, no memory. (There is no proxy behind
+// the gate: Caddy's own keeps connections of an old config for minutes.)
 func TestK17_ReloadsLeaveNothingBehind(t *testing.T) {
 	h := openHouse(t, layout{contacts: manyContacts(20), firm: "link_lifetime 10m", site: "respond ok"})
 	b := h.browser()
@@ -491,7 +490,7 @@ func TestK17_ReloadsLeaveNothingBehind(t *testing.T) {
 			h.change(fmt.Sprintf("link_lifetime %dm", i%2+10), fmt.Sprintf("link_lifetime %dm", (i+1)%2+10))
 			resp, err := b.client.Do(b.request("GET", "/x", nil))
 			if err != nil {
-				failed++ // Caddy may close a connection in the moment that a request goes out on it
+				failed++ // Caddy may close a connection just when a request is sent on it
 				continue
 			}
 			io.Copy(io.Discard, resp.Body)
@@ -533,8 +532,8 @@ func TestK17_ReloadsLeaveNothingBehind(t *testing.T) {
 	}
 }
 
-// settle returns what the process holds once the garbage is gone. Files are 0 on a
-// machine that doesn't show them.
+// settle returns the resources that the process holds after a garbage collection. The number of
+// files is 0 on a machine that doesn't show it.
 func settle(t *testing.T) (goroutines, files int, heap uint64) {
 	t.Helper()
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
@@ -550,13 +549,13 @@ func settle(t *testing.T) (goroutines, files int, heap uint64) {
 	return runtime.NumGoroutine(), files, m.HeapAlloc
 }
 
-// A mail server's limit is one, however often the configuration is loaded again: the hand-overs of
-// the old one and of the new one count together. Another limit counts from the reload on.
+// A mail server's rate limit continues over reloads: mails sent by the old and by the new
+// configuration count together. Another limit counts from the reload on.
 func TestReloadsDoNotLoosenTheRateOfMails(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: strings.Replace(m.app(), "10000/s", "20/h", 1), contacts: manyContacts(4)})
 	m.moveInto(h)
-	for i := range 2 { // that many go at once
+	for i := range 2 { // the limit allows this many at once
 		h.browser().send("/-/sign-in", url.Values{"email": {contact(i)}})
 	}
 	h.eventually("two mails are handed over", func() bool { return len(m.recipients()) == 2 })

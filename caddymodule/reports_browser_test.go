@@ -13,8 +13,9 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// The reports of a contact and of staff, in both themes, on a phone and on a desktop: axe finds nothing. A click saves
-// the file under its own name, without scripts, too.
+// The reports of a contact and of staff, in both themes, on a phone and on a desktop, have no
+// accessibility problems that axe finds. A click saves the file under its own name, also without
+// scripts.
 func TestBrowserReports(t *testing.T) {
 	m := startMailServer(t)
 	h, _ := openLibrary(t, layout{app: m.app()})
@@ -65,7 +66,7 @@ func TestBrowserReports(t *testing.T) {
 	})
 }
 
-// savesTo has the browser save downloads in the folder, without asking.
+// savesTo makes the browser save downloads in the folder without asking.
 func savesTo(folder string) step {
 	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
 		_, err := chromedp.Call(ctx, cdpbrowser.SetDownloadBehavior, cdpbrowser.SetDownloadBehaviorParams{Behavior: cdpbrowser.SetDownloadBehaviorBehaviorAllow, DownloadPath: folder})

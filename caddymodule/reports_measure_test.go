@@ -15,12 +15,12 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 )
 
-// How large the report of TestLargeReports is. By hand, for the figures in docs/reports.md:
+// The size of the report of TestLargeReports. Run manually, for the figures in docs/reports.md:
 //
 //	go test -tags measure ./caddymodule -run TestLargeReports -report 1024 -v
 var reportSize = flag.Int64("report", 64, "how many MiB TestLargeReports publishes and downloads")
 
-// A large report goes up and down in the memory of a small one.
+// A large report is uploaded and downloaded with as little memory as a small one.
 func TestLargeReports(t *testing.T) {
 	h, _ := openLibrary(t, layout{})
 	b := h.browser()
@@ -30,7 +30,7 @@ func TestLargeReports(t *testing.T) {
 
 	var peak uint64
 	stop, watching := make(chan struct{}), sync.WaitGroup{}
-	defer debug.SetGCPercent(debug.SetGCPercent(100)) // as in a server; other tests here let garbage lie
+	defer debug.SetGCPercent(debug.SetGCPercent(100)) // as in a server; other tests here disable collection
 	runtime.GC()
 	var before runtime.MemStats
 	runtime.ReadMemStats(&before)

@@ -20,7 +20,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
-// openLibrary opens a house with a folder for reports, and returns that.
+// openLibrary opens a house with a folder for reports, and returns the folder.
 func openLibrary(t *testing.T, l layout) (h *house, folder string) {
 	t.Helper()
 	folder = filepath.Join(t.TempDir(), "reports")
@@ -113,7 +113,7 @@ func TestReportsAreForTheContactsOfTheirCompany(t *testing.T) {
 		t.Errorf("staff's GET = %d, %q, %v", a.StatusCode, a.body, a.Header)
 	}
 
-	// What is another company's, and what never was, are one answer.
+	// Another company's report and an unknown one get the same response.
 	foreign, unknown := bob.open(second), bob.open("/-/reports/"+strings.Repeat("v", 25))
 	for _, h := range []http.Header{foreign.Header, unknown.Header} {
 		h.Del("Date")
@@ -130,7 +130,7 @@ func TestReportsAreForTheContactsOfTheirCompany(t *testing.T) {
 		t.Errorf("POST a report = %d, Allow %q", a.StatusCode, a.Header.Get("Allow"))
 	}
 
-	// Whoever isn't signed in is asked, and led on.
+	// A visitor who isn't signed in gets the prompt, and then the report.
 	new := h.browser()
 	if a := new.open(third); a.StatusCode != http.StatusUnauthorized || strings.Contains(a.body, "july") || !strings.Contains(a.body, `value="`+third+`"`) {
 		t.Errorf("GET a report, signed out = %d\n%s", a.StatusCode, a.body)
@@ -142,7 +142,7 @@ func TestReportsAreForTheContactsOfTheirCompany(t *testing.T) {
 		t.Errorf("the sign-in leads to %q; want %s", a.Header.Get("Location"), third)
 	}
 
-	// The history tells who downloaded what.
+	// The history has the downloads with their contacts.
 	h.eventually("the downloads are in the history", func() bool {
 		var told []string
 		for _, e := range h.history() {
@@ -198,7 +198,8 @@ func TestReportsComeInPartsAndNotTwice(t *testing.T) {
 		t.Errorf("on a shared computer: %d, Cache-Control %q; want no copy kept", a.StatusCode, a.Header.Get("Cache-Control"))
 	}
 
-	// Without its file the report is there, and says what is wrong to those who may have it.
+	// Without its file the report is listed, and contacts who may download it are told what is
+	// wrong.
 	if err := os.Rename(folder, folder+".away"); err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +223,7 @@ func TestReportsComeInPartsAndNotTwice(t *testing.T) {
 	}
 }
 
-// With notify the contacts who may download it are told, by an email whose link leads to the list.
+// With Notify, the contacts who may download the report get an email with a link to the list.
 func TestContactsAreToldOfAReport(t *testing.T) {
 	h, _ := openLibrary(t, layout{})
 	out, err := h.office().PublishReport(t.Context(), "example", admin.PublishReport{Company: "acme", Title: "July <statement>", Name: "july.pdf", Body: strings.NewReader("july"), Notify: true})
@@ -247,14 +248,14 @@ func TestContactsAreToldOfAReport(t *testing.T) {
 	}
 }
 
-// download is one that is under way: the browser takes nothing of it until it goes on.
+// download is a download in progress: the browser reads nothing until goesOn.
 type download struct {
 	conn net.Conn
-	size int64 // of the whole answer
+	size int64 // of the whole response
 	got  int64
 }
 
-// downloads begins to download a report over a connection of its own.
+// downloads begins to download a report over its own connection.
 func (b *browser) downloads(path string) *download {
 	b.h.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(b.h.url, "http://"))
@@ -271,7 +272,7 @@ func (b *browser) downloads(path string) *download {
 	return &download{conn, resp.ContentLength, int64(in.Buffered())}
 }
 
-// goesOn takes what comes, as a fast network does, and reports whether it is all.
+// goesOn reads what arrives, like a fast network, and reports whether it is complete.
 func (d *download) goesOn() (whole bool) {
 	_ = d.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	part := make([]byte, 64<<10)
@@ -281,14 +282,14 @@ func (d *download) goesOn() (whole bool) {
 		if err != nil {
 			return false
 		}
-		time.Sleep(5 * time.Millisecond) // some 10 MB in a second
+		time.Sleep(5 * time.Millisecond) // about 10 MB per second
 	}
 	return true
 }
 
 func TestDownloadsBreakOffWithTheirReport(t *testing.T) {
 	h, _ := openLibrary(t, layout{contacts: manyContacts(4)})
-	content := strings.Repeat("0123456789abcdef", 4<<20) // more than a browser gets in seconds
+	content := strings.Repeat("0123456789abcdef", 4<<20) // more than a browser receives in seconds
 	removed, first := h.publish("acme", "", "large.bin", content)
 	_, second := h.publish("acme", "", "large too.bin", content)
 	var people [4]*browser
@@ -370,7 +371,7 @@ func TestUploadsAreTakenWholeOrNotAtAll(t *testing.T) {
 			t.Errorf("%s: %d, %s; want %d, %q", c.name, status, text, c.status, c.say)
 		}
 	}
-	// A client that goes away in the middle.
+	// A client that disconnects in the middle.
 	conn, err := net.Dial("tcp", h.admin)
 	if err != nil {
 		t.Fatal(err)
@@ -396,7 +397,7 @@ func TestUploadsAreTakenWholeOrNotAtAll(t *testing.T) {
 		}
 		return n == 1
 	})
-	// A folder that can't be written to is said to whoever publishes.
+	// A folder that isn't writable is reported to the person who publishes.
 	if err := os.RemoveAll(folder); err != nil {
 		t.Fatal(err)
 	}

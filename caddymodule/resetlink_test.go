@@ -14,8 +14,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// The passwords of an earlier portal come with the file of the Caddyfile, the firm invites
-// who has none, and a password ends with the contact, or with an address of theirs.
+// The passwords of an earlier portal are imported from the Caddyfile's file, the firm invites
+// contacts without one, and a password ends with the contact, or with one of their addresses.
 func TestPasswords_OfTheFirm(t *testing.T) {
 	const old = "rasmuslerdorf"
 	hash := bcryptHash(t, old, bcrypt.MinCost)
@@ -71,7 +71,7 @@ func TestPasswords_OfTheFirm(t *testing.T) {
 	must(office.EnableContact(ctx, "example", "bob@example.com"))
 	in("bob@example.com", annsPassword, true)
 
-	// Whoever comes after Bob has nothing of his, and a file gives it back to nobody.
+	// A new contact with Bob's address gets nothing of Bob's, and a file doesn't give it back.
 	bob := h.idOf("bob@example.com")
 	left := func() (buckets []string) {
 		for _, bucket := range []string{"password", "password-guesses", "signed-in"} {
@@ -93,7 +93,7 @@ func TestPasswords_OfTheFirm(t *testing.T) {
 	must(office.AddContact(ctx, "example", directory.Change{Email: &email}))
 	in("bob@example.com", annsPassword, false)
 
-	// An address more changes nothing; one less does, by hand and by a file.
+	// Adding an address changes nothing; removing one does, manually and by a file.
 	more := []string{"ann.b@example.org", "ann@example.net"}
 	must(office.SetContact(ctx, "example", "ann@example.com", directory.Change{OtherEmails: &more}))
 	in("ann@example.net", old, true)

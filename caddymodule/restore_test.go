@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Where the store is, restore finds out as the server does.
+// restore finds the store in the same way as the server.
 func TestRestoreFindsTheStore(t *testing.T) {
 	dir, d := t.TempDir(), &terminal{t: t}
 	t.Chdir(dir)

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// While gates of one store disagree on which secret is the newest, as between two steps of a change,
-// none seals again what the other one has sealed, and none says that a secret can be taken out.
-// Once they agree, everything is sealed again.
+// While gates of one store disagree on the newest secret, as between two steps of a change, neither
+// reseals what the other one has sealed, and neither says that a secret can be removed. Once they
+// agree, everything is resealed.
 func TestGatesThatDisagreeOnTheNewestSecretSealNothingAgain(t *testing.T) {
 	s1, s2 := twoSecrets(t)
 	redis := startRedis(t)
@@ -28,9 +28,9 @@ func TestGatesThatDisagreeOnTheNewestSecretSealNothingAgain(t *testing.T) {
 			s.start()
 		}
 	}
-	// said is what the doctor says at the gate of the secrets.
+	// said is the doctor's output about secrets at the gate.
 	said := func(s *server) string {
-		out, _ := s.caddy("doorpost", "doctor", "--address", "unix/"+s.path("admin.sock")).Output() // 1 where something is wrong
+		out, _ := s.caddy("doorpost", "doctor", "--address", "unix/"+s.path("admin.sock")).Output() // exit code 1 if something is wrong
 		for line := range strings.Lines(string(out)) {
 			if strings.Contains(line, " secret (example)") {
 				return strings.TrimSpace(line)

@@ -15,7 +15,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
-// twoSecrets makes two secrets in files, and returns how a Caddyfile names them.
+// twoSecrets makes two secrets in files, and returns their names for a Caddyfile.
 func twoSecrets(t *testing.T) (s1, s2 string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -27,8 +27,8 @@ func twoSecrets(t *testing.T) (s1, s2 string) {
 	return "{file." + dir + "/s1}", "{file." + dir + "/s2}"
 }
 
-// A firm's first records are written while the configuration that brings it is being loaded,
-// when the secrets of the configuration before still seal. They are sealed again like all others.
+// A firm's first records are written while the configuration with the firm is being loaded, when
+// the secrets of the previous configuration still seal. They are resealed like all others.
 func TestAFirmThatComesWithANewSecretIsSealedAgain(t *testing.T) {
 	log := newLogFile(t)
 	s1, s2 := twoSecrets(t)
@@ -60,8 +60,8 @@ func TestAFirmThatComesWithANewSecretIsSealedAgain(t *testing.T) {
 	}
 }
 
-// A firm that was left out while the secret changed is opened by a reload that names it again
-// together with the secret that its records need.
+// A firm that wasn't configured while the secret changed works again after a reload that names it
+// together with the secret of its records.
 func TestAFirmComesBackWithItsOlderSecret(t *testing.T) {
 	log := newLogFile(t)
 	s1, s2 := twoSecrets(t)
@@ -91,8 +91,8 @@ func TestAFirmComesBackWithItsOlderSecret(t *testing.T) {
 	h.settled()
 }
 
-// A secret can be changed although the last change before it has a later time, as after a clock
-// that was wrong, or by the clock of another machine.
+// A secret can be changed even if the last change before it has a later time, as after a wrong
+// clock, or by the clock of another machine.
 func TestASecretChangesAfterTheClockWasAhead(t *testing.T) {
 	s1, s2 := twoSecrets(t)
 	m := startMailServer(t)

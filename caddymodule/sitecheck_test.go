@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// portalSite is a Caddyfile with a site block that holds body, where FIRM stands for the
+// portalSite returns a Caddyfile with a site block that contains body, where FIRM stands for the
 // directive with its settings.
 func portalSite(address, url, settings, body string) string {
 	firm := fmt.Sprintf(`doorpost example {
@@ -36,8 +36,8 @@ func portalSite(address, url, settings, body string) string {
 `, address, strings.Replace(body, "FIRM", firm, 1))
 }
 
-// A site block in which the gate guards nothing, or its own pages can't be reached, fails
-// validate; what may be meant passes.
+// validate refuses a site block in which the gate protects nothing, or whose own pages can't be
+// reached; it accepts site blocks that may be intended.
 func TestSiteBlockThatGuardsNothingIsRefused(t *testing.T) {
 	const links = "legacy_link /one-click/{token}/* /portal/{company}/*"
 	for _, c := range []struct{ name, settings, body, want string }{
@@ -87,7 +87,7 @@ func TestSiteBlockThatGuardsNothingIsRefused(t *testing.T) {
 	}
 }
 
-// Another site block of the firm is judged as well.
+// Another site block of the firm is checked as well.
 func TestFurtherSiteBlockIsJudged(t *testing.T) {
 	home(t)
 	config := portalSite("http://localhost:8081", "http://localhost:8081", "prefix /door", "FIRM\n reverse_proxy localhost:8000") +
@@ -97,8 +97,8 @@ func TestFurtherSiteBlockIsJudged(t *testing.T) {
 	}
 }
 
-// What a part of the requests gets before the gate is told.
-func TestWhatIsAnsweredBeforeTheGateIsTold(t *testing.T) {
+// A warning names directives that answer some requests before the gate.
+func TestDirectivesBeforeTheGateAreReported(t *testing.T) {
 	home(t)
 	warned := func(body string) string {
 		t.Helper()
@@ -127,11 +127,11 @@ func TestWhatIsAnsweredBeforeTheGateIsTold(t *testing.T) {
 	}
 }
 
-// url has to be a name that a site block is for.
-func TestURLThatNoSiteBlockServesIsTold(t *testing.T) {
+// url must be a name that a site block serves.
+func TestURLThatNoSiteBlockServesIsReported(t *testing.T) {
 	for _, c := range []struct {
 		address, url string
-		want         string // of the error; "": none
+		want         string // of the error; "" if none
 		warned       bool
 	}{
 		{"http://clients.example.com:0", "https://clients.example.com", "", false},

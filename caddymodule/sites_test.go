@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// via has the browser's requests go to an address, whatever host their URL names.
+// via sends the browser's requests to an address, whatever host their URL names.
 func (b *browser) via(address string) *browser {
 	b.client.Transport = &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: address}), DisableKeepAlives: true}
 	return b
 }
 
-// A second site of a firm has a portal of its own: what is asked for there leads back there, and
-// signs in there.
+// A second site of a firm has its own portal: mails requested there lead back there, and sign in
+// there.
 func TestASecondSiteLeadsBackToItself(t *testing.T) {
 	address := freeAddress(t)
 	_, port, _ := strings.Cut(address, ":")
@@ -47,30 +47,30 @@ func TestASecondSiteLeadsBackToItself(t *testing.T) {
 	if a := h.browser().via(address).open(site+"/x", "Accept", "application/json", "Sec-Fetch-Mode", "cors"); !strings.Contains(a.body, `"`+site+`/-/sign-in"`) {
 		t.Errorf("programs at the second site are told of %s", a.body)
 	}
-	// A name that isn't in the configuration is never in a mail, whatever stands in front.
+	// A name that isn't in the configuration never appears in a mail, whatever proxy is in front.
 	for host, email := range map[string]string{"evil.example": "", "files.localhost.evil.example": "", "files.localhost:1": "ann@example.com", "FILES.LOCALHOST": "nameless@example.com"} {
 		body := form("email", email).Encode()
 		h.rawTo(address, fmt.Sprintf("POST /-/sign-in HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", host, len(body), body))
 		if email == "" {
-			continue // no site of ours
+			continue // not one of the firm's sites
 		}
 		h.eventually("a mail", func() bool { return len(h.letters(email)) > 0 })
 		if link := h.letters(email)[0].link; !strings.HasPrefix(link, site+"/-/link?t=") {
 			t.Errorf("asked for by Host %s, the mail leads to %s", host, link)
 		}
 	}
-	// The sites are apart: a form from one is no form of the other.
+	// The sites are separate: a form of one site isn't accepted from the other.
 	if a := h.browser().via(address).send(site+"/-/sign-in", form("email", "ann@example.com"), "Origin", h.url, "Sec-Fetch-Site", "cross-site"); a.StatusCode != 403 {
 		t.Errorf("a form from the first site at the second one = %d; want 403", a.StatusCode)
 	}
-	// And the first one is as before.
+	// The first site works as before.
 	if l := h.browser().ask("owner@example.com", "/y"); !strings.HasPrefix(l.link, h.url+"/-/link?t=") {
 		t.Errorf("the first site's mail leads to %s", l.link)
 	}
 }
 
-// A second name of the same portal: pages lead to url before anybody is asked, and nothing else
-// does.
+// A second name of the same portal: pages redirect to url before they ask for sign-in; other
+// requests don't.
 func TestASecondNameLeadsToURL(t *testing.T) {
 	address := freeAddress(t)
 	_, port, _ := strings.Cut(address, ":")

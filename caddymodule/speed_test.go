@@ -21,15 +21,15 @@ import (
 	"time"
 )
 
-// How fast is it, beside a plain Caddy? Machines drift, so what is compared is measured a
-// second apart, in pairs, in a shuffled order, in one process. By hand:
+// How fast is Doorpost compared with plain Caddy? Machines drift, so compared variants are measured
+// within a second of each other, in pairs, in random order, in one process. Run manually:
 //
 //	go test -tags measure ./caddymodule -run TestSpeed -segments 24 -v [-store redis]
 //
-// Without -segments these tests only show that all of it works.
+// Without -segments these tests only show that everything works.
 var segments = flag.Int("segments", 0, "how many one-second segments of each variant TestSpeed measures; 0: a short one")
 
-// segment is how long one variant is measured at a time, and rounds how often.
+// segment is how long one variant is measured at a time, and rounds is how often.
 func segment() (length time.Duration, rounds int) {
 	if *segments == 0 {
 		return 50 * time.Millisecond, 1
@@ -37,15 +37,15 @@ func segment() (length time.Duration, rounds int) {
 	return time.Second, *segments
 }
 
-// visitors are the connections of the load, each of another person.
+// visitors is the number of connections of the load, each of another person.
 const visitors = 32
 
-// variant is one way of being served.
+// variant is one way of serving requests.
 type variant struct {
 	name     string
-	beside   *variant // what it is compared with; nil: nothing
+	beside   *variant // the variant to compare with; nil if none
 	status   int
-	requests [][]byte // one a connection
+	requests [][]byte // one per connection
 	wires    []*wire
 
 	rates, costs []float64 // by segment: requests per second, CPU seconds per request
@@ -54,7 +54,7 @@ type variant struct {
 	waits        []time.Duration
 }
 
-// measure sends requests for a while on all connections.
+// measure sends requests on all connections for a given time.
 func (v *variant) measure(t *testing.T, length time.Duration, pid int) {
 	t.Helper()
 	cpu, start := cpuTime(pid), time.Now()
@@ -85,7 +85,7 @@ func (v *variant) measure(t *testing.T, length time.Duration, pid int) {
 	v.costs = append(v.costs, (cpuTime(pid)-cpu).Seconds()/n)
 }
 
-// compare measures the variants, each a second before or after the one beside it.
+// compare measures the variants, each within a second of the one beside it.
 func compare(t *testing.T, variants []*variant, pid int) {
 	t.Helper()
 	length, rounds := segment()
@@ -136,12 +136,12 @@ func report(t *testing.T, title string, variants []*variant) {
 	t.Log("\n" + out.String())
 }
 
-// tinyPortal is an application that costs next to nothing: to every request it gives the
-// same answer.
+// tinyPortal is an application that costs almost nothing: it gives the same response to every
+// request.
 type tinyPortal struct {
 	address string
 	mu      sync.Mutex
-	heads   map[string]string // the latest request's head, by path
+	heads   map[string]string // head of the latest request, by path
 }
 
 func newTinyPortal(t *testing.T) *tinyPortal {
@@ -183,7 +183,7 @@ func (p *tinyPortal) serve(conn net.Conn) {
 				break
 			}
 		}
-		if first { // of a connection: to keep all would be work
+		if first { // first of a connection: keeping all heads would be expensive
 			_, rest, _ := strings.Cut(string(head), " ")
 			path, _, _ := strings.Cut(rest, " ")
 			p.mu.Lock()
@@ -196,25 +196,25 @@ func (p *tinyPortal) serve(conn net.Conn) {
 	}
 }
 
-// head is what the portal was told in the latest request for a path that was the first of
-// its connection.
+// head returns the head, as the portal received it, of the latest request for a path that was the
+// first of its connection.
 func (p *tinyPortal) head(path string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.heads[path]
 }
 
-// street is a server of several sites in one process: a plain Caddy, one that sets what
-// Doorpost sets, and Doorpost.
+// street is a server with several sites in one process: plain Caddy, Caddy that sets the same
+// headers as Doorpost, and Doorpost.
 type street struct {
 	*server
 	portal  *tinyPortal
-	cookies []string // of who is signed in
+	cookies []string // of signed-in visitors
 
 	plain, reference, referenceWithout, doorpost, without string // addresses of the sites
 }
 
-// sid is a cookie of the portal's own, which goes through to it.
+// sid is a cookie of the portal, which passes through the gate.
 const sid = "sid=0123456789abcdef0123456789abcdef"
 
 func openStreet(t *testing.T) *street {
@@ -232,7 +232,7 @@ func openStreet(t *testing.T) *street {
 		b.signIn(contact(i))
 		s.cookies = append(s.cookies, b.cookie("portal"))
 	}
-	// The reference says what Doorpost says, so it has to be heard first.
+	// The reference sets the same headers as Doorpost, so those must be known first.
 	w := dialWire(t, s.doorpost)
 	if status, err := w.ask(s.page(s.doorpost, "/heard", 0)); status != 200 {
 		t.Fatalf("GET /heard, signed in = %d, %v; want 200", status, err)
@@ -245,7 +245,7 @@ func openStreet(t *testing.T) *street {
 
 var identityLine = regexp.MustCompile(`(?m)^((?:Remote|Portal)-[A-Za-z]+): (.*)\r$`)
 
-// sites are the others: head is what the portal hears from Doorpost.
+// sites returns the other sites: head is the head that the portal receives from Doorpost.
 func (s *street) sites(head string) string {
 	set := ""
 	for _, line := range identityLine.FindAllStringSubmatch(head, -1) {
@@ -259,7 +259,7 @@ func (s *street) sites(head string) string {
 		fmt.Sprintf("http://%s {\n\tdoorpost example\n\treverse_proxy %s {\n\t\theader_up -Portal-Assertion\n\t}\n}\n", s.without, s.portal.address)
 }
 
-// page is the request of the i-th visitor, who is signed in.
+// page returns a request of the i-th visitor, who is signed in.
 func (s *street) page(host, path string, i int) []byte {
 	return pageBytes(host, path, "Cookie: portal="+s.cookies[i]+"; "+sid)
 }
@@ -289,7 +289,7 @@ func (s *street) variants() []*variant {
 	}
 }
 
-// The speed of Doorpost beside a plain Caddy in the same process.
+// The speed of Doorpost compared with plain Caddy in the same process.
 func TestSpeed(t *testing.T) {
 	s := openStreet(t)
 	all := s.variants()
@@ -298,8 +298,8 @@ func TestSpeed(t *testing.T) {
 	report(t, "Doorpost on "+*onStore+" and plain Caddy in one process", all)
 }
 
-// comparable fails the test unless the portal is told the same by Doorpost and by the
-// reference, to the byte, but for what differs by person.
+// comparable fails the test unless the portal receives the same bytes from Doorpost and from the
+// reference, except those that differ by person.
 func (s *street) comparable() {
 	s.t.Helper()
 	lines := func(path string) (all []string) {
@@ -324,8 +324,8 @@ func (s *street) comparable() {
 	}
 }
 
-// Requests for a sign-in mail, each of which is on the disk before it is answered, beside
-// what the disk can do.
+// Requests for a sign-in mail, each of which is on the disk before the response, compared with the
+// disk's own rate.
 func TestSpeedOfAsking(t *testing.T) {
 	const clients = 64
 	s := newServer(t, "", manyContacts(1))
@@ -333,7 +333,7 @@ func TestSpeedOfAsking(t *testing.T) {
 	s.write("Caddyfile", s.behindProxies())
 	s.start()
 	length, rounds := segment()
-	rounds = min(rounds, 8) // each is followed by the work that it has made
+	rounds = min(rounds, 8) // each is followed by the work that it has caused
 	var wires []*wire
 	for range clients {
 		wires = append(wires, dialWire(t, host))
@@ -347,7 +347,7 @@ func TestSpeedOfAsking(t *testing.T) {
 		for _, w := range wires {
 			all.Go(func() {
 				for time.Since(start) < length {
-					// Nobody's address, so that no mail is written, from a network of its own.
+					// An unknown address, so that no mail is written, from a separate network.
 					i := asked.Add(1)
 					status, err := w.ask(formBytes(host, "/-/sign-in", fmt.Sprintf("email=n%d@example.net&to=%%2Forders", i),
 						fmt.Sprintf("X-Forwarded-For: 10.%d.%d.1", i>>8&255, i&255)))
@@ -360,19 +360,18 @@ func TestSpeedOfAsking(t *testing.T) {
 		}
 		all.Wait()
 		rates = append(rates, float64(asked.Load()-before)/time.Since(start).Seconds())
-		idle(s.cmd.Process.Pid) // what was asked is worked on, and shall not be the next round's burden
+		idle(s.cmd.Process.Pid) // finish the requested work before the next round
 	}
 	t.Logf("%d cores, %d clients, %d segments of %v on %s: %.0f sign-in requests a second, all of them durable (the slowest second %.0f); the disk alone: %.0f fsyncs a second",
 		runtime.NumCPU(), clients, rounds, length, *onStore, mean(rates), slices.Min(rates), mean(syncs))
 }
 
-// behindProxies is the Caddyfile of a server that takes this machine's word for where
-// requests come from.
+// behindProxies is the Caddyfile of a server that trusts this machine as a proxy.
 func (s *server) behindProxies() string {
 	return strings.Replace(s.config, "auto_https off\n", "auto_https off\n servers {\n trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict\n }\n", 1)
 }
 
-// syncRate is how often a second the disk can make one page durable.
+// syncRate returns how many times per second the disk can make a page durable.
 func syncRate(t *testing.T, path string, length time.Duration) float64 {
 	t.Helper()
 	f, err := os.Create(path)
@@ -392,8 +391,8 @@ func syncRate(t *testing.T, path string, length time.Duration) float64 {
 	return float64(n) / time.Since(start).Seconds()
 }
 
-// How long a start takes, and what an idle process holds, with a large directory and with
-// a small one, beside a plain Caddy.
+// The time of a start, and the resources of an idle process, with a large and with a small
+// directory, compared with plain Caddy.
 func TestSpeedOfStarting(t *testing.T) {
 	_, rounds := segment()
 	many := 2000
@@ -418,7 +417,7 @@ func TestSpeedOfStarting(t *testing.T) {
 			} else if i > 0 {
 				t.Logf("the first start, which goes on to read %d contacts: serves after %v", []int{0, 100, many}[i], time.Since(start).Round(time.Millisecond))
 			}
-			idle(s.cmd.Process.Pid) // the file is read while it serves
+			idle(s.cmd.Process.Pid) // the file is read while the server runs
 			held[i] = append(held[i], memoryOf(s.cmd.Process.Pid))
 			s.kill()
 		}

@@ -8,7 +8,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Every page of staff, in both themes, on a phone and on a desktop, and a walk through them: axe finds nothing.
+// All staff pages, in both themes, on a phone and on a desktop, and a walk through them, have no
+// accessibility problems that axe finds.
 func TestBrowserStaff(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), firm: oldLinks, companies: oldCompanies})

@@ -12,7 +12,7 @@ import (
 
 var staffPages = []string{"/-/staff/", "/-/staff/contacts", "/-/staff/companies", "/-/staff/add"}
 
-// field returns the value of a hidden field of the form that a button with the text is in.
+// field returns the value of a hidden field of the form with a given button.
 func staffForm(t *testing.T, page, button string) map[string]string {
 	t.Helper()
 	for _, form := range strings.Split(page, "<form ")[1:] {
@@ -39,12 +39,12 @@ func (b *browser) press(page answer, path, button string, more ...string) answer
 	return b.send(path, values)
 }
 
-// A client calls: they get no email. From the home page of staff it takes a search to see why, and a press to
-// help.
+// A client calls: they get no email. From the staff's start page it takes one search to see why,
+// and one press to help.
 func TestStaffHelpAClient(t *testing.T) {
 	h, _ := openFastHouse(t, layout{admin: freeAddress(t), firm: oldLinks, companies: oldCompanies})
 	owner := h.in("owner@example.com")
-	// Bob types an address of his that nobody knows.
+	// Bob types an address of his that the directory doesn't have.
 	h.browser().send("/-/sign-in", form("email", "bob@example.net"))
 	h.eventually("the address is among those that are nobody's", func() bool { return strings.Contains(owner.open("/-/staff/").body, "bob@example.net") })
 	home := owner.open("/-/staff/")
@@ -60,11 +60,11 @@ func TestStaffHelpAClient(t *testing.T) {
 	if page := owner.open(to); !strings.Contains(page.body, "bob@example.net") || !strings.Contains(page.body, "They can sign in with that address now") {
 		t.Errorf("the contact's page says\n%s", page.body)
 	}
-	caddymodule.Advance(t, 61*time.Second) // so soon after the last one no mail is made
+	caddymodule.Advance(t, 61*time.Second) // within a minute of the last mail no mail is made
 	h.browser().send("/-/sign-in", form("email", "bob@example.net"))
 	h.eventually("a mail to the new address", func() bool { return len(h.letters("bob@example.net")) > 0 })
 
-	// Search, keep out, let in again, sign out.
+	// Search, disable, enable, sign out.
 	caddymodule.Advance(t, 61*time.Second)
 	bob := h.in("bob@example.com")
 	found := owner.send("/-/staff/contacts", form("q", "bob"))
@@ -110,14 +110,14 @@ func TestStaffHelpAClient(t *testing.T) {
 	if cleo := h.in("cleo@example.com"); cleo.open("/orders").StatusCode != 200 {
 		t.Error("Cleo doesn't get in")
 	}
-	// The history tells who did it.
+	// The history says who did it.
 	h.eventually("the history has it", func() bool {
 		out, _ := h.caddy("doorpost", "audit", "--json").CombinedOutput()
 		return strings.Contains(string(out), `"by":"staff"`) && strings.Contains(string(out), `"staff":"`) && strings.Contains(string(out), "contacts/disable")
 	})
 }
 
-// Staff upgrade a company, after they have seen who will be asked, and undo it.
+// Staff upgrade a company, after they have seen who will be asked to sign in, and undo it.
 func TestStaffUpgrade(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), firm: oldLinks, companies: oldCompanies})
@@ -149,7 +149,7 @@ func TestStaffUpgrade(t *testing.T) {
 	h.eventually("the old link opens", func() bool { return h.browser().open("/one-click/birch-secret-token/x").StatusCode == 200 })
 }
 
-// The pages of staff are there for staff alone: others can't tell that there are any, or change anything.
+// Only staff can use the staff pages: others can't tell that they exist, or change anything.
 func TestStaffPagesAreForStaff(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), firm: oldLinks, companies: oldCompanies})
@@ -194,13 +194,13 @@ func TestStaffPagesAreForStaff(t *testing.T) {
 	}
 }
 
-// Who signed in long ago may look, and signs in again to change something.
+// Staff who signed in long ago may look, but must sign in again to change something.
 func TestStaffChangesAskForANewSignIn(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: oldLinks, companies: oldCompanies})
 	owner := h.in("owner@example.com")
 	link := regexp.MustCompile(`/-/staff/contact\?id=[^"]+`).FindString(owner.send("/-/staff/contacts", form("q", "bob")).body)
 	page := owner.open(link)
-	for range 12 { // a day's work: a session that nobody uses ends
+	for range 12 { // a day's work: an unused session ends
 		caddymodule.Advance(t, 61*time.Minute)
 		owner.open("/-/staff/")
 	}
@@ -212,7 +212,7 @@ func TestStaffChangesAskForANewSignIn(t *testing.T) {
 	}
 }
 
-// Staff of one firm see nothing of another, and can't sign in there by their session.
+// Staff of one firm see nothing of another firm, and their session doesn't sign them in there.
 func TestStaffOfOneFirmSeeNothingOfAnother(t *testing.T) {
 	h, firms := twoFirms(t)
 	first, second := firms[0], firms[1]

@@ -32,8 +32,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
-// lostStore is a house whose store is about to be lost: acme is upgraded, birch is open and
-// held in memory as that, and Ann is signed in.
+// lostStore is a house whose store is about to be lost: acme is upgraded, birch is open and cached
+// as open, and Ann is signed in.
 type lostStore struct {
 	*house
 	log logFile
@@ -58,7 +58,7 @@ func openLostStore(t *testing.T, firm string) *lostStore {
 	return s
 }
 
-// upgrades does what caddy doorpost upgrade does, once the contacts are there.
+// upgrades does what caddy doorpost upgrade does, after the contacts are loaded.
 func (s *lostStore) upgrades(in admin.Upgrade) {
 	s.t.Helper()
 	s.eventually("the upgrade is done", func() bool {
@@ -67,7 +67,7 @@ func (s *lostStore) upgrades(in admin.Upgrade) {
 	})
 }
 
-// dbPath is where the embedded store is.
+// dbPath returns the path of the embedded store.
 func (h *house) dbPath() string { return h.path("data/doorpost/doorpost.db") }
 
 // stop ends the Caddy of this process.
@@ -78,7 +78,7 @@ func (h *house) stop() {
 	}
 }
 
-// redisSays sends one command to the Redis server, and returns the first line of its answer.
+// redisSays sends one command to the Redis server, and returns the first line of its reply.
 func (s *redisServer) says(t *testing.T, words ...string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.address())
@@ -94,8 +94,8 @@ func (s *redisServer) says(t *testing.T, words ...string) string {
 	return strings.TrimSpace(line)
 }
 
-// empty empties the store: the file is moved away while nothing runs, or the server's data
-// is deleted while the gate runs.
+// empty empties the store: the file is moved away while Caddy is stopped, or the server's data is
+// deleted while the gate runs.
 func (s *lostStore) empty() {
 	s.t.Helper()
 	if s.redis != nil {
@@ -109,7 +109,7 @@ func (s *lostStore) empty() {
 	s.start()
 }
 
-// wantUntrusted wants what everybody gets while the store isn't trusted.
+// wantUntrusted checks the responses while the store isn't trusted.
 func (s *lostStore) wantUntrusted(when string) {
 	s.t.Helper()
 	_, before := s.portal.last()
@@ -138,7 +138,8 @@ func (s *lostStore) wantUntrusted(when string) {
 			s.t.Errorf("%s: the old link with %s, fetched by a script = %d; want 401", when, token, a.StatusCode)
 		}
 	}
-	// Nobody knows the tokens now, so a public page gets nothing that may be one, wherever the portal looks for it.
+	// The tokens are unknown now, so a public page receives nothing that may be one, wherever the
+	// portal looks for it.
 	for _, token := range []string{"acme-secret-token-1", "no-token-at-all"} {
 		a := stranger.do(stranger.request("GET", "/assets/site.css?v=1&k="+token, nil, "X-Key", token, "Cookie", "k="+token, "Authorization", "Bearer "+token, "Range", "bytes=0-9"))
 		if got, _ := s.portal.last(); a.StatusCode != 200 || strings.Contains(fmt.Sprint(got), token) || got.Header.Get("Range") == "" {
@@ -155,8 +156,8 @@ func (s *lostStore) wantUntrusted(when string) {
 	}
 }
 
-// diagnosis is what the doctor finds, but for the tokens of old links, which are made of words
-// in these tests.
+// diagnosis returns the doctor's findings, except those about the tokens of old links, which are
+// words in these tests.
 func (h *house) diagnosis() admin.Diagnosis {
 	h.t.Helper()
 	d, err := h.office().Doctor(h.t.Context())
@@ -211,7 +212,7 @@ func (s *lostStore) accepted(reopen bool) admin.StoreAccepted {
 	return done
 }
 
-// wantOld wants the old link of each company to be open, or to ask for sign-in.
+// wantOld checks that the old link of each company is open, or asks for sign-in.
 func (h *house) wantOld(when string, open map[string]bool) {
 	h.t.Helper()
 	for token, open := range open {
@@ -222,7 +223,7 @@ func (h *house) wantOld(when string, open map[string]bool) {
 	}
 }
 
-// Whoever holds an old link of an upgraded company must not get in because data was lost.
+// A data loss doesn't give access to a person who has an old link of an upgraded company.
 func TestUpgradedLinksStayClosedWhenTheStoreIsLost(t *testing.T) {
 	s := openLostStore(t, "")
 	s.empty()
@@ -263,7 +264,7 @@ func TestStoreAcceptReopensOnRequest(t *testing.T) {
 	s.wantOld("after store accept --reopen", map[string]bool{"acme-secret-token-1": true, "birch-secret-token": true})
 }
 
-// After upgrade --all, a company that a file brings back is upgraded, too.
+// After upgrade --all, a company that a file adds again is upgraded, too.
 func TestUpgradeOfAllSurvivesTheStore(t *testing.T) {
 	s := openLostStore(t, "")
 	companies := []string{"acme", "birch", "cedar"}
@@ -279,8 +280,8 @@ func TestUpgradeOfAllSurvivesTheStore(t *testing.T) {
 	s.wantOld("after store accept", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": false})
 }
 
-// With nothing left, not even the secret, it looks like the day of installation; then the
-// configuration has the last word.
+// With everything lost, including the secret, it looks like a new installation; then the
+// configuration decides.
 func TestUpgradedInTheCaddyfileSurvivesTotalLoss(t *testing.T) {
 	s := openLostStore(t, "upgraded acme")
 	_, err := s.office().Upgrade(t.Context(), "example", admin.Upgrade{Companies: []string{"acme"}, Undo: true})
@@ -305,7 +306,7 @@ func TestUpgradedInTheCaddyfileSurvivesTotalLoss(t *testing.T) {
 	s.wantOld("with upgraded all", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": false})
 }
 
-// A copy of the store from before an upgrade, put in its place by hand.
+// A copy of the store from before an upgrade, put in its place manually.
 func TestAnOlderStoreIsNoticed(t *testing.T) {
 	s := openLostStore(t, "")
 	s.stop()
@@ -366,8 +367,8 @@ func TestAnOlderStoreIsNoticed(t *testing.T) {
 	}
 }
 
-// An accept that comes to no end, such as for a kill or a client that goes away, leaves a
-// store that nobody trusts, not this machine after a restart, nor another one.
+// An accept that doesn't finish, because of a kill or a client that disconnects, leaves a store
+// that isn't trusted, neither on this machine after a restart, nor on another one.
 func TestAnInterruptedStoreAcceptOpensNothing(t *testing.T) {
 	s := openLostStore(t, "")
 	var older []store.Op
@@ -408,8 +409,8 @@ func TestAnInterruptedStoreAcceptOpensNothing(t *testing.T) {
 	}
 }
 
-// Where one of the files outside the store is lost, the other one still counts; where it
-// isn't known any more which companies were upgraded, all are.
+// If one of the files outside the store is lost, the other one still counts; if it is no longer
+// known which companies were upgraded, all are.
 func TestUpgradedLinksStayClosedWhenAnAnchorFileIsDamaged(t *testing.T) {
 	cut := func(t *testing.T, path string) {
 		t.Helper()
@@ -463,11 +464,11 @@ func TestUpgradedLinksStayClosedWhenAnAnchorFileIsDamaged(t *testing.T) {
 	}
 }
 
-// noted waits until what was changed on a Redis server counts as seen: it may lose again
-// what it has acknowledged a moment ago.
+// noted waits until changes on a Redis server count as seen: the server may lose changes that it
+// has just acknowledged.
 func (s *lostStore) noted() {
 	s.t.Helper()
-	time.Sleep(2200 * time.Millisecond) // two looks
+	time.Sleep(2200 * time.Millisecond) // two checks
 	caddymodule.Advance(s.t, 10*time.Second)
 	time.Sleep(1200 * time.Millisecond)
 }
@@ -493,7 +494,7 @@ func TestAnotherStoreIsNoticed(t *testing.T) {
 	s.wantUntrusted("with the first store again, after another one was accepted")
 }
 
-// The day of installation, with an upgrade, a restart and a reload, asks nothing.
+// A new installation, with an upgrade, a restart and a reload, needs no confirmation.
 func TestNothingIsAskedWhereNothingWasLost(t *testing.T) {
 	s := openLostStore(t, "")
 	for _, again := range []func(){s.start, func() { s.stop(); s.start() }, func() { s.stop(); s.start() }} {
@@ -516,8 +517,8 @@ func TestNothingIsAskedWhereNothingWasLost(t *testing.T) {
 	}
 }
 
-// What restore brings back must not open what was upgraded since, and asks nothing at the
-// next start.
+// A restore doesn't open links that were upgraded since the backup, and the next start needs no
+// confirmation.
 func TestRestoreKeepsUpgradesClosed(t *testing.T) {
 	s := openLostStore(t, "")
 	if s.redis != nil {
@@ -553,14 +554,14 @@ func TestRestoreKeepsUpgradesClosed(t *testing.T) {
 	s.wantOld("after restore", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": false})
 	s.stop()
 	s.start()
-	s.settled() // it was a question of one start
+	s.settled() // the confirmation was for one start
 	if out := restore("--reopen"); !strings.Contains(out, "open again: birch.") {
 		t.Errorf("restore --reopen says\n%s\nwant that birch opens again", out)
 	}
 	s.wantOld("after restore --reopen", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": true})
 }
 
-// One data folder may serve several stores: a copy of one has nothing to say of another.
+// One data folder may serve several stores: a copy of one says nothing about another.
 func TestRestoreLeavesOtherStoresAlone(t *testing.T) {
 	s := openLostStore(t, "")
 	if s.redis != nil {
@@ -585,8 +586,8 @@ func TestRestoreLeavesOtherStoresAlone(t *testing.T) {
 	}
 }
 
-// The file of the embedded store goes while the gate runs: what is written from then on
-// would be gone at the next start.
+// The file of the embedded store is removed while the gate runs: later changes would be lost at the
+// next start.
 func TestTheStoreIsWatchedWhileItIsOpen(t *testing.T) {
 	s := openLostStore(t, "")
 	if s.redis != nil {
@@ -619,7 +620,7 @@ func TestTheStoreIsWatchedWhileItIsOpen(t *testing.T) {
 			back = s.path("data/doorpost")
 		}
 		if err := os.Rename(aside, back); err != nil {
-			if err = os.RemoveAll(back); err == nil { // what was made anew meanwhile
+			if err = os.RemoveAll(back); err == nil { // made again in the meantime
 				err = os.Rename(aside, back)
 			}
 			if err != nil {
@@ -633,8 +634,8 @@ func TestTheStoreIsWatchedWhileItIsOpen(t *testing.T) {
 	}
 }
 
-// A firm under another name is another firm; the one that was there is named.
-func TestAFirmThatNoSiteNamesIsTold(t *testing.T) {
+// A firm under another name is another firm; a warning names the previous one.
+func TestFirmThatNoSiteNamesIsReported(t *testing.T) {
 	s := openLostStore(t, "")
 	s.change("doorpost example {", "doorpost renamed {")
 	if text := s.log.text(t); !strings.Contains(text, "the store holds a firm that no site names") {
@@ -649,8 +650,8 @@ func TestAFirmThatNoSiteNamesIsTold(t *testing.T) {
 	}
 }
 
-// Nobody seals anew what belongs to a firm that was taken out of the Caddyfile, so the older
-// secret isn't said to be needless.
+// The records of a firm that was removed from the Caddyfile aren't resealed, so the doctor doesn't
+// say that the older secret is unnecessary.
 func TestAFirmThatNoSiteNamesKeepsTheOlderSecret(t *testing.T) {
 	log, dir := newLogFile(t), t.TempDir()
 	s1, s2 := "secret {file."+dir+"/s1}", "secret {file."+dir+"/s2}"
@@ -690,7 +691,7 @@ func TestAFirmThatNoSiteNamesKeepsTheOlderSecret(t *testing.T) {
 	wants("with the firm named again", false)
 }
 
-// What lies where it lay before is moved out of Caddy's folder, and goes on.
+// Files in their old location are moved out of Caddy's folder, and stay in use.
 func TestFilesAreMovedOutOfCaddysFolder(t *testing.T) {
 	s := openLostStore(t, "")
 	s.stop()
@@ -706,7 +707,7 @@ func TestFilesAreMovedOutOfCaddysFolder(t *testing.T) {
 	}
 	earlier := s.path("data/caddy/doorpost/doorpost.db")
 	left, _ := os.ReadDir(s.path("data/caddy/doorpost"))
-	if s.redis == nil { // an earlier release must not begin there with an empty store
+	if s.redis == nil { // an earlier release must not start there with an empty store
 		if len(left) != 1 || !bolt.Moved(earlier) {
 			t.Errorf("in Caddy's folder there is %v still; want what an earlier release refuses", left)
 		}
@@ -725,7 +726,7 @@ func TestFilesAreMovedOutOfCaddysFolder(t *testing.T) {
 	}
 }
 
-// rename is os.Rename for a file that may not be there.
+// rename is os.Rename for a file that may not exist.
 func rename(from, to string) error {
 	if err := os.Rename(from, to); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -733,7 +734,7 @@ func rename(from, to string) error {
 	return nil
 }
 
-// validate judges the house's config as caddy validate does, beside the one that runs.
+// validate checks the house's config as caddy validate does, beside the running one.
 func (h *house) validate() error {
 	h.t.Helper()
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(h.config), map[string]any{"filename": "Caddyfile"})
@@ -747,8 +748,8 @@ func (h *house) validate() error {
 	return caddy.Validate(&cfg)
 }
 
-// A store of an earlier release is used, and kept as it was in a copy: that release refuses
-// what it was made into.
+// A store of an earlier release is converted, and a copy of its old state is kept: the earlier
+// release refuses the converted store.
 func TestAStoreOfAnEarlierReleaseIsTakenOver(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{global: log.global, app: startMailServer(t).app(), admin: freeAddress(t)})
@@ -809,8 +810,8 @@ func TestAStoreOfAnEarlierReleaseIsTakenOver(t *testing.T) {
 	}
 }
 
-// Whoever went back to an earlier release and updates again has a copy of what that release
-// held last, not only one of long ago.
+// After going back to an earlier release and updating again, there is a copy of the latest state of
+// that release, not only of an old one.
 func TestEachTakeOverKeepsACopy(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{global: log.global, app: startMailServer(t).app(), admin: freeAddress(t)})
@@ -862,7 +863,7 @@ func (h *house) sealedAnew() {
 	})
 }
 
-// Dropping a secret must not stop the gate, and people drop a leaked one at once.
+// Removing a secret must not stop the gate, and people remove a leaked one at once.
 func TestSecretsChangeWithoutASignIn(t *testing.T) {
 	for name, between := range map[string]func(h *house){
 		"while nobody comes":      func(*house) {},
@@ -944,8 +945,8 @@ func TestSecretsChangeWithoutASignIn(t *testing.T) {
 	}
 }
 
-// A reload that is refused changes nothing about the secrets, however far it came: what runs
-// goes on and can be started again, and the change that is made later reaches everything.
+// A refused reload changes nothing about the secrets, however far it came: the running config
+// continues and can be started again, and a later change of the secret reaches everything.
 func TestARefusedReloadSealsNothingWithItsSecret(t *testing.T) {
 	log := newLogFile(t)
 	m := startMailServer(t)
@@ -1009,7 +1010,7 @@ func TestARefusedReloadSealsNothingWithItsSecret(t *testing.T) {
 	h.browser().signIn("bob@example.com")
 }
 
-// before is sealedWith for a house that runs.
+// before is sealedWith for a running house.
 func before(h *house, secretPath string) []string {
 	h.t.Helper()
 	if h.redis != nil {
@@ -1021,8 +1022,8 @@ func before(h *house, secretPath string) []string {
 	return sealedWith(h.t, h.dbPath(), secretPath)
 }
 
-// sealedWith returns the buckets of an embedded store that have records which the secret in
-// the file has sealed.
+// sealedWith returns the buckets of an embedded store that have records sealed with the secret in
+// the file.
 func sealedWith(t *testing.T, path, secretPath string) (buckets []string) {
 	t.Helper()
 	value, err := os.ReadFile(secretPath)
@@ -1061,7 +1062,7 @@ func sealedWith(t *testing.T, path, secretPath string) (buckets []string) {
 			if seen++; len(rec.Value) == 0 {
 				continue
 			}
-			for _, as := range [][2]string{ // purpose, and where it opens
+			for _, as := range [][2]string{ // purpose, and context
 				{"record/" + bucket, string(rec.Value[:1]) + k.Firm + "\x00" + bucket + "\x00" + k.ID},
 				{"directory", k.Firm + "\x00" + bucket + "\x00" + k.ID},
 				{"queue", k.Firm + "/" + bucket + "/" + k.ID},
@@ -1080,7 +1081,7 @@ func sealedWith(t *testing.T, path, secretPath string) (buckets []string) {
 	return buckets
 }
 
-// A browser that asked under a secret which is gone asks again, rather than never.
+// A browser whose mail request is under a lost secret can request again.
 func TestAFlowUnderALostSecretBeginsAnew(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
@@ -1102,9 +1103,9 @@ func TestAFlowUnderALostSecretBeginsAnew(t *testing.T) {
 	b.signIn("ann@example.com")
 }
 
-// A request that began before a reload to another store keeps the earlier store open. What that one
-// still writes says nothing of the store that is in use since and was accepted, and the earlier
-// one isn't trusted when a reload comes back to it.
+// A request that began before a reload to another store keeps the earlier store open. Its later
+// writes don't affect the new store, which was accepted, and the earlier store isn't trusted when a
+// reload returns to it.
 func TestAnOldRequestLeavesTheAcceptedStoreAlone(t *testing.T) {
 	s := openLostStore(t, "")
 	inside, answers := make(chan struct{}), make(chan struct{})

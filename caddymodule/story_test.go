@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The whole way of a client, from the portal's page to the portal's page.
-func TestTheWayIn(t *testing.T) {
+// The whole way of a client, from the portal's page through sign-in back to it.
+func TestSignInLeadsBackToThePage(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
 
@@ -59,8 +59,8 @@ func TestTheWayIn(t *testing.T) {
 	}
 }
 
-// Who opens the mail on another device is asked for the address once more; the code
-// signs in the device that asked.
+// On another device, the link asks for the address again; the code signs in the device that
+// requested the mail.
 func TestAnotherDevice(t *testing.T) {
 	h := openHouse(t, layout{})
 	laptop, phone := h.browser(), h.browser()
@@ -80,7 +80,7 @@ func TestAnotherDevice(t *testing.T) {
 	if phone.me() == nil {
 		t.Error("the phone isn't signed in")
 	}
-	// The link was used on the phone; the code still works on the laptop, which asked.
+	// The link was used on the phone; the code still works on the laptop that requested the mail.
 	if a := phone.send("/-/code", url.Values{"code": {l.code}}); a.StatusCode != 303 || a.Header.Get("Location") != "/-/sign-in" {
 		t.Errorf("POST code on the phone, which didn't ask = %d; want 303 to the prompt", a.StatusCode)
 	}
@@ -93,8 +93,8 @@ func TestAnotherDevice(t *testing.T) {
 	}
 }
 
-// The rest of the Caddyfile knows who is signed in; where nobody is, or there is no such
-// value, a placeholder is empty and never goes out as it was written.
+// The rest of the Caddyfile can use the signed-in contact; without one, or without a value, a
+// placeholder is empty and never appears literally.
 func TestPlaceholders(t *testing.T) {
 	const names = "id email name company companies role firm"
 	site := "reverse_proxy {PORTAL} {\n"

@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// streams is a portal whose answers don't end by themselves.
+// streams is a portal with endless responses.
 func streams(t *testing.T) string {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
@@ -50,7 +50,7 @@ func streams(t *testing.T) string {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-// drip sends a little now, and no more for long.
+// drip sends a little now, and then nothing for a long time.
 func drip(w http.ResponseWriter, r *http.Request, text string) {
 	io.WriteString(w, text)
 	http.NewResponseController(w).Flush()
@@ -59,20 +59,20 @@ func drip(w http.ResponseWriter, r *http.Request, text string) {
 
 var kindsOfStream = map[string]string{"websocket": "/ws", "events": "/events", "download": "/download"}
 
-// stream is an open answer, on a connection of its own.
+// stream is an open response on its own connection.
 type stream struct {
 	name string
 	conn net.Conn
 	in   *bufio.Reader
-	end  chan end // gets when and how it ended, once
+	end  chan end // receives once when and how it ended
 }
 
 type end struct {
 	at       time.Time
-	complete bool // it looks to the browser as if all had come
+	complete bool // to the browser the response looks complete
 }
 
-// opens opens a stream and reads its first bytes, which come at once.
+// opens opens a stream and reads its first bytes, which arrive at once.
 func (b *browser) opens(kind string) *stream {
 	b.h.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(b.h.url, "http://"))
@@ -141,11 +141,11 @@ func goOn(t *testing.T, what string, all []*stream) {
 	}
 }
 
-// slack is what a busy machine may add to the second that is promised.
+// slack is added to the promised second for a busy machine.
 const slack = 3 * time.Second
 
-// endBy wants every stream to end within a second of the moment, and no download to
-// look complete.
+// endBy checks that every stream ends within a second of the given time, and that no download looks
+// complete.
 func endBy(t *testing.T, what string, all []*stream, moment time.Time) {
 	t.Helper()
 	for _, s := range all {
@@ -164,7 +164,7 @@ func endBy(t *testing.T, what string, all []*stream, moment time.Time) {
 	}
 }
 
-// operator asks the admin endpoint for what the commands ask for.
+// operator sends the commands' requests to the admin endpoint.
 func (h *house) operator(path, email string) {
 	h.t.Helper()
 	body, err := json.Marshal(map[string]string{"email": email})
@@ -182,7 +182,7 @@ func (h *house) operator(path, email string) {
 	}
 }
 
-// manyContacts is a book of c0@example.com and so on.
+// manyContacts is a CSV file with c0@example.com and so on.
 func manyContacts(n int) string {
 	var text strings.Builder
 	text.WriteString("email,first_name,companies\n")
@@ -194,7 +194,7 @@ func manyContacts(n int) string {
 
 func contact(i int) string { return fmt.Sprintf("c%d@example.com", i) }
 
-// Every kind of stream ends within a second of its session, whatever ended that.
+// Every kind of stream ends within a second of its session, whatever ended the session.
 func TestH17_StreamsEndWithTheirSession(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t), contacts: manyContacts(4), site: "reverse_proxy " + streams(t)})
 	stays := h.browser()
@@ -222,8 +222,8 @@ func TestH17_StreamsEndWithTheirSession(t *testing.T) {
 	endBy(t, "contact removed", staying, moment)
 }
 
-// The limits end streams too: one that only listens by the idle limit, and one whose
-// browser goes on asking by the other.
+// The session limits end streams too: the idle limit one that only listens, the other limit one
+// whose browser continues to send requests.
 func TestS03_StreamsEndByTheLimits(t *testing.T) {
 	h := openHouse(t, layout{contacts: manyContacts(2), site: "reverse_proxy " + streams(t),
 		firm: "session {\n idle 2s\n max 4s\n }"})
@@ -237,15 +237,15 @@ func TestS03_StreamsEndByTheLimits(t *testing.T) {
 		busy.open("/")
 		time.Sleep(200 * time.Millisecond)
 	}
-	if time.Since(busySince) < 3500*time.Millisecond { // or else a busy machine came near the other limit
+	if time.Since(busySince) < 3500*time.Millisecond { // otherwise a busy machine came close to the other limit
 		goOn(t, "a session in use, beyond its idle limit", busyOnes)
 	}
 	endBy(t, "idle limit", quietOnes, quietSince.Add(2*time.Second))
 	endBy(t, "absolute limit", busyOnes, busySince.Add(4*time.Second))
 }
 
-// A stream that began under a config that has been replaced since ends with its session
-// all the same, by the limits of now.
+// A stream that began under a replaced config ends with its session all the same, by the current
+// limits.
 func TestK16_StreamsEndWithTheirSessionAfterAReload(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t), contacts: manyContacts(6),
 		site: "reverse_proxy " + streams(t) + " {\n stream_close_delay 1m\n }",
@@ -264,7 +264,7 @@ func TestK16_StreamsEndWithTheirSessionAfterAReload(t *testing.T) {
 		h.operator("sessions/revoke", contact(i))
 		endBy(t, what, all[i], moment)
 	}
-	h.start() // forced: the same config is loaded anew
+	h.start() // forced: the same config is loaded again
 	revoke("revoked after a reload", 0)
 	h.change("idle 1h", "idle 2h")
 	revoke("revoked after a reload with another limit", 1)
@@ -289,8 +289,8 @@ func TestK16_StreamsEndWithTheirSessionAfterAReload(t *testing.T) {
 	endBy(t, "the idle limit of a later config", all[5], moment)
 }
 
-// The firm is taken out of the config: nobody is left to ask, and its sessions' time
-// still ends what began under it.
+// The firm is removed from the config: streams that began under it still end with the lifetime of
+// their sessions.
 func TestStreamsEndByTheLimitsWhenTheFirmIsGone(t *testing.T) {
 	h := openHouse(t, layout{contacts: manyContacts(1),
 		site: "reverse_proxy " + streams(t) + " {\n stream_close_delay 1m\n }",
@@ -310,14 +310,14 @@ func TestStreamsEndByTheLimitsWhenTheFirmIsGone(t *testing.T) {
 
 var large = flag.Bool("large", false, "transfer 1 GiB rather than 256 MiB")
 
-// noise is a reader of n bytes that are the same for the same seed.
+// noise returns a reader of n bytes that depend only on the seed.
 func noise(seed uint64, n int64) io.Reader {
 	var key [32]byte
 	key[0] = byte(seed)
 	return io.LimitReader(rand.NewChaCha8(key), n)
 }
 
-// Uploads and downloads of any size pass through in a steady little memory.
+// Uploads and downloads of any size pass through with constant memory.
 func TestLargeTransfersPassThrough(t *testing.T) {
 	size := int64(256 << 20)
 	if *large {
@@ -383,7 +383,7 @@ func TestLargeTransfersPassThrough(t *testing.T) {
 	}
 }
 
-// resident is the memory of this process.
+// resident returns the memory of this process.
 func resident(t *testing.T) int64 {
 	text, err := os.ReadFile("/proc/self/statm")
 	if err != nil {

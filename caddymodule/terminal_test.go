@@ -19,7 +19,7 @@ type terminal struct {
 	address string // of the admin endpoint
 }
 
-// run runs `caddy doorpost` with the arguments, and returns what it prints and its exit code.
+// run runs `caddy doorpost` with the arguments, and returns its output and exit code.
 func (o *terminal) run(args ...string) (stdout, stderr string, code int) {
 	o.t.Helper()
 	o.t.Setenv("CADDY_ADMIN", o.address)
@@ -36,7 +36,7 @@ func (o *terminal) run(args ...string) (stdout, stderr string, code int) {
 	caddyRoot.SetArgs(append([]string{"doorpost"}, args...))
 	if err := caddyRoot.Execute(); err != nil {
 		code = 1
-		// Caddy's main asks the same of the type, which only Caddy can name.
+		// Caddy's main makes the same check by type, which only Caddy can name.
 		if v := reflect.ValueOf(err); v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.Struct && v.Elem().FieldByName("ExitCode").IsValid() {
 			code = int(v.Elem().FieldByName("ExitCode").Int())
 		}
@@ -44,7 +44,7 @@ func (o *terminal) run(args ...string) (stdout, stderr string, code int) {
 	return out.String(), errOut.String(), code
 }
 
-// copyOfStore makes a store in the folder, and a copy of it, and returns the copy's path.
+// copyOfStore makes a store in the folder and a copy of it, and returns the copy's path.
 func copyOfStore(t *testing.T, dir string) string {
 	t.Helper()
 	db, err := bolt.Open(filepath.Join(dir, "first.db"), bolt.Options{})

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// An old link that asks for sign-in: whether it is somebody's, was once, or never was, is
-// neither seen nor felt, by who is nobody or somebody else, at the link and at the page that
-// it leads to. As it runs with all the tests, it judges the bytes alone.
+// An old link that asks for sign-in: neither its responses nor their times reveal whether it is
+// active, was active, or never existed, to signed-out visitors and to other contacts, at the link
+// and at the page that it leads to. As part of all tests, it checks only the bytes.
 func TestUniformOldLinks(t *testing.T) {
 	h := openOldHouse(t, "acme", "birch")
 	h.command("companies", "set", "acme", "--legacy-tokens", "acme-secret-token-1")

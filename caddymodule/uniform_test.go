@@ -21,40 +21,39 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 )
 
-// Does an answer tell whether an address is known? Neither its bytes may, nor its time. By
-// hand, which takes a while:
+// Does a response reveal whether an address is known? Neither its bytes nor its time may. Run
+// manually, which takes a while:
 //
 //	go test -tags measure ./caddymodule -run TestUniform -samples 2000 -v -timeout 4h [-store redis]
 //
-// As it runs with all the tests, it judges the bytes, and finds a difference in time only
-// when it is gross.
+// As part of all tests, it checks the bytes, and finds only large differences in time.
 var samples = flag.Int("samples", 0, "how many answers of each kind TestUniform times; 0: a few")
 
 const (
-	maxAUC = 0.55             // of two classes that nobody shall tell apart
+	maxAUC = 0.55             // for two classes that must be indistinguishable
 	maxGap = time.Millisecond // between their medians, or 2 % of them
 
-	// Of a few samples chance makes more: these are many times its standard deviation.
+	// With few samples chance differs more: these are many times its standard deviation.
 	fewSamples = 20
 	grossAUC   = 0.85
 	grossGap   = 20 * time.Millisecond
 )
 
-// ledger holds what answers were like, by the class of who asked.
+// ledger records the responses, by class of the address.
 type ledger struct {
 	t     *testing.T
 	title string
 	took  map[string][]time.Duration
-	like  map[string]string // class → its answer
-	tells bool              // the answer may differ by class, as long as its time doesn't much
+	like  map[string]string // class → its response
+	tells bool              // the response may differ by class, as long as its time doesn't differ much
 }
 
 func newLedger(t *testing.T, title string) *ledger {
 	return &ledger{t: t, title: title, took: make(map[string][]time.Duration), like: make(map[string]string)}
 }
 
-// time sends a request and notes the answer, which has to be like all others: of its class,
-// and, unless it tells, of all classes.
+// time sends a request and records the response. It must equal all others of its class, and unless
+// tells is set, of all classes.
 func (l *ledger) time(class string, w *wire, request []byte) {
 	l.t.Helper()
 	start := time.Now()
@@ -72,8 +71,8 @@ func (l *ledger) time(class string, w *wire, request []byte) {
 	l.like[class] = said
 }
 
-// report prints how well each pair of classes can be told apart, and fails the test where
-// that is too well.
+// report prints how well each pair of classes can be distinguished, and fails the test if that is
+// too well.
 func (l *ledger) report(classes ...string) {
 	l.t.Helper()
 	var out strings.Builder
@@ -100,11 +99,11 @@ var (
 	secretPattern = regexp.MustCompile(`[A-Za-z0-9_-]{43}\b|\b[a-z2-7]{26}\b`) // cookies, and tokens in forms
 	datePattern   = regexp.MustCompile(`[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT`)
 	personPattern = regexp.MustCompile(`[a-z][0-9]{5}@example\.com`)
-	// The countdowns of a page, which are gone when they are over.
+	// The countdowns of a page, which disappear at their end.
 	secondsPattern = regexp.MustCompile(` data-wait="[0-9]+"| data-open-in="[0-9]+"|data-seconds>[0-9]+|<details class="part" open`)
 )
 
-// said is the last answer, without what differs by time or browser.
+// said returns the last response, without the parts that vary with time or browser.
 func (w *wire) said() string {
 	lines := strings.Split(strings.TrimSpace(string(w.head)), "\r\n")
 	slices.Sort(lines[1:])
@@ -128,14 +127,14 @@ func firstDifference(a, b string) (string, string) {
 	return fmt.Sprint(len(x), " lines"), fmt.Sprint(len(y), " lines")
 }
 
-// cookie returns the value of a cookie that the last answer sets.
+// cookie returns the value of a cookie that the last response sets.
 func (w *wire) cookie(name string) string {
 	_, rest, _ := strings.Cut(string(w.head), "\r\nSet-Cookie: "+name+"=")
 	value, _, _ := strings.Cut(rest, ";")
 	return value
 }
 
-// The classes of who asks, by the letter that their addresses begin with.
+// The classes of addresses, by their first letter.
 const (
 	known    = "known"
 	unknown  = "unknown"
@@ -146,8 +145,8 @@ const (
 
 var askers = []string{known, unknown, disabled, limited, crowded}
 
-// uniformHouse is a server, with as many contacts as are needed: k….@ are known, d….@ are
-// disabled, u….@ are nobody, and l00000@ has asked too often.
+// uniformHouse is a server, with as many contacts as needed: k….@ are known, d….@ are disabled,
+// u….@ are unknown, and l00000@ is over its limit.
 type uniformHouse struct {
 	*server
 	host string
@@ -168,7 +167,7 @@ func openUniformHouse(t *testing.T, mails *mailServer, app string, people int, f
 	s.start()
 	h := &uniformHouse{server: s, host: strings.TrimPrefix(s.url, "http://"), next: make(map[string]int)}
 	h.w = dialWire(t, h.host)
-	for range 30 { // far beyond any limit of an address, and of a network
+	for range 30 { // far beyond every limit of an address and of a network
 		h.asks("l00000@example.com", network(rand.N(1<<24)))
 		h.asks("l00000@example.com", crowdedNetwork)
 		h.asks(fmt.Sprintf("u%05d@example.com", 90000+rand.N(10000)), crowdedNetwork)
@@ -182,13 +181,12 @@ func openUniformHouse(t *testing.T, mails *mailServer, app string, people int, f
 
 const crowdedNetwork = "X-Forwarded-For: 192.0.2.77"
 
-// network is a header line by which a request comes from the i-th of many networks.
+// network returns a header line that makes a request come from the i-th of many networks.
 func network(i int) string {
 	return fmt.Sprintf("X-Forwarded-For: 10.%d.%d.%d", i>>16&255, i>>8&255, i&255)
 }
 
-// someone returns an address of the class that was never asked for before, and where it is
-// asked from.
+// someone returns an address of the class that wasn't used before, and the network to use.
 func (h *uniformHouse) someone(class string) (email, from string) {
 	i := h.next[class]
 	h.next[class]++
@@ -202,7 +200,7 @@ func (h *uniformHouse) someone(class string) (email, from string) {
 	return fmt.Sprintf("%c%05d@example.com", class[0], i), from
 }
 
-// asks asks for a mail and returns the flow cookie.
+// asks requests a mail and returns the flow cookie.
 func (h *uniformHouse) asks(email, from string) string {
 	h.t.Helper()
 	if status, err := h.w.ask(h.asking(email, from)); status != 303 || err != nil {
@@ -215,7 +213,7 @@ func (h *uniformHouse) asking(email, from string) []byte {
 	return formBytes(h.host, "/-/sign-in", "email="+strings.Replace(email, "@", "%40", 1)+"&to=%2Forders", from)
 }
 
-// busy keeps a server busy with so many clients who are signed in, until stop is called.
+// busy keeps a server busy with this many signed-in clients until stop is called.
 func busy(t *testing.T, host, cookie string, clients int) (stop func()) {
 	t.Helper()
 	request := pageBytes(host, "/orders", "Cookie: portal="+cookie)
@@ -240,7 +238,7 @@ func busy(t *testing.T, host, cookie string, clients int) (stop func()) {
 	return func() { close(end); all.Wait() }
 }
 
-// shuffled returns every class n times.
+// shuffled returns every class n times, in random order.
 func shuffled(n int, classes ...string) []string {
 	var all []string
 	for range n {
@@ -250,7 +248,7 @@ func shuffled(n int, classes ...string) []string {
 	return all
 }
 
-// howMany answers a class is to have.
+// howMany returns the number of responses per class.
 func howMany() int {
 	if *samples == 0 {
 		return fewSamples
@@ -258,7 +256,7 @@ func howMany() int {
 	return *samples
 }
 
-// asking measures the answer to who asks for a mail, and the page after it.
+// asking measures the response to a mail request, and the page after it.
 func (h *uniformHouse) measureAsking(when string) {
 	posts, pages := newLedger(h.t, "POST /-/sign-in, "+when), newLedger(h.t, "GET /-/sent after it, "+when)
 	for _, class := range shuffled(howMany(), askers...) {
@@ -270,7 +268,7 @@ func (h *uniformHouse) measureAsking(when string) {
 	pages.report(askers...)
 }
 
-// measureHelping measures the answer to who asks for a link to set a password.
+// measureHelping measures the response to a request for a link to set a password.
 func (h *uniformHouse) measureHelping(when string) {
 	posts, pages := newLedger(h.t, "POST /-/help, "+when), newLedger(h.t, "GET /-/sent after it, "+when)
 	for _, class := range shuffled(howMany(), askers...) {
@@ -282,8 +280,8 @@ func (h *uniformHouse) measureHelping(when string) {
 	pages.report(askers...)
 }
 
-// measureGuessing measures the answer to a wrong code. Whether its tries are used up is
-// nothing that the guesser doesn't know; who was asked for is.
+// measureGuessing measures the response to a wrong code. It may reveal whether the attempts are
+// used up, which the guesser knows, but not for whom the mail was requested.
 func (h *uniformHouse) measureGuessing(when string) {
 	const tries = 5
 	type guesser struct{ class, from, cookie string }
@@ -306,11 +304,11 @@ func (h *uniformHouse) measureGuessing(when string) {
 	}
 }
 
-// Asking for a mail, and trying codes.
+// Mail requests and wrong codes.
 func TestUniformAnswers(t *testing.T) {
 	quiet := startMailServer(t)
 	gone := "mail smtp " + freeAddress(t) + " {\ntls off\nrate 10000/s\n}"
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and never says a word
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections, but never replies
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +320,7 @@ func TestUniformAnswers(t *testing.T) {
 		{"a mail server that hangs", strings.Replace(quiet.app(), quiet.address, silent.Addr().String(), 1)},
 	} {
 		if *samples == 0 && one.when != "idle" {
-			continue // takes long; what it is about is time
+			continue // takes long, and only its time matters
 		}
 		t.Run(one.when, func(t *testing.T) {
 			h := openUniformHouse(t, quiet, one.mail, howMany()*3)
@@ -339,8 +337,8 @@ func TestUniformAnswers(t *testing.T) {
 	}
 }
 
-// What a browser asked for is forgotten when thousands ask after it, since anybody can. That
-// must not tell for whom a mail was made, either.
+// A browser's mail request is evicted after thousands of others, which anybody can send. That must
+// not reveal either for whom a mail was made.
 func TestUniformAfterAFlood(t *testing.T) {
 	mails := startMailServer(t)
 	h := openUniformHouse(t, mails, mails.app(), 100)
@@ -379,8 +377,8 @@ func TestUniformAfterAFlood(t *testing.T) {
 	}
 }
 
-// A link that is opened elsewhere: whose the address is that is typed, when it isn't the
-// link's, tells nothing; and what became of a link isn't felt by who doesn't hold it.
+// A link that is opened elsewhere: a wrong typed address reveals nothing, whoever it belongs to;
+// and only somebody with the link can tell what has become of it.
 func TestUniformLinks(t *testing.T) {
 	const tries = 5
 	typed := []string{known, unknown, disabled, limited}
@@ -422,7 +420,7 @@ func TestUniformLinks(t *testing.T) {
 	time.Sleep(1100 * time.Millisecond)
 	const never, over, late = "never was", "used", "ran out"
 	links := newLedger(t, "POST /-/link, a link that doesn't work, "+*onStore)
-	links.tells = true // who holds a whole link that was good once is offered another
+	links.tells = true // a client with a whole link that was once active may request another
 	for _, class := range shuffled(howMany(), never, over, late) {
 		switch class {
 		case never:
@@ -436,7 +434,7 @@ func TestUniformLinks(t *testing.T) {
 	links.report(never, over, late)
 }
 
-// The further classes of who signs in by password.
+// Further classes for signing in by password.
 const (
 	noneSet     = "none set"
 	wrongSet    = "wrong"
@@ -449,12 +447,12 @@ const (
 
 var passwordAskers = []string{wrongSet, noneSet, unknown, disabled, wrongBcrypt, wrongOlder, overWrong, overRight, overBcrypt}
 
-// passwordClasses is a house with people of each class.
+// passwordClasses is a house with contacts of each class.
 type passwordClasses struct {
 	*house
 	w      *wire
-	people int // of each class that takes wrong passwords
-	n      int // passwords that were tried
+	people int // of each class that gets wrong passwords
+	n      int // passwords tried so far
 }
 
 func openPasswordClasses(t *testing.T) *passwordClasses {
@@ -493,7 +491,7 @@ func openPasswordClasses(t *testing.T) *passwordClasses {
 	return h
 }
 
-// throttles tries one more wrong password of each of those who are to have had too many.
+// throttles tries one more wrong password for each contact that is to be over its limit.
 func (h *passwordClasses) throttles() map[string]error {
 	h.t.Helper()
 	all := map[string]error{}
@@ -503,7 +501,7 @@ func (h *passwordClasses) throttles() map[string]error {
 	return all
 }
 
-// trying is the form of somebody of the class.
+// trying returns the form of a contact of the class.
 func (h *passwordClasses) trying(class string) []byte {
 	h.n++
 	of := map[string]string{wrongSet: "w", noneSet: "n", disabled: "d", wrongBcrypt: "b", wrongOlder: "o", overWrong: "t", overRight: "t", overBcrypt: "v", unknown: "u"}[class]
@@ -520,8 +518,8 @@ func (h *passwordClasses) trying(class string) []byte {
 	return formBytes(h.host(), "/-/password", "email="+email+"&password="+strings.ReplaceAll(plain, " ", "+")+"&to=%2Forders", network(rand.N(1<<24)))
 }
 
-// measure times the answers, of a firm whose passwords are judged, or of one that is
-// sprayed so that none is.
+// measure times the responses of a firm whose passwords are checked, or of one that is over its
+// limit so that none is.
 func (h *passwordClasses) measure(when string, sprayed bool) {
 	h.t.Helper()
 	n := howMany()
@@ -531,7 +529,7 @@ func (h *passwordClasses) measure(when string, sprayed bool) {
 	l := newLedger(h.t, fmt.Sprintf("POST /-/password, %s, %s, %d cores", when, *onStore, runtime.NumCPU()))
 	for i, class := range shuffled(n, passwordAskers...) {
 		if i%150 == 149 && !sprayed {
-			caddymodule.Advance(h.t, time.Hour) // before the firm, or one of its people, has had too many
+			caddymodule.Advance(h.t, time.Hour) // before the firm, or one of its contacts, is over its limit
 			h.throttles()
 		}
 		l.time(class, h.w, h.trying(class))
@@ -541,13 +539,13 @@ func (h *passwordClasses) measure(when string, sprayed bool) {
 			h.t.Errorf("%s is answered %.100s; want 403", class, said)
 		}
 	}
-	if *samples > 0 { // of a few, chance makes too much: a check takes tens of milliseconds
+	if *samples > 0 { // with few samples chance is too large: a check takes tens of milliseconds
 		l.report(passwordAskers...)
 	}
 }
 
-// Signing in by password, when it comes to nothing: whoever it is, and whatever kind of
-// hash there is to be compared with.
+// Failed sign-ins by password: the response is the same for every address, and for every kind of
+// hash to compare with.
 func TestUniformPasswords(t *testing.T) {
 	h := openPasswordClasses(t)
 	h.measure("idle", false)

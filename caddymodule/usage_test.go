@@ -10,8 +10,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
 
-// What was counted is there after a reload and after a restart, also what a request
-// counts that began before the one and ends behind it.
+// Counts survive a reload and a restart, including those of a request that begins before and ends
+// after a reload.
 func TestUsesSurviveReloadAndRestart(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	check := func(when string, hits, browsers int) {

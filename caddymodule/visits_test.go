@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// openVisitedHouse is a house with old links whose portal works as many an old one: the
-// one-click URL begins a session, and the other pages know by that alone whose they are.
+// openVisitedHouse returns a house with old links whose portal works like many old ones: the
+// one-click URL begins a session, and the other pages use only that session.
 func openVisitedHouse(t *testing.T, upgraded ...string) *house {
 	t.Helper()
 	h := openOldHouse(t, upgraded...)
@@ -40,7 +40,7 @@ func openVisitedHouse(t *testing.T, upgraded ...string) *house {
 	return h
 }
 
-// endless opens an answer that goes on, and returns what closes when it is over.
+// endless opens an endless response, and returns a channel that is closed when it ends.
 func (b *browser) endless(path string) <-chan struct{} {
 	b.h.t.Helper()
 	r := b.request("GET", path, nil, "Accept", "text/event-stream", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Site", "same-origin")
@@ -66,15 +66,15 @@ func ended(over <-chan struct{}, patience time.Duration) bool {
 	}
 }
 
-// A visit ends for good with what it came by: the old link's token, the state of its
-// company, the company itself. Nothing brings it back.
-func TestTheEndOfAVisit(t *testing.T) {
+// A visit ends for good with its cause: the old link's token, the state of its company, the company
+// itself. Nothing restores it.
+func TestVisitEndsWithItsCause(t *testing.T) {
 	h := openVisitedHouse(t)
 	const first, second = "/one-click/acme-secret-token-1/", "/one-click/acme-secret-token-2/"
 	for _, end := range []struct {
 		name  string
 		both  bool // also that of the other old link
-		other int  // what the old link leads to then
+		other int  // status of the old link afterwards
 		do    [][]string
 	}{
 		{"its token is taken away", false, 302, [][]string{{"companies", "set", "acme", "--legacy-tokens", "acme-secret-token-2"}}},
@@ -122,9 +122,9 @@ func TestTheEndOfAVisit(t *testing.T) {
 	}
 }
 
-// Who is signed in and opens another company's open old link comes to its pages as anyone
-// does, and is back at their own as soon as they open one of these.
-func TestAVisitOfWhoIsSignedIn(t *testing.T) {
+// A signed-in visitor who opens another company's open old link sees its pages like anyone else,
+// and is back at their own company as soon as they open one of its pages.
+func TestVisitOfASignedInVisitor(t *testing.T) {
 	h := openVisitedHouse(t, "birch")
 	h.command("companies", "add", "elm", "--legacy-tokens", "elm-secret-token")
 	ann := h.in("ann@example.com") // of acme and birch
@@ -157,7 +157,7 @@ func TestAVisitOfWhoIsSignedIn(t *testing.T) {
 	if a := ann.open("/files/elm/a.pdf"); a.StatusCode != 404 {
 		t.Errorf("the other company's page after that = %d; want 404", a.StatusCode)
 	}
-	// The visit is hers alone: it ends when she signs out, also where the cookie is kept.
+	// The visit belongs only to her: it ends when she signs out, even if the cookie is kept.
 	says(ann, "/one-click/elm-secret-token/", "session=elm-4 name= company=")
 	visit, session := ann.cookie("portal-visit"), ann.cookie("PHPSESSID")
 	ann.send("/-/sign-out", nil)
@@ -177,7 +177,7 @@ func TestAVisitOfWhoIsSignedIn(t *testing.T) {
 			t.Errorf("with her visit %s gets %q", name, a.body)
 		}
 	}
-	// As soon as she belongs to the company, she comes as herself.
+	// As soon as she belongs to the company, she visits it as herself.
 	ann.signIn("ann@example.com")
 	says(ann, "/one-click/elm-secret-token/", "session=elm-5 name= company=")
 	h.command("contacts", "set", "ann@example.com", "--companies", "acme,birch,elm")
@@ -185,7 +185,7 @@ func TestAVisitOfWhoIsSignedIn(t *testing.T) {
 	says(ann, "/files/elm/a.pdf", "session=nobody name=ann@example.com company=elm")
 }
 
-// A visit from before somebody signs in isn't theirs, and is over when they sign out.
+// A visit from before a sign-in doesn't belong to the contact, and ends at the sign-out.
 func TestAVisitFromBeforeTheSignIn(t *testing.T) {
 	h := openVisitedHouse(t)
 	b := h.browser()

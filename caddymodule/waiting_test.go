@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// A browser that keeps no cookies is told so before anything is spent, with and without the
-// prompt in between. Nobody goes round in a circle.
-func TestABrowserThatKeepsNoCookiesIsToldSo(t *testing.T) {
+// A browser that keeps no cookies is told so before anything is spent, with and without the prompt
+// in between. There is no redirect loop.
+func TestBrowserWithoutCookiesIsToldSo(t *testing.T) {
 	h := openHouse(t, layout{})
 	forgetful := func() *browser {
 		b := h.browser()
@@ -32,7 +32,7 @@ func TestABrowserThatKeepsNoCookiesIsToldSo(t *testing.T) {
 		told("after POST /-/code", b.open(a.Header.Get("Location")))
 	}
 
-	// The link's own form, as the page has it.
+	// The link's own form, as on the page.
 	page := b.open(l.link)
 	if !strings.Contains(page.body, `name="cookies" value="check"`) {
 		t.Fatalf("the link's page has no field that asks for cookies\n%s", page.body)
@@ -44,7 +44,7 @@ func TestABrowserThatKeepsNoCookiesIsToldSo(t *testing.T) {
 	}
 	told("POST /-/link once more", b.send(a.Header.Get("Location"), f))
 
-	// It wasn't spent there: in a browser that keeps them it signs in.
+	// It wasn't spent there: it signs in in a browser with cookies.
 	keeps := h.browser()
 	if a := keeps.send("/-/link", f); a.StatusCode != http.StatusTemporaryRedirect || keeps.me() != nil {
 		t.Fatalf("POST /-/link at first = %d; want 307", a.StatusCode)
@@ -52,7 +52,7 @@ func TestABrowserThatKeepsNoCookiesIsToldSo(t *testing.T) {
 		t.Errorf("POST /-/link with the cookie = %d to %q; want 303 to /orders/7", a.StatusCode, a.Header.Get("Location"))
 	}
 
-	// Passwords likewise.
+	// The same for passwords.
 	h.holds("ann@example.com", annsPassword)
 	f = form("email", "ann@example.com", "password", annsPassword, "to", "/orders/8", "cookies", "check")
 	if a := b.send("/-/password", f); a.StatusCode != http.StatusTemporaryRedirect {
@@ -68,8 +68,8 @@ func TestABrowserThatKeepsNoCookiesIsToldSo(t *testing.T) {
 	}
 }
 
-// However somebody gets in in one tab, another of the same browser that waits for the mail
-// leads where it wanted to go: by a reload, and by the code that is typed there afterwards.
+// When a visitor signs in in one tab, another tab of the same browser that waits for the mail goes
+// to its own return URL: after a reload, or after a code is typed there.
 func TestWaitingTabsKeepTheWayBack(t *testing.T) {
 	h := openHouse(t, layout{})
 	h.holds("ann@example.com", annsPassword)
@@ -115,8 +115,8 @@ func TestWaitingTabsKeepTheWayBack(t *testing.T) {
 	}
 }
 
-// While a tab waits for somebody's mail, another person's session in the same browser
-// doesn't have it go on.
+// While a tab waits for one person's mail, another person's session in the same browser doesn't
+// make it continue.
 func TestWaitingTabsWaitForTheirPerson(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.in("bob@example.com")
@@ -126,7 +126,7 @@ func TestWaitingTabsWaitForTheirPerson(t *testing.T) {
 	}
 }
 
-// A sign-in beside a form in another tab ends at a page that says to go back to it.
+// A sign-in beside a form in another tab ends at a page that says to return to the form.
 func TestSigningInBesideAFormLeadsBackToIt(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
@@ -148,8 +148,8 @@ func TestSigningInBesideAFormLeadsBackToIt(t *testing.T) {
 	}
 }
 
-// Two people who read one mailbox ask at the same time: one who gets in ends neither the
-// other's link nor the other's code. A new password ends all.
+// Two people who read one mailbox request mails at the same time: when one signs in, the other's
+// link and code stay valid. A new password ends all of them.
 func TestT15_SuccessEndsWhatTheSameBrowserAskedFor(t *testing.T) {
 	h := openHouse(t, layout{})
 	first, second, third := h.browser(), h.browser(), h.browser()

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// What a window sends, as browsers send it: an upload of n bytes.
+// upload is an upload of n bytes as browsers send it from a window.
 func (b *browser) upload(path string, n int, headers ...string) answer {
 	b.h.t.Helper()
 	body := "--x\r\nContent-Disposition: form-data; name=\"receipt\"; filename=\"a.pdf\"\r\n\r\n" + strings.Repeat("a", n) + "\r\n--x--\r\n"
@@ -16,8 +16,8 @@ func (b *browser) upload(path string, n int, headers ...string) answer {
 	return b.do(b.request("POST", path, strings.NewReader(body), headers...))
 }
 
-// Whatever a person sends from a window after the session ended, they get a page that says
-// that nothing was sent, and how to send it again. A program gets the bare 401.
+// A person who sends something from a window after the session ended gets a page that says that
+// nothing was sent, and how to send it again. A program gets a plain 401.
 func TestAPersonAtAWindowGetsAPage(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
@@ -76,7 +76,7 @@ func TestAPersonAtAWindowGetsAPage(t *testing.T) {
 	}
 }
 
-// The page holds nothing of an old link's URL, which may have a token in it.
+// The page contains nothing from an old link's URL, which may contain a token.
 func TestAPersonAtAWindowGetsAPage_OldLinks(t *testing.T) {
 	h := openHouse(t, layout{firm: "legacy_link /one-click/{token}/* /portal/{company}/*"}) // every token is unknown, or was upgraded
 	b := h.browser()
@@ -97,7 +97,8 @@ func TestAPersonAtAWindowGetsAPage_OldLinks(t *testing.T) {
 	}
 }
 
-// A browser that is still sending when the answer comes shows it, up to what the server reads.
+// A browser that is still sending when the response arrives shows it, up to the amount that the
+// server reads.
 func TestAPersonAtAWindowGetsAPage_W10(t *testing.T) {
 	h := openHouse(t, layout{})
 	conn := h.dial()
@@ -124,9 +125,9 @@ func TestAPersonAtAWindowGetsAPage_W10(t *testing.T) {
 	}
 }
 
-// Where a browser looks for a new version of a service worker while nobody is signed in, it gets
-// one that lets page loads reach the gate, whatever its path. Everything else that isn't a
-// browser's own look-up gets what it always gets.
+// When a browser checks for a new version of a service worker while nobody is signed in, it gets
+// one that lets page loads reach the gate, whatever its path. All requests that aren't a browser's
+// own check get the usual response.
 func TestASignedOutServiceWorkerIsReplaced(t *testing.T) {
 	h := openHouse(t, layout{firm: "public /assets/*"})
 	look := []string{"Accept", "*/*", "Sec-Fetch-Mode", "same-origin", "Sec-Fetch-Dest", "serviceworker", "Sec-Fetch-Site", "same-origin", "Service-Worker", "script"}
@@ -152,9 +153,9 @@ func TestASignedOutServiceWorkerIsReplaced(t *testing.T) {
 	}
 }
 
-// What can't be passed on, since a form can't be judged or the portal isn't there, is said to a
-// person on a page and to a program in JSON.
-func TestWhatIsntPassedOnIsSaidOnAPage(t *testing.T) {
+// If a request can't be passed on, because its form can't be checked or the portal is down, a
+// person gets a page and a program gets JSON.
+func TestRefusedRequestsGetAPageOrJSON(t *testing.T) {
 	m := startMailServer(t)
 	h := openHouse(t, layout{app: m.app(), firm: oldLinks, companies: oldCompanies, site: "@away path /one-click/*\n\treverse_proxy @away 127.0.0.1:1"})
 	m.moveInto(h)

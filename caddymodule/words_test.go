@@ -17,8 +17,8 @@ func (a answer) says(t *testing.T, what string, status int, texts ...string) {
 	}
 }
 
-// Every URL that looks like an old link, real or not, says in one line why it asks, and so
-// does the page that is shown again after a mistake.
+// For every URL that looks like an old link, real or not, the prompt says in one line why it
+// appears, and so does the page that is shown again after a mistake.
 func TestAnOldLinkSaysWhyItAsks(t *testing.T) {
 	h := openHouse(t, layout{firm: "legacy_link /one-click/{token}/* /portal/{company}/*"})
 	b := h.browser()
@@ -34,8 +34,7 @@ func TestAnOldLinkSaysWhyItAsks(t *testing.T) {
 	}
 }
 
-// What was typed as an address survives every way from one form to another, and never stands
-// in a URL.
+// An address that was typed is kept from one form to another, and never appears in a URL.
 func TestTheAddressSurvivesEveryWay(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
@@ -78,7 +77,7 @@ func TestTheAddressSurvivesEveryWay(t *testing.T) {
 	}
 }
 
-// A field that is wrong keeps what was typed, and an empty one has words of its own.
+// A wrong field keeps the typed text, and an empty one has its own message.
 func TestFieldsKeepWhatWasTyped(t *testing.T) {
 	h := openHouse(t, layout{})
 	b := h.browser()
@@ -91,7 +90,7 @@ func TestFieldsKeepWhatWasTyped(t *testing.T) {
 	b.send("/-/code", form("code", "aaaa-bbbb")).says(t, "a wrong code", 403, `value="aaaa-bbbb"`, "Use this code")
 	h.browser().send("/-/code", form("code", l.code))
 
-	// After "Send the email again" the page says so, the same for every address.
+	// After "Send the email again" the page confirms it, in the same way for every address.
 	for _, email := range []string{"ann@example.com", "nobody@example.net"} {
 		b := h.browser()
 		b.send("/-/sign-in", form("email", email))
@@ -103,7 +102,7 @@ func TestFieldsKeepWhatWasTyped(t *testing.T) {
 	}
 }
 
-// Umlaut domains are shown as people write them.
+// Umlaut domains are displayed as people write them.
 func TestUmlautDomainsAreShownAsPeopleWriteThem(t *testing.T) {
 	h := openHouse(t, layout{contacts: "email,companies\ninfo@bücher.example,acme\n"})
 	b := h.browser()
@@ -119,8 +118,8 @@ func TestUmlautDomainsAreShownAsPeopleWriteThem(t *testing.T) {
 	}
 }
 
-// Somebody at a page that isn't theirs reads as whom they are signed in, and can switch and
-// come back to it.
+// A visitor at a page that isn't theirs sees the address with which they are signed in, and can
+// switch and return.
 func TestNotInYourPortalSaysAsWhomAndOffersToSwitch(t *testing.T) {
 	h := openHouse(t, layout{firm: "legacy_link /one-click/{token}/* /portal/{company}/*",
 		contacts: "email,companies\nann@example.com,acme\nbob@example.com,birch\n", companies: "id,name,legacy_tokens\nacme,Acme Ltd,tok-acme-1\nbirch,Birch & Sons,tok-birch-1\n", admin: freeAddress(t)})
@@ -153,7 +152,7 @@ func TestNotInYourPortalSaysAsWhomAndOffersToSwitch(t *testing.T) {
 		}
 		b.send("/-/sign-out", form())
 	}
-	// Where a sign-out leads is on this site, or nowhere.
+	// The target of a sign-out is on this site, or there is none.
 	for _, evil := range []string{"https://evil.example/", "//evil.example", "/-/sign-out", `/\evil.example`} {
 		b := h.in("ann@example.com")
 		if a := b.send("/-/sign-out", form("to", evil)); a.Header.Get("Location") != "/-/sign-out" || b.me() != nil {
@@ -165,7 +164,7 @@ func TestNotInYourPortalSaysAsWhomAndOffersToSwitch(t *testing.T) {
 	}
 }
 
-// The account page can be reached from pages that everybody sees, and leads to each company.
+// The account page is linked from the pages that everybody sees, and links to each company.
 func TestTheAccountIsLinked(t *testing.T) {
 	h := openHouse(t, layout{firm: "legacy_link /one-click/{token}/* /portal/{company}/*"})
 	b := h.in("ann@example.com")

@@ -9,15 +9,15 @@ import (
 	"testing"
 )
 
-// TestXcaddyScript runs ../xcaddy.sh with an xcaddy and a go that only say how they
-// were called; what test.sh builds with it is run there.
+// TestXcaddyScript runs ../xcaddy.sh with fake xcaddy and go commands that print their arguments;
+// test.sh runs the real build.
 func TestXcaddyScript(t *testing.T) {
 	root := filepath.Dir(abs(t, "."))
 	for _, c := range []struct {
 		name   string
 		xcaddy bool
 		args   []string
-		want   string // a pattern for all that is printed
+		want   string // a pattern for the whole output
 	}{
 		{"with xcaddy", true, []string{"out/caddy"},
 			`^building Caddy v9.9.9 with xcaddy: DIR/out/caddy\n` +
