@@ -12,27 +12,27 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// portalWriter is the response on its way from the portal: it may not set our cookies,
-// and what was meant for one person isn't left for a shared cache to give to another.
+// portalWriter filters the portal's response: the portal can't set the gate's cookies, and shared
+// caches don't store responses for one person.
 type portalWriter struct {
 	http.ResponseWriter
 	gate    *forwarder
-	private bool           // for one person, or one visit
-	open    bool           // though private, of a path that is open to everyone: caches do what the portal says
-	shared  bool           // on a computer that others use
+	private bool           // for one person or one visit
+	open    bool           // although private, of a public path: caches follow the portal's headers
+	shared  bool           // on a shared computer
 	key     bool           // the page's URL may be an open company's old link
-	holder  upstream.Owner // for whom the portal's session cookies are bound
-	apart   bool           // a session cookie of theirs was kept back, as it began at a page of no company
-	passed  Passed         // nothing: nobody is signed in
-	old     outgoing       // nothing: there are no old links to rewrite
-	visit   *http.Cookie   // our own of a visit, that goes with the answer; nil: none
-	sent    []string       // the request's lines of cookies
+	holder  upstream.Owner // owner to whom the portal's session cookies are bound
+	apart   bool           // a session cookie was withheld because it began at a page of no company
+	passed  Passed         // zero if nobody is signed in
+	old     outgoing       // zero if there are no old links to rewrite
+	visit   *http.Cookie   // the visit's cookie to set with the response; nil if none
+	sent    []string       // the request's Cookie lines
 	ctx     context.Context
 	done    bool
-	headers int // how many were sent
+	headers int // number of headers that were sent
 }
 
-// Unwrap lets http.ResponseController reach Flush, Hijack and the deadlines.
+// Unwrap gives http.ResponseController access to Flush, Hijack and the deadlines.
 func (w *portalWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *portalWriter) WriteHeader(status int) {
@@ -42,7 +42,8 @@ func (w *portalWriter) WriteHeader(status int) {
 		w.ResponseWriter.WriteHeader(status)
 		return
 	}
-	// What is told beforehand sets no cookies; those of the answer may stand there already.
+	// Informational responses set no cookies; those of the final response may be in the header
+	// already.
 	h := w.Header()
 	cookies := h["Set-Cookie"]
 	delete(h, "Set-Cookie")
@@ -64,7 +65,7 @@ func (w *portalWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// ReadFrom lets a file go out without passing through this process.
+// ReadFrom lets the kernel send a file without copying it through this process.
 func (w *portalWriter) ReadFrom(src io.Reader) (int64, error) {
 	if !w.done {
 		w.done = true
@@ -73,8 +74,8 @@ func (w *portalWriter) ReadFrom(src io.Reader) (int64, error) {
 	return io.Copy(w.ResponseWriter, src)
 }
 
-// FlushError sends what there is. A handler may flush before it writes: the header
-// goes out then, too.
+// FlushError sends buffered data. A handler may flush before it writes; the header is sent then,
+// too.
 func (w *portalWriter) FlushError() error {
 	if !w.done {
 		w.done = true
@@ -83,7 +84,7 @@ func (w *portalWriter) FlushError() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// serve has the portal answer. One that writes nothing has answered, too.
+// serve runs the portal. A portal that writes nothing has answered, too.
 func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
 	if k, ok := w.ResponseWriter.(upstream.HeaderKeeper); ok {
 		k.Keep(nil)
@@ -99,8 +100,8 @@ func (w *portalWriter) serve(portal http.Handler, r *http.Request) {
 		w.clean()
 		return
 	}
-	// What has been added by now are trailers, in which no browser looks for cookies, and no cache for
-	// what it may keep. But a proxy in front of us may make headers of them.
+	// Headers added from now on are trailers, in which browsers ignore cookies and caches ignore
+	// cache headers. But a proxy in front may turn them into headers.
 	h := w.Header()
 	if len(h) == w.headers && h["Trailer"] == nil {
 		return
@@ -153,33 +154,33 @@ func (w *portalWriter) clean() {
 	w.headers = len(h)
 }
 
-// withinSite is the Referrer-Policy by which browsers tell this site a page's whole URL, and
-// others its origin alone.
+// withinSite is the Referrer-Policy with which browsers send a page's whole URL only within this
+// site, and its origin to others.
 const withinSite = "strict-origin-when-cross-origin"
 
-// keepWithinSite has browsers keep a page's URL within this site, where nothing else was said.
+// keepWithinSite sets withinSite unless another policy is set.
 func keepWithinSite(h http.Header) {
 	if len(h["Referrer-Policy"]) == 0 {
 		h.Set("Referrer-Policy", withinSite)
 	}
 }
 
-// keepKeyWithinSite has browsers tell no other site the URL of a page that may be an old link.
+// keepKeyWithinSite makes browsers send the URL of a page that may be an old link to no other site.
 func keepKeyWithinSite(h http.Header) {
 	if slices.ContainsFunc(h["Referrer-Policy"], tellsAll) {
 		h["Referrer-Policy"] = []string{withinSite}
 	}
 }
 
-// tellsAll reports whether by a Referrer-Policy browsers tell other sites a page's whole URL.
+// tellsAll reports whether a Referrer-Policy makes browsers send a page's whole URL to other sites.
 func tellsAll(policy string) bool {
 	policy = strings.ToLower(policy)
 	return strings.Contains(policy, "unsafe-url") || strings.Contains(policy, "no-referrer-when-downgrade")
 }
 
-// clearOthers is for a portal that has the browser forget everything, such as at its
-// sign-out: that would be our cookies as well, which a portal can't take away. So those
-// that the browser has sent are taken away one by one, but for ours; owners of the portal's are, too.
+// clearOthers handles a portal that makes the browser delete all cookies, such as at its sign-out:
+// that would include the gate's cookies, which a portal must not delete. So the cookies that the
+// browser has sent are deleted one by one, except the gate's; owner cookies are deleted too.
 func (w *portalWriter) clearOthers(h http.Header) {
 	var keep, gone []string
 	clears := false
@@ -215,5 +216,5 @@ func (w *portalWriter) clearOthers(h http.Header) {
 			}
 		}
 	}
-	h["Set-Cookie"] = append(gone, h["Set-Cookie"]...) // what the portal sets beside it holds
+	h["Set-Cookie"] = append(gone, h["Set-Cookie"]...) // cookies that the portal sets in the same response stay
 }

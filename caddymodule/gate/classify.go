@@ -13,21 +13,21 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/wayback"
 )
 
-// Kind is what a request is to the gate. The zero value is the safe one.
+// Kind is the class of a request. The zero value is the safe one.
 type Kind uint8
 
 // The kinds of request.
 const (
-	Protected Kind = iota // the portal, for who is signed in
-	Open                  // the portal, for everyone
-	Own                   // a page of ours
-	Refused               // no request that a portal should see
+	Protected Kind = iota // for the portal, for signed-in visitors
+	Open                  // for the portal, for everyone
+	Own                   // a page of the gate
+	Refused               // a request that the portal must not see
 )
 
-// Public is one rule of what is open to everyone.
+// Public is a rule for paths that are open to everyone.
 type Public struct {
 	Methods []string // upper case; none: every method
-	Paths   []string // "/favicon.ico" is that path alone, "/assets/*" all below it
+	Paths   []string // "/favicon.ico" is only that path, "/assets/*" is everything below it
 }
 
 type rules struct {
@@ -35,8 +35,8 @@ type rules struct {
 	public []Public
 }
 
-// classify judges the method and the path, and nothing else that a visitor could set: what
-// is open for some methods is so for none that says it is another one.
+// classify classifies a request by its method and path only, because visitors control everything
+// else. A rule for some methods doesn't open a request that overrides its method.
 func (ru rules) classify(r *http.Request) Kind {
 	switch r.Method {
 	case http.MethodConnect:
@@ -48,7 +48,7 @@ func (ru rules) classify(r *http.Request) Kind {
 	}
 	p := r.URL.Path
 	if r.URL.Opaque != "" || p == "*" {
-		return Refused // no path, so there is nothing to judge
+		return Refused // no path to classify
 	}
 	if p == "" {
 		return Protected
@@ -70,8 +70,8 @@ func (ru rules) classify(r *http.Request) Kind {
 	return Protected
 }
 
-// overridden reports whether a request has the application take it for one of another
-// method, as many frameworks do.
+// overridden reports whether a request makes the application treat it as one with another method,
+// as many frameworks do.
 func overridden(h http.Header) bool {
 	for name := range h {
 		if upstream.SameName(name, "x-http-method-override") || upstream.SameName(name, "x-http-method") || upstream.SameName(name, "x-method-override") {
@@ -81,8 +81,8 @@ func overridden(h http.Header) bool {
 	return false
 }
 
-// webSocket reports whether a CONNECT is how HTTP/2 and HTTP/3 open a WebSocket (RFC
-// 8441, RFC 9220), in the two ways that Go's servers say so.
+// webSocket reports whether a CONNECT opens a WebSocket over HTTP/2 or HTTP/3 (RFC 8441, RFC 9220),
+// in the two forms of Go's servers.
 func webSocket(r *http.Request) bool {
 	switch r.ProtoMajor {
 	case 2:
@@ -93,8 +93,8 @@ func webSocket(r *http.Request) bool {
 	return false
 }
 
-// near reports whether a path is a page of ours, or could be taken for one: a link from
-// a mail that was mangled on its way is not for the portal, nor for a log.
+// near reports whether a path is a page of the gate, or could be read as one: a mailed link that
+// was mangled on its way must reach neither the portal nor a log.
 func (ru rules) near(p string) bool {
 	if wayback.Below(ru.prefix, p) {
 		return true
@@ -113,10 +113,9 @@ func (ru rules) near(p string) bool {
 	return false
 }
 
-// Secret reports whether no log may keep a request, whose URL is u: it is for a page of
-// ours below the prefix, and its URL, or that of the page it comes from, may hold the
-// secret of a sign-in link, as it was mailed or mangled on its way. What is the
-// portal's is logged whatever visitors send, so that nobody can hide there.
+// Secret reports whether no log may contain a request with the URL u: it is for a page below the
+// prefix, and its URL or Referer may contain the secret of a sign-in link, as mailed or mangled.
+// Requests for the portal are logged whatever visitors send, so that nobody can hide there.
 func Secret(prefix string, u *url.URL, h http.Header) bool {
 	ru := rules{prefix: prefix}
 	return ru.near(u.Path) && (ru.link(u) || slices.ContainsFunc(h["Referer"], ru.fromLink))
@@ -127,7 +126,7 @@ func (ru rules) link(u *url.URL) bool {
 	return ru.near(u.Path) && (u.RawQuery != "" || u.ForceQuery || !plain(u) || holdsToken(u.Path))
 }
 
-// fromLink is link for a Referer. What is no URL may be anything.
+// fromLink is link for a Referer. An invalid URL counts as one.
 func (ru rules) fromLink(referer string) bool {
 	if referer == "" {
 		return false
@@ -136,7 +135,7 @@ func (ru rules) fromLink(referer string) bool {
 	return err != nil || ru.link(u)
 }
 
-// holdsToken reports whether a path has a run of characters as long as a token of ours.
+// holdsToken reports whether a path has a run of characters as long as a link's secret.
 func holdsToken(p string) bool {
 	run := 0
 	for i := range len(p) {
@@ -152,7 +151,7 @@ func holdsToken(p string) bool {
 	return false
 }
 
-const tokenLength = token.LinkLength // of the secret of a link, in characters
+const tokenLength = token.LinkLength // of a link's secret, in characters
 
 func matches(pattern, p string) bool {
 	if head, ok := strings.CutSuffix(pattern, "*"); ok {
@@ -161,12 +160,12 @@ func matches(pattern, p string) bool {
 	return p == pattern
 }
 
-// plain reports whether everyone reads the path alike: us, a proxy, and an application
-// that decodes once more, cuts off parameters or cleans dots. No other path is open.
+// plain reports whether all readers parse the path alike: the gate, a proxy, and an application
+// that decodes once more, removes parameters or cleans dots. No other path is open.
 func plain(u *url.URL) bool {
 	p := u.Path
 	if strings.ContainsAny(p, `\;%?#`) || u.RawPath != "" && u.RawPath != p {
-		return false // a RawPath that is the Path is one with brackets and the like, which Go would escape
+		return false // a RawPath that equals Path has brackets and the like, which Go would escape
 	}
 	for i := range len(p) {
 		if p[i] < 0x20 || p[i] == 0x7f {

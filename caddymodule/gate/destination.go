@@ -8,9 +8,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
 )
 
-// mayGoThere judges the URL that a request names in Destination beside its own: WebDAV
-// copies and moves to there (RFC 4918, 10.3). The error is the answer to who may not go there
-// by themselves, or the store's.
+// mayGoThere checks the URL in a Destination header, to which WebDAV copies and moves (RFC 4918,
+// 10.3). The error is the response for a visitor who may not open that URL themselves, or the
+// store's.
 func (g *forwarder) mayGoThere(r *http.Request, v *visitor.Visitor) error {
 	began := g.Now()
 	for _, line := range r.Header["Destination"] {
@@ -32,7 +32,7 @@ func (g *forwarder) mayGoThere(r *http.Request, v *visitor.Visitor) error {
 		case kind == Own, kind == Refused, s == bad:
 			return errUnclear
 		case s != pass && s != visits && s != openly, a.instead != "":
-			g.evenOut(r.Context(), began) // alike for what was found and what wasn't
+			g.evenOut(r.Context(), began) // same time for known and unknown links
 			return errNotHere
 		}
 	}

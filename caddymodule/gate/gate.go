@@ -1,22 +1,22 @@
-// Package gate is a visitor's way in: it stands in front of the portal, asks a visitor who isn't
+// Package gate controls access to the portal: it stands in front of it, asks visitors who aren't
 // signed in for their address, and tells the portal who a signed-in visitor is.
 //
-// Read Gate.ServeHTTP first: it is the flow of every request; below it stand the table of our own
-// pages, and New, which says what each part needs.
+// Read Gate.ServeHTTP first: it is the flow of every request. Below it are the table of the gate's
+// own pages, and New, which sets up all parts.
 //
-//	classify.go   what kind of request is this?
-//	visitor       whose is it? (package visitor)
-//	portal.go     what becomes of a request for the portal, by old links and companies; what
-//	              decides is the pure function facts.decide
-//	answer.go     what comes back from the portal
+//	classify.go   the class of a request
+//	visitor       the signed-in visitor (package visitor)
+//	portal.go     requests for the portal, by old links and companies; the pure function
+//	              facts.decide makes the decision
+//	answer.go     the portal's responses
 //	legacy.go, visit.go, insecure.go   old links, their visits, and requests without TLS
 //	signin        the prompt, link, code and password (package signin)
-//	account       what visitors see and change of themselves (package account)
-//	upstream      the headers and cookies that the portal gets (package upstream)
+//	account       visitors' own data and devices (package account)
+//	upstream      the headers and cookies for the portal (package upstream)
 //
-// A POST of the sign-in page commits a request (action.MailRequests); a worker of the outbox
-// makes the mail (action.MailJobs); the link in it works once, since one store.Apply spends it and
-// begins the session (action.SignIn).
+// A POST of the sign-in page commits a mail request (action.MailRequests); a worker of the outbox
+// prepares the mail (action.MailJobs); the link in it works once, because a single store.Apply
+// spends it and begins the session (action.SignIn).
 package gate
 
 import (
@@ -36,14 +36,14 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// Gate is the gate of one firm. Make it with New.
+// Gate is the gate of one firm. Create it with New.
 type Gate struct {
 	rules    rules
 	insecure *insecure
 	visitors *visitor.Visitors
 	forward  *forwarder // to the portal
 
-	routes  map[string]route // our own pages, by path under the prefix
+	routes  map[string]route // the gate's own pages, by path under the prefix
 	origins *web.OriginCheck
 	answers *web.Answers
 	ways    *wayback.Ways
@@ -51,13 +51,13 @@ type Gate struct {
 	account *account.Handlers
 	console *console.Handlers
 	status  *status
-	api     *api.Handler     // nil: there is none
-	mailbox *mailbox.Mailbox // nil: there is none
+	api     *api.Handler     // nil if there is none
+	mailbox *mailbox.Mailbox // nil if there is none
 
-	warnedTaken atomic.Bool // the log says that a page of the site has a path under the prefix
+	warnedTaken atomic.Bool // a warning was logged that a page of the site uses a path under the prefix
 }
 
-// ServeHTTP is the flow of every request. portal is the application behind the gate.
+// ServeHTTP serves every request. portal is the application behind the gate.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Handler) {
 	if k, ok := w.(upstream.HeaderKeeper); ok {
 		k.Keep(upstream.IsOwnHeader)
@@ -78,7 +78,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 		return
 	}
 	r, kept := g.signin.TakeKeptMark(r)
-	upstream.StripIdentity(r) // nothing that visitors say about themselves reaches the portal
+	upstream.StripIdentity(r) // remove headers with which visitors claim an identity
 	referer := r.Header["Referer"]
 	g.forward.hideReferer(r.Header)
 	v, err := g.visitors.Of(r)
@@ -91,12 +91,12 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 	}
 	if err != nil {
 		web.LeaveBody(w, r)
-		g.answers.Fail(w, r, err) // such as: the store is away. Not let in, and not told to be signed out
+		g.answers.Fail(w, r, err) // such as an unavailable store: access is denied, without reporting the visitor as signed out
 	}
 }
 
-// routeTable returns our own pages by their paths under the prefix. Those of the mailbox are below
-// mailbox.Path, and a report's is below account.ReportsPath.
+// routeTable returns the gate's own pages by their paths under the prefix. The mailbox's pages are
+// below mailbox.Path, and reports are below account.ReportsPath.
 func (g *Gate) routeTable() map[string]route {
 	s, a, c := g.signin, g.account, g.console
 	routes := map[string]route{
@@ -137,7 +137,7 @@ func (g *Gate) routeTable() map[string]route {
 	return routes
 }
 
-// finish answers for a handler of our own pages that returned an error.
+// finish answers for a handler of the gate's own pages that returned an error.
 func (g *Gate) finish(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case err == nil:
@@ -148,18 +148,18 @@ func (g *Gate) finish(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// Refuse answers a request that Caddy or the portal couldn't serve, where neither may say it itself:
-// a person at a window gets a page, a program JSON. What may be logged of it is the caller's to log.
+// Refuse answers a request that Caddy or the portal couldn't serve and must not answer themselves:
+// a person gets a page, a program gets JSON. The caller logs it.
 func (g *Gate) Refuse(w http.ResponseWriter, r *http.Request, status int) {
 	g.answers.Fail(w, r, &web.Failure{Status: status, Page: web.MessageFor(status)})
 }
 
-// EndRequests ends requests in flight that their session, or the store, doesn't allow any more. It
-// is to be called every session.SweepInterval.
+// EndRequests cancels requests in flight that their session or the store no longer allows. Call it
+// every session.SweepInterval.
 func (g *Gate) EndRequests(ctx context.Context) { g.visitors.EndRequests(ctx) }
 
-// Sync has memory follow what other processes on the store have changed. It is to be
-// called every few seconds, and when they tell.
+// Sync updates cached data with changes by other processes on the store. Call it every few seconds,
+// and when another process notifies of a change.
 func (g *Gate) Sync(ctx context.Context) error {
 	if err := g.forward.Sessions.Sync(ctx); err != nil {
 		return err
@@ -170,10 +170,10 @@ func (g *Gate) Sync(ctx context.Context) error {
 	return g.forward.Book.Sync(ctx)
 }
 
-// MailboxURL is where the preview mailbox opens; "" where there is none.
+// MailboxURL returns the URL of the preview mailbox, or "" if there is none.
 func (g *Gate) MailboxURL() string { return g.mailbox.URL() }
 
-// refuse answers what no portal should see.
+// refuse answers a request that the portal must not see.
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	web.LeaveBody(w, r)
@@ -181,8 +181,8 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request) {
 	web.FailProgram(w, r, web.ErrMethod)
 }
 
-// redirectName answers a visitor who opens a page by a further name of the same portal: it is at
-// the firm's URL, where cookies and mailed links are good. Not so what may be a sign-in link.
+// redirectName redirects a visitor who opens a page under another name of the same portal to the
+// firm's URL, where cookies and mailed links are valid. It doesn't redirect possible sign-in links.
 func (g *Gate) redirectName(w http.ResponseWriter, r *http.Request, kind Kind) (done bool) {
 	sites := g.answers.Sites
 	if !sites.IsName(r.Host) || !web.OpensPage(r) || kind == Refused || kind == Own && (r.URL.RawQuery != "" || !plain(r.URL)) {

@@ -23,8 +23,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// even is how long the answer to a link of nobody knows whom takes, at least: what was
-// looked up for it isn't felt.
+// even is the minimum response time for old links of unknown senders, so that response times don't
+// reveal the result of a look-up.
 const even = 20 * time.Millisecond
 
 func (g *forwarder) evenOut(ctx context.Context, began time.Time) {
@@ -35,15 +35,15 @@ func (g *forwarder) evenOut(ctx context.Context, began time.Time) {
 	}
 }
 
-// Hides reports whether no log may keep a request's URL or header as they are: they have,
-// or may have, a company's token in them. Browsers and libraries tell the page that they
-// are on in many a header (Referer, Ping-From, HX-Current-URL, Turbolinks-Referrer).
+// Hides reports whether no log may contain a request's URL or header unchanged, because they may
+// contain a company's token. Browsers and libraries send the current page's URL in many headers
+// (Referer, Ping-From, HX-Current-URL, Turbolinks-Referrer).
 func Hides(rules *legacy.Rules, u *url.URL, h http.Header) bool {
 	hides := func(page string) bool { return refererHides(rules, page) }
 	return rules.HasLinks() && (rules.Secret(u) || slices.ContainsFunc(h["Referer"], hides) || rules.SecretIn(h, u))
 }
 
-// refererHides is Hides for a Referer. What is no URL may be anything.
+// refererHides is Hides for a Referer. An invalid URL counts as one with a token.
 func refererHides(rules *legacy.Rules, referer string) bool {
 	if referer == "" {
 		return false
@@ -52,9 +52,9 @@ func refererHides(rules *legacy.Rules, referer string) bool {
 	return err != nil || rules.Secret(u)
 }
 
-// hideReferer leaves of a Referer its origin where it has a secret in it: that of a link of
-// ours, from a browser that doesn't keep to our Referrer-Policy, or the token of an open
-// company, whose pages have it in their URLs. The portal would write it into its own logs.
+// hideReferer reduces a Referer to its origin if it contains a secret: that of a mailed link, from
+// a browser that ignores the gate's Referrer-Policy, or the token of an open company, whose pages
+// have it in their URLs. The portal would write it into its own logs.
 func (g *forwarder) hideReferer(h http.Header) {
 	secret := func(page string) bool {
 		if page == "" {
@@ -68,12 +68,11 @@ func (g *forwarder) hideReferer(h http.Header) {
 	}
 }
 
-// mayTellReferer reports whether the portal gets to know the whole Referer, though it has a
-// company's token in it: portals lead people back to it. It has to be the URL of one page of this
-// site, and each token in it one of the company that the request is about, or, of a page of no
-// company, one of the visit's company or of a company of the visitor's. No token is looked up for
-// it, so real ones and others take the same time. What a page loads by itself leads nowhere, and
-// goes without.
+// mayTellReferer reports whether the portal receives the whole Referer although it contains a
+// company's token: portals redirect people back to it. It must be the URL of one page of this site.
+// Each token in it must belong to the request's company or, for a page of no company, to the
+// visit's company or a company of the visitor. It looks up no tokens, so real and unknown ones take
+// the same time. Subresources and other requests that can't redirect a page don't receive it.
 func (g *forwarder) mayTellReferer(r *http.Request, a *about) bool {
 	if len(a.referer) != 1 || len(r.Header["Referer"]) == 1 && r.Header["Referer"][0] == a.referer[0] {
 		return false // none, several, or one that isn't hidden
@@ -119,7 +118,7 @@ func (g *forwarder) mayTellReferer(r *http.Request, a *about) bool {
 	})
 }
 
-// originAlone leaves of a Referer its origin: of the first, where there are several.
+// originAlone reduces a Referer to its origin; it uses the first if there are several.
 func originAlone(h http.Header) {
 	referer := h.Get("Referer")
 	delete(h, "Referer")
@@ -128,7 +127,7 @@ func originAlone(h http.Header) {
 	}
 }
 
-// seen is how a request came.
+// seen is the URL of a request as received.
 type seen struct {
 	url  url.URL
 	line string
@@ -138,11 +137,10 @@ func seenAt(r *http.Request) seen { return seen{*r.URL, r.RequestURI} }
 
 func (s *seen) restore(r *http.Request) { *r.URL, r.RequestURI = s.url, s.line }
 
-// asOld makes of a request what the portal gets: a new link becomes the old one, with the
-// company's token put back. It is changed in place, since the handlers behind us see the
-// URL in several ways; whoever calls puts it back afterwards. Where logs would show the
-// URL, they show one without the token. moved is the company where the browser knows
-// another URL, else "".
+// asOld rewrites a request for the portal: a new link becomes the old one, with the company's token
+// put back. It changes the request in place, because later handlers read the URL in several ways;
+// the caller restores it afterwards. URLs for logs don't contain the token. moved is the company if
+// the browser has another URL, otherwise "".
 func (g *forwarder) asOld(r *http.Request, a *about) (moved string, err error) {
 	if a.Kind == legacy.New && a.standing.Token != "" {
 		old, ok := g.Legacy.OldURL(r.URL, a.Verdict, a.standing.Token)
@@ -160,14 +158,14 @@ func (g *forwarder) asOld(r *http.Request, a *about) (moved string, err error) {
 	case a.Kind == legacy.Old:
 		r.RequestURI = g.Legacy.Pattern(a.Verdict)
 	case a.veiled:
-		r.RequestURI = "/" // for logs alone: the rest may be a token
+		r.RequestURI = "/" // only for logs: the rest may be a token
 	}
 	return moved, nil
 }
 
-// blind puts, in the query, what no company has in the place of the tokens that are astray: the portal
-// answers as to any unknown one, so nobody learns that these aren't. Those that stand in the path stay
-// astray.
+// blind replaces the unauthorized tokens in the query by values that no company has: the portal
+// then answers as for any unknown token, so nobody learns that they are real. Tokens in the path
+// stay, and stay in astray.
 func (g *forwarder) blind(r *http.Request, kind Kind, a *about) error {
 	if g.visitors.Anchor.Err() != nil {
 		r.URL.RawQuery, a.Query = "", ""
@@ -179,7 +177,7 @@ func (g *forwarder) blind(r *http.Request, kind Kind, a *about) error {
 	}
 	masked := func(query string) string {
 		query = g.Legacy.Masked(query, a.astray, func(token string) string { return unknown(len(token)) })
-		for _, token := range a.astray { // where a path has them
+		for _, token := range a.astray { // tokens that occur in a path
 			for _, slash := range []string{"/", "%2f", "%2F"} {
 				query = strings.ReplaceAll(query, slash+token, slash+unknown(len(token)))
 			}
@@ -196,13 +194,13 @@ func (g *forwarder) blind(r *http.Request, kind Kind, a *about) error {
 	return nil
 }
 
-// isForeign reports whether a token of these companies is one that whoever makes the request may not use.
+// isForeign reports whether a token of these companies isn't one that the sender may use.
 func (a *about) isForeign(companies []string) bool {
 	return len(companies) > 0 && !slices.ContainsFunc(companies, a.reaches)
 }
 
-// blindRest does for headers and the body what blind does for the query: to many portals they are all the
-// same. A form is also judged by the names in it, as the portal reads it: that finds tokens which are too
+// blindRest is blind for headers and the body: many portals read parameters from all of them. It
+// also checks a form by its parameter names, as the portal reads it: that finds tokens that are too
 // short to be searched for.
 func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
 	if !g.Legacy.HasLinks() || a.visitor.IsStaff() {
@@ -222,7 +220,7 @@ func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
 	if open {
 		kind = Open
 	}
-	by := *a // of its own, so that only a request that gets here has it allocated
+	by := *a // a copy, so that only requests that get here allocate it
 	hides := func(hit tokensearch.Hit) bool {
 		return !g.mayGuess(r.Context(), kind, &by, hit) && by.isForeign(hit.Companies)
 	}
@@ -230,11 +228,11 @@ func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
 	if hasBody(r) {
 		contentType := strings.Join(r.Header["Content-Type"], " ")
 		if contentType == "" && r.Method == http.MethodPost {
-			contentType = "application/x-www-form-urlencoded" // as CGI and Rack take it
+			contentType = "application/x-www-form-urlencoded" // as CGI and Rack treat it
 		}
 		form := g.Legacy.Body(r.Body, contentType, forms)
 		if r.Header["Content-Encoding"] != nil || form != r.Body && !asciiLike(contentType) {
-			return errUnclear // some portals unpack it, or read it in those characters, and we don't
+			return errUnclear // some portals decompress or decode it; the gate doesn't
 		}
 		r.Body = index.Body(form, hides)
 	}
@@ -252,9 +250,9 @@ func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
 	return nil
 }
 
-// leaveBare removes what may hold a token from a request for a public page while the store isn't trusted, for the
-// reason given: then nobody knows the tokens of upgraded companies. A body can't be left out; the error
-// refuses it.
+// leaveBare removes everything that may contain a token from a request for a public page while the
+// store isn't trusted, when the tokens of upgraded companies are unknown. A body can't be removed;
+// the error then refuses the request, for the given reason.
 func leaveBare(r *http.Request, untrusted error) error {
 	if hasBody(r) {
 		return untrusted
@@ -267,15 +265,15 @@ func leaveBare(r *http.Request, untrusted error) error {
 	return nil
 }
 
-// conditional are the headers by which a browser asks for a part of a page, or for a newer one.
+// conditional are the headers with which a browser requests a part of a page or a newer version.
 var conditional = []string{"If-Modified-Since", "If-None-Match", "If-Range", "Origin", "Range"}
 
-// hasBody reports whether a request may have a body. Caddy wraps even one that is http.NoBody.
+// hasBody reports whether a request may have a body. Caddy wraps even http.NoBody.
 func hasBody(r *http.Request) bool {
 	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 }
 
-// needsBlinding reports whether a request has a body, or a header that holds a token of whomever.
+// needsBlinding reports whether a request has a body, or a header with a token of any company.
 func (g *forwarder) needsBlinding(r *http.Request, index *tokensearch.Index) bool {
 	if hasBody(r) {
 		return true
@@ -293,7 +291,7 @@ func (g *forwarder) needsBlinding(r *http.Request, index *tokensearch.Index) boo
 	return false
 }
 
-// dropCookies leaves out the cookies that drop is true of.
+// dropCookies removes the cookies for which drop returns true.
 func (g *forwarder) dropCookies(r *http.Request, drop func(name, value string) bool) {
 	var kept []string
 	found := false
@@ -312,8 +310,8 @@ func (g *forwarder) dropCookies(r *http.Request, drop func(name, value string) b
 	}
 }
 
-// isOrdinary reports whether a header is one that browsers send with every request, and no portal reads
-// a parameter from.
+// isOrdinary reports whether browsers send the header with every request and no portal reads a
+// parameter from it.
 func isOrdinary(header string) bool {
 	switch header {
 	case "Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Connection", "Content-Length", "Content-Type", "Dnt", "Priority", "Te",
@@ -323,8 +321,8 @@ func isOrdinary(header string) bool {
 	return strings.HasPrefix(header, "Sec-Fetch-") || strings.HasPrefix(header, "Sec-Ch-") || header == "Sec-Gpc"
 }
 
-// asciiLike reports whether a content type has text as browsers send it: with what is ASCII
-// written as that.
+// asciiLike reports whether a content type's text encodes ASCII characters as ASCII, as browsers
+// send it.
 func asciiLike(contentType string) bool {
 	_, charset, found := strings.Cut(strings.ToLower(contentType), "charset")
 	charset = strings.TrimLeft(charset, ` ="*`)
@@ -332,7 +330,7 @@ func asciiLike(contentType string) bool {
 		strings.HasPrefix(charset, "iso-8859-") || strings.HasPrefix(charset, "windows-125")
 }
 
-// newURL is where an old link leads, without its token or any other company's.
+// newURL returns the URL to which an old link redirects, without its token or any other company's.
 func (g *forwarder) newURL(a *about) string {
 	v := a.Verdict
 	v.Query = g.Legacy.Masked(v.Query, a.tokens, func(string) string { return "" })
@@ -344,8 +342,8 @@ func (g *forwarder) newURL(a *about) string {
 	return to
 }
 
-// holdsToken reports whether a text holds a token of any company, or may: until the tokens are in memory,
-// nobody knows.
+// holdsToken reports whether a text contains a token of any company, or may: before the tokens are
+// in memory, that is unknown.
 func (g *forwarder) holdsToken(text string) bool {
 	if !g.Legacy.HasLinks() {
 		return false
@@ -354,13 +352,13 @@ func (g *forwarder) holdsToken(text string) bool {
 	return text != "" && (index == nil || len(index.Find(text)) > 0)
 }
 
-// HoldsToken reports whether no log may keep a URL as it is, since a company's token is in it where no
-// pattern expects one: Hides finds the others.
+// HoldsToken reports whether no log may contain a URL unchanged, because it contains a company's
+// token outside of every pattern; Hides finds the others.
 func (g *Gate) HoldsToken(u *url.URL) bool {
 	return g.forward.holdsToken(u.Path) || g.forward.holdsToken(u.RawQuery)
 }
 
-// HoldTokens is HoldsToken for the headers that logs have.
+// HoldTokens is HoldsToken for the headers in logs.
 func (g *Gate) HoldTokens(h http.Header) bool {
 	if !g.forward.Legacy.HasLinks() {
 		return false
@@ -373,7 +371,7 @@ func (g *Gate) HoldTokens(h http.Header) bool {
 	return false
 }
 
-// unknown returns what is no token of any company, as long as one.
+// unknown returns a text of the given size that isn't a token of any company.
 func unknown(size int) string {
 	var b strings.Builder
 	for b.Len() < size {
@@ -382,18 +380,18 @@ func unknown(size int) string {
 	return b.String()[:size]
 }
 
-// outgoing is what rewrites the portal's answer: its old links of upgraded companies become
-// new ones for whoever reaches those, and lead through /go for others; and on a new link those of its company, open or not. The zero value rewrites
-// nothing.
+// outgoing rewrites the portal's response: old links of upgraded companies become new ones for
+// visitors who reach those companies, and lead through /go for others; on a page with a new link,
+// so do old links of its company, open or not. The zero value rewrites nothing.
 type outgoing struct {
 	gate  *forwarder
-	host  string  // by which the visitor came
-	seen  url.URL // as the portal got it; handlers may change the request's
-	moved string  // the company, where the browser knows another; "" where it knows that one
+	host  string  // of the visitor's request
+	seen  url.URL // as the portal received it; handlers may change the request's
+	moved string  // the company, if the browser has another URL; otherwise ""
 
-	company string           // of the page, where somebody is signed in; else ""
-	visitor *visitor.Visitor // who gets the answer; nil: nobody is signed in
-	asked   string           // the path that the browser asked for
+	company string           // of the page, if the visitor is signed in; otherwise ""
+	visitor *visitor.Visitor // nil if nobody is signed in
+	asked   string           // the path that the browser requested
 }
 
 func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
@@ -411,7 +409,7 @@ func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
 			case s.Company == o.moved || o.visitor.Reaches(s.Company):
 				return s.Company, true
 			}
-			return "", true // nobody else learns whose it is
+			return "", true // other visitors must not learn the company
 		},
 		Hide: o.gate.ways.Seal,
 	}
@@ -419,9 +417,9 @@ func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
 	o.keepOffCircle(h, &all)
 }
 
-// keepOffCircle is for a portal that sends people from their company's home to `/`, from
-// where we lead them to that home: they get to `/?`, which is the same page to the portal,
-// and from which homeOf leads nowhere.
+// keepOffCircle prevents a loop with a portal that redirects from a company's home to `/`, from
+// which the gate redirects to that home: the redirect leads to `/?` instead, which is the same page
+// to the portal, and which homeOf doesn't redirect.
 func (o *outgoing) keepOffCircle(h http.Header, all *legacy.Outgoing) {
 	home := o.gate.Legacy.Home(o.company)
 	if h["Location"] == nil && h["Refresh"] == nil || o.company == "" || home == "" || !strings.EqualFold(home, (&url.URL{Path: o.asked}).EscapedPath()) {
@@ -431,7 +429,8 @@ func (o *outgoing) keepOffCircle(h http.Header, all *legacy.Outgoing) {
 	all.Header(http.Header{"Location": h["Location"], "Refresh": h["Refresh"]})
 }
 
-// getGo is where an old link leads: to the prompt, and then to the page that it meant.
+// getGo serves the target of sealed old links: the prompt, and after sign-in a redirect to the
+// original page.
 func (g *forwarder) getGo(w http.ResponseWriter, r *http.Request) error {
 	began := g.Now()
 	u, ok := g.ways.Open(r.URL.Query())
@@ -439,8 +438,8 @@ func (g *forwarder) getGo(w http.ResponseWriter, r *http.Request) error {
 		return web.ErrNotFound
 	}
 	if g.insecure.is(r) {
-		g.insecure.terminatedUpstream.Store(true) // who was sent here came with TLS: it ends in front of us, if it never ends here
-		if web.IsPageLoad(r) {                    // by which each process sees it
+		g.insecure.terminatedUpstream.Store(true) // this visitor came with TLS: it ends in front of the gate, unless it has ended here before
+		if web.IsPageLoad(r) {                    // so that each process learns it
 			g.cookies.Set(w, g.cookies.Flow, secret.Random(), token.WayBack)
 		}
 	}
@@ -451,7 +450,7 @@ func (g *forwarder) getGo(w http.ResponseWriter, r *http.Request) error {
 	linked := (&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{"Accept": {"text/html"}, "Cookie": r.Header["Cookie"]}}).WithContext(r.Context())
 	kind := g.rules.classify(linked)
 	if kind == Own { // see serveOwn
-		if !plain(u) { // such as //example.com/-/, sealed when the prefix was another: browsers read a host in it
+		if !plain(u) { // such as //example.com/-/, sealed under another prefix: browsers read a host in it
 			return web.ErrNotFound
 		}
 		return found(w, u.RequestURI())
@@ -468,14 +467,14 @@ func (g *forwarder) getGo(w http.ResponseWriter, r *http.Request) error {
 		}
 		return found(w, g.newURL(&a))
 	case s == pass && len(a.tokens) > 0:
-		return found(w, cmp.Or(g.Legacy.Page(a.named.Company), "/")) // nothing of ours repeats the token
+		return found(w, cmp.Or(g.Legacy.Page(a.named.Company), "/")) // the gate repeats the token nowhere
 	case s == pass, s == openly, s == visits:
-		return found(w, g.ways.Safe(u.RequestURI())) // it needs no more proof
+		return found(w, g.ways.Safe(u.RequestURI())) // no sign-in is needed any more
 	case v != nil:
 		g.notHere(w, r, v)
 		return nil
 	case a.Kind != legacy.Old && a.Kind != legacy.Bad && !a.veiled:
-		return found(w, g.ways.Safe(u.RequestURI())) // there is no secret in it, so they are asked there
+		return found(w, g.ways.Safe(u.RequestURI())) // it contains no secret, so the prompt appears there
 	}
 	g.signin.PromptHere(w, r)
 	return nil

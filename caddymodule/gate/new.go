@@ -37,27 +37,27 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// Settings are what a firm's gate is told by the configuration.
+// Settings are the configuration of a firm's gate.
 type Settings struct {
 	Firm   string // the firm's id
-	Serial uint64 // tells it from other gates of the firm that share its sessions, as at a reload
+	Serial uint64 // differs from other gates of the firm with the same sessions, as at a reload
 	Sites  *site.Sites
-	Prefix string // of our own pages, such as "/-"
+	Prefix string // of the gate's own pages, such as "/-"
 	Public []Public
 
-	Legacy        *legacy.Rules         // old links and companies' paths; nil: there are none
-	PortalSession []upstream.CookieRule // how cookies of the portal's are bound, beside its HttpOnly ones
-	Identity      upstream.Wanted       // the identity headers that the portal gets; none: all
-	ClearStorage  bool                  // browsers clear what scripts have stored, at sign-out and at a change of person
-	NoNewDevice   bool                  // nobody is told by mail of a sign-in on a new device
-	NoPasswords   bool                  // the firm has switched them off
+	Legacy        *legacy.Rules         // old links and companies' paths; nil if there are none
+	PortalSession []upstream.CookieRule // bindings of the portal's cookies, in addition to its HttpOnly ones
+	Identity      upstream.Wanted       // identity headers for the portal; empty means all
+	ClearStorage  bool                  // browsers clear script storage at sign-out and when another person signs in
+	NoNewDevice   bool                  // no mails about sign-ins on new devices
+	NoPasswords   bool                  // passwords are off
 
 	Pages      *web.Pages
-	Logo       *Logo  // nil: the firm has none
-	MailFolder string // that the preview mailbox shows; "": there is none
+	Logo       *Logo  // nil if the firm has none
+	MailFolder string // shown by the preview mailbox; "" if there is none
 }
 
-// Records are what a firm's gate reads and writes.
+// Records are the stores that a firm's gate reads and writes.
 type Records struct {
 	Book         *directory.Book
 	Sessions     *session.Sessions
@@ -69,24 +69,24 @@ type Records struct {
 	LastContacts *action.LastContacts
 	Queue        *outbox.Queue
 	Assertion    *assertion.Signer
-	Usage        *usage.Counter // of old links; required where there are any
+	Usage        *usage.Counter // of old links; required if there are any
 	Reports      *reports.Reports
 	Audit        *audit.Log
-	Unread       *notice.Unread  // nil: contacts get no notices
-	Notices      *action.Notices // likewise
+	Unread       *notice.Unread  // nil if contacts get no notices
+	Notices      *action.Notices // nil if contacts get no notices
 
-	ServiceTokens *servicetoken.Tokens // nil: programs of the firm can't call
+	ServiceTokens *servicetoken.Tokens // nil if the firm's programs can't call
 
-	// Anchor says whether the store is trusted; nil: always. While it isn't, nobody is let
-	// in as somebody, whatever is in memory, and old links ask for sign-in.
+	// Anchor says whether the store is trusted; nil means always. While it isn't, nobody is signed
+	// in, whatever is cached, and old links ask for sign-in.
 	Anchor *anchor.Store
 
 	Log      *slog.Logger
-	ClientIP func(*http.Request) netip.Addr // the visitor's address; invalid where it isn't known
+	ClientIP func(*http.Request) netip.Addr // the client's address; invalid if unknown
 	Now      func() time.Time               // the clock
 }
 
-// New makes a gate ready to serve. It is the place that says what each of its parts needs.
+// New returns a gate that is ready to serve. It sets the dependencies of all its parts.
 func New(s Settings, rec Records) *Gate {
 	if s.NoPasswords {
 		rec.Passwords = nil

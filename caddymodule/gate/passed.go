@@ -10,14 +10,13 @@ import (
 
 type passedKey struct{}
 
-// Passed is a request that the gate passed on for a visitor who is signed in.
+// Passed is a request that the gate passed on for a signed-in visitor.
 type Passed struct {
 	*visitor.Visitor
-	Company string // that the request is about; "": none
+	Company string // of the request; "" if none
 }
 
-// PassedOf returns that of a request's context, or the zero Passed where nobody is
-// signed in.
+// PassedOf returns the Passed of a request's context, or the zero value if nobody is signed in.
 func PassedOf(ctx context.Context) Passed {
 	p, _ := ctx.Value(passedKey{}).(*Passed)
 	if p == nil {
@@ -26,9 +25,9 @@ func PassedOf(ctx context.Context) Passed {
 	return *p
 }
 
-// Placeholder returns the value of a Caddy placeholder {http.auth.user.…} for the
-// visitor, and false for any other. For nil, where nobody is signed in, and for what the
-// contact doesn't have, it is empty: a placeholder that isn't known goes out as written.
+// Placeholder returns the value of a Caddy placeholder {http.auth.user.…} for the visitor, and
+// false for any other. If nobody is signed in, or the contact has no value, it is empty: unknown
+// placeholders would appear literally.
 func (p Passed) Placeholder(key string) (any, bool) {
 	name, ok := strings.CutPrefix(key, "http.auth.user.")
 	if !ok {

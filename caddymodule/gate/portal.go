@@ -28,7 +28,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// forwarder hands requests on to the portal, or decides that they may not go there.
+// forwarder passes requests on to the portal, or decides that they may not reach it.
 type forwarder struct {
 	Firm     string
 	Legacy   *legacy.Rules
@@ -53,36 +53,36 @@ type forwarder struct {
 	insecure *insecure
 
 	home    homes
-	guessed *rate.Sometimes // around the log line on old links that are tried
-	refused *rate.Sometimes // around those on pages that are refused for what they look like
+	guessed *rate.Sometimes // for the log line about guessed old links
+	refused *rate.Sometimes // for the log line about pages refused because of their form
 }
 
-// about is what a request is about: whether its URL is an old link or a company's, of
-// which company, and who comes with it.
+// about is the context of a request: whether its URL is an old link or a company's, the company,
+// and the visitor.
 type about struct {
 	legacy.Verdict
-	standing directory.Standing // of the company; zero where none is known
-	visitor  *visitor.Visitor   // nil: nobody is signed in
-	visit    *visit             // nil: there is none
-	referer  []string           // as it came
-	bound    upstream.Owner     // for whom the portal's session was begun, where the page is no company's; zero: there is none
+	standing directory.Standing // of the company; zero if unknown
+	visitor  *visitor.Visitor   // nil if nobody is signed in
+	visit    *visit             // nil if there is none
+	referer  []string           // as received
+	bound    upstream.Owner     // owner of the portal's session, if the page is no company's; zero if none
 
-	named   upstream.Owner // company, era and token that the portal sees in the URL, also as a Stray; zero: none
-	several bool           // companies are named, and one session of the portal would know of them all
+	named   upstream.Owner // company, era and token that the portal sees in the URL, also as a Stray; zero if none
+	several bool           // several companies are named, and one portal session would learn of all of them
 	open    bool           // the path is open to everyone, and no company's
-	apart   bool           // the portal isn't given back a session that it began for the visitor at a page of no company
+	apart   bool           // a portal session that began at a page of no company is withheld
 
-	veiled  bool     // the URL could be an old link to somebody, though by no pattern: whether it is one isn't told
-	tokens  []string // that are where none belongs
+	veiled  bool     // the URL could be an old link for some portal, but matches no pattern: the response must not reveal whether it is one
+	tokens  []string // tokens outside of every pattern
 	astray  []string // the Strays among them whose companies the visitor doesn't reach
-	inPath  bool     // the path has such a token, or what could be one in the query
-	inQuery bool     // the query has
-	routed  bool     // the query has what could be a path of such a company
-	tried   bool     // the path could be an old link, and is none: it counts as a wrong one
-	instead string   // a file's name that the portal gets in the place of the one in the path, which may be a page of such a company; "": it gets that
+	inPath  bool     // the path has such a token, or text that could be one in the query
+	inQuery bool     // the query has such a token
+	routed  bool     // the query may have the path of such a company
+	tried   bool     // the path could be an old link but isn't: it counts as a wrong one
+	instead string   // file name for the portal in place of the one in the path, which may be a page of such a company; "" to keep the path
 }
 
-// company is the id of the company that the request is about, or "".
+// company returns the id of the request's company, or "".
 func (a *about) company() string {
 	if a.standing.Company != "" {
 		return a.standing.Company
@@ -90,7 +90,8 @@ func (a *about) company() string {
 	return a.bound.Company
 }
 
-// names says that the portal sees the company in the URL, by the token ("": by its id alone).
+// names records that the portal sees the company in the URL, by the token, or only by its id if
+// token is "".
 func (a *about) names(s directory.Standing, token string) {
 	if a.named.Company != "" {
 		a.several = a.several || a.named.Company != s.Company
@@ -101,8 +102,8 @@ func (a *about) names(s directory.Standing, token string) {
 	}
 }
 
-// holder is for whom the portal's session cookies are set by what the URL says alone. Those
-// of an answer that may be about several companies come back to nobody.
+// holder returns the owner of the portal's session cookies according to the URL only. Cookies of a
+// response that may concern several companies are returned to nobody.
 func (a *about) holder() upstream.Owner {
 	if a.several {
 		return upstream.Owner{Visit: rand.Text()}
@@ -110,32 +111,32 @@ func (a *about) holder() upstream.Owner {
 	return a.named
 }
 
-// step is what becomes of a request for the portal. The zero value is the safe one.
+// step is the decision about a request for the portal. The zero value is the safe one.
 type step uint8
 
 const (
-	ask     step = iota // who is there?
-	bad                 // readers would differ on what it is about
-	pass                // on to the portal, as who is signed in
-	visits              // on to the portal, as a company's old link lets anyone
-	openly              // on to the portal, as what is open to everyone
-	toNew               // the same page, by its new link
-	toGo                // the prompt, at a URL that says nothing
-	notHere             // there is nothing here for who is signed in
+	ask     step = iota // show the prompt
+	bad                 // refuse: portals disagree on the request's company
+	pass                // pass on with the visitor's identity
+	visits              // pass on anonymously, by an open company's old link
+	openly              // pass on as a request for a public page
+	toNew               // redirect to the new link of the same page
+	toGo                // redirect to the prompt at a URL that reveals nothing
+	notHere             // answer that the signed-in visitor has no such page
 )
 
-// facts are what a step is decided by.
+// facts are the inputs of a decision.
 type facts struct {
 	kind     legacy.Kind
 	public   bool // the path is open to everyone
-	known    bool // there is such a company, by id or by token
+	known    bool // the company exists, by id or by token
 	upgraded bool // its old links ask for sign-in
 	signedIn bool
-	reaches  bool // the company, as a member or as staff
-	visiting bool // comes by an open company's old link: of this company, where the URL names one; else, signed in, with the portal's session of that visit
-	load     bool // somebody opens a page, rather than a page something
-	astray   bool // there is a token, or a company's path, where none belongs, of a company that isn't theirs to reach
-	veiled   bool // there is what could be a token where none belongs, known or not
+	reaches  bool // reaches the company, as a member or as staff
+	visiting bool // has a visit by an open company's old link: of the URL's company, if there is one; otherwise, signed in with the visit's portal session
+	load     bool // a person opens a page; false for requests by a page
+	astray   bool // the URL has a token or a company's path, outside of every pattern, of a company that the visitor doesn't reach
+	veiled   bool // the URL has a possible token outside of every pattern, known or not
 }
 
 func (f facts) decide() step {
@@ -152,13 +153,13 @@ func (f facts) decide() step {
 	case legacy.None:
 		switch {
 		case f.visiting && !f.astray:
-			return visits // also where everyone may: the portal would begin another session there
+			return visits // even if everyone may: the portal would begin another session there
 		case f.signedIn:
 			return signedIn(true, pass)
 		case f.public && !f.astray:
 			return openly
 		case f.load && f.veiled:
-			return toGo // nothing of ours repeats what may be a token
+			return toGo // the gate must not repeat a possible token
 		}
 		return ask
 	case legacy.Old:
@@ -167,7 +168,7 @@ func (f facts) decide() step {
 			if f.upgraded && f.load {
 				return toNew
 			}
-			return pass // what the portal's own pages send: forms, fetches, sockets
+			return pass // requests of the portal's own pages: forms, fetches, WebSockets
 		case f.known && !f.upgraded && !f.astray:
 			return visits
 		case !f.signedIn && f.load:
@@ -183,11 +184,11 @@ func (f facts) decide() step {
 	return bad
 }
 
-// judge finds out what a request is about. The error is the store's.
+// judge finds the context of a request. The error is the store's.
 func (g *forwarder) judge(r *http.Request, kind Kind, v *visitor.Visitor) (about, error) {
 	a := about{Verdict: g.Legacy.Match(r.URL), visitor: v}
 	var err error
-	like := false // the portal's database may take the token for one of a company's
+	like := false // the portal's database may read the token as one of a company's
 	switch a.Kind {
 	case legacy.Old:
 		a.standing, like, err = g.oldStanding(r.Context(), a.Token, a.Loose || kind == Open)
@@ -198,15 +199,15 @@ func (g *forwarder) judge(r *http.Request, kind Kind, v *visitor.Visitor) (about
 		return a, err
 	}
 	a.veiled = len(a.Strays)+len(a.Beside) > 0
-	// What only looks like a company's is answered alike whether there is such a company or not,
-	// or else its clients could be listed.
+	// A path that only resembles a company's gets the same response for existing and unknown
+	// companies. Otherwise visitors could list the firm's clients.
 	only := a.standing.Company == "" && (a.Kind == legacy.Old && a.Loose || a.Kind == legacy.Company && (a.Unlikely || a.Loose && v.IsStaff()) || a.Kind != legacy.Bad && kind == Open)
 	if kind == Open && a.Behind {
-		only, a.standing = true, directory.Standing{} // the operator says of the path before it that it is of no company
+		only, a.standing = true, directory.Standing{} // the operator has declared the path before it public
 	}
 	if only && !like {
-		// It only looked like one, or is a page that the operator has opened: /about beside
-		// /{token}. A company of that name, or a token, has the last word.
+		// It only resembled one, or is a page that the operator has opened: /about beside /{token}.
+		// A company of that name, or a token, takes precedence.
 		a.veiled = a.veiled || a.Kind == legacy.Old && a.Loose
 		a.tried = a.Kind == legacy.Old && a.Loose && !a.Unlikely && kind != Open
 		a.Kind = legacy.None
@@ -215,7 +216,7 @@ func (g *forwarder) judge(r *http.Request, kind Kind, v *visitor.Visitor) (about
 	if a.standing.Company != "" {
 		token := a.Token
 		if a.Kind == legacy.New {
-			token = a.standing.Token // which asOld puts back
+			token = a.standing.Token // asOld puts it back
 		}
 		a.names(a.standing, token)
 	}
@@ -227,9 +228,9 @@ func (g *forwarder) judge(r *http.Request, kind Kind, v *visitor.Visitor) (about
 	return a, nil
 }
 
-// oldStanding returns the standing of the company that an old link's token belongs to, or
-// directory.ErrUnknown. For a URL that may be a page of the portal's instead, like says whether a
-// company has such a token, or one that a portal's database may take for it.
+// oldStanding returns the standing of the company with an old link's token, or
+// directory.ErrUnknown. For a URL that may be a page of the portal instead, like reports whether a
+// company has the token, or one that a portal's database may treat as equal.
 func (g *forwarder) oldStanding(ctx context.Context, token string, mayBePage bool) (s directory.Standing, like bool, err error) {
 	if !mayBePage {
 		s, err = g.Book.StandingByToken(ctx, token)
@@ -244,8 +245,8 @@ func (g *forwarder) oldStanding(ctx context.Context, token string, mayBePage boo
 	return s, like || err == nil, err
 }
 
-// weigh finds out what a request is about, and by which facts it is to be decided what
-// becomes of it. The error is the store's.
+// weigh returns the context of a request and the inputs of the decision about it. The error is the
+// store's.
 func (g *forwarder) weigh(r *http.Request, kind Kind, v *visitor.Visitor) (a about, f facts, err error) {
 	if g.visitors.Anchor.Err() != nil {
 		a, f = g.weighUntrusted(r, kind, v)
@@ -260,9 +261,9 @@ func (g *forwarder) weigh(r *http.Request, kind Kind, v *visitor.Visitor) (a abo
 	return a, f, err
 }
 
-// weighUntrusted is weigh while the store isn't trusted: there are no companies and no
-// visits, whatever is in memory, so that every old link asks for sign-in. As anything may be a token, the
-// portal gets the path of a public page alone; see leaveBare.
+// weighUntrusted is weigh while the store isn't trusted: there are no companies and no visits,
+// whatever is cached, so that every old link asks for sign-in. Because anything may be a token, the
+// portal receives only the path of a public page; see leaveBare.
 func (g *forwarder) weighUntrusted(r *http.Request, kind Kind, v *visitor.Visitor) (about, facts) {
 	a := about{Verdict: g.Legacy.Match(r.URL), visitor: v}
 	a.veiled = len(a.Strays)+len(a.Beside) > 0
@@ -276,16 +277,16 @@ func (g *forwarder) weighUntrusted(r *http.Request, kind Kind, v *visitor.Visito
 	}
 }
 
-// mayBeRight reports whether an old link may open what it is for: not where there were too many
-// wrong tokens. All that open nothing are wrong, or else counting would tell which are of
-// companies that ask for sign-in. Who is a member of the company, or has a visit to it, isn't
-// counted. What isn't an old link, but would be with the right token, is counted, too.
+// mayBeRight reports whether an old link may give access: not after too many wrong tokens. Every
+// token that gives no access counts as wrong; otherwise counting would reveal the tokens of
+// companies that ask for sign-in. Members of the company and visitors with a visit to it aren't
+// counted. A path that would be an old link with the right token counts, too.
 func (g *forwarder) mayBeRight(r *http.Request, a *about, f facts) bool {
 	if !a.tried && (a.Kind != legacy.Old || f.reaches || f.visiting) {
 		return true
 	}
 	ip := g.visitors.ClientIP(r)
-	if !g.Networks.Take(limit.Token, ip) { // counted before anything comes of it
+	if !g.Networks.Take(limit.Token, ip) { // counted before the token takes effect
 		g.guessed.Do(func() {
 			g.Log.WarnContext(r.Context(), "many wrong old links come from one network; until that ends, right ones from there ask for sign-in, too",
 				"ip", ip.String(), "what_to_do", "nothing, unless it is the address of your own proxy or CDN: then name it in trusted_proxies")
@@ -300,13 +301,13 @@ func (g *forwarder) mayBeRight(r *http.Request, a *about, f facts) bool {
 	return true
 }
 
-// facts are those of a request.
+// facts returns the inputs of the decision about a request.
 func (g *forwarder) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	f := facts{
 		kind: a.Kind, public: kind == Open, known: a.standing.Company != "", upgraded: a.standing.Upgraded,
 		signedIn: a.visitor != nil, veiled: a.veiled,
 	}
-	if f.kind == legacy.Old || !f.signedIn { // for others it makes no difference
+	if f.kind == legacy.Old || !f.signedIn { // it doesn't matter for other requests
 		f.load = web.OpensPage(r)
 	}
 	f.reaches = f.signedIn && f.known && a.visitor.Reaches(a.standing.Company)
@@ -323,18 +324,18 @@ func (g *forwarder) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 		}
 	}
 	if !f.mayPass() {
-		return f, nil // whatever the rest is, they are asked who they are
+		return f, nil // whatever the rest is, the visitor gets the prompt
 	}
 	if err := g.findTokens(r, kind, a); err != nil {
 		return f, err
 	}
-	if kind != Open { // whose pages take a way back, and show nobody's data
+	if kind != Open { // public pages may have a return URL in the query, and show no personal data
 		documents := 0
 		for _, id := range a.Routes {
 			if a.reaches(id) {
 				continue
 			}
-			if documents++; legacy.IsDocument(id) && documents <= mostDocuments { // which no company is called, as a rule
+			if documents++; legacy.IsDocument(id) && documents <= mostDocuments { // companies hardly ever have such names
 				if _, err := g.Book.StandingOf(r.Context(), id); errors.Is(err, directory.ErrUnknown) {
 					continue
 				} else if err != nil {
@@ -351,9 +352,9 @@ func (g *forwarder) facts(r *http.Request, kind Kind, a *about) (facts, error) {
 	return f, nil
 }
 
-// hideFormat is for a file's name in the path that some portals take for a page in a format, such as
-// /files/acme.json, of a company that isn't theirs. The portal gets the name of a file that nobody has,
-// so it answers as if there were no such company.
+// hideFormat handles a file name in the path that some portals treat as a page in a format, such as
+// /files/acme.json, of a company that the visitor doesn't reach. The portal receives the name of a
+// file that doesn't exist, so it answers as if there were no such company.
 func (g *forwarder) hideFormat(ctx context.Context, a *about) error {
 	for _, stem := range a.Stems {
 		if a.reaches(stem) {
@@ -369,11 +370,11 @@ func (g *forwarder) hideFormat(ctx context.Context, a *about) error {
 	return nil
 }
 
-// isAstray reports whether there is something of a company's, where nothing belongs, that
-// who makes the request doesn't reach.
+// isAstray reports whether the URL has a token or path, outside of every pattern, of a company that
+// the visitor doesn't reach.
 func (a *about) isAstray() bool { return a.inPath || a.routed || len(a.astray) > 0 }
 
-// mayPass reports whether a request may get to the portal, unless something in it is astray.
+// mayPass reports whether a request may reach the portal unless it has unauthorized tokens.
 func (f facts) mayPass() bool {
 	switch f.decide() {
 	case pass, visits, openly, toNew:
@@ -382,11 +383,11 @@ func (f facts) mayPass() bool {
 	return f.signedIn
 }
 
-// mostDocuments is how many names of documents in a query are looked up among the companies.
+// mostDocuments limits how many document names in a query are looked up among the companies.
 const mostDocuments = 3
 
-// findTokens finds the tokens of old links that the URL has where none belongs, and which of them are of
-// companies that whoever makes the request doesn't reach. All is in memory.
+// findTokens finds the tokens of old links that the URL has outside of every pattern, and those of
+// companies that the visitor doesn't reach. All data is in memory.
 func (g *forwarder) findTokens(r *http.Request, kind Kind, a *about) error {
 	if !g.Legacy.HasLinks() {
 		return nil
@@ -420,20 +421,20 @@ func (g *forwarder) findTokens(r *http.Request, kind Kind, a *about) error {
 	return err
 }
 
-// mostTokens is how many tokens, in different spellings, a part of a URL may hold.
+// mostTokens limits the tokens, in different spellings, that a part of a URL may have.
 const mostTokens = 32
 
-// findTokensIn notes the tokens that a part of the URL holds, and reports whether one is of a company that
-// whoever makes the request doesn't reach.
+// findTokensIn records the tokens in a part of the URL, and reports whether one belongs to a
+// company that the visitor doesn't reach.
 func (g *forwarder) findTokensIn(ctx context.Context, text string, kind Kind, a *about, index *tokensearch.Index) (foreign bool, err error) {
-	var seen []string // one token may stand there thousands of times
+	var seen []string // one token may occur thousands of times
 	for _, hit := range index.Find(text) {
 		token := text[hit.Start:hit.End]
 		if g.mayGuess(ctx, kind, a, hit) || slices.Contains(hit.Companies, a.standing.Company) || slices.Contains(seen, token) {
 			continue
 		}
 		if len(seen) == mostTokens {
-			return true, nil // nobody's URL has so many
+			return true, nil // no real URL has so many
 		}
 		seen = append(seen, token)
 		theirs, err := g.meets(ctx, a, token, hit.Companies)
@@ -446,9 +447,9 @@ func (g *forwarder) findTokensIn(ctx context.Context, text string, kind Kind, a 
 	return foreign, nil
 }
 
-// triesTokens reports whether the request may be one more of many that find out which tokens are real: what
-// becomes of it tells that of tokens with little chance in them. Real ones that whoever makes it doesn't reach
-// count as wrong old links do.
+// triesTokens reports whether the request may be one of many that test which tokens are real, by
+// the different responses for tokens with little entropy. Real tokens of companies that the visitor
+// doesn't reach count like wrong old links.
 func (g *forwarder) triesTokens(r *http.Request, a *about, index *tokensearch.Index, strays []string) bool {
 	tries, real := false, false
 	for _, token := range strays {
@@ -461,7 +462,7 @@ func (g *forwarder) triesTokens(r *http.Request, a *about, index *tokensearch.In
 		return false
 	}
 	ip := g.visitors.ClientIP(r)
-	if !g.Networks.Take(limit.Token, ip) { // counted before anything comes of it
+	if !g.Networks.Take(limit.Token, ip) { // counted before the token takes effect
 		return true
 	}
 	if !real {
@@ -470,9 +471,10 @@ func (g *forwarder) triesTokens(r *http.Request, a *about, index *tokensearch.In
 	return false
 }
 
-// mayGuess reports whether a token passes though it is another's, since what becomes of it would tell whoever guesses that it
-// is one: a token of open companies alone that can be guessed, in a request for which nobody has to prove anything.
-// That of an upgraded company is worth nothing to whoever learns of it, so it never passes.
+// mayGuess reports whether an unauthorized token passes, because another response would reveal to an
+// attacker who guesses that it is real: a guessable token of open companies only, in a request that
+// needs no sign-in. The token of an upgraded company never passes; an attacker gains nothing by
+// learning it.
 func (g *forwarder) mayGuess(ctx context.Context, kind Kind, a *about, hit tokensearch.Hit) bool {
 	return kind == Open && a.visitor == nil && a.visit == nil && hit.Bits < tokensearch.SureBits &&
 		!slices.ContainsFunc(hit.Companies, func(id string) bool {
@@ -481,8 +483,8 @@ func (g *forwarder) mayGuess(ctx context.Context, kind Kind, a *about, hit token
 		})
 }
 
-// meets notes which company a token that the portal gets to see is of, and reports whether whoever makes
-// the request reaches it, or one of several that it may be taken for.
+// meets records the company of a token that the portal will see, and reports whether the visitor
+// reaches that company, or one of several with similar tokens.
 func (g *forwarder) meets(ctx context.Context, a *about, token string, ids []string) (theirs bool, err error) {
 	i := slices.IndexFunc(ids, a.reaches)
 	if i < 0 {
@@ -502,8 +504,8 @@ func (g *forwarder) meets(ctx context.Context, a *about, token string, ids []str
 	return true, nil
 }
 
-// reaches reports whether who makes the request may see what is the company's, by signing
-// in, by a visit or by the old link itself.
+// reaches reports whether the visitor may see the company's pages, by signing in, by a visit or by
+// the old link itself.
 func (a *about) reaches(company string) bool {
 	switch {
 	case a.visitor != nil && a.visitor.Reaches(company):
@@ -514,8 +516,8 @@ func (a *about) reaches(company string) bool {
 	return a.Kind == legacy.Old && !a.standing.Upgraded && a.standing.Company == company
 }
 
-// servePortal is the flow of a request for the portal. v is who is signed in, or nil; referer is
-// what came in that header.
+// servePortal serves a request for the portal. v is the signed-in visitor or nil; referer is the
+// original header.
 func (g *forwarder) servePortal(w http.ResponseWriter, r *http.Request, kind Kind, v *visitor.Visitor, referer []string, portal http.Handler) error {
 	began := g.Now()
 	if g.insecure.opensPage(r) || g.insecure.is(r) && g.Legacy.Secret(r.URL) {
@@ -534,7 +536,7 @@ func (g *forwarder) servePortal(w http.ResponseWriter, r *http.Request, kind Kin
 		f.astray = a.isAstray()
 	}
 	s := f.decide()
-	if a.Kind == legacy.Old && f.known && (f.load || r.Header.Get("Sec-Fetch-Mode") == "") { // not what a page loads by itself
+	if a.Kind == legacy.Old && f.known && (f.load || r.Header.Get("Sec-Fetch-Mode") == "") { // not subresources
 		g.Usage.Note(a.standing.Company, g.useOf(r, f))
 	}
 	switch s {
@@ -547,9 +549,9 @@ func (g *forwarder) servePortal(w http.ResponseWriter, r *http.Request, kind Kin
 		return errUnclear
 	}
 	web.LeaveBody(w, r)
-	r.URL.RawQuery = asked // they may yet prove that it is theirs
+	r.URL.RawQuery = asked // the visitor may still sign in and use it
 	if a.Kind != legacy.None || a.Loose || a.veiled {
-		g.evenOut(r.Context(), began) // alike for what was found and what wasn't
+		g.evenOut(r.Context(), began) // same time for known and unknown links
 	}
 	switch {
 	case s == toGo:
@@ -566,8 +568,8 @@ func (g *forwarder) servePortal(w http.ResponseWriter, r *http.Request, kind Kin
 	return nil
 }
 
-// tellOfForms tells operators of a page that was refused since it looks like a company's: maybe
-// it is none, and a pattern is too wide.
+// tellOfForms logs that a page was refused because it resembles a company's: if it isn't one, a
+// pattern is too wide.
 func (g *forwarder) tellOfForms(r *http.Request, a *about) {
 	switch {
 	case a.routed:
@@ -582,8 +584,8 @@ func (g *forwarder) tellOfForms(r *http.Request, a *about) {
 	}
 }
 
-// passOn hands a request on to the portal, in the way that s says. What else there is of the
-// request beside its URL is judged here.
+// passOn passes a request on to the portal according to s. It checks the parts of the request other
+// than the URL.
 func (g *forwarder) passOn(s step, a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
 	if to := g.homeOf(r, a); to != "" {
 		return web.Redirect(w, to, http.StatusSeeOther)
@@ -610,16 +612,15 @@ func (g *forwarder) passOn(s step, a *about, w http.ResponseWriter, r *http.Requ
 }
 
 var (
-	// errUnclear is the answer to a URL that the portal might read in another way than we do.
+	// errUnclear is the response to a URL that the portal might parse differently.
 	errUnclear = &web.Failure{Status: http.StatusBadRequest, Page: web.MessageFor(http.StatusBadRequest)}
-	// errNotHere is the one answer to an old link that never was one, and to what is
-	// another company's.
+	// errNotHere is the same response for an unknown old link and for another company's page.
 	errNotHere = &web.Failure{Status: http.StatusNotFound, Page: web.MessagePage{Title: "This page is not in your portal",
 		Text: "You’re signed in, but this address can’t open it. The link may be too old, or meant for someone else. Do you think you should see this page? Please ask us.",
 		URL:  "/", Link: "Go to your own portal"}}
 )
 
-// notHere answers somebody signed in for whom there is nothing at the URL.
+// notHere answers a signed-in visitor who may not open the URL, or for whom it doesn't exist.
 func (g *forwarder) notHere(w http.ResponseWriter, r *http.Request, v *visitor.Visitor) {
 	if web.ReaderOf(r.Header) == web.Program {
 		g.answers.Fail(w, r, errNotHere)
@@ -628,7 +629,7 @@ func (g *forwarder) notHere(w http.ResponseWriter, r *http.Request, v *visitor.V
 	g.answers.Page(w, r, errNotHere.Status, web.NotHerePage{Email: v.Contact.Emails[0].Display()})
 }
 
-// useOf is how an old link was used, as far as that can be told.
+// useOf describes the use of an old link.
 func (g *forwarder) useOf(r *http.Request, f facts) usage.Use {
 	u := usage.Use{Upgraded: f.upgraded}
 	if f.load && !audit.Automatic(r.Method, r.UserAgent(), r.Header.Get("Sec-Fetch-Mode") != "") {
@@ -637,12 +638,12 @@ func (g *forwarder) useOf(r *http.Request, f facts) usage.Use {
 	return u
 }
 
-// found sends the browser to a path and query on this site, by a link that is no secret.
+// found redirects to a path and query on this site that contain no secret.
 func found(w http.ResponseWriter, to string) error { return web.Redirect(w, to, http.StatusFound) }
 
-// homeOf is where `/` leads a client: to the one company's home, or to the list. Staff,
-// who isn't signed in, and everybody of a firm without a home, stay there (""); so does who
-// was led to `/` from home, see keepOffCircle.
+// homeOf returns the target of `/` for a client: the company's home, or the list of companies. It
+// returns "" for staff, signed-out visitors and firms without a home, and for visitors who were
+// redirected from home to `/`, see keepOffCircle.
 func (g *forwarder) homeOf(r *http.Request, a *about) string {
 	if a.visitor == nil || r.URL.Path != "/" || r.URL.ForceQuery || strings.HasPrefix(r.URL.RawQuery, "&") || a.Kind != legacy.None || a.visitor.Contact.Role == directory.Staff || !web.IsPageLoad(r) || g.Legacy.Home("x") == "" {
 		return ""
@@ -653,7 +654,7 @@ func (g *forwarder) homeOf(r *http.Request, a *about) string {
 	return g.rules.prefix + "/companies"
 }
 
-// passAs hands the request on to the portal with the word of who it is.
+// passAs passes the request on to the portal with the visitor's identity.
 func (g *forwarder) passAs(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
 	v, sent, mine := a.visitor, r.Header["Cookie"], a.holder()
 	mine.Contact, mine.Reach = v.Contact.ID, v.Reach
@@ -687,7 +688,7 @@ func (g *forwarder) passAs(a *about, w http.ResponseWriter, r *http.Request, por
 	v.Identity.SetOn(r.Header, jwt, named)
 	ctx, flight := g.Sessions.Attach(r.Context(), v.Live, company)
 	defer flight.Done()
-	key := a.Kind == legacy.Old || a.veiled // by its form, so that it tells no real token from another
+	key := a.Kind == legacy.Old || a.veiled // by its form, so that it doesn't distinguish real tokens
 	if key {
 		keepWithinSite(w.Header())
 	}
@@ -700,13 +701,12 @@ func (g *forwarder) passAs(a *about, w http.ResponseWriter, r *http.Request, por
 	return nil
 }
 
-// comesBack reports whether a cookie that the portal set for h is given back to it in a
-// request whose answer's cookies are set for mine, which is by a visitor. The error is the
-// store's.
+// comesBack reports whether a portal cookie with the owner h is returned to the portal in a
+// visitor's request whose response sets cookies for mine. The error is the store's.
 func (g *forwarder) comesBack(ctx context.Context, a *about, mine, h upstream.Owner) (bool, error) {
 	switch {
 	case h.Contact != mine.Contact, h.Reach != mine.Reach, h.Visit != mine.Visit:
-		return false, nil // somebody else's, or from when they reached other companies
+		return false, nil // another person's, or from when they reached other companies
 	case h.Company == upstream.AnyCompany:
 		return true, nil
 	case h.Company == "":
@@ -714,7 +714,7 @@ func (g *forwarder) comesBack(ctx context.Context, a *about, mine, h upstream.Ow
 		a.apart = a.apart || !back
 		return back, nil
 	case !a.visitor.Reaches(h.Company), mine.Company != "" && h.Company != mine.Company, a.bound.Company != "" && h.Company != a.bound.Company:
-		return false, nil // another company's, of a contact who has two
+		return false, nil // another company's, for a contact with two companies
 	}
 	s, err := g.Book.StandingOf(ctx, h.Company)
 	if errors.Is(err, directory.ErrUnknown) {
@@ -729,14 +729,14 @@ func (g *forwarder) comesBack(ctx context.Context, a *about, mine, h upstream.Ow
 	return true, nil
 }
 
-// passAnonymous hands on a request for what is open to everyone, with nobody's name.
+// passAnonymous passes on a request for a public page without an identity.
 func (g *forwarder) passAnonymous(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
 	if a.veiled {
 		line := r.RequestURI
-		r.RequestURI = "/" // for logs alone: the rest may be a token
+		r.RequestURI = "/" // only for logs: the rest may be a token
 		defer func() { r.RequestURI = line }()
 	}
-	sent, mine := r.Header["Cookie"], a.holder() // what an open page set comes back to open pages
+	sent, mine := r.Header["Cookie"], a.holder() // cookies that a public page has set are returned to public pages
 	if err := g.bound.Unseal(r.Context(), r.Header, mine.Is); err != nil {
 		return err
 	}
@@ -744,8 +744,9 @@ func (g *forwarder) passAnonymous(a *about, w http.ResponseWriter, r *http.Reque
 	return nil
 }
 
-// opens notes that a contact looks after what notices told of: by opening a page of the company, or its home. Where
-// the Caddyfile names no such page, that is any page, for contacts of one company.
+// opens records that a contact has looked at the subject of notices, by opening a page of the
+// company, or its home. If the Caddyfile names no such pages, any page counts for contacts of one
+// company.
 func (g *forwarder) opens(r *http.Request, a *about) {
 	v, company := a.visitor, a.company()
 	if company == "" {
@@ -756,7 +757,7 @@ func (g *forwarder) opens(r *http.Request, a *about) {
 	}
 }
 
-// homeFor returns the company that the visitor reaches whose home has the path, or "".
+// homeFor returns the company whose home has the path, if the visitor reaches it, or "".
 func (g *forwarder) homeFor(v *visitor.Visitor, path string) string {
 	if !g.home.any {
 		if v.Contact.Role != directory.Staff && len(v.Contact.Companies) == 1 {
@@ -775,9 +776,9 @@ func (g *forwarder) homeFor(v *visitor.Visitor, path string) string {
 	return company
 }
 
-// homes is what stands around the company's id in the path of its home; before is "" where there is none.
+// homes is the text around the company's id in the path of its home; before is "" if there is none.
 type homes struct {
-	any           bool // there are pages of companies at all
+	any           bool // there are pages of companies
 	before, after string
 }
 
@@ -787,7 +788,7 @@ func homesOf(rules *legacy.Rules) homes {
 	return homes{rules.Page(id) != "", before, after}
 }
 
-// enters tells the history, once for a session and a company, that staff looked at a client's pages.
+// enters records in the history, once per session and company, that staff viewed a client's pages.
 func (g *forwarder) enters(r *http.Request, a *about) {
 	v, company := a.visitor, a.company()
 	if company == "" || v.Contact.Role != directory.Staff {

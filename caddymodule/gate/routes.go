@@ -11,12 +11,12 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// route is a page of ours: what it does by method. The error is for Gate.finish.
+// route is a page of the gate: its handlers by method. Gate.finish handles their errors.
 type route struct {
-	get, post func(http.ResponseWriter, *http.Request) error // nil: not by that method
+	get, post func(http.ResponseWriter, *http.Request) error // nil if the method isn't allowed
 }
 
-// allow is the page's Allow header.
+// allow returns the page's Allow header.
 func (o route) allow() string {
 	switch {
 	case o.post == nil:
@@ -27,8 +27,8 @@ func (o route) allow() string {
 	return "GET, HEAD, POST"
 }
 
-// serveOwn serves a page of ours. It takes a path as it is written: one that had to be
-// decoded or cleaned first is none of ours. A form is taken from our own pages alone.
+// serveOwn serves a page of the gate. The path must match literally: a path that needs decoding or
+// cleaning isn't one. Forms are accepted only from the gate's own pages.
 func (g *Gate) serveOwn(w http.ResponseWriter, r *http.Request) error {
 	if !plain(r.URL) || !wayback.Below(g.rules.prefix, r.URL.Path) {
 		return web.ErrNotFound
@@ -63,7 +63,7 @@ func (g *Gate) serveOwn(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Allow", page.allow())
 		return web.ErrMethod
 	}
-	if r.URL.RawQuery == "" && g.insecure.opensPage(r) { // with a query it may be a sign-in link, which isn't to stand in a Location
+	if r.URL.RawQuery == "" && g.insecure.opensPage(r) { // with a query it may be a sign-in link, which must not appear in a Location header
 		return g.insecure.redirect(w, r)
 	}
 	if err := g.origins.Check(r); err != nil {
@@ -72,11 +72,11 @@ func (g *Gate) serveOwn(w http.ResponseWriter, r *http.Request) error {
 	return do(w, r)
 }
 
-// warnTaken warns once that a page of this site asks for something under the prefix which
-// isn't one of ours: the portal has paths there, and never gets such requests.
+// warnTaken logs once that a page of this site requests a path under the prefix that isn't one of
+// the gate's: the portal uses such paths, and never receives these requests.
 func (g *Gate) warnTaken(r *http.Request) {
 	if r.Header.Get("Sec-Fetch-Site") != "same-origin" || !g.warnedTaken.CompareAndSwap(false, true) {
-		return // nor does a line of the log belong to visitors who try paths
+		return // visitors who try paths must not write to the log
 	}
 	path := r.URL.Path
 	if len(path) > maxLoggedPath {
@@ -86,5 +86,5 @@ func (g *Gate) warnTaken(r *http.Request) {
 		"path", path, "prefix", g.rules.prefix, "what_to_do", "write, for example: prefix /-signin")
 }
 
-// maxLoggedPath is how much of a path the log has.
+// maxLoggedPath limits the logged part of a path.
 const maxLoggedPath = 200

@@ -13,23 +13,23 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// status serves what programs ask, and the logo.
+// status serves requests of programs, and the logo.
 type status struct {
 	firm      string
 	answers   *web.Answers
 	visitors  *visitor.Visitors
 	sessions  *session.Sessions
 	assertion *assertion.Signer
-	logo      *Logo // nil: the firm has none
+	logo      *Logo // nil if the firm has none
 }
 
-// Logo is a firm's picture, as it is served at {prefix}/logo.
+// Logo is a firm's logo, served at {prefix}/logo.
 type Logo struct {
-	Type string // its media type
+	Type string // media type
 	Data []byte
 }
 
-// getMe is for scripts of the portal's pages: who is signed in?
+// getMe returns the signed-in visitor to scripts of the portal's pages.
 func (s *status) getMe(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.visitors.Of(r)
 	if errors.Is(err, visitor.ErrNone) {
@@ -56,8 +56,8 @@ func (s *status) getMe(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// getKeys publishes the keys that assertions are checked with. Of all pages only this
-// one may be kept, for a while that is short beside a key's life.
+// getKeys publishes the keys for checking assertions. It is the only page that caches may store,
+// for a time that is short compared with a key's lifetime.
 func (s *status) getKeys(w http.ResponseWriter, r *http.Request) error {
 	set, err := s.assertion.Public(r.Context())
 	if err != nil {
@@ -71,7 +71,7 @@ func (s *status) getKeys(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// getHealth answers 204 while the gate can serve, that is, while its store answers.
+// getHealth answers 204 if the gate can serve, which requires that its store responds.
 func (s *status) getHealth(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), 500*time.Millisecond)
 	defer cancel()
@@ -92,7 +92,7 @@ func (s *status) getLogo(w http.ResponseWriter, _ *http.Request) error {
 	h.Set("Content-Type", s.logo.Type)
 	h.Set("Cache-Control", "public, max-age=3600")
 	h.Set("X-Content-Type-Options", "nosniff")
-	// A drawing may hold scripts: opened by itself, it is shown and runs nothing.
+	// A drawing may contain scripts: opened by itself, it is displayed without running them.
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
 	_, _ = w.Write(s.logo.Data)
 	return nil

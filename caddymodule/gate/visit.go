@@ -18,13 +18,13 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// visit is what an open company's old link gives: a way in for its pages, without a
-// person. It lies sealed in a cookie that ends with the browser, and nowhere else, so that
-// whoever opens old links by the thousand leaves nothing here.
+// visit is the anonymous access to a company's pages by its open old link. It exists only sealed in
+// a cookie that ends with the browser, so that opening thousands of old links stores nothing at the
+// gate.
 type visit struct {
 	id      string // the portal's cookies are bound to it
 	company string
-	contact string // who was signed in, without reaching the company: the visit is theirs alone; "": nobody
+	contact string // the signed-in contact, who doesn't reach the company: only they can use the visit; "" if none
 	began   time.Time
 	token   directory.Print // of the old link
 	era     uint64          // of the company
@@ -35,15 +35,15 @@ const (
 	visitPurpose = "visit"
 )
 
-// goesOn reports whether the visit does, by how its company stands: it ends for good with
-// the upgrade, with the removal of the company, and with that of the old link's token.
+// goesOn reports whether the visit is still valid for the standing of its company: it ends for good
+// with an upgrade, with the removal of the company, and with the removal of the old link's token.
 func (v *visit) goesOn(s directory.Standing) bool {
 	return s.Company == v.company && !s.Upgraded && s.Era == v.era && s.Has(v.token)
 }
 
-// visitOf returns the visit that the browser has, or nil. by is who is signed in, or nil:
-// nobody goes on with another's, nor with one to a company whose pages they see as
-// themselves. The error is the store's.
+// visitOf returns the browser's visit, or nil. by is the signed-in visitor or nil: a visitor can't
+// continue another one's visit, or a visit to a company that they reach themselves. The error is
+// the store's.
 func (g *forwarder) visitOf(r *http.Request, by *visitor.Visitor) (*visit, error) {
 	if !slices.ContainsFunc(r.Header["Cookie"], func(line string) bool { return strings.Contains(line, g.cookies.Visit) }) {
 		return nil, nil
@@ -82,8 +82,8 @@ func (g *forwarder) newVisit(s directory.Standing, token string, by *visitor.Vis
 	return v
 }
 
-// sealVisit returns the value of the visit's cookie; openVisit is its reverse, and nil for
-// what we didn't seal.
+// sealVisit returns the value of the visit's cookie; openVisit is its reverse, and returns nil for
+// other values.
 func (g *forwarder) sealVisit(v *visit) string {
 	number := func(n uint64) string { return strconv.FormatUint(n, 36) }
 	plain := strings.Join([]string{v.id, v.company, v.contact, strconv.FormatInt(v.began.Unix(), 36), number(uint64(v.token)), number(v.era)}, "\x00")
@@ -108,17 +108,17 @@ func (g *forwarder) openVisit(cookie string) *visit {
 	return &visit{parts[0], parts[1], parts[2], time.Unix(began, 0), directory.Print(token), era}
 }
 
-// passVisit hands a request on as an open company's old link lets anyone: with nobody's
-// name, also where somebody is signed in who isn't of the company.
+// passVisit passes a request on by an open company's old link: without an identity, even if a
+// visitor is signed in who isn't of the company.
 func (g *forwarder) passVisit(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
-	stay := a.visit // what has to go on while the answer does
+	stay := a.visit // must stay valid during the response
 	var cookie *http.Cookie
 	if a.Kind == legacy.Old {
 		stay = g.newVisit(a.standing, a.Token, a.visitor)
 		switch {
 		case a.visit != nil && a.visit.company == a.standing.Company:
 			stay.began = a.visit.began
-		case web.IsPageLoad(r): // nothing else sets a cookie
+		case web.IsPageLoad(r): // other requests set no cookies
 			a.visit, cookie = stay, g.cookies.New(g.cookies.Visit, g.sealVisit(stay), 0)
 		default:
 			a.visit = nil
@@ -128,7 +128,7 @@ func (g *forwarder) passVisit(a *about, w http.ResponseWriter, r *http.Request, 
 	if a.visit != nil {
 		a.names(directory.Standing{Company: a.visit.company}, "")
 	}
-	h := a.holder() // without a visit, what the portal sets comes back with the old link alone
+	h := a.holder() // without a visit, the portal's cookies are returned only with the old link
 	if a.visit != nil && !a.several {
 		h = a.visit.holder()
 	}
@@ -141,7 +141,7 @@ func (g *forwarder) passVisit(a *about, w http.ResponseWriter, r *http.Request, 
 	if err != nil {
 		return err
 	}
-	keepWithinSite(w.Header()) // the URL is a key
+	keepWithinSite(w.Header()) // the URL contains the secret
 	ctx, done := g.whileItGoesOn(r.Context(), stay)
 	defer done()
 	if a.visitor != nil {
@@ -155,12 +155,12 @@ func (g *forwarder) passVisit(a *about, w http.ResponseWriter, r *http.Request, 
 	return nil
 }
 
-// holder is for whom the portal's cookies are set in a visit.
+// holder returns the owner of the portal's cookies in a visit.
 func (v *visit) holder() upstream.Owner { return upstream.Owner{Visit: v.id, Company: v.company} }
 
-// inVisit reports whether the portal's session, of a request of who is signed in, is the
-// one that their visit to another company began: the last that they opened. The portal has
-// one cookie for it, so it can't be theirs at the same time.
+// inVisit reports whether the portal's session in a signed-in visitor's request is the one of their
+// visit to another company, which they opened last. The portal has one cookie for both, so it can't
+// be their own session at the same time.
 func (g *forwarder) inVisit(r *http.Request, v *visit) (bool, error) {
 	is := false
 	h := http.Header{"Cookie": r.Header["Cookie"]}
@@ -168,8 +168,8 @@ func (g *forwarder) inVisit(r *http.Request, v *visit) (bool, error) {
 	return is, err
 }
 
-// whileItGoesOn returns a context that is cancelled within a second of the end of a visit:
-// what was opened by an old link doesn't outlive it. Call done when the request is done.
+// whileItGoesOn returns a context that is canceled within a second of the end of a visit, so that
+// requests in flight end too. Call done when the request is done.
 func (g *forwarder) whileItGoesOn(parent context.Context, v *visit) (ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancel(parent)
 	until := v.began.Add(visitLife)
@@ -183,7 +183,7 @@ func (g *forwarder) whileItGoesOn(parent context.Context, v *visit) (ctx context
 			cancel()
 			return
 		}
-		timer.Reset(session.SweepInterval) // also where the store can't tell
+		timer.Reset(session.SweepInterval) // even if the store can't tell
 	})
 	timer.Reset(session.SweepInterval) // from here on, timer is set
 	return ctx, func() { timer.Stop(); cancel() }
