@@ -80,7 +80,7 @@ func (h *Handlers) reportsOf(ctx context.Context, v *visitor.Visitor, after stri
 	return h.Reports.List(ctx, companies, after, maxShown)
 }
 
-// reportsLink is what other pages say of a visitor's reports.
+// reportsLink returns the data about a visitor's reports for other pages.
 func (h *Handlers) reportsLink(ctx context.Context, v *visitor.Visitor) (web.ReportsLink, error) {
 	list, _, err := h.reportsOf(ctx, v, "")
 	link := web.ReportsLink{There: len(list) > 0}
@@ -90,7 +90,7 @@ func (h *Handlers) reportsLink(ctx context.Context, v *visitor.Visitor) (web.Rep
 	return link, err
 }
 
-// report returns a report that the visitor may download; what isn't there and what is another company's are the same.
+// report returns a report that the visitor may download; an unknown report and another company's get the same error.
 func (h *Handlers) report(ctx context.Context, v *visitor.Visitor, id string) (reports.Report, error) {
 	rep, err := h.Reports.Get(ctx, id)
 	switch {
@@ -229,7 +229,7 @@ func (d *download) WriteHeader(status int) {
 	d.ResponseWriter.WriteHeader(status)
 }
 
-// Read gives the browser some time for what comes next, whatever the server's limit for the whole answer.
+// Read extends the browser's deadline for the next bytes, whatever the server's limit for the whole response.
 func (d *download) Read(p []byte) (int, error) {
 	d.mu.Lock()
 	ended := d.ended

@@ -119,12 +119,12 @@ func (w *portalWriter) clean() {
 	w.gate.cookies.DropSet(h)
 	var owners []string
 	if lines := h["Set-Cookie"]; len(lines) > 0 {
-		owners = w.gate.bound.OwnersGone(w.sent, lines)
+		owners = w.gate.bound.ObsoleteOwners(w.sent, lines)
 		host := w.gate.answers.Sites.At(w.old.host).Hostname()
 		for i, line := range lines {
 			out, owner := w.gate.bound.Seal(w.ctx, line, host, w.holder)
 			if w.apart && (out != line || owner != "") {
-				w.gate.bound.AdviseApart(line)
+				w.gate.bound.NoteSeparateSession(line)
 			}
 			if owner != "" {
 				owners = append(owners, owner)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// What a portal tells beforehand (103 Early Hints) leaves the cookies of its answer alone:
-// bound twice, they would come back to it bound.
+// Informational responses of the portal (103 Early Hints) don't change the cookies of the final
+// response: sealed twice, they would be returned to the portal with one seal.
 func TestBoundCookies_OnceAfterEarlyHints(t *testing.T) {
 	g, cookie, _ := benchGate(t)
 	got := ""

@@ -27,7 +27,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// moody is a store that can be away, or full.
+// moody is a store that can be unavailable or full.
 type moody struct {
 	store.Store
 	away, full atomic.Bool
@@ -54,18 +54,18 @@ func (m *moody) Apply(ctx context.Context, ops ...store.Op) error {
 	return m.Store.Apply(ctx, ops...)
 }
 
-// awayHouse is a gate on such a store, with a contact who is signed in and has a link
-// waiting in the browser that asked.
+// awayHouse is a gate on such a store, with a contact who is signed in and has an active link in
+// the requesting browser.
 type awayHouse struct {
 	*madeGate
 	t       testing.TB
 	store   *moody
 	log     *bytes.Buffer
-	session string // a cookie line
-	flow    string // likewise
+	session string // a Cookie line
+	flow    string // a Cookie line
 	token   string
 	code    string
-	portal  int // requests that it saw
+	portal  int // requests that it received
 }
 
 func openAwayHouse(t testing.TB) *awayHouse {
@@ -117,7 +117,7 @@ func openAwayHouse(t testing.TB) *awayHouse {
 	return h
 }
 
-// do sends a browser's request, a POST where there is a form.
+// do sends a browser's request, a POST if there is a form.
 func (h *awayHouse) do(target, form, cookie string) *http.Response {
 	h.t.Helper()
 	method, body := http.MethodGet, http.NoBody
@@ -141,7 +141,7 @@ func (h *awayHouse) do(target, form, cookie string) *http.Response {
 	return rec.Result()
 }
 
-// wantAway wants what everybody is told while the store is away.
+// wantAway checks the responses while the store is unavailable.
 func (h *awayHouse) wantAway(what string, resp *http.Response) {
 	h.t.Helper()
 	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || len(resp.Header["Set-Cookie"]) != 0 {
@@ -150,8 +150,8 @@ func (h *awayHouse) wantAway(what string, resp *http.Response) {
 	}
 }
 
-// K02, K12: nobody is let in, nobody is told to be signed out, and what needs no store
-// goes on. Afterwards all is as it was.
+// K02, K12: nobody gets access, nobody is reported as signed out, and requests that need no store
+// work. Afterwards everything is as before.
 func TestK02_WhileTheStoreIsAway(t *testing.T) {
 	h := openAwayHouse(t)
 	const email = "email=ann%40example.com"
@@ -201,12 +201,12 @@ func TestK02_WhileTheStoreIsAway(t *testing.T) {
 	if resp := h.do("/orders", "", h.session); resp.StatusCode != 200 {
 		t.Errorf("the portal, when it is back = %d; want 200", resp.StatusCode)
 	}
-	// One that was here a moment ago is in memory: for them nothing happens at all.
+	// A recent visitor is cached and isn't affected at all.
 	h.store.away.Store(true)
 	if resp := h.do("/orders", "", h.session); resp.StatusCode != 200 {
 		t.Errorf("the portal, for who was here a moment ago = %d; want 200", resp.StatusCode)
 	}
-	// A cookie that can't be read beside one that is over: still nobody's to clear.
+	// A cookie that can't be read beside one of an ended session: neither is deleted.
 	h.wantAway("two cookies", h.do("/orders", "", "__Host-portal="+strings.Repeat("y", 43)+"; __Host-portal="+strings.Repeat("z", 43)))
 	h.store.away.Store(false)
 	if resp := h.do("/-/link?t="+h.token, "", h.flow); resp.StatusCode != 303 || resp.Header.Get("Location") != "/orders" {
@@ -228,7 +228,7 @@ func TestK12_WhileTheDiskIsFull(t *testing.T) {
 		h.wantAway(c.what, h.do(c.target, c.form, c.cookie))
 	}
 	h.store.full.Store(false)
-	if resp := h.do("/orders", "", h.session); resp.StatusCode != 200 { // makes the signing key
+	if resp := h.do("/orders", "", h.session); resp.StatusCode != 200 { // creates the signing key
 		t.Errorf("the portal = %d; want 200", resp.StatusCode)
 	}
 	h.store.full.Store(true)
@@ -243,8 +243,8 @@ func TestK12_WhileTheDiskIsFull(t *testing.T) {
 	}
 }
 
-// D14: a form that comes drop by drop is given up after ten seconds, on the server that
-// real ones come to, over a connection and by a clock of the test's own.
+// D14: a form that arrives very slowly is refused after ten seconds. The test uses the server of
+// real requests with its own connection and clock.
 func TestD14_FormsThatDrip(t *testing.T) {
 	heads := map[string]string{
 		"a form of ours": "POST /-/sign-in HTTP/1.1\r\nHost: portal.example\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\nemail=",
@@ -290,7 +290,7 @@ func TestD14_FormsThatDrip(t *testing.T) {
 	}
 }
 
-// oneConn is a listener for a connection that is there already.
+// oneConn is a listener that returns one existing connection.
 type oneConn struct {
 	conns chan net.Conn
 	once  sync.Once

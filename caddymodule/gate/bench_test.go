@@ -19,7 +19,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 )
 
-// counting counts what is asked of a store.
+// counting counts the operations on a store.
 type counting struct {
 	store.Store
 	calls atomic.Int64
@@ -66,14 +66,14 @@ func benchGate(b testing.TB) (g *madeGate, cookie string, db *counting) {
 	return g, begun.Cookie, db
 }
 
-// blank takes an answer and keeps nothing.
+// blank accepts a response and keeps nothing.
 type blank struct{ header http.Header }
 
 func (w *blank) Header() http.Header         { return w.header }
 func (w *blank) Write(b []byte) (int, error) { return len(b), nil }
 func (w *blank) WriteHeader(int)             {}
 
-// The store is away as often as a network is: what a portal does all day doesn't ask it.
+// The store is unavailable as often as a network is; a portal's daily requests don't use it.
 func TestAnOrdinaryRequestAsksNoStore(t *testing.T) {
 	g, cookie, db := benchGate(t)
 	portal := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
@@ -102,12 +102,12 @@ func TestAnOrdinaryRequestAsksNoStore(t *testing.T) {
 	}
 }
 
-// BenchmarkGate is our whole part of a request, without Caddy and the network.
+// BenchmarkGate measures the gate's part of a request, without Caddy and the network.
 func BenchmarkGate(b *testing.B) {
 	g, cookie, _ := benchGate(b)
 	portal := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	for _, c := range []struct{ name, path, cookie string }{
-		{"plain", "", "__Host-portal=" + cookie + "; sid=0123456789abcdef"}, // the portal alone: what the others stand on
+		{"plain", "", "__Host-portal=" + cookie + "; sid=0123456789abcdef"}, // only the portal: the baseline
 		{"signed in", "/orders/7", "__Host-portal=" + cookie + "; sid=0123456789abcdef"},
 		{"open", "/assets/portal.css", ""},
 		{"prompt", "/orders/7", ""},
@@ -136,8 +136,8 @@ func BenchmarkGate(b *testing.B) {
 	}
 }
 
-// BenchmarkOldLinks is our part of a request by its kind, with 100,000 companies of three
-// tokens each in the book, all held in memory.
+// BenchmarkOldLinks measures the gate's part of a request by kind, with 100,000 companies of three
+// tokens each in the directory, all cached.
 func BenchmarkOldLinks(b *testing.B) {
 	plain, cookie, _ := benchGate(b)
 	ctx := context.Background()
@@ -209,7 +209,7 @@ func BenchmarkOldLinks(b *testing.B) {
 	}
 }
 
-// BenchmarkHides is what each request costs for what the access log isn't to have.
+// BenchmarkHides measures the cost per request of keeping secrets out of the access log.
 func BenchmarkHides(b *testing.B) {
 	rules, err := legacy.Compile(legacy.Config{Prefix: "/-", Links: []legacy.Link{{Old: "/one-click/{token}/*", New: "/portal/{company}/*"}}})
 	if err != nil {

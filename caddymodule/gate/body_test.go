@@ -10,8 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// timed is a connection that notes until when what the client sends is waited for, and until when
-// the client has to have read the answer.
+// timed is a connection that records its read and write deadlines.
 type timed struct {
 	*httptest.ResponseRecorder
 	until, read time.Time
@@ -20,8 +19,8 @@ type timed struct {
 func (w *timed) SetReadDeadline(t time.Time) error  { w.until = t; return nil }
 func (w *timed) SetWriteDeadline(t time.Time) error { w.read = t; return nil }
 
-// D14: after an answer that needs no body, the server reads it all the same before it closes the
-// connection. A client that never sends it holds none.
+// D14: after a response that needs no body, the server still reads the body before it closes the
+// connection. A client that never sends it doesn't keep the connection open.
 func TestABodyThatNobodyReadsHoldsNoConnection(t *testing.T) {
 	g, _, _ := benchGate(t)
 	const form = "application/x-www-form-urlencoded"
@@ -52,9 +51,9 @@ func TestABodyThatNobodyReadsHoldsNoConnection(t *testing.T) {
 	}
 }
 
-// D14: over HTTP/2 one connection has many answers on their way, which a client may leave unread.
-// Ours end. The portal's don't, as they may be streams; nor do those of HTTP/1.1, where the deadline
-// would be the portal's next answer's.
+// D14: over HTTP/2 a connection may have many responses that the client doesn't read. The gate's
+// responses have a deadline. The portal's don't, because they may be streams; nor do those of
+// HTTP/1.1, where the deadline would also apply to the portal's next response.
 func TestAnAnswerOverHTTP2ThatNobodyReadsEnds(t *testing.T) {
 	g, cookie, _ := benchGate(t)
 	portals := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })

@@ -48,7 +48,7 @@ func TestClassify(t *testing.T) {
 	} {
 		u, err := url.ParseRequestURI(c.target)
 		if c.target == "*" {
-			u, err = &url.URL{Path: "*"}, nil // as net/http has it
+			u, err = &url.URL{Path: "*"}, nil // as in net/http
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -86,7 +86,7 @@ func TestH16_ConnectIsForWebSocketsAlone(t *testing.T) {
 	}
 }
 
-// A link that was mangled on its way is neither the portal's nor a log's.
+// A mangled link reaches neither the portal nor a log.
 func TestT10_AMangledLinkIsOursAndASecret(t *testing.T) {
 	ru := rules{prefix: "/door"}
 	const token = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEF-"
@@ -144,8 +144,8 @@ func TestT10_AMangledLinkIsOursAndASecret(t *testing.T) {
 	}
 }
 
-// A browser that doesn't keep to our Referrer-Policy: no log of our pages and no portal
-// gets the link. Nobody can hide a request to the portal from its log in this way.
+// A browser that ignores the gate's Referrer-Policy: no log of the gate's pages and no portal gets
+// the link. Nobody can hide a request for the portal from its log in this way.
 func TestT19_ALinkInTheReferer(t *testing.T) {
 	own, _ := url.Parse("/-/logo")
 	portals, _ := url.Parse("/orders")
@@ -176,18 +176,18 @@ func TestT19_ALinkInTheReferer(t *testing.T) {
 	}
 }
 
-// CVE-2025-54576, CVE-2026-40575, CVE-2025-66490 and their kin: a path that somebody on
-// the way could read as another one is never open.
+// CVE-2025-54576, CVE-2026-40575, CVE-2025-66490 and similar: a path that some reader could take
+// for another one is never open.
 func TestP06_OnlyAPathThatAllReadAlikeIsOpen(t *testing.T) {
 	tails := []string{"..%2fadmin", "%2e%2e/admin", "..;/admin", "%252e%252e/admin", "/../admin", "..%5cadmin", ".%2e/admin",
 		"..\\admin", "./admin", "../admin", "a/../../admin", "%2e/admin", "a%2fb", "a%5cb", "a;v=1", "a%3bv=1", "a%00", "a%0a", "a%7f",
 		"%c0%ae%c0%ae/admin/..", "a./b", "a../b", ".../b", "a%20/b", "a%252fb", "..%252fadmin", "..%c0%afadmin/..", "//admin", "a//b", "%25",
-		// UTF-8 that is longer than it may be, broken, or of characters that look like those of ASCII.
+		// Overlong or invalid UTF-8, and characters that resemble ASCII.
 		"%C1%A1.css", "%E0%81%A1.css", "%F0%80%81%A1.css", "%C0x", "a%EF%BC%8Fb", "a%EF%BC%BCb", "%E2%80%A5", "%EF%BC%8E/b", "a%EF%BC%9Bb", "a%EF%BC%8E/b", "a%C2%A5b", "a%E2%82%A9b"}
 	for _, tail := range tails {
 		u, err := url.ParseRequestURI("/assets/" + tail)
 		if err != nil {
-			continue // refused by the server before us
+			continue // refused by the server before the gate
 		}
 		r := &http.Request{Method: "GET", URL: u, Header: http.Header{}}
 		if got := testRules.classify(r); got != Protected {

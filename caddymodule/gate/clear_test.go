@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// inBrowser is a person's browser before a gate whose url is https: cookies of ours go along
-// with TLS alone. secure says that it comes with TLS, ends that this ends here.
+// inBrowser is a browser in front of a gate whose url is https: the gate's cookies are sent only
+// over TLS. secure means that the request comes with TLS, ends that TLS ends here.
 type inBrowser struct {
 	cookies map[string]string
 }
@@ -30,21 +30,22 @@ func (b *inBrowser) open(g *madeGate, target string, secure, ends bool) (status 
 	w := httptest.NewRecorder()
 	g.ServeHTTP(w, r, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("portal")) }))
 	for _, c := range w.Result().Cookies() {
-		if secure { // browsers take no such cookie without TLS
+		if secure { // browsers accept no such cookie without TLS
 			b.cookies[c.Name] = c.Value
 		}
 	}
 	return w.Code, w.Header().Get("Location")
 }
 
-// Who opens a page without TLS is led to the same page with TLS, as soon as somebody has
-// come with it, and by an old link before that; nobody goes round in a circle where TLS ends in front of the gates, whichever of them a load balancer picks, and
-// also where it ends here for others.
+// A visitor who opens a page without TLS is redirected to the same page with TLS, after another
+// request has come with TLS, and for an old link even before that. There is no redirect loop if TLS
+// ends in front of the gates, whichever of them a load balancer picks, and even if it ends here for
+// other visitors.
 func TestPagesWithoutTLS(t *testing.T) {
 	for _, path := range []string{"/", "/dashboard.php?x=1", "/portal/acme/", "/one-click/dune-secret-token/x", "/one-click/acme-secret-token/x", "/-/companies"} {
 		for _, place := range []struct {
 			name       string
-			ends, seen bool // TLS ends here: for this person; for another one before
+			ends, seen bool // TLS ends here: for this visitor; for an earlier one
 			gates      int
 		}{
 			{"here", true, true, 1}, {"here, of which nothing is known", true, false, 1}, {"in front of us", false, false, 1}, {"in front of two", false, false, 2},
@@ -91,7 +92,7 @@ func TestPagesWithoutTLS(t *testing.T) {
 			}
 		}
 	}
-	// What isn't a page that somebody opens stays as it is.
+	// Requests that don't open a page stay the same.
 	plain, _, _ := benchGate(t)
 	(&inBrowser{map[string]string{}}).open(plain, "https://portal.example/x", true, true)
 	for name, headers := range map[string]http.Header{"a script": {"Accept": {"*/*"}, "Sec-Fetch-Mode": {"cors"}}, "a prefetch": {"Accept": {"text/html"}, "Purpose": {"prefetch"}}, "a proxy that says so": {"Accept": {"text/html"}, "X-Forwarded-Proto": {"https"}}} {
@@ -105,7 +106,7 @@ func TestPagesWithoutTLS(t *testing.T) {
 	}
 }
 
-// A portal can't take our cookies away: what is to be forgotten is forgotten one by one.
+// A portal can't delete the gate's cookies: the others are deleted one by one.
 func TestClearSiteData(t *testing.T) {
 	g, cookie, _ := benchGate(t)
 	for line, want := range map[string]struct{ rest, gone string }{
@@ -137,7 +138,7 @@ func TestClearSiteData(t *testing.T) {
 	}
 }
 
-// Of several Referer lines none has an old link, or a link from a mail.
+// None of several Referer lines contains an old link or a mailed link.
 func TestEveryReferer(t *testing.T) {
 	plain, cookie, _ := benchGate(t)
 	g := withOldLinks(t, plain)

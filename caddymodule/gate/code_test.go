@@ -12,7 +12,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
-// overtaken is a store in which others are faster than the next few sign-ins.
+// overtaken is a store in which other requests win against the next few sign-ins.
 type overtaken struct {
 	store.Store
 	left int
@@ -26,11 +26,11 @@ func (o *overtaken) Apply(ctx context.Context, ops ...store.Op) error {
 	return o.Store.Apply(ctx, ops...)
 }
 
-// wrongCode is how the answer to a code that is wrong begins.
+// wrongCode is the beginning of the response to a wrong code.
 const wrongCode = "That code doesn’t work."
 
-// Who types the right code while the record moves isn't told that it is wrong, nor is it
-// written down so.
+// The right code isn't called wrong, on the page or in the history, if the record changes at the
+// same time.
 func TestTheRightCodeIsNeverToldToBeWrong(t *testing.T) {
 	h := openAwayHouse(t)
 	o := &overtaken{Store: h.store.Store, left: 3}
@@ -46,7 +46,7 @@ func TestTheRightCodeIsNeverToldToBeWrong(t *testing.T) {
 	}
 }
 
-// Nor is a link said to be over that isn't.
+// Nor is an active link called inactive.
 func TestTheRightLinkIsNeverToldToBeOver(t *testing.T) {
 	h := openAwayHouse(t)
 	h.store.Store = &overtaken{Store: h.store.Store, left: 8}
@@ -60,7 +60,7 @@ func TestTheRightLinkIsNeverToldToBeOver(t *testing.T) {
 	}
 }
 
-// typeCode sends a code and returns the status and the words beside the field.
+// typeCode sends a code and returns the status and the text beside the field.
 func (h *awayHouse) typeCode(code string) (status int, problem string) {
 	h.t.Helper()
 	resp := h.do("/-/code", url.Values{"code": {code}}.Encode(), h.flow)
@@ -79,8 +79,8 @@ func (h *awayHouse) typeCode(code string) (status int, problem string) {
 	return resp.StatusCode, problem
 }
 
-// T11: what is no code costs none of the five tries, and is told what is wrong with it;
-// a wrong code and a burnt one read the same.
+// T11: text that can't be a code uses up none of the five attempts, and its problem is shown; a
+// wrong code and a blocked one get the same response.
 func TestT11_ACodeOfTheWrongShapeIsNoTry(t *testing.T) {
 	h := openAwayHouse(t)
 	shapes := func() {

@@ -8,7 +8,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-// Where there is no company at all, staff are told so, and have nothing to search among.
+// If the directory has no company, staff are told so and get no search field.
 func TestCompaniesOfAnEmptyFirm(t *testing.T) {
 	h := openAwayHouse(t)
 	h.Book.Staff = []address.Address{"ann@example.com"}

@@ -14,7 +14,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// portalCookies returns what seals the cookies of a portal at https://portal.example.
+// portalCookies returns the PortalCookies of a portal at https://portal.example.
 func portalCookies(t testing.TB) *upstream.PortalCookies {
 	t.Helper()
 	db, err := bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{})
@@ -26,20 +26,20 @@ func portalCookies(t testing.TB) *upstream.PortalCookies {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &upstream.PortalCookies{Firm: "example", Store: db, Keys: keys, Own: web.CookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}),
+	return &upstream.PortalCookies{Firm: "example", Store: db, Keys: keys, Gate: web.CookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}),
 		Log: slog.New(slog.DiscardHandler)}
 }
 
-// first returns the first of two: the cookie, and not its owner.
+// first returns the first result of Seal: the cookie without the owner cookie.
 func first(cookie, _ string) string { return cookie }
 
-// sent returns the cookie that a browser sends after it got the Set-Cookie line.
+// sent returns the cookie that a browser sends after it received the Set-Cookie line.
 func sent(line string) string {
 	pair, _, _ := strings.Cut(line, ";")
 	return pair
 }
 
-// portalGate is as much of a gate as judges the answers of a portal at that origin.
+// portalGate returns the part of a gate that filters the responses of a portal at that origin.
 func portalGate(origin *url.URL, bound *upstream.PortalCookies) *forwarder {
 	return &forwarder{answers: &web.Answers{Sites: &site.Sites{URL: origin}}, cookies: web.CookiesFor(origin), bound: bound}
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 )
 
-// Over every combination of facts, those that can't be and kinds that there aren't too.
+// For every combination of facts, including impossible ones and unknown kinds.
 func TestDecide_NobodyGetsFurtherThanTheyMay(t *testing.T) {
 	n := 0
 	for kind := legacy.Bad; kind <= legacy.Company+1; kind++ {
@@ -41,7 +41,8 @@ func TestDecide_NobodyGetsFurtherThanTheyMay(t *testing.T) {
 					t.Errorf("%+v.decide() = %d: %s", f, s, what)
 				}
 			}
-			// What isn't told: whether there is such a company, to who may not reach it.
+			// The decision doesn't reveal whether a company exists to a visitor who doesn't reach
+			// it.
 			if other := f; !f.reaches && (f.upgraded || !f.known) && kind != legacy.None && !f.visiting {
 				other.known, other.upgraded = !f.known, true
 				if got := other.decide(); got != s {

@@ -11,13 +11,13 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// A second click that comes to another gate on the store is let in to the session that the
-// first one began: in the browser that asked, for ten seconds.
+// A second click that reaches another gate on the store gets the session that the first one began:
+// in the requesting browser, for ten seconds.
 func TestADoubleClickAtTwoGates(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		ago  time.Duration // the first click
-		flow string        // of the second; "": the same
+		ago  time.Duration // time since the first click
+		flow string        // of the second click; "" if it is the same
 		want int
 	}{
 		{"at once", 0, "", http.StatusSeeOther},
@@ -58,7 +58,7 @@ func TestADoubleClickAtTwoGates(t *testing.T) {
 	}
 }
 
-// sessionOf returns the session's cookie that an answer sets, or "".
+// sessionOf returns the session cookie that a response sets, or "".
 func sessionOf(resp *http.Response) string {
 	for _, c := range resp.Cookies() {
 		if c.Name == "__Host-portal" {
@@ -68,7 +68,7 @@ func sessionOf(resp *http.Response) string {
 	return ""
 }
 
-// Neither the store nor the secret is enough to open what waits for a second click.
+// Neither the store nor the secret suffices to open the record for a second click.
 func TestADoubleClickIsSealedForItsBrowser(t *testing.T) {
 	h := openAwayHouse(t)
 	began := sessionOf(h.do("/-/link?t="+h.token, "", h.flow))

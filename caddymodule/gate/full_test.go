@@ -11,11 +11,11 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 )
 
-// D09, D12: whoever has so many networks that all counters are in use keeps other networks from asking
-// for mail, and nobody on a device that they have signed in on.
+// D09, D12: an attacker with enough networks to use up all counters prevents other networks from
+// requesting mail, but no visitor on a device on which they have signed in before.
 func TestAKnownDeviceAsksForMailWhileAllCountersAreInUse(t *testing.T) {
 	g, _, db := benchGate(t)
-	now := time.Now() // stands still, so that no counter ends
+	now := time.Now() // a stopped clock, so that no counter expires
 	g.Networks = &limit.Networks{Firm: "example", Store: db, Keys: g.Tokens.Keys, Now: func() time.Time { return now }}
 	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("2001:db8::1") }
 	g.remake()

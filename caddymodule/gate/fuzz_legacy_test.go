@@ -19,8 +19,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 )
 
-// withOldLinks gives a gate old links and three companies: acme, upgraded, which Ann
-// belongs to; birch, upgraded; and dune, open.
+// withOldLinks gives a gate old links and three companies: acme, upgraded, which Ann belongs to;
+// birch, upgraded; and dune, open.
 func withOldLinks(t testing.TB, g *madeGate) *madeGate {
 	t.Helper()
 	rules, err := legacy.Compile(legacy.Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*"}, Links: []legacy.Link{
@@ -55,8 +55,8 @@ var birchsLink = regexp.MustCompile(`(?i)/one-click/birch-secret-token([/?;\x00]
 
 var birchs = regexp.MustCompile(`(?i)^(/index)?/(portal|files|overview)/birch(/|$)`)
 
-// Whatever comes: the portal of who is acme's, of a visitor of dune's or of nobody sees no
-// token of birch's and none of its pages, and no header of an answer has a token of an
+// For any input: in a request of a contact of acme, of a visitor of dune or of nobody, the portal
+// receives no token of birch and no request for its pages, and no response header has a token of an
 // upgraded company.
 func FuzzOldLinks(f *testing.F) {
 	h := openFuzzHouse(f)
@@ -67,7 +67,7 @@ func FuzzOldLinks(f *testing.F) {
 	}
 	visit := h.forward.sealVisit(h.forward.newVisit(dune, "dune-secret-token", nil))
 	began, calls := time.Now(), 0
-	h.Now = func() time.Time { calls++; return began.Add(time.Duration(calls) * even * 2) } // nobody waits
+	h.Now = func() time.Time { calls++; return began.Add(time.Duration(calls) * even * 2) } // so that nothing waits
 	h.remake()
 	for _, s := range []string{"/", "/one-click/birch-secret-token/x", "/one-click/dune-secret-token/x?a=1", "/view?client=birch-secret-token", "/view?client=dune-secret-token&client=birch-secret-token",
 		"/x?client=birch-secret-token", "/view?Client%5b%5d=birch-secret-token", "/portal/birch/x", "/portal/acme/x?client=birch-secret-token", "/portal/acme/one-click/birch-secret-token/", "/files/BIRCH/../acme/x",
@@ -91,7 +91,7 @@ func FuzzOldLinks(f *testing.F) {
 		if r == nil {
 			return
 		}
-		r.TLS = &tls.ConnectionState{} // else an old link leads to where there is TLS
+		r.TLS = &tls.ConnectionState{} // otherwise an old link redirects to TLS
 		own := h.Legacy.Match(r.URL)
 		w := httptest.NewRecorder()
 		h.log.Reset()
@@ -134,7 +134,7 @@ func FuzzOldLinks(f *testing.F) {
 		}
 		for name, values := range resp.Header {
 			for _, token := range []string{"acme-secret-token", "birch-secret-token", "other-acme-secret"} {
-				// What the visitor put elsewhere than where a token could be is theirs to see again.
+				// Text that the visitor put in places where no token is read may be repeated.
 				isOne := strings.Count(target, token) == 1 && (own.Token == token || slices.Contains(own.Strays, token))
 				if strings.Contains(strings.Join(values, "\n"), token) && (isOne || !strings.Contains(target, token)) {
 					t.Fatalf("%q as %d = %d, %s: %q", target, who%3, resp.StatusCode, name, values)
@@ -150,7 +150,7 @@ func FuzzOldLinks(f *testing.F) {
 	})
 }
 
-// withOldLinksOn is withOldLinks where the store takes changes for a moment.
+// withOldLinksOn is withOldLinks on a store that accepts changes for the setup.
 func withOldLinksOn(t testing.TB, h *fuzzHouse) *madeGate {
 	t.Helper()
 	quiet := h.store.Store

@@ -26,17 +26,17 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// The judges here read what visitors send in ways of their own, not in those of the gate:
-// as the most lenient application, browser or proxy would.
+// The checks here parse visitors' input independently of the gate: as the most lenient application,
+// browser or proxy would.
 
-// still is a store that says yes to every change and makes none: each input finds the
-// gate as the first one did.
+// still is a store that accepts every change and makes none: each input finds the gate in the same
+// state.
 type still struct{ store.Store }
 
 func (still) Apply(context.Context, ...store.Op) error { return nil }
 
-// forgery returns what is left in a header that the portal could take for the gate's word,
-// or "". want are the gate's own.
+// forgery returns a header left in the request that the portal could take for the gate's, or "".
+// want are the gate's own headers.
 func forgery(h http.Header, want map[string]string) string {
 	told := map[string][]string{}
 	for name, values := range h {
@@ -52,7 +52,7 @@ func forgery(h http.Header, want map[string]string) string {
 		}
 	}
 	if _, ok := want["portal-assertion"]; ok && len(told["portal-assertion"]) == 1 && strings.Count(told["portal-assertion"][0], ".") == 2 {
-		told["portal-assertion"] = []string{want["portal-assertion"]} // it is another one each minute
+		told["portal-assertion"] = []string{want["portal-assertion"]} // changes each minute
 	}
 	for name, value := range want {
 		if !slices.Equal(told[name], []string{value}) {
@@ -80,8 +80,8 @@ func forgery(h http.Header, want map[string]string) string {
 	return ""
 }
 
-// foldName reads a header's name as CGI and its kin do: letters and digits, and anything
-// else is one and the same.
+// foldName reads a header's name like CGI: letters and digits, and one symbol for all other
+// characters.
 func foldName(name string) string {
 	return strings.Map(func(c rune) rune {
 		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
@@ -94,12 +94,12 @@ func foldName(name string) string {
 var toldOfAnn = map[string]string{"remote-user": "ann@example.com", "remote-email": "ann@example.com", "remote-name": "Ann Baker",
 	"portal-role": "client", "portal-firm": "example", "portal-assertion": "JWT"}
 
-// readings are the paths that somebody could take a request's path for: decoded up to
-// three times, with and without parameters and backslashes, cleaned, in small letters.
+// readings returns all possible readings of a request's path: decoded up to three times, with and
+// without parameters and backslashes, cleaned, in lower case.
 func readings(target string) (all []string) {
 	p, _, _ := strings.Cut(target, "?")
 	if scheme, rest, ok := strings.Cut(p, "://"); ok && !strings.Contains(scheme, "/") {
-		_, p, _ = strings.Cut(rest, "/") // the request line names a host of its own
+		_, p, _ = strings.Cut(rest, "/") // the request line has a host
 		p = "/" + p
 	}
 	for range 4 {
@@ -116,8 +116,7 @@ func readings(target string) (all []string) {
 	return all
 }
 
-// bestFit returns a path as it is to a reader of characters that look alike, and of UTF-8 that is
-// longer than it may be.
+// bestFit returns a path as seen by readers of similar characters and of overlong UTF-8.
 func bestFit(p string) string {
 	var b []byte
 	for i := 0; i < len(p); i++ {
@@ -144,12 +143,12 @@ func cutParameters(p string) string {
 	return b.String()
 }
 
-// fuzzHouse is a gate of which nothing is left after a request. In what is sent to it,
-// SESSION, FLOW, TOKEN and CODE stand for what works.
+// fuzzHouse is a gate that keeps no state after a request. In its input, SESSION, FLOW, TOKEN and
+// CODE stand for valid values.
 type fuzzHouse struct {
 	*awayHouse
 	secrets *strings.Replacer
-	cookies [2]string // the values of the session's and of the browser's
+	cookies [2]string // the values of the session and flow cookies
 }
 
 func openFuzzHouse(f *testing.F) *fuzzHouse {
@@ -161,7 +160,7 @@ func openFuzzHouse(f *testing.F) *fuzzHouse {
 	return h
 }
 
-// read reads bytes as Go's server does; nil where it would refuse them itself.
+// read parses bytes like Go's server; it returns nil if that would refuse them.
 func (h *fuzzHouse) read(raw string) *http.Request {
 	raw = h.secrets.Replace(raw)
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
@@ -177,9 +176,9 @@ func (h *fuzzHouse) read(raw string) *http.Request {
 	return r
 }
 
-// Whatever comes over the wire: nobody without a session gets to the portal but on an open
-// path, nobody is who they aren't, no page of ours is the portal's, nothing breaks, and
-// nothing that opens a door is told.
+// For any bytes on the wire: a request without a session reaches the portal only on an open path,
+// no visitor gets another identity, no page of the gate reaches the portal, nothing crashes, and no
+// response contains a secret.
 func FuzzServeHTTP(f *testing.F) {
 	h := openFuzzHouse(f)
 	const browser = "Accept: text/html\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n"
@@ -243,7 +242,7 @@ func FuzzServeHTTP(f *testing.F) {
 	})
 }
 
-// wantAtPortal judges what the portal gets.
+// wantAtPortal checks the request that the portal receives.
 func (h *fuzzHouse) wantAtPortal(t *testing.T, r *http.Request, target string, signedIn bool) {
 	t.Helper()
 	var want map[string]string
@@ -275,7 +274,7 @@ func (h *fuzzHouse) wantAtPortal(t *testing.T, r *http.Request, target string, s
 	}
 }
 
-// wantAnswer judges where an answer leads, and what it leaves in the browser.
+// wantAnswer checks the redirect and the cookies of a response.
 func (h *fuzzHouse) wantAnswer(t *testing.T, what, method string, asked http.Header, resp *http.Response, reached bool) {
 	t.Helper()
 	if to := resp.Header.Get("Location"); to != "" {
@@ -303,7 +302,7 @@ func (h *fuzzHouse) wantAnswer(t *testing.T, what, method string, asked http.Hea
 	}
 }
 
-// No header of the visitor's is the gate's word, however it is spelt, wherever it is named.
+// No header of a visitor passes for the gate's, in any spelling and wherever it is named.
 func FuzzIdentityHeaders(f *testing.F) {
 	for _, seed := range [][4]string{{"Remote-User", "admin", "close", "a=1"}, {"remote_user", "admin", "Remote-User", ""}, {"Portal.Role", "staff", "portal-role,,X", "__Host-portal=x"},
 		{"X-Forwarded_For", "1.2.3.4", "x-forwarded-for", ""}, {"Upgrade", "h2c, websocket", "Upgrade", ""}, {"Trailer", "Remote-User", "trailer", ""}, {"X-Auth-Request-", "x", "", ""},
@@ -317,7 +316,7 @@ func FuzzIdentityHeaders(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, value, connection, cookie string, signedIn bool) {
 		if !httpguts.ValidHeaderFieldName(name) {
-			return // no server lets it in: see TestH01_InvalidHeaderNamesAreRejected
+			return // refused by every server: see TestH01_InvalidHeaderNamesAreRejected
 		}
 		r := &http.Request{Header: http.Header{"Accept": {"*/*"}}, Trailer: http.Header{name: nil}}
 		for _, n := range []string{name, strings.ToLower(name), textproto.CanonicalMIMEHeaderKey(name)} {
@@ -340,7 +339,7 @@ func FuzzIdentityHeaders(f *testing.F) {
 	})
 }
 
-// Whatever somebody is called, it is one header with one value.
+// Any name of a contact becomes one header with one value.
 func FuzzHeaderValue(f *testing.F) {
 	for _, seed := range []string{"Ann Baker", "Ann\r\nPortal-Role: staff", "\x00", "\u2028", strings.Repeat("é", 1000), "\xff\xfe", "\u202eAnn", " Ann ", "\u0085", "\x1b[2J", strings.Repeat("é", 511) + " é"} {
 		f.Add(seed)
@@ -358,8 +357,7 @@ func FuzzHeaderValue(f *testing.F) {
 	})
 }
 
-// FuzzSetCookie: no line of the portal's gives a browser a cookie of ours, and none takes another
-// one away.
+// FuzzSetCookie checks that no Set-Cookie line of the portal sets or deletes a cookie of the gate.
 func FuzzSetCookie(f *testing.F) {
 	tied := portalCookies(f)
 	for _, seed := range []string{"a=1; __Host-portal=x; b=2", "__Host-portal-flow=x", "__HOST-PORTAL=x;;", " __Host-portal =x", "=__Host-portal=x", "==__Host-portal=x", "__Host-portal", `a="; __Host-portal=x"`,
@@ -393,9 +391,9 @@ func FuzzSetCookie(f *testing.F) {
 	})
 }
 
-// sentBack is the Cookie line of a browser that was sent the Set-Cookie line (RFC 6265bis,
-// 5.6 and 5.8.3), or "" where it takes none. It keeps no order of attributes, and is told
-// no origin: what could be kept anywhere is kept.
+// sentBack returns the Cookie line of a browser that received the Set-Cookie line (RFC 6265bis, 5.6
+// and 5.8.3), or "" if it rejects it. It ignores the order of attributes and has no origin: it
+// keeps every cookie that some origin could keep.
 func sentBack(set string) string {
 	pair, _, _ := strings.Cut(set, ";")
 	if strings.ContainsFunc(pair, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
@@ -412,8 +410,8 @@ func sentBack(set string) string {
 	return name + "=" + value
 }
 
-// What somebody typed into the portal's form comes out of the page that holds it as it was
-// typed, and goes to where it was to go, or it isn't held at all.
+// The fields of a portal's form are the same in the page that holds it, with the same target;
+// otherwise the form isn't held at all.
 func FuzzHeldForm(f *testing.F) {
 	h := openFuzzHouse(f)
 	for _, seed := range [][2]string{{"/orders?a=1", "note=hello&b="}, {"/x", "a=%22%3E%3Cscript%3E&%3Cb%3E=1"}, {"/x", "a=%e9&b=%ff%81"}, {"//evil.example", "a=b"}, {"/-/sign-out", "a=b"}, {"/x", "a=1&a=2&a"},
@@ -442,7 +440,7 @@ func FuzzHeldForm(f *testing.F) {
 			t.Fatalf("%q is held; %v", body, err)
 		}
 		if charset != "" || strings.ContainsAny(want.Encode(), "\r") || strings.Contains(want.Encode(), "%0D") || strings.Contains(want.Encode(), "%00") {
-			return // bytes that aren't UTF-8, and line ends, are as the browser sends them: see pages_test.go
+			return // bytes that aren't UTF-8, and line endings, are covered in pages_test.go
 		}
 		if fields.Encode() != want.Encode() {
 			t.Fatalf("%q is held as %q", body, fields.Encode())
@@ -450,7 +448,7 @@ func FuzzHeldForm(f *testing.F) {
 	})
 }
 
-// heldIn reads the form with the hidden fields out of a page, as a browser does.
+// heldIn reads the form with the hidden fields from a page, like a browser.
 func heldIn(t *testing.T, page string) (action, charset string, fields url.Values) {
 	t.Helper()
 	doc, err := html.Parse(strings.NewReader(page))

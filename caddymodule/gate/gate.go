@@ -164,7 +164,7 @@ func (g *Gate) Sync(ctx context.Context) error {
 	if err := g.forward.Sessions.Sync(ctx); err != nil {
 		return err
 	}
-	if err := g.forward.bound.Reread(ctx); err != nil {
+	if err := g.forward.bound.Sync(ctx); err != nil {
 		return err
 	}
 	return g.forward.Book.Sync(ctx)

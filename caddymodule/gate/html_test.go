@@ -27,7 +27,7 @@ func attr(n *html.Node, name string) string {
 	return ""
 }
 
-// words returns what a person reads or hears of a page.
+// words returns the text of a page that a person reads or hears.
 func words(t testing.TB, page string) string {
 	var b strings.Builder
 	root, err := html.Parse(strings.NewReader(page))

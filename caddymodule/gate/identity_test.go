@@ -31,7 +31,7 @@ func TestH14_HeaderValues(t *testing.T) {
 		"\u202eevil":                     "evil",
 		"\xff\xfe":                       "",
 		"  ":                             "",
-		strings.Repeat("é", 4096)[:8000]: strings.Repeat("é", 4000), // never cut
+		strings.Repeat("é", 4096)[:8000]: strings.Repeat("é", 4000), // never truncated
 	} {
 		if got := upstream.HeaderValue(in); got != want {
 			t.Errorf("headerValue(%.40q) = %.40q; want %.40q", in, got, want)
@@ -54,7 +54,7 @@ func TestH13_ThePortalCantSetOurCookies(t *testing.T) {
 	}
 }
 
-// A handler that flushes before it writes sends the header out, too.
+// A handler that flushes before it writes sends the header, too.
 func TestH13_NorByFlushing(t *testing.T) {
 	u, _ := url.Parse("https://portal.example")
 	rec := httptest.NewRecorder()
@@ -68,8 +68,8 @@ func TestH13_NorByFlushing(t *testing.T) {
 	}
 }
 
-// Caddy's header directives replace within a value in place: what they change is one
-// request's, and not the next one's or another visitor's.
+// Caddy's header directives replace text within a value in place: that must affect only one
+// request, not the next one or another visitor's.
 func TestH01_ValuesBelongToOneRequest(t *testing.T) {
 	var id upstream.Identity
 	id.Add("Remote-User", "ann@example.com")

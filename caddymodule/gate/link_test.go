@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// What was typed on a link's page stays in its field, to be put right. Only an address that
-// isn't the link's is one in the history: scanners fill in forms with anything.
+// Text typed on a link's page stays in its field for correction. Only an address other than the
+// link's is recorded in the history: scanners fill in forms with anything.
 func TestLinkPageKeepsWhatWasTyped(t *testing.T) {
 	h := openAwayHouse(t)
 	for _, c := range []struct {

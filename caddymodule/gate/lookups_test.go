@@ -17,9 +17,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// A request takes a few bytes to send. What it has the store look up, in its URL and headers, is
-// bounded as long as nobody is signed in, and what isn't looked up doesn't reach the portal: with
-// real tokens as with invented ones.
+// A request takes few bytes to send. The look-ups for its URL and headers are bounded while nobody
+// is signed in, and parts that aren't looked up don't reach the portal: for real tokens as for
+// invented ones.
 func TestRequestsWithoutSessionCostAtMostThreeStoreCalls(t *testing.T) {
 	g, _, db := benchGate(t)
 	g = withOldLinks(t, g)
@@ -80,7 +80,7 @@ func TestRequestsWithoutSessionCostAtMostThreeStoreCalls(t *testing.T) {
 				got = fmt.Sprint(w.Code, len(cmp.Or(w.Header().Get("Location"))), w.Body.String() == "portal")
 				return calls
 			}
-			ask() // what is found is remembered, but for what isn't there
+			ask() // found records are cached, missing ones aren't
 			if calls := ask(); calls > 3 {
 				t.Errorf("%s, cookie %.20s: %d store calls; want at most 3", path, cookie, calls)
 			}
@@ -94,9 +94,9 @@ func TestRequestsWithoutSessionCostAtMostThreeStoreCalls(t *testing.T) {
 	}
 }
 
-// What becomes of a request without a session tells whether a token in it is real. Whoever finds many that
-// aren't theirs gets no more of such answers, for real tokens and others; pages without such a thing go on,
-// and so do those with a token of theirs.
+// The response to a request without a session reveals whether a token in it is real. A client that
+// finds many tokens of others gets no more such responses, for real tokens and others; pages
+// without tokens work, and so do those with a token of the visitor's own company.
 func TestNobodyFindsOutManyTokensWithoutASession(t *testing.T) {
 	g, _, db := benchGate(t)
 	g = withOldLinks(t, g)
@@ -139,8 +139,8 @@ func TestNobodyFindsOutManyTokensWithoutASession(t *testing.T) {
 	}
 }
 
-// A company whose record can't be read any more is nobody's, and its token reaches the portal from nobody; all
-// else goes on.
+// A company whose record can't be read belongs to nobody, and its token reaches the portal from
+// nobody; everything else works.
 func TestTokensOfADamagedCompanyReachThePortalNowhere(t *testing.T) {
 	g, cookie, db := benchGate(t)
 	g = withOldLinks(t, g)
@@ -166,8 +166,8 @@ func TestTokensOfADamagedCompanyReachThePortalNowhere(t *testing.T) {
 	}
 }
 
-// A token that can be guessed reaches a public page from anybody while its company is open, as its old link does; that of
-// an upgraded company reaches none, however few characters it has.
+// A guessable token reaches a public page from anybody while its company is open, as its old link
+// does; the token of an upgraded company reaches none, however short it is.
 func TestATokenThatCanBeGuessedReachesAPublicPageOnlyWhileItsCompanyIsOpen(t *testing.T) {
 	g, _, _ := benchGate(t)
 	g = withOldLinks(t, g)
@@ -223,7 +223,7 @@ func TestATokenThatCanBeGuessedReachesAPublicPageOnlyWhileItsCompanyIsOpen(t *te
 	check(true)
 }
 
-// More spellings of tokens than anybody's URL has are another's, all of them.
+// If a URL has more spellings of tokens than any real one, all of them count as unauthorized.
 func TestAURLWithManySpellingsOfATokenHasNoneOfThem(t *testing.T) {
 	g, cookie, _ := benchGate(t)
 	g = withOldLinks(t, g)
@@ -250,8 +250,8 @@ func TestAURLWithManySpellingsOfATokenHasNoneOfThem(t *testing.T) {
 	}
 }
 
-// Search pages have a dozen parameters, and grids ask for each page of theirs: a whole office does that all day,
-// in visits too.
+// Search pages have a dozen parameters, and grids request each of their pages: a whole office does
+// that all day, in visits too.
 func TestSearchesInAVisitAreNotCounted(t *testing.T) {
 	g, _, _ := benchGate(t)
 	g = withOldLinks(t, g)
@@ -277,7 +277,7 @@ func TestSearchesInAVisitAreNotCounted(t *testing.T) {
 	}
 }
 
-// D15: how many different values a query has doesn't multiply with how long it is.
+// D15: the work for different values in a query grows only linearly with its length.
 func TestD15_ManyValuesCostNoMoreThanFew(t *testing.T) {
 	g, cookie, _ := benchGate(t)
 	g = withOldLinks(t, g)

@@ -22,7 +22,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// madeGate is a gate, and what it is made of.
+// madeGate is a gate with its dependencies.
 type madeGate struct {
 	*Gate
 	Settings
@@ -62,10 +62,10 @@ func makeGate(t testing.TB, db store.Store, log *slog.Logger, open string) *made
 	return m
 }
 
-// remake makes the gate again, of what Settings and Records are now. What it had in memory is gone.
+// remake makes the gate again from the current Settings and Records. Its cached data is lost.
 func (m *madeGate) remake() { m.Gate = New(m.Settings, m.Records) }
 
-// another returns another gate on the same store, such as that of another process.
+// another returns another gate on the same store, like that of another process.
 func (m *madeGate) another() *madeGate {
 	other := *m
 	other.remake()

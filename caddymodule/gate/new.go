@@ -126,7 +126,7 @@ func New(s Settings, rec Records) *Gate {
 		forward: &forwarder{
 			Firm: s.Firm, Legacy: s.Legacy, Usage: rec.Usage, Book: rec.Book, Sessions: rec.Sessions, Networks: rec.Networks, Audit: rec.Audit, Unread: rec.Unread,
 			Log: rec.Log, Now: rec.Now, keys: keys, cookies: cookies,
-			bound: &upstream.PortalCookies{Firm: s.Firm, Store: db, Keys: keys, Own: cookies, Named: upstream.BindingsOf(s.PortalSession), Log: rec.Log},
+			bound: &upstream.PortalCookies{Firm: s.Firm, Store: db, Keys: keys, Gate: cookies, Configured: upstream.BindingsOf(s.PortalSession), Log: rec.Log},
 			rules: rules, answers: answers, visitors: visitors, signin: signIn, ways: ways, insecure: insecure,
 			home:    homesOf(s.Legacy),
 			guessed: &rate.Sometimes{Interval: 10 * time.Minute}, refused: &rate.Sometimes{First: 10, Interval: time.Minute},

@@ -710,7 +710,7 @@ func (g *forwarder) comesBack(ctx context.Context, a *about, mine, h upstream.Ow
 	case h.Company == upstream.AnyCompany:
 		return true, nil
 	case h.Company == "":
-		back := mine.Company == "" || a.visitor.IsOf(mine.Company)
+		back := mine.Company == "" || a.visitor.BelongsOnlyTo(mine.Company)
 		a.apart = a.apart || !back
 		return back, nil
 	case !a.visitor.Reaches(h.Company), mine.Company != "" && h.Company != mine.Company, a.bound.Company != "" && h.Company != a.bound.Company:
@@ -720,7 +720,7 @@ func (g *forwarder) comesBack(ctx context.Context, a *about, mine, h upstream.Ow
 	if errors.Is(err, directory.ErrUnknown) {
 		return false, nil
 	}
-	if err != nil || !h.Stands(s) {
+	if err != nil || !h.MatchesCompany(s) {
 		return false, err
 	}
 	if a.standing.Company == "" {

@@ -380,7 +380,7 @@ func TestBodyWithATokenSpreadWide(t *testing.T) {
 	}
 }
 
-// What was returned isn't searched again and again where a body comes a few bytes at a time.
+// Returned bytes aren't searched again and again if a body arrives a few bytes at a time.
 func TestBodyByTheByteSearchesLittle(t *testing.T) {
 	const size = 20_000
 	s := indexed().Body(io.NopCloser(&parts{photo(size), 1}), func(Hit) bool { return true }).(*stream)

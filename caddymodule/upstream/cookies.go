@@ -24,54 +24,54 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// PortalCookies are the portal's own session cookies, each of which is good only for whom it was
-// set: who signs in after another person, in the same browser, doesn't come into that
-// person's portal session, and a membership that was taken away isn't outlived by one.
-// What a portal's session knows of a company stays at that company's pages and at those of
-// none. One that began at a page of no company is given back at a company's to who is a client
-// of no other; with others it would learn of that company, and then be good everywhere.
+// PortalCookies protects the portal's own session cookies: each is returned to the portal only for
+// the owner for whom the portal set it. A person who signs in after another one in the same browser
+// doesn't get that person's portal session, and a lost membership isn't outlived by one. A session
+// that began at a company's pages is limited to that company's pages. A session that began at a
+// page of no company is also returned at a company's pages if the contact is a client of no other
+// company; otherwise it would carry data of that company to all other pages.
 //
-// On its way out a cookie's value gets a seal in front, which names whom it is for and
-// fits this name and this value alone; on the way back the seal is taken off, or the
-// cookie is left out. Where that would be more than browsers keep, the seal is in a cookie of ours
-// beside it, see ownercookie.go. Only what scripts can't read is bound, and what names says: other
-// values have to stay as the portal's scripts know them.
+// Seal puts a seal in front of a cookie's value. The seal names the owner and fits only this name
+// and value. Unseal removes the seal for the portal, or leaves the cookie out. If the seal would
+// make the cookie longer than browsers accept, it goes into an owner cookie instead, see
+// ownercookie.go. Only cookies that scripts can't read and cookies that the configuration names are
+// sealed: scripts of the portal must find other values as the portal set them.
 type PortalCookies struct {
-	Firm  string
-	Store store.Store
-	Keys  *secret.Keyring
-	Own   web.Cookies // which the portal never gets
-	Named Bindings    // what the configuration says
-	Log   *slog.Logger
+	Firm       string
+	Store      store.Store
+	Keys       *secret.Keyring
+	Gate       web.Cookies // the gate's cookies, which the portal never receives
+	Configured Bindings    // from the configuration
+	Log        *slog.Logger
 
-	advised sync.Once // around the log line on a session that isn't bound
-	crowded sync.Once // around that on too many names
-	apart   sync.Once // around that on a login of the portal's own
+	warnedUnsealed sync.Once // for the warning about a session that isn't sealed
+	warnedFull     sync.Once // for the warning about too many names
+	notedSeparate  sync.Once // for the note about a login of the portal's own
 
-	mu      sync.Mutex                         // around changes of learned
-	learned atomic.Pointer[map[string]binding] // toReach or shared, by the folded names of cookies that the portal has ever set as HttpOnly; nil: not read yet
+	mu      sync.Mutex                         // held while learned changes
+	learned atomic.Pointer[map[string]binding] // toReach or shared, by the folded name of each cookie that the portal has ever set as HttpOnly; nil before it is read
 }
 
-// CookieRule says how a cookie of the portal's is bound: whether scripts can read it or not.
+// CookieRule says how a cookie of the portal is bound, whether scripts can read it or not.
 type CookieRule struct {
 	Name string
-	To   string // "": the person and company, or the visit; "person": the person alone; "off": it is left alone
+	To   string // "" for the person and company or the visit, "person" for the person only, "off" for nothing
 }
 
-// binding is what a cookie of the portal's is bound to. The zero value says nothing.
+// binding says to what a cookie is bound. The zero value means unknown.
 type binding byte
 
 const (
-	toReach  binding = '1' // the person and the company that it was set for, or the visit
-	toPerson binding = 'p' // the person, whichever of their companies a page is about
-	shared   binding = 's' // nothing: other sites of the domain read and set it
-	free     binding = 'f' // nothing, as the configuration says
+	toReach  binding = '1' // to the person and the company for which it was set, or to the visit
+	toPerson binding = 'p' // to the person, for the pages of all their companies
+	shared   binding = 's' // to nothing: other sites of the domain read and set it
+	free     binding = 'f' // to nothing, by the configuration
 )
 
-// Bindings are what cookies are bound to, by their folded names. Make them with BindingsOf.
+// Bindings maps folded cookie names to bindings. Create them with BindingsOf.
 type Bindings map[string]binding
 
-// BindingsOf returns what the rules say.
+// BindingsOf returns the bindings of the rules.
 func BindingsOf(cookies []CookieRule) Bindings {
 	named := make(map[string]binding, len(cookies))
 	for _, c := range cookies {
@@ -87,18 +87,19 @@ func BindingsOf(cookies []CookieRule) Bindings {
 	return named
 }
 
-// Owner is whom a portal's cookie was set for. The zero value is whoever opens a page that
-// is open to everyone, and that is about no company.
+// Owner is whom a portal cookie was set for. The zero value is any visitor of a public page that
+// belongs to no company.
 type Owner struct {
-	Contact string          // ID; "": a visit's, or nobody's
-	Reach   directory.Print // of what the contact reached; 0 without one
-	Company string          // "": the request was about none; anyCompany: that makes no difference
-	Era     uint64          // of the company: another one by now may have its id
-	Token   directory.Print // of the company, by which the portal was asked; 0: by none
-	Visit   string          // ID; "": a contact's, or nobody's
+	Contact string          // ID; "" for a visit and for nobody
+	Reach   directory.Print // fingerprint of what the contact reached; 0 without a contact
+	Company string          // "" if the request was for none; AnyCompany if it doesn't matter
+	Era     uint64          // of the company: another company may get the same id later
+	Token   directory.Print // of the company's token that the portal received; 0 if none
+	Visit   string          // ID; "" for a contact and for nobody
 }
 
-// text is an owner as it is sealed; ownerFrom is its reverse, and false for what isn't one.
+// text returns the owner in the form that is sealed. ownerFrom is its reverse; it returns false for
+// invalid text.
 func (h Owner) text() string {
 	number := func(n uint64) string { return strconv.FormatUint(n, 36) }
 	return strings.Join([]string{h.Contact, number(uint64(h.Reach)), h.Company, number(h.Era), number(uint64(h.Token)), h.Visit}, "\x00")
@@ -115,31 +116,31 @@ func ownerFrom(text string) (Owner, bool) {
 	return Owner{parts[0], directory.Print(reach), parts[2], era, directory.Print(token), parts[5]}, errors.Join(err1, err2, err3) == nil
 }
 
-// Is is what PortalCookies.Unseal allows where one owner's cookies come back, and no others.
+// Is returns whether the owner is of, for use as the allowed function of PortalCookies.Unseal.
 func (h Owner) Is(of Owner) (bool, error) { return of == h, nil }
 
-// Stands reports whether the company is the one that it was, and has the token.
-func (h Owner) Stands(s directory.Standing) bool {
+// MatchesCompany reports whether the company still is the same, and has the token.
+func (h Owner) MatchesCompany(s directory.Standing) bool {
 	return s.Company == h.Company && s.Era == h.Era && (h.Token == 0 || s.Has(h.Token))
 }
 
 const (
-	boundPurpose = "portal-cookie"
-	boundMark    = "~." // what a bound value begins with; no portal's does
-	boundBucket  = "portal-cookie"
-	maxLearned   = 100 // names that are remembered
-	// AnyCompany is the Company of an Owner to whom all companies' pages are the same.
-	AnyCompany = "*" // no company has this id
+	sealPurpose = "portal-cookie"
+	sealPrefix  = "~." // beginning of a sealed value; no portal uses it
+	namesBucket = "portal-cookie"
+	maxLearned  = 100 // limit of remembered names
+	// AnyCompany is the Company of an Owner whose cookie is valid at the pages of all companies.
+	AnyCompany = "*" // not a valid company id
 )
 
-// Seal returns the portal's Set-Cookie line for the browser, which is at host as the configuration has
-// it (anybody can send another Host), and that of the owner
-// cookie beside it; "": there is none. Attributes stay as they are.
+// Seal returns the portal's Set-Cookie line for the browser, and the line of the owner cookie or
+// "". host is the configured host, not the Host header, which anybody can forge. Attributes stay
+// the same.
 func (b *PortalCookies) Seal(ctx context.Context, line, host string, h Owner) (cookie, owner string) {
 	pair, attributes, _ := strings.Cut(line, ";")
 	name, value, ok := strings.Cut(pair, "=")
 	name, value = textproto.TrimString(name), textproto.TrimString(value)
-	if !ok || name == "" || value == "" { // a cookie without a value is one that is taken away
+	if !ok || name == "" || value == "" { // a cookie without a value is being deleted
 		return line, ""
 	}
 	switch b.configured(name) {
@@ -151,7 +152,7 @@ func (b *PortalCookies) Seal(ctx context.Context, line, host string, h Owner) (c
 		}
 	case 0:
 		if !httpOnly(attributes) {
-			b.advise(name)
+			b.warnUnsealed(name)
 			return line, ""
 		}
 		if domain := widerThan(host, attributes); domain != "" {
@@ -160,15 +161,15 @@ func (b *PortalCookies) Seal(ctx context.Context, line, host string, h Owner) (c
 		}
 		b.learn(ctx, name, toReach)
 	}
-	seal := b.Keys.SealText(boundPurpose, b.place(name, value), []byte(h.text()))
-	if len(line)+len(boundMark)+len(seal)+len(".") > maxSealed {
+	seal := b.Keys.SealText(sealPurpose, b.sealingContext(name, value), []byte(h.text()))
+	if len(line)+len(sealPrefix)+len(seal)+len(".") > maxSealed {
 		return line, b.ownerCookie(name, value, seal, attributes)
 	}
-	return name + "=" + boundMark + seal + "." + value + line[len(pair):], ""
+	return name + "=" + sealPrefix + seal + "." + value + line[len(pair):], ""
 }
 
-// widerThan returns the domain of a cookie that other hosts than this one get, too, or "". What
-// covers no parent of the host makes a browser refuse the cookie, so it shares it with nobody.
+// widerThan returns the domain of a cookie that other hosts also receive, or "". A browser refuses
+// a cookie whose domain isn't a parent of the host, so such a cookie is shared with nobody.
 func widerThan(host, attributes string) string {
 	domain := ""
 	for one := range strings.SplitSeq(attributes, ";") {
@@ -184,23 +185,23 @@ func widerThan(host, attributes string) string {
 	return domain
 }
 
-// share remembers that other sites read and set a cookie: a seal would keep its value from them,
-// and theirs from the portal.
+// share records that other sites read and set a cookie. Sealing would hide its value from them, and
+// their values from the portal.
 func (b *PortalCookies) share(ctx context.Context, name, domain string) {
-	if b.known(name) == shared {
+	if b.learnedBinding(name) == shared {
 		return
 	}
 	b.learn(ctx, name, shared)
-	if b.known(name) != shared {
-		return // the store is away, or has too many names
+	if b.learnedBinding(name) != shared {
+		return // the store is unavailable, or has too many names
 	}
-	b.Log.Warn("the portal shares a cookie with other sites of its domain, so it isn't bound to who signed in; if no other site needs it, "+
+	b.Log.Warn("the portal shares a cookie with other sites of its domain, so it isn't bound to the signed-in contact; if no other site needs it, "+
 		"have the portal set it without Domain, or write: portal_session "+name+"; if others do, write: portal_session "+name+" off", "cookie", name, "domain", domain)
 }
 
-// Unseal makes of a request's cookies what the portal gets: none of ours, bound ones as it set
-// them, if allowed says so of whom they were set for, and no others of a bound name. The
-// rest stay byte by byte and in order. The error is the store's, or that of allowed.
+// Unseal prepares a request's cookies for the portal: it removes the gate's cookies, restores the
+// values of sealed cookies if allowed accepts their owner, and removes all others with a sealed
+// name. The rest stay byte by byte and in order. Errors are the store's, or those of allowed.
 func (b *PortalCookies) Unseal(ctx context.Context, h http.Header, allowed func(Owner) (bool, error)) error {
 	lines := h["Cookie"]
 	if len(lines) == 0 {
@@ -209,7 +210,7 @@ func (b *PortalCookies) Unseal(ctx context.Context, h http.Header, allowed func(
 	var keep []string
 	changed, owners := false, b.ownersIn(lines)
 	for _, line := range lines {
-		got, err := b.lineIn(ctx, line, owners, allowed)
+		got, err := b.unsealLine(ctx, line, owners, allowed)
 		if err != nil {
 			return err
 		}
@@ -228,12 +229,13 @@ func (b *PortalCookies) Unseal(ctx context.Context, h http.Header, allowed func(
 	return nil
 }
 
-// lineIn is in for one line, of a request with these owners; "" where nothing is left of it.
-func (b *PortalCookies) lineIn(ctx context.Context, line string, of owners, allowed func(Owner) (bool, error)) (string, error) {
-	var few [16]string // on the stack, for as many as most browsers have
+// unsealLine is Unseal for one line of a request with these owner cookies; it returns "" if nothing
+// is left.
+func (b *PortalCookies) unsealLine(ctx context.Context, line string, of owners, allowed func(Owner) (bool, error)) (string, error) {
+	var few [16]string // on the stack; enough for most browsers
 	rest, changed := few[:0], false
 	for pair, left, more := strings.Cut(line, ";"); ; pair, left, more = strings.Cut(left, ";") {
-		got, ok, err := b.back(ctx, pair, of, allowed)
+		got, ok, err := b.unsealCookie(ctx, pair, of, allowed)
 		if err != nil {
 			return "", err
 		}
@@ -251,128 +253,127 @@ func (b *PortalCookies) lineIn(ctx context.Context, line string, of owners, allo
 	return textproto.TrimString(strings.Join(rest, ";")), nil
 }
 
-// back returns a cookie of a request with these owners as the portal gets it, or false where it
-// doesn't. The error is the store's, or that of allowed.
-func (b *PortalCookies) back(ctx context.Context, pair string, of owners, allowed func(Owner) (bool, error)) (string, bool, error) {
+// unsealCookie returns a cookie of a request with these owner cookies for the portal; ok is false
+// if the portal doesn't get it. Errors are the store's, or those of allowed.
+func (b *PortalCookies) unsealCookie(ctx context.Context, pair string, of owners, allowed func(Owner) (bool, error)) (string, bool, error) {
 	name, value, assigned := strings.Cut(pair, "=")
 	trimmed := strings.TrimLeft(name, " ")
-	if !assigned { // without a value, blanks at the end don't belong to the name
+	if !assigned { // without a value, white space at the end isn't part of the name
 		trimmed = textproto.TrimString(name)
 	}
 	switch {
 	case trimmed == "":
-		return pair, !assigned, nil // nothing between two semicolons, or a value without a name
-	case b.Own.IsOurs(trimmed):
+		return pair, !assigned, nil // empty between two semicolons, or a value without a name
+	case b.Gate.IsOurs(trimmed):
 		return "", false, nil
 	}
-	if err := b.read(ctx); err != nil {
+	if err := b.loadNames(ctx); err != nil {
 		return "", false, err
 	}
 	plain := isToken(trimmed)
-	if !plain && b.misread(trimmed) {
+	if !plain && b.mayBeReadAsSealed(trimmed) {
 		return "", false, nil
 	}
 	value = textproto.TrimString(value)
-	rest, bound := strings.CutPrefix(value, boundMark)
+	rest, bound := strings.CutPrefix(value, sealPrefix)
 	if !bound {
-		ok := !b.another(textproto.TrimString(pair))
+		ok := !b.containsSealed(textproto.TrimString(pair))
 		if ok && plain {
 			var err error
-			if ok, err = b.unsealed(trimmed, value, of, allowed); err != nil {
+			if ok, err = b.acceptsPlain(trimmed, value, of, allowed); err != nil {
 				return "", false, err
 			}
 		}
 		return pair, ok, nil
 	}
 	seal, value, _ := strings.Cut(rest, ".")
-	ok, err := b.opens(trimmed, value, seal, allowed)
+	ok, err := b.acceptsSeal(trimmed, value, seal, allowed)
 	return name + "=" + value, ok, err
 }
 
-// unsealed reports whether a cookie whose value has no seal comes back: one that is bound, with an
-// owner who is allowed. One whose name couldn't be learned has an owner, too, if it is large. The error is
-// that of allowed.
-func (b *PortalCookies) unsealed(name, value string, of owners, allowed func(Owner) (bool, error)) (bool, error) {
-	switch guarded := b.guards(name); {
+// acceptsPlain reports whether a cookie without a seal in its value may pass. If its name requires
+// a seal, an allowed owner cookie must exist. A large cookie may have an owner cookie even if its
+// name couldn't be learned; it is then checked too. Errors are those of allowed.
+func (b *PortalCookies) acceptsPlain(name, value string, of owners, allowed func(Owner) (bool, error)) (bool, error) {
+	switch guarded := b.requiresSeal(name); {
 	case guarded:
-		return b.opens(name, value, b.ownerOf(of, name, value), allowed)
-	case b.configured(name) == free, b.known(name) == shared:
+		return b.acceptsSeal(name, value, b.ownerOf(of, name, value), allowed)
+	case b.configured(name) == free, b.learnedBinding(name) == shared:
 		return true, nil
 	}
 	owner := b.ownerOf(of, name, value)
 	if owner == "" {
 		return true, nil
 	}
-	return b.opens(name, value, owner, allowed)
+	return b.acceptsSeal(name, value, owner, allowed)
 }
 
-// opens reports whether a seal is that of the cookie, and whom it is for is allowed. The error is
-// that of allowed.
-func (b *PortalCookies) opens(name, value, seal string, allowed func(Owner) (bool, error)) (bool, error) {
-	text, err := b.Keys.OpenText(boundPurpose, b.place(name, value), seal)
+// acceptsSeal reports whether a seal fits the cookie and its owner is allowed. Errors are those of
+// allowed.
+func (b *PortalCookies) acceptsSeal(name, value, seal string, allowed func(Owner) (bool, error)) (bool, error) {
+	text, err := b.Keys.OpenText(sealPurpose, b.sealingContext(name, value), seal)
 	if err != nil {
 		return false, nil
 	}
 	h, ok := ownerFrom(string(text))
-	if !ok || h.Company == AnyCompany && b.configured(name) != toPerson { // by now the company makes a difference
+	if !ok || h.Company == AnyCompany && b.configured(name) != toPerson { // the configuration has changed: the company matters now
 		return false, nil
 	}
 	return allowed(h)
 }
 
-// another reports whether a cookie has a further one in it that is to be bound, for a portal
-// that takes a comma or a space for the end of a cookie, too (RFC 2109, 4.3.4; CGI.pm,
-// Python's http.cookies).
-func (b *PortalCookies) another(pair string) bool {
+// containsSealed reports whether a cookie contains a second one that requires a seal, for portals
+// where a comma or a space also ends a cookie (RFC 2109, 4.3.4; CGI.pm, Python's http.cookies).
+func (b *PortalCookies) containsSealed(pair string) bool {
 	if !strings.ContainsAny(pair, ", \t") {
 		return false
 	}
 	for piece := range strings.FieldsFuncSeq(pair, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }) {
 		name, _, ok := strings.Cut(strings.TrimLeft(piece, "="), "=")
-		name = strings.TrimFunc(name, notInToken) // of Tomcat's older parser, which skips such characters
-		if ok && (b.guards(name) || !isToken(name) && b.misread(name)) {
+		name = strings.TrimFunc(name, notInToken) // Tomcat's older parser skips such characters
+		if ok && (b.requiresSeal(name) || !isToken(name) && b.mayBeReadAsSealed(name)) {
 			return true
 		}
 	}
 	return false
 }
 
-// guards reports whether a cookie of this name, a token, reaches the portal with a seal alone.
-func (b *PortalCookies) guards(name string) bool {
-	if strings.Contains(name, "%") && b.misread(name) {
+// requiresSeal reports whether a cookie with this name, which is a token, passes only with a seal.
+func (b *PortalCookies) requiresSeal(name string) bool {
+	if strings.Contains(name, "%") && b.mayBeReadAsSealed(name) {
 		return true
 	}
-	return b.isBound(name)
+	return b.isSealed(name)
 }
 
-// isBound reports whether a cookie of this very name reaches the portal with a seal alone.
-func (b *PortalCookies) isBound(name string) bool {
+// isSealed reports whether cookies with exactly this name pass only with a seal.
+func (b *PortalCookies) isSealed(name string) bool {
 	name = cookieFold(name)
-	is := b.Named[name]
+	is := b.Configured[name]
 	if is == 0 {
 		is = (*b.learned.Load())[name]
 	}
 	return is == toReach || is == toPerson
 }
 
-// misread reports whether a lenient reader could take a cookie of this name for one that is bound,
-// or for one of ours: parsers drop white space, quotes and separators around a name, or begin
-// another one behind them, and some decode it. What isn't a token (RFC 6265, 4.1.1) is always
-// taken for such a name, but for the form by which PHP makes arrays, such as prefs[theme].
-func (b *PortalCookies) misread(name string) bool {
+// mayBeReadAsSealed reports whether a lenient parser could read the name as that of a sealed cookie
+// or of a gate cookie: parsers drop white space, quotes and separators around a name, or begin
+// another cookie after them, and some decode names. It returns true for every name that isn't a
+// token (RFC 6265, 4.1.1), except for the form of PHP's arrays, such as prefs[theme].
+func (b *PortalCookies) mayBeReadAsSealed(name string) bool {
 	if !isToken(name) && !isArray(name) {
 		return true
 	}
 	decoded := unescape(name)
 	for piece := range strings.FieldsFuncSeq(decoded, func(r rune) bool { return r == '%' || notInToken(r) }) {
-		if b.isBound(piece) || b.Own.IsOurs(piece) {
+		if b.isSealed(piece) || b.Gate.IsOurs(piece) {
 			return true
 		}
 	}
-	return b.isBound(decoded)
+	return b.isSealed(decoded)
 }
 
-// isArray reports whether a name is a token with indexes of tokens behind it, such as a[b][].
+// isArray reports whether a name is a token with indexes of tokens after it, such as a[b][].
 func isArray(name string) bool {
 	base, rest, ok := strings.Cut(name, "[")
 	for ok && isToken(base) {
@@ -388,15 +389,14 @@ func isArray(name string) bool {
 	return false
 }
 
-// isToken reports whether a name is a token of HTTP (RFC 9110, 5.6.2).
+// isToken reports whether a name is an HTTP token (RFC 9110, 5.6.2).
 func isToken(name string) bool {
 	return name != "" && strings.IndexFunc(name, notInToken) < 0
 }
 
 func notInToken(r rune) bool { return !httpguts.IsTokenRune(r) }
 
-// unescape decodes percent-encoding as often as it stands there, up to three times, and leaves what
-// isn't valid as it is.
+// unescape decodes percent-encoding up to three times, and keeps invalid escapes as they are.
 func unescape(s string) string {
 	for range 3 {
 		at := strings.IndexByte(s, '%')
@@ -422,45 +422,45 @@ func unescape(s string) string {
 	return s
 }
 
-// sessionNames are the names that servers give the cookies of their sessions, folded.
+// sessionNames are the folded names of session cookies in common servers.
 var sessionNames = []string{"phpsessid", "jsessionid", "asp_net_sessionid", "connect_sid", "laravel_session", "cfid", "sid", "sessionid", "session"}
 
-// advise tells once that what looks like the portal's session isn't bound: PHP, as it comes,
-// lets scripts read that cookie.
-func (b *PortalCookies) advise(name string) {
+// warnUnsealed warns once that the portal's apparent session isn't sealed: by default PHP lets
+// scripts read that cookie.
+func (b *PortalCookies) warnUnsealed(name string) {
 	if !slices.Contains(sessionNames, cookieFold(name)) {
 		return
 	}
-	b.advised.Do(func() {
-		b.Log.Warn("the portal lets scripts read a cookie that looks like its session, so it isn't bound to who signed in; if it is, write: portal_session "+name, "cookie", name)
+	b.warnedUnsealed.Do(func() {
+		b.Log.Warn("the portal lets scripts read a cookie that looks like its session, so it isn't bound to the signed-in contact; if it is, write: portal_session "+name, "cookie", name)
 	})
 }
 
-// AdviseApart tells once that a person's session of the portal was begun anew at a company's pages,
-// since the one from the other pages isn't given back there to staff or to clients of several
-// companies. A login of the portal's own ends by that.
-func (b *PortalCookies) AdviseApart(line string) {
+// NoteSeparateSession logs once that the portal began a new session at a company's pages, because
+// the session from other pages isn't returned there to staff and clients of several companies. That
+// logs the person out of a portal with its own login.
+func (b *PortalCookies) NoteSeparateSession(line string) {
 	name, _, _ := strings.Cut(line, "=")
-	b.apart.Do(func() {
-		b.Log.Info("the portal began another session at a company's pages for somebody of several companies, as a session from other pages isn't given back there; "+
+	b.notedSeparate.Do(func() {
+		b.Log.Info("the portal began another session at a company's pages for a contact of several companies, because a session from other pages isn't returned there; "+
 			"if the portal has a login of its own, write: portal_session "+name+" person", "cookie", name)
 	})
 }
 
-func (b *PortalCookies) place(name, value string) string {
+func (b *PortalCookies) sealingContext(name, value string) string {
 	return b.Firm + "\x00" + name + "\x00" + value
 }
 
-// configured returns what the configuration says of a cookie, or 0.
+// configured returns the configured binding of a cookie, or 0.
 func (b *PortalCookies) configured(name string) binding {
-	if len(b.Named) == 0 {
+	if len(b.Configured) == 0 {
 		return 0
 	}
-	return b.Named[cookieFold(name)]
+	return b.Configured[cookieFold(name)]
 }
 
-// known returns what was learned of a cookie, or 0.
-func (b *PortalCookies) known(name string) binding {
+// learnedBinding returns the learned binding of a cookie, or 0.
+func (b *PortalCookies) learnedBinding(name string) binding {
 	learned := b.learned.Load()
 	if learned == nil {
 		return 0
@@ -468,9 +468,9 @@ func (b *PortalCookies) known(name string) binding {
 	return (*learned)[cookieFold(name)]
 }
 
-// cookieFold returns a cookie's name as the most lenient portal would read it: PHP takes
-// several characters for an underscore. Before 7.2.34, 7.3.23 and 7.4.11 it also decoded names, a plus to a space,
-// and dropped the spaces in front.
+// cookieFold returns a cookie name as the most lenient portal reads it: PHP turns several
+// characters into underscores. Before 7.2.34, 7.3.23 and 7.4.11 it also decoded names, turned a
+// plus into a space, and dropped leading spaces.
 func cookieFold(name string) string {
 	if strings.Contains(name, "%") {
 		name = unescape(name)
@@ -484,14 +484,14 @@ func cookieFold(name string) string {
 
 var asPHP = strings.NewReplacer(".", "_", " ", "_", "[", "_", "+", "_")
 
-// learn remembers that a name is bound, so that no value without a seal gets through
-// under it: neither one from before the gate stood here, nor one whose seal was cut off. One that
-// is shared stays so.
+// learn remembers the binding of a name, so that no value without a seal passes under it: neither
+// one from before the gate was installed, nor one whose seal was cut off. A shared name stays
+// shared.
 func (b *PortalCookies) learn(ctx context.Context, name string, is binding) {
-	if was := b.known(name); was == is || was == shared {
+	if was := b.learnedBinding(name); was == is || was == shared {
 		return
 	}
-	err := b.read(ctx)
+	err := b.loadNames(ctx)
 	full := false
 	name = cookieFold(name)
 	if err == nil {
@@ -506,28 +506,28 @@ func (b *PortalCookies) learn(ctx context.Context, name string, is binding) {
 	switch {
 	case err != nil:
 	case full:
-		b.crowded.Do(func() {
-			b.Log.Warn("the portal gives its HttpOnly cookies so many names that no more of them are remembered; name those of its sessions: portal_session NAME", "names", maxLearned)
+		b.warnedFull.Do(func() {
+			b.Log.Warn("the portal gives its HttpOnly cookies so many names that no more of them are remembered; configure the names of its session cookies: portal_session NAME", "names", maxLearned)
 		})
 	case len(name) <= 200:
-		err = b.Store.Apply(context.WithoutCancel(ctx), store.Put(store.Key{Firm: b.Firm, Bucket: boundBucket, ID: name}, []byte{byte(is)}, time.Time{}))
+		err = b.Store.Apply(context.WithoutCancel(ctx), store.Put(store.Key{Firm: b.Firm, Bucket: namesBucket, ID: name}, []byte{byte(is)}, time.Time{}))
 	}
 	if err != nil {
-		b.Log.Error("the name of a portal's cookie can't be remembered", "error", err)
+		b.Log.Error("remembering the name of a portal cookie failed", "error", err)
 	}
 }
 
-// read reads the names that were learned, once.
-func (b *PortalCookies) read(ctx context.Context) error {
+// loadNames reads the learned names once.
+func (b *PortalCookies) loadNames(ctx context.Context) error {
 	if b.learned.Load() != nil {
 		return nil
 	}
-	return b.Reread(ctx)
+	return b.Sync(ctx)
 }
 
-// Reread reads them again: another process may have learned some.
-func (b *PortalCookies) Reread(ctx context.Context) error {
-	recs, err := b.Store.Scan(ctx, b.Firm, boundBucket, "", "", maxLearned)
+// Sync reads the learned names again, because another process may have learned some.
+func (b *PortalCookies) Sync(ctx context.Context) error {
+	recs, err := b.Store.Scan(ctx, b.Firm, namesBucket, "", "", maxLearned)
 	if err != nil {
 		return fmt.Errorf("reading the names of the portal's cookies: %w", err)
 	}
@@ -546,7 +546,7 @@ func (b *PortalCookies) Reread(ctx context.Context) error {
 	return nil
 }
 
-// httpOnly reports whether the attributes of a Set-Cookie line keep scripts away.
+// httpOnly reports whether the attributes of a Set-Cookie line include HttpOnly.
 func httpOnly(attributes string) bool {
 	for one := range strings.SplitSeq(attributes, ";") {
 		name, _, _ := strings.Cut(one, "=")

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The portal gets every cookie but ours, each as it was, in their order; and it can't give
-// a browser what comes back as one of ours.
+// The portal receives all cookies except the gate's, unchanged and in order. It can't set a cookie
+// that returns as one of the gate's.
 func FuzzCookies(f *testing.F) {
 	tied := newCookies(f)
 	for _, seed := range []string{"a=1; __Host-portal=x; b=2", "__Host-portal-flow=x", "__HOST-PORTAL=x;;", " __Host-portal =x", "=__Host-portal=x", "==__Host-portal=x", "__Host-portal", `a="; __Host-portal=x"`,
@@ -17,17 +17,17 @@ func FuzzCookies(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		if strings.Contains(line, boundMark) {
-			return // that of a bound cookie: another test's
+		if strings.Contains(line, sealPrefix) {
+			return // a sealed cookie; covered by another test
 		}
 		before := &http.Request{Header: http.Header{"Cookie": {line, "z=9"}}}
-		if err := tied.read(t.Context()); err != nil {
+		if err := tied.loadNames(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		var want []*http.Cookie
 		for pair := range strings.SplitSeq(line+";z=9", ";") {
-			if tied.another(textproto.TrimString(pair)) {
-				continue // some readers find a further cookie in it, whose name they differ on
+			if tied.containsSealed(textproto.TrimString(pair)) {
+				continue // some parsers find a second cookie in it, and disagree on its name
 			}
 			name, _, assigned := strings.Cut(pair, "=")
 			if name = strings.TrimLeft(name, " "); !assigned {
@@ -37,7 +37,7 @@ func FuzzCookies(f *testing.F) {
 				switch strings.ToLower(one.Name) {
 				case "__host-portal", "__host-portal-flow", "__host-portal-device", "__host-portal-visit":
 				default:
-					if one.Name == name && !tied.misread(name) { // else readers differ on its name, and it is left out
+					if one.Name == name && !tied.mayBeReadAsSealed(name) { // otherwise parsers disagree on its name, and it is left out
 						want = append(want, one)
 					}
 				}

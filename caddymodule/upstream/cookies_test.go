@@ -36,19 +36,19 @@ func cookiesOn(t testing.TB, s store.Store, names ...string) *PortalCookies {
 	for _, name := range names {
 		cookies = append(cookies, CookieRule{Name: name})
 	}
-	return &PortalCookies{Firm: "example", Store: s, Keys: keys, Own: web.CookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}), Named: BindingsOf(cookies), Log: slog.New(slog.DiscardHandler)}
+	return &PortalCookies{Firm: "example", Store: s, Keys: keys, Gate: web.CookiesFor(&url.URL{Scheme: "https", Host: "portal.example"}), Configured: BindingsOf(cookies), Log: slog.New(slog.DiscardHandler)}
 }
 
-// first returns the first of two: the cookie, and not its owner.
+// first returns the first result of Seal: the cookie without the owner cookie.
 func first(cookie, _ string) string { return cookie }
 
-// sent returns the cookie that a browser sends after it got the Set-Cookie line.
+// sent returns the cookie that a browser sends after it received the Set-Cookie line.
 func sent(line string) string {
 	pair, _, _ := strings.Cut(line, ";")
 	return pair
 }
 
-// arrives returns the Cookie lines that the portal gets for those that a browser sent.
+// arrives returns the Cookie lines for the portal when a browser sends the given ones.
 func arrives(t *testing.T, b *PortalCookies, allowed func(Owner) (bool, error), lines ...string) []string {
 	t.Helper()
 	h := http.Header{"Cookie": lines}
@@ -58,7 +58,7 @@ func arrives(t *testing.T, b *PortalCookies, allowed func(Owner) (bool, error), 
 	return h["Cookie"]
 }
 
-func TestBoundCookies(t *testing.T) {
+func TestSealedCookies(t *testing.T) {
 	b := newCookies(t, "legacy_sid")
 	dana := Owner{Contact: "dana", Company: "acme"}
 	for _, c := range []struct {
@@ -69,10 +69,10 @@ func TestBoundCookies(t *testing.T) {
 		{"PHPSESSID=abc; path=/; httponly=yes; SameSite=Lax", "PHPSESSID=abc", true},
 		{`sid="a b.c~"; HttpOnly`, `sid="a b.c~"`, true},
 		{"sid=a=b=c; HttpOnly", "sid=a=b=c", true},
-		{"legacy_sid=xyz; path=/", "legacy_sid=xyz", true}, // by its name
-		{"theme=dark; path=/", "theme=dark", false},        // a script's
+		{"legacy_sid=xyz; path=/", "legacy_sid=xyz", true}, // sealed because it is configured
+		{"theme=dark; path=/", "theme=dark", false},        // for scripts
 		{"theme=dark; path=/HttpOnly", "theme=dark", false},
-		{"gone=; Max-Age=0; HttpOnly", "gone=", false}, // taken away
+		{"gone=; Max-Age=0; HttpOnly", "gone=", false}, // deleted
 		{"nothing; HttpOnly", "nothing", false},
 	} {
 		out, _ := b.Seal(t.Context(), c.line, "portal.example", dana)
@@ -99,8 +99,8 @@ func TestBoundCookies(t *testing.T) {
 	}
 }
 
-// Whatever is done to a bound cookie, it isn't good for somebody else.
-func TestBoundCookiesCantBeMoved(t *testing.T) {
+// However a sealed cookie is changed, it isn't valid for another owner.
+func TestSealedCookiesAreValidOnlyForTheirOwner(t *testing.T) {
 	b := newCookies(t)
 	set := func(line string, h Owner) string { return sent(first(b.Seal(t.Context(), line, "portal.example", h))) }
 	set("portal_sid=x; HttpOnly", Owner{Contact: "dana"})
@@ -149,14 +149,14 @@ func TestBoundCookiesCantBeMoved(t *testing.T) {
 			t.Errorf("%s: the portal gets %q; want it as it is", line, got)
 		}
 	}
-	// Without a script's cookie of that name, another name is a stranger to the portal.
+	// Unless scripts use a cookie of that name, the portal doesn't know another name.
 	if got := arrives(t, b, Owner{}.Is, "a=1; "+danas+"; b=2", "c=3"); !slices.Equal(got, []string{"a=1; b=2", "c=3"}) {
 		t.Errorf("the portal gets %q; want the others as they were", got)
 	}
 }
 
-// What was learned is known after a restart, so that a seal can't be cut off then.
-func TestBoundNamesAreRemembered(t *testing.T) {
+// Learned names survive a restart, so that a seal can't be cut off after one.
+func TestSealedNamesAreRemembered(t *testing.T) {
 	b := newCookies(t)
 	everybody := func(Owner) (bool, error) { return true, nil }
 	if got := arrives(t, b, everybody, "PHPSESSID=early"); len(got) != 1 {
@@ -180,8 +180,9 @@ func TestBoundNamesAreRemembered(t *testing.T) {
 	}
 }
 
-// A session that scripts may read isn't bound, and the operator is told what to write.
-func TestAdviceOnASessionThatIsNotBound(t *testing.T) {
+// If scripts may read a session cookie, it isn't sealed, and the log tells the operator what to
+// write.
+func TestWarningAboutASessionThatIsNotSealed(t *testing.T) {
 	var log bytes.Buffer
 	b := newCookies(t)
 	b.Log = slog.New(slog.NewTextHandler(&log, nil))

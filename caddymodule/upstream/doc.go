@@ -1,5 +1,4 @@
-// Package upstream holds what the portal gets from visitors, and they from the portal: the headers
-// that say who is signed in (Identity), and no others that could say so (StripIdentity); and the
-// portal's own session cookies, each of which comes back only from whom it was set for
-// (PortalCookies).
+// Package upstream filters what passes between visitors and the portal: the headers that say who is
+// signed in (Identity), the removal of visitors' headers that could say so (StripIdentity), and the
+// portal's own session cookies, each of which is returned only for its owner (PortalCookies).
 package upstream

@@ -11,30 +11,30 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// StripIdentity removes whatever a visitor sends under a name that the portal could
-// take for the gate's word, in any spelling, on every request, signed in or not.
+// StripIdentity removes all headers of a visitor that the portal could take for the gate's, in any
+// spelling. It must run for every request, signed in or not.
 func StripIdentity(r *http.Request) {
 	h := r.Header
 	for name := range h {
-		if reserved(name) {
+		if isReserved(name) {
 			delete(h, name)
 		}
 	}
 	if lines := h["Authorization"]; len(lines) > 0 && slices.ContainsFunc(lines, isServiceToken) {
-		delete(h, "Authorization") // it is for our own pages, and the portal's log isn't to have it
+		delete(h, "Authorization") // meant for the gate's own pages; the portal's log must not contain it
 	}
-	// Caddy deletes the headers that Connection names, ours among them, after we set
-	// them: a visitor could make their own identity vanish (CVE-2024-45410).
+	// Caddy deletes the headers that Connection names, including ours, after we set them: visitors
+	// could remove their own identity (CVE-2024-45410).
 	if lines := h["Connection"]; len(lines) > 0 {
 		stripConnection(h, lines)
 	}
 	if upgrade := h["Upgrade"]; len(upgrade) > 0 && !(len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket")) {
-		// A portal that switches to HTTP/2 or to TLS would take further requests unseen.
+		// A portal that switches to HTTP/2 or TLS would accept further requests past the gate.
 		delete(h, "Upgrade")
 		delete(h, "Http2-Settings")
 	}
-	// Trailers come after we have looked, and reach the portal as headers do. No
-	// browser sends any, so none goes on.
+	// Trailers arrive after this check and reach the portal like headers. Browsers don't send any,
+	// so all are removed.
 	r.Trailer = nil
 	delete(h, "Trailer")
 }
@@ -53,7 +53,7 @@ func stripConnection(h http.Header, lines []string) {
 	for _, line := range lines {
 		for option := range strings.SplitSeq(line, ",") {
 			option = textproto.TrimString(option)
-			if !httpguts.ValidHeaderFieldName(option) || reserved(option) || protectedOption(option) {
+			if !httpguts.ValidHeaderFieldName(option) || isReserved(option) || isProtectedOption(option) {
 				continue
 			}
 			keep = append(keep, option)
@@ -66,17 +66,17 @@ func stripConnection(h http.Header, lines []string) {
 	h["Connection"] = []string{strings.Join(keep, ", ")}
 }
 
-// protectedOption names further headers that the portal relies on and that Connection
-// must not take away.
-func protectedOption(option string) bool {
+// isProtectedOption reports whether Connection must not name this header, although visitors may
+// send it, because the portal relies on it.
+func isProtectedOption(option string) bool {
 	option = strings.ToLower(option)
 	return foldedPrefix(option, "x-forwarded-") || option == "cookie" || option == "host" ||
 		option == "content-length" || option == "transfer-encoding"
 }
 
-// reserved reports whether a header is the gate's alone to set. Applications fold
-// case, and characters such as "_" and ".", into one (CGI does), so we fold them all.
-func reserved(name string) bool {
+// isReserved reports whether only the gate may set a header. Applications fold case and characters
+// such as "_" and "." (CGI does), so all of these are folded.
+func isReserved(name string) bool {
 	if len(name) < len("proxy") {
 		return false
 	}
@@ -84,7 +84,7 @@ func reserved(name string) bool {
 	case 'p':
 		return foldedPrefix(name, "portal-") || SameName(name, "proxy") || SameName(name, "path-info")
 	case 's':
-		return SameName(name, "script-name") // which Gunicorn takes off the front of the path
+		return SameName(name, "script-name") // Gunicorn removes it from the front of the path
 	case 'd':
 		return SameName(name, "daphne-root-path")
 	case 'r':
@@ -101,14 +101,14 @@ func reserved(name string) bool {
 		}
 		for _, bad := range [...]string{"x-forwarded-user", "x-forwarded-email", "x-forwarded-prefix", "x-forwarded-uri",
 			"x-forwarded-method", "x-forwarded-groups", "x-forwarded-preferred-username", "x-forwarded-access-token",
-			"x-sendfile-type", "x-accel-mapping", // by which Rack finds files
+			"x-sendfile-type", "x-accel-mapping", // Rack finds files by these
 			"x-original-url", "x-rewrite-url", "x-original-uri", "x-remote-user",
-			"x-script-name", "x-forwarded-script-name", "x-forwarded-path", "x-forwarded-pathbase", "x-traversal-path", "x-vhm-root", "x-vhm-host"} { // by which Python's and Perl's portals move paths
+			"x-script-name", "x-forwarded-script-name", "x-forwarded-path", "x-forwarded-pathbase", "x-traversal-path", "x-vhm-root", "x-vhm-host"} { // Python and Perl portals change paths by these
 			if SameName(name, bad) {
 				return true
 			}
 		}
-		// X_Forwarded_For and the like: only the hyphen form is Caddy's to rebuild.
+		// X_Forwarded_For and the like: Caddy rebuilds only the form with hyphens.
 		return foldedPrefix(name, "x-forwarded-") && strings.ContainsFunc(name, func(c rune) bool {
 			return c != '-' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')
 		})
@@ -116,8 +116,8 @@ func reserved(name string) bool {
 	return false
 }
 
-// SameName reports whether a header's name is the wanted one, as reserved compares them; want is in small
-// letters, with hyphens.
+// SameName reports whether a header's name is want, compared as in isReserved. want must be in
+// lower case with hyphens.
 func SameName(name, want string) bool { return len(name) == len(want) && foldedPrefix(name, want) }
 
 func foldedPrefix(name, want string) bool {
@@ -140,34 +140,33 @@ func foldedPrefix(name, want string) bool {
 	return true
 }
 
-// IdentityHeaders are the headers that tell the portal who is signed in. Besides these there is
-// Portal-Groups-Omitted, in the place of Remote-Groups.
+// IdentityHeaders are the headers that tell the portal who is signed in. Portal-Groups-Omitted may
+// take the place of Remote-Groups.
 var IdentityHeaders = [...]string{"Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups",
 	"Portal-Role", "Portal-Firm", "Portal-Company", "Portal-Assertion"}
 
-// Wanted are the names of those IdentityHeaders that the portal gets; none: all of them.
+// Wanted are the IdentityHeaders that the portal receives; empty means all of them.
 type Wanted []string
 
-// Has reports whether the portal gets the header.
+// Has reports whether the portal receives the header.
 func (w Wanted) Has(name string) bool { return len(w) == 0 || slices.Contains(w, name) }
 
-// Identity is what the portal is told about a visitor, made once and used for every
-// request of theirs: header names in canonical form, each with its one value. A value
-// that the contact doesn't have is no entry.
+// Identity is a list of headers about a visitor, built once and used for all of their requests.
+// Names are in canonical form, each with one value; headers without a value are left out.
 type Identity []struct{ name, value string }
 
-// Add adds a header, unless nothing of its value may stand in one.
+// Add adds a header, unless its value is empty after HeaderValue.
 func (id *Identity) Add(name, value string) {
 	if value = HeaderValue(value); value != "" {
 		*id = append(*id, struct{ name, value string }{name, value})
 	}
 }
 
-// SetOn writes the identity into a request's header, with the assertion and the
-// company that the request is about, where there are such. The values are the request's own: handlers behind us
-// may change a value in place.
+// SetOn writes the identity into a request's header, together with the assertion and the request's
+// company if they aren't empty. The values belong to the request: later handlers may change them in
+// place.
 func (id Identity) SetOn(h http.Header, assertion, company string) {
-	values := make([]string, len(id)+2) // one piece of memory for all
+	values := make([]string, len(id)+2) // one allocation for all
 	for i, one := range id {
 		values[i] = one.value
 		h[one.name] = values[i : i+1 : i+1]
@@ -181,20 +180,20 @@ func (id Identity) SetOn(h http.Header, assertion, company string) {
 	}
 }
 
-// MaxIdentity is how many bytes the identity headers of a request may have together, with their
-// names and the assertion: what a server takes beside an ordinary request where all headers
-// may have 8 KiB, as with Tomcat. (Node takes 16 KiB, Apache and nginx 8 KiB a line.)
+// MaxIdentity is the limit in bytes of a request's identity headers together, with their names and
+// the assertion: the space that remains beside an ordinary request in a server with a limit of 8
+// KiB for all headers, such as Tomcat. (Node allows 16 KiB, Apache and nginx 8 KiB per line.)
 const MaxIdentity = 6 << 10
 
-// LongestID is as long as a company's id can be.
+// LongestID is a company id of the maximum length.
 var LongestID = strings.Repeat("x", 63)
 
-// Without returns the identity without one of its headers.
+// Without returns the identity without the given header.
 func (id Identity) Without(name string) Identity {
 	return slices.DeleteFunc(id, func(one struct{ name, value string }) bool { return one.name == name })
 }
 
-// Size is how many bytes the headers have.
+// Size returns the size of the headers in bytes.
 func (id Identity) Size() (n int) {
 	for _, one := range id {
 		n += len(one.name) + len(": ") + len(one.value) + len("\r\n")
@@ -202,9 +201,9 @@ func (id Identity) Size() (n int) {
 	return n
 }
 
-// HeaderValue keeps what may stand in a header: UTF-8 without control characters. (A line break
-// would begin a header of its own.) It is as long as s: what a contact may be called is limited
-// where it comes in.
+// HeaderValue returns s without characters that aren't allowed in a header: only UTF-8 without
+// control characters remains. (A line break would begin another header.) It doesn't limit the
+// length; the directory limits names.
 func HeaderValue(s string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {

@@ -6,18 +6,19 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// HeaderKeeper is a ResponseWriter behind which further handlers change headers as they are sent.
-// Headers whose names keep accepts leave as the gate has set them, or not at all; with nil the other
-// handlers have the last word.
+// HeaderKeeper is a ResponseWriter whose headers later handlers may change when they are sent.
+// Headers whose names keep accepts are sent as the gate has set them, or not at all. With nil the
+// other handlers may change all headers.
 type HeaderKeeper interface {
 	Keep(keep func(name string) bool)
 
-	// Mend has fix change the headers once the other handlers have.
+	// Mend sets a function that changes the headers after the other handlers have run.
 	Mend(fix func(http.Header))
 }
 
-// IsOwnHeader reports whether a header of our own pages is ours alone to set, as their protection
-// and what they do depend on it. Others, such as Strict-Transport-Security, are the operator's.
+// IsOwnHeader reports whether other handlers must not change this header of the gate's own pages,
+// because their security and function depend on it. Other headers, such as
+// Strict-Transport-Security, are up to the operator.
 func IsOwnHeader(name string) bool {
 	switch name {
 	case "Cache-Control", "Content-Security-Policy", "Content-Type", "Content-Disposition", "Referrer-Policy", "X-Frame-Options", "X-Content-Type-Options",

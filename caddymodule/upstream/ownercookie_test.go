@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A large cookie leaves as the portal has set it, with its owner beside it, and comes back to the
-// same person alone, whatever is done to the two.
-func TestLargeCookiesHaveTheirOwnerBesideThem(t *testing.T) {
+// A large cookie is sent as the portal has set it, with an owner cookie, and returns only for the
+// same person, however the two are changed.
+func TestLargeCookiesHaveAnOwnerCookie(t *testing.T) {
 	b := newCookies(t, "named")
 	ann, bob := Owner{Contact: "ann", Company: "acme"}, Owner{Contact: "bob", Company: "birch"}
 	large := func(c string) string { return strings.Repeat(c, 4092) }
@@ -51,7 +51,7 @@ func TestLargeCookiesHaveTheirOwnerBesideThem(t *testing.T) {
 		"his owner under hers name":     annsCookie + "; " + name(annsOwner) + "=" + seal(bobsOwner),
 		"hers cut":                      annsCookie[:2000] + "; " + annsOwner,
 		"his, with her owner":           bobsCookie + "x; " + annsOwner + "; " + bobsOwner,
-		"his seal in front":             "sid=" + boundMark + seal(bobsOwner) + "." + large("a"),
+		"his seal in front":             "sid=" + sealPrefix + seal(bobsOwner) + "." + large("a"),
 		"another spelling":              strings.Replace(annsCookie, "sid", "SID", 1) + "; " + bobsOwner,
 		"an owner in another spelling":  annsCookie + "; " + strings.ToUpper(name(annsOwner)) + "=" + seal(annsOwner),
 		"an owner with nothing in it":   annsCookie + "; " + name(annsOwner) + "=",
@@ -62,14 +62,14 @@ func TestLargeCookiesHaveTheirOwnerBesideThem(t *testing.T) {
 			t.Errorf("%s: the portal gets %.60q…; want nothing of it", what, got)
 		}
 	}
-	// As long as it fits, a seal stays where it is.
+	// A seal that fits stays in the cookie itself.
 	if out, owner := b.Seal(t.Context(), "sid="+strings.Repeat("a", 3700)+"; HttpOnly", "portal.example", ann); owner != "" || len(out) > maxSealed || !strings.HasPrefix(out, "sid=~.") {
 		t.Errorf("a cookie of 3,700 bytes leaves as %.20s…, owner %.20q; want it sealed in itself", out, owner)
 	}
 }
 
-// A large cookie is its owner's also where no more names of cookies are remembered.
-func TestALargeCookieIsBoundWhereItsNameIsNot(t *testing.T) {
+// A large cookie has an owner even after the limit of remembered names is reached.
+func TestLargeCookieHasAnOwnerEvenIfItsNameIsNotLearned(t *testing.T) {
 	b := newCookies(t)
 	ann, bob := Owner{Contact: "ann"}, Owner{Contact: "bob"}
 	for i := range maxLearned {
@@ -85,8 +85,9 @@ func TestALargeCookieIsBoundWhereItsNameIsNot(t *testing.T) {
 	}
 }
 
-// An owner goes with its cookie, and one whose cookie has another value by now goes at the next.
-func TestOwnersOfCookiesThatAreGoneGo(t *testing.T) {
+// An owner cookie is removed together with its cookie, or at the next response after its cookie got
+// another value.
+func TestOwnerCookiesAreRemovedWithTheirCookies(t *testing.T) {
 	b := newCookies(t)
 	ann := Owner{Contact: "ann"}
 	set := func(value string) (cookie, owner string) {
@@ -118,9 +119,9 @@ func TestOwnersOfCookiesThatAreGoneGo(t *testing.T) {
 	} {
 		var want []string
 		for _, owner := range c.gone {
-			want = append(want, b.Own.New(name(owner), "", -time.Second).String())
+			want = append(want, b.Gate.New(name(owner), "", -time.Second).String())
 		}
-		got := b.OwnersGone(c.sent, c.set)
+		got := b.ObsoleteOwners(c.sent, c.set)
 		slices.Sort(got)
 		slices.Sort(want)
 		if !slices.Equal(got, want) {
@@ -129,9 +130,9 @@ func TestOwnersOfCookiesThatAreGoneGo(t *testing.T) {
 	}
 }
 
-// Anybody can send cookies by the thousand, and name one of them as an owner. Each is judged without
-// reading all others again, which would take minutes.
-func TestManyCookiesBesideAnOwnerAreJudgedAtOnce(t *testing.T) {
+// Anybody can send thousands of cookies together with an owner cookie. They are checked in linear
+// time; quadratic time would be minutes.
+func TestManyCookiesWithAnOwnerAreCheckedInLinearTime(t *testing.T) {
 	b := newCookies(t)
 	line := "__Host-portal-owner-x=y; " + strings.Repeat("a=1; ", 300_000) + "b=2"
 	h, done := http.Header{"Cookie": {line}}, make(chan error, 1)

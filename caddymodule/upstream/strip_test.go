@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// GHSA-7r4p-vjf4-gxv4, CVE-2025-64484, CVE-2026-52845: an identity header of the
-// visitor's reaches nobody, in no spelling that an application could take for ours.
-func TestH03_ReservedInEverySpelling(t *testing.T) {
+// GHSA-7r4p-vjf4-gxv4, CVE-2025-64484, CVE-2026-52845: a visitor's identity header never reaches
+// the portal, in any spelling that an application could take for the gate's.
+func TestH03_ReservedHeadersAreRemovedInEverySpelling(t *testing.T) {
 	names := []string{"Remote-User", "Remote-Email", "Remote-Name", "Remote-Groups",
 		"Portal-Company", "Portal-Role", "Portal-Firm", "Portal-Assertion", "Portal-Anything", "Portal-",
 		"Forwarded", "Proxy", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Method",
@@ -31,14 +31,14 @@ func TestH03_ReservedInEverySpelling(t *testing.T) {
 	}
 	for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Accept", "Cookie", "Authorization",
 		"Remote-Port", "Portalx", "Proxy-Authorization", "X-Real-Ip", "User-Agent", "Range", "X-Requested-With"} {
-		if reserved(name) {
+		if isReserved(name) {
 			t.Errorf("reserved(%q) = true; want false", name)
 		}
 	}
 }
 
-// CVE-2024-45410: Connection can't take away what we set, nor what Caddy sets.
-func TestH05_ConnectionTakesNothingAway(t *testing.T) {
+// CVE-2024-45410: Connection can't remove headers that the gate or Caddy sets.
+func TestH05_ConnectionRemovesNoReservedHeader(t *testing.T) {
 	for line, want := range map[string]string{
 		"close, Remote-User, X-Forwarded-For": "close",
 		"remote_user":                         "",
@@ -54,7 +54,7 @@ func TestH05_ConnectionTakesNothingAway(t *testing.T) {
 	}
 }
 
-func TestH12_OurCookiesStayHere(t *testing.T) {
+func TestH12_GateCookiesNeverReachThePortal(t *testing.T) {
 	b := newCookies(t)
 	for in, want := range map[string]string{
 		"a=1; __Host-portal=s; b=2":                             "a=1; b=2",

@@ -10,11 +10,11 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/upstream"
 )
 
-// identify works out what the portal is told about a visitor. A list is told as a whole or not at
-// all: cut anywhere, it would name another company. So a contact's companies are left out where
-// they are too many; the portal is told how many there are.
+// identify computes the identity that the portal receives. A list is sent as a whole or not at all:
+// a truncated list could name another company. If a contact has too many companies, they are left
+// out, and the portal receives their number.
 //
-// Headers that aren't wanted tell nothing. The assertion has the companies also where
+// Headers that aren't wanted are left out. The assertion contains the companies even if
 // Remote-Groups isn't wanted.
 func (v *Visitor) identify(origin string, wanted upstream.Wanted) {
 	c := v.Contact
@@ -44,18 +44,18 @@ func (v *Visitor) identify(origin string, wanted upstream.Wanted) {
 	}
 }
 
-// minted is an assertion that is used again.
-type minted struct {
+// cachedAssertion is an assertion that is reused.
+type cachedAssertion struct {
 	at      time.Time
 	company string
 	jwt     string
 }
 
-// Assert returns the signed assertion for the visitor and the company that the request is
-// about ("": none), at most half a minute old.
+// Assert returns the signed assertion for the visitor and the request's company ("" if none). It is
+// at most half of assertion.Life old.
 func (s *Visitors) Assert(ctx context.Context, v *Visitor, company string) (string, error) {
 	now := s.Now()
-	if m := v.minted.Load(); m != nil && m.company == company {
+	if m := v.assertion.Load(); m != nil && m.company == company {
 		if age := now.Sub(m.at); age >= 0 && age < assertion.Life/2 {
 			return m.jwt, nil
 		}
@@ -64,11 +64,11 @@ func (s *Visitors) Assert(ctx context.Context, v *Visitor, company string) (stri
 	if err != nil {
 		return "", err
 	}
-	v.minted.Store(&minted{at: now, company: company, jwt: jwt})
+	v.assertion.Store(&cachedAssertion{at: now, company: company, jwt: jwt})
 	return jwt, nil
 }
 
-// claims are those of the assertion about the visitor, for a request that is about the company.
+// claims returns the claims of the assertion for a request to the company's pages.
 func (v *Visitor) claims(company string) assertion.Claims {
 	return assertion.Claims{
 		Subject:   v.Contact.ID,

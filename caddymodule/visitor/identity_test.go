@@ -31,9 +31,9 @@ func testSigner(t *testing.T) *assertion.Signer {
 	return &assertion.Signer{Firm: "example", Origin: "https://portal.example", Store: db, Keys: keys}
 }
 
-// What the portal is told is never more than a server's limits allow, and never a part of a list,
-// whatever the lengths of names and ids, and the headers are as many bytes as they were taken for.
-func TestH14_AListIsToldAsAWholeOrNotAtAll(t *testing.T) {
+// Whatever the lengths of names and ids, the identity stays within common server limits, never
+// contains a truncated list, and has the computed size.
+func TestH14_ListsAreSentWholeOrNotAtAll(t *testing.T) {
 	signer := testSigner(t)
 	for _, name := range []string{"", "Ann Baker", strings.Repeat("é", 200), strings.Repeat("<", 200)} {
 		for _, id := range []int{3, 20, 63} {
@@ -75,8 +75,9 @@ func TestH14_AListIsToldAsAWholeOrNotAtAll(t *testing.T) {
 	}
 }
 
-// Headers that the firm leaves out take no room from the others, and the list in the assertion is complete, too.
-func TestH14_WhatIsNotWantedTakesNoRoom(t *testing.T) {
+// Headers that the firm doesn't want take no space from the others, and the list in the assertion
+// is complete.
+func TestH14_UnwantedHeadersTakeNoSpace(t *testing.T) {
 	signer := testSigner(t)
 	var companies []string
 	for i := range 90 {

@@ -1,6 +1,6 @@
-// Package visitor tells who makes a request: the contact of its session (Visitors.Of), and what
-// it shows of the browser (Visitors.Browser). It also works out, once for a session, what the
-// portal is told about a visitor (identity.go).
+// Package visitor identifies the visitor who makes a request by its session (Visitors.Of), and
+// describes the browser (Visitors.Browser). It also computes, once per session, the identity that
+// the portal receives (identity.go).
 package visitor
 
 import (
@@ -26,41 +26,41 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// ErrNone: nobody who may sign in is signed in.
+// ErrNone means that no contact who may sign in is signed in.
 var ErrNone = errors.New("visitor: not signed in")
 
-// maxCookies is how many cookies of one name are judged in a request.
+// maxCookies limits the cookies of one name that are checked in a request.
 const maxCookies = 4
 
-// Visitor is a contact who is signed in, worked out once for a session and used again for each
-// of its requests as long as the directory doesn't change.
+// Visitor is a signed-in contact. It is computed once for a session and reused for all its requests
+// until the directory changes.
 type Visitor struct {
 	Live    *session.Live
 	Contact directory.Contact
 	Firm    string
 
-	Identity upstream.Identity              // that the portal is told
-	Reach    directory.Print                // another one after each change of what they reach
+	Identity upstream.Identity              // for the portal
+	Reach    directory.Print                // changes with the contact's role and companies
 	Opening  atomic.Pointer[notice.Opening] // the company's page that they opened last
-	Entered  *sync.Map                      // the companies whose pages staff have looked at in this session; nil: they aren't staff
+	Entered  *sync.Map                      // companies whose pages staff have viewed in this session; nil for clients
 
-	serial    uint64   // of the Visitors that worked it out: others may have other staff
-	version   uint64   // of the directory that the contact was read from
-	companies []string // that the portal is told of: all of the contact's, or none
-	omitted   int      // how many it isn't told of
-	minted    atomic.Pointer[minted]
+	serial    uint64   // of the Visitors that computed it: others may have other staff
+	version   uint64   // directory version of Contact
+	companies []string // in the assertion: all of the contact's companies, or none
+	omitted   int      // number of companies that are left out
+	assertion atomic.Pointer[cachedAssertion]
 }
 
-// IsStaff reports whether it is one of the firm's own people who is signed in; nil: nobody is.
+// IsStaff reports whether the visitor is staff. A nil Visitor isn't.
 func (v *Visitor) IsStaff() bool { return v != nil && v.Contact.Role == directory.Staff }
 
-// Reaches reports whether the visitor may see what is the company's; nil: nobody is signed in.
+// Reaches reports whether the visitor may see the company's pages. A nil Visitor may not.
 func (v *Visitor) Reaches(company string) bool {
 	return v != nil && (v.Contact.Role == directory.Staff || slices.Contains(v.Contact.Companies, company))
 }
 
-// IsOf reports whether the visitor is a client of that company alone.
-func (v *Visitor) IsOf(company string) bool {
+// BelongsOnlyTo reports whether the visitor is a client of that company and no other.
+func (v *Visitor) BelongsOnlyTo(company string) bool {
 	c := v.Contact
 	return c.Role != directory.Staff && len(c.Companies) == 1 && c.Companies[0] == company
 }
@@ -68,23 +68,24 @@ func (v *Visitor) IsOf(company string) bool {
 // Visitors finds the visitors of one firm. Set its fields in one literal before use.
 type Visitors struct {
 	Firm      string
-	Serial    uint64 // tells it from others of the firm that share its sessions, as at a reload
+	Serial    uint64 // differs from other Visitors of the firm with the same sessions, as at a reload
 	Book      *directory.Book
 	Sessions  *session.Sessions
 	Devices   *limit.Devices
-	Anchor    *anchor.Store // nil: the store is always trusted
+	Anchor    *anchor.Store // nil means that the store is always trusted
 	Cookies   web.Cookies
-	ClientIP  func(*http.Request) netip.Addr // the visitor's address; invalid where it isn't known
+	ClientIP  func(*http.Request) netip.Addr // the client's address; invalid if unknown
 	Assertion *assertion.Signer
-	Wanted    upstream.Wanted // the identity headers that the portal gets; none: all
+	Wanted    upstream.Wanted // identity headers for the portal; empty means all
 	Log       *slog.Logger
 	Now       func() time.Time
 
-	omitted sync.Map // the IDs of contacts of whom the log says that they have too many companies for a header
+	omitted sync.Map // IDs of contacts already logged as having too many companies for a header
 }
 
-// maxSessions is how many session cookies of a request are looked up. A browser may hold several
-// of one name, put there by another site of the domain, but not of one that begins with __Host-.
+// maxSessions limits the session cookies of a request that are looked up. A browser may have
+// several of one name, set by another site of the domain; but only one whose name begins with
+// __Host-.
 func (s *Visitors) maxSessions() int {
 	if s.Cookies.Secure {
 		return 1
@@ -97,8 +98,8 @@ func (s *Visitors) HasSessionCookie(r *http.Request) bool {
 	return len(r.CookiesNamed(s.Cookies.Session)) > 0
 }
 
-// Of returns who makes the request, ErrNone, or the store's error. The first cookie that is
-// a session counts.
+// Of returns the visitor who makes the request, ErrNone, or the store's error. The first cookie
+// with a valid session counts.
 func (s *Visitors) Of(r *http.Request) (*Visitor, error) {
 	result := ErrNone
 	for i, cookie := range r.CookiesNamed(s.Cookies.Session) {
@@ -117,17 +118,17 @@ func (s *Visitors) Of(r *http.Request) (*Visitor, error) {
 		case err == nil:
 			return v, nil
 		case !errors.Is(err, session.ErrNone) && !errors.Is(err, ErrNone):
-			result = err // as long as one can't be read, nobody is told to be signed out
+			result = err // while one can't be read, don't report the visitor as signed out
 		}
 	}
 	return nil, result
 }
 
-// resolve returns the visitor of a session: from memory while the directory doesn't change,
-// else the contact is read once more. It is ErrNone for a contact who was removed or disabled, and
-// for a session of another generation than the contact's.
+// resolve returns the visitor of a session: from memory while the directory stays the same,
+// otherwise with a new read of the contact. It returns ErrNone for a removed or disabled contact,
+// and for a session with another generation than the contact's.
 func (s *Visitors) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
-	version := s.Book.Version() // before the read: a change during it is seen next time
+	version := s.Book.Version() // before the read: a change during it is noticed next time
 	if v, ok := l.Memo.Load().(*Visitor); ok && v.serial == s.Serial && v.version == version {
 		return v, nil
 	}
@@ -144,14 +145,14 @@ func (s *Visitors) resolve(ctx context.Context, l *session.Live) (*Visitor, erro
 	}
 	v := &Visitor{Live: l, Contact: c, Firm: s.Firm, serial: s.Serial, version: version}
 	if before, ok := l.Memo.Load().(*Visitor); ok {
-		v.Entered = before.Entered // no change of the directory and no reload makes it another look
+		v.Entered = before.Entered // viewing the same company again after a change or reload isn't another view
 	}
 	if v.Entered == nil && c.Role == directory.Staff {
 		v.Entered = new(sync.Map)
 	}
 	if v.identify(s.Assertion.Origin, s.Wanted); v.omitted > 0 {
 		if _, before := s.omitted.LoadOrStore(c.ID, true); !before {
-			s.Log.WarnContext(ctx, "a contact has too many companies for a header, so the portal isn't told which; it finds them at /-/me",
+			s.Log.WarnContext(ctx, "contact has too many companies for a header; the portal can read them at /-/me",
 				"contact", c.ID, "companies", v.omitted)
 		}
 	}
@@ -160,9 +161,8 @@ func (s *Visitors) resolve(ctx context.Context, l *session.Live) (*Visitor, erro
 	return v, nil
 }
 
-// EndRequests ends requests in flight whose session is over, whose contact may not sign in any
-// more, or that are about a company which the contact doesn't reach any more. It is to be
-// called every session.SweepInterval.
+// EndRequests cancels requests in flight whose session has ended, whose contact may no longer sign
+// in, or whose company the contact no longer reaches. Call it every session.SweepInterval.
 func (s *Visitors) EndRequests(ctx context.Context) {
 	s.Sessions.Sweep(ctx, func(ctx context.Context, l *session.Live) bool {
 		v, err := s.resolve(ctx, l)
@@ -173,7 +173,7 @@ func (s *Visitors) EndRequests(ctx context.Context) {
 	})
 }
 
-// Browser returns what a request shows of the browser that made it.
+// Browser describes the browser that made a request.
 func (s *Visitors) Browser(r *http.Request) action.Browser {
 	by := action.Browser{IP: s.ClientIP(r), Agent: web.AgentOf(r), Flow: s.Cookies.FlowOf(r)}
 	for i, c := range r.CookiesNamed(s.Cookies.Device) {

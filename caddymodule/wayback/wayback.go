@@ -31,8 +31,8 @@ const (
 type Ways struct {
 	Firm   string
 	Prefix string // of the gate's own pages, such as "/-"
-	// AllowedPages are the gate's own pages, as paths under the prefix, that a return URL may name. One that
-	// ends with "/*" stands for one more segment of letters and digits.
+	// AllowedPages are the gate's own pages, as paths under the prefix, that a return URL may name. An
+	// entry that ends with "/*" allows any one further segment of lower-case letters and digits.
 	AllowedPages []string
 	Legacy       *legacy.Rules // nil if there are no old links
 	Keys         *secret.Keyring
@@ -105,7 +105,7 @@ func (w *Ways) isReserved(p string) bool {
 	})
 }
 
-// isPage reports whether a path is that of an allowed page.
+// isPage reports whether p matches page, an entry of AllowedPages.
 func isPage(page, p string) bool {
 	folder, many := strings.CutSuffix(page, "*")
 	if !many {
