@@ -118,6 +118,7 @@ install chromium chromium
 install firefox-esr firefox-esr
 install npm npm
 install php php-cli
+install curl curl
 compgen -G '/usr/sbin/php-fpm*' >/dev/null || install php-fpm php-fpm
 npm install --silent --no-save --no-package-lock --prefix .testing axe-core@4 >/dev/null
 gotest -tags browser -run '^Test(Browser|PHP)' -count 1 ./caddymodule/

@@ -40,6 +40,13 @@
 //
 //	POST /doorpost/FIRM/notify            NOTIFY   → NOTIFIED
 //
+//	POST /doorpost/FIRM/contacts/upsert   {"email": "ann@example.com", "change": CHANGE}
+//	POST /doorpost/FIRM/companies/upsert  {"id": "acme", "change": {"name": "Acme Ltd"}}
+//
+//	POST /doorpost/FIRM/tokens/create     {"name": "portal", "scopes": ["notify"]} → TOKEN, with "token"
+//	POST /doorpost/FIRM/tokens/list       {}       → {"tokens": [TOKEN]}
+//	POST /doorpost/FIRM/tokens/revoke     {"id": "k3q27wej"} → TOKEN
+//
 //	POST /doorpost/FIRM/reset-link        {"email": "ann@example.com"}
 //	                                               → {"contact": CONTACT, "to": "ann@example.com", "request": "…"}
 //
@@ -184,6 +191,16 @@
 // request with the same key, to whichever server. For 48 hours nobody is told twice, and the answer is the
 // same. With another notice the key is refused (422, key_used).
 //
+// # Service tokens
+//
+// With a service token, the firm's own programs send some of these requests to the site itself, at
+// /-/api/ (see docs/notices.md). token of the answer to create is the token, which is shown this once; id
+// stands for it in lists and events. upsert changes what is there, or adds it. An event of such a program
+// has "by": "token" and the token's id.
+//
+//	TOKEN    {"id": "k3q27wej", "name": "portal", "scopes": ["notify"], "created_at": "2026-03-01T09:00:00Z",
+//	          "last_used": "2026-03-01T09:00:00Z"}
+//
 // # Use of old links
 //
 // Who still uses old links is counted by company. USAGE has recent, of the last 90 days,
@@ -288,6 +305,7 @@
 //	400  bad_request  what was sent can't be read, or has a field that isn't known
 //	     invalid      a value can't be taken: field says which
 //	     rows         an import's file has bad rows; nothing was changed
+//	403  not_client   the contact is staff, which a service token can't change
 //	404  unknown      no such contact or company
 //	     unknown_firm, not_found, not_configured
 //	405  method
