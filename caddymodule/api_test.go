@@ -17,14 +17,14 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/servicetoken"
 )
 
-// program is one of the firm's own, which calls with a service token.
+// program is one of the firm's own programs, which uses a service token.
 type program struct {
 	h     *house
 	token string
-	id    string // of the token
+	id    string // ID of the token
 }
 
-// program makes a token with the scopes.
+// program creates a token with the scopes.
 func (h *house) program(scopes ...servicetoken.Scope) program {
 	h.t.Helper()
 	out, err := h.office().CreateToken(h.t.Context(), "example", admin.CreateToken{Name: "portal", Scopes: scopes})
@@ -34,7 +34,7 @@ func (h *house) program(scopes ...servicetoken.Scope) program {
 	return program{h, out.Text, out.ID}
 }
 
-// request is a POST of JSON to a path of the API.
+// request returns a POST of JSON to a path of the API.
 func (p program) request(path, body string, headers ...string) *http.Request {
 	p.h.t.Helper()
 	r, err := http.NewRequestWithContext(p.h.t.Context(), "POST", p.h.url+"/-/api/"+path, strings.NewReader(body))
@@ -51,7 +51,7 @@ func (p program) request(path, body string, headers ...string) *http.Request {
 	return r
 }
 
-// do returns the status, and what the JSON of the answer says.
+// do returns the status, and the answer's JSON.
 func (p program) do(r *http.Request) (int, map[string]any) {
 	p.h.t.Helper()
 	resp, err := http.DefaultClient.Do(r)
@@ -87,7 +87,7 @@ func (p program) post(path, body string, headers ...string) (int, map[string]any
 	return p.do(p.request(path, body, headers...))
 }
 
-// A portal sends notices and keeps contacts and companies in step, with a token.
+// With a token, a portal sends notices and updates contacts and companies.
 func TestPortalCallsWithAServiceToken(t *testing.T) {
 	log := newLogFile(t)
 	h := openHouse(t, layout{global: log.global, admin: freeAddress(t), firm: "staff boss@example.com\n\t\thome /portal/{company}"})
@@ -100,7 +100,7 @@ func TestPortalCallsWithAServiceToken(t *testing.T) {
 		}
 		return out
 	}
-	// It tells the directory what it knows, again and again.
+	// Repeating the update changes nothing.
 	for range 2 {
 		ok("companies/upsert", `{"id":"cedar","change":{"name":"Cedar LLC"}}`)
 		ok("contacts/upsert", `{"email":"dana@example.com","change":{"first_name":"Dana","companies":["cedar"]}}`)
@@ -131,7 +131,7 @@ func TestPortalCallsWithAServiceToken(t *testing.T) {
 	ok("contacts/remove", `{"email":"dana.d@example.com"}`)
 	ok("companies/remove", `{"id":"cedar"}`)
 
-	// No token makes staff, changes them, signs them out, or gives them another address.
+	// No token can create or change staff, sign them out, or change their address.
 	olive := h.in("owner@example.com")
 	for _, c := range [][2]string{
 		{"contacts/upsert", `{"email":"mallory@example.com","change":{"role":"staff"}}`},
@@ -156,7 +156,7 @@ func TestPortalCallsWithAServiceToken(t *testing.T) {
 		t.Error("staff were signed out or changed")
 	}
 
-	// What isn't allowed says what is.
+	// A rejected request names what is allowed.
 	reader := h.program(servicetoken.DirectoryRead)
 	for _, c := range []struct {
 		what   string
@@ -202,7 +202,7 @@ func TestPortalCallsWithAServiceToken(t *testing.T) {
 		}
 	}
 
-	// The portal never gets a token, nor does a log or the history.
+	// Neither the portal, nor a log or the history, ever contains a token.
 	if _, err := http.DefaultClient.Do(all.request("../../assets/x", `{}`)); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestPortalCallsWithAServiceToken(t *testing.T) {
 	}
 }
 
-// A token that is revoked while its request is under way does nothing any more.
+// A token revoked during its request does nothing more.
 func TestATokenRevokedInFlightDoesNothing(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	p := h.program(servicetoken.DirectoryWrite)
@@ -270,7 +270,7 @@ func TestATokenRevokedInFlightDoesNothing(t *testing.T) {
 	}
 }
 
-// Whoever tries tokens is stopped by network, and a program that runs wild by its token.
+// Guessing tokens is limited by network, and a program with a token by its token.
 func TestServiceTokensAreLimited(t *testing.T) {
 	h := openHouse(t, layout{admin: freeAddress(t)})
 	p := h.program(servicetoken.DirectoryRead)
