@@ -69,6 +69,7 @@
 //	├── address      the grammar of an email address
 //	├── site         the origins of a portal: its url and further site blocks
 //	├── typo         the edit distance between two words
+//	├── language     translates the texts of pages
 //	├── secret       the keys, all derived from the one secret outside the store
 //	└── store        small records by key; the packages above know nothing else of a database.
 //	                 store/bolt keeps them in one file, for one process; store/redis on a

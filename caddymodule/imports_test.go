@@ -38,7 +38,7 @@ import (
 //	brand directory session token password limit notice outbox reports audit usage assertion legacy servicetoken
 //	                            │
 //	                            ▼
-//	tokensearch typo address site loopback secret ◄── store/sealed ◄── store/anchor
+//	tokensearch typo address language site loopback secret ◄── store/sealed ◄── store/anchor
 //	                             store  ◄── store/sealed, store/anchor, store/bolt, store/redis, store/storetest
 //
 // Imports point down, siblings don't know one another, and only caddymodule, config and cli
@@ -55,14 +55,14 @@ var arrows = map[string][]string{
 
 	"gate":     {"api", "servicetoken", "console", "admin", "signin", "account", "mailbox", "visitor", "upstream", "web", "wayback", "site", "action", "directory", "legacy", "session", "token", "password", "limit", "notice", "outbox", "reports", "audit", "usage", "assertion", "secret", "store", "store/anchor", "tokensearch"},
 	"api":      {"admin", "web", "directory", "limit", "servicetoken", "store"},
-	"signin":   {"visitor", "web", "wayback", "action", "directory", "token", "password", "limit", "outbox", "audit", "address", "secret", "store", "store/anchor"},
+	"signin":   {"language", "visitor", "web", "wayback", "action", "directory", "token", "password", "limit", "outbox", "audit", "address", "secret", "store", "store/anchor"},
 	"account":  {"visitor", "web", "wayback", "action", "directory", "legacy", "reports", "session", "token", "password", "limit", "notice", "audit", "store"},
 	"mailbox":  {"web", "loopback", "secret"},
 	"visitor":  {"upstream", "web", "action", "directory", "session", "limit", "notice", "assertion", "store/anchor"},
 	"admin":    {"servicetoken", "action", "brand", "directory", "session", "token", "limit", "outbox", "reports", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
 	"wayback":  {"legacy", "secret"},
 	"upstream": {"web", "directory", "secret", "store"},
-	"web":      {"brand", "site", "address", "store"},
+	"web":      {"brand", "language", "site", "address", "store"},
 	"action":   {"brand", "directory", "legacy", "session", "token", "password", "limit", "notice", "outbox", "audit", "site", "address", "secret", "store", "store/sealed", "store/anchor"},
 
 	"brand":     {"address"},
@@ -70,7 +70,7 @@ var arrows = map[string][]string{
 	"session":   {"address", "secret", "store", "store/sealed"},
 	"token":     {"address", "secret", "store", "store/sealed"},
 	"limit":     {"address", "secret", "store", "store/sealed"},
-	"password":  {"address", "secret", "store", "store/sealed"},
+	"password":  {"address", "language", "secret", "store", "store/sealed"},
 	"outbox":    {"address", "loopback", "secret", "store", "store/sealed"},
 	"audit":     {"address", "secret", "store", "store/sealed"},
 	"notice":    {"secret", "store", "store/sealed"},
@@ -82,6 +82,7 @@ var arrows = map[string][]string{
 	"servicetoken": {"secret", "store", "store/sealed"},
 
 	"address":         {},
+	"language":        {},
 	"site":            {},
 	"loopback":        {},
 	"tokensearch":     {},

@@ -59,7 +59,7 @@ func (h *Handlers) ToAccount(w http.ResponseWriter, _ *http.Request) error {
 const justSet = 5 * time.Minute
 
 // done maps the parameter done of the account page's URL to the message after a change.
-var done = map[string]string{
+var done = map[string]web.Text{
 	"set":     "Your password is set. You’re signed out everywhere else.",
 	"removed": "Your password is removed. You now sign in with a link we email you. You’re signed out everywhere else.",
 	"out":     "That device is signed out.",
@@ -81,7 +81,7 @@ func (h *Handlers) GetAccount(w http.ResponseWriter, r *http.Request) error {
 
 // doneMessage returns the message for the parameter done. Anybody can link to that URL, so messages
 // about a password appear only if they are true.
-func (h *Handlers) doneMessage(ctx context.Context, v *visitor.Visitor, word string) (string, error) {
+func (h *Handlers) doneMessage(ctx context.Context, v *visitor.Visitor, word string) (web.Text, error) {
 	if word != "set" && word != "removed" {
 		return done[word], nil
 	}

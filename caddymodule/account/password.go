@@ -19,12 +19,12 @@ import (
 // notChanged is the error for a password that wasn't changed.
 type notChanged struct {
 	status  int
-	problem string
+	problem web.Text
 	field   string        // the field with the problem, see AccountPage.Wrong
 	wait    time.Duration // until the next attempt is allowed; 0 if unknown
 }
 
-func (n *notChanged) Error() string { return "account: password not changed: " + n.problem }
+func (n *notChanged) Error() string { return "account: password not changed: " + n.problem.String() }
 
 const (
 	notCurrent = "That is not your current password. Please check it, or have us email you a link to set a new one."

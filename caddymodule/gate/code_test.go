@@ -87,9 +87,9 @@ func TestT11_ACodeOfTheWrongShapeIsNoTry(t *testing.T) {
 		for typed, want := range map[string]string{
 			"":                        "Please enter the code from the email.",
 			" - ":                     "Please enter the code from the email.",
-			"a":                       "eight letters and digits; this has one.",
-			"abc":                     "eight letters and digits; this has three.",
-			"abcd-efg":                "eight letters and digits; this has seven.",
+			"a":                       "eight letters and digits; this has 1.",
+			"abc":                     "eight letters and digits; this has 3.",
+			"abcd-efg":                "eight letters and digits; this has 7.",
 			"abcd-efghj":              "eight letters and digits; this is longer.",
 			"My code is abcd-efgh":    "eight letters and digits; this is longer.",
 			strings.Repeat("x", 1000): "eight letters and digits; this is longer.",

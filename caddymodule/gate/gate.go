@@ -74,6 +74,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 	case Own:
 		web.LeaveBody(w, r)
 		web.EndSoon(w, r)
+		r = web.WithLocale(r)
 		g.finish(w, r, g.serveOwn(w, r))
 		return
 	}

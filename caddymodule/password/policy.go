@@ -1,7 +1,7 @@
 package password
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -9,6 +9,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/language"
 )
 
 // Lengths of passwords in characters (code points after NFKC).
@@ -56,36 +57,29 @@ type Refused struct {
 func (r Refused) Error() string { return "password: refused: " + string(r.Why) }
 
 // Words returns the reason as text for the page where the contact chose the password.
-func (r Refused) Words() string {
-	leaveOut := func(what string) string {
-		return fmt.Sprintf("Please leave out “%s”: it is part of %s, and that is tried first by who wants to get in.", r.Word, what)
-	}
+func (r Refused) Words() language.Text {
 	switch r.Why {
 	case TooShort:
-		return fmt.Sprintf("Please use at least %d characters; so far there %s. Four or five words in a row make a good password.", r.Min, are(r.Has))
+		if r.Has == 1 {
+			return language.Say("Please use at least {1} characters; so far there is 1. Four or five words in a row make a good password.", strconv.Itoa(r.Min))
+		}
+		return language.Say("Please use at least {1} characters; so far there are {2}. Four or five words in a row make a good password.", strconv.Itoa(r.Min), strconv.Itoa(r.Has))
 	case TooLong:
-		return fmt.Sprintf("Please use at most %d characters; there are %d.", MaxLength, r.Has)
+		return language.Say("Please use at most {1} characters; there are {2}.", strconv.Itoa(MaxLength), strconv.Itoa(r.Has))
 	case NoText:
 		return "This has a character that can’t be read. Please type it once more, or choose another one."
 	case Common:
 		return "This is a password that many people use, or one like it. Please choose something that only you would think of."
 	case HasFirm:
-		return leaveOut("our name")
+		return language.Say("Please leave out “{1}”: it is part of our name, and attackers try that first.", r.Word)
 	case HasName:
-		return leaveOut("your name")
+		return language.Say("Please leave out “{1}”: it is part of your name, and attackers try that first.", r.Word)
 	case HasAddress:
-		return leaveOut("your email address")
+		return language.Say("Please leave out “{1}”: it is part of your email address, and attackers try that first.", r.Word)
 	case HasCompany:
-		return leaveOut("your company’s name")
+		return language.Say("Please leave out “{1}”: it is part of your company’s name, and attackers try that first.", r.Word)
 	}
 	return "Please choose another password."
-}
-
-func are(n int) string {
-	if n == 1 {
-		return "is 1"
-	}
-	return fmt.Sprintf("are %d", n)
 }
 
 // CheckPolicy returns nil if the contact may choose the password, otherwise a Refused with the

@@ -115,13 +115,13 @@ func TestRefused_Words(t *testing.T) {
 		{Why: TooShort, Has: 9, Min: 15}, {Why: TooShort, Has: 1, Min: 8}, {Why: TooLong, Has: 300},
 		{Why: HasFirm, Word: "bookkeeping"}, {Why: HasName, Word: "muller"}, {Why: HasAddress, Word: "petunia"}, {Why: HasCompany, Word: "harbour"},
 	} {
-		words := r.Words()
+		words := r.Words().String()
 		if seen[words] || len(words) < 20 || !strings.Contains(words, r.Word) || strings.Contains(words, "%!") || !strings.HasSuffix(words, ".") {
 			t.Errorf("Words of %+v = %q", r, words)
 		}
 		seen[words] = true
 	}
-	if got, want := (Refused{Why: TooShort, Has: 1, Min: 15}).Words(), "Please use at least 15 characters; so far there is 1."; !strings.HasPrefix(got, want) {
+	if got, want := (Refused{Why: TooShort, Has: 1, Min: 15}).Words().String(), "Please use at least 15 characters; so far there is 1."; !strings.HasPrefix(got, want) {
 		t.Errorf("Words = %q; want %q", got, want)
 	}
 }

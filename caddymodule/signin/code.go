@@ -4,9 +4,11 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strconv"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/action"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
+	"github.com/doorpost-auth/doorpost/caddymodule/language"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
@@ -20,13 +22,12 @@ const wrongCode = "That code doesn’t work. Please check it against the newest 
 	"You have five tries for each code. After that, use the link in the email, or press “Send the email again”."
 
 // codeProblem returns the problem with text that can't be a code. It depends only on the text.
-func codeProblem(e token.ShapeError) string {
-	number := []string{"", "one", "two", "three", "four", "five", "six", "seven"}
+func codeProblem(e token.ShapeError) web.Text {
 	switch {
 	case e.Has == 0:
 		return "Please enter the code from the email. It has eight letters and digits."
 	case e.Has < token.CodeLength:
-		return "The code has eight letters and digits; this has " + number[e.Has] + ". Please check it against the email."
+		return language.Say("The code has eight letters and digits; this has {1}. Please check it against the email.", strconv.Itoa(e.Has))
 	case e.Has > token.CodeLength:
 		return "The code has eight letters and digits; this is longer. Please enter only the code."
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/language"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
@@ -36,14 +37,14 @@ const incompleteAddress = "That doesn’t look like a complete email address. Pl
 
 // problemOf returns the problem with a typed address: problem, or a specific message for an empty
 // field and for a letter before the @ that addresses can't have.
-func problemOf(typed, problem string) string {
+func problemOf(typed string, problem web.Text) web.Text {
 	if strings.TrimSpace(typed) == "" {
 		return "Please enter your email address."
 	}
 	local, _, found := strings.Cut(norm.NFC.String(typed), "@")
 	if i := strings.IndexFunc(local, func(r rune) bool { return r > unicode.MaxASCII && unicode.IsLetter(r) }); found && i >= 0 {
 		r, _ := utf8.DecodeRuneInString(local[i:])
-		return "An email address can’t have the letter “" + string(r) + "” before the @. Please check it: it may be written without the accent."
+		return language.Say("An email address can’t have the letter “{1}” before the @. Please check it: it may be written without the accent.", string(r))
 	}
 	return problem
 }

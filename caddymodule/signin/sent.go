@@ -109,7 +109,7 @@ func (h *Handlers) lastMailRequest(r *http.Request) (token.Ask, error) {
 
 // sentPage returns the page of a tab that waits for the mail, with the code typed so far and its
 // problem.
-func (h *Handlers) sentPage(ask token.Ask, code, problem string) web.SentPage {
+func (h *Handlers) sentPage(ask token.Ask, code string, problem web.Text) web.SentPage {
 	p := web.SentPage{Address: ask.Address.Display(), To: ask.To, Shared: ask.Shared, Again: ask.Again, Code: code, Problem: problem}
 	if ask.Hidden {
 		p.Address, p.Masked, p.T = web.MaskedAddress(ask.Address), true, ask.Link

@@ -116,6 +116,9 @@ func (s *Visitors) Of(r *http.Request) (*Visitor, error) {
 		}
 		switch {
 		case err == nil:
+			if r.Pattern != "" && v.Contact.Locale != "" { // one of our own pages
+				web.SetLocale(r.Context(), v.Contact.Locale)
+			}
 			return v, nil
 		case !errors.Is(err, session.ErrNone) && !errors.Is(err, ErrNone):
 			result = err // while one can't be read, don't report the visitor as signed out

@@ -25,7 +25,7 @@ type Failure struct {
 }
 
 // Error implements error.
-func (f *Failure) Error() string { return f.Page.Title }
+func (f *Failure) Error() string { return f.Page.Title.String() }
 
 // Errors of requests for the gate's own pages.
 var (
@@ -78,7 +78,7 @@ func (a *Answers) Page(w http.ResponseWriter, r *http.Request, status int, page 
 	if status == http.StatusUnauthorized {
 		setChallenge(w.Header())
 	}
-	if err := a.Pages.Write(w, status, page); err != nil {
+	if err := a.Pages.Write(w, r, status, page); err != nil {
 		a.Log.ErrorContext(r.Context(), "a page couldn't be made", "error", err)
 	}
 }
@@ -110,7 +110,7 @@ func (a *Answers) Fail(w http.ResponseWriter, r *http.Request, err error) {
 // FailProgram answers a failure with JSON.
 func FailProgram(w http.ResponseWriter, r *http.Request, f *Failure) {
 	EndSoon(w, r)
-	_ = writeProblem(w, f.Status, problem{Title: f.Page.Title, Detail: f.Page.Text})
+	_ = writeProblem(w, f.Status, problem{Title: f.Page.Title.String(), Detail: f.Page.Text.String()})
 }
 
 // unexpected logs an error without a page of its own, and returns the page. The log lines are
@@ -152,7 +152,7 @@ func (a *Answers) SignInNeeded(w http.ResponseWriter, r *http.Request) {
 
 // VarySignedOut sets the Vary header of answers to visitors who aren't signed in.
 func VarySignedOut(w http.ResponseWriter) {
-	w.Header().Set("Vary", "Cookie, Accept, Sec-Fetch-Mode, Sec-Fetch-Dest, Upgrade-Insecure-Requests, X-Requested-With")
+	w.Header().Set("Vary", "Cookie, Accept, Accept-Language, Sec-Fetch-Mode, Sec-Fetch-Dest, Upgrade-Insecure-Requests, X-Requested-With")
 }
 
 // ClearSite makes the browser delete its cached pages of this site, and script storage if the firm

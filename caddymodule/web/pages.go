@@ -3,6 +3,8 @@ package web
 import (
 	"net/http"
 	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/language"
 )
 
 // Chrome has the data that all pages of a firm share: its look and the URLs of its pages.
@@ -19,13 +21,16 @@ type Chrome struct {
 	// CSS colors of buttons and underlines, and of the text on them, for light and dark pages. An
 	// On… color must be readable on its accent. Default: green.
 	LightAccent, LightOnAccent, DarkAccent, DarkOnAccent string
-	// Lang is the language of the texts (BCP 47). Default: "en".
+	// Lang is the language of the texts (BCP 47), set by Pages.
 	Lang string
 	// Passwords means that contacts can sign in by password, so that pages link to that form.
 	Passwords bool
 	// MailFrom is the sender of mails, shown on SentPage. If empty, the page doesn't show it.
 	MailFrom string
 }
+
+// Text is a text in English, which pages show in the language of their reader; see package language.
+type Text = language.Text
 
 // Page is implemented by the page structs below.
 type Page interface {
@@ -39,7 +44,7 @@ type Page interface {
 type PromptPage struct {
 	To      string // path on this site to go to afterwards; the page's script adds the fragment of its own URL
 	Email   string // as typed, if the form is shown again
-	Problem string // with Email; empty if none
+	Problem Text   // with Email; empty if none
 	Shared  bool   // "This is a shared device" is ticked
 	OldLink bool   // the visitor used an apparent old link, which asks for sign-in now
 }
@@ -58,7 +63,7 @@ type SentPage struct {
 	Waited   bool   // other ways are shown at once
 	Again    bool   // the visitor requested another email
 	Code     string // as typed, if the form is shown again
-	Problem  string // with Code; empty if none
+	Problem  Text   // with Code; empty if none
 }
 
 // LinkPage asks for the address of a link that was opened in a browser other than the one that
@@ -68,7 +73,7 @@ type LinkPage struct {
 	Masked     string // the link's address, masked
 	Email      string // as typed, if the form is shown again
 	SignedInAs string // address of another contact, who is signed in here and would be signed out; empty if none
-	Problem    string // with Email; empty if none
+	Problem    Text   // with Email; empty if none
 }
 
 // SpentLinkPage is shown for a link that is no longer valid, and sends a new one to the same
@@ -94,7 +99,7 @@ type PasswordPage struct {
 	Email   string // as typed, if the form is shown again
 	Shared  bool
 	Set     bool   // the visitor has just chosen a password
-	Problem string // why it failed; empty if it didn't
+	Problem Text   // why it failed; empty if it didn't
 	Wrong   string // the field with the problem: email, password, or both; empty if none
 }
 
@@ -104,7 +109,7 @@ type HelpPage struct {
 	To      string
 	Email   string // as typed, if the form is shown again
 	NoLink  bool   // the visitor used an unknown link to set a password
-	Problem string // with Email; empty if none
+	Problem Text   // with Email; empty if none
 }
 
 // HelpSentPage says that a mail with a link to set a password is on its way if the address is
@@ -124,7 +129,7 @@ type SetPasswordPage struct {
 	T       string
 	Masked  string // the contact's address, masked
 	Least   int    // minimum length in characters
-	Problem string // why the typed password isn't acceptable; empty if none
+	Problem Text   // why the typed password isn't acceptable; empty if none
 }
 
 // SpentPasswordPage is shown for a link to set a password that is no longer valid, and sends a new
@@ -165,8 +170,8 @@ type AccountPage struct {
 	Since     time.Time // when the password was chosen; zero if there is none
 	ByLink    bool      // the password was imported, so a mailed link is needed to change it
 	Least     int       // minimum length of a password in characters
-	Done      string    // message about the last change; empty if none
-	Problem   string    // why the password wasn't changed or removed; empty if none
+	Done      Text      // message about the last change; empty if none
+	Problem   Text      // why the password wasn't changed or removed; empty if none
 	Wrong     string    // the field with the problem: current, password, or gone (the current one, to remove it); empty if none
 }
 
@@ -263,9 +268,9 @@ type ReportRow struct {
 
 // MessagePage says what went wrong and what to do. MessageFor returns the usual ones.
 type MessagePage struct {
-	Title, Text string
+	Title, Text Text
 	URL         string // target of the only button; empty if there is none
-	Link        string // label of the button; default "Try again"
+	Link        Text   // label of the button; default "Try again"
 }
 
 // MailRow is one mail on MailboxPage.

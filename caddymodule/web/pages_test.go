@@ -41,7 +41,7 @@ func newTestPages(t testing.TB, c Chrome, dir string) *Pages {
 func write(t testing.TB, p *Pages, status int, page Page) *http.Response {
 	t.Helper()
 	w := httptest.NewRecorder()
-	if err := p.Write(w, status, page); err != nil {
+	if err := p.Write(w, new(http.Request), status, page); err != nil {
 		t.Fatalf("Write(%T) = %v", page, err)
 	}
 	return w.Result()
@@ -210,7 +210,7 @@ func TestPagesHEAD(t *testing.T) {
 	t.Parallel()
 	p := newTestPages(t, testChrome, "")
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if err := p.Write(w, 401, PromptPage{To: "/"}); err != nil {
+		if err := p.Write(w, new(http.Request), 401, PromptPage{To: "/"}); err != nil {
 			t.Error(err)
 		}
 	}))
@@ -242,7 +242,7 @@ func TestPagesNeverHalfAPage(t *testing.T) {
 	t.Parallel()
 	p := newTestPages(t, testChrome, "")
 	w := httptest.NewRecorder()
-	err := p.Write(w, 200, broken{})
+	err := p.Write(w, new(http.Request), 200, broken{})
 	if err == nil || !strings.Contains(err.Error(), "sent.html") {
 		t.Errorf("Write = %v; want an error that names sent.html", err)
 	}
@@ -388,11 +388,11 @@ func TestPagesHostileBrand(t *testing.T) {
 func TestPagesPlainPromptIsThePrompt(t *testing.T) {
 	t.Parallel()
 	quick := newTestPages(t, testChrome, "")
-	if len(quick.prompt) < 2 {
-		t.Fatalf("the prompt is cut into %d parts; want it to have a place for To", len(quick.prompt))
+	if len(quick.english.prompt) < 2 {
+		t.Fatalf("the prompt is cut into %d parts; want it to have a place for To", len(quick.english.prompt))
 	}
 	slow := newTestPages(t, testChrome, "")
-	slow.prompt = nil
+	slow.english.prompt = nil
 	for _, to := range append([]string{"", "/", "/a?b=1&c=2#d", "hereGoesTo"}, hostile...) {
 		var want, got []html.Node
 		for _, n := range nodes(t, body(t, slow, PromptPage{To: to})) {
@@ -936,7 +936,7 @@ func BenchmarkPages(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := p.Write(nowhere{http.Header{}}, 401, page); err != nil {
+				if err := p.Write(nowhere{http.Header{}}, new(http.Request), 401, page); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -948,7 +948,7 @@ func BenchmarkPages(b *testing.B) {
 func TestPagesPromptIsCheap(t *testing.T) {
 	p := newTestPages(t, testChrome, "")
 	got := testing.AllocsPerRun(100, func() {
-		_ = p.Write(nowhere{http.Header{}}, 401, PromptPage{To: "/portal/acme/orders?id=7"})
+		_ = p.Write(nowhere{http.Header{}}, new(http.Request), 401, PromptPage{To: "/portal/acme/orders?id=7"})
 	})
 	if got > 40 {
 		t.Errorf("a prompt makes %.0f allocations; want at most 40", got)

@@ -22,23 +22,39 @@ import (
 	"unicode/utf8"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
+	"github.com/doorpost-auth/doorpost/caddymodule/language"
 )
 
 //go:embed pages
 var pageFiles embed.FS
 
-// Pages renders the gate's own pages with the firm's look. It is safe for concurrent use.
+// Pages renders the gate's own pages in the firm's look. It is safe for use by many goroutines.
 type Pages struct {
-	templates map[string]*template.Template // by Page.file
-	policies  map[string]string             // Content-Security-Policy by Page.file
-	firm      pageFirm
-	prompt    []string  // the PromptPage with only To set, cut at To; nil if it must be rendered like other pages
+	chrome    Chrome
+	source    map[string]pageFile
+	languages *language.Languages
+	english   *edition
+	others    sync.Map  // *language.Language → *edition; made when the first reader comes
 	buffers   sync.Pool // of *bytes.Buffer
 }
 
-// builtInPages are the built-in pages, parsed once for all firms, which differ only in data. Tests
-// render them all.
-var builtInPages = sync.OnceValues(func() (map[string]*template.Template, error) {
+// edition is all pages of a firm in one language.
+type edition struct {
+	language  *language.Language
+	templates map[string]*template.Template // by Page.file
+	policies  map[string]string             // Content-Security-Policy by Page.file
+	firm      pageFirm
+	prompt    []string // the PromptPage that has To alone, cut where To goes; nil: it is rendered as any page
+}
+
+// builtInPages returns the built-in pages in a language, by Page.file. Those of the built-in languages are parsed
+// once for all firms: what differs is in the data.
+func builtInPages(l *language.Language) (map[string]*template.Template, error) {
+	parsedPages.Lock()
+	defer parsedPages.Unlock()
+	if pages := parsedPages.by[l]; pages != nil {
+		return pages, nil
+	}
 	source, err := readPageFiles("")
 	if err != nil {
 		return nil, err
@@ -48,77 +64,110 @@ var builtInPages = sync.OnceValues(func() (map[string]*template.Template, error)
 		if pages[page.file()] != nil {
 			continue
 		}
-		if pages[page.file()], err = parsePage(source, page.file()); err != nil {
+		if pages[page.file()], err = parsePage(l, source, page.file()); err != nil {
 			return nil, err
 		}
 	}
+	if language.IsBuiltIn(l) {
+		parsedPages.by[l] = pages
+	}
 	return pages, nil
-})
+}
 
-// NewPages parses the firm's own pages and renders each with made-up data, so that errors appear
-// now. A file pages/NAME in overrideDir replaces the built-in file of that name (the .html files,
-// page.css, page.js). overrideDir may be empty and need not have a folder pages. Templates see
-// {{.Firm}}, the Chrome, and {{.Page}}, the page's struct; pages define "title" and "main".
-// Browsers block styles and scripts other than page.css and page.js. Errors name file and line.
+var parsedPages = struct {
+	sync.Mutex
+	by map[*language.Language]map[string]*template.Template
+}{by: map[*language.Language]map[string]*template.Template{}}
+
+// NewPages parses the firm's own pages, in each language, and renders each with made-up data, so that what is wrong
+// with one shows now. A file pages/NAME in overrideDir stands in for the built-in one of that name (the .html files,
+// page.css, page.js), and a file languages/TAG.json adds or changes a language; overrideDir may be empty, and needn't
+// have these folders. Templates see {{.Firm}}, the Chrome, and {{.Page}}, the page's struct; pages define "title" and
+// "main". A style or script of their own, outside page.css and page.js, is refused by the browser. An error names
+// file and line.
 func NewPages(c Chrome, overrideDir string) (*Pages, error) {
 	source, err := readPageFiles(overrideDir)
 	if err != nil {
 		return nil, err
 	}
-	p := &Pages{templates: map[string]*template.Template{}, policies: map[string]string{}}
+	p := &Pages{chrome: c, source: source}
 	p.buffers.New = func() any { return new(bytes.Buffer) }
-	if p.firm, err = newPageFirm(c, source); err != nil {
+	if p.languages, err = language.Load(overrideDir); err != nil {
 		return nil, err
 	}
-	policy := "default-src 'none'; style-src " + cspHash(string(p.firm.CSS)) + "; script-src " + cspHash(string(p.firm.JS)) +
+	all := p.languages.All()
+	if p.english, err = newEdition(c, all[0], source); err != nil {
+		return nil, err
+	}
+	if overrideDir == "" {
+		return p, nil
+	}
+	for _, l := range all[1:] {
+		if _, err := newEdition(c, l, source); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func newEdition(c Chrome, l *language.Language, source map[string]pageFile) (*edition, error) {
+	e := &edition{language: l, templates: map[string]*template.Template{}, policies: map[string]string{}}
+	c.Lang = l.Tag
+	var err error
+	if e.firm, err = newPageFirm(c, l, source); err != nil {
+		return nil, err
+	}
+	builtIn, err := builtInPages(l)
+	if err != nil {
+		return nil, err
+	}
+	policy := "default-src 'none'; style-src " + cspHash(string(e.firm.CSS)) + "; script-src " + cspHash(string(e.firm.JS)) +
 		"; img-src 'self'; base-uri 'none'"
 	for _, page := range samplePages() {
 		file := page.file()
-		if p.policies[file] == "" {
-			p.policies[file] = policy + policyOf(page)
+		if e.policies[file] == "" {
+			e.policies[file] = policy + policyOf(page)
 		}
 		if !source["layout.html"].own && !source["parts.html"].own && !source[file].own {
-			builtIn, err := builtInPages()
-			if err != nil {
-				return nil, err
-			}
-			p.templates[file] = builtIn[file]
+			e.templates[file] = builtIn[file]
 			continue
 		}
-		if p.templates[file] == nil {
-			if p.templates[file], err = parsePage(source, file); err != nil {
+		if e.templates[file] == nil {
+			if e.templates[file], err = parsePage(l, source, file); err != nil {
 				return nil, err
 			}
 		}
-		if err := p.render(new(bytes.Buffer), page); err != nil {
+		if err := e.render(new(bytes.Buffer), page); err != nil {
 			return nil, fmt.Errorf("%s: %w", source[file].path, err)
 		}
 	}
 	if source["layout.html"].own || source["parts.html"].own || source["prompt.html"].own {
-		return p, nil // such a template may do anything with To
+		return e, nil // such a template may do anything with To
 	}
-	p.prompt, err = p.cutPrompt()
-	return p, err
+	e.prompt, err = e.cutPrompt()
+	return e, err
 }
 
 // cutPrompt renders the page that every signed-out visitor gets, once: only To differs, and a flood
 // of requests must be cheap.
-func (p *Pages) cutPrompt() ([]string, error) {
+func (e *edition) cutPrompt() ([]string, error) {
 	const to = "hereGoesTo"
 	var buf bytes.Buffer
-	if err := p.render(&buf, PromptPage{To: to}); err != nil {
+	if err := e.render(&buf, PromptPage{To: to}); err != nil {
 		return nil, err
 	}
 	return strings.Split(buf.String(), to), nil
 }
 
-// Write answers with a page and its headers; net/http omits the body for HEAD. The error is for the
-// log: the page couldn't be rendered, and a plain 500 was sent instead. A disconnected visitor
-// isn't an error.
-func (p *Pages) Write(w http.ResponseWriter, status int, page Page) error {
+// Write answers with a page and its headers, in the language of the request's reader; net/http leaves out the body for
+// HEAD. The error is for
+// the log: the page couldn't be rendered, and a plain 500 was sent in its place. That the visitor went
+// away is no error.
+func (p *Pages) Write(w http.ResponseWriter, r *http.Request, status int, page Page) error {
+	e := p.editionFor(r, page)
 	buf := p.buffers.Get().(*bytes.Buffer)
 	defer p.release(buf)
-	err := p.render(buf, page)
+	err := e.render(buf, page)
 	if err != nil {
 		status = http.StatusInternalServerError
 		buf.Reset()
@@ -126,7 +175,7 @@ func (p *Pages) Write(w http.ResponseWriter, status int, page Page) error {
 		page = MessagePage{} // a page without its own policy
 	}
 	h := w.Header()
-	h.Set("Content-Security-Policy", p.policies[page.file()])
+	h.Set("Content-Security-Policy", e.policies[page.file()])
 	if page.file() != (FramePage{}).file() {
 		h.Set("X-Frame-Options", "DENY")
 	}
@@ -190,13 +239,34 @@ func policyOf(page Page) string {
 	return "; form-action 'self'; frame-ancestors 'none'"
 }
 
+// editionFor returns the pages in the language of the request's reader: that of the contact who is signed in, if it is
+// known, else what the browser accepts. The pages of staff and the preview mailbox are in English.
+func (p *Pages) editionFor(r *http.Request, page Page) *edition {
+	if file := page.file(); strings.HasPrefix(file, "staff") || strings.HasPrefix(file, "mail") {
+		return p.english
+	}
+	l := p.languages.Choose(localeOf(r.Context()), r.Header.Get("Accept-Language"))
+	if l == p.english.language {
+		return p.english
+	}
+	if e, ok := p.others.Load(l); ok {
+		return e.(*edition)
+	}
+	e, err := newEdition(p.chrome, l, p.source)
+	if err != nil {
+		return p.english // NewPages has tried those of the firm, and tests the built-in ones
+	}
+	made, _ := p.others.LoadOrStore(l, e)
+	return made.(*edition)
+}
+
 // render writes a page into buf.
-func (p *Pages) render(buf *bytes.Buffer, page Page) error {
-	t := p.templates[page.file()]
+func (e *edition) render(buf *bytes.Buffer, page Page) error {
+	t := e.templates[page.file()]
 	switch typed := page.(type) {
 	case PromptPage:
-		if p.prompt != nil && typed == (PromptPage{To: typed.To}) {
-			for i, part := range p.prompt {
+		if e.prompt != nil && typed == (PromptPage{To: typed.To}) {
+			for i, part := range e.prompt {
 				if i > 0 {
 					template.HTMLEscape(buf, []byte(typed.To))
 				}
@@ -209,7 +279,7 @@ func (p *Pages) render(buf *bytes.Buffer, page Page) error {
 	case *HeldFormPage:
 		page = asHeldForm(*typed)
 	}
-	if err := t.ExecuteTemplate(buf, "layout", pageView{Firm: &p.firm, Page: page}); err != nil {
+	if err := t.ExecuteTemplate(buf, "layout", pageView{Firm: &e.firm, Page: page}); err != nil {
 		return fmt.Errorf("rendering page %s: %w", page.file(), err)
 	}
 	return nil
@@ -239,10 +309,7 @@ type pageFirm struct {
 	JS          template.JS
 }
 
-func newPageFirm(c Chrome, source map[string]pageFile) (pageFirm, error) {
-	if c.Lang == "" {
-		c.Lang = "en"
-	}
+func newPageFirm(c Chrome, l *language.Language, source map[string]pageFile) (pageFirm, error) {
 	colours := []struct {
 		value    *string
 		fallback string
@@ -269,7 +336,7 @@ func newPageFirm(c Chrome, source map[string]pageFile) (pageFirm, error) {
 		Initial:     string(unicode.ToUpper(initial)),
 		SupportLine: brand.SupportLine(c.Support),
 		CSS:         template.CSS(browserText(css)),
-		JS:          template.JS(browserText(source["page.js"].text)),
+		JS:          template.JS(browserText(l.Source(language.JS, source["page.js"].text))),
 	}, nil
 }
 
@@ -334,12 +401,12 @@ func readPageFiles(dir string) (map[string]pageFile, error) {
 	return files, nil
 }
 
-// parsePage returns the template of one page with the layout and parts that it uses.
-func parsePage(source map[string]pageFile, name string) (*template.Template, error) {
-	t := template.New("")
+// parsePage returns the template of one page in a language, with the layout and parts it stands on.
+func parsePage(l *language.Language, source map[string]pageFile, name string) (*template.Template, error) {
+	t := template.New("").Funcs(l.Funcs())
 	for _, f := range []pageFile{source["layout.html"], source["parts.html"], source[name]} {
-		// The name appears in errors; the executed templates are defined within the file.
-		if _, err := t.New(f.path).Parse(f.text); err != nil {
+		// The name is what errors call the file; what is executed is defined within it.
+		if _, err := t.New(f.path).Parse(l.Source(language.HTML, f.text)); err != nil {
 			return nil, fmt.Errorf("parsing a page: %w", err)
 		}
 	}

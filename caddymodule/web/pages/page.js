@@ -33,7 +33,7 @@
   function look(on) {
     typed.type = on ? 'text' : 'password';
     reveal.setAttribute('aria-pressed', on);
-    reveal.firstChild.data = on ? 'Hide' : 'Show';
+    reveal.firstChild.data = on ? '[[Hide]]' : '[[Show]]';
   }
   if (reveal) {
     reveal.hidden = false;
@@ -49,9 +49,9 @@
   function soFar(value, need) {
     var n = Array.from(value.normalize('NFKC')).length;
     if (n === 0) return '';
-    if (n < need) return 'So far ' + n + ' of ' + need + '.';
-    if (n > 256) return 'That is ' + n + '; 256 is the most.';
-    return 'Long enough.';
+    if (n < need) return '[[So far {n} of {need}.]]'.replace('{n}', n).replace('{need}', need);
+    if (n > 256) return '[[That is {n}; 256 is the most.]]'.replace('{n}', n);
+    return '[[Long enough.]]';
   }
 
   if (least && typed) {
