@@ -14,6 +14,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/limit"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/reports"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/session"
 	"github.com/doorpost-auth/doorpost/caddymodule/site"
@@ -51,6 +52,7 @@ func makeGate(t testing.TB, db store.Store, log *slog.Logger, open string) *made
 			Networks:     &limit.Networks{Firm: firm, Store: db, Keys: keys, Now: time.Now},
 			Devices:      &limit.Devices{Firm: firm, Store: db, Keys: keys, Now: time.Now},
 			Mails:        &limit.Mails{Firm: firm, Store: db, Keys: keys},
+			Reports:      &reports.Reports{Firm: firm, Store: db, Keys: keys},
 			LastContacts: &action.LastContacts{Firm: firm, Store: db, Keys: keys},
 			Queue:        &outbox.Queue{Firm: firm, Store: db, Keys: keys, Log: log},
 			Assertion:    &assertion.Signer{Firm: firm, Origin: origin.String(), Store: db, Keys: keys},
