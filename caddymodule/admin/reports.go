@@ -18,6 +18,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/reports"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
 // PublishReport asks for a report to be published. Over HTTP it is a form (multipart/form-data) with these
@@ -29,6 +30,9 @@ type PublishReport struct {
 
 	Name string    `json:"-"` // of the file, as it was sent
 	Body io.Reader `json:"-"` // everything in it
+
+	// Prove is that of reports.New; nil: the caller may.
+	Prove func(context.Context) ([]store.Op, error) `json:"-"`
 }
 
 // ByReport names a report.
@@ -139,7 +143,7 @@ func (f Firm) PublishReport(ctx context.Context, in PublishReport) (ReportChange
 	if err != nil {
 		return ReportChanged{}, err
 	}
-	rep, err := f.Reports.Publish(ctx, reports.New{Company: CompanyOf(company), Title: in.Title, Name: in.Name}, in.Body)
+	rep, err := f.Reports.Publish(ctx, reports.New{Company: CompanyOf(company), Title: in.Title, Name: in.Name, Prove: in.Prove}, in.Body)
 	if err != nil {
 		return ReportChanged{}, reportError(err)
 	}
@@ -229,7 +233,7 @@ func (h *Handler) publishReport(w http.ResponseWriter, r *http.Request) {
 	}
 	var out ReportChanged
 	if err == nil {
-		out, err = f.PublishFrom(w, r, By{Who: "admin"})
+		out, err = f.PublishFrom(w, r, By{Who: "admin"}, nil)
 	}
 	if err != nil {
 		h.fail(w, r, err)
@@ -239,8 +243,8 @@ func (h *Handler) publishReport(w http.ResponseWriter, r *http.Request) {
 }
 
 // PublishFrom publishes the report that a request sends: a form with the fields of PublishReport and, as the last one,
-// "file". The file goes to the disk as it comes. After an error the rest isn't waited for.
-func (f Firm) PublishFrom(w http.ResponseWriter, r *http.Request, by By) (out ReportChanged, err error) {
+// "file". The file goes to the disk as it comes. After an error the rest isn't waited for. prove is that of PublishReport.
+func (f Firm) PublishFrom(w http.ResponseWriter, r *http.Request, by By, prove func(context.Context) ([]store.Op, error)) (out ReportChanged, err error) {
 	defer func() {
 		if err != nil { // the server would read the rest before it takes the next request
 			w.Header().Set("Connection", "close")
@@ -250,13 +254,13 @@ func (f Firm) PublishFrom(w http.ResponseWriter, r *http.Request, by By) (out Re
 	if r.ContentLength > reports.MaxSize+maxBody {
 		return out, reportError(reports.ErrTooLarge)
 	}
-	r.Body = &upload{ReadCloser: r.Body, server: http.NewResponseController(w)}
+	r.Body = &upload{ReadCloser: r.Body, server: http.NewResponseController(w), shared: r.ProtoMajor > 1}
 	form, err := r.MultipartReader()
 	if err != nil {
 		return out, &Error{Status: 415, Code: "media_type", Reason: "the Content-Type isn't multipart/form-data",
 			Remedy: "send a form whose last field is the file, such as: curl -F company=acme -F file=@report.pdf"}
 	}
-	in := PublishReport{}
+	in := PublishReport{Prove: prove}
 	file, err := fieldsOf(form, &in)
 	if err != nil {
 		return out, err
@@ -270,10 +274,14 @@ func (f Firm) PublishFrom(w http.ResponseWriter, r *http.Request, by By) (out Re
 type upload struct {
 	io.ReadCloser
 	server *http.ResponseController
+	shared bool // requests share the connection (HTTP/2 and later), each with limits of its own
 }
 
 func (u *upload) Read(p []byte) (int, error) {
 	_ = u.server.SetReadDeadline(time.Now().Add(uploadPause)) // a connection without deadlines needs none
+	if u.shared {
+		_ = u.server.SetWriteDeadline(time.Now().Add(2 * uploadPause)) // the answer comes behind the last of it
+	}
 	return u.ReadCloser.Read(p)
 }
 

@@ -92,6 +92,10 @@ type New struct {
 	Company Company // the caller knows that there is one
 	Title   string  // empty: Name without its extension
 	Name    string  // of the file, as it was sent; it may be anything
+
+	// Prove returns conditions of the last step, once all of the file has come: who sends it may still publish. Its error is
+	// Publish's. nil: there are none.
+	Prove func(context.Context) ([]store.Op, error)
 }
 
 // record is a report in the store, at COMPANY/ID.
@@ -153,7 +157,7 @@ func (r *Reports) Publish(ctx context.Context, n New, body io.Reader) (Report, e
 	}
 	out.Size, out.Type, err = r.write(ctx, out.ID, out.Name, identity.Recipient(), body)
 	if err == nil {
-		err = r.finish(context.WithoutCancel(ctx), out, pending)
+		err = r.finish(context.WithoutCancel(ctx), out, pending, n.Prove)
 		if errors.Is(err, store.ErrUnavailable) {
 			return Report{}, err // the report may be there, so its file stays; if it isn't, Sweep removes it
 		}
@@ -165,8 +169,15 @@ func (r *Reports) Publish(ctx context.Context, n New, body io.Reader) (Report, e
 	return out, nil
 }
 
-// finish makes the report, whose file is there, unless the file was given up meanwhile.
-func (r *Reports) finish(ctx context.Context, rep Report, pending sealed.Record[pendingFile]) error {
+// finish makes the report, whose file is there, unless the file was given up meanwhile, or may not be published any more.
+func (r *Reports) finish(ctx context.Context, rep Report, pending sealed.Record[pendingFile], prove func(context.Context) ([]store.Op, error)) error {
+	var proof []store.Op
+	if prove != nil {
+		var err error
+		if proof, err = prove(ctx); err != nil {
+			return err
+		}
+	}
 	reports, pointers := bucketOf[record](r, bucketReports), bucketOf[pointer](r, bucketPointers)
 	create, err := reports.Create(rep.Company.ID+"/"+rep.ID, record{rep.Title, rep.Name, rep.Type, rep.Size, rep.Published, rep.key, rep.Company.AddedAs}, time.Time{})
 	if err != nil {
@@ -176,7 +187,7 @@ func (r *Reports) finish(ctx context.Context, rep Report, pending sealed.Record[
 	if err != nil {
 		return err
 	}
-	return r.Store.Apply(ctx, create, point, bucketOf[pendingFile](r, bucketFiles).Remove(pending))
+	return r.Store.Apply(ctx, append(proof, create, point, bucketOf[pendingFile](r, bucketFiles).Remove(pending))...)
 }
 
 // Get returns a report, or ErrUnknown.

@@ -306,6 +306,33 @@ func TestAnUploadThatBreaksOffLeavesNothing(t *testing.T) {
 	}
 }
 
+// Who may not publish any more, once all has come, has published nothing.
+func TestAProofCountsWhenAllHasCome(t *testing.T) {
+	r := openReports(t)
+	gone := errors.New("the token was revoked")
+	k := store.Key{Firm: "example", Bucket: "tokens", ID: "t"}
+	for _, c := range []struct {
+		name string
+		ops  []store.Op
+		err  error
+		want error
+	}{{"refused", nil, gone, gone}, {"changed in the last moment", []store.Op{store.Check(k, []byte("good"))}, nil, store.ErrConflict}, {"good", []store.Op{store.Create(k, []byte("good"), time.Time{})}, nil, nil}} {
+		body := strings.NewReader("all of it")
+		_, err := r.Publish(t.Context(), New{Company: acme, Name: "a.pdf", Prove: func(context.Context) ([]store.Op, error) {
+			if body.Len() > 0 {
+				t.Errorf("%s: it is asked while %d bytes are to come", c.name, body.Len())
+			}
+			return c.ops, c.err
+		}}, body)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: Publish = %v; want %v", c.name, err, c.want)
+		}
+	}
+	if list, _, err := r.ListAll(t.Context(), "", 10); err != nil || len(list) != 1 || len(r.files(t)) != 1 {
+		t.Errorf("there are %d reports and the files %q, %v; want one", len(list), r.files(t), err)
+	}
+}
+
 type errReader struct{ err error }
 
 func (r errReader) Read([]byte) (int, error) { return 0, r.err }
