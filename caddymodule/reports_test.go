@@ -18,6 +18,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
+	"github.com/doorpost-auth/doorpost/caddymodule/servicetoken"
 )
 
 // openLibrary opens a house with a folder for reports, and returns the folder.
@@ -246,6 +247,63 @@ func TestContactsAreToldOfAReport(t *testing.T) {
 	if a := b.open("/-/companies"); strings.Contains(a.body, "News since") || !strings.Contains(a.body, "1 new") {
 		t.Errorf("the list of companies tells of the report twice, or not:\n%s", a.body)
 	}
+}
+
+// A program of the firm publishes with a service token, and nothing with one that is revoked while the file comes.
+func TestAProgramPublishesReports(t *testing.T) {
+	h, folder := openLibrary(t, layout{})
+	const form = "multipart/form-data; boundary=b"
+	const head = "--b\r\nContent-Disposition: form-data; name=\"company\"\r\n\r\nacme\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.pdf\"\r\n\r\ncontent"
+	const end = "\r\n--b--\r\n"
+	p, other := h.program(servicetoken.Reports), h.program(servicetoken.Notify)
+	if status, out := other.do(other.request("reports/publish", head+end, "Content-Type", form)); status != http.StatusForbidden || out["code"] != "scope" {
+		t.Errorf("without the scope: %d, %v", status, out)
+	}
+	if status, out := p.do(p.request("reports/publish", head+end, "Content-Type", form, "Sec-Fetch-Site", "same-origin")); status != http.StatusForbidden {
+		t.Errorf("by a browser: %d, %v", status, out)
+	}
+	if status, out := p.do(p.request("reports/publish", head, "Content-Type", form)); status != http.StatusBadRequest {
+		t.Errorf("cut off: %d, %v", status, out)
+	}
+	status, out := p.do(p.request("reports/publish", head+end, "Content-Type", form))
+	report, _ := out["report"].(map[string]any)
+	if status != http.StatusOK || report["title"] != "a" {
+		t.Fatalf("reports/publish = %d, %v", status, out)
+	}
+	b := h.browser()
+	b.signIn("bob@example.com")
+	if a := b.open(fmt.Sprint(report["url"])); a.body != "content" {
+		t.Errorf("GET what was published = %d, %q", a.StatusCode, a.body)
+	}
+
+	in, send := io.Pipe()
+	r := p.request("reports/publish", "", "Content-Type", form)
+	r.Body, r.ContentLength = in, -1
+	answer := make(chan int)
+	go func() {
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Error(err)
+			answer <- 0
+			return
+		}
+		resp.Body.Close()
+		answer <- resp.StatusCode
+	}()
+	if _, err := io.WriteString(send, head); err != nil {
+		t.Fatal(err)
+	}
+	files := func() int { all, _ := filepath.Glob(filepath.Join(folder, "example", "*")); return len(all) }
+	h.eventually("the upload is under way", func() bool { return files() == 2 })
+	if _, err := h.office().RevokeToken(t.Context(), "example", p.id); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(send, end)
+	send.Close()
+	if status := <-answer; status != http.StatusUnauthorized {
+		t.Errorf("a token revoked while the file came: %d; want 401", status)
+	}
+	h.eventually("what there is of it is removed", func() bool { return files() == 1 })
 }
 
 // download is a download in progress: the browser reads nothing until goesOn.

@@ -40,7 +40,7 @@ type Handler struct {
 // operation is what a path does.
 type operation struct {
 	scope servicetoken.Scope
-	do    func(ctx context.Context, f admin.Firm, by admin.By, action string, r *http.Request, body []byte) (any, error)
+	do    func(ctx context.Context, f admin.Firm, by admin.By, action string, r *http.Request, body []byte) (any, error) // nil: the body is a report
 }
 
 // operations are all there are, by the path behind Path.
@@ -55,6 +55,9 @@ var operations = map[string]operation{
 	"companies/upsert":  {servicetoken.DirectoryWrite, act(admin.Firm.UpsertCompany)},
 	"companies/remove":  {servicetoken.DirectoryWrite, act(admin.Firm.RemoveCompany)},
 	"companies/restore": {servicetoken.DirectoryWrite, act(admin.Firm.RestoreCompany)},
+	"reports/publish":   {servicetoken.Reports, nil},
+	"reports/list":      {servicetoken.Reports, act(admin.Firm.ListReports)},
+	"reports/remove":    {servicetoken.Reports, act(admin.Firm.RemoveReport)},
 }
 
 // act makes an operation of an action.
@@ -127,6 +130,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string) (an
 	case !h.Networks.TakeServiceToken(token.ID):
 		return nil, errRate
 	}
+	if op.do == nil {
+		return h.publish(w, r, token, text)
+	}
 	body, err := web.ReadBody(w, r, maxBody)
 	if err != nil {
 		return nil, bodyError(err)
@@ -139,6 +145,20 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string) (an
 	out, err := op.do(directory.ClientsOnly(ctx), f, admin.By{Who: "token", Token: token.ID}, path, r, []byte(body))
 	if errors.Is(err, store.ErrConflict) {
 		if _, _, gone := h.verify(ctx, text); gone != nil {
+			return nil, gone
+		}
+	}
+	return out, err
+}
+
+// publish takes a report as it comes. The token has to be good still when all of it is there.
+func (h *Handler) publish(w http.ResponseWriter, r *http.Request, token servicetoken.Token, text string) (any, error) {
+	out, err := h.Firm.PublishFrom(w, r, admin.By{Who: "token", Token: token.ID}, func(ctx context.Context) ([]store.Op, error) {
+		_, proof, err := h.verify(ctx, text)
+		return []store.Op{proof}, err
+	})
+	if errors.Is(err, store.ErrConflict) {
+		if _, _, gone := h.verify(r.Context(), text); gone != nil {
 			return nil, gone
 		}
 	}
