@@ -28,8 +28,9 @@ type firm struct {
 // ServeHTTP serves one request; next is the portal. It returns the portal's errors
 // alone: what goes wrong at the gate is answered there, since Caddy logs a returned
 // error with the URL, which may be a sign-in link.
-// hidden says that no log may keep its URL or Referer.
-func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, hidden bool) error {
+// hidden says that no log may keep its URL or headers because they may be those of an old link, and
+// holdsToken because they hold a token elsewhere.
+func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, hidden, holdsToken bool) error {
 	if !strings.EqualFold(r.Host, f.Sites.URL.Host) && !f.Sites.Knows(r.Host) {
 		f.strangeName(r)
 	}
@@ -44,7 +45,7 @@ func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			r = asIfAsked(r)
 		}
 		setPlaceholders(r, gate.PassedOf(r.Context()))
-		if hidden && r.RequestURI == asked.RequestURI() && (f.Config.Rules.Secret(&asked) || f.Gate.HoldsToken(&asked)) { // its query has a way back with a token
+		if (hidden || holdsToken) && r.RequestURI == asked.RequestURI() && (f.Config.Rules.Secret(&asked) || f.Gate.HoldsToken(&asked)) { // its query has a way back with a token
 			line := r.RequestURI
 			r.RequestURI = "/" // for logs alone
 			defer func() { r.RequestURI = line }()
@@ -53,7 +54,7 @@ func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		case errors.Is(err, legacy.ErrForm):
 			f.Gate.Refuse(w, r, http.StatusBadRequest)
 			err = nil
-		case err != nil && (old || hidden):
+		case err != nil && (old || hidden || holdsToken && (gate.PassedOf(r.Context()).Visitor != nil || !f.Gate.PassesGuesses(r))):
 			f.unanswered(w, r, err)
 			err = nil
 		}

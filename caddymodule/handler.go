@@ -165,8 +165,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer leave()
 	inURL = f.Gate.HoldsToken(asked)
-	hidden = hidden || inURL || f.Gate.HoldTokens(r.Header)
-	return f.ServeHTTP(w, r, countedPortal{next, &passed}, hidden)
+	byForm, holdsToken := hidden, inURL || f.Gate.HoldTokens(r.Header)
+	hidden = hidden || holdsToken
+	return f.ServeHTTP(w, r, countedPortal{next, &passed}, byForm, holdsToken)
 }
 
 // countedPortal notes that a request has reached the portal.

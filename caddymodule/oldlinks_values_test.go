@@ -110,3 +110,46 @@ func TestAnothersTokenReachesThePortalNowhere(t *testing.T) {
 		t.Error("the log has a token, or no line in the place of one that had")
 	}
 }
+
+// Nobody finds out which guesses are tokens of open companies by what a public page of the portal does: neither when it
+// fails, nor by the page that the browser says it comes from.
+func TestAPublicPageTellsNothingOfTokens(t *testing.T) {
+	const open, none = "Zp3Lw8nYc5", "Qx4Vb6tRk9"
+	portal, m := newPortal(t), startMailServer(t)
+	h := openHouse(t, layout{site: "handle /assets/none/* {\n\t\tfile_server {\n\t\t\troot " + t.TempDir() + "\n\t\t}\n\t}\n\thandle /assets/error/* {\n\t\treverse_proxy " + freeAddress(t) + "\n\t}\n\thandle {\n\t\treverse_proxy " + strings.TrimPrefix(portal.URL, "http://") + "\n\t}",
+		app: m.app(), firm: oldLinks, companies: "id,name,legacy_tokens\nacme,Acme Ltd,wd3Kx8nLq5Ys6Tg\nbirch,Birch,\nelm,Elm," + open + "\n"})
+	m.moveInto(h)
+	b := h.browser()
+	answers := func(token string) (all string) {
+		for _, path := range []string{"/assets/x", "/assets/none/x", "/assets/error/x"} {
+			for _, r := range []*http.Request{b.request("GET", path+"?k="+token, nil), b.request("GET", path, nil, "X-Key", token), b.request("GET", path, nil, "Referer", h.url+"/y?k="+token)} {
+				_, before := portal.last()
+				a := b.do(r)
+				got, after := portal.last()
+				if after > before {
+					all += strings.ReplaceAll(fmt.Sprint(got.URI, got.Header["X-Key"], got.Header["Referer"]), token, "TOKEN")
+				}
+				all += fmt.Sprint(path, a.StatusCode, a.Header["Content-Type"], strings.ReplaceAll(a.body, token, "TOKEN"), "\n")
+			}
+		}
+		return all
+	}
+	real, guessed := answers(open), answers(none)
+	if a, b := firstLines(real, guessed); real != guessed {
+		t.Errorf("with an open company's token the answer is\n%s\nand with nobody's\n%s", a, b)
+	}
+	if !strings.Contains(real, "/assets/none/x404") || !strings.Contains(real, "/assets/error/x502") || !strings.Contains(real, "k=TOKEN") {
+		t.Errorf("the answers are\n%s\nwant that of a file that isn't there, one of a portal that is away, and the token as it was sent", real)
+	}
+}
+
+// firstLines returns the first line in which two texts differ.
+func firstLines(a, b string) (string, string) {
+	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
+	for i := range min(len(x), len(y)) {
+		if x[i] != y[i] {
+			return x[i], y[i]
+		}
+	}
+	return a, b
+}

@@ -81,7 +81,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, portal http.Han
 	r, kept := g.signin.TakeKeptMark(r)
 	upstream.StripIdentity(r) // remove headers with which visitors claim an identity
 	referer := r.Header["Referer"]
-	g.forward.hideReferer(r.Header)
+	g.forward.hideReferer(r.Header, kind)
 	v, err := g.visitors.Of(r)
 	if err == nil && kept != nil && !kept.MayBe(v) {
 		g.signin.AskWhose(w, r, v)

@@ -55,13 +55,13 @@ func refererHides(rules *legacy.Rules, referer string) bool {
 // hideReferer reduces a Referer to its origin if it contains a secret: that of a mailed link, from
 // a browser that ignores the gate's Referrer-Policy, or the token of an open company, whose pages
 // have it in their URLs. The portal would write it into its own logs.
-func (g *forwarder) hideReferer(h http.Header) {
+func (g *forwarder) hideReferer(h http.Header, kind Kind) {
 	secret := func(page string) bool {
 		if page == "" {
 			return false
 		}
 		u, err := url.Parse(page)
-		return err != nil || g.rules.link(u) || g.Legacy.Secret(u) || g.holdsToken(page)
+		return err != nil || g.rules.link(u) || g.Legacy.Secret(u) || kind != Open && g.holdsToken(page) // see blindRest
 	}
 	if slices.ContainsFunc(h["Referer"], secret) {
 		originAlone(h)
@@ -356,6 +356,33 @@ func (g *forwarder) holdsToken(text string) bool {
 // token outside of every pattern; Hides finds the others.
 func (g *Gate) HoldsToken(u *url.URL) bool {
 	return g.forward.holdsToken(u.Path) || g.forward.holdsToken(u.RawQuery)
+}
+
+// PassesGuesses reports whether all tokens in a request, made by somebody who isn't signed in, may pass on a public page; see mayGuess.
+// The answer to such a request must not differ from that to one without them, though Caddy may log them.
+func (g *Gate) PassesGuesses(r *http.Request) bool {
+	f := g.forward
+	index := f.Book.CachedTokens()
+	if index == nil || g.rules.classify(r) != Open {
+		return false
+	}
+	a := about{}
+	var err error
+	if a.visit, err = f.visitOf(r, nil); err != nil {
+		return false
+	}
+	known := func(text string) bool {
+		return slices.ContainsFunc(index.Find(text), func(hit tokensearch.Hit) bool { return !f.mayGuess(r.Context(), Open, &a, hit) })
+	}
+	if known(r.URL.Path) || known(r.URL.RawQuery) {
+		return false
+	}
+	for name, values := range r.Header {
+		if !isOrdinary(name) && slices.ContainsFunc(values, known) {
+			return false
+		}
+	}
+	return true
 }
 
 // HoldTokens is HoldsToken for the headers in logs.
