@@ -1,11 +1,14 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
+	"net/mail"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -85,4 +88,37 @@ func TestPace_AFloodOfOneFirmStarvesNoOther(t *testing.T) {
 			t.Errorf("%d mails of the flooded firm went out before one of the other; want a few", n)
 		}
 	}
+}
+
+// What a mail says of time, such as "within 10 minutes", counts from when the server took it.
+func TestTheDateOfAMailIsThatOfTheHandOver(t *testing.T) {
+	inBubble(t, func(t *testing.T, db store.Store) {
+		r := &recorder{answer: func(_ context.Context, _ Message, try int) error {
+			if try < 6 {
+				return errBoom
+			}
+			return nil
+		}}
+		q, _ := newQueue(t, db, r)
+		q.Prepare = func(_ context.Context, req Request) (Prepared, error) {
+			p := letterTo(req)
+			p.Message.Data = append([]byte("Date: "+req.Asked.In(time.FixedZone("", -7*3600)).Format(time.RFC1123Z)+"\r\n"), p.Message.Data...)
+			return p, nil
+		}
+		q.Start()
+		defer q.Stop()
+		ask(t, q, "sign-in", "ann@example.org")
+		time.Sleep(30 * time.Minute)
+		synctest.Wait()
+		if r.count() != 1 {
+			t.Fatalf("%d mails are sent; want 1", r.count())
+		}
+		m, err := mail.ReadMessage(bytes.NewReader(r.sent[0].Data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if date, err := m.Header.Date(); err != nil || date.Sub(r.at[0]).Abs() > time.Second || !strings.HasSuffix(m.Header.Get("Date"), " -0700") {
+			t.Errorf("the Date is %s, %v; want %s, when it was handed over, in the zone that it had", m.Header.Get("Date"), err, r.at[0])
+		}
+	})
 }
