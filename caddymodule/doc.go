@@ -60,6 +60,7 @@
 //	├── token        one-time links and codes: issue, peek, spend
 //	├── password     passwords: policy, argon2id with bounded memory, guesses
 //	├── limit        rate limits of mails, networks and known devices
+//	├── oauth        the access token by which the outbox logs in to a mail server
 //	├── outbox       the queue of mails: workers, SMTP, mail folder
 //	├── assertion    the JWT about a visitor, and the public keys to verify it
 //	├── audit        the event log: sign-ins, mails, changes

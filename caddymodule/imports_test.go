@@ -35,7 +35,7 @@ import (
 //	                          action
 //	                            │
 //	                            ▼
-//	brand directory session token password limit notice outbox reports audit usage assertion legacy servicetoken
+//	brand directory session token password limit notice oauth outbox reports audit usage assertion legacy servicetoken
 //	                            │
 //	                            ▼
 //	tokensearch typo address language site loopback secret ◄── store/sealed ◄── store/anchor
@@ -47,7 +47,7 @@ var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
 	"caddymodule": {"runtime", "config", "cli", "gate", "web", "admin", "legacy", "outbox", "audit"},
 
-	"runtime": {"servicetoken", "config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "loopback", "session", "token", "password", "limit", "notice", "outbox", "reports", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
+	"runtime": {"servicetoken", "config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "loopback", "session", "token", "password", "limit", "notice", "oauth", "outbox", "reports", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
 	"cli":     {"servicetoken", "config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
 	"console": {"admin", "explain", "visitor", "web", "address", "directory", "outbox"},
 	"explain": {"admin", "audit", "directory", "outbox"},
@@ -71,6 +71,7 @@ var arrows = map[string][]string{
 	"token":     {"address", "secret", "store", "store/sealed"},
 	"limit":     {"address", "secret", "store", "store/sealed"},
 	"password":  {"address", "language", "secret", "store", "store/sealed"},
+	"oauth":     {"secret", "store", "store/sealed"},
 	"outbox":    {"address", "loopback", "secret", "store", "store/sealed"},
 	"audit":     {"address", "secret", "store", "store/sealed"},
 	"notice":    {"secret", "store", "store/sealed"},

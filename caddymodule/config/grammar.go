@@ -30,6 +30,12 @@ import (
 //		mail smtp HOST:PORT {
 //			username NAME
 //			password PASSWORD
+//			oauth microsoft|google|TOKEN_URL {
+//				client_id ID
+//				client_secret SECRET
+//				tenant TENANT
+//				refresh_token TOKEN
+//			}
 //			tls starttls|implicit|off
 //			ca FILE
 //			cert FILE KEY
@@ -126,6 +132,7 @@ func (r *reader) mail(path string, c *Mail) error {
 	return r.block(path, settings{
 		"username": r.one(&c.Username),
 		"password": r.one(&c.Password),
+		"oauth":    func(path string) error { return r.oauth(path, c) },
 		"tls":      r.one(&c.TLS),
 		"ca":       r.one(&c.CA),
 		"cert":     r.pair(&c.Cert, &c.Key),
@@ -133,6 +140,25 @@ func (r *reader) mail(path string, c *Mail) error {
 		"rate":     r.one(&c.Rate),
 
 		"connections": r.count(&c.Connections, "connections"),
+	})
+}
+
+func (r *reader) oauth(path string, c *Mail) error {
+	c.OAuth = &OAuth{}
+	args, err := r.args()
+	switch {
+	case err != nil:
+		return err
+	case len(args) > 1:
+		return r.Errf(`mail oauth: %d values where one belongs; write "oauth microsoft {", "oauth google {", or the URL where tokens come from`, len(args))
+	case len(args) == 1:
+		c.OAuth.Provider = args[0]
+	}
+	return r.block(path, settings{
+		"client_id":     r.one(&c.OAuth.ClientID),
+		"client_secret": r.one(&c.OAuth.ClientSecret),
+		"tenant":        r.one(&c.OAuth.Tenant),
+		"refresh_token": r.one(&c.OAuth.RefreshToken),
 	})
 }
 
@@ -407,47 +433,52 @@ func (r *reader) portalSession(cookies *[]PortalCookie) setting {
 
 // examples show how to write each setting, by path.
 var examples = map[string]string{
-	"secret":               "secret {file./etc/doorpost/secret}",
-	"store.username":       "username doorpost",
-	"store.password":       "password {file./run/secrets/redis}",
-	"mail.username":        "username portal@example.com",
-	"mail.password":        "password {file./run/secrets/smtp}",
-	"mail.tls":             "tls starttls",
-	"mail.rate":            "rate 60/m",
-	"mail.ca":              "ca /etc/doorpost/relay-ca.pem",
-	"mail.cert":            "cert /etc/doorpost/client.pem /etc/doorpost/client.key",
-	"mail.helo":            "helo clients.example.com",
-	"mail.connections":     "connections 4",
-	"url":                  "url https://clients.example.com",
-	"brand":                "brand {",
-	"brand.name":           `name "Example Bookkeeping"`,
-	"brand.from":           `from "Example Bookkeeping <hello@example.com>"`,
-	"brand.reply_to":       "reply_to help@example.com",
-	"brand.logo":           "logo /etc/doorpost/logo.svg",
-	"brand.accent":         `accent "#0b6e4f"`,
-	"brand.dkim":           "dkim 2026 /etc/doorpost/dkim.pem",
-	"brand.support":        `support "help@example.com, +1 555 0100"`,
-	"contacts":             "contacts /etc/doorpost/contacts.csv",
-	"companies":            "companies /etc/doorpost/companies.csv",
-	"staff":                "staff owner@example.com",
-	"legacy_link":          "legacy_link /one-click/{token}/* /portal/{company}/*",
-	"company_path":         "company_path /files/{company}/*",
-	"home":                 "home /portal/{company}",
-	"portal_session":       "portal_session PHPSESSID",
-	"upgraded":             "upgraded acme globex",
-	"identity":             "identity Remote-User Remote-Email",
-	"clear_site_data":      "clear_site_data storage",
-	"public":               "public /assets/* /favicon.ico",
-	"session":              "session {",
-	"session.idle":         "idle 45d",
-	"session.max":          "max 180d",
-	"link_lifetime":        "link_lifetime 10m",
-	"passwords":            "passwords {",
-	"passwords.min_length": "min_length 15",
-	"new_device_mail":      "new_device_mail off",
-	"templates":            "templates /etc/doorpost/templates",
-	"reports":              "reports /srv/doorpost/reports",
-	"prefix":               "prefix /-",
+	"secret":                   "secret {file./etc/doorpost/secret}",
+	"store.username":           "username doorpost",
+	"store.password":           "password {file./run/secrets/redis}",
+	"mail.username":            "username portal@example.com",
+	"mail.password":            "password {file./run/secrets/smtp}",
+	"mail.oauth":               "oauth microsoft {",
+	"mail.tls":                 "tls starttls",
+	"mail.rate":                "rate 60/m",
+	"mail.oauth.client_id":     "client_id 6731de76-14a6-49ae-97bc-6eba6914391e",
+	"mail.oauth.client_secret": "client_secret {file./run/secrets/oauth-client}",
+	"mail.oauth.tenant":        "tenant example.onmicrosoft.com",
+	"mail.oauth.refresh_token": "refresh_token {file./run/secrets/oauth-refresh}",
+	"mail.ca":                  "ca /etc/doorpost/relay-ca.pem",
+	"mail.cert":                "cert /etc/doorpost/client.pem /etc/doorpost/client.key",
+	"mail.helo":                "helo clients.example.com",
+	"mail.connections":         "connections 4",
+	"url":                      "url https://clients.example.com",
+	"brand":                    "brand {",
+	"brand.name":               `name "Example Bookkeeping"`,
+	"brand.from":               `from "Example Bookkeeping <hello@example.com>"`,
+	"brand.reply_to":           "reply_to help@example.com",
+	"brand.logo":               "logo /etc/doorpost/logo.svg",
+	"brand.accent":             `accent "#0b6e4f"`,
+	"brand.dkim":               "dkim 2026 /etc/doorpost/dkim.pem",
+	"brand.support":            `support "help@example.com, +1 555 0100"`,
+	"contacts":                 "contacts /etc/doorpost/contacts.csv",
+	"companies":                "companies /etc/doorpost/companies.csv",
+	"staff":                    "staff owner@example.com",
+	"legacy_link":              "legacy_link /one-click/{token}/* /portal/{company}/*",
+	"company_path":             "company_path /files/{company}/*",
+	"home":                     "home /portal/{company}",
+	"portal_session":           "portal_session PHPSESSID",
+	"upgraded":                 "upgraded acme globex",
+	"identity":                 "identity Remote-User Remote-Email",
+	"clear_site_data":          "clear_site_data storage",
+	"public":                   "public /assets/* /favicon.ico",
+	"session":                  "session {",
+	"session.idle":             "idle 45d",
+	"session.max":              "max 180d",
+	"link_lifetime":            "link_lifetime 10m",
+	"passwords":                "passwords {",
+	"passwords.min_length":     "min_length 15",
+	"new_device_mail":          "new_device_mail off",
+	"templates":                "templates /etc/doorpost/templates",
+	"reports":                  "reports /srv/doorpost/reports",
+	"prefix":                   "prefix /-",
 }
 
 // Example returns how to write the setting with a path such as "session.idle".
@@ -464,7 +495,7 @@ var onceHints = map[string]string{
 
 // futureSettings are settings of later versions, by path.
 var futureSettings = []string{
-	"text", "mail.oauth",
+	"text",
 }
 
 // repeatable are the settings that may appear more than once.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -67,7 +68,11 @@ func (s Server) StorePlace(log *slog.Logger) (Place, error) {
 
 // resolve fills in the placeholders, and checks the settings and the files that they name.
 func (c Mail) resolve(log *slog.Logger) (Mail, error) {
-	written := c.Password
+	written, writtenOAuth := c.Password, c.OAuth
+	if c.OAuth != nil { // which stays as it was written
+		own := *c.OAuth
+		c.OAuth = &own
+	}
 	for _, t := range c.texts() {
 		if err := checkFixed(*t.value); err != nil {
 			return c, atPath(t.path, err)
@@ -81,6 +86,15 @@ func (c Mail) resolve(log *slog.Logger) (Mail, error) {
 			return c, atPath("mail.password", err)
 		}
 		warnReadable(log, "mail password", written)
+	}
+	if writtenOAuth != nil {
+		for _, t := range writtenOAuth.secrets() {
+			if err := checkNotPath(*t.value); *t.value != "" && err != nil {
+				return c, atPath(t.path, err)
+			} else if *t.value != "" {
+				warnReadable(log, strings.ReplaceAll(t.path, ".", " "), *t.value)
+			}
+		}
 	}
 	if err := c.Validate(); err != nil {
 		return c, err

@@ -63,6 +63,9 @@ type Mail struct {
 	Username string `json:"username,omitempty"`
 	Password string `json:"password,omitempty"`
 
+	// OAuth takes the place of the password, for Microsoft 365 and Google.
+	OAuth *OAuth `json:"oauth,omitempty"`
+
 	// TLS is "starttls", "implicit" or "off"; default "implicit" on port 465, otherwise "starttls".
 	// It is enforced: a server that doesn't offer it gets no mail. With "off" a password is sent
 	// only to this machine.
@@ -110,11 +113,15 @@ func (c *Store) texts() []textSetting {
 }
 
 func (c *Mail) texts() []textSetting {
-	return []textSetting{
+	all := []textSetting{
 		{"mail", &c.Address}, {"mail.username", &c.Username},
 		{"mail.password", &c.Password}, {"mail", &c.Path},
 		{"mail.ca", &c.CA}, {"mail.cert", &c.Cert}, {"mail.cert", &c.Key}, {"mail.helo", &c.Helo},
 	}
+	if c.OAuth != nil {
+		all = append(all, c.OAuth.texts()...)
+	}
+	return all
 }
 
 // Pace returns a new limiter for a rate such as 60/m: at most that many mails in any such period,

@@ -153,14 +153,28 @@ func (c Mail) validateSMTP() error {
 	default:
 		return invalid("mail.tls", `there is no %q; write "starttls" (port 587), "implicit" (port 465) or "off"`, c.TLS)
 	}
+	if c.OAuth != nil {
+		if err := c.OAuth.validate(); err != nil {
+			return err
+		}
+	}
 	switch {
-	case c.Username != "" && c.Password == "":
+	case c.OAuth != nil && c.Password != "":
+		return invalid("mail.oauth", `stands beside a password; remove one of them`)
+	case c.OAuth != nil && c.Username == "":
+		return invalid("mail.oauth", `has no username beside it; write "username portal@example.com", the mailbox that the token is for`)
+	case c.OAuth != nil && c.TLS == "off" && !hasPlaceholder(c.Address) && !loopback.Is(hostOf(c.Address)):
+		return invalid("mail.tls", `off: the access token would be readable on the way; remove "tls off"`)
+	case c.OAuth == nil && c.Username != "" && c.Password == "":
 		return invalid("mail.username", `has no password beside it; add "password {file./PATH}", or remove the username where the relay needs none`)
 	case c.Password != "" && c.Username == "":
 		return invalid("mail.password", `has no username beside it; add "username NAME", or remove the password where the relay needs none`)
 	case c.TLS != "" && !hasPlaceholder(c.Address):
 		// The remaining errors concern encryption, which the sender checks.
-		s := outbox.SMTP{Address: c.Address, Username: c.Username, Password: c.Password, TLS: outbox.TLS(c.TLS)}
+		s := outbox.SMTP{Address: c.Address, TLS: outbox.TLS(c.TLS)}
+		if c.OAuth == nil {
+			s.Username, s.Password = c.Username, c.Password
+		}
 		if err := s.Validate(); err != nil {
 			return invalid("mail.tls", "%s", strings.TrimPrefix(err.Error(), "tls "))
 		}

@@ -129,7 +129,10 @@ func (c *conn) logIn(server *smtp.ServerInfo, login *login) error {
 		line += " " + base64.StdEncoding.EncodeToString(first)
 	}
 	for {
-		code, lines, err := c.request(0, line)
+		if err := c.say(line); err != nil {
+			return err
+		}
+		code, lines, err := c.request(0, "")
 		switch {
 		case err != nil:
 			return err
@@ -153,12 +156,17 @@ func (c *conn) logIn(server *smtp.ServerInfo, login *login) error {
 	}
 }
 
+// say sends a line, which may be empty.
+func (c *conn) say(line string) error {
+	c.tape.said(line)
+	return c.text.PrintfLine("%s", line)
+}
+
 // request sends a command, if it isn't empty, and reads the answer, which has to begin with the
 // digit want (0: with any). Where it doesn't, the error is a textproto.Error.
 func (c *conn) request(want int, line string) (code int, lines []string, err error) {
 	if line != "" {
-		c.tape.said(line)
-		if err := c.text.PrintfLine("%s", line); err != nil {
+		if err := c.say(line); err != nil {
 			return 0, nil, err
 		}
 	}

@@ -237,6 +237,9 @@ func (t *tape) meaningOf(line string) string {
 		way, _, _ := strings.Cut(rest, " ")
 		return "We log in as " + t.server.Username + ", by " + way + "."
 	}
+	if t.last == "AUTH" && t.server.AccessToken != nil {
+		return "We have heard why it refuses."
+	}
 	if t.last == "AUTH" {
 		return "Name and password, or a proof that we know them."
 	}

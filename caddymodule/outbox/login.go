@@ -42,6 +42,7 @@ func (l *Logins) known() []string {
 // login logs in to one mail server, in one way at a time. It is an smtp.Auth.
 type login struct {
 	username, password, host string
+	token                    string // in place of the password; "": the password
 
 	failed []string // ways that the account can't use
 	more   bool     // the server offers another way
@@ -68,6 +69,9 @@ func (l *login) next() bool {
 // goes over TLS, or to this machine, only.
 func (l *login) Start(server *smtp.ServerInfo) (string, []byte, error) {
 	l.way, l.more = nil, false
+	if l.token != "" {
+		return l.startOAuth(server)
+	}
 	for _, name := range mechanisms {
 		offered := slices.ContainsFunc(server.Auth, func(s string) bool { return strings.EqualFold(s, name) })
 		switch {
@@ -87,6 +91,23 @@ func (l *login) Start(server *smtp.ServerInfo) (string, []byte, error) {
 		return "", nil, fmt.Errorf("the server offers no way to log in that works here; leave out username and password for a relay that needs none, or write another port")
 	}
 	l.tries++
+	return l.way.Start(server)
+}
+
+// xoauth2 is the way to log in with an access token.
+const xoauth2 = "XOAUTH2"
+
+// byOAuth marks a refusal of an access token, for Advice.
+const byOAuth = " (of the access token)"
+
+func (l *login) startOAuth(server *smtp.ServerInfo) (string, []byte, error) {
+	if !slices.ContainsFunc(server.Auth, func(s string) bool { return strings.EqualFold(s, xoauth2) }) {
+		return "", nil, fmt.Errorf("the server offers no login by OAuth (%s); write username and password in place of `oauth`", xoauth2)
+	}
+	if !server.TLS && !loopback.Is(l.host) {
+		return "", nil, fmt.Errorf("the access token would be readable on the way; leave out `tls off`")
+	}
+	l.way = smtp.XOAuth2Auth(l.username, l.token)
 	return l.way.Start(server)
 }
 

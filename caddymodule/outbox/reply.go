@@ -225,6 +225,10 @@ func Advice(reason string) string {
 		return "No email reaches this address. Check its spelling."
 	case about == aboutAddress:
 		return "The mail server can't deliver to this address now, or wants to see the email once more later. It is tried again."
+	case says("SmtpClientAuthentication is disabled"):
+		return "SMTP AUTH is switched off in Microsoft 365. Let its admin allow it for this mailbox: Microsoft 365 admin center, the user, Mail, Manage email apps, Authenticated SMTP; and in Exchange where it is off for the whole tenant."
+	case code == 535 && strings.Contains(r.text, strings.TrimSpace(byOAuth)):
+		return "The mail server doesn't take the access token. `username` has to be the mailbox that `refresh_token` is for, and the token has to be for sending by SMTP (SMTP.Send at Microsoft, https://mail.google.com/ at Google)."
 	case code == 534 || code == 535 || is("7", "8"):
 		return "The mail server doesn't take our login. Check username and password in the block of `mail smtp`."
 	case code == 530 || code == 538 || says("authenti|log.?in required"):
@@ -250,6 +254,7 @@ func Advice(reason string) string {
 func adviceOnConnecting(reason string) string {
 	for _, c := range []struct{ says, advice string }{
 		{"; write ", ""}, // it says so itself
+		{"OAuth: ", "Check the block `oauth` of `mail smtp`."},
 		{"connection refused", "Nothing answers there. Check host and port of `mail smtp`, and whether the mail server runs."},
 		{"no such host", "There is no host of this name. Check host and port of `mail smtp`, and this machine's DNS."},
 		{"certificate", "Check the host name in `mail smtp`, and the mail server's certificate."},

@@ -39,12 +39,17 @@ const (
 	maxAnswer = 1 << 20         // bytes that a server may say in one connection
 )
 
+// AccessToken returns a token to log in with (XOAUTH2). refused is one that the mail server didn't
+// take, or "".
+type AccessToken func(ctx context.Context, refused string) (string, error)
+
 // SMTP is how a mail server is reached, and the Sender that hands each message to it over a
 // connection of its own. The certificate of the server is always checked, against its host name.
 type SMTP struct {
 	Address      string            // host:port
 	Username     string            // empty: no authentication
 	Password     string            //
+	AccessToken  AccessToken       // to log in by OAuth in place of the password; nil: there is none
 	TLS          TLS               //
 	Helo         string            // the name to greet with; default: the domain of the sender
 	RootCAs      *x509.CertPool    // default: those of the system
@@ -70,9 +75,11 @@ func (s SMTP) Validate() error {
 	switch {
 	case port == portImplicit && s.TLS == TLSStart:
 		return errors.New("tls starttls: port 465 is encrypted from the first byte; write `tls implicit`, or use port 587")
+	case s.AccessToken != nil && (s.Username == "" || s.Password != ""):
+		return errors.New("oauth: write `username` with the address of the mailbox beside it, and no password")
 	case s.Username == "" && s.Password != "":
 		return errors.New("password: there is no username to it; write `username NAME`, or leave out the password for a relay that needs none")
-	case s.Username != "" && s.Password == "":
+	case s.Username != "" && s.Password == "" && s.AccessToken == nil:
 		return errors.New("username: there is no password to it; write `password {file./path/to/it}`, or leave out the username for a relay that needs none")
 	case s.Username != "" && s.TLS == TLSOff && !loopback.Is(host):
 		return errors.New("tls off: the password would be readable on the way to " + host + "; leave out `tls off`")
@@ -124,7 +131,15 @@ func (s SMTP) timeout() time.Duration {
 // as a hash can't use SCRAM.
 func (s SMTP) connect(ctx context.Context, m Message) (*conn, error) {
 	login := s.login()
-	for {
+	for refusedToken := ""; ; {
+		if s.AccessToken != nil {
+			var err error
+			if login.token, err = s.AccessToken(ctx, refusedToken); err != nil {
+				s.tape.note("(no access token for "+s.Username+")", "")
+				return nil, serverError(ctx, stepConnect, err, m)
+			}
+			s.tape.note("(an access token for "+s.Username+" is there)", "It is asked for again before it expires.")
+		}
 		wire := &wire{left: maxAnswer, patience: s.patience}
 		stop := context.AfterFunc(ctx, func() { wire.Close() })
 		c, err := s.begin(ctx, m, wire, login)
@@ -137,7 +152,13 @@ func (s SMTP) connect(ctx context.Context, m Message) (*conn, error) {
 			err = ctx.Err()
 		}
 		refused, ok := errors.AsType[*textproto.Error](err)
-		if ctx.Err() == nil && ok && refused.Code == 535 {
+		if ctx.Err() == nil && ok && refused.Code == 535 && s.AccessToken != nil {
+			refused.Msg += byOAuth
+			if token, tokenErr := s.AccessToken(ctx, login.token); refusedToken == "" && tokenErr == nil && token != login.token {
+				refusedToken = login.token // it may have been revoked
+				continue
+			}
+		} else if ctx.Err() == nil && ok && refused.Code == 535 {
 			if login.next() {
 				s.tape.note("(once more, by another way to log in)", "An account may be unable to use a way that the server offers.")
 				continue

@@ -125,7 +125,7 @@ func Open(id string, cfg config.Firm, guarded *anchor.Store, s Shared) (*Firm, e
 	}
 	if cfg.Mail != nil {
 		keep := func(name string, fresh func() any) any { return kept(s.Engine, id, name, fresh) }
-		if s.Mail, err = OpenMail(*cfg.Mail, keep, s.Engine.Clock.Now); err != nil {
+		if s.Mail, err = OpenMail(*cfg.Mail, keep, s.Engine.Clock.Now, Tokens{Name: id, Store: s.Engine.Store, Keys: s.Keys}); err != nil {
 			return nil, err
 		}
 	}

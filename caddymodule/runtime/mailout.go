@@ -6,7 +6,10 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
+	"github.com/doorpost-auth/doorpost/caddymodule/oauth"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
@@ -18,8 +21,16 @@ type MailOut struct {
 	pace     *rate.Limiter
 }
 
+// Tokens is where the access tokens of a mail server are kept: by the name of the firm whose server it
+// is, "" for that of all firms.
+type Tokens struct {
+	Name  string
+	Store store.Store
+	Keys  *secret.Keyring
+}
+
 // OpenMail opens the way out that the settings say. keep keeps what outlives a reload.
-func OpenMail(m config.Mail, keep func(string, func() any) any, now func() time.Time) (*MailOut, error) {
+func OpenMail(m config.Mail, keep func(string, func() any) any, now func() time.Time, tokens Tokens) (*MailOut, error) {
 	out := &MailOut{settings: m}
 	var err error
 	if out.pace, err = m.Pace(); err != nil {
@@ -36,6 +47,11 @@ func OpenMail(m config.Mail, keep func(string, func() any) any, now func() time.
 		return nil, err
 	}
 	smtp.Timeout, smtp.Logins = token.HandOverTime, new(outbox.Logins)
+	if o := m.OAuth; o != nil {
+		source := &oauth.Source{Name: "mail." + tokens.Name, TokenURL: o.TokenURL(), ClientID: o.ClientID, ClientSecret: o.ClientSecret, RefreshToken: o.RefreshToken,
+			Store: tokens.Store, Keys: tokens.Keys, Now: now}
+		smtp.AccessToken = source.AccessToken
+	}
 	out.sender = &outbox.Pool{SMTP: smtp}
 	return out, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/oauth"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -75,7 +76,11 @@ func (s *Server) Sealing() bool { return s.sealing.Load() }
 
 // resealFirm seals all records of the firm with the newest secret.
 func (s *Server) resealFirm(ctx context.Context, f *Firm) {
-	switch err := f.Reseal(ctx); {
+	err := oauth.Reseal(ctx, s.Engine.Store, f.Book.Keys, s.Engine.Clock.Now) // which is no firm's
+	if err == nil {
+		err = f.Reseal(ctx)
+	}
+	switch {
 	case err == nil:
 		if others := s.NeedOlderSecret(ctx); len(others) > 0 {
 			f.Log.Warn("everything of this firm is sealed with the newest secret, but records of firms that no site names still need an older one", "firms", others, "what_to_do", NameThem)

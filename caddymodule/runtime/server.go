@@ -58,7 +58,7 @@ func (s *Server) Start() error {
 	if err != nil {
 		return err
 	}
-	if s.mail, err = OpenMail(s.Settings.Mail, s.Engine.Keep, s.Engine.Clock.Now); err != nil {
+	if s.mail, err = OpenMail(s.Settings.Mail, s.Engine.Keep, s.Engine.Clock.Now, Tokens{Store: s.Engine.Store, Keys: inUse}); err != nil {
 		return err
 	}
 	firms, err := s.openFirms(ctx, Shared{Engine: s.Engine, Keys: inUse, Mail: s.mail, Sent: s.sentLog(ctx), ReportsDir: s.Settings.ReportsDir(), Counters: s.Counters(), ClientIP: s.ClientIP,
