@@ -48,6 +48,7 @@
 //	├── upstream     what the portal gets from visitors, and they from it
 //	├── web          pages, forms, errors: what every package with pages needs
 //	├── admin        the commands' actions as JSON on Caddy's admin endpoint
+//	├── doctor       what is wrong around: the mail server, DNS, the site from outside
 //	├── explain      events in plain words, and advice for a contact who can't sign in
 //	├── action       use cases that change records of several packages in one Apply:
 //	│                sign-in, mails, passwords

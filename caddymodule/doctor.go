@@ -8,10 +8,15 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
+	"github.com/doorpost-auth/doorpost/caddymodule/doctor"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/runtime"
 )
@@ -27,6 +32,8 @@ var checks = []func(context.Context, *App) []admin.Finding{
 	checkFiles,
 	checkDirectory,
 	checkMailServer,
+	checkOutside,
+	checkProxies,
 	checkAdminEndpoint,
 }
 
@@ -47,6 +54,67 @@ func checkMailServer(_ context.Context, a *App) []admin.Finding {
 		}
 		return admin.Finding{Check: "mail", OK: true, What: "no mail waits for the mail server"}
 	})
+}
+
+// atATime is how many firms are looked at from outside at a time.
+const atATime = 8
+
+// checkOutside is about what is around: mail server, DNS, the site as others reach it, the portal.
+func checkOutside(ctx context.Context, a *App) (all []admin.Finding) {
+	ids := slices.Sorted(maps.Keys(a.firms))
+	found := make([][]admin.Finding, len(ids))
+	places := make(chan struct{}, atATime)
+	var looking sync.WaitGroup
+	for i, id := range ids {
+		places <- struct{}{}
+		looking.Go(func() {
+			defer func() { <-places }()
+			for _, f := range outside(a.firms[id]).Look(ctx) {
+				found[i] = append(found[i], admin.Finding{Check: f.Check, Firm: id, OK: f.OK, What: f.What, Do: f.Do})
+			}
+		})
+	}
+	looking.Wait()
+	return slices.Concat(found...)
+}
+
+// outside is what there is to look at around a firm.
+func outside(f *firm) doctor.Firm {
+	out := doctor.Firm{URL: f.Sites.URL, Prefix: f.Config.Prefix}
+	if v, err := caddy.ActiveContext().AppIfConfigured("http"); err == nil {
+		if app, ok := v.(*caddyhttp.App); ok {
+			out.Upstreams = config.Upstreams(app, f.ID)
+		}
+	}
+	smtp, ok := f.Mail.SMTP()
+	sender, err := f.Config.Brand.Sender()
+	if !ok || err != nil {
+		return out
+	}
+	out.Mail, out.Sender = &doctor.Mail{SMTP: smtp}, sender.Address
+	if signer, err := f.Config.Brand.Signer(); err == nil {
+		keys, err := signer.PublicKeys()
+		for _, k := range keys {
+			if err == nil {
+				out.Keys = append(out.Keys, doctor.Key(k))
+			}
+		}
+	}
+	return out
+}
+
+// checkProxies is about proxies in front, as requests have shown them.
+func checkProxies(_ context.Context, a *App) (all []admin.Finding) {
+	for _, id := range slices.Sorted(maps.Keys(a.firms)) {
+		problems := a.firms[id].proxies.problems()
+		for _, p := range problems {
+			all = append(all, admin.Finding{Check: "trusted_proxies", Firm: id, What: p.what, Do: p.do})
+		}
+		if len(problems) == 0 {
+			all = append(all, admin.Finding{Check: "trusted_proxies", Firm: id, OK: true, What: "no request has shown a proxy in front that isn't trusted"})
+		}
+	}
+	return all
 }
 
 // checkAdminEndpoint is about who may give these commands: with TCP, every user of the machine.
@@ -86,7 +154,7 @@ func checkTrust(_ context.Context, a *App) []admin.Finding {
 		if st.Loss != nil {
 			return admin.Finding{Check: "store", What: st.Loss.What, Do: st.Loss.Do}
 		}
-		return admin.Finding{Check: "store", OK: true, What: fmt.Sprintf("the store %s is the one of last time", st.Place)}
+		return admin.Finding{Check: "store", OK: true, What: fmt.Sprintf("the store %s answers, and is no other one than before", st.Place)}
 	})
 }
 
@@ -169,7 +237,7 @@ func checkFiles(_ context.Context, a *App) (all []admin.Finding) {
 			switch file.State {
 			case admin.FileRefused:
 				found.OK, found.What = false, file.Path+" isn't loaded, since it has wrong lines or can't be read"
-				found.Do = "see why with caddy doorpost --firm " + id + " files, and correct it; it is loaded by itself then"
+				found.Do = "see why with " + command(a, "files", id) + ", and correct it; it is loaded by itself then"
 			case admin.FileStale:
 				found.OK, found.What, found.Do = false, file.Path+" has changed, and isn't in force", "run: "+config.ReloadCommand
 			case admin.FileWaiting:
@@ -179,6 +247,14 @@ func checkFiles(_ context.Context, a *App) (all []admin.Finding) {
 		}
 	}
 	return all
+}
+
+// command is how a command about a firm is typed.
+func command(a *App, words, firm string) string {
+	if len(a.firms) > 1 {
+		words += " --firm " + firm
+	}
+	return "caddy doorpost " + words
 }
 
 // checkDirectory is about contacts and companies with whom nothing can work.

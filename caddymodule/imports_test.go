@@ -45,7 +45,7 @@ import (
 // know Caddy. A new arrow is a line here.
 var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
-	"caddymodule": {"runtime", "config", "cli", "gate", "web", "admin", "legacy", "outbox", "audit"},
+	"caddymodule": {"runtime", "config", "cli", "doctor", "gate", "web", "admin", "legacy", "outbox", "audit"},
 
 	"runtime": {"servicetoken", "config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "loopback", "session", "token", "password", "limit", "notice", "oauth", "outbox", "reports", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
 	"cli":     {"servicetoken", "config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
@@ -71,6 +71,7 @@ var arrows = map[string][]string{
 	"token":     {"address", "secret", "store", "store/sealed"},
 	"limit":     {"address", "secret", "store", "store/sealed"},
 	"password":  {"address", "language", "secret", "store", "store/sealed"},
+	"doctor":    {"address", "loopback", "outbox"},
 	"oauth":     {"secret", "store", "store/sealed"},
 	"outbox":    {"address", "loopback", "secret", "store", "store/sealed"},
 	"audit":     {"address", "secret", "store", "store/sealed"},

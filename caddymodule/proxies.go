@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -17,7 +18,30 @@ var forwarding = []string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", "Cf-Conne
 
 // proxies warns once of each way in which the visitors' addresses come out wrong. The
 // zero value is ready.
-type proxies struct{ near, far, lax sync.Once }
+type proxies struct {
+	near, far, lax sync.Once
+
+	mu    sync.Mutex
+	found []problem // of near and lax, which aren't any visitor's doing
+}
+
+// problem is what is wrong, and what to do.
+type problem struct{ what, do string }
+
+// tell logs a problem, and remembers it for the doctor.
+func (p *proxies) tell(log *slog.Logger, what, do string, args ...any) {
+	p.mu.Lock()
+	p.found = append(p.found, problem{what, do})
+	p.mu.Unlock()
+	log.Warn(what, append(args, "what_to_do", do)...)
+}
+
+// problems returns what has been found since this configuration began to serve.
+func (p *proxies) problems() []problem {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.found)
+}
 
 // look judges a request to a page of ours.
 func (p *proxies) look(r *http.Request, log *slog.Logger) {
@@ -28,9 +52,9 @@ func (p *proxies) look(r *http.Request, log *slog.Logger) {
 	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
 	if trusted && srv.TrustedProxiesStrict == 0 {
 		p.lax.Do(func() {
-			log.Warn("visitors can write any address they like as their own, and so get around every limit by network: "+
+			p.tell(log, "visitors can write any address they like as their own, and so get around every limit by network: "+
 				"trusted_proxies takes the leftmost address of a list that begins with what visitors write",
-				"what_to_do", "add to the global options, beside trusted_proxies: servers {\n\ttrusted_proxies_strict\n}")
+				"add to the global options, beside trusted_proxies: servers {\n\ttrusted_proxies_strict\n}")
 		})
 	}
 	if header := forwardedBy(r.Header); header != "" && !trusted {
@@ -57,14 +81,14 @@ func (p *proxies) untrusted(r *http.Request, header string, log *slog.Logger) {
 	switch {
 	case unix:
 		p.near.Do(func() {
-			log.Warn("a proxy seems to be in front that isn't trusted, so all visitors count as one and share one limit", "header", header,
-				"what_to_do", "if that is your own proxy, add to the global options: servers {\n\ttrusted_proxies_unix\n\ttrusted_proxies_strict\n}")
+			p.tell(log, "a proxy seems to be in front that isn't trusted, so all visitors count as one and share one limit",
+				"if that is your own proxy, add to the global options: servers {\n\ttrusted_proxies_unix\n\ttrusted_proxies_strict\n}", "header", header)
 		})
 	case !peer.IsValid():
 	case peer.IsLoopback() || peer.IsPrivate() || peer.IsLinkLocalUnicast():
 		p.near.Do(func() {
-			log.Warn("a proxy seems to be in front that isn't trusted, so all visitors behind it count as one and share one limit", "peer", peer.String(), "header", header,
-				"what_to_do", "if that is your own proxy, add to the global options: "+trusting(peer))
+			p.tell(log, "a proxy seems to be in front that isn't trusted, so all visitors behind it count as one and share one limit",
+				"if that is your own proxy, add to the global options: "+trusting(peer), "peer", peer.String(), "header", header)
 		})
 	default:
 		p.far.Do(func() {

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -81,6 +82,36 @@ func (b Brand) Signer() (*Signer, error) {
 		return nil, fmt.Errorf("dkim: %w", err)
 	}
 	return s, nil
+}
+
+// PublicKey is what stands in DNS for a key, at SELECTOR._domainkey.DOMAIN.
+type PublicKey struct {
+	Selector string
+	Kind     string // "rsa" or "ed25519", as in k=
+	Public   string // as in p=
+}
+
+// PublicKeys returns the public halves of the keys. A nil Signer has none.
+func (s *Signer) PublicKeys() (all []PublicKey, err error) {
+	if s == nil {
+		return nil, nil
+	}
+	for _, k := range s.keys {
+		out := PublicKey{Selector: k.Selector}
+		var der []byte
+		switch public := k.Signer.Public().(type) {
+		case ed25519.PublicKey:
+			out.Kind, der = "ed25519", public // RFC 8463
+		default:
+			out.Kind = "rsa"
+			if der, err = x509.MarshalPKIXPublicKey(public); err != nil {
+				return nil, fmt.Errorf("dkim: %w", err)
+			}
+		}
+		out.Public = base64.StdEncoding.EncodeToString(der)
+		all = append(all, out)
+	}
+	return all, nil
 }
 
 // Sign returns the mail with a signature of each key before it. It must leave as it is then.

@@ -13,9 +13,12 @@ import (
 func doctorCommand() *cobra.Command {
 	return leaf{
 		use: "doctor", short: "Says what is wrong, and what to do",
-		long: `Has the server look at itself: whether the store is the one of last time, which
-secrets its records still need, and whether it holds a firm that no site names.
-It changes nothing. The exit code is 1 where something is wrong.`,
+		long: `Has the server look at itself and around: store, secrets and files; whether the
+mail server takes connection and login; SPF, DKIM and DMARC of each sender; the
+site as visitors reach it, with its certificate and clock; whether identity
+headers that visitors write change anything, and whether others reach the portal
+around the gate; proxies in front. It changes nothing and sends no email. The
+exit code is 1 where something is wrong.`,
 		example: `  caddy doorpost doctor
   caddy doorpost doctor --json`,
 		whole: true, run: (*call).doctor,
@@ -54,7 +57,7 @@ func (c *call) doctor() error {
 	if err != nil || wrong == 0 {
 		return err
 	}
-	return &admin.Error{Reason: explain.Count(wrong, "thing is", "things are") + " wrong", Remedy: "do what stands there"}
+	return &admin.Error{Reason: explain.Count(wrong, "thing is", "things are") + " wrong", Remedy: "see below each line that begins with WRONG"}
 }
 
 func storeCommands() *cobra.Command {

@@ -36,6 +36,8 @@ type siteHandler struct {
 	PassThru bool
 	URI      string // of rewrite
 	FastCGI  bool   // of reverse_proxy
+
+	Upstreams []string // of reverse_proxy: HOST:PORT, or another address of Caddy's
 }
 
 // UnmarshalJSON reads a handler of any kind. It ignores fields whose names match but whose types
@@ -51,9 +53,15 @@ func (h *siteHandler) UnmarshalJSON(data []byte) error {
 		Through  struct {
 			Protocol string `json:"protocol"`
 		} `json:"transport"`
+		Upstreams []struct {
+			Dial string `json:"dial"`
+		} `json:"upstreams"`
 	}
 	_ = json.Unmarshal(data, &in) // the other fields are read even after an error
 	*h = siteHandler{Handler: in.Handler, Firm: in.Firm, PassThru: in.PassThru, URI: in.URI, FastCGI: in.Through.Protocol == "fastcgi"}
+	for _, u := range in.Upstreams {
+		h.Upstreams = append(h.Upstreams, u.Dial)
+	}
 	switch {
 	case h.Handler == "subroute":
 		return json.Unmarshal(in.Routes, &h.Routes)
@@ -473,6 +481,9 @@ func readRoute(r caddyhttp.Route) siteRoute {
 			h.URI = m.URI
 		case *reverseproxy.Handler:
 			h.FastCGI = moduleName(m.Transport) == "fastcgi"
+			for _, u := range m.Upstreams {
+				h.Upstreams = append(h.Upstreams, u.Dial)
+			}
 		default:
 			if h.Handler == "file_server" {
 				raw, _ := json.Marshal(m) // as it was read
@@ -607,4 +618,23 @@ func defines(raw json.RawMessage, firm string) bool {
 		return false
 	}
 	return search(v)
+}
+
+// Upstreams returns where the portals of the firm's site blocks are, as Caddy dials them: such as
+// localhost:8000.
+func Upstreams(app *caddyhttp.App, firm string) (all []string) {
+	var visit func(routes []siteRoute)
+	visit = func(routes []siteRoute) {
+		for _, r := range routes {
+			for _, h := range r.Handle {
+				all = append(all, h.Upstreams...)
+				visit(h.Routes)
+			}
+		}
+	}
+	for _, block := range siteBlocks(app, firm) {
+		visit(block.routes)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }

@@ -203,3 +203,16 @@ func (s SMTP) connectError(err error) error {
 	}
 	return err
 }
+
+// Check connects, encrypts, logs in and leaves, without a message. from is the sender's address, whose
+// domain is the name to greet with where none is set.
+func (s SMTP) Check(ctx context.Context, from string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout())
+	defer cancel()
+	c, err := s.connect(ctx, Message{From: from})
+	if err != nil {
+		return err
+	}
+	c.quit()
+	return nil
+}

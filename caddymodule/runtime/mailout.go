@@ -67,3 +67,12 @@ func (m *MailOut) Close() error {
 	}
 	return nil
 }
+
+// SMTP returns how the mail server is reached; false: mails go into a folder.
+func (m *MailOut) SMTP() (outbox.SMTP, bool) {
+	pool, ok := m.sender.(*outbox.Pool)
+	if !ok {
+		return outbox.SMTP{}, false
+	}
+	return pool.SMTP, true
+}
