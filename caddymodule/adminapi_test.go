@@ -77,7 +77,7 @@ func TestAdminAPI(t *testing.T) {
 	if err := loadWithAdmin(t, d.address, "{\n\tadmin off\n\tpersist_config off\n}\n"); err != nil {
 		t.Fatal(err)
 	}
-	if _, open := engines.References(config.Place{Path: filepath.Join(dir, "doorpost.db")}); open {
+	if _, open := engines.References(config.Location{Path: filepath.Join(dir, "doorpost.db")}); open {
 		t.Error("the store is still open without doorpost in the config: a request has kept it")
 	}
 	if _, stderr, code := d.run("contacts", "list"); code != 1 || !strings.Contains(stderr, "no doorpost in it") {
@@ -100,7 +100,7 @@ func TestDisablingThroughTheAdminAPISignsOut(t *testing.T) {
 			t.Fatal(stderr)
 		}
 		d.run("contacts", "enable", "ann@example.com")
-		c, err := f.Book.ByEmail(t.Context(), address.Address("ann@example.com"))
+		c, err := f.Directory.ByEmail(t.Context(), address.Address("ann@example.com"))
 		if err != nil {
 			t.Fatal(err)
 		}

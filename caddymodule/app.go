@@ -106,7 +106,7 @@ func (a *App) Start() error {
 	if err := runtime.MoveFiles(&a.resolved, isOpen, a.log); err != nil {
 		return err
 	}
-	engine, share, err := openEngine(a.resolved.Place, a.log, firstStart())
+	engine, share, err := openEngine(a.resolved.Store, a.log, firstStart())
 	if err != nil {
 		return err
 	}

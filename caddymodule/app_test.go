@@ -194,7 +194,7 @@ func TestValidateBesideARunningServer(t *testing.T) {
 	if err := load(t, siteBlock{}); !errors.Is(err, bolt.ErrHeld) && !strings.Contains(fmt.Sprint(err), bolt.ErrHeld.Error()) {
 		t.Errorf("load = %v; want ErrHeld", err)
 	}
-	if n, open := engines.References(config.Place{Path: filepath.Join(dir, "doorpost.db")}); open {
+	if n, open := engines.References(config.Location{Path: filepath.Join(dir, "doorpost.db")}); open {
 		t.Errorf("after a failed start the engine has %d users; want none", n)
 	}
 }
@@ -218,13 +218,13 @@ func TestReloadKeepsTheStoreOpen(t *testing.T) {
 	if v := now.Keep("example\x00limiter", func() any { return "empty" }); v != "full" {
 		t.Errorf("kept = %v; want full", v)
 	}
-	if n, _ := engines.References(config.Place{Path: path}); n != 1 {
+	if n, _ := engines.References(config.Location{Path: path}); n != 1 {
 		t.Errorf("the engine has %d users; want 1", n)
 	}
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if _, open := engines.References(config.Place{Path: path}); open {
+	if _, open := engines.References(config.Location{Path: path}); open {
 		t.Error("the engine is still open after Stop")
 	}
 	db, err := bolt.Open(path, bolt.Options{})
@@ -274,7 +274,7 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 		t.Fatalf("the portal wasn't asked; the answer was %q", got)
 	}
 	serve(t, siteBlock{global: "store bolt " + newPath})
-	if n, _ := engines.References(config.Place{Path: oldPath}); n != 1 {
+	if n, _ := engines.References(config.Location{Path: oldPath}); n != 1 {
 		t.Errorf("with a request inside, the old engine has %d users; want 1", n)
 	}
 	if _, err := old.server.Engine.Store.Get(t.Context(), canary); err != nil {
@@ -285,12 +285,12 @@ func TestOldRequestKeepsItsStore(t *testing.T) {
 		t.Errorf("the old request got %q; want \"late\"", got)
 	}
 	for range 100 { // the handler returns shortly after the answer
-		if _, open := engines.References(config.Place{Path: oldPath}); !open {
+		if _, open := engines.References(config.Location{Path: oldPath}); !open {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if _, open := engines.References(config.Place{Path: oldPath}); open {
+	if _, open := engines.References(config.Location{Path: oldPath}); open {
 		t.Error("the old engine is still open after its last request")
 	}
 	// Caddy starts a few requests with the old configuration even now.
@@ -457,7 +457,7 @@ func TestFailedReload(t *testing.T) {
 			t.Errorf("after a failed reload GET /open = %d; want 200", status)
 		}
 	}
-	if n, _ := engines.References(config.Place{Path: filepath.Join(dir, "doorpost.db")}); n != 1 {
+	if n, _ := engines.References(config.Location{Path: filepath.Join(dir, "doorpost.db")}); n != 1 {
 		t.Errorf("the engine has %d users; want 1", n)
 	}
 }
@@ -484,7 +484,7 @@ http://localhost:0 {
 	if string(app.resolved.Secrets[0]) != os.Getenv("DOORPOST_TEST_KEY") {
 		t.Fatal("the secret wasn't filled in")
 	}
-	mail := &App{log: app.log, Server: config.Server{Mail: &config.Mail{Via: "smtp", Address: "smtp.example.com:587", Username: "{file./" + abs(t, "user")[1:] + "}", Password: "{env.DOORPOST_TEST_PASSWORD}"}}}
+	mail := &App{log: app.log, Server: config.Server{Mail: &config.Mail{Transport: "smtp", Address: "smtp.example.com:587", Username: "{file./" + abs(t, "user")[1:] + "}", Password: "{env.DOORPOST_TEST_PASSWORD}"}}}
 	filled, err := mail.Server.Resolve(app.log)
 	if err != nil {
 		t.Fatal(err)
@@ -636,7 +636,7 @@ func TestWarnings(t *testing.T) {
 		{secret.Random(), "secret is written out in the config, where /config and autosave.json show it"},
 	} {
 		var logged strings.Builder
-		s := config.Server{Secret: []string{c.secret}, Mail: &config.Mail{Via: "folder", Path: "mail"}}
+		s := config.Server{Secret: []string{c.secret}, Mail: &config.Mail{Transport: "folder", Path: "mail"}}
 		filled, err := s.Resolve(slog.New(slog.NewTextHandler(&logged, nil)))
 		if err != nil {
 			t.Fatal(err)

@@ -682,7 +682,7 @@ func TestT18_APersistentConflictIsNotAWrongPassword(t *testing.T) {
 	_, tok := h.browser().help("ann@example.com", "/")
 	passwords := caddymodule.PasswordsOf(t, "example")
 	still := *passwords
-	still.Permits = password.NewPermits() // its reader holds the only one
+	still.Semaphore = password.NewSemaphore() // its reader holds the only one
 	passwords.Store = moving{still.Store, func() {
 		h.apply(still.Set(t.Context(), h.idOf("ann@example.com"), annsPassword, password.ContactInfo{}))
 	}}

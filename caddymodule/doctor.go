@@ -154,7 +154,7 @@ func checkTrust(_ context.Context, a *App) []admin.Finding {
 		if st.Loss != nil {
 			return admin.Finding{Check: "store", What: st.Loss.What, Do: st.Loss.Do}
 		}
-		return admin.Finding{Check: "store", OK: true, What: fmt.Sprintf("the store %s answers, and is no other one than before", st.Place)}
+		return admin.Finding{Check: "store", OK: true, What: fmt.Sprintf("the store %s answers, and is no other one than before", st.DSN)}
 	})
 }
 
@@ -208,7 +208,7 @@ func checkTokens(ctx context.Context, a *App) []admin.Finding {
 		if f.Anchor.Status().Loss != nil {
 			return admin.Finding{Check: "tokens", OK: true, What: "tokens of old links weren't looked at, since the store isn't trusted"}
 		}
-		found, err := f.Book.GuessableTokens(ctx)
+		found, err := f.Directory.GuessableTokens(ctx)
 		switch {
 		case err != nil:
 			return admin.Finding{Check: "tokens", What: fmt.Sprintf("tokens of old links can't be read: %v", err), Do: "see what is wrong with the store"}

@@ -52,7 +52,9 @@ func MailServerOf(t *testing.T, firm string) *outbox.Server {
 func UsageOf(t *testing.T, firm string) *legacyusage.Counter { return activeApp(t).firms[firm].Usage }
 
 // BookOf returns the contacts of a firm in the running configuration.
-func BookOf(t *testing.T, firm string) *directory.Book { return activeApp(t).firms[firm].Book }
+func BookOf(t *testing.T, firm string) *directory.Directory {
+	return activeApp(t).firms[firm].Directory
+}
 
 // PasswordsOf returns the passwords of a firm in the running configuration.
 func PasswordsOf(t *testing.T, firm string) *password.Passwords {

@@ -45,7 +45,7 @@ func (f *firm) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			r = asIfAsked(r)
 		}
 		setPlaceholders(r, gate.PassedOf(r.Context()))
-		if (hidden || holdsToken) && r.RequestURI == asked.RequestURI() && (f.Config.Rules.Secret(&asked) || f.Gate.HoldsToken(&asked)) { // its query has a way back with a token
+		if (hidden || holdsToken) && r.RequestURI == asked.RequestURI() && (f.Config.Rules.MayHoldToken(&asked) || f.Gate.HoldsToken(&asked)) { // its query has a way back with a token
 			line := r.RequestURI
 			r.RequestURI = "/" // for logs alone
 			defer func() { r.RequestURI = line }()

@@ -142,7 +142,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	} else if rules.HasLinks() {
 		defer func(w http.ResponseWriter, began time.Time) {
-			if answers := !hidden && rules.SecretIn(w.Header(), asked); hidden || answers {
+			if answers := !hidden && rules.HeaderMayHoldToken(w.Header(), asked); hidden || answers {
 				caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 				h.logHidden(w, r, shownURI(asked, rules, inURL), began, passed || answers)
 			}
@@ -202,7 +202,7 @@ func shownURI(asked *url.URL, rules *legacy.Rules, holdsToken bool) string {
 	switch pattern := rules.Pattern(rules.Match(asked)); {
 	case pattern != "":
 		return pattern
-	case holdsToken || rules.Secret(asked):
+	case holdsToken || rules.MayHoldToken(asked):
 		return "(hidden)"
 	}
 	return asked.RequestURI()

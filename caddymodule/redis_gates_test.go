@@ -51,14 +51,14 @@ func openGates(t *testing.T) *gates {
 func (g *gates) at(b *browser, path string) answer { return b.open(g.elsewhere + path) }
 
 // neighbour is a third process, which may or may not notify the others.
-func (g *gates) neighbour(t *testing.T, tells bool) (*session.Sessions, *directory.Book) {
+func (g *gates) neighbour(t *testing.T, tells bool) (*session.Sessions, *directory.Directory) {
 	t.Helper()
 	s, err := redis.Open(t.Context(), redis.Options{URL: g.redis.url()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	others := &store.Others{Tell: func(ctx context.Context) {
+	others := &store.Peers{Notify: func(ctx context.Context) {
 		if tells {
 			s.Publish(ctx, "example", "look")
 		}
@@ -72,12 +72,12 @@ func (g *gates) neighbour(t *testing.T, tells bool) (*session.Sessions, *directo
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &session.Sessions{Firm: "example", Store: s, Keys: keys, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour, Others: others},
-		&directory.Book{Firm: "example", Store: s, Keys: keys, Others: others}
+	return &session.Sessions{Firm: "example", Store: s, Keys: keys, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour, Peers: others},
+		&directory.Directory{Firm: "example", Store: s, Keys: keys, Peers: others}
 }
 
 // revoke revokes all sessions of a contact.
-func revoke(t *testing.T, s *session.Sessions, b *directory.Book, contact string) error {
+func revoke(t *testing.T, s *session.Sessions, b *directory.Directory, contact string) error {
 	renewal, err := b.Renew(t.Context(), contact)
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func TestTwoGates(t *testing.T) {
 	}
 	loud, book := g.neighbour(t, true)
 	silent, silentBook := g.neighbour(t, false)
-	idOf := func(email string, b *directory.Book) string {
+	idOf := func(email string, b *directory.Directory) string {
 		c, err := b.ByEmail(t.Context(), addressOf(t, email))
 		if err != nil {
 			t.Fatal(err)

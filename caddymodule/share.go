@@ -20,12 +20,12 @@ var engines = caddy.NewUsagePool()
 // Caddy cleans up the old config while its requests may still be under way.
 type share struct {
 	users atomic.Int64 // the config itself is one of them until Cleanup
-	place config.Place
+	place config.Location
 }
 
 // openEngine opens the store, or takes a share of it if it is open in this process.
 // The share is the caller's, to leave once.
-func openEngine(p config.Place, log *slog.Logger, late bool) (*runtime.Engine, *share, error) {
+func openEngine(p config.Location, log *slog.Logger, late bool) (*runtime.Engine, *share, error) {
 	v, _, err := engines.LoadOrNew(p, func() (caddy.Destructor, error) { return runtime.OpenEngine(p, log, late) })
 	if err != nil {
 		return nil, nil, fmt.Errorf("store: %w", err)
@@ -36,7 +36,7 @@ func openEngine(p config.Place, log *slog.Logger, late bool) (*runtime.Engine, *
 }
 
 // isOpen reports whether this process has the store at a place open.
-func isOpen(p config.Place) bool {
+func isOpen(p config.Location) bool {
 	_, open := engines.References(p)
 	return open
 }

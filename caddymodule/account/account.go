@@ -36,7 +36,7 @@ type Handlers struct {
 	Visitors *visitor.Visitors
 	Cookies  web.Cookies
 
-	Book      *directory.Book
+	Directory *directory.Directory
 	Legacy    *legacy.Rules // has the pages of companies; nil if there are none
 	Sessions  *session.Sessions
 	Tokens    *token.Tokens
@@ -147,7 +147,7 @@ func (h *Handlers) PostDevices(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx := r.Context()
 	if f.Get("others") != "" {
-		n, err := action.RevokeOthers(ctx, h.Book, h.Sessions, v.Contact.ID, v.Live.ID)
+		n, err := action.RevokeOthers(ctx, h.Directory, h.Sessions, v.Contact.ID, v.Live.ID)
 		if errors.Is(err, store.ErrConflict) {
 			return web.ErrConflict
 		} else if err != nil {

@@ -51,11 +51,11 @@ func (h *Handlers) GetCompanies(w http.ResponseWriter, r *http.Request) error {
 // the visitor's companies (for staff: a lower bound).
 func (h *Handlers) companiesOf(r *http.Request, v *visitor.Visitor, query string) (found []directory.Company, total int, err error) {
 	if v.Contact.Role == directory.Staff {
-		found, err = h.Book.Companies(r.Context(), query, "", maxShown+1)
+		found, err = h.Directory.Companies(r.Context(), query, "", maxShown+1)
 		return found, max(len(found), minForSearch), err
 	}
 	for _, id := range v.Contact.Companies {
-		c, err := h.Book.Company(r.Context(), id)
+		c, err := h.Directory.Company(r.Context(), id)
 		switch {
 		case errors.Is(err, directory.ErrUnknown):
 		case err != nil:

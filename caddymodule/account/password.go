@@ -91,8 +91,8 @@ func (h *Handlers) changeIf(ctx context.Context, by action.Browser, v *visitor.V
 			break
 		}
 	}
-	if refused, ok := errors.AsType[password.Refused](err); ok {
-		return &notChanged{http.StatusBadRequest, refused.Words(), "password", 0}
+	if refused, ok := errors.AsType[password.PolicyError](err); ok {
+		return &notChanged{http.StatusBadRequest, refused.Message(), "password", 0}
 	} else if errors.Is(err, limit.ErrOver) {
 		return &notChanged{http.StatusTooManyRequests, manyChanges, "", time.Hour}
 	} else if errors.Is(err, password.ErrBusy) {
@@ -130,7 +130,7 @@ func (h *Handlers) checkCurrent(ctx context.Context, by action.Browser, v *visit
 	case errors.Is(err, password.ErrBusy):
 		return web.ErrPasswordsBusy
 	case errors.Is(err, password.ErrWrong):
-		h.Audit.Record(ctx, audit.Event{Kind: audit.WrongPass, Contact: v.Contact.ID, Session: v.Live.Handle, Agent: by.Agent, IP: by.IP})
+		h.Audit.Record(ctx, audit.Event{Kind: audit.WrongPassword, Contact: v.Contact.ID, Session: v.Live.Handle, Agent: by.Agent, IP: by.IP})
 		return &notChanged{http.StatusForbidden, notCurrent, field, 0}
 	case err != nil:
 		return err

@@ -40,7 +40,7 @@ func (h *Handlers) GetReports(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	page := web.ReportsPage{Email: v.Contact.Emails[0].Display(), Staff: v.IsStaff(), Next: next, Later: after != ""}
-	names := companyNames{book: h.Book}
+	names := companyNames{book: h.Directory}
 	for _, rep := range list {
 		row := web.ReportRow{URL: h.Answers.Prefix + ReportsPath + rep.ID, Title: rep.Title, Kind: kindOf(rep.Name), Size: sizeInWords(rep.Size), Published: rep.Published.Local()}
 		if v.IsStaff() || len(v.Contact.Companies) > 1 {
@@ -68,7 +68,7 @@ func (h *Handlers) reportsOf(ctx context.Context, v *visitor.Visitor, after stri
 	}
 	var companies []reports.Company
 	for _, id := range v.Contact.Companies {
-		s, err := h.Book.StandingOf(ctx, id)
+		s, err := h.Directory.StatusOf(ctx, id)
 		switch {
 		case errors.Is(err, directory.ErrUnknown):
 		case err != nil:
@@ -101,7 +101,7 @@ func (h *Handlers) report(ctx context.Context, v *visitor.Visitor, id string) (r
 	case !v.Reaches(rep.Company.ID):
 		return rep, web.ErrNotFound
 	}
-	s, err := h.Book.StandingOf(ctx, rep.Company.ID)
+	s, err := h.Directory.StatusOf(ctx, rep.Company.ID)
 	if errors.Is(err, directory.ErrUnknown) || err == nil && s.AddedAs != rep.Company.AddedAs {
 		return rep, web.ErrNotFound
 	}
@@ -256,7 +256,7 @@ func (d *download) end() {
 
 // companyNames remembers the names of companies.
 type companyNames struct {
-	book  *directory.Book
+	book  *directory.Directory
 	known map[reports.Company]string
 }
 

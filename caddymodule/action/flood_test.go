@@ -113,21 +113,21 @@ func newSiege(t *testing.T) *siege {
 	if err != nil {
 		t.Fatal(err)
 	}
-	letters, err := brand.NewLetters(brand.Brand{Name: "Example", From: "hello@example.com", Support: "help@example.com"}, "")
+	letters, err := brand.NewMessages(brand.Brand{Name: "Example", From: "hello@example.com", Support: "help@example.com"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	origin := &url.URL{Scheme: "https", Host: "portal.example"}
 	s.jobs = &MailJobs{
-		Book:     &directory.Book{Firm: "example", Store: s.db, Keys: keys, Now: clock},
-		Tokens:   &token.Tokens{Firm: "example", Store: s.db, Keys: keys, Life: 10 * time.Minute, Now: clock},
-		Devices:  &limit.Devices{Firm: "example", Store: s.db, Keys: keys, Now: clock},
-		Mails:    &limit.Mails{Firm: "example", Store: s.db, Keys: keys, Now: clock},
-		Networks: &limit.Networks{Firm: "example", Store: s.db, Keys: keys, Now: clock},
-		Audit:    &audit.Log{Logger: slog.New(slog.DiscardHandler)}, Letters: letters, Sites: &site.Sites{URL: origin}, Prefix: "/-", Now: clock,
+		Directory: &directory.Directory{Firm: "example", Store: s.db, Keys: keys, Now: clock},
+		Tokens:    &token.Tokens{Firm: "example", Store: s.db, Keys: keys, Life: 10 * time.Minute, Now: clock},
+		Devices:   &limit.Devices{Firm: "example", Store: s.db, Keys: keys, Now: clock},
+		Mails:     &limit.Mails{Firm: "example", Store: s.db, Keys: keys, Now: clock},
+		Networks:  &limit.Networks{Firm: "example", Store: s.db, Keys: keys, Now: clock},
+		Audit:     &audit.Log{Logger: slog.New(slog.DiscardHandler)}, Messages: letters, Sites: &site.Sites{URL: origin}, Prefix: "/-", Now: clock,
 	}
 	none := []string{}
-	if _, err := s.jobs.Book.AddContact(t.Context(), "ann@example.com", directory.Change{Companies: &none}); err != nil {
+	if _, err := s.jobs.Directory.AddContact(t.Context(), "ann@example.com", directory.Change{Companies: &none}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -138,13 +138,13 @@ func newSiege(t *testing.T) *siege {
 func (s *siege) ask(network int) (id string) {
 	s.t.Helper()
 	s.next++
-	ask := token.Ask{ID: fmt.Sprint("request-", s.next), Address: "ann@example.com", To: "/", Browser: fmt.Sprint("browser-", s.next),
+	ask := token.MailRequest{ID: fmt.Sprint("request-", s.next), Address: "ann@example.com", To: "/", Browser: fmt.Sprint("browser-", s.next),
 		IP: netip.AddrFrom4([4]byte{10, byte(network >> 8), byte(network), 1}), At: s.now}
 	payload, err := token.Compact(ask)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.work(outbox.Request{ID: ask.ID, Kind: kindSignIn, Asked: s.now, NotAfter: s.now.Add(token.Patience), Payload: payload})
+	s.work(outbox.Request{ID: ask.ID, Kind: kindSignIn, Asked: s.now, NotAfter: s.now.Add(token.MaxMailDelay), Payload: payload})
 	return ask.ID
 }
 
@@ -199,7 +199,7 @@ func TestD12_ManyDevicesOfOneContactAreBounded(t *testing.T) {
 	s := newSiege(t)
 	in := &SignIn{Sessions: &session.Sessions{Firm: "example", Store: s.db, Max: 180 * 24 * time.Hour}, Devices: s.jobs.Devices, Mails: s.jobs.Mails,
 		Networks: s.jobs.Networks, LastContacts: &LastContacts{Firm: "example", Store: s.db, Keys: s.jobs.Tokens.Keys, Now: s.jobs.Now}, Now: s.jobs.Now}
-	ann, err := s.jobs.Book.ByEmail(t.Context(), "ann@example.com")
+	ann, err := s.jobs.Directory.ByEmail(t.Context(), "ann@example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestD12_ManyDevicesOfOneContactAreBounded(t *testing.T) {
 func TestMailsToOthersFromAKnownDeviceGoOutInTheirTurn(t *testing.T) {
 	s := newSiege(t)
 	none := []string{}
-	ben, err := s.jobs.Book.AddContact(t.Context(), "ben@example.com", directory.Change{Companies: &none})
+	ben, err := s.jobs.Directory.AddContact(t.Context(), "ben@example.com", directory.Change{Companies: &none})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,11 +233,11 @@ func TestMailsToOthersFromAKnownDeviceGoOutInTheirTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for to, common := range map[address.Address]bool{"ann@example.com": true, "ben@example.com": false} {
-		payload, err := token.Compact(token.Ask{ID: "request", Address: to, To: "/", Browser: "browser", Device: device, At: s.now})
+		payload, err := token.Compact(token.MailRequest{ID: "request", Address: to, To: "/", Browser: "browser", Device: device, At: s.now})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := s.jobs.Prepare(t.Context(), outbox.Request{ID: "request", Kind: kindSignIn, Asked: s.now, NotAfter: s.now.Add(token.Patience), Payload: payload})
+		p, err := s.jobs.Prepare(t.Context(), outbox.Request{ID: "request", Kind: kindSignIn, Asked: s.now, NotAfter: s.now.Add(token.MaxMailDelay), Payload: payload})
 		if err != nil || p.Message == nil || p.Common != common {
 			t.Errorf("to %s from ben's device: mail %t, common %t, %v; want one that is common: %t", to, p.Message != nil, p.Common, err, common)
 		}

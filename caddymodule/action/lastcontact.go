@@ -26,7 +26,7 @@ type lastContact struct {
 }
 
 func (l *LastContacts) bucket() *sealed.Bucket[lastContact] {
-	return &sealed.Bucket[lastContact]{Store: l.Store, Keys: l.Keys, Firm: l.Firm, Name: "device-last", Now: l.Now, Format: '1', Alarm: l.Alarm}
+	return &sealed.Bucket[lastContact]{Store: l.Store, Keys: l.Keys, Firm: l.Firm, Name: "device-last", Now: l.Now, Format: '1', OnUntrusted: l.Alarm}
 }
 
 // On returns the contact who signed in most recently on a device (its ID; "": there is none), or

@@ -24,12 +24,12 @@ import (
 // MailJobs makes and accounts for the mails of a firm: it is what the workers of the outbox call.
 // Set its fields in one literal before use.
 type MailJobs struct {
-	Book        *directory.Book
+	Directory   *directory.Directory
 	Tokens      *token.Tokens
 	Devices     *limit.Devices
 	Mails       *limit.Mails
 	Networks    *limit.Networks
-	Letters     *brand.Letters
+	Messages    *brand.Messages
 	Audit       *audit.Log
 	Sites       *site.Sites
 	Legacy      *legacy.Rules // where the pages of companies are; nil: there are none
@@ -48,7 +48,7 @@ func (j *MailJobs) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepar
 	if brand.IsNotice(r.Kind) {
 		return j.prepareNotice(ctx, r)
 	}
-	var ask token.Ask
+	var ask token.MailRequest
 	if err := json.Unmarshal(r.Payload, &ask); err != nil {
 		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
 	}
@@ -63,7 +63,7 @@ func (j *MailJobs) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepar
 	if ask.Purpose == token.SetPassword && j.NoPasswords {
 		return outbox.Prepared{}, nil // they were switched off since
 	}
-	c, err := j.Book.ByEmail(ctx, ask.Address)
+	c, err := j.Directory.ByEmail(ctx, ask.Address)
 	if errors.Is(err, directory.ErrUnknown) {
 		return nothing(audit.Unknown)
 	} else if err != nil {
@@ -106,21 +106,21 @@ func (j *MailJobs) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepar
 	// A device is known as such before it is known whose it is: on one of somebody else's, the request
 	// has had room in the queue, but its mail goes out in its turn.
 	return outbox.Prepared{Message: message, Ops: append(issued.Ops, spent.Ops...), Ref: ask.ID + " " + issued.ID,
-		Common: ask.Purse() == "", Done: note(audit.Queued)}, nil
+		Common: ask.LimitKey() == "", Done: note(audit.Queued)}, nil
 }
 
 // fullWait is after how long it is looked again whether another link of a contact may be made.
 const fullWait = time.Minute
 
-// spendMail counts one more mail to the contact, in the purse of the ask, not to be made
+// spendMail counts one more mail to the contact, under the key of the request, not to be made
 // before it may be.
-func (j *MailJobs) spendMail(ctx context.Context, ask token.Ask, c directory.Contact, ready time.Time) (limit.Spent, error) {
-	purse, budget := limit.Purse{Contact: c.ID, Apart: ask.Purse()}, limit.ForClients
+func (j *MailJobs) spendMail(ctx context.Context, ask token.MailRequest, c directory.Contact, ready time.Time) (limit.Spent, error) {
+	purse, budget := limit.Key{Contact: c.ID, Scope: ask.LimitKey()}, limit.ForClients
 	if c.Role == directory.Staff {
 		budget = limit.ForStaff
 	}
 	return j.Mails.Spend(ctx, purse, budget, limit.Request{
-		ID: ask.ID, Network: j.Networks.Name(ask.IP), Ready: ready, Until: ask.At.Add(token.Patience),
+		ID: ask.ID, Network: j.Networks.Pseudonym(ask.IP), Ready: ready, Until: ask.At.Add(token.MaxMailDelay),
 	}, j.Now())
 }
 
@@ -132,7 +132,7 @@ func (j *MailJobs) Attempt(ctx context.Context, ref string, at time.Time) ([]sto
 		return nil, nil
 	}
 	ops, err := j.Tokens.HandOver(ctx, link, at, false)
-	if errors.Is(err, token.ErrOver) || errors.Is(err, token.ErrUnknown) {
+	if errors.Is(err, token.ErrInactive) || errors.Is(err, token.ErrUnknown) {
 		return nil, outbox.ErrDrop
 	}
 	return ops, err
@@ -181,7 +181,7 @@ func (j *MailJobs) Waiting(ctx context.Context, request, reason string) {
 }
 
 // write makes the mail that was asked for.
-func (j *MailJobs) write(ctx context.Context, ask token.Ask, c directory.Contact, to address.Address, issued token.Issued) (*outbox.Message, error) {
+func (j *MailJobs) write(ctx context.Context, ask token.MailRequest, c directory.Contact, to address.Address, issued token.Issued) (*outbox.Message, error) {
 	mail, err := j.mailTo(ctx, c, to)
 	if err != nil {
 		return nil, err
@@ -196,11 +196,11 @@ func (j *MailJobs) write(ctx context.Context, ask token.Ask, c directory.Contact
 	if ask.Staff {
 		mail.Life = token.StaffLife
 	}
-	var letter brand.Letter
+	var letter brand.Message
 	if ask.Purpose == token.SetPassword {
-		letter, err = j.Letters.SetPassword(brand.SetPassword{Mail: mail, ByStaff: ask.Staff})
+		letter, err = j.Messages.SetPassword(brand.SetPassword{Mail: mail, ByStaff: ask.Staff})
 	} else {
-		letter, err = j.Letters.SignIn(brand.SignIn(mail))
+		letter, err = j.Messages.SignIn(brand.SignIn(mail))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("writing a mail with a link: %w", err)
@@ -214,7 +214,7 @@ func (j *MailJobs) prepareNotification(ctx context.Context, r outbox.Request) (o
 	if err := json.Unmarshal(r.Payload, &n); err != nil {
 		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
 	}
-	c, err := j.Book.ByID(ctx, n.Contact)
+	c, err := j.Directory.ByID(ctx, n.Contact)
 	if errors.Is(err, directory.ErrUnknown) {
 		return outbox.Prepared{}, nil
 	} else if err != nil {
@@ -232,11 +232,11 @@ func (j *MailJobs) prepareNotification(ctx context.Context, r outbox.Request) (o
 		return outbox.Prepared{}, err
 	}
 	mail.Link, mail.AskedAt, mail.Agent = j.Sites.URL.JoinPath(j.Prefix, help).String(), n.At.Local(), n.Agent
-	var letter brand.Letter
+	var letter brand.Message
 	if r.Kind == kindNewDevice {
-		letter, err = j.Letters.NewDevice(brand.NewDevice{Mail: mail, ByPassword: n.Password})
+		letter, err = j.Messages.NewDevice(brand.NewDevice{Mail: mail, ByPassword: n.Password})
 	} else {
-		letter, err = j.Letters.PasswordChanged(brand.PasswordChanged{Mail: mail, Removed: n.Removed})
+		letter, err = j.Messages.PasswordChanged(brand.PasswordChanged{Mail: mail, Removed: n.Removed})
 	}
 	if err != nil {
 		return outbox.Prepared{}, fmt.Errorf("writing a mail about what was done: %w", err)
@@ -256,10 +256,10 @@ func (j *MailJobs) prepareNotice(ctx context.Context, r outbox.Request) (outbox.
 			j.Audit.Record(ctx, audit.Event{Kind: kind, Contact: n.Contact, Address: n.Email.Masked(), Request: r.ID, What: r.Kind, Company: n.Company})
 		}}, nil
 	}
-	c, err := j.Book.ByID(ctx, n.Contact)
+	c, err := j.Directory.ByID(ctx, n.Contact)
 	var company directory.Company
 	if err == nil {
-		company, err = j.Book.Company(ctx, n.Company)
+		company, err = j.Directory.Company(ctx, n.Company)
 	}
 	switch {
 	case errors.Is(err, directory.ErrUnknown):
@@ -280,9 +280,9 @@ func (j *MailJobs) prepareNotice(ctx context.Context, r outbox.Request) (outbox.
 		return outbox.Prepared{}, err
 	}
 	mail.Link, mail.AskedAt = j.pageLink(n.Path, n.Company), n.At.Local()
-	letter, err := j.Letters.Notice(brand.Notice{Mail: mail, Kind: r.Kind, Template: n.Template, Company: company.Name, Data: n.Data})
+	letter, err := j.Messages.Notice(brand.Notice{Mail: mail, Kind: r.Kind, Template: n.Template, Company: company.Name, Data: n.Data})
 	if errors.Is(err, brand.ErrTemplate) { // it was there when the notice was accepted
-		letter, err = j.Letters.Notice(brand.Notice{Mail: mail, Kind: r.Kind, Company: company.Name, Data: n.Data})
+		letter, err = j.Messages.Notice(brand.Notice{Mail: mail, Kind: r.Kind, Company: company.Name, Data: n.Data})
 	}
 	if err != nil {
 		return outbox.Prepared{}, fmt.Errorf("writing a notice: %w", err)
@@ -306,11 +306,11 @@ func (j *MailJobs) pageLink(path, company string) string {
 
 // mailTo begins a mail to an address of the contact.
 func (j *MailJobs) mailTo(ctx context.Context, c directory.Contact, to address.Address) (brand.Mail, error) {
-	companies, err := companyNames(ctx, j.Book, c)
+	companies, err := companyNames(ctx, j.Directory, c)
 	return brand.Mail{To: string(to), FirstName: c.FirstName, LastName: c.LastName, Companies: companies}, err
 }
 
-func messageOf(letter brand.Letter, at time.Time) (*outbox.Message, error) {
+func messageOf(letter brand.Message, at time.Time) (*outbox.Message, error) {
 	data, err := letter.Bytes(at)
 	if err != nil {
 		return nil, fmt.Errorf("writing a mail: %w", err)
@@ -319,7 +319,7 @@ func messageOf(letter brand.Letter, at time.Time) (*outbox.Message, error) {
 }
 
 // companyNames returns the names of the contact's companies, as far as there are such.
-func companyNames(ctx context.Context, book *directory.Book, c directory.Contact) ([]string, error) {
+func companyNames(ctx context.Context, book *directory.Directory, c directory.Contact) ([]string, error) {
 	var names []string
 	for _, id := range c.Companies {
 		company, err := book.Company(ctx, id)

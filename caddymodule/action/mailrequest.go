@@ -34,7 +34,7 @@ type MailRequests struct {
 // Commit puts a request into the store, whoever's address it holds, before anybody is told that a
 // mail is coming; by has a flow cookie. Commit sets the fields of ask for the browser and
 // the time. The error is outbox.ErrFull, or the store's.
-func (m *MailRequests) Commit(ctx context.Context, by Browser, ask token.Ask) error {
+func (m *MailRequests) Commit(ctx context.Context, by Browser, ask token.MailRequest) error {
 	if len(ask.To) > longTo && m.Queue.Len() > manyWait {
 		ask.To = "/"
 	}
@@ -48,11 +48,11 @@ func (m *MailRequests) Commit(ctx context.Context, by Browser, ask token.Ask) er
 	// Others are counted whatever becomes of them. Where too much was asked for, the page
 	// shows what was typed as before, and that is all.
 	ask.ID = outbox.NewID(kind, ask.At)
-	if ask.Reserved = m.Networks.TakeApart(ask.Device) || m.Networks.TakeApart(ask.Link); ask.Reserved {
+	if ask.Reserved = m.Networks.AllowKnown(ask.Device) || m.Networks.AllowKnown(ask.Link); ask.Reserved {
 		ask.ID = outbox.NewReservedID(kind, ask.At)
 	}
-	ask.Crowded = !ask.Reserved && !m.Networks.Take(limit.Ask, ask.IP)
-	if err := m.Queue.Full(ask.ID); err != nil && !ask.Crowded {
+	ask.Limited = !ask.Reserved && !m.Networks.Allow(limit.MailRequest, ask.IP)
+	if err := m.Queue.Full(ask.ID); err != nil && !ask.Limited {
 		return err
 	}
 	ask.Browser = by.FlowID()
@@ -61,21 +61,21 @@ func (m *MailRequests) Commit(ctx context.Context, by Browser, ask token.Ask) er
 		return err
 	}
 	add := []store.Op{m.Queue.Add(outbox.Request{
-		ID: ask.ID, Kind: kind, Asked: ask.At, NotAfter: ask.At.Add(token.Patience), Payload: payload,
+		ID: ask.ID, Kind: kind, Asked: ask.At, NotAfter: ask.At.Add(token.MaxMailDelay), Payload: payload,
 	})}
-	if ask.Crowded {
+	if ask.Limited {
 		add = nil
 	}
-	if err := m.Tokens.Ask(ctx, ask, add...); err != nil {
+	if err := m.Tokens.Request(ctx, ask, add...); err != nil {
 		return err
 	}
-	event := audit.Event{Kind: audit.Asked, Address: ask.Address.Masked(), Request: ask.ID,
+	event := audit.Event{Kind: audit.Requested, Address: ask.Address.Masked(), Request: ask.ID,
 		What: EventOf(ask.Purpose), Agent: ask.Agent, IP: ask.IP, Whole: ask.Address}
 	m.Audit.Record(ctx, event)
 	// Not at once: what differs by address, and by network, would be felt in the time of
 	// this answer and of the next.
 	later := func() { m.Queue.Wake(ask.ID) }
-	if ask.Crowded {
+	if ask.Limited {
 		ctx, event := context.WithoutCancel(ctx), event
 		event.Kind = audit.Limited
 		later = func() { m.Audit.Record(ctx, event) }

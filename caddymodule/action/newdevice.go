@@ -15,7 +15,7 @@ import (
 // due, and the ID of the request for the mail; "" where none is sent. Over the budget of
 // these mails none is: a contact who signs in again and again has been told. known says that the
 // contact has signed in on the device before.
-func (s *SignIn) newDevice(ctx context.Context, by Browser, c directory.Contact, grant token.Grant, known bool) (request string, ops []store.Op, err error) {
+func (s *SignIn) newDevice(ctx context.Context, by Browser, c directory.Contact, grant token.AuthResult, known bool) (request string, ops []store.Op, err error) {
 	first, ops, err := s.Devices.First(ctx, c.ID)
 	if err != nil || s.NoNewDevice || !tellsOfDevice(known, first, grant, c.Emails[0]) {
 		return "", ops, err
@@ -25,7 +25,7 @@ func (s *SignIn) newDevice(ctx context.Context, by Browser, c directory.Contact,
 	if err != nil {
 		return "", nil, err
 	}
-	spent, err := s.Mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindNewDevice}, limit.ForNotifications, limit.Request{ID: request}, n.At)
+	spent, err := s.Mails.Spend(ctx, limit.Key{Contact: c.ID, Scope: kindNewDevice}, limit.ForNotifications, limit.Request{ID: request}, n.At)
 	if errors.Is(err, limit.ErrOver) {
 		return "", ops, nil
 	} else if err != nil {
@@ -37,7 +37,7 @@ func (s *SignIn) newDevice(ctx context.Context, by Browser, c directory.Contact,
 // tellsOfDevice decides whether a contact is told by mail, at their main address, of a
 // sign-in: known says that they have signed in on the device before, first that they
 // never have anywhere. A shared computer is never known.
-func tellsOfDevice(known, first bool, grant token.Grant, main address.Address) bool {
+func tellsOfDevice(known, first bool, grant token.AuthResult, main address.Address) bool {
 	switch {
 	case known:
 		return false

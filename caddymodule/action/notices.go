@@ -40,15 +40,15 @@ var (
 // Notices tell contacts by mail that something waits for them in the portal. Set its fields in one
 // literal before use.
 type Notices struct {
-	Firm    string
-	Store   store.Store
-	Keys    *secret.Keyring
-	Book    *directory.Book
-	Queue   *outbox.Queue
-	Letters *brand.Letters
-	Unread  *notice.Unread
-	Audit   *audit.Log
-	Now     func() time.Time // the clock; nil: time.Now
+	Firm      string
+	Store     store.Store
+	Keys      *secret.Keyring
+	Directory *directory.Directory
+	Queue     *outbox.Queue
+	Messages  *brand.Messages
+	Unread    *notice.Unread
+	Audit     *audit.Log
+	Now       func() time.Time // the clock; nil: time.Now
 
 	// Alarm is told of records that are none of ours; see sealed.Bucket.
 	Alarm func(context.Context, store.Key)
@@ -118,7 +118,7 @@ type noticeRecord struct {
 }
 
 func (s *Notices) keys() *sealed.Bucket[noticeRecord] {
-	return &sealed.Bucket[noticeRecord]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "notice-key", Now: s.Now, Format: '1', Alarm: s.Alarm}
+	return &sealed.Bucket[noticeRecord]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "notice-key", Now: s.Now, Format: '1', OnUntrusted: s.Alarm}
 }
 
 // Reseal seals with the newest secret what older ones have sealed. The error is the store's.
@@ -134,10 +134,10 @@ func (s *Notices) Reseal(ctx context.Context) error {
 // where it was, and once it is done its answer is the same. The error is ErrKeyUsed, directory.ErrUnknown for the company, outbox.ErrFull,
 // ErrNoTemplate, store.ErrConflict where a condition of proof doesn't hold, or the store's.
 func (s *Notices) Send(ctx context.Context, n Notice, proof ...store.Op) (NoticeSent, error) {
-	if _, err := s.Book.Company(ctx, n.Company); err != nil {
+	if _, err := s.Directory.Company(ctx, n.Company); err != nil {
 		return NoticeSent{}, err
 	}
-	if n.Template != "" && !slices.Contains(s.Letters.NoticeTemplates(), n.Template) {
+	if n.Template != "" && !slices.Contains(s.Messages.NoticeTemplates(), n.Template) {
 		return NoticeSent{}, ErrNoTemplate
 	}
 	digest, err := n.digest()
@@ -208,14 +208,14 @@ func (s *Notices) recipients(ctx context.Context, n Notice) (all []recipient, sk
 		}
 	}
 	if n.To == nil {
-		contacts, err := s.Book.ContactsOf(ctx, n.Company)
+		contacts, err := s.Directory.ContactsOf(ctx, n.Company)
 		for _, c := range contacts {
 			consider(c, c.Email())
 		}
 		return all, skipped, err
 	}
 	for _, a := range n.To {
-		c, err := s.Book.ByEmail(ctx, a)
+		c, err := s.Directory.ByEmail(ctx, a)
 		switch {
 		case errors.Is(err, directory.ErrUnknown):
 			skip(a, SkippedUnknown, "no contact has this address")

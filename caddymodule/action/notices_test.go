@@ -63,12 +63,12 @@ func noticeFirm(t *testing.T, contacts int) (db store.Store, make func(store.Sto
 	if err != nil {
 		t.Fatal(err)
 	}
-	letters, err := brand.NewLetters(brand.Brand{Name: "Example", From: "hello@example.com"}, "")
+	letters, err := brand.NewMessages(brand.Brand{Name: "Example", From: "hello@example.com"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	make = func(db store.Store) *Notices {
-		return &Notices{Firm: "example", Store: db, Keys: keys, Letters: letters, Book: &directory.Book{Firm: "example", Store: db, Keys: keys},
+		return &Notices{Firm: "example", Store: db, Keys: keys, Messages: letters, Directory: &directory.Directory{Firm: "example", Store: db, Keys: keys},
 			Queue: &outbox.Queue{Firm: "example", Store: db, Keys: keys}, Unread: &notice.Unread{Firm: "example", Store: db, Keys: keys},
 			Audit: &audit.Log{Logger: slog.New(slog.DiscardHandler), Keys: keys}}
 	}
@@ -77,7 +77,7 @@ func noticeFirm(t *testing.T, contacts int) (db store.Store, make func(store.Sto
 	for i := range contacts {
 		fmt.Fprintf(&csv, "c%d@example.com,acme\n", i)
 	}
-	book := make(file).Book
+	book := make(file).Directory
 	for _, id := range []string{"acme", "birch"} {
 		if _, err := book.AddCompany(t.Context(), id, directory.CompanyChange{}); err != nil {
 			t.Fatal(err)
@@ -287,16 +287,16 @@ func TestNoticeGoesOnlyToThoseWhoStillBelongToTheCompany(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := &MailJobs{Book: s.Book, Letters: s.Letters, Audit: s.Audit, Sites: &site.Sites{URL: origin}, Legacy: rules, Prefix: "/-", Now: time.Now}
+	j := &MailJobs{Directory: s.Directory, Messages: s.Messages, Audit: s.Audit, Sites: &site.Sites{URL: origin}, Legacy: rules, Prefix: "/-", Now: time.Now}
 	if _, err := s.Send(t.Context(), aNotice); err != nil {
 		t.Fatal(err)
 	}
 	none, moved := []string{}, "new@example.com"
 	for _, err := range []error{
-		second(s.Book.RemoveContact(t.Context(), "c0@example.com")),
-		second(s.Book.Disable(t.Context(), "c1@example.com")),
-		second(s.Book.SetContact(t.Context(), "c2@example.com", directory.Change{Companies: &none})),
-		second(s.Book.SetContact(t.Context(), "c3@example.com", directory.Change{Email: &moved})),
+		second(s.Directory.RemoveContact(t.Context(), "c0@example.com")),
+		second(s.Directory.Disable(t.Context(), "c1@example.com")),
+		second(s.Directory.SetContact(t.Context(), "c2@example.com", directory.Change{Companies: &none})),
+		second(s.Directory.SetContact(t.Context(), "c3@example.com", directory.Change{Email: &moved})),
 	} {
 		if err != nil {
 			t.Fatal(err)

@@ -27,7 +27,7 @@ const NetworkWait = 3 * time.Minute
 // PasswordAttempts compares passwords that were typed, within the limits of networks and of the
 // firm. Make it with NewPasswordAttempts.
 type PasswordAttempts struct {
-	Book      *directory.Book
+	Directory *directory.Directory
 	Passwords *password.Passwords
 	Devices   *limit.Devices
 	Networks  *limit.Networks
@@ -84,9 +84,9 @@ func (p *PasswordAttempts) Begin(ctx context.Context, by Browser, typed address.
 func (t *PasswordAttempt) find(ctx context.Context, device string, free bool) error {
 	p := t.all
 	ctx = anchor.Evenly(ctx) // unknown addresses take no longer than known ones
-	c, err := p.Book.ByEmail(ctx, t.attempt.Address)
+	c, err := p.Directory.ByEmail(ctx, t.attempt.Address)
 	if errors.Is(err, directory.ErrUnknown) {
-		_, err = p.Book.ByID(ctx, dummyContact) // what is read of a contact is read of nobody, too
+		_, err = p.Directory.ByID(ctx, dummyContact) // what is read of a contact is read of nobody, too
 		c = directory.Contact{}
 	}
 	if err != nil && !errors.Is(err, directory.ErrUnknown) {
@@ -108,7 +108,7 @@ func (t *PasswordAttempt) find(ctx context.Context, device string, free bool) er
 		return ErrNetworkLimited
 	case !t.sprayed:
 		t.sprayed = true // once, however often it is checked
-		refund, ok := p.Networks.TakeFirm(limit.Password, t.IP)
+		refund, ok := p.Networks.AllowFirm(limit.Password, t.IP)
 		if t.attempt.Limited = !ok; t.attempt.Limited {
 			p.sprayed.Do(func() {
 				p.Log.WarnContext(ctx, "passwords are tried from everywhere; for as long as that goes on, each network has three tries, then one in 20 minutes; known devices and mailed links go on as before")
@@ -125,10 +125,10 @@ const dummyContact = "nobody"
 // take counts it against its network.
 func (t *PasswordAttempt) take() bool {
 	networks := t.all.Networks
-	if !networks.Take(limit.Password, t.IP) {
+	if !networks.Allow(limit.Password, t.IP) {
 		return false
 	}
-	t.counted = append(t.counted, func() { networks.GiveBack(limit.Password, t.IP) })
+	t.counted = append(t.counted, func() { networks.Refund(limit.Password, t.IP) })
 	return true
 }
 

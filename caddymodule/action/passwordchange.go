@@ -16,7 +16,7 @@ import (
 
 // PasswordChanges sets and removes passwords. Set its fields in one literal before use.
 type PasswordChanges struct {
-	Book      *directory.Book
+	Directory *directory.Directory
 	Passwords *password.Passwords
 	Sessions  *session.Sessions
 	Devices   *limit.Devices
@@ -35,7 +35,7 @@ type PasswordChange struct {
 	Device  string     // ID of the one on which a link was spent that was mailed for this; "": there was none
 }
 
-// Set judges and stores a password. The error is a password.Refused, password.ErrBusy,
+// Set judges and stores a password. The error is a password.PolicyError, password.ErrBusy,
 // limit.ErrOver after too many changes, store.ErrConflict when something moved, or the store's.
 func (p *PasswordChanges) Set(ctx context.Context, by Browser, change PasswordChange, plain string) error {
 	about, err := p.contextWords(ctx, change.Contact)
@@ -46,7 +46,7 @@ func (p *PasswordChanges) Set(ctx context.Context, by Browser, change PasswordCh
 	if err != nil {
 		return err
 	}
-	return p.apply(ctx, by, change, audit.PassSet, ops)
+	return p.apply(ctx, by, change, audit.PasswordSet, ops)
 }
 
 // Remove removes the password, if there is one. The errors are those of Set.
@@ -55,7 +55,7 @@ func (p *PasswordChanges) Remove(ctx context.Context, by Browser, change Passwor
 	if err != nil || ops == nil {
 		return err
 	}
-	return p.apply(ctx, by, change, audit.PassGone, ops)
+	return p.apply(ctx, by, change, audit.PasswordRemoved, ops)
 }
 
 // contextWords is what no password of the contact may contain.
@@ -64,7 +64,7 @@ func (p *PasswordChanges) contextWords(ctx context.Context, c directory.Contact)
 	if c.Role == directory.Staff {
 		return about, nil // they reach all of them
 	}
-	names, err := companyNames(ctx, p.Book, c)
+	names, err := companyNames(ctx, p.Directory, c)
 	about.Companies = slices.Concat(names, c.Companies)
 	return about, err
 }
@@ -77,7 +77,7 @@ func (p *PasswordChanges) apply(ctx context.Context, by Browser, change Password
 	c, now := change.Contact, p.Now()
 	// Now that the record was read, a visitor who came in by the one before is among these, or has
 	// changed it since, and that is a conflict.
-	renewal, err := p.Book.Renew(ctx, c.ID)
+	renewal, err := p.Directory.Renew(ctx, c.ID)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (p *PasswordChanges) apply(ctx context.Context, by Browser, change Password
 	if err != nil {
 		return err
 	}
-	id, mail, err := addNotification(p.Queue, kindChanged, notification{Contact: c.ID, Removed: kind == audit.PassGone, At: now, Agent: by.Agent})
+	id, mail, err := addNotification(p.Queue, kindChanged, notification{Contact: c.ID, Removed: kind == audit.PasswordRemoved, At: now, Agent: by.Agent})
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (p *PasswordChanges) apply(ctx context.Context, by Browser, change Password
 		more, err = p.Devices.LearnOnly(ctx, change.Device, c.ID, now)
 	} else {
 		var spent limit.Spent
-		spent, err = p.Mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: kindChanged}, limit.ForChanges, limit.Request{ID: id}, now)
+		spent, err = p.Mails.Spend(ctx, limit.Key{Contact: c.ID, Scope: kindChanged}, limit.ForChanges, limit.Request{ID: id}, now)
 		more = spent.Ops
 	}
 	if err != nil {
@@ -103,7 +103,7 @@ func (p *PasswordChanges) apply(ctx context.Context, by Browser, change Password
 	event, stored := p.Audit.With(audit.Event{Kind: kind, Contact: c.ID, Method: change.Method, Agent: by.Agent, IP: by.IP})
 	err = p.Sessions.Store.Apply(ctx, slices.Concat(change.Proof, ops, renewal.Ops, end.Ops, more, stored, []store.Op{mail})...)
 	p.Sessions.Ended(ctx, end, err)
-	p.Book.Renewed(ctx, err)
+	p.Directory.Renewed(ctx, err)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Passwords returns what a directory.Book needs of the passwords. Where the firm has switched them off
+// Passwords returns what a directory.Directory needs of the passwords. Where the firm has switched them off
 // it takes no more of them, but what is there still ends with its contact.
 func Passwords(p *password.Passwords, off bool) *directory.Passwords {
 	devices := &limit.Devices{Firm: p.Firm, Store: p.Store, Keys: p.Keys}
@@ -25,7 +25,7 @@ func Passwords(p *password.Passwords, off bool) *directory.Passwords {
 	if !off {
 		d.Import = func(ctx context.Context, contact, hash string) ([]store.Op, error) {
 			ops, err := p.Import(ctx, contact, hash)
-			if errors.Is(err, password.ErrOwn) {
+			if errors.Is(err, password.ErrNotImportable) {
 				err = directory.ErrOwnPassword
 			}
 			return ops, err

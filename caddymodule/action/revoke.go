@@ -12,7 +12,7 @@ import (
 
 // RevokeOthers ends all sessions of a contact but the one of that ID, and returns how many these
 // were. The error is store.ErrConflict where others changed the contact each time, or the store's.
-func RevokeOthers(ctx context.Context, book *directory.Book, sessions *session.Sessions, contact, spare string) (ended int, err error) {
+func RevokeOthers(ctx context.Context, book *directory.Directory, sessions *session.Sessions, contact, spare string) (ended int, err error) {
 	for range 3 {
 		renewal, err := book.Renew(ctx, contact)
 		if err != nil {

@@ -19,12 +19,12 @@ import (
 // ByPassword is the Method of sessions and grants that a password has begun.
 const ByPassword = "password"
 
-// ErrOvertaken is a token.ErrOver: what the sign-in went by has changed meanwhile.
-var ErrOvertaken = fmt.Errorf("action: another was faster: %w", token.ErrOver)
+// ErrOvertaken is a token.ErrInactive: what the sign-in went by has changed meanwhile.
+var ErrOvertaken = fmt.Errorf("action: another was faster: %w", token.ErrInactive)
 
 // SignIn begins sessions. Set its fields in one literal before use.
 type SignIn struct {
-	Book         *directory.Book
+	Directory    *directory.Directory
 	Sessions     *session.Sessions
 	Devices      *limit.Devices
 	Mails        *limit.Mails
@@ -46,11 +46,11 @@ type Begun struct {
 
 // Begin begins a session for a contact whom the grant proves, and spends the proof in the same
 // step. old is the session that goes on in that browser; nil: there is none. The error is
-// ErrOvertaken, another token.ErrOver when the contact may not sign in any more, or the store's.
-func (s *SignIn) Begin(ctx context.Context, by Browser, old *session.Live, grant token.Grant) (Begun, error) {
-	c, err := s.Book.ByID(ctx, grant.Contact)
+// ErrOvertaken, another token.ErrInactive when the contact may not sign in any more, or the store's.
+func (s *SignIn) Begin(ctx context.Context, by Browser, old *session.Cached, grant token.AuthResult) (Begun, error) {
+	c, err := s.Directory.ByID(ctx, grant.Contact)
 	if errors.Is(err, directory.ErrUnknown) || err == nil && (c.Disabled || grant.Method != ByPassword && grant.Generation != c.Generation) {
-		return Begun{}, token.ErrOver
+		return Begun{}, token.ErrInactive
 	} else if err != nil {
 		return Begun{}, err
 	}
@@ -94,7 +94,7 @@ func (s *SignIn) Begin(ctx context.Context, by Browser, old *session.Live, grant
 
 // isLast reports whether the contact is the one who signed in most recently in that browser: in
 // the session that goes on there, or else on the device. The error is the store's.
-func (s *SignIn) isLast(ctx context.Context, by Browser, old *session.Live, contact string) (bool, error) {
+func (s *SignIn) isLast(ctx context.Context, by Browser, old *session.Cached, contact string) (bool, error) {
 	if old != nil {
 		return old.Contact == contact, nil
 	}
@@ -107,12 +107,12 @@ func (s *SignIn) isLast(ctx context.Context, by Browser, old *session.Live, cont
 // cookie; "" on a shared computer, which isn't known, and which then remembers nobody.
 func (s *SignIn) knowDevice(ctx context.Context, by Browser, c directory.Contact, shared bool) (cookie string, ops []store.Op, err error) {
 	now := s.Now()
-	purses := []limit.Purse{{Contact: c.ID}, {Contact: c.ID, Apart: "link"}}
+	purses := []limit.Key{{Contact: c.ID}, {Contact: c.ID, Scope: "link"}}
 	if by.Device != "" {
-		purses = append(purses, limit.Purse{Contact: c.ID, Apart: by.Device})
+		purses = append(purses, limit.Key{Contact: c.ID, Scope: by.Device})
 	}
 	for _, purse := range purses {
-		answered, err := s.Mails.Answered(ctx, purse, s.Networks.Name(by.IP), now)
+		answered, err := s.Mails.Answered(ctx, purse, s.Networks.Pseudonym(by.IP), now)
 		if err != nil {
 			return "", nil, err
 		}

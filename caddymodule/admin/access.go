@@ -21,7 +21,7 @@ func (f Firm) EndAccess(ctx context.Context, contacts ...string) (ended int, err
 	ctx = context.WithoutCancel(ctx)
 	defer func() {
 		if err == nil {
-			if err = f.Book.RevocationsDone(ctx, contacts...); err != nil {
+			if err = f.Directory.RevocationsDone(ctx, contacts...); err != nil {
 				err = fmt.Errorf("they are signed out, but it will be done once more: %w", err)
 			}
 		}
@@ -39,7 +39,7 @@ func (f Firm) EndAccess(ctx context.Context, contacts ...string) (ended int, err
 // process was killed or the store failed in between; it returns how many sessions there
 // were.
 func (f Firm) EndPending(ctx context.Context) (int, error) {
-	contacts, err := f.Book.PendingRevocations(ctx)
+	contacts, err := f.Directory.PendingRevocations(ctx)
 	if err != nil || len(contacts) == 0 {
 		return 0, err
 	}
@@ -49,7 +49,7 @@ func (f Firm) EndPending(ctx context.Context) (int, error) {
 // RevokeAccess gives the contact another generation, and does what EndAccess does, all in
 // one step.
 func (f Firm) RevokeAccess(ctx context.Context, contact string) (ended int, err error) {
-	ended, err = f.endAccess(context.WithoutCancel(ctx), contact, func(ctx context.Context) (directory.Renewal, error) { return f.Book.Renew(ctx, contact) })
+	ended, err = f.endAccess(context.WithoutCancel(ctx), contact, func(ctx context.Context) (directory.Renewal, error) { return f.Directory.Renew(ctx, contact) })
 	if err != nil {
 		return ended, fmt.Errorf("nothing was ended, do it with sessions revoke: %w", err)
 	}
@@ -62,7 +62,7 @@ func nothing(context.Context) (directory.Renewal, error) { return directory.Rene
 const tries = 64
 
 func (f Firm) endAccess(ctx context.Context, contact string, renew func(context.Context) (directory.Renewal, error)) (ended int, err error) {
-	devices := limit.Devices{Firm: f.Tokens.Firm, Store: f.Tokens.Store, Keys: f.Tokens.Keys, Now: f.Tokens.Now, Alarm: f.Tokens.Alarm}
+	devices := limit.Devices{Firm: f.Tokens.Firm, Store: f.Tokens.Store, Keys: f.Tokens.Keys, Now: f.Tokens.Now, OnUntrusted: f.Tokens.OnUntrusted}
 	for range tries {
 		renewal, err := renew(ctx)
 		if err != nil {
@@ -83,7 +83,7 @@ func (f Firm) endAccess(ctx context.Context, contact string, renew func(context.
 		err = f.Tokens.Store.Apply(ctx, slices.Concat(renewal.Ops, end.Ops, forget, []store.Op{links})...)
 		f.Sessions.Ended(ctx, end, err)
 		if len(renewal.Ops) > 0 {
-			f.Book.Renewed(ctx, err)
+			f.Directory.Renewed(ctx, err)
 		}
 		if !errors.Is(err, store.ErrConflict) {
 			return end.Count, err

@@ -54,14 +54,14 @@ func openOffice(t *testing.T) *office {
 	counters := audit.NewCounters()
 	for _, id := range []string{"example", "other"} {
 		o.firms[id] = Firm{
-			Book:     &directory.Book{Firm: id, Store: db, Keys: keys, Staff: []address.Address{"owner@example.com"}, Now: time.Now},
-			Sessions: &session.Sessions{Firm: id, Store: db, Keys: keys, Idle: time.Hour, Max: 2 * time.Hour},
-			Queue:    &outbox.Queue{Firm: id, Store: db, Keys: keys},
-			Tokens:   &token.Tokens{Firm: id, Store: db, Keys: keys, Life: 10 * time.Minute},
+			Directory: &directory.Directory{Firm: id, Store: db, Keys: keys, Staff: []address.Address{"owner@example.com"}, Now: time.Now},
+			Sessions:  &session.Sessions{Firm: id, Store: db, Keys: keys, Idle: time.Hour, Max: 2 * time.Hour},
+			Queue:     &outbox.Queue{Firm: id, Store: db, Keys: keys},
+			Tokens:    &token.Tokens{Firm: id, Store: db, Keys: keys, Life: 10 * time.Minute},
 			Audit: &audit.Log{Logger: slog.New(slog.NewTextHandler(o.log, nil)), Keys: keys,
-				Trail: audit.NewTrail(id, db, time.Now, counters)},
+				EventLog: audit.NewEventLog(id, db, time.Now, counters)},
 		}
-		t.Cleanup(func() { o.firms[id].Audit.Trail.Close() })
+		t.Cleanup(func() { o.firms[id].Audit.EventLog.Close() })
 	}
 	h := &Handler{Firms: o.firms, Backup: db.Backup, Log: slog.New(slog.NewTextHandler(o.log, nil))}
 	o.url, o.Client = serve(t, h)
@@ -118,7 +118,7 @@ func (o *office) signIn(contact directory.Contact) (cookie, link string) {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	ask := token.Ask{ID: secret.Random(), Address: contact.Email(), To: "/", Browser: token.BrowserOf(b.Cookie), At: time.Now()}
+	ask := token.MailRequest{ID: secret.Random(), Address: contact.Email(), To: "/", Browser: token.BrowserOf(b.Cookie), At: time.Now()}
 	issued, err := f.Tokens.Issue(ctx, ask, token.Recipient{Contact: contact.ID, Address: contact.Email()})
 	if err != nil {
 		o.t.Fatal(err)
@@ -637,7 +637,7 @@ func TestImportConflict(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := f.Book.PlanContacts(ctx, rows)
+		p, err := f.Directory.PlanContacts(ctx, rows)
 		if plans++; plans == 1 { // somebody else, between plan and apply
 			o.add("bob@example.com")
 		}
@@ -713,7 +713,7 @@ func TestBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	book := &directory.Book{Firm: "example", Store: db, Keys: o.firms["example"].Book.Keys, Now: time.Now}
+	book := &directory.Directory{Firm: "example", Store: db, Keys: o.firms["example"].Directory.Keys, Now: time.Now}
 	if _, err := book.ByEmail(t.Context(), "ann@example.com"); err != nil {
 		t.Errorf("the contact isn't in the copy: %v", err)
 	}

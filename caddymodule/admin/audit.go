@@ -38,7 +38,7 @@ type Event struct {
 // StrangerList is the addresses that somebody asked with and that are no contact's, the
 // latest first.
 type StrangerList struct {
-	Addresses []audit.Stranger `json:"addresses"`
+	Addresses []audit.UnknownAddress `json:"addresses"`
 }
 
 func (f Firm) ListEvents(ctx context.Context, in ListEvents) (EventList, error) {
@@ -62,9 +62,9 @@ func eventOf(e audit.Event) Event {
 }
 
 func (f Firm) ListStrangers(ctx context.Context, _ struct{}) (StrangerList, error) {
-	all, err := f.Audit.Strangers(ctx)
+	all, err := f.Audit.UnknownAddresses(ctx)
 	if all == nil {
-		all = []audit.Stranger{}
+		all = []audit.UnknownAddress{}
 	}
 	return StrangerList{all}, err
 }
@@ -77,15 +77,15 @@ type TimelineOf struct {
 
 // Timeline is what happened around one address.
 type Timeline struct {
-	Email    string              `json:"email"`             // in its canonical form
-	Contact  *directory.Contact  `json:"contact,omitempty"` // nil: the address is no contact's
-	Sessions int                 `json:"sessions"`          // browsers that the contact is signed in with now
-	File     *directory.Kept     `json:"file,omitempty"`    // what the file of contacts says otherwise, and was left alone
-	Events   []Event             `json:"events"`            // in the order of time
-	Asked    *audit.Stranger     `json:"asked,omitempty"`   // where it is no contact's: who asked with it all the same
-	Similar  []audit.Stranger    `json:"similar"`           // addresses like it that somebody asked with and that are no contact's
-	Near     []directory.Contact `json:"near"`              // where it is no contact's: those with an address like it, at most five
-	Former   *Former             `json:"former,omitempty"`  // where it is no contact's any more
+	Email    string                 `json:"email"`             // in its canonical form
+	Contact  *directory.Contact     `json:"contact,omitempty"` // nil: the address is no contact's
+	Sessions int                    `json:"sessions"`          // browsers that the contact is signed in with now
+	File     *directory.Kept        `json:"file,omitempty"`    // what the file of contacts says otherwise, and was left alone
+	Events   []Event                `json:"events"`            // in the order of time
+	Asked    *audit.UnknownAddress  `json:"asked,omitempty"`   // where it is no contact's: who asked with it all the same
+	Similar  []audit.UnknownAddress `json:"similar"`           // addresses like it that somebody asked with and that are no contact's
+	Near     []directory.Contact    `json:"near"`              // where it is no contact's: those with an address like it, at most five
+	Former   *Former                `json:"former,omitempty"`  // where it is no contact's any more
 
 	NoCompany bool `json:"no_company,omitempty"` // the contact belongs to none of the firm's companies
 
@@ -116,9 +116,9 @@ func (f Firm) Timeline(ctx context.Context, in TimelineOf) (Timeline, error) {
 	if err != nil {
 		return Timeline{}, err
 	}
-	out := Timeline{Email: string(email), Events: []Event{}, Similar: []audit.Stranger{}, Near: []directory.Contact{}, Waiting: []WaitingMail{}}
+	out := Timeline{Email: string(email), Events: []Event{}, Similar: []audit.UnknownAddress{}, Near: []directory.Contact{}, Waiting: []WaitingMail{}}
 	emails, contact := []address.Address{email}, ""
-	c, err := f.Book.ByEmail(ctx, email)
+	c, err := f.Directory.ByEmail(ctx, email)
 	switch {
 	case errors.Is(err, directory.ErrUnknown):
 		if out.Near, err = f.near(ctx, email); err != nil {
@@ -134,7 +134,7 @@ func (f Firm) Timeline(ctx context.Context, in TimelineOf) (Timeline, error) {
 		}
 		out.Sessions = len(sessions)
 		if c.Role != directory.Staff && len(c.Companies) == 0 {
-			companies, err := f.Book.Companies(ctx, "", "", 1)
+			companies, err := f.Directory.Companies(ctx, "", "", 1)
 			if err != nil {
 				return out, err
 			}
@@ -156,7 +156,7 @@ func (f Firm) Timeline(ctx context.Context, in TimelineOf) (Timeline, error) {
 	if down, ok := f.Queue.Outage(); ok {
 		out.MailServer = &down
 	}
-	strangers, err := f.Audit.Strangers(ctx)
+	strangers, err := f.Audit.UnknownAddresses(ctx)
 	for _, s := range strangers {
 		switch {
 		case s.Address == email:
@@ -212,7 +212,7 @@ func (f Firm) eventsOf(ctx context.Context, contact string, emails []address.Add
 	for _, e := range some {
 		one := eventOf(e)
 		switch e.Kind {
-		case audit.Asked:
+		case audit.Requested:
 			asked = e
 		case audit.Sent:
 			if !notices[e.Request] {
@@ -257,7 +257,7 @@ func (f Firm) former(ctx context.Context, t Timeline) (*Former, error) {
 		if e.Kind == audit.Changed {
 			out.Lost = e.Time
 		}
-		c, err := f.Book.ByID(ctx, e.Contact)
+		c, err := f.Directory.ByID(ctx, e.Contact)
 		switch {
 		case err == nil:
 			out.Contact = &c
@@ -301,7 +301,7 @@ func (f Firm) waiting(ctx context.Context, events []Event) ([]WaitingMail, error
 func (f Firm) near(ctx context.Context, email address.Address) ([]directory.Contact, error) {
 	found := []directory.Contact{}
 	for after := ""; ; {
-		contacts, err := f.Book.Contacts(ctx, "", after, contactsAtOnce)
+		contacts, err := f.Directory.Contacts(ctx, "", after, contactsAtOnce)
 		if err != nil {
 			return nil, err
 		}

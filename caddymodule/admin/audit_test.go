@@ -105,8 +105,8 @@ func TestTimeline(t *testing.T) {
 		}
 		door.Record(ctx, e)
 	}
-	record(audit.Asked, "", "r1", "203.0.113.9")
-	record(audit.Asked, "", "r2", "198.51.100.7") // bob's
+	record(audit.Requested, "", "r1", "203.0.113.9")
+	record(audit.Requested, "", "r2", "198.51.100.7") // bob's
 	record(audit.Queued, ann.ID, "r1", "")
 	record(audit.Queued, bob.ID, "r2", "")
 	record(audit.Sent, "", "r1", "")
@@ -118,7 +118,7 @@ func TestTimeline(t *testing.T) {
 		door.Record(ctx, audit.Event{Kind: audit.Unknown, Request: fmt.Sprint("s", i), Whole: a})
 	}
 	// Of what her network asked for too often nobody looked up whose it was.
-	door.Record(ctx, audit.Event{Kind: audit.Asked, Request: "r4", Whole: "ann.lee@example.com"})
+	door.Record(ctx, audit.Event{Kind: audit.Requested, Request: "r4", Whole: "ann.lee@example.com"})
 	door.Record(ctx, audit.Event{Kind: audit.Limited, Request: "r4", Whole: "ann.lee@example.com"})
 	door.Record(ctx, audit.Event{Kind: audit.Limited, Request: "r5", Whole: "bob@example.com"})
 	o.signIn(ann)

@@ -175,7 +175,7 @@ func (c *Client) Files(ctx context.Context, firm string) (FileList, error) {
 	return post[FileList](ctx, c, firm, "files/list", struct{}{})
 }
 
-// Strangers returns the addresses that somebody asked with and that are no contact's.
+// Strangers returns the addresses without a contact for which a mail was requested.
 func (c *Client) Strangers(ctx context.Context, firm string) (StrangerList, error) {
 	return post[StrangerList](ctx, c, firm, "audit/unknown", struct{}{})
 }

@@ -61,7 +61,7 @@ func (f Firm) ListCompanies(ctx context.Context, in ListRequest) (CompanyList, e
 	if err != nil {
 		return CompanyList{}, err
 	}
-	found, err := f.Book.Companies(ctx, in.Text, in.After, limit)
+	found, err := f.Directory.Companies(ctx, in.Text, in.After, limit)
 	if err != nil {
 		return CompanyList{}, err
 	}
@@ -76,12 +76,12 @@ func (f Firm) ListCompanies(ctx context.Context, in ListRequest) (CompanyList, e
 }
 
 func (f Firm) AddCompany(ctx context.Context, in AddCompany) (CompanyChanged, error) {
-	c, err := f.Book.AddCompany(ctx, in.ID, in.CompanyChange)
+	c, err := f.Directory.AddCompany(ctx, in.ID, in.CompanyChange)
 	return CompanyChanged{Company: infoOf(c)}, err
 }
 
 func (f Firm) SetCompany(ctx context.Context, in SetCompany) (CompanyChanged, error) {
-	c, err := f.Book.SetCompany(ctx, in.ID, in.Change)
+	c, err := f.Directory.SetCompany(ctx, in.ID, in.Change)
 	if errors.Is(err, directory.ErrUnknown) {
 		err = f.unknownCompany(ctx, in.ID)
 	}
@@ -89,10 +89,10 @@ func (f Firm) SetCompany(ctx context.Context, in SetCompany) (CompanyChanged, er
 }
 
 func (f Firm) RemoveCompany(ctx context.Context, in ByID) (CompanyChanged, error) {
-	c, err := f.Book.Company(ctx, in.ID)
+	c, err := f.Directory.Company(ctx, in.ID)
 	out := CompanyChanged{Company: infoOf(c)}
 	if err == nil {
-		out.Contacts, err = f.Book.RemoveCompany(ctx, in.ID)
+		out.Contacts, err = f.Directory.RemoveCompany(ctx, in.ID)
 	}
 	if errors.Is(err, directory.ErrUnknown) {
 		err = f.unknownCompany(ctx, in.ID)
@@ -104,7 +104,7 @@ func (f Firm) RemoveCompany(ctx context.Context, in ByID) (CompanyChanged, error
 }
 
 func (f Firm) RestoreCompany(ctx context.Context, in ByID) (CompanyChanged, error) {
-	c, contacts, err := f.Book.RestoreCompany(ctx, in.ID)
+	c, contacts, err := f.Directory.RestoreCompany(ctx, in.ID)
 	if errors.Is(err, directory.ErrUnknown) {
 		err = &Error{Status: 404, Code: "unknown", Field: "id", Reason: fmt.Sprintf("no company with the id %q was removed", in.ID), Remedy: "add it with companies add"}
 	}

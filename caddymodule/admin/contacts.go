@@ -78,7 +78,7 @@ func (f Firm) filter(ctx context.Context, only string) (func(directory.Contact) 
 	case OnlyOldLinks:
 		open := map[string]bool{}
 		for after := ""; ; {
-			page, err := f.Book.Companies(ctx, "", after, contactsAtOnce)
+			page, err := f.Directory.Companies(ctx, "", after, contactsAtOnce)
 			if err != nil {
 				return nil, err
 			}
@@ -109,7 +109,7 @@ func (f Firm) ListContacts(ctx context.Context, in ListContacts) (ContactList, e
 	}
 	out := ContactList{}
 	for after := in.After; ; {
-		page, err := f.Book.Contacts(ctx, in.Text, after, most)
+		page, err := f.Directory.Contacts(ctx, in.Text, after, most)
 		if err != nil {
 			return ContactList{}, err
 		}
@@ -143,25 +143,25 @@ func (f Firm) AddContact(ctx context.Context, in directory.Change) (ContactChang
 	if err != nil {
 		return ContactChanged{}, err
 	}
-	c, err := f.Book.AddContact(ctx, email, in)
+	c, err := f.Directory.AddContact(ctx, email, in)
 	return ContactChanged{Contact: c, Hints: hints(nil, c.Emails)}, err
 }
 
 func (f Firm) SetContact(ctx context.Context, in SetContact) (ContactChanged, error) {
 	return f.change(ctx, in.Email, func(email address.Address) (directory.Contact, error) {
-		return f.Book.SetContact(ctx, email, in.Change)
+		return f.Directory.SetContact(ctx, email, in.Change)
 	})
 }
 
 func (f Firm) DisableContact(ctx context.Context, in ByEmail) (ContactChanged, error) {
 	return f.change(ctx, in.Email, func(email address.Address) (directory.Contact, error) {
-		return f.Book.Disable(ctx, email)
+		return f.Directory.Disable(ctx, email)
 	})
 }
 
 func (f Firm) EnableContact(ctx context.Context, in ByEmail) (ContactChanged, error) {
 	return f.change(ctx, in.Email, func(email address.Address) (directory.Contact, error) {
-		return f.Book.Enable(ctx, email)
+		return f.Directory.Enable(ctx, email)
 	})
 }
 
@@ -170,7 +170,7 @@ func (f Firm) RemoveContact(ctx context.Context, in ByEmail) (ContactChanged, er
 	if err != nil {
 		return ContactChanged{}, err
 	}
-	c, err := f.Book.RemoveContact(ctx, email)
+	c, err := f.Directory.RemoveContact(ctx, email)
 	if errors.Is(err, directory.ErrUnknown) {
 		return ContactChanged{}, unknownContact(email)
 	} else if err != nil {
@@ -187,7 +187,7 @@ func (f Firm) change(ctx context.Context, typed string, do func(address.Address)
 	if err != nil {
 		return ContactChanged{}, err
 	}
-	before, err := f.Book.ByEmail(ctx, email)
+	before, err := f.Directory.ByEmail(ctx, email)
 	if errors.Is(err, directory.ErrUnknown) {
 		return ContactChanged{}, unknownContact(email)
 	} else if err != nil {

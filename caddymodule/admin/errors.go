@@ -112,7 +112,7 @@ func unknownContact(a address.Address) *Error {
 func (f Firm) unknownCompany(ctx context.Context, id string) *Error {
 	out := &Error{Status: 404, Code: "unknown", Field: "id", Reason: fmt.Sprintf("there is no company with the id %q", id),
 		Remedy: "look for the right one with companies list"}
-	if meant, err := f.Book.SimilarCompanies(ctx, id); err == nil && meant != "" {
+	if meant, err := f.Directory.SimilarCompanies(ctx, id); err == nil && meant != "" {
 		out.Reason += "; did you mean " + meant + "?"
 	}
 	return out

@@ -45,7 +45,7 @@ type FileList struct {
 func (f Firm) ListFiles(ctx context.Context, _ struct{}) (FileList, error) {
 	out := FileList{Files: []FileStatus{}}
 	for _, one := range f.Files {
-		last, err := f.Book.LastLoad(ctx, directory.Kind(one.Kind))
+		last, err := f.Directory.LastLoad(ctx, directory.Kind(one.Kind))
 		switch {
 		case err == nil:
 			one.Load = &FileLoad{At: last.At, Added: last.Added, Changed: last.Changed, Unchanged: last.Unchanged, LeftAlone: tally(last.Kept)}
@@ -60,7 +60,7 @@ func (f Firm) ListFiles(ctx context.Context, _ struct{}) (FileList, error) {
 
 // leftAlone is what the file of contacts says about a contact and was left alone; nil: nothing.
 func leftAlone(ctx context.Context, f Firm, c directory.Contact, email string) (*directory.Kept, error) {
-	last, err := f.Book.LastLoad(ctx, directory.Contacts)
+	last, err := f.Directory.LastLoad(ctx, directory.Contacts)
 	if errors.Is(err, directory.ErrUnknown) {
 		return nil, nil
 	} else if err != nil {

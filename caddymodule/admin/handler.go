@@ -33,16 +33,16 @@ const maxBody = 1 << 20
 
 // Firm is what there is to be seen and done about one firm.
 type Firm struct {
-	Book     *directory.Book
-	Sessions *session.Sessions
-	Tokens   *token.Tokens
-	Queue    *outbox.Queue  // takes the mails that are asked for here
-	Letters  *brand.Letters // writes them
-	Audit    *audit.Log     // is told of every change
-	Usage    *usage.Counter // of old links; nil: they aren't counted
-	Reports  *reports.Reports
-	Anchor   *anchor.Store   // says whether the store is trusted; nil: it is
-	Notices  *action.Notices // to contacts; nil: there are none
+	Directory *directory.Directory
+	Sessions  *session.Sessions
+	Tokens    *token.Tokens
+	Queue     *outbox.Queue   // takes the mails that are asked for here
+	Messages  *brand.Messages // writes them
+	Audit     *audit.Log      // is told of every change
+	Usage     *usage.Counter  // of old links; nil: they aren't counted
+	Reports   *reports.Reports
+	Anchor    *anchor.Store   // says whether the store is trusted; nil: it is
+	Notices   *action.Notices // to contacts; nil: there are none
 
 	Files []FileStatus // that the Caddyfile names, without their loads
 

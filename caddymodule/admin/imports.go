@@ -122,7 +122,7 @@ func (f Firm) importFrom(r *http.Request, w http.ResponseWriter, kind directory.
 		return Imported{}, &http.MaxBytesError{Limit: MaxImport}
 	}
 	patient(w)
-	plan, err := f.Book.Planner(http.MaxBytesReader(w, r.Body, MaxImport), kind, options)
+	plan, err := f.Directory.Planner(http.MaxBytesReader(w, r.Body, MaxImport), kind, options)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -159,7 +159,7 @@ func (f Firm) carryOut(ctx context.Context, plan func(context.Context) (director
 		if dry {
 			return out, nil
 		}
-		if err = f.Book.Apply(ctx, p, progress); errors.Is(err, directory.ErrConflict) {
+		if err = f.Directory.Apply(ctx, p, progress); errors.Is(err, directory.ErrConflict) {
 			continue
 		} else if err != nil {
 			return Imported{}, err

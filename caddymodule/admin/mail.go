@@ -154,7 +154,7 @@ func (f Firm) TestMail(ctx context.Context, in TestMail) (MailTested, error) {
 		return MailTested{}, err
 	}
 	now := f.now()
-	letter, err := f.Letters.Test(string(to), now.Local())
+	letter, err := f.Messages.Test(string(to), now.Local())
 	if err != nil {
 		return MailTested{}, fmt.Errorf("writing the test: %w", err)
 	}

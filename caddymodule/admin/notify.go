@@ -119,7 +119,7 @@ func (f Firm) Notify(ctx context.Context, in Notify) (out Notified, err error) {
 		err.(*Error).Field = "company"
 	case errors.Is(err, action.ErrNoTemplate):
 		err = &Error{Status: 400, Code: "invalid", Field: "template", Reason: fmt.Sprintf("there is no template %q", in.Template),
-			Remedy: fmt.Sprintf("write one of %s; a new one is a pair of files NAME.txt and NAME.html in the folder mails of templates", strings.Join(f.Notices.Letters.NoticeTemplates(), ", "))}
+			Remedy: fmt.Sprintf("write one of %s; a new one is a pair of files NAME.txt and NAME.html in the folder mails of templates", strings.Join(f.Notices.Messages.NoticeTemplates(), ", "))}
 	case errors.Is(err, action.ErrKeyUsed):
 		err = &Error{Status: 422, Code: "key_used", Field: "key", Reason: "stood for another notice in the last 48 hours, so nobody was told", Remedy: "send another key with another notice"}
 	case errors.Is(err, outbox.ErrFull):

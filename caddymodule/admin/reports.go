@@ -115,7 +115,7 @@ func (f Firm) ListReports(ctx context.Context, in ListReports) (ReportList, erro
 
 // reportsCompany returns the company that a request names.
 func (f Firm) reportsCompany(ctx context.Context, id string) (directory.Company, error) {
-	c, err := f.Book.Company(ctx, id)
+	c, err := f.Directory.Company(ctx, id)
 	if errors.Is(err, directory.ErrUnknown) {
 		unknown := f.unknownCompany(ctx, id)
 		unknown.Field = "company"
@@ -126,7 +126,7 @@ func (f Firm) reportsCompany(ctx context.Context, id string) (directory.Company,
 
 func (f Firm) reportInfo(ctx context.Context, rep reports.Report) (ReportInfo, error) {
 	out := ReportInfo{ID: rep.ID, Company: rep.Company.ID, Title: rep.Title, File: rep.Name, Type: rep.Type, Size: rep.Size, PublishedAt: rep.Published, URL: f.Reports.URL + rep.ID}
-	c, err := f.Book.Company(ctx, rep.Company.ID)
+	c, err := f.Directory.Company(ctx, rep.Company.ID)
 	switch {
 	case errors.Is(err, directory.ErrUnknown):
 		return out, nil
@@ -173,7 +173,7 @@ func (f Firm) tellOfReport(ctx context.Context, rep reports.Report) (action.Noti
 
 // mayDownload counts the contacts of a company who may sign in.
 func (f Firm) mayDownload(ctx context.Context, company string) (n int, err error) {
-	members, err := f.Book.ContactsOf(ctx, company)
+	members, err := f.Directory.ContactsOf(ctx, company)
 	for _, c := range members {
 		if !c.Disabled {
 			n++

@@ -33,7 +33,7 @@ func (f Firm) ResetLink(ctx context.Context, in ByEmail) (out ResetLinkSent, err
 	if err != nil {
 		return out, err
 	}
-	c, err := f.Book.ByEmail(ctx, email)
+	c, err := f.Directory.ByEmail(ctx, email)
 	switch {
 	case errors.Is(err, directory.ErrUnknown):
 		return out, unknownContact(email)
@@ -46,7 +46,7 @@ func (f Firm) ResetLink(ctx context.Context, in ByEmail) (out ResetLinkSent, err
 		return out, &Error{Status: 409, Code: "passwords_off", Reason: "the firm has no passwords: the Caddyfile says passwords off",
 			Remedy: "tell them to ask for a sign-in mail; or take that line out, reload, and do this again"}
 	}
-	ask := token.Ask{Purpose: token.SetPassword, Staff: true, Address: email, To: "/", At: f.now()}
+	ask := token.MailRequest{Purpose: token.SetPassword, Staff: true, Address: email, To: "/", At: f.now()}
 	ask.ID = outbox.NewReservedID(kindSetPassword, ask.At)
 	if err := f.mayMail(ctx, c, ask); err != nil {
 		return out, err
@@ -56,7 +56,7 @@ func (f Firm) ResetLink(ctx context.Context, in ByEmail) (out ResetLinkSent, err
 		return out, err
 	}
 	err = f.Tokens.Store.Apply(ctx, f.Queue.Add(outbox.Request{
-		ID: ask.ID, Kind: kindSetPassword, Asked: ask.At, NotAfter: ask.At.Add(token.Patience), Payload: payload,
+		ID: ask.ID, Kind: kindSetPassword, Asked: ask.At, NotAfter: ask.At.Add(token.MaxMailDelay), Payload: payload,
 	}))
 	if err != nil {
 		return out, fmt.Errorf("promising the mail: %w", err)
@@ -69,7 +69,7 @@ const kindSetPassword = "set-password" // as the gate calls its requests
 
 // mayMail says why no such mail would be made, as the gate decides later: who asks here
 // can be told. It counts and keeps nothing.
-func (f Firm) mayMail(ctx context.Context, c directory.Contact, ask token.Ask) error {
+func (f Firm) mayMail(ctx context.Context, c directory.Contact, ask token.MailRequest) error {
 	if err := f.Queue.Full(ask.ID); err != nil {
 		return &Error{Status: 503, Code: "unavailable", Reason: err.Error(), Remedy: "look in the log why mails aren't taken, then try again"}
 	}
@@ -77,13 +77,13 @@ func (f Firm) mayMail(ctx context.Context, c directory.Contact, ask token.Ask) e
 	if c.Role == directory.Staff {
 		budget = limit.ForStaff
 	}
-	_, err := mails.Spend(ctx, limit.Purse{Contact: c.ID, Apart: ask.Purse()}, budget, limit.Request{ID: ask.ID, Until: ask.At.Add(token.Patience)}, ask.At)
+	_, err := mails.Spend(ctx, limit.Key{Contact: c.ID, Scope: ask.LimitKey()}, budget, limit.Request{ID: ask.ID, Until: ask.At.Add(token.MaxMailDelay)}, ask.At)
 	if err == nil {
 		_, err = f.Tokens.Issue(ctx, ask, token.Recipient{Contact: c.ID, Generation: c.Generation, Address: ask.Address})
 	}
 	switch {
 	case errors.Is(err, token.ErrTooMany):
-		return &Error{Status: 409, Code: "limited", Field: "email", Reason: fmt.Sprintf("%d links that were sent to %s so still work", token.MaxLive, ask.Address),
+		return &Error{Status: 409, Code: "limited", Field: "email", Reason: fmt.Sprintf("%d links that were sent to %s so still work", token.MaxActive, ask.Address),
 			Remedy: "let them take one of these mails, each good for a day; sessions revoke ends the links, and signs them out"}
 	case errors.Is(err, limit.ErrOver):
 		return &Error{Status: 409, Code: "limited", Field: "email", Reason: fmt.Sprintf("%s got so many such mails that there is none more just now", ask.Address),

@@ -49,7 +49,7 @@ func (f Firm) ListSessions(ctx context.Context, in ListSessions) (SessionList, e
 		if err != nil {
 			return out, err
 		}
-		c, err := f.Book.ByEmail(ctx, email)
+		c, err := f.Directory.ByEmail(ctx, email)
 		if errors.Is(err, directory.ErrUnknown) {
 			return out, unknownContact(email)
 		} else if err != nil {
@@ -59,7 +59,7 @@ func (f Firm) ListSessions(ctx context.Context, in ListSessions) (SessionList, e
 		return out, err
 	}
 	for after := in.After; ; {
-		contacts, err := f.Book.Contacts(ctx, in.Text, after, contactsAtOnce)
+		contacts, err := f.Directory.Contacts(ctx, in.Text, after, contactsAtOnce)
 		if err != nil {
 			return out, err
 		}
@@ -95,7 +95,7 @@ func (f Firm) RevokeSessions(ctx context.Context, in ByEmail) (ContactChanged, e
 	if err != nil {
 		return ContactChanged{}, err
 	}
-	c, err := f.Book.ByEmail(ctx, email)
+	c, err := f.Directory.ByEmail(ctx, email)
 	if errors.Is(err, directory.ErrUnknown) {
 		return ContactChanged{}, unknownContact(email)
 	} else if err != nil {

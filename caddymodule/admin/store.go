@@ -34,9 +34,9 @@ func (f Firm) AcceptStore(ctx context.Context, in AcceptStore) (done StoreAccept
 		return done, &Error{Status: 409, Code: "trusted", Reason: "the store is the one of last time, so there is nothing to accept", Remedy: "caddy doorpost doctor says what else is wrong"}
 	}
 	var stays anchor.Closed
-	err = f.Anchor.Settle(ctx, in.Reopen, func(ctx context.Context) (err error) {
+	err = f.Anchor.Accept(ctx, in.Reopen, func(ctx context.Context) (err error) {
 		stays = *f.Anchor.Closed()
-		if _, err = f.Book.RestoreUpgrades(ctx); err != nil {
+		if _, err = f.Directory.RestoreUpgrades(ctx); err != nil {
 			return err
 		}
 		if done.SessionsEnded, err = f.Sessions.EndEverybody(ctx); err != nil {

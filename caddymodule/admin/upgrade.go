@@ -63,7 +63,7 @@ func (f Firm) Upgrade(ctx context.Context, in Upgrade) (Upgraded, error) {
 	if in.All == (len(in.Companies) > 0) {
 		return Upgraded{}, &Error{Status: 400, Code: "invalid", Field: "companies", Reason: "there are either companies or all", Remedy: "name companies, or say all"}
 	}
-	out, err := f.Book.Upgrade(ctx, directory.Upgrade(in), nil)
+	out, err := f.Directory.Upgrade(ctx, directory.Upgrade(in), nil)
 	if err != nil {
 		return Upgraded{}, err
 	}

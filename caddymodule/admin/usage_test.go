@@ -16,7 +16,7 @@ import (
 func (o *office) countUses() *usage.Counter {
 	o.t.Helper()
 	f := o.firms["example"]
-	f.Usage = &usage.Counter{Firm: "example", Store: o.db, Keys: f.Book.Keys, Now: time.Now}
+	f.Usage = &usage.Counter{Firm: "example", Store: o.db, Keys: f.Directory.Keys, Now: time.Now}
 	o.firms["example"] = f
 	if _, err := f.Usage.Since(o.t.Context()); err != nil {
 		o.t.Fatal(err)

@@ -114,14 +114,14 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string) (an
 		return nil, errNoToken
 	}
 	ip := h.ClientIP(r)
-	if !h.Networks.Take(limit.ServiceToken, ip) { // counted before anything comes of it
+	if !h.Networks.Allow(limit.ServiceToken, ip) { // counted before anything comes of it
 		return nil, errNetwork
 	}
 	token, proof, err := h.verify(ctx, text)
 	if err != nil {
 		return nil, err
 	}
-	h.Networks.GiveBack(limit.ServiceToken, ip)
+	h.Networks.Refund(limit.ServiceToken, ip)
 	h.Firm.ServiceTokens.Used(token.ID)
 	switch {
 	case !token.Has(op.scope):

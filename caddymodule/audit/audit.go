@@ -3,7 +3,7 @@
 //
 // Events contain the opaque IDs of contacts and sessions, masked addresses, and never a token,
 // code, cookie or password. Whole addresses are only in the list of addresses without a
-// contact (see Log.Strangers), which is sealed and short.
+// contact (see Log.UnknownAddresses), which is sealed and short.
 //
 // Start reading at Log.Record; trail.go stores events, flood.go drops events of floods,
 // unknown.go is the list of unknown addresses, scanner.go detects programs that open links.
@@ -26,32 +26,32 @@ import (
 type Kind string
 
 const (
-	Asked     Kind = "asked"          // a visitor requested a mail with a link
-	Unknown   Kind = "unknown"        // … for an address without a contact
-	Disabled  Kind = "disabled"       // … for a contact who is disabled
-	Limited   Kind = "limited"        // … too often, or while enough links are active
-	Delayed   Kind = "delayed"        // … too soon after the last mail, so this one is delayed
-	Queued    Kind = "queued"         // a mail was queued
-	Notified  Kind = "notified"       // a notice to the contact was queued
-	Dropped   Kind = "dropped"        // … and not sent, because the contact was removed or left the company
-	Waiting   Kind = "waiting"        // an attempt to send it failed; it is tried again
-	Sent      Kind = "sent"           // the mail server accepted it
-	Refused   Kind = "refused"        // … or rejected it for good
-	Late      Kind = "late"           // … or didn't accept it in time
-	Opened    Kind = "opened"         // a link was opened, without being used
-	OpenedOld Kind = "opened-old"     // … that was used, replaced or has expired
-	NoLink    Kind = "unknown-link"   // … that never existed
-	WrongCode Kind = "wrong-code"     // a wrong code was entered
-	WrongMail Kind = "wrong-mail"     // the address entered on a link's page wasn't the link's
-	WrongPass Kind = "wrong-password" // a wrong password was entered
-	SignedIn  Kind = "signed-in"
-	SignedOut Kind = "signed-out"
-	Entered   Kind = "entered"          // a member of staff viewed a company's pages
-	Fetched   Kind = "downloaded"       // a contact downloaded a report
-	PassSet   Kind = "password-set"     // a contact set a password
-	PassGone  Kind = "password-removed" // … or no longer has one
-	Changed   Kind = "changed"          // an operator, or a file of the Caddyfile, changed something
-	Untrusted Kind = "untrusted-record" // a record in the store was not sealed with any of the secrets
+	Requested       Kind = "asked"          // a visitor requested a mail with a link
+	Unknown         Kind = "unknown"        // … for an address without a contact
+	Disabled        Kind = "disabled"       // … for a contact who is disabled
+	Limited         Kind = "limited"        // … too often, or while enough links are active
+	Delayed         Kind = "delayed"        // … too soon after the last mail, so this one is delayed
+	Queued          Kind = "queued"         // a mail was queued
+	Notified        Kind = "notified"       // a notice to the contact was queued
+	Dropped         Kind = "dropped"        // … and not sent, because the contact was removed or left the company
+	Waiting         Kind = "waiting"        // an attempt to send it failed; it is tried again
+	Sent            Kind = "sent"           // the mail server accepted it
+	Refused         Kind = "refused"        // … or rejected it for good
+	Late            Kind = "late"           // … or didn't accept it in time
+	Opened          Kind = "opened"         // a link was opened, without being used
+	OpenedOld       Kind = "opened-old"     // … that was used, replaced or has expired
+	UnknownLink     Kind = "unknown-link"   // … that never existed
+	WrongCode       Kind = "wrong-code"     // a wrong code was entered
+	WrongAddress    Kind = "wrong-mail"     // the address entered on a link's page wasn't the link's
+	WrongPassword   Kind = "wrong-password" // a wrong password was entered
+	SignedIn        Kind = "signed-in"
+	SignedOut       Kind = "signed-out"
+	Entered         Kind = "entered"          // a member of staff viewed a company's pages
+	Fetched         Kind = "downloaded"       // a contact downloaded a report
+	PasswordSet     Kind = "password-set"     // a contact set a password
+	PasswordRemoved Kind = "password-removed" // … or no longer has one
+	Changed         Kind = "changed"          // an operator, or a file of the Caddyfile, changed something
+	Untrusted       Kind = "untrusted-record" // a record in the store was not sealed with any of the secrets
 )
 
 // SetPassword is Event.What for links that set a password, and the mails with them.
@@ -61,8 +61,8 @@ const SetPassword = "set-password"
 // cause without effort. Sampled events without a contact have a history of their own, so that
 // they don't push out those of contacts.
 var kinds = map[Kind]bool{
-	Asked: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, NoLink: true, WrongCode: true, WrongMail: true, WrongPass: true, Untrusted: true,
-	Queued: false, Notified: false, Dropped: false, Waiting: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, Fetched: false, PassSet: false, PassGone: false, Changed: false,
+	Requested: true, Unknown: true, Disabled: true, Limited: true, Delayed: true, Opened: true, OpenedOld: true, UnknownLink: true, WrongCode: true, WrongAddress: true, WrongPassword: true, Untrusted: true,
+	Queued: false, Notified: false, Dropped: false, Waiting: false, Sent: false, Refused: false, Late: false, SignedIn: false, SignedOut: false, Entered: false, Fetched: false, PasswordSet: false, PasswordRemoved: false, Changed: false,
 }
 
 // sampled reports whether floods of the kind are sampled; unknown kinds are.
@@ -73,13 +73,13 @@ func (k Kind) sampled() bool {
 
 // messages are the log messages of the kinds.
 var messages = map[Kind]string{
-	Asked: "mail requested", Unknown: "mail requested for an unknown address", Disabled: "mail requested for a disabled contact",
+	Requested: "mail requested", Unknown: "mail requested for an unknown address", Disabled: "mail requested for a disabled contact",
 	Limited: "mail refused: over the limit", Delayed: "mail delayed", Queued: "mail queued", Notified: "notice queued", Dropped: "notice dropped", Waiting: "mail could not be sent yet",
 	Sent: "mail sent", Refused: "mail rejected", Late: "mail not sent in time",
-	Opened: "link opened", OpenedOld: "inactive link opened", NoLink: "unknown link opened",
-	WrongCode: "wrong code", WrongMail: "wrong address on a link's page", WrongPass: "wrong password",
+	Opened: "link opened", OpenedOld: "inactive link opened", UnknownLink: "unknown link opened",
+	WrongCode: "wrong code", WrongAddress: "wrong address on a link's page", WrongPassword: "wrong password",
 	SignedIn: "signed in", SignedOut: "signed out", Entered: "company viewed by staff", Fetched: "report downloaded",
-	PassSet: "password set", PassGone: "password removed", Changed: "change made", Untrusted: "untrusted record",
+	PasswordSet: "password set", PasswordRemoved: "password removed", Changed: "change made", Untrusted: "untrusted record",
 }
 
 // message returns the log message of the kind.
@@ -129,15 +129,15 @@ type Event struct {
 
 // Log records the events of one firm for one configuration.
 type Log struct {
-	Logger *slog.Logger    // adds the firm to its lines
-	Keys   *secret.Keyring // seals stored events
-	Trail  *Trail          // stores and counts events; nil: only log lines
+	Logger   *slog.Logger    // adds the firm to its lines
+	Keys     *secret.Keyring // seals stored events
+	EventLog *EventLog       // stores and counts events; nil: only log lines
 }
 
 // Record records the event. It returns no error and never waits: the event is stored within a
 // second, and a killed process loses the events of that second.
 func (l *Log) Record(ctx context.Context, e Event) {
-	if l.Trail == nil || l.Trail.add(l, &e) {
+	if l.EventLog == nil || l.EventLog.add(l, &e) {
 		l.line(ctx, e)
 	}
 }
@@ -146,10 +146,10 @@ func (l *Log) Record(ctx context.Context, e Event) {
 // a change is made: apply the Ops in the transaction of the change, then call Record with the
 // returned event.
 func (l *Log) With(e Event) (Event, []store.Op) {
-	if l.Trail == nil {
+	if l.EventLog == nil {
 		return e, nil
 	}
-	return l.Trail.with(l, e)
+	return l.EventLog.with(l, e)
 }
 
 // Marks returns the possible Marks of an address, one for each secret.

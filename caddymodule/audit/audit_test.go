@@ -57,9 +57,9 @@ func openDesk(t *testing.T) *desk {
 		t.Fatal(err)
 	}
 	d.db = db
-	d.Log = &Log{Logger: slog.New(slog.NewJSONHandler(d.out, nil)), Keys: keys, Trail: NewTrail("example", db, d.now, d.all)}
+	d.Log = &Log{Logger: slog.New(slog.NewJSONHandler(d.out, nil)), Keys: keys, EventLog: NewEventLog("example", db, d.now, d.all)}
 	t.Cleanup(func() {
-		d.Trail.Close()
+		d.EventLog.Close()
 		db.Close()
 	})
 	return d
@@ -152,7 +152,7 @@ func TestEvents_OrderPagesAndSince(t *testing.T) {
 	for i := range 1000 { // of both histories, several within one tick of the clock
 		e := Event{Kind: Queued, Request: fmt.Sprint(i), Contact: "c1"}
 		if i%2 == 0 {
-			e = Event{Kind: Asked, Request: fmt.Sprint(i)}
+			e = Event{Kind: Requested, Request: fmt.Sprint(i)}
 		}
 		d.Record(t.Context(), e)
 		if i%10 == 0 {
@@ -212,7 +212,7 @@ func TestD17_Flood(t *testing.T) {
 	if n := strings.Count(d.out.String(), "\n"); n > singly+20 {
 		t.Errorf("%d lines; want hardly more than %d", n, singly)
 	}
-	all, err := d.Strangers(t.Context())
+	all, err := d.UnknownAddresses(t.Context())
 	if err != nil || len(all) > maxUnknownAddresses {
 		t.Errorf("%d strangers, %v; want %d at most", len(all), err, maxUnknownAddresses)
 	}
@@ -227,8 +227,8 @@ func TestPrune(t *testing.T) {
 	for i := range 2500 {
 		d.Record(t.Context(), Event{Kind: SignedIn, Contact: fmt.Sprint(i)})
 	}
-	d.Trail.Flush(t.Context())
-	if err := d.Trail.pruneHistory(t.Context(), d.Keys, history{bucket: contactEvents.bucket, max: 1200}); err != nil {
+	d.EventLog.Flush(t.Context())
+	if err := d.EventLog.pruneHistory(t.Context(), d.Keys, history{bucket: contactEvents.bucket, max: 1200}); err != nil {
 		t.Fatal(err)
 	}
 	got := d.events()
@@ -244,7 +244,7 @@ func TestUnreadableRecordsAreLogged(t *testing.T) {
 	ask := func() {
 		t.Helper()
 		d.Record(t.Context(), Event{Kind: Unknown, Whole: "typo@example.com"})
-		d.Trail.Flush(t.Context())
+		d.EventLog.Flush(t.Context())
 	}
 	ask()
 	recs, err := d.db.Scan(t.Context(), "example", unknownBucket, "", "", 10)
@@ -268,7 +268,7 @@ func TestUnreadableRecordsAreLogged(t *testing.T) {
 	for range 3 {
 		ask()
 		d.events()
-		if list, err := d.Strangers(t.Context()); err != nil || len(list) != 0 {
+		if list, err := d.UnknownAddresses(t.Context()); err != nil || len(list) != 0 {
 			t.Errorf("Strangers = %v, %v; want none that can be read", list, err)
 		}
 	}
@@ -326,14 +326,14 @@ func TestTheHistoryIsBounded(t *testing.T) {
 	const room, strangeRoom = 300, 100
 	open := func() *desk {
 		d := openDesk(t)
-		d.Trail.histories = []history{{bucket: contactEvents.bucket, max: room}, {bucket: unknownEvents.bucket, max: strangeRoom}}
+		d.EventLog.histories = []history{{bucket: contactEvents.bucket, max: room}, {bucket: unknownEvents.bucket, max: strangeRoom}}
 		return d
 	}
 	// First one event in each history, from which pruning counts.
 	begin := func(d *desk) {
 		d.Record(t.Context(), Event{Kind: Changed})
-		d.Record(t.Context(), Event{Kind: Asked})
-		d.Trail.Flush(t.Context())
+		d.Record(t.Context(), Event{Kind: Requested})
+		d.EventLog.Flush(t.Context())
 	}
 
 	d := open()
@@ -351,7 +351,7 @@ func TestTheHistoryIsBounded(t *testing.T) {
 		for _, e := range told {
 			d.Record(t.Context(), e)
 		}
-		d.Trail.Flush(t.Context())
+		d.EventLog.Flush(t.Context())
 	}
 	if n := stored(d); n > room+pruneEvery+1 {
 		t.Errorf("after 2000 sign-ins %d events are stored; want at most %d, and %d between two looks", n, room, pruneEvery)
@@ -365,7 +365,7 @@ func TestTheHistoryIsBounded(t *testing.T) {
 				d.Record(t.Context(), Event{Kind: kind, IP: netip.MustParseAddr(fmt.Sprintf("198.51.%d.1", i))})
 			}
 		}
-		d.Trail.Flush(t.Context())
+		d.EventLog.Flush(t.Context())
 	}
 	if n := stored(d); n > room+strangeRoom+2*pruneEvery {
 		t.Errorf("after 200 events of each kind %d are stored; want at most %d and %d, and %d between two looks at each", n, room, strangeRoom, pruneEvery)
@@ -374,14 +374,14 @@ func TestTheHistoryIsBounded(t *testing.T) {
 	// The writer never catches up: each write causes as many more events.
 	d = open()
 	s := &endless{DB: d.db, more: 30 * pruneEvery}
-	l := &Log{Logger: d.Logger, Keys: d.Keys, Trail: NewTrail("example", s, d.now, d.all)}
-	l.Trail.histories = d.Trail.histories
+	l := &Log{Logger: d.Logger, Keys: d.Keys, EventLog: NewEventLog("example", s, d.now, d.all)}
+	l.EventLog.histories = d.EventLog.histories
 	s.record = func() { l.Record(t.Context(), Event{Kind: Entered, Contact: "staff"}) }
 	for range batch {
 		s.record()
 	}
-	l.Trail.Flush(t.Context())
-	if err := l.Trail.Close(); err != nil {
+	l.EventLog.Flush(t.Context())
+	if err := l.EventLog.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if s.most > room+pruneBusyEvery+batch {
@@ -424,7 +424,7 @@ func TestPruneDeletesOnlyEventsOfFrequentOwners(t *testing.T) {
 	d.Record(t.Context(), Event{Kind: Changed, By: "admin", What: "contacts/disable"})
 	for i := range 10 {
 		request := fmt.Sprint("request-", i)
-		d.Record(t.Context(), Event{Kind: Asked, Request: request, IP: ip("192.0.2.1")})
+		d.Record(t.Context(), Event{Kind: Requested, Request: request, IP: ip("192.0.2.1")})
 		d.Record(t.Context(), Event{Kind: Queued, Contact: "ann", Request: request})
 		d.Record(t.Context(), Event{Kind: Sent, Request: request})
 		d.Record(t.Context(), Event{Kind: SignedIn, Contact: "ann", IP: ip("192.0.2.1")})
@@ -432,11 +432,11 @@ func TestPruneDeletesOnlyEventsOfFrequentOwners(t *testing.T) {
 	for i := range 1000 {
 		d.Record(t.Context(), Event{Kind: SignedIn, Contact: "mallory", Session: fmt.Sprint(i), IP: ip("198.51.100.1")})
 		d.Record(t.Context(), Event{Kind: OpenedOld, Contact: "mallory", IP: ip("198.51.100.1")})
-		d.Record(t.Context(), Event{Kind: Asked, IP: ip(fmt.Sprintf("198.51.100.%d", i%256))})
+		d.Record(t.Context(), Event{Kind: Requested, IP: ip(fmt.Sprintf("198.51.100.%d", i%256))})
 	}
-	d.Trail.Flush(t.Context())
+	d.EventLog.Flush(t.Context())
 	for _, p := range []history{{bucket: contactEvents.bucket, max: 500}, {bucket: unknownEvents.bucket, max: 100}} {
-		if err := d.Trail.pruneHistory(t.Context(), d.Keys, p); err != nil {
+		if err := d.EventLog.pruneHistory(t.Context(), d.Keys, p); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -484,11 +484,11 @@ func TestUnknownAddresses(t *testing.T) {
 	first := d.now().UTC()
 	ask("ann@exmaple.com", "Safari on iPhone")
 	ask("bob@example.org", "")
-	d.Trail.Flush(t.Context())
+	d.EventLog.Flush(t.Context())
 	ask("ann@exmaple.com", "Firefox on Windows")
 	ask("ann@exmaple.com", "Firefox on Windows")
-	got, err := d.Strangers(t.Context())
-	want := []Stranger{
+	got, err := d.UnknownAddresses(t.Context())
+	want := []UnknownAddress{
 		{"ann@exmaple.com", 3, first, first.Add(3 * time.Minute), "Firefox on Windows"},
 		{"bob@example.org", 1, first.Add(time.Minute), first.Add(time.Minute), ""},
 	}
@@ -514,8 +514,8 @@ func TestUnknownAddresses(t *testing.T) {
 			}
 		}
 	}
-	d.pass(KeepStrangers)
-	if got, err := d.Strangers(t.Context()); err != nil || len(got) != 0 {
+	d.pass(KeepUnknownAddresses)
+	if got, err := d.UnknownAddresses(t.Context()); err != nil || len(got) != 0 {
 		t.Errorf("Strangers after 30 days = %v, %v; want none", got, err)
 	}
 }
@@ -538,21 +538,21 @@ func TestEventsWaitWhileTheStoreIsUnavailable(t *testing.T) {
 	d := openDesk(t)
 	s := &away{Store: d.db}
 	s.yes.Store(true)
-	l := &Log{Logger: d.Logger, Keys: d.Keys, Trail: NewTrail("other", s, d.now, d.all)}
+	l := &Log{Logger: d.Logger, Keys: d.Keys, EventLog: NewEventLog("other", s, d.now, d.all)}
 	for range maxPending + 7 {
 		l.Record(t.Context(), Event{Kind: SignedIn, Contact: "c1"})
 	}
-	l.Trail.Flush(t.Context())
+	l.EventLog.Flush(t.Context())
 	if !strings.Contains(d.out.String(), "events not stored yet") {
 		t.Error("the log doesn't say that events can't be stored")
 	}
 	s.yes.Store(false)
-	l.Trail.Flush(t.Context())
+	l.EventLog.Flush(t.Context())
 	if n := d.counted("other", SignedIn); n != maxPending+7 {
 		t.Errorf("counted %v; want all", n)
 	}
 	l.Record(t.Context(), Event{Kind: SignedOut, Contact: "c1"})
-	if err := l.Trail.Close(); err != nil { // writes pending events
+	if err := l.EventLog.Close(); err != nil { // writes pending events
 		t.Fatal(err)
 	}
 	n := 0
@@ -573,7 +573,7 @@ func TestEventsWaitWhileTheStoreIsUnavailable(t *testing.T) {
 		t.Error("the log doesn't say how many are missing")
 	}
 	l.Record(t.Context(), Event{Kind: SignedOut}) // after Close: counted, and no panic
-	l.Trail.Flush(t.Context())
+	l.EventLog.Flush(t.Context())
 }
 
 // The same Counters can be registered with one registry after another, as at reloads.
@@ -678,7 +678,7 @@ func TestScanner(t *testing.T) {
 		if c.after < 0 {
 			sent = Event{}
 		}
-		if got := Scanner(opened, Event{Kind: Asked, IP: c.from}, sent); got != c.want {
+		if got := Scanner(opened, Event{Kind: Requested, IP: c.from}, sent); got != c.want {
 			t.Errorf("%s: Scanner = %t; want %t", c.name, got, c.want)
 		}
 	}

@@ -20,12 +20,12 @@ func benchLog(b *testing.B) *Log {
 	if err != nil {
 		b.Fatal(err)
 	}
-	t := NewTrail("example", db, time.Now, NewCounters())
+	t := NewEventLog("example", db, time.Now, NewCounters())
 	b.Cleanup(func() {
 		t.Close()
 		db.Close()
 	})
-	return &Log{Logger: slog.New(slog.DiscardHandler), Keys: keys, Trail: t}
+	return &Log{Logger: slog.New(slog.DiscardHandler), Keys: keys, EventLog: t}
 }
 
 var benchEvent = Event{Kind: WrongCode, Address: "a•••@example.com", Agent: "Safari on iPhone",

@@ -43,7 +43,7 @@ func historyOf(e Event) history {
 }
 
 // record returns the Op that stores an event.
-func (t *Trail) record(e entry) (store.Op, history) {
+func (t *EventLog) record(e entry) (store.Op, history) {
 	p := historyOf(e.Event)
 	if e.Whole != "" && e.Contact == "" {
 		e.Mark = e.keys.MAC(markPurpose, string(e.Whole))[:markLength]
@@ -59,7 +59,7 @@ func (t *Trail) record(e entry) (store.Op, history) {
 }
 
 // bucketOf returns a bucket of the history, in the layout of releases before package sealed.
-func bucketOf[T any](t *Trail, keys *secret.Keyring, name string) *sealed.Bucket[T] {
+func bucketOf[T any](t *EventLog, keys *secret.Keyring, name string) *sealed.Bucket[T] {
 	return &sealed.Bucket[T]{Store: t.store, Keys: keys, Firm: t.firm, Name: name, Now: t.now, Format: version,
 		Layout: &sealed.Layout{Purpose: purpose, Context: func(k store.Key) string { return k.Firm + "/" + k.Bucket + "/" + k.ID }}}
 }
@@ -73,7 +73,7 @@ func unreadable(err error) bool {
 // depend on the secret of their time.
 func (l *Log) Reseal(ctx context.Context) error {
 	for _, bucket := range []string{contactEvents.bucket, unknownEvents.bucket, unknownBucket} {
-		if _, err := bucketOf[json.RawMessage](l.Trail, l.Keys, bucket).Reseal(ctx); err != nil {
+		if _, err := bucketOf[json.RawMessage](l.EventLog, l.Keys, bucket).Reseal(ctx); err != nil {
 			return err
 		}
 	}
@@ -85,7 +85,7 @@ func (l *Log) Reseal(ctx context.Context) error {
 // once. An event of another process may appear a few seconds late, before events that were returned
 // already.
 func (l *Log) Events(ctx context.Context, since time.Time, after string, limit int) (list []Event, next string, err error) {
-	t := l.Trail
+	t := l.EventLog
 	if t == nil {
 		return nil, "", nil
 	}

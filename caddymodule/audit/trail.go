@@ -37,9 +37,9 @@ const (
 	pruneBusyEvery = 20 * pruneEvery // the same, while events arrive as fast as they are written
 )
 
-// Trail stores and counts the events of one firm. It outlives configurations: their Logs share it.
+// EventLog stores and counts the events of one firm. It outlives configurations: their Logs share it.
 // All methods are safe for concurrent use; Trails of several processes may write to one store.
-type Trail struct {
+type EventLog struct {
 	firm     string
 	store    store.Store
 	now      func() time.Time
@@ -72,9 +72,9 @@ type entry struct {
 	keys *secret.Keyring
 }
 
-// NewTrail returns the Trail of a firm. Close it.
-func NewTrail(firm string, s store.Store, now func() time.Time, c *Counters) *Trail {
-	t := &Trail{firm: firm, store: s, now: now, counters: c, wake: make(chan struct{}, 1),
+// NewEventLog returns the EventLog of a firm. Close it.
+func NewEventLog(firm string, s store.Store, now func() time.Time, c *Counters) *EventLog {
+	t := &EventLog{firm: firm, store: s, now: now, counters: c, wake: make(chan struct{}, 1),
 		flush: make(chan chan struct{}), stop: make(chan struct{}), stored: make(map[string]int),
 		histories: []history{contactEvents, unknownEvents}, sincePrune: map[string]int{contactEvents.bucket: pruneEvery, unknownEvents.bucket: pruneEvery}, unknownWritten: unknownSlack}
 	c.init(firm)
@@ -84,7 +84,7 @@ func NewTrail(firm string, s store.Store, now func() time.Time, c *Counters) *Tr
 
 // Close writes pending events, for at most five seconds, and ends the writer. Later events are
 // counted and lost.
-func (t *Trail) Close() error {
+func (t *EventLog) Close() error {
 	close(t.stop)
 	t.running.Wait()
 	return nil
@@ -92,7 +92,7 @@ func (t *Trail) Close() error {
 
 // Flush returns when all events recorded before are stored, when the store fails, or when ctx is
 // done.
-func (t *Trail) Flush(ctx context.Context) {
+func (t *EventLog) Flush(ctx context.Context) {
 	done := make(chan struct{})
 	select {
 	case t.flush <- done:
@@ -108,7 +108,7 @@ func (t *Trail) Flush(ctx context.Context) {
 }
 
 // add sets the event's time and ID, counts and queues it, and reports whether to log it.
-func (t *Trail) add(l *Log, e *Event) bool {
+func (t *EventLog) add(l *Log, e *Event) bool {
 	t.counters.count(t.firm, e.Kind)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -127,7 +127,7 @@ func (t *Trail) add(l *Log, e *Event) bool {
 }
 
 // with sets the event's time and ID, and returns the Op that stores it.
-func (t *Trail) with(l *Log, e Event) (Event, []store.Op) {
+func (t *EventLog) with(l *Log, e Event) (Event, []store.Op) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stamp(&e)
@@ -136,7 +136,7 @@ func (t *Trail) with(l *Log, e Event) (Event, []store.Op) {
 }
 
 // stamp sets the event's time and ID. The caller holds t.mu.
-func (t *Trail) stamp(e *Event) {
+func (t *EventLog) stamp(e *Event) {
 	now := t.now().UTC().Truncate(time.Microsecond)
 	if !now.After(t.last) && t.last.Sub(now) < time.Second { // otherwise the clock was set
 		now = t.last.Add(time.Microsecond)
@@ -146,7 +146,7 @@ func (t *Trail) stamp(e *Event) {
 }
 
 // queue stamps and queues the event. The caller holds t.mu.
-func (t *Trail) queue(l *Log, e *Event) {
+func (t *EventLog) queue(l *Log, e *Event) {
 	t.stamp(e)
 	if len(t.pending) >= maxPending {
 		t.lost++
@@ -157,7 +157,7 @@ func (t *Trail) queue(l *Log, e *Event) {
 	t.notify()
 }
 
-func (t *Trail) notify() {
+func (t *EventLog) notify() {
 	select {
 	case t.wake <- struct{}{}:
 	default:
@@ -166,7 +166,7 @@ func (t *Trail) notify() {
 
 // write is the only writer. It waits for the first event and then a little for others, so that many
 // events share a write and no caller waits.
-func (t *Trail) write() {
+func (t *EventLog) write() {
 	var wake <-chan time.Time
 	for {
 		var done chan struct{}
@@ -194,7 +194,7 @@ func (t *Trail) write() {
 }
 
 // writeAll writes pending events, and returns when to call it again; 0: at the next wake.
-func (t *Trail) writeAll(end bool) time.Duration {
+func (t *EventLog) writeAll(end bool) time.Duration {
 	all, cancel := context.WithTimeout(context.Background(), writeTimeout) // at the end, for everything
 	defer cancel()
 	again := t.summarize(end)
@@ -237,7 +237,7 @@ func (t *Trail) writeAll(end bool) time.Duration {
 }
 
 // countStored adds the events that were stored through With.
-func (t *Trail) countStored() {
+func (t *EventLog) countStored() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for bucket, n := range t.stored {
@@ -247,12 +247,12 @@ func (t *Trail) countStored() {
 }
 
 // due reports whether n events of a history were stored since it was pruned.
-func (t *Trail) due(n int) bool {
+func (t *EventLog) due(n int) bool {
 	return slices.ContainsFunc(t.histories, func(p history) bool { return t.sincePrune[p.bucket] >= n })
 }
 
 // summarize records summaries of dropped events, and returns when to do so again.
-func (t *Trail) summarize(end bool) time.Duration {
+func (t *EventLog) summarize(end bool) time.Duration {
 	t.mu.Lock()
 	all, wait := t.floods.summaries(t.now(), end)
 	var told []Event
@@ -269,7 +269,7 @@ func (t *Trail) summarize(end bool) time.Duration {
 }
 
 // logUnreadable logs, once for each bucket, that records can't be read.
-func (t *Trail) logUnreadable(bucket string, records int) {
+func (t *EventLog) logUnreadable(bucket string, records int) {
 	t.mu.Lock()
 	told := t.unread[bucket] || records == 0 || t.logger == nil
 	if !told {
@@ -285,7 +285,7 @@ func (t *Trail) logUnreadable(bucket string, records int) {
 	}
 }
 
-func (t *Trail) log(level slog.Level, message string, args ...any) {
+func (t *EventLog) log(level slog.Level, message string, args ...any) {
 	t.mu.Lock()
 	logger := t.logger
 	t.mu.Unlock()
@@ -296,7 +296,7 @@ func (t *Trail) log(level slog.Level, message string, args ...any) {
 
 // writeEvents writes some events in one transaction, so that events with and without a contact cost the
 // same. Writing an event twice has no effect.
-func (t *Trail) writeEvents(ctx context.Context, some []entry) error {
+func (t *EventLog) writeEvents(ctx context.Context, some []entry) error {
 	var ops []store.Op
 	asked := map[address.Address][]entry{}
 	for _, e := range some {
@@ -322,7 +322,7 @@ func (t *Trail) writeEvents(ctx context.Context, some []entry) error {
 }
 
 // prune keeps all lists within their limits.
-func (t *Trail) prune() {
+func (t *EventLog) prune() {
 	t.mu.Lock()
 	keys := t.keys
 	t.mu.Unlock()
@@ -354,7 +354,7 @@ func (t *Trail) prune() {
 	if failed != nil {
 		level := slog.LevelWarn
 		if errors.Is(ctx.Err(), context.Canceled) {
-			level = slog.LevelDebug // this Trail is closing; the next one prunes
+			level = slog.LevelDebug // this EventLog is closing; the next one prunes
 		}
 		t.log(level, "events not pruned; it is tried again", "error", failed)
 	}
@@ -362,7 +362,7 @@ func (t *Trail) prune() {
 
 // pruneHistory deletes events of a history that has too many: the oldest events of the owners with
 // the most, so that many events of one owner don't push out another's.
-func (t *Trail) pruneHistory(ctx context.Context, keys *secret.Keyring, p history) error {
+func (t *EventLog) pruneHistory(ctx context.Context, keys *secret.Keyring, p history) error {
 	over := -p.max
 	for after := ""; ; {
 		recs, err := t.store.Scan(ctx, t.firm, p.bucket, "", after, 1000)
@@ -427,7 +427,7 @@ func (t *Trail) pruneHistory(ctx context.Context, keys *secret.Keyring, p histor
 // ownerOf returns the owner of an event: its contact, even if only an earlier event of its request
 // names the contact; otherwise the client's network; otherwise its kind. askers holds the contacts
 // of requests; ownerOf adds to it.
-func (t *Trail) ownerOf(ctx context.Context, keys *secret.Keyring, rec store.Record, askers map[string]string) string {
+func (t *EventLog) ownerOf(ctx context.Context, keys *secret.Keyring, rec store.Record, askers map[string]string) string {
 	opened, err := bucketOf[Event](t, keys, rec.Key.Bucket).Open(ctx, rec)
 	if err != nil {
 		return ""

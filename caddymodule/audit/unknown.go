@@ -17,13 +17,13 @@ const (
 	maxUnknownAddresses = 1000
 	unknownSlack        = 50 // so many more may exist for a while
 
-	// KeepStrangers is how long an address without a contact is stored after its last use.
-	KeepStrangers = 30 * 24 * time.Hour
+	// KeepUnknownAddresses is how long an address without a contact is stored after its last use.
+	KeepUnknownAddresses = 30 * 24 * time.Hour
 )
 
-// Stranger is an address without a contact for which a mail was requested: perhaps a client
+// UnknownAddress is an address without a contact for which a mail was requested: perhaps a client
 // mistyped it, or has an address that the firm doesn't know.
-type Stranger struct {
+type UnknownAddress struct {
 	Address address.Address `json:"email"`
 	Count   int             `json:"count"` // number of requests
 	First   time.Time       `json:"first"`
@@ -31,26 +31,26 @@ type Stranger struct {
 	Agent   string          `json:"agent,omitempty"` // the last request's browser in plain words
 }
 
-// Strangers returns the addresses without a contact, the latest request first: at most a
+// UnknownAddresses returns the addresses without a contact, the latest request first: at most a
 // thousand, each for 30 days.
-func (l *Log) Strangers(ctx context.Context) ([]Stranger, error) {
-	if l.Trail == nil {
+func (l *Log) UnknownAddresses(ctx context.Context) ([]UnknownAddress, error) {
+	if l.EventLog == nil {
 		return nil, nil
 	}
-	l.Trail.Flush(ctx)
-	all, _, err := l.Trail.unknownAddresses(ctx, l.Keys)
+	l.EventLog.Flush(ctx)
+	all, _, err := l.EventLog.unknownAddresses(ctx, l.Keys)
 	return all[:min(len(all), maxUnknownAddresses)], err
 }
 
 // unknownAddresses returns the list and, in the same order, its keys.
-func (t *Trail) unknownAddresses(ctx context.Context, keys *secret.Keyring) ([]Stranger, []store.Key, error) {
+func (t *EventLog) unknownAddresses(ctx context.Context, keys *secret.Keyring) ([]UnknownAddress, []store.Key, error) {
 	type found struct {
-		Stranger
+		UnknownAddress
 		key store.Key
 	}
 	var all []found
 	unread := 0
-	bucket := bucketOf[Stranger](t, keys, unknownBucket)
+	bucket := bucketOf[UnknownAddress](t, keys, unknownBucket)
 	for rec, err := range bucket.All(ctx, "", "") {
 		if unreadable(err) { // sorts as the oldest
 			unread++
@@ -61,11 +61,11 @@ func (t *Trail) unknownAddresses(ctx context.Context, keys *secret.Keyring) ([]S
 	}
 	t.logUnreadable(unknownBucket, unread)
 	slices.SortFunc(all, func(a, b found) int { return b.Last.Compare(a.Last) })
-	var list []Stranger
+	var list []UnknownAddress
 	places := make([]store.Key, len(all))
 	for i, f := range all {
 		if places[i] = f.key; f.Address != "" {
-			list = append(list, f.Stranger)
+			list = append(list, f.UnknownAddress)
 		}
 	}
 	return list, places, nil
@@ -74,13 +74,13 @@ func (t *Trail) unknownAddresses(ctx context.Context, keys *secret.Keyring) ([]S
 // recordUnknown returns the Op that records requests for an address without a contact. When
 // two processes do so at once, one request may not be counted. Records of another release
 // stay.
-func (t *Trail) recordUnknown(ctx context.Context, a address.Address, times []entry) ([]store.Op, error) {
+func (t *EventLog) recordUnknown(ctx context.Context, a address.Address, times []entry) ([]store.Op, error) {
 	last := times[len(times)-1]
-	bucket := bucketOf[Stranger](t, last.keys, unknownBucket)
+	bucket := bucketOf[UnknownAddress](t, last.keys, unknownBucket)
 	rec, err := bucket.Get(ctx, last.keys.MAC(purpose, t.firm, string(a)))
 	s := rec.Value
 	if err != nil { // start again, also if it is unreadable
-		s = Stranger{First: times[0].Time}
+		s = UnknownAddress{First: times[0].Time}
 	}
 	switch {
 	case unreadable(err):
@@ -93,12 +93,12 @@ func (t *Trail) recordUnknown(ctx context.Context, a address.Address, times []en
 	}
 	s.Address, s.Last, s.Agent = a, last.Time, last.Agent
 	s.Count += len(times)
-	op, err := bucket.Put(rec.ID, s, s.Last.Add(KeepStrangers))
+	op, err := bucket.Put(rec.ID, s, s.Last.Add(KeepUnknownAddresses))
 	return []store.Op{op}, err
 }
 
 // pruneUnknown deletes the oldest unknown addresses if there are too many.
-func (t *Trail) pruneUnknown(ctx context.Context, keys *secret.Keyring) error {
+func (t *EventLog) pruneUnknown(ctx context.Context, keys *secret.Keyring) error {
 	_, places, err := t.unknownAddresses(ctx, keys)
 	if err != nil || len(places) <= maxUnknownAddresses+unknownSlack {
 		return err

@@ -1,7 +1,7 @@
 // Package brand is how a firm looks and speaks: its name, colours and picture on pages
-// and in mails, and the letters themselves.
+// and in mails, and the messages themselves.
 //
-// A letter is a pair of templates, which a firm may replace one by one: mails/sign-in.txt
+// A message is a pair of templates, which a firm may replace one by one: mails/sign-in.txt
 // in its folder of templates, whose first line is "Subject: …", and mails/sign-in.html; and so on.
 // They are Go's text/template and html/template; the merge tags are those of type tags.
 package brand

@@ -11,7 +11,7 @@ import (
 // Whatever a contact and a company are called, the letter goes to one recipient, with the
 // headers that it always has, in lines that only CRLF ends, and leads nowhere else.
 func FuzzSignIn(f *testing.F) {
-	letters, err := NewLetters(Brand{Name: "Example Bookkeeping", From: "Example Bookkeeping <hello@example.com>", Support: "help@example.com"}, "")
+	letters, err := NewMessages(Brand{Name: "Example Bookkeeping", From: "Example Bookkeeping <hello@example.com>", Support: "help@example.com"}, "")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func FuzzSignIn(f *testing.F) {
 }
 
 // letterOf is the letter to somebody without a name.
-func letterOf(l *Letters) string {
+func letterOf(l *Messages) string {
 	d := full
 	d.FirstName, d.LastName, d.Companies, d.Agent = "", "", nil, ""
 	letter, _ := l.SignIn(d)

@@ -29,7 +29,7 @@ const (
 	maxDataValue = 500 // characters of one
 )
 
-// Notice is the letter that tells a contact of something that waits in the portal.
+// Notice is the message that tells a contact of something that waits in the portal.
 type Notice struct {
 	Mail
 	Kind     string            // such as KindNewQuestions
@@ -41,12 +41,12 @@ type Notice struct {
 // ErrTemplate: there is no template of that name.
 var ErrTemplate = errors.New("brand: no such template")
 
-// Notice writes the letter of a notice. Its Link is the company's page, which holds no secret, and its
+// Notice writes the message of a notice. Its Link is the company's page, which holds no secret, and its
 // time is when it was asked for. The error is ErrTemplate, or that of the template.
-func (l *Letters) Notice(d Notice) (Letter, error) {
+func (l *Messages) Notice(d Notice) (Message, error) {
 	t, err := l.noticeTags(d)
 	if err != nil {
-		return Letter{}, err
+		return Message{}, err
 	}
 	name := d.Template
 	if name == "" {
@@ -54,12 +54,12 @@ func (l *Letters) Notice(d Notice) (Letter, error) {
 	}
 	p, ok := l.notices[name]
 	if !ok {
-		return Letter{}, fmt.Errorf("%w: %q", ErrTemplate, name)
+		return Message{}, fmt.Errorf("%w: %q", ErrTemplate, name)
 	}
 	return l.write(p, d.To, t)
 }
 
-func (l *Letters) noticeTags(d Notice) (tags, error) {
+func (l *Messages) noticeTags(d Notice) (tags, error) {
 	t, err := l.tags(SignIn(d.Mail))
 	t.Company.Name, t.Data = oneLine(d.Company), make(map[string]string, len(d.Data))
 	for name, value := range d.Data {
@@ -69,7 +69,7 @@ func (l *Letters) noticeTags(d Notice) (tags, error) {
 }
 
 // NoticeTemplates returns the names that Notice.Template may have, sorted.
-func (l *Letters) NoticeTemplates() []string {
+func (l *Messages) NoticeTemplates() []string {
 	names := slices.Sorted(maps.Keys(l.notices))
 	return slices.DeleteFunc(names, func(name string) bool { return name == KindReportPublished }) // whose link is another
 }
@@ -97,7 +97,7 @@ func CheckData(data map[string]string) error {
 
 // readNotices reads the templates of notices: those of each kind, and each further pair NAME.txt and
 // NAME.html of the folder.
-func (l *Letters) readNotices(folder string) error {
+func (l *Messages) readNotices(folder string) error {
 	l.notices = map[string]pair{}
 	for _, kind := range noticeKinds {
 		builtIn, err := readPair("", kind)
@@ -159,7 +159,7 @@ func ownTemplates(folder string) (names []string, err error) {
 }
 
 // tryOutNotices writes each notice with and without data.
-func (l *Letters) tryOutNotices(rich, poor Mail) error {
+func (l *Messages) tryOutNotices(rich, poor Mail) error {
 	for _, p := range l.notices {
 		for _, d := range []Notice{
 			{Mail: rich, Company: "Acme Ltd", Data: map[string]string{"count": "3", "due": "12 March", "note": "Please have the bank statements at hand.", "title": "July statement"}},

@@ -28,7 +28,7 @@ var aNotice = Notice{Mail: Mail{To: "ann@example.org", Link: "https://clients.ex
 // What a name or the data of a notice holds stands there as text: no markup, no header, no template,
 // no placeholder of Caddy's.
 func TestNoticeInjectsNothing(t *testing.T) {
-	l, err := NewLetters(example, "")
+	l, err := NewMessages(example, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestNoticesOfTheFirmsOwn(t *testing.T) {
 		"tax-return.html": "<p>{{.Data.year}} {{.Link}}</p>",
 		"read me.txt":     "no template", "notes.md": "nor this",
 	})
-	l, err := NewLetters(example, folder)
+	l, err := NewMessages(example, folder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,20 +116,20 @@ func TestNoticesOfTheFirmsOwn(t *testing.T) {
 		"no link": {map[string]string{"a.txt": "Subject: x\n\nhello", "a.html": "{{.Link}}"}, "a.txt: {{.Link}} is missing"},
 		"a slip":  {map[string]string{"a.txt": "Subject: x\n\n\n{{.Lnk}}", "a.html": "{{.Link}}"}, "a.txt:4: {{.Lnk}} is no merge tag"},
 	} {
-		_, err := NewLetters(example, templates(t, c.files))
+		_, err := NewMessages(example, templates(t, c.files))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v; want %q", name, err, c.want)
 		}
 	}
 }
 
-func second(_ Letter, err error) error { return err }
+func second(_ Message, err error) error { return err }
 
 // A template may fail for a value that it wasn't tried out with.
 func TestTheBuiltInMailTakesThePlaceOfOneThatFails(t *testing.T) {
 	fails := `{{if eq .Contact.FirstName "Zoe"}}{{index .Companies 9}}{{end}}{{.Link}}`
 	var log strings.Builder
-	l, err := NewLetters(example, templates(t, map[string]string{
+	l, err := NewMessages(example, templates(t, map[string]string{
 		"a.txt": "Subject: own\n\n" + fails, "a.html": fails, "sign-in.txt": "Subject: own\n\n" + fails, "sign-in.html": "{{.Link}}",
 	}))
 	if err != nil {
@@ -172,7 +172,7 @@ func TestTheExampleOfTheDocs(t *testing.T) {
 		}
 		return text.String()
 	}
-	l, err := NewLetters(example, templates(t, map[string]string{"tax-return.txt": block("Subject: Your tax return"), "tax-return.html": block("<p>Hello")}))
+	l, err := NewMessages(example, templates(t, map[string]string{"tax-return.txt": block("Subject: Your tax return"), "tax-return.html": block("<p>Hello")}))
 	if err != nil {
 		t.Fatal(err)
 	}

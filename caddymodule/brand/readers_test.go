@@ -90,14 +90,14 @@ func TestTheSupportLineCanBeTapped(t *testing.T) {
 // Filters count links, and take text of no size for hidden: the parts of a mail name the same
 // links, as often.
 func TestWhatFiltersCount(t *testing.T) {
-	l, err := NewLetters(example, "")
+	l, err := NewMessages(example, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	url := regexp.MustCompile(`https?://[^\s"'<>]+`)
-	for kind, write := range map[string]func() (Letter, error){
-		KindSignIn: func() (Letter, error) { return l.SignIn(full) }, KindSetPassword: func() (Letter, error) { return l.SetPassword(SetPassword{Mail: Mail(full)}) },
-		KindPasswordChanged: func() (Letter, error) { return l.PasswordChanged(PasswordChanged{Mail: Mail(full)}) }, KindNewDevice: func() (Letter, error) { return l.NewDevice(NewDevice{Mail: Mail(full)}) },
+	for kind, write := range map[string]func() (Message, error){
+		KindSignIn: func() (Message, error) { return l.SignIn(full) }, KindSetPassword: func() (Message, error) { return l.SetPassword(SetPassword{Mail: Mail(full)}) },
+		KindPasswordChanged: func() (Message, error) { return l.PasswordChanged(PasswordChanged{Mail: Mail(full)}) }, KindNewDevice: func() (Message, error) { return l.NewDevice(NewDevice{Mail: Mail(full)}) },
 	} {
 		letter, err := write()
 		if err != nil {

@@ -122,8 +122,8 @@ func TestAdviceKnowsOfChangesSince(t *testing.T) {
 func TestAdvice_Addresses(t *testing.T) {
 	now := time.Now()
 	ann := directory.Contact{ID: "a", Emails: []address.Address{"ann@example.com", "o'hara@example.org"}}
-	slip := audit.Stranger{Address: "an`n`@example.com", Count: 2, Last: now}
-	got := inShellAll(explain.Advise(admin.Timeline{Email: "ann@example.com", Contact: &ann, Similar: []audit.Stranger{slip}}, "7d", now))
+	slip := audit.UnknownAddress{Address: "an`n`@example.com", Count: 2, Last: now}
+	got := inShellAll(explain.Advise(admin.Timeline{Email: "ann@example.com", Contact: &ann, Similar: []audit.UnknownAddress{slip}}, "7d", now))
 	want := "contacts set ann@example.com --add-email 'an`n`@example.com'"
 	if !strings.Contains(got, want) || !strings.Contains(got, "no slip") {
 		t.Errorf("advice =\n%s\nwant %s, and a warning", got, want)
@@ -143,14 +143,14 @@ func TestStory(t *testing.T) {
 	}
 	got := strings.Join(explain.Story([]admin.Event{
 		at(-1000, audit.Event{Kind: audit.Queued, Request: "r0", Agent: "Chrome on Windows"}), // its asked is gone
-		at(2, audit.Event{Kind: audit.Asked, Request: "r1", Agent: "Safari on iPhone"}),
+		at(2, audit.Event{Kind: audit.Requested, Request: "r1", Agent: "Safari on iPhone"}),
 		at(2, audit.Event{Kind: audit.Queued, Request: "r1", Agent: "Safari on iPhone"}),
 		at(3, audit.Event{Kind: audit.Refused, Request: "r1", Reason: "550 \x1b[2J"}),
 		at(8, audit.Event{Kind: audit.WrongCode, Agent: "Safari on iPhone"}),
 		at(9, audit.Event{Kind: audit.WrongCode, Agent: "Safari on iPhone"}),
 		at(10, audit.Event{Kind: audit.WrongCode, Agent: "Firefox on Linux"}),
 		at(11, audit.Event{Kind: audit.Opened, More: 1234}),
-		at(12, audit.Event{Kind: audit.Asked, What: audit.SetPassword, Request: "r2", Agent: "Safari on iPhone"}),
+		at(12, audit.Event{Kind: audit.Requested, What: audit.SetPassword, Request: "r2", Agent: "Safari on iPhone"}),
 		at(12, audit.Event{Kind: audit.Queued, What: audit.SetPassword, Request: "r2", Agent: "Safari on iPhone"}),
 		at(13, audit.Event{Kind: audit.Opened, What: audit.SetPassword, Automatic: true}),
 		at(14, audit.Event{Kind: audit.Opened, What: audit.SetPassword, Agent: "Safari on iPhone"}),

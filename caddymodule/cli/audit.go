@@ -16,7 +16,7 @@ import (
 )
 
 func auditCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "audit [--since 24h] [--follow] [--unknown]", short: "Shows what happened at sign-in",
 		long: `Shows what happened at sign-in: who asked for a mail and what became of it,
 links that were opened, codes that were wrong, who signed in and out, and what

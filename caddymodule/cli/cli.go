@@ -94,8 +94,8 @@ func parent(cmd *cobra.Command) {
 	}
 }
 
-// leaf is a command that does something.
-type leaf struct {
+// spec is a command that does something.
+type spec struct {
 	use, short, long, example string
 
 	least, most int // how many arguments; most -1: any number
@@ -107,7 +107,7 @@ type leaf struct {
 }
 
 // command makes the leaf a command.
-func (l leaf) command() *cobra.Command {
+func (l spec) command() *cobra.Command {
 	cmd := &cobra.Command{Use: l.use, Short: l.short, Long: l.long, Example: l.example, DisableFlagsInUseLine: true}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		switch {
@@ -134,7 +134,7 @@ func (l leaf) command() *cobra.Command {
 	return cmd
 }
 
-func (l leaf) do(cmd *cobra.Command, args []string) error {
+func (l spec) do(cmd *cobra.Command, args []string) error {
 	parent := cmd.Context()
 	if parent == nil {
 		parent = context.Background()
@@ -293,7 +293,7 @@ func connect(address string) (*admin.Client, error) {
 		return nil, usage("%q is no address of an admin endpoint; write HOST:PORT or unix//PATH", address)
 	}
 	to := at.JoinHostPort(0)
-	t := via{origin: "http://" + to}
+	t := transport{origin: "http://" + to}
 	base := t.origin
 	if at.IsUnixNetwork() {
 		// The permissions that the server gives the socket may stand behind its path.
@@ -307,13 +307,13 @@ func connect(address string) (*admin.Client, error) {
 	return &admin.Client{Base: base, HTTP: &http.Client{Transport: t}}, nil
 }
 
-// via is the way to the admin endpoint, which wants to know from where a request comes.
-type via struct {
+// transport is the way to the admin endpoint, which wants to know from where a request comes.
+type transport struct {
 	*http.Transport
 	origin string
 }
 
-func (v via) RoundTrip(r *http.Request) (*http.Response, error) {
+func (v transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if v.origin != "" {
 		r = r.Clone(r.Context())
 		r.Header.Set("Origin", v.origin)

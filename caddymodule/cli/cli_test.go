@@ -74,27 +74,27 @@ func openDesk(t *testing.T, firms ...string) *desk {
 	}
 	counters := audit.NewCounters()
 	for _, id := range firms {
-		passwords := &password.Passwords{Firm: id, Store: db, Keys: keys, Permits: password.NewPermits(), Cost: password.Cost{Memory: 64, Time: 1, Threads: 1}}
+		passwords := &password.Passwords{Firm: id, Store: db, Keys: keys, Semaphore: password.NewSemaphore(), Cost: password.Cost{Memory: 64, Time: 1, Threads: 1}}
 		d.firms[id] = admin.Firm{
-			Book: &directory.Book{Firm: id, Store: db, Keys: keys, Staff: []address.Address{"owner@example.com"}, Now: time.Now,
+			Directory: &directory.Directory{Firm: id, Store: db, Keys: keys, Staff: []address.Address{"owner@example.com"}, Now: time.Now,
 				Passwords: action.Passwords(passwords, id == "other")},
 			Queue:       &outbox.Queue{Firm: id, Store: db, Keys: keys},
 			NoPasswords: id == "other",
 			Sessions:    &session.Sessions{Firm: id, Store: db, Keys: keys, Idle: time.Hour, Max: 2 * time.Hour},
 			Tokens:      &token.Tokens{Firm: id, Store: db, Keys: keys, Life: 10 * time.Minute},
-			Audit:       &audit.Log{Logger: slog.New(slog.DiscardHandler), Keys: keys, Trail: audit.NewTrail(id, db, time.Now, counters)},
+			Audit:       &audit.Log{Logger: slog.New(slog.DiscardHandler), Keys: keys, EventLog: audit.NewEventLog(id, db, time.Now, counters)},
 			Usage:       d.usage(id, keys),
 			Reports:     &reports.Reports{Firm: id, Store: db, Keys: keys, Dir: filepath.Join(d.dir, "reports"), URL: "https://clients.example.com/-/reports/"},
 		}
 		f := d.firms[id]
-		letters, err := brand.NewLetters(brand.Brand{Name: "Example Bookkeeping", From: "hello@example.com"}, "")
+		letters, err := brand.NewMessages(brand.Brand{Name: "Example Bookkeeping", From: "hello@example.com"}, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Book: f.Book, Queue: f.Queue, Letters: letters, Unread: &notice.Unread{Firm: id, Store: db, Keys: keys}, Audit: f.Audit}
+		f.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Directory: f.Directory, Queue: f.Queue, Messages: letters, Unread: &notice.Unread{Firm: id, Store: db, Keys: keys}, Audit: f.Audit}
 		f.ServiceTokens = &servicetoken.Tokens{Firm: id, Store: db, Keys: keys}
 		d.firms[id] = f
-		t.Cleanup(func() { d.firms[id].Audit.Trail.Close() })
+		t.Cleanup(func() { d.firms[id].Audit.EventLog.Close() })
 		if d.server == nil {
 			f := d.firms[id]
 			d.server = d.openMail(t, &f)
@@ -143,7 +143,7 @@ func talks(root *cobra.Command, args []string) bool {
 func (d *desk) signIn(firm, email string) (cookie string) {
 	d.t.Helper()
 	f := d.firms[firm]
-	c, err := f.Book.ByEmail(d.t.Context(), address.Address(email))
+	c, err := f.Directory.ByEmail(d.t.Context(), address.Address(email))
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func (d *desk) happens(line string) {
 		d.t.Fatal(line, err)
 	}
 	if e.Contact != "" {
-		c, err := f.Book.ByEmail(d.t.Context(), address.Address(e.Contact))
+		c, err := f.Directory.ByEmail(d.t.Context(), address.Address(e.Contact))
 		if err != nil {
 			d.t.Fatal(line, err)
 		}
@@ -557,7 +557,7 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	book := &directory.Book{Firm: "example", Store: db, Keys: d.firms["example"].Book.Keys, Now: time.Now}
+	book := &directory.Directory{Firm: "example", Store: db, Keys: d.firms["example"].Directory.Keys, Now: time.Now}
 	if _, err := book.ByEmail(t.Context(), "ann@example.com"); err != nil {
 		t.Errorf("ann isn't there after the restore: %v", err)
 	}

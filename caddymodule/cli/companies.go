@@ -23,7 +23,7 @@ func companyCommands() *cobra.Command {
 letters, digits, dots, hyphens and underscores, by which the portal knows it.`,
 		`  caddy doorpost companies add acme --name "Acme Ltd"
   caddy doorpost contacts set ann@example.com --companies acme`,
-		leaf{
+		spec{
 			use: "list [TEXT]", short: "Lists companies",
 			long: `Lists companies in the order of their ids. With TEXT only those that have each
 word of it in their id or name.`,
@@ -31,20 +31,20 @@ word of it in their id or name.`,
   caddy doorpost companies list acme --json`,
 			most: -1, run: (*call).listCompanies,
 		}.command(),
-		leaf{
+		spec{
 			use: "add ID [flags]", short: "Adds a company",
 			long:    `Adds a company, to which contacts can belong from then on.`,
 			example: `  caddy doorpost companies add acme --name "Acme Ltd"`,
 			least:   1, most: 1, flags: companyFlags, run: (*call).addCompany,
 		}.command(),
-		leaf{
+		spec{
 			use: "set ID [flags]", short: "Changes a company",
 			long: `Changes what the flags name about a company, and leaves the rest. A list
 replaces the whole list; an empty value ("") empties it.`,
 			example: `  caddy doorpost companies set acme --name "Acme & Sons"`,
 			least:   1, most: 1, flags: companyFlags, run: (*call).setCompany,
 		}.command(),
-		leaf{
+		spec{
 			use: "remove ID [--yes]", short: "Removes a company, also from its contacts",
 			long: `Removes a company with its old links and takes it from its contacts, who stay
 contacts. It asks before; --yes answers for scripts. An import doesn't bring it
@@ -55,14 +55,14 @@ back, nor does a file of the Caddyfile unless its row changes. Only
 			least: 1, most: 1, run: (*call).removeCompany,
 			flags: func(cmd *cobra.Command) { cmd.Flags().Bool("yes", false, "Don't ask") },
 		}.command(),
-		leaf{
+		spec{
 			use: "restore ID", short: "Brings a removed company back",
 			long: `Brings back a company that was removed: with its name, its old links, and those
 of its contacts who are still there. Old links that asked for sign-in do so again.`,
 			example: `  caddy doorpost companies restore acme`,
 			least:   1, most: 1, run: (*call).restoreCompany,
 		}.command(),
-		leaf{
+		spec{
 			use: "import FILE.csv [--dry-run]", short: "Adds and changes companies from a CSV file",
 			long: `Adds and changes companies from a CSV file. Its first line names the columns, in
 any order: id, name, legacy_tokens. Only id is needed. Several tokens in a cell

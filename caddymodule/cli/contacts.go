@@ -28,7 +28,7 @@ companies.`,
 }
 
 func listContactsCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "list [TEXT]", short: "Lists contacts",
 		long: `Lists contacts, in the order in which they were added. With TEXT only those
 that have each word of it in a name, an address or a company.`,
@@ -79,7 +79,7 @@ func (c *call) allContacts(in admin.ListContacts) (admin.ContactList, error) {
 }
 
 func exportContactsCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "export [TEXT]", short: "Writes contacts as a CSV file that can be imported again",
 		long: `Writes contacts as a CSV file that "contacts import" reads again: every column
 but the password_hash, which nobody gets to see. TEXT and the flags narrow it
@@ -132,7 +132,7 @@ func (c *call) exportContacts() error {
 }
 
 func addContactCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "add EMAIL [flags]", short: "Adds a contact, who may sign in from then on",
 		long: `Adds a contact, who may sign in from then on. No mail is sent: people get a link
 when they ask for one.`,
@@ -143,7 +143,7 @@ when they ask for one.`,
 }
 
 func setContactCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "set EMAIL [flags]", short: "Changes a contact",
 		long: `Changes what the flags name about a contact, and leaves the rest. A list
 replaces the whole list; an empty value ("") empties it. Who loses an address
@@ -167,7 +167,7 @@ come in by it, or set it. To add to a list or to take from it, and keep the rest
 }
 
 func disableContactCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "disable EMAIL", short: "Keeps a contact from signing in, and signs them out",
 		long: `Keeps a contact from signing in, and signs them out everywhere with their next
 request. It stays so, whatever a CSV file says, until they are enabled.`,
@@ -177,7 +177,7 @@ request. It stays so, whatever a CSV file says, until they are enabled.`,
 }
 
 func enableContactCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "enable EMAIL", short: "Lets a disabled contact sign in again",
 		long:    `Lets a disabled contact sign in again.`,
 		example: `  caddy doorpost contacts enable ann@example.com`,
@@ -186,7 +186,7 @@ func enableContactCommand() *cobra.Command {
 }
 
 func removeContactCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "remove EMAIL", short: "Removes a contact, and signs them out",
 		long: `Removes a contact with all their addresses, and signs them out everywhere with
 their next request. An import doesn't bring them back, nor does a file of the
@@ -197,7 +197,7 @@ Caddyfile unless their row changes; "contacts add" does.`,
 }
 
 func importContactsCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "import FILE.csv [--dry-run]", short: "Adds and changes contacts from a CSV file",
 		long: `Adds and changes contacts from a CSV file. Its first line names the columns, in
 any order: email, other_emails, first_name, last_name, phone, companies, role,

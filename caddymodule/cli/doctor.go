@@ -11,7 +11,7 @@ import (
 )
 
 func doctorCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "doctor", short: "Says what is wrong, and what to do",
 		long: `Has the server look at itself and around: store, secrets and files; whether the
 mail server takes connection and login; SPF, DKIM and DMARC of each sender; the
@@ -68,7 +68,7 @@ looks whether the file of a store, or a copy of it, is damaged.`,
 		`  caddy doorpost store accept
   caddy doorpost store check doorpost-backup.db`,
 		checkCommand(),
-		leaf{
+		spec{
 			use: "accept [--reopen]", short: "Takes the store as the right one from now on",
 			long: `Takes the store as the right one from now on, although it is new, empty, older,
 or another one than last time. Look first whether the right one can be brought

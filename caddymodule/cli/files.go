@@ -16,7 +16,7 @@ import (
 )
 
 func filesCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "files", short: "Shows whether the files that the Caddyfile names are loaded",
 		long: `Shows the files that the Caddyfile names: whether they are loaded, what is wrong
 with those that aren't, and which of their rows were left alone.

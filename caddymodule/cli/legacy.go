@@ -23,7 +23,7 @@ func legacyCommands() *cobra.Command {
 		`Tells about old one-click links, whose secret was the URL itself. To make them
 ask for sign-in: caddy doorpost upgrade`,
 		`  caddy doorpost legacy usage`,
-		leaf{
+		spec{
 			use: "usage [TEXT] [--csv]", short: "Lists who still uses old links",
 			long: `Lists companies with old links, those that were used last first: how often in the
 last 90 days, from how many browsers, how many of these uses ended in a sign-in,
@@ -138,7 +138,7 @@ func writeUsage(w io.Writer, all []admin.CompanyUsage) error {
 			state = ""
 		}
 		rows = append(rows, []string{noFormula(one.ID), noFormula(one.Name), strconv.Itoa(one.LegacyLinks), state,
-			strconv.Itoa(r.Hits), strconv.Itoa(r.Asked), browsers(r), strconv.Itoa(r.SignIns), strconv.Itoa(r.NotBrowsers),
+			strconv.Itoa(r.Hits), strconv.Itoa(r.Upgraded), browsers(r), strconv.Itoa(r.SignIns), strconv.Itoa(r.NotBrowsers),
 			utc(one.Last), strconv.Itoa(one.Ever.Hits), utc(one.First)})
 	}
 	if err := out.WriteAll(rows); err != nil {

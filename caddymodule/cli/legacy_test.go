@@ -52,7 +52,7 @@ func TestUsageCSV(t *testing.T) {
 	for name, shown := range names {
 		n++
 		id := "company-" + string(rune('a'+n))
-		if _, err := d.firms["example"].Book.AddCompany(t.Context(), id, directory.CompanyChange{Name: &name, LegacyTokens: &[]string{"token-" + id}}); err != nil {
+		if _, err := d.firms["example"].Directory.AddCompany(t.Context(), id, directory.CompanyChange{Name: &name, LegacyTokens: &[]string{"token-" + id}}); err != nil {
 			t.Fatal(name, err)
 		}
 		want[id] = shown

@@ -19,7 +19,7 @@ func mailCommands() *cobra.Command {
 and tests the mail server with an email of its own.`,
 		`  caddy doorpost mail list
   caddy doorpost mail test you@example.com`,
-		leaf{
+		spec{
 			use: "list [--failed]", short: "Lists the emails that wait, or those that failed",
 			long: `Lists the emails that the mail server hasn't taken yet, in the order in which
 they go out: with what it said at the last try, and when the next one is. With
@@ -31,7 +31,7 @@ Addresses are shown in part: "contacts timeline" shows what happened to one.`,
 			run:   (*call).listMail,
 			flags: func(cmd *cobra.Command) { cmd.Flags().Bool("failed", false, "List those that ended unsent") },
 		}.command(),
-		leaf{
+		spec{
 			use: "retry ID", short: "Has an email tried again now",
 			long: `Has an email tried again now, though its next try is later, or though the mail
 server refused it. An email that was refused is made anew, with a new link. One
@@ -39,7 +39,7 @@ whose time is over isn't sent any more: the answer says what to do then.`,
 			example: `  caddy doorpost mail retry 0-20260301t091500000-k3jq7wmxzn2p4rta`,
 			least:   1, most: 1, run: (*call).retryMail,
 		}.command(),
-		leaf{
+		spec{
 			use: "test EMAIL", short: "Sends a test, and shows what the mail server says",
 			long: `Sends an email to an address of yours that says only that it is a test, with the
 firm's own settings: mail server, encryption, login, sender and DKIM. It shows

@@ -77,7 +77,7 @@ func (d *desk) openMail(t *testing.T, f *admin.Firm) *mailServer {
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
 
-	f.Letters, err = brand.NewLetters(brand.Brand{Name: "Example Bookkeeping", From: "Example Bookkeeping <hello@example.com>"}, "")
+	f.Messages, err = brand.NewMessages(brand.Brand{Name: "Example Bookkeeping", From: "Example Bookkeeping <hello@example.com>"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,11 +87,11 @@ func (d *desk) openMail(t *testing.T, f *admin.Firm) *mailServer {
 	q.Sender, q.Log, q.Now = pool, slog.New(slog.DiscardHandler), func() time.Time { return now }
 	q.Server = outbox.NewServer(1, rate.NewLimiter(rate.Inf, 1), q.Now)
 	q.Prepare = func(_ context.Context, r outbox.Request) (outbox.Prepared, error) {
-		var ask token.Ask
+		var ask token.MailRequest
 		if err := json.Unmarshal(r.Payload, &ask); err != nil {
 			return outbox.Prepared{}, err
 		}
-		letter, err := f.Letters.Test(string(ask.Address), now)
+		letter, err := f.Messages.Test(string(ask.Address), now)
 		if err != nil {
 			return outbox.Prepared{}, err
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 func notifyCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "notify COMPANY [--to EMAIL...] [--template NAME] [--data KEY=VALUE...]", short: "Emails a company's contacts that something waits for them",
 		long: `Emails the contacts of a company that something waits for them in the portal:
 all of them, or those named by --to. The email is new-questions, or a template

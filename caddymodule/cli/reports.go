@@ -22,7 +22,7 @@ there once they are signed in. Nobody else can, but for the firm's staff.`,
 		`  caddy doorpost reports publish acme statement.pdf --title "July statement"
   caddy doorpost reports list acme
   caddy doorpost reports remove ubnckf38hvbd6mqpad2cil6je`,
-		leaf{
+		spec{
 			use: "publish COMPANY FILE [--title T] [--notify]", short: "Publishes a file for the contacts of a company",
 			long: `Publishes a file for the contacts of a company. Nobody sees any of it before all
 of it is there. To replace a file, publish the new one and remove the earlier
@@ -35,7 +35,7 @@ one.`,
 				cmd.Flags().Bool("notify", false, "Email the company's contacts that there is a new report")
 			},
 		}.command(),
-		leaf{
+		spec{
 			use: "list [COMPANY]", short: "Lists what was published, the newest first",
 			long: `Lists the reports that were published, for all companies or for one, the
 newest first.`,
@@ -43,7 +43,7 @@ newest first.`,
   caddy doorpost reports list acme`,
 			most: 1, run: (*call).listReports,
 		}.command(),
-		leaf{
+		spec{
 			use: "remove ID", short: "Removes a report",
 			long: `Removes a report. From then on nobody can download it, and downloads that are
 under way break off within a second. "reports list" shows the ID.`,

@@ -8,7 +8,7 @@ import (
 )
 
 func resetLinkCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "reset-link EMAIL", short: "Mails a contact a link to choose a password",
 		long: `Mails a contact a link by which they choose a password, or another one. It is
 good once, for 24 hours, and goes to the address that you name, in the name of

@@ -16,7 +16,7 @@ func sessionCommands() *cobra.Command {
 		`Lists and ends sessions. A session is one browser that is signed in.`,
 		`  caddy doorpost sessions list ann@example.com
   caddy doorpost sessions revoke ann@example.com`,
-		leaf{
+		spec{
 			use: "list [EMAIL]", short: "Lists the browsers that are signed in",
 			long: `Lists the browsers that are signed in: those of one contact, or all. Times are
 of this machine's time zone; the JSON has them in UTC.`,
@@ -24,7 +24,7 @@ of this machine's time zone; the JSON has them in UTC.`,
   caddy doorpost sessions list ann@example.com`,
 			most: 1, run: (*call).listSessions,
 		}.command(),
-		leaf{
+		spec{
 			use: "revoke EMAIL", short: "Signs a contact out everywhere",
 			long: `Signs a contact out of every browser with its next request, and ends the sign-in
 links that are on their way to them. They may sign in again; "contacts disable"

@@ -24,7 +24,7 @@ import (
 )
 
 func backupCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "backup FILE", short: "Writes a copy of everything to a file, while the server runs",
 		long: `Writes a copy of everything that the server keeps to a file that only you can
 read: contacts, companies, sessions, mails that wait. The server goes on
@@ -38,7 +38,7 @@ it. Keep a copy of the secret too, in another place.`,
 }
 
 func restoreCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "restore FILE [--reopen] [flags]", short: "Puts a copy back, while the server is stopped",
 		long: `Puts a copy that "backup" made in the place of the store. Stop the server first:
 while it runs, it holds the store, and the command says so. The file that is
@@ -76,7 +76,7 @@ in Doorpost's data folder.`,
 }
 
 func checkCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "check [FILE] [flags]", short: "Looks for damage in a copy, or in the store while the server is stopped",
 		long: `Reads the whole of a copy that "backup" made, or of the store itself, and says
 whether it still is what was written. Nothing is changed. A store that a server
@@ -106,10 +106,10 @@ func (c *call) checkStore() error {
 	if err != nil {
 		return err
 	}
-	if to.Place.Path == "" {
-		return &admin.Error{Reason: "the store is a Redis server: " + to.Place.String(), Remedy: "check its own files, with redis-check-rdb or redis-check-aof"}
+	if to.Store.Path == "" {
+		return &admin.Error{Reason: "the store is a Redis server: " + to.Store.String(), Remedy: "check its own files, with redis-check-rdb or redis-check-aof"}
 	}
-	path := to.Place.Path
+	path := to.Store.Path
 	size, err := bolt.Check(path)
 	switch {
 	case errors.Is(err, bolt.ErrHeld):
@@ -175,10 +175,10 @@ func (c *call) restore() error {
 	if err != nil {
 		return err
 	}
-	if to.Place.Path == "" {
-		return &admin.Error{Reason: "the store is a Redis server: " + to.Place.String(), Remedy: "bring its own backup back (dump.rdb or appendonlydir), as Redis describes; Caddy notices that it is older, and \"caddy doorpost store accept\" takes it"}
+	if to.Store.Path == "" {
+		return &admin.Error{Reason: "the store is a Redis server: " + to.Store.String(), Remedy: "bring its own backup back (dump.rdb or appendonlydir), as Redis describes; Caddy notices that it is older, and \"caddy doorpost store accept\" takes it"}
 	}
-	path := to.Place.Path
+	path := to.Store.Path
 	file, err := os.Open(c.args[0])
 	if err != nil {
 		return &admin.Error{Reason: err.Error(), Remedy: remedyFor(err)}
@@ -234,7 +234,7 @@ func (r restored) tell(w io.Writer, noteErr error) {
 // noteRestore notes in the copy, and in the anchors where this machine has any, that the copy
 // was put back. noteErr is why an anchor couldn't be marked.
 func noteRestore(ctx context.Context, to config.Resolved, out *restored) (noteErr, err error) {
-	db, err := bolt.Open(to.Place.Path, bolt.Options{})
+	db, err := bolt.Open(to.Store.Path, bolt.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +258,7 @@ func markAnchors(ctx context.Context, to config.Resolved, db store.Store, out *r
 		if err != nil {
 			return err
 		}
-		closed, err := anchor.MarkRestored(dir, firm, to.Place.String(), len(recs) > 0, keys, anchor.Restore{Reopen: out.Reopened})
+		closed, err := anchor.MarkRestored(dir, firm, to.Store.String(), len(recs) > 0, keys, anchor.Restore{Reopen: out.Reopened})
 		if err != nil {
 			return err
 		}
@@ -266,7 +266,7 @@ func markAnchors(ctx context.Context, to config.Resolved, db store.Store, out *r
 			return err
 		}
 		out.AllUpgraded = out.AllUpgraded || closed.All
-		book := directory.Book{Firm: firm, Store: db, Keys: keys}
+		book := directory.Directory{Firm: firm, Store: db, Keys: keys}
 		open, err := book.WronglyOpen(ctx, closed)
 		if err != nil {
 			return err
@@ -289,13 +289,13 @@ func (c *call) storeTarget(path, how string) (config.Resolved, error) {
 	if file != "" && err == nil {
 		to.Written, err = serverIn(raw)
 	}
-	to.Mail.Via = to.Written.MailVia() // decides about places
+	to.Mail.Transport = to.Written.MailTransport() // decides about places
 	if path != "" {
-		to.Place.Path, err = filepath.Abs(path)
+		to.Store.Path, err = filepath.Abs(path)
 		return to, err
 	}
 	if err == nil {
-		to.Place, err = to.Written.StorePlace(slog.New(slog.DiscardHandler))
+		to.Store, err = to.Written.StoreLocation(slog.New(slog.DiscardHandler))
 	}
 	if err != nil {
 		return to, &admin.Error{Reason: fmt.Sprintf("looking for the store in %s: %v", file, err), Remedy: "write its path " + how}

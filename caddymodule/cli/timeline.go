@@ -15,7 +15,7 @@ import (
 )
 
 func timelineCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "timeline EMAIL [--since 7d]", short: "Tells what happened when a contact tried to sign in, and what to do",
 		long: `Tells, for who has the client on the phone, what happened around an address: when
 they asked for a mail and from which browser, what our mail server said, who

@@ -20,7 +20,7 @@ https://YOUR-SITE/-/api/.`,
 		`  caddy doorpost tokens create --scope notify --name portal
   caddy doorpost tokens list
   caddy doorpost tokens revoke k3q27wej`,
-		leaf{
+		spec{
 			use: "create --scope SCOPE...", short: "Makes a token, and shows it once",
 			long: `Makes a service token, and shows it once: keep it where the program can read it
 and nobody else. The scopes say what it may be used for:
@@ -39,14 +39,14 @@ A token can't make or change staff.`,
 				cmd.Flags().String("name", "", "What the token is for, as tokens list shows it")
 			},
 		}.command(),
-		leaf{
+		spec{
 			use: "list", short: "Lists the tokens, and when each was last used",
 			long: `Lists the service tokens with their scopes and their last use. The tokens
 themselves can't be shown again.`,
 			example: `  caddy doorpost tokens list`,
 			run:     (*call).listTokens,
 		}.command(),
-		leaf{
+		spec{
 			use: "revoke ID", short: "Ends a token at once",
 			long: `Ends a service token: from then on every request with it is refused, also one
 that is under way and hasn't been carried out.`,

@@ -13,7 +13,7 @@ import (
 )
 
 func upgradeCommand() *cobra.Command {
-	return leaf{
+	return spec{
 		use: "upgrade COMPANY... | --all [--undo] [--dry-run]", short: "Makes old links ask for sign-in",
 		long: `Makes the old links of companies ask for sign-in: whoever holds one is led to the
 same page, after proof that they are a contact of the company. Companies are

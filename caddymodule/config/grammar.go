@@ -117,15 +117,15 @@ func (r *reader) mail(path string, c *Mail) error {
 	case len(args) > 2:
 		return r.Errf(`mail: %d values where two belong; write "mail smtp HOST:PORT" or "mail folder PATH"`, len(args))
 	}
-	c.Via = args[0]
-	if len(args) == 2 && c.Via == "folder" {
+	c.Transport = args[0]
+	if len(args) == 2 && c.Transport == "folder" {
 		c.Path = args[1]
 	} else if len(args) == 2 {
 		c.Address = args[1]
 	}
-	if c.Via != "smtp" {
-		if strings.Contains(c.Via, ":") || strings.Contains(c.Via, ".") {
-			return r.Errf(`mail: which way? Write "mail smtp %s"`, c.Via)
+	if c.Transport != "smtp" {
+		if strings.Contains(c.Transport, ":") || strings.Contains(c.Transport, ".") {
+			return r.Errf(`mail: which way? Write "mail smtp %s"`, c.Transport)
 		}
 		return r.noBlock(path)
 	}

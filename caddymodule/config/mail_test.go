@@ -26,7 +26,7 @@ func TestCertificatesOfTheMailServerAreReadAtValidate(t *testing.T) {
 		{Mail{Cert: wrong, Key: wrong}, "mail cert: "},
 		{Mail{}, ""},
 	} {
-		c.mail.Via, c.mail.Address = "smtp", "smtp.example.com:587"
+		c.mail.Transport, c.mail.Address = "smtp", "smtp.example.com:587"
 		_, err := Server{Mail: &c.mail}.Resolve(slog.New(slog.DiscardHandler))
 		_, ofFirm := Firm{Mail: &c.mail}.Resolve(slog.New(slog.DiscardHandler))
 		if c.want == "" {

@@ -14,14 +14,14 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
 )
 
-// Place is the location of a store: a file or a server.
-type Place struct {
+// Location is the location of a store: a file or a server.
+type Location struct {
 	Path                    string // of bolt's file, absolute; "" for a Redis server
 	URL, Username, Password string // of the Redis server
 }
 
 // String returns the place for logs and errors, without the password.
-func (p Place) String() string {
+func (p Location) String() string {
 	if p.Path != "" {
 		return p.Path
 	}
@@ -65,11 +65,11 @@ func defaultPath(name string) string {
 // that one folder has everything. A store that was made before keeps its secret.
 func (f Resolved) SecretPath() string {
 	path := defaultPath(SecretFile)
-	if f.Mail.Via != "folder" || f.Place.Path == "" || valueOr(f.Written.Store, Store{}).Path == "" {
+	if f.Mail.Transport != "folder" || f.Store.Path == "" || valueOr(f.Written.Store, Store{}).Path == "" {
 		return path
 	}
-	beside := filepath.Join(filepath.Dir(f.Place.Path), SecretFile)
-	if !Exists(beside) && Exists(f.Place.Path) && Exists(path) {
+	beside := filepath.Join(filepath.Dir(f.Store.Path), SecretFile)
+	if !Exists(beside) && Exists(f.Store.Path) && Exists(path) {
 		return path
 	}
 	return beside
@@ -84,8 +84,8 @@ func Exists(path string) bool {
 // AnchorDir returns the folder of the anchors: outside the store, so that losing the store doesn't
 // lose them. If mails go to a folder (as for trying Doorpost), everything is in one place.
 func (f Resolved) AnchorDir() string {
-	if f.Mail.Via == "folder" && f.Place.Path != "" {
-		return filepath.Join(filepath.Dir(f.Place.Path), "anchor")
+	if f.Mail.Transport == "folder" && f.Store.Path != "" {
+		return filepath.Join(filepath.Dir(f.Store.Path), "anchor")
 	}
 	return filepath.Join(DataDir(), "anchor")
 }
@@ -94,10 +94,10 @@ func (f Resolved) AnchorDir() string {
 // machines use the same store.
 func (f Resolved) ReportsDir() string {
 	switch {
-	case f.Place.Path == "":
+	case f.Store.Path == "":
 		return ""
-	case f.Mail.Via == "folder":
-		return filepath.Join(filepath.Dir(f.Place.Path), "reports")
+	case f.Mail.Transport == "folder":
+		return filepath.Join(filepath.Dir(f.Store.Path), "reports")
 	}
 	return filepath.Join(DataDir(), "reports")
 }
@@ -105,7 +105,7 @@ func (f Resolved) ReportsDir() string {
 // AnchorDirInUse is AnchorDir for commands that may not know the mail transport: it returns the
 // folder beside the store if that exists.
 func (f Resolved) AnchorDirInUse() string {
-	if beside := filepath.Join(filepath.Dir(f.Place.Path), "anchor"); Exists(beside) {
+	if beside := filepath.Join(filepath.Dir(f.Store.Path), "anchor"); Exists(beside) {
 		return beside
 	}
 	return f.AnchorDir()
@@ -126,7 +126,7 @@ func (f Resolved) KeyringInUse() (*secret.Keyring, error) {
 		return secret.New(all[0], all[1:]...)
 	}
 	path := f.SecretPath()
-	if beside := filepath.Join(filepath.Dir(f.Place.Path), SecretFile); Exists(beside) {
+	if beside := filepath.Join(filepath.Dir(f.Store.Path), SecretFile); Exists(beside) {
 		path = beside
 	}
 	value, err := ReadSecretFile(path)

@@ -16,7 +16,7 @@ type Resolved struct {
 	Written Server // with its placeholders
 
 	Secrets [][]byte // newest first; empty if the secret is in the file SecretPath
-	Place   Place    // of the store
+	Store   Location // of the store
 	Mail    Mail
 }
 
@@ -24,7 +24,7 @@ type Resolved struct {
 // no store, makes no files and sends nothing. It writes warnings to log.
 func (s Server) Resolve(log *slog.Logger) (f Resolved, err error) {
 	f.Written = s
-	if f.Place, err = s.StorePlace(log); err != nil {
+	if f.Store, err = s.StoreLocation(log); err != nil {
 		return f, err
 	}
 	if f.Mail, err = valueOr(s.Mail, Mail{}).resolve(log); err != nil {
@@ -34,36 +34,36 @@ func (s Server) Resolve(log *slog.Logger) (f Resolved, err error) {
 	return f, err
 }
 
-// StorePlace returns the location of the store.
-func (s Server) StorePlace(log *slog.Logger) (Place, error) {
+// StoreLocation returns the location of the store.
+func (s Server) StoreLocation(log *slog.Logger) (Location, error) {
 	cfg := Store{}
 	if s.Store != nil {
 		cfg = *s.Store
 	}
 	written := cfg.Password
 	if err := fillInAll(cfg.texts()); err != nil {
-		return Place{}, err
+		return Location{}, err
 	}
 	if cfg.Password != "" {
 		if err := checkNotPath(written); err != nil {
-			return Place{}, atPath("store.password", err)
+			return Location{}, atPath("store.password", err)
 		}
 		warnReadable(log, "store password", written)
 	}
 	if err := cfg.Validate(); err != nil {
-		return Place{}, err
+		return Location{}, err
 	}
 	if cfg.Engine == "redis" {
-		return Place{URL: cfg.URL, Username: cfg.Username, Password: cfg.Password}, nil
+		return Location{URL: cfg.URL, Username: cfg.Username, Password: cfg.Password}, nil
 	}
 	if cfg.Path == "" {
 		cfg.Path = defaultPath(StoreFile)
 	}
 	path, err := filepath.Abs(cfg.Path)
 	if err != nil {
-		return Place{}, atPath("store", err)
+		return Location{}, atPath("store", err)
 	}
-	return Place{Path: path}, atPath("store", checkStoreFile(path))
+	return Location{Path: path}, atPath("store", checkStoreFile(path))
 }
 
 // resolve fills in the placeholders, and checks the settings and the files that they name.
@@ -99,7 +99,7 @@ func (c Mail) resolve(log *slog.Logger) (Mail, error) {
 	if err := c.Validate(); err != nil {
 		return c, err
 	}
-	if c.Via == "smtp" && c.TLS == "off" && !loopback.Is(hostOf(c.Address)) {
+	if c.Transport == "smtp" && c.TLS == "off" && !loopback.Is(hostOf(c.Address)) {
 		log.Warn("mail tls off: every sign-in link crosses the network in the clear", "server", c.Address)
 	}
 	_, err := c.SMTP()

@@ -53,8 +53,8 @@ type Store struct {
 
 // Mail configures the mail transport.
 type Mail struct {
-	// Via is "smtp", or "folder" to try Doorpost. Required.
-	Via string `json:"via,omitempty"`
+	// Transport is "smtp", or "folder" to try Doorpost. Required.
+	Transport string `json:"via,omitempty"`
 
 	// Address is the HOST:PORT of the mail server. Required with smtp.
 	Address string `json:"address,omitempty"`
@@ -127,7 +127,7 @@ func (c *Mail) texts() []textSetting {
 // Pace returns a new limiter for a rate such as 60/m: at most that many mails in any such period,
 // and a tenth of them at once. A folder has no limit.
 func (c Mail) Pace() (*rate.Limiter, error) {
-	if c.Via == "folder" {
+	if c.Transport == "folder" {
 		return rate.NewLimiter(rate.Inf, 1), nil
 	}
 	n, per, err := parseRate(c.Rate)
@@ -176,5 +176,5 @@ func (c Mail) files() (all []NamedFile) {
 	return all
 }
 
-// MailVia returns the mail transport as written: "smtp", "folder", or "".
-func (s Server) MailVia() string { return valueOr(s.Mail, Mail{}).Via }
+// MailTransport returns the mail transport as written: "smtp", "folder", or "".
+func (s Server) MailTransport() string { return valueOr(s.Mail, Mail{}).Transport }

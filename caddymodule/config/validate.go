@@ -123,21 +123,21 @@ func (c Store) validateRedis() error {
 // Validate returns an error for the first invalid setting that says what to write instead. It
 // accepts values with placeholders that aren't filled in yet.
 func (c Mail) Validate() error {
-	switch c.Via {
+	switch c.Transport {
 	case "smtp":
 		return c.validateSMTP()
 	case "folder":
 		switch {
 		case c.Path == "":
 			return invalid("mail", `which folder? Write "mail folder ./mail"`)
-		case c != Mail{Via: c.Via, Path: c.Path}:
+		case c != Mail{Transport: c.Transport, Path: c.Path}:
 			return invalid("mail", `a folder takes no address and no settings; write "mail folder PATH" alone`)
 		}
 		return nil
 	case "":
 		return invalid("mail", `is missing; write "mail smtp HOST:PORT", or "mail folder ./mail" to try it out`)
 	default:
-		return invalid("mail", `there is no mail %q; write "mail smtp HOST:PORT" or "mail folder PATH"`, c.Via)
+		return invalid("mail", `there is no mail %q; write "mail smtp HOST:PORT" or "mail folder PATH"`, c.Transport)
 	}
 }
 

@@ -155,7 +155,7 @@ func (h *Handlers) listContacts(w http.ResponseWriter, r *http.Request, text, af
 func (h *Handlers) rowOf(ctx context.Context, c directory.Contact) (web.ContactRow, error) {
 	var names []string
 	for _, id := range c.Companies {
-		company, err := h.Firm.Book.Company(ctx, id)
+		company, err := h.Firm.Directory.Company(ctx, id)
 		switch {
 		case errors.Is(err, directory.ErrUnknown):
 		case err != nil:

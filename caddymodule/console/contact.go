@@ -34,7 +34,7 @@ func (h *Handlers) GetContact(w http.ResponseWriter, r *http.Request) error {
 
 // emailOf returns the main address of a contact.
 func (h *Handlers) emailOf(ctx context.Context, id string) (string, error) {
-	c, err := h.Firm.Book.ByID(ctx, id)
+	c, err := h.Firm.Directory.ByID(ctx, id)
 	if errors.Is(err, directory.ErrUnknown) {
 		return "", web.ErrNotFound
 	}
@@ -118,7 +118,7 @@ func (h *Handlers) adviceRow(ctx context.Context, line explain.Line) (web.Advice
 		return row, nil
 	}
 	if line.Step.Contact != "" {
-		c, err := h.Firm.Book.ByEmail(ctx, address.Address(line.Step.Contact))
+		c, err := h.Firm.Directory.ByEmail(ctx, address.Address(line.Step.Contact))
 		if errors.Is(err, directory.ErrUnknown) {
 			return row, nil // gone meanwhile
 		} else if err != nil {

@@ -16,7 +16,7 @@ func ClientsOnly(ctx context.Context) context.Context {
 }
 
 // checkClientsOnly refuses a change of staff in a context of ClientsOnly.
-func (b *Book) checkClientsOnly(ctx context.Context, before, after *storedContact) error {
+func (b *Directory) checkClientsOnly(ctx context.Context, before, after *storedContact) error {
 	if ctx.Value(clientsOnly{}) == nil {
 		return nil
 	}

@@ -123,10 +123,10 @@ type Company struct {
 	// Upgraded means that the company's old links ask for sign-in. Otherwise the company is open:
 	// its old links work as before. A company that is added without a token starts upgraded.
 	Upgraded bool
-	// Era changes with each upgrade, with each undo of an upgrade, and when a removed company is
+	// Generation changes with each upgrade, with each undo of an upgrade, and when a removed company is
 	// added again. Access through an old link ends when it changes. 0 means that the record is
 	// older than eras.
-	Era uint64
+	Generation uint64
 	// AddedAs is another number each time that a company of this id is added: what the one before
 	// it had isn't this one's. One that is restored has its number again. 0: it was added before
 	// there were any.
@@ -204,7 +204,7 @@ type companyRecord struct {
 	Added  uint64   `json:"a,omitempty"`
 }
 
-func (b *Book) sealContact(e *storedContact) []byte {
+func (b *Directory) sealContact(e *storedContact) []byte {
 	r := contactRecord{make([]string, len(e.Emails)), e.FirstName, e.LastName, e.Phone, e.Companies, e.Role, e.Locale, e.disabledBy, e.Generation}
 	for i, a := range e.Emails {
 		r.Emails[i] = string(a)
@@ -212,7 +212,7 @@ func (b *Book) sealContact(e *storedContact) []byte {
 	return b.seal(bucketContact, e.ID, r)
 }
 
-func (b *Book) openContact(rec store.Record) (storedContact, error) {
+func (b *Directory) openContact(rec store.Record) (storedContact, error) {
 	var r contactRecord
 	if err := b.open(rec, &r); err != nil {
 		return storedContact{}, err
@@ -227,20 +227,20 @@ func (b *Book) openContact(rec store.Record) (storedContact, error) {
 	return e, nil
 }
 
-func (b *Book) sealCompany(c Company) []byte {
-	return b.seal(bucketCompany, c.ID, companyRecord{c.Name, c.LegacyTokens, c.State(), c.Era, c.AddedAs})
+func (b *Directory) sealCompany(c Company) []byte {
+	return b.seal(bucketCompany, c.ID, companyRecord{c.Name, c.LegacyTokens, c.State(), c.Generation, c.AddedAs})
 }
 
 // openCompany returns the company. It is upgraded if the store, the Caddyfile or the anchor says
 // so.
-func (b *Book) openCompany(rec store.Record) (Company, error) {
+func (b *Directory) openCompany(rec store.Record) (Company, error) {
 	c, err := b.storedCompany(rec)
 	c.Upgraded = c.Upgraded || b.staysUpgraded(c.ID)
 	return c, err
 }
 
 // storedCompany returns the company as it is in the store.
-func (b *Book) storedCompany(rec store.Record) (Company, error) {
+func (b *Directory) storedCompany(rec store.Record) (Company, error) {
 	var r companyRecord
 	err := b.open(rec, &r)
 	c := Company{rec.Key.ID, r.Name, r.Tokens, r.State == "upgraded", r.Era, r.Added}

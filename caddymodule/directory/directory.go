@@ -50,9 +50,9 @@ var (
 	ErrConflict = fmt.Errorf("the directory has changed since this was planned: %w", store.ErrConflict)
 )
 
-// Book is the directory of one firm. It is safe for concurrent use; share one Book among all users
+// Directory is the directory of one firm. It is safe for concurrent use; share one Directory among all users
 // of the firm.
-type Book struct {
+type Directory struct {
 	Firm  string
 	Store store.Store
 	Keys  *secret.Keyring
@@ -64,15 +64,15 @@ type Book struct {
 	Passwords *Passwords
 
 	// Changes is the counter behind Version. Books of one firm in one process share it, such as the
-	// old and the new one during a reload. nil means that this Book has its own.
+	// old and the new one during a reload. nil means that this Directory has its own.
 	Changes *atomic.Uint64
 
 	// TokenCache has the tokens of old links. Books of one firm in one process share it. nil means
-	// that this Book has its own.
+	// that this Directory has its own.
 	TokenCache *TokenCache
 
-	// Others are the other processes that use the store; nil if there are none.
-	Others *store.Others
+	// Peers are the other processes that use the store; nil if there are none.
+	Peers *store.Peers
 
 	// Anchor records outside the store which companies' old links ask for sign-in, so that losing
 	// the store doesn't reopen them. nil means that nothing outside the store does.
@@ -81,17 +81,17 @@ type Book struct {
 	// Upgraded are the companies whose old links ask for sign-in because the Caddyfile says so.
 	Upgraded anchor.Closed
 
-	// Alarm is called with the key of a record that was forged or replaced by an older one. It may
+	// OnUntrusted is called with the key of a record that was forged or replaced by an older one. It may
 	// be nil.
-	Alarm func(ctx context.Context, k store.Key)
+	OnUntrusted func(ctx context.Context, k store.Key)
 
 	ownVersion       atomic.Uint64
 	ownTokenCache    TokenCache
 	lastGeneration   atomic.Pointer[string] // the generation at the last Sync
 	verifiedUpgrades atomic.Pointer[string] // the sealed record that EnsureUpgrades last found correct
 
-	cachedByToken   versionedCache[[sha256.Size]byte, *Standing] // by SHA-256 of the token
-	cachedByCompany versionedCache[string, *Standing]            // by id
+	cachedByToken   versionedCache[[sha256.Size]byte, *AccessStatus] // by SHA-256 of the token
+	cachedByCompany versionedCache[string, *AccessStatus]            // by id
 }
 
 // The buckets.
@@ -118,15 +118,15 @@ const (
 // returns, and with every change by another process that Sync finds. Read Version first, then the
 // contact: the contact is current while Version stays the same. While it is uncertain what other
 // processes have changed, Version changes with every call.
-func (b *Book) Version() uint64 {
-	if b.Others.Doubtful() {
+func (b *Directory) Version() uint64 {
+	if b.Peers.Stale() {
 		return b.versionCounter().Add(1)
 	}
 	return b.versionCounter().Load()
 }
 
 // Invalidate changes Version, so that everything read before counts as outdated.
-func (b *Book) Invalidate() {
+func (b *Directory) Invalidate() {
 	m := b.tokenCache()
 	m.stale.Add(1)
 	m.loaded.Store(false)
@@ -135,7 +135,7 @@ func (b *Book) Invalidate() {
 
 // Sync changes Version if another process may have changed the directory since the last call. It
 // must not run concurrently with itself.
-func (b *Book) Sync(ctx context.Context) error {
+func (b *Directory) Sync(ctx context.Context) error {
 	now, err := b.generation(ctx)
 	if err == nil {
 		err = b.EnsureUpgrades(ctx)
@@ -152,7 +152,7 @@ func (b *Book) Sync(ctx context.Context) error {
 	return nil
 }
 
-func (b *Book) versionCounter() *atomic.Uint64 {
+func (b *Directory) versionCounter() *atomic.Uint64 {
 	if b.Changes != nil {
 		return b.Changes
 	}
@@ -161,13 +161,13 @@ func (b *Book) versionCounter() *atomic.Uint64 {
 
 // ByEmail returns the contact that has the address as its main or another address, or ErrUnknown.
 // It also returns disabled contacts.
-func (b *Book) ByEmail(ctx context.Context, a address.Address) (Contact, error) {
+func (b *Directory) ByEmail(ctx context.Context, a address.Address) (Contact, error) {
 	e, err := b.contactByEmail(ctx, a)
 	return b.effective(e), err
 }
 
 // ByID returns the contact, or ErrUnknown. It also returns disabled contacts.
-func (b *Book) ByID(ctx context.Context, id string) (Contact, error) {
+func (b *Directory) ByID(ctx context.Context, id string) (Contact, error) {
 	e, err := b.contactByID(ctx, id)
 	return b.effective(e), err
 }
@@ -176,7 +176,7 @@ func (b *Book) ByID(ctx context.Context, id string) (Contact, error) {
 // contact with the id after. Each word of text must occur in the contact's name, in an address, or
 // in an id or name of its companies; an empty text matches all contacts. Fewer than limit results
 // mean that there are no more.
-func (b *Book) Contacts(ctx context.Context, text, after string, limit int) ([]Contact, error) {
+func (b *Directory) Contacts(ctx context.Context, text, after string, limit int) ([]Contact, error) {
 	words := strings.Fields(nameKey(text))
 	var names map[string]string
 	if len(words) > 0 {
@@ -200,7 +200,7 @@ func (b *Book) Contacts(ctx context.Context, text, after string, limit int) ([]C
 }
 
 // ContactsOf returns the contacts that belong to the company, in the order in which they were added.
-func (b *Book) ContactsOf(ctx context.Context, company string) (found []Contact, err error) {
+func (b *Directory) ContactsOf(ctx context.Context, company string) (found []Contact, err error) {
 	err = b.eachContact(ctx, "", func(e *storedContact) bool {
 		if slices.Contains(e.Companies, company) {
 			found = append(found, b.effective(*e))
@@ -211,7 +211,7 @@ func (b *Book) ContactsOf(ctx context.Context, company string) (found []Contact,
 }
 
 // AnybodyMaySignIn reports whether any contact isn't disabled.
-func (b *Book) AnybodyMaySignIn(ctx context.Context) (found bool, err error) {
+func (b *Directory) AnybodyMaySignIn(ctx context.Context) (found bool, err error) {
 	err = b.eachContact(ctx, "", func(e *storedContact) bool {
 		found = !b.effective(*e).Disabled
 		return !found
@@ -221,7 +221,7 @@ func (b *Book) AnybodyMaySignIn(ctx context.Context) (found bool, err error) {
 
 // Companies returns up to limit companies in the order of their ids, beginning after the id after.
 // Each word of text must occur in a company's id or name.
-func (b *Book) Companies(ctx context.Context, text, after string, limit int) ([]Company, error) {
+func (b *Directory) Companies(ctx context.Context, text, after string, limit int) ([]Company, error) {
 	words := strings.Fields(nameKey(text))
 	var found []Company
 	err := b.eachCompany(ctx, after, func(c Company) bool {
@@ -234,7 +234,7 @@ func (b *Book) Companies(ctx context.Context, text, after string, limit int) ([]
 }
 
 // Company returns the company, or ErrUnknown.
-func (b *Book) Company(ctx context.Context, id string) (Company, error) {
+func (b *Directory) Company(ctx context.Context, id string) (Company, error) {
 	if !IsCompanyID(id) {
 		return Company{}, ErrUnknown
 	}
@@ -246,7 +246,7 @@ func (b *Book) Company(ctx context.Context, id string) (Company, error) {
 }
 
 // effective returns the stored contact with the Caddyfile's staff list applied to it.
-func (b *Book) effective(e storedContact) Contact {
+func (b *Directory) effective(e storedContact) Contact {
 	if slices.ContainsFunc(e.Emails, b.isStaff) {
 		if e.Role != Staff {
 			e.StoredRole = e.Role
@@ -256,11 +256,11 @@ func (b *Book) effective(e storedContact) Contact {
 	return e.Contact
 }
 
-func (b *Book) isStaff(a address.Address) bool { return slices.Contains(b.Staff, a) }
+func (b *Directory) isStaff(a address.Address) bool { return slices.Contains(b.Staff, a) }
 
 // contactByEmail returns the contact that has the address. Between its two reads the address may
 // pass to another contact; it then tries again.
-func (b *Book) contactByEmail(ctx context.Context, a address.Address) (storedContact, error) {
+func (b *Directory) contactByEmail(ctx context.Context, a address.Address) (storedContact, error) {
 	for range 3 {
 		id, err := b.contactIDByEmail(ctx, a)
 		if err != nil {
@@ -278,7 +278,7 @@ func (b *Book) contactByEmail(ctx context.Context, a address.Address) (storedCon
 }
 
 // contactIDByEmail returns the id of the contact that has the address, or ErrUnknown.
-func (b *Book) contactIDByEmail(ctx context.Context, a address.Address) (string, error) {
+func (b *Directory) contactIDByEmail(ctx context.Context, a address.Address) (string, error) {
 	for _, mac := range b.Keys.Lookups("email", b.Firm, string(a)) {
 		rec, err := b.get(ctx, bucketEmail, mac)
 		if errors.Is(err, ErrUnknown) {
@@ -292,7 +292,7 @@ func (b *Book) contactIDByEmail(ctx context.Context, a address.Address) (string,
 	return "", ErrUnknown
 }
 
-func (b *Book) contactByID(ctx context.Context, id string) (storedContact, error) {
+func (b *Directory) contactByID(ctx context.Context, id string) (storedContact, error) {
 	if id == "" || len(id) > 512 {
 		return storedContact{}, ErrUnknown
 	}
@@ -304,21 +304,21 @@ func (b *Book) contactByID(ctx context.Context, id string) (storedContact, error
 }
 
 // eachContact calls f for the contacts after an id, in order, until f returns false.
-func (b *Book) eachContact(ctx context.Context, after string, f func(*storedContact) bool) error {
+func (b *Directory) eachContact(ctx context.Context, after string, f func(*storedContact) bool) error {
 	return b.scan(ctx, bucketContact, "", after, func(rec store.Record) (bool, error) {
 		e, err := b.openContact(rec)
 		return err == nil && f(&e), err
 	})
 }
 
-func (b *Book) eachCompany(ctx context.Context, after string, f func(Company) bool) error {
+func (b *Directory) eachCompany(ctx context.Context, after string, f func(Company) bool) error {
 	return b.scan(ctx, bucketCompany, "", after, func(rec store.Record) (bool, error) {
 		c, err := b.openCompany(rec)
 		return err == nil && f(c), err
 	})
 }
 
-func (b *Book) allCompanies(ctx context.Context) (all []Company, err error) {
+func (b *Directory) allCompanies(ctx context.Context) (all []Company, err error) {
 	err = b.eachCompany(ctx, "", func(c Company) bool {
 		all = append(all, c)
 		return true
@@ -326,7 +326,7 @@ func (b *Book) allCompanies(ctx context.Context) (all []Company, err error) {
 	return all, err
 }
 
-func (b *Book) scan(ctx context.Context, bucket, prefix, after string, f func(store.Record) (more bool, err error)) error {
+func (b *Directory) scan(ctx context.Context, bucket, prefix, after string, f func(store.Record) (more bool, err error)) error {
 	return b.scanAny(ctx, bucket, prefix, after, func(rec store.Record) (bool, error) {
 		if err := checkFormat(rec); err != nil {
 			return false, err
@@ -336,7 +336,7 @@ func (b *Book) scan(ctx context.Context, bucket, prefix, after string, f func(st
 }
 
 // scanAny is scan for records of any format.
-func (b *Book) scanAny(ctx context.Context, bucket, prefix, after string, f func(store.Record) (more bool, err error)) error {
+func (b *Directory) scanAny(ctx context.Context, bucket, prefix, after string, f func(store.Record) (more bool, err error)) error {
 	for {
 		recs, err := b.Store.Scan(ctx, b.Firm, bucket, prefix, after, pageSize)
 		if err != nil {
@@ -354,19 +354,19 @@ func (b *Book) scanAny(ctx context.Context, bucket, prefix, after string, f func
 	}
 }
 
-func (b *Book) now() time.Time {
+func (b *Directory) now() time.Time {
 	if b.Now == nil {
 		return time.Now()
 	}
 	return b.Now()
 }
 
-func (b *Book) key(bucket, id string) store.Key {
+func (b *Directory) key(bucket, id string) store.Key {
 	return store.Key{Firm: b.Firm, Bucket: bucket, ID: id}
 }
 
 // get returns a record in a known format, or ErrUnknown.
-func (b *Book) get(ctx context.Context, bucket, id string) (store.Record, error) {
+func (b *Directory) get(ctx context.Context, bucket, id string) (store.Record, error) {
 	rec, err := b.Store.Get(ctx, b.key(bucket, id))
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -384,12 +384,12 @@ func checkFormat(rec store.Record) error {
 	return nil
 }
 
-func (b *Book) emailMACs(a address.Address) []string {
+func (b *Directory) emailMACs(a address.Address) []string {
 	return b.Keys.MACs("email", b.Firm, string(a))
 }
 
 // seal returns v as the value of a record. It can be opened only under the same key.
-func (b *Book) seal(bucket, id string, v any) []byte {
+func (b *Directory) seal(bucket, id string, v any) []byte {
 	plain, err := json.Marshal(v)
 	if err != nil {
 		panic("directory: " + err.Error()) // never: plain structs of strings
@@ -397,7 +397,7 @@ func (b *Book) seal(bucket, id string, v any) []byte {
 	return append([]byte{format}, b.Keys.Seal("directory", b.sealingContext(bucket, id), plain)...)
 }
 
-func (b *Book) open(rec store.Record, v any) error {
+func (b *Directory) open(rec store.Record, v any) error {
 	plain, err := b.Keys.Open("directory", b.sealingContext(rec.Key.Bucket, rec.Key.ID), rec.Value[1:])
 	if err == nil {
 		err = json.Unmarshal(plain, v)
@@ -408,13 +408,13 @@ func (b *Book) open(rec store.Record, v any) error {
 	return nil
 }
 
-func (b *Book) sealingContext(bucket, id string) string {
+func (b *Directory) sealingContext(bucket, id string) string {
 	return b.Firm + "\x00" + bucket + "\x00" + id
 }
 
 // newID returns an id that no contact has or had. IDs made later, or at the same time with a
 // higher n, sort later, so that contacts are listed in the order of a file's rows.
-func (b *Book) newID(n int) string {
+func (b *Directory) newID(n int) string {
 	var raw [20]byte
 	binary.BigEndian.PutUint64(raw[:8], uint64(b.now().UnixNano()+int64(n)))
 	rand.Read(raw[8:]) // never fails (crypto/rand)

@@ -33,11 +33,11 @@ func keyring(t testing.TB, secrets ...string) *secret.Keyring {
 	return k
 }
 
-func newBook(t testing.TB, staff ...address.Address) *Book {
+func newBook(t testing.TB, staff ...address.Address) *Directory {
 	t.Helper()
 	db := must(bolt.Open(filepath.Join(t.TempDir(), "doorpost.db"), bolt.Options{}))
 	t.Cleanup(func() { db.Close() })
-	return &Book{Firm: "example", Store: db, Keys: keyring(t, "first"), Staff: staff}
+	return &Directory{Firm: "example", Store: db, Keys: keyring(t, "first"), Staff: staff}
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -51,7 +51,7 @@ func must[T any](v T, err error) T {
 }
 
 // importCSV plans and applies an import of contacts from text.
-func importCSV(t testing.TB, b *Book, text string) (Plan, error) {
+func importCSV(t testing.TB, b *Directory, text string) (Plan, error) {
 	t.Helper()
 	rows, err := ReadContacts(strings.NewReader(text))
 	if err != nil {
@@ -64,7 +64,7 @@ func importCSV(t testing.TB, b *Book, text string) (Plan, error) {
 	return p, b.Apply(t.Context(), p, nil)
 }
 
-func importCompanies(t testing.TB, b *Book, text string) (Plan, error) {
+func importCompanies(t testing.TB, b *Directory, text string) (Plan, error) {
 	t.Helper()
 	rows, err := ReadCompanies(strings.NewReader(text))
 	if err != nil {
@@ -78,7 +78,7 @@ func importCompanies(t testing.TB, b *Book, text string) (Plan, error) {
 }
 
 // everyone returns the directory as lines of text, in order.
-func everyone(t testing.TB, b *Book) []string {
+func everyone(t testing.TB, b *Directory) []string {
 	t.Helper()
 	all, err := b.Contacts(t.Context(), "", "", 1000)
 	if err != nil {
@@ -95,7 +95,7 @@ func everyone(t testing.TB, b *Book) []string {
 	return out
 }
 
-func wantDirectory(t testing.TB, b *Book, want ...string) {
+func wantDirectory(t testing.TB, b *Directory, want ...string) {
 	t.Helper()
 	if got := everyone(t, b); !slices.Equal(got, append([]string{}, want...)) {
 		t.Errorf("the book is\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
@@ -437,7 +437,7 @@ func TestVersionMoves(t *testing.T) {
 func TestVersionIsShared(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	b.Changes = new(atomic.Uint64)
-	other := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys, Changes: b.Changes}
+	other := &Directory{Firm: b.Firm, Store: b.Store, Keys: b.Keys, Changes: b.Changes}
 	was := other.Version()
 	must(b.AddContact(ctx, "ann@example.com", Change{}))
 	if other.Version() == was {
@@ -448,8 +448,8 @@ func TestVersionIsShared(t *testing.T) {
 // Two processes see each other's changes after Sync, and notify each other of changes.
 func TestSync(t *testing.T) {
 	here, ctx, told := newBook(t), t.Context(), 0
-	here.Others = &store.Others{Tell: func(context.Context) { told++ }}
-	there := &Book{Firm: here.Firm, Store: here.Store, Keys: here.Keys, Others: new(store.Others)}
+	here.Peers = &store.Peers{Notify: func(context.Context) { told++ }}
+	there := &Directory{Firm: here.Firm, Store: here.Store, Keys: here.Keys, Peers: new(store.Peers)}
 	for name, change := range map[string]func() error{
 		"by hand":   func() error { _, err := here.AddContact(ctx, "ann@example.com", Change{}); return err },
 		"by a file": func() error { _, err := importCSV(t, here, "email\nbob@example.com\n"); return err },
@@ -471,7 +471,7 @@ func TestSync(t *testing.T) {
 			t.Errorf("%s: CatchUp = %v; Version stays at %d", name, err, was)
 		}
 	}
-	there.Others.Doubt(true)
+	there.Peers.SetStale(true)
 	if there.Version() == there.Version() {
 		t.Error("Version stands still while there is doubt")
 	}
@@ -548,7 +548,7 @@ func TestOneAddressOneContact(t *testing.T) {
 // Two firms in one store don't see each other.
 func TestFirmsAreSeparate(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
-	other := &Book{Firm: "other", Store: b.Store, Keys: b.Keys}
+	other := &Directory{Firm: "other", Store: b.Store, Keys: b.Keys}
 	ann := must(b.AddContact(ctx, "ann@example.com", Change{}))
 	if _, err := other.ByEmail(ctx, "ann@example.com"); !errors.Is(err, ErrUnknown) {
 		t.Errorf("ByEmail in the other firm: %v; want ErrUnknown", err)
@@ -565,7 +565,7 @@ func TestFirmsAreSeparate(t *testing.T) {
 func TestNothingReadableInTheStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "doorpost.db")
 	db := must(bolt.Open(path, bolt.Options{}))
-	b, ctx := &Book{Firm: "example", Store: db, Keys: keyring(t, "first")}, t.Context()
+	b, ctx := &Directory{Firm: "example", Store: db, Keys: keyring(t, "first")}, t.Context()
 	must(b.AddCompany(ctx, "acme", CompanyChange{Name: ptr("Secretive Holdings"), LegacyTokens: &[]string{"hb7Qm2xVt9Kp4Rz"}}))
 	must(b.AddContact(ctx, "ann@example.com", Change{FirstName: ptr("Annabella"), Phone: ptr("+15550100")}))
 	must(b.RemoveContact(ctx, "ann@example.com"))
@@ -588,8 +588,8 @@ func TestSecretCanBeReplaced(t *testing.T) {
 	must(importCSV(t, b, "email,other_emails,companies\nann@example.com,ann@example.org,acme\nbob@example.com,,\n"))
 	must(b.RemoveContact(ctx, "bob@example.com"))
 	must(b.RemoveCompany(ctx, "gone"))
-	with := func(secrets ...string) *Book {
-		return &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, secrets...), Staff: b.Staff}
+	with := func(secrets ...string) *Directory {
+		return &Directory{Firm: b.Firm, Store: b.Store, Keys: keyring(t, secrets...), Staff: b.Staff}
 	}
 	same := []string{"[owner@example.com]  [] staff", "[ann@example.com ann@example.org]  [acme] client"}
 

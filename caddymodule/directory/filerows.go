@@ -81,7 +81,7 @@ func (r CompanyRow) digests() (key, row uint64) {
 }
 
 // lastLoad returns the record of the last load, or ErrUnknown if none has been recorded.
-func (b *Book) lastLoad(ctx context.Context, kind Kind) (loadRecord, error) {
+func (b *Directory) lastLoad(ctx context.Context, kind Kind) (loadRecord, error) {
 	var l loadRecord
 	rec, err := b.get(ctx, bucketLoad, string(kind)+"/report")
 	if err != nil {
@@ -92,7 +92,7 @@ func (b *Book) lastLoad(ctx context.Context, kind Kind) (loadRecord, error) {
 
 // LastLoad describes the last successful load of a Caddyfile's file, on any machine. It returns
 // ErrUnknown if there was none.
-func (b *Book) LastLoad(ctx context.Context, kind Kind) (Report, error) {
+func (b *Directory) LastLoad(ctx context.Context, kind Kind) (Report, error) {
 	l, err := b.lastLoad(ctx, kind)
 	if err != nil {
 		return Report{Kind: kind}, err
@@ -100,7 +100,7 @@ func (b *Book) LastLoad(ctx context.Context, kind Kind) (Report, error) {
 	return Report{Kind: kind, At: l.At, Added: l.Added, Changed: l.Changed, Unchanged: l.Unchanged, Kept: l.Kept, MoreKept: l.MoreKept}, nil
 }
 
-func (b *Book) recordLoad(p Plan) store.Op {
+func (b *Directory) recordLoad(p Plan) store.Op {
 	l := loadRecord{At: b.now().UTC(), Added: len(p.Added), Changed: len(p.Changed), Unchanged: p.Unchanged, Kept: p.Kept}
 	if more := len(l.Kept) - maxRememberedKept; more > 0 {
 		l.Kept, l.MoreKept = l.Kept[:maxRememberedKept], more
@@ -110,7 +110,7 @@ func (b *Book) recordLoad(p Plan) store.Op {
 }
 
 // fileRows returns the rows at the last load; it is empty if no load has been recorded.
-func (b *Book) fileRows(ctx context.Context, kind Kind) (fileRows, error) {
+func (b *Directory) fileRows(ctx context.Context, kind Kind) (fileRows, error) {
 	rows := fileRows{}
 	return rows, b.scan(ctx, bucketFileRows, string(kind)+"/", "", func(rec store.Record) (bool, error) {
 		var r fileRowsRecord
@@ -128,7 +128,7 @@ func (b *Book) fileRows(ctx context.Context, kind Kind) (fileRows, error) {
 }
 
 // fileRowsOps returns the Ops that replace last by now in the store.
-func (b *Book) fileRowsOps(kind Kind, last, now fileRows) (ops []store.Op) {
+func (b *Directory) fileRowsOps(kind Kind, last, now fileRows) (ops []store.Op) {
 	shardOf := func(key uint64) int { return int(key >> 60) }
 	var dirty [rowShards]bool
 	for key, row := range now {
@@ -164,7 +164,7 @@ func (b *Book) fileRowsOps(kind Kind, last, now fileRows) (ops []store.Op) {
 	return ops
 }
 
-func (b *Book) resealFileRows(rec store.Record) ([]store.Op, error) {
+func (b *Directory) resealFileRows(rec store.Record) ([]store.Op, error) {
 	var r fileRowsRecord
 	if err := b.open(rec, &r); err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ func (b *Book) resealFileRows(rec store.Record) ([]store.Op, error) {
 	return []store.Op{store.Put(rec.Key, b.seal(bucketFileRows, rec.Key.ID, r), time.Time{})}, nil
 }
 
-func (b *Book) resealLoad(rec store.Record) ([]store.Op, error) {
+func (b *Directory) resealLoad(rec store.Record) ([]store.Op, error) {
 	if !strings.HasSuffix(rec.Key.ID, "/report") {
 		return nil, nil // a MAC, which the next load replaces
 	}
@@ -186,7 +186,7 @@ func (b *Book) resealLoad(rec store.Record) ([]store.Op, error) {
 // PendingRevocations returns the ids of contacts who lost an address or were disabled, and for whom
 // RevocationsDone hasn't been called yet: a process may have been killed between the change and the
 // end of their sessions.
-func (b *Book) PendingRevocations(ctx context.Context) (contacts []string, err error) {
+func (b *Directory) PendingRevocations(ctx context.Context) (contacts []string, err error) {
 	err = b.scan(ctx, bucketPendingRevocations, "", "", func(rec store.Record) (bool, error) {
 		contacts = append(contacts, rec.Key.ID)
 		return true, nil
@@ -195,7 +195,7 @@ func (b *Book) PendingRevocations(ctx context.Context) (contacts []string, err e
 }
 
 // RevocationsDone records that the sessions and links of the contacts have been revoked.
-func (b *Book) RevocationsDone(ctx context.Context, contacts ...string) error {
+func (b *Directory) RevocationsDone(ctx context.Context, contacts ...string) error {
 	for some := range slices.Chunk(contacts, pageSize) {
 		ops := make([]store.Op, 0, len(some))
 		for _, id := range slices.Compact(slices.Sorted(slices.Values(some))) {
@@ -210,7 +210,7 @@ func (b *Book) RevocationsDone(ctx context.Context, contacts ...string) error {
 
 // pendingRevocation returns the Op that records, together with the change, that the contact's
 // sessions have yet to be revoked.
-func (b *Book) pendingRevocation(contact string) store.Op {
+func (b *Directory) pendingRevocation(contact string) store.Op {
 	return store.Put(b.key(bucketPendingRevocations, contact), []byte{format}, time.Time{})
 }
 
@@ -227,7 +227,7 @@ func revokesAccess(before, after *storedContact) bool {
 }
 
 // clearRemovals returns the Ops that delete the tombstones of the addresses.
-func (b *Book) clearRemovals(addresses []address.Address) (ops []store.Op) {
+func (b *Directory) clearRemovals(addresses []address.Address) (ops []store.Op) {
 	for _, a := range addresses {
 		for _, mac := range b.emailMACs(a) {
 			ops = append(ops, store.Delete(b.key(bucketRemoved, removedEmail+mac)))

@@ -19,27 +19,27 @@ func TestManualChangeHoldsUntilItsRowChanges(t *testing.T) {
 	const head = "email,phone,companies,disabled\n"
 	for _, c := range []struct {
 		name   string
-		byHand func(*Book) error
+		byHand func(*Directory) error
 		other  string // the directory after another row was added
 		kept   string // the kept items that the load reports
 		row    string // Ann's row, changed
 		after  string // the directory after the row was changed
 	}{
-		{"phone", func(b *Book) error { _, err := b.SetContact(t.Context(), "ann@b.de", phone("1")); return err },
+		{"phone", func(b *Directory) error { _, err := b.SetContact(t.Context(), "ann@b.de", phone("1")); return err },
 			"phone 1 acme client", "[{2 ann@b.de changed by hand [phone]}]", "ann@b.de,3,acme,", "phone 3 acme client"},
-		{"phone, and another cell of the row", func(b *Book) error { _, err := b.SetContact(t.Context(), "ann@b.de", phone("1")); return err },
+		{"phone, and another cell of the row", func(b *Directory) error { _, err := b.SetContact(t.Context(), "ann@b.de", phone("1")); return err },
 			"phone 1 acme client", "[{2 ann@b.de changed by hand [phone]}]", "ann@b.de,2,birch,", "phone 2 birch client"},
-		{"disabled", func(b *Book) error { _, err := b.Disable(t.Context(), "ann@b.de"); return err },
+		{"disabled", func(b *Directory) error { _, err := b.Disable(t.Context(), "ann@b.de"); return err },
 			"phone 2 acme client disabled", "[{2 ann@b.de disabled by hand []}]", "ann@b.de,3,acme,", "phone 3 acme client disabled"},
-		{"disabled, and the row says no", func(b *Book) error { _, err := b.Disable(t.Context(), "ann@b.de"); return err },
+		{"disabled, and the row says no", func(b *Directory) error { _, err := b.Disable(t.Context(), "ann@b.de"); return err },
 			"phone 2 acme client disabled", "[{2 ann@b.de disabled by hand []}]", "ann@b.de,2,acme,no", "phone 2 acme client"},
-		{"removed", func(b *Book) error { _, err := b.RemoveContact(t.Context(), "ann@b.de"); return err },
+		{"removed", func(b *Directory) error { _, err := b.RemoveContact(t.Context(), "ann@b.de"); return err },
 			"none", "[{2 ann@b.de removed by hand []}]", "ann@b.de,3,acme,", "phone 3 acme client"},
-		{"removed and added", func(b *Book) error {
+		{"removed and added", func(b *Directory) error {
 			_, err := b.RemoveContact(t.Context(), "ann@b.de")
 			return errors.Join(err, second(b.AddContact(t.Context(), "ann@b.de", phone("9"))))
 		}, "phone 9  client", "[{2 ann@b.de changed by hand [phone companies]}]", "ann@b.de,3,acme,", "phone 3 acme client"},
-		{"address changed", func(b *Book) error {
+		{"address changed", func(b *Directory) error {
 			email := "ann.lee@b.de"
 			_, err := b.SetContact(t.Context(), "ann@b.de", Change{Email: &email})
 			return err
@@ -114,7 +114,7 @@ func TestManualChangeOfCompanyHoldsUntilItsRowChanges(t *testing.T) {
 	if got := fmt.Sprint(r.Kept); got != "[{2 acme changed by hand [legacy_tokens]} {3 birch removed by hand []}]" || r.Added != 1 {
 		t.Errorf("kept = %s, %d added", got, r.Added)
 	}
-	if _, err := b.StandingByToken(t.Context(), "tok-1"); !errors.Is(err, ErrUnknown) {
+	if _, err := b.StatusByToken(t.Context(), "tok-1"); !errors.Is(err, ErrUnknown) {
 		t.Errorf("the token that was revoked by hand leads somewhere again: %v", err)
 	}
 	r = load("id,name,legacy_tokens\nacme,Acme,tok-1;tok-2\nbirch,Birch & Sons,\ncedar,,\n")
@@ -220,7 +220,7 @@ func TestAccessEndsEvenIfTheProcessIsKilled(t *testing.T) {
 	}
 }
 
-func everyoneOf(t *testing.T, b *Book) []Contact {
+func everyoneOf(t *testing.T, b *Directory) []Contact {
 	t.Helper()
 	return must(b.Contacts(t.Context(), "", "", 100))
 }

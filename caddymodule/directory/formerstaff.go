@@ -18,7 +18,7 @@ const stateDisabledStaff = "lifted"
 // earlier start and no longer are. Removing them from the Caddyfile doesn't change the store, so
 // nothing else would end their sessions and links. The same step updates the record of
 // stateDisabledStaff.
-func (b *Book) renewFormerStaff(ctx context.Context) error {
+func (b *Directory) renewFormerStaff(ctx context.Context) error {
 	return b.change(ctx, func() ([]store.Op, error) {
 		was, err := b.disabledStaff(ctx)
 		if err != nil {
@@ -58,7 +58,7 @@ func (b *Book) renewFormerStaff(ctx context.Context) error {
 }
 
 // disabledStaff returns the IDs of stateDisabledStaff, sorted.
-func (b *Book) disabledStaff(ctx context.Context) ([]string, error) {
+func (b *Directory) disabledStaff(ctx context.Context) ([]string, error) {
 	rec, err := b.get(ctx, bucketState, stateDisabledStaff)
 	if errors.Is(err, ErrUnknown) || err == nil && len(rec.Value) == 1 {
 		return nil, nil

@@ -17,7 +17,7 @@ type Renewal struct {
 // Renew prepares the Renewal of a contact, or returns ErrUnknown. The caller applies its Ops
 // together with the other changes that revoke the contact's access, and then calls Renewed. If
 // Apply returns store.ErrConflict, the directory was changed in between: call Renew again.
-func (b *Book) Renew(ctx context.Context, id string) (Renewal, error) {
+func (b *Directory) Renew(ctx context.Context, id string) (Renewal, error) {
 	was, err := b.generation(ctx)
 	if err != nil {
 		return Renewal{}, err
@@ -38,12 +38,12 @@ func (b *Book) Renew(ctx context.Context, id string) (Renewal, error) {
 // Renewed must be called after the Ops of a Renewal were applied, with the result of Apply: nil or
 // the store's error. Until then, cached data of this process describes the contact before the
 // change.
-func (b *Book) Renewed(ctx context.Context, err error) {
+func (b *Directory) Renewed(ctx context.Context, err error) {
 	if errors.Is(err, store.ErrConflict) {
 		return
 	}
 	b.versionCounter().Add(1) // also after an error: the store may have made the change and failed to report it
-	b.Others.Changed(ctx)
+	b.Peers.NotifyPeers(ctx)
 }
 
 // newGeneration returns a value that no contact has as their Generation. It is random, so that no

@@ -99,7 +99,7 @@ func TestIndexOfOldLinksGivesNoAccessByItself(t *testing.T) {
 	}
 	for token, own := range map[string]bool{"Token-Of-Acme": false, "token-of-birch": true} {
 		for range 2 { // from the store, then from memory
-			s, err := b.StandingByToken(t.Context(), token)
+			s, err := b.StatusByToken(t.Context(), token)
 			if own && (err != nil || s.Company != "birch") || !own && !errors.Is(err, ErrUnknown) {
 				t.Errorf("StandingByToken(%s) = %+v, %v; want birch's: %t", token, s, err, own)
 			}

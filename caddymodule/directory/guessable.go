@@ -196,7 +196,7 @@ type Guessable struct {
 
 // GuessableTokens returns the guessable tokens of open companies; those of upgraded companies give
 // no access.
-func (b *Book) GuessableTokens(ctx context.Context) (found Guessable, err error) {
+func (b *Directory) GuessableTokens(ctx context.Context) (found Guessable, err error) {
 	all := map[string]Company{}
 	if err = b.eachCompany(ctx, "", func(c Company) bool { all[c.ID] = c; return true }); err != nil {
 		return found, err

@@ -18,7 +18,7 @@ import (
 // are disabled lose all access at that time (see renewFormerStaff). An error that wraps
 // secret.ErrSealed means that the directory is sealed with a secret that isn't among the keys;
 // nothing was changed.
-func (b *Book) EnsureStaff(ctx context.Context) error {
+func (b *Directory) EnsureStaff(ctx context.Context) error {
 	if _, err := b.sealingKey(ctx); err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ const stateKey = "key"
 
 // CheckKeys returns an error that wraps secret.ErrSealed if the directory is sealed with a secret
 // that isn't among the keys.
-func (b *Book) CheckKeys(ctx context.Context, keys *secret.Keyring) error {
+func (b *Directory) CheckKeys(ctx context.Context, keys *secret.Keyring) error {
 	rec, err := b.get(ctx, bucketState, stateKey)
 	if err == nil && !slices.Contains(keys.MACs("book", b.Firm), string(rec.Value[1:])) {
 		err = b.wrongSecretError()
@@ -52,14 +52,14 @@ func (b *Book) CheckKeys(ctx context.Context, keys *secret.Keyring) error {
 	return nil // if the directory can't be read, nothing is opened with the wrong key either
 }
 
-func (b *Book) wrongSecretError() error {
+func (b *Directory) wrongSecretError() error {
 	return fmt.Errorf("the contacts of firm %s: %w; write the secret that they were sealed with behind the new one", b.Firm, secret.ErrSealed)
 }
 
 // sealingKey returns the index of the key that sealed the directory; 0 is the newest. It marks a
 // new directory as sealed with the newest. Without that mark, a directory under another secret
 // would look empty, because addresses are found by their MAC.
-func (b *Book) sealingKey(ctx context.Context) (int, error) {
+func (b *Directory) sealingKey(ctx context.Context) (int, error) {
 	marks := b.Keys.MACs("book", b.Firm)
 	rec, err := b.get(ctx, bucketState, stateKey)
 	if errors.Is(err, ErrUnknown) {
@@ -83,7 +83,7 @@ func (b *Book) sealingKey(ctx context.Context) (int, error) {
 // Reseal seals with the newest key all records that an older key sealed; after that, the older
 // secret may be removed. It does nothing if nothing is left to do, and resumes after an
 // interruption. The directory can be used at all times.
-func (b *Book) Reseal(ctx context.Context) error {
+func (b *Directory) Reseal(ctx context.Context) error {
 	if i, err := b.sealingKey(ctx); err != nil || i == 0 {
 		return err
 	}
@@ -103,7 +103,7 @@ func (b *Book) Reseal(ctx context.Context) error {
 	return b.Store.Apply(ctx, store.Put(b.key(bucketState, stateKey), mark, time.Time{}))
 }
 
-func (b *Book) resealBucket(ctx context.Context, bucket string, ops func(store.Record) ([]store.Op, error)) error {
+func (b *Directory) resealBucket(ctx context.Context, bucket string, ops func(store.Record) ([]store.Op, error)) error {
 	for after := ""; ; {
 		last := after
 		err := b.change(ctx, func() (all []store.Op, err error) {
@@ -127,7 +127,7 @@ func (b *Book) resealBucket(ctx context.Context, bucket string, ops func(store.R
 	}
 }
 
-func (b *Book) resealContact(rec store.Record) ([]store.Op, error) {
+func (b *Directory) resealContact(rec store.Record) ([]store.Op, error) {
 	e, err := b.openContact(rec)
 	if err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (b *Book) resealContact(rec store.Record) ([]store.Op, error) {
 	return ops, nil
 }
 
-func (b *Book) resealCompany(rec store.Record) ([]store.Op, error) {
+func (b *Directory) resealCompany(rec store.Record) ([]store.Op, error) {
 	c, err := b.openCompany(rec)
 	if err != nil {
 		return nil, err
@@ -158,7 +158,7 @@ func (b *Book) resealCompany(rec store.Record) ([]store.Op, error) {
 	return ops, nil
 }
 
-func (b *Book) resealTombstone(rec store.Record) ([]store.Op, error) {
+func (b *Directory) resealTombstone(rec store.Record) ([]store.Op, error) {
 	var t tombstone
 	if err := b.open(rec, &t); err != nil {
 		return nil, err

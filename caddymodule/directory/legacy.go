@@ -14,30 +14,30 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Standing is the state of a company that a request needs.
-type Standing struct {
-	Company  string // id
-	Upgraded bool   // its old links ask for sign-in
-	Token    string // token of its first old link, used to restore old URLs; "" if it has none
-	Era      uint64 // the company's
-	AddedAs  uint64 // likewise
+// AccessStatus is the state of a company that a request needs.
+type AccessStatus struct {
+	Company    string // id
+	Upgraded   bool   // its old links ask for sign-in
+	Token      string // token of its first old link, used to restore old URLs; "" if it has none
+	Generation uint64 // the company's
+	AddedAs    uint64 // likewise
 
 	prints string // prints of the tokens of all its old links, concatenated
 }
 
-// Print identifies a token that was used without storing the token itself.
-type Print uint64
+// Fingerprint identifies a token that was used without storing the token itself.
+type Fingerprint uint64
 
-// PrintOf returns the print of a token.
-func PrintOf(token string) Print {
+// FingerprintOf returns the fingerprint of a token.
+func FingerprintOf(token string) Fingerprint {
 	sum := sha256.Sum256([]byte(token))
-	return Print(binary.BigEndian.Uint64(sum[:]))
+	return Fingerprint(binary.BigEndian.Uint64(sum[:]))
 }
 
 // Has reports whether one of the company's old links has the token of the print.
-func (s Standing) Has(p Print) bool {
+func (s AccessStatus) Has(p Fingerprint) bool {
 	for rest := s.prints; len(rest) >= printSize; rest = rest[printSize:] {
-		if Print(binary.BigEndian.Uint64([]byte(rest[:printSize]))) == p {
+		if Fingerprint(binary.BigEndian.Uint64([]byte(rest[:printSize]))) == p {
 			return true
 		}
 	}
@@ -52,11 +52,11 @@ const (
 	maxCachedCompanies = 150_000
 )
 
-// StandingByToken returns the standing of the company that has the old-link token, or ErrUnknown.
+// StatusByToken returns the access status of the company that has the old-link token, or ErrUnknown.
 // Decoded tokens are compared exactly. The result comes from memory while Version stays the same.
-func (b *Book) StandingByToken(ctx context.Context, token string) (Standing, error) {
+func (b *Directory) StatusByToken(ctx context.Context, token string) (AccessStatus, error) {
 	if token == "" || len(token) > maxToken {
-		return Standing{}, ErrUnknown
+		return AccessStatus{}, ErrUnknown
 	}
 	version := b.Version() // before the reads: a change during them is noticed next time
 	key := sha256.Sum256([]byte(token))
@@ -65,7 +65,7 @@ func (b *Book) StandingByToken(ctx context.Context, token string) (Standing, err
 	}
 	s, err := b.standingByToken(ctx, version, token)
 	if err != nil {
-		return Standing{}, err // unknown tokens aren't cached: anybody can request them
+		return AccessStatus{}, err // unknown tokens aren't cached: anybody can request them
 	}
 	b.cachedByToken.put(key, version, s, maxCachedTokens)
 	return *s, nil
@@ -74,7 +74,7 @@ func (b *Book) StandingByToken(ctx context.Context, token string) (Standing, err
 // standingByToken looks up the token in the index, and then checks that the company has it: the
 // index isn't sealed, so it gives no access by itself. Between the two reads the token may pass to
 // another company; it then tries again.
-func (b *Book) standingByToken(ctx context.Context, version uint64, token string) (*Standing, error) {
+func (b *Directory) standingByToken(ctx context.Context, version uint64, token string) (*AccessStatus, error) {
 	for range 3 {
 		id, err := b.companyIDByToken(ctx, token)
 		if err != nil {
@@ -84,24 +84,24 @@ func (b *Book) standingByToken(ctx context.Context, version uint64, token string
 		if err != nil && !errors.Is(err, ErrUnknown) {
 			return nil, err
 		}
-		if err == nil && s.Has(PrintOf(token)) {
+		if err == nil && s.Has(FingerprintOf(token)) {
 			return s, nil
 		}
 	}
 	return nil, ErrUnknown
 }
 
-// StandingOf returns the standing of the company, or ErrUnknown. The result comes from memory while
+// StatusOf returns the access status of the company, or ErrUnknown. The result comes from memory while
 // Version stays the same.
-func (b *Book) StandingOf(ctx context.Context, id string) (Standing, error) {
+func (b *Directory) StatusOf(ctx context.Context, id string) (AccessStatus, error) {
 	s, err := b.standingByCompany(ctx, b.Version(), id)
 	if err != nil {
-		return Standing{}, err
+		return AccessStatus{}, err
 	}
 	return *s, nil
 }
 
-func (b *Book) standingByCompany(ctx context.Context, version uint64, id string) (*Standing, error) {
+func (b *Directory) standingByCompany(ctx context.Context, version uint64, id string) (*AccessStatus, error) {
 	if s, ok := b.cachedByCompany.get(id, version); ok {
 		return s, nil
 	}
@@ -109,13 +109,13 @@ func (b *Book) standingByCompany(ctx context.Context, version uint64, id string)
 	if err != nil {
 		return nil, err
 	}
-	s := &Standing{Company: c.ID, Upgraded: c.Upgraded, Era: c.Era, AddedAs: c.AddedAs}
+	s := &AccessStatus{Company: c.ID, Upgraded: c.Upgraded, Generation: c.Generation, AddedAs: c.AddedAs}
 	if len(c.LegacyTokens) > 0 {
 		s.Token = c.LegacyTokens[0]
 	}
 	prints := make([]byte, 0, 16*printSize)
 	for _, token := range c.LegacyTokens {
-		prints = binary.BigEndian.AppendUint64(prints, uint64(PrintOf(token)))
+		prints = binary.BigEndian.AppendUint64(prints, uint64(FingerprintOf(token)))
 	}
 	s.prints = string(prints)
 	b.cachedByCompany.put(c.ID, version, s, maxCachedCompanies)
@@ -123,7 +123,7 @@ func (b *Book) standingByCompany(ctx context.Context, version uint64, id string)
 }
 
 // companyIDByToken returns the id of the company that has the token, or ErrUnknown.
-func (b *Book) companyIDByToken(ctx context.Context, token string) (string, error) {
+func (b *Directory) companyIDByToken(ctx context.Context, token string) (string, error) {
 	for _, mac := range b.Keys.Lookups("legacy", b.Firm, token) {
 		rec, err := b.get(ctx, bucketLegacy, mac)
 		if errors.Is(err, ErrUnknown) {
@@ -137,12 +137,12 @@ func (b *Book) companyIDByToken(ctx context.Context, token string) (string, erro
 	return "", ErrUnknown
 }
 
-func (b *Book) tokenMACs(token string) []string {
+func (b *Directory) tokenMACs(token string) []string {
 	return b.Keys.MACs("legacy", b.Firm, token)
 }
 
 // HasTokens reports whether any company has an old-link token.
-func (b *Book) HasTokens(ctx context.Context) (bool, error) {
+func (b *Directory) HasTokens(ctx context.Context) (bool, error) {
 	recs, err := b.Store.Scan(ctx, b.Firm, bucketLegacy, "", "", 1)
 	if err != nil {
 		return false, fmt.Errorf("reading the directory: %w", err)
@@ -150,7 +150,7 @@ func (b *Book) HasTokens(ctx context.Context) (bool, error) {
 	return len(recs) > 0, nil
 }
 
-// newRandomGeneration returns a random value that no company has as its Era.
+// newRandomGeneration returns a random value that no company has as its Generation.
 func newRandomGeneration() uint64 {
 	var raw [8]byte
 	rand.Read(raw[:]) // never fails (crypto/rand)
@@ -168,7 +168,7 @@ func decodeToken(written string) string {
 // companyOps returns the Ops for the records of a company and of its tokens. before is nil for a
 // new company, after is nil for a removal. A token in claims passes to another company, whose own
 // Ops in the same Apply write its record.
-func (b *Book) companyOps(before, after *Company, claims map[string]bool) (ops []store.Op) {
+func (b *Directory) companyOps(before, after *Company, claims map[string]bool) (ops []store.Op) {
 	var had, has []string
 	if before != nil {
 		had = before.LegacyTokens
@@ -200,7 +200,7 @@ func (b *Book) companyOps(before, after *Company, claims map[string]bool) (ops [
 	return ops
 }
 
-func (b *Book) putToken(token, company string) store.Op {
+func (b *Directory) putToken(token, company string) store.Op {
 	return store.Put(b.key(bucketLegacy, b.tokenMACs(token)[0]), append([]byte{format}, company...), time.Time{})
 }
 
@@ -212,7 +212,7 @@ const (
 	stateTokensFolded = "tokens-2"
 )
 
-func (b *Book) marked(ctx context.Context, mark string) (bool, error) {
+func (b *Directory) marked(ctx context.Context, mark string) (bool, error) {
 	_, err := b.get(ctx, bucketState, mark)
 	if errors.Is(err, ErrUnknown) {
 		return false, nil
@@ -220,13 +220,13 @@ func (b *Book) marked(ctx context.Context, mark string) (bool, error) {
 	return err == nil, err
 }
 
-func (b *Book) mark(mark string) store.Op {
+func (b *Directory) mark(mark string) store.Op {
 	return store.Put(b.key(bucketState, mark), []byte{format}, time.Time{})
 }
 
 // EnsureTokens builds the index of tokens for a directory from before the index. It resumes after
 // an interruption, and does nothing if nothing is left to do.
-func (b *Book) EnsureTokens(ctx context.Context) error {
+func (b *Directory) EnsureTokens(ctx context.Context) error {
 	if done, err := b.marked(ctx, stateTokens); err != nil || done {
 		return err
 	}
@@ -258,7 +258,7 @@ func (b *Book) EnsureTokens(ctx context.Context) error {
 // startsUpgraded returns a function that reports whether a new company is upgraded from the start:
 // if it has no old links, if it was upgraded when it was removed, and after an upgrade of all
 // companies.
-func (b *Book) startsUpgraded(ctx context.Context) (func(Company) bool, error) {
+func (b *Directory) startsUpgraded(ctx context.Context) (func(Company) bool, error) {
 	now, _, err := b.upgradesNow(ctx)
 	return func(c Company) bool {
 		return now.All || len(c.LegacyTokens) == 0 || now.Has(c.ID) || b.staysUpgraded(c.ID)

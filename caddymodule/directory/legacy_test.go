@@ -20,12 +20,12 @@ import (
 
 // wantTokens checks which company each token belongs to, by look-up and by the contents of the
 // index.
-func wantTokens(t testing.TB, b *Book, want string) {
+func wantTokens(t testing.TB, b *Directory, want string) {
 	t.Helper()
 	ctx := t.Context()
 	found := map[string]string{}
 	for _, token := range []string{"one", "two", "three", "a/b", "a%2Fb", "One", ""} {
-		s, err := b.StandingByToken(ctx, token)
+		s, err := b.StatusByToken(ctx, token)
 		if err != nil && !errors.Is(err, ErrUnknown) {
 			t.Fatal(err)
 		}
@@ -75,11 +75,11 @@ func TestTokensBelongToOneCompany(t *testing.T) {
 	wantRows(t, err, `3 "legacy_tokens" cedar and fir have one in common`)
 	wantTokens(t, b, "one:cedar two:birch")
 
-	if s, err := b.StandingOf(ctx, "cedar"); err != nil || s.Company != "cedar" || s.Upgraded || s.Token != "one" || !s.Has(PrintOf("one")) || s.Has(PrintOf("two")) {
+	if s, err := b.StatusOf(ctx, "cedar"); err != nil || s.Company != "cedar" || s.Upgraded || s.Token != "one" || !s.Has(FingerprintOf("one")) || s.Has(FingerprintOf("two")) {
 		t.Errorf("StandingOf = %+v, %v", s, err)
 	}
 	for _, id := range []string{"", "nobody", "Cedar"} {
-		if _, err := b.StandingOf(ctx, id); !errors.Is(err, ErrUnknown) {
+		if _, err := b.StatusOf(ctx, id); !errors.Is(err, ErrUnknown) {
 			t.Errorf("StandingOf(%q): %v; want ErrUnknown", id, err)
 		}
 	}
@@ -89,7 +89,7 @@ func TestTokensBelongToOneCompany(t *testing.T) {
 func TestTokensOfAnotherFirm(t *testing.T) {
 	b := newBook(t)
 	must(b.AddCompany(t.Context(), "acme", CompanyChange{LegacyTokens: &[]string{"one"}}))
-	other := &Book{Firm: "other", Store: b.Store, Keys: b.Keys}
+	other := &Directory{Firm: "other", Store: b.Store, Keys: b.Keys}
 	wantTokens(t, other, "")
 }
 
@@ -99,16 +99,16 @@ func TestTokensReseal(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"one", "two"}}))
-	both := &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "second", "first")}
+	both := &Directory{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "second", "first")}
 	wantTokens(t, both, "one:acme two:acme")
 	must(both.SetCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"two", "three"}}))
 	wantTokens(t, both, "three:acme two:acme")
 	if err := both.Reseal(ctx); err != nil {
 		t.Fatal(err)
 	}
-	wantTokens(t, &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "second")}, "three:acme two:acme")
-	stranger := &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "third")}
-	if s, err := stranger.StandingByToken(ctx, "two"); !errors.Is(err, ErrUnknown) {
+	wantTokens(t, &Directory{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "second")}, "three:acme two:acme")
+	stranger := &Directory{Firm: b.Firm, Store: b.Store, Keys: keyring(t, "third")}
+	if s, err := stranger.StatusByToken(ctx, "two"); !errors.Is(err, ErrUnknown) {
 		t.Errorf("under another secret: %+v, %v; want ErrUnknown", s, err)
 	}
 }
@@ -138,28 +138,28 @@ func TestRecordResealedDuringALookupIsFound(t *testing.T) {
 	}
 	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"One"}}))
 	must(b.AddContact(ctx, "ann@example.com", Change{}))
-	for i, look := range []func(*Book) error{
-		func(b *Book) error { _, err := b.ByEmail(ctx, "ann@example.com"); return err },
-		func(b *Book) error { _, err := b.StandingByToken(ctx, "One"); return err },
+	for i, look := range []func(*Directory) error{
+		func(b *Directory) error { _, err := b.ByEmail(ctx, "ann@example.com"); return err },
+		func(b *Directory) error { _, err := b.StatusByToken(ctx, "One"); return err },
 	} {
 		secrets := []string{"second", "first"}
 		for range i {
 			secrets = append([]string{fmt.Sprint("newer ", len(secrets))}, secrets...)
 		}
-		both := &Book{Firm: b.Firm, Store: b.Store, Keys: keyring(t, secrets...)}
+		both := &Directory{Firm: b.Firm, Store: b.Store, Keys: keyring(t, secrets...)}
 		moves := &resealingStore{Store: b.Store, move: func() {
 			if err := both.Reseal(ctx); err != nil {
 				t.Error(err)
 			}
 		}}
-		if err := look(&Book{Firm: b.Firm, Store: moves, Keys: both.Keys}); err != nil || moves.move != nil {
+		if err := look(&Directory{Firm: b.Firm, Store: moves, Keys: both.Keys}); err != nil || moves.move != nil {
 			t.Errorf("look-up %d while all is sealed again: %v, moved %v; want it found", i, err, moves.move == nil)
 		}
 	}
 }
 
 // ownersOf returns for each text the companies whose tokens a portal may see in it.
-func ownersOf(t *testing.T, b *Book, texts ...string) string {
+func ownersOf(t *testing.T, b *Directory, texts ...string) string {
 	t.Helper()
 	index, err := b.Tokens(t.Context())
 	if err != nil {
@@ -167,7 +167,7 @@ func ownersOf(t *testing.T, b *Book, texts ...string) string {
 	}
 	var all []string
 	for _, text := range texts {
-		if ids := index.Of(text); len(ids) > 0 {
+		if ids := index.Companies(text); len(ids) > 0 {
 			slices.Sort(ids)
 			all = append(all, text+":"+strings.Join(ids, ","))
 		}
@@ -182,7 +182,7 @@ func TestTokensFollowChanges(t *testing.T) {
 	if err := b.EnsureStaff(ctx); err != nil {
 		t.Fatal(err)
 	}
-	want := func(b *Book, want string) {
+	want := func(b *Directory, want string) {
 		t.Helper()
 		if got := ownersOf(t, b, "AbC", "abc", "ABC", "one", "One", "OTHER"); got != want {
 			t.Errorf("the owners are %q; want %q", got, want)
@@ -211,7 +211,7 @@ func TestTokensFollowChanges(t *testing.T) {
 	}
 	set("birch", "AbC")
 	want(b, "AbC:birch abc:birch ABC:birch")
-	want(&Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys}, "AbC:birch abc:birch ABC:birch")
+	want(&Directory{Firm: b.Firm, Store: b.Store, Keys: b.Keys}, "AbC:birch abc:birch ABC:birch")
 }
 
 // The index has changes by another process after Sync, and changes by an older Book of this process
@@ -221,10 +221,10 @@ func TestTokensFollowOtherProcesses(t *testing.T) {
 	if err := b.EnsureStaff(ctx); err != nil {
 		t.Fatal(err)
 	}
-	b.Others = &store.Others{}
+	b.Peers = &store.Peers{}
 	b.TokenCache = &TokenCache{}
-	reloaded := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys, TokenCache: b.TokenCache}
-	other := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys}
+	reloaded := &Directory{Firm: b.Firm, Store: b.Store, Keys: b.Keys, TokenCache: b.TokenCache}
+	other := &Directory{Firm: b.Firm, Store: b.Store, Keys: b.Keys}
 	if got := ownersOf(t, b, "hb7Qm2xVt9Kp4Rz"); got != "" {
 		t.Fatalf("an empty book has %s", got)
 	}
@@ -245,7 +245,7 @@ func TestTokensFollowOtherProcesses(t *testing.T) {
 func TestTokensOfUnavailableStoreIsAnError(t *testing.T) {
 	b, ctx := newBook(t), t.Context()
 	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"hb7Qm2xVt9Kp4Rz"}}))
-	gone := &Book{Firm: b.Firm, Store: unavailableStore{b.Store}, Keys: b.Keys}
+	gone := &Directory{Firm: b.Firm, Store: unavailableStore{b.Store}, Keys: b.Keys}
 	if _, err := gone.Tokens(ctx); err == nil || gone.CachedTokens() != nil {
 		t.Errorf("Tokens without a store = %v, in memory %t; want an error, and none", err, gone.CachedTokens() != nil)
 	}
@@ -273,7 +273,7 @@ func TestTokensOfADamagedCompany(t *testing.T) {
 		b, ctx := newBook(t), t.Context()
 		must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"hb7Qm2xVt9Kp4Rz"}}))
 		must(b.AddCompany(ctx, "birch", CompanyChange{LegacyTokens: &[]string{"wd3Kx8nLq5Ys6Tg"}}))
-		find := func(b *Book, text string) (ids []string) {
+		find := func(b *Directory, text string) (ids []string) {
 			for _, hit := range must(b.Tokens(ctx)).Find(text) {
 				ids = append(ids, hit.Companies...)
 			}
@@ -284,9 +284,9 @@ func TestTokensOfADamagedCompany(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.Invalidate()
-		started := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys}
+		started := &Directory{Firm: b.Firm, Store: b.Store, Keys: b.Keys}
 		for _, c := range []struct {
-			b    *Book
+			b    *Directory
 			text string
 			want string
 		}{
@@ -303,7 +303,7 @@ func TestTokensOfADamagedCompany(t *testing.T) {
 				t.Errorf("%s, at a start %t: %q holds tokens of %q; want %q", how, c.b == started, c.text, got, c.want)
 			}
 		}
-		if got := strings.Join(must(started.Tokens(ctx)).Of("hb7Qm2xVt9Kp4Rz"), " "); got != "acme" {
+		if got := strings.Join(must(started.Tokens(ctx)).Companies("hb7Qm2xVt9Kp4Rz"), " "); got != "acme" {
 			t.Errorf("%s: the token is of %q; want acme", how, got)
 		}
 	}
@@ -316,7 +316,7 @@ func TestNobodyWaitsLongForTokens(t *testing.T) {
 	must(b.AddCompany(t.Context(), "acme", CompanyChange{LegacyTokens: &[]string{"hb7Qm2xVt9Kp4Rz"}}))
 	synctest.Test(t, func(t *testing.T) {
 		slow := &slowStore{Store: b.Store, goOn: make(chan struct{})}
-		book := &Book{Firm: b.Firm, Store: slow, Keys: b.Keys}
+		book := &Directory{Firm: b.Firm, Store: slow, Keys: b.Keys}
 		began := time.Now()
 		var all sync.WaitGroup
 		for range 100 {
@@ -394,7 +394,7 @@ func TestEnsureTokens(t *testing.T) {
 		}
 	}
 	for token, want := range map[string]string{"one": "acme", "a/b": "acme"} {
-		if s, err := b.StandingByToken(ctx, token); err != nil || s.Company != want {
+		if s, err := b.StatusByToken(ctx, token); err != nil || s.Company != want {
 			t.Errorf("%s leads to %+v, %v", token, s, err)
 		}
 	}
@@ -410,24 +410,24 @@ func TestStandingIsCached(t *testing.T) {
 	counted := &countingStore{Store: b.Store}
 	b.Store = counted
 	must(b.AddCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{"one"}}))
-	must(b.StandingByToken(ctx, "one"))
+	must(b.StatusByToken(ctx, "one"))
 	reads := counted.gets
 	for range 3 {
-		if s, err := b.StandingByToken(ctx, "one"); err != nil || s.Company != "acme" || s.Upgraded {
+		if s, err := b.StatusByToken(ctx, "one"); err != nil || s.Company != "acme" || s.Upgraded {
 			t.Errorf("%+v, %v", s, err)
 		}
-		must(b.StandingOf(ctx, "acme"))
+		must(b.StatusOf(ctx, "acme"))
 	}
 	if counted.gets != reads {
 		t.Errorf("%d reads of what is held", counted.gets-reads)
 	}
 	must(b.AddContact(ctx, "ann@b.de", Change{Companies: &[]string{"acme"}}))
 	must(b.Upgrade(ctx, Upgrade{Companies: []string{"acme"}}, nil))
-	if s, err := b.StandingByToken(ctx, "one"); err != nil || !s.Upgraded {
+	if s, err := b.StatusByToken(ctx, "one"); err != nil || !s.Upgraded {
 		t.Errorf("after the upgrade: %+v, %v", s, err)
 	}
 	must(b.SetCompany(ctx, "acme", CompanyChange{LegacyTokens: &[]string{}}))
-	if s, err := b.StandingByToken(ctx, "one"); !errors.Is(err, ErrUnknown) {
+	if s, err := b.StatusByToken(ctx, "one"); !errors.Is(err, ErrUnknown) {
 		t.Errorf("after the token was taken away: %+v, %v", s, err)
 	}
 }
@@ -468,13 +468,13 @@ func TestUpgradeAndAdditionBeginANewEra(t *testing.T) {
 		if err := step.do(); err != nil {
 			t.Fatalf("%s: %v", step.name, err)
 		}
-		s := must(b.StandingOf(ctx, "acme"))
-		if was, known := seen[s.Era]; known == step.another || s.Era == 0 {
-			t.Errorf("%s: era %d, which it had %q; want another one: %t", step.name, s.Era, was, step.another)
+		s := must(b.StatusOf(ctx, "acme"))
+		if was, known := seen[s.Generation]; known == step.another || s.Generation == 0 {
+			t.Errorf("%s: era %d, which it had %q; want another one: %t", step.name, s.Generation, was, step.another)
 		}
-		seen[s.Era] = step.name
+		seen[s.Generation] = step.name
 		for token, want := range map[string]bool{"one": step.name != "imported again" && step.name != "added again", "two": true, "three": step.name == "imported again", "": false} {
-			if s.Has(PrintOf(token)) != want {
+			if s.Has(FingerprintOf(token)) != want {
 				t.Errorf("%s: Has(%q) = %t; want %t", step.name, token, !want, want)
 			}
 		}
@@ -619,12 +619,12 @@ func BenchmarkStandingByToken(b *testing.B) {
 	b.Run("first", func(b *testing.B) {
 		i := 0
 		for b.Loop() {
-			must(book.StandingByToken(ctx, tokens[i%len(tokens)]))
+			must(book.StatusByToken(ctx, tokens[i%len(tokens)]))
 			i++
 		}
 	})
 	for _, token := range tokens {
-		must(book.StandingByToken(ctx, token))
+		must(book.StatusByToken(ctx, token))
 	}
 	grown := float64(heap() - before)
 	b.Run("held", func(b *testing.B) {
@@ -632,14 +632,14 @@ func BenchmarkStandingByToken(b *testing.B) {
 		i := 0
 		for b.Loop() {
 			i = (i + 7919) % len(tokens)
-			must(book.StandingByToken(ctx, tokens[i]))
+			must(book.StatusByToken(ctx, tokens[i]))
 		}
 		b.ReportMetric(grown, "KiB-held")
 	})
 	b.Run("unknown", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := book.StandingByToken(ctx, "hb7Qm2xVt9Kp4Rz-nobody"); err == nil {
+			if _, err := book.StatusByToken(ctx, "hb7Qm2xVt9Kp4Rz-nobody"); err == nil {
 				b.Fatal("known")
 			}
 		}
@@ -647,7 +647,7 @@ func BenchmarkStandingByToken(b *testing.B) {
 	b.Run("held-at-once", func(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			for i := 0; pb.Next(); i = (i + 7919) % len(tokens) {
-				must(book.StandingByToken(ctx, tokens[i]))
+				must(book.StatusByToken(ctx, tokens[i]))
 			}
 		})
 	})

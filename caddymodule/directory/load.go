@@ -73,7 +73,7 @@ func CheckFile(path string, kind Kind) (FileFacts, error) {
 // is the same as at the last load leaves manual changes since then alone. Nothing is deleted.
 // Either the whole file is loaded or, with an error, nothing; problems in the file are a
 // *RowErrors. A file that is the same as at the last load is skipped. progress may be nil.
-func (b *Book) LoadFile(ctx context.Context, path string, kind Kind, progress func(done, total int)) (Report, error) {
+func (b *Directory) LoadFile(ctx context.Context, path string, kind Kind, progress func(done, total int)) (Report, error) {
 	report, err := b.loadFile(ctx, path, kind, progress)
 	if err != nil {
 		return Report{Kind: kind}, fmt.Errorf("loading %s from %s: %w", kind, path, err)
@@ -81,7 +81,7 @@ func (b *Book) LoadFile(ctx context.Context, path string, kind Kind, progress fu
 	return report, nil
 }
 
-func (b *Book) loadFile(ctx context.Context, path string, kind Kind, progress func(done, total int)) (Report, error) {
+func (b *Directory) loadFile(ctx context.Context, path string, kind Kind, progress func(done, total int)) (Report, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return Report{}, err
@@ -134,7 +134,7 @@ func (b *Book) loadFile(ctx context.Context, path string, kind Kind, progress fu
 
 // loadedBefore reports whether the hash is that of the file loaded last, and whether its rows are
 // remembered: earlier releases stored no rows.
-func (b *Book) loadedBefore(ctx context.Context, kind Kind, hash []byte) (same, remembered bool, err error) {
+func (b *Directory) loadedBefore(ctx context.Context, kind Kind, hash []byte) (same, remembered bool, err error) {
 	last, err := b.get(ctx, bucketLoad, string(kind))
 	if errors.Is(err, ErrUnknown) {
 		return false, false, nil
@@ -150,7 +150,7 @@ func (b *Book) loadedBefore(ctx context.Context, kind Kind, hash []byte) (same, 
 
 // filePlanner is Planner for a file of the Caddyfile: it compares each row with the last load. With
 // onlyRemember it stores the rows and changes nothing else.
-func (b *Book) filePlanner(r io.Reader, kind Kind, onlyRemember bool) (func(context.Context) (Plan, error), error) {
+func (b *Directory) filePlanner(r io.Reader, kind Kind, onlyRemember bool) (func(context.Context) (Plan, error), error) {
 	return b.planner(r, kind, ImportOptions{}, func(ctx context.Context, contacts []ContactRow, companies []CompanyRow) (Plan, error) {
 		now := fileRows{}
 		for _, row := range contacts {
@@ -187,7 +187,7 @@ func (b *Book) filePlanner(r io.Reader, kind Kind, onlyRemember bool) (func(cont
 // That function returns the bad rows as a *RowErrors: the unreadable ones together with those that
 // conflict with the directory, so that the operator sees all of them at once. options says which
 // problems to overlook.
-func (b *Book) Planner(r io.Reader, kind Kind, options ImportOptions) (func(context.Context) (Plan, error), error) {
+func (b *Directory) Planner(r io.Reader, kind Kind, options ImportOptions) (func(context.Context) (Plan, error), error) {
 	if err := options.Check(kind); err != nil {
 		return nil, err
 	}
@@ -201,7 +201,7 @@ func (b *Book) Planner(r io.Reader, kind Kind, options ImportOptions) (func(cont
 
 type planFunc func(context.Context, []ContactRow, []CompanyRow) (Plan, error)
 
-func (b *Book) planner(r io.Reader, kind Kind, options ImportOptions, with planFunc) (func(context.Context) (Plan, error), error) {
+func (b *Directory) planner(r io.Reader, kind Kind, options ImportOptions, with planFunc) (func(context.Context) (Plan, error), error) {
 	var contacts []ContactRow
 	var companies []CompanyRow
 	var err error
@@ -277,6 +277,6 @@ func planWithoutBad(ctx context.Context, contacts []ContactRow, companies []Comp
 
 // fileMACs returns the MAC of a file's hash under each key. With a plain hash, a copy of the store
 // would let an attacker check a guess of the file, which may have one contact only.
-func (b *Book) fileMACs(hash []byte) []string {
+func (b *Directory) fileMACs(hash []byte) []string {
 	return b.Keys.MACs("file", b.Firm, hex.EncodeToString(hash))
 }

@@ -16,7 +16,7 @@ import (
 // AddContact adds a contact with the main address email. A contact that was removed manually may be
 // added again, as a new contact. It returns a *FieldError if the change is invalid, with ErrTaken
 // if an address belongs to another contact.
-func (b *Book) AddContact(ctx context.Context, email address.Address, c Change) (Contact, error) {
+func (b *Directory) AddContact(ctx context.Context, email address.Address, c Change) (Contact, error) {
 	var after storedContact
 	err := b.change(ctx, func() ([]store.Op, error) {
 		whole, err := b.withLists(ctx, storedContact{}, c)
@@ -43,7 +43,7 @@ func (b *Book) AddContact(ctx context.Context, email address.Address, c Change) 
 
 // SetContact changes the contact that has the address email and returns its new state. It returns
 // ErrUnknown if there is none; other errors as AddContact.
-func (b *Book) SetContact(ctx context.Context, email address.Address, c Change) (Contact, error) {
+func (b *Directory) SetContact(ctx context.Context, email address.Address, c Change) (Contact, error) {
 	var after storedContact
 	err := b.change(ctx, func() ([]store.Op, error) {
 		before, err := b.contactByEmail(ctx, email)
@@ -75,13 +75,13 @@ func (b *Book) SetContact(ctx context.Context, email address.Address, c Change) 
 
 // Disable prevents the contact that has the address email from signing in until Enable; no file
 // undoes it. Disabling a disabled contact changes nothing.
-func (b *Book) Disable(ctx context.Context, email address.Address) (Contact, error) {
+func (b *Directory) Disable(ctx context.Context, email address.Address) (Contact, error) {
 	disabled := true
 	return b.SetContact(ctx, email, Change{Disabled: &disabled})
 }
 
 // Enable lets the contact that has the address email sign in again.
-func (b *Book) Enable(ctx context.Context, email address.Address) (Contact, error) {
+func (b *Directory) Enable(ctx context.Context, email address.Address) (Contact, error) {
 	disabled := false
 	return b.SetContact(ctx, email, Change{Disabled: &disabled})
 }
@@ -89,7 +89,7 @@ func (b *Book) Enable(ctx context.Context, email address.Address) (Contact, erro
 // RemoveContact removes the contact that has the address email, with all its addresses, and returns
 // the removed contact. No file adds the addresses again; AddContact does, as a new contact without
 // a password.
-func (b *Book) RemoveContact(ctx context.Context, email address.Address) (Contact, error) {
+func (b *Directory) RemoveContact(ctx context.Context, email address.Address) (Contact, error) {
 	var before storedContact
 	err := b.change(ctx, func() (ops []store.Op, err error) {
 		if before, err = b.contactByEmail(ctx, email); err != nil {
@@ -108,7 +108,7 @@ func (b *Book) RemoveContact(ctx context.Context, email address.Address) (Contac
 
 // AddCompany adds a company. An id that was removed manually may be added again. It returns a
 // *FieldError with ErrTaken if the id or a token belongs to another company.
-func (b *Book) AddCompany(ctx context.Context, id string, c CompanyChange) (Company, error) {
+func (b *Directory) AddCompany(ctx context.Context, id string, c CompanyChange) (Company, error) {
 	var after Company
 	err := b.change(ctx, func() ([]store.Op, error) {
 		if !IsCompanyID(id) {
@@ -128,7 +128,7 @@ func (b *Book) AddCompany(ctx context.Context, id string, c CompanyChange) (Comp
 		if err != nil {
 			return nil, err
 		}
-		after.Upgraded, after.Era, after.AddedAs = startsUpgraded(after), newRandomGeneration(), newRandomGeneration()
+		after.Upgraded, after.Generation, after.AddedAs = startsUpgraded(after), newRandomGeneration(), newRandomGeneration()
 		return append(b.companyOps(nil, &after, nil), store.Delete(b.key(bucketRemoved, removedCompany+id))), nil
 	})
 	return after, err
@@ -136,7 +136,7 @@ func (b *Book) AddCompany(ctx context.Context, id string, c CompanyChange) (Comp
 
 // SetCompany changes a company and returns its new state, or ErrUnknown; other errors as
 // AddCompany.
-func (b *Book) SetCompany(ctx context.Context, id string, c CompanyChange) (Company, error) {
+func (b *Directory) SetCompany(ctx context.Context, id string, c CompanyChange) (Company, error) {
 	var after Company
 	err := b.change(ctx, func() ([]store.Op, error) {
 		before, err := b.Company(ctx, id)
@@ -156,7 +156,7 @@ func (b *Book) SetCompany(ctx context.Context, id string, c CompanyChange) (Comp
 
 // RemoveCompany removes a company and takes it from all its contacts in one step; it returns the
 // number of these contacts. No file adds the company again; AddCompany does.
-func (b *Book) RemoveCompany(ctx context.Context, id string) (contacts int, err error) {
+func (b *Directory) RemoveCompany(ctx context.Context, id string) (contacts int, err error) {
 	err = b.change(ctx, func() ([]store.Op, error) {
 		gone, err := b.Company(ctx, id)
 		if err != nil {
@@ -186,7 +186,7 @@ func (b *Book) RemoveCompany(ctx context.Context, id string) (contacts int, err 
 // membership of its contacts who still exist, and returns their number. The company asks for
 // sign-in if it did before. ErrUnknown means that no company with this id was removed manually;
 // ErrTaken in a *FieldError means that another company has the id or a token by now.
-func (b *Book) RestoreCompany(ctx context.Context, id string) (after Company, contacts int, err error) {
+func (b *Directory) RestoreCompany(ctx context.Context, id string) (after Company, contacts int, err error) {
 	err = b.change(ctx, func() ([]store.Op, error) {
 		if !IsCompanyID(id) {
 			return nil, ErrUnknown
@@ -213,7 +213,7 @@ func (b *Book) RestoreCompany(ctx context.Context, id string) (after Company, co
 		if err := b.checkTokenOwners(ctx, after); err != nil {
 			return nil, err
 		}
-		after.Upgraded, after.Era = stone.Upgraded || startsUpgraded(after), newRandomGeneration()
+		after.Upgraded, after.Generation = stone.Upgraded || startsUpgraded(after), newRandomGeneration()
 		ops := append(b.companyOps(nil, &after, nil), store.Delete(rec.Key))
 		contacts = 0
 		for _, member := range stone.Members {
@@ -237,7 +237,7 @@ func (b *Book) RestoreCompany(ctx context.Context, id string) (after Company, co
 
 const badCompanyID = "is no id of a company; write 1 to 63 of a-z, 0-9, dot, hyphen and underscore, the first a letter or digit, such as acme-ltd"
 
-func (b *Book) editCompany(ctx context.Context, c Company, change CompanyChange) (Company, error) {
+func (b *Directory) editCompany(ctx context.Context, c Company, change CompanyChange) (Company, error) {
 	if change.Name != nil {
 		name, err := cleanText(*change.Name, maxCompany)
 		if err != nil {
@@ -259,7 +259,7 @@ func (b *Book) editCompany(ctx context.Context, c Company, change CompanyChange)
 }
 
 // checkTokenOwners refuses tokens that belong to another company.
-func (b *Book) checkTokenOwners(ctx context.Context, c Company) error {
+func (b *Directory) checkTokenOwners(ctx context.Context, c Company) error {
 	for _, token := range c.LegacyTokens {
 		switch other, err := b.companyIDByToken(ctx, token); {
 		case err == nil && other != c.ID:
@@ -272,7 +272,7 @@ func (b *Book) checkTokenOwners(ctx context.Context, c Company) error {
 }
 
 // parse checks a change and resolves its companies.
-func (b *Book) parse(ctx context.Context, c Change) (edit, error) {
+func (b *Directory) parse(ctx context.Context, c Change) (edit, error) {
 	d, err := c.parse()
 	if err != nil || len(d.companies) == 0 {
 		return d, err
@@ -293,7 +293,7 @@ func (b *Book) parse(ctx context.Context, c Change) (edit, error) {
 }
 
 // withLists returns the change with whole lists instead of values to add and remove.
-func (b *Book) withLists(ctx context.Context, before storedContact, c Change) (Change, error) {
+func (b *Directory) withLists(ctx context.Context, before storedContact, c Change) (Change, error) {
 	if len(c.AddEmails) > 0 || len(c.RemoveEmails) > 0 {
 		if c.OtherEmails != nil {
 			return c, &FieldError{Field: fOthers.String(), Reason: "either the whole list, or what is added to it and taken from it"}
@@ -355,7 +355,7 @@ func (b *Book) withLists(ctx context.Context, before storedContact, c Change) (C
 }
 
 // checkStaffChange refuses a change that the Caddyfile's staff list would override.
-func (b *Book) checkStaffChange(before storedContact, d edit) error {
+func (b *Directory) checkStaffChange(before storedContact, d edit) error {
 	i := slices.IndexFunc(before.Emails, b.isStaff)
 	switch {
 	case i < 0:
@@ -369,7 +369,7 @@ func (b *Book) checkStaffChange(before storedContact, d edit) error {
 }
 
 // checkStaffAddresses refuses to take an address of the Caddyfile's staff from its contact.
-func (b *Book) checkStaffAddresses(before, after []address.Address) error {
+func (b *Directory) checkStaffAddresses(before, after []address.Address) error {
 	for _, a := range subtract(before, after) {
 		if b.isStaff(a) {
 			return staffError(fEmail, a)
@@ -384,7 +384,7 @@ func staffError(f field, a address.Address) error {
 
 // manualOps returns the Ops of a manual change. Addresses that a contact loses get a tombstone;
 // addresses that it gains lose theirs.
-func (b *Book) manualOps(ctx context.Context, before, after *storedContact) ([]store.Op, error) {
+func (b *Directory) manualOps(ctx context.Context, before, after *storedContact) ([]store.Op, error) {
 	if err := b.checkClientsOnly(ctx, before, after); err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 // password here: files no longer change it.
 var ErrOwnPassword = errors.New("directory: a password was set, used or removed here")
 
-// Passwords connects a Book to the store of the contacts' passwords, which aren't part of the
+// Passwords connects a Directory to the store of the contacts' passwords, which aren't part of the
 // directory, so that a change of the directory and its effect on passwords are applied together.
 // Applying the returned Ops fails with store.ErrConflict if the password was changed in between.
 type Passwords struct {

@@ -122,11 +122,11 @@ type companyWrite struct {
 
 // PlanContacts plans the import of the rows without changing anything. Rows that conflict with the
 // directory are a *RowErrors.
-func (b *Book) PlanContacts(ctx context.Context, rows []ContactRow) (Plan, error) {
+func (b *Directory) PlanContacts(ctx context.Context, rows []ContactRow) (Plan, error) {
 	return b.planContacts(ctx, rows, nil)
 }
 
-func (b *Book) planContacts(ctx context.Context, rows []ContactRow, last fileRows) (Plan, error) {
+func (b *Directory) planContacts(ctx context.Context, rows []ContactRow, last fileRows) (Plan, error) {
 	generation, err := b.generation(ctx)
 	if err != nil {
 		return Plan{}, err
@@ -154,7 +154,7 @@ func (b *Book) planContacts(ctx context.Context, rows []ContactRow, last fileRow
 
 // contactsByEmail returns the contacts that have any address of the rows, indexed by all their
 // addresses.
-func (b *Book) contactsByEmail(ctx context.Context, rows []ContactRow) (map[address.Address]*storedContact, error) {
+func (b *Directory) contactsByEmail(ctx context.Context, rows []ContactRow) (map[address.Address]*storedContact, error) {
 	wanted := make(map[address.Address]bool, len(rows))
 	for _, r := range rows {
 		wanted[r.Email] = true
@@ -176,7 +176,7 @@ func (b *Book) contactsByEmail(ctx context.Context, rows []ContactRow) (map[addr
 }
 
 // removed returns the addresses that were removed manually.
-func (b *Book) removed(ctx context.Context) (map[address.Address]bool, error) {
+func (b *Directory) removed(ctx context.Context) (map[address.Address]bool, error) {
 	removed := map[address.Address]bool{}
 	return removed, b.scan(ctx, bucketRemoved, removedEmail, "", func(rec store.Record) (bool, error) {
 		var t tombstone
@@ -389,11 +389,11 @@ func (p *contactPlanner) take(line int, to *storedContact, addresses []address.A
 }
 
 // PlanCompanies is PlanContacts for companies.
-func (b *Book) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, error) {
+func (b *Directory) PlanCompanies(ctx context.Context, rows []CompanyRow) (Plan, error) {
 	return b.planCompanies(ctx, rows, nil)
 }
 
-func (b *Book) planCompanies(ctx context.Context, rows []CompanyRow, last fileRows) (Plan, error) {
+func (b *Directory) planCompanies(ctx context.Context, rows []CompanyRow, last fileRows) (Plan, error) {
 	plan, bad := newPlan(Companies), RowErrors{}
 	var err error
 	if plan.generation, err = b.generation(ctx); err != nil {
@@ -431,7 +431,7 @@ func (b *Book) planCompanies(ctx context.Context, rows []CompanyRow, last fileRo
 			if removed[row.ID] {
 				plan.clearedRemovals = append(plan.clearedRemovals, store.Delete(b.key(bucketRemoved, removedCompany+row.ID)))
 			}
-			after.Upgraded, after.Era, after.AddedAs = startsUpgraded(after), newRandomGeneration(), newRandomGeneration()
+			after.Upgraded, after.Generation, after.AddedAs = startsUpgraded(after), newRandomGeneration(), newRandomGeneration()
 			plan.Added = append(plan.Added, Entry{Line: row.Line, Item: row.ID, Name: displayName(after)})
 		case len(fields) == 0:
 			plan.Unchanged++
@@ -462,7 +462,7 @@ func displayName(c Company) string {
 // edited returns the company after the row, the fields that change, and those of them that lose
 // their value. A company without a name gets its id as the name.
 func (r CompanyRow) edited(c Company) (after Company, fields, emptied []string) {
-	after = Company{r.ID, c.Name, c.LegacyTokens, c.Upgraded, c.Era, c.AddedAs}
+	after = Company{r.ID, c.Name, c.LegacyTokens, c.Upgraded, c.Generation, c.AddedAs}
 	if r.hasName {
 		after.Name = r.name
 	}
@@ -506,11 +506,11 @@ func checkTokens(companies map[string]Company, lines map[string]int, bad *RowErr
 // Apply writes all changes of a plan or, with an error, none. It returns ErrConflict if the
 // directory has changed since the plan was made. progress may be nil; it is called with the number
 // of prepared changes, and with total once they are written.
-func (b *Book) Apply(ctx context.Context, p Plan, progress func(done, total int)) error {
+func (b *Directory) Apply(ctx context.Context, p Plan, progress func(done, total int)) error {
 	return b.apply(ctx, p, progress)
 }
 
-func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int), more ...store.Op) error {
+func (b *Directory) apply(ctx context.Context, p Plan, progress func(done, total int), more ...store.Op) error {
 	total := len(p.contacts) + len(p.companies)
 	if progress == nil {
 		progress = func(int, int) {}
@@ -562,7 +562,7 @@ func (b *Book) apply(ctx context.Context, p Plan, progress func(done, total int)
 	if failed := b.followUpgrades(ctx); err == nil && failed != nil {
 		err = fmt.Errorf("the change was made, but could not be noted in the anchor outside the store: %w", failed)
 	}
-	b.Others.Changed(ctx)
+	b.Peers.NotifyPeers(ctx)
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		return ErrConflict

@@ -216,10 +216,10 @@ func TestPlanChangesNothingAndIsJSON(t *testing.T) {
 
 // A plan is valid only while the directory stays the same.
 func TestApplyConflicts(t *testing.T) {
-	for name, change := range map[string]func(*Book, context.Context) error{
-		"added":   func(b *Book, ctx context.Context) error { return second(b.AddContact(ctx, "new@b.de", Change{})) },
-		"removed": func(b *Book, ctx context.Context) error { return second(b.RemoveContact(ctx, "ann@b.de")) },
-		"company": func(b *Book, ctx context.Context) error { return second(b.RemoveCompany(ctx, "acme")) },
+	for name, change := range map[string]func(*Directory, context.Context) error{
+		"added":   func(b *Directory, ctx context.Context) error { return second(b.AddContact(ctx, "new@b.de", Change{})) },
+		"removed": func(b *Directory, ctx context.Context) error { return second(b.RemoveContact(ctx, "ann@b.de")) },
+		"company": func(b *Directory, ctx context.Context) error { return second(b.RemoveCompany(ctx, "acme")) },
 	} {
 		b, ctx := newBook(t), t.Context()
 		must(b.AddCompany(ctx, "acme", CompanyChange{}))
@@ -329,7 +329,7 @@ func TestLoadFilePlansAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	n, quiet := 0, b.Store
-	other := &Book{Firm: b.Firm, Store: quiet, Keys: b.Keys}
+	other := &Directory{Firm: b.Firm, Store: quiet, Keys: b.Keys}
 	b.Store = &busyStore{quiet, 3, func() { n++; must(other.AddContact(ctx, address.Address(fmt.Sprintf("n%d@b.de", n)), Change{})) }}
 	if r, err := b.LoadFile(ctx, path, Contacts, nil); r.Added != 1 || err != nil {
 		t.Errorf("LoadFile = %+v, %v; want 1 added", r, err)
@@ -359,7 +359,7 @@ func TestSampleFiles(t *testing.T) {
 	}
 }
 
-func importBig(t testing.TB, b *Book, n int) (Plan, []int) {
+func importBig(t testing.TB, b *Directory, n int) (Plan, []int) {
 	t.Helper()
 	var companies strings.Builder
 	companies.WriteString("id,name\n")

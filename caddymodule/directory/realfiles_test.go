@@ -9,7 +9,7 @@ import (
 )
 
 // planned plans an import of the text.
-func planned(t *testing.T, b *Book, kind Kind, text string, options ImportOptions) (Plan, error) {
+func planned(t *testing.T, b *Directory, kind Kind, text string, options ImportOptions) (Plan, error) {
 	t.Helper()
 	plan, err := b.Planner(strings.NewReader(text), kind, options)
 	if err != nil {
@@ -144,7 +144,7 @@ func TestExportImportsAgain(t *testing.T) {
 	if p, err := planned(t, b, Contacts, file.String(), ImportOptions{}); err != nil || p.Unchanged != 2 {
 		t.Errorf("the same directory: %+v, %v; want 2 unchanged\n%s", p, err, file.String())
 	}
-	configured := &Book{Firm: b.Firm, Store: b.Store, Keys: b.Keys, Staff: []address.Address{"ann@example.com"}}
+	configured := &Directory{Firm: b.Firm, Store: b.Store, Keys: b.Keys, Staff: []address.Address{"ann@example.com"}}
 	var again strings.Builder
 	if err := WriteContacts(&again, everyoneOf(t, configured)); err != nil || again.String() != file.String() {
 		t.Errorf("with Ann as the Caddyfile's staff: %v\n%s\nwant\n%s", err, again.String(), file.String())
@@ -207,11 +207,11 @@ func TestRemovedCompanyIsRestored(t *testing.T) {
 	}
 	must(b.RemoveContact(ctx, "bob@example.com"))
 	after, n, err := b.RestoreCompany(ctx, "acme")
-	if err != nil || n != 1 || !after.Upgraded || after.Name != before.Name || fmt.Sprint(after.LegacyTokens) != fmt.Sprint(before.LegacyTokens) || after.Era == before.Era {
+	if err != nil || n != 1 || !after.Upgraded || after.Name != before.Name || fmt.Sprint(after.LegacyTokens) != fmt.Sprint(before.LegacyTokens) || after.Generation == before.Generation {
 		t.Errorf("RestoreCompany = %+v, %d, %v; want it as it was, upgraded, with 1 contact", after, n, err)
 	}
 	wantDirectory(t, b, "[ann@example.com]  [acme birch] client", "[cid@example.com]  [birch] client")
-	if s, err := b.StandingByToken(ctx, "tok-1"); err != nil || !s.Upgraded {
+	if s, err := b.StatusByToken(ctx, "tok-1"); err != nil || !s.Upgraded {
 		t.Errorf("its old link = %+v, %v; want that it asks for sign-in", s, err)
 	}
 	if _, _, err := b.RestoreCompany(ctx, "acme"); err == nil {

@@ -122,7 +122,7 @@ func trimmed(parts []string) (out []string) {
 
 // SimilarCompanies returns the companies that were most likely meant, formatted for an error
 // message, or "" if there are none.
-func (b *Book) SimilarCompanies(ctx context.Context, written string) (string, error) {
+func (b *Directory) SimilarCompanies(ctx context.Context, written string) (string, error) {
 	n, err := b.companyNames(ctx)
 	if err != nil {
 		return "", err

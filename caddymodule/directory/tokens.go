@@ -51,18 +51,18 @@ var errTokensLoading = fmt.Errorf("the tokens of old links are still being read:
 // an error that wraps store.ErrUnavailable if that takes longer than maxTokensWait. The index reflects
 // changes by this process at once and those of other processes after Sync. Only a call that loads
 // it can return an error.
-func (b *Book) Tokens(ctx context.Context) (*tokensearch.Index, error) {
+func (b *Directory) Tokens(ctx context.Context) (*tokensearch.Index, error) {
 	return b.tokens(ctx, maxTokensWait)
 }
 
 // LoadTokens loads the index of Tokens, and waits up to loadTimeout.
-func (b *Book) LoadTokens(ctx context.Context) error {
+func (b *Directory) LoadTokens(ctx context.Context) error {
 	_, err := b.tokens(ctx, loadTimeout+time.Second)
 	return err
 }
 
 // tokens is Tokens with the time that a load may take, from its start.
-func (b *Book) tokens(ctx context.Context, maxWait time.Duration) (*tokensearch.Index, error) {
+func (b *Directory) tokens(ctx context.Context, maxWait time.Duration) (*tokensearch.Index, error) {
 	m := b.tokenCache()
 	if m.loaded.Load() {
 		return &m.index, nil
@@ -85,7 +85,7 @@ func (b *Book) tokens(ctx context.Context, maxWait time.Duration) (*tokensearch.
 
 // beginLoad returns the load in progress, or starts one. A load goes on when nobody waits for it any more,
 // for up to loadTimeout, so that the next request finds the index.
-func (b *Book) beginLoad(m *TokenCache) *tokenLoad {
+func (b *Directory) beginLoad(m *TokenCache) *tokenLoad {
 	m.loads.Lock()
 	defer m.loads.Unlock()
 	if m.load != nil {
@@ -103,7 +103,7 @@ func (b *Book) beginLoad(m *TokenCache) *tokenLoad {
 	return load
 }
 
-func (b *Book) loadOnce(m *TokenCache) error {
+func (b *Directory) loadOnce(m *TokenCache) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.loaded.Load() {
@@ -114,14 +114,14 @@ func (b *Book) loadOnce(m *TokenCache) error {
 
 // CachedTokens returns the index of Tokens if it is in memory, otherwise nil. It never reads the
 // store.
-func (b *Book) CachedTokens() *tokensearch.Index {
+func (b *Directory) CachedTokens() *tokensearch.Index {
 	if m := b.tokenCache(); m.loaded.Load() {
 		return &m.index
 	}
 	return nil
 }
 
-func (b *Book) tokenCache() *TokenCache {
+func (b *Directory) tokenCache() *TokenCache {
 	if b.TokenCache != nil {
 		return b.TokenCache
 	}
@@ -129,7 +129,7 @@ func (b *Book) tokenCache() *TokenCache {
 }
 
 // loadTokens fills the index. It goes on if the visitor who started it gives up. m.mu must be held.
-func (b *Book) loadTokens(ctx context.Context, m *TokenCache) error {
+func (b *Directory) loadTokens(ctx context.Context, m *TokenCache) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
 	for stale := m.stale.Load(); ; stale = m.stale.Load() {
@@ -145,7 +145,7 @@ func (b *Book) loadTokens(ctx context.Context, m *TokenCache) error {
 }
 
 // readTokens reads all tokens into the index. m.mu must be held.
-func (b *Book) readTokens(ctx context.Context, m *TokenCache) error {
+func (b *Directory) readTokens(ctx context.Context, m *TokenCache) error {
 	mark, err := b.tokensMark(ctx) // before the companies: a change in between is noticed next time
 	if err != nil {
 		return err
@@ -179,7 +179,7 @@ func (b *Book) readTokens(ctx context.Context, m *TokenCache) error {
 
 // damagedTokens returns a function that reports which of these companies a token belongs to. Their own records
 // can't be opened, but the store still has the MACs of their tokens.
-func (b *Book) damagedTokens(ctx context.Context, companies map[string]bool) (func(word string) []string, error) {
+func (b *Directory) damagedTokens(ctx context.Context, companies map[string]bool) (func(word string) []string, error) {
 	owners := map[string]string{} // by MAC
 	err := b.scanAny(ctx, bucketLegacy, "", "", func(rec store.Record) (bool, error) {
 		if id := string(rec.Value[min(1, len(rec.Value)):]); companies[id] {
@@ -210,7 +210,7 @@ func searchTokens(c Company) (all []tokensearch.Token) {
 	return all
 }
 
-func (b *Book) tokensMark(ctx context.Context) (string, error) {
+func (b *Directory) tokensMark(ctx context.Context) (string, error) {
 	rec, err := b.get(ctx, bucketState, stateTokensChanged)
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		return "", err
@@ -219,7 +219,7 @@ func (b *Book) tokensMark(ctx context.Context) (string, error) {
 }
 
 // markTokens adds an Op that tells other processes about the change, if the ops change tokens.
-func (b *Book) markTokens(ops []store.Op) []store.Op {
+func (b *Directory) markTokens(ops []store.Op) []store.Op {
 	for _, op := range ops {
 		if op.Key.Bucket == bucketLegacy {
 			return append(ops, store.Put(b.key(bucketState, stateTokensChanged), append([]byte{format}, rand.Text()...), time.Time{}))
@@ -230,7 +230,7 @@ func (b *Book) markTokens(ops []store.Op) []store.Op {
 
 // followTokens updates the index after a change that may have been made. If the store fails, the
 // next use loads the whole index.
-func (b *Book) followTokens(ctx context.Context, ops []store.Op) {
+func (b *Directory) followTokens(ctx context.Context, ops []store.Op) {
 	var ids []string
 	tokens := false
 	for _, op := range ops {
@@ -265,9 +265,9 @@ func (b *Book) followTokens(ctx context.Context, ops []store.Op) {
 }
 
 // catchUpTokens loads the tokens if another process may have changed them.
-func (b *Book) catchUpTokens(ctx context.Context) error {
+func (b *Directory) catchUpTokens(ctx context.Context) error {
 	m := b.tokenCache()
-	if b.Others == nil || !m.loaded.Load() {
+	if b.Peers == nil || !m.loaded.Load() {
 		return nil
 	}
 	mark, err := b.tokensMark(ctx)

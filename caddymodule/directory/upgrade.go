@@ -39,7 +39,7 @@ type UpgradedCompany struct {
 // could reach it any more; the others are changed, all or none. An unknown company is a
 // *FieldError, and nothing is changed. progress may be nil; it is called with the number of
 // prepared changes, and with the total once they are written.
-func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total int)) (UpgradeResult, error) {
+func (b *Directory) Upgrade(ctx context.Context, u Upgrade, progress func(done, total int)) (UpgradeResult, error) {
 	if progress == nil {
 		progress = func(int, int) {}
 	}
@@ -91,7 +91,7 @@ func (b *Book) Upgrade(ctx context.Context, u Upgrade, progress func(done, total
 }
 
 // planUpgrade returns the result of u and the companies to write.
-func (b *Book) planUpgrade(ctx context.Context, u Upgrade) (out UpgradeResult, changed []Company, err error) {
+func (b *Directory) planUpgrade(ctx context.Context, u Upgrade) (out UpgradeResult, changed []Company, err error) {
 	wanted, err := b.namedCompanies(ctx, u.Companies)
 	if err != nil {
 		return out, nil, err
@@ -119,7 +119,7 @@ func (b *Book) planUpgrade(ctx context.Context, u Upgrade) (out UpgradeResult, c
 			out.Refused = append(out.Refused, one)
 			return true
 		}
-		c.Upgraded, c.Era, one.Contacts = !u.Undo, newRandomGeneration(), members[c.ID]
+		c.Upgraded, c.Generation, one.Contacts = !u.Undo, newRandomGeneration(), members[c.ID]
 		changed, out.Changed = append(changed, c), append(out.Changed, one)
 		return true
 	})
@@ -138,7 +138,7 @@ func (u *UpgradeResult) count(c Company) {
 }
 
 // namedCompanies returns the ids of companies that are given by id or unique name.
-func (b *Book) namedCompanies(ctx context.Context, written []string) (map[string]bool, error) {
+func (b *Directory) namedCompanies(ctx context.Context, written []string) (map[string]bool, error) {
 	if len(written) == 0 {
 		return nil, nil
 	}
@@ -161,7 +161,7 @@ func (b *Book) namedCompanies(ctx context.Context, written []string) (map[string
 }
 
 // members returns the main addresses of the contacts who may sign in, by company.
-func (b *Book) members(ctx context.Context) (map[string][]string, error) {
+func (b *Directory) members(ctx context.Context) (map[string][]string, error) {
 	members := map[string][]string{}
 	err := b.eachContact(ctx, "", func(e *storedContact) bool {
 		if c := b.effective(*e); !c.Disabled {

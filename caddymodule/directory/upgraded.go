@@ -22,7 +22,7 @@ import (
 // sealed record then keep the company's old links closed.
 
 // staysUpgraded reports whether the company's old links ask for sign-in regardless of the store.
-func (b *Book) staysUpgraded(id string) bool {
+func (b *Directory) staysUpgraded(id string) bool {
 	return b.Upgraded.Has(id) || b.Anchor.Closed().Has(id)
 }
 
@@ -38,8 +38,8 @@ const (
 	stateUpgraded = "upgraded" // existed after an upgrade of all companies
 )
 
-func (b *Book) upgrades() *sealed.Bucket[anchor.Closed] {
-	return &sealed.Bucket[anchor.Closed]{Store: b.Store, Keys: b.Keys, Firm: b.Firm, Name: bucketUpgrades, Format: format, Now: b.Now, Alarm: b.Alarm}
+func (b *Directory) upgrades() *sealed.Bucket[anchor.Closed] {
+	return &sealed.Bucket[anchor.Closed]{Store: b.Store, Keys: b.Keys, Firm: b.Firm, Name: bucketUpgrades, Format: format, Now: b.Now, OnUntrusted: b.OnUntrusted}
 }
 
 // Changes of the sealed record, as the IDs of placeholder Ops among the Ops of a change; see
@@ -52,13 +52,13 @@ const (
 	changeRewrite  = "restates" // no change: write the current state again
 )
 
-func (b *Book) upgradesChange(what string) store.Op {
+func (b *Directory) upgradesChange(what string) store.Op {
 	return store.Put(b.key(bucketUpgrades, what), nil, time.Time{})
 }
 
 // stampUpgrades replaces the placeholder Ops in ops by the Op that writes the sealed record. It
 // must run within a change of the directory, so that such changes are sequential.
-func (b *Book) stampUpgrades(ctx context.Context, ops []store.Op) ([]store.Op, error) {
+func (b *Directory) stampUpgrades(ctx context.Context, ops []store.Op) ([]store.Op, error) {
 	var changes []string
 	ops = slices.DeleteFunc(ops, func(op store.Op) bool {
 		is := op.Key.Bucket == bucketUpgrades
@@ -112,7 +112,7 @@ func applyUpgradeChanges(c anchor.Closed, changes []string) anchor.Closed {
 // upgradesNow returns the companies whose old links ask for sign-in, and whether the store's record
 // says exactly that. If the record is missing, untrusted or older than the anchor, the anchor
 // counts. If both were changed independently of each other, the union of the two counts.
-func (b *Book) upgradesNow(ctx context.Context) (now anchor.Closed, sound bool, err error) {
+func (b *Directory) upgradesNow(ctx context.Context) (now anchor.Closed, sound bool, err error) {
 	noted := *b.Anchor.Closed()
 	rec, err := b.upgrades().Get(ctx, upgradesID)
 	switch {
@@ -152,7 +152,7 @@ func mergeUpgrades(a, b anchor.Closed) anchor.Closed {
 
 // earlierUpgrades returns the state in the companies' records of an earlier release, which had no
 // sealed record, merged with noted. It never opens a company that noted closes.
-func (b *Book) earlierUpgrades(ctx context.Context, noted anchor.Closed) (anchor.Closed, error) {
+func (b *Directory) earlierUpgrades(ctx context.Context, noted anchor.Closed) (anchor.Closed, error) {
 	var now anchor.Closed
 	rec, err := b.get(ctx, bucketState, stateUpgrades)
 	if err == nil && len(rec.Value) == 9 {
@@ -176,7 +176,7 @@ func (b *Book) earlierUpgrades(ctx context.Context, noted anchor.Closed) (anchor
 
 // EnsureUpgrades writes the sealed record if it is missing or wrong, and brings the anchor up to
 // date with it.
-func (b *Book) EnsureUpgrades(ctx context.Context) error {
+func (b *Directory) EnsureUpgrades(ctx context.Context) error {
 	if b.Anchor == nil {
 		return nil
 	}
@@ -191,8 +191,8 @@ func (b *Book) EnsureUpgrades(ctx context.Context) error {
 	}
 	_, sound, err := b.upgradesNow(ctx)
 	if err == nil && !sound {
-		if noted := b.Anchor.Closed(); noted.Sealed && !noted.Beside && b.Alarm != nil {
-			b.Alarm(ctx, k) // also if the record is gone or an older one was put back
+		if noted := b.Anchor.Closed(); noted.Sealed && !noted.Beside && b.OnUntrusted != nil {
+			b.OnUntrusted(ctx, k) // also if the record is gone or an older one was put back
 		}
 		err = b.change(ctx, func() ([]store.Op, error) { return []store.Op{b.upgradesChange(changeRewrite)}, nil })
 	}
@@ -206,7 +206,7 @@ func (b *Book) EnsureUpgrades(ctx context.Context) error {
 }
 
 // followUpgrades brings the anchor up to date with the sealed record if that is newer.
-func (b *Book) followUpgrades(ctx context.Context) error {
+func (b *Directory) followUpgrades(ctx context.Context) error {
 	if b.Anchor == nil {
 		return nil
 	}
@@ -233,7 +233,7 @@ func (b *Book) followUpgrades(ctx context.Context) error {
 // RestoreUpgrades writes the anchor's state of old links into the store, after an older or empty
 // store has replaced the right one. It returns the companies whose old links would have opened
 // otherwise.
-func (b *Book) RestoreUpgrades(ctx context.Context) (kept []string, err error) {
+func (b *Directory) RestoreUpgrades(ctx context.Context) (kept []string, err error) {
 	stays := *b.Anchor.Closed()
 	err = b.change(ctx, func() (ops []store.Op, err error) {
 		kept = nil
@@ -248,7 +248,7 @@ func (b *Book) RestoreUpgrades(ctx context.Context) (kept []string, err error) {
 		err = b.scan(ctx, bucketCompany, "", "", func(rec store.Record) (bool, error) {
 			c, err := b.storedCompany(rec)
 			if err == nil && !c.Upgraded && said.Has(c.ID) {
-				c.Upgraded, c.Era = true, newRandomGeneration()
+				c.Upgraded, c.Generation = true, newRandomGeneration()
 				kept = append(kept, c.ID)
 				ops = append(ops, store.Put(rec.Key, b.sealCompany(c), time.Time{}))
 			}
@@ -260,7 +260,7 @@ func (b *Book) RestoreUpgrades(ctx context.Context) (kept []string, err error) {
 }
 
 // upgradesAre returns the placeholder Ops that set the sealed record to c.
-func (b *Book) upgradesAre(c anchor.Closed) []store.Op {
+func (b *Directory) upgradesAre(c anchor.Closed) []store.Op {
 	kind, id := changeOpenAll, changeClose
 	if c.All {
 		kind, id = changeCloseAll, changeOpen
@@ -273,7 +273,7 @@ func (b *Book) upgradesAre(c anchor.Closed) []store.Op {
 }
 
 // WronglyOpen returns the companies whose old links the store opens although closed has them.
-func (b *Book) WronglyOpen(ctx context.Context, closed anchor.Closed) (ids []string, err error) {
+func (b *Directory) WronglyOpen(ctx context.Context, closed anchor.Closed) (ids []string, err error) {
 	err = b.scan(ctx, bucketCompany, "", "", func(rec store.Record) (bool, error) {
 		c, err := b.storedCompany(rec)
 		if err == nil && !c.Upgraded && closed.Has(c.ID) {
@@ -285,7 +285,7 @@ func (b *Book) WronglyOpen(ctx context.Context, closed anchor.Closed) (ids []str
 }
 
 // checkUndo refuses to open old links that the Caddyfile upgrades.
-func (b *Book) checkUndo(u Upgrade, wanted map[string]bool) error {
+func (b *Directory) checkUndo(u Upgrade, wanted map[string]bool) error {
 	if !u.Undo {
 		return nil
 	}

@@ -89,7 +89,7 @@ func TestUpgradesOfAnEarlierReleaseAreTakenOver(t *testing.T) {
 		if err := a.Note(c.noted); err != nil {
 			t.Fatal(err)
 		}
-		now := &Book{Firm: b.Firm, Store: a, Keys: b.Keys, Anchor: a}
+		now := &Directory{Firm: b.Firm, Store: a, Keys: b.Keys, Anchor: a}
 		for range 2 {
 			if err := now.EnsureUpgrades(ctx); err != nil {
 				t.Fatal(err)
@@ -123,16 +123,16 @@ func TestUpgradesOfTwoMachinesHoldAfterAStoreIsAccepted(t *testing.T) {
 			must(importCompanies(t, b, "id,legacy_tokens\nacme,one\nbirch,two\ncedar,three\nelm,four\n"))
 			must(importCSV(t, b, "email,companies\nann@b.de,acme;birch;cedar;elm\n"))
 			here, there := t.TempDir(), t.TempDir()
-			at := func(s store.Store, dir string) *Book {
+			at := func(s store.Store, dir string) *Directory {
 				a := must(anchor.Open(ctx, anchor.Options{Firm: b.Firm, Store: s, Dir: dir, Keys: b.Keys}))
-				return &Book{Firm: b.Firm, Store: a, Keys: b.Keys, Anchor: a}
+				return &Directory{Firm: b.Firm, Store: a, Keys: b.Keys, Anchor: a}
 			}
-			end := func(b *Book) {
+			end := func(b *Directory) {
 				if err := b.Store.(*anchor.Store).Close(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			toggle := func(b *Book, times int) {
+			toggle := func(b *Directory, times int) {
 				for n := range times {
 					must(b.Upgrade(ctx, Upgrade{Companies: []string{"cedar"}, Undo: n%2 == 1}, nil))
 				}
@@ -153,7 +153,7 @@ func TestUpgradesOfTwoMachinesHoldAfterAStoreIsAccepted(t *testing.T) {
 			defer back.Close()
 			one = at(back, here)
 			defer end(one)
-			if err := one.Store.(*anchor.Store).Settle(ctx, false, func(ctx context.Context) error {
+			if err := one.Store.(*anchor.Store).Accept(ctx, false, func(ctx context.Context) error {
 				_, err := one.RestoreUpgrades(ctx)
 				return err
 			}); err != nil {
@@ -163,12 +163,12 @@ func TestUpgradesOfTwoMachinesHoldAfterAStoreIsAccepted(t *testing.T) {
 			must(one.Upgrade(ctx, Upgrade{Companies: []string{"elm"}}, nil))
 			other = at(back, there)
 			defer end(other)
-			for _, b := range []*Book{other, one, other} {
+			for _, b := range []*Directory{other, one, other} {
 				if err := b.EnsureUpgrades(ctx); err != nil {
 					t.Fatal(err)
 				}
 			}
-			for name, b := range map[string]*Book{"where it was accepted": one, "that was away": other} {
+			for name, b := range map[string]*Directory{"where it was accepted": one, "that was away": other} {
 				if got := *b.Anchor.Closed(); fmt.Sprint(got.All, " ", got.IDs) != "false [acme birch elm]" || got.Beside {
 					t.Errorf("the machine %s has %+v; want acme, birch and elm upgraded", name, got)
 				}

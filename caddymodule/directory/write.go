@@ -34,7 +34,7 @@ const stateGeneration = "generation"
 
 // change applies the Ops that f returns, all or none. It calls f again whenever another change came
 // first. If f returns no Ops, nothing is written.
-func (b *Book) change(ctx context.Context, f func() ([]store.Op, error)) error {
+func (b *Directory) change(ctx context.Context, f func() ([]store.Op, error)) error {
 	errNothing := errors.New("nothing to do")
 	tried := false
 	var last []store.Op
@@ -56,7 +56,7 @@ func (b *Book) change(ctx context.Context, f func() ([]store.Op, error)) error {
 		if failed := b.followUpgrades(ctx); err == nil && failed != nil {
 			err = fmt.Errorf("the change was made, but could not be noted in the anchor outside the store: %w", failed)
 		}
-		b.Others.Changed(ctx)
+		b.Peers.NotifyPeers(ctx)
 	}
 	if err == errNothing {
 		return nil
@@ -65,7 +65,7 @@ func (b *Book) change(ctx context.Context, f func() ([]store.Op, error)) error {
 }
 
 // generation returns the counter record that every change increments; nil before the first change.
-func (b *Book) generation(ctx context.Context) ([]byte, error) {
+func (b *Directory) generation(ctx context.Context) ([]byte, error) {
 	rec, err := b.get(ctx, bucketState, stateGeneration)
 	if errors.Is(err, ErrUnknown) {
 		return nil, nil
@@ -86,7 +86,7 @@ func nextGeneration(was []byte) []byte {
 // new contact, after is nil for a removal. An address in claims passes to another contact, whose
 // own Ops in the same Apply write its record. A contact who loses an address or is disabled gets a
 // new generation.
-func (b *Book) contactOps(before, after *storedContact, claims map[address.Address]bool) (ops []store.Op) {
+func (b *Directory) contactOps(before, after *storedContact, claims map[address.Address]bool) (ops []store.Op) {
 	if before != nil && after != nil && needsNewGeneration(before, after) {
 		after.Generation = newGeneration()
 	}
@@ -125,7 +125,7 @@ type companyNames struct {
 	suggested int               // number of calls of suggest
 }
 
-func (b *Book) companyNames(ctx context.Context) (*companyNames, error) {
+func (b *Directory) companyNames(ctx context.Context) (*companyNames, error) {
 	n := &companyNames{ids: map[string]bool{}, names: map[string][]string{}, gone: map[string]bool{}, display: map[string]string{}}
 	err := b.eachCompany(ctx, "", func(c Company) bool {
 		n.ids[c.ID], n.display[c.ID] = true, c.Name

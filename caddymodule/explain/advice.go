@@ -106,7 +106,7 @@ func lastDecisive(events []admin.Event) (last, scanned *admin.Event) {
 		case notices[e.Request] && e.Kind != audit.Refused: // its link signs nobody in
 		case e.Scanner || e.Automatic:
 			scanned = e
-		case e.Kind == audit.PassSet || e.Kind == audit.PassGone:
+		case e.Kind == audit.PasswordSet || e.Kind == audit.PasswordRemoved:
 			// An earlier obstacle no longer counts; a signed-in contact stays signed in.
 			if last != nil && last.Kind != audit.SignedIn {
 				last = e
@@ -126,7 +126,7 @@ func adviceOnChange(last admin.Event, t admin.Timeline, now time.Time) []Line {
 		return say("They were disabled when they asked, so no email was made. Let them ask again.")
 	case audit.Unknown:
 		return say("When they asked, that address wasn't a contact's yet, so no email was made. Let them ask again.")
-	case audit.SignedIn, audit.WrongPass, audit.PassSet, audit.PassGone:
+	case audit.SignedIn, audit.WrongPassword, audit.PasswordSet, audit.PasswordRemoved:
 		return nil // no link was invalidated
 	}
 	var change *admin.Event // the last one that invalidated links
@@ -163,7 +163,7 @@ func signedOutBy(t admin.Timeline, now time.Time) []Line {
 		switch {
 		case e.Kind == audit.SignedIn:
 			out = nil
-		case e.Kind == audit.SignedOut, e.Kind == audit.PassSet, e.Kind == audit.PassGone, e.Kind == audit.Changed && (e.Count > 0 || e.What == "contacts/set" && slices.Contains(e.Fields, "email")):
+		case e.Kind == audit.SignedOut, e.Kind == audit.PasswordSet, e.Kind == audit.PasswordRemoved, e.Kind == audit.Changed && (e.Count > 0 || e.What == "contacts/set" && slices.Contains(e.Fields, "email")):
 			out = &t.Events[i]
 		}
 	}
@@ -218,7 +218,7 @@ func adviceOn(e admin.Event, t admin.Timeline, now time.Time) []Line {
 	c := *t.Contact
 	young := now.Sub(e.Time) < time.Minute
 	switch e.Kind {
-	case audit.Asked:
+	case audit.Requested:
 		if young {
 			return say("The email is being made. Look again in a moment.")
 		}
@@ -270,13 +270,13 @@ func adviceOn(e admin.Event, t admin.Timeline, now time.Time) []Line {
 	case audit.WrongCode:
 		return say("A code works in the browser that asked for it, five tries, until its time is over, and the newest email has the right one.",
 			"Let them use the link in the email, or ask for a new email.")
-	case audit.WrongMail:
+	case audit.WrongAddress:
 		return say("On the link's page they have to type the very address that the email went to. Let them check it there.")
-	case audit.WrongPass:
+	case audit.WrongPassword:
 		return say("Let them have a link mailed in place of it, or choose another password: “Get help signing in” on the sign-in page.")
-	case audit.PassSet:
+	case audit.PasswordSet:
 		return say("They have set a password since. Let them sign in with it: “Sign in manually” on the sign-in page.")
-	case audit.PassGone:
+	case audit.PasswordRemoved:
 		return say("They have removed their password since. Let them ask for an email on the sign-in page.")
 	case audit.SignedIn:
 		return say("They got in.")

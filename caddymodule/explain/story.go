@@ -22,9 +22,9 @@ func Story(events []admin.Event, now time.Time) (lines []string) {
 		case e.Kind == audit.Queued && asked[e.Request]:
 			continue // the next event implies it
 		case e.Kind == audit.Queued:
-			e.Kind = audit.Asked // that event was deleted, or hasn't arrived yet
+			e.Kind = audit.Requested // that event was deleted, or hasn't arrived yet
 			fallthrough
-		case e.Kind == audit.Asked, e.Kind == audit.Changed && e.Request != "":
+		case e.Kind == audit.Requested, e.Kind == audit.Changed && e.Request != "":
 			asked[e.Request] = true
 		}
 		what := InWords(e)

@@ -12,7 +12,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
-func from(s audit.Stranger) string {
+func from(s audit.UnknownAddress) string {
 	if s.Agent == "" {
 		return ""
 	}
@@ -62,7 +62,7 @@ func InWords(e admin.Event) string {
 		return fmt.Sprintf("… and %d more of: %s", e.More, InWords(one))
 	}
 	switch e.Kind {
-	case audit.Asked:
+	case audit.Requested:
 		if e.What == audit.SetPassword {
 			return by("asked for an email with a link to set a password", " from ")
 		}
@@ -97,17 +97,17 @@ func InWords(e admin.Event) string {
 		return "the email was given up: our mail server didn't take it in time"
 	case audit.Opened, audit.OpenedOld:
 		return opened(e)
-	case audit.NoLink:
+	case audit.UnknownLink:
 		return by("a link was opened that never was one", ", in ")
 	case audit.WrongCode:
 		return by("typed a code that doesn't work", ", in ")
-	case audit.WrongMail:
+	case audit.WrongAddress:
 		return by("typed another address than the email's on the link's page", ", in ")
-	case audit.WrongPass:
+	case audit.WrongPassword:
 		return by("typed a password that doesn't sign in", ", in ")
-	case audit.PassSet:
+	case audit.PasswordSet:
 		return by("set a password", " in ")
-	case audit.PassGone:
+	case audit.PasswordRemoved:
 		return by("removed the password", " in ")
 	case audit.SignedIn:
 		return by("signed in by "+e.Method, " in ")

@@ -21,7 +21,7 @@ type portalWriter struct {
 	open    bool           // although private, of a public path: caches follow the portal's headers
 	shared  bool           // on a shared computer
 	key     bool           // the page's URL may be an open company's old link
-	holder  upstream.Owner // owner to whom the portal's session cookies are bound
+	owner   upstream.Owner // owner to whom the portal's session cookies are bound
 	apart   bool           // a session cookie was withheld because it began at a page of no company
 	passed  Passed         // zero if nobody is signed in
 	old     outgoing       // zero if there are no old links to rewrite
@@ -122,7 +122,7 @@ func (w *portalWriter) clean() {
 		owners = w.gate.bound.ObsoleteOwners(w.sent, lines)
 		host := w.gate.answers.Sites.At(w.old.host).Hostname()
 		for i, line := range lines {
-			out, owner := w.gate.bound.Seal(w.ctx, line, host, w.holder)
+			out, owner := w.gate.bound.Seal(w.ctx, line, host, w.owner)
 			if w.apart && (out != line || owner != "") {
 				w.gate.bound.NoteSeparateSession(line)
 			}

@@ -80,7 +80,7 @@ func openAwayHouse(t testing.TB) *awayHouse {
 	h.madeGate = makeGate(t, h.store, log, "/public/*")
 	ctx := t.Context()
 	first, last, companies := "Ann", "Baker", []string{}
-	c, err := h.Book.AddContact(ctx, "ann@example.com", directory.Change{FirstName: &first, LastName: &last, Companies: &companies})
+	c, err := h.Directory.AddContact(ctx, "ann@example.com", directory.Change{FirstName: &first, LastName: &last, Companies: &companies})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,8 +95,8 @@ func openAwayHouse(t testing.TB) *awayHouse {
 	cookie := secret.Random()
 	browser := token.BrowserOf(cookie)
 	h.flow = "__Host-portal-flow=" + cookie
-	ask := token.Ask{ID: "1", Address: "ann@example.com", To: "/orders", Browser: browser, At: time.Now()}
-	if err := h.Tokens.Ask(ctx, ask); err != nil {
+	ask := token.MailRequest{ID: "1", Address: "ann@example.com", To: "/orders", Browser: browser, At: time.Now()}
+	if err := h.Tokens.Request(ctx, ask); err != nil {
 		t.Fatal(err)
 	}
 	issued, err := h.Tokens.Issue(ctx, ask, token.Recipient{Contact: c.ID, Address: "ann@example.com"})

@@ -52,7 +52,7 @@ func benchGate(b testing.TB) (g *madeGate, cookie string, db *counting) {
 	g = makeGate(b, db, slog.New(slog.DiscardHandler), "/assets/*")
 	ctx := context.Background()
 	first, last, companies := "Ann", "Baker", []string{}
-	c, err := g.Book.AddContact(ctx, "ann@example.com", directory.Change{FirstName: &first, LastName: &last, Companies: &companies})
+	c, err := g.Directory.AddContact(ctx, "ann@example.com", directory.Change{FirstName: &first, LastName: &last, Companies: &companies})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -146,22 +146,22 @@ func BenchmarkOldLinks(b *testing.B) {
 	for i := range 100_000 {
 		fmt.Fprintf(&file, "c%d,first-secret-%d;second-secret-%d;third-secret-%d\n", i, i, i, i)
 	}
-	planner, err := plain.Book.Planner(strings.NewReader(file.String()), directory.Companies, directory.ImportOptions{})
+	planner, err := plain.Directory.Planner(strings.NewReader(file.String()), directory.Companies, directory.ImportOptions{})
 	var plan directory.Plan
 	if err == nil {
 		plan, err = planner(ctx)
 	}
 	if err == nil {
-		err = plain.Book.Apply(ctx, plan, nil)
+		err = plain.Directory.Apply(ctx, plan, nil)
 	}
 	if err != nil {
 		b.Fatal(err)
 	}
 	companies := []string{"c77777"}
-	if _, err := plain.Book.SetContact(ctx, "ann@example.com", directory.Change{Companies: &companies}); err != nil {
+	if _, err := plain.Directory.SetContact(ctx, "ann@example.com", directory.Change{Companies: &companies}); err != nil {
 		b.Fatal(err)
 	}
-	if _, err := plain.Book.Upgrade(ctx, directory.Upgrade{Companies: companies}, nil); err != nil {
+	if _, err := plain.Directory.Upgrade(ctx, directory.Upgrade{Companies: companies}, nil); err != nil {
 		b.Fatal(err)
 	}
 	rules, err := legacy.Compile(legacy.Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*"}, Links: []legacy.Link{
@@ -172,11 +172,11 @@ func BenchmarkOldLinks(b *testing.B) {
 	ruled := *plain
 	ruled.Legacy = rules
 	ruled.remake()
-	standing, err := ruled.Book.StandingOf(ctx, "c77777")
+	standing, err := ruled.Directory.StatusOf(ctx, "c77777")
 	if err != nil {
 		b.Fatal(err)
 	}
-	ann := upstream.Owner{Contact: contactOf(b, &ruled), Reach: directory.PrintOf("client\x00c77777"), Company: "c77777", Era: standing.Era, Token: directory.PrintOf("first-secret-77777")}
+	ann := upstream.Owner{Contact: contactOf(b, &ruled), Reach: directory.FingerprintOf("client\x00c77777"), Company: "c77777", Generation: standing.Generation, Token: directory.FingerprintOf("first-secret-77777")}
 	seal := strings.TrimSuffix(first(ruled.forward.bound.Seal(ctx, "sid=0123456789abcdef; HttpOnly", "portal.example", ann)), "; HttpOnly")
 	portal := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	for _, c := range []struct {
@@ -229,7 +229,7 @@ func BenchmarkHides(b *testing.B) {
 }
 
 func contactOf(b *testing.B, g *madeGate) string {
-	c, err := g.Book.ByEmail(b.Context(), "ann@example.com")
+	c, err := g.Directory.ByEmail(b.Context(), "ann@example.com")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -101,7 +101,7 @@ func TestT11_ACodeOfTheWrongShapeIsNoTry(t *testing.T) {
 		}
 	}
 	shapes()
-	for range token.Guesses {
+	for range token.MaxGuesses {
 		if status, problem := h.typeCode("0000-0000"); status != 403 || !strings.HasPrefix(problem, wrongCode) {
 			t.Errorf("a wrong code = %d %q; want 403 %q", status, problem, wrongCode)
 		}
@@ -112,7 +112,7 @@ func TestT11_ACodeOfTheWrongShapeIsNoTry(t *testing.T) {
 	}
 
 	h = openAwayHouse(t)
-	for range token.Guesses - 1 {
+	for range token.MaxGuesses - 1 {
 		h.typeCode("0000-0000")
 	}
 	shapes()

@@ -11,7 +11,7 @@ import (
 // If the directory has no company, staff are told so and get no search field.
 func TestCompaniesOfAnEmptyFirm(t *testing.T) {
 	h := openAwayHouse(t)
-	h.Book.Staff = []address.Address{"ann@example.com"}
+	h.Directory.Staff = []address.Address{"ann@example.com"}
 	for path, want := range map[string]string{"/-/companies": "There is no company here yet.", "/-/companies?q=ced": "No company has “ced” in its name."} {
 		resp := h.do(path, "", h.session)
 		page, err := io.ReadAll(resp.Body)

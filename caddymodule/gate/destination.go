@@ -23,16 +23,16 @@ func (g *forwarder) mayGoThere(r *http.Request, v *visitor.Visitor) error {
 		}
 		there := (&http.Request{Method: r.Method, URL: u, Header: http.Header{"Cookie": r.Header["Cookie"]}}).WithContext(r.Context())
 		kind := g.rules.classify(there)
-		a, f, err := g.weigh(there, kind, v)
+		a, f, err := g.evaluate(there, kind, v)
 		if err != nil {
 			return err
 		}
 		s := f.decide()
 		switch {
-		case kind == Own, kind == Refused, s == bad:
+		case kind == Own, kind == Refused, s == refuseUnclear:
 			return errUnclear
-		case s != pass && s != visits && s != openly, a.instead != "":
-			g.evenOut(r.Context(), began) // same time for known and unknown links
+		case s != pass && s != passAnonymous && s != passPublic, a.instead != "":
+			g.waitMinResponseTime(r.Context(), began) // same time for known and unknown links
 			return errNotHere
 		}
 	}

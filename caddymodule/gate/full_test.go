@@ -20,7 +20,7 @@ func TestAKnownDeviceAsksForMailWhileAllCountersAreInUse(t *testing.T) {
 	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("2001:db8::1") }
 	g.remake()
 	for i := range 180_000 { // two counters each
-		g.Networks.Take(limit.Token, netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}))
+		g.Networks.Allow(limit.Token, netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}))
 	}
 	ask := func(cookie string) (added int) {
 		t.Helper()

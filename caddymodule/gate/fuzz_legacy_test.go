@@ -31,18 +31,18 @@ func withOldLinks(t testing.TB, g *madeGate) *madeGate {
 	ctx := context.Background()
 	for _, id := range []string{"acme", "birch", "dune"} {
 		tokens := []string{id + "-secret-token", "other-" + id + "-secret"}
-		if _, err := g.Book.AddCompany(ctx, id, directory.CompanyChange{LegacyTokens: &tokens}); err != nil {
+		if _, err := g.Directory.AddCompany(ctx, id, directory.CompanyChange{LegacyTokens: &tokens}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	acme, birch := []string{"acme"}, []string{"birch"}
-	if _, err := g.Book.SetContact(ctx, "ann@example.com", directory.Change{Companies: &acme}); err != nil {
+	if _, err := g.Directory.SetContact(ctx, "ann@example.com", directory.Change{Companies: &acme}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.Book.AddContact(ctx, "bea@example.com", directory.Change{Companies: &birch}); err != nil {
+	if _, err := g.Directory.AddContact(ctx, "bea@example.com", directory.Change{Companies: &birch}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.Book.Upgrade(ctx, directory.Upgrade{Companies: []string{"acme", "birch"}}, nil); err != nil {
+	if _, err := g.Directory.Upgrade(ctx, directory.Upgrade{Companies: []string{"acme", "birch"}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	again := *g
@@ -61,13 +61,13 @@ var birchs = regexp.MustCompile(`(?i)^(/index)?/(portal|files|overview)/birch(/|
 func FuzzOldLinks(f *testing.F) {
 	h := openFuzzHouse(f)
 	h.madeGate = withOldLinksOn(f, h)
-	dune, err := h.Book.StandingOf(context.Background(), "dune")
+	dune, err := h.Directory.StatusOf(context.Background(), "dune")
 	if err != nil {
 		f.Fatal(err)
 	}
 	visit := h.forward.sealVisit(h.forward.newVisit(dune, "dune-secret-token", nil))
 	began, calls := time.Now(), 0
-	h.Now = func() time.Time { calls++; return began.Add(time.Duration(calls) * even * 2) } // so that nothing waits
+	h.Now = func() time.Time { calls++; return began.Add(time.Duration(calls) * minResponseTime * 2) } // so that nothing waits
 	h.remake()
 	for _, s := range []string{"/", "/one-click/birch-secret-token/x", "/one-click/dune-secret-token/x?a=1", "/view?client=birch-secret-token", "/view?client=dune-secret-token&client=birch-secret-token",
 		"/x?client=birch-secret-token", "/view?Client%5b%5d=birch-secret-token", "/portal/birch/x", "/portal/acme/x?client=birch-secret-token", "/portal/acme/one-click/birch-secret-token/", "/files/BIRCH/../acme/x",
@@ -116,7 +116,7 @@ func FuzzOldLinks(f *testing.F) {
 					}
 				}
 			}
-			if (own.Token != "" || len(own.Strays) > 0) && strings.Contains(r.RequestURI, "secret-token") {
+			if (own.Token != "" || len(own.MisplacedTokens) > 0) && strings.Contains(r.RequestURI, "secret-token") {
 				t.Fatalf("%q as %d: a log can have %s", target, who%3, r.RequestURI)
 			}
 			if birchs.MatchString(r.URL.Path) || who%3 == 1 && r.Header.Get("Remote-User") != "" || r.Header.Get("Portal-Company") == "birch" {
@@ -135,7 +135,7 @@ func FuzzOldLinks(f *testing.F) {
 		for name, values := range resp.Header {
 			for _, token := range []string{"acme-secret-token", "birch-secret-token", "other-acme-secret"} {
 				// Text that the visitor put in places where no token is read may be repeated.
-				isOne := strings.Count(target, token) == 1 && (own.Token == token || slices.Contains(own.Strays, token))
+				isOne := strings.Count(target, token) == 1 && (own.Token == token || slices.Contains(own.MisplacedTokens, token))
 				if strings.Contains(strings.Join(values, "\n"), token) && (isOne || !strings.Contains(target, token)) {
 					t.Fatalf("%q as %d = %d, %s: %q", target, who%3, resp.StatusCode, name, values)
 				}

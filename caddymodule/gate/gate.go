@@ -190,7 +190,7 @@ func (g *Gate) redirectName(w http.ResponseWriter, r *http.Request, kind Kind) (
 		return false
 	}
 	to := g.ways.Shortened(r.URL, wayback.MaxMoved)
-	if kind != Own && g.ways.Legacy.Secret(r.URL) {
+	if kind != Own && g.ways.Legacy.MayHoldToken(r.URL) {
 		to = g.ways.SealPath(to)
 	}
 	_ = found(w, sites.URL.Scheme+"://"+sites.URL.Host+to)

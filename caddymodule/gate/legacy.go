@@ -23,12 +23,12 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// even is the minimum response time for old links of unknown senders, so that response times don't
+// minResponseTime is the minimum response time for old links of unknown senders, so that response times don't
 // reveal the result of a look-up.
-const even = 20 * time.Millisecond
+const minResponseTime = 20 * time.Millisecond
 
-func (g *forwarder) evenOut(ctx context.Context, began time.Time) {
-	left := even - g.Now().Sub(began) + rand.N(even/4)
+func (g *forwarder) waitMinResponseTime(ctx context.Context, began time.Time) {
+	left := minResponseTime - g.Now().Sub(began) + rand.N(minResponseTime/4)
 	select {
 	case <-time.After(left):
 	case <-ctx.Done():
@@ -40,7 +40,7 @@ func (g *forwarder) evenOut(ctx context.Context, began time.Time) {
 // (Referer, Ping-From, HX-Current-URL, Turbolinks-Referrer).
 func Hides(rules *legacy.Rules, u *url.URL, h http.Header) bool {
 	hides := func(page string) bool { return refererHides(rules, page) }
-	return rules.HasLinks() && (rules.Secret(u) || slices.ContainsFunc(h["Referer"], hides) || rules.SecretIn(h, u))
+	return rules.HasLinks() && (rules.MayHoldToken(u) || slices.ContainsFunc(h["Referer"], hides) || rules.HeaderMayHoldToken(h, u))
 }
 
 // refererHides is Hides for a Referer. An invalid URL counts as one with a token.
@@ -49,7 +49,7 @@ func refererHides(rules *legacy.Rules, referer string) bool {
 		return false
 	}
 	u, err := url.Parse(referer)
-	return err != nil || rules.Secret(u)
+	return err != nil || rules.MayHoldToken(u)
 }
 
 // hideReferer reduces a Referer to its origin if it contains a secret: that of a mailed link, from
@@ -61,7 +61,7 @@ func (g *forwarder) hideReferer(h http.Header, kind Kind) {
 			return false
 		}
 		u, err := url.Parse(page)
-		return err != nil || g.rules.link(u) || g.Legacy.Secret(u) || kind != Open && g.holdsToken(page) // see blindRest
+		return err != nil || g.rules.link(u) || g.Legacy.MayHoldToken(u) || kind != Open && g.holdsToken(page) // see maskHeadersAndBody
 	}
 	if slices.ContainsFunc(h["Referer"], secret) {
 		originAlone(h)
@@ -73,7 +73,7 @@ func (g *forwarder) hideReferer(h http.Header, kind Kind) {
 // Each token in it must belong to the request's company or, for a page of no company, to the
 // visit's company or a company of the visitor. It looks up no tokens, so real and unknown ones take
 // the same time. Subresources and other requests that can't redirect a page don't receive it.
-func (g *forwarder) mayTellReferer(r *http.Request, a *about) bool {
+func (g *forwarder) mayTellReferer(r *http.Request, a *requestContext) bool {
 	if len(a.referer) != 1 || len(r.Header["Referer"]) == 1 && r.Header["Referer"][0] == a.referer[0] {
 		return false // none, several, or one that isn't hidden
 	}
@@ -93,27 +93,27 @@ func (g *forwarder) mayTellReferer(r *http.Request, a *about) bool {
 		return false
 	}
 	hits := index.Find(a.referer[0])
-	tokens := page.Strays
+	tokens := page.MisplacedTokens
 	if page.Kind == legacy.Old {
 		tokens = append(tokens, page.Token)
 	}
-	isOf := func(s directory.Standing) bool {
+	isOf := func(s directory.AccessStatus) bool {
 		return s.Company != "" && (page.Company == "" || page.Company == s.Company) &&
 			!slices.ContainsFunc(page.Routes, func(id string) bool { return id != s.Company }) &&
-			!slices.ContainsFunc(tokens, func(token string) bool { return !s.Has(directory.PrintOf(token)) }) &&
+			!slices.ContainsFunc(tokens, func(token string) bool { return !s.Has(directory.FingerprintOf(token)) }) &&
 			!slices.ContainsFunc(hits, func(hit tokensearch.Hit) bool { return !slices.Contains(hit.Companies, s.Company) })
 	}
 	var ids []string
 	switch {
-	case a.standing.Company != "":
-		return isOf(a.standing)
+	case a.status.Company != "":
+		return isOf(a.status)
 	case a.visit != nil:
 		ids = []string{a.visit.company}
 	case a.visitor != nil:
 		ids = a.visitor.Contact.Companies
 	}
 	return slices.ContainsFunc(ids, func(id string) bool {
-		s, err := g.Book.StandingOf(r.Context(), id)
+		s, err := g.Book.StatusOf(r.Context(), id)
 		return err == nil && isOf(s)
 	})
 }
@@ -141,14 +141,14 @@ func (s *seen) restore(r *http.Request) { *r.URL, r.RequestURI = s.url, s.line }
 // put back. It changes the request in place, because later handlers read the URL in several ways;
 // the caller restores it afterwards. URLs for logs don't contain the token. moved is the company if
 // the browser has another URL, otherwise "".
-func (g *forwarder) asOld(r *http.Request, a *about) (moved string, err error) {
-	if a.Kind == legacy.New && a.standing.Token != "" {
-		old, ok := g.Legacy.OldURL(r.URL, a.Verdict, a.standing.Token)
+func (g *forwarder) asOld(r *http.Request, a *requestContext) (moved string, err error) {
+	if a.Kind == legacy.New && a.status.Token != "" {
+		old, ok := g.Legacy.OldURL(r.URL, a.Verdict, a.status.Token)
 		if !ok {
-			g.Log.Error("the first old link of a company can't stand in its pattern, so its pages can't be reached; give it another first one", "company", a.standing.Company)
+			g.Log.Error("the first old link of a company can't stand in its pattern, so its pages can't be reached; give it another first one", "company", a.status.Company)
 			return "", web.ErrNotFound
 		}
-		*r.URL, moved = *old, a.standing.Company
+		*r.URL, moved = *old, a.status.Company
 	}
 	if a.instead != "" {
 		p := strings.TrimSuffix(r.URL.Path, a.Session)
@@ -157,16 +157,16 @@ func (g *forwarder) asOld(r *http.Request, a *about) (moved string, err error) {
 	switch {
 	case a.Kind == legacy.Old:
 		r.RequestURI = g.Legacy.Pattern(a.Verdict)
-	case a.veiled:
+	case a.possibleToken:
 		r.RequestURI = "/" // only for logs: the rest may be a token
 	}
 	return moved, nil
 }
 
-// blind replaces the unauthorized tokens in the query by values that no company has: the portal
+// maskQuery replaces the unauthorized tokens in the query by values that no company has: the portal
 // then answers as for any unknown token, so nobody learns that they are real. Tokens in the path
 // stay, and stay in astray.
-func (g *forwarder) blind(r *http.Request, kind Kind, a *about) error {
+func (g *forwarder) maskQuery(r *http.Request, kind Kind, a *requestContext) error {
 	if g.visitors.Anchor.Err() != nil {
 		r.URL.RawQuery, a.Query = "", ""
 		return nil
@@ -176,8 +176,8 @@ func (g *forwarder) blind(r *http.Request, kind Kind, a *about) error {
 		return err
 	}
 	masked := func(query string) string {
-		query = g.Legacy.Masked(query, a.astray, func(token string) string { return unknown(len(token)) })
-		for _, token := range a.astray { // tokens that occur in a path
+		query = g.Legacy.Masked(query, a.unauthorized, func(token string) string { return unknown(len(token)) })
+		for _, token := range a.unauthorized { // tokens that occur in a path
 			for _, slash := range []string{"/", "%2f", "%2F"} {
 				query = strings.ReplaceAll(query, slash+token, slash+unknown(len(token)))
 			}
@@ -188,21 +188,21 @@ func (g *forwarder) blind(r *http.Request, kind Kind, a *about) error {
 	}
 	r.URL.RawQuery, a.Query = masked(r.URL.RawQuery), masked(a.Query)
 	left := g.Legacy.Match(r.URL)
-	a.astray = slices.DeleteFunc(a.astray, func(token string) bool {
-		return !slices.Contains(left.Strays, token) && !slices.Contains(left.Beside, token)
+	a.unauthorized = slices.DeleteFunc(a.unauthorized, func(token string) bool {
+		return !slices.Contains(left.MisplacedTokens, token) && !slices.Contains(left.PossibleTokens, token)
 	})
 	return nil
 }
 
 // isForeign reports whether a token of these companies isn't one that the sender may use.
-func (a *about) isForeign(companies []string) bool {
+func (a *requestContext) isForeign(companies []string) bool {
 	return len(companies) > 0 && !slices.ContainsFunc(companies, a.reaches)
 }
 
-// blindRest is blind for headers and the body: many portals read parameters from all of them. It
+// maskHeadersAndBody is maskQuery for headers and the body: many portals read parameters from all of them. It
 // also checks a form by its parameter names, as the portal reads it: that finds tokens that are too
 // short to be searched for.
-func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
+func (g *forwarder) maskHeadersAndBody(r *http.Request, open bool, a *requestContext) error {
 	if !g.Legacy.HasLinks() || a.visitor.IsStaff() {
 		return nil
 	}
@@ -224,7 +224,7 @@ func (g *forwarder) blindRest(r *http.Request, open bool, a *about) error {
 	hides := func(hit tokensearch.Hit) bool {
 		return !g.mayGuess(r.Context(), kind, &by, hit) && by.isForeign(hit.Companies)
 	}
-	forms := legacy.Forms{Unknown: unknown, Foreign: func(token string) bool { return by.isForeign(index.Of(token)) }}
+	forms := legacy.Forms{Unknown: unknown, Unauthorized: func(token string) bool { return by.isForeign(index.Companies(token)) }}
 	if hasBody(r) {
 		contentType := strings.Join(r.Header["Content-Type"], " ")
 		if contentType == "" && r.Method == http.MethodPost {
@@ -331,13 +331,13 @@ func asciiLike(contentType string) bool {
 }
 
 // newURL returns the URL to which an old link redirects, without its token or any other company's.
-func (g *forwarder) newURL(a *about) string {
+func (g *forwarder) newURL(a *requestContext) string {
 	v := a.Verdict
 	v.Query = g.Legacy.Masked(v.Query, a.tokens, func(string) string { return "" })
-	to := g.Legacy.NewURL(v, a.standing.Company)
+	to := g.Legacy.NewURL(v, a.status.Company)
 	u, err := url.Parse(to)
-	if err != nil || g.holdsToken(to) || slices.ContainsFunc(g.Legacy.Match(u).Strays, func(s string) bool { return slices.Contains(a.tokens, s) }) {
-		return g.Legacy.Page(a.standing.Company)
+	if err != nil || g.holdsToken(to) || slices.ContainsFunc(g.Legacy.Match(u).MisplacedTokens, func(s string) bool { return slices.Contains(a.tokens, s) }) {
+		return g.Legacy.Page(a.status.Company)
 	}
 	return to
 }
@@ -366,7 +366,7 @@ func (g *Gate) PassesGuesses(r *http.Request) bool {
 	if index == nil || g.rules.classify(r) != Open {
 		return false
 	}
-	a := about{}
+	a := requestContext{}
 	var err error
 	if a.visit, err = f.visitOf(r, nil); err != nil {
 		return false
@@ -429,7 +429,7 @@ func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
 	all := legacy.Outgoing{
 		Rules: o.gate.Legacy, Hosts: []string{o.gate.answers.Sites.URL.Host, o.host}, Seen: &o.seen, Moved: o.moved != "",
 		Company: func(token string) (string, bool) {
-			s, err := o.gate.Book.StandingByToken(ctx, token)
+			s, err := o.gate.Book.StatusByToken(ctx, token)
 			switch {
 			case err != nil || !s.Upgraded && s.Company != o.moved:
 				return "", false
@@ -441,13 +441,13 @@ func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
 		Hide: o.gate.ways.Seal,
 	}
 	all.Header(h)
-	o.keepOffCircle(h, &all)
+	o.avoidRedirectLoop(h, &all)
 }
 
-// keepOffCircle prevents a loop with a portal that redirects from a company's home to `/`, from
+// avoidRedirectLoop prevents a loop with a portal that redirects from a company's home to `/`, from
 // which the gate redirects to that home: the redirect leads to `/?` instead, which is the same page
 // to the portal, and which homeOf doesn't redirect.
-func (o *outgoing) keepOffCircle(h http.Header, all *legacy.Outgoing) {
+func (o *outgoing) avoidRedirectLoop(h http.Header, all *legacy.Outgoing) {
 	home := o.gate.Legacy.Home(o.company)
 	if h["Location"] == nil && h["Refresh"] == nil || o.company == "" || home == "" || !strings.EqualFold(home, (&url.URL{Path: o.asked}).EscapedPath()) {
 		return
@@ -467,7 +467,7 @@ func (g *forwarder) getGo(w http.ResponseWriter, r *http.Request) error {
 	if g.insecure.is(r) {
 		g.insecure.terminatedUpstream.Store(true) // this visitor came with TLS: it ends in front of the gate, unless it has ended here before
 		if web.IsPageLoad(r) {                    // so that each process learns it
-			g.cookies.Set(w, g.cookies.Flow, secret.Random(), token.WayBack)
+			g.cookies.Set(w, g.cookies.Flow, secret.Random(), token.LinkRetention)
 		}
 	}
 	v, err := g.visitors.Of(r)
@@ -482,25 +482,25 @@ func (g *forwarder) getGo(w http.ResponseWriter, r *http.Request) error {
 		}
 		return found(w, u.RequestURI())
 	}
-	a, f, err := g.weigh(linked, kind, v)
+	a, f, err := g.evaluate(linked, kind, v)
 	if err != nil {
 		return err
 	}
-	g.evenOut(r.Context(), began)
+	g.waitMinResponseTime(r.Context(), began)
 	switch s := f.decide(); {
-	case s == toNew:
+	case s == redirectToNewLink:
 		if g.Now().Sub(v.Live.Begun) < time.Hour {
-			g.Usage.Note(a.standing.Company, usage.Use{SignIn: true, Upgraded: true})
+			g.Usage.Note(a.status.Company, usage.Use{SignIn: true, Upgraded: true})
 		}
 		return found(w, g.newURL(&a))
 	case s == pass && len(a.tokens) > 0:
 		return found(w, cmp.Or(g.Legacy.Page(a.named.Company), "/")) // the gate repeats the token nowhere
-	case s == pass, s == openly, s == visits:
+	case s == pass, s == passPublic, s == passAnonymous:
 		return found(w, g.ways.Safe(u.RequestURI())) // no sign-in is needed any more
 	case v != nil:
 		g.notHere(w, r, v)
 		return nil
-	case a.Kind != legacy.Old && a.Kind != legacy.Bad && !a.veiled:
+	case a.Kind != legacy.Old && a.Kind != legacy.Bad && !a.possibleToken:
 		return found(w, g.ways.Safe(u.RequestURI())) // it contains no secret, so the prompt appears there
 	}
 	g.signin.PromptHere(w, r)

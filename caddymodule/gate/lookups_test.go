@@ -102,7 +102,7 @@ func TestNobodyFindsOutManyTokensWithoutASession(t *testing.T) {
 	g = withOldLinks(t, g)
 	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("203.0.113.7") }
 	g.remake()
-	dune, err := g.Book.StandingOf(t.Context(), "dune")
+	dune, err := g.Directory.StatusOf(t.Context(), "dune")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestTokensOfADamagedCompanyReachThePortalNowhere(t *testing.T) {
 	if err := db.Apply(t.Context(), store.Put(store.Key{Firm: g.Firm, Bucket: "company", ID: "birch"}, []byte("\x01damaged"), time.Time{})); err != nil {
 		t.Fatal(err)
 	}
-	g.Book = &directory.Book{Firm: g.Firm, Store: g.Book.Store, Keys: g.Book.Keys}
+	g.Directory = &directory.Directory{Firm: g.Firm, Store: g.Directory.Store, Keys: g.Directory.Keys}
 	g.remake()
 	for _, signedIn := range []string{"", "__Host-portal=" + cookie} {
 		for _, path := range []string{"/assets/x?k=birch-secret-token", "/assets/x?client=birch-secret-token", "/x?next=%2Fopen%2Fbirch-secret-token"} {
@@ -173,10 +173,10 @@ func TestATokenThatCanBeGuessedReachesAPublicPageOnlyWhileItsCompanyIsOpen(t *te
 	g = withOldLinks(t, g)
 	const token = "Zp3Lw8nYc5"
 	companies := []string{"elm"}
-	if _, err := g.Book.AddCompany(t.Context(), "elm", directory.CompanyChange{LegacyTokens: &[]string{token}}); err != nil {
+	if _, err := g.Directory.AddCompany(t.Context(), "elm", directory.CompanyChange{LegacyTokens: &[]string{token}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.Book.SetContact(t.Context(), "ann@example.com", directory.Change{Companies: &companies}); err != nil {
+	if _, err := g.Directory.SetContact(t.Context(), "ann@example.com", directory.Change{Companies: &companies}); err != nil {
 		t.Fatal(err)
 	}
 	requests := map[string]func() *http.Request{
@@ -213,11 +213,11 @@ func TestATokenThatCanBeGuessedReachesAPublicPageOnlyWhileItsCompanyIsOpen(t *te
 		}
 	}
 	check(true)
-	if _, err := g.Book.Upgrade(t.Context(), directory.Upgrade{Companies: companies}, nil); err != nil {
+	if _, err := g.Directory.Upgrade(t.Context(), directory.Upgrade{Companies: companies}, nil); err != nil {
 		t.Fatal(err)
 	}
 	check(false)
-	if _, err := g.Book.Upgrade(t.Context(), directory.Upgrade{Companies: companies, Undo: true}, nil); err != nil {
+	if _, err := g.Directory.Upgrade(t.Context(), directory.Upgrade{Companies: companies, Undo: true}, nil); err != nil {
 		t.Fatal(err)
 	}
 	check(true)
@@ -257,7 +257,7 @@ func TestSearchesInAVisitAreNotCounted(t *testing.T) {
 	g = withOldLinks(t, g)
 	g.ClientIP = func(*http.Request) netip.Addr { return netip.MustParseAddr("203.0.113.7") }
 	g.remake()
-	dune, err := g.Book.StandingOf(t.Context(), "dune")
+	dune, err := g.Directory.StatusOf(t.Context(), "dune")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func makeGate(t testing.TB, db store.Store, log *slog.Logger, open string) *made
 	m := &madeGate{
 		Settings: Settings{Firm: firm, Sites: &site.Sites{URL: origin}, Prefix: "/-", Public: []Public{{Paths: []string{open}}}, Pages: pages},
 		Records: Records{
-			Book:         &directory.Book{Firm: firm, Store: db, Keys: keys},
+			Directory:    &directory.Directory{Firm: firm, Store: db, Keys: keys},
 			Sessions:     &session.Sessions{Firm: firm, Store: db, Keys: keys, Idle: 45 * 24 * time.Hour, Max: 180 * 24 * time.Hour},
 			Tokens:       &token.Tokens{Firm: firm, Store: db, Keys: keys, Life: 10 * time.Minute},
 			Networks:     &limit.Networks{Firm: firm, Store: db, Keys: keys, Now: time.Now},

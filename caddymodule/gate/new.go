@@ -59,7 +59,7 @@ type Settings struct {
 
 // Records are the stores that a firm's gate reads and writes.
 type Records struct {
-	Book         *directory.Book
+	Directory    *directory.Directory
 	Sessions     *session.Sessions
 	Tokens       *token.Tokens
 	Passwords    *password.Passwords
@@ -97,34 +97,34 @@ func New(s Settings, rec Records) *Gate {
 		StoreErrors: []error{secret.ErrSealed, directory.ErrFormat}}
 	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, AllowedPages: []string{"/companies", "/account", "/reports", account.ReportsPath, account.ReportsPath + "*", "/staff", "/staff/", "/staff/contacts", "/staff/companies", signin.SignedInPath},
 		Legacy: s.Legacy, Keys: keys}
-	visitors := &visitor.Visitors{Firm: s.Firm, Serial: s.Serial, Book: rec.Book, Sessions: rec.Sessions, Devices: rec.Devices, Anchor: rec.Anchor,
+	visitors := &visitor.Visitors{Firm: s.Firm, Serial: s.Serial, Directory: rec.Directory, Sessions: rec.Sessions, Devices: rec.Devices, Anchor: rec.Anchor,
 		Cookies: cookies, ClientIP: rec.ClientIP, Assertion: rec.Assertion, Wanted: s.Identity, Log: rec.Log, Now: rec.Now}
 
 	var attempts *action.PasswordAttempts
 	var changes *action.PasswordChanges
 	if rec.Passwords != nil {
-		attempts = action.NewPasswordAttempts(action.PasswordAttempts{Book: rec.Book, Passwords: rec.Passwords, Devices: rec.Devices,
+		attempts = action.NewPasswordAttempts(action.PasswordAttempts{Directory: rec.Directory, Passwords: rec.Passwords, Devices: rec.Devices,
 			Networks: rec.Networks, Log: rec.Log})
-		changes = &action.PasswordChanges{Book: rec.Book, Passwords: rec.Passwords, Sessions: rec.Sessions, Devices: rec.Devices, Mails: rec.Mails,
+		changes = &action.PasswordChanges{Directory: rec.Directory, Passwords: rec.Passwords, Sessions: rec.Sessions, Devices: rec.Devices, Mails: rec.Mails,
 			Queue: rec.Queue, Audit: rec.Audit, Now: rec.Now}
 	}
 	signIn := &signin.Handlers{
 		Firm: s.Firm, Keys: keys, Answers: answers, Ways: ways, Visitors: visitors, Cookies: cookies,
-		Book: rec.Book, Tokens: rec.Tokens, Passwords: rec.Passwords, Devices: rec.Devices, Networks: rec.Networks, Audit: rec.Audit, Now: rec.Now,
+		Directory: rec.Directory, Tokens: rec.Tokens, Passwords: rec.Passwords, Devices: rec.Devices, Networks: rec.Networks, Audit: rec.Audit, Now: rec.Now,
 		Requests: &action.MailRequests{Tokens: rec.Tokens, Queue: rec.Queue, Networks: rec.Networks, Audit: rec.Audit, Now: rec.Now},
-		SignIn: &action.SignIn{Book: rec.Book, Sessions: rec.Sessions, Devices: rec.Devices, Mails: rec.Mails, Networks: rec.Networks,
+		SignIn: &action.SignIn{Directory: rec.Directory, Sessions: rec.Sessions, Devices: rec.Devices, Mails: rec.Mails, Networks: rec.Networks,
 			LastContacts: rec.LastContacts, Replay: &action.Replay{Firm: s.Firm, Store: db, Keys: keys, Now: rec.Now},
 			Queue: rec.Queue, NoNewDevice: s.NoNewDevice, Audit: rec.Audit, Now: rec.Now},
 		Attempts: attempts, Changes: changes,
 	}
 	rules := rules{prefix: s.Prefix, public: s.Public}
 	insecure := &insecure{sites: s.Sites, ways: ways, cookies: cookies}
-	office := admin.Firm{Book: rec.Book, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Reports: rec.Reports, Anchor: rec.Anchor, Notices: rec.Notices,
+	office := admin.Firm{Directory: rec.Directory, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Reports: rec.Reports, Anchor: rec.Anchor, Notices: rec.Notices,
 		ServiceTokens: rec.ServiceTokens, NoPasswords: rec.Passwords == nil, NoOldLinks: !s.Legacy.HasLinks()}
 	g := &Gate{
 		rules: rules, insecure: insecure, visitors: visitors,
 		forward: &forwarder{
-			Firm: s.Firm, Legacy: s.Legacy, Usage: rec.Usage, Book: rec.Book, Sessions: rec.Sessions, Networks: rec.Networks, Audit: rec.Audit, Unread: rec.Unread,
+			Firm: s.Firm, Legacy: s.Legacy, Usage: rec.Usage, Book: rec.Directory, Sessions: rec.Sessions, Networks: rec.Networks, Audit: rec.Audit, Unread: rec.Unread,
 			Log: rec.Log, Now: rec.Now, keys: keys, cookies: cookies,
 			bound: &upstream.PortalCookies{Firm: s.Firm, Store: db, Keys: keys, Gate: cookies, Configured: upstream.BindingsOf(s.PortalSession), Log: rec.Log},
 			rules: rules, answers: answers, visitors: visitors, signin: signIn, ways: ways, insecure: insecure,
@@ -133,7 +133,7 @@ func New(s Settings, rec Records) *Gate {
 		},
 		origins: web.NewOriginCheck(s.Sites, cookies), answers: answers, ways: ways, signin: signIn,
 		account: &account.Handlers{Answers: answers, Ways: ways, Visitors: visitors, Cookies: cookies,
-			Book: rec.Book, Legacy: s.Legacy, Sessions: rec.Sessions, Tokens: rec.Tokens, Passwords: rec.Passwords, Reports: rec.Reports, Audit: rec.Audit, Unread: rec.Unread, Now: rec.Now,
+			Directory: rec.Directory, Legacy: s.Legacy, Sessions: rec.Sessions, Tokens: rec.Tokens, Passwords: rec.Passwords, Reports: rec.Reports, Audit: rec.Audit, Unread: rec.Unread, Now: rec.Now,
 			Attempts: attempts, Changes: changes},
 		console: &console.Handlers{Answers: answers, Visitors: visitors, Now: rec.Now,
 			Firm: office},

@@ -26,8 +26,8 @@ type visit struct {
 	company string
 	contact string // the signed-in contact, who doesn't reach the company: only they can use the visit; "" if none
 	began   time.Time
-	token   directory.Print // of the old link
-	era     uint64          // of the company
+	token   directory.Fingerprint // of the old link
+	era     uint64                // of the company
 }
 
 const (
@@ -35,10 +35,10 @@ const (
 	visitPurpose = "visit"
 )
 
-// goesOn reports whether the visit is still valid for the standing of its company: it ends for good
+// isActive reports whether the visit is still valid for the access status of its company: it ends for good
 // with an upgrade, with the removal of the company, and with the removal of the old link's token.
-func (v *visit) goesOn(s directory.Standing) bool {
-	return s.Company == v.company && !s.Upgraded && s.Era == v.era && s.Has(v.token)
+func (v *visit) isActive(s directory.AccessStatus) bool {
+	return s.Company == v.company && !s.Upgraded && s.Generation == v.era && s.Has(v.token)
 }
 
 // visitOf returns the browser's visit, or nil. by is the signed-in visitor or nil: a visitor can't
@@ -63,19 +63,19 @@ func (g *forwarder) visitOf(r *http.Request, by *visitor.Visitor) (*visit, error
 	if age := g.Now().Sub(v.began); age < -time.Minute || age >= visitLife {
 		return nil, nil
 	}
-	s, err := g.Book.StandingOf(r.Context(), v.company)
+	s, err := g.Book.StatusOf(r.Context(), v.company)
 	if err != nil && !errors.Is(err, directory.ErrUnknown) {
 		return nil, err
 	}
-	if !v.goesOn(s) {
+	if !v.isActive(s) {
 		return nil, nil
 	}
 	return v, nil
 }
 
 // newVisit begins a visit by an old link of the company.
-func (g *forwarder) newVisit(s directory.Standing, token string, by *visitor.Visitor) *visit {
-	v := &visit{id: rand.Text(), company: s.Company, began: g.Now(), token: directory.PrintOf(token), era: s.Era}
+func (g *forwarder) newVisit(s directory.AccessStatus, token string, by *visitor.Visitor) *visit {
+	v := &visit{id: rand.Text(), company: s.Company, began: g.Now(), token: directory.FingerprintOf(token), era: s.Generation}
 	if by != nil {
 		v.contact = by.Contact.ID
 	}
@@ -105,18 +105,18 @@ func (g *forwarder) openVisit(cookie string) *visit {
 	if errors.Join(err1, err2, err3) != nil {
 		return nil
 	}
-	return &visit{parts[0], parts[1], parts[2], time.Unix(began, 0), directory.Print(token), era}
+	return &visit{parts[0], parts[1], parts[2], time.Unix(began, 0), directory.Fingerprint(token), era}
 }
 
 // passVisit passes a request on by an open company's old link: without an identity, even if a
 // visitor is signed in who isn't of the company.
-func (g *forwarder) passVisit(a *about, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
+func (g *forwarder) passVisit(a *requestContext, w http.ResponseWriter, r *http.Request, portal http.Handler) error {
 	stay := a.visit // must stay valid during the response
 	var cookie *http.Cookie
 	if a.Kind == legacy.Old {
-		stay = g.newVisit(a.standing, a.Token, a.visitor)
+		stay = g.newVisit(a.status, a.Token, a.visitor)
 		switch {
-		case a.visit != nil && a.visit.company == a.standing.Company:
+		case a.visit != nil && a.visit.company == a.status.Company:
 			stay.began = a.visit.began
 		case web.IsPageLoad(r): // other requests set no cookies
 			a.visit, cookie = stay, g.cookies.New(g.cookies.Visit, g.sealVisit(stay), 0)
@@ -126,11 +126,11 @@ func (g *forwarder) passVisit(a *about, w http.ResponseWriter, r *http.Request, 
 	}
 	sent := r.Header["Cookie"]
 	if a.visit != nil {
-		a.names(directory.Standing{Company: a.visit.company}, "")
+		a.names(directory.AccessStatus{Company: a.visit.company}, "")
 	}
-	h := a.holder() // without a visit, the portal's cookies are returned only with the old link
+	h := a.owner() // without a visit, the portal's cookies are returned only with the old link
 	if a.visit != nil && !a.several {
-		h = a.visit.holder()
+		h = a.visit.owner()
 	}
 	if err := g.bound.Unseal(r.Context(), r.Header, h.Is); err != nil {
 		return err
@@ -151,12 +151,12 @@ func (g *forwarder) passVisit(a *about, w http.ResponseWriter, r *http.Request, 
 		ctx = attached
 	}
 	(&portalWriter{sent: sent, visit: cookie, ResponseWriter: w, ctx: r.Context(), gate: g, private: true, open: a.open, key: true,
-		holder: h, old: outgoing{gate: g, host: r.Host, seen: *r.URL, moved: moved, visitor: a.visitor}}).serve(portal, r.WithContext(ctx))
+		owner: h, old: outgoing{gate: g, host: r.Host, seen: *r.URL, moved: moved, visitor: a.visitor}}).serve(portal, r.WithContext(ctx))
 	return nil
 }
 
-// holder returns the owner of the portal's cookies in a visit.
-func (v *visit) holder() upstream.Owner { return upstream.Owner{Visit: v.id, Company: v.company} }
+// owner returns the owner of the portal's cookies in a visit.
+func (v *visit) owner() upstream.Owner { return upstream.Owner{Visit: v.id, Company: v.company} }
 
 // inVisit reports whether the portal's session in a signed-in visitor's request is the one of their
 // visit to another company, which they opened last. The portal has one cookie for both, so it can't
@@ -164,7 +164,7 @@ func (v *visit) holder() upstream.Owner { return upstream.Owner{Visit: v.id, Com
 func (g *forwarder) inVisit(r *http.Request, v *visit) (bool, error) {
 	is := false
 	h := http.Header{"Cookie": r.Header["Cookie"]}
-	err := g.bound.Unseal(r.Context(), h, func(of upstream.Owner) (bool, error) { is = is || of == v.holder(); return true, nil })
+	err := g.bound.Unseal(r.Context(), h, func(of upstream.Owner) (bool, error) { is = is || of == v.owner(); return true, nil })
 	return is, err
 }
 
@@ -178,8 +178,8 @@ func (g *forwarder) whileItGoesOn(parent context.Context, v *visit) (ctx context
 		if ctx.Err() != nil {
 			return
 		}
-		s, err := g.Book.StandingOf(ctx, v.company)
-		if (err == nil || errors.Is(err, directory.ErrUnknown)) && !v.goesOn(s) || !g.Now().Before(until) {
+		s, err := g.Book.StatusOf(ctx, v.company)
+		if (err == nil || errors.Is(err, directory.ErrUnknown)) && !v.isActive(s) || !g.Now().Before(until) {
 			cancel()
 			return
 		}

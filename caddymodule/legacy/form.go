@@ -11,8 +11,8 @@ import (
 // Forms says how to treat tokens in forms and cookies. Many portals don't distinguish parameters in
 // the body from parameters in the query (PHP's $_REQUEST).
 type Forms struct {
-	Foreign func(token string) bool // reports whether the sender isn't authorized to use the token
-	Unknown func(size int) string   // returns a value of that size that isn't a token
+	Unauthorized func(token string) bool // reports whether the sender isn't authorized to use the token
+	Unknown      func(size int) string   // returns a value of that size that isn't a token
 }
 
 // ErrForm is returned while reading a form that can't be checked: a parameter that may hold a token
@@ -87,7 +87,7 @@ func (s *pattern) isUnauthorized(value string, forms Forms) bool {
 		return false
 	}
 	tokens := s.readings(value)
-	return len(tokens) >= maxTokens || slices.ContainsFunc(tokens, forms.Foreign) // no real value has so many readings
+	return len(tokens) >= maxTokens || slices.ContainsFunc(tokens, forms.Unauthorized) // no real value has so many readings
 }
 
 const (

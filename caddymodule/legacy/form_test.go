@@ -14,8 +14,8 @@ import (
 const birch = "birch-secret" // a token that the sender of the forms may not use
 
 var forms = Forms{
-	Foreign: func(token string) bool { return token == birch },
-	Unknown: func(size int) string { return strings.Repeat("?", size) },
+	Unauthorized: func(token string) bool { return token == birch },
+	Unknown:      func(size int) string { return strings.Repeat("?", size) },
 }
 
 func formRules(t testing.TB) *Rules {

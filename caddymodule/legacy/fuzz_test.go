@@ -184,9 +184,9 @@ func allReadingsAgree(t *testing.T, r *Rules, s string, u *url.URL) {
 		seen = strings.ReplaceAll(seen, `\`, "") // some portals read a currency sign as a backslash
 		var index tokensearch.Index              // of a company that has such a token
 		index.Replace(map[string][]tokensearch.Token{"acme": {{Text: seen, Bits: tokensearch.SureBits}}}, nil)
-		is := func(token string) bool { return token == seen || len(index.Of(token)) > 0 }
+		is := func(token string) bool { return token == seen || len(index.Companies(token)) > 0 }
 		found := len(tokensearch.Fold(seen)) < tokensearch.MinLength || len(index.Find(u.Path))+len(index.Find(u.RawQuery)) > 0
-		if seen != "" && !(v.Kind == Old && is(v.Token)) && !slices.ContainsFunc(slices.Concat(v.Strays, v.Beside), is) && !found {
+		if seen != "" && !(v.Kind == Old && is(v.Token)) && !slices.ContainsFunc(slices.Concat(v.MisplacedTokens, v.PossibleTokens), is) && !found {
 			t.Errorf("%q is %s; a portal reads the token %q (%s)", s, v, seen, reader)
 		}
 	}
@@ -305,7 +305,7 @@ func same(t *testing.T, r *Rules, s string, back *url.URL, v Verdict, token stri
 		t.Fatalf("OldURL(%q, %q) = %q: %v", s, token, sent, err)
 	}
 	got := r.Match(u)
-	if got.Kind != Old || got.Token != token || got.link != v.link || got.Tail != v.Tail || !slices.Equal(said(got.Query), said(v.Query)) || got.Loose {
+	if got.Kind != Old || got.Token != token || got.link != v.link || got.Tail != v.Tail || !slices.Equal(said(got.Query), said(v.Query)) || got.Lenient {
 		t.Errorf("OldURL(%q, %q) = %q, which is %s; want that of %s", s, token, sent, got, v)
 	}
 }

@@ -21,7 +21,7 @@
 //
 // A URL is classified as an old link, a new link or a company's path only if all portals would
 // agree. If only some would, it is Bad. A token in a place where no pattern has one, but where a
-// portal could still read one, is among the Strays of a Verdict, for the caller to look up. So the
+// portal could still read one, is among the MisplacedTokens of a Verdict, for the caller to look up. So the
 // token that was checked is always the token that the portal reads.
 //
 //	Match        classifies a URL

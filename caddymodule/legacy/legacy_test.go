@@ -66,14 +66,14 @@ func (v Verdict) String() string {
 	if v.Session != "" {
 		s += " session=" + v.Session
 	}
-	if v.Loose {
+	if v.Lenient {
 		s += " loose"
 	}
-	if v.Strays != nil {
-		s += fmt.Sprintf(" strays%q", v.Strays)
+	if v.MisplacedTokens != nil {
+		s += fmt.Sprintf(" strays%q", v.MisplacedTokens)
 	}
-	if v.Beside != nil {
-		s += fmt.Sprintf(" beside%q", v.Beside)
+	if v.PossibleTokens != nil {
+		s += fmt.Sprintf(" beside%q", v.PossibleTokens)
 	}
 	return s
 }
@@ -244,7 +244,7 @@ func TestMatchIsBadWherePortalsDisagree(t *testing.T) {
 		if got := under.Match(request(t, "/view?"+name+"=T")); got.Kind != Bad {
 			t.Errorf("/view?%s=T is %s; want Bad, since PHP or another takes it for client_id", name, got)
 		}
-		if got := under.Match(request(t, "/x?"+name+"=T")); len(got.Strays) != 1 || got.Strays[0] != "T" {
+		if got := under.Match(request(t, "/x?"+name+"=T")); len(got.MisplacedTokens) != 1 || got.MisplacedTokens[0] != "T" {
 			t.Errorf("/x?%s=T is %s; want a stray T", name, got)
 		}
 		if got := under.Masked("a=1&"+name+"=%2554", []string{"T"}, func(string) string { return "x" }); got != "a=1&"+name+"=x" {
@@ -303,7 +303,7 @@ func TestSecretHidesTokensFromLogs(t *testing.T) {
 		"/one-click/T/x": true, "/one-click/T": true, "/one-click/a%2Fb/": true, "/view?client=T": true, "/orders?client=T": true, "/c-T.html/on": true,
 		"/portal/acme/x?k=T": true, "/portal/acme/x": false, "/files/acme/x": false, "/orders/7?page=2": false, "/": false,
 	} {
-		if got := r.Secret(request(t, in)); got != want {
+		if got := r.MayHoldToken(request(t, in)); got != want {
 			t.Errorf("Secret(%s) = %t; want %t", in, got, want)
 		}
 	}
@@ -316,7 +316,7 @@ func TestSecretHidesTokensFromLogs(t *testing.T) {
 	}
 	// Without old links there are no tokens to hide from the log.
 	r = compile(t, Config{Prefix: "/-", CompanyPaths: []string{"/files/{company}/*"}})
-	if r.Secret(request(t, "/files//acme/x")) {
+	if r.MayHoldToken(request(t, "/files//acme/x")) {
 		t.Error("a company's path is kept from the log")
 	}
 }

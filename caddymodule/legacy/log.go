@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Secret reports whether a URL may hold a token of any company, in the URL itself or in a URL in
+// MayHoldToken reports whether a URL may hold a token of any company, in the URL itself or in a URL in
 // its query. Such a URL must not appear in a log or a Referer.
-func (r *Rules) Secret(u *url.URL) bool { return r.HasLinks() && r.mayHoldToken(u, 2) }
+func (r *Rules) MayHoldToken(u *url.URL) bool { return r.HasLinks() && r.mayHoldToken(u, 2) }
 
-// Shown returns a URL's path for a log, or "(hidden)" if it may hold a token.
-func (r *Rules) Shown(u *url.URL) string {
-	if r.Secret(u) {
+// PathForLog returns a URL's path for a log, or "(hidden)" if it may hold a token.
+func (r *Rules) PathForLog(u *url.URL) string {
+	if r.MayHoldToken(u) {
 		return "(hidden)"
 	}
 	return u.EscapedPath()
@@ -20,7 +20,7 @@ func (r *Rules) Shown(u *url.URL) string {
 
 func (r *Rules) mayHoldToken(u *url.URL, depth int) bool {
 	v := r.Match(u)
-	return v.Kind == Bad || v.Kind == Old || len(v.Strays) > 0 || len(v.Beside) > 0 || depth > 0 && r.queryMayHoldToken(u.RawQuery, depth-1)
+	return v.Kind == Bad || v.Kind == Old || len(v.MisplacedTokens) > 0 || len(v.PossibleTokens) > 0 || depth > 0 && r.queryMayHoldToken(u.RawQuery, depth-1)
 }
 
 // queryMayHoldToken is mayHoldToken for URLs in the values of a query, such as next=/one-click/t.
@@ -41,10 +41,10 @@ func (r *Rules) queryMayHoldToken(query string, depth int) bool {
 	return false
 }
 
-// SecretIn reports whether a header may hold a token. The header belongs to a request for page or
+// HeaderMayHoldToken reports whether a header may hold a token. The header belongs to a request for page or
 // to its response. It ignores headers that logs hide anyway, and Referer, which is a single URL:
 // check it with Secret.
-func (r *Rules) SecretIn(h http.Header, page *url.URL) bool {
+func (r *Rules) HeaderMayHoldToken(h http.Header, page *url.URL) bool {
 	if !r.HasLinks() {
 		return false
 	}
@@ -55,7 +55,7 @@ func (r *Rules) SecretIn(h http.Header, page *url.URL) bool {
 		}
 		for _, v := range values {
 			if name == "Location" || name == "Content-Location" {
-				if u, err := page.Parse(asBrowsersRead(v)); err == nil && r.Secret(u) {
+				if u, err := page.Parse(asBrowsersRead(v)); err == nil && r.MayHoldToken(u) {
 					return true
 				}
 			}
@@ -86,7 +86,7 @@ func (r *Rules) textMayHoldToken(text string) bool {
 		if strings.HasPrefix(one, "//") && !strings.ContainsAny(one[2:], `/\?`) {
 			continue // only a host, such as in Origin
 		}
-		if u, err := url.Parse(asBrowsersRead(one)); err == nil && r.Secret(u) {
+		if u, err := url.Parse(asBrowsersRead(one)); err == nil && r.MayHoldToken(u) {
 			return true
 		}
 	}

@@ -29,35 +29,35 @@ type Verdict struct {
 	Query   string // Old, New: the raw query without the pattern's parameters
 	Session string // ;jsessionid=A1 at the end of the path, which is classified without it: tokens never contain one
 
-	// Strays (every Kind except Bad) are decoded values in the place of a pattern's token, or under
+	// MisplacedTokens (every Kind except Bad) are decoded values in the place of a pattern's token, or under
 	// the name of its parameter, although the URL isn't one of the pattern's. If one is a token of
 	// a company that the visitor may not reach, the request must not reach the portal.
-	Strays []string
+	MisplacedTokens []string
 
-	// Beside (every Kind except Bad) are further possible tokens: text in the place of a pattern's
+	// PossibleTokens (every Kind except Bad) are further possible tokens: text in the place of a pattern's
 	// token, after another path or in a query. If none of them is a real token, the URL is an
 	// ordinary one.
-	Beside []string
+	PossibleTokens []string
 
 	// Routes (every Kind except Bad) are companies whose paths some portal could find in the query:
 	// ids in lower case, perhaps of no company. If the visitor may not reach one of them, the
 	// request must not reach the portal, whether that company exists or not.
 	Routes []string
 
-	// Loose (Old, Company) means that the path lacks the slash that the pattern's /* needs. Kind
+	// Lenient (Old, Company) means that the path lacks the slash that the pattern's /* needs. Kind
 	// Old then applies only if the token exists; otherwise the kind is None.
-	Loose bool
+	Lenient bool
 
-	// Behind (Company, Loose) means that the company's path follows another path.
+	// Behind (Company, Lenient) means that the company's path follows another path.
 	Behind bool
 
-	// Unlikely (Old, Company; Loose) means that the URL is more likely a page of the portal: such
+	// Unlikely (Old, Company; Lenient) means that the URL is more likely a page of the portal: such
 	// as /files/help.html, or /login if a pattern begins with the company. With Old it may also be
 	// a file, such as /style.css if a pattern begins with the token. Kind applies only if the
 	// company exists; otherwise the kind is None.
 	Unlikely bool
 
-	// Stems (Company, Loose) are the possible ids for portals that remove a format from the end of
+	// Stems (Company, Lenient) are the possible ids for portals that remove a format from the end of
 	// a path, such as /files/acme.json: Rails, Spring before 5.3, CodeIgniter's url_suffix.
 	Stems []string
 
@@ -116,7 +116,7 @@ func (r *Rules) matchPath(u *url.URL) Verdict {
 			return Verdict{}
 		}
 		if read := asWindows(p); look.foreign && read != p && v.Kind != Bad {
-			v.Strays = append(v.Strays, r.matchPlain(read, &url.URL{}).Strays...)
+			v.MisplacedTokens = append(v.MisplacedTokens, r.matchPlain(read, &url.URL{}).MisplacedTokens...)
 			r.addVariants(&v, read)
 			r.addBehind(&v, read)
 		}
@@ -154,12 +154,12 @@ func (r *Rules) addStrays(v *Verdict, query string) {
 		}
 		for p := range pieces(query) {
 			name, value, _ := strings.Cut(p.text, "=")
-			if _, near := sameName(name, s.name); near && len(v.Strays) < maxTokens {
-				v.Strays = append(v.Strays, s.readings(value)...)
+			if _, near := sameName(name, s.name); near && len(v.MisplacedTokens) < maxTokens {
+				v.MisplacedTokens = append(v.MisplacedTokens, s.readings(value)...)
 			}
 		}
 	}
-	if len(v.Strays) >= maxTokens {
+	if len(v.MisplacedTokens) >= maxTokens {
 		*v = Verdict{} // no real query has so many
 	}
 }
@@ -184,7 +184,7 @@ func (r *Rules) addRoutes(v *Verdict, query string) {
 			text = next
 		}
 	}
-	if len(v.Beside) >= maxTokens || len(v.Routes) >= maxTokens {
+	if len(v.PossibleTokens) >= maxTokens || len(v.Routes) >= maxTokens {
 		*v = Verdict{}
 	}
 }
@@ -252,8 +252,8 @@ func (s *pattern) addBeside(v *Verdict, p string) {
 // addBeside adds a possible token that the verdict doesn't have yet.
 func (v *Verdict) addBeside(fill string) {
 	for _, token := range append([]string{fill}, stemsOf(fill)...) {
-		if len(v.Beside) < maxTokens && !slices.Contains(v.Beside, token) && !(v.Kind == Old && token == v.Token) {
-			v.Beside = append(v.Beside, token)
+		if len(v.PossibleTokens) < maxTokens && !slices.Contains(v.PossibleTokens, token) && !(v.Kind == Old && token == v.Token) {
+			v.PossibleTokens = append(v.PossibleTokens, token)
 		}
 	}
 }
@@ -311,7 +311,7 @@ func (s *pattern) addCompany(v *Verdict, p string) {
 		return
 	}
 	if m := s.matchCompany(p); m.Kind == Company {
-		v.Kind, v.Company, v.Loose, v.Behind, v.Unlikely, v.Stems = Company, m.Company, true, true, m.Unlikely, m.Stems
+		v.Kind, v.Company, v.Lenient, v.Behind, v.Unlikely, v.Stems = Company, m.Company, true, true, m.Unlikely, m.Stems
 	}
 }
 
@@ -324,9 +324,9 @@ func (r *Rules) matchPlain(p string, u *url.URL) Verdict {
 	found := none
 	for i := range r.links {
 		l := &r.links[i]
-		if v := r.matchOld(i, p, u); v.Kind == Bad || v.Kind == Old && !v.Loose {
+		if v := r.matchOld(i, p, u); v.Kind == Bad || v.Kind == Old && !v.Lenient {
 			return v
-		} else if v.Kind != None || v.Strays != nil {
+		} else if v.Kind != None || v.MisplacedTokens != nil {
 			found = preferred(found, v)
 		}
 		if v := l.to.matchCompany(p); v.Kind == Company && v.exact && !l.forwardNew {
@@ -354,11 +354,11 @@ func (r *Rules) matchPlain(p string, u *url.URL) Verdict {
 
 // preferred returns the more specific verdict. One that depends on a look-up comes second.
 func preferred(a, b Verdict) Verdict {
-	strays := append(slices.Clip(a.Strays), b.Strays...)
-	if a.Kind == None || b.Kind != None && a.Loose && !b.Loose {
+	strays := append(slices.Clip(a.MisplacedTokens), b.MisplacedTokens...)
+	if a.Kind == None || b.Kind != None && a.Lenient && !b.Lenient {
 		a = b
 	}
-	a.Strays = strays
+	a.MisplacedTokens = strays
 	return a
 }
 
@@ -375,7 +375,7 @@ func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
 	if isOdd(fill) {
 		return Verdict{}
 	}
-	stray := Verdict{Kind: None, Strays: []string{fill}}
+	stray := Verdict{Kind: None, MisplacedTokens: []string{fill}}
 	if f == deeper {
 		return stray
 	}
@@ -389,8 +389,8 @@ func (r *Rules) matchOld(i int, p string, u *url.URL) Verdict {
 	case different:
 		return stray
 	}
-	v := Verdict{Kind: Old, Token: fill, Query: rest, Loose: f == lenient && s.tail, link: i}
-	if v.Loose {
+	v := Verdict{Kind: Old, Token: fill, Query: rest, Lenient: f == lenient && s.tail, link: i}
+	if v.Lenient {
 		v.Unlikely = s.slotIndex == 0 && IsFile(fill)
 	}
 	if f == exact {
@@ -506,8 +506,8 @@ func (s *pattern) matchCompany(p string) companyMatch {
 	case !isID(fill) || strings.HasSuffix(fill, "."):
 		return companyMatch{}
 	}
-	m := companyMatch{Verdict{Kind: Company, Company: strings.ToLower(fill), Loose: s.tail && f == lenient}, f == exact, at}
-	if m.Loose {
+	m := companyMatch{Verdict{Kind: Company, Company: strings.ToLower(fill), Lenient: s.tail && f == lenient}, f == exact, at}
+	if m.Lenient {
 		m.Stems, m.Unlikely = stemsOf(m.Company), s.slotIndex == 0 || IsFile(fill)
 	}
 	return m
@@ -525,7 +525,7 @@ func (s *pattern) companyNear(p string) Verdict {
 			return none
 		}
 	}
-	v := Verdict{Kind: Company, Company: strings.ToLower(all[s.slotIndex]), Loose: true}
+	v := Verdict{Kind: Company, Company: strings.ToLower(all[s.slotIndex]), Lenient: true}
 	if len(all) == s.slotIndex+1 {
 		v.Stems, v.Unlikely = stemsOf(v.Company), IsFile(v.Company)
 	}
@@ -608,7 +608,7 @@ func (r *Rules) nearProgram(p string) bool {
 			}
 			for _, reading := range []string{p[end:], p[:at] + stem + p[end:]} {
 				v := r.matchPlain(reading, &url.URL{})
-				if v.Kind != None || len(v.Strays) > 0 {
+				if v.Kind != None || len(v.MisplacedTokens) > 0 {
 					return true
 				}
 			}

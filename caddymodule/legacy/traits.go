@@ -306,10 +306,10 @@ func (r *Rules) withoutCookieless(v Verdict, u *url.URL) Verdict {
 			p = strings.ReplaceAll(p, "//", "/")
 		}
 		read := r.matchPath(&url.URL{Path: "/" + strings.TrimPrefix(p, "/"), RawQuery: u.RawQuery})
-		if read.Kind != v.Kind || read.Token != v.Token || read.Company != v.Company || read.Loose != v.Loose || read.link != v.link {
+		if read.Kind != v.Kind || read.Token != v.Token || read.Company != v.Company || read.Lenient != v.Lenient || read.link != v.link {
 			return Verdict{}
 		}
-		v.Strays = append(v.Strays, read.Strays...)
+		v.MisplacedTokens = append(v.MisplacedTokens, read.MisplacedTokens...)
 		v.Routes = append(v.Routes, read.Routes...)
 	}
 	return v
@@ -461,7 +461,7 @@ func (r *Rules) matchOdd(p string, u *url.URL) Verdict {
 		}
 		p = next
 	}
-	if len(v.Strays) >= maxTokens || len(v.Beside) >= maxTokens || len(v.Routes) >= maxTokens {
+	if len(v.MisplacedTokens) >= maxTokens || len(v.PossibleTokens) >= maxTokens || len(v.Routes) >= maxTokens {
 		return Verdict{}
 	}
 	return v

@@ -50,7 +50,7 @@ func (r *Rules) addVariants(v *Verdict, p string) {
 			continue
 		}
 		if m := s.matchCompany(p); m.Kind == Company {
-			v.Kind, v.Company, v.Loose, v.Behind, v.Unlikely, v.Stems = Company, m.Company, true, true, m.Unlikely || s.slotIndex == 0, m.Stems
+			v.Kind, v.Company, v.Lenient, v.Behind, v.Unlikely, v.Stems = Company, m.Company, true, true, m.Unlikely || s.slotIndex == 0, m.Stems
 		}
 	}
 }
@@ -66,7 +66,7 @@ func (r *Rules) addOddVariants(v *Verdict, all []pathSegment) {
 		case v.Kind == None:
 			for _, fill := range fills {
 				if id := trimID(fill); isID(id) {
-					v.Kind, v.Company, v.Loose, v.Behind, v.Unlikely = Company, id, true, true, true
+					v.Kind, v.Company, v.Lenient, v.Behind, v.Unlikely = Company, id, true, true, true
 				}
 			}
 		}

@@ -36,8 +36,8 @@ type Devices struct {
 	Keys  *secret.Keyring
 	Now   func() time.Time // the clock; nil: time.Now
 
-	// Alarm is called for records that Doorpost did not seal; see sealed.Bucket.
-	Alarm func(context.Context, store.Key)
+	// OnUntrusted is called for records that Doorpost did not seal; see sealed.Bucket.
+	OnUntrusted func(context.Context, store.Key)
 }
 
 // device is a stored device of a contact.
@@ -168,7 +168,7 @@ func (d *Devices) ofContact(ctx context.Context, contact string) (all []sealed.R
 }
 
 func (d *Devices) records() *sealed.Bucket[device] {
-	return &sealed.Bucket[device]{Store: d.Store, Keys: d.Keys, Firm: d.Firm, Name: deviceBucket, Now: d.now, Format: deviceFormat, Alarm: d.Alarm}
+	return &sealed.Bucket[device]{Store: d.Store, Keys: d.Keys, Firm: d.Firm, Name: deviceBucket, Now: d.now, Format: deviceFormat, OnUntrusted: d.OnUntrusted}
 }
 
 func (d *Devices) now() time.Time {

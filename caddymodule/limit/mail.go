@@ -10,19 +10,19 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// Purse identifies a budget: a contact's, for all their addresses and spellings. Requests that
+// Key identifies a budget: a contact's, for all their addresses and spellings. Requests that
 // other people cannot make have budgets apart: one for each device that the contact has signed
 // in on, and one for the buttons of expired sign-in links.
-type Purse struct {
+type Key struct {
 	Contact string // ID
-	Apart   string // ID of the device, or another scope; "": requests that anybody can make
+	Scope   string // ID of the device, or another scope; "": requests that anybody can make
 }
 
-func (p Purse) id() string {
-	if p.Apart == "" {
+func (p Key) id() string {
+	if p.Scope == "" {
 		return p.Contact
 	}
-	return p.Contact + "/" + p.Apart
+	return p.Contact + "/" + p.Scope
 }
 
 // Mails are the mail budgets of a firm's contacts. All methods are safe for concurrent use, and
@@ -33,13 +33,13 @@ type Mails struct {
 	Keys  *secret.Keyring
 	Now   func() time.Time // clock for the expiry of records; nil: time.Now
 
-	// Alarm is called for records that Doorpost did not seal; see sealed.Bucket.
-	Alarm func(context.Context, store.Key)
+	// OnUntrusted is called for records that Doorpost did not seal; see sealed.Bucket.
+	OnUntrusted func(context.Context, store.Key)
 }
 
 type Request struct {
 	ID      string
-	Network string    // the client's network, see Networks.Name; "": irrelevant
+	Network string    // the client's network, see Networks.Pseudonym; "": irrelevant
 	Ready   time.Time // earliest time; zero: now
 	Until   time.Time // latest useful time; zero: only now
 }
@@ -66,8 +66,8 @@ const (
 // one request of a budget at a time: others get ErrOver, since a mail to the same mailbox is
 // due anyway. A request from a network without a recent mail replaces a waiting one from a
 // network with one, so that networks that send requests all day don't delay a contact's own.
-func (m *Mails) Spend(ctx context.Context, whose Purse, b Budget, r Request, now time.Time) (Spent, error) {
-	if whose.Apart != "" {
+func (m *Mails) Spend(ctx context.Context, whose Key, b Budget, r Request, now time.Time) (Spent, error) {
+	if whose.Scope != "" {
 		r.Network = ""
 	}
 	was, p, _, err := m.read(ctx, whose, b, now)
@@ -103,7 +103,7 @@ func (m *Mails) Spend(ctx context.Context, whose Purse, b Budget, r Request, now
 // Answered returns the Ops for a sign-in from a network, whether by one of the budget's mails
 // or another way. It shows that the mails were no flood and that the network is the contact's.
 // The minimum time between two mails and the hourly maximum stay.
-func (m *Mails) Answered(ctx context.Context, whose Purse, network string, now time.Time) ([]store.Op, error) {
+func (m *Mails) Answered(ctx context.Context, whose Key, network string, now time.Time) ([]store.Op, error) {
 	was, p, found, err := m.read(ctx, whose, Budget{}, now)
 	if err != nil || !found {
 		return nil, err
@@ -115,7 +115,7 @@ func (m *Mails) Answered(ctx context.Context, whose Purse, network string, now t
 }
 
 func (m *Mails) bucket() *sealed.Bucket[balance] {
-	return &sealed.Bucket[balance]{Store: m.Store, Keys: m.Keys, Firm: m.Firm, Name: "mail-budget", Now: m.Now, Format: 1, Alarm: m.Alarm}
+	return &sealed.Bucket[balance]{Store: m.Store, Keys: m.Keys, Firm: m.Firm, Name: "mail-budget", Now: m.Now, Format: 1, OnUntrusted: m.OnUntrusted}
 }
 
 // Reseal seals all records again with the newest secret. A budget that can't be opened would
@@ -127,7 +127,7 @@ func (m *Mails) Reseal(ctx context.Context) error {
 
 // read returns a budget's state, and whether there is a record of it. An untrusted record
 // counts as used up.
-func (m *Mails) read(ctx context.Context, whose Purse, b Budget, now time.Time) (was sealed.Record[balance], p balance, found bool, err error) {
+func (m *Mails) read(ctx context.Context, whose Key, b Budget, now time.Time) (was sealed.Record[balance], p balance, found bool, err error) {
 	was, err = m.bucket().Get(ctx, whose.id())
 	switch {
 	case errors.Is(err, store.ErrNotFound):

@@ -102,7 +102,7 @@ func TestBudget_Wait(t *testing.T) {
 }
 
 // ask spends a mail, and reports whether it may be sent now, later, or never.
-func ask(t *testing.T, m *Mails, whose Purse, b Budget, id, network string, at time.Time) string {
+func ask(t *testing.T, m *Mails, whose Key, b Budget, id, network string, at time.Time) string {
 	t.Helper()
 	for {
 		s, err := m.Spend(context.Background(), whose, b, Request{ID: id, Network: network, Until: noon.Add(365 * 24 * time.Hour)}, at)
@@ -133,17 +133,17 @@ func TestD01_MailsOfAFloodAreSpreadOverTheDay(t *testing.T) {
 	m := newMails(t)
 	for _, c := range []struct {
 		name    string
-		whose   Purse
+		whose   Key
 		budget  Budget
 		network func(i int) string
 		hour    int // in the first hour
 		day     int // in the worst 24 hours
 		gap     time.Duration
 	}{
-		{"a client", Purse{Contact: "ann"}, ForClients, func(i int) string { return fmt.Sprint(i) }, 5, 12, 3 * time.Hour},
-		{"a client, from one network", Purse{Contact: "bob"}, ForClients, func(int) string { return "a" }, 3, 10, 3 * time.Hour},
-		{"staff", Purse{Contact: "olive"}, ForStaff, func(i int) string { return fmt.Sprint(i) }, 10, 24, 96 * time.Minute},
-		{"a known device", Purse{Contact: "ann", Apart: "d"}, ForClients, func(int) string { return "a" }, 5, 12, 3 * time.Hour},
+		{"a client", Key{Contact: "ann"}, ForClients, func(i int) string { return fmt.Sprint(i) }, 5, 12, 3 * time.Hour},
+		{"a client, from one network", Key{Contact: "bob"}, ForClients, func(int) string { return "a" }, 3, 10, 3 * time.Hour},
+		{"staff", Key{Contact: "olive"}, ForStaff, func(i int) string { return fmt.Sprint(i) }, 10, 24, 96 * time.Minute},
+		{"a known device", Key{Contact: "ann", Scope: "d"}, ForClients, func(int) string { return "a" }, 5, 12, 3 * time.Hour},
 	} {
 		var made []time.Time
 		const step, n = time.Minute, 3 * 24 * 60
@@ -196,7 +196,7 @@ func TestD01_MailsOfAFloodAreSpreadOverTheDay(t *testing.T) {
 
 func TestMails_OneRequestWaits(t *testing.T) {
 	m := newMails(t)
-	ann := Purse{Contact: "ann"}
+	ann := Key{Contact: "ann"}
 	at := func(s int) time.Time { return noon.Add(time.Duration(s) * time.Second) }
 	for _, c := range []struct {
 		id, network string
@@ -219,15 +219,15 @@ func TestMails_OneRequestWaits(t *testing.T) {
 			t.Errorf("request %s after %d s = %s; want %s", c.id, c.s, got, c.want)
 		}
 	}
-	if got := ask(t, m, Purse{Contact: "ann", Apart: "d"}, ForClients, "8", "a", at(181)); got != "now" {
+	if got := ask(t, m, Key{Contact: "ann", Scope: "d"}, ForClients, "8", "a", at(181)); got != "now" {
 		t.Errorf("on a known device = %s; want now", got)
 	}
 	// A request that isn't useful later doesn't wait, and a waiting one that doesn't return is
 	// dropped.
-	if _, err := m.Spend(t.Context(), Purse{Contact: "ann", Apart: "d"}, ForClients, Request{ID: "9"}, at(182)); !errors.Is(err, ErrOver) {
+	if _, err := m.Spend(t.Context(), Key{Contact: "ann", Scope: "d"}, ForClients, Request{ID: "9"}, at(182)); !errors.Is(err, ErrOver) {
 		t.Errorf("a request that can't wait = %v; want ErrOver", err)
 	}
-	lost := Purse{Contact: "bob"}
+	lost := Key{Contact: "bob"}
 	for _, c := range []struct {
 		id   string
 		s    int
@@ -241,7 +241,7 @@ func TestMails_OneRequestWaits(t *testing.T) {
 
 func TestMails_ASignInRefillsTheBudget(t *testing.T) {
 	m := newMails(t)
-	ann := Purse{Contact: "ann"}
+	ann := Key{Contact: "ann"}
 	ops, err := m.Answered(t.Context(), ann, "a", noon)
 	if err != nil || len(ops) != 0 {
 		t.Errorf("Answered at first = %d Ops, %v; want none", len(ops), err)
@@ -272,7 +272,7 @@ func TestMails_ASignInRefillsTheBudget(t *testing.T) {
 
 func TestMails_AnUntrustedBalanceIsUsedUp(t *testing.T) {
 	m := newMails(t)
-	ann := Purse{Contact: "ann"}
+	ann := Key{Contact: "ann"}
 	if got := ask(t, m, ann, ForClients, "1", "a", noon); got != "now" {
 		t.Fatal(got)
 	}
@@ -294,7 +294,7 @@ func TestD10_ConcurrentRequestsAreAllCounted(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 50 {
 		all.Go(func() {
-			switch ask(t, m, Purse{Contact: "ann"}, ForClients, fmt.Sprint(i), fmt.Sprint(i), noon) {
+			switch ask(t, m, Key{Contact: "ann"}, ForClients, fmt.Sprint(i), fmt.Sprint(i), noon) {
 			case "now":
 				now.Add(1)
 			case "in 1m0s":
@@ -331,7 +331,7 @@ func TestDevices_Renew(t *testing.T) {
 func TestDevices(t *testing.T) {
 	db, keys := openStore(t), keyring(t)
 	alarms := 0
-	d := &Devices{Firm: "example", Store: db, Keys: keys, Now: func() time.Time { return noon }, Alarm: func(context.Context, store.Key) { alarms++ }}
+	d := &Devices{Firm: "example", Store: db, Keys: keys, Now: func() time.Time { return noon }, OnUntrusted: func(context.Context, store.Key) { alarms++ }}
 	learn := func(id, contact string, at time.Time) {
 		t.Helper()
 		ops, _, err := d.Learn(t.Context(), id, contact, at)

@@ -17,7 +17,7 @@ import (
 type Class uint8
 
 const (
-	Ask          Class = iota // a request for a mail
+	MailRequest  Class = iota // a request for a mail
 	Failure                   // an address that isn't the link's
 	Guess                     // a code
 	Password                  // a password
@@ -89,21 +89,21 @@ type bucket struct {
 	rate
 }
 
-// Take counts one more event of the visitor at ip and reports whether it is allowed. If not, it
+// Allow counts one more event of the visitor at ip and reports whether it is allowed. If not, it
 // counts nothing. Unknown addresses (the zero Addr) share one network.
-func (n *Networks) Take(c Class, ip netip.Addr) bool { return n.allowAll(n.buckets(c, ip)) }
+func (n *Networks) Allow(c Class, ip netip.Addr) bool { return n.allowAll(n.buckets(c, ip)) }
 
-// GiveBack undoes an allowed Take, for input that turned out to be right.
-func (n *Networks) GiveBack(c Class, ip netip.Addr) {
+// Refund undoes an allowed Take, for input that turned out to be right.
+func (n *Networks) Refund(c Class, ip netip.Addr) {
 	for _, one := range n.buckets(c, ip) {
 		n.counters.refund(one.key, one.rate)
 	}
 }
 
-// TakeApart counts one more mail request by an ID that other clients don't have, such as that of
+// AllowKnown counts one more mail request by an ID that other clients don't have, such as that of
 // a known device. Call it when the device's network is over its limit or all buckets are in use,
 // so that known visitors aren't locked out by their neighbours. It returns false for "".
-func (n *Networks) TakeApart(id string) bool {
+func (n *Networks) AllowKnown(id string) bool {
 	return id != "" && n.allowAll([]bucket{{n.key("apart", id) | reservedBit, knownRequests}})
 }
 
@@ -136,7 +136,7 @@ func (n *Networks) buckets(c Class, ip netip.Addr) []bucket {
 	kind, of := "bad", func(l level) rate { return l.failure }
 	all := make([]bucket, 0, 4)
 	switch c {
-	case Ask:
+	case MailRequest:
 		kind, of = "ask", func(l level) rate { return l.request }
 	case Password:
 		kind, of = "password", func(l level) rate { return l.password }
@@ -162,7 +162,7 @@ const tokenMemory = time.Hour
 func (n *Networks) WrongToken(ip netip.Addr, token string) {
 	of, levels := levelsOf(ip)
 	if n.wrongTokens.seenRecently(n.key("wrong-token", prefix(of, levels[0].bits), token), tokenMemory, n.now()) {
-		n.GiveBack(Token, ip)
+		n.Refund(Token, ip)
 	}
 }
 
@@ -176,11 +176,11 @@ func levelsOf(ip netip.Addr) (netip.Addr, []level) {
 	return ip, levels4
 }
 
-// TakeFirm counts one more Guess or Password for the whole firm, and reports whether it is
+// AllowFirm counts one more Guess or Password for the whole firm, and reports whether it is
 // allowed. If not, it counts nothing. While the firm is over its limit, each network still has a
 // few, so that an attack from many networks is slowed down without locking out visitors of
 // others. refund undoes the count, for input that turned out to be right.
-func (n *Networks) TakeFirm(c Class, ip netip.Addr) (refund func(), ok bool) {
+func (n *Networks) AllowFirm(c Class, ip netip.Addr) (refund func(), ok bool) {
 	all, firm := bucket{n.key("guess") | reservedBit, firmGuesses}, "guess"
 	if c == Password {
 		all, firm = bucket{n.key("spraying") | reservedBit, firmPasswords}, "password"
@@ -203,9 +203,9 @@ func prefix(ip netip.Addr, bits int) string {
 	return netip.PrefixFrom(ip, bits).Masked().String()
 }
 
-// Name returns a pseudonym of an address's network, the /24 or for IPv6 the /48. It reveals
+// Pseudonym returns a pseudonym of an address's network, the /24 or for IPv6 the /48. It reveals
 // nothing without the secret.
-func (n *Networks) Name(ip netip.Addr) string {
+func (n *Networks) Pseudonym(ip netip.Addr) string {
 	ip = ip.Unmap().WithZone("")
 	bits := 24
 	if ip.Is6() {

@@ -39,7 +39,7 @@ func newNetworks(t testing.TB) (*Networks, *clock) {
 func taken(n *Networks, c Class, count int, ip func(i int) string) (got int) {
 	for i := range count {
 		a, _ := netip.ParseAddr(ip(i))
-		if n.Take(c, a) {
+		if n.Allow(c, a) {
 			got++
 		}
 	}
@@ -56,13 +56,13 @@ func TestNetworks_BurstAndSustainedRate(t *testing.T) {
 		burst int // of 5,000 at once
 		hour  int // one each second of the hour after that
 	}{
-		{"asks of one address", Ask, one("192.0.2.1"), 150, 150},
-		{"asks of one address, as IPv6 maps it", Ask, one("::ffff:192.0.2.1"), 150, 150},
-		{"asks of a /24", Ask, func(i int) string { return fmt.Sprintf("192.0.2.%d", i%256) }, 300, 300},
-		{"asks of a /64", Ask, func(i int) string { return fmt.Sprintf("2001:db8::%x", i) }, 150, 150},
-		{"asks of a /56", Ask, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%256) }, 200, 200},
-		{"asks of a /48", Ask, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%65536) }, 300, 300},
-		{"asks from nowhere", Ask, one(""), 150, 150},
+		{"asks of one address", MailRequest, one("192.0.2.1"), 150, 150},
+		{"asks of one address, as IPv6 maps it", MailRequest, one("::ffff:192.0.2.1"), 150, 150},
+		{"asks of a /24", MailRequest, func(i int) string { return fmt.Sprintf("192.0.2.%d", i%256) }, 300, 300},
+		{"asks of a /64", MailRequest, func(i int) string { return fmt.Sprintf("2001:db8::%x", i) }, 150, 150},
+		{"asks of a /56", MailRequest, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%256) }, 200, 200},
+		{"asks of a /48", MailRequest, func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i%65536) }, 300, 300},
+		{"asks from nowhere", MailRequest, one(""), 150, 150},
 		{"failures of one address", Failure, one("192.0.2.1"), 150, 80},
 		{"failures of a /24", Failure, func(i int) string { return fmt.Sprintf("192.0.2.%d", i%256) }, 200, 400},
 		{"failures of a /64", Failure, func(i int) string { return fmt.Sprintf("2001:db8::%x", i) }, 150, 80},
@@ -100,7 +100,7 @@ func TestNetworks_EachKeepsAFewWhileTheFirmIsOverItsLimit(t *testing.T) {
 		in := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}) }
 		count := func(times int, ip func(i int) netip.Addr) (got int) {
 			for i := range times {
-				if _, ok := n.TakeFirm(c.class, ip(i)); ok {
+				if _, ok := n.AllowFirm(c.class, ip(i)); ok {
 					got++
 				}
 			}
@@ -117,7 +117,7 @@ func TestNetworks_EachKeepsAFewWhileTheFirmIsOverItsLimit(t *testing.T) {
 		if got := count(3000, func(i int) netip.Addr { return in(1 + i%100) }); got != 300 {
 			t.Errorf("%s: %d of a hundred further networks; want 3 of each", c.name, got)
 		}
-		refund, ok := n.TakeFirm(c.class, in(200))
+		refund, ok := n.AllowFirm(c.class, in(200))
 		if !ok {
 			t.Errorf("%s: none for a new network", c.name)
 		}
@@ -135,10 +135,10 @@ func TestNetworks_EachKeepsAFewWhileTheFirmIsOverItsLimit(t *testing.T) {
 
 func TestNetworks_NeighboursAreNotLimited(t *testing.T) {
 	n, _ := newNetworks(t)
-	taken(n, Ask, 5000, one("192.0.2.1"))
-	taken(n, Ask, 5000, one("2001:db8::1"))
+	taken(n, MailRequest, 5000, one("192.0.2.1"))
+	taken(n, MailRequest, 5000, one("2001:db8::1"))
 	for ip, want := range map[string]bool{"192.0.2.1": false, "192.0.2.2": true, "192.0.3.1": true, "2001:db8::2": false, "2001:db8:0:1::1": true, "2001:db8:1::1": true, "": true} {
-		if got := taken(n, Ask, 1, one(ip)) == 1; got != want {
+		if got := taken(n, MailRequest, 1, one(ip)) == 1; got != want {
 			t.Errorf("Take from %q = %t; want %t", ip, got, want)
 		}
 	}
@@ -146,18 +146,18 @@ func TestNetworks_NeighboursAreNotLimited(t *testing.T) {
 		t.Error("who asked too often has no failures left")
 	}
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.200")
-	if n.Name(a) != n.Name(b) || n.Name(a) == n.Name(netip.MustParseAddr("192.0.3.1")) || n.Name(a) == "" {
+	if n.Pseudonym(a) != n.Pseudonym(b) || n.Pseudonym(a) == n.Pseudonym(netip.MustParseAddr("192.0.3.1")) || n.Pseudonym(a) == "" {
 		t.Error("a /24 has one name, and no other has it")
 	}
-	if n.Name(netip.MustParseAddr("2001:db8:0:1::1")) != n.Name(netip.MustParseAddr("2001:db8:0:ffff::1")) {
+	if n.Pseudonym(netip.MustParseAddr("2001:db8:0:1::1")) != n.Pseudonym(netip.MustParseAddr("2001:db8:0:ffff::1")) {
 		t.Error("a /48 has one name")
 	}
 	for i := range 7 {
-		if got := n.TakeApart("device"); got != (i < 6) {
+		if got := n.AllowKnown("device"); got != (i < 6) {
 			t.Errorf("ask %d of a device = %t", i+1, got)
 		}
 	}
-	if n.TakeApart("") {
+	if n.AllowKnown("") {
 		t.Error("no device may ask")
 	}
 }
@@ -168,7 +168,7 @@ func TestNetworks_AnOfficeOfSixtyBehindOneAddress(t *testing.T) {
 		a := netip.MustParseAddr(ip)
 		// The worst order: all request mails, all mistype, and only then sign in.
 		for i := range 60 {
-			if got := taken(n, Ask, 2, one(ip)); got != 2 {
+			if got := taken(n, MailRequest, 2, one(ip)); got != 2 {
 				t.Errorf("%s: person %d could ask %d times; want 2", ip, i+1, got)
 			}
 			clock.move(3 * time.Second)
@@ -180,10 +180,10 @@ func TestNetworks_AnOfficeOfSixtyBehindOneAddress(t *testing.T) {
 			clock.move(3 * time.Second)
 		}
 		for i := range 60 {
-			if !n.Take(Guess, a) {
+			if !n.Allow(Guess, a) {
 				t.Errorf("%s: person %d didn't get in", ip, i+1)
 			}
-			n.GiveBack(Guess, a)
+			n.Refund(Guess, a)
 			clock.move(3 * time.Second)
 		}
 	}
@@ -229,12 +229,12 @@ func TestD12_MemoryIsBoundedAndNewKeysAreLimitedWhenFull(t *testing.T) {
 	if used > 16<<20 {
 		t.Errorf("%d bytes for %d cells; want at most 16 MiB", used, granted)
 	}
-	if got := taken(n, Ask, 100, func(i int) string { return fmt.Sprintf("10.0.%d.1", i) }); got != 0 {
+	if got := taken(n, MailRequest, 100, func(i int) string { return fmt.Sprintf("10.0.%d.1", i) }); got != 0 {
 		t.Errorf("%d new networks got in while all cells are in use; want none", got)
 	}
 	// Later it works again.
 	clock.move(25 * time.Second)
-	if got := taken(n, Ask, 100, func(i int) string { return fmt.Sprintf("10.0.%d.1", i) }); got != 100 {
+	if got := taken(n, MailRequest, 100, func(i int) string { return fmt.Sprintf("10.0.%d.1", i) }); got != 100 {
 		t.Errorf("%d of 100 new networks got in after the flood; want all", got)
 	}
 	n.counters.sweep(clock.now())
@@ -269,15 +269,15 @@ func TestNetworks_ARestartKeepsTheCounts(t *testing.T) {
 	if got := len(records()); got != 0 {
 		t.Errorf("%d snapshots of nothing; want none", got)
 	}
-	taken(n, Ask, 200, one("192.0.2.1"))
+	taken(n, MailRequest, 200, one("192.0.2.1"))
 	save(n)
 	save(n)
 	next := again(n)
 	save(next)
-	if got := taken(next, Ask, 10, one("192.0.2.1")); got != 0 {
+	if got := taken(next, MailRequest, 10, one("192.0.2.1")); got != 0 {
 		t.Errorf("%d granted after a restart; want none", got)
 	}
-	if got := taken(next, Ask, 10, one("198.51.100.1")); got != 10 {
+	if got := taken(next, MailRequest, 10, one("198.51.100.1")); got != 10 {
 		t.Errorf("%d granted to another network after a restart; want all", got)
 	}
 	save(next)
@@ -287,19 +287,19 @@ func TestNetworks_ARestartKeepsTheCounts(t *testing.T) {
 	clock.move(24 * time.Minute) // sixty more
 	next = again(n)
 	save(next)
-	if got := taken(next, Ask, 100, one("192.0.2.1")); got != 60 {
+	if got := taken(next, MailRequest, 100, one("192.0.2.1")); got != 60 {
 		t.Errorf("%d granted 24 minutes later; want 60", got)
 	}
 
 	// A clock that is set back extends no limit.
-	taken(next, Ask, 200, one("192.0.2.1"))
+	taken(next, MailRequest, 200, one("192.0.2.1"))
 	save(next)
 	damaged := string(records()[0].Value[:17])
 	clock.move(-1000 * time.Hour)
 	back := again(n)
 	save(back)
 	clock.move(time.Hour)
-	if got := taken(back, Ask, 150, one("192.0.2.1")); got != 150 {
+	if got := taken(back, MailRequest, 150, one("192.0.2.1")); got != 150 {
 		t.Errorf("%d granted an hour later, by a clock that was set back; want all", got)
 	}
 
@@ -311,7 +311,7 @@ func TestNetworks_ARestartKeepsTheCounts(t *testing.T) {
 	}
 	odd := again(n)
 	save(odd)
-	if got := taken(odd, Ask, 10, one("203.0.113.1")); got != 10 {
+	if got := taken(odd, MailRequest, 10, one("203.0.113.1")); got != 10 {
 		t.Errorf("%d granted with damaged snapshots; want all", got)
 	}
 }
@@ -330,7 +330,7 @@ func TestNetworks_UnreadableSnapshotsAreLogged(t *testing.T) {
 	var log bytes.Buffer
 	ctx, stop := context.WithCancel(t.Context())
 	stop() // Run loads the snapshots, and saves once more
-	taken(n, Ask, 1, one("192.0.2.1"))
+	taken(n, MailRequest, 1, one("192.0.2.1"))
 	for range 2 {
 		n.Run(ctx, slog.New(slog.NewTextHandler(&log, nil)))
 	}
@@ -376,14 +376,14 @@ func TestNetworks_ASnapshotIsBounded(t *testing.T) {
 	for i := range 50_000 {
 		n.counters.allow(uint64(i)*0x9e3779b97f4a7c15&^reservedBit, rate{150, 24 * time.Second}, clock.now())
 	}
-	taken(n, Ask, 200, one("192.0.2.1"))
+	taken(n, MailRequest, 200, one("192.0.2.1"))
 	value := n.snapshot(clock.now())
 	if len(value) != headerSize+snapshotKeys*entrySize {
 		t.Errorf("a snapshot of 50,000 has %d bytes; want %d", len(value), headerSize+snapshotKeys*entrySize)
 	}
 	next := again(n)
 	next.merge(value, clock.now())
-	if got := taken(next, Ask, 10, one("192.0.2.1")); got != 0 {
+	if got := taken(next, MailRequest, 10, one("192.0.2.1")); got != 0 {
 		t.Errorf("the network that owes the most isn't in it: %d granted", got)
 	}
 }
@@ -406,11 +406,11 @@ func TestNetworks_RunSavesAtTheEnd(t *testing.T) {
 	a := &away{Store: n.Store}
 	n.Store = a
 	a.is.Store(true)
-	taken(n, Ask, 200, one("192.0.2.1"))
+	taken(n, MailRequest, 200, one("192.0.2.1"))
 	if err := n.Save(t.Context()); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("Save without a store = %v; want its error", err)
 	}
-	if got := taken(n, Ask, 10, one("192.0.2.1")); got != 0 {
+	if got := taken(n, MailRequest, 10, one("192.0.2.1")); got != 0 {
 		t.Errorf("%d granted while the store is away; want none", got)
 	}
 	a.is.Store(false)
@@ -421,7 +421,7 @@ func TestNetworks_RunSavesAtTheEnd(t *testing.T) {
 	if err := next.Save(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := taken(next, Ask, 10, one("192.0.2.1")); got != 0 {
+	if got := taken(next, MailRequest, 10, one("192.0.2.1")); got != 0 {
 		t.Errorf("%d granted after a restart; want none", got)
 	}
 }
@@ -432,7 +432,7 @@ func BenchmarkTake(b *testing.B) {
 	ip := netip.MustParseAddr("2001:db8::1")
 	b.ReportAllocs()
 	for b.Loop() {
-		n.Take(Guess, ip)
-		n.GiveBack(Guess, ip)
+		n.Allow(Guess, ip)
+		n.Refund(Guess, ip)
 	}
 }

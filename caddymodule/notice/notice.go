@@ -59,7 +59,7 @@ type Opening struct {
 }
 
 func (u *Unread) bucket() *sealed.Bucket[Latest] {
-	return &sealed.Bucket[Latest]{Store: u.Store, Keys: u.Keys, Firm: u.Firm, Name: "unread-notice", Now: u.Now, Format: '1', Alarm: u.Alarm}
+	return &sealed.Bucket[Latest]{Store: u.Store, Keys: u.Keys, Firm: u.Firm, Name: "unread-notice", Now: u.Now, Format: '1', OnUntrusted: u.Alarm}
 }
 
 func id(contact, company string) string { return contact + "/" + company }

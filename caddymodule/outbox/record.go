@@ -12,7 +12,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// The queue holds a small record of each entry, which changes with every try; the letters hold
+// The queue holds a small record of each entry, which changes with every try; the messages hold
 // the bytes of the mails, which never change. See also bucketUnsent.
 const (
 	bucketQueue   = "queue"
@@ -32,7 +32,7 @@ type entry struct {
 	NotAfter time.Time `json:"not_after"`
 	Payload  []byte    `json:"payload,omitempty"` // for Prepare
 
-	Ready bool   `json:"ready,omitempty"` // the mail lies in the letters
+	Ready bool   `json:"ready,omitempty"` // the mail lies in the messages
 	From  string `json:"from,omitempty"`
 	To    string `json:"to,omitempty"`
 	Ref   string `json:"ref,omitempty"`

@@ -131,7 +131,7 @@ func BenchmarkFlood(b *testing.B) {
 		var f flood
 		f.run(w, 1000)
 		const mib = 1 << 20
-		permits := w.Permits.size
+		permits := w.Semaphore.size
 		b.ReportMetric(float64(permits), "permits")
 		b.ReportMetric(float64(uint64(permits)*Standard.bytes())/mib, "MiB-of-permits")
 		b.ReportMetric(float64(f.peak-f.base)/mib, "MiB-heap-extra")

@@ -53,7 +53,7 @@ func (p *Passwords) Check(ctx context.Context, a Attempt) (Match, error) {
 		who = p.Firm + "/" + a.Contact
 	}
 	var c comparison
-	err := p.Permits.run(ctx, who,
+	err := p.Semaphore.run(ctx, who,
 		func() (err error) {
 			if a.Find != nil {
 				if err = a.Find(ctx, &a); err != nil {
@@ -146,7 +146,7 @@ func (c *comparison) compare(p *Passwords) {
 		if err != nil {
 			continue // unknown parameters of a newer release
 		}
-		p.Permits.memory.compute(h.cost.bytes(), func() {
+		p.Semaphore.memory.compute(h.cost.bytes(), func() {
 			c.right = matches(hash, typed) && own || c.right
 		})
 	}

@@ -248,7 +248,7 @@ func TestImport_OverwritesNoPasswordSetHere(t *testing.T) {
 	imports := func(contact, hash string, want bool) {
 		t.Helper()
 		ops, err := w.Import(ctx, contact, hash)
-		if err != nil && !errors.Is(err, ErrOwn) || (len(ops) > 0) != want {
+		if err != nil && !errors.Is(err, ErrNotImportable) || (len(ops) > 0) != want {
 			t.Errorf("Import(%s) = %d Ops, %v; want some: %t", contact, len(ops), err, want)
 		}
 		w.must(ops, nil)

@@ -128,7 +128,7 @@ func (p *Passwords) countGuess(ctx context.Context, whose LimitKey) (over bool, 
 }
 
 func (p *Passwords) guesses() *sealed.Bucket[tries] {
-	return &sealed.Bucket[tries]{Store: p.Store, Keys: p.Keys, Firm: p.Firm, Name: guessBucket, Now: p.Now, Format: 1, Alarm: p.Alarm}
+	return &sealed.Bucket[tries]{Store: p.Store, Keys: p.Keys, Firm: p.Firm, Name: guessBucket, Now: p.Now, Format: 1, OnUntrusted: p.OnUntrusted}
 }
 
 func (p *Passwords) guessKey(whose LimitKey) store.Key { return p.guesses().Key(whose.id()) }

@@ -47,7 +47,7 @@ func TestBudget_Allow(t *testing.T) {
 // E07, D10 (races): no more parallel guesses are compared than the budget allows.
 func TestD10_ParallelGuesses(t *testing.T) {
 	w := newWorld(t)
-	w.Permits = newPermits(40) // so that many guesses conflict at the record
+	w.Semaphore = newPermits(40) // so that many guesses conflict at the record
 	w.set("ann", good)
 	var judged, throttled atomic.Int64
 	var all sync.WaitGroup

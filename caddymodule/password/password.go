@@ -24,8 +24,8 @@ var (
 	ErrNone = fmt.Errorf("%w: contact has no password", ErrWrong)
 	// ErrThrottled is an ErrWrong: there were too many guesses, so the result doesn't count.
 	ErrThrottled = fmt.Errorf("%w: too many guesses", ErrWrong)
-	// ErrOwn: the contact has chosen, used or removed a password here, so none is imported.
-	ErrOwn = errors.New("password: contact has set or removed a password here")
+	// ErrNotImportable: the contact has chosen, used or removed a password here, so none is imported.
+	ErrNotImportable = errors.New("password: contact has set or removed a password here")
 	// ErrBusy: too many checks are running or waiting. Answer 503.
 	ErrBusy = errors.New("password: too many concurrent checks; try again later")
 )
@@ -33,19 +33,19 @@ var (
 // Passwords are the passwords of a firm's contacts. Set the fields in one literal. All methods are
 // safe for concurrent use, and several processes may use one store.
 type Passwords struct {
-	Firm    string
-	Name    string // of the firm; no password may contain it
-	Store   store.Store
-	Keys    *secret.Keyring
-	Permits *Permits // shared by all firms of the process
+	Firm      string
+	Name      string // of the firm; no password may contain it
+	Store     store.Store
+	Keys      *secret.Keyring
+	Semaphore *Semaphore // shared by all firms of the process
 	// MinLength is the minimum length of a password in characters. 0 means DefaultLength; values
 	// below LowestMinLength mean LowestMinLength.
 	MinLength int
 	Cost      Cost             // of new hashes; zero: Standard
 	Now       func() time.Time // the clock; nil: time.Now
 
-	// Alarm is called for records that Doorpost did not seal; see sealed.Bucket.
-	Alarm func(context.Context, store.Key)
+	// OnUntrusted is called for records that Doorpost did not seal; see sealed.Bucket.
+	OnUntrusted func(context.Context, store.Key)
 }
 
 // Set returns the Ops that give the contact the password. It returns a Refused if the policy
@@ -57,7 +57,7 @@ func (p *Passwords) Set(ctx context.Context, contact, password string, about Con
 	}
 	var hash string
 	var failed error
-	err := p.Permits.run(ctx, p.Firm+"/"+contact, nil, func() { hash, failed = p.hash(password) })
+	err := p.Semaphore.run(ctx, p.Firm+"/"+contact, nil, func() { hash, failed = p.hash(password) })
 	if err = errors.Join(err, failed); err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (p *Passwords) Import(ctx context.Context, contact, hash string) ([]store.O
 	case err != nil || was.Value.Hash == hash:
 		return nil, err
 	case was.Value.From == chosen || was.Value.From == used || was.Value.From == removed:
-		return nil, ErrOwn
+		return nil, ErrNotImportable
 	}
 	return p.write(was, record{Hash: hash, From: imported, At: p.now()})
 }
@@ -136,7 +136,7 @@ func (s State) Has() bool { return !s.Since.IsZero() }
 
 // hash returns a hash of the current cost. The caller holds a permit.
 func (p *Passwords) hash(password string) (hash string, err error) {
-	p.Permits.memory.compute(p.cost().bytes(), func() { hash, err = p.cost().hash(normalize(password)) })
+	p.Semaphore.memory.compute(p.cost().bytes(), func() { hash, err = p.cost().hash(normalize(password)) })
 	return hash, err
 }
 

@@ -9,21 +9,21 @@ import (
 )
 
 const (
-	// MaxPermits is the maximum number of concurrent checks.
-	MaxPermits = 4
+	// MaxConcurrent is the maximum number of concurrent checks.
+	MaxConcurrent = 4
 
 	maxWait  = 2 * time.Second
 	maxQueue = 64 // a longer queue would take more than maxWait
 )
 
-// Permits is a semaphore with a priority queue. It limits how many checks run, how many wait and
+// Semaphore is a semaphore with a priority queue. It limits how many checks run, how many wait and
 // for how long, and how much memory they use. The zero value grants none.
 //
 // Known contacts, identified by a device that they have signed in on or by a mailed link, wait
 // in the priority queue, which gets at least every second permit, so that a flood of other
 // attempts cannot lock them out. Each contact has at most one place in it, so that one contact
 // cannot block the others; further attempts of the contact wait in the other queue.
-type Permits struct {
+type Semaphore struct {
 	size   int // number of permits
 	memory memory
 
@@ -42,17 +42,19 @@ type waiter struct {
 	ready   chan struct{} // closed when the permit is granted
 }
 
-// NewPermits returns a semaphore with one permit fewer than cores, since Go's scheduler delays
+// NewSemaphore returns a semaphore with one permit fewer than cores, since Go's scheduler delays
 // everything else when every core computes a hash; but with at least one and at most MaxPermits.
-func NewPermits() *Permits { return newPermits(min(max(runtime.GOMAXPROCS(0)-1, 1), MaxPermits)) }
+func NewSemaphore() *Semaphore {
+	return newPermits(min(max(runtime.GOMAXPROCS(0)-1, 1), MaxConcurrent))
+}
 
-func newPermits(n int) *Permits { return &Permits{size: n, free: n, memory: memory{hashes: n}} }
+func newPermits(n int) *Semaphore { return &Semaphore{size: n, free: n, memory: memory{hashes: n}} }
 
 // run waits for a permit, calls first, and then calls work in its own goroutine. It returns when
 // work returns or ctx ends. The permit is released when work returns, since the CPU is busy
 // until then. Without a permit, or if first fails or panics, work isn't called. If the error is
 // nil, the caller may read what work wrote. who is the known contact, or "".
-func (p *Permits) run(ctx context.Context, who string, first func() error, work func()) error {
+func (p *Semaphore) run(ctx context.Context, who string, first func() error, work func()) error {
 	if err := p.acquire(ctx, who); err != nil {
 		return err
 	}
@@ -83,7 +85,7 @@ func (p *Permits) run(ctx context.Context, who string, first func() error, work 
 }
 
 // acquire gets a permit. It returns ErrBusy if the queue is full or the wait too long.
-func (p *Permits) acquire(ctx context.Context, who string) error {
+func (p *Semaphore) acquire(ctx context.Context, who string) error {
 	p.mu.Lock()
 	if p.free > 0 {
 		p.free--
@@ -123,7 +125,7 @@ func (p *Permits) acquire(ctx context.Context, who string) error {
 }
 
 // release passes a permit on to the next waiter.
-func (p *Permits) release() {
+func (p *Semaphore) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	next := &p.priority

@@ -16,7 +16,7 @@ import (
 // held is a permit held until end is closed.
 type held struct{ end chan struct{} }
 
-func hold(t *testing.T, p *Permits, who string) held {
+func hold(t *testing.T, p *Semaphore, who string) held {
 	t.Helper()
 	h := held{make(chan struct{})}
 	ctx, leave := context.WithCancel(t.Context())
@@ -29,7 +29,7 @@ func hold(t *testing.T, p *Permits, who string) held {
 }
 
 // free reports whether a permit can be acquired without waiting.
-func free(t *testing.T, p *Permits, who string) bool {
+func free(t *testing.T, p *Semaphore, who string) bool {
 	t.Helper()
 	ran := false
 	from := time.Now()
@@ -161,7 +161,7 @@ func TestPermits_APanicLosesNoPermit(t *testing.T) {
 
 func TestPermits_ZeroValueGrantsNone(t *testing.T) {
 	for _, who := range []string{"", "ann"} {
-		if err := new(Permits).run(t.Context(), who, nil, func() { t.Error("it ran") }); !errors.Is(err, ErrBusy) {
+		if err := new(Semaphore).run(t.Context(), who, nil, func() { t.Error("it ran") }); !errors.Is(err, ErrBusy) {
 			t.Errorf("run = %v; want ErrBusy", err)
 		}
 	}
@@ -170,7 +170,7 @@ func TestPermits_ZeroValueGrantsNone(t *testing.T) {
 func TestNewPermits(t *testing.T) {
 	for _, c := range []struct{ cores, want int }{{1, 1}, {2, 1}, {3, 2}, {4, 3}, {5, 4}, {64, 4}} {
 		before := runtime.GOMAXPROCS(c.cores)
-		p := NewPermits()
+		p := NewSemaphore()
 		runtime.GOMAXPROCS(before)
 		if p.size != c.want || p.free != c.want {
 			t.Errorf("with %d cores there are %d permits, %d of them free; want %d", c.cores, p.size, p.free, c.want)
@@ -186,7 +186,7 @@ func TestD03_AThousandConcurrentChecks(t *testing.T) {
 	before := runtime.NumGoroutine()
 	var f flood
 	f.run(w, 1000)
-	cost := uint64(w.Permits.size) * Standard.bytes()
+	cost := uint64(w.Semaphore.size) * Standard.bytes()
 	// Includes a thousand goroutines and what they read. Without a limit it is twice the cost.
 	if extra := f.peak - min(f.base, f.peak); extra > cost*14/10 {
 		t.Errorf("the heap grew by %d MiB; want %d, and a little", extra>>20, cost>>20)

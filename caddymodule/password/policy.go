@@ -45,19 +45,19 @@ const (
 	minDistinct   = 4 // passwords with no more different characters are refused
 )
 
-// Refused is a password that the policy forbids. Error contains no part of the password; Words
+// PolicyError is a password that the policy forbids. Error contains no part of the password; Words
 // may.
-type Refused struct {
+type PolicyError struct {
 	Why  Reason
 	Has  int    // characters; for TooShort and TooLong
 	Min  int    // characters; for TooShort
 	Word string // for HasFirm, HasName, HasAddress and HasCompany: what to leave out
 }
 
-func (r Refused) Error() string { return "password: refused: " + string(r.Why) }
+func (r PolicyError) Error() string { return "password: refused: " + string(r.Why) }
 
-// Words returns the reason as text for the page where the contact chose the password.
-func (r Refused) Words() language.Text {
+// Message returns the reason as text for the page where the contact chose the password.
+func (r PolicyError) Message() language.Text {
 	switch r.Why {
 	case TooShort:
 		if r.Has == 1 {
@@ -87,26 +87,26 @@ func (r Refused) Words() language.Text {
 // like any other.
 func (p *Passwords) CheckPolicy(password string, about ContactInfo) error {
 	if !utf8.ValidString(password) {
-		return Refused{Why: NoText}
+		return PolicyError{Why: NoText}
 	}
 	if len(password) > maxInput {
-		return Refused{Why: TooLong, Has: utf8.RuneCountInString(password)}
+		return PolicyError{Why: TooLong, Has: utf8.RuneCountInString(password)}
 	}
 	has, least := utf8.RuneCountInString(normalize(password)), p.RequiredLength()
 	switch {
 	case has < least:
-		return Refused{Why: TooShort, Has: has, Min: least}
+		return PolicyError{Why: TooShort, Has: has, Min: least}
 	case has > MaxLength:
-		return Refused{Why: TooLong, Has: has}
+		return PolicyError{Why: TooLong, Has: has}
 	}
 	folded := fold(password)
 	if isCommon(folded) || countDistinct(folded) <= minDistinct {
-		return Refused{Why: Common}
+		return PolicyError{Why: Common}
 	}
 	plain := squash(folded)
 	for _, one := range p.forbiddenWords(about) {
 		if word := contained(plain, one.words); word != "" {
-			return Refused{Why: one.why, Word: word}
+			return PolicyError{Why: one.why, Word: word}
 		}
 	}
 	return nil

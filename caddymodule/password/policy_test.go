@@ -71,7 +71,7 @@ func TestCheckPolicy(t *testing.T) {
 	} {
 		p := &Passwords{Name: "Example Bookkeeping", MinLength: c.least}
 		err := p.CheckPolicy(c.password, ann)
-		var r Refused
+		var r PolicyError
 		if errors.As(err, &r) != (c.why != "") || r.Why != c.why || r.Word != c.word || err != nil && c.why == "" {
 			t.Errorf("Judge(%.60q) = %v (%q); want %q (%q)", c.password, err, r.Word, c.why, c.word)
 		}
@@ -85,7 +85,7 @@ func TestCheckPolicy(t *testing.T) {
 func TestCheckPolicy_FindsAWholeAddress(t *testing.T) {
 	about := ContactInfo{Emails: []address.Address{"ann@kpg.accountants"}}
 	for password, word := range map[string]string{"Ann@KPG.accountants": "ann@kpg.accountants", "annkpgaccountants1": "ann@kpg.accountants", "accountants at noon": ""} {
-		r, _ := errors.AsType[Refused]((&Passwords{}).CheckPolicy(password, about))
+		r, _ := errors.AsType[PolicyError]((&Passwords{}).CheckPolicy(password, about))
 		if r.Word != word || word != "" && r.Why != HasAddress {
 			t.Errorf("Judge(%q) = %+v; want that %q is to be left out", password, r, word)
 		}
@@ -102,7 +102,7 @@ func TestCheckPolicy_WithoutContactInfo(t *testing.T) {
 func TestSet_ReturnsRefused(t *testing.T) {
 	w := newWorld(t)
 	ops, err := w.Set(t.Context(), "ann", "Example Bookkeeping!", ann)
-	if r, ok := errors.AsType[Refused](err); !ok || r.Why != HasFirm || ops != nil {
+	if r, ok := errors.AsType[PolicyError](err); !ok || r.Why != HasFirm || ops != nil {
 		t.Errorf("Set = %d Ops, %v; want Refused", len(ops), err)
 	}
 }
@@ -110,18 +110,18 @@ func TestSet_ReturnsRefused(t *testing.T) {
 // Each reason has a text that contains the relevant numbers or words.
 func TestRefused_Words(t *testing.T) {
 	seen := map[string]bool{}
-	for _, r := range []Refused{
+	for _, r := range []PolicyError{
 		{}, {Why: NoText}, {Why: Common},
 		{Why: TooShort, Has: 9, Min: 15}, {Why: TooShort, Has: 1, Min: 8}, {Why: TooLong, Has: 300},
 		{Why: HasFirm, Word: "bookkeeping"}, {Why: HasName, Word: "muller"}, {Why: HasAddress, Word: "petunia"}, {Why: HasCompany, Word: "harbour"},
 	} {
-		words := r.Words().String()
+		words := r.Message().String()
 		if seen[words] || len(words) < 20 || !strings.Contains(words, r.Word) || strings.Contains(words, "%!") || !strings.HasSuffix(words, ".") {
 			t.Errorf("Words of %+v = %q", r, words)
 		}
 		seen[words] = true
 	}
-	if got, want := (Refused{Why: TooShort, Has: 1, Min: 15}).Words().String(), "Please use at least 15 characters; so far there is 1."; !strings.HasPrefix(got, want) {
+	if got, want := (PolicyError{Why: TooShort, Has: 1, Min: 15}).Message().String(), "Please use at least 15 characters; so far there is 1."; !strings.HasPrefix(got, want) {
 		t.Errorf("Words = %q; want %q", got, want)
 	}
 }
@@ -156,8 +156,8 @@ func FuzzCheckPolicy(f *testing.F) {
 	f.Fuzz(func(t *testing.T, password, name, email, company string, least int) {
 		p := &Passwords{Name: name, MinLength: least}
 		err := p.CheckPolicy(password, ContactInfo{Names: []string{name}, Emails: []address.Address{address.Address(email)}, Companies: []string{company}})
-		r, refused := errors.AsType[Refused](err)
-		if refused != (err != nil) || refused && (r.Why == "" || r.Words() == Refused{}.Words()) {
+		r, refused := errors.AsType[PolicyError](err)
+		if refused != (err != nil) || refused && (r.Why == "" || r.Message() == PolicyError{}.Message()) {
 			t.Fatalf("Judge(%q) = %v", password, err)
 		}
 		if err == nil {

@@ -40,7 +40,7 @@ func (r record) params() hashParams {
 
 // records returns the bucket of passwords, in the layout of releases before package sealed.
 func (p *Passwords) records() *sealed.Bucket[record] {
-	return &sealed.Bucket[record]{Store: p.Store, Keys: p.Keys, Firm: p.Firm, Name: passwordBucket, Now: p.Now, Format: version, Alarm: p.Alarm,
+	return &sealed.Bucket[record]{Store: p.Store, Keys: p.Keys, Firm: p.Firm, Name: passwordBucket, Now: p.Now, Format: version, OnUntrusted: p.OnUntrusted,
 		Layout: &sealed.Layout{Purpose: purpose, Context: func(k store.Key) string { return k.Firm + "/" + k.ID }}}
 }
 

@@ -55,7 +55,7 @@ func newWorld(t testing.TB) *world {
 	t.Cleanup(func() { db.Close() })
 	w.Passwords = &Passwords{
 		Firm: "example", Name: "Example Bookkeeping", Store: db, Keys: keyring(t, newSecret),
-		Permits: NewPermits(), Cost: cheap, Now: w.clock.now,
+		Semaphore: NewSemaphore(), Cost: cheap, Now: w.clock.now,
 	}
 	return w
 }

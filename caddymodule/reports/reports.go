@@ -124,7 +124,7 @@ const (
 )
 
 func bucketOf[T any](r *Reports, name string) *sealed.Bucket[T] {
-	return &sealed.Bucket[T]{Store: r.Store, Keys: r.Keys, Firm: r.Firm, Name: name, Now: r.Now, Format: format, Alarm: r.Alarm}
+	return &sealed.Bucket[T]{Store: r.Store, Keys: r.Keys, Firm: r.Firm, Name: name, Now: r.Now, Format: format, OnUntrusted: r.Alarm}
 }
 
 func (r *Reports) now() time.Time {

@@ -93,9 +93,9 @@ func TestK15_WhatRanOutStaysDead(t *testing.T) {
 		err = db.Apply(ctx, b.Ops...)
 	}
 	browser := token.BrowserOf(secret.Random())
-	ask := token.Ask{ID: "ask", Address: address.Address("ann@example.com"), To: "/", Browser: browser, At: now()}
+	ask := token.MailRequest{ID: "ask", Address: address.Address("ann@example.com"), To: "/", Browser: browser, At: now()}
 	if err == nil {
-		err = tokens.Ask(ctx, ask)
+		err = tokens.Request(ctx, ask)
 	}
 	issued, err2 := tokens.Issue(ctx, ask, token.Recipient{Contact: "ann", Address: ask.Address})
 	if err = errors.Join(err, err2); err == nil {

@@ -21,7 +21,7 @@ import (
 )
 
 // openStore opens the store. others is nil where no other process can have it open.
-func openStore(p config.Place, clock *Clock, log *slog.Logger, late bool) (s store.Store, others *redis.Store, err error) {
+func openStore(p config.Location, clock *Clock, log *slog.Logger, late bool) (s store.Store, others *redis.Store, err error) {
 	if p.Path != "" {
 		s, err = bolt.Open(p.Path, bolt.Options{Clock: clock.Now, Log: log})
 		return s, nil, err
@@ -139,7 +139,7 @@ func (l *newestLog) WithAttrs(attrs []slog.Attr) slog.Handler { return l.handler
 func (l *newestLog) WithGroup(name string) slog.Handler { return l.handler().WithGroup(name) }
 
 // OpenEngine opens the store. With late, a server that can't be reached yet is no error.
-func OpenEngine(p config.Place, log *slog.Logger, late bool) (*Engine, error) {
+func OpenEngine(p config.Location, log *slog.Logger, late bool) (*Engine, error) {
 	newest := new(newestLog)
 	newest.to.Store(log)
 	clock := newClock()

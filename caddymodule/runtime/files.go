@@ -135,7 +135,7 @@ func (f *Firm) loadAll(ctx context.Context, planned func()) error {
 	defer f.loading.Unlock()
 	var first error
 	for _, file := range f.files {
-		_, err := f.Book.LastLoad(ctx, file.kind)
+		_, err := f.Directory.LastLoad(ctx, file.kind)
 		never := errors.Is(err, directory.ErrUnknown)
 		err = f.loadFile(ctx, file, never, planned)
 		var rows *directory.RowErrors
@@ -162,7 +162,7 @@ func (f *Firm) LookAtFiles(ctx context.Context, now time.Time) {
 	for _, file := range f.files {
 		changed, writing := file.changed(now)
 		again := !file.recheck.IsZero() && now.After(file.recheck) ||
-			!file.retry.IsZero() && now.After(file.retry) && (file.version != f.Book.Version() || file.version == 0)
+			!file.retry.IsZero() && now.After(file.retry) && (file.version != f.Directory.Version() || file.version == 0)
 		switch {
 		case writing:
 			return // contacts may name companies that are about to be there
@@ -193,9 +193,9 @@ const manyRows = 10_000
 // loadFile brings the directory up to one file. What is wrong with it is logged and leaves
 // the directory as it is: people who could sign in still can.
 func (f *Firm) loadFile(ctx context.Context, file *csvFile, first bool, planned func()) error {
-	now := f.Book.Now()
-	state, version := stateOf(file.path), f.Book.Version()
-	report, err := f.Book.LoadFile(ctx, file.path, file.kind, func(int, int) {
+	now := f.Directory.Now()
+	state, version := stateOf(file.path), f.Directory.Version()
+	report, err := f.Directory.LoadFile(ctx, file.path, file.kind, func(int, int) {
 		if planned != nil {
 			planned()
 		}
@@ -254,7 +254,7 @@ func (f *Firm) refuseFile(file *csvFile, err error) {
 	var rows *directory.RowErrors
 	isRows := errors.As(err, &rows)
 	file.setStatus(func(s *admin.FileStatus) {
-		*s = admin.FileStatus{Kind: s.Kind, Path: s.Path, State: admin.FileRefused, ReadAt: f.Book.Now().UTC()}
+		*s = admin.FileStatus{Kind: s.Kind, Path: s.Path, State: admin.FileRefused, ReadAt: f.Directory.Now().UTC()}
 		if isRows {
 			s.Rows, s.More = rows.Rows, rows.More
 			return

@@ -49,7 +49,7 @@ type Shared struct {
 
 	ReportsDir string // of firms whose settings name no folder for reports; "": there is none
 
-	Permits  *password.Permits // of the process
+	Permits  *password.Semaphore // of the process
 	Counters *audit.Counters
 	ClientIP func(*http.Request) netip.Addr // the visitor's address; invalid where it isn't known
 	Log      *slog.Logger                   // repeated lines are sampled
@@ -65,7 +65,7 @@ type Firm struct {
 	Mail   *MailOut // that of all firms, or its own
 	gate.Records
 
-	letters *brand.Letters
+	letters *brand.Messages
 
 	watch        *watch
 	loading      sync.Mutex // held while files are looked at and loaded
@@ -77,8 +77,8 @@ type Firm struct {
 	running sync.WaitGroup
 }
 
-// Look reads what a firm's pages and letters are made of: picture and templates.
-func Look(cfg config.Firm) (*web.Pages, *brand.Letters, *brand.Logo, error) {
+// Look reads the logo and the templates of a firm's pages and messages.
+func Look(cfg config.Firm) (*web.Pages, *brand.Messages, *brand.Logo, error) {
 	logo, err := cfg.Brand.ReadLogo()
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("brand.%w", err)
@@ -101,7 +101,7 @@ func Look(cfg config.Firm) (*web.Pages, *brand.Letters, *brand.Logo, error) {
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("templates: %w", err)
 	}
-	letters, err := brand.NewLetters(cfg.Brand, cfg.Templates)
+	letters, err := brand.NewMessages(cfg.Brand, cfg.Templates)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("templates: %w", err)
 	}
@@ -129,21 +129,21 @@ func Open(id string, cfg config.Firm, guarded *anchor.Store, s Shared) (*Firm, e
 			return nil, err
 		}
 	}
-	if s.Mail.settings.Via == "folder" {
+	if s.Mail.settings.Transport == "folder" {
 		settings.MailFolder = s.Mail.settings.Path
 	}
 	changes := kept(s.Engine, id, "changes", func() *atomic.Uint64 { return new(atomic.Uint64) })
 	settings.Serial = changes.Add(1) // who is staff may have changed with the config
-	others := kept(s.Engine, id, "others", func() *store.Others { return othersOf(id, s.Engine.Others) })
+	others := kept(s.Engine, id, "others", func() *store.Peers { return othersOf(id, s.Engine.Others) })
 	records, err := recordsOf(id, cfg, guarded, s, changes, others)
 	if err != nil {
 		return nil, err
 	}
-	letters.Log, records.Notices.Letters = s.Log, letters
+	letters.Log, records.Notices.Messages = s.Log, letters
 	f := &Firm{ID: id, Config: cfg, Sites: settings.Sites, Gate: gate.New(settings, records), Mail: s.Mail, Records: records, letters: letters,
 		files: csvFiles(cfg), settings: SettingFilesOf(cfg.NamedFiles()),
 		watch: kept(s.Engine, id, "watch", func() *watch { return newWatch(id, s.Engine.Others, others) })}
-	jobs := &action.MailJobs{Book: f.Book, Tokens: f.Tokens, Devices: f.Devices, Mails: f.Mails, Networks: f.Networks, Letters: letters, Audit: f.Audit,
+	jobs := &action.MailJobs{Directory: f.Directory, Tokens: f.Tokens, Devices: f.Devices, Mails: f.Mails, Networks: f.Networks, Messages: letters, Audit: f.Audit,
 		Sites: f.Sites, Legacy: cfg.Rules, Prefix: cfg.Prefix, NoPasswords: cfg.Passwords.Off, Now: f.Now}
 	f.Queue.Prepare, f.Queue.Attempt, f.Queue.Sent, f.Queue.Failed = jobs.Prepare, jobs.Attempt, jobs.Sent, jobs.Failed
 	f.Queue.Ended, f.Queue.Waiting = jobs.Ended, jobs.Waiting
@@ -190,21 +190,21 @@ func settingsOf(id string, cfg config.Firm) (gate.Settings, error) {
 
 // recordsOf returns what reads and writes a firm's records. What is in memory outlives a reload, and
 // so do the requests that use it.
-func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *atomic.Uint64, others *store.Others) (gate.Records, error) {
+func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *atomic.Uint64, others *store.Peers) (gate.Records, error) {
 	e, keys, now := s.Engine, s.Keys, s.Engine.Clock.Now
-	events := &audit.Log{Logger: s.Events, Keys: keys, Trail: kept(e, id, "audit", func() *audit.Trail { return audit.NewTrail(id, db, now, s.Counters) })}
+	events := &audit.Log{Logger: s.Events, Keys: keys, EventLog: kept(e, id, "audit", func() *audit.EventLog { return audit.NewEventLog(id, db, now, s.Counters) })}
 	alarm := newAlarm(s.Log, events).raise
 	r := gate.Records{
-		Book: &directory.Book{Firm: id, Store: db, Keys: keys, Now: now, Changes: changes, Others: others, Anchor: db, Upgraded: cfg.Upgraded.Closed(), Alarm: alarm,
+		Directory: &directory.Directory{Firm: id, Store: db, Keys: keys, Now: now, Changes: changes, Peers: others, Anchor: db, Upgraded: cfg.Upgraded.Closed(), OnUntrusted: alarm,
 			TokenCache: kept(e, id, "tokens", func() *directory.TokenCache { return new(directory.TokenCache) })},
-		Sessions: &session.Sessions{Firm: id, Store: db, Keys: keys, Now: now, Idle: time.Duration(cfg.Session.Idle), Max: time.Duration(cfg.Session.Max), Others: others, Alarm: alarm,
+		Sessions: &session.Sessions{Firm: id, Store: db, Keys: keys, Now: now, Idle: time.Duration(cfg.Session.Idle), Max: time.Duration(cfg.Session.Max), Peers: others, OnUntrusted: alarm,
 			Memory: kept(e, id, "sessions", func() *session.Memory { return new(session.Memory) })},
-		Tokens: &token.Tokens{Firm: id, Store: db, Keys: keys, Now: now, Life: time.Duration(cfg.LinkLifetime), Alarm: alarm,
+		Tokens: &token.Tokens{Firm: id, Store: db, Keys: keys, Now: now, Life: time.Duration(cfg.LinkLifetime), OnUntrusted: alarm,
 			Ring: kept(e, id, "ring", func() *token.Ring { return token.NewRing() })},
-		Passwords: &password.Passwords{Firm: id, Store: db, Keys: keys, Now: now, Name: cfg.Brand.Name, Permits: s.Permits, MinLength: cfg.Passwords.MinLength, Alarm: alarm},
+		Passwords: &password.Passwords{Firm: id, Store: db, Keys: keys, Now: now, Name: cfg.Brand.Name, Semaphore: s.Permits, MinLength: cfg.Passwords.MinLength, OnUntrusted: alarm},
 		Networks:  kept(e, id, "networks", func() *limit.Networks { return &limit.Networks{Firm: id, Store: db, Keys: keys, Now: now} }),
-		Devices:   &limit.Devices{Firm: id, Store: db, Keys: keys, Now: now, Alarm: alarm},
-		Mails:     &limit.Mails{Firm: id, Store: db, Keys: keys, Now: now, Alarm: alarm},
+		Devices:   &limit.Devices{Firm: id, Store: db, Keys: keys, Now: now, OnUntrusted: alarm},
+		Mails:     &limit.Mails{Firm: id, Store: db, Keys: keys, Now: now, OnUntrusted: alarm},
 
 		Unread: kept(e, id, "unread", func() *notice.Unread { return &notice.Unread{Firm: id, Store: db, Keys: keys, Now: now} }),
 
@@ -221,15 +221,15 @@ func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *
 		r.Queue.Process = kept(e, id, "process", func() *outbox.Process { return &outbox.Process{Sent: s.Sent} })
 	}
 	r.ServiceTokens = kept(e, id, "service-tokens", func() *servicetoken.Tokens { return &servicetoken.Tokens{Firm: id, Store: db, Keys: keys, Now: now} })
-	r.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Book: r.Book, Queue: r.Queue, Unread: r.Unread, Audit: events, Now: now, Alarm: alarm}
+	r.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Directory: r.Directory, Queue: r.Queue, Unread: r.Unread, Audit: events, Now: now, Alarm: alarm}
 	for _, staff := range cfg.Staff {
 		a, err := address.Parse(staff)
 		if err != nil {
 			return r, fmt.Errorf("staff: %w", err)
 		}
-		r.Book.Staff = append(r.Book.Staff, a)
+		r.Directory.Staff = append(r.Directory.Staff, a)
 	}
-	r.Book.Passwords = action.Passwords(r.Passwords, cfg.Passwords.Off)
+	r.Directory.Passwords = action.Passwords(r.Passwords, cfg.Passwords.Off)
 	return r, nil
 }
 
@@ -299,14 +299,14 @@ func (f *Firm) startLoading(ctx context.Context) error {
 // loadedBefore reports whether each file's kind was loaded at least once.
 func (f *Firm) loadedBefore(ctx context.Context) bool {
 	for _, file := range f.files {
-		if _, err := f.Book.LastLoad(ctx, file.kind); err != nil {
+		if _, err := f.Directory.LastLoad(ctx, file.kind); err != nil {
 			return false
 		}
 	}
 	return true
 }
 
-// load brings the book up to the files of the Caddyfile.
+// load brings the directory up to date with the files of the Caddyfile.
 func (f *Firm) load(ctx context.Context, planned func()) error {
 	f.endPending(ctx)
 	err := f.loadAll(ctx, planned)
@@ -314,7 +314,7 @@ func (f *Firm) load(ctx context.Context, planned func()) error {
 		for _, w := range f.CannotWork(ctx) {
 			f.Log.Warn(w.What, "what_to_do", w.Do)
 		}
-		if found, err := f.Book.GuessableTokens(ctx); err == nil && found.Tokens > 0 {
+		if found, err := f.Directory.GuessableTokens(ctx); err == nil && found.Tokens > 0 {
 			f.Log.Warn("tokens of open companies can be guessed", "tokens", found.Tokens, "companies", len(found.Companies), "what_to_do", "see which companies: caddy doorpost doctor; upgrade them first")
 		}
 	}
@@ -326,11 +326,11 @@ type Problem struct{ What, Do string }
 
 // CannotWork is what only the directory shows.
 func (f *Firm) CannotWork(ctx context.Context) (all []Problem) {
-	if any, err := f.Book.AnybodyMaySignIn(ctx); err == nil && !any {
+	if any, err := f.Directory.AnybodyMaySignIn(ctx); err == nil && !any {
 		all = append(all, Problem{"nobody can sign in: there is no contact",
 			`add "staff owner@example.com" or "contacts /etc/doorpost/contacts.csv" to the Caddyfile, or run: caddy doorpost --firm ` + f.ID + ` contacts add EMAIL`})
 	}
-	if any, err := f.Book.HasTokens(ctx); err == nil && any && !f.Config.Rules.HasLinks() {
+	if any, err := f.Directory.HasTokens(ctx); err == nil && any && !f.Config.Rules.HasLinks() {
 		all = append(all, Problem{"companies have tokens of old links, but the Caddyfile has no legacy_link, so that old links aren't known as such",
 			"write " + config.Example("legacy_link") + ", with the form of your old links and the new one"})
 	}
@@ -350,7 +350,7 @@ func (f *Firm) Stop() {
 	f.watch.remove(f.Gate)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	f.Audit.Trail.Flush(ctx)
+	f.Audit.EventLog.Flush(ctx)
 }
 
 // goOn does what has to be done once the store is there and trusted, unless begun says that
@@ -382,7 +382,7 @@ func (f *Firm) goOn(ctx context.Context, begun bool, again <-chan struct{}) {
 		case <-again:
 		}
 		f.Sessions.EvictAll()
-		f.Book.Invalidate()
+		f.Directory.Invalidate()
 	}
 }
 
@@ -396,7 +396,7 @@ func (f *Firm) prepare(ctx context.Context) error {
 		}
 		f.Log.Warn("a copy of the store was put back, and is used from now on", "all_upgraded", done.AllUpgraded, "upgraded", done.Upgraded, "sessions_ended", done.SessionsEnded)
 	}
-	for _, ensure := range []func(context.Context) error{f.Book.EnsureStaff, f.Book.EnsureTokens, f.Book.EnsureUpgrades} {
+	for _, ensure := range []func(context.Context) error{f.Directory.EnsureStaff, f.Directory.EnsureTokens, f.Directory.EnsureUpgrades} {
 		if err := ensure(ctx); err != nil {
 			return err
 		}
@@ -404,14 +404,14 @@ func (f *Firm) prepare(ctx context.Context) error {
 	if !f.Config.Rules.HasLinks() {
 		return nil
 	}
-	return f.Book.LoadTokens(ctx) // before the first request, whose URL may be one that no log is to have
+	return f.Directory.LoadTokens(ctx) // before the first request, whose URL may be one that no log is to have
 }
 
 // Reseal seals everything of the firm with the newest secret. The error is store.ErrConflict where it has to be
 // tried again, or the store's.
 func (f *Firm) Reseal(ctx context.Context) error {
 	return f.Anchor.Reseal(ctx, func(ctx context.Context) error {
-		for _, reseal := range []func(context.Context) error{f.Book.Reseal, f.Passwords.Reseal, f.Sessions.Reseal, f.Tokens.Reseal, f.Assertion.Reseal,
+		for _, reseal := range []func(context.Context) error{f.Directory.Reseal, f.Passwords.Reseal, f.Sessions.Reseal, f.Tokens.Reseal, f.Assertion.Reseal,
 			f.Mails.Reseal, f.Devices.Reseal, f.LastContacts.Reseal, f.Unread.Reseal, f.Notices.Reseal, f.ServiceTokens.Reseal, f.Queue.Reseal, f.Reports.Reseal, f.Audit.Reseal} {
 			if err := reseal(ctx); err != nil {
 				return err
@@ -423,6 +423,6 @@ func (f *Firm) Reseal(ctx context.Context) error {
 
 // Admin is the firm as commands change it.
 func (f *Firm) Admin() admin.Firm {
-	return admin.Firm{Book: f.Book, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Letters: f.letters, Audit: f.Audit, Usage: f.Usage, Reports: f.Reports, Anchor: f.Anchor, Notices: f.Notices, ServiceTokens: f.ServiceTokens,
+	return admin.Firm{Directory: f.Directory, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Messages: f.letters, Audit: f.Audit, Usage: f.Usage, Reports: f.Reports, Anchor: f.Anchor, Notices: f.Notices, ServiceTokens: f.ServiceTokens,
 		Files: f.FileStatus(), NoPasswords: f.Config.Passwords.Off, NoOldLinks: !f.Config.Rules.HasLinks()}
 }

@@ -71,7 +71,7 @@ func (c *Secrets) Open(ctx context.Context, s store.Store, seals bool) (keys *se
 }
 
 func (c *Secrets) try(ctx context.Context, s store.Store, seals bool) (*secret.Keyring, error) {
-	at, secrets := c.Resolved.Place, c.Resolved.Secrets
+	at, secrets := c.Resolved.Store, c.Resolved.Secrets
 	rec, err := s.Get(ctx, canary)
 	fresh := errors.Is(err, store.ErrNotFound)
 	if err != nil && !fresh {
@@ -135,7 +135,7 @@ func (c *Secrets) try(ctx context.Context, s store.Store, seals bool) (*secret.K
 // takeOver has the Op give the store of an earlier release today's version. A store in a
 // file is copied first, so that there is a way back to that release.
 func (c *Secrets) takeOver(ctx context.Context, s store.Store, version byte, replace store.Op) error {
-	at, todo := c.Resolved.Place, "nothing; to go back, bring a copy from before back"
+	at, todo := c.Resolved.Store, "nothing; to go back, bring a copy from before back"
 	var copied string
 	if db, ok := s.(*bolt.DB); ok {
 		var err error

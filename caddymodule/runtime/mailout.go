@@ -38,7 +38,7 @@ func OpenMail(m config.Mail, keep func(string, func() any) any, now func() time.
 	}
 	// What hands mails over during a reload is of two configs, and there is one mail server.
 	out.server = keep("mail server", func() any { return outbox.NewServer(m.AtATime(), out.pace, now) }).(*outbox.Server)
-	if m.Via == "folder" {
+	if m.Transport == "folder" {
 		out.sender = outbox.Folder{Path: m.Path}
 		return out, nil
 	}

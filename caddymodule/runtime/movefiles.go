@@ -14,12 +14,12 @@ import (
 // MoveFiles moves the secret file and the store from the folder of earlier releases, inside Caddy's
 // own, to Doorpost's data folder, where the settings use them from there, and changes the settings
 // with them. isOpen reports whether this process has the store at a place open.
-func MoveFiles(settings *config.Resolved, isOpen func(config.Place) bool, log *slog.Logger) error {
+func MoveFiles(settings *config.Resolved, isOpen func(config.Location) bool, log *slog.Logger) error {
 	var names []string
 	if len(settings.Secrets) == 0 {
 		names = append(names, config.SecretFile)
 	}
-	if settings.Place.Path == filepath.Join(config.EarlierDataDir(), config.StoreFile) || settings.Place.Path == filepath.Join(config.DataDir(), config.StoreFile) {
+	if settings.Store.Path == filepath.Join(config.EarlierDataDir(), config.StoreFile) || settings.Store.Path == filepath.Join(config.DataDir(), config.StoreFile) {
 		names = append(names, config.StoreFile)
 	}
 	for _, name := range names {
@@ -30,7 +30,7 @@ func MoveFiles(settings *config.Resolved, isOpen func(config.Place) bool, log *s
 	return nil
 }
 
-func moveFile(name string, settings *config.Resolved, isOpen func(config.Place) bool, log *slog.Logger) error {
+func moveFile(name string, settings *config.Resolved, isOpen func(config.Location) bool, log *slog.Logger) error {
 	from, to := filepath.Join(config.EarlierDataDir(), name), filepath.Join(config.DataDir(), name)
 	switch {
 	case !config.Exists(from), name == config.StoreFile && bolt.Moved(from):
@@ -39,7 +39,7 @@ func moveFile(name string, settings *config.Resolved, isOpen func(config.Place) 
 		log.Warn("a file at the earlier place is ignored, since there is one at the new place; an import of Caddy's storage may have brought it back", "ignored", from, "used", to)
 		return nil
 	}
-	if isOpen(config.Place{Path: from}) {
+	if isOpen(config.Location{Path: from}) {
 		return nil // the configuration that runs has it open
 	}
 	err := os.MkdirAll(config.DataDir(), 0o700)
@@ -57,8 +57,8 @@ func moveFile(name string, settings *config.Resolved, isOpen func(config.Place) 
 		log.Warn("a file stays at the earlier place, inside Caddy's folder, where \"caddy storage export\" takes it along and an import overwrites it", "path", from, "wanted", to, "error", err)
 		return nil
 	}
-	if settings.Place.Path == from {
-		settings.Place.Path = to
+	if settings.Store.Path == from {
+		settings.Store.Path = to
 	}
 	log.Info("a file was moved out of Caddy's folder", "from", from, "to", to)
 	return nil

@@ -76,7 +76,7 @@ func (s *Server) Sealing() bool { return s.sealing.Load() }
 
 // resealFirm seals all records of the firm with the newest secret.
 func (s *Server) resealFirm(ctx context.Context, f *Firm) {
-	err := oauth.Reseal(ctx, s.Engine.Store, f.Book.Keys, s.Engine.Clock.Now) // which is no firm's
+	err := oauth.Reseal(ctx, s.Engine.Store, f.Directory.Keys, s.Engine.Clock.Now) // which is no firm's
 	if err == nil {
 		err = f.Reseal(ctx)
 	}

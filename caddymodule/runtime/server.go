@@ -62,7 +62,7 @@ func (s *Server) Start() error {
 		return err
 	}
 	firms, err := s.openFirms(ctx, Shared{Engine: s.Engine, Keys: inUse, Mail: s.mail, Sent: s.sentLog(ctx), ReportsDir: s.Settings.ReportsDir(), Counters: s.Counters(), ClientIP: s.ClientIP,
-		Permits: s.Engine.Keep("permits", func() any { return password.NewPermits() }).(*password.Permits)})
+		Permits: s.Engine.Keep("permits", func() any { return password.NewSemaphore() }).(*password.Semaphore)})
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (s *Server) sentLog(ctx context.Context) *outbox.SentLog {
 		return nil
 	}
 	l, err := s.Engine.KeepIf("sent log", func() (any, error) {
-		return outbox.OpenSentLog(ctx, s.Settings.Place.Path+".sent", s.Engine.Store)
+		return outbox.OpenSentLog(ctx, s.Settings.Store.Path+".sent", s.Engine.Store)
 	})
 	if err != nil {
 		s.Log.Warn("mails that were sent right before a crash may be sent twice", "error", err)
@@ -172,7 +172,7 @@ func (s *Server) openFirms(ctx context.Context, shared Shared) (map[string]*Firm
 func (s *Server) openFirm(ctx context.Context, id string, shared Shared) (*Firm, error) {
 	guarded, err := s.anchorOf(ctx, id, shared.Keys)
 	if err == nil {
-		err = (&directory.Book{Firm: id, Store: guarded}).CheckKeys(ctx, s.keys)
+		err = (&directory.Directory{Firm: id, Store: guarded}).CheckKeys(ctx, s.keys)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("secret: %w", err)

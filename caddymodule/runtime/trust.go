@@ -28,7 +28,7 @@ func (s *Server) anchorOf(ctx context.Context, firm string, inUse *secret.Keyrin
 	if err := anchor.CheckKeys(dir, firm, s.keys); errors.Is(err, secret.ErrSealed) {
 		return nil, err
 	}
-	o := anchor.Options{Firm: firm, Store: s.Engine.Store, Place: s.Settings.Place.String(), Dir: dir, Keys: inUse.Copy(),
+	o := anchor.Options{Firm: firm, Store: s.Engine.Store, DSN: s.Settings.Store.String(), Dir: dir, Keys: inUse.Copy(),
 		Now: s.Engine.Clock.Now, Log: s.Log.With("firm", firm)}
 	if s.Engine.Others != nil {
 		o.Lag = redisLag
@@ -86,7 +86,7 @@ func CheckAnchor(c config.Resolved, firm string) error {
 // starts empty.
 func (s *Server) warnUnnamed(ctx context.Context) {
 	for _, firm := range s.UnnamedFirms(ctx) {
-		s.Log.Warn("the store holds a firm that no site names: its contacts, sessions and old links aren't seen", "firm", firm, "store", s.Settings.Place.String(),
+		s.Log.Warn("the store holds a firm that no site names: its contacts, sessions and old links aren't seen", "firm", firm, "store", s.Settings.Store.String(),
 			"what_to_do", fmt.Sprintf("if a site's firm was renamed, name it as before: doorpost %s", firm))
 	}
 }

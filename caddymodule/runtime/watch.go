@@ -27,7 +27,7 @@ type watch struct {
 // newWatch returns a watch that looks until it is closed. server is the store of the
 // firm where other processes may have it open, and others what is known of these; nil
 // where there are none.
-func newWatch(firm string, server *redis.Store, others *store.Others) *watch {
+func newWatch(firm string, server *redis.Store, others *store.Peers) *watch {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watch{stop: cancel}
 	w.running.Go(func() { w.run(ctx) })
@@ -103,8 +103,8 @@ const (
 
 // keepUp keeps what is in memory up to what other processes do, as long as that can be
 // found out; else it says that there is doubt.
-func (w *watch) keepUp(ctx context.Context, told <-chan struct{}, others *store.Others) {
-	doubt := time.AfterFunc(doubtAfter, func() { others.Doubt(true) })
+func (w *watch) keepUp(ctx context.Context, told <-chan struct{}, others *store.Peers) {
+	doubt := time.AfterFunc(doubtAfter, func() { others.SetStale(true) })
 	defer doubt.Stop()
 	tick := time.NewTicker(keepUpEvery)
 	defer tick.Stop()
@@ -124,7 +124,7 @@ func (w *watch) keepUp(ctx context.Context, told <-chan struct{}, others *store.
 			continue // that the server is gone has been logged
 		}
 		if left := doubtAfter - time.Since(began); left > 0 {
-			others.Doubt(false)
+			others.SetStale(false)
 			doubt.Reset(left)
 		}
 	}
@@ -132,11 +132,11 @@ func (w *watch) keepUp(ctx context.Context, told <-chan struct{}, others *store.
 
 // othersOf is what is known of the other processes that have the store open; nil where
 // there can be none.
-func othersOf(firm string, server *redis.Store) *store.Others {
+func othersOf(firm string, server *redis.Store) *store.Peers {
 	if server == nil {
 		return nil
 	}
 	// What one process does is over for the others within a second, or, when this message
 	// is lost, by their next look.
-	return &store.Others{Tell: func(ctx context.Context) { _ = server.Publish(context.WithoutCancel(ctx), firm, "look") }}
+	return &store.Peers{Notify: func(ctx context.Context) { _ = server.Publish(context.WithoutCancel(ctx), firm, "look") }}
 }

@@ -20,7 +20,7 @@ import (
 // address to type and which old link to open. It prints nothing for a configuration that sends
 // emails.
 func (s *Server) Welcome(w io.Writer) {
-	if s.Settings.Mail.Via != "folder" {
+	if s.Settings.Mail.Transport != "folder" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -54,7 +54,7 @@ func (s *Server) Welcome(w io.Writer) {
 
 // someone returns a client who may sign in, else anybody who may; not ok: nobody may.
 func (f *Firm) someone(ctx context.Context) (who directory.Contact, ok bool) {
-	all, err := f.Book.Contacts(ctx, "", "", 50)
+	all, err := f.Directory.Contacts(ctx, "", "", 50)
 	if err != nil {
 		return who, false
 	}
@@ -74,7 +74,7 @@ func (f *Firm) someone(ctx context.Context) (who directory.Contact, ok bool) {
 // and whether it asks for sign-in; "" where none has.
 func (f *Firm) oldLink(ctx context.Context, companies []string) (link, company string, upgraded bool) {
 	for _, id := range companies {
-		s, err := f.Book.StandingOf(ctx, id)
+		s, err := f.Directory.StatusOf(ctx, id)
 		if err != nil || s.Token == "" {
 			continue
 		}

@@ -106,11 +106,11 @@ type Tokens struct {
 }
 
 func (s *Tokens) tokens() *sealed.Bucket[record] {
-	return &sealed.Bucket[record]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "service-token", Now: s.Now, Format: '1', Alarm: s.Alarm}
+	return &sealed.Bucket[record]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "service-token", Now: s.Now, Format: '1', OnUntrusted: s.Alarm}
 }
 
 func (s *Tokens) uses() *sealed.Bucket[use] {
-	return &sealed.Bucket[use]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "service-token-use", Now: s.Now, Format: '1', Alarm: s.Alarm}
+	return &sealed.Bucket[use]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "service-token-use", Now: s.Now, Format: '1', OnUntrusted: s.Alarm}
 }
 
 // Create makes a token and stores what verifies it. text is the token itself, which nobody can see again. The error

@@ -46,7 +46,7 @@ func filled(b *testing.B, n int) (*Sessions, []string) {
 	return s, cookies
 }
 
-func lookUp(b *testing.B, s *Sessions, cookie string) *Live {
+func lookUp(b *testing.B, s *Sessions, cookie string) *Cached {
 	l, err := s.Lookup(context.Background(), cookie)
 	if err != nil {
 		b.Fatal(err)

@@ -149,13 +149,13 @@ func (s *Sessions) Ended(ctx context.Context, e Ending, err error) {
 		return
 	}
 	s.memory().revoke(e.ids...)
-	s.Others.Changed(ctx)
+	s.Peers.NotifyPeers(ctx)
 }
 
 // Confirm returns nil if the session is valid for the contact's current generation,
 // otherwise ErrNone or the store's error. It reads the store only if memory holds another
 // generation.
-func (s *Sessions) Confirm(ctx context.Context, l *Live, generation uint64) error {
+func (s *Sessions) Confirm(ctx context.Context, l *Cached, generation uint64) error {
 	if l.generation.Load() == generation {
 		return nil
 	}

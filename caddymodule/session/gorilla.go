@@ -70,7 +70,7 @@ func (c *Cookies) New(r *http.Request, name string) (*sessions.Session, error) {
 // same contact and method, that session continues under a new ID. If Options.MaxAge is
 // below zero, Save ends the session instead. It sets the cookie, unless the store fails.
 func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Session) error {
-	old, _ := g.Values[ValueLive].(*Live)
+	old, _ := g.Values[ValueLive].(*Cached)
 	if g.Options == nil { // created without New
 		options := c.Options
 		g.Options = &options
@@ -118,7 +118,7 @@ func (c *Cookies) Save(r *http.Request, w http.ResponseWriter, g *sessions.Sessi
 }
 
 // fill copies l into g.
-func fill(g *sessions.Session, l *Live) {
+func fill(g *sessions.Session, l *Cached) {
 	g.ID, g.IsNew = l.ID, false
 	g.Values[ValueContact], g.Values[ValueMethod], g.Values[ValueAgent] = l.Contact, l.Method, l.Agent
 	g.Values[ValueLive], g.Values[ValueGeneration] = l, l.generation.Load()

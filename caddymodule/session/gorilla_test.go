@@ -63,7 +63,7 @@ func TestGorilla_SaveBeginsRenewsAndEndsASession(t *testing.T) {
 	if err != nil || g.IsNew || g.Values[session.ValueContact] != "ann" {
 		t.Fatalf("Get = %+v, %v; want ann's session", g, err)
 	}
-	begun := g.Values[session.ValueLive].(*session.Live).Begun
+	begun := g.Values[session.ValueLive].(*session.Cached).Begun
 	second := saved(t, c, request(first.Value), g)
 	third := saved(t, c, request(first.Value), g) // twice in one request
 	for value, ended := range map[string]bool{first.Value: true, second.Value: true, third.Value: false} {
@@ -102,7 +102,7 @@ func TestGorilla_SaveBeginsRenewsAndEndsASession(t *testing.T) {
 func TestGorilla_SaveRestoresNoEndedSession(t *testing.T) {
 	w := newWorld(t)
 	c := &session.Cookies{Sessions: w.Sessions}
-	var l *session.Live
+	var l *session.Cached
 	for when, end := range map[string]func(){
 		"before Save": func() { w.must(w.End(t.Context(), "ann", l.ID)) },
 		"during Save": func() {

@@ -8,7 +8,7 @@ import (
 
 // InFlight is a request in flight. Call Done when it ends.
 type InFlight struct {
-	session *Live
+	session *Cached
 	cancel  context.CancelCauseFunc
 	label   string
 	index   int // index in session.inFlight; -1: not in it
@@ -16,8 +16,8 @@ type InFlight struct {
 
 // Attach returns a context that is canceled with the cause ErrNone within a second of the
 // session's end, provided that Sweep is called every SweepInterval. label identifies the request
-// to Live.CancelRequests.
-func (s *Sessions) Attach(ctx context.Context, l *Live, label string) (bound context.Context, f *InFlight) {
+// to Cached.CancelRequests.
+func (s *Sessions) Attach(ctx context.Context, l *Cached, label string) (bound context.Context, f *InFlight) {
 	bound, cancel := context.WithCancelCause(ctx)
 	f = &InFlight{session: l, cancel: cancel, label: label, index: -1}
 	l.mu.Lock()
@@ -56,7 +56,7 @@ func (f *InFlight) Done() {
 
 // CancelRequests cancels, with the cause ErrNone, the requests in flight whose label matches. The
 // session goes on.
-func (l *Live) CancelRequests(match func(label string) bool) {
+func (l *Cached) CancelRequests(match func(label string) bool) {
 	l.mu.Lock()
 	var broken []*InFlight
 	for _, f := range l.inFlight {
@@ -71,7 +71,7 @@ func (l *Live) CancelRequests(match func(label string) bool) {
 }
 
 // end cancels the requests in flight, and all later ones.
-func (l *Live) end() {
+func (l *Cached) end() {
 	l.mu.Lock()
 	all := l.inFlight
 	l.ended, l.inFlight = true, nil
@@ -84,19 +84,19 @@ func (l *Live) end() {
 	}
 }
 
-func (m *Memory) watch(l *Live) {
+func (m *Memory) watch(l *Cached) {
 	sh := m.shard(l.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.inFlight == nil {
-		sh.inFlight = make(map[*Live]struct{})
+		sh.inFlight = make(map[*Cached]struct{})
 	}
 	sh.inFlight[l] = struct{}{}
 }
 
 // watched returns the sessions with requests in flight. It removes those without from the shard's
 // inFlight.
-func (sh *shard) watched() (busy []*Live) {
+func (sh *shard) watched() (busy []*Cached) {
 	sh.mu.RLock()
 	n := len(sh.inFlight)
 	sh.mu.RUnlock()
@@ -125,7 +125,7 @@ const SweepInterval = 500 * time.Millisecond
 // which stillAllowed returns false (the caller checks there whether the contact still exists and
 // is not disabled). It covers all Sessions that share the Memory. It also removes sessions from
 // memory that have run out. One caller at a time is enough.
-func (s *Sessions) Sweep(ctx context.Context, stillAllowed func(context.Context, *Live) bool) {
+func (s *Sessions) Sweep(ctx context.Context, stillAllowed func(context.Context, *Cached) bool) {
 	m := s.memory()
 	for i := range m.shards {
 		for _, l := range m.shards[i].watched() {
@@ -140,7 +140,7 @@ func (s *Sessions) Sweep(ctx context.Context, stillAllowed func(context.Context,
 // stillValid reports whether l is still a session. A Live that was evicted from memory gets
 // neither revocations nor later requests, so stillValid reads the store for it; if that fails,
 // requests in flight go on.
-func (s *Sessions) stillValid(ctx context.Context, l *Live) bool {
+func (s *Sessions) stillValid(ctx context.Context, l *Cached) bool {
 	if s.memory().find(l.key) == l {
 		return s.valid(l) || !errors.Is(s.refresh(ctx, l), ErrNone)
 	}

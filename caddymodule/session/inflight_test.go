@@ -11,10 +11,10 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-func good(context.Context, *session.Live) bool { return true }
+func good(context.Context, *session.Cached) bool { return true }
 
 // watch sweeps, as a gate does, until the test ends.
-func (w *world) watch(stillGood func(context.Context, *session.Live) bool) {
+func (w *world) watch(stillGood func(context.Context, *session.Cached) bool) {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -60,7 +60,7 @@ func TestS15_StreamsEndWithinASecond(t *testing.T) {
 
 	var disabled atomic.Value
 	disabled.Store("nobody")
-	w.watch(func(_ context.Context, l *session.Live) bool { return l.Contact != disabled.Load() })
+	w.watch(func(_ context.Context, l *session.Cached) bool { return l.Contact != disabled.Load() })
 
 	out := w.live(cookies["signed out"])
 	w.must(w.End(t.Context(), out.Contact, out.ID))
@@ -97,7 +97,7 @@ func TestS15_AnUnavailableStoreEndsNoStream(t *testing.T) {
 	w.must(err)
 	outside, _ := w.Attach(t.Context(), l, "")
 	looked := make(chan struct{}, 100)
-	w.watch(func(context.Context, *session.Live) bool { looked <- struct{}{}; return true })
+	w.watch(func(context.Context, *session.Cached) bool { looked <- struct{}{}; return true })
 	w.store.away.Store(true)
 	for range 4 {
 		<-looked
@@ -196,7 +196,7 @@ func TestSharedMemory(t *testing.T) {
 	shared := new(session.Memory)
 	before := &session.Sessions{Firm: "example", Store: w.store, Keys: w.Keys, Idle: idle, Max: most, Now: w.clock.now, Memory: shared}
 	after := &session.Sessions{Firm: "example", Store: w.store, Keys: w.Keys, Idle: time.Hour, Max: 3 * time.Hour, Now: w.clock.now, Memory: shared}
-	stream := func(contact string) (*session.Live, context.Context) {
+	stream := func(contact string) (*session.Cached, context.Context) {
 		l, err := before.Lookup(t.Context(), w.signIn(contact, nil))
 		w.must(err)
 		ctx, _ := before.Attach(t.Context(), l, "")

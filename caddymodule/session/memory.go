@@ -44,16 +44,16 @@ type Memory struct {
 // shard is a part of the memory, padded so that no two shards share a cache line.
 type shard struct {
 	mu       sync.RWMutex
-	sessions map[key]*Live
-	inFlight map[*Live]struct{} // sessions with requests in flight; see Sweep
-	revoked  uint64             // number of sessions revoked here; see add
+	sessions map[key]*Cached
+	inFlight map[*Cached]struct{} // sessions with requests in flight; see Sweep
+	revoked  uint64               // number of sessions revoked here; see add
 	_        [64 - 48]byte
 }
 
 func (m *Memory) shard(k key) *shard { return &m.shards[k[0]] }
 
 // find returns the session, or nil if it isn't in memory.
-func (m *Memory) find(k key) *Live {
+func (m *Memory) find(k key) *Cached {
 	sh := m.shard(k)
 	sh.mu.RLock()
 	l := sh.sessions[k]
@@ -72,7 +72,7 @@ func (m *Memory) revokedCount(k key) uint64 {
 // add puts l into memory and returns it, or returns the Live that is there already. It
 // returns false if a session of l's shard was revoked since revokedCount was before: then
 // l may have been read from the store before it ended.
-func (m *Memory) add(l *Live, before uint64, limit int) (*Live, bool) {
+func (m *Memory) add(l *Cached, before uint64, limit int) (*Cached, bool) {
 	sh := m.shard(l.key)
 	sh.mu.Lock()
 	if sh.revoked != before {
@@ -84,7 +84,7 @@ func (m *Memory) add(l *Live, before uint64, limit int) (*Live, bool) {
 		return cached, true
 	}
 	if sh.sessions == nil {
-		sh.sessions = make(map[key]*Live)
+		sh.sessions = make(map[key]*Cached)
 	}
 	sh.sessions[l.key] = l
 	count := m.count.Add(1)
@@ -113,7 +113,7 @@ func (m *Memory) evictOne() {
 func (m *Memory) evictFrom(sh *shard) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	var oldest *Live
+	var oldest *Cached
 	n := 0
 	for _, l := range sh.sessions { // at random: Go starts iterating over a map anywhere
 		if _, busy := sh.inFlight[l]; !busy && (oldest == nil || l.seen.Load() < oldest.seen.Load()) {
@@ -131,7 +131,7 @@ func (m *Memory) evictFrom(sh *shard) bool {
 }
 
 // drop removes l from memory without ending it. The caller holds the shard's lock.
-func (m *Memory) drop(sh *shard, l *Live) {
+func (m *Memory) drop(sh *shard, l *Cached) {
 	if sh.sessions[l.key] == l {
 		delete(sh.sessions, l.key)
 		m.count.Add(-1)
@@ -186,7 +186,7 @@ func (m *Memory) evictAll() {
 }
 
 // expire removes l from memory and cancels its requests in flight.
-func (m *Memory) expire(l *Live) {
+func (m *Memory) expire(l *Cached) {
 	sh := m.shard(l.key)
 	sh.mu.Lock()
 	m.drop(sh, l)
@@ -195,7 +195,7 @@ func (m *Memory) expire(l *Live) {
 }
 
 // sweep removes sessions from one shard that have run out and have no requests in flight.
-func (m *Memory) sweep(sh *shard, valid func(*Live) bool) {
+func (m *Memory) sweep(sh *shard, valid func(*Cached) bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	for _, l := range sh.sessions {

@@ -65,11 +65,11 @@ func (r roster) ends() (end time.Time) {
 }
 
 func (s *Sessions) records() *sealed.Bucket[Session] {
-	return &sealed.Bucket[Session]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: sessionBucket, Now: s.now, Format: format, Alarm: s.Alarm}
+	return &sealed.Bucket[Session]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: sessionBucket, Now: s.now, Format: format, OnUntrusted: s.OnUntrusted}
 }
 
 func (s *Sessions) rosters() *sealed.Bucket[roster] {
-	return &sealed.Bucket[roster]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: rosterBucket, Now: s.now, Format: format, Alarm: s.Alarm}
+	return &sealed.Bucket[roster]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: rosterBucket, Now: s.now, Format: format, OnUntrusted: s.OnUntrusted}
 }
 
 // read returns the session with the ID. It returns ErrNone if the session has ended or its

@@ -26,7 +26,7 @@ type revocations struct {
 // announce returns the Op that tells other processes that the sessions have ended. Apply it
 // in the transaction that ends them.
 func (s *Sessions) announce(ids ...string) ([]store.Op, error) {
-	if s.Others == nil || len(ids) == 0 {
+	if s.Peers == nil || len(ids) == 0 {
 		return nil, nil
 	}
 	now := s.now()
@@ -35,7 +35,7 @@ func (s *Sessions) announce(ids ...string) ([]store.Op, error) {
 }
 
 func (s *Sessions) revocations() *sealed.Bucket[[]string] {
-	return &sealed.Bucket[[]string]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: revocationBucket, Now: s.now, Format: format, Alarm: s.Alarm}
+	return &sealed.Bucket[[]string]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: revocationBucket, Now: s.now, Format: format, OnUntrusted: s.OnUntrusted}
 }
 
 // revocationID returns the start of the IDs of revocations made at the time. Later ones sort
@@ -48,7 +48,7 @@ func (s *Sessions) Sync(ctx context.Context) error {
 	m := s.memory()
 	m.revocations.mu.Lock()
 	defer m.revocations.mu.Unlock()
-	if s.Others.Doubtful() {
+	if s.Peers.Stale() {
 		m.evictAll() // revocations may have expired unread
 	}
 	now := s.now()
@@ -81,8 +81,8 @@ func (s *Sessions) Sync(ctx context.Context) error {
 // refresh reads from the store whether l is still valid and when its last request was, since
 // another process may have served it. It returns ErrNone, after l has ended here too, or the
 // store's error.
-func (s *Sessions) refresh(ctx context.Context, l *Live) error {
-	if s.Others == nil {
+func (s *Sessions) refresh(ctx context.Context, l *Cached) error {
+	if s.Peers == nil {
 		s.memory().expire(l)
 		return ErrNone
 	}

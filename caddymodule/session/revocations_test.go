@@ -15,18 +15,18 @@ func neighbours(t *testing.T) (w *world, here, there *session.Sessions, told *in
 	w = newWorld(t)
 	told = new(int)
 	here, there = w.fresh(), w.fresh()
-	here.Others = &store.Others{Tell: func(context.Context) { *told++ }}
-	there.Others = &store.Others{Tell: func(context.Context) { *told++ }}
+	here.Peers = &store.Peers{Notify: func(context.Context) { *told++ }}
+	there.Peers = &store.Peers{Notify: func(context.Context) { *told++ }}
 	w.Sessions = here
 	return w, here, there, told
 }
 
 func TestASessionEndedByAnotherProcessEndsHere(t *testing.T) {
 	w, here, there, told := neighbours(t)
-	for name, end := range map[string]func(l *session.Live){
-		"signed out":     func(l *session.Live) { w.must(here.End(t.Context(), l.Contact, l.ID)) },
-		"revoked":        func(l *session.Live) { _, err := endAll(t.Context(), here, l.Contact, ""); w.must(err) },
-		"another person": func(l *session.Live) { w.signIn("bob", l) },
+	for name, end := range map[string]func(l *session.Cached){
+		"signed out":     func(l *session.Cached) { w.must(here.End(t.Context(), l.Contact, l.ID)) },
+		"revoked":        func(l *session.Cached) { _, err := endAll(t.Context(), here, l.Contact, ""); w.must(err) },
+		"another person": func(l *session.Cached) { w.signIn("bob", l) },
 	} {
 		cookie := w.signIn("ann", nil)
 		l, err := there.Lookup(t.Context(), cookie)
@@ -83,7 +83,7 @@ func TestSessionsAreReadFromTheStoreWhenNotificationsAreInDoubt(t *testing.T) {
 	_, err := there.Lookup(t.Context(), cookie)
 	w.must(err)
 	l := w.live(cookie)
-	there.Others.Doubt(true)
+	there.Peers.SetStale(true)
 	_, err = there.Lookup(t.Context(), cookie)
 	want(t, "in doubt, while it goes on", err, nil)
 	w.store.away.Store(true)

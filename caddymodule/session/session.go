@@ -55,9 +55,9 @@ type Session struct {
 	Generation uint64 `json:"generation,omitempty"`
 }
 
-// Live is a session in this process's memory. While it stays there, every request of the session
+// Cached is a session in this process's memory. While it stays there, every request of the session
 // gets the same pointer.
-type Live struct {
+type Cached struct {
 	// Fields that every request reads come first, in one cache line: with a million sessions none
 	// of them is in the CPU's cache, and each line costs 0.1 µs.
 	begun  int64        // Begun in Unix nanoseconds
@@ -65,9 +65,9 @@ type Live struct {
 	due    atomic.Int64 // next write of seen to the store, in Unix nanoseconds
 	shared bool         // Shared
 
-	// Memo holds a value that the importing package computed for this session. It is dropped
+	// Value holds a value that the importing package computed for this session. It is dropped
 	// together with the Live.
-	Memo atomic.Value
+	Value atomic.Value
 
 	Session // as read from the store; Sessions knows the time of the last request
 
@@ -94,11 +94,11 @@ type Sessions struct {
 	// Memory is shared by all Sessions of one firm and one store; nil: not shared.
 	Memory *Memory
 
-	// Others are the other processes that have the store open; nil: none.
-	Others *store.Others
+	// Peers are the other processes that have the store open; nil: none.
+	Peers *store.Peers
 
-	// Alarm is called for records that Doorpost did not seal; see sealed.Bucket.
-	Alarm func(context.Context, store.Key)
+	// OnUntrusted is called for records that Doorpost did not seal; see sealed.Bucket.
+	OnUntrusted func(context.Context, store.Key)
 
 	own Memory
 }
@@ -133,7 +133,7 @@ type Beginning struct {
 // The caller applies the Ops in the transaction that uses up the proof of the sign-in, and then
 // calls Began. If the store returns store.ErrConflict, another session of the contact has begun or
 // ended meanwhile: call Begin again.
-func (s *Sessions) Begin(ctx context.Context, as Session, replaces *Live) (Beginning, error) {
+func (s *Sessions) Begin(ctx context.Context, as Session, replaces *Cached) (Beginning, error) {
 	as.Begun = s.now().UTC().Round(0)
 	var ops []store.Op
 	if replaces != nil {
@@ -145,7 +145,7 @@ func (s *Sessions) Begin(ctx context.Context, as Session, replaces *Live) (Begin
 // rotate is Begin for a session that continues under a new ID. The contact has not signed in
 // again, so Begun and Generation stay. If the session has ended by now, rotate returns ErrNone, or
 // applying the Ops returns store.ErrConflict.
-func (s *Sessions) rotate(ctx context.Context, as Session, replaces *Live) (Beginning, error) {
+func (s *Sessions) rotate(ctx context.Context, as Session, replaces *Cached) (Beginning, error) {
 	rec, err := s.record(ctx, replaces.ID)
 	if err != nil {
 		return Beginning{}, err
@@ -162,7 +162,7 @@ func (s *Sessions) rotate(ctx context.Context, as Session, replaces *Live) (Begi
 }
 
 // begin completes a Beginning. ops must end the record of the replaced session.
-func (s *Sessions) begin(ctx context.Context, as Session, replaces *Live, ops []store.Op) (Beginning, error) {
+func (s *Sessions) begin(ctx context.Context, as Session, replaces *Cached, ops []store.Op) (Beginning, error) {
 	b := Beginning{Cookie: secret.Random(), Session: as, Ops: ops}
 	b.ID, b.Handle, b.Seen = keyOf(b.Cookie).String(), rand.Text(), s.now().UTC().Round(0)
 	op, err := s.records().Create(b.ID, b.Session, s.Ends(b.Session))
@@ -205,13 +205,13 @@ func (s *Sessions) Began(ctx context.Context, b Beginning) {
 	// The new session isn't added to memory here: it may have ended since.
 	s.memory().revoke(b.ends...)
 	if len(b.ends) > 0 {
-		s.Others.Changed(ctx)
+		s.Peers.NotifyPeers(ctx)
 	}
 }
 
 // Lookup returns the session of a cookie value, ErrNone, or the store's error. If the session is
 // in memory, Lookup costs a hash and a map access; otherwise it reads the store.
-func (s *Sessions) Lookup(ctx context.Context, cookie string) (*Live, error) {
+func (s *Sessions) Lookup(ctx context.Context, cookie string) (*Cached, error) {
 	if len(cookie) != cookieLength {
 		return nil, ErrNone
 	}
@@ -220,7 +220,7 @@ func (s *Sessions) Lookup(ctx context.Context, cookie string) (*Live, error) {
 	if l == nil {
 		return s.load(ctx, k)
 	}
-	if !s.valid(l) || s.Others.Doubtful() {
+	if !s.valid(l) || s.Peers.Stale() {
 		if err := s.refresh(ctx, l); err != nil {
 			return nil, err
 		}
@@ -229,7 +229,7 @@ func (s *Sessions) Lookup(ctx context.Context, cookie string) (*Live, error) {
 }
 
 // load reads a session from the store into memory.
-func (s *Sessions) load(ctx context.Context, k key) (*Live, error) {
+func (s *Sessions) load(ctx context.Context, k key) (*Cached, error) {
 	for {
 		before := s.memory().revokedCount(k)
 		as, err := s.read(ctx, k.String())
@@ -242,8 +242,8 @@ func (s *Sessions) load(ctx context.Context, k key) (*Live, error) {
 	}
 }
 
-func (s *Sessions) newLive(k key, as Session) *Live {
-	l := &Live{Session: as, key: k, begun: as.Begun.UnixNano(), shared: as.Shared}
+func (s *Sessions) newLive(k key, as Session) *Cached {
+	l := &Cached{Session: as, key: k, begun: as.Begun.UnixNano(), shared: as.Shared}
 	l.generation.Store(as.Generation)
 	l.seen.Store(as.Seen.UnixNano())
 	l.due.Store(as.Seen.Add(s.idle(as.Shared) / 10).UnixNano())
@@ -251,7 +251,7 @@ func (s *Sessions) newLive(k key, as Session) *Live {
 }
 
 // valid reports whether l is within both limits by this process's clock.
-func (s *Sessions) valid(l *Live) bool {
+func (s *Sessions) valid(l *Cached) bool {
 	now := s.now().UnixNano()
 	age := now - l.begun
 	return age < int64(s.maxAge(l.shared)) && age >= -int64(maxClockAhead) && now-l.seen.Load() < int64(s.idle(l.shared))
@@ -274,7 +274,7 @@ func (s *Sessions) idle(shared bool) time.Duration {
 }
 
 // ExpiresAt returns when the session ends if it makes no further request.
-func (s *Sessions) ExpiresAt(l *Live) time.Time {
+func (s *Sessions) ExpiresAt(l *Cached) time.Time {
 	as := l.Session
 	as.Seen = time.Unix(0, l.seen.Load())
 	return s.Ends(as)
@@ -288,7 +288,7 @@ const (
 // Seen records that the session made a request now. It writes to the store at most once in a tenth
 // of the idle limit. If the store fails, the session stays valid, and a request a minute later
 // tries again.
-func (s *Sessions) Seen(ctx context.Context, l *Live) {
+func (s *Sessions) Seen(ctx context.Context, l *Cached) {
 	now := s.now().UnixNano()
 	// Skip most writes: parallel requests of one browser would move this cache line from core to
 	// core.
@@ -308,7 +308,7 @@ func (s *Sessions) Seen(ctx context.Context, l *Live) {
 	}
 }
 
-func (s *Sessions) touch(ctx context.Context, l *Live, at time.Time) error {
+func (s *Sessions) touch(ctx context.Context, l *Cached, at time.Time) error {
 	rec, err := s.record(ctx, l.ID)
 	if err != nil {
 		return err

@@ -380,7 +380,7 @@ func TestANewGenerationEndsAllSessionsExceptTheSpared(t *testing.T) {
 		begin := func() string { return w.begin(session.Session{Contact: "ann", Generation: 7}, nil) }
 		here, there, spared := begin(), begin(), begin()
 		other := w.fresh() // another process
-		var lives []*session.Live
+		var lives []*session.Cached
 		for _, cookie := range []string{there, spared} {
 			l, err := other.Lookup(t.Context(), cookie)
 			w.must(err)
@@ -617,9 +617,9 @@ func TestMemory_KeepsTheSessionInUse(t *testing.T) {
 	w.Limit = 1 << 10
 	cookie := w.signIn("ann", nil)
 	l := w.live(cookie)
-	l.Memo.Store("worked out")
+	l.Value.Store("worked out")
 	w.must(w.request(cookie))
-	if got := w.live(cookie); got != l || got.Memo.Load() != "worked out" {
+	if got := w.live(cookie); got != l || got.Value.Load() != "worked out" {
 		t.Error("the next request has another Live")
 	}
 }

@@ -65,7 +65,7 @@ func (w *world) open() {
 // fresh returns Sessions with empty memory, as after a restart.
 func (w *world) fresh() *session.Sessions {
 	return &session.Sessions{Firm: "example", Store: w.store, Keys: w.keys, Idle: idle, Max: most, Now: w.clock.now,
-		Alarm: func(_ context.Context, k store.Key) { w.alarms.Add(1) }}
+		OnUntrusted: func(_ context.Context, k store.Key) { w.alarms.Add(1) }}
 }
 
 const (
@@ -87,12 +87,12 @@ func keyring(t testing.TB, newest string, older ...string) *secret.Keyring {
 }
 
 // signIn begins a session and returns its cookie.
-func (w *world) signIn(contact string, replaces *session.Live) string {
+func (w *world) signIn(contact string, replaces *session.Cached) string {
 	w.t.Helper()
 	return w.begin(session.Session{Contact: contact, Method: "link", Agent: "Safari on iPhone"}, replaces)
 }
 
-func (w *world) begin(as session.Session, replaces *session.Live) string {
+func (w *world) begin(as session.Session, replaces *session.Cached) string {
 	w.t.Helper()
 	for {
 		b, err := w.Begin(context.Background(), as, replaces)
@@ -125,7 +125,7 @@ func endAll(ctx context.Context, s *session.Sessions, contact, except string) (i
 }
 
 // live looks up a session that must exist.
-func (w *world) live(cookie string) *session.Live {
+func (w *world) live(cookie string) *session.Cached {
 	w.t.Helper()
 	l, err := w.Lookup(context.Background(), cookie)
 	w.must(err)

@@ -18,7 +18,7 @@ import (
 
 // beginSession begins a session in this browser for the contact of the grant, and returns its
 // cookie. It returns the errors of action.SignIn.Begin.
-func (h *Handlers) beginSession(w http.ResponseWriter, r *http.Request, by action.Browser, grant token.Grant) (cookie string, err error) {
+func (h *Handlers) beginSession(w http.ResponseWriter, r *http.Request, by action.Browser, grant token.AuthResult) (cookie string, err error) {
 	v, err := h.Visitors.Of(r)
 	if err != nil {
 		v = new(visitor.Visitor) // treat as nobody

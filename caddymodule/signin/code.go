@@ -66,14 +66,14 @@ func (h *Handlers) PostCode(w http.ResponseWriter, r *http.Request) error {
 		if shape, ok := errors.AsType[token.ShapeError](err); ok {
 			h.Answers.Page(w, r, http.StatusBadRequest, h.sentPage(ask, f.Get("code"), codeProblem(shape)))
 			return nil
-		} else if errors.Is(err, token.ErrCode) {
-			wrong, moved = !errors.Is(err, token.ErrBurnt), false
+		} else if errors.Is(err, token.ErrWrongCode) {
+			wrong, moved = !errors.Is(err, token.ErrNoGuessesLeft), false
 			break
 		} else if err != nil {
 			return err
 		}
 		_, err = h.beginSession(w, r, by, grant)
-		if errors.Is(err, token.ErrOver) {
+		if errors.Is(err, token.ErrInactive) {
 			moved = errors.Is(err, action.ErrOvertaken)
 			continue // the record changed in the meantime: try again
 		} else if err != nil {
@@ -93,12 +93,12 @@ func (h *Handlers) PostCode(w http.ResponseWriter, r *http.Request) error {
 // allowGuess counts a guess at a code for its network and for the firm, and reports whether it may
 // succeed. refund undoes the count.
 func (h *Handlers) allowGuess(ip netip.Addr) (free bool, refund func()) {
-	if !h.Networks.Take(limit.Guess, ip) {
+	if !h.Networks.Allow(limit.Guess, ip) {
 		return false, func() {}
 	}
-	undo, free := h.Networks.TakeFirm(limit.Guess, ip)
+	undo, free := h.Networks.AllowFirm(limit.Guess, ip)
 	return free, func() {
-		h.Networks.GiveBack(limit.Guess, ip)
+		h.Networks.Refund(limit.Guess, ip)
 		undo()
 	}
 }

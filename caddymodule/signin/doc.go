@@ -32,7 +32,7 @@ type Handlers struct {
 	Visitors *visitor.Visitors
 	Cookies  web.Cookies
 
-	Book      *directory.Book
+	Directory *directory.Directory
 	Tokens    *token.Tokens
 	Passwords *password.Passwords // nil if the firm has no passwords
 	Devices   *limit.Devices

@@ -23,10 +23,10 @@ func (h *Handlers) PostHelp(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ask := token.Ask{Purpose: token.SetPassword, To: h.Ways.SafeSealed(f.Get("to")), Again: f.Get("again") != ""}
+	ask := token.MailRequest{Purpose: token.SetPassword, To: h.Ways.SafeSealed(f.Get("to")), Again: f.Get("again") != ""}
 	if t := f.Get("t"); t != "" && f.Get("email") == "" {
 		link, err := h.Tokens.PeekPassword(r.Context(), t)
-		if err != nil && !errors.Is(err, token.ErrOver) {
+		if err != nil && !errors.Is(err, token.ErrInactive) {
 			return h.passwordLinkError(w, r, t, link, err)
 		}
 		ask.Address, ask.Hidden, ask.Link, ask.To = link.Address, true, token.Clean(t), link.To

@@ -23,7 +23,7 @@ func (h *Handlers) GetLink(w http.ResponseWriter, r *http.Request) error {
 	link, err := h.Tokens.Peek(r.Context(), t)
 	by := h.Visitors.Browser(r)
 	flow := by.FlowID()
-	if err != nil && !errors.Is(err, token.ErrOver) {
+	if err != nil && !errors.Is(err, token.ErrInactive) {
 		return h.linkError(w, r, t, link, err)
 	}
 	v, verr := h.Visitors.Of(r)
@@ -81,7 +81,7 @@ func (h *Handlers) PostLink(w http.ResponseWriter, r *http.Request) error {
 	}
 	if !ok {
 		if badAddress == nil {
-			h.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongMail, Contact: link.Contact, Agent: web.AgentOf(r), IP: h.Visitors.ClientIP(r)})
+			h.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongAddress, Contact: link.Contact, Agent: web.AgentOf(r), IP: h.Visitors.ClientIP(r)})
 		}
 		page := web.LinkPage{T: t, Masked: web.MaskedAddress(link.Address), Email: f.Get("email"),
 			Problem: problemOf(f.Get("email"), "That isn’t the address we sent this email to. Please enter the whole address that starts as shown above.")}
@@ -98,14 +98,14 @@ func (h *Handlers) PostLink(w http.ResponseWriter, r *http.Request) error {
 // the network it returns false, except on a device on which the contact has signed in before.
 func (h *Handlers) isLinkAddress(r *http.Request, link token.Link, typed address.Address) (bool, error) {
 	ip := h.Visitors.ClientIP(r)
-	if !h.Networks.Take(limit.Failure, ip) { // counted before the comparison
+	if !h.Networks.Allow(limit.Failure, ip) { // counted before the comparison
 		known, err := h.Devices.Knows(r.Context(), h.Visitors.Browser(r).Device, link.Contact)
 		return known && typed == link.Address, err
 	}
 	if typed != link.Address {
 		return false, nil
 	}
-	h.Networks.GiveBack(limit.Failure, ip)
+	h.Networks.Refund(limit.Failure, ip)
 	return true, nil
 }
 
@@ -146,7 +146,7 @@ func (h *Handlers) spend(w http.ResponseWriter, r *http.Request, by action.Brows
 			return "", h.linkNotSpent(w, r, by, t, link, err)
 		}
 		cookie, err := h.beginSession(w, r, by, grant)
-		if errors.Is(err, token.ErrOver) {
+		if errors.Is(err, token.ErrInactive) {
 			moved = errors.Is(err, action.ErrOvertaken)
 			continue // another sign-in was faster, or the mail of another link was just handed over
 		} else if err != nil {
@@ -158,12 +158,12 @@ func (h *Handlers) spend(w http.ResponseWriter, r *http.Request, by action.Brows
 	if moved && err == nil {
 		return "", web.ErrConflict // the link is still valid
 	}
-	return "", h.linkNotSpent(w, r, by, t, link, token.ErrOver)
+	return "", h.linkNotSpent(w, r, by, t, link, token.ErrInactive)
 }
 
 // linkNotSpent answers for a link that this browser couldn't spend although it seemed valid before.
 func (h *Handlers) linkNotSpent(w http.ResponseWriter, r *http.Request, by action.Browser, t string, link token.Link, err error) error {
-	if errors.Is(err, token.ErrOver) {
+	if errors.Is(err, token.ErrInactive) {
 		in, err := h.replayStored(w, r, by, link)
 		if err != nil {
 			return err
@@ -180,11 +180,11 @@ func (h *Handlers) linkNotSpent(w http.ResponseWriter, r *http.Request, by actio
 // can request that.
 func (h *Handlers) linkError(w http.ResponseWriter, r *http.Request, t string, link token.Link, err error) error {
 	switch {
-	case errors.Is(err, token.ErrOver) && link.Address != "":
+	case errors.Is(err, token.ErrInactive) && link.Address != "":
 		h.Audit.Record(r.Context(), h.openingEvent(r, audit.OpenedOld, link))
 		h.Answers.Page(w, r, http.StatusGone, web.SpentLinkPage{T: t, Masked: web.MaskedAddress(link.Address), To: link.To, Shared: link.Shared})
-	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
-		h.Audit.Record(r.Context(), h.openingEvent(r, audit.NoLink, token.Link{}))
+	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrInactive):
+		h.Audit.Record(r.Context(), h.openingEvent(r, audit.UnknownLink, token.Link{}))
 		h.Answers.Page(w, r, http.StatusBadRequest, web.UnknownLinkPage{To: "/"})
 	default:
 		return err

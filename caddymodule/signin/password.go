@@ -118,7 +118,7 @@ func (h *Handlers) PostPassword(w http.ResponseWriter, r *http.Request) error {
 		if errors.Is(err, password.ErrBusy) {
 			return web.ErrPasswordsBusy
 		} else if errors.Is(err, password.ErrWrong) {
-			h.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongPass, Contact: attempt.Contact.ID, Address: typed.Masked(),
+			h.Audit.Record(r.Context(), audit.Event{Kind: audit.WrongPassword, Contact: attempt.Contact.ID, Address: typed.Masked(),
 				Agent: by.Agent, IP: by.IP, Whole: typed})
 			page.Wrong, page.Problem = "both", wrongPassword
 			h.Answers.Page(w, r, http.StatusForbidden, page)
@@ -127,7 +127,7 @@ func (h *Handlers) PostPassword(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		err = h.enterBy(w, r, by, attempt.Contact, match, page)
-		if errors.Is(err, token.ErrOver) {
+		if errors.Is(err, token.ErrInactive) {
 			continue // the record changed in the meantime: try again
 		} else if err != nil {
 			return err
@@ -148,7 +148,7 @@ func (h *Handlers) enterBy(w http.ResponseWriter, r *http.Request, by action.Bro
 	if err != nil {
 		return err
 	}
-	_, err = h.beginSession(w, r, by, token.Grant{Contact: c.ID, Address: typed, To: page.To, Shared: page.Shared,
+	_, err = h.beginSession(w, r, by, token.AuthResult{Contact: c.ID, Address: typed, To: page.To, Shared: page.Shared,
 		Method: action.ByPassword, Foreign: match.First, Ops: slices.Concat(match.Ops, end)})
 	return err
 }

@@ -134,11 +134,11 @@ func (h *Handlers) PostSignIn(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ask := token.Ask{To: h.Ways.SafeSealed(f.Get("to")), Shared: f.Get("shared") != "", Again: f.Get("again") != ""}
+	ask := token.MailRequest{To: h.Ways.SafeSealed(f.Get("to")), Shared: f.Get("shared") != "", Again: f.Get("again") != ""}
 	if t := f.Get("t"); t != "" && f.Get("email") == "" {
 		// The button under an inactive link: same address, same return URL.
 		link, err := h.Tokens.Peek(r.Context(), t)
-		if err != nil && !errors.Is(err, token.ErrOver) {
+		if err != nil && !errors.Is(err, token.ErrInactive) {
 			return h.linkError(w, r, t, link, err)
 		}
 		ask.Address, ask.Hidden, ask.Link, ask.To, ask.Shared = link.Address, true, token.Clean(t), link.To, link.Shared
@@ -156,7 +156,7 @@ var errQueueFull = &web.Failure{Status: http.StatusServiceUnavailable, Page: web
 	Text: "Many people are asking for a sign-in email right now. Please wait a minute, then try again."}}
 
 // request commits a mail request and redirects to the page that waits for the mail.
-func (h *Handlers) request(w http.ResponseWriter, r *http.Request, ask token.Ask) error {
+func (h *Handlers) request(w http.ResponseWriter, r *http.Request, ask token.MailRequest) error {
 	ask.Site = h.site(r)
 	by := h.Visitors.Browser(r)
 	fresh := by.Flow == ""
@@ -177,7 +177,7 @@ func (h *Handlers) request(w http.ResponseWriter, r *http.Request, ask token.Ask
 
 // setFlow sets the cookie that identifies the browser that requested a mail.
 func (h *Handlers) setFlow(w http.ResponseWriter, flow string) {
-	h.Cookies.Set(w, h.Cookies.Flow, flow, token.WayBack)
+	h.Cookies.Set(w, h.Cookies.Flow, flow, token.LinkRetention)
 }
 
 // answer is a form in which a request is told that it needs a sign-in.

@@ -93,23 +93,23 @@ func (h *Handlers) checkCookies(w http.ResponseWriter, r *http.Request, f url.Va
 }
 
 // helpSentPage returns the page for a visitor who requested a link to set a password.
-func (h *Handlers) helpSentPage(ask token.Ask) web.HelpSentPage {
+func (h *Handlers) helpSentPage(ask token.MailRequest) web.HelpSentPage {
 	p := h.sentPage(ask, "", "")
 	return web.HelpSentPage{Address: p.Address, Masked: p.Masked, To: p.To, T: p.T, ResendIn: p.ResendIn, Again: p.Again}
 }
 
 // lastMailRequest returns the browser's latest mail request, or token.ErrUnknown.
-func (h *Handlers) lastMailRequest(r *http.Request) (token.Ask, error) {
+func (h *Handlers) lastMailRequest(r *http.Request) (token.MailRequest, error) {
 	flow := h.Cookies.FlowOf(r)
 	if flow == "" {
-		return token.Ask{}, token.ErrUnknown
+		return token.MailRequest{}, token.ErrUnknown
 	}
-	return h.Tokens.Asked(r.Context(), token.BrowserOf(flow))
+	return h.Tokens.LastRequest(r.Context(), token.BrowserOf(flow))
 }
 
 // sentPage returns the page of a tab that waits for the mail, with the code typed so far and its
 // problem.
-func (h *Handlers) sentPage(ask token.Ask, code string, problem web.Text) web.SentPage {
+func (h *Handlers) sentPage(ask token.MailRequest, code string, problem web.Text) web.SentPage {
 	p := web.SentPage{Address: ask.Address.Display(), To: ask.To, Shared: ask.Shared, Again: ask.Again, Code: code, Problem: problem}
 	if ask.Hidden {
 		p.Address, p.Masked, p.T = web.MaskedAddress(ask.Address), true, ask.Link

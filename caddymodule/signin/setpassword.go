@@ -43,9 +43,9 @@ func (h *Handlers) PostSetPassword(w http.ResponseWriter, r *http.Request) error
 		if err != nil {
 			return h.passwordLinkError(w, r, t, link, err)
 		}
-		c, err := h.Book.ByID(r.Context(), link.Contact)
+		c, err := h.Directory.ByID(r.Context(), link.Contact)
 		if errors.Is(err, directory.ErrUnknown) || err == nil && (c.Disabled || c.Generation != link.Generation || !slices.Contains(c.Emails, link.Address)) {
-			return h.passwordLinkError(w, r, t, link, token.ErrOver)
+			return h.passwordLinkError(w, r, t, link, token.ErrInactive)
 		} else if err != nil {
 			return err
 		}
@@ -55,8 +55,8 @@ func (h *Handlers) PostSetPassword(w http.ResponseWriter, r *http.Request) error
 			mine, change.Spare = true, v.Live.ID
 		}
 		err = h.Changes.Set(r.Context(), by, change, plain)
-		if refused, ok := errors.AsType[password.Refused](err); ok {
-			h.Answers.Page(w, r, http.StatusBadRequest, web.SetPasswordPage{T: t, Masked: web.MaskedAddress(link.Address), Least: h.Passwords.RequiredLength(), Problem: refused.Words()})
+		if refused, ok := errors.AsType[password.PolicyError](err); ok {
+			h.Answers.Page(w, r, http.StatusBadRequest, web.SetPasswordPage{T: t, Masked: web.MaskedAddress(link.Address), Least: h.Passwords.RequiredLength(), Problem: refused.Message()})
 			return nil
 		} else if errors.Is(err, password.ErrBusy) {
 			return web.ErrPasswordsBusy
@@ -77,11 +77,11 @@ func (h *Handlers) PostSetPassword(w http.ResponseWriter, r *http.Request) error
 // passwordLinkError answers for a link that can't set a password.
 func (h *Handlers) passwordLinkError(w http.ResponseWriter, r *http.Request, t string, link token.Link, err error) error {
 	switch {
-	case errors.Is(err, token.ErrOver) && link.Address != "":
+	case errors.Is(err, token.ErrInactive) && link.Address != "":
 		h.Audit.Record(r.Context(), h.openingEvent(r, audit.OpenedOld, link))
 		h.Answers.Page(w, r, http.StatusGone, web.SpentPasswordPage{T: t, Masked: web.MaskedAddress(link.Address), To: link.To})
-	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrOver):
-		h.Audit.Record(r.Context(), h.openingEvent(r, audit.NoLink, token.Link{}))
+	case errors.Is(err, token.ErrUnknown), errors.Is(err, token.ErrInactive):
+		h.Audit.Record(r.Context(), h.openingEvent(r, audit.UnknownLink, token.Link{}))
 		h.Answers.Page(w, r, http.StatusBadRequest, web.HelpPage{To: "/", NoLink: true})
 	default:
 		return err

@@ -28,9 +28,9 @@ func (e ShapeError) Error() string {
 	return fmt.Sprintf("token: not a code: %d characters", e.Has)
 }
 
-// ErrBurnt is an ErrCode: none of the browser's requests had a guess left, so nothing was
+// ErrNoGuessesLeft is an ErrCode: none of the browser's requests had a guess left, so nothing was
 // compared.
-var ErrBurnt = fmt.Errorf("%w: no guesses are left", ErrCode)
+var ErrNoGuessesLeft = fmt.Errorf("%w: no guesses are left", ErrWrongCode)
 
 // Guess tries a code in the browser that requested it. A ShapeError is returned before
 // the store is read, and isn't counted. Any other guess is counted in the store before it
@@ -42,17 +42,17 @@ var ErrBurnt = fmt.Errorf("%w: no guesses are left", ErrCode)
 // limited: the client is over a limit. Its guess is counted and takes the usual time, but
 // fails even if it is right, unless it comes from a device that the contact has signed in
 // on.
-func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool) (Grant, error) {
+func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool) (AuthResult, error) {
 	code, err := normalizeCode(typed)
 	if err != nil {
-		return Grant{}, err
+		return AuthResult{}, err
 	}
 	if browser == "" {
-		return Grant{}, ErrBurnt
+		return AuthResult{}, ErrNoGuessesLeft
 	}
 	all, err := t.countGuess(ctx, browser)
 	if err != nil {
-		return Grant{}, err
+		return AuthResult{}, err
 	}
 	var right *counted
 	for i := range all {
@@ -60,7 +60,7 @@ func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool)
 		// for an unknown address must not see a difference.
 		h, err := t.handover(ctx, all[i].Link)
 		if err != nil {
-			return Grant{}, err
+			return AuthResult{}, err
 		}
 		same := t.isCode(browser, all[i].request, code)
 		if h.active(all[i].At, t.Life, t.now()) && same && !all[i].blocked && (!limited || all[i].Known) {
@@ -68,16 +68,16 @@ func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool)
 		}
 	}
 	if right == nil {
-		return Grant{}, ErrCode
+		return AuthResult{}, ErrWrongCode
 	}
 	was, err := t.active().Find(ctx, right.Contact)
 	if err != nil {
-		return Grant{}, err
+		return AuthResult{}, err
 	}
 	if was.Value.find(right.Link) < 0 {
-		return Grant{}, ErrCode
+		return AuthResult{}, ErrWrongCode
 	}
-	g := Grant{Contact: right.Contact, Generation: right.Generation, Address: right.Address, To: right.To, Shared: right.Shared, Method: "code"}
+	g := AuthResult{Contact: right.Contact, Generation: right.Generation, Address: right.Address, To: right.To, Shared: right.Shared, Method: "code"}
 	g.Ops, err = t.signInOps(ctx, was, was.Value.without(browser), browser, true)
 	return g, err
 }
@@ -96,13 +96,13 @@ func (t *Tokens) countGuess(ctx context.Context, browser string) ([]counted, err
 	err := t.swapFlow(ctx, browser, func(f *flow) ([]store.Op, error) {
 		all = all[:0]
 		for i := range f.Requests {
-			if f.Requests[i].Guesses < Guesses {
+			if f.Requests[i].Guesses < MaxGuesses {
 				f.Requests[i].Guesses++
 				all = append(all, counted{request: f.Requests[i]})
 			}
 		}
 		if len(all) == 0 {
-			return nil, ErrBurnt
+			return nil, ErrNoGuessesLeft
 		}
 		return t.countByContact(ctx, browser, all)
 	})

@@ -32,8 +32,8 @@ func (w *world) flood(n int) {
 				return nil
 			}
 			id := fmt.Sprint("flood-", w.asks.Add(1))
-			ask := token.Ask{ID: id, Address: "who@example.com", To: "/", Browser: id, At: w.clock.now()}
-			if err := w.Ask(context.Background(), ask); err != nil {
+			ask := token.MailRequest{ID: id, Address: "who@example.com", To: "/", Browser: id, At: w.clock.now()}
+			if err := w.Request(context.Background(), ask); err != nil {
 				return err
 			}
 		}
@@ -50,7 +50,7 @@ func TestD12_FlowsWithoutAMailAreBounded(t *testing.T) {
 	late := w.ask(tablet, "bob@example.com") // the flood comes before the worker
 	w.ask(phone, "who@example.com")
 	w.flood(places - 2)
-	if got, err := w.Asked(t.Context(), phone); err != nil || got.Address != "who@example.com" {
+	if got, err := w.LastRequest(t.Context(), phone); err != nil || got.Address != "who@example.com" {
 		t.Errorf("Asked after %d others = %v, %v; want what was asked for", places-2, got.Address, err)
 	}
 	w.flood(places / 2)
@@ -60,9 +60,9 @@ func TestD12_FlowsWithoutAMailAreBounded(t *testing.T) {
 	if n := w.places("ring"); n > places {
 		t.Errorf("%d places; want %d at most", n, places)
 	}
-	_, err := w.Asked(t.Context(), phone)
+	_, err := w.LastRequest(t.Context(), phone)
 	want(t, "Asked after the whole ring", err, token.ErrUnknown)
-	_, err = w.Asked(t.Context(), laptop)
+	_, err = w.LastRequest(t.Context(), laptop)
 	want(t, "Asked by who got a mail, after the whole ring", err, token.ErrUnknown)
 	want(t, "the code of who got a mail", w.guess("s", laptop, mailed.Code), nil)
 	issued := w.issue(late, "bob")
@@ -84,14 +84,14 @@ func TestD12_RepeatedRequestsOfABrowserKeepItsSlot(t *testing.T) {
 		w.ask(phone, "ann@example.com")
 		w.clock.move(time.Hour)
 	}
-	if got, err := w.Asked(t.Context(), laptop); err != nil || got.Address != "who@example.com" {
+	if got, err := w.LastRequest(t.Context(), laptop); err != nil || got.Address != "who@example.com" {
 		t.Errorf("Asked = %v, %v; want what was asked for", got.Address, err)
 	}
 	if n := w.places("ring"); n > 4 {
 		t.Errorf("%d places for two browsers over two days; want a few", n)
 	}
 	w.clock.move(24 * time.Hour)
-	_, err := w.Asked(t.Context(), laptop)
+	_, err := w.LastRequest(t.Context(), laptop)
 	want(t, "Asked a day later", err, token.ErrUnknown)
 }
 
@@ -104,31 +104,31 @@ func TestT11_FortyGuessesAnHourInAllBrowsers(t *testing.T) {
 			// At either of their addresses.
 			a := address.Address(fmt.Sprintf("ann%d@example.com", i%2))
 			issued := w.mail(browser, a, "ann")
-			for range token.Guesses {
-				want(t, "a wrong code", w.guess("s", browser, "0000-0000"), token.ErrCode)
+			for range token.MaxGuesses {
+				want(t, "a wrong code", w.guess("s", browser, "0000-0000"), token.ErrWrongCode)
 			}
 			ops, err := w.Refused(context.Background(), issued.ID) // make room for the next link
 			w.must(err)
 			w.must(w.Store.Apply(context.Background(), ops...))
 		}
 	}
-	guesses(token.GuessesPerHour/token.Guesses - 1)
+	guesses(token.GuessesPerHour/token.MaxGuesses - 1)
 	issued := w.mail(laptop, "ann0@example.com", "ann")
-	for range token.Guesses {
-		want(t, "a wrong code", w.guess("s", tablet, "0000-0000"), token.ErrCode)
+	for range token.MaxGuesses {
+		want(t, "a wrong code", w.guess("s", tablet, "0000-0000"), token.ErrWrongCode)
 	}
 	for i := range 20 { // 35 so far, so five of these are compared
 		browser := fmt.Sprint("more-", i)
 		w.ask(browser, "ann0@example.com")
 	}
-	for range token.Guesses - 1 {
-		want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrCode)
+	for range token.MaxGuesses - 1 {
+		want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrWrongCode)
 	}
 	want(t, "the fortieth, right", w.guess("s", laptop, issued.Code), nil)
 
 	issued = w.mail(laptop, "ann0@example.com", "ann")
 	other := w.mail(phone, "bob@example.com", "bob")
-	want(t, "the forty-first, right", w.guess("s2", laptop, issued.Code), token.ErrCode)
+	want(t, "the forty-first, right", w.guess("s2", laptop, issued.Code), token.ErrWrongCode)
 	want(t, "another contact's", w.guess("s2", phone, other.Code), nil)
 	want(t, "the link", w.spend("s3", issued.Token, phone), nil)
 
@@ -158,13 +158,13 @@ func TestD10_ParallelGuessesInManyBrowsersAreLimited(t *testing.T) {
 		browsers = append(browsers, browser)
 	}
 	for _, err := range atOnce(100, func(i int) error { return w.guess("s", browsers[i%20], "0000-0000") }) {
-		if !errors.Is(err, token.ErrCode) {
+		if !errors.Is(err, token.ErrWrongCode) {
 			t.Errorf("a wrong code = %v; want ErrCode", err)
 		}
 	}
 	full := judged()
 	issued := w.mail(laptop, "ann@example.com", "ann")
-	want(t, "the right code after a hundred guesses", w.guess("s", laptop, issued.Code), token.ErrCode)
+	want(t, "the right code after a hundred guesses", w.guess("s", laptop, issued.Code), token.ErrWrongCode)
 	if n := judged(); n != full {
 		t.Errorf("the record of the guesses grew from %d to %d bytes; want no more than forty guesses in it", full, n)
 	}
@@ -173,24 +173,24 @@ func TestD10_ParallelGuessesInManyBrowsersAreLimited(t *testing.T) {
 func TestT11_ARightCodeFailsOverTheLimit(t *testing.T) {
 	w := newWorld(t)
 	limited := func(browser, code string) error {
-		_, err := w.enter("in "+browser, func() (token.Grant, error) { return w.Guess(context.Background(), browser, code, true) })
+		_, err := w.enter("in "+browser, func() (token.AuthResult, error) { return w.Guess(context.Background(), browser, code, true) })
 		return err
 	}
 	issued := w.mail(laptop, "ann@example.com", "ann")
-	want(t, "the right code, limited", limited(laptop, issued.Code), token.ErrCode)
+	want(t, "the right code, limited", limited(laptop, issued.Code), token.ErrWrongCode)
 	want(t, "the right code", w.guess("s", laptop, issued.Code), nil)
 
 	issued = w.mail(laptop, "ann@example.com", "ann")
-	for range token.Guesses {
-		want(t, "the right code, limited", limited(laptop, issued.Code), token.ErrCode)
+	for range token.MaxGuesses {
+		want(t, "the right code, limited", limited(laptop, issued.Code), token.ErrWrongCode)
 	}
 	err := limited(laptop, issued.Code)
-	want(t, "once more", err, token.ErrCode)
-	want(t, "once more", err, token.ErrBurnt)
-	want(t, "the right code after five limited ones", w.guess("s", laptop, issued.Code), token.ErrCode)
+	want(t, "once more", err, token.ErrWrongCode)
+	want(t, "once more", err, token.ErrNoGuessesLeft)
+	want(t, "the right code after five limited ones", w.guess("s", laptop, issued.Code), token.ErrWrongCode)
 
-	ask := token.Ask{ID: "known", Address: "ann@example.com", Browser: phone, Device: "device", Known: true, At: w.clock.now()}
-	w.must(w.Ask(t.Context(), ask))
+	ask := token.MailRequest{ID: "known", Address: "ann@example.com", Browser: phone, Device: "device", Known: true, At: w.clock.now()}
+	w.must(w.Request(t.Context(), ask))
 	issued = w.issue(ask, "ann")
 	w.handOver(issued, true)
 	want(t, "the right code on a known device, limited", limited(phone, issued.Code), nil)
@@ -198,18 +198,18 @@ func TestT11_ARightCodeFailsOverTheLimit(t *testing.T) {
 
 func TestT15_KnownDevicesHaveReservedSlots(t *testing.T) {
 	w := newWorld(t)
-	known := func(device string) token.Ask {
-		ask := token.Ask{ID: fmt.Sprint("known-", w.asks.Add(1)), Address: "ann@example.com", Browser: laptop, Device: device, Known: true, At: w.clock.now()}
-		w.must(w.Ask(t.Context(), ask))
+	known := func(device string) token.MailRequest {
+		ask := token.MailRequest{ID: fmt.Sprint("known-", w.asks.Add(1)), Address: "ann@example.com", Browser: laptop, Device: device, Known: true, At: w.clock.now()}
+		w.must(w.Request(t.Context(), ask))
 		return ask
 	}
-	for range token.MaxLive {
+	for range token.MaxActive {
 		w.handOver(w.issue(w.ask(phone, "ann@example.com"), "ann"), true)
 	}
-	unknown := token.Ask{ID: "u", Address: "ann@example.com", Browser: laptop, Device: "tells tales", At: w.clock.now()}
+	unknown := token.MailRequest{ID: "u", Address: "ann@example.com", Browser: laptop, Device: "tells tales", At: w.clock.now()}
 	_, err := w.Issue(t.Context(), unknown, token.Recipient{Contact: "ann", Address: unknown.Address})
 	want(t, "a fourth from nowhere", err, token.ErrTooMany)
-	for range token.MaxLive {
+	for range token.MaxActive {
 		w.handOver(w.issue(known("one"), "ann"), true)
 	}
 	_, err = w.Issue(t.Context(), known("one"), token.Recipient{Contact: "ann", Address: "ann@example.com"})

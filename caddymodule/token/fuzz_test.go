@@ -63,7 +63,7 @@ func FuzzRecords(f *testing.F) {
 			_, err := damage.Peek(context.Background(), secret)
 			_, err2 := damage.Spend(context.Background(), secret, laptop)
 			for _, err := range []error{err, err2} {
-				if !whole[string(value)] && !errors.Is(err, token.ErrOver) && !errors.Is(err, token.ErrUnknown) {
+				if !whole[string(value)] && !errors.Is(err, token.ErrInactive) && !errors.Is(err, token.ErrUnknown) {
 					t.Fatalf("a damaged %s: %v; want a link that is over or unknown", bucket, err)
 				}
 			}
@@ -72,7 +72,7 @@ func FuzzRecords(f *testing.F) {
 		if err == nil && (g.Contact != "ann" || g.Address != "ann@example.com") {
 			t.Fatalf("a damaged %s: ann's code is good for %+v", bucket, g)
 		}
-		if bucket != "link" && !whole[string(value)] && !errors.Is(err, token.ErrCode) {
+		if bucket != "link" && !whole[string(value)] && !errors.Is(err, token.ErrWrongCode) {
 			t.Fatalf("a damaged %s: %v; want a code that doesn't work", bucket, err)
 		}
 	})

@@ -16,15 +16,15 @@ import (
 func TestT11_ACodeFailsAfterFiveGuesses(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
-	for range token.Guesses {
-		want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrCode)
+	for range token.MaxGuesses {
+		want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrWrongCode)
 	}
-	want(t, "the right code after five wrong ones", w.guess("s", laptop, issued.Code), token.ErrCode)
+	want(t, "the right code after five wrong ones", w.guess("s", laptop, issued.Code), token.ErrWrongCode)
 	want(t, "the link of the burnt code", w.spend("s", issued.Token, phone), nil)
 
 	issued = w.mail(laptop, "ann@example.com", "ann")
-	for range token.Guesses - 1 {
-		want(t, "a wrong code", w.guess("s2", laptop, "0000-0000"), token.ErrCode)
+	for range token.MaxGuesses - 1 {
+		want(t, "a wrong code", w.guess("s2", laptop, "0000-0000"), token.ErrWrongCode)
 	}
 	want(t, "the right code at the fifth try", w.guess("s2", laptop, issued.Code), nil)
 }
@@ -44,8 +44,8 @@ func TestT11_InputOfTheWrongShapeIsNotCounted(t *testing.T) {
 		}
 	}
 	none("at first")
-	for range token.Guesses - 1 {
-		want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrCode)
+	for range token.MaxGuesses - 1 {
+		want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrWrongCode)
 	}
 	none("after four tries")
 	want(t, "the right code at the fifth try", w.guess("s", laptop, issued.Code), nil)
@@ -62,21 +62,21 @@ func TestT11_ParallelGuessesAreCounted(t *testing.T) {
 	for _, err := range atOnce(100, func(i int) error {
 		return w.guess("s", laptop, fmt.Sprintf("0000-00%02d", i))
 	}) {
-		want(t, "a wrong code", err, token.ErrCode)
+		want(t, "a wrong code", err, token.ErrWrongCode)
 	}
-	want(t, "the right code after that", w.guess("s", laptop, issued.Code), token.ErrCode)
+	want(t, "the right code after that", w.guess("s", laptop, issued.Code), token.ErrWrongCode)
 	// A new request in the same browser has guesses of its own.
 	again := w.mail(laptop, "ann@example.com", "ann")
-	want(t, "the burnt code again", w.guess("s", laptop, issued.Code), token.ErrCode)
+	want(t, "the burnt code again", w.guess("s", laptop, issued.Code), token.ErrWrongCode)
 	want(t, "the code of a new mail", w.guess("s", laptop, again.Code), nil)
 
 	// Further guesses at codes without guesses left cost no write.
 	w.mail(laptop, "ann@example.com", "ann")
-	for range token.Guesses {
-		want(t, "a wrong code", w.guess("s2", laptop, "0000-0000"), token.ErrCode)
+	for range token.MaxGuesses {
+		want(t, "a wrong code", w.guess("s2", laptop, "0000-0000"), token.ErrWrongCode)
 	}
 	watching := w.as(func(o *token.Tokens) { o.Store = seen })
-	want(t, "a guess at a burnt code", watching.guess("s2", laptop, "0000-0000"), token.ErrCode)
+	want(t, "a guess at a burnt code", watching.guess("s2", laptop, "0000-0000"), token.ErrWrongCode)
 	if !slices.Equal(seen.calls, []string{"get flow"}) {
 		t.Errorf("a guess at a burnt code asked the store for %q; want one read", seen.calls)
 	}
@@ -95,7 +95,7 @@ func TestT11_OnlyFiveParallelGuessesAreCompared(t *testing.T) {
 			}
 			return w.guess(fmt.Sprint(round, i), laptop, issued.Code)
 		})
-		in := len(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, token.ErrCode) }))
+		in := len(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, token.ErrWrongCode) }))
 		if in > 1 {
 			t.Errorf("round %d: %d got in or failed", round, in)
 		}
@@ -114,9 +114,11 @@ func TestGuess_OnlyInTheBrowserThatRequestedTheMail(t *testing.T) {
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	w.mail(phone, "bob@example.com", "bob")
 	for _, browser := range []string{"", phone, tablet, "laptop", "\x00"} {
-		want(t, fmt.Sprintf("Guess in browser %q", browser), w.guess("s", browser, issued.Code), token.ErrCode)
+		want(t, fmt.Sprintf("Guess in browser %q", browser), w.guess("s", browser, issued.Code), token.ErrWrongCode)
 	}
-	g, err := w.enter("s", func() (token.Grant, error) { return w.Guess(t.Context(), laptop, strings.ToUpper(issued.Code), false) })
+	g, err := w.enter("s", func() (token.AuthResult, error) {
+		return w.Guess(t.Context(), laptop, strings.ToUpper(issued.Code), false)
+	})
 	if err != nil || g.Contact != "ann" || g.Address != "ann@example.com" || g.To != "/orders/7" || g.Method != "code" {
 		t.Errorf("Guess in the browser that asked = %+v, %v; want ann's grant", g, err)
 	}
@@ -132,9 +134,9 @@ func TestN01_AGuessForAnUnknownAddressDoesTheSameWork(t *testing.T) {
 		}
 		seen := &watched{Store: w.db}
 		guessing := w.as(func(o *token.Tokens) { o.Store = seen })
-		for range token.Guesses + 2 {
+		for range token.MaxGuesses + 2 {
 			_, err := guessing.Guess(context.Background(), laptop, "0000-0000", false)
-			want(t, "a wrong code", err, token.ErrCode)
+			want(t, "a wrong code", err, token.ErrWrongCode)
 		}
 		_, err := guessing.Guess(context.Background(), laptop, "abcd", false)
 		want(t, "no code at all", err, token.ShapeError{Has: 4})
@@ -144,8 +146,8 @@ func TestN01_AGuessForAnUnknownAddressDoesTheSameWork(t *testing.T) {
 	if !slices.Equal(known, unknown) {
 		t.Errorf("guesses asked the store for\n%q where the address is known, and for\n%q where it isn't", known, unknown)
 	}
-	if len(known) != 4*token.Guesses+2 {
-		t.Errorf("%d guesses cost %d calls; want two reads, a write and a read each, and a read when burnt", token.Guesses, len(known))
+	if len(known) != 4*token.MaxGuesses+2 {
+		t.Errorf("%d guesses cost %d calls; want two reads, a write and a read each, and a read when burnt", token.MaxGuesses, len(known))
 	}
 }
 
@@ -176,9 +178,9 @@ func TestN02_GuessesInOtherBrowsersCauseNoExtraWrites(t *testing.T) {
 				w.ask(laptop, "ann@example.com")
 			}
 			w.ask(phone, other)
-			db := &crossed{Store: w.db, first: func() { want(t, "a wrong code", w.guess("s", phone, "0000-0000"), token.ErrCode) }}
+			db := &crossed{Store: w.db, first: func() { want(t, "a wrong code", w.guess("s", phone, "0000-0000"), token.ErrWrongCode) }}
 			err := w.as(func(o *token.Tokens) { o.Store = db }).guess("s", laptop, "0000-0000")
-			want(t, "a wrong code", err, token.ErrCode)
+			want(t, "a wrong code", err, token.ErrWrongCode)
 			if db.writes != 1 {
 				t.Errorf("while another browser guesses at %s, a guess at ann@example.com (known: %t) is written %d times; want once", other, known, db.writes)
 			}
@@ -188,21 +190,21 @@ func TestN02_GuessesInOtherBrowsersCauseNoExtraWrites(t *testing.T) {
 
 func TestAsk_StoresTheLastFiveRequests(t *testing.T) {
 	w := newWorld(t)
-	_, err := w.Asked(t.Context(), laptop)
+	_, err := w.LastRequest(t.Context(), laptop)
 	want(t, "Asked at first", err, token.ErrUnknown)
-	_, err = w.Asked(t.Context(), "")
+	_, err = w.LastRequest(t.Context(), "")
 	want(t, "Asked of no browser", err, token.ErrUnknown)
-	var asks []token.Ask
+	var asks []token.MailRequest
 	for range 6 {
 		asks = append(asks, w.ask(laptop, "ann@example.com"))
 	}
-	got, err := w.Asked(t.Context(), laptop)
+	got, err := w.LastRequest(t.Context(), laptop)
 	if err != nil || got.ID != asks[5].ID {
 		t.Errorf("Asked = %s, %v; want the last, %s", got.ID, err, asks[5].ID)
 	}
 	forgotten := w.issue(asks[0], "ann")
 	w.handOver(forgotten, true)
-	want(t, "the code of the sixth from the last", w.guess("s", laptop, forgotten.Code), token.ErrCode)
+	want(t, "the code of the sixth from the last", w.guess("s", laptop, forgotten.Code), token.ErrWrongCode)
 	want(t, "its link", w.spend("s", forgotten.Token, laptop), nil)
 	fifth := w.issue(asks[1], "ann")
 	w.handOver(fifth, true)
@@ -211,15 +213,15 @@ func TestAsk_StoresTheLastFiveRequests(t *testing.T) {
 
 func TestAsk_StoresAllFields(t *testing.T) {
 	w := newWorld(t)
-	ask := token.Ask{ID: "1", Address: "ann@example.com", Hidden: true, Link: "the old link", To: "/a?b=c", Shared: true,
+	ask := token.MailRequest{ID: "1", Address: "ann@example.com", Hidden: true, Link: "the old link", To: "/a?b=c", Shared: true,
 		Browser: laptop, Agent: "Safari on iPhone", At: w.clock.now()}
-	w.must(w.Ask(t.Context(), ask))
-	if got, err := w.Asked(t.Context(), laptop); err != nil || got != ask {
+	w.must(w.Request(t.Context(), ask))
+	if got, err := w.LastRequest(t.Context(), laptop); err != nil || got != ask {
 		t.Errorf("Asked = %+v, %v; want %+v", got, err, ask)
 	}
 	issued := w.issue(ask, "ann")
 	w.handOver(issued, true)
-	if got, err := w.Asked(t.Context(), laptop); err != nil || got != ask {
+	if got, err := w.LastRequest(t.Context(), laptop); err != nil || got != ask {
 		t.Errorf("Asked after Issue = %+v, %v; want %+v", got, err, ask)
 	}
 	g, err := w.Spend(t.Context(), issued.Token, laptop)

@@ -47,13 +47,13 @@ func TestT14_LifeBeginsAtTheHandOver(t *testing.T) {
 			want(t, "Guess a second before the end", err, nil)
 			w.clock.move(time.Second)
 			link, err := w.Peek(t.Context(), issued.Token)
-			if !errors.Is(err, token.ErrOver) || link.Address != "ann@example.com" {
+			if !errors.Is(err, token.ErrInactive) || link.Address != "ann@example.com" {
 				t.Errorf("Peek at the end = %v, %v; want the way back and ErrOver", link.Address, err)
 			}
-			want(t, "Spend at the end", w.spend("s", issued.Token, laptop), token.ErrOver)
+			want(t, "Spend at the end", w.spend("s", issued.Token, laptop), token.ErrInactive)
 			_, err = w.Try(t.Context(), issued.Token)
-			want(t, "Try at the end", err, token.ErrOver)
-			want(t, "Guess at the end", w.guess("s", laptop, issued.Code), token.ErrCode)
+			want(t, "Try at the end", err, token.ErrInactive)
+			want(t, "Guess at the end", w.guess("s", laptop, issued.Code), token.ErrWrongCode)
 		})
 	}
 }
@@ -62,7 +62,7 @@ func TestT14_TheLongestLifeFitsTheRecords(t *testing.T) {
 	w := newWorld(t)
 	w = w.as(func(o *token.Tokens) { o.Life = token.MaxLife })
 	issued := w.issue(w.ask(laptop, "ann@example.com"), "ann")
-	w.clock.move(token.Patience)
+	w.clock.move(token.MaxMailDelay)
 	w.handOver(issued, false)
 	w.clock.move(time.Minute)
 	w.handOver(issued, true)
@@ -82,9 +82,9 @@ func TestT14_SettingAClockBackReactivatesNoLink(t *testing.T) {
 		w.clock.move(back)
 		for name, issued := range map[string]token.Issued{"used": used, "expired": expired} {
 			_, err := w.Peek(t.Context(), issued.Token)
-			want(t, name+" link after "+back.String(), err, token.ErrOver)
+			want(t, name+" link after "+back.String(), err, token.ErrInactive)
 		}
-		want(t, "expired code after "+back.String(), w.guess("s2", tablet, expired.Code), token.ErrCode)
+		want(t, "expired code after "+back.String(), w.guess("s2", tablet, expired.Code), token.ErrWrongCode)
 	}
 	w.clock.move(24 * time.Hour)
 	late := w.issue(w.ask(laptop, "di@example.com"), "di")
@@ -93,7 +93,7 @@ func TestT14_SettingAClockBackReactivatesNoLink(t *testing.T) {
 	w.clock.move(life)
 	w.clock.move(-30 * time.Minute) // to before the hand-over, but after the request
 	_, err := w.Peek(t.Context(), late.Token)
-	want(t, "a link that was mailed late, after -30m", err, token.ErrOver)
+	want(t, "a link that was mailed late, after -30m", err, token.ErrInactive)
 
 	// The clocks of two machines may differ a little without locking anybody out.
 	issued := w.mail(phone, "cy@example.com", "cy")
@@ -105,9 +105,9 @@ func TestT14_SettingAClockBackReactivatesNoLink(t *testing.T) {
 func TestWayBack_AnExpiredLinkIsKnownForThirtyDays(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
-	w.clock.move(token.WayBack - time.Second)
+	w.clock.move(token.LinkRetention - time.Second)
 	link, err := w.Peek(t.Context(), issued.Token)
-	if !errors.Is(err, token.ErrOver) || link.Address != "ann@example.com" || link.To != "/orders/7" {
+	if !errors.Is(err, token.ErrInactive) || link.Address != "ann@example.com" || link.To != "/orders/7" {
 		t.Errorf("Peek after almost 30 days = %+v, %v; want the way back, ErrOver", link, err)
 	}
 	w.clock.move(time.Second)
@@ -124,9 +124,9 @@ func TestT14_NoLinkIsActiveBeforeItsHandOver(t *testing.T) {
 	dead := func(what string, issued token.Issued) {
 		t.Helper()
 		_, err := w.Peek(t.Context(), issued.Token)
-		want(t, "Peek "+what, err, token.ErrOver)
-		want(t, "Spend "+what, w.spend("s", issued.Token, laptop), token.ErrOver)
-		want(t, "Guess "+what, w.guess("s", laptop, issued.Code), token.ErrCode)
+		want(t, "Peek "+what, err, token.ErrInactive)
+		want(t, "Spend "+what, w.spend("s", issued.Token, laptop), token.ErrInactive)
+		want(t, "Guess "+what, w.guess("s", laptop, issued.Code), token.ErrWrongCode)
 	}
 	issued := w.issue(w.ask(laptop, "ann@example.com"), "ann")
 	dead("before the hand-over", issued)
@@ -158,22 +158,22 @@ func TestHandOver_FailsOnceTheLinkHasEnded(t *testing.T) {
 	want(t, "HandOver of no link", err, token.ErrUnknown)
 
 	issued := w.issue(w.ask(laptop, "ann@example.com"), "ann")
-	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now().Add(token.Patience), false)
+	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now().Add(token.MaxMailDelay), false)
 	want(t, "HandOver at the end of Patience", err, nil)
-	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now().Add(token.Patience+1), false)
-	want(t, "HandOver after Patience", err, token.ErrOver)
-	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now().Add(token.Patience+time.Minute), true)
+	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now().Add(token.MaxMailDelay+1), false)
+	want(t, "HandOver after Patience", err, token.ErrInactive)
+	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now().Add(token.MaxMailDelay+time.Minute), true)
 	want(t, "the late answer of a server", err, nil)
 
 	w.handOver(issued, true)
 	w.must(w.spend("s", issued.Token, phone)) // its code is still active, but the mail is no longer useful
 	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now(), false)
-	want(t, "HandOver of a link that was used elsewhere", err, token.ErrOver)
+	want(t, "HandOver of a link that was used elsewhere", err, token.ErrInactive)
 	here := w.issue(w.ask(laptop, "ann@example.com"), "ann")
 	w.handOver(here, true)
 	w.must(w.spend("s2", here.Token, laptop))
 	_, err = w.HandOver(t.Context(), here.ID, w.clock.now(), false)
-	want(t, "HandOver of a link that was used", err, token.ErrOver)
+	want(t, "HandOver of a link that was used", err, token.ErrInactive)
 	_, err = w.HandOver(t.Context(), issued.ID, w.clock.now(), true)
 	want(t, "the answer of a server after the link was used", err, nil)
 }
@@ -195,7 +195,7 @@ func TestHandOver_AWaitingMailKeepsItsLink(t *testing.T) {
 func TestGiveUp_FreesTheSlotOfAnUndeliveredLink(t *testing.T) {
 	w := newWorld(t)
 	var all []token.Issued
-	for range token.MaxLive {
+	for range token.MaxActive {
 		issued := w.issue(w.ask(laptop, "ann@example.com"), "ann")
 		w.handOver(issued, false)
 		all = append(all, issued)

@@ -25,12 +25,12 @@ func TestT17_OnlySignInLinksSignIn(t *testing.T) {
 	tokens := &Tokens{Firm: "example", Store: db, Keys: keys, Life: time.Minute}
 	for purpose, want := range map[string]error{SignIn: nil, "set-password": ErrUnknown, "": ErrUnknown} {
 		s := secret.Random()
-		link := Link{ID: keys.MAC(linkPurpose, "example", s), Contact: "ann" + purpose, Address: "ann@example.com", Asked: time.Now(), Purpose: purpose}
-		linkOp, err := tokens.links().Create(link.ID, link, link.Asked.Add(WayBack))
+		link := Link{ID: keys.MAC(linkPurpose, "example", s), Contact: "ann" + purpose, Address: "ann@example.com", RequestedAt: time.Now(), Purpose: purpose}
+		linkOp, err := tokens.links().Create(link.ID, link, link.RequestedAt.Add(LinkRetention))
 		if err != nil {
 			t.Fatal(err)
 		}
-		liveOp, err := tokens.active().Put(link.Contact, activeLinks{Links: []activeLink{{ID: link.ID, RequestedAt: link.Asked}}}, time.Now().Add(recordLife))
+		liveOp, err := tokens.active().Put(link.Contact, activeLinks{Links: []activeLink{{ID: link.ID, RequestedAt: link.RequestedAt}}}, time.Now().Add(recordLife))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -54,7 +54,7 @@ func TestT17_OnlySignInLinksSignIn(t *testing.T) {
 func TestT17_ALinkHasOnePurpose(t *testing.T) {
 	for _, of := range []string{SignIn, SetPassword} {
 		w := openPurposes(t)
-		signIn, set := w.mail(t, Ask{ID: "a", Purpose: SignIn}), w.mail(t, Ask{ID: "b", Purpose: SetPassword})
+		signIn, set := w.mail(t, MailRequest{ID: "a", Purpose: SignIn}), w.mail(t, MailRequest{ID: "b", Purpose: SetPassword})
 		if signIn.Code == "" || set.Code != "" {
 			t.Errorf("codes %q and %q; want one to sign in and none to set a password", signIn.Code, set.Code)
 		}
@@ -93,13 +93,13 @@ func TestT17_ALinkHasOnePurpose(t *testing.T) {
 		if err := w.Store.Apply(t.Context(), ops...); !errors.Is(err, store.ErrConflict) {
 			t.Errorf("a link to %s, spent twice = %v; want ErrConflict", of, err)
 		}
-		if _, err := w.Peek(t.Context(), signIn.Token); !errors.Is(err, ErrOver) {
+		if _, err := w.Peek(t.Context(), signIn.Token); !errors.Is(err, ErrInactive) {
 			t.Errorf("sign-in link after a link to %s = %v; want ErrOver", of, err)
 		}
-		if link, err := w.PeekPassword(t.Context(), set.Token); !errors.Is(err, ErrOver) || link.Address == "" {
+		if link, err := w.PeekPassword(t.Context(), set.Token); !errors.Is(err, ErrInactive) || link.Address == "" {
 			t.Errorf("set-password link after a link to %s = %+v, %v; want ErrOver, and whose it was", of, link, err)
 		}
-		if _, err := w.Guess(t.Context(), "browser", signIn.Code, false); of == SetPassword && !errors.Is(err, ErrCode) {
+		if _, err := w.Guess(t.Context(), "browser", signIn.Code, false); of == SetPassword && !errors.Is(err, ErrWrongCode) {
 			t.Errorf("code after the password was set = %v; want ErrCode", err)
 		}
 	}
@@ -113,14 +113,14 @@ func TestLifeOfPasswordLinks(t *testing.T) {
 		life  time.Duration
 	}{{false, 10 * time.Minute}, {true, StaffLife}} {
 		w := openPurposes(t)
-		set := w.mail(t, Ask{ID: "a", Purpose: SetPassword, Staff: c.staff})
+		set := w.mail(t, MailRequest{ID: "a", Purpose: SetPassword, Staff: c.staff})
 		w.pass(c.life - time.Minute)
-		w.mail(t, Ask{ID: "b"})
+		w.mail(t, MailRequest{ID: "b"})
 		if _, err := w.PeekPassword(t.Context(), set.Token); err != nil {
 			t.Errorf("staff %v: a minute before its end = %v; want nil", c.staff, err)
 		}
 		w.pass(time.Minute)
-		if _, err := w.PeekPassword(t.Context(), set.Token); !errors.Is(err, ErrOver) {
+		if _, err := w.PeekPassword(t.Context(), set.Token); !errors.Is(err, ErrInactive) {
 			t.Errorf("staff %v: at its end = %v; want ErrOver", c.staff, err)
 		}
 	}
@@ -154,12 +154,12 @@ func openPurposes(t *testing.T) *purposes {
 }
 
 // mail requests a mail for ann, issues the link and hands it over.
-func (w *purposes) mail(t *testing.T, ask Ask) Issued {
+func (w *purposes) mail(t *testing.T, ask MailRequest) Issued {
 	t.Helper()
 	ask.Address, ask.At = "ann@example.com", w.now()
 	if !ask.Staff {
 		ask.Browser = "browser"
-		if err := w.Ask(t.Context(), ask); err != nil {
+		if err := w.Request(t.Context(), ask); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -25,7 +25,7 @@ const (
 )
 
 const (
-	// SignIn and SetPassword are the purposes of a link: Link.Purpose, Ask.Purpose.
+	// SignIn and SetPassword are the purposes of a link: Link.Purpose, MailRequest.Purpose.
 	SignIn      = "sign-in"
 	SetPassword = "set-password"
 
@@ -65,7 +65,7 @@ func (f flow) expires(now time.Time) time.Time {
 }
 
 type request struct {
-	Ask
+	MailRequest
 	Code       string `json:"code,omitempty"` // MAC of the code; "": none yet
 	Contact    string `json:"contact,omitempty"`
 	Generation uint64 `json:"generation,omitempty"` // the contact's when the mail was made
@@ -93,7 +93,7 @@ type activeLinks struct {
 type activeLink struct {
 	ID          string    `json:"id"`
 	Browser     string    `json:"browser"`         // that requested it
-	LimitKey    string    `json:"purse,omitempty"` // see Ask.Purse
+	LimitKey    string    `json:"purse,omitempty"` // see MailRequest.LimitKey
 	RequestedAt time.Time `json:"asked"`
 	Tries       int       `json:"tries,omitempty"` // addresses compared on its page
 	Consumed    bool      `json:"over,omitempty"`  // the link is used up, but its code isn't
@@ -168,7 +168,7 @@ func (h handover) endsAt(asked time.Time, life time.Duration) time.Time {
 	case attempted, givenUp:
 		return h.at.Add(HandOverTime + life)
 	default:
-		return asked.Add(Patience + HandOverTime + life)
+		return asked.Add(MaxMailDelay + HandOverTime + life)
 	}
 }
 
@@ -206,7 +206,7 @@ func (t *Tokens) handover(ctx context.Context, linkID string) (handover, error) 
 }
 
 func (t *Tokens) putHandover(link Link, h handover) (store.Op, error) {
-	return t.handovers().Put(link.ID, handoverRecord{string(h.state), h.at.UTC().Round(0)}, link.Asked.Add(recordLife+link.Life))
+	return t.handovers().Put(link.ID, handoverRecord{string(h.state), h.at.UTC().Round(0)}, link.RequestedAt.Add(recordLife+link.Life))
 }
 
 // link returns the link with the ID, or ErrUnknown.
@@ -257,7 +257,7 @@ func (t *Tokens) handovers() *sealed.Bucket[handoverRecord] {
 func (t *Tokens) guesses() *sealed.Bucket[tries] { return bucketOf[tries](t, triesBucket) }
 
 func bucketOf[T any](t *Tokens, name string) *sealed.Bucket[T] {
-	return &sealed.Bucket[T]{Store: t.Store, Keys: t.Keys, Firm: t.Firm, Name: name, Now: t.now, Format: format, Alarm: t.Alarm,
+	return &sealed.Bucket[T]{Store: t.Store, Keys: t.Keys, Firm: t.Firm, Name: name, Now: t.now, Format: format, OnUntrusted: t.OnUntrusted,
 		Earlier: func(k store.Key, value []byte) (v T, err error) { // of releases before package sealed
 			if value[0] != version {
 				return v, secret.ErrSealed

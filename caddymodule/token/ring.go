@@ -44,14 +44,14 @@ func NewRing() *Ring {
 	return r
 }
 
-func (r *Ring) next(a Ask) string {
+func (r *Ring) next(a MailRequest) string {
 	if r == nil {
 		r = NewRing()
 	}
 	switch {
 	case a.Reserved:
 		return fmt.Sprintf("known-%03x", r.known.Add(1)%knownSlots)
-	case a.Crowded:
+	case a.Limited:
 		return fmt.Sprintf("crowd-%03x", r.limited.Add(1)%limitedSlots)
 	}
 	return fmt.Sprintf("%04x", r.head.Add(1)%ringSlots)
@@ -98,7 +98,7 @@ func (f flow) size() (n int) {
 
 // takeSlot assigns a slot in the ring to a flow, unless it has one for long enough. Apply the
 // Ops together with the flow.
-func (t *Tokens) takeSlot(ctx context.Context, browser string, f *flow, a Ask) ([]store.Op, error) {
+func (t *Tokens) takeSlot(ctx context.Context, browser string, f *flow, a MailRequest) ([]store.Op, error) {
 	if mine, _, err := t.hasSlot(ctx, browser, f.Slot); err != nil || mine && f.Until.Sub(t.now()) >= recordLife {
 		return nil, err
 	}

@@ -88,9 +88,9 @@ func TestT09_TheStoreHoldsNoTokensOrCodes(t *testing.T) {
 	first := w.mail(laptop, "ann@example.com", "ann")
 	note(first)
 	note(w.mail(phone, "ann@example.com", "ann"))
-	want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrCode)
+	want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrWrongCode)
 	// A request from an old link's page stores that link, to show the page again.
-	w.must(w.Ask(t.Context(), token.Ask{ID: "again", Address: "ann@example.com", Hidden: true, Link: first.Token, Browser: phone, At: w.clock.now()}))
+	w.must(w.Request(t.Context(), token.MailRequest{ID: "again", Address: "ann@example.com", Hidden: true, Link: first.Token, Browser: phone, At: w.clock.now()}))
 	_, err := w.Try(t.Context(), first.Token)
 	w.must(err)
 	w.must(w.guess("s", laptop, first.Code))
@@ -135,50 +135,52 @@ func TestKeys_OlderSecretsStillWork(t *testing.T) {
 	without := before.as(func(o *token.Tokens) { o.Keys = keyring(t, newSecret) })
 	_, err := without.Peek(t.Context(), spare.Token)
 	want(t, "Peek when the old secret is gone", err, token.ErrUnknown)
-	want(t, "Guess when the old secret is gone", without.guess("s0", tablet, spare.Code), token.ErrBurnt)
+	want(t, "Guess when the old secret is gone", without.guess("s0", tablet, spare.Code), token.ErrNoGuessesLeft)
 
 	after := before.as(func(o *token.Tokens) { o.Keys = keyring(t, newSecret, oldSecret) })
 	want(t, "a link from before", after.spend("s1", byLink.Token, laptop), nil)
 	want(t, "a code from before", after.guess("s2", phone, byCode.Code), nil)
 	want(t, "a code that was tried meanwhile", after.guess("s4", tablet, spare.Code), nil)
-	want(t, "the used link from before", after.spend("s3", byLink.Token, laptop), token.ErrOver)
+	want(t, "the used link from before", after.spend("s3", byLink.Token, laptop), token.ErrInactive)
 	now := after.mail(laptop, "ann@example.com", "ann")
 	_, err = before.Peek(t.Context(), now.Token)
 	want(t, "a link closed by the new secret, at the old one", err, token.ErrUnknown)
 }
 
 func TestK02_AStoreFailureIsReturned(t *testing.T) {
-	for name, do := range map[string]func(w *world, issued token.Issued, ask token.Ask) error{
-		"Ask": func(w *world, _ token.Issued, ask token.Ask) error { return w.Ask(context.Background(), ask) },
-		"Asked": func(w *world, _ token.Issued, _ token.Ask) error {
-			_, err := w.Asked(context.Background(), laptop)
+	for name, do := range map[string]func(w *world, issued token.Issued, ask token.MailRequest) error{
+		"Ask": func(w *world, _ token.Issued, ask token.MailRequest) error {
+			return w.Request(context.Background(), ask)
+		},
+		"Asked": func(w *world, _ token.Issued, _ token.MailRequest) error {
+			_, err := w.LastRequest(context.Background(), laptop)
 			return err
 		},
-		"Issue": func(w *world, _ token.Issued, ask token.Ask) error {
+		"Issue": func(w *world, _ token.Issued, ask token.MailRequest) error {
 			_, err := w.Issue(context.Background(), ask, token.Recipient{Contact: "ann", Address: ask.Address})
 			return err
 		},
-		"HandOver": func(w *world, i token.Issued, _ token.Ask) error {
+		"HandOver": func(w *world, i token.Issued, _ token.MailRequest) error {
 			_, err := w.HandOver(context.Background(), i.ID, w.clock.now(), false)
 			return err
 		},
-		"GiveUp": func(w *world, i token.Issued, _ token.Ask) error {
+		"GiveUp": func(w *world, i token.Issued, _ token.MailRequest) error {
 			_, err := w.GiveUp(context.Background(), i.ID)
 			return err
 		},
-		"Peek": func(w *world, i token.Issued, _ token.Ask) error {
+		"Peek": func(w *world, i token.Issued, _ token.MailRequest) error {
 			_, err := w.Peek(context.Background(), i.Token)
 			return err
 		},
-		"Try": func(w *world, i token.Issued, _ token.Ask) error {
+		"Try": func(w *world, i token.Issued, _ token.MailRequest) error {
 			_, err := w.Try(context.Background(), i.Token)
 			return err
 		},
-		"Spend": func(w *world, i token.Issued, _ token.Ask) error {
+		"Spend": func(w *world, i token.Issued, _ token.MailRequest) error {
 			_, err := w.Spend(context.Background(), i.Token, laptop)
 			return err
 		},
-		"Guess": func(w *world, i token.Issued, _ token.Ask) error {
+		"Guess": func(w *world, i token.Issued, _ token.MailRequest) error {
 			_, err := w.Guess(context.Background(), laptop, i.Code, false)
 			return err
 		},
@@ -221,9 +223,9 @@ func TestRecords_ForgedOnesAreIgnored(t *testing.T) {
 			"that of another firm": nil,
 		} {
 			w, alarms := newWorld(t), 0
-			w = w.as(func(o *token.Tokens) { o.Alarm = func(context.Context, store.Key) { alarms++ } })
+			w = w.as(func(o *token.Tokens) { o.OnUntrusted = func(context.Context, store.Key) { alarms++ } })
 			issued := w.mail(laptop, "ann@example.com", "ann")
-			want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrCode)
+			want(t, "a wrong code", w.guess("s", laptop, "0000-0000"), token.ErrWrongCode)
 			all, err := w.db.Scan(t.Context(), "example", bucket, "", "", 10)
 			w.must(err)
 			value := all[0].Value
@@ -232,19 +234,19 @@ func TestRecords_ForgedOnesAreIgnored(t *testing.T) {
 			} else {
 				other := w.as(func(o *token.Tokens) { o.Firm = "other" })
 				other.mail(laptop, "ann@example.com", "ann")
-				want(t, "a wrong code", other.guess("s", laptop, "0000-0000"), token.ErrCode)
+				want(t, "a wrong code", other.guess("s", laptop, "0000-0000"), token.ErrWrongCode)
 				theirs, err := w.db.Scan(t.Context(), "other", bucket, "", "", 10)
 				w.must(err)
 				value = theirs[0].Value
 			}
 			w.must(w.Store.Apply(t.Context(), store.Put(all[0].Key, value, all[0].Expires)))
 			if bucket == "link" || bucket == "live" || bucket == "handed-over" {
-				if err := w.spend("s", issued.Token, laptop); !errors.Is(err, token.ErrOver) && !errors.Is(err, token.ErrUnknown) {
+				if err := w.spend("s", issued.Token, laptop); !errors.Is(err, token.ErrInactive) && !errors.Is(err, token.ErrUnknown) {
 					t.Errorf("%s record, %s: Spend = %v; want it over or unknown", bucket, name, err)
 				}
 			}
 			if bucket != "link" {
-				want(t, bucket+" record, "+name+": the right code", w.guess("s", laptop, issued.Code), token.ErrCode)
+				want(t, bucket+" record, "+name+": the right code", w.guess("s", laptop, issued.Code), token.ErrWrongCode)
 			}
 			if alarms == 0 {
 				t.Errorf("%s record, %s: no alarm", bucket, name)
@@ -283,7 +285,7 @@ func FuzzPeek(f *testing.F) {
 			t.Fatalf("Peek(%q) = %+v, %v; want nothing, ErrUnknown", s, link, err)
 		}
 		_, err = w.Guess(context.Background(), s, s, false)
-		if _, shape := errors.AsType[token.ShapeError](err); !shape && !errors.Is(err, token.ErrCode) {
+		if _, shape := errors.AsType[token.ShapeError](err); !shape && !errors.Is(err, token.ErrWrongCode) {
 			t.Fatalf("Guess(%q) = %v; want ErrCode or a ShapeError", s, err)
 		}
 	})

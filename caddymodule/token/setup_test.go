@@ -83,15 +83,15 @@ func keyring(t testing.TB, newest string, older ...string) *secret.Keyring {
 }
 
 // ask makes a browser request a mail to an address.
-func (w *world) ask(browser string, a address.Address) token.Ask {
+func (w *world) ask(browser string, a address.Address) token.MailRequest {
 	w.t.Helper()
-	ask := token.Ask{ID: fmt.Sprintf("ask-%d", w.asks.Add(1)), Address: a, To: "/orders/7", Browser: browser, At: w.clock.now()}
-	w.must(w.Ask(context.Background(), ask))
+	ask := token.MailRequest{ID: fmt.Sprintf("ask-%d", w.asks.Add(1)), Address: a, To: "/orders/7", Browser: browser, At: w.clock.now()}
+	w.must(w.Request(context.Background(), ask))
 	return ask
 }
 
 // issue makes and applies link and code for a request.
-func (w *world) issue(ask token.Ask, contact string) token.Issued {
+func (w *world) issue(ask token.MailRequest, contact string) token.Issued {
 	w.t.Helper()
 	issued, err := w.Issue(context.Background(), ask, token.Recipient{Contact: contact, Address: ask.Address})
 	w.must(err)
@@ -119,7 +119,7 @@ func (w *world) mail(browser string, a address.Address, contact string) token.Is
 
 // enter applies the grant of try together with a session's record, and retries on
 // conflicts, as the gate does.
-func (w *world) enter(session string, try func() (token.Grant, error)) (token.Grant, error) {
+func (w *world) enter(session string, try func() (token.AuthResult, error)) (token.AuthResult, error) {
 	for {
 		g, err := try()
 		if err != nil {
@@ -133,12 +133,12 @@ func (w *world) enter(session string, try func() (token.Grant, error)) (token.Gr
 }
 
 func (w *world) spend(session, secret, browser string) error {
-	_, err := w.enter(session, func() (token.Grant, error) { return w.Spend(context.Background(), secret, browser) })
+	_, err := w.enter(session, func() (token.AuthResult, error) { return w.Spend(context.Background(), secret, browser) })
 	return err
 }
 
 func (w *world) guess(session, browser, code string) error {
-	_, err := w.enter(session, func() (token.Grant, error) { return w.Guess(context.Background(), browser, code, false) })
+	_, err := w.enter(session, func() (token.AuthResult, error) { return w.Guess(context.Background(), browser, code, false) })
 	return err
 }
 

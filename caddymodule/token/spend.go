@@ -12,20 +12,20 @@ import (
 
 // Link is a stored link: its contact and its target.
 type Link struct {
-	ID         string          `json:"-"` // MAC of its secret
-	Contact    string          `json:"contact"`
-	Generation uint64          `json:"generation,omitempty"` // the contact's when the mail was made
-	Address    address.Address `json:"address"`              // where the mail went
-	Browser    string          `json:"browser"`              // that requested it
-	To         string          `json:"to"`
-	Shared     bool            `json:"shared,omitempty"`
-	Asked      time.Time       `json:"asked"`
-	Purpose    string          `json:"purpose"`
-	Life       time.Duration   `json:"life,omitempty"` // its own; 0: Tokens.Life
+	ID          string          `json:"-"` // MAC of its secret
+	Contact     string          `json:"contact"`
+	Generation  uint64          `json:"generation,omitempty"` // the contact's when the mail was made
+	Address     address.Address `json:"address"`              // where the mail went
+	Browser     string          `json:"browser"`              // that requested it
+	To          string          `json:"to"`
+	Shared      bool            `json:"shared,omitempty"`
+	RequestedAt time.Time       `json:"asked"`
+	Purpose     string          `json:"purpose"`
+	Life        time.Duration   `json:"life,omitempty"` // its own; 0: Tokens.Life
 }
 
-// Grant is an accepted sign-in of a contact.
-type Grant struct {
+// AuthResult is an accepted sign-in of a contact.
+type AuthResult struct {
 	Contact    string
 	Generation uint64          // the contact's when the mail was made: the grant ends when the contact gets another one; 0 with a password
 	Address    address.Address // the address that was proved
@@ -76,8 +76,8 @@ func (t *Tokens) lookUp(ctx context.Context, purpose, token string) (link Link, 
 		return Link{}, was, err
 	}
 	l := was.Value
-	if i := l.find(link.ID); i < 0 || l.Links[i].Consumed || !h.active(link.Asked, t.lifeOf(link.Life), t.now()) {
-		return link, was, ErrOver
+	if i := l.find(link.ID); i < 0 || l.Links[i].Consumed || !h.active(link.RequestedAt, t.lifeOf(link.Life), t.now()) {
+		return link, was, ErrInactive
 	}
 	return link, was, nil
 }
@@ -112,8 +112,8 @@ func (t *Tokens) Try(ctx context.Context, token string) (Link, error) {
 	}
 	err = t.active().Swap(ctx, link.Contact, func(l activeLinks) (activeLinks, time.Time, []store.Op, error) {
 		i := l.find(link.ID)
-		if i < 0 || l.Links[i].Consumed || l.Links[i].Tries >= Guesses {
-			return l, time.Time{}, nil, ErrOver
+		if i < 0 || l.Links[i].Consumed || l.Links[i].Tries >= MaxGuesses {
+			return l, time.Time{}, nil, ErrInactive
 		}
 		l.Links[i].Tries++
 		return l, l.expires(t.now()), nil, nil
@@ -132,10 +132,10 @@ func (t *Tokens) Try(ctx context.Context, token string) (Link, error) {
 //
 // Errors are those of Peek. If the store returns store.ErrConflict for the Ops, a record has
 // changed: call Spend again; it returns ErrOver if another attempt has consumed the link.
-func (t *Tokens) Spend(ctx context.Context, token, browser string) (Grant, error) {
+func (t *Tokens) Spend(ctx context.Context, token, browser string) (AuthResult, error) {
 	link, was, err := t.lookUp(ctx, SignIn, token)
 	if err != nil {
-		return Grant{}, err
+		return AuthResult{}, err
 	}
 	l := was.Value.without(browser)
 	for i := range l.Links {
@@ -143,7 +143,7 @@ func (t *Tokens) Spend(ctx context.Context, token, browser string) (Grant, error
 			l.Links[i].Consumed = true
 		}
 	}
-	g := Grant{Contact: link.Contact, Generation: link.Generation, Address: link.Address, To: link.To, Shared: link.Shared, Method: "link", Link: link.ID}
+	g := AuthResult{Contact: link.Contact, Generation: link.Generation, Address: link.Address, To: link.To, Shared: link.Shared, Method: "link", Link: link.ID}
 	g.Ops, err = t.signInOps(ctx, was, l, browser, false)
 	return g, err
 }

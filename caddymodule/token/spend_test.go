@@ -58,11 +58,11 @@ func TestT03_ParallelUsesOfALinkSignInOnce(t *testing.T) {
 			w := newWorld(t)
 			issued := w.mail(laptop, "ann@example.com", "ann")
 			errs := atOnce(100, func(i int) error { return w.spend(fmt.Sprint(i), issued.Token, at) })
-			oneWinner(t, errs, token.ErrOver)
+			oneWinner(t, errs, token.ErrInactive)
 			if n := w.sessions(); n != 1 {
 				t.Errorf("%d sessions; want 1", n)
 			}
-			want(t, "Spend once more", w.spend("again", issued.Token, at), token.ErrOver)
+			want(t, "Spend once more", w.spend("again", issued.Token, at), token.ErrInactive)
 		})
 	}
 }
@@ -71,7 +71,7 @@ func TestT03_ParallelUsesOfACodeSignInOnce(t *testing.T) {
 	w := newWorld(t)
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	errs := atOnce(100, func(i int) error { return w.guess(fmt.Sprint(i), laptop, issued.Code) })
-	oneWinner(t, errs, token.ErrCode)
+	oneWinner(t, errs, token.ErrWrongCode)
 	if n := w.sessions(); n != 1 {
 		t.Errorf("%d sessions; want 1", n)
 	}
@@ -106,7 +106,7 @@ func TestK08_ALinkWorksOnceAcrossTwoNodes(t *testing.T) {
 	links := make([]token.Issued, rounds)
 	for i := range links {
 		var err error
-		ask := token.Ask{ID: fmt.Sprint(i), Address: "ann@example.com", Browser: fmt.Sprint("browser-", i), At: w.clock.now()}
+		ask := token.MailRequest{ID: fmt.Sprint(i), Address: "ann@example.com", Browser: fmt.Sprint("browser-", i), At: w.clock.now()}
 		links[i], err = w.Issue(context.Background(), ask, token.Recipient{Contact: fmt.Sprintf("contact-%d", i), Address: ask.Address})
 		w.must(err)
 		ops = append(ops, links[i].Ops...)
@@ -234,9 +234,9 @@ func TestT15_ASignInEndsTheBrowsersLinksAndCodes(t *testing.T) {
 				}
 				browser := map[string]string{"a": laptop, "a2": laptop, "b": tablet}[name]
 				_, err := w.Spend(t.Context(), issued.Token, phone)
-				want(t, "link "+name, err, is(c.links, token.ErrOver))
+				want(t, "link "+name, err, is(c.links, token.ErrInactive))
 				_, err = w.Guess(t.Context(), browser, issued.Code, false) // never applied
-				want(t, "code "+name, err, is(c.codes, token.ErrCode))
+				want(t, "code "+name, err, is(c.codes, token.ErrWrongCode))
 			}
 		})
 	}
@@ -304,12 +304,12 @@ func TestT15_ACodeWhoseLinkWasUsedExpires(t *testing.T) {
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	w.must(w.spend("s", issued.Token, phone))
 	w.clock.move(life)
-	want(t, "the code after its life", w.guess("s2", laptop, issued.Code), token.ErrCode)
+	want(t, "the code after its life", w.guess("s2", laptop, issued.Code), token.ErrWrongCode)
 }
 
 func TestT15_ASignInElsewhereFreesTheLinksSlot(t *testing.T) {
 	w := newWorld(t)
-	for range token.MaxLive {
+	for range token.MaxActive {
 		w.mail(laptop, "ann@example.com", "ann")
 	}
 	last := w.ask(tablet, "ann@example.com")
@@ -333,7 +333,7 @@ func TestT15_ASignInElsewhereFreesTheLinksSlot(t *testing.T) {
 	fourth := w.issue(last, "ann")
 	w.handOver(fourth, true)
 	w.must(w.spend("s", fourth.Token, phone))
-	for range token.MaxLive {
+	for range token.MaxActive {
 		w.mail(laptop, "ann@example.com", "ann")
 	}
 }
@@ -342,7 +342,7 @@ func TestT15_ParallelIssueRespectsMaxLive(t *testing.T) {
 	w := newWorld(t)
 	var made atomic.Int32
 	for _, err := range atOnce(12, func(i int) error {
-		ask := token.Ask{ID: fmt.Sprint(i), Address: "ann@example.com", Browser: token.BrowserOf(fmt.Sprint(i)), At: w.clock.now()}
+		ask := token.MailRequest{ID: fmt.Sprint(i), Address: "ann@example.com", Browser: token.BrowserOf(fmt.Sprint(i)), At: w.clock.now()}
 		for {
 			issued, err := w.Issue(context.Background(), ask, token.Recipient{Contact: "ann", Address: ask.Address})
 			if err != nil {
@@ -360,8 +360,8 @@ func TestT15_ParallelIssueRespectsMaxLive(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if made.Load() != token.MaxLive {
-		t.Errorf("%d links were made; want %d", made.Load(), token.MaxLive)
+	if made.Load() != token.MaxActive {
+		t.Errorf("%d links were made; want %d", made.Load(), token.MaxActive)
 	}
 }
 
@@ -400,8 +400,8 @@ func TestT17_TwoFirmsOnOneStore(t *testing.T) {
 
 	_, err := other.Peek(t.Context(), issued.Token)
 	want(t, "the link at another firm", err, token.ErrUnknown)
-	want(t, "the code at another firm", other.guess("s", laptop, issued.Code), token.ErrCode)
-	_, err = other.Asked(t.Context(), laptop)
+	want(t, "the code at another firm", other.guess("s", laptop, issued.Code), token.ErrWrongCode)
+	_, err = other.LastRequest(t.Context(), laptop)
 	want(t, "Asked at another firm", err, token.ErrUnknown)
 	_, err = other.HandOver(t.Context(), issued.ID, w.clock.now(), false)
 	want(t, "HandOver at another firm", err, token.ErrUnknown)
@@ -409,7 +409,7 @@ func TestT17_TwoFirmsOnOneStore(t *testing.T) {
 	op, err := other.RevokeAll("ann")
 	w.must(err)
 	w.must(w.Store.Apply(t.Context(), op))
-	for range token.MaxLive {
+	for range token.MaxActive {
 		other.mail(laptop, "ann@example.com", "ann")
 	}
 	w.must(w.spend("s", issued.Token, laptop))
@@ -426,9 +426,9 @@ func TestT17_TwoFirmsOnOneStore(t *testing.T) {
 		}
 	}
 	third := w.as(func(o *token.Tokens) { o.Firm = "third" })
-	_, err = third.Asked(t.Context(), phone)
+	_, err = third.LastRequest(t.Context(), phone)
 	want(t, "Asked without a record", err, token.ErrUnknown)
-	if _, err = third.HandOver(t.Context(), issued.ID, w.clock.now(), false); err == nil || errors.Is(err, token.ErrOver) {
+	if _, err = third.HandOver(t.Context(), issued.ID, w.clock.now(), false); err == nil || errors.Is(err, token.ErrInactive) {
 		t.Errorf("a link moved to another firm: %v; want that it doesn't open", err)
 	}
 }
@@ -441,32 +441,32 @@ func TestTry_AllowsFiveComparisonsInParallel(t *testing.T) {
 		if err == nil {
 			compared++
 		} else {
-			want(t, "Try", err, token.ErrOver)
+			want(t, "Try", err, token.ErrInactive)
 		}
 	}
-	if compared != token.Guesses {
-		t.Errorf("%d addresses were compared; want %d", compared, token.Guesses)
+	if compared != token.MaxGuesses {
+		t.Errorf("%d addresses were compared; want %d", compared, token.MaxGuesses)
 	}
 	link, err := w.Try(t.Context(), issued.Token)
-	if !errors.Is(err, token.ErrOver) || link.Address != "ann@example.com" {
+	if !errors.Is(err, token.ErrInactive) || link.Address != "ann@example.com" {
 		t.Errorf("Try after that = %+v, %v; want the link and ErrOver, to send a new one", link, err)
 	}
 	want(t, "the code after that", w.guess("s", laptop, issued.Code), nil)
 
 	issued = w.mail(laptop, "ann@example.com", "ann")
-	for range token.Guesses {
+	for range token.MaxGuesses {
 		_, err := w.Try(t.Context(), issued.Token)
 		w.must(err)
 	}
 	want(t, "the fifth address, right, elsewhere", w.spend("s2", issued.Token, phone), nil)
 
 	issued = w.mail(laptop, "ann@example.com", "ann")
-	for range 2 * token.Guesses { // a scanner that fills in forms
+	for range 2 * token.MaxGuesses { // a scanner that fills in forms
 		_, _ = w.Try(t.Context(), issued.Token)
 	}
 	want(t, "the link in the browser that asked", w.spend("s3", issued.Token, laptop), nil)
 	_, err = w.Try(t.Context(), issued.Token)
-	want(t, "Try of a used link", err, token.ErrOver)
+	want(t, "Try of a used link", err, token.ErrInactive)
 }
 
 func TestSpend_WritesNothingByItself(t *testing.T) {
@@ -493,9 +493,9 @@ func TestSpend_RemovesTheRequestsOfTheBrowser(t *testing.T) {
 	issued := w.mail(laptop, "ann@example.com", "ann")
 	w.ask(tablet, "bob@example.com")
 	w.must(w.spend("s", issued.Token, laptop))
-	_, err := w.Asked(t.Context(), laptop)
+	_, err := w.LastRequest(t.Context(), laptop)
 	want(t, "Asked after the sign-in", err, token.ErrUnknown)
-	if a, err := w.Asked(t.Context(), tablet); err != nil || a.Address != "bob@example.com" {
+	if a, err := w.LastRequest(t.Context(), tablet); err != nil || a.Address != "bob@example.com" {
 		t.Errorf("Asked in another browser = %v, %v; want bob's", a.Address, err)
 	}
 	// Requests of other contacts in the same browser stay.

@@ -40,33 +40,33 @@ import (
 // Errors that callers handle, besides ShapeError. A code that is wrong, expired, was never issued
 // or has no guesses left gives the same error, since the difference would help an attacker.
 var (
-	ErrUnknown = errors.New("token: unknown link")
-	ErrOver    = errors.New("token: the link was used or replaced, or has expired")
-	ErrCode    = errors.New("token: wrong code")
-	ErrTooMany = errors.New("token: too many active links of this contact")
+	ErrUnknown   = errors.New("token: unknown link")
+	ErrInactive  = errors.New("token: the link was used or replaced, or has expired")
+	ErrWrongCode = errors.New("token: wrong code")
+	ErrTooMany   = errors.New("token: too many active links of this contact")
 )
 
 const (
-	// MaxLive is how many links of a contact may be active at a time, for each Ask.Purse. Requests
+	// MaxActive is how many links of a contact may be active at a time, for each MailRequest.LimitKey. Requests
 	// from unknown browsers therefore cannot block those of the contact's own devices.
-	MaxLive = 3
-	// Guesses is how often a code may be tried, and an address on a link's page.
-	Guesses = 5
-	// Patience is how long after the request the mail may still be handed over.
-	Patience = time.Hour
+	MaxActive = 3
+	// MaxGuesses is how often a code may be tried, and an address on a link's page.
+	MaxGuesses = 5
+	// MaxMailDelay is how long after the request the mail may still be handed over.
+	MaxMailDelay = time.Hour
 	// StaffLife is how long a password link sent by staff works: their client may read mail only
 	// once a day. NIST SP 800-63B-4, section 4.2.1.2, allows as much for a code sent by mail.
 	StaffLife = 24 * time.Hour
-	// WayBack is how long an expired link is remembered, so that its page can offer a new one.
-	WayBack = 30 * 24 * time.Hour
+	// LinkRetention is how long an expired link is remembered, so that its page can offer a new one.
+	LinkRetention = 30 * 24 * time.Hour
 	// MaxLife is the maximum of Tokens.Life.
 	MaxLife = time.Hour
 	// HandOverTime is the maximum time to hand one mail over to the mail server. If no answer
 	// arrived, the life of the link is counted from the end of this time.
 	HandOverTime = 2 * time.Minute
 
-	recordLife  = Patience + 2*HandOverTime + MaxLife // how long the records flow, live and handed-over are needed
-	maxRequests = 5                                   // number of requests of a browser that are stored
+	recordLife  = MaxMailDelay + 2*HandOverTime + MaxLife // how long the records flow, live and handed-over are needed
+	maxRequests = 5                                       // number of requests of a browser that are stored
 )
 
 // Tokens are the links and codes of one firm. All methods are safe for concurrent use. Several
@@ -79,8 +79,8 @@ type Tokens struct {
 	Now   func() time.Time // the clock; nil: time.Now
 	Ring  *Ring            // assigns slots to new browsers; nil: random slots
 
-	// Alarm is called for records that Doorpost did not seal; see sealed.Bucket.
-	Alarm func(context.Context, store.Key)
+	// OnUntrusted is called for records that Doorpost did not seal; see sealed.Bucket.
+	OnUntrusted func(context.Context, store.Key)
 }
 
 func (t *Tokens) EndEverything(ctx context.Context) error {
@@ -90,8 +90,8 @@ func (t *Tokens) EndEverything(ctx context.Context) error {
 	return nil
 }
 
-// Ask is one request for a sign-in mail.
-type Ask struct {
+// MailRequest is one request for a sign-in mail.
+type MailRequest struct {
 	ID      string          `json:"id"`
 	Address address.Address `json:"address"`
 	Hidden  bool            `json:"hidden,omitempty"` // the visitor didn't type the address in this browser, so pages show only a part of it
@@ -113,8 +113,8 @@ type Ask struct {
 	// Again: the visitor pressed "send again" on the page that waits for the mail.
 	Again bool `json:"again,omitempty"`
 
-	// Crowded: the client's network is over its limit, so no mail is made.
-	Crowded bool `json:"-"`
+	// Limited: the client's network is over its limit, so no mail is made.
+	Limited bool `json:"-"`
 	// Reserved: the request comes from a known device or an old link, and gets one of the slots
 	// reserved for these.
 	Reserved bool `json:"-"`
@@ -123,10 +123,10 @@ type Ask struct {
 	Known bool `json:"known,omitempty"`
 }
 
-// Purse returns the key under which the request's links count against MaxLive. It is the device if
+// LimitKey returns the key under which the request's links count against MaxLive. It is the device if
 // the contact is known on it, "link" if the request comes from an old link (only the contact's
 // mailbox has it), "staff" if staff made the request, and "" for requests that anybody can make.
-func (a Ask) Purse() string {
+func (a MailRequest) LimitKey() string {
 	switch {
 	case a.Staff:
 		return "staff"
@@ -139,7 +139,7 @@ func (a Ask) Purse() string {
 }
 
 // life returns how long the link works; 0: Tokens.Life.
-func (a Ask) life() time.Duration {
+func (a MailRequest) life() time.Duration {
 	if a.Staff {
 		return StaffLife
 	}
@@ -147,13 +147,13 @@ func (a Ask) life() time.Duration {
 }
 
 // purpose returns Purpose, or SignIn if it is empty.
-func (a Ask) purpose() string { return cmp.Or(a.Purpose, SignIn) }
+func (a MailRequest) purpose() string { return cmp.Or(a.Purpose, SignIn) }
 
-// Ask stores a request and applies the caller's Ops in the same transaction. It does the same work
+// MailRequest stores a request and applies the caller's Ops in the same transaction. It does the same work
 // for every address: it doesn't look the address up.
-func (t *Tokens) Ask(ctx context.Context, a Ask, with ...store.Op) error {
+func (t *Tokens) Request(ctx context.Context, a MailRequest, with ...store.Op) error {
 	return t.swapFlow(ctx, a.Browser, func(f *flow) ([]store.Op, error) {
-		f.Requests, f.Entered = append(f.Requests, request{Ask: a}), nil
+		f.Requests, f.Entered = append(f.Requests, request{MailRequest: a}), nil
 		f.Requests = f.Requests[max(0, len(f.Requests)-maxRequests):]
 		for len(f.Requests) > 1 && f.size() > maxFlow {
 			f.Requests = f.Requests[1:]
@@ -163,22 +163,22 @@ func (t *Tokens) Ask(ctx context.Context, a Ask, with ...store.Op) error {
 	})
 }
 
-// Asked returns the browser's latest request. It returns ErrUnknown if there is none, or if the
+// LastRequest returns the browser's latest request. It returns ErrUnknown if there is none, or if the
 // ring has given the flow's slot to another browser since.
-func (t *Tokens) Asked(ctx context.Context, browser string) (Ask, error) {
+func (t *Tokens) LastRequest(ctx context.Context, browser string) (MailRequest, error) {
 	rec, err := t.flows().Find(ctx, browser)
 	if err != nil {
-		return Ask{}, err
+		return MailRequest{}, err
 	}
 	f := rec.Value
 	placed, _, err := t.hasSlot(ctx, browser, f.Slot)
 	if err != nil {
-		return Ask{}, err
+		return MailRequest{}, err
 	}
 	if len(f.Requests) == 0 || !placed {
-		return Ask{}, ErrUnknown
+		return MailRequest{}, ErrUnknown
 	}
-	return f.Requests[len(f.Requests)-1].Ask, nil
+	return f.Requests[len(f.Requests)-1].MailRequest, nil
 }
 
 // Issued is a new link and code. Put Token and Code only into the mail, never into a log.
@@ -199,7 +199,7 @@ type Recipient struct {
 // applies the Ops in the transaction that queues the mail. If the store returns store.ErrConflict,
 // a record has changed meanwhile: call Issue again. ErrTooMany: MaxLive links are active or wait to
 // be mailed; Issue ends none of them for the new one.
-func (t *Tokens) Issue(ctx context.Context, a Ask, to Recipient) (Issued, error) {
+func (t *Tokens) Issue(ctx context.Context, a MailRequest, to Recipient) (Issued, error) {
 	contact := to.Contact
 	out := Issued{Token: newLinkSecret()}
 	out.ID = t.Keys.MAC(linkPurpose, t.Firm, out.Token)
@@ -211,16 +211,16 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, to Recipient) (Issued, error)
 	if l.Links, err = t.stillActive(ctx, l.Links); err != nil {
 		return Issued{}, err
 	}
-	if l.count(a.Purse()) >= MaxLive {
+	if l.count(a.LimitKey()) >= MaxActive {
 		return Issued{}, ErrTooMany
 	}
-	l.Links = append(l.Links, activeLink{ID: out.ID, Browser: a.Browser, LimitKey: a.Purse(), RequestedAt: a.At, Life: a.life()})
+	l.Links = append(l.Links, activeLink{ID: out.ID, Browser: a.Browser, LimitKey: a.LimitKey(), RequestedAt: a.At, Life: a.life()})
 	liveOp, err := t.writeActive(was, l)
 	if err != nil {
 		return Issued{}, err
 	}
 	linkOp, err := t.links().Create(out.ID, Link{Contact: contact, Generation: to.Generation, Address: to.Address, Browser: a.Browser,
-		To: a.To, Shared: a.Shared, Asked: a.At, Purpose: a.purpose(), Life: a.life()}, a.At.Add(WayBack))
+		To: a.To, Shared: a.Shared, RequestedAt: a.At, Purpose: a.purpose(), Life: a.life()}, a.At.Add(LinkRetention))
 	if err != nil {
 		return Issued{}, err
 	}
@@ -236,14 +236,14 @@ func (t *Tokens) Issue(ctx context.Context, a Ask, to Recipient) (Issued, error)
 
 // codeOps returns the Ops that add the code to the browser's flow and store the flow until it
 // expires.
-func (t *Tokens) codeOps(ctx context.Context, a Ask, to Recipient, issued Issued) ([]store.Op, error) {
+func (t *Tokens) codeOps(ctx context.Context, a MailRequest, to Recipient, issued Issued) ([]store.Op, error) {
 	was, err := t.flows().Find(ctx, a.Browser)
 	if err != nil {
 		return nil, err
 	}
 	f := was.Value
 	if !was.Found() {
-		f.Requests = []request{{Ask: a}} // the flow was pushed out of the ring
+		f.Requests = []request{{MailRequest: a}} // the flow was pushed out of the ring
 	}
 	for i := range f.Requests {
 		if f.Requests[i].ID != a.ID {
@@ -289,15 +289,15 @@ func (t *Tokens) HandOver(ctx context.Context, linkID string, at time.Time, acce
 	if accepted {
 		return ops(t.putHandover(link, handover{state: delivered, at: at}))
 	}
-	if at.After(link.Asked.Add(Patience)) {
-		return nil, ErrOver
+	if at.After(link.RequestedAt.Add(MaxMailDelay)) {
+		return nil, ErrInactive
 	}
 	rec, err := t.active().Find(ctx, link.Contact)
 	if err != nil {
 		return nil, err
 	}
 	if i := rec.Value.find(linkID); i < 0 || rec.Value.Links[i].Consumed {
-		return nil, ErrOver
+		return nil, ErrInactive
 	}
 	return ops(t.putHandover(link, handover{state: attempted, at: at}))
 }
@@ -330,7 +330,7 @@ func (t *Tokens) Refused(ctx context.Context, linkID string) ([]store.Op, error)
 	} else if err != nil {
 		return nil, err
 	}
-	return ops(t.putHandover(link, handover{state: givenUp, at: link.Asked.Add(-HandOverTime - max(MaxLife, link.Life))}))
+	return ops(t.putHandover(link, handover{state: givenUp, at: link.RequestedAt.Add(-HandOverTime - max(MaxLife, link.Life))}))
 }
 
 func ops(op store.Op, err error) ([]store.Op, error) { return []store.Op{op}, err }

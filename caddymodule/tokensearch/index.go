@@ -73,7 +73,7 @@ type owners struct {
 type table struct {
 	owners map[string]owners // by folded token; empty if no company has it any more
 
-	// Of the tokens that Find searches for:
+	// Companies the tokens that Find searches for:
 	starts  map[uint64][]string // lowered first eight bytes → folded tokens
 	grams   bitset              // all grams in the first eight bytes
 	heads   bitset              // the first four bytes
@@ -151,8 +151,8 @@ func (o owners) with(company string, bits float64) owners {
 	return o
 }
 
-// Of returns the companies with a token that a portal may read in the text as a whole.
-func (x *Index) Of(token string) []string {
+// Companies returns the companies with a token that a portal may read in the text as a whole.
+func (x *Index) Companies(token string) []string {
 	s := x.current.Load()
 	if s == nil || token == "" {
 		return nil

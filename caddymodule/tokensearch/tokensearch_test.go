@@ -91,7 +91,7 @@ func TestOf(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", ""}, {"1042", "oak-street-dental elm"}, {"HARBORBAKERY", "harbor-bakery"}, {harbor, "harbor-bakery elm"}, {harbor + "x", ""}, {"10", ""},
 	} {
-		if got := strings.Join(x.Of(c.text), " "); got != c.want {
+		if got := strings.Join(x.Companies(c.text), " "); got != c.want {
 			t.Errorf("Of(%q) = %s; want %s", c.text, got, c.want)
 		}
 	}

@@ -90,19 +90,19 @@ func BindingsOf(cookies []CookieRule) Bindings {
 // Owner is whom a portal cookie was set for. The zero value is any visitor of a public page that
 // belongs to no company.
 type Owner struct {
-	Contact string          // ID; "" for a visit and for nobody
-	Reach   directory.Print // fingerprint of what the contact reached; 0 without a contact
-	Company string          // "" if the request was for none; AnyCompany if it doesn't matter
-	Era     uint64          // of the company: another company may get the same id later
-	Token   directory.Print // of the company's token that the portal received; 0 if none
-	Visit   string          // ID; "" for a contact and for nobody
+	Contact    string                // ID; "" for a visit and for nobody
+	Reach      directory.Fingerprint // fingerprint of what the contact reached; 0 without a contact
+	Company    string                // "" if the request was for none; AnyCompany if it doesn't matter
+	Generation uint64                // of the company: another company may get the same id later
+	Token      directory.Fingerprint // of the company's token that the portal received; 0 if none
+	Visit      string                // ID; "" for a contact and for nobody
 }
 
 // text returns the owner in the form that is sealed. ownerFrom is its reverse; it returns false for
 // invalid text.
 func (h Owner) text() string {
 	number := func(n uint64) string { return strconv.FormatUint(n, 36) }
-	return strings.Join([]string{h.Contact, number(uint64(h.Reach)), h.Company, number(h.Era), number(uint64(h.Token)), h.Visit}, "\x00")
+	return strings.Join([]string{h.Contact, number(uint64(h.Reach)), h.Company, number(h.Generation), number(uint64(h.Token)), h.Visit}, "\x00")
 }
 
 func ownerFrom(text string) (Owner, bool) {
@@ -113,15 +113,15 @@ func ownerFrom(text string) (Owner, bool) {
 	reach, err1 := strconv.ParseUint(parts[1], 36, 64)
 	era, err2 := strconv.ParseUint(parts[3], 36, 64)
 	token, err3 := strconv.ParseUint(parts[4], 36, 64)
-	return Owner{parts[0], directory.Print(reach), parts[2], era, directory.Print(token), parts[5]}, errors.Join(err1, err2, err3) == nil
+	return Owner{parts[0], directory.Fingerprint(reach), parts[2], era, directory.Fingerprint(token), parts[5]}, errors.Join(err1, err2, err3) == nil
 }
 
 // Is returns whether the owner is of, for use as the allowed function of PortalCookies.Unseal.
 func (h Owner) Is(of Owner) (bool, error) { return of == h, nil }
 
 // MatchesCompany reports whether the company still is the same, and has the token.
-func (h Owner) MatchesCompany(s directory.Standing) bool {
-	return s.Company == h.Company && s.Era == h.Era && (h.Token == 0 || s.Has(h.Token))
+func (h Owner) MatchesCompany(s directory.AccessStatus) bool {
+	return s.Company == h.Company && s.Generation == h.Generation && (h.Token == 0 || s.Has(h.Token))
 }
 
 const (

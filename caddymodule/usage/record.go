@@ -187,7 +187,7 @@ func (r *record) usage(now time.Time) Usage {
 }
 
 func (t counts) sum(browsers int, more bool) Sum {
-	return Sum{Hits: toInt(t.hits), Asked: toInt(t.upgraded), NotBrowsers: toInt(t.notBrowsers), SignIns: toInt(t.signIns), Browsers: browsers, MoreBrowsers: more}
+	return Sum{Hits: toInt(t.hits), Upgraded: toInt(t.upgraded), NotBrowsers: toInt(t.notBrowsers), SignIns: toInt(t.signIns), Browsers: browsers, MoreBrowsers: more}
 }
 
 func toInt(n uint64) int { return int(min(n, math.MaxInt)) }

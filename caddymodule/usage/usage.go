@@ -66,7 +66,7 @@ type Usage struct {
 // Sum holds the counts of a period.
 type Sum struct {
 	Hits         int  `json:"hits"`          // uses
-	Asked        int  `json:"asked"`         // hits for which the link required sign-in
+	Upgraded     int  `json:"asked"`         // hits for which the link required sign-in
 	NotBrowsers  int  `json:"not_browsers"`  // hits by other programs than browsers
 	SignIns      int  `json:"sign_ins"`      // uses that led to a sign-in
 	Browsers     int  `json:"browsers"`      // different browsers, up to MaxBrowsers

@@ -105,7 +105,7 @@ func TestCounts(t *testing.T) {
 	c.Note("birch", Use{})
 	c.Note("", Use{})
 	c.Note(strings.Repeat("a", 513), Use{})
-	sum := Sum{Hits: 4, Asked: 2, NotBrowsers: 1, SignIns: 1, Browsers: 2}
+	sum := Sum{Hits: 4, Upgraded: 2, NotBrowsers: 1, SignIns: 1, Browsers: 2}
 	want := Usage{First: morning, Last: morning.Add(49 * time.Hour), Recent: sum, Ever: sum}
 	if got := w.usage(c, "acme"); got != want {
 		t.Errorf("acme = %+v; want %+v", got, want)

@@ -44,7 +44,7 @@ func TestH14_ListsAreSentWholeOrNotAtAll(t *testing.T) {
 					companies = append(companies, (fmt.Sprintf("%03d", i) + strings.Repeat("x", 60))[:id])
 				}
 				c := directory.Contact{ID: strings.Repeat("i", 32), Emails: []address.Address{"ann@example.com"}, FirstName: name, Role: directory.Client, Companies: companies}
-				v := &Visitor{Live: &session.Live{Session: session.Session{Handle: strings.Repeat("h", 26), Method: "password"}}, Contact: c, Firm: "example"}
+				v := &Visitor{Live: &session.Cached{Session: session.Session{Handle: strings.Repeat("h", 26), Method: "password"}}, Contact: c, Firm: "example"}
 				v.identify(signer.Origin, nil)
 				jwt, err := signer.Sign(t.Context(), v.claims(upstream.LongestID))
 				if err != nil {
@@ -93,7 +93,7 @@ func TestH14_UnwantedHeadersTakeNoSpace(t *testing.T) {
 		{upstream.Wanted{"Remote-User", "Portal-Assertion"}, false, true},
 		{upstream.Wanted{"Remote-User"}, false, true},
 	} {
-		v := &Visitor{Live: &session.Live{Session: session.Session{Handle: strings.Repeat("h", 26), Method: "link"}}, Contact: c, Firm: "example"}
+		v := &Visitor{Live: &session.Cached{Session: session.Session{Handle: strings.Repeat("h", 26), Method: "link"}}, Contact: c, Firm: "example"}
 		v.identify(signer.Origin, one.wanted)
 		h := http.Header{}
 		v.Identity.SetOn(h, "", "")

@@ -35,14 +35,14 @@ const maxCookies = 4
 // Visitor is a signed-in contact. It is computed once for a session and reused for all its requests
 // until the directory changes.
 type Visitor struct {
-	Live    *session.Live
+	Live    *session.Cached
 	Contact directory.Contact
 	Firm    string
 
-	Identity upstream.Identity              // for the portal
-	Reach    directory.Print                // changes with the contact's role and companies
-	Opening  atomic.Pointer[notice.Opening] // the company's page that they opened last
-	Entered  *sync.Map                      // companies whose pages staff have viewed in this session; nil for clients
+	Identity         upstream.Identity              // for the portal
+	ReachFingerprint directory.Fingerprint          // changes with the contact's role and companies
+	Opening          atomic.Pointer[notice.Opening] // the company's page that they opened last
+	Entered          *sync.Map                      // companies whose pages staff have viewed in this session; nil for clients
 
 	serial    uint64   // of the Visitors that computed it: others may have other staff
 	version   uint64   // directory version of Contact
@@ -69,7 +69,7 @@ func (v *Visitor) BelongsOnlyTo(company string) bool {
 type Visitors struct {
 	Firm      string
 	Serial    uint64 // differs from other Visitors of the firm with the same sessions, as at a reload
-	Book      *directory.Book
+	Directory *directory.Directory
 	Sessions  *session.Sessions
 	Devices   *limit.Devices
 	Anchor    *anchor.Store // nil means that the store is always trusted
@@ -130,12 +130,12 @@ func (s *Visitors) Of(r *http.Request) (*Visitor, error) {
 // resolve returns the visitor of a session: from memory while the directory stays the same,
 // otherwise with a new read of the contact. It returns ErrNone for a removed or disabled contact,
 // and for a session with another generation than the contact's.
-func (s *Visitors) resolve(ctx context.Context, l *session.Live) (*Visitor, error) {
-	version := s.Book.Version() // before the read: a change during it is noticed next time
-	if v, ok := l.Memo.Load().(*Visitor); ok && v.serial == s.Serial && v.version == version {
+func (s *Visitors) resolve(ctx context.Context, l *session.Cached) (*Visitor, error) {
+	version := s.Directory.Version() // before the read: a change during it is noticed next time
+	if v, ok := l.Value.Load().(*Visitor); ok && v.serial == s.Serial && v.version == version {
 		return v, nil
 	}
-	c, err := s.Book.ByID(ctx, l.Contact)
+	c, err := s.Directory.ByID(ctx, l.Contact)
 	if errors.Is(err, directory.ErrUnknown) || err == nil && c.Disabled {
 		return nil, ErrNone
 	} else if err != nil {
@@ -147,7 +147,7 @@ func (s *Visitors) resolve(ctx context.Context, l *session.Live) (*Visitor, erro
 		return nil, err
 	}
 	v := &Visitor{Live: l, Contact: c, Firm: s.Firm, serial: s.Serial, version: version}
-	if before, ok := l.Memo.Load().(*Visitor); ok {
+	if before, ok := l.Value.Load().(*Visitor); ok {
 		v.Entered = before.Entered // viewing the same company again after a change or reload isn't another view
 	}
 	if v.Entered == nil && c.Role == directory.Staff {
@@ -159,15 +159,15 @@ func (s *Visitors) resolve(ctx context.Context, l *session.Live) (*Visitor, erro
 				"contact", c.ID, "companies", v.omitted)
 		}
 	}
-	v.Reach = directory.PrintOf(string(c.Role) + "\x00" + strings.Join(c.Companies, "\x00"))
-	l.Memo.Store(v)
+	v.ReachFingerprint = directory.FingerprintOf(string(c.Role) + "\x00" + strings.Join(c.Companies, "\x00"))
+	l.Value.Store(v)
 	return v, nil
 }
 
 // EndRequests cancels requests in flight whose session has ended, whose contact may no longer sign
 // in, or whose company the contact no longer reaches. Call it every session.SweepInterval.
 func (s *Visitors) EndRequests(ctx context.Context) {
-	s.Sessions.Sweep(ctx, func(ctx context.Context, l *session.Live) bool {
+	s.Sessions.Sweep(ctx, func(ctx context.Context, l *session.Cached) bool {
 		v, err := s.resolve(ctx, l)
 		if err == nil {
 			l.CancelRequests(func(company string) bool { return company != "" && !v.Reaches(company) })

@@ -86,7 +86,7 @@ func (w *Ways) Safe(to string) string {
 func (w *Ways) SafeSealed(to string) string {
 	to = w.Safe(to)
 	u, err := url.Parse(to)
-	if err != nil || !w.Legacy.Secret(u) {
+	if err != nil || !w.Legacy.MayHoldToken(u) {
 		return to
 	}
 	fragment := u.EscapedFragment()

@@ -44,7 +44,7 @@ var ErrUntrusted = fmt.Errorf("the store isn't trusted: %w", store.ErrUnavailabl
 type Options struct {
 	Firm      string
 	Store     store.Store // with the records of all firms
-	Place     string      // address of the store for operators
+	DSN       string      // address of the store for operators
 	Dir       string      // folder of the anchors, created when needed
 	Keys      *secret.Keyring
 	Lag       time.Duration // how long the store may lose acknowledged changes; 0: it never does
@@ -139,7 +139,7 @@ func (l *Loss) Unwrap() []error {
 // the keys; nothing was changed.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
-		Store: o.Store, firm: o.Firm, place: o.Place, dir: o.Dir, lag: o.Lag, now: o.Now, log: o.Log, suspended: o.Suspended,
+		Store: o.Store, firm: o.Firm, place: o.DSN, dir: o.Dir, lag: o.Lag, now: o.Now, log: o.Log, suspended: o.Suspended,
 	}
 	if s.now == nil {
 		s.now = time.Now

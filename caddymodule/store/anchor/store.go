@@ -135,13 +135,13 @@ func (s *Store) Restored() (r Restore, yes bool) {
 	return *s.anchor.Restored, true
 }
 
-// Settle accepts the store, whatever it was before, for every machine that has the secret and knew
+// Accept accepts the store, whatever it was before, for every machine that has the secret and knew
 // one of the two stores. First it calls settle to bring the store into a valid state; until then
 // only calls with settle's context are answered. With reopen, anchors forget about old links;
 // without it, or if the anchor about them is unreadable, all old links require sign-in. An
 // ErrUntrusted means that the store can't be accepted as it is. After any error or interruption, no
 // machine trusts the store.
-func (s *Store) Settle(ctx context.Context, reopen bool, settle func(context.Context) error) error {
+func (s *Store) Accept(ctx context.Context, reopen bool, settle func(context.Context) error) error {
 	s.checks.turn.Lock() // no concurrent checks
 	defer s.checks.turn.Unlock()
 	if l := s.lost.Load(); l != nil && (l.Reason == Unread || l.Reason == Moved || l.Reason == Sealed) {
@@ -201,7 +201,7 @@ func (s *Store) identify(ctx context.Context, was sealed.Record[identity], next 
 
 // Status is the state of a Store for operators.
 type Status struct {
-	Place   string
+	DSN     string
 	Path    string    // of the anchor
 	Loss    *Loss     // nil: the store is trusted
 	Unsaved error     // last error of writing the anchor
@@ -215,7 +215,7 @@ type Status struct {
 func (s *Store) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{Place: s.place, Path: s.path(), Loss: s.lost.Load(), Unsaved: s.saveErr, Beat: s.anchor.At, Closed: *s.closed.Load()}
+	st := Status{DSN: s.place, Path: s.path(), Loss: s.lost.Load(), Unsaved: s.saveErr, Beat: s.anchor.At, Closed: *s.closed.Load()}
 	newest := s.keys.Load().IDs()[0]
 	for _, id := range s.anchor.Keys {
 		if id != newest {

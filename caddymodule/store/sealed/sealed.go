@@ -59,8 +59,8 @@ type Bucket[T any] struct {
 	// error for values that it can't authenticate.
 	Earlier func(k store.Key, value []byte) (T, error)
 
-	// Alarm is called for every record that is ErrUntrusted; it may be nil.
-	Alarm func(ctx context.Context, k store.Key)
+	// OnUntrusted is called for every record that is ErrUntrusted; it may be nil.
+	OnUntrusted func(ctx context.Context, k store.Key)
 }
 
 // Layout is an older layout of values: the byte for the format is followed only by the
@@ -342,8 +342,8 @@ func (b *Bucket[T]) Open(ctx context.Context, rec store.Record) (Record[T], erro
 	}
 	v, expires, err := b.unseal(rec)
 	switch {
-	case errors.Is(err, ErrUntrusted) && b.Alarm != nil:
-		b.Alarm(ctx, rec.Key)
+	case errors.Is(err, ErrUntrusted) && b.OnUntrusted != nil:
+		b.OnUntrusted(ctx, rec.Key)
 	case err == nil && !expires.IsZero():
 		// The store's own expiry isn't authenticated.
 		if out.Expires = expires; !b.now().Before(expires) {

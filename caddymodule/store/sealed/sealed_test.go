@@ -56,8 +56,8 @@ func openBucket(t *testing.T) *bucket {
 	t.Cleanup(func() { db.Close() })
 	b := &bucket{t: t, now: time.Now().Truncate(time.Millisecond)}
 	b.Bucket = sealed.Bucket[thing]{Store: db, Keys: keyring(t, newSecret), Firm: "example", Name: "things", Format: 1,
-		Now:   func() time.Time { return b.now },
-		Alarm: func(_ context.Context, k store.Key) { b.alarms = append(b.alarms, k) }}
+		Now:         func() time.Time { return b.now },
+		OnUntrusted: func(_ context.Context, k store.Key) { b.alarms = append(b.alarms, k) }}
 	return b
 }
 

@@ -27,7 +27,7 @@ import (
 //go:embed mails
 var builtIn embed.FS
 
-// The kinds of letters.
+// The kinds of messages.
 const (
 	KindSignIn          = "sign-in"          // with the sign-in link
 	KindSetPassword     = "set-password"     // with the link to set a password
@@ -37,8 +37,8 @@ const (
 	KindReportPublished = "report-published" // a notice: a report was published
 )
 
-// Letters writes a firm's mails. It is safe for use by many goroutines.
-type Letters struct {
+// Messages writes a firm's mails. It is safe for use by many goroutines.
+type Messages struct {
 	firm   firmTags
 	from   string // address
 	name   string // before it
@@ -54,21 +54,21 @@ type Letters struct {
 	Log *slog.Logger
 }
 
-// pair is a letter in both its forms. The first line of the text is the subject.
+// pair is a message in both its forms. The first line of the text is the subject.
 type pair struct {
 	text    *texttemplate.Template
 	html    *htmltemplate.Template
 	builtIn *pair // takes the place of one that fails; nil: nothing does
 }
 
-// NewLetters reads the templates of the letters. Each kind has two, KIND.txt, whose first
+// NewMessages reads the templates of the messages. Each kind has two, KIND.txt, whose first
 // line is "Subject: …", and KIND.html; a file of that name in folder/mails stands in for
 // the built-in one. frame.html is what the built-in .html have in common; those in folder
 // need not use it. folder may be empty, and so may folder/mails.
 //
 // Each template is tried out with made-up data, so that what is wrong with one shows now:
 // the error names the file, mostly the line, and what to write.
-func NewLetters(b Brand, folder string) (*Letters, error) {
+func NewMessages(b Brand, folder string) (*Messages, error) {
 	if err := b.Validate(); err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func NewLetters(b Brand, folder string) (*Letters, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Letters{firm: firmTags{b.Name, b.Support}, from: sender.Address, name: sender.Name, look: b.Look()}
+	l := &Messages{firm: firmTags{b.Name, b.Support}, from: sender.Address, name: sender.Name, look: b.Look()}
 	if l.name == "" {
 		l.name = b.Name
 	}
@@ -171,9 +171,9 @@ func ReadTemplateFile(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// tryOut writes each letter for somebody of whom everything is known, and for somebody
+// tryOut writes each message for somebody of whom everything is known, and for somebody
 // of whom nothing is.
-func (l *Letters) tryOut() error {
+func (l *Messages) tryOut() error {
 	rich := Mail{To: "ann@example.com", FirstName: "Ann", LastName: "Baker", Companies: []string{"Acme", "Baker & Sons"},
 		Link: "https://clients.example.com/-/link?t=trial", Code: "abcd-efgh", Life: 10 * time.Minute,
 		AskedAt: time.Date(2026, 1, 2, 10, 2, 3, 0, time.UTC), Agent: "Safari on iPhone"}
@@ -181,16 +181,16 @@ func (l *Letters) tryOut() error {
 	for _, m := range []Mail{rich, poor} {
 		for _, one := range []struct {
 			pair  pair
-			write func() (Letter, error)
+			write func() (Message, error)
 			need  string // why the link has to be in it
 		}{
-			{l.signIn, func() (Letter, error) { return l.SignIn(SignIn(m)) }, "without it nobody gets in"},
-			{l.setPassword, func() (Letter, error) { return l.SetPassword(SetPassword{Mail: m}) }, "without it nobody can set a password"},
-			{l.setPassword, func() (Letter, error) { return l.SetPassword(SetPassword{Mail: m, ByStaff: true}) }, "without it nobody can set a password"},
-			{l.passwordChanged, func() (Letter, error) { return l.PasswordChanged(PasswordChanged{Mail: m}) }, ""},
-			{l.passwordChanged, func() (Letter, error) { return l.PasswordChanged(PasswordChanged{Mail: m, Removed: true}) }, ""},
-			{l.newDevice, func() (Letter, error) { return l.NewDevice(NewDevice{Mail: m}) }, ""},
-			{l.newDevice, func() (Letter, error) { return l.NewDevice(NewDevice{Mail: m, ByPassword: true}) }, ""},
+			{l.signIn, func() (Message, error) { return l.SignIn(SignIn(m)) }, "without it nobody gets in"},
+			{l.setPassword, func() (Message, error) { return l.SetPassword(SetPassword{Mail: m}) }, "without it nobody can set a password"},
+			{l.setPassword, func() (Message, error) { return l.SetPassword(SetPassword{Mail: m, ByStaff: true}) }, "without it nobody can set a password"},
+			{l.passwordChanged, func() (Message, error) { return l.PasswordChanged(PasswordChanged{Mail: m}) }, ""},
+			{l.passwordChanged, func() (Message, error) { return l.PasswordChanged(PasswordChanged{Mail: m, Removed: true}) }, ""},
+			{l.newDevice, func() (Message, error) { return l.NewDevice(NewDevice{Mail: m}) }, ""},
+			{l.newDevice, func() (Message, error) { return l.NewDevice(NewDevice{Mail: m, ByPassword: true}) }, ""},
 		} {
 			letter, err := one.write()
 			if err != nil {
@@ -207,7 +207,7 @@ func (l *Letters) tryOut() error {
 	return l.tryOutNotices(rich, poor)
 }
 
-// Mail is what a letter says, and to whom.
+// Mail is what a message says, and to whom.
 type Mail struct {
 	To                  string        // the stored address, in the form of package address
 	FirstName, LastName string        // either may be empty
@@ -215,26 +215,26 @@ type Mail struct {
 	Link                string        // an absolute URL, short and without "&", which some mail programs break
 	Code                string        // as it is shown: abcd-efgh
 	Life                time.Duration // of link and code, from the hand-over
-	AskedAt             time.Time     // in the time zone that the letter is to name it in
+	AskedAt             time.Time     // in the time zone that the message is to name it in
 	Agent               string        // the browser in our words, such as "Safari on iPhone"; others are left out
 }
 
-// SignIn is the letter with the sign-in link.
+// SignIn is the message with the sign-in link.
 type SignIn Mail
 
-// SetPassword is the letter with the link to set a password.
+// SetPassword is the message with the link to set a password.
 type SetPassword struct {
 	Mail
 	ByStaff bool // the contact didn't ask for it: the firm did
 }
 
-// PasswordChanged is the letter that tells of a password that was set, or removed.
+// PasswordChanged is the message that tells of a password that was set, or removed.
 type PasswordChanged struct {
 	Mail
 	Removed bool
 }
 
-// NewDevice is the letter that tells of a sign-in on a device not seen before.
+// NewDevice is the message that tells of a sign-in on a device not seen before.
 type NewDevice struct {
 	Mail
 	ByPassword bool // they signed in with the password, not by a mail
@@ -314,55 +314,55 @@ const tagNames = "{{.Contact.FirstName}}, {{.Contact.LastName}}, {{.Contact.Emai
 // a request must not get into a mail from the firm (CVE-2022-31127).
 var ours = regexp.MustCompile(`^[A-Za-z0-9 ]{1,60}$`)
 
-// SignIn writes the letter with the sign-in link.
-func (l *Letters) SignIn(d SignIn) (Letter, error) {
+// SignIn writes the message with the sign-in link.
+func (l *Messages) SignIn(d SignIn) (Message, error) {
 	t, err := l.tags(d)
 	if err != nil {
-		return Letter{}, err
+		return Message{}, err
 	}
 	return l.write(l.signIn, d.To, t)
 }
 
-// SetPassword writes the letter with the link to set a password; it has no code.
-func (l *Letters) SetPassword(d SetPassword) (Letter, error) {
+// SetPassword writes the message with the link to set a password; it has no code.
+func (l *Messages) SetPassword(d SetPassword) (Message, error) {
 	t, err := l.tags(SignIn(d.Mail))
 	if err != nil {
-		return Letter{}, err
+		return Message{}, err
 	}
 	t.ByStaff = d.ByStaff
 	return l.write(l.setPassword, d.To, t)
 }
 
-// PasswordChanged writes the letter that tells of a password that was set or removed. Its
+// PasswordChanged writes the message that tells of a password that was set or removed. Its
 // Link leads to where who didn't do that sets another; its time is when it was done.
-func (l *Letters) PasswordChanged(d PasswordChanged) (Letter, error) {
+func (l *Messages) PasswordChanged(d PasswordChanged) (Message, error) {
 	t, err := l.tags(SignIn(d.Mail))
 	if err != nil {
-		return Letter{}, err
+		return Message{}, err
 	}
 	t.Removed = d.Removed
 	return l.write(l.passwordChanged, d.To, t)
 }
 
-// NewDevice writes the letter that tells of a sign-in on a device not seen before. Its
+// NewDevice writes the message that tells of a sign-in on a device not seen before. Its
 // Link leads to where who didn't do that keeps others out; its time is that of the sign-in.
-func (l *Letters) NewDevice(d NewDevice) (Letter, error) {
+func (l *Messages) NewDevice(d NewDevice) (Message, error) {
 	t, err := l.tags(SignIn(d.Mail))
 	if err != nil {
-		return Letter{}, err
+		return Message{}, err
 	}
 	t.ByPassword = d.ByPassword
 	return l.write(l.newDevice, d.To, t)
 }
 
-// Test writes a letter that says only that it is a test, for operators. No template of a folder
+// Test writes a message that says only that it is a test, for operators. No template of a folder
 // stands in for it.
-func (l *Letters) Test(to string, at time.Time) (Letter, error) {
+func (l *Messages) Test(to string, at time.Time) (Message, error) {
 	return l.write(l.test, to, tags{Contact: contactTags{Email: to}, Firm: l.firm, Time: at.Format("15:04:05"), Look: l.look})
 }
 
-// tags fills in what all letters say.
-func (l *Letters) tags(d SignIn) (tags, error) {
+// tags fills in what all messages say.
+func (l *Messages) tags(d SignIn) (tags, error) {
 	host, ok := wholeLink(d.Link)
 	if !ok {
 		return tags{}, errors.New("the link is not one that mail programs leave whole")
@@ -405,9 +405,9 @@ func wholeLink(link string) (host string, ok bool) {
 	return u.Host, true
 }
 
-// write writes a letter. Where the firm's own template fails, which it didn't with made-up data, the
+// write writes a message. Where the firm's own template fails, which it didn't with made-up data, the
 // built-in one is used.
-func (l *Letters) write(p pair, to string, t tags) (Letter, error) {
+func (l *Messages) write(p pair, to string, t tags) (Message, error) {
 	letter, err := l.fill(p, to, t)
 	if err == nil || p.builtIn == nil {
 		return letter, err
@@ -418,23 +418,23 @@ func (l *Letters) write(p pair, to string, t tags) (Letter, error) {
 	return l.fill(*p.builtIn, to, t)
 }
 
-func (l *Letters) fill(p pair, to string, t tags) (Letter, error) {
+func (l *Messages) fill(p pair, to string, t tags) (Message, error) {
 	if a, err := address.Parse(to); err != nil || string(a) != to {
-		return Letter{}, errors.New("the recipient's address isn't in its canonical form")
+		return Message{}, errors.New("the recipient's address isn't in its canonical form")
 	}
 	var text, html strings.Builder
 	if err := p.text.Execute(&text, t.isolated()); err != nil {
-		return Letter{}, templateError(err)
+		return Message{}, templateError(err)
 	}
 	if err := p.html.Execute(&html, t); err != nil {
-		return Letter{}, templateError(err)
+		return Message{}, templateError(err)
 	}
 	first, rest, _ := strings.Cut(text.String(), "\n")
 	subject, ok := strings.CutPrefix(first, "Subject:")
 	if subject = oneLine(subject); !ok || subject == "" {
-		return Letter{}, fmt.Errorf("%s:1: the first line is the subject: write Subject: Your sign-in link for {{.Firm.Name}} ({{.Time}})", p.text.Name())
+		return Message{}, fmt.Errorf("%s:1: the first line is the subject: write Subject: Your sign-in link for {{.Firm.Name}} ({{.Time}})", p.text.Name())
 	}
-	return Letter{
+	return Message{
 		FromName: l.name, From: l.from, ReplyTo: l.answer, To: to,
 		Subject: subject, Text: strings.TrimSpace(rest) + "\n", HTML: strings.TrimSpace(html.String()) + "\n",
 		MessageID: strings.ToLower(rand.Text()) + "@" + address.Address(l.from).Domain(),

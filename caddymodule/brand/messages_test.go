@@ -26,9 +26,9 @@ var full = SignIn{
 	Life: 10 * time.Minute, AskedAt: asked, Agent: "Safari on iPhone",
 }
 
-func write(t *testing.T, b Brand, folder string, d SignIn) Letter {
+func write(t *testing.T, b Brand, folder string, d SignIn) Message {
 	t.Helper()
-	l, err := NewLetters(b, folder)
+	l, err := NewMessages(b, folder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,11 +76,11 @@ func read(t *testing.T, data []byte) (mail.Header, string, string) {
 func TestGolden(t *testing.T) {
 	plain := SignIn{To: "bob@example.org", Link: full.Link, Code: full.Code, Life: time.Hour,
 		AskedAt: asked.UTC(), Agent: "see https://evil.example"}
-	l, err := NewLetters(example, "")
+	l, err := NewMessages(example, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	written := func(letter Letter, err error) Letter {
+	written := func(letter Message, err error) Message {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +95,7 @@ func TestGolden(t *testing.T) {
 	reports := page
 	reports.Link = "https://clients.example.com/-/reports/"
 	nobody := Mail{To: "bob@example.org", Link: page.Link, AskedAt: asked}
-	for name, letter := range map[string]Letter{
+	for name, letter := range map[string]Message{
 		"sign-in":               write(t, example, "", full),
 		"sign-in-nothing":       write(t, Brand{Name: "Müller & Söhne", From: "hello@example.com"}, "", plain),
 		"set-password":          written(l.SetPassword(SetPassword{Mail: mail})),
@@ -242,7 +242,7 @@ func TestValuesStayValues(t *testing.T) {
 }
 
 func TestSignInRefuses(t *testing.T) {
-	l, err := NewLetters(example, "")
+	l, err := NewMessages(example, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +319,7 @@ func TestOverride(t *testing.T) {
 		put("sign-in.txt", good)
 		put("sign-in.html", "<a href=\"{{.Link}}\">in</a>")
 		put(c.file, c.text)
-		_, err := NewLetters(example, dir)
+		_, err := NewMessages(example, dir)
 		if err == nil || !strings.HasPrefix(err.Error(), filepath.Join(dir, "mails", c.want)) {
 			t.Errorf("%s %q: NewLetters = %v; want %s", c.file, c.text, err, c.want)
 		}
@@ -328,7 +328,7 @@ func TestOverride(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Chmod(filepath.Join(dir, "mails"), 0o755) })
-	if _, err := NewLetters(example, dir); err == nil && os.Getuid() != 0 {
+	if _, err := NewMessages(example, dir); err == nil && os.Getuid() != 0 {
 		t.Error("a folder that can't be read is passed over in silence")
 	}
 }
@@ -365,7 +365,7 @@ func TestOverride_Frame(t *testing.T) {
 		t.Errorf("with a letter of one's own, HTML = %q; want %q", got, want)
 	}
 	put("frame.html", "{{define \"frame\"}}\n{{.Nobody}} {{.Link}}{{end}}")
-	if _, err := NewLetters(example, dir); err == nil || !strings.HasPrefix(err.Error(), filepath.Join(dir, "mails", "frame.html:2: {{.Nobody}} is no merge tag")) {
+	if _, err := NewMessages(example, dir); err == nil || !strings.HasPrefix(err.Error(), filepath.Join(dir, "mails", "frame.html:2: {{.Nobody}} is no merge tag")) {
 		t.Errorf("a wrong tag in the frame: %v", err)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/wneessen/go-mail"
 )
 
-// Letter is a mail that is written, but not yet in the form that travels.
-type Letter struct {
+// Message is a mail that is written, but not yet in the form that travels.
+type Message struct {
 	FromName  string // before the address of From; may be empty
 	From      string // address, of the envelope too
 	ReplyTo   string // address; empty: answers go to From
@@ -24,7 +24,7 @@ type Letter struct {
 	MessageID string // without angle brackets; at the domain of From
 }
 
-// The headers that ask not to answer the letter, not to hide it under the one before,
+// The headers that ask not to answer the message, not to hide it under the one before,
 // and not to lead its link over somebody else's server: who counts clicks gets to see
 // the links, and rewritten ones are often broken. Services that a header doesn't belong
 // to ignore it. (Amazon SES has none; there it is the ses:no-track of the HTML.)
@@ -42,10 +42,10 @@ var fixedHeaders = [][2]string{
 	{"X-SMTPAPI", `{"filters": {"clicktrack": {"settings": {"enable": 0, "enable_text": false}}, "opentrack": {"settings": {"enable": 0}}}}`}, // SendGrid
 }
 
-// Bytes returns the letter as it travels: RFC 5322, text and HTML, lines that end in
-// CRLF and have at most 76 characters, but for what can't be folded. The same letter and
+// Bytes returns the message as it travels: RFC 5322, text and HTML, lines that end in
+// CRLF and have at most 76 characters, but for what can't be folded. The same message and
 // date give the same bytes.
-func (l Letter) Bytes(date time.Time) ([]byte, error) {
+func (l Message) Bytes(date time.Time) ([]byte, error) {
 	id, _, _ := strings.Cut(l.MessageID, "@")
 	m := mail.NewMsg(mail.WithNoDefaultUserAgent(), mail.WithBoundary("part-"+id))
 	m.FromMailAddress(&netmail.Address{Name: l.FromName, Address: l.From})
