@@ -43,7 +43,7 @@ E11 TestE01_OneAddressOrNone TestCorpus_E11_Addresses
 E14 TestE07_SpellingsAreOneAddress TestE01_OneAddressOrNone
 E16 TestSMTPEncryptsOrDoesNotSend TestSMTPDoesNotHearWhatIsInjectedBeforeTLS
 E17 TestE01_OneAddressOrNone
-S11 TestS04_CookiesOfAnHTTPSSite TestS09_APageWithoutTLSIsNotOurs
+S11 TestS04_CookiesOfAnHTTPSSite TestS09_PageWithoutTLSIsAnotherSite
 W07 HTTP/2 is Go's, and the gate is a handler behind it; what it does with frames of every kind is TestW06_CVE_2023_44487_FloodsOfFrames.
 W10 TestW09_CVE_2024_24791_LargeBodiesOfAnonymousVisitors
 D06 TestX08_CVE_2024_21494_EventsAreRecordedOnce

@@ -73,11 +73,12 @@ func TestEverySettingHasAnExample(t *testing.T) {
 	var all []string
 	for _, c := range []struct{ block, first, in string }{
 		{"", "", global}, {"store", "store redis redis://127.0.0.1/0 {", global}, {"mail", "mail smtp mail.example.com:587 {", global},
+		{"mail.oauth", "mail smtp mail.example.com:587 {\noauth microsoft {", global},
 		{"", "", site}, {"brand", "brand {", site}, {"session", "session {", site}, {"passwords", "passwords {", site},
 	} {
 		with := func(line string) string {
 			if c.block != "" {
-				line = c.first + "\n" + line + "\n}"
+				line = c.first + "\n" + line + strings.Repeat("\n}", strings.Count(c.first, "{"))
 			}
 			return adaptForGolden(t, fmt.Sprintf(c.in, line))
 		}
@@ -91,7 +92,7 @@ func TestEverySettingHasAnExample(t *testing.T) {
 			all = append(all, path)
 			if example := config.Example(path); example == "" && path != "store" && path != "mail" { // they have their own errors
 				t.Errorf("%s has no example: %s", path, with(name))
-			} else if strings.HasSuffix(example, "{") && !slices.Contains([]string{"brand", "session", "passwords"}, path) {
+			} else if strings.HasSuffix(example, "{") && !slices.Contains([]string{"brand", "session", "passwords", "mail.oauth"}, path) {
 				t.Errorf("this test doesn't look into the block of %s", path)
 			}
 		}
