@@ -11,12 +11,11 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// EndAccess ends the sessions of contacts, given by their ids, and the links and codes on
-// their way to them, and has no device be known as theirs any more; it returns how many
-// sessions there were. The contacts have another generation by now, or are no more, so all
-// of that is over already: this clears it away. What took the permission or an address
-// from them stays done, so it goes on when the client has left. A process that is killed
-// meanwhile does the rest at its next start (see EndPending).
+// EndAccess deletes the sessions of contacts, given by their ids, the links and codes mailed to
+// them, and their known devices, and returns the number of sessions. All of these are invalid
+// already, since the contacts have a new generation or were removed: this deletes the records. It
+// continues after the client has disconnected, because the change before it can't be undone. A
+// process that is killed meanwhile does the rest at its next start (see EndPending).
 func (f Firm) EndAccess(ctx context.Context, contacts ...string) (ended int, err error) {
 	ctx = context.WithoutCancel(ctx)
 	defer func() {

@@ -14,7 +14,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/typo"
 )
 
-// ListEvents asks for one page of what happened at the door.
+// ListEvents asks for one page of events.
 type ListEvents struct {
 	Since time.Time `json:"since,omitzero"`  // not before; zero: from the beginning
 	After string    `json:"after,omitempty"` // Next of the page before; "": the first page
@@ -75,7 +75,7 @@ type TimelineOf struct {
 	Since time.Time `json:"since,omitzero"` // not before; zero: from the beginning
 }
 
-// Timeline is what happened around one address.
+// Timeline has the events of one address.
 type Timeline struct {
 	Email    string                 `json:"email"`             // in its canonical form
 	Contact  *directory.Contact     `json:"contact,omitempty"` // nil: the address is no contact's
@@ -326,7 +326,7 @@ func alike(a, b address.Address) bool {
 	return nameA == nameB && (len(nameA) >= 3 || a.Domain() == b.Domain()) || typo.Count(string(a), string(b)) <= 2
 }
 
-// bareName is what stands before the @, without what many mail services ignore there.
+// bareName returns the local part of an address without the parts that many mail services ignore.
 func bareName(a address.Address) string {
 	name, _, _ := strings.Cut(string(a), "@")
 	name, _, _ = strings.Cut(name, "+")

@@ -124,7 +124,7 @@ func (c *Client) Doctor(ctx context.Context) (Diagnosis, error) {
 	return out, err
 }
 
-// LegacyUsage returns one page of who still uses old links.
+// LegacyUsage returns one page of companies whose old links are still used.
 func (c *Client) LegacyUsage(ctx context.Context, firm string, in ListRequest) (UsageList, error) {
 	return post[UsageList](ctx, c, firm, "legacy/usage", in)
 }
@@ -165,12 +165,12 @@ func (c *Client) Timeline(ctx context.Context, firm string, in TimelineOf) (Time
 	return post[Timeline](ctx, c, firm, "contacts/timeline", in)
 }
 
-// Events returns one page of what happened at the door.
+// Events returns one page of events.
 func (c *Client) Events(ctx context.Context, firm string, in ListEvents) (EventList, error) {
 	return post[EventList](ctx, c, firm, "audit/list", in)
 }
 
-// Files returns the files of a firm that the Caddyfile names, and what became of them.
+// Files returns the files of a firm that the Caddyfile names, with their states.
 func (c *Client) Files(ctx context.Context, firm string) (FileList, error) {
 	return post[FileList](ctx, c, firm, "files/list", struct{}{})
 }

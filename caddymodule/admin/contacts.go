@@ -56,7 +56,7 @@ type ListContacts struct {
 	Only string `json:"only,omitempty"` // OnlyDisabled, OnlyNeverSignedIn or OnlyOldLinks; "": all
 }
 
-// What a list of contacts may be narrowed to.
+// Filters of a list of contacts.
 const (
 	OnlyDisabled      = "disabled"
 	OnlyNeverSignedIn = "never-signed-in" // they have never come in, on any device
@@ -226,9 +226,8 @@ func isField(err error) bool {
 	return ok
 }
 
-// loses reports whether a change ends what was proved by the contact so far: who is
-// disabled may not come in, and whoever came in by an address that was taken away may
-// be the reason for taking it away.
+// loses reports whether a change revokes the contact's access so far: a disabled contact may not
+// sign in, and a removed address may be one that somebody else has signed in with.
 func loses(before, after directory.Contact) bool {
 	return after.Disabled || slices.ContainsFunc(before.Emails, func(a address.Address) bool { return !slices.Contains(after.Emails, a) })
 }

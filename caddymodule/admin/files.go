@@ -28,7 +28,7 @@ type FileStatus struct {
 	Load   *FileLoad            `json:"load,omitempty"`   // the last one that succeeded, at whichever server
 }
 
-// FileLoad is what came of loading a file.
+// FileLoad is the result of loading a file.
 type FileLoad struct {
 	At        time.Time             `json:"at"`
 	Added     int                   `json:"added"`
@@ -58,7 +58,7 @@ func (f Firm) ListFiles(ctx context.Context, _ struct{}) (FileList, error) {
 	return out, nil
 }
 
-// leftAlone is what the file of contacts says about a contact and was left alone; nil: nothing.
+// leftAlone returns the row of the contacts file that was left alone for a contact; nil if none was.
 func leftAlone(ctx context.Context, f Firm, c directory.Contact, email string) (*directory.Kept, error) {
 	last, err := f.Directory.LastLoad(ctx, directory.Contacts)
 	if errors.Is(err, directory.ErrUnknown) {

@@ -31,7 +31,7 @@ import (
 // maxBody is how much JSON is read: the longest change of one contact, many times over.
 const maxBody = 1 << 20
 
-// Firm is what there is to be seen and done about one firm.
+// Firm has the actions on one firm.
 type Firm struct {
 	Directory *directory.Directory
 	Sessions  *session.Sessions
@@ -65,7 +65,7 @@ type Handler struct {
 	Log *slog.Logger // what goes wrong; nil: nobody
 }
 
-// ServeHTTP is the table of all requests, and the answer to what isn't in it.
+// ServeHTTP is the table of all requests, and answers unknown ones.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	mux := http.NewServeMux()
 	for pattern, do := range map[string]http.HandlerFunc{
@@ -132,7 +132,7 @@ type changed interface{ changed() audit.Event }
 // fields is a request that says which fields it changes.
 type fields interface{ fields() []string }
 
-// By is who changes something.
+// By says who makes a change.
 type By struct {
 	Who   string // "admin": by a command or the admin API; "staff": on the staff pages; "token": by a program of the firm
 	Staff string // the ID of the contact who does, with "staff"

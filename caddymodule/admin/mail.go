@@ -63,7 +63,7 @@ func (f Firm) ListMail(ctx context.Context, in ListMail) (MailList, error) {
 	return out, err
 }
 
-// mailOf is an entry as it is shown; down is what keeps all emails waiting.
+// mailOf returns an entry for display; down is the outage that keeps all emails waiting.
 func mailOf(e outbox.Entry, down *outbox.Outage) Mail {
 	m := Mail{ID: e.ID, Kind: e.Kind, To: e.To, AskedAt: e.Asked.UTC(), Until: e.NotAfter.UTC(), Tries: e.Tries, Reason: e.Last, Failed: e.Ended, Late: e.Late()}
 	if e.Ended.IsZero() {
@@ -133,7 +133,7 @@ type TestMail struct {
 	Email string `json:"email"`
 }
 
-// MailTested is what was said between Doorpost and the mail server over it.
+// MailTested is the dialogue between Doorpost and the mail server about a test email.
 type MailTested struct {
 	To address.Address `json:"to"`
 	outbox.Dialogue

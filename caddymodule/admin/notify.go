@@ -26,7 +26,7 @@ type Notify struct {
 	Key      string     `json:"key,omitempty"`      // with the same one nobody is told twice, for 48 hours
 }
 
-// NoticeData is what a notice brings, by name. In JSON, numbers and booleans are taken for their text.
+// NoticeData is the data of a notice, by name. In JSON, numbers and booleans become text.
 type NoticeData map[string]string
 
 // UnmarshalJSON implements json.Unmarshaler.

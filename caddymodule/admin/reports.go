@@ -227,7 +227,7 @@ const uploadPause = time.Minute
 // publishReport takes a form whose last field is the file, which goes to the disk as it comes.
 func (h *Handler) publishReport(w http.ResponseWriter, r *http.Request) {
 	f, err := h.firm(r)
-	// A form is what a web page can send without asking first, so its origin counts. Caddy looks at that, too.
+	// Web pages can send a form without a preflight request, so check its origin. Caddy checks it, too.
 	if err == nil && http.NewCrossOriginProtection().Check(r) != nil {
 		err = &Error{Status: 403, Code: "cross_origin", Reason: "a web page of another site sent this"}
 	}

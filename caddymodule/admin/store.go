@@ -56,7 +56,7 @@ func (f Firm) AcceptStore(ctx context.Context, in AcceptStore) (done StoreAccept
 	return done, err
 }
 
-// Finding is what a check of the doctor's has found.
+// Finding is the result of one check of the doctor.
 type Finding struct {
 	Check string `json:"check"`          // what was looked at, such as "store"
 	Firm  string `json:"firm,omitempty"` // "": it is about the whole server

@@ -7,14 +7,14 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/usage"
 )
 
-// UsageList is one page of who still uses old links, by id.
+// UsageList is one page of companies whose old links are still used, by id.
 type UsageList struct {
 	CountedSince time.Time      `json:"counted_since,omitzero"` // uses before aren't known
 	Companies    []CompanyUsage `json:"companies"`              // those with old links, or with a use
 	Next         string         `json:"next,omitempty"`         // where the next page begins; "": there is none
 }
 
-// CompanyUsage is a company, and what is known of its old links.
+// CompanyUsage is a company with the use of its old links.
 type CompanyUsage struct {
 	CompanyInfo
 	Used

@@ -177,8 +177,8 @@ func messageError(ctx context.Context, step string, err error, m Message) error 
 	return fmt.Errorf("%s: %w", step, err)
 }
 
-// endedBy returns why ctx ended, where that is what really happened: the error is then
-// only what the closed connection looked like.
+// endedBy returns the cause of ctx if ctx has ended, since err is then only the effect of closing
+// the connection.
 func endedBy(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Dialogue is what was said between Doorpost and a mail server over one message.
+// Dialogue is the SMTP dialogue between Doorpost and a mail server about one message.
 type Dialogue struct {
 	Server   string    `json:"server"` // host:port, or the folder
 	Lines    []Spoken  `json:"lines"`
@@ -32,7 +32,7 @@ type Spoken struct {
 	After float64 `json:"after"`           // seconds since the beginning
 }
 
-// Speaker is who says a line.
+// Speaker says who sent a line.
 type Speaker string
 
 // The speakers. A line of Note wasn't said by anybody: it tells what happened.

@@ -303,8 +303,8 @@ func (q *Queue) end(ctx context.Context, id string, it item, e entry, why error)
 	return result{}
 }
 
-// remove deletes an entry together with the Ops of a hook, which is asked again when
-// they conflict with what is there by now.
+// remove deletes an entry together with the Ops of a hook. If they conflict with newer records, it
+// calls the hook again.
 func (q *Queue) remove(ctx context.Context, id string, hook func() ([]store.Op, error)) (err error) {
 	for range conflicts {
 		var ops []store.Op
@@ -371,7 +371,7 @@ func (q *Queue) putBack(ctx context.Context, id string, it item, e entry, why er
 	return result{toReady, item{due: due, tries: tries, common: e.Common}}
 }
 
-// about is what a log line says of an entry: never to whom.
+// about returns the fields of a log line about an entry, without its recipient.
 func about(id string, e entry) []any {
 	return []any{"mail", id, "kind", e.Kind, "to_domain", domain(e.To)}
 }

@@ -60,7 +60,7 @@ func (l *lane) take(from *line, id string) item {
 	return from.remove(id)
 }
 
-// item is what a queue remembers of an entry between two looks at it.
+// item is the state of an entry that a queue keeps in memory.
 type item struct {
 	due   time.Time
 	fails int // in a row, of what isn't counted in the store

@@ -30,8 +30,8 @@ func (s *Server) Outage() (Outage, bool) {
 	return Outage{o.since, o.reason, o.until}, !o.since.IsZero()
 }
 
-// outage is what is known about a mail server that can't be used: since when, and
-// when one message may try again for all.
+// outage is the state of a mail server that can't be used: since when, and when one message is the
+// next probe for all.
 type outage struct {
 	since  time.Time // zero: nothing is wrong
 	fails  int

@@ -1,15 +1,13 @@
-// Package outbox sends what was promised: a request that is committed to the store
-// becomes a mail, and the mail is handed over until a server has taken it, refused it
-// for good, or its time is over.
+// Package outbox sends mails: a request that is committed to the store becomes a mail, and the mail
+// is handed over until a server has accepted it, has refused it for good, or its time is over.
 //
-// An entry goes from asked (a request) to ready (the bytes of a mail) to gone. Each of
-// these is one store.Apply, so a process that is killed between any two instructions
-// leaves either the request or the mail. What it may repeat is the last hand-over: the
-// very same bytes, once.
+// An entry is first a request, then a mail that is ready to be sent, and is then deleted. Each step
+// is one store.Apply, so a process that is killed between any two instructions leaves either the
+// request or the mail. It may repeat only the last hand-over, once and with the same bytes.
 //
-// Mails go out by lanes: those that somebody waits for at a page, then notices, then
-// announcements; within each in the order of their IDs, which is by age. A Server is what all
-// queues that send by one mail server share.
+// There are three lanes: mails that a visitor waits for, then notices, then announcements. In each
+// lane mails are sent in the order of their IDs, the oldest first. All queues that use one mail
+// server share a Server.
 package outbox
 
 import (
@@ -29,7 +27,7 @@ import (
 var (
 	// ErrFull: Max entries are waiting. The request wasn't accepted.
 	ErrFull = errors.New("outbox: too much is waiting already")
-	// ErrDrop is what Attempt returns when the mail is of no use any more.
+	// ErrDrop is returned by Attempt if the mail is no longer needed.
 	ErrDrop = errors.New("outbox: no longer wanted")
 	// ErrLate is the reason that Failed gets for a mail whose time ran out.
 	ErrLate = errors.New("outbox: its time was over before a server took it")
@@ -46,7 +44,7 @@ const (
 	preparedAhead = 256
 )
 
-// Request is what was accepted. It is sealed in the store until it is a mail.
+// Request is an accepted request for a mail. It is sealed in the store until it becomes a mail.
 type Request struct {
 	ID       string    // from NewID; empty: Add makes it
 	Kind     string    // such as "sign-in"; see NewID
@@ -55,7 +53,7 @@ type Request struct {
 	Payload  []byte    // for Prepare alone
 }
 
-// Prepared is what Prepare makes of a Request.
+// Prepared is the result of Prepare.
 type Prepared struct {
 	Message *Message   // its ID is ignored; nil: nothing is to be sent, and the request ends
 	Ops     []store.Op // applied in the one step that turns the request into the mail, or ends it
@@ -69,9 +67,9 @@ type Prepared struct {
 	Done  func() // if set, is called once Ops are applied; of several tries, that of the last
 }
 
-// Process is the one process that has the store open. A firm's queues share it: they know from one
-// another what they have in hand, without leases in the store, and what an earlier process had in
-// hand is free at once.
+// Process is the only process that has the store open. A firm's queues share it, and through it know
+// which entries the others are working on, without leases in the store. The entries of an earlier
+// process are free at once.
 type Process struct {
 	Sent *SentLog // if set, what a server has taken is noted there before the store knows it
 
@@ -116,9 +114,9 @@ type Queue struct {
 	// Failed, if set, is told when a mail ends unsent (why wraps ErrRefused or ErrLate);
 	// its Ops are applied with the deletion.
 	Failed func(ctx context.Context, ref string, at time.Time, why error) ([]store.Op, error)
-	// Ended, if set, is told once a mail is out of the store, with the ID of its request:
-	// why is nil after the server has taken it, and else what Failed got. It isn't told of
-	// what came to nothing in Prepare or Attempt, nor of what ended while a crash came.
+	// Ended, if set, is called once a mail is deleted from the store, with the ID of its request.
+	// why is nil if the server has accepted it, otherwise the error that Failed got. It isn't called
+	// for mails that Prepare or Attempt has dropped, nor for those that ended during a crash.
 	Ended func(ctx context.Context, id string, why error)
 
 	// Waiting, if set, is told when a hand-over failed and will be tried again, with the
@@ -273,9 +271,9 @@ func (q *Queue) Start() {
 	}
 }
 
-// Stop takes nothing new in hand and waits for what is. After ten seconds it closes the
-// connections of mails that still aren't through, and leaves them in the store for the
-// next queue. Start may be called again.
+// Stop starts no more work and waits for the work in progress. After ten seconds it closes the
+// connections of mails that are still being sent, and leaves these in the store for the next
+// queue. Start may be called again.
 func (q *Queue) Stop() {
 	q.mu.Lock()
 	stop, abort := q.stop, q.abort

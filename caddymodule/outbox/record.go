@@ -25,7 +25,7 @@ const (
 // errVersion: a newer Doorpost wrote this record.
 var errVersion = errors.New("written by a newer version")
 
-// entry is what the store knows about one request.
+// entry is the record of one request.
 type entry struct {
 	Kind     string    `json:"kind"`
 	Asked    time.Time `json:"asked"`

@@ -22,7 +22,7 @@ const (
 	stepEnd     = "end of the message"
 )
 
-// reply is what a mail server answered instead of going on.
+// reply is a negative reply of a mail server.
 type reply struct {
 	step     string
 	code     int    // such as 550
@@ -48,8 +48,8 @@ func (r reply) String() string { return strings.TrimSpace(r.step + ": " + r.code
 // policy names the rule that a refusal goes by, as far as it can be told apart from others.
 func (r reply) policy() string { return r.step + " " + r.codes() }
 
-// subject is what a reply is about. It isn't the step at which it came: many servers
-// answer at RCPT what they know since the connection was opened.
+// subject says what a reply is about: the recipient, us or the server. It doesn't follow from the
+// step of the reply: many servers reject at RCPT for reasons known since the connection was opened.
 type subject int
 
 const (
@@ -176,7 +176,7 @@ var (
 	letters       = regexp.MustCompile(`^[\pL-]+$`)
 )
 
-// hides reports whether a word may be an address, a link, or what opens a door.
+// hides reports whether a word may be an address, a link or a secret.
 func hides(word, body string) bool {
 	switch {
 	case strings.Contains(word, "@"), strings.Contains(word, "://"), strings.Contains(word, ".") && strings.Contains(word, "/"), strings.Contains(word, "=") && len(word) > 8:

@@ -25,8 +25,8 @@ var serverSteps = []time.Duration{5 * time.Second, 10 * time.Second, 30 * time.S
 // once its lease is over, so they are short.
 var finishSteps = []time.Duration{time.Second, 2 * time.Second, 5 * time.Second}
 
-// farthest is longer than any step with its jitter. What is due later than that was
-// written before the clock was set back, and is due now.
+// farthest is longer than any delay with its jitter. An entry that is due later than that was written
+// before the clock was set back, and is due now.
 const farthest = 15 * time.Minute
 
 // backOff returns how long to wait after that many failures, between 80 and 100 % of
@@ -41,11 +41,11 @@ func backOff(steps []time.Duration, failures int) time.Duration {
 func Pace(n int, per time.Duration) *rate.Limiter {
 	n = max(n, 1)
 	burst := max(n/10, 1)
-	// What flows in within that time comes on top of the burst that began it.
+	// Tokens that arrive within that time are added to the initial burst.
 	return rate.NewLimiter(rate.Limit(float64(n-burst+1)/per.Seconds()), burst)
 }
 
-// step is what to do with an entry that is ready to be sent.
+// step is the next action for an entry that is ready to be sent.
 type step int
 
 const (

@@ -9,9 +9,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
 )
 
-// What a Sender's error says about trying again. An error that wraps none of these is about
-// this message only and may pass (a greylisted recipient, a connection that broke in
-// the middle): the message is tried again later, on its own.
+// The errors of a Sender say how to try again. An error that wraps none of these concerns only this
+// message and may be temporary (a greylisted recipient, a broken connection): the message is tried
+// again later, on its own.
 var (
 	// ErrRefused is final: the server will never take a message for this recipient, whose
 	// address or mailbox is wrong.

@@ -27,8 +27,8 @@ type SentLog struct {
 
 const mostSentLog = 1 << 20 // bytes, before the file is written anew
 
-// OpenSentLog opens the file, or makes it with mode 0600, for the one process that has the store
-// open. What the store has no entry of is forgotten.
+// OpenSentLog opens the file, or creates it with mode 0600, for the only process that has the store
+// open. It drops IDs without an entry in the store.
 func OpenSentLog(ctx context.Context, path string, db store.Store) (*SentLog, error) {
 	l := &SentLog{path: path, lines: map[string]bool{}}
 	data, err := os.ReadFile(path)

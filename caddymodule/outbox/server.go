@@ -13,10 +13,9 @@ import (
 // DefaultConnections is how many messages a mail server gets at a time.
 const DefaultConnections = 4
 
-// Server is one mail server, as the queues of all firms share it that send by it: how much it
-// takes, and what is known about it. It gives a turn to one message after the other: of the
-// highest lane in which one waits, and there to the queues by turns. All methods may be called
-// from many goroutines.
+// Server is one mail server, shared by the queues of all firms that use it: its rate, its
+// connections and its state. It gives turns to messages one after another: from the highest lane
+// with a waiting message, and within it to the queues in turn. It is safe for concurrent use.
 type Server struct {
 	now func() time.Time
 
@@ -60,8 +59,8 @@ func NewServer(connections int, pace *rate.Limiter, now func() time.Time) *Serve
 	return &Server{now: now, connections: max(connections, 1), pace: pace, last: newLastStep()}
 }
 
-// Set changes how much the server gets. What was handed over before counts. A server that
-// couldn't be used is tried at once: with other settings perhaps.
+// Set changes the rate and the number of connections. Earlier hand-overs count. A server that
+// couldn't be used is tried at once, since the settings may have changed.
 func (s *Server) Set(connections int, pace *rate.Limiter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -62,8 +62,8 @@ type SMTP struct {
 	alive    time.Duration // default resetTime
 }
 
-// Validate reports what is wrong with the settings, in words for who wrote them. It
-// doesn't connect to anything.
+// Validate returns an error that tells an operator how to correct the settings. It opens no
+// connection.
 func (s SMTP) Validate() error {
 	host, port, err := s.hostPort()
 	if err != nil {
@@ -185,8 +185,8 @@ func (s SMTP) mode(port int) TLS {
 	return TLSStart
 }
 
-// connectError says what an error of connecting means and what to do, where its own
-// words don't. What the server said stays behind it.
+// connectError explains an error of connecting and says what to do, if its own text doesn't. The
+// server's words follow.
 func (s SMTP) connectError(err error) error {
 	if _, ok := errors.AsType[*textproto.Error](err); ok {
 		return err

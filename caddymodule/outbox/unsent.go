@@ -20,7 +20,7 @@ const KeepUnsent = 48 * time.Hour
 // ErrInHand is the error of Retry where the mail is on its way to the server.
 var ErrInHand = errors.New("outbox: the mail is being sent")
 
-// Entry is what may be shown of a mail that waits, or that ended unsent.
+// Entry is the part of a waiting or unsent mail that may be shown.
 type Entry struct {
 	ID       string    `json:"id"`
 	Kind     string    `json:"kind"`
@@ -42,9 +42,9 @@ func (e entry) shown(id string) Entry {
 	return out
 }
 
-// List returns up to limit entries that wait and have IDs after the ID after, in the order of
-// sending, and the ID to go on after ("": these were the last). What can't be read (see
-// secret.ErrSealed) is left out.
+// List returns up to limit waiting entries with IDs after the ID after, in the order of sending, and
+// the ID for the next page ("" after the last). It leaves out entries that can't be read (see
+// secret.ErrSealed).
 func (q *Queue) List(ctx context.Context, after string, limit int) (list []Entry, next string, err error) {
 	return q.list(ctx, bucketQueue, after, limit)
 }

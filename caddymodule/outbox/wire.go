@@ -11,8 +11,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 )
 
-// wire is the connection below SMTP and TLS: closed from anywhere at any time, and with
-// an end to what a server may say.
+// wire is the connection below SMTP and TLS. Any goroutine may close it at any time, and it limits
+// how much a server may send.
 type wire struct {
 	net.Conn // set by dial
 	left     int

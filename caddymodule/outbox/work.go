@@ -18,7 +18,7 @@ const (
 	conflicts = 8   // how often to begin anew at once, when somebody else was faster
 )
 
-// result is what becomes of an entry that was in hand.
+// result is the result of work on an entry.
 type result struct {
 	to where
 	item
@@ -240,8 +240,8 @@ func (q *Queue) put(id string, r result) {
 	}
 }
 
-// guard contains a panic: of Prepare, a hook or the Sender, over one entry. What it was
-// about isn't logged, since it may be anything, a link too.
+// guard recovers from a panic of Prepare, a hook or the Sender about one entry. It doesn't log the
+// panic's value, which may contain anything, such as a link.
 func (q *Queue) guard(ctx context.Context, id string, it item, do func(context.Context, string, item) result) (r result) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -351,9 +351,9 @@ func (q *Queue) load(ctx context.Context, id string) (store.Record, entry, error
 	return rec, e, err
 }
 
-// prepare makes a mail of a request, or passes on what is a mail already. Where it comes to
-// nothing, and later isn't nil, it calls that with the Op that ends the entry and with what to
-// call after that, in place of doing both.
+// prepare turns a request into a mail, or returns the mail if there is one already. If the request
+// is dropped and later isn't nil, it passes the Op that ends the entry, and the function to call
+// after it, to later instead of using them.
 func (q *Queue) prepare(ctx context.Context, id string, it item, later func(end store.Op, done func())) result {
 	ctx, cancel := context.WithTimeout(ctx, prepareTime)
 	defer cancel()
@@ -399,7 +399,7 @@ func (q *Queue) prepare(ctx context.Context, id string, it item, later func(end 
 	return q.trouble(id, it, "prepare", store.ErrConflict)
 }
 
-// prepared returns the one step from a request to what Prepare made of it.
+// prepared returns the Ops that replace a request by the result of Prepare.
 func (q *Queue) prepared(rec store.Record, e entry, p Prepared) []store.Op {
 	if !p.Later.IsZero() {
 		return append([]store.Op{store.Check(rec.Key, rec.Value)}, p.Ops...)

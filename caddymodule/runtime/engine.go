@@ -1,7 +1,8 @@
-// Package runtime opens what runs of a configuration: the engine, which outlives reloads, with the
-// store, its clock and what firms keep in memory (engine.go, clock.go), the secrets that open it
-// (keys.go), and on it the firms (firm.go), each with its gate and what goes on beside requests, such as
-// loading its files again when they change (files.go) and ending requests whose session is over (watch.go).
+// Package runtime runs a configuration. Server (server.go) is the running part of one configuration;
+// the Engine outlives reloads, with the store, its clock and the firms' memory (engine.go, clock.go).
+// keys.go has the secrets, trust.go and reseal.go guard the store and seal it again after a secret has
+// changed. Each Firm (firm.go) has its gate and the work beside requests, such as loading changed files
+// (files.go) and ending requests whose session has ended (watch.go).
 package runtime
 
 import (
@@ -32,10 +33,10 @@ func openStore(p config.Location, clock *Clock, log *slog.Logger, late bool) (s 
 	return others, others, err
 }
 
-// openTime is what a start waits for the store.
+// openTime is how long a start waits for the store.
 const openTime = 10 * time.Second
 
-// Engine is what outlives a reload: the store, and what firms keep in memory.
+// Engine has the store and the firms' memory. It outlives reloads.
 type Engine struct {
 	Store  store.Store
 	Others *redis.Store // the same store, where other processes may have it open; else nil

@@ -33,7 +33,7 @@ const (
 	retryFile = 10 * time.Second
 )
 
-// fileState is what a look at a file sees without reading it.
+// fileState is the state of a file according to stat.
 type fileState struct {
 	info fs.FileInfo // nil: there is no file, or it can't be seen
 }
@@ -94,7 +94,7 @@ func (w *watchedFile) changed(now time.Time) (changed, writing bool) {
 	return true, false
 }
 
-// csvFile is a CSV file of a firm, and what became of it.
+// csvFile is a CSV file of a firm, with its state.
 type csvFile struct {
 	watchedFile
 	kind    directory.Kind
@@ -190,8 +190,8 @@ func (f *Firm) endPending(ctx context.Context) {
 // back at once.
 const manyRows = 10_000
 
-// loadFile brings the directory up to one file. What is wrong with it is logged and leaves
-// the directory as it is: people who could sign in still can.
+// loadFile loads one file into the directory. Errors are logged and leave the directory as it is:
+// contacts who could sign in still can.
 func (f *Firm) loadFile(ctx context.Context, file *csvFile, first bool, planned func()) error {
 	now := f.Directory.Now()
 	state, version := stateOf(file.path), f.Directory.Version()
@@ -269,7 +269,7 @@ func (f *Firm) refuseFile(file *csvFile, err error) {
 		f.Log.Error("a file was not loaded, and nothing was changed", "kind", file.kind, "path", file.path, "error", config.WithAdvice(err))
 		return
 	}
-	// What the rows say holds addresses, and a log is no place for these.
+	// The rows have addresses, which must not be logged.
 	row := rows.Rows[0].Masked()
 	f.Log.Error("a file was not loaded, and nothing was changed: some of its lines are wrong", "kind", file.kind, "path", file.path,
 		"line", row.Line, "column", row.Column, "reason", row.Reason, "wrong_lines", len(rows.Rows)+rows.More,
@@ -317,7 +317,7 @@ func (s *SettingFiles) Look(now time.Time, log *slog.Logger) {
 	}
 }
 
-// FileStatus is what there is to be seen about the files.
+// FileStatus returns the states of the files.
 func (f *Firm) FileStatus() (all []admin.FileStatus) {
 	for _, file := range f.files {
 		file.mu.Lock()

@@ -40,7 +40,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// Shared is what all firms of a process, or of a configuration, share.
+// Shared has the values that all firms of a process or of a configuration share.
 type Shared struct {
 	Engine *Engine
 	Keys   *secret.Keyring
@@ -56,7 +56,7 @@ type Shared struct {
 	Events   *slog.Logger                   // for audit, which samples by itself
 }
 
-// Firm is a firm that is open: its gate, and what goes on beside requests.
+// Firm is an open firm: its gate, and the work beside requests.
 type Firm struct {
 	ID     string
 	Config config.Firm
@@ -108,8 +108,7 @@ func Look(cfg config.Firm) (*web.Pages, *brand.Messages, *brand.Logo, error) {
 	return pages, letters, logo, nil
 }
 
-// Open makes the firm ready to serve, with whatever goes on beside requests. guarded is its part of
-// the store.
+// Open opens a firm and starts its work beside requests. guarded is its part of the store.
 func Open(id string, cfg config.Firm, guarded *anchor.Store, s Shared) (*Firm, error) {
 	pages, letters, logo, err := Look(cfg)
 	if err != nil {
@@ -188,8 +187,8 @@ func settingsOf(id string, cfg config.Firm) (gate.Settings, error) {
 	return s, nil
 }
 
-// recordsOf returns what reads and writes a firm's records. What is in memory outlives a reload, and
-// so do the requests that use it.
+// recordsOf returns the packages' types that read and write a firm's records. Their memory outlives
+// reloads, as do the requests that use it.
 func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *atomic.Uint64, others *store.Peers) (gate.Records, error) {
 	e, keys, now := s.Engine, s.Keys, s.Engine.Clock.Now
 	events := &audit.Log{Logger: s.Events, Keys: keys, EventLog: kept(e, id, "audit", func() *audit.EventLog { return audit.NewEventLog(id, db, now, s.Counters) })}
@@ -321,10 +320,10 @@ func (f *Firm) load(ctx context.Context, planned func()) error {
 	return err
 }
 
-// Problem is something about the directory that can't work, and what to do.
+// Problem is a state of the directory that can't work, with its remedy.
 type Problem struct{ What, Do string }
 
-// CannotWork is what only the directory shows.
+// CannotWork returns the problems of the directory, which validate can't see.
 func (f *Firm) CannotWork(ctx context.Context) (all []Problem) {
 	if any, err := f.Directory.AnybodyMaySignIn(ctx); err == nil && !any {
 		all = append(all, Problem{"nobody can sign in: there is no contact",
@@ -386,8 +385,8 @@ func (f *Firm) goOn(ctx context.Context, begun bool, again <-chan struct{}) {
 	}
 }
 
-// prepare brings the records of the firm to what everything else expects of them. It may be
-// called any number of times.
+// prepare brings the firm's records into the state that the other packages expect. It may be called
+// any number of times.
 func (f *Firm) prepare(ctx context.Context) error {
 	if r, yes := f.Anchor.Restored(); yes {
 		done, err := f.Admin().AcceptStore(ctx, admin.AcceptStore{Reopen: r.Reopen})

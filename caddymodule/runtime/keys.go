@@ -51,7 +51,7 @@ const (
 	canaryPlain   = "doorpost"
 )
 
-// Secrets are the secrets of a configuration, and what is needed to check them against a store.
+// Secrets are the secrets of a configuration, and the data for checking them against a store.
 type Secrets struct {
 	Resolved config.Resolved // the settings
 	Firms    []string        // of the configuration

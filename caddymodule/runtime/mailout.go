@@ -36,7 +36,7 @@ func OpenMail(m config.Mail, keep func(string, func() any) any, now func() time.
 	if out.pace, err = m.Pace(); err != nil {
 		return nil, err
 	}
-	// What hands mails over during a reload is of two configs, and there is one mail server.
+	// During a reload, two configurations hand over mails to one mail server.
 	out.server = keep("mail server", func() any { return outbox.NewServer(m.AtATime(), out.pace, now) }).(*outbox.Server)
 	if m.Transport == "folder" {
 		out.sender = outbox.Folder{Path: m.Path}

@@ -22,9 +22,9 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Server is what one configuration runs: its keys, its firms, and the work beside requests. Set
-// the exported fields in one literal, then Start it once. A reload starts the Server of the new
-// configuration before it stops the one of the old; both use the same Engine.
+// Server is the running part of one configuration: its keys, its firms, and the work beside
+// requests. Set the exported fields in one literal, then Start it once. A reload starts the Server
+// of the new configuration before it stops the old one; both use the same Engine.
 type Server struct {
 	Settings config.Resolved
 	Named    map[string]*config.Firm // by id

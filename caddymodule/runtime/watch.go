@@ -93,16 +93,15 @@ func (w *watch) Close() error {
 }
 
 const (
-	// keepUpEvery is how often to look for what other processes have changed without being
-	// told: what was told may be lost.
+	// keepUpEvery is how often to read changes of other processes, whose messages may be lost.
 	keepUpEvery = 2 * time.Second
-	// doubtAfter is how long after the last look that succeeded memory is believed. What
-	// another process ended is over here within this time and one look.
+	// doubtAfter is how long memory is trusted after the last successful read. A session that
+	// another process has ended is over here within this time and one read.
 	doubtAfter = 4 * time.Second
 )
 
-// keepUp keeps what is in memory up to what other processes do, as long as that can be
-// found out; else it says that there is doubt.
+// keepUp updates memory with the changes of other processes. While these can't be read, it marks
+// memory as stale.
 func (w *watch) keepUp(ctx context.Context, told <-chan struct{}, others *store.Peers) {
 	doubt := time.AfterFunc(doubtAfter, func() { others.SetStale(true) })
 	defer doubt.Stop()
@@ -130,13 +129,12 @@ func (w *watch) keepUp(ctx context.Context, told <-chan struct{}, others *store.
 	}
 }
 
-// othersOf is what is known of the other processes that have the store open; nil where
-// there can be none.
+// othersOf returns the other processes that have the store open; nil if there can be none.
 func othersOf(firm string, server *redis.Store) *store.Peers {
 	if server == nil {
 		return nil
 	}
-	// What one process does is over for the others within a second, or, when this message
-	// is lost, by their next look.
+	// The other processes see a change within a second or, if this message is lost, with their
+	// next read.
 	return &store.Peers{Notify: func(ctx context.Context) { _ = server.Publish(context.WithoutCancel(ctx), firm, "look") }}
 }
