@@ -20,8 +20,8 @@ import (
 
 func init() { caddy.RegisterModule(new(App)) }
 
-// App is what all firms of one Caddy share: the settings of the global option `doorpost`, and
-// what they make.
+// App has the settings of the global option `doorpost`, and the store and the firms that they
+// open.
 type App struct {
 	config.Server
 
@@ -95,8 +95,8 @@ func undefined(id string) error {
 	return fmt.Errorf(`firm %s is named, but no site block defines it; write "doorpost %s { url …, brand … }" in one of them`, id, id)
 }
 
-// Start opens the store, finds or makes the secret, and opens every firm. Whatever
-// it opened before an error is closed by the time Cleanup returns.
+// Start opens the store, finds or makes the secret, and opens every firm. After an error, Cleanup
+// closes everything that was opened.
 func (a *App) Start() error {
 	for id, def := range a.named {
 		if def == nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/runtime"
 )
 
-// checks are what the doctor looks at, in the order of the answer. Each returns a finding
-// for whatever it looked at, also where nothing is wrong.
+// checks are the checks of the doctor, in the order of the answer. Each returns a finding even if
+// nothing is wrong.
 var checks = []func(context.Context, *App) []admin.Finding{
 	checkTrust,
 	checkAnchorFiles,
@@ -59,7 +59,7 @@ func checkMailServer(_ context.Context, a *App) []admin.Finding {
 // atATime is how many firms are looked at from outside at a time.
 const atATime = 8
 
-// checkOutside is about what is around: mail server, DNS, the site as others reach it, the portal.
+// checkOutside checks the mail server, DNS, the site as others reach it, and the portal.
 func checkOutside(ctx context.Context, a *App) (all []admin.Finding) {
 	ids := slices.Sorted(maps.Keys(a.firms))
 	found := make([][]admin.Finding, len(ids))
@@ -78,7 +78,7 @@ func checkOutside(ctx context.Context, a *App) (all []admin.Finding) {
 	return slices.Concat(found...)
 }
 
-// outside is what there is to look at around a firm.
+// outside returns the data for the checks around a firm.
 func outside(f *firm) doctor.Firm {
 	out := doctor.Firm{URL: f.Sites.URL, Prefix: f.Config.Prefix}
 	if v, err := caddy.ActiveContext().AppIfConfigured("http"); err == nil {
@@ -117,7 +117,7 @@ func checkProxies(_ context.Context, a *App) (all []admin.Finding) {
 	return all
 }
 
-// checkAdminEndpoint is about who may give these commands: with TCP, every user of the machine.
+// checkAdminEndpoint checks who may give these commands: over TCP, every user of the machine.
 func checkAdminEndpoint(ctx context.Context, _ *App) []admin.Finding {
 	found := admin.Finding{Check: "admin", OK: true, What: "only users who may open Caddy's admin socket can give these commands"}
 	if overTCP(ctx) {
@@ -158,7 +158,7 @@ func checkTrust(_ context.Context, a *App) []admin.Finding {
 	})
 }
 
-// checkAnchorFiles is about what is kept outside the store, by which a lost one is noticed.
+// checkAnchorFiles checks the files outside the store, by which a lost store is noticed.
 func checkAnchorFiles(_ context.Context, a *App) []admin.Finding {
 	return eachFirm(a, func(f *firm) admin.Finding {
 		st := f.Anchor.Status()

@@ -107,8 +107,8 @@ func (f *firm) strangeName(r *http.Request) {
 	})
 }
 
-// setPlaceholders offers who is signed in to the rest of the Caddyfile, as Caddy's own
-// authentication does. user.id is what access logs show, so it is opaque.
+// setPlaceholders sets the placeholders of Caddy's own authentication to the signed-in contact, for
+// the rest of the Caddyfile. user.id appears in access logs, so it is opaque.
 func setPlaceholders(r *http.Request, p gate.Passed) {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {

@@ -130,9 +130,8 @@ func (h *Handler) findDefinition(ctx caddy.Context) error {
 	return undefined(h.Firm)
 }
 
-// ServeHTTP hands the request to its firm. What keeps it from doing so is answered
-// here and never returned: Caddy logs a returned error with the URL, and the URL may
-// be a sign-in link.
+// ServeHTTP passes the request to its firm. It answers its own errors and never returns them: Caddy
+// logs a returned error with the URL, and the URL may be a sign-in link.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	prefix, rules := h.app.shape(h.Firm)
 	asked := askedURL(r)

@@ -35,7 +35,7 @@ func keepHeaders(w http.ResponseWriter) http.ResponseWriter {
 	return k
 }
 
-// wrapperField is what Caddy's own writers embed.
+// wrapperField is the field that Caddy's own writers embed.
 const wrapperField = "ResponseWriterWrapper"
 
 // changers has by type whether a writer may change headers; see changes.
@@ -57,7 +57,7 @@ func changes(w http.ResponseWriter) bool {
 	return yes
 }
 
-// headerKeeper is what the gate writes to. It implements gate.HeaderKeeper.
+// headerKeeper is the ResponseWriter of the gate. It implements upstream.HeaderKeeper.
 type headerKeeper struct {
 	http.ResponseWriter
 	keep func(name string) bool // nil: nothing is kept

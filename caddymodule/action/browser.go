@@ -11,8 +11,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
-// Browser is what a request shows of the browser that made it. It proves nothing about the
-// person.
+// Browser has a request's data about its browser. It proves nothing about the person.
 type Browser struct {
 	IP           netip.Addr // invalid where it isn't known
 	Agent        string     // the browser in words, such as "Safari on iPhone"

@@ -21,8 +21,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
-// MailJobs makes and accounts for the mails of a firm: it is what the workers of the outbox call.
-// Set its fields in one literal before use.
+// MailJobs prepares the mails of a firm and counts them. The workers of the outbox call it. Set its
+// fields in one literal before use.
 type MailJobs struct {
 	Directory   *directory.Directory
 	Tokens      *token.Tokens
@@ -73,7 +73,7 @@ func (j *MailJobs) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepar
 	if c.Disabled {
 		return nothing(audit.Disabled)
 	}
-	// To the stored address that matched, never to what was typed.
+	// To the stored address that matched, never to the typed one.
 	i := slices.Index(c.Emails, ask.Address)
 	if i < 0 {
 		return nothing(audit.Unknown)

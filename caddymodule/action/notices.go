@@ -54,7 +54,7 @@ type Notices struct {
 	Alarm func(context.Context, store.Key)
 }
 
-// Notice is what contacts of a company are to be told.
+// Notice is a message to contacts of a company.
 type Notice struct {
 	Kind     string            `json:"kind"`               // of the mail: brand.KindNewQuestions, …
 	Template string            `json:"template,omitempty"` // the name of a template of the firm's own, in place of the kind's; "": none
@@ -109,7 +109,7 @@ type noticeRequest struct {
 	At       time.Time         `json:"at"`
 }
 
-// noticeRecord is what is known of a key.
+// noticeRecord is the record of an idempotency key.
 type noticeRecord struct {
 	Digest string     `json:"digest"` // of the notice
 	At     time.Time  `json:"at"`
@@ -193,7 +193,7 @@ type recipient struct {
 	to address.Address
 }
 
-// recipients returns who is to get the notice, and who is named and gets none.
+// recipients returns the contacts who get the notice, and the named ones who don't.
 func (s *Notices) recipients(ctx context.Context, n Notice) (all []recipient, skipped []Skipped, err error) {
 	skipped = []Skipped{}
 	skip := func(a address.Address, code, reason string) { skipped = append(skipped, Skipped{a, code, reason}) }
@@ -232,7 +232,7 @@ func reaches(c directory.Contact, company string) bool {
 	return c.Role == directory.Staff || slices.Contains(c.Companies, company)
 }
 
-// tell commits the mails to some contacts in one step, with state as what is known of the key from then on.
+// tell commits the mails to some contacts, and state as the new record of the key, in one step.
 func (s *Notices) tell(ctx context.Context, n Notice, some []recipient, was sealed.Record[noticeRecord], state *noticeRecord, proof []store.Op) error {
 	now := s.now()
 	ops := slices.Clone(proof)

@@ -132,9 +132,9 @@ func (t *PasswordAttempt) take() bool {
 	return true
 }
 
-// Check compares. What wasn't compared, or was right, isn't counted against the network. A client
-// that hung up before the answer stays counted: the hash is computed for it all the same. The
-// errors are those of password.Passwords.Check.
+// Check compares the password. An attempt that was right, or wasn't compared, isn't counted against
+// the network. If the client disconnects before the answer, the attempt stays counted, since its
+// hash is computed anyway. The errors are those of password.Passwords.Check.
 func (t *PasswordAttempt) Check(ctx context.Context) (password.Match, error) {
 	match, err := t.all.Passwords.Check(anchor.Evenly(ctx), t.attempt)
 	if errors.Is(err, password.ErrWrong) || err != nil && ctx.Err() != nil {

@@ -58,7 +58,7 @@ func (p *PasswordChanges) Remove(ctx context.Context, by Browser, change Passwor
 	return p.apply(ctx, by, change, audit.PasswordRemoved, ops)
 }
 
-// contextWords is what no password of the contact may contain.
+// contextWords returns the words that no password of the contact may contain.
 func (p *PasswordChanges) contextWords(ctx context.Context, c directory.Contact) (password.ContactInfo, error) {
 	about := password.ContactInfo{Names: []string{c.FirstName, c.LastName}, Emails: c.Emails}
 	if c.Role == directory.Staff {

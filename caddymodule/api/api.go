@@ -22,7 +22,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-// Path is what follows the prefix in the path of every request.
+// Path follows the prefix in the path of every request.
 const Path = "/api/"
 
 // maxBody is how many bytes of JSON a request may have.
@@ -37,7 +37,7 @@ type Handler struct {
 	Log      *slog.Logger
 }
 
-// operation is what a path does.
+// operation is the operation of a path.
 type operation struct {
 	scope servicetoken.Scope
 	do    func(ctx context.Context, f admin.Firm, by admin.By, action string, r *http.Request, body []byte) (any, error) // nil: the body is a report

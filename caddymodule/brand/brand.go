@@ -125,8 +125,8 @@ type Logo struct {
 
 const maxLogo = 256 << 10
 
-// ReadLogo reads the picture that Logo names; nil where none is named. What it is, is
-// told by its content.
+// ReadLogo reads the picture that Logo names; nil if none is named. Its type is detected from its
+// content.
 func (b Brand) ReadLogo() (*Logo, error) {
 	if b.Logo == "" {
 		return nil, nil

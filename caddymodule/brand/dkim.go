@@ -84,7 +84,7 @@ func (b Brand) Signer() (*Signer, error) {
 	return s, nil
 }
 
-// PublicKey is what stands in DNS for a key, at SELECTOR._domainkey.DOMAIN.
+// PublicKey returns the DNS record for a key, at SELECTOR._domainkey.DOMAIN.
 type PublicKey struct {
 	Selector string
 	Kind     string // "rsa" or "ed25519", as in k=

@@ -42,9 +42,8 @@ var fixedHeaders = [][2]string{
 	{"X-SMTPAPI", `{"filters": {"clicktrack": {"settings": {"enable": 0, "enable_text": false}}, "opentrack": {"settings": {"enable": 0}}}}`}, // SendGrid
 }
 
-// Bytes returns the message as it travels: RFC 5322, text and HTML, lines that end in
-// CRLF and have at most 76 characters, but for what can't be folded. The same message and
-// date give the same bytes.
+// Bytes returns the message as it is sent (RFC 5322): text and HTML, lines of at most 76 characters
+// where they can be folded, ended by CRLF. The same message and date give the same bytes.
 func (l Message) Bytes(date time.Time) ([]byte, error) {
 	id, _, _ := strings.Cut(l.MessageID, "@")
 	m := mail.NewMsg(mail.WithNoDefaultUserAgent(), mail.WithBoundary("part-"+id))

@@ -62,12 +62,12 @@ type pair struct {
 }
 
 // NewMessages reads the templates of the messages. Each kind has two, KIND.txt, whose first
-// line is "Subject: …", and KIND.html; a file of that name in folder/mails stands in for
-// the built-in one. frame.html is what the built-in .html have in common; those in folder
+// line is "Subject: …", and KIND.html; a file of that name in folder/mails replaces
+// the built-in one. frame.html is the common part of the built-in .html files; those in folder
 // need not use it. folder may be empty, and so may folder/mails.
 //
-// Each template is tried out with made-up data, so that what is wrong with one shows now:
-// the error names the file, mostly the line, and what to write.
+// Each template is tried with made-up data, so that errors appear now. They name the file, usually
+// the line, and the remedy.
 func NewMessages(b Brand, folder string) (*Messages, error) {
 	if err := b.Validate(); err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func readPair(folder, kind string) (p pair, err error) {
 	return p, templateError(err)
 }
 
-// readTemplate returns a template and what to call it in errors: its path.
+// readTemplate returns a template and its path, for errors.
 func readTemplate(folder, file string) (text, name string, err error) {
 	if folder != "" {
 		name = filepath.Join(folder, "mails", file)
@@ -156,8 +156,7 @@ func readTemplate(folder, file string) (text, name string, err error) {
 // maxTemplate is the size of a template in bytes, far above what pages and mails need.
 const maxTemplate = 1 << 20
 
-// ReadTemplateFile reads a template. What is no regular file is refused unread: a device or
-// a pipe may never end.
+// ReadTemplateFile reads a template. It reads only regular files: a device or a pipe may never end.
 func ReadTemplateFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -207,7 +206,7 @@ func (l *Messages) tryOut() error {
 	return l.tryOutNotices(rich, poor)
 }
 
-// Mail is what a message says, and to whom.
+// Mail has the data of a message, and its recipient.
 type Mail struct {
 	To                  string        // the stored address, in the form of package address
 	FirstName, LastName string        // either may be empty
@@ -310,8 +309,8 @@ func fromRight(r rune) bool {
 const tagNames = "{{.Contact.FirstName}}, {{.Contact.LastName}}, {{.Contact.Email}}, {{.Company.Name}}, {{.Companies}}, " +
 	"{{.Firm.Name}}, {{.Firm.Support}}, {{.Link}}, {{.Code}}, {{.ExpiresIn}}, {{.Asked}}, {{.Time}}, {{.Day}}, {{.Site}}, and {{.Data.NAME}} in a notice"
 
-// ours are the words that a browser may be called by. Whatever a visitor can write into
-// a request must not get into a mail from the firm (CVE-2022-31127).
+// ours matches the names that a browser may have. Nothing that a visitor can write into a request
+// may get into a mail from the firm (CVE-2022-31127).
 var ours = regexp.MustCompile(`^[A-Za-z0-9 ]{1,60}$`)
 
 // SignIn writes the message with the sign-in link.

@@ -199,11 +199,10 @@ type call struct {
 	firm    string
 }
 
-// patience is how long a server may take for what is done in a moment. Imports and
-// copies take as long as they take.
+// patience is how long a server may take for a short request. Imports and copies have no limit.
 const patience = time.Minute
 
-// brief returns a context for what is done in a moment.
+// brief returns a context for a short request.
 func (c *call) brief() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(c.ctx, patience)
 }
@@ -400,8 +399,8 @@ func tell(cmd *cobra.Command, e *admin.Error, misused bool) {
 	}
 }
 
-// columns writes rows as a table. What is in them holds no line breaks or controls:
-// the directory takes none.
+// columns writes rows as a table. Their cells have no line breaks or control characters, which the
+// directory refuses.
 func columns(w io.Writer, rows [][]string) {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {

@@ -46,7 +46,7 @@ func filterFlags(cmd *cobra.Command) {
 	cmd.Flags().Bool("old-links", false, "Only those of companies whose old links still open without sign-in")
 }
 
-// filtered is what the arguments and flags narrow a list to.
+// filtered returns the filter of a list from arguments and flags.
 func (c *call) filtered() (admin.ListContacts, error) {
 	in := admin.ListContacts{ListRequest: admin.ListRequest{Text: strings.Join(c.args, " "), Limit: 1000}}
 	for _, only := range []string{admin.OnlyDisabled, admin.OnlyNeverSignedIn, admin.OnlyOldLinks} {
@@ -245,7 +245,7 @@ func contactFlags(cmd *cobra.Command) {
 	f.StringSlice("other-emails", nil, "All further addresses, separated by commas")
 }
 
-// contactChange is what the flags say.
+// contactChange returns the change from the flags.
 func (c *call) contactChange() (directory.Change, error) {
 	for _, list := range []string{"companies", "other-emails"} {
 		for _, v := range flagOf[[]string](c.cmd, list) {

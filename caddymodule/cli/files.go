@@ -101,8 +101,8 @@ func whyLeftAlone(k directory.Kept) string {
 	return k.Reason
 }
 
-// tellRefused adds to a list that a file of the Caddyfile isn't loaded, so that nobody
-// takes the list for what the file says.
+// tellRefused adds to a list that a file of the Caddyfile isn't loaded, so that nobody takes the
+// list for the content of the file.
 func (c *call) tellRefused(w io.Writer) {
 	ctx, cancel := c.brief()
 	defer cancel()

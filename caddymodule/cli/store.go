@@ -95,7 +95,7 @@ stores.`,
 	}.command()
 }
 
-// checked is what check prints with --json.
+// checked is the output of check with --json.
 type checked struct {
 	Store string `json:"store"`
 	Bytes int64  `json:"bytes"`
@@ -124,7 +124,7 @@ func (c *call) checkStore() error {
 	})
 }
 
-// backedUp is what backup prints with --json.
+// backedUp is the output of backup with --json.
 type backedUp struct {
 	File  string `json:"file"`
 	Bytes int64  `json:"bytes"`
@@ -159,7 +159,7 @@ func (c *call) backup() (err error) {
 	})
 }
 
-// restored is what restore prints with --json.
+// restored is the output of restore with --json.
 type restored struct {
 	Store string `json:"store"`
 	Kept  string `json:"kept,omitempty"` // the file that was replaced; "": there was none

@@ -14,7 +14,7 @@ var doneTo = map[string]string{
 	"undo":    "Its old links open without asking again.",
 }
 
-// GetCompanies lists companies, with what becomes of their old links.
+// GetCompanies lists companies with the state of their old links.
 func (h *Handlers) GetCompanies(w http.ResponseWriter, r *http.Request) error {
 	if _, err := h.staff(r); err != nil {
 		return err

@@ -97,7 +97,7 @@ func (h *Handlers) show(w http.ResponseWriter, r *http.Request, status int, emai
 	return nil
 }
 
-// buttons are what the steps of an advice are called, and what has to be typed for them.
+// buttons has the labels of the steps of an advice, and of their fields.
 var buttons = map[explain.Action]struct{ button, field string }{
 	explain.Enable:        {"Let them in again", ""},
 	explain.GiveCompany:   {"Add them to this company", "The company’s name"},
@@ -130,7 +130,7 @@ func (h *Handlers) adviceRow(ctx context.Context, line explain.Line) (web.Advice
 	return row, nil
 }
 
-// said is what the page says once something was done, by the word in its URL.
+// said maps the parameter done of the page's URL to the message after a change.
 var said = map[string]string{
 	"enable":         "They can sign in again. Let them ask for a new email.",
 	"disable":        "They are signed out everywhere, and kept out.",

@@ -1,4 +1,4 @@
-// Package doctor looks at what is around Doorpost: the mail server, DNS, and the site as others reach it. It
+// Package doctor checks the surroundings of Doorpost: the mail server, DNS, and the site as others reach it. It
 // changes nothing, and sends no email.
 //
 // Each check returns findings in a sentence, with what to do where something is wrong.
@@ -23,7 +23,7 @@ type Finding struct {
 	Do    string // what to do about it; "": nothing
 }
 
-// Firm is what the checks know of a firm. Set its fields in one literal.
+// Firm has the data of a firm for the checks. Set its fields in one literal.
 type Firm struct {
 	Sender string // address that its mails come from
 	Mail   *Mail  // nil: mails stay in a folder
@@ -52,7 +52,7 @@ type Key struct {
 	Public   string // as in p=
 }
 
-// Resolver is what is asked of DNS.
+// Resolver looks up DNS records.
 type Resolver interface {
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 	LookupMX(ctx context.Context, name string) ([]*net.MX, error)

@@ -101,7 +101,7 @@ func (l *Language) Funcs() template.FuncMap {
 	return template.FuncMap{"text": text, "date": l.Date, "browser": l.Browser}
 }
 
-// Kind is what a source is written in.
+// Kind is the kind of a source.
 type Kind uint8
 
 // The kinds of source.

@@ -69,7 +69,7 @@ func (u *Unread) Put(contact, company string, n Latest) (store.Op, error) {
 	return u.bucket().Put(id(contact, company), n, n.At.Add(Keep))
 }
 
-// Of returns the contact's notices, by company. What this Unread was told by Opened counts.
+// Of returns the contact's unread notices, by company. Earlier calls of Opened on this Unread count.
 func (u *Unread) Of(ctx context.Context, contact string) (map[string]Latest, error) {
 	if u == nil {
 		return nil, nil
@@ -138,7 +138,7 @@ func (u *Unread) Run(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// Flush writes down what Opened noted before. What can't be written waits on.
+// Flush stores the notes of Opened. Notes that can't be stored are kept for the next Flush.
 func (u *Unread) Flush(ctx context.Context) error {
 	u.writing.Lock()
 	defer u.writing.Unlock()

@@ -67,7 +67,7 @@ type access struct {
 	Since   time.Time `json:"since"`
 }
 
-// record is what is stored of an account.
+// record is the stored state of an account.
 type record struct {
 	First   string `json:"first"`   // stands for the configured refresh token that this all began with
 	Refresh string `json:"refresh"` // the newest refresh token

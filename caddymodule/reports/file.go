@@ -147,7 +147,7 @@ func (u *uploadReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Content is what is in a report's file. Close it.
+// Content is the content of a report's file. Close it.
 type Content struct {
 	io.ReadSeeker
 	file io.Closer
@@ -191,7 +191,7 @@ func open(f *os.File, identity age.Identity) (io.ReaderAt, int64, error) {
 	return age.DecryptReaderAt(f, info.Size(), identity)
 }
 
-// discard removes what there is of a file, and then the note that says so. What fails, Sweep does.
+// discard removes a file, and then its pending record. If it fails, Sweep removes them.
 func (r *Reports) discard(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()

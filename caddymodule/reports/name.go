@@ -45,8 +45,8 @@ const (
 	maxExtension = 16  // of those, behind the last dot
 )
 
-// CleanName makes of whatever was sent as a file's name one that every system can save: without folders, without
-// characters that some system gives a meaning, and not too long.
+// CleanName turns a client's file name into one that every system can save: without folders, without
+// characters with a meaning on some system, and not too long.
 func CleanName(s string) string {
 	s = s[strings.LastIndexAny(s, `/\`)+1:]
 	s = strings.Map(func(r rune) rune {

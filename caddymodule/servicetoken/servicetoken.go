@@ -27,7 +27,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
 )
 
-// Scope is what a token may be used for.
+// Scope is a permission of a token.
 type Scope string
 
 // The scopes.
@@ -67,7 +67,7 @@ const (
 
 var form = regexp.MustCompile(`^` + Prefix + `([a-z2-7]{8})_[a-z2-7]{32}$`)
 
-// Token is what is known of a token.
+// Token describes a token.
 type Token struct {
 	ID       string    `json:"id"` // stands for it in logs and lists; opens nothing
 	Name     string    `json:"name"`
@@ -244,7 +244,7 @@ func (s *Tokens) Run(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// Flush writes down when tokens were used. What can't be written waits on.
+// Flush stores when tokens were used. Times that can't be stored are kept for the next Flush.
 func (s *Tokens) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	used := s.used

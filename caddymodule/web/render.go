@@ -405,7 +405,7 @@ func readPageFiles(dir string) (map[string]pageFile, error) {
 func parsePage(l *language.Language, source map[string]pageFile, name string) (*template.Template, error) {
 	t := template.New("").Funcs(l.Funcs())
 	for _, f := range []pageFile{source["layout.html"], source["parts.html"], source[name]} {
-		// The name is what errors call the file; what is executed is defined within it.
+		// The name appears in errors; the executed templates are defined within the file.
 		if _, err := t.New(f.path).Parse(l.Source(language.HTML, f.text)); err != nil {
 			return nil, fmt.Errorf("parsing a page: %w", err)
 		}
