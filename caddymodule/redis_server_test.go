@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -82,11 +83,14 @@ func (h *house) storeLines(own string) string {
 	return h.redis.lines(h.t, own, h.dir)
 }
 
+// secretLine matches the setting secret, and no other such as client_secret.
+var secretLine = regexp.MustCompile(`(?m)^\s*secret `)
+
 // lines returns the settings of a firm on the server; own are additional ones.
 func (s *redisServer) lines(t *testing.T, own, dir string) string {
 	t.Helper()
 	lines := "store redis " + s.url()
-	if !strings.Contains(own, "secret ") {
+	if !secretLine.MatchString(own) {
 		path := filepath.Join(dir, "secret")
 		if err := os.WriteFile(path, []byte(strings.Repeat("correct horse ", 3)+rand.Text()), 0o600); err != nil {
 			t.Fatal(err)
