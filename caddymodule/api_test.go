@@ -170,7 +170,7 @@ func TestPortalCallsWithAServiceToken(t *testing.T) {
 		{"another type", all.request("notify", `{"company":"acme"}`, "Content-Type", "text/plain"), 415, "media_type"},
 		{"an unknown field", all.request("notify", `{"company":"acme","form":1}`), 400, "bad_request"},
 		{"data that is a list", all.request("notify", `{"company":"acme","data":{"x":[1]}}`), 400, "bad_request"},
-		{"too much", all.request("notify", `{"company":"`+strings.Repeat("a", 1<<20)+`"}`), 413, "too_large"},
+		{"too much", all.request("notify", `{"company":"`+strings.Repeat("a", 1<<20)+`"}`, "Expect", "100-continue"), 413, "too_large"},
 		{"an unknown company", all.request("notify", `{"company":"acne"}`), 404, "unknown"},
 		{"two keys", all.request("notify", `{"company":"acme","key":"a"}`, "Idempotency-Key", "b"), 400, "invalid"},
 		{"a used key", all.request("notify", `{"company":"acme","key":"q-7"}`), 422, "key_used"},

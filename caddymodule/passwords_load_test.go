@@ -274,7 +274,10 @@ func TestD03_APermitOutlivesItsClient(t *testing.T) {
 	h.brings("bob@example.com", bcryptHash(t, annsPassword, 11)) // makes every check slow
 	passwords := min(max(runtime.GOMAXPROCS(0)-1, 1), 4)         // at a time
 	stacks := make([]byte, 4<<20)
+	var mu sync.Mutex // guards stacks
 	running := func() int {
+		mu.Lock()
+		defer mu.Unlock()
 		return bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("password.(*comparison).compare("))
 	}
 	most, over := 0, make(chan struct{})
