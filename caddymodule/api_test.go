@@ -177,7 +177,7 @@ func TestPortalCallsWithAServiceToken(t *testing.T) {
 		{"no token", all.request("notify", `{"company":"acme"}`, "Authorization", ""), 401, "no_token"},
 		{"a session in place of a token", all.request("notify", `{"company":"acme"}`, "Authorization", "", "Cookie", "portal="+olive.cookie("portal")), 401, "no_token"},
 		{"a password", all.request("notify", `{"company":"acme"}`, "Authorization", "Basic "+all.token), 401, "no_token"},
-		{"a wrong token", program{h, all.token[:len(all.token)-1] + "7", ""}.request("notify", `{}`), 401, "no_token"},
+		{"a wrong token", program{h, all.token[:len(all.token)-1] + "-", ""}.request("notify", `{}`), 401, "no_token"},
 		{"a browser's page", all.request("notify", `{"company":"acme"}`, "Sec-Fetch-Mode", "cors"), 403, "browser"},
 		{"another site's page", all.request("notify", `{"company":"acme"}`, "Origin", "https://elsewhere.example"), 403, "browser"},
 		{"our own page", all.request("notify", `{"company":"acme"}`, "Origin", h.url), 403, "browser"},
