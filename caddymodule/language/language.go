@@ -115,12 +115,17 @@ var (
 	enclosed = regexp.MustCompile(`(?s)(?:<[^>]*>|\{\{.*?\}\})+`) // tags and actions of a template
 )
 
-// Source returns a template or script with its marked texts in this language.
+// Source returns a template or script with its marked texts in this language. Brackets around anything
+// else stay as they are.
 func (l *Language) Source(kind Kind, source string) string {
 	return marked.ReplaceAllStringFunc(source, func(m string) string {
 		inner := m[2 : len(m)-2]
-		text, translated := l.texts[key(kind, inner)]
-		if !translated {
+		english := key(kind, inner)
+		text, translated := l.texts[english]
+		switch {
+		case !isText(english): // such as an array of arrays in a firm's own script
+			return m
+		case !translated:
 			return inner
 		}
 		if kind == JS {
@@ -189,7 +194,7 @@ func Load(dir string) (*Languages, error) {
 			return nil, err
 		}
 		for english := range l.texts {
-			if _, known := ours.byTag["es"].texts[english]; !known {
+			if !isText(english) {
 				return nil, fmt.Errorf("%s: no page has the text %q; copy the texts from docs/languages.md", name, english)
 			}
 		}
@@ -204,6 +209,12 @@ func Load(dir string) (*Languages, error) {
 }
 
 const maxFile = 1 << 20
+
+// isText reports whether the built-in pages have a text.
+func isText(english string) bool {
+	ours, err := builtInLanguages()
+	return err == nil && ours.byTag["es"].texts[english] != ""
+}
 
 // IsBuiltIn reports whether a language is one of those that come with Doorpost, as they are.
 func IsBuiltIn(l *Language) bool {

@@ -112,3 +112,17 @@ func TestText_DateAndBrowser(t *testing.T) {
 		}
 	}
 }
+
+// A firm's own script may have arrays of arrays.
+func TestSource_LeavesOtherBracketsAlone(t *testing.T) {
+	const script = `var a = [[1, 2], [3, 4]]; say('[[Show]]');`
+	for tag, want := range map[string]string{"en": `var a = [[1, 2], [3, 4]]; say('Show');`, "es": `var a = [[1, 2], [3, 4]]; say('Mostrar');`} {
+		ls, err := Load("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ls.Choose(tag, "").Source(JS, script); got != want {
+			t.Errorf("%s: Source = %s; want %s", tag, got, want)
+		}
+	}
+}
