@@ -17,8 +17,8 @@ type LastContacts struct {
 	Keys  *secret.Keyring
 	Now   func() time.Time // the clock; nil: time.Now
 
-	// Alarm is told of records that are none of ours; see sealed.Bucket.
-	Alarm func(context.Context, store.Key)
+	// OnUntrusted is told of records that are none of ours; see sealed.Bucket.
+	OnUntrusted func(context.Context, store.Key)
 }
 
 type lastContact struct {
@@ -26,7 +26,7 @@ type lastContact struct {
 }
 
 func (l *LastContacts) bucket() *sealed.Bucket[lastContact] {
-	return &sealed.Bucket[lastContact]{Store: l.Store, Keys: l.Keys, Firm: l.Firm, Name: "device-last", Now: l.Now, Format: '1', OnUntrusted: l.Alarm}
+	return &sealed.Bucket[lastContact]{Store: l.Store, Keys: l.Keys, Firm: l.Firm, Name: "device-last", Now: l.Now, Format: '1', OnUntrusted: l.OnUntrusted}
 }
 
 // On returns the contact who signed in most recently on a device (its ID; "": there is none), or

@@ -50,8 +50,8 @@ type Notices struct {
 	Audit     *audit.Log
 	Now       func() time.Time // the clock; nil: time.Now
 
-	// Alarm is told of records that are none of ours; see sealed.Bucket.
-	Alarm func(context.Context, store.Key)
+	// OnUntrusted is told of records that are none of ours; see sealed.Bucket.
+	OnUntrusted func(context.Context, store.Key)
 }
 
 // Notice is a message to contacts of a company.
@@ -118,7 +118,7 @@ type noticeRecord struct {
 }
 
 func (s *Notices) keys() *sealed.Bucket[noticeRecord] {
-	return &sealed.Bucket[noticeRecord]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "notice-key", Now: s.Now, Format: '1', OnUntrusted: s.Alarm}
+	return &sealed.Bucket[noticeRecord]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "notice-key", Now: s.Now, Format: '1', OnUntrusted: s.OnUntrusted}
 }
 
 // Reseal seals with the newest secret what older ones have sealed. The error is the store's.

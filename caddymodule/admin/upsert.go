@@ -7,7 +7,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 )
 
-// upsertTries is how often an upsert begins anew, where others add or remove the same thing meanwhile.
+// upsertTries is how often an upsert tries again if others add or remove the same entry meanwhile.
 const upsertTries = 4
 
 // UpsertContact changes the contact that has the address, or one that has the new address of the change; where there

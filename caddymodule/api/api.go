@@ -127,7 +127,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, path string) (an
 	case !token.Has(op.scope):
 		return nil, &admin.Error{Status: http.StatusForbidden, Code: "scope", Reason: "this token may not do that: it has no scope " + string(op.scope),
 			Remedy: "make one that may, with: caddy doorpost tokens create --scope " + string(op.scope)}
-	case !h.Networks.TakeServiceToken(token.ID):
+	case !h.Networks.AllowServiceToken(token.ID):
 		return nil, errRate
 	}
 	if op.do == nil {

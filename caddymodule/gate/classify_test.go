@@ -169,7 +169,7 @@ func TestT19_ALinkInTheReferer(t *testing.T) {
 		if Secret("/-", portals, h) {
 			t.Errorf("Secret(/orders, Referer %q) = true; want false", referer)
 		}
-		(&forwarder{rules: testRules, Book: &directory.Directory{}}).hideReferer(h, Protected)
+		(&forwarder{rules: testRules, Directory: &directory.Directory{}}).hideReferer(h, Protected)
 		if got := h.Get("Referer"); got != want {
 			t.Errorf("Referer %q becomes %q; want %q", referer, got, want)
 		}

@@ -168,7 +168,7 @@ func (g *Gate) Sync(ctx context.Context) error {
 	if err := g.forward.bound.Sync(ctx); err != nil {
 		return err
 	}
-	return g.forward.Book.Sync(ctx)
+	return g.forward.Directory.Sync(ctx)
 }
 
 // MailboxURL returns the URL of the preview mailbox, or "" if there is none.

@@ -88,7 +88,7 @@ func (g *forwarder) mayTellReferer(r *http.Request, a *requestContext) bool {
 	if page.Kind == legacy.Bad {
 		return false
 	}
-	index := g.Book.CachedTokens()
+	index := g.Directory.CachedTokens()
 	if index == nil {
 		return false
 	}
@@ -113,7 +113,7 @@ func (g *forwarder) mayTellReferer(r *http.Request, a *requestContext) bool {
 		ids = a.visitor.Contact.Companies
 	}
 	return slices.ContainsFunc(ids, func(id string) bool {
-		s, err := g.Book.StatusOf(r.Context(), id)
+		s, err := g.Directory.StatusOf(r.Context(), id)
 		return err == nil && isOf(s)
 	})
 }
@@ -171,7 +171,7 @@ func (g *forwarder) maskQuery(r *http.Request, kind Kind, a *requestContext) err
 		r.URL.RawQuery, a.Query = "", ""
 		return nil
 	}
-	index, err := g.Book.Tokens(r.Context())
+	index, err := g.Directory.Tokens(r.Context())
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (g *forwarder) maskHeadersAndBody(r *http.Request, open bool, a *requestCon
 	if err := g.visitors.Anchor.Err(); err != nil {
 		return leaveBare(r, err)
 	}
-	index, err := g.Book.Tokens(r.Context())
+	index, err := g.Directory.Tokens(r.Context())
 	if err != nil {
 		return err
 	}
@@ -348,7 +348,7 @@ func (g *forwarder) holdsToken(text string) bool {
 	if !g.Legacy.HasLinks() {
 		return false
 	}
-	index := g.Book.CachedTokens()
+	index := g.Directory.CachedTokens()
 	return text != "" && (index == nil || len(index.Find(text)) > 0)
 }
 
@@ -362,7 +362,7 @@ func (g *Gate) HoldsToken(u *url.URL) bool {
 // The answer to such a request must not differ from that to one without them, though Caddy may log them.
 func (g *Gate) PassesGuesses(r *http.Request) bool {
 	f := g.forward
-	index := f.Book.CachedTokens()
+	index := f.Directory.CachedTokens()
 	if index == nil || g.rules.classify(r) != Open {
 		return false
 	}
@@ -429,7 +429,7 @@ func (o *outgoing) rewrite(ctx context.Context, h http.Header) {
 	all := legacy.Outgoing{
 		Rules: o.gate.Legacy, Hosts: []string{o.gate.answers.Sites.URL.Host, o.host}, Seen: &o.seen, Moved: o.moved != "",
 		Company: func(token string) (string, bool) {
-			s, err := o.gate.Book.StatusByToken(ctx, token)
+			s, err := o.gate.Directory.StatusByToken(ctx, token)
 			switch {
 			case err != nil || !s.Upgraded && s.Company != o.moved:
 				return "", false

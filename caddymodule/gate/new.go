@@ -124,7 +124,7 @@ func New(s Settings, rec Records) *Gate {
 	g := &Gate{
 		rules: rules, insecure: insecure, visitors: visitors,
 		forward: &forwarder{
-			Firm: s.Firm, Legacy: s.Legacy, Usage: rec.Usage, Book: rec.Directory, Sessions: rec.Sessions, Networks: rec.Networks, Audit: rec.Audit, Unread: rec.Unread,
+			Firm: s.Firm, Legacy: s.Legacy, Usage: rec.Usage, Directory: rec.Directory, Sessions: rec.Sessions, Networks: rec.Networks, Audit: rec.Audit, Unread: rec.Unread,
 			Log: rec.Log, Now: rec.Now, keys: keys, cookies: cookies,
 			bound: &upstream.PortalCookies{Firm: s.Firm, Store: db, Keys: keys, Gate: cookies, Configured: upstream.BindingsOf(s.PortalSession), Log: rec.Log},
 			rules: rules, answers: answers, visitors: visitors, signin: signIn, ways: ways, insecure: insecure,

@@ -30,16 +30,16 @@ import (
 
 // forwarder passes requests on to the portal, or decides that they may not reach it.
 type forwarder struct {
-	Firm     string
-	Legacy   *legacy.Rules
-	Usage    *usage.Counter
-	Book     *directory.Directory
-	Sessions *session.Sessions
-	Networks *limit.Networks
-	Audit    *audit.Log
-	Unread   *notice.Unread
-	Log      *slog.Logger
-	Now      func() time.Time
+	Firm      string
+	Legacy    *legacy.Rules
+	Usage     *usage.Counter
+	Directory *directory.Directory
+	Sessions  *session.Sessions
+	Networks  *limit.Networks
+	Audit     *audit.Log
+	Unread    *notice.Unread
+	Log       *slog.Logger
+	Now       func() time.Time
 
 	keys    *secret.Keyring
 	cookies web.Cookies
@@ -193,7 +193,7 @@ func (g *forwarder) resolve(r *http.Request, kind Kind, v *visitor.Visitor) (req
 	case legacy.Old:
 		a.status, like, err = g.oldStanding(r.Context(), a.Token, a.Lenient || kind == Open)
 	case legacy.New, legacy.Company:
-		a.status, err = g.Book.StatusOf(r.Context(), a.Company)
+		a.status, err = g.Directory.StatusOf(r.Context(), a.Company)
 	}
 	if err != nil && !errors.Is(err, directory.ErrUnknown) {
 		return a, err
@@ -233,15 +233,15 @@ func (g *forwarder) resolve(r *http.Request, kind Kind, v *visitor.Visitor) (req
 // company has the token, or one that a portal's database may treat as equal.
 func (g *forwarder) oldStanding(ctx context.Context, token string, mayBePage bool) (s directory.AccessStatus, like bool, err error) {
 	if !mayBePage {
-		s, err = g.Book.StatusByToken(ctx, token)
+		s, err = g.Directory.StatusByToken(ctx, token)
 		return s, false, err
 	}
-	index, err := g.Book.Tokens(ctx)
+	index, err := g.Directory.Tokens(ctx)
 	if err != nil {
 		return directory.AccessStatus{}, false, err
 	}
 	like = len(index.Companies(token)) > 0
-	s, err = g.Book.StatusByToken(ctx, token)
+	s, err = g.Directory.StatusByToken(ctx, token)
 	return s, like || err == nil, err
 }
 
@@ -336,7 +336,7 @@ func (g *forwarder) decisionInputs(r *http.Request, kind Kind, a *requestContext
 				continue
 			}
 			if documents++; legacy.IsDocument(id) && documents <= mostDocuments { // companies hardly ever have such names
-				if _, err := g.Book.StatusOf(r.Context(), id); errors.Is(err, directory.ErrUnknown) {
+				if _, err := g.Directory.StatusOf(r.Context(), id); errors.Is(err, directory.ErrUnknown) {
 					continue
 				} else if err != nil {
 					return f, err
@@ -360,7 +360,7 @@ func (g *forwarder) hideFormat(ctx context.Context, a *requestContext) error {
 		if a.reaches(stem) {
 			continue
 		}
-		switch _, err := g.Book.StatusOf(ctx, stem); {
+		switch _, err := g.Directory.StatusOf(ctx, stem); {
 		case err == nil:
 			a.instead = unknown(len(stem)) + a.Company[len(stem):]
 		case !errors.Is(err, directory.ErrUnknown):
@@ -394,7 +394,7 @@ func (g *forwarder) findTokens(r *http.Request, kind Kind, a *requestContext) er
 	if !g.Legacy.HasLinks() {
 		return nil
 	}
-	index, err := g.Book.Tokens(r.Context())
+	index, err := g.Directory.Tokens(r.Context())
 	if err != nil {
 		return err
 	}
@@ -480,7 +480,7 @@ func (g *forwarder) triesTokens(r *http.Request, a *requestContext, index *token
 func (g *forwarder) mayGuess(ctx context.Context, kind Kind, a *requestContext, hit tokensearch.Hit) bool {
 	return kind == Open && a.visitor == nil && a.visit == nil && hit.Bits < tokensearch.SureBits &&
 		!slices.ContainsFunc(hit.Companies, func(id string) bool {
-			s, err := g.Book.StatusOf(ctx, id)
+			s, err := g.Directory.StatusOf(ctx, id)
 			return err != nil || s.Upgraded
 		})
 }
@@ -492,7 +492,7 @@ func (g *forwarder) resolveToken(ctx context.Context, a *requestContext, token s
 	if i < 0 {
 		return false, nil
 	}
-	s, err := g.Book.StatusOf(ctx, ids[i])
+	s, err := g.Directory.StatusOf(ctx, ids[i])
 	if errors.Is(err, directory.ErrUnknown) {
 		return false, nil
 	}
@@ -718,7 +718,7 @@ func (g *forwarder) comesBack(ctx context.Context, a *requestContext, mine, h up
 	case !a.visitor.Reaches(h.Company), mine.Company != "" && h.Company != mine.Company, a.bound.Company != "" && h.Company != a.bound.Company:
 		return false, nil // another company's, for a contact with two companies
 	}
-	s, err := g.Book.StatusOf(ctx, h.Company)
+	s, err := g.Directory.StatusOf(ctx, h.Company)
 	if errors.Is(err, directory.ErrUnknown) {
 		return false, nil
 	}

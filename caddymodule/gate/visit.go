@@ -63,7 +63,7 @@ func (g *forwarder) visitOf(r *http.Request, by *visitor.Visitor) (*visit, error
 	if age := g.Now().Sub(v.began); age < -time.Minute || age >= visitLife {
 		return nil, nil
 	}
-	s, err := g.Book.StatusOf(r.Context(), v.company)
+	s, err := g.Directory.StatusOf(r.Context(), v.company)
 	if err != nil && !errors.Is(err, directory.ErrUnknown) {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func (g *forwarder) whileItGoesOn(parent context.Context, v *visit) (ctx context
 		if ctx.Err() != nil {
 			return
 		}
-		s, err := g.Book.StatusOf(ctx, v.company)
+		s, err := g.Directory.StatusOf(ctx, v.company)
 		if (err == nil || errors.Is(err, directory.ErrUnknown)) && !v.isActive(s) || !g.Now().Before(until) {
 			cancel()
 			return

@@ -110,8 +110,8 @@ func (n *Networks) AllowKnown(id string) bool {
 // serviceTokenUses is how often a service token may be used.
 var serviceTokenUses = rate{600, 100 * time.Millisecond}
 
-// TakeServiceToken counts one more use of a service token, and reports whether it is allowed.
-func (n *Networks) TakeServiceToken(id string) bool {
+// AllowServiceToken counts one more use of a service token, and reports whether it is allowed.
+func (n *Networks) AllowServiceToken(id string) bool {
 	return n.allowAll([]bucket{{n.key("service-token-use", id) | reservedBit, serviceTokenUses}})
 }
 

@@ -41,8 +41,8 @@ type Unread struct {
 	Keys  *secret.Keyring
 	Now   func() time.Time // the clock; nil: time.Now
 
-	// Alarm is told of records that are none of ours; see sealed.Bucket.
-	Alarm func(context.Context, store.Key)
+	// OnUntrusted is called for records not sealed by Doorpost; see sealed.Bucket.
+	OnUntrusted func(context.Context, store.Key)
 
 	round   atomic.Uint64 // another one after each Flush
 	mu      sync.Mutex
@@ -59,7 +59,7 @@ type Opening struct {
 }
 
 func (u *Unread) bucket() *sealed.Bucket[Latest] {
-	return &sealed.Bucket[Latest]{Store: u.Store, Keys: u.Keys, Firm: u.Firm, Name: "unread-notice", Now: u.Now, Format: '1', OnUntrusted: u.Alarm}
+	return &sealed.Bucket[Latest]{Store: u.Store, Keys: u.Keys, Firm: u.Firm, Name: "unread-notice", Now: u.Now, Format: '1', OnUntrusted: u.OnUntrusted}
 }
 
 func id(contact, company string) string { return contact + "/" + company }

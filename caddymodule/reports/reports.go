@@ -53,11 +53,11 @@ var (
 // Reports are those of one firm. Set the fields in one literal before use. All methods may be called
 // from many goroutines, and by several machines on one store.
 type Reports struct {
-	Firm  string
-	Store store.Store
-	Keys  *secret.Keyring
-	Now   func() time.Time // nil: time.Now
-	Alarm func(ctx context.Context, k store.Key)
+	Firm        string
+	Store       store.Store
+	Keys        *secret.Keyring
+	Now         func() time.Time // nil: time.Now
+	OnUntrusted func(ctx context.Context, k store.Key)
 
 	// Dir is the folder for the files of all firms, each in a folder of its own, which is made when
 	// it is needed. Empty: nothing can be published.
@@ -124,7 +124,7 @@ const (
 )
 
 func bucketOf[T any](r *Reports, name string) *sealed.Bucket[T] {
-	return &sealed.Bucket[T]{Store: r.Store, Keys: r.Keys, Firm: r.Firm, Name: name, Now: r.Now, Format: format, OnUntrusted: r.Alarm}
+	return &sealed.Bucket[T]{Store: r.Store, Keys: r.Keys, Firm: r.Firm, Name: name, Now: r.Now, Format: format, OnUntrusted: r.OnUntrusted}
 }
 
 func (r *Reports) now() time.Time {

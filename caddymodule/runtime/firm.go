@@ -207,12 +207,12 @@ func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *
 
 		Unread: kept(e, id, "unread", func() *notice.Unread { return &notice.Unread{Firm: id, Store: db, Keys: keys, Now: now} }),
 
-		LastContacts: &action.LastContacts{Firm: id, Store: db, Keys: keys, Now: now, Alarm: alarm},
+		LastContacts: &action.LastContacts{Firm: id, Store: db, Keys: keys, Now: now, OnUntrusted: alarm},
 
 		Queue:     &outbox.Queue{Firm: id, Store: db, Keys: keys, Now: now, Sender: s.Mail.sender, Server: s.Mail.server, Log: s.Log},
 		Assertion: &assertion.Signer{Firm: id, Store: db, Keys: keys, Now: now, Origin: cfg.URL},
 		Usage:     kept(e, id, "usage", func() *usage.Counter { return &usage.Counter{Firm: id, Store: db, Keys: keys, Now: now} }),
-		Reports: &reports.Reports{Firm: id, Store: db, Keys: keys, Now: now, Alarm: alarm, Dir: cmp.Or(cfg.Reports, s.ReportsDir),
+		Reports: &reports.Reports{Firm: id, Store: db, Keys: keys, Now: now, OnUntrusted: alarm, Dir: cmp.Or(cfg.Reports, s.ReportsDir),
 			URL: cfg.URL + cfg.Prefix + "/reports/"},
 		Audit: events, Anchor: db, Log: s.Log, ClientIP: s.ClientIP, Now: now,
 	}
@@ -220,7 +220,7 @@ func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *
 		r.Queue.Process = kept(e, id, "process", func() *outbox.Process { return &outbox.Process{Sent: s.Sent} })
 	}
 	r.ServiceTokens = kept(e, id, "service-tokens", func() *servicetoken.Tokens { return &servicetoken.Tokens{Firm: id, Store: db, Keys: keys, Now: now} })
-	r.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Directory: r.Directory, Queue: r.Queue, Unread: r.Unread, Audit: events, Now: now, Alarm: alarm}
+	r.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Directory: r.Directory, Queue: r.Queue, Unread: r.Unread, Audit: events, Now: now, OnUntrusted: alarm}
 	for _, staff := range cfg.Staff {
 		a, err := address.Parse(staff)
 		if err != nil {

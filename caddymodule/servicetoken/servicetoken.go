@@ -98,19 +98,19 @@ type Tokens struct {
 	Keys  *secret.Keyring
 	Now   func() time.Time // the clock; nil: time.Now
 
-	// Alarm is told of records that are none of ours; see sealed.Bucket.
-	Alarm func(context.Context, store.Key)
+	// OnUntrusted is called for records not sealed by Doorpost; see sealed.Bucket.
+	OnUntrusted func(context.Context, store.Key)
 
 	mu   sync.Mutex
 	used map[string]time.Time // by ID; not yet in the store
 }
 
 func (s *Tokens) tokens() *sealed.Bucket[record] {
-	return &sealed.Bucket[record]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "service-token", Now: s.Now, Format: '1', OnUntrusted: s.Alarm}
+	return &sealed.Bucket[record]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "service-token", Now: s.Now, Format: '1', OnUntrusted: s.OnUntrusted}
 }
 
 func (s *Tokens) uses() *sealed.Bucket[use] {
-	return &sealed.Bucket[use]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "service-token-use", Now: s.Now, Format: '1', OnUntrusted: s.Alarm}
+	return &sealed.Bucket[use]{Store: s.Store, Keys: s.Keys, Firm: s.Firm, Name: "service-token-use", Now: s.Now, Format: '1', OnUntrusted: s.OnUntrusted}
 }
 
 // Create makes a token and stores what verifies it. text is the token itself, which nobody can see again. The error
