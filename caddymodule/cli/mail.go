@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -194,7 +195,8 @@ func (c *call) testMail() error {
 				fmt.Fprintf(w, "           %s\n", explain.Printable(l.Means))
 			}
 		}
-		if out.Accepted {
+		toServer := slices.ContainsFunc(out.Lines, func(l outbox.Spoken) bool { return l.By == outbox.Them }) // not into a mail folder
+		if out.Accepted && toServer {
 			fmt.Fprintf(w, "\nThe email to %s is on its way. Look for it, also in the spam folder.\n", out.To)
 		}
 	})
