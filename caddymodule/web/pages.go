@@ -255,6 +255,14 @@ type ReportsPage struct {
 	Later   bool   // there are newer ones than these
 }
 
+// Section returns the entry of the staff's menu that the page is part of; clients see no menu.
+func (p ReportsPage) Section() Section {
+	if p.Staff {
+		return SectionReports
+	}
+	return ""
+}
+
 // ReportRow is a report on ReportsPage.
 type ReportRow struct {
 	URL       string
@@ -351,24 +359,7 @@ func MessageFor(status int) MessagePage {
 func samplePages() []Page {
 	when := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 	const masked, full = "a•••@example.com", "ann@example.com"
-	return []Page{
-		StaffPage{Email: full},
-		StaffPage{Email: full, Linked: 12, Upgraded: 5, Strangers: []StrangerRow{{full, 1, when}, {"bob@example.com", 3, when}}, Waits: "connection refused", Advice: "Look at the server."},
-		StaffContactsPage{},
-		StaffContactsPage{Query: "nobody"},
-		StaffContactsPage{Query: "ann", Next: "7", Contacts: []ContactRow{{ID: "7", Name: "Ann Lee", Email: full, Companies: "Harbor Bakery"}, {ID: "8", Email: "bob@example.com", Disabled: true}, {ID: "9", Email: "owner@example.com", Staff: true}}},
-		StaffContactPage{Email: "anm@example.com", Failed: "This is no address."},
-		StaffContactPage{Contact: &ContactRow{ID: "7", Name: "Ann Lee", Email: full, Companies: "Harbor Bakery"}, Email: full, Emails: []string{full, "ann@example.org"}, Story: []string{"10:02  asked for a sign-in mail"},
-			Advice:    []AdviceRow{{Text: "No mail reaches this address."}, {Text: "Check the spelling with them, then:", Do: "change-address", Button: "Use this address instead", ID: "7", Field: "Their new address"}},
-			Passwords: true, Sessions: 2, Done: "They are signed out everywhere."},
-		StaffAddPage{},
-		StaffAddPage{Address: "ann@example", First: "Ann", Last: "Lee", Company: "Harbor", Problem: "This is no address.", Wrong: "email"},
-		StaffAddPage{Address: full, Company: "Harbor", Problem: "There is no such company.", Wrong: "company"},
-		StaffCompaniesPage{},
-		StaffCompaniesPage{Query: "har", Next: "oak", Done: "Its old links ask who is there from now on.", Companies: []StaffCompanyRow{{ID: "harbor-bakery", Name: "Harbor Bakery", Links: 1, Used: when}, {ID: "oak", Links: 2, Upgraded: true}, {ID: "elm"}}},
-		StaffCompaniesPage{Failed: "Nobody belongs to it."},
-		StaffUpgradePage{ID: "harbor-bakery", Name: "Harbor Bakery", Asked: []string{full}, Recent: 7, Programs: 2},
-		StaffUpgradePage{ID: "oak", Refused: true},
+	return append(staffSamples(),
 		PromptPage{},
 		PromptPage{To: "/orders/7?a=1", Email: "ann@example", Problem: "Please enter the whole address.", Shared: true},
 		PromptPage{To: "/-/go?x=abc", OldLink: true},
@@ -432,5 +423,5 @@ func samplePages() []Page {
 		MailboxPage{URL: "/-/mailbox/", Mails: []MailRow{{URL: "/-/mailbox/1", From: "hello@example.com", To: full, Subject: "Your sign-in link", Time: when}}},
 		MailPage{MailboxURL: "/-/mailbox/"},
 		MailPage{MailboxURL: "/-/mailbox/", From: "hello@example.com", To: full, Subject: "Your sign-in link", Time: when, Text: "Go to https://example.com/-/link?t=abc", HTMLURL: "/-/mailbox/1/html"},
-	}
+	)
 }

@@ -99,7 +99,7 @@ func words(t testing.TB, page string) string {
 func TestPagesEveryPageIsASample(t *testing.T) {
 	t.Parallel()
 	// A template without a sample would first be parsed for a visitor.
-	sampled := map[string]bool{"layout.html": true, "parts.html": true, "page.css": true, "page.js": true}
+	sampled := map[string]bool{"layout.html": true, "parts.html": true, "page.css": true, "staff.css": true, "page.js": true}
 	for _, page := range samplePages() {
 		sampled[page.file()] = true
 	}

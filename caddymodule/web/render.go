@@ -44,6 +44,7 @@ type edition struct {
 	templates map[string]*template.Template // by Page.file
 	policies  map[string]string             // Content-Security-Policy by Page.file
 	firm      pageFirm
+	staff     pageFirm // for the pages of staff, which have staff.css as well
 	prompt    []string // the PromptPage that has To alone, cut where To goes; nil: it is rendered as any page
 }
 
@@ -81,8 +82,8 @@ var parsedPages = struct {
 
 // NewPages parses the firm's own pages, in each language, and renders each with made-up data, so that what is wrong
 // with one shows now. A file pages/NAME in overrideDir stands in for the built-in one of that name (the .html files,
-// page.css, page.js), and a file languages/TAG.json adds or changes a language; overrideDir may be empty, and needn't
-// have these folders. Templates see {{.Firm}}, the Chrome, and {{.Page}}, the page's struct; pages define "title" and
+// page.css, page.js; staff.css is for the pages of staff, beside page.css), and a file languages/TAG.json adds or changes a language; overrideDir may be empty, and needn't
+// have these folders. Templates see {{.Firm}}, the Chrome, {{.Page}}, the page's struct, and {{.Menu}}, that of staff; pages define "title" and
 // "main". A style or script of their own, outside page.css and page.js, is refused by the browser. An error names
 // file and line.
 func NewPages(c Chrome, overrideDir string) (*Pages, error) {
@@ -121,12 +122,14 @@ func newEdition(c Chrome, l *language.Language, source map[string]pageFile) (*ed
 	if err != nil {
 		return nil, err
 	}
-	policy := "default-src 'none'; style-src " + cspHash(string(e.firm.CSS)) + "; script-src " + cspHash(string(e.firm.JS)) +
-		"; img-src 'self'; base-uri 'none'"
+	e.staff = e.firm
+	e.staff.CSS += template.CSS("\n" + browserText(source["staff.css"].text))
 	for _, page := range samplePages() {
 		file := page.file()
 		if e.policies[file] == "" {
-			e.policies[file] = policy + policyOf(page)
+			firm := e.firmFor(file)
+			e.policies[file] = "default-src 'none'; style-src " + cspHash(string(firm.CSS)) + "; script-src " + cspHash(string(firm.JS)) +
+				"; img-src 'self'; base-uri 'none'" + policyOf(page)
 		}
 		if !source["layout.html"].own && !source["parts.html"].own && !source[file].own {
 			e.templates[file] = builtIn[file]
@@ -242,7 +245,7 @@ func policyOf(page Page) string {
 // editionFor returns the pages in the language of the request's reader: that of the contact who is signed in, if it is
 // known, else what the browser accepts. The pages of staff and the preview mailbox are in English.
 func (p *Pages) editionFor(r *http.Request, page Page) *edition {
-	if file := page.file(); strings.HasPrefix(file, "staff") || strings.HasPrefix(file, "mail") {
+	if file := page.file(); isStaffPage(file) || strings.HasPrefix(file, "mail") {
 		return p.english
 	}
 	l := p.languages.Choose(localeOf(r.Context()), r.Header.Get("Accept-Language"))
@@ -258,6 +261,16 @@ func (p *Pages) editionFor(r *http.Request, page Page) *edition {
 	}
 	made, _ := p.others.LoadOrStore(l, e)
 	return made.(*edition)
+}
+
+func isStaffPage(file string) bool { return strings.HasPrefix(file, "staff") }
+
+// firmFor returns the firm's data for a page.
+func (e *edition) firmFor(file string) *pageFirm {
+	if isStaffPage(file) {
+		return &e.staff
+	}
+	return &e.firm
 }
 
 // render writes a page into buf.
@@ -279,7 +292,7 @@ func (e *edition) render(buf *bytes.Buffer, page Page) error {
 	case *HeldFormPage:
 		page = asHeldForm(*typed)
 	}
-	if err := t.ExecuteTemplate(buf, "layout", pageView{Firm: &e.firm, Page: page}); err != nil {
+	if err := t.ExecuteTemplate(buf, "layout", pageView{Firm: e.firmFor(page.file()), Page: page, Menu: menuOf(page)}); err != nil {
 		return fmt.Errorf("rendering page %s: %w", page.file(), err)
 	}
 	return nil
@@ -298,6 +311,7 @@ func (p *Pages) release(buf *bytes.Buffer) {
 type pageView struct {
 	Firm *pageFirm
 	Page Page
+	Menu []MenuRow // of staff; nil if the page has none
 }
 
 // pageFirm is the Chrome with derived data, computed once for all pages.
@@ -322,7 +336,7 @@ func newPageFirm(c Chrome, l *language.Language, source map[string]pageFile) (pa
 			return pageFirm{}, fmt.Errorf("%q is not a CSS colour: write it as #0b6e4f", *colour.value)
 		}
 	}
-	for name, end := range map[string]string{"page.css": "</style", "page.js": "</script"} {
+	for name, end := range map[string]string{"page.css": "</style", "staff.css": "</style", "page.js": "</script"} {
 		if at := strings.Index(strings.ToLower(source[name].text), end); at >= 0 {
 			line := 1 + strings.Count(source[name].text[:at], "\n")
 			return pageFirm{}, fmt.Errorf("%s:%d: holds %q, which would end it early: take it out", source[name].path, line, end)
