@@ -17,5 +17,5 @@ func TestMain(m *testing.M) {
 		caddycmd.Main()
 		os.Exit(0)
 	}
-	os.Exit(runInHalves(m))
+	os.Exit(runInParts(m))
 }
