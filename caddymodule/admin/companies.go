@@ -19,8 +19,9 @@ type CompanyList struct {
 type CompanyInfo struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
-	LegacyLinks int    `json:"legacy_links"` // how many old links lead to it
-	State       string `json:"state"`        // "open": they work as ever; "upgraded": they ask for sign-in
+	LegacyLinks int    `json:"legacy_links"`      // how many old links lead to it
+	State       string `json:"state"`             // "open": they work as ever; "upgraded": they ask for sign-in
+	Version     string `json:"version,omitempty"` // of its state, for a SetCompany that is based on it
 }
 
 // AddCompany asks for a new company.
@@ -50,10 +51,13 @@ func (c CompanyChanged) changed() audit.Event {
 	return audit.Event{Company: c.Company.ID, Count: c.Contacts}
 }
 
-func (s SetCompany) fields() []string { return named(s.Change) }
+func (s SetCompany) fields() []string {
+	s.Change.Version = ""
+	return named(s.Change)
+}
 
-func infoOf(c directory.Company) CompanyInfo {
-	return CompanyInfo{c.ID, c.Name, len(c.LegacyTokens), c.State()}
+func (f Firm) infoOf(c directory.Company) CompanyInfo {
+	return CompanyInfo{c.ID, c.Name, len(c.LegacyTokens), c.State(), f.Directory.VersionOf(c)}
 }
 
 func (f Firm) ListCompanies(ctx context.Context, in ListRequest) (CompanyList, error) {
@@ -67,7 +71,7 @@ func (f Firm) ListCompanies(ctx context.Context, in ListRequest) (CompanyList, e
 	}
 	out := CompanyList{Companies: make([]CompanyInfo, len(found))}
 	for i, c := range found {
-		out.Companies[i] = infoOf(c)
+		out.Companies[i] = f.infoOf(c)
 	}
 	if len(found) == limit {
 		out.Next = found[limit-1].ID
@@ -77,7 +81,7 @@ func (f Firm) ListCompanies(ctx context.Context, in ListRequest) (CompanyList, e
 
 func (f Firm) AddCompany(ctx context.Context, in AddCompany) (CompanyChanged, error) {
 	c, err := f.Directory.AddCompany(ctx, in.ID, in.CompanyChange)
-	return CompanyChanged{Company: infoOf(c)}, err
+	return CompanyChanged{Company: f.infoOf(c)}, err
 }
 
 func (f Firm) SetCompany(ctx context.Context, in SetCompany) (CompanyChanged, error) {
@@ -85,12 +89,12 @@ func (f Firm) SetCompany(ctx context.Context, in SetCompany) (CompanyChanged, er
 	if errors.Is(err, directory.ErrUnknown) {
 		err = f.unknownCompany(ctx, in.ID)
 	}
-	return CompanyChanged{Company: infoOf(c)}, err
+	return CompanyChanged{Company: f.infoOf(c)}, err
 }
 
 func (f Firm) RemoveCompany(ctx context.Context, in ByID) (CompanyChanged, error) {
 	c, err := f.Directory.Company(ctx, in.ID)
-	out := CompanyChanged{Company: infoOf(c)}
+	out := CompanyChanged{Company: f.infoOf(c)}
 	if err == nil {
 		out.Contacts, err = f.Directory.RemoveCompany(ctx, in.ID)
 	}
@@ -108,5 +112,5 @@ func (f Firm) RestoreCompany(ctx context.Context, in ByID) (CompanyChanged, erro
 	if errors.Is(err, directory.ErrUnknown) {
 		err = &Error{Status: 404, Code: "unknown", Field: "id", Reason: fmt.Sprintf("no company with the id %q was removed", in.ID), Remedy: "add it with companies add"}
 	}
-	return CompanyChanged{Company: infoOf(c), Contacts: contacts}, err
+	return CompanyChanged{Company: f.infoOf(c), Contacts: contacts}, err
 }

@@ -23,6 +23,12 @@ type ByEmail struct {
 	Email string `json:"email"`
 }
 
+// RemoveContact asks for the removal of the contact that has the address Email.
+type RemoveContact struct {
+	Email   string `json:"email"`
+	Version string `json:"version,omitempty"` // of the contact that is meant; "": whatever state it is in
+}
+
 // SetContact asks for a change of the contact that has the address Email.
 type SetContact struct {
 	Email  string           `json:"email"`
@@ -48,7 +54,10 @@ func (c ContactChanged) changed() audit.Event {
 	return audit.Event{Contact: c.Contact.ID, Address: c.Contact.Email().Masked(), Count: c.SessionsEnded, Lost: lost}
 }
 
-func (s SetContact) fields() []string { return named(s.Change) }
+func (s SetContact) fields() []string {
+	s.Change.Version = ""
+	return named(s.Change)
+}
 
 // ListContacts asks for one page of contacts.
 type ListContacts struct {
@@ -165,12 +174,12 @@ func (f Firm) EnableContact(ctx context.Context, in ByEmail) (ContactChanged, er
 	})
 }
 
-func (f Firm) RemoveContact(ctx context.Context, in ByEmail) (ContactChanged, error) {
+func (f Firm) RemoveContact(ctx context.Context, in RemoveContact) (ContactChanged, error) {
 	email, err := parseAddress(in.Email)
 	if err != nil {
 		return ContactChanged{}, err
 	}
-	c, err := f.Directory.RemoveContact(ctx, email)
+	c, err := f.Directory.RemoveContactAt(ctx, email, in.Version)
 	if errors.Is(err, directory.ErrUnknown) {
 		return ContactChanged{}, unknownContact(email)
 	} else if err != nil {

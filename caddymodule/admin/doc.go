@@ -19,7 +19,7 @@
 //	POST /doorpost/FIRM/contacts/set      {"email": "ann@example.com", "change": CHANGE}
 //	POST /doorpost/FIRM/contacts/disable  {"email": "ann@example.com"}
 //	POST /doorpost/FIRM/contacts/enable   {"email": "ann@example.com"}
-//	POST /doorpost/FIRM/contacts/remove   {"email": "ann@example.com"}
+//	POST /doorpost/FIRM/contacts/remove   {"email": "ann@example.com", "version": "…"}
 //	POST /doorpost/FIRM/contacts/import   CSV      → IMPORT
 //	POST /doorpost/FIRM/contacts/timeline {"email": "ann@example.com", "since": "2026-03-01T09:00:00Z"}
 //	                                               → TIMELINE
@@ -89,13 +89,14 @@
 //
 //	CONTACT  {"id": "…", "email": "ann@example.com", "other_emails": [], "first_name": "Ann",
 //	          "last_name": "Lee", "phone": "", "companies": ["acme"], "role": "client",
-//	          "locale": "en-GB", "disabled": false}, and "stored_role" where the Caddyfile
+//	          "locale": "en-GB", "disabled": false, "version": "…"}, and "stored_role" where the Caddyfile
 //	         makes staff of somebody whom the store has as a client
 //	CHANGE   what is to become of a contact: email, other_emails, first_name, last_name,
 //	         phone, companies (ids or unique names), role ("client" or "staff"), locale,
 //	         disabled. What is left out stays; a list replaces the whole list. add_emails,
-//	         remove_emails, add_companies and remove_companies change single entries.
-//	COMPANY  {"id": "acme", "name": "Acme Ltd", "legacy_links": 2, "state": "open"}
+//	         remove_emails, add_companies and remove_companies change single entries. version
+//	         is that of the CONTACT that the change is based on (see below).
+//	COMPANY  {"id": "acme", "name": "Acme Ltd", "legacy_links": 2, "state": "open", "version": "…"}
 //	SESSION  {"id": "…", "email": "ann@example.com", "name": "Ann Lee", "method": "link",
 //	          "agent": "Safari on iPhone", "shared": false, "begun_at": "2026-03-01T09:00:00Z",
 //	          "seen_at": "…", "expires_at": "…"}
@@ -114,6 +115,11 @@
 // contact's sessions and the links on their way: sessions_ended counts them. It is so
 // with sessions/revoke, and the next request of such a browser is signed out. Who loses an
 // address loses the password, too: whoever reads the mail there may have set it.
+//
+// "version" stands for the state of a contact or company: it is another one once anything of it
+// differs. A change or removal of a contact, or a change of a company, with a version is made in that
+// state alone; else it is refused (409, changed), so that nobody overwrites what somebody else has
+// written meanwhile: read again, see what is different, and send the version that it has now.
 //
 // "lost" of an answer are addresses that the contact has no more, and "hints" say of new
 // ones that look like a slip what was likely meant. A company that is removed can be

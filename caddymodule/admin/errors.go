@@ -26,7 +26,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Field == "" || e.Code == "unknown" || e.Code == "staff" || e.Code == "disabled" || e.Code == "limited" { // whose reasons name the thing itself
+	if e.Field == "" || e.Code == "unknown" || e.Code == "staff" || e.Code == "disabled" || e.Code == "limited" || e.Code == "changed" { // whose reasons name the thing itself
 		return e.Reason
 	}
 	return e.Field + ": " + e.Reason
@@ -63,6 +63,9 @@ func ErrorOf(err error) *Error {
 		return &Error{Status: 413, Code: "too_large", Reason: fmt.Sprintf("the body is larger than %d MiB", size.Limit>>20), Remedy: "split it in two"}
 	}
 	switch {
+	case errors.Is(err, directory.ErrChanged):
+		return &Error{Status: 409, Code: "changed", Field: "version", Reason: "somebody has changed this since then, so nothing was changed",
+			Remedy: "read it again, see what is different, and send the change with the version that it has now"}
 	case errors.Is(err, store.ErrConflict):
 		return &Error{Status: 409, Code: "conflict", Reason: "others changed the same thing at the same time, so nothing was changed", Remedy: "try again"}
 	case errors.Is(err, anchor.ErrUntrusted):

@@ -48,9 +48,9 @@ func TestLegacyUsage(t *testing.T) {
 	once := `{"hits":1,"asked":0,"not_browsers":0,"sign_ins":0,"browsers":1,"more_browsers":false}`
 	none := `{"hits":0,"asked":0,"not_browsers":0,"sign_ins":0,"browsers":0,"more_browsers":false}`
 	want := `{"counted_since":"*","companies":[` +
-		`{"id":"acme","name":"acme","legacy_links":2,"state":"open","recent":` + sum + `,"ever":` + sum + `,"first_used":"*","last_used":"*"},` +
-		`{"id":"birch","name":"birch","legacy_links":1,"state":"open","recent":` + none + `,"ever":` + none + `},` +
-		`{"id":"elm","name":"elm","legacy_links":0,"state":"upgraded","recent":` + once + `,"ever":` + once + `,"first_used":"*","last_used":"*"}]}`
+		`{"id":"acme","name":"acme","legacy_links":2,"state":"open","version":"*","recent":` + sum + `,"ever":` + sum + `,"first_used":"*","last_used":"*"},` +
+		`{"id":"birch","name":"birch","legacy_links":1,"state":"open","version":"*","recent":` + none + `,"ever":` + none + `},` +
+		`{"id":"elm","name":"elm","legacy_links":0,"state":"upgraded","version":"*","recent":` + once + `,"ever":` + once + `,"first_used":"*","last_used":"*"}]}`
 	if status != 200 || !like(got, want) {
 		t.Errorf("legacy/usage = %d %s; want\n%s", status, got, want)
 	}

@@ -288,6 +288,7 @@ var unsteady = []struct {
 	{regexp.MustCompile(`"id":"[0-9a-v]{32}"`), `"id":"…"`},
 	{regexp.MustCompile(`"id":"[A-Z2-7]{26}"`), `"id":"…"`},
 	{regexp.MustCompile(`"id":"\d{8}t\d{6}\.\d{6}-[a-z2-7]{10}"`), `"id":"…"`},
+	{regexp.MustCompile(`"version":"[\w-]{16}"`), `"version":"…"`},
 	{reportID, "REPORTID"},
 	{regexp.MustCompile(`"contact":"[0-9a-v]{32}"`), `"contact":"…"`},
 	{regexp.MustCompile(`"request":"[01]-[0-9a-z-]+"`), `"request":"…"`},

@@ -28,6 +28,10 @@ const (
 
 // Change is a change of a contact. A nil field stays as it is.
 type Change struct {
+	// Version is the Contact.Version that the change is based on: a contact in another state isn't changed
+	// (ErrChanged). "" changes the contact in whatever state it is.
+	Version string `json:"version,omitempty"`
+
 	Email       *string   `json:"email,omitempty"`        // new main address, replaces the old one
 	OtherEmails *[]string `json:"other_emails,omitempty"` // replaces all other addresses
 	FirstName   *string   `json:"first_name,omitempty"`
@@ -48,6 +52,9 @@ type Change struct {
 
 // CompanyChange is a change of a company. A nil field stays as it is.
 type CompanyChange struct {
+	// Version is the Directory.VersionOf that the change is based on; see Change.
+	Version string `json:"version,omitempty"`
+
 	Name         *string   `json:"name,omitempty"`
 	LegacyTokens *[]string `json:"legacy_tokens,omitempty"` // replaces the whole list
 }

@@ -1,6 +1,8 @@
 package directory
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -64,18 +66,35 @@ type contactJSON struct {
 	Locale      string            `json:"locale"`
 	Disabled    bool              `json:"disabled"`
 	StoredRole  Role              `json:"stored_role,omitempty"`
+	Version     string            `json:"version,omitempty"`
 }
 
 // MarshalJSON writes the form of the admin API: every field, lists never null.
 func (c Contact) MarshalJSON() ([]byte, error) {
-	out := contactJSON{c.ID, c.Email(), []address.Address{}, c.FirstName, c.LastName, c.Phone, c.Companies, c.Role, c.Locale, c.Disabled, c.StoredRole}
+	out := c.json()
+	out.Version = c.Version()
+	return json.Marshal(out)
+}
+
+// Version identifies the state of the contact: it differs whenever one of the fields that the admin API shows differs.
+func (c Contact) Version() string {
+	plain, err := json.Marshal(c.json())
+	if err != nil {
+		panic("directory: " + err.Error()) // never: a plain struct of strings
+	}
+	sum := sha256.Sum256(plain)
+	return base64.RawURLEncoding.EncodeToString(sum[:12])
+}
+
+func (c Contact) json() contactJSON {
+	out := contactJSON{c.ID, c.Email(), []address.Address{}, c.FirstName, c.LastName, c.Phone, c.Companies, c.Role, c.Locale, c.Disabled, c.StoredRole, ""}
 	if len(c.Emails) > 1 {
 		out.OtherEmails = c.Emails[1:]
 	}
 	if out.Companies == nil {
 		out.Companies = []string{}
 	}
-	return json.Marshal(out)
+	return out
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
@@ -152,6 +171,19 @@ type companyJSON struct {
 // MarshalJSON writes the form of the admin API.
 func (c Company) MarshalJSON() ([]byte, error) {
 	return json.Marshal(companyJSON{c.ID, c.Name, len(c.LegacyTokens), c.State()})
+}
+
+// VersionOf identifies the state of a company: it differs whenever the name, the tokens or the state differ. It is
+// keyed, so that it doesn't help to guess a token.
+func (b *Directory) VersionOf(c Company) string { return b.versionsOf(c)[0] }
+
+// versionsOf returns the version under each secret.
+func (b *Directory) versionsOf(c Company) []string {
+	all := b.Keys.MACs("company version", append([]string{b.Firm, c.ID, c.Name, c.State()}, c.LegacyTokens...)...)
+	for i := range all {
+		all[i] = all[i][:16]
+	}
+	return all
 }
 
 // IsCompanyID reports whether s is [a-z0-9][a-z0-9._-]{0,62}.

@@ -45,6 +45,8 @@ var (
 	ErrNotClient = errors.New("directory: not a client")
 	// ErrCaddyfile means that the Caddyfile upgrades these old links: they ask for sign-in.
 	ErrCaddyfile = errors.New("directory: upgraded in the Caddyfile")
+	// ErrChanged means that the contact or company isn't in the state any more that a change was based on.
+	ErrChanged = errors.New("directory: changed meanwhile")
 	// ErrConflict means that the directory was changed between Plan and Apply. Nothing was written;
 	// plan again.
 	ErrConflict = fmt.Errorf("the directory has changed since this was planned: %w", store.ErrConflict)

@@ -348,8 +348,8 @@ func TestContactJSON(t *testing.T) {
 		in   Contact
 		want string
 	}{
-		{Contact{ID: "x", Emails: []address.Address{"a@b.de"}, Role: Client}, `{"id":"x","email":"a@b.de","other_emails":[],"first_name":"","last_name":"","phone":"","companies":[],"role":"client","locale":"","disabled":false}`},
-		{Contact{ID: "x", Emails: []address.Address{"a@b.de", "c@d.de"}, FirstName: "A", LastName: "B", Phone: "1", Companies: []string{"c"}, Role: Staff, Locale: "en", Disabled: true}, `{"id":"x","email":"a@b.de","other_emails":["c@d.de"],"first_name":"A","last_name":"B","phone":"1","companies":["c"],"role":"staff","locale":"en","disabled":true}`},
+		{Contact{ID: "x", Emails: []address.Address{"a@b.de"}, Role: Client}, `{"id":"x","email":"a@b.de","other_emails":[],"first_name":"","last_name":"","phone":"","companies":[],"role":"client","locale":"","disabled":false,"version":"aMqK7kvvT-8w0zV1"}`},
+		{Contact{ID: "x", Emails: []address.Address{"a@b.de", "c@d.de"}, FirstName: "A", LastName: "B", Phone: "1", Companies: []string{"c"}, Role: Staff, Locale: "en", Disabled: true}, `{"id":"x","email":"a@b.de","other_emails":["c@d.de"],"first_name":"A","last_name":"B","phone":"1","companies":["c"],"role":"staff","locale":"en","disabled":true,"version":"XUUwBx-xlgb7v0GM"}`},
 	} {
 		out, err := json.Marshal(c.in)
 		if string(out) != c.want || err != nil {
@@ -731,5 +731,36 @@ func TestUnavailableStoreIsAnError(t *testing.T) {
 	}
 	if _, err := b.AddContact(context.Background(), "bob@example.com", Change{}); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("AddContact: %v; want ErrUnavailable", err)
+	}
+}
+
+// A change that is based on a state of a contact or company is made in that state alone.
+func TestChangesAreRefusedInAnotherState(t *testing.T) {
+	b, ctx := newBook(t), t.Context()
+	acme := must(b.AddCompany(ctx, "acme", CompanyChange{Name: ptr("Acme Ltd")}))
+	seen := must(b.AddContact(ctx, "ann@example.com", Change{FirstName: ptr("Ann")}))
+	phoned := must(b.SetContact(ctx, "ann@example.com", Change{Version: seen.Version(), Phone: ptr("+1 555 0100")}))
+	renamed := must(b.SetCompany(ctx, "acme", CompanyChange{Version: b.VersionOf(acme), Name: ptr("Acme Inc")}))
+	for what, err := range map[string]error{
+		"set":         second(b.SetContact(ctx, "ann@example.com", Change{Version: seen.Version(), Phone: ptr("+1 555 0199")})),
+		"set nothing": second(b.SetContact(ctx, "ann@example.com", Change{Version: seen.Version()})),
+		"remove":      second(b.RemoveContactAt(ctx, "ann@example.com", seen.Version())),
+		"add":         second(b.AddContact(ctx, "bob@example.com", Change{Version: seen.Version()})),
+		"company":     second(b.SetCompany(ctx, "acme", CompanyChange{Version: b.VersionOf(acme), Name: ptr("Acme")})),
+		"add company": second(b.AddCompany(ctx, "birch", CompanyChange{Version: b.VersionOf(acme)})),
+	} {
+		if !errors.Is(err, ErrChanged) {
+			t.Errorf("%s, based on a state that is over: %v; want ErrChanged", what, err)
+		}
+	}
+	if got := must(b.ByID(ctx, seen.ID)); got.Phone != "+1 555 0100" || got.Version() != phoned.Version() {
+		t.Errorf("the contact is %+v; want what the first change made", got)
+	}
+	if back := must(b.SetContact(ctx, "ann@example.com", Change{Version: phoned.Version(), Phone: ptr("")})); back.Version() != seen.Version() {
+		t.Errorf("the same state again has the version %s; want %s", back.Version(), seen.Version())
+	}
+	must(b.SetCompany(ctx, "acme", CompanyChange{Version: b.VersionOf(renamed), LegacyTokens: &[]string{"secret-token-1"}}))
+	if err := second(b.SetCompany(ctx, "acme", CompanyChange{Version: b.VersionOf(renamed), Name: ptr("Acme")})); !errors.Is(err, ErrChanged) {
+		t.Errorf("with another token: %v; want ErrChanged", err)
 	}
 }

@@ -17,6 +17,9 @@ import (
 // added again, as a new contact. It returns a *FieldError if the change is invalid, with ErrTaken
 // if an address belongs to another contact.
 func (b *Directory) AddContact(ctx context.Context, email address.Address, c Change) (Contact, error) {
+	if c.Version != "" {
+		return Contact{}, ErrChanged // the contact that it is based on isn't there
+	}
 	var after storedContact
 	err := b.change(ctx, func() ([]store.Op, error) {
 		whole, err := b.withLists(ctx, storedContact{}, c)
@@ -47,6 +50,9 @@ func (b *Directory) SetContact(ctx context.Context, email address.Address, c Cha
 	var after storedContact
 	err := b.change(ctx, func() ([]store.Op, error) {
 		before, err := b.contactByEmail(ctx, email)
+		if err == nil {
+			err = b.checkVersion(before, c.Version)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -73,6 +79,14 @@ func (b *Directory) SetContact(ctx context.Context, email address.Address, c Cha
 	return b.effective(after), nil
 }
 
+// checkVersion returns ErrChanged if the contact isn't in the state of the version.
+func (b *Directory) checkVersion(e storedContact, version string) error {
+	if version != "" && b.effective(e).Version() != version {
+		return ErrChanged
+	}
+	return nil
+}
+
 // Disable prevents the contact that has the address email from signing in until Enable; no file
 // undoes it. Disabling a disabled contact changes nothing.
 func (b *Directory) Disable(ctx context.Context, email address.Address) (Contact, error) {
@@ -90,9 +104,18 @@ func (b *Directory) Enable(ctx context.Context, email address.Address) (Contact,
 // the removed contact. No file adds the addresses again; AddContact does, as a new contact without
 // a password.
 func (b *Directory) RemoveContact(ctx context.Context, email address.Address) (Contact, error) {
+	return b.RemoveContactAt(ctx, email, "")
+}
+
+// RemoveContactAt is RemoveContact for a contact in the state of the version; "" stands for any. In another state
+// the error is ErrChanged.
+func (b *Directory) RemoveContactAt(ctx context.Context, email address.Address, version string) (Contact, error) {
 	var before storedContact
 	err := b.change(ctx, func() (ops []store.Op, err error) {
-		if before, err = b.contactByEmail(ctx, email); err != nil {
+		if before, err = b.contactByEmail(ctx, email); err == nil {
+			err = b.checkVersion(before, version)
+		}
+		if err != nil {
 			return nil, err
 		}
 		if i := slices.IndexFunc(before.Emails, b.isStaff); i >= 0 {
@@ -109,6 +132,9 @@ func (b *Directory) RemoveContact(ctx context.Context, email address.Address) (C
 // AddCompany adds a company. An id that was removed manually may be added again. It returns a
 // *FieldError with ErrTaken if the id or a token belongs to another company.
 func (b *Directory) AddCompany(ctx context.Context, id string, c CompanyChange) (Company, error) {
+	if c.Version != "" {
+		return Company{}, ErrChanged // the company that it is based on isn't there
+	}
 	var after Company
 	err := b.change(ctx, func() ([]store.Op, error) {
 		if !IsCompanyID(id) {
@@ -140,6 +166,9 @@ func (b *Directory) SetCompany(ctx context.Context, id string, c CompanyChange) 
 	var after Company
 	err := b.change(ctx, func() ([]store.Op, error) {
 		before, err := b.Company(ctx, id)
+		if err == nil && c.Version != "" && !slices.Contains(b.versionsOf(before), c.Version) {
+			err = ErrChanged
+		}
 		if err != nil {
 			return nil, err
 		}
