@@ -72,7 +72,8 @@ func TestEverySettingHasAnExample(t *testing.T) {
 	const site = "{\n\tdoorpost {\n\t\tmail folder ./mail\n\t}\n}\nlocalhost {\n\tdoorpost example {\n%s\n\t}\n}\n"
 	var all []string
 	for _, c := range []struct{ block, first, in string }{
-		{"", "", global}, {"store", "store redis redis://127.0.0.1/0 {", global}, {"mail", "mail smtp mail.example.com:587 {", global},
+		{"", "", global}, {"store", "store redis redis://127.0.0.1/0 {", global},
+		{"store.tls", "store redis redis://127.0.0.1/0 {\ntls {", global}, {"mail", "mail smtp mail.example.com:587 {", global},
 		{"mail.oauth", "mail smtp mail.example.com:587 {\noauth microsoft {", global},
 		{"", "", site}, {"brand", "brand {", site}, {"session", "session {", site}, {"passwords", "passwords {", site},
 	} {
@@ -92,7 +93,7 @@ func TestEverySettingHasAnExample(t *testing.T) {
 			all = append(all, path)
 			if example := config.Example(path); example == "" && path != "store" && path != "mail" { // they have their own errors
 				t.Errorf("%s has no example: %s", path, with(name))
-			} else if strings.HasSuffix(example, "{") && !slices.Contains([]string{"brand", "session", "passwords", "mail.oauth"}, path) {
+			} else if strings.HasSuffix(example, "{") && !slices.Contains([]string{"brand", "session", "passwords", "mail.oauth", "store.tls"}, path) {
 				t.Errorf("this test doesn't look into the block of %s", path)
 			}
 		}

@@ -39,7 +39,7 @@ import (
 //	                            │
 //	                            ▼
 //	tokensearch typo address language site loopback secret ◄── store/sealed ◄── store/anchor
-//	                             store  ◄── store/sealed, store/anchor, store/bolt, store/redis, store/storetest
+//	                             store  ◄── store/sealed, store/anchor, store/bolt, store/redis, store/storetest; store/redistest
 //
 // Imports point down, siblings don't know one another, and only caddymodule, config and cli
 // know Caddy. A new arrow is a line here.
@@ -94,6 +94,7 @@ var arrows = map[string][]string{
 	"store/bolt":      {"store"},
 	"store/redis":     {"store"},
 	"store/storetest": {"store"},
+	"store/redistest": {},
 	"store/sealed":    {"secret", "store"},
 	"store/anchor":    {"secret", "store", "store/sealed"},
 }
@@ -105,7 +106,7 @@ var testArrows = map[string][]string{
 	"cli":         {"servicetoken", "action", "brand", "notice", "password", "reports", "session", "token"},
 	"outbox":      {"store/redis"},
 	"store/bolt":  {"store/storetest"},
-	"store/redis": {"store/storetest"},
+	"store/redis": {"store/storetest", "store/redistest"},
 }
 
 const module = "github.com/doorpost-auth/doorpost"

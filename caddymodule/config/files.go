@@ -313,6 +313,13 @@ func (s Server) NamedFiles() (all []NamedFile) {
 	for _, t := range stored.texts() {
 		all = append(all, filesIn(settingName(t.path), *t.value)...)
 	}
+	if t := stored.TLS; t != nil {
+		for _, f := range []NamedFile{{"store tls ca", t.CA}, {"store tls cert", t.Cert}, {"store tls cert", t.Key}} {
+			if f.Path != "" && !hasPlaceholder(f.Path) {
+				all = append(all, f)
+			}
+		}
+	}
 	return append(all, valueOr(s.Mail, Mail{}).files()...)
 }
 

@@ -26,6 +26,21 @@ import (
 //		store redis URL {
 //			username NAME
 //			password PASSWORD
+//			db N
+//			tls {
+//				ca FILE
+//				cert FILE KEY
+//				server_name NAME
+//			}
+//			replicas_ack N
+//		}
+//		store redis sentinel NAME HOST:PORT... {
+//			sentinel_username NAME
+//			sentinel_password PASSWORD
+//			…, as above
+//		}
+//		store redis cluster HOST:PORT... {
+//			…, as above, without db
 //		}
 //		mail smtp HOST:PORT {
 //			username NAME
@@ -88,7 +103,7 @@ func (r *reader) store(path string, c *Store) error {
 	switch {
 	case err != nil:
 		return err
-	case len(args) == 0 || len(args) > 2:
+	case len(args) == 0 || len(args) > 2 && args[0] != "redis":
 		return r.Errf(`store: write "store bolt", "store bolt PATH" or "store redis redis://HOST:6379/0"`)
 	}
 	c.Engine = args[0]
@@ -98,12 +113,43 @@ func (r *reader) store(path string, c *Store) error {
 		}
 		return r.noBlock(path)
 	}
-	if len(args) == 2 {
-		c.URL = args[1]
+	switch args = args[1:]; {
+	case len(args) > 0 && args[0] == "sentinel":
+		if len(args) == 1 || strings.Contains(args[1], ":") && !hasPlaceholder(args[1]) {
+			return r.Errf(`store: which server do the Sentinels watch? Write its name and then their addresses: %s`, writeSentinel)
+		}
+		c.Sentinel, c.Addresses = args[1], args[2:]
+	case len(args) > 0 && args[0] == "cluster":
+		c.Cluster, c.Addresses = true, args[1:]
+	case len(args) > 1:
+		return r.Errf(`store: %d addresses where one belongs; for several servers write %s or %s`, len(args), writeSentinel, writeCluster)
+	case len(args) == 1:
+		c.URL = args[0]
 	}
 	return r.block(path, settings{
-		"username": r.one(&c.Username),
-		"password": r.one(&c.Password),
+		"username":          r.one(&c.Username),
+		"password":          r.one(&c.Password),
+		"sentinel_username": r.one(&c.SentinelUsername),
+		"sentinel_password": r.one(&c.SentinelPassword),
+		"db":                r.number(&c.DB),
+		"tls":               func(path string) error { return r.storeTLS(path, c) },
+		"replicas_ack":      r.number(&c.ReplicasAck),
+	})
+}
+
+func (r *reader) storeTLS(path string, c *Store) error {
+	c.TLS = &StoreTLS{}
+	args, err := r.args()
+	if err != nil {
+		return err
+	}
+	if len(args) > 0 {
+		return r.Errf(`store tls: takes no value, only a block; write "tls", or "tls {" with ca, cert or server_name on the lines below`)
+	}
+	return r.block(path, settings{
+		"ca":          r.one(&c.TLS.CA),
+		"cert":        r.pair(&c.TLS.Cert, &c.TLS.Key),
+		"server_name": r.one(&c.TLS.ServerName),
 	})
 }
 
@@ -379,6 +425,20 @@ func (r *reader) count(n *int, of string) setting {
 	}
 }
 
+func (r *reader) number(n *int) setting {
+	return func(path string) error {
+		var s string
+		if err := r.one(&s)(path); err != nil {
+			return err
+		}
+		var err error
+		if *n, err = strconv.Atoi(s); err != nil {
+			return r.withPosition(invalid(path, "%q is no number; write %s", s, examples[path]))
+		}
+		return nil
+	}
+}
+
 func (r *reader) legacyLink(links *[]legacy.Link) setting {
 	return func(path string) error {
 		args, err := r.args()
@@ -436,6 +496,14 @@ var examples = map[string]string{
 	"secret":                   "secret {file./etc/doorpost/secret}",
 	"store.username":           "username doorpost",
 	"store.password":           "password {file./run/secrets/redis}",
+	"store.sentinel_username":  "sentinel_username doorpost",
+	"store.sentinel_password":  "sentinel_password {file./run/secrets/sentinel}",
+	"store.db":                 "db 0",
+	"store.tls":                "tls {",
+	"store.tls.ca":             "ca /etc/doorpost/redis-ca.pem",
+	"store.tls.cert":           "cert /etc/doorpost/client.pem /etc/doorpost/client.key",
+	"store.tls.server_name":    "server_name redis.internal",
+	"store.replicas_ack":       "replicas_ack 1",
 	"mail.username":            "username portal@example.com",
 	"mail.password":            "password {file./run/secrets/smtp}",
 	"mail.oauth":               "oauth microsoft {",

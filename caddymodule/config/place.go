@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 
@@ -12,12 +11,13 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 )
 
-// Location is the location of a store: a file or a server.
+// Location is the location of a store: a file or servers. Locations are comparable.
 type Location struct {
-	Path                    string // of bolt's file, absolute; "" for a Redis server
-	URL, Username, Password string // of the Redis server
+	Path  string        // of bolt's file, absolute; "" for Redis
+	Redis redis.Address // the zero Address where the store is a file
 }
 
 // String returns the place for logs and errors, without the password.
@@ -25,12 +25,7 @@ func (p Location) String() string {
 	if p.Path != "" {
 		return p.Path
 	}
-	u, err := url.Parse(p.URL)
-	if err != nil { // was validated before
-		return "redis"
-	}
-	u.User = nil
-	return u.String()
+	return p.Redis.String()
 }
 
 // Doorpost's files have their own folder beside Caddy's data folder, never inside it: `caddy

@@ -9,6 +9,7 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 )
 
 // Resolved is a checked Server with its placeholders filled in. Create it with Server.Resolve.
@@ -38,23 +39,33 @@ func (s Server) Resolve(log *slog.Logger) (f Resolved, err error) {
 func (s Server) StoreLocation(log *slog.Logger) (Location, error) {
 	cfg := Store{}
 	if s.Store != nil {
-		cfg = *s.Store
+		cfg = s.Store.clone() // the one that was written keeps its placeholders
 	}
-	written := cfg.Password
+	written, writtenSentinel := cfg.Password, cfg.SentinelPassword
 	if err := fillInAll(cfg.texts()); err != nil {
 		return Location{}, err
 	}
-	if cfg.Password != "" {
-		if err := checkNotPath(written); err != nil {
-			return Location{}, atPath("store.password", err)
+	for _, p := range []struct{ setting, value, written string }{
+		{"store.password", cfg.Password, written}, {"store.sentinel_password", cfg.SentinelPassword, writtenSentinel},
+	} {
+		if p.value == "" {
+			continue
 		}
-		warnReadable(log, "store password", written)
+		if err := checkNotPath(p.written); err != nil {
+			return Location{}, atPath(p.setting, err)
+		}
+		warnReadable(log, settingName(p.setting), p.written)
 	}
 	if err := cfg.Validate(); err != nil {
 		return Location{}, err
 	}
 	if cfg.Engine == "redis" {
-		return Location{URL: cfg.URL, Username: cfg.Username, Password: cfg.Password}, nil
+		at := cfg.redisAddress()
+		err := at.CheckFiles()
+		if wrong, ok := errors.AsType[*redis.TLSError](err); ok {
+			err = atPath("store.tls."+wrong.Setting, wrong.Err)
+		}
+		return Location{Redis: at}, err
 	}
 	if cfg.Path == "" {
 		cfg.Path = defaultPath(StoreFile)

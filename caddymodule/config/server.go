@@ -5,10 +5,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/time/rate"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 )
 
 // Server configures what all firms of one Caddy share: the secret, the store and the mail
@@ -33,22 +36,64 @@ type Server struct {
 
 // Store configures where all records are kept.
 type Store struct {
-	// Engine is "bolt" (default) for one file and one process, or "redis" for one server and any
-	// number of Caddys with the same secret.
+	// Engine is "bolt" (default) for one file and one process, or "redis" for any number of Caddys
+	// with the same secret.
 	Engine string `json:"engine,omitempty"`
 
 	// Path is bolt's file. A relative path starts at Caddy's working directory. Default:
 	// doorpost.db in Doorpost's data folder.
 	Path string `json:"path,omitempty"`
 
-	// URL is the Redis server: redis://HOST:PORT/DB, rediss:// with TLS, or unix:///PATH. Required
-	// with redis.
+	// URL is one Redis server: redis://HOST:PORT/DB, rediss:// with TLS, or unix:///PATH. With redis,
+	// one of URL, Sentinel and Cluster is required.
 	URL string `json:"url,omitempty"`
+
+	// Sentinel is the name by which Sentinels know the Redis server and what takes its place.
+	Sentinel string `json:"sentinel,omitempty"`
+
+	// Cluster is whether the servers form a Redis Cluster.
+	Cluster bool `json:"cluster,omitempty"`
+
+	// Addresses are the HOST:PORT of all Sentinels, or of some nodes of the Cluster. Required with
+	// these.
+	Addresses []string `json:"addresses,omitempty"`
 
 	// Username and Password are for a Redis server that requires them. As in Secret and Mail, write
 	// {file./PATH} or {env.NAME}.
 	Username string `json:"username,omitempty"`
 	Password string `json:"password,omitempty"`
+
+	// SentinelUsername and SentinelPassword are for Sentinels that require them. They don't get
+	// Username and Password.
+	SentinelUsername string `json:"sentinel_username,omitempty"`
+	SentinelPassword string `json:"sentinel_password,omitempty"`
+
+	// DB is the number of the database. Not with Cluster, which has only one. Default: 0, or the
+	// URL's.
+	DB int `json:"db,omitempty"`
+
+	// TLS encrypts the connections, also those to Sentinels. Default: only with rediss://, and then
+	// verified by the authorities that the machine trusts.
+	TLS *StoreTLS `json:"tls,omitempty"`
+
+	// ReplicasAck is the number of replicas that must have a change before it counts as made.
+	// Default: 0, so that a failover may lose the last changes.
+	ReplicasAck int `json:"replicas_ack,omitempty"`
+}
+
+// StoreTLS configures connections to Redis.
+type StoreTLS struct {
+	// CA is a PEM file with the certificate authority of the servers. Default: the authorities that
+	// the machine trusts.
+	CA string `json:"ca,omitempty"`
+
+	// Cert and Key are PEM files with a client certificate and its key, for servers that require
+	// one.
+	Cert string `json:"cert,omitempty"`
+	Key  string `json:"key,omitempty"`
+
+	// ServerName is the name in the servers' certificates. Default: the host of each.
+	ServerName string `json:"server_name,omitempty"`
 }
 
 // Mail configures the mail transport.
@@ -106,10 +151,42 @@ type textSetting struct {
 }
 
 func (c *Store) texts() []textSetting {
-	return []textSetting{
-		{"store", &c.Path}, {"store", &c.URL},
+	all := []textSetting{
+		{"store", &c.Path}, {"store", &c.URL}, {"store", &c.Sentinel},
 		{"store.username", &c.Username}, {"store.password", &c.Password},
+		{"store.sentinel_username", &c.SentinelUsername}, {"store.sentinel_password", &c.SentinelPassword},
 	}
+	for i := range c.Addresses {
+		all = append(all, textSetting{"store", &c.Addresses[i]})
+	}
+	if t := c.TLS; t != nil {
+		all = append(all, textSetting{"store.tls.ca", &t.CA}, textSetting{"store.tls.cert", &t.Cert}, textSetting{"store.tls.cert", &t.Key},
+			textSetting{"store.tls.server_name", &t.ServerName})
+	}
+	return all
+}
+
+// clone returns a copy that shares nothing.
+func (c Store) clone() Store {
+	c.Addresses = slices.Clone(c.Addresses)
+	if c.TLS != nil {
+		own := *c.TLS
+		c.TLS = &own
+	}
+	return c
+}
+
+// redisAddress returns the address of the Redis store.
+func (c Store) redisAddress() redis.Address {
+	a := redis.Address{
+		URL: c.URL, Sentinel: c.Sentinel, Cluster: c.Cluster, Hosts: strings.Join(c.Addresses, " "),
+		Username: c.Username, Password: c.Password, SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
+		DB: c.DB, ReplicasAck: c.ReplicasAck,
+	}
+	if c.TLS != nil {
+		a.TLS, a.CA, a.Cert, a.Key, a.ServerName = true, c.TLS.CA, c.TLS.Cert, c.TLS.Key, c.TLS.ServerName
+	}
+	return a
 }
 
 func (c *Mail) texts() []textSetting {

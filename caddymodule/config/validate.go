@@ -92,10 +92,9 @@ func checkFixed(value string) error {
 // Validate returns an error for the first invalid setting that says what to write instead. It
 // accepts values with placeholders that aren't filled in yet.
 func (c Store) Validate() error {
-	server := c.URL != "" || c.Username != "" || c.Password != ""
 	switch c.Engine {
 	case "", "bolt":
-		if server {
+		if at := c.redisAddress(); at != (redis.Address{}) {
 			return invalid("store", `bolt is a file and takes no URL, username or password; write "store bolt PATH", or "store redis URL"`)
 		}
 		return nil
@@ -106,19 +105,51 @@ func (c Store) Validate() error {
 	}
 }
 
+const (
+	writeSentinel = `"store redis sentinel mymaster s1:26379 s2:26379 s3:26379"`
+	writeCluster  = `"store redis cluster n1:6379 n2:6379 n3:6379"`
+)
+
 func (c Store) validateRedis() error {
+	several := c.Sentinel != "" || c.Cluster
 	switch {
 	case c.Path != "":
 		return invalid("store", `redis takes a URL and no path; write "store redis redis://HOST:6379/0"`)
-	case c.URL == "":
-		return invalid("store", `which server? Write "store redis redis://HOST:6379/0"`)
+	case c.URL == "" && !several:
+		return invalid("store", `which server? Write "store redis redis://HOST:6379/0", %s or %s`, writeSentinel, writeCluster)
+	case c.URL != "" && several || c.Sentinel != "" && c.Cluster:
+		return invalid("store", `redis is one server, or sentinel, or cluster, not two of them; write "store redis redis://HOST:6379/0", %s or %s`, writeSentinel, writeCluster)
+	case !several && len(c.Addresses) > 0:
+		return invalid("store", `redis with a URL takes no other addresses; for several servers write %s or %s`, writeSentinel, writeCluster)
+	case c.Cluster && len(c.Addresses) == 0:
+		return invalid("store", "which nodes? Write %s", writeCluster)
+	case c.Sentinel != "" && len(c.Addresses) == 0:
+		return invalid("store", "which Sentinels? Write the name of the server that they watch, and their addresses: %s", writeSentinel)
 	case c.Username != "" && c.Password == "":
 		return invalid("store.username", `has no password beside it; add "password {file./PATH}" or "password {env.NAME}"`)
-	case hasPlaceholder(c.URL):
+	case c.Sentinel == "" && c.SentinelUsername != "":
+		return invalid("store.sentinel_username", "is for %s; remove it", writeSentinel)
+	case c.Sentinel == "" && c.SentinelPassword != "":
+		return invalid("store.sentinel_password", "is for %s; remove it", writeSentinel)
+	case c.SentinelUsername != "" && c.SentinelPassword == "":
+		return invalid("store.sentinel_username", `has no password beside it; add "sentinel_password {file./PATH}" or "sentinel_password {env.NAME}"`)
+	case c.Cluster && c.DB != 0:
+		return invalid("store.db", "a Cluster has only the database 0; remove the line")
+	case c.DB < 0:
+		return invalid("store.db", `%d is no number of a database; write "db 0"`, c.DB)
+	case c.ReplicasAck < 0 || c.ReplicasAck > mostReplicas:
+		return invalid("store.replicas_ack", "%d is not between 0 and %d", c.ReplicasAck, mostReplicas)
+	}
+	if t := valueOr(c.TLS, StoreTLS{}); (t.Cert == "") != (t.Key == "") {
+		return invalid("store.tls.cert", `a certificate and its key belong together; write "cert FILE KEY"`)
+	}
+	if hasPlaceholder(c.URL) || slices.ContainsFunc(c.Addresses, hasPlaceholder) {
 		return nil
 	}
-	return atPath("store", redis.Options{URL: c.URL}.Validate())
+	return atPath("store", c.redisAddress().Validate())
 }
+
+const mostReplicas = 10
 
 // Validate returns an error for the first invalid setting that says what to write instead. It
 // accepts values with placeholders that aren't filled in yet.

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 // openForChild opens a file, or the Redis server at a socket, which others could have open too.
 func openForChild(place string) (store.Store, *Process, error) {
 	if strings.HasPrefix(place, "unix:") {
-		db, err := redis.Open(context.Background(), redis.Options{URL: place})
+		db, err := redis.Open(context.Background(), redis.Options{Address: redis.Address{URL: place}})
 		return db, nil, err
 	}
 	db, err := bolt.Open(place, bolt.Options{Wait: 10 * time.Second})

@@ -29,7 +29,7 @@ func openStore(p config.Location, clock *Clock, log *slog.Logger, late bool) (s 
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openTime)
 	defer cancel()
-	others, err = redis.Open(ctx, redis.Options{URL: p.URL, Username: p.Username, Password: p.Password, Clock: clock.Now, Log: log, Late: late})
+	others, err = redis.Open(ctx, redis.Options{Address: p.Redis, Clock: clock.Now, Log: log, Late: late})
 	return others, others, err
 }
 

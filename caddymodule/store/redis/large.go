@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -110,7 +111,7 @@ func (s *Store) stage(ctx context.Context, firm, number string, now int64, first
 // buckets, with a NUL before, between and after them.
 func (s *Store) commit(ctx context.Context, firm, number string, ops int, buckets string) error {
 	return s.retry(ctx, request{
-		script: commitScript, key: expiryKey(firm),
+		script: commitScript, key: expiryKey(firm), acks: s.where.ReplicasAck,
 		args: []any{nil, number, ops, (3 * retryFor).Milliseconds(), forever.Milliseconds(), buckets},
 		read: func(answer []any) error {
 			_, err := readResult(answer)
@@ -119,13 +120,13 @@ func (s *Store) commit(ctx context.Context, firm, number string, ops int, bucket
 	})
 }
 
-// retry repeats a request for a while if there is no reply: the server may be busy. Only
-// idempotent requests may use it.
+// retry repeats a request for a while if there is no reply, since the server may be busy, or another
+// one is about to take its place. Only idempotent requests may use it.
 func (s *Store) retry(ctx context.Context, q request) error {
 	for end := time.Now().Add(retryFor); ; {
 		err := s.do(ctx, q)
-		poolFull := errors.Is(err, redis.ErrPoolTimeout)
-		if err == nil || isReply(err) && !poolFull || ctx.Err() != nil || s.closed.Load() || time.Now().After(end) {
+		passes := errors.Is(err, redis.ErrPoolTimeout) || slices.Contains([]string{"TRYAGAIN", "ASK", "CLUSTERDOWN", "READONLY", "LOADING"}, kindOf(err))
+		if err == nil || isReply(err) && !passes || ctx.Err() != nil || s.closed.Load() || time.Now().After(end) {
 			return err
 		}
 		select {

@@ -44,17 +44,17 @@ func TestOpenRejectsUnusableServers(t *testing.T) {
 	for name, c := range map[string]struct{ url, want string }{
 		"a cluster's node without slots":      {bare.url(), "a node of a Redis Cluster"},
 		"a cluster's node with all slots":     {whole.url(), "a node of a Redis Cluster"},
-		"a Sentinel":                          {startSentinel(t), "this is a Sentinel, which holds no data; give `store redis` the address of the master"},
+		"a Sentinel":                          {startSentinel(t), "this is a Sentinel, which holds no data; write \"store redis sentinel"},
 		"a private authority":                 {"rediss://127.0.0.1:" + tlsPort, "update-ca-certificates"},
 		"another name than the certificate's": {"rediss://localhost:" + tlsPort, ""},
-		"TLS at a port without":               {"rediss://" + encrypted.address(), "write redis:// instead of rediss://"},
+		"TLS at a port without":               {"rediss://" + encrypted.address(), "write redis:// instead of rediss:// and remove tls"},
 		"no TLS at its port":                  {"redis://127.0.0.1:" + tlsPort, "write rediss:// instead of redis://"},
 		"a database too many":                 {encrypted.url() + "/1000000", "DB index is out of range"},
 	} {
 		var err error
 		for tries := range 10 { // a handshake may take longer than Open waits
 			var s *Store
-			if s, err = Open(t.Context(), Options{URL: c.url}); err == nil {
+			if s, err = Open(t.Context(), Options{Address: Address{URL: c.url}}); err == nil {
 				s.Close()
 			}
 			if err != nil && strings.Contains(err.Error(), c.want) {
@@ -65,7 +65,7 @@ func TestOpenRejectsUnusableServers(t *testing.T) {
 				break
 			}
 		}
-		if s, err := Open(t.Context(), Options{URL: c.url, Late: true}); errors.Is(err, ErrSettings) == (err == nil) {
+		if s, err := Open(t.Context(), Options{Address: Address{URL: c.url}, Late: true}); errors.Is(err, ErrSettings) == (err == nil) {
 			t.Errorf("%s: Open of one that may be late = %v; want an error where it is about settings", name, err)
 		} else if err == nil {
 			s.Close()
@@ -78,7 +78,7 @@ func TestOpenRejectsUnusableServers(t *testing.T) {
 	gone.kill()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := Open(ctx, Options{URL: gone.url()}); !errors.Is(err, store.ErrUnavailable) || errors.Is(err, ErrSettings) {
+	if _, err := Open(ctx, Options{Address: Address{URL: gone.url()}}); !errors.Is(err, store.ErrUnavailable) || errors.Is(err, ErrSettings) {
 		t.Errorf("Open of no server = %v; want ErrUnavailable and not ErrSettings", err)
 	}
 }

@@ -38,8 +38,8 @@ func (s *Store) Subscribe(ctx context.Context, firm string, heard func(message s
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()
 	for ctx.Err() == nil {
-		if s.down.Load() == nil {
-			s.listen(ctx, channel(firm), heard)
+		if n, err := s.topology.route(channel(firm)); err == nil && n.down.Load() == nil {
+			s.listen(ctx, n, channel(firm), heard)
 		}
 		select {
 		case <-ctx.Done():
@@ -48,11 +48,15 @@ func (s *Store) Subscribe(ctx context.Context, firm string, heard func(message s
 	}
 }
 
-// listen is one subscription, until its connection fails or ctx ends.
-func (s *Store) listen(ctx context.Context, channel string, heard func(string)) {
+// listen is one subscription, until its connection fails, ctx ends, or another server has the firm.
+//
+// In a Cluster every node hears every message. The subscription is at the node that has the firm's
+// slot, since without that node nobody can publish, and it is noticed when another node takes over.
+func (s *Store) listen(ctx context.Context, n *node, channel string, heard func(string)) {
 	// Reconnect here, since reconnecting inside go-redis would hide missed messages.
 	ends, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
-	sub := s.client.Load().Subscribe(ends, channel)
+	client := n.client.Load()
+	sub := client.Subscribe(ends, channel)
 	cancel()
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
 	defer func() {
@@ -74,6 +78,9 @@ func (s *Store) listen(ctx context.Context, channel string, heard func(string)) 
 			quiet = 0
 			continue
 		case ctx.Err() != nil || !timedOut(err) || quiet > 0:
+			return
+		}
+		if now, err := s.topology.route(channel); err != nil || now != n || n.client.Load() != client {
 			return
 		}
 		quiet++

@@ -25,6 +25,7 @@ var errWrongReply = errors.New("the reply belongs to another request")
 //	s                 sorted set: BUCKET NUL ID of other records, by when the server would delete them
 //	n:NONCE           the reply to an Apply, for some seconds
 //	t, p:NUMBER       a large Apply, see common.lua
+//	g                 nothing: the key never exists, see the package comment
 //
 // The scripts derive the prefix from x by removing its last letter.
 const keyPrefix = "doorpost:"
@@ -45,7 +46,11 @@ func member(k store.Key) string           { return k.Bucket + "\x00" + k.ID }
 func recordKey(k store.Key) string        { return firmPrefix(k.Firm) + "r:" + member(k) }
 func indexKey(firm, bucket string) string { return firmPrefix(firm) + "i:" + bucket }
 func expiryKey(firm string) string        { return firmPrefix(firm) + "x" }
-func channel(firm string) string          { return firmPrefix(firm) + "c" }
+
+// guardKey returns the key that never exists, of the firm of another key.
+func guardKey(key string) string { return key[:strings.Index(key, "}:")+2] + "g" }
+
+func channel(firm string) string { return firmPrefix(firm) + "c" }
 
 // A record's value on the server: version, expiry in milliseconds since 1970 as 16 digits (0:
 // never; digits, since scripts read them), length of its name, its name, the value. The name

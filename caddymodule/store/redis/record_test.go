@@ -113,7 +113,7 @@ func TestParse(t *testing.T) {
 		{"unix:///run/redis.sock", "unix", "/run/redis.sock", "", "", 0, false},
 		{"unix:///run/redis.sock?db=2", "unix", "/run/redis.sock", "", "", 2, false},
 	} {
-		o, err := parse(Options{URL: c.url})
+		o, err := Address{URL: c.url}.options()
 		if err != nil || o.Network != c.network || o.Addr != c.address || o.Username != c.user || o.Password != c.pass || o.DB != c.db || (o.TLSConfig != nil) != c.tls {
 			t.Errorf("parse(%q) = %+v, %v; want %+v", c.url, o, err, c)
 			continue
@@ -125,7 +125,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("parse(%q) = %+v; want our own repetitions, no CLIENT SETINFO, and short patience", c.url, o)
 		}
 	}
-	o, err := parse(Options{URL: "redis://u:p@h", Username: "me", Password: "mine"})
+	o, err := Address{URL: "redis://u:p@h", Username: "me", Password: "mine"}.options()
 	if err != nil || o.Username != "me" || o.Password != "mine" {
 		t.Errorf("parse = %q, %q, %v; want what the options say", o.Username, o.Password, err)
 	}
@@ -140,7 +140,7 @@ func TestParse(t *testing.T) {
 		"rediss://h?skip_verify=true":   `"skip_verify"`,
 		"unix:///s?db=1&read_timeout=9": `"read_timeout"`,
 	} {
-		_, err := Open(t.Context(), Options{URL: url})
+		_, err := Open(t.Context(), Options{Address: Address{URL: url}})
 		if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, store.ErrUnavailable) {
 			t.Errorf("Open(%q) = %v; want an error that says %s", url, err, want)
 		}
@@ -183,7 +183,7 @@ func TestTLSIsVerified(t *testing.T) {
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	_, err = Open(ctx, Options{URL: "rediss://" + l.Addr().String(), Password: "secret"})
+	_, err = Open(ctx, Options{Address: Address{URL: "rediss://" + l.Addr().String(), Password: "secret"}})
 	if !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("Open = %v; want ErrUnavailable because of the certificate", err)
 	}

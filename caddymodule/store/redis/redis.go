@@ -1,5 +1,11 @@
-// Package redis implements the store on one Redis server for many machines, using go-redis. It is
-// tested with Redis 7.0.
+// Package redis implements the store for many machines on one Redis server, on the server that
+// Sentinels name, or on a Redis Cluster, using go-redis. It is tested with Redis 7.0.
+//
+// All keys of a firm have the same hash tag, so that in a Cluster they have the same slot: see
+// topology.go for how a request finds its server. Scripts use keys that depend on what they read, so
+// they can't declare all of them. In a Cluster every script declares one more key of the firm, which
+// never exists: while a slot moves, Redis refuses a request for several keys with TRYAGAIN unless it
+// has all of them. So no script runs while its firm's keys are in two places.
 //
 // Every operation is one script, so it is atomic. Only an Apply of thousands of changes isn't,
 // since it would block everybody else: see large.go. Every request carries a nonce that its reply
@@ -28,8 +34,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/url"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -38,16 +42,13 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
 // Options of Open.
 type Options struct {
-	URL      string // redis://HOST:PORT/DB, rediss:// for TLS, unix:///PATH?db=DB; required
-	Username string // of the server's ACL; "": the URL's, or the server's default user
-	Password string // "": the URL's, or none
+	Address
 
 	Clock func() time.Time // decides what has expired; nil: time.Now
 	Log   *slog.Logger     // outages of the server and their end; nil: no log
@@ -58,34 +59,24 @@ type Options struct {
 	Late bool
 }
 
-// Validate returns what is wrong with the URL. The error doesn't contain the URL, which may have a
-// password.
-func (o Options) Validate() error {
-	_, err := parse(o)
-	return err
-}
-
 // Store is an open store. It implements store.Store and is safe for concurrent use.
 type Store struct {
-	options *redis.Options // never changed; every client gets a copy
-	address string         // for logs, without credentials
-	clock   func() time.Time
-	log     *slog.Logger
+	where    Address
+	address  string // for logs, without credentials
+	clock    func() time.Time
+	log      *slog.Logger
+	topology topology
 
-	client        atomic.Pointer[redis.Client] // replaced after each problem, see replaceClient
-	clientMu      sync.Mutex
-	nonces        string // prefix of this Store's nonces
-	requests      atomic.Uint64
-	down          atomic.Pointer[outage] // nil while the server replies
-	notReady      atomic.Pointer[error]  // why the server isn't set up yet; nil once it is
-	circuitOpened chan struct{}          // wakes watch: down was set
+	nonces   string // prefix of this Store's nonces
+	requests atomic.Uint64
+	notReady atomic.Pointer[error] // why the server isn't set up yet; nil once it is
 
 	firms       sync.Map    // firms used so far, for sweeping
 	stagedFirms chan string // wakes the sweeper: a firm has a committed large Apply
 	closed      atomic.Bool
 	life        context.Context // ends with Close
 	end         context.CancelFunc
-	tasks       sync.WaitGroup // watch and the sweeper
+	tasks       sync.WaitGroup // watching servers and the topology, and the sweeper
 }
 
 var _ store.Store = (*Store)(nil)
@@ -94,18 +85,20 @@ var _ store.Store = (*Store)(nil)
 // rejects a request, the error wraps store.ErrUnavailable and says what to do. If the server may
 // lose data, Open logs a warning. The caller must Close the Store.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	options, err := parse(o)
+	options, err := o.options()
+	if err == nil && options.TLSConfig != nil {
+		err = o.readFiles(options.TLSConfig)
+	}
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{
-		options:       options,
-		address:       options.Addr,
-		clock:         o.Clock,
-		log:           o.Log,
-		nonces:        rand.Text()[:16],
-		circuitOpened: make(chan struct{}, 1),
-		stagedFirms:   make(chan string, 1),
+		where:       o.Address,
+		address:     o.Address.String(),
+		clock:       o.Clock,
+		log:         o.Log,
+		nonces:      rand.Text()[:16],
+		stagedFirms: make(chan string, 1),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	if s.clock == nil {
@@ -114,8 +107,16 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.client.Store(s.dial())
-	s.tasks.Go(s.watch)
+	switch {
+	case o.Sentinel != "":
+		s.topology = s.newSentinels(o.Address, options)
+	case o.Cluster:
+		s.topology = s.newCluster(o.Address, options)
+	default:
+		s.address = options.Addr
+		s.topology = single{s.newNode(options, options.Addr, func() {})}
+	}
+	s.topology.start(ctx)
 	sweep := func() { s.sweep(cmp.Or(o.Sweep, 10*time.Second)) }
 	if err := s.setUp(ctx); err != nil {
 		err = fmt.Errorf("the store at %s: %w", s.address, err)
@@ -162,8 +163,8 @@ func (s *Store) setUpLater(why error) bool {
 			return false
 		case <-time.After(wait):
 		}
-		if s.down.Load() != nil {
-			continue // watch probes it
+		if n, err := s.topology.route(recordKey(s.probeKey())); err == nil && n.down.Load() != nil {
+			continue // it is being probed
 		}
 		ctx, cancel := context.WithTimeout(context.WithValue(s.life, settingUp{}, true), 10*time.Second)
 		err := s.setUp(ctx)
@@ -189,42 +190,25 @@ const (
 	maxAttempts    = 2
 )
 
-// parse reads the URL. Its errors don't contain the URL, which may have a password.
-func parse(o Options) (*redis.Options, error) {
-	u, err := url.Parse(o.URL)
-	if err != nil {
-		return nil, fmt.Errorf("the URL can't be read; write redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH")
-	}
-	for setting := range u.Query() {
-		if u.Scheme != "unix" || setting != "db" {
-			return nil, fmt.Errorf("the URL has a setting %q, which isn't one of Doorpost's; leave it out", setting)
-		}
-	}
-	r, err := redis.ParseURL(o.URL)
-	if err != nil {
-		return nil, fmt.Errorf("that is not the URL of a Redis server; write redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH")
-	}
-	r.Username, r.Password = cmp.Or(o.Username, r.Username), cmp.Or(o.Password, r.Password)
-	if r.TLSConfig != nil {
-		r.TLSConfig = &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12}
-	}
-	r.Protocol = 2           // without push messages
-	r.MaxRetries = -1        // go-redis would repeat unsafe requests; do repeats with a nonce
-	r.DialerRetries = 1      // do repeats
-	r.DisableIdentity = true // its late reply was once taken for another one (CVE-2025-29923)
-	r.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	r.DialTimeout, r.ReadTimeout, r.WriteTimeout = attemptTimeout, attemptTimeout, attemptTimeout
-	r.ContextTimeoutEnabled = true
-	r.PoolSize = max(32, 10*runtime.GOMAXPROCS(0))
-	r.PoolTimeout = 300 * time.Millisecond // less than attemptTimeout: a full pool doesn't mean a dead server
-	r.ConnMaxIdleTime = time.Minute        // less than the idle timeout of usual firewalls
-	r.ReadBufferSize, r.WriteBufferSize = 8<<10, 8<<10
-	return r, nil
+// isDown reports whether a server is known not to reply.
+func (s *Store) isDown() bool {
+	return slices.ContainsFunc(s.topology.all(), func(n *node) bool { return n.down.Load() != nil })
 }
 
-func (s *Store) dial() *redis.Client {
-	options := *s.options
-	return redis.NewClient(&options)
+// probeKey returns a key without a record, for probes: of a server that replies, where there are
+// several.
+func (s *Store) probeKey() store.Key {
+	k := store.Key{Bucket: "probe", ID: "none"}
+	for i := range 64 {
+		if n, err := s.topology.route(recordKey(k)); err != nil || n.down.Load() == nil {
+			return k
+		}
+		if !s.where.Cluster {
+			break
+		}
+		k.Firm = fmt.Sprint("probe ", i)
+	}
+	return store.Key{Bucket: "probe", ID: "none"}
 }
 
 // Close closes all connections. Concurrent calls may return store.ErrUnavailable; later calls of
@@ -234,16 +218,15 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.end()
+	err := s.topology.close()
 	s.tasks.Wait()
-	s.clientMu.Lock() // wait for a concurrent replaceClient; later ones see closed
-	defer s.clientMu.Unlock()
-	return s.client.Load().Close()
+	return err
 }
 
 // setUp checks that the server is usable.
 func (s *Store) setUp(ctx context.Context) error {
 	err := s.reach(ctx)
-	if mode := s.mode(ctx); mode != "" && mode != "standalone" {
+	if mode := s.mode(ctx); mode != "" && (mode == "cluster") != s.where.Cluster || mode == "sentinel" {
 		return settingsError{wrongMode(mode)}
 	}
 	if err != nil {
@@ -251,7 +234,8 @@ func (s *Store) setUp(ctx context.Context) error {
 	}
 	// Every command of the operations, on a test record: if the server's user lacks a permission, a
 	// script would otherwise fail half done.
-	k := store.Key{Bucket: "probe", ID: rand.Text()}
+	k := s.probeKey()
+	k.ID = rand.Text()
 	err = s.Apply(ctx, store.Create(k, nil, s.clock().Add(time.Minute)))
 	if err == nil {
 		_, err = s.Scan(ctx, k.Firm, k.Bucket, k.ID, "", 1)
@@ -278,7 +262,7 @@ func (s *Store) setUp(ctx context.Context) error {
 // reach sends the first request, and waits a little for a server that is just starting.
 func (s *Store) reach(ctx context.Context) error {
 	for end := time.Now().Add(2 * time.Second); ; {
-		_, err := s.Get(ctx, probeKey)
+		_, err := s.Get(ctx, s.probeKey())
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			return nil
@@ -310,7 +294,7 @@ func needsSettings(err error) bool {
 	if kind == "ERR" {
 		says = err.Error()
 	}
-	return foreign || plain || slices.Contains([]string{"WRONGPASS", "NOAUTH", "NOPERM", "MOVED", "CROSSSLOT", "CLUSTERDOWN"}, kind) ||
+	return errors.Is(err, ErrSettings) || foreign || plain || slices.Contains([]string{"WRONGPASS", "NOAUTH", "NOPERM", "MOVED", "CROSSSLOT"}, kind) ||
 		strings.Contains(says, "unknown command") || strings.Contains(says, "DB index")
 }
 
@@ -319,10 +303,11 @@ func needsSettings(err error) bool {
 func (s *Store) mode(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	if s.down.Load() != nil {
+	n, err := s.topology.route(recordKey(s.probeKey()))
+	if err != nil || n.down.Load() != nil {
 		return ""
 	}
-	info, err := s.client.Load().Info(ctx, "server").Result()
+	info, err := n.client.Load().Info(ctx, "server").Result()
 	if kind := kindOf(err); kind == "MOVED" || kind == "CLUSTERDOWN" {
 		return "cluster"
 	}
@@ -334,15 +319,17 @@ func (s *Store) mode(ctx context.Context) string {
 	return ""
 }
 
-// wrongMode returns the error for a server that can't be the store.
+// wrongMode returns the error for a server in a mode that the address doesn't say.
 func wrongMode(mode string) error {
 	switch mode {
 	case "cluster":
-		return errors.New("this is a node of a Redis Cluster, whose slots may move to another node; give `store redis` the address of one standalone server")
+		return errors.New("this is a node of a Redis Cluster, whose slots may move to another node; write \"store redis cluster HOST:PORT HOST:PORT …\", with some of its nodes")
 	case "sentinel":
-		return errors.New("this is a Sentinel, which holds no data; give `store redis` the address of the master that it watches, such as redis://HOST:6379/0")
+		return errors.New("this is a Sentinel, which holds no data; write \"store redis sentinel NAME HOST:PORT HOST:PORT …\", with all Sentinels and the name by which they know the server")
+	case "standalone":
+		return errors.New("this Redis server is no node of a Cluster; write \"store redis redis://HOST:6379/0\" for one server")
 	}
-	return fmt.Errorf("this is a Redis server in the mode %q; give `store redis` the address of one standalone server", mode)
+	return fmt.Errorf("this is a Redis server in the mode %q; write the address of a standalone server, of Sentinels or of a Cluster", mode)
 }
 
 // kindOf returns the first word of the server's error, or "".
@@ -376,29 +363,40 @@ func (s *Store) withAdvice(err error) error {
 	_, plain := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case errors.As(err, &unknown):
-		return fmt.Errorf("%w: put the certificate of its authority where this system looks for it (on Debian /usr/local/share/ca-certificates/NAME.crt, then run update-ca-certificates), and restart Caddy", err)
+		return fmt.Errorf("%w: write \"tls { ca FILE }\" with the certificate of its authority, or put that where this system looks for it (on Debian /usr/local/share/ca-certificates/NAME.crt, then run update-ca-certificates), and restart Caddy", err)
 	case errors.As(err, &name):
-		return fmt.Errorf("%w: write in rediss:// the name that its certificate is for", err)
+		return fmt.Errorf("%w: write the name that its certificate is for, in rediss:// or as \"server_name\" in tls", err)
 	case plain:
-		return fmt.Errorf("%w: the server doesn't speak TLS on this port; write redis:// instead of rediss://, or its TLS port", err)
-	case s.options.TLSConfig != nil && errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: if the server doesn't speak TLS on this port, write redis:// instead of rediss://", err)
-	case s.options.TLSConfig == nil && s.options.Network == "tcp" && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
-		return fmt.Errorf("%w: if the server wants TLS on this port, write rediss:// instead of redis://", err)
+		return fmt.Errorf("%w: the server doesn't speak TLS on this port; write redis:// instead of rediss:// and remove tls, or give its TLS port", err)
+	case s.encrypts() && errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: if the server doesn't speak TLS on this port, write redis:// instead of rediss:// and remove tls", err)
+	case !s.encrypts() && !strings.HasPrefix(s.where.URL, "unix:") && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		return fmt.Errorf("%w: if the server wants TLS on this port, write rediss:// instead of redis://, or \"tls\" in the block", err)
 	}
 	switch kindOf(err) {
-	case "MOVED", "CROSSSLOT", "CLUSTERDOWN":
+	case "MOVED", "CROSSSLOT":
 		return fmt.Errorf("%w: %w", wrongMode("cluster"), err)
+	case "CLUSTERDOWN":
+		return fmt.Errorf("%w: a part of the Cluster has no server that replies; with \"cluster-require-full-coverage no\" on each node the others go on meanwhile", err)
 	case "WRONGPASS", "NOAUTH":
 		return fmt.Errorf("%w: check username and password", err)
 	case "NOPERM":
-		return fmt.Errorf("%w: give the user: ~%s* &%[2]s* +@read +@write +@scripting +@pubsub +@connection +info +time", err, keyPrefix)
+		return fmt.Errorf("%w: give the user: ~%s* &%[2]s* +@read +@write +@scripting +@pubsub +@connection +info +time%s", err, keyPrefix, s.morePermissions())
 	case "READONLY":
 		return fmt.Errorf("%w: this server is a replica; give the address of the master", err)
 	default:
 		return err
 	}
 }
+
+func (s *Store) morePermissions() string {
+	if s.where.Cluster {
+		return " +cluster|info +cluster|slots"
+	}
+	return ""
+}
+
+func (s *Store) encrypts() bool { return s.where.TLS || strings.HasPrefix(s.where.URL, "rediss:") }
 
 // compareClocks warns if the server's clock and ours differ: other users of the store have our
 // clock or the server's.
@@ -416,11 +414,20 @@ func (s *Store) compareClocks(ctx context.Context) error {
 // warnAboutSettings warns about settings of the server that could lose data. It does nothing if the
 // user may not read them.
 func (s *Store) warnAboutSettings(ctx context.Context) {
+	for _, n := range s.topology.all() {
+		s.warnAboutNode(ctx, n)
+	}
+}
+
+func (s *Store) warnAboutNode(ctx context.Context, n *node) {
+	if n.down.Load() != nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	info, err := s.client.Load().Info(ctx).Result()
+	info, err := n.client.Load().Info(ctx).Result()
 	if err != nil {
-		s.log.Debug("settings of the Redis server cannot be read", "address", s.address, "error", err)
+		s.log.Debug("settings of the Redis server cannot be read", "address", n.name(), "error", err)
 		return
 	}
 	settings := map[string]string{}
@@ -430,9 +437,9 @@ func (s *Store) warnAboutSettings(ctx context.Context) {
 		}
 	}
 	if policy := settings["maxmemory_policy"]; policy != "" && policy != "noeviction" {
-		s.log.Warn("the Redis server deletes records when its memory is full, so visitors would be signed out and contacts lost; set maxmemory-policy noeviction", "address", s.address, "maxmemory_policy", policy)
+		s.log.Warn("the Redis server deletes records when its memory is full, so visitors would be signed out and contacts lost; set maxmemory-policy noeviction", "address", n.name(), "maxmemory_policy", policy)
 	}
 	if settings["aof_enabled"] == "0" {
-		s.log.Warn("the Redis server loses changes since its last snapshot when it stops; set appendonly yes", "address", s.address)
+		s.log.Warn("the Redis server loses changes since its last snapshot when it stops; set appendonly yes", "address", n.name())
 	}
 }

@@ -218,7 +218,7 @@ func TestRecordsOfANewerReleaseStay(t *testing.T) {
 			t.Errorf("%d: %v; want ErrNewer, ErrUnavailable", i, err)
 		}
 	}
-	if s.down.Load() != nil {
+	if s.isDown() {
 		t.Error("the server counts as gone")
 	}
 	must(t, raw.SetArgs(t.Context(), recordKey(key("k")), was, keepTTL).Err())
@@ -283,7 +283,7 @@ func TestOpenExplainsErrors(t *testing.T) {
 		{"reader", "x", "give the user: ~doorpost:*"},
 		{"nozrem", "x", "give the user: ~doorpost:*"},
 	} {
-		s, err := Open(t.Context(), Options{URL: server.url(), Username: c.user, Password: c.password})
+		s, err := Open(t.Context(), Options{Address: Address{URL: server.url(), Username: c.user, Password: c.password}})
 		if err == nil {
 			s.Close()
 		}
@@ -297,7 +297,7 @@ func TestOpenExplainsErrors(t *testing.T) {
 		}
 	}
 	var j journal
-	openAt(t, server.url(), Options{Password: "pass word", Log: j.logger()})
+	openAt(t, server.url(), Options{Address: Address{Password: "pass word"}, Log: j.logger()})
 	if got := j.String(); got != "" {
 		t.Errorf("the log of a good server is %s", got)
 	}
@@ -308,7 +308,7 @@ func TestOpenExplainsErrors(t *testing.T) {
 	}
 	bad.kill()
 	start := time.Now()
-	if _, err := Open(t.Context(), Options{URL: bad.url()}); !errors.Is(err, store.ErrUnavailable) || time.Since(start) > 4*time.Second {
+	if _, err := Open(t.Context(), Options{Address: Address{URL: bad.url()}}); !errors.Is(err, store.ErrUnavailable) || time.Since(start) > 4*time.Second {
 		t.Errorf("Open of no server = %v after %v; want ErrUnavailable in 4 s", err, time.Since(start))
 	}
 }

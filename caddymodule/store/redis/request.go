@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -35,6 +36,8 @@ var (
 	publishSource string
 	//go:embed scripts/time.lua
 	timeSource string
+	//go:embed scripts/echo.lua
+	echoSource string
 
 	getScript         = redis.NewScript(commonSource + getSource)
 	applyScript       = redis.NewScript(commonSource + applySource)
@@ -45,12 +48,15 @@ var (
 	applyStagedScript = redis.NewScript(commonSource + applyStagedSource)
 	publishScript     = redis.NewScript(publishSource)
 	timeScript        = redis.NewScript(timeSource)
+	echoScript        = redis.NewScript(echoSource)
 )
 
 // request is one run of a script.
 type request struct {
 	script *redis.Script
-	key    string
+	key    string                   // of the firm; "": none
+	guard  bool                     // declare a second key of the firm, see the package comment
+	acks   int                      // replicas that must have the change
 	args   []any                    // the first is set to the nonce
 	read   func(answer []any) error // reads the reply after the nonce; after errWrongReply the request is sent again
 }
@@ -78,15 +84,20 @@ func (s *Store) do(ctx context.Context, q request) error {
 		return unavailable(*why)
 	}
 	q.args[0] = s.nonce()
+	q.guard = s.where.Cluster
 	// Without the caller's deadline: see above.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxAttempts*attemptTimeout)
 	defer cancel()
 	var err error
+	var n *node
 	for tries, more := 0, maxAttempts; tries < more && ctx.Err() == nil; tries++ {
-		if o := s.down.Load(); o != nil {
+		if n, err = s.topology.route(q.key); err != nil {
+			return unavailable(err)
+		}
+		if o := n.down.Load(); o != nil {
 			return o.err // others have found out meanwhile
 		}
-		client := s.client.Load()
+		client := n.client.Load()
 		answer, failure := attempt(ctx, client, q)
 		if failure == nil {
 			failure = q.read(answer)
@@ -98,26 +109,65 @@ func (s *Store) do(ctx context.Context, q request) error {
 			return unavailable(errClosed)
 		case errors.Is(err, errWrongReply):
 			// Neither this connection nor the others can be trusted.
-			if s.replaceClient(client) {
-				s.log.Error("the Redis server sent a reply to another request; all connections are closed", "address", s.address)
+			if n.replaceClient(client) {
+				s.log.Error("the Redis server sent a reply to another request; all connections are closed", "address", n.name())
 			}
+		case s.where.Cluster && kindOf(err) == "MOVED" && more < 3*maxAttempts:
+			fields := strings.Fields(err.Error())
+			s.topology.moved(q.key, n, fields[len(fields)-1])
+			more++
+		case s.where.Cluster && isMoving(err):
+			select { // until the keys have arrived, or the time is up
+			case <-ctx.Done():
+			case <-time.After(movingEvery):
+			}
+			more++
 		case isReply(err):
+			if kind := kindOf(err); kind == "READONLY" || kind == "CLUSTERDOWN" || kind == "MASTERDOWN" || kind == "MOVED" {
+				s.topology.lost()
+			}
 			return replyError(err)
-		case s.client.Load() != client && more < 2*maxAttempts:
+		case n.client.Load() != client && more < 2*maxAttempts:
 			more++ // another caller dropped this connection
 		}
 	}
-	if !errors.Is(err, errWrongReply) {
-		s.openCircuit(err)
+	switch {
+	case s.where.Cluster && isMoving(err):
+		err = fmt.Errorf("these keys move to another node of the Redis Cluster just now: %w", err)
+	case !errors.Is(err, errWrongReply) && !isReply(err):
+		n.openCircuit(err)
 	}
 	return unavailable(err)
+}
+
+// movingEvery is between two attempts while a slot moves.
+const movingEvery = 50 * time.Millisecond
+
+// isMoving reports whether the reply says that the keys are moving to another node. Nothing was
+// changed.
+func isMoving(err error) bool {
+	kind := kindOf(err)
+	return kind == "TRYAGAIN" || kind == "ASK"
 }
 
 // attempt sends the request once.
 func attempt(ctx context.Context, client *redis.Client, q request) ([]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	answer, err := q.script.Run(ctx, client, []string{q.key}, q.args...).Slice()
+	var keys []string
+	if q.key != "" {
+		keys = append(keys, q.key)
+	}
+	if q.guard {
+		keys = append(keys, guardKey(q.key))
+	}
+	var answer []any
+	var err error
+	if q.acks > 0 {
+		answer, err = runAcknowledged(ctx, client, q, keys)
+	} else {
+		answer, err = q.script.Run(ctx, client, keys, q.args...).Slice()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -127,12 +177,48 @@ func attempt(ctx context.Context, client *redis.Client, q request) ([]any, error
 	return answer[1:], nil
 }
 
+// ackTimeout is how long replicas may take to acknowledge a change.
+const ackTimeout = 300 * time.Millisecond
+
+// ErrFewReplicas is wrapped by errors about changes that the server made, but that fewer replicas
+// than Address.ReplicasAck acknowledged in time.
+var ErrFewReplicas = errors.New("the change was made, but too few replicas have it")
+
+// runAcknowledged runs the script and, on the same connection, waits for replicas.
+func runAcknowledged(ctx context.Context, client *redis.Client, q request, keys []string) ([]any, error) {
+	run := func(script func(p redis.Scripter) *redis.Cmd) ([]any, int64, error) {
+		var answer, wait *redis.Cmd
+		_, _ = client.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its error
+			answer = script(p)
+			wait = p.Do(ctx, "WAIT", q.acks, ackTimeout.Milliseconds())
+			return nil
+		})
+		reply, err := answer.Slice()
+		if err != nil {
+			return nil, 0, err
+		}
+		acks, err := wait.Int64()
+		return reply, acks, err
+	}
+	reply, acks, err := run(func(p redis.Scripter) *redis.Cmd { return q.script.EvalSha(ctx, p, keys, q.args...) })
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		reply, acks, err = run(func(p redis.Scripter) *redis.Cmd { return q.script.Eval(ctx, p, keys, q.args...) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	if acks < int64(q.acks) && len(reply) == 2 && (reply[1] == "done") {
+		return nil, fmt.Errorf("%w: %d of %d", ErrFewReplicas, acks, q.acks)
+	}
+	return reply, nil
+}
+
 // isReply reports whether the error is a reply, by the server, the store or a full pool, and not a
 // missing reply.
 func isReply(err error) bool {
 	_, byServer := errors.AsType[redis.Error](err)
 	return byServer || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, store.ErrNotFound) ||
-		errors.Is(err, store.ErrConflict) || errors.Is(err, ErrNewer) || errors.Is(err, errMalformed)
+		errors.Is(err, store.ErrConflict) || errors.Is(err, ErrNewer) || errors.Is(err, errMalformed) || errors.Is(err, ErrFewReplicas)
 }
 
 // replyError returns the caller's error for a reply that is an error.
@@ -142,78 +228,6 @@ func replyError(err error) error {
 	}
 	return unavailable(err)
 }
-
-// replaceClient replaces a client that can't be trusted and closes its connections. It returns
-// false if another caller has done so.
-func (s *Store) replaceClient(old *redis.Client) bool {
-	s.clientMu.Lock()
-	defer s.clientMu.Unlock()
-	if s.closed.Load() || s.client.Load() != old {
-		return false
-	}
-	s.client.Store(s.dial())
-	_ = old.Close() // the connections may be dead, so ignore the error
-	return true
-}
-
-// outage is a time during which the server doesn't reply.
-type outage struct {
-	since time.Time
-	err   error // returned to callers without waiting
-}
-
-// probeEvery is the interval of probes while the server is down.
-const probeEvery = 250 * time.Millisecond
-
-// openCircuit records that the server doesn't reply: from now on, only watch waits for it.
-func (s *Store) openCircuit(why error) {
-	o := &outage{time.Now(), unavailable(fmt.Errorf("the Redis server at %s does not reply: %w", s.address, why))}
-	if !s.down.CompareAndSwap(nil, o) {
-		return
-	}
-	s.log.Error("the Redis server does not reply; requests that need it fail until it does", "address", s.address, "error", why)
-	s.circuitOpened <- struct{}{}
-}
-
-// watch waits for the server to reply again after each outage.
-func (s *Store) watch() {
-	for {
-		select {
-		case <-s.life.Done():
-			return
-		case <-s.circuitOpened:
-		}
-		s.replaceClient(s.client.Load()) // its connections may hang
-		for !s.responds() {
-			select {
-			case <-s.life.Done():
-				return
-			case <-time.After(probeEvery):
-			}
-		}
-		o := s.down.Swap(nil)
-		s.log.Info("the Redis server replies again", "address", s.address, "away", time.Since(o.since).Round(time.Millisecond).String())
-	}
-}
-
-// responds reports whether the server replies to a request. It dials first, since go-redis writes
-// to standard error if dialing fails.
-func (s *Store) responds() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
-	defer cancel()
-	client := s.client.Load()
-	o := client.Options()
-	conn, err := o.Dialer(ctx, o.Network, o.Addr)
-	if err != nil {
-		return false
-	}
-	_ = conn.Close()
-	answer, err := attempt(ctx, client, request{script: getScript, key: recordKey(probeKey), args: []any{s.nonce(), firmPrefix(probeKey.Firm), member(probeKey)}})
-	return err == nil && len(answer) == 1
-}
-
-// probeKey is a key without a record, for probes.
-var probeKey = store.Key{Bucket: "probe", ID: "none"}
 
 // nonce returns an ID for a request, unique among all Stores.
 func (s *Store) nonce() string { return s.nonces + strconv.FormatUint(s.requests.Add(1), 36) }

@@ -20,10 +20,12 @@ func (s *Store) Sweep(ctx context.Context) (int, error) { return s.sweepAll(ctx,
 // clock set ahead by mistake doesn't delete sessions.
 func (s *Store) sweepAll(ctx context.Context, wary bool) (total int, err error) {
 	s.firms.Range(func(firm, _ any) bool {
-		var n int
-		n, err = s.sweepFirm(ctx, firm.(string), wary)
+		n, failed := s.sweepFirm(ctx, firm.(string), wary)
 		total += n
-		return err == nil
+		if failed != nil && (err == nil || errors.Is(err, errNoReply)) {
+			err = failed
+		}
+		return err == nil || s.where.Cluster // other firms are on other nodes
 	})
 	return total, err
 }
@@ -74,7 +76,7 @@ func (s *Store) sweep(every time.Duration) {
 			_, err = s.sweepAll(context.Background(), true)
 		}
 		// Outages were logged already.
-		if err != nil && s.down.Load() == nil && !errors.Is(err, errClosed) {
+		if err != nil && !errors.Is(err, errNoReply) && !errors.Is(err, errClosed) {
 			s.log.Error("expired records not deleted", "address", s.address, "error", err)
 		}
 	}
@@ -83,7 +85,7 @@ func (s *Store) sweep(every time.Duration) {
 // serverTime returns the time of the server's clock.
 func (s *Store) serverTime(ctx context.Context) (t time.Time, err error) {
 	err = s.do(ctx, request{
-		script: timeScript, key: recordKey(probeKey), args: []any{nil},
+		script: timeScript, key: recordKey(s.probeKey()), args: []any{nil},
 		read: func(answer []any) error {
 			if len(answer) != 1 {
 				return errWrongReply

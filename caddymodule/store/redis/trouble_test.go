@@ -46,7 +46,7 @@ func TestALostReplyIsRepeated(t *testing.T) {
 		}
 		p.loseAnswers(0, "")
 	}
-	if s.down.Load() != nil {
+	if s.isDown() {
 		t.Error("the server counts as gone")
 	}
 	// Repetition ends: the change may have been made.
@@ -56,7 +56,7 @@ func TestALostReplyIsRepeated(t *testing.T) {
 		t.Errorf("Remove with all answers lost = %v; want ErrUnavailable", err)
 	}
 	p.loseAnswers(0, "")
-	eventually(t, time.Second, "the server counts as there", func() bool { return s.down.Load() == nil })
+	eventually(t, time.Second, "the server counts as there", func() bool { return !s.isDown() })
 }
 
 // measured calls the store n times and returns the longest and the median time. Every error
@@ -182,7 +182,7 @@ func TestCloseEndsAllGoroutines(t *testing.T) {
 	server := startServer(t)
 	before := runtime.NumGoroutine()
 	for range 50 {
-		s, err := Open(t.Context(), Options{URL: server.url()})
+		s, err := Open(t.Context(), Options{Address: Address{URL: server.url()}})
 		must(t, err)
 		var wg sync.WaitGroup
 		wg.Go(func() { s.Subscribe(t.Context(), "firm", func(string) {}) })

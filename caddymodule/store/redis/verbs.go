@@ -205,7 +205,7 @@ func (s *Store) Apply(ctx context.Context, ops ...store.Op) error {
 	}
 	args := []any{nil, s.clock().UnixMilli(), replyLife.Milliseconds(), slack.Milliseconds(), forever.Milliseconds(), firm}
 	return s.do(ctx, request{
-		script: applyScript, key: expiryKey(firm), args: appendOps(args, order),
+		script: applyScript, key: expiryKey(firm), args: appendOps(args, order), acks: s.where.ReplicasAck,
 		read: func(answer []any) error {
 			said, err := readResult(answer)
 			if err == nil && said != "done" {

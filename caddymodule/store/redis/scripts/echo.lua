@@ -1,0 +1,2 @@
+-- Replies with the nonce. KEYS: none. ARGV: nonce.
+return {ARGV[1]}
