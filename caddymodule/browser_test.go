@@ -267,7 +267,6 @@ func checkPages(t *testing.T, ctx context.Context, pages []shown) {
 				found := get(t, ctx, chromedp.Evaluate[string](`axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}).then(r =>
 					JSON.stringify(r.violations.map(v => v.id + ": " + v.nodes.map(n => n.html + " " + n.failureSummary).join(" | "))))`,
 					chromedp.EvalAwaitPromise))
-				shot := get(t, ctx, chromedp.CaptureScreenshot())
 				var violations []string
 				if err := json.Unmarshal([]byte(found), &violations); err != nil {
 					t.Fatalf("%s: axe says %q: %v", name, found, err)
@@ -279,6 +278,7 @@ func checkPages(t *testing.T, ctx context.Context, pages []shown) {
 					t.Errorf("%s: scrolls sideways", name)
 				}
 				if folder := os.Getenv("SHOTS"); folder != "" {
+					shot := get(t, ctx, chromedp.FullScreenshot(100))
 					if err := os.WriteFile(filepath.Join(folder, name+".png"), shot, 0o644); err != nil {
 						t.Error(err)
 					}

@@ -49,7 +49,7 @@ var arrows = map[string][]string{
 
 	"runtime": {"servicetoken", "config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "loopback", "session", "token", "password", "limit", "notice", "oauth", "outbox", "reports", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
 	"cli":     {"servicetoken", "config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
-	"console": {"admin", "explain", "visitor", "web", "address", "directory", "outbox"},
+	"console": {"admin", "explain", "visitor", "web", "address", "directory", "outbox", "store", "usage"},
 	"explain": {"admin", "audit", "directory", "outbox"},
 	"config":  {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "secret", "store/anchor", "store/bolt", "store/redis", "typo", "upstream"},
 
@@ -59,7 +59,7 @@ var arrows = map[string][]string{
 	"account":  {"visitor", "web", "wayback", "action", "directory", "legacy", "reports", "session", "token", "password", "limit", "notice", "audit", "store"},
 	"mailbox":  {"web", "loopback", "secret"},
 	"visitor":  {"upstream", "web", "action", "directory", "session", "limit", "notice", "assertion", "store/anchor"},
-	"admin":    {"servicetoken", "action", "brand", "directory", "session", "token", "limit", "outbox", "reports", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
+	"admin":    {"servicetoken", "action", "brand", "directory", "session", "token", "limit", "notice", "outbox", "reports", "audit", "usage", "assertion", "address", "typo", "secret", "store", "store/anchor"},
 	"wayback":  {"legacy", "secret"},
 	"upstream": {"web", "directory", "secret", "store"},
 	"web":      {"brand", "language", "site", "address", "store"},

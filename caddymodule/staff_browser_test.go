@@ -4,8 +4,11 @@ package caddymodule_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
 // All staff pages, in both themes, on a phone and on a desktop, and a walk through them, have no
@@ -19,6 +22,14 @@ func TestBrowserStaff(t *testing.T) {
 	asking.ask("bob@example.com", "/")
 	asking.send("/-/code", form("code", "0000-0000"))
 	h.browser().send("/-/sign-in", form("email", "bob@example.net"))
+	for range 5 {
+		h.browser().open("/one-click/acme-secret-token-1/x")
+	}
+	h.browser().do(h.browser().request("GET", "/one-click/acme-secret-token-2/x", nil, "User-Agent", "LinkScanner/1.0"))
+	owner := h.in("owner@example.com")
+	owner.send("/-/staff/company", form("id", "acme", "do", "notify"))
+	owner.sendFile("/-/staff/report", "July statement.pdf", "july", "company", "acme")
+	caddymodule.Advance(t, 61*time.Second)
 	ctx := chromium(t)
 	l := h.browser().ask("owner@example.com", "/-/staff/")
 	at := func(path string) step { return chromedp.Navigate(h.url + path) }
@@ -31,6 +42,7 @@ func TestBrowserStaff(t *testing.T) {
 		{"staff-add", []step{at("/-/staff/add")}},
 		{"staff-add-wrong", []step{chromedp.SendKeys(css("#email"), "bob@example.com\r"), chromedp.WaitVisible(css("[aria-invalid=true]"))}},
 		{"staff-companies", []step{at("/-/staff/companies")}},
+		{"staff-company", []step{at("/-/staff/company?id=acme")}},
 		{"staff-upgrade", []step{at("/-/staff/companies"), chromedp.Click(css(".devices button")), chromedp.WaitVisible(css("main form button"))}},
 		{"staff-upgraded", []step{chromedp.Click(css("main form button")), chromedp.WaitVisible(css("[role=status]"))}},
 	})

@@ -127,14 +127,14 @@ func TestStaffUpgrade(t *testing.T) {
 		t.Fatalf("an open company's old link = %d; want 200", a.StatusCode)
 	}
 	list := owner.open("/-/staff/companies")
-	ask := owner.press(list, "/-/staff/companies", "Birch")
+	ask := owner.press(list, "/-/staff/company", "Birch")
 	if ask.StatusCode != 200 || !strings.Contains(ask.body, "ann@example.com") {
 		t.Fatalf("Upgrade … = %d; want who will be asked\n%s", ask.StatusCode, ask.body)
 	}
 	if a := h.browser().open("/one-click/birch-secret-token/x"); a.StatusCode != 200 {
 		t.Errorf("before it is confirmed, the old link = %d; want 200", a.StatusCode)
 	}
-	done := owner.press(ask, "/-/staff/companies", "Upgrade</button>")
+	done := owner.press(ask, "/-/staff/company", "Upgrade</button>")
 	if done.StatusCode != http.StatusSeeOther || !strings.Contains(owner.open(goes(done)).body, "Its old links ask who is there from now on.") {
 		t.Fatalf("Upgrade = %d to %q\n%s", done.StatusCode, goes(done), done.body)
 	}
@@ -142,7 +142,7 @@ func TestStaffUpgrade(t *testing.T) {
 	if home := owner.open("/-/staff/"); !strings.Contains(home.body, "1 of 2") {
 		t.Errorf("the home page says\n%s", home.body)
 	}
-	undo := owner.press(owner.open("/-/staff/companies?q=birch"), "/-/staff/companies", "Let the old links open again")
+	undo := owner.press(owner.open("/-/staff/companies?q=birch"), "/-/staff/company", "Let the old links open again")
 	if undo.StatusCode != http.StatusSeeOther {
 		t.Fatalf("undo = %d\n%s", undo.StatusCode, undo.body)
 	}
@@ -169,7 +169,7 @@ func TestStaffPagesAreForStaff(t *testing.T) {
 		}
 	}
 	posts := map[string][]string{
-		"/-/staff/add": {"email", "eve@example.com"}, "/-/staff/contacts": {"q", "bob"}, "/-/staff/look": {"email", "bob@example.com"}, "/-/staff/companies": {"id", "birch", "do", "upgrade"}, "/-/staff/contact": {"id", id, "do", "disable"},
+		"/-/staff/add": {"email", "eve@example.com"}, "/-/staff/contacts": {"q", "bob"}, "/-/staff/look": {"email", "bob@example.com"}, "/-/staff/company": {"id", "birch", "do", "upgrade"}, "/-/staff/companies": {"name", "Elm"}, "/-/staff/contact": {"id", id, "do", "disable"},
 	}
 	for path, fields := range posts {
 		if a := ann.send(path, form(fields...)); a.StatusCode != 404 {

@@ -3,7 +3,6 @@ package account
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"path"
@@ -42,7 +41,7 @@ func (h *Handlers) GetReports(w http.ResponseWriter, r *http.Request) error {
 	page := web.ReportsPage{Email: v.Contact.Emails[0].Display(), Staff: v.IsStaff(), Next: next, Later: after != ""}
 	names := companyNames{book: h.Directory}
 	for _, rep := range list {
-		row := web.ReportRow{URL: h.Answers.Prefix + ReportsPath + rep.ID, Title: rep.Title, Kind: kindOf(rep.Name), Size: sizeInWords(rep.Size), Published: rep.Published.Local()}
+		row := web.ReportRow{URL: h.Answers.Prefix + ReportsPath + rep.ID, Title: rep.Title, Kind: kindOf(rep.Name), Size: web.SizeInWords(rep.Size), Published: rep.Published.Local()}
 		if v.IsStaff() || len(v.Contact.Companies) > 1 {
 			if row.Company, err = names.of(ctx, rep.Company); err != nil {
 				return err
@@ -286,19 +285,4 @@ func kindOf(name string) string {
 		return strings.ToUpper(ext)
 	}
 	return "File"
-}
-
-// sizeInWords is a number of bytes for people.
-func sizeInWords(n int64) string {
-	switch {
-	case n == 1:
-		return "1\u00a0byte"
-	case n < 1000:
-		return fmt.Sprintf("%d\u00a0bytes", n)
-	case n < 999_500:
-		return fmt.Sprintf("%d\u00a0kB", (n+500)/1000)
-	case n < 999_950_000:
-		return fmt.Sprintf("%.1f\u00a0MB", float64(n)/1e6)
-	}
-	return fmt.Sprintf("%.1f\u00a0GB", float64(n)/1e9)
 }

@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
@@ -26,7 +28,7 @@ type CompanyInfo struct {
 
 // AddCompany asks for a new company.
 type AddCompany struct {
-	ID string `json:"id"`
+	ID string `json:"id"` // "": one is made of the name
 	directory.CompanyChange
 }
 
@@ -80,9 +82,36 @@ func (f Firm) ListCompanies(ctx context.Context, in ListRequest) (CompanyList, e
 }
 
 func (f Firm) AddCompany(ctx context.Context, in AddCompany) (CompanyChanged, error) {
+	if in.ID == "" && in.Name != nil {
+		return f.addCompanyByName(ctx, in)
+	}
 	c, err := f.Directory.AddCompany(ctx, in.ID, in.CompanyChange)
 	return CompanyChanged{Company: f.infoOf(c)}, err
 }
+
+// addCompanyByName adds a company with an id that is made of its name: "harbor-bakery" of "Harbor Bakery", or
+// "harbor-bakery-2" if another one has that.
+func (f Firm) addCompanyByName(ctx context.Context, in AddCompany) (CompanyChanged, error) {
+	words := strings.FieldsFunc(strings.ToLower(*in.Name), func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
+	id := strings.Join(words, "-")
+	id = cmp.Or(strings.Trim(id[:min(len(id), maxMadeID)], "-"), "company")
+	for n := 1; ; n++ {
+		in.ID = id
+		if n > 1 {
+			in.ID = fmt.Sprintf("%s-%d", id, n)
+		}
+		c, err := f.Directory.AddCompany(ctx, in.ID, in.CompanyChange)
+		field, _ := errors.AsType[*directory.FieldError](err)
+		if field == nil || field.Field != "id" || !errors.Is(err, directory.ErrTaken) || n > maxSameName {
+			return CompanyChanged{Company: f.infoOf(c)}, err
+		}
+	}
+}
+
+const (
+	maxMadeID   = 50  // bytes of an id that is made of a name
+	maxSameName = 100 // companies whose names make the same id
+)
 
 func (f Firm) SetCompany(ctx context.Context, in SetCompany) (CompanyChanged, error) {
 	c, err := f.Directory.SetCompany(ctx, in.ID, in.Change)

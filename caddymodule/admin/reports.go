@@ -244,6 +244,7 @@ func (h *Handler) publishReport(w http.ResponseWriter, r *http.Request) {
 
 // PublishFrom publishes the report that a request sends: a form with the fields of PublishReport and, as the last one,
 // "file". The file goes to the disk as it comes. After an error the rest isn't waited for. prove is that of PublishReport.
+// After an error, out.Report.Company is the company that the form names, as far as it was read.
 func (f Firm) PublishFrom(w http.ResponseWriter, r *http.Request, by By, prove func(context.Context) ([]store.Op, error)) (out ReportChanged, err error) {
 	defer func() {
 		if err != nil { // the server would read the rest before it takes the next request
@@ -262,11 +263,17 @@ func (f Firm) PublishFrom(w http.ResponseWriter, r *http.Request, by By, prove f
 	}
 	in := PublishReport{Prove: prove}
 	file, err := fieldsOf(form, &in)
-	if err != nil {
-		return out, err
+	if err == nil && file.FileName() == "" { // as browsers send it where none was chosen
+		err = &Error{Status: 400, Code: "invalid", Field: "file", Reason: "no file was chosen", Remedy: "send the file with its name"}
 	}
-	in.Name, in.Body = file.FileName(), &wholePart{form: form, part: file}
-	return Do(r.Context(), f, by, "reports/publish", Firm.PublishReport, in)
+	if err == nil {
+		in.Name, in.Body = file.FileName(), &wholePart{form: form, part: file}
+		out, err = Do(r.Context(), f, by, "reports/publish", Firm.PublishReport, in)
+	}
+	if err != nil {
+		out.Report.Company = in.Company
+	}
+	return out, err
 }
 
 // upload is a body that may take long to come, but not stand still: Caddy's admin server would read none for more

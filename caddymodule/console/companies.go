@@ -5,14 +5,9 @@ import (
 	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
+	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
-
-// doneTo says what was done with a company's old links, by the word in the URL.
-var doneTo = map[string]string{
-	"upgrade": "Its old links ask who is there from now on.",
-	"undo":    "Its old links open without asking again.",
-}
 
 // GetCompanies lists companies with the state of their old links.
 func (h *Handlers) GetCompanies(w http.ResponseWriter, r *http.Request) error {
@@ -20,7 +15,7 @@ func (h *Handlers) GetCompanies(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	query := r.URL.Query()
-	return h.listCompanies(w, r, http.StatusOK, web.StaffCompaniesPage{Query: strings.TrimSpace(web.OnlyValue(query["q"])), Done: doneTo[web.OnlyValue(query["done"])]},
+	return h.listCompanies(w, r, http.StatusOK, web.StaffCompaniesPage{Query: strings.TrimSpace(web.OnlyValue(query["q"]))},
 		web.OnlyValue(query["after"]))
 }
 
@@ -48,33 +43,25 @@ func (h *Handlers) listCompanies(w http.ResponseWriter, r *http.Request, status 
 	return nil
 }
 
-// PostCompanies shows what an upgrade would do, does it, or undoes it.
+// PostCompanies adds a company, and leads to its page.
 func (h *Handlers) PostCompanies(w http.ResponseWriter, r *http.Request) error {
 	by, get, err := h.mayChange(w, r)
 	if err != nil {
 		return err
 	}
-	ctx, do := r.Context(), get("do")
-	in := admin.Upgrade{Companies: []string{get("id")}, Undo: do == "undo", DryRun: do == "look"}
-	switch do {
-	case "look", "upgrade", "undo":
-	default:
-		return web.ErrBadForm
+	page := web.StaffCompaniesPage{NewName: strings.TrimSpace(get("name")), NewID: strings.TrimSpace(get("id"))}
+	if page.NewName == "" {
+		page.Failed = "Please enter the company’s name."
+		return h.listCompanies(w, r, http.StatusConflict, page, "")
 	}
-	out, err := admin.Do(ctx, h.Firm, by, "upgrade", admin.Firm.Upgrade, in)
-	problem, err := problemOf(err)
-	switch {
-	case err != nil:
+	out, err := admin.Do(r.Context(), h.Firm, by, "companies/add", admin.Firm.AddCompany, admin.AddCompany{ID: page.NewID, CompanyChange: directory.CompanyChange{Name: &page.NewName}})
+	if page.Failed, err = problemOf(err); err != nil {
 		return err
-	case problem != "":
-		return h.listCompanies(w, r, http.StatusConflict, web.StaffCompaniesPage{Failed: problem}, "")
-	case do == "look":
-		h.Answers.Page(w, r, http.StatusOK, upgradePage(get("id"), out))
-		return nil
-	case len(out.Refused) > 0:
-		return h.listCompanies(w, r, http.StatusConflict, web.StaffCompaniesPage{Failed: "Nobody who may sign in belongs to this company, so it wasn’t upgraded. Add a contact first."}, "")
 	}
-	return h.Answers.SeeOwn(w, "/staff/companies?done="+do)
+	if page.Failed != "" {
+		return h.listCompanies(w, r, http.StatusConflict, page, "")
+	}
+	return h.Answers.SeeOwn(w, "/staff/company?id="+out.Company.ID+"&done=add")
 }
 
 // upgradePage says what the upgrade of a company would do.

@@ -58,16 +58,22 @@ func (h *Handlers) mayChange(w http.ResponseWriter, r *http.Request) (by admin.B
 	if err != nil {
 		return by, nil, err
 	}
+	by, err = h.changes(r)
+	return by, f.Get, err
+}
+
+// changes returns who makes the request, if they may change something.
+func (h *Handlers) changes(r *http.Request) (by admin.By, err error) {
 	v, err := h.staff(r)
 	if err != nil {
-		return by, nil, err
+		return by, err
 	}
 	if h.Now().Sub(v.Live.Begun) > recent {
 		again := *errOldSession
 		again.Page.URL = h.Answers.Prefix + "/sign-out"
-		return by, nil, &again
+		return by, &again
 	}
-	return admin.By{Who: "staff", Staff: v.Contact.ID}, f.Get, nil
+	return admin.By{Who: "staff", Staff: v.Contact.ID}, nil
 }
 
 // GetHome shows whom to help.

@@ -122,6 +122,8 @@ func (g *Gate) routeTable() map[string]route {
 		"/staff/add":       {get: c.GetAdd, post: c.PostAdd},
 		"/staff/look":      {get: c.ToHome, post: c.PostLook},
 		"/staff/companies": {get: c.GetCompanies, post: c.PostCompanies},
+		"/staff/company":   {get: c.GetCompany, post: c.PostCompany},
+		"/staff/report":    {get: c.ToHome, post: c.PostReport},
 
 		"/me":        {get: g.status.getMe},
 		"/jwks.json": {get: g.status.getKeys},

@@ -95,7 +95,7 @@ func New(s Settings, rec Records) *Gate {
 	cookies := web.CookiesFor(s.Sites.URL)
 	answers := &web.Answers{Pages: s.Pages, Log: rec.Log, Sites: s.Sites, Prefix: s.Prefix, ClearStorage: s.ClearStorage,
 		StoreErrors: []error{secret.ErrSealed, directory.ErrFormat}}
-	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, AllowedPages: []string{"/companies", "/account", "/reports", account.ReportsPath, account.ReportsPath + "*", "/staff", "/staff/", "/staff/contacts", "/staff/companies", signin.SignedInPath},
+	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, AllowedPages: []string{"/companies", "/account", "/reports", account.ReportsPath, account.ReportsPath + "*", "/staff", "/staff/", "/staff/contacts", "/staff/companies", "/staff/company", signin.SignedInPath},
 		Legacy: s.Legacy, Keys: keys}
 	visitors := &visitor.Visitors{Firm: s.Firm, Serial: s.Serial, Directory: rec.Directory, Sessions: rec.Sessions, Devices: rec.Devices, Anchor: rec.Anchor,
 		Cookies: cookies, ClientIP: rec.ClientIP, Assertion: rec.Assertion, Wanted: s.Identity, Log: rec.Log, Now: rec.Now}

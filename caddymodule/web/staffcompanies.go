@@ -2,10 +2,12 @@ package web
 
 import "time"
 
-// StaffCompaniesPage lists companies with their old links. Its form: POST {prefix}/staff/companies
-// with id, do.
+// StaffCompaniesPage lists companies with their old links. Its forms: POST {prefix}/staff/company with id, do, and
+// POST {prefix}/staff/companies with name, id, which adds a company.
 type StaffCompaniesPage struct {
 	Query     string
+	NewName   string // as typed, if no company was added
+	NewID     string
 	Companies []StaffCompanyRow
 	Next      string
 	Done      string
@@ -21,7 +23,7 @@ type StaffCompanyRow struct {
 }
 
 // StaffUpgradePage shows the effect of an upgrade before it is done. Its form: POST
-// {prefix}/staff/companies with id, do.
+// {prefix}/staff/company with id, do.
 type StaffUpgradePage struct {
 	ID, Name string
 	Asked    []string // addresses of the contacts who will be asked to sign in
@@ -44,7 +46,7 @@ func staffCompaniesSamples() []Page {
 	return []Page{
 		StaffCompaniesPage{},
 		StaffCompaniesPage{Query: "har", Next: "oak", Done: "Its old links ask who is there from now on.", Companies: []StaffCompanyRow{{ID: "harbor-bakery", Name: "Harbor Bakery", Links: 1, Used: when}, {ID: "oak", Links: 2, Upgraded: true}, {ID: "elm"}}},
-		StaffCompaniesPage{Failed: "Nobody belongs to it."},
+		StaffCompaniesPage{Failed: "Nobody belongs to it.", NewName: "Oak", NewID: "oak"},
 		StaffUpgradePage{ID: "harbor-bakery", Name: "Harbor Bakery", Asked: []string{"ann@example.com"}, Recent: 7, Programs: 2},
 		StaffUpgradePage{ID: "oak", Refused: true},
 	}
