@@ -157,7 +157,7 @@ func TestStaffPagesAreForStaff(t *testing.T) {
 	owner, ann := h.in("owner@example.com"), h.in("ann@example.com")
 	link := regexp.MustCompile(`/-/staff/contact\?id=[^"]+`).FindString(owner.send("/-/staff/contacts", form("q", "bob")).body)
 	_, id, _ := strings.Cut(link, "id=")
-	for _, path := range append(staffPages, link) {
+	for _, path := range append(staffPages, link, "/-/staff/edit?id="+id, "/-/staff/remove?id="+id) {
 		if a := owner.open(path); a.StatusCode != 200 {
 			t.Errorf("%s for staff = %d; want 200", path, a.StatusCode)
 		}
@@ -170,6 +170,7 @@ func TestStaffPagesAreForStaff(t *testing.T) {
 	}
 	posts := map[string][]string{
 		"/-/staff/add": {"email", "eve@example.com"}, "/-/staff/contacts": {"q", "bob"}, "/-/staff/look": {"email", "bob@example.com"}, "/-/staff/company": {"id", "birch", "do", "upgrade"}, "/-/staff/companies": {"name", "Elm"}, "/-/staff/contact": {"id", id, "do", "disable"},
+		"/-/staff/edit": {"id", id, "do", "add-email", "value", "eve@example.com"}, "/-/staff/remove": {"id", id, "version", "v"},
 	}
 	for path, fields := range posts {
 		if a := ann.send(path, form(fields...)); a.StatusCode != 404 {

@@ -124,8 +124,11 @@ func (h *Handlers) countLinked(ctx context.Context) (linked, upgraded int, err e
 
 // GetContacts lists the first contacts.
 func (h *Handlers) GetContacts(w http.ResponseWriter, r *http.Request) error {
-	return h.listContacts(w, r, "", "")
+	return h.listContacts(w, r, "", "", listDone[web.OnlyValue(r.URL.Query()["done"])])
 }
+
+// listDone maps the parameter done of the list's URL to the message after a change.
+var listDone = map[string]string{"remove": "The contact is removed."}
 
 // PostContacts lists the contacts that a search finds. What is searched for is in no URL: it may be an address.
 func (h *Handlers) PostContacts(w http.ResponseWriter, r *http.Request) error {
@@ -133,10 +136,10 @@ func (h *Handlers) PostContacts(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return h.listContacts(w, r, strings.TrimSpace(f.Get("q")), f.Get("after"))
+	return h.listContacts(w, r, strings.TrimSpace(f.Get("q")), f.Get("after"), "")
 }
 
-func (h *Handlers) listContacts(w http.ResponseWriter, r *http.Request, text, after string) error {
+func (h *Handlers) listContacts(w http.ResponseWriter, r *http.Request, text, after, done string) error {
 	if _, err := h.staff(r); err != nil {
 		return err
 	}
@@ -145,7 +148,7 @@ func (h *Handlers) listContacts(w http.ResponseWriter, r *http.Request, text, af
 	if err != nil {
 		return err
 	}
-	page := web.StaffContactsPage{Query: text, Next: list.Next}
+	page := web.StaffContactsPage{Query: text, Next: list.Next, Done: done}
 	for _, c := range list.Contacts {
 		row, err := h.rowOf(ctx, c)
 		if err != nil {

@@ -81,7 +81,7 @@ func (h *Handlers) show(w http.ResponseWriter, r *http.Request, status int, emai
 		if err != nil {
 			return err
 		}
-		page.Contact = &row
+		page.Contact, page.Phone = &row, t.Contact.Phone
 		for _, a := range t.Contact.Emails {
 			page.Emails = append(page.Emails, a.Display())
 		}
@@ -132,6 +132,7 @@ func (h *Handlers) adviceRow(ctx context.Context, line explain.Line) (web.Advice
 
 // said maps the parameter done of the page's URL to the message after a change.
 var said = map[string]string{
+	"save":           "The changes are saved.",
 	"enable":         "They can sign in again. Let them ask for a new email.",
 	"disable":        "They are signed out everywhere, and kept out.",
 	"give-company":   "They belong to that company now.",

@@ -258,6 +258,9 @@ func (b *Directory) effective(e storedContact) Contact {
 	return e.Contact
 }
 
+// NamesStaff reports whether the Caddyfile names the address under staff.
+func (b *Directory) NamesStaff(a address.Address) bool { return b.isStaff(a) }
+
 func (b *Directory) isStaff(a address.Address) bool { return slices.Contains(b.Staff, a) }
 
 // contactByEmail returns the contact that has the address. Between its two reads the address may

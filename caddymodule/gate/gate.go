@@ -119,6 +119,8 @@ func (g *Gate) routeTable() map[string]route {
 		"/staff/":          {get: c.GetHome},
 		"/staff/contacts":  {get: c.GetContacts, post: c.PostContacts},
 		"/staff/contact":   {get: c.GetContact, post: c.PostContact},
+		"/staff/edit":      {get: c.GetEdit, post: c.PostEdit},
+		"/staff/remove":    {get: c.GetRemove, post: c.PostRemove},
 		"/staff/add":       {get: c.GetAdd, post: c.PostAdd},
 		"/staff/look":      {get: c.ToHome, post: c.PostLook},
 		"/staff/companies": {get: c.GetCompanies, post: c.PostCompanies},

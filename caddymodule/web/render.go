@@ -263,6 +263,14 @@ func (p *Pages) editionFor(r *http.Request, page Page) *edition {
 	return made.(*edition)
 }
 
+// Languages returns the tags of the languages that pages are in, English first.
+func (p *Pages) Languages() (tags []string) {
+	for _, l := range p.languages.All() {
+		tags = append(tags, l.Tag)
+	}
+	return tags
+}
+
 func isStaffPage(file string) bool { return strings.HasPrefix(file, "staff") }
 
 // firmFor returns the firm's data for a page.

@@ -43,5 +43,5 @@ func menuOf(page Page) []MenuRow {
 
 // staffSamples returns the pages of staff with made-up data.
 func staffSamples() []Page {
-	return slices.Concat(staffHomeSamples(), staffContactsSamples(), staffContactSamples(), staffAddSamples(), staffCompaniesSamples(), staffCompanySamples())
+	return slices.Concat(staffHomeSamples(), staffContactsSamples(), staffContactSamples(), staffAddSamples(), staffEditSamples(), staffCompaniesSamples(), staffCompanySamples())
 }

@@ -5,6 +5,7 @@ type StaffContactsPage struct {
 	Query    string // as typed
 	Contacts []ContactRow
 	Next     string // start of the next page; empty if there is none
+	Done     string // message about the last change; empty if none
 }
 
 // ContactRow is a contact in a list.
@@ -21,7 +22,7 @@ func (StaffContactsPage) Section() Section { return SectionContacts }
 
 func staffContactsSamples() []Page {
 	return []Page{
-		StaffContactsPage{},
+		StaffContactsPage{Done: "The contact is removed."},
 		StaffContactsPage{Query: "nobody"},
 		StaffContactsPage{Query: "ann", Next: "7", Contacts: []ContactRow{{ID: "7", Name: "Ann Lee", Email: "ann@example.com", Companies: "Harbor Bakery"}, {ID: "8", Email: "bob@example.com", Disabled: true}, {ID: "9", Email: "owner@example.com", Staff: true}}},
 	}
