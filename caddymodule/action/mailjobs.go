@@ -36,6 +36,8 @@ type MailJobs struct {
 	Prefix      string        // of our own pages, such as "/-"
 	NoPasswords bool          // the firm has no passwords
 	Now         func() time.Time
+
+	Announcements *Announcements
 }
 
 // Prepare makes the mail of a committed request, in a worker, long after the visitor
@@ -47,6 +49,12 @@ func (j *MailJobs) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepar
 	}
 	if brand.IsNotice(r.Kind) {
 		return j.prepareNotice(ctx, r)
+	}
+	switch r.Kind {
+	case kindAnnouncement:
+		return j.Announcements.feed(ctx, r)
+	case brand.KindPortalUpdate:
+		return j.prepareAnnouncement(ctx, r)
 	}
 	var ask token.MailRequest
 	if err := json.Unmarshal(r.Payload, &ask); err != nil {
@@ -125,8 +133,15 @@ func (j *MailJobs) spendMail(ctx context.Context, ask token.MailRequest, c direc
 }
 
 // Attempt is called before each hand-over of a mail: its link's life begins anew, if it
-// has one.
+// has one. The mail of an announcement that was stopped is dropped.
 func (j *MailJobs) Attempt(ctx context.Context, ref string, at time.Time) ([]store.Op, error) {
+	if id, _, ok := parseAnnouncementRef(ref); ok {
+		wanted, err := j.Announcements.wanted(ctx, id)
+		if err == nil && !wanted {
+			err = outbox.ErrDrop
+		}
+		return nil, err
+	}
 	_, link, ok := strings.Cut(ref, " ")
 	if !ok {
 		return nil, nil
@@ -147,10 +162,20 @@ func (j *MailJobs) Sent(ctx context.Context, ref string, at time.Time) ([]store.
 	return j.Tokens.HandOver(ctx, link, at, true)
 }
 
-// Failed is called when a mail ends unsent: refused for good, or too late.
+// Failed is called when a mail ends unsent: refused for good, too late, or dropped by Attempt.
 func (j *MailJobs) Failed(ctx context.Context, ref string, _ time.Time, why error) ([]store.Op, error) {
+	if id, contact, ok := parseAnnouncementRef(ref); ok {
+		code := UnsentLate
+		switch {
+		case errors.Is(why, outbox.ErrDrop):
+			code = UnsentStopped
+		case errors.Is(why, outbox.ErrRefused):
+			code = UnsentRefused
+		}
+		return j.Announcements.end(ctx, id, contact, code, outbox.Reason(why))
+	}
 	_, link, ok := strings.Cut(ref, " ")
-	if !ok {
+	if !ok || errors.Is(why, outbox.ErrDrop) {
 		return nil, nil
 	}
 	if errors.Is(why, outbox.ErrRefused) {
@@ -289,6 +314,62 @@ func (j *MailJobs) prepareNotice(ctx context.Context, r outbox.Request) (outbox.
 	}
 	message, err := messageOf(letter, n.At)
 	return outbox.Prepared{Message: message, Ref: r.ID}, err
+}
+
+// prepareAnnouncement makes the mail of an announcement to one contact, unless it isn't wanted any more.
+func (j *MailJobs) prepareAnnouncement(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
+	var n announcementRequest
+	if err := json.Unmarshal(r.Payload, &n); err != nil {
+		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
+	}
+	wanted, err := j.Announcements.wanted(ctx, n.Announcement)
+	if err != nil {
+		return outbox.Prepared{}, err
+	}
+	c, err := j.Directory.ByID(ctx, n.Contact)
+	if err != nil && !errors.Is(err, directory.ErrUnknown) {
+		return outbox.Prepared{}, err
+	}
+	gone := err != nil || c.Disabled || len(c.Companies) == 0
+	if !wanted || gone {
+		code, event := UnsentStopped, audit.Event{Kind: audit.Dropped, Contact: n.Contact, Request: r.ID, What: r.Kind}
+		if gone {
+			code = UnsentGone
+		}
+		ops, err := j.Announcements.end(ctx, n.Announcement, n.Contact, code, "")
+		return outbox.Prepared{Ops: ops, Done: func() { j.Audit.Record(ctx, event) }}, err
+	}
+	ops, wanted, err := j.Announcements.retried(ctx, n, r.ID)
+	if err != nil || !wanted {
+		return outbox.Prepared{}, err
+	}
+	mail, err := j.mailTo(ctx, c, c.Email())
+	if err != nil {
+		return outbox.Prepared{}, err
+	}
+	mail.Link, mail.AskedAt = j.homeLink(c), n.At.Local()
+	open := false
+	for _, id := range c.Companies {
+		status, err := j.Directory.StatusOf(ctx, id)
+		if err != nil && !errors.Is(err, directory.ErrUnknown) {
+			return outbox.Prepared{}, err
+		}
+		open = open || status.Token != "" && !status.Upgraded
+	}
+	letter, err := j.Messages.PortalUpdate(brand.PortalUpdate{Mail: mail, Open: open})
+	if err != nil {
+		return outbox.Prepared{}, fmt.Errorf("writing a mail of an announcement: %w", err)
+	}
+	message, err := messageOf(letter, n.At)
+	return outbox.Prepared{Message: message, Ops: ops, Ref: announcementRef(n.Announcement, n.Contact)}, err
+}
+
+// homeLink is the lasting link for a contact: of their only company's page, or of the list of their companies.
+func (j *MailJobs) homeLink(c directory.Contact) string {
+	if len(c.Companies) == 1 {
+		return j.pageLink("", c.Companies[0])
+	}
+	return j.Sites.URL.Scheme + "://" + j.Sites.URL.Host + j.Prefix + "/companies"
 }
 
 // pageLink is the lasting link of a path on this site, or ("") of the company's page. Where the Caddyfile knows

@@ -97,6 +97,21 @@ func (c *Client) Notify(ctx context.Context, firm string, in Notify) (Notified, 
 	return post[Notified](ctx, c, firm, "notify", in)
 }
 
+// Announce tells contacts by email that old links ask for sign-in.
+func (c *Client) Announce(ctx context.Context, firm string, in Announce) (Announced, error) {
+	return post[Announced](ctx, c, firm, "announce", in)
+}
+
+// AnnounceStatus returns how far the latest announcement is.
+func (c *Client) AnnounceStatus(ctx context.Context, firm string) (AnnouncementStatus, error) {
+	return post[AnnouncementStatus](ctx, c, firm, "announce/status", struct{}{})
+}
+
+// AnnounceStop ends the announcement that is running.
+func (c *Client) AnnounceStop(ctx context.Context, firm string) (AnnouncementStopped, error) {
+	return post[AnnouncementStopped](ctx, c, firm, "announce/stop", struct{}{})
+}
+
 // CreateToken makes a service token.
 func (c *Client) CreateToken(ctx context.Context, firm string, in CreateToken) (TokenCreated, error) {
 	return post[TokenCreated](ctx, c, firm, "tokens/create", in)

@@ -40,6 +40,10 @@
 //
 //	POST /doorpost/FIRM/notify            NOTIFY   → NOTIFIED
 //
+//	POST /doorpost/FIRM/announce          ANNOUNCE → ANNOUNCED
+//	POST /doorpost/FIRM/announce/status   {}       → {"announcement": ANNOUNCEMENT}, null before the first one
+//	POST /doorpost/FIRM/announce/stop     {}       → {"announcement": ANNOUNCEMENT}
+//
 //	POST /doorpost/FIRM/contacts/upsert   {"email": "ann@example.com", "change": CHANGE}
 //	POST /doorpost/FIRM/companies/upsert  {"id": "acme", "change": {"name": "Acme Ltd"}}
 //
@@ -197,6 +201,28 @@
 // request with the same key, to whichever server. For 48 hours nobody is told twice, and the answer is the
 // same. With another notice the key is refused (422, key_used).
 //
+// # Announcements
+//
+// An announcement tells contacts by email, each of them once, that old links ask for sign-in. companies are ids;
+// without them it goes to the contacts of all. With again it goes also to those who were told before. resume goes on with the
+// one that was stopped. key, or the header Idempotency-Key, stands for it: with that of the latest one none begins.
+//
+//	ANNOUNCE  {"companies": ["acme"], "again": false, "resume": false, "dry_run": false, "key": "…"}
+//	ANNOUNCED {"dry_run": false, "begun": true, "announcement": ANNOUNCEMENT}, with dry_run "plan": PLAN in its place
+//	PLAN      {"contacts": 118,
+//	           "first": [{"email": "ann@example.com", "name": "Ann Lee", "companies": ["acme"]}],
+//	           "skipped": {"already": 1, "disabled": 2, "no_company": 1, "staff": 3},
+//	           "skipped_first": [{"email": "eve@example.com", "code": "disabled", "reason": "is disabled"}]}
+//	ANNOUNCEMENT {"id": "…", "state": "running", "companies": ["acme"], "begun_at": "2026-03-01T09:00:00Z",
+//	              "queued": 400, "sent": 120, "waiting": 280, "not_sent": 0, "remaining": 39600, "skipped": {"disabled": 2},
+//	              "unsent": [{"contact": "…", "email": "bob@example.com", "code": "refused", "reason": "…"}]}
+//
+// begun says that it is this request that began it: one that is running already, to the same contacts, is answered as it is,
+// and another one is refused (409, announcing). Where nobody is left to tell, id is empty. state is "running", "stopped" or
+// "done". Of the emails that are queued so far, those that are waiting are in the outbox; remaining is how many contacts come
+// after them. A contact whose email wasn't sent (code is "refused" or "late" by the mail server, or "gone": disabled, removed, or of no
+// company any more) is told by the next announcement.
+//
 // # Service tokens
 //
 // With a service token, the firm's own programs send some of these requests to the site itself, at
@@ -316,7 +342,9 @@
 //	     unknown_firm, not_found, not_configured
 //	405  method
 //	403  cross_origin a web page of another site sent a form
-//	409  taken        the address, id or old link is another's
+//	409  announcing   another announcement is going out
+//	     not_stopped  no announcement was stopped
+//	     taken        the address, id or old link is another's
 //	     staff        the Caddyfile names the address under staff
 //	     disabled, passwords_off, limited: no link to set a password is mailed
 //	     late         the email's time is over

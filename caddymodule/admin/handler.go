@@ -44,6 +44,8 @@ type Firm struct {
 	Anchor    *anchor.Store   // says whether the store is trusted; nil: it is
 	Notices   *action.Notices // to contacts; nil: there are none
 
+	Announcements *action.Announcements
+
 	Files []FileStatus // that the Caddyfile names, without their loads
 
 	ServiceTokens *servicetoken.Tokens // by which the firm's programs call
@@ -87,6 +89,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/companies/restore": act(h, Firm.RestoreCompany),
 		"POST /doorpost/{firm}/companies/import":  h.importFile(directory.Companies),
 		"POST /doorpost/{firm}/notify":            act(h, Firm.Notify),
+		"POST /doorpost/{firm}/announce":          act(h, Firm.Announce),
+		"POST /doorpost/{firm}/announce/status":   act(h, Firm.AnnounceStatus),
+		"POST /doorpost/{firm}/announce/stop":     act(h, Firm.AnnounceStop),
 		"POST /doorpost/{firm}/contacts/upsert":   act(h, Firm.UpsertContact),
 		"POST /doorpost/{firm}/companies/upsert":  act(h, Firm.UpsertCompany),
 		"POST /doorpost/{firm}/tokens/create":     act(h, Firm.CreateToken),

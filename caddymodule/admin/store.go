@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/action"
 	"github.com/doorpost-auth/doorpost/caddymodule/audit"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 )
@@ -41,6 +42,11 @@ func (f Firm) AcceptStore(ctx context.Context, in AcceptStore) (done StoreAccept
 		}
 		if done.SessionsEnded, err = f.Sessions.EndEverybody(ctx); err != nil {
 			return err
+		}
+		if f.Announcements != nil { // an older copy doesn't know who was told since
+			if _, err := f.Announcements.Stop(ctx); err != nil && !errors.Is(err, action.ErrNoAnnouncement) {
+				return err
+			}
 		}
 		return f.Tokens.EndEverything(ctx)
 	})

@@ -35,6 +35,7 @@ const (
 	KindNewDevice       = "new-device"       // tells of a sign-in on a device not seen before
 	KindNewQuestions    = "new-questions"    // a notice: something waits in the portal
 	KindReportPublished = "report-published" // a notice: a report was published
+	KindPortalUpdate    = "portal-update"    // the announcement: old links ask for sign-in
 )
 
 // Messages writes a firm's mails. It is safe for use by many goroutines.
@@ -45,9 +46,9 @@ type Messages struct {
 	answer string // Reply-To
 	look   Look
 
-	signIn, setPassword, passwordChanged, newDevice pair
-	test                                            pair
-	notices                                         map[string]pair // by name: kinds of notices, and templates of the firm's own
+	signIn, setPassword, passwordChanged, newDevice, portalUpdate pair
+	test                                                          pair
+	notices                                                       map[string]pair // by name: kinds of notices, and templates of the firm's own
 
 	// Log is told of a template that failed for one mail; the built-in one was used in its place.
 	// nil: nobody is.
@@ -90,7 +91,7 @@ func NewMessages(b Brand, folder string) (*Messages, error) {
 	kinds := []struct {
 		kind string
 		pair *pair
-	}{{KindSignIn, &l.signIn}, {KindSetPassword, &l.setPassword}, {KindPasswordChanged, &l.passwordChanged}, {KindNewDevice, &l.newDevice}}
+	}{{KindSignIn, &l.signIn}, {KindSetPassword, &l.setPassword}, {KindPasswordChanged, &l.passwordChanged}, {KindNewDevice, &l.newDevice}, {KindPortalUpdate, &l.portalUpdate}}
 	for _, one := range kinds {
 		if *one.pair, err = readPair(folder, one.kind); err != nil {
 			return nil, err
@@ -190,6 +191,8 @@ func (l *Messages) tryOut() error {
 			{l.passwordChanged, func() (Message, error) { return l.PasswordChanged(PasswordChanged{Mail: m, Removed: true}) }, ""},
 			{l.newDevice, func() (Message, error) { return l.NewDevice(NewDevice{Mail: m}) }, ""},
 			{l.newDevice, func() (Message, error) { return l.NewDevice(NewDevice{Mail: m, ByPassword: true}) }, ""},
+			{l.portalUpdate, func() (Message, error) { return l.PortalUpdate(PortalUpdate{Mail: m}) }, "without it nobody finds their pages"},
+			{l.portalUpdate, func() (Message, error) { return l.PortalUpdate(PortalUpdate{Mail: m, Open: true}) }, "without it nobody finds their pages"},
 		} {
 			letter, err := one.write()
 			if err != nil {
@@ -239,6 +242,12 @@ type NewDevice struct {
 	ByPassword bool // they signed in with the password, not by a mail
 }
 
+// PortalUpdate is the announcement that old links ask for sign-in. Its Link is that of the contact's pages.
+type PortalUpdate struct {
+	Mail
+	Open bool // old links of a company of theirs don't ask yet
+}
+
 // tags are what templates may say; docs/caddyfile.md lists them.
 type tags struct {
 	Contact   contactTags
@@ -259,6 +268,7 @@ type tags struct {
 	ByStaff    bool // in set-password: the firm has asked for it
 	Removed    bool // in password-changed: there is no password any more
 	ByPassword bool // in new-device: it was with the password
+	Open       bool // in portal-update: old links of a company of theirs don't ask for sign-in yet
 }
 
 type (
@@ -352,6 +362,16 @@ func (l *Messages) NewDevice(d NewDevice) (Message, error) {
 	}
 	t.ByPassword = d.ByPassword
 	return l.write(l.newDevice, d.To, t)
+}
+
+// PortalUpdate writes the announcement.
+func (l *Messages) PortalUpdate(d PortalUpdate) (Message, error) {
+	t, err := l.tags(SignIn(d.Mail))
+	if err != nil {
+		return Message{}, err
+	}
+	t.Open = d.Open
+	return l.write(l.portalUpdate, d.To, t)
 }
 
 // Test writes a message that says only that it is a test, for operators. No template of a folder

@@ -107,6 +107,8 @@ func TestGolden(t *testing.T) {
 		"new-questions": written(l.Notice(Notice{Mail: page, Kind: KindNewQuestions, Company: "Baker & Sons",
 			Data: map[string]string{"count": "3", "due": "12 December", "note": "Please have the bank statements of October at hand."}})),
 		"new-questions-nothing": written(l.Notice(Notice{Mail: nobody, Kind: KindNewQuestions, Company: "Baker & Sons"})),
+		"portal-update":         written(l.PortalUpdate(PortalUpdate{Mail: page})),
+		"portal-update-nothing": written(l.PortalUpdate(PortalUpdate{Mail: nobody, Open: true})),
 		"report-published": written(l.Notice(Notice{Mail: reports, Kind: KindReportPublished, Company: "Baker & Sons",
 			Data: map[string]string{"title": "Statement for October & November"}})),
 		"report-published-nothing": written(l.Notice(Notice{Mail: nobody, Kind: KindReportPublished, Company: "Baker & Sons"})),

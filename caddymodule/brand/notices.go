@@ -17,7 +17,7 @@ import (
 var noticeKinds = []string{KindNewQuestions, KindReportPublished}
 
 // otherKinds are those of the mails that aren't notices.
-var otherKinds = []string{KindSignIn, KindSetPassword, KindPasswordChanged, KindNewDevice, "test"}
+var otherKinds = []string{KindSignIn, KindSetPassword, KindPasswordChanged, KindNewDevice, KindPortalUpdate, "test"}
 
 var (
 	templateName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)

@@ -92,6 +92,7 @@ func openDesk(t *testing.T, firms ...string) *desk {
 			t.Fatal(err)
 		}
 		f.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Directory: f.Directory, Queue: f.Queue, Messages: letters, Unread: &notice.Unread{Firm: id, Store: db, Keys: keys}, Audit: f.Audit}
+		f.Announcements = &action.Announcements{Firm: id, Store: db, Keys: keys, Directory: f.Directory, Queue: f.Queue, Audit: f.Audit}
 		f.ServiceTokens = &servicetoken.Tokens{Firm: id, Store: db, Keys: keys}
 		d.firms[id] = f
 		t.Cleanup(func() { d.firms[id].Audit.EventLog.Close() })
@@ -186,6 +187,7 @@ func (d *desk) happens(line string) {
 // print: a line "$ …" is a command, "% sign in EMAIL" a contact's browser, "% door JSON"
 // and "% unknown EMAIL" what happens at the door (see happens), "% use …" a use of an old
 // link (see uses), "% mail server says CODE"
+// ("% announced" waits for the end of an announcement),
 // what it refuses recipients with from now on ("% mail server says": nothing), "% mailed" waits for the queue, whose email is {mail} then, "% file
 // NAME" begins a file that ends at an empty line; REPORTID is a report's ID; "# …" is said to the reader. Behind a
 // command stands what it prints, on stderr with "! ", and its exit code unless it is 0.
@@ -267,6 +269,9 @@ func (d *desk) tell(story string) string {
 			if err := os.WriteFile(strings.TrimPrefix(line, "% file "), []byte(text.String()), 0o600); err != nil {
 				d.t.Fatal(err)
 			}
+		case line == "% announced":
+			d.announced()
+			fmt.Fprintf(&out, "\n%s\n", line)
 		case verb == "#" && i == 0:
 			fmt.Fprintln(&out, line)
 		case verb == "#":
@@ -289,6 +294,7 @@ var unsteady = []struct {
 	{regexp.MustCompile(`"id":"[A-Z2-7]{26}"`), `"id":"…"`},
 	{regexp.MustCompile(`"id":"\d{8}t\d{6}\.\d{6}-[a-z2-7]{10}"`), `"id":"…"`},
 	{regexp.MustCompile(`"version":"[\w-]{16}"`), `"version":"…"`},
+	{regexp.MustCompile(`"id":"[a-z2-7]{26}"`), `"id":"…"`},
 	{reportID, "REPORTID"},
 	{regexp.MustCompile(`"contact":"[0-9a-v]{32}"`), `"contact":"…"`},
 	{regexp.MustCompile(`"request":"[01]-[0-9a-z-]+"`), `"request":"…"`},

@@ -188,7 +188,11 @@ func (c *call) confirmRemoval(id string) error {
 	if i < 0 {
 		return nil // the server says so, and what was meant
 	}
-	question := fmt.Sprintf("Remove %s, and take it from its contacts?", firmName(list.Companies[i]))
+	return c.confirm(fmt.Sprintf("Remove %s, and take it from its contacts?", firmName(list.Companies[i])), "nothing was changed")
+}
+
+// confirm asks a question at a terminal. The error says that the answer wasn't yes, or that nobody can be asked.
+func (c *call) confirm(question, no string) error {
 	in, ok := c.cmd.InOrStdin().(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) || c.json {
 		return usage("%s Nobody can be asked here; add --yes", question)
@@ -198,7 +202,7 @@ func (c *call) confirmRemoval(id string) error {
 	if answer := strings.ToLower(strings.TrimSpace(line)); err == nil && (answer == "y" || answer == "yes") {
 		return nil
 	}
-	return &admin.Error{Reason: "nothing was changed"}
+	return &admin.Error{Reason: no}
 }
 
 func (c *call) restoreCompany() error {

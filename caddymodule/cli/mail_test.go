@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,9 +16,11 @@ import (
 	"github.com/emersion/go-smtp"
 	"golang.org/x/time/rate"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/action"
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/brand"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/site"
 	"github.com/doorpost-auth/doorpost/caddymodule/token"
 )
 
@@ -86,7 +89,12 @@ func (d *desk) openMail(t *testing.T, f *admin.Firm) *mailServer {
 	q := f.Queue
 	q.Sender, q.Log, q.Now = pool, slog.New(slog.DiscardHandler), func() time.Time { return now }
 	q.Server = outbox.NewServer(1, rate.NewLimiter(rate.Inf, 1), q.Now)
-	q.Prepare = func(_ context.Context, r outbox.Request) (outbox.Prepared, error) {
+	jobs := &action.MailJobs{Directory: f.Directory, Messages: f.Messages, Audit: f.Audit, Sites: &site.Sites{URL: &url.URL{Scheme: "https", Host: "clients.example.com"}}, Prefix: "/-", Now: q.Now, Announcements: f.Announcements}
+	q.Attempt, q.Failed = jobs.Attempt, jobs.Failed
+	q.Prepare = func(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
+		if r.Kind == "announcement" || r.Kind == brand.KindPortalUpdate {
+			return jobs.Prepare(ctx, r)
+		}
 		var ask token.MailRequest
 		if err := json.Unmarshal(r.Payload, &ask); err != nil {
 			return outbox.Prepared{}, err
@@ -129,4 +137,21 @@ func (d *desk) mailed() (id string) {
 	}
 	d.t.Fatal("the queue doesn't come to rest")
 	return ""
+}
+
+// announced waits until the announcement isn't running any more.
+func (d *desk) announced() {
+	d.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		state, err := d.firms["example"].Announcements.State(d.t.Context())
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if state.State != action.AnnouncementRunning {
+			return
+		}
+		if time.Now().After(end) {
+			d.t.Fatalf("the announcement doesn't end: %+v", state)
+		}
+	}
 }

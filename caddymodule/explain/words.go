@@ -179,6 +179,10 @@ func changedInWords(e admin.Event) string {
 		return who + " sent a notice about " + e.Company + " to " + Count(e.Count, "contact", "contacts")
 	}
 	switch e.What {
+	case "announce":
+		return who + " began an announcement to " + Count(e.Count, "contact", "contacts")
+	case "announce/stop":
+		return who + " stopped the announcement, which " + Count(e.Count, "contact has", "contacts have") + " by then"
 	case "reports/publish":
 		return who + " published the report " + reportInWords(e)
 	case "reports/remove":

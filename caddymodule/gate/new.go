@@ -75,6 +75,8 @@ type Records struct {
 	Unread       *notice.Unread  // nil if contacts get no notices
 	Notices      *action.Notices // nil if contacts get no notices
 
+	Announcements *action.Announcements
+
 	ServiceTokens *servicetoken.Tokens // nil if the firm's programs can't call
 
 	// Anchor says whether the store is trusted; nil means always. While it isn't, nobody is signed

@@ -279,11 +279,11 @@ func (q *Queue) end(ctx context.Context, id string, it item, e entry, why error)
 	defer cancel()
 	dropped := errors.Is(why, ErrDrop)
 	err := q.remove(ctx, id, func() ([]store.Op, error) {
-		if dropped {
-			return nil, nil
+		var keep []store.Op
+		if !dropped {
+			keep = append(keep, q.sealer.unsent(id, e, q.now(), why))
 		}
-		keep := []store.Op{q.sealer.unsent(id, e, q.now(), why)}
-		if q.Failed == nil || !e.Ready {
+		if q.Failed == nil || !e.Ready && e.Ref == "" {
 			return keep, nil
 		}
 		ops, err := q.Failed(ctx, e.Ref, q.now(), why)

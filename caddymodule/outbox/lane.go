@@ -28,7 +28,7 @@ func laneOfKind(kind string) int {
 	switch kind {
 	case "sign-in", "set-password":
 		return laneSignIn
-	case "portal-update":
+	case "portal-update", "announcement":
 		return laneAnnounce
 	}
 	return laneNotice

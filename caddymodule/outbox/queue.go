@@ -51,6 +51,7 @@ type Request struct {
 	Asked    time.Time // when
 	NotAfter time.Time // no hand-over begins later; zero: one hour after Asked
 	Payload  []byte    // for Prepare alone
+	Ref      string    // given to Failed where the request ends before Prepare made a mail of it; "": Failed isn't told
 }
 
 // Prepared is the result of Prepare.
@@ -96,7 +97,7 @@ type Queue struct {
 	Now    func() time.Time // default time.Now; timers run by the real clock in any case
 
 	// Prepare turns a request that was accepted into a mail. It may be called again for
-	// the same request, as long as nothing it returned was applied: after an error, a
+	// the same request, as long as nothing it returned was applied, or Later put it off: after an error, a
 	// panic, a conflict (store.ErrConflict) in its Ops, or a crash; and by two queues at
 	// once. It is also called again for a request whose mail has ended unsent, of which
 	// Failed was told, and which an operator has tried again (see Retry). ctx ends after 30 s.
@@ -111,8 +112,8 @@ type Queue struct {
 	// Sent, if set, is told after the server has taken the mail; its Ops are applied with
 	// the deletion. After a crash it may be called a second time for one mail.
 	Sent func(ctx context.Context, ref string, at time.Time) ([]store.Op, error)
-	// Failed, if set, is told when a mail ends unsent (why wraps ErrRefused or ErrLate);
-	// its Ops are applied with the deletion.
+	// Failed, if set, is told when a mail ends unsent (why wraps ErrRefused or ErrLate, or is
+	// ErrDrop); its Ops are applied with the deletion.
 	Failed func(ctx context.Context, ref string, at time.Time, why error) ([]store.Op, error)
 	// Ended, if set, is called once a mail is deleted from the store, with the ID of its request.
 	// why is nil if the server has accepted it, otherwise the error that Failed got. It isn't called
@@ -158,6 +159,25 @@ func NewReservedID(kind string, now time.Time) string {
 	return newID(kind, now, string(reservedMark)+strings.ToLower(rand.Text()[:15]))
 }
 
+// NewSourceID makes the ID of a source: a request that isn't for a mail, but adds the requests for many. Its
+// Prepare returns these as Ops, and puts the source off by Later until all are added. A source sorts behind all
+// other IDs of the lane of kind, so it is asked for more only once what it added before is prepared. So what
+// waits in the queue stays short, however many mails there will be. List and Count leave sources out.
+func NewSourceID(kind string, now time.Time) string {
+	id := NewID(kind, now)
+	prefix := lanePrefix(laneOf(id))
+	return prefix + string(sourceMark) + strings.TrimPrefix(id, prefix)
+}
+
+// sourceMark begins the time of a source's ID; other times begin with a digit.
+const sourceMark = 'z'
+
+// isSource reports whether NewSourceID has made the ID.
+func isSource(id string) bool {
+	rest, ok := strings.CutPrefix(id, lanePrefix(laneOf(id)))
+	return ok && rest != "" && rest[0] == sourceMark
+}
+
 // reservedMark begins the random part of a reserved ID; rand.Text has no such character.
 const reservedMark = '0'
 
@@ -182,7 +202,7 @@ func (q *Queue) Add(r Request) store.Op {
 	if r.NotAfter.IsZero() {
 		r.NotAfter = r.Asked.Add(time.Hour)
 	}
-	e := entry{Kind: r.Kind, Asked: r.Asked, NotAfter: r.NotAfter, Payload: r.Payload}
+	e := entry{Kind: r.Kind, Asked: r.Asked, NotAfter: r.NotAfter, Payload: r.Payload, Ref: r.Ref}
 	s := sealer{q.Firm, q.Keys}
 	return store.Create(s.key(bucketQueue, r.ID), s.sealEntry(r.ID, e), e.expires())
 }
@@ -223,6 +243,31 @@ func (q *Queue) Len() (n int) {
 		n += q.known(lane)
 	}
 	return n
+}
+
+// Count returns how many entries of the lane of kind wait or are in hand, by the store.
+func (q *Queue) Count(ctx context.Context, kind string) (n int, err error) {
+	for prefix, after := lanePrefix(laneOfKind(kind)), ""; ; {
+		recs, err := q.Store.Scan(ctx, q.Firm, bucketQueue, prefix, after, page)
+		if err != nil {
+			return n, err
+		}
+		for _, rec := range recs {
+			if after = rec.Key.ID; !isSource(after) {
+				n++
+			}
+		}
+		if len(recs) < page {
+			return n, nil
+		}
+	}
+}
+
+// Known returns how many entries of the lane of kind wait or are in hand, as far as this queue knows.
+func (q *Queue) Known(kind string) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.known(laneOfKind(kind))
 }
 
 // Wake tells the queue that the request with this ID is in the store now. Without it

@@ -62,7 +62,7 @@ func (q *Queue) list(ctx context.Context, bucket, after string, limit int) ([]En
 	}
 	list, next := make([]Entry, 0, len(recs)), ""
 	for _, rec := range recs {
-		if e, err := s.openEntry(rec); err == nil {
+		if e, err := s.openEntry(rec); err == nil && !isSource(rec.Key.ID) {
 			list = append(list, e.shown(rec.Key.ID))
 		}
 	}

@@ -369,7 +369,7 @@ func (q *Queue) prepare(ctx context.Context, id string, it item, later func(end 
 			_, due := q.next(e, q.now())
 			return result{toReady, item{due: due, common: e.Common}}
 		}
-		p, err := q.Prepare(ctx, Request{id, e.Kind, e.Asked, e.NotAfter, e.Payload})
+		p, err := q.Prepare(ctx, Request{id, e.Kind, e.Asked, e.NotAfter, e.Payload, e.Ref})
 		if err != nil {
 			return q.trouble(id, it, "prepare", err)
 		}

@@ -143,7 +143,7 @@ func Open(id string, cfg config.Firm, guarded *anchor.Store, s Shared) (*Firm, e
 		files: csvFiles(cfg), settings: SettingFilesOf(cfg.NamedFiles()),
 		watch: kept(s.Engine, id, "watch", func() *watch { return newWatch(id, s.Engine.Others, others) })}
 	jobs := &action.MailJobs{Directory: f.Directory, Tokens: f.Tokens, Devices: f.Devices, Mails: f.Mails, Networks: f.Networks, Messages: letters, Audit: f.Audit,
-		Sites: f.Sites, Legacy: cfg.Rules, Prefix: cfg.Prefix, NoPasswords: cfg.Passwords.Off, Now: f.Now}
+		Sites: f.Sites, Legacy: cfg.Rules, Prefix: cfg.Prefix, NoPasswords: cfg.Passwords.Off, Now: f.Now, Announcements: f.Announcements}
 	f.Queue.Prepare, f.Queue.Attempt, f.Queue.Sent, f.Queue.Failed = jobs.Prepare, jobs.Attempt, jobs.Sent, jobs.Failed
 	f.Queue.Ended, f.Queue.Waiting = jobs.Ended, jobs.Waiting
 	signer, err := cfg.Brand.Signer()
@@ -220,6 +220,7 @@ func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *
 		r.Queue.Process = kept(e, id, "process", func() *outbox.Process { return &outbox.Process{Sent: s.Sent} })
 	}
 	r.ServiceTokens = kept(e, id, "service-tokens", func() *servicetoken.Tokens { return &servicetoken.Tokens{Firm: id, Store: db, Keys: keys, Now: now} })
+	r.Announcements = &action.Announcements{Firm: id, Store: db, Keys: keys, Directory: r.Directory, Queue: r.Queue, Audit: events, Now: now, OnUntrusted: alarm}
 	r.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Directory: r.Directory, Queue: r.Queue, Unread: r.Unread, Audit: events, Now: now, OnUntrusted: alarm}
 	for _, staff := range cfg.Staff {
 		a, err := address.Parse(staff)
@@ -411,7 +412,7 @@ func (f *Firm) prepare(ctx context.Context) error {
 func (f *Firm) Reseal(ctx context.Context) error {
 	return f.Anchor.Reseal(ctx, func(ctx context.Context) error {
 		for _, reseal := range []func(context.Context) error{f.Directory.Reseal, f.Passwords.Reseal, f.Sessions.Reseal, f.Tokens.Reseal, f.Assertion.Reseal,
-			f.Mails.Reseal, f.Devices.Reseal, f.LastContacts.Reseal, f.Unread.Reseal, f.Notices.Reseal, f.ServiceTokens.Reseal, f.Queue.Reseal, f.Reports.Reseal, f.Audit.Reseal} {
+			f.Mails.Reseal, f.Devices.Reseal, f.LastContacts.Reseal, f.Unread.Reseal, f.Notices.Reseal, f.Announcements.Reseal, f.ServiceTokens.Reseal, f.Queue.Reseal, f.Reports.Reseal, f.Audit.Reseal} {
 			if err := reseal(ctx); err != nil {
 				return err
 			}
@@ -422,6 +423,6 @@ func (f *Firm) Reseal(ctx context.Context) error {
 
 // Admin is the firm as commands change it.
 func (f *Firm) Admin() admin.Firm {
-	return admin.Firm{Directory: f.Directory, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Messages: f.letters, Audit: f.Audit, Usage: f.Usage, Reports: f.Reports, Anchor: f.Anchor, Notices: f.Notices, ServiceTokens: f.ServiceTokens,
+	return admin.Firm{Directory: f.Directory, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Messages: f.letters, Audit: f.Audit, Usage: f.Usage, Reports: f.Reports, Anchor: f.Anchor, Notices: f.Notices, Announcements: f.Announcements, ServiceTokens: f.ServiceTokens,
 		Files: f.FileStatus(), NoPasswords: f.Config.Passwords.Off, NoOldLinks: !f.Config.Rules.HasLinks()}
 }
