@@ -47,6 +47,11 @@ func TestBrowserStaff(t *testing.T) {
 		{"staff-add-wrong", []step{chromedp.SendKeys(css("#email"), "bob@example.com\r"), chromedp.WaitVisible(css("[aria-invalid=true]"))}},
 		{"staff-companies", []step{at("/-/staff/companies")}},
 		{"staff-company", []step{at("/-/staff/company?id=acme")}},
+		{"staff-emails", []step{at("/-/staff/emails")}},
+		{"staff-emails-test", []step{chromedp.Click(css("main form button")), chromedp.WaitVisible(css("[role=status]"))}},
+		{"staff-devices", []step{at("/-/staff/devices")}},
+		{"staff-log", []step{at("/-/staff/log")}},
+		{"staff-log-wrong", []step{chromedp.SendKeys(css("#who"), "bob@example.net\r"), chromedp.WaitVisible(css("[role=alert]"))}},
 		{"staff-upgrade", []step{at("/-/staff/companies"), chromedp.Click(css(".devices button")), chromedp.WaitVisible(css("main form button"))}},
 		{"staff-upgraded", []step{chromedp.Click(css("main form button")), chromedp.WaitVisible(css("[role=status]"))}},
 	})

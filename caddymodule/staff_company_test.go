@@ -37,27 +37,27 @@ func TestStaffNameACompany(t *testing.T) {
 	owner := h.in("owner@example.com")
 	added := owner.send("/-/staff/companies", form("name", "Harbor Bakery & Co."))
 	if to := goes(added); added.StatusCode != http.StatusSeeOther || to != "/-/staff/company?id=harbor-bakery-co&done=add" {
-		t.Fatalf("adding = %d to %q\n%s", added.StatusCode, to, added.body)
+		t.Fatalf("adding = %d to %q\n%s", added.StatusCode, to, added.part())
 	}
 	if again := owner.send("/-/staff/companies", form("name", "Harbor Bakery Co")); !strings.Contains(goes(again), "id=harbor-bakery-co-2&") {
 		t.Errorf("another one with such a name = %d to %q", again.StatusCode, goes(again))
 	}
 	if wrong := owner.send("/-/staff/companies", form("name", "Elm", "id", "acme")); wrong.StatusCode != 409 || !strings.Contains(wrong.body, "cme is there already") {
-		t.Errorf("an id that is taken = %d\n%s", wrong.StatusCode, wrong.body)
+		t.Errorf("an id that is taken = %d\n%s", wrong.StatusCode, wrong.part())
 	}
 	page := owner.open("/-/staff/company?id=acme")
 	if page.StatusCode != 200 || !strings.Contains(page.body, "<h1>Acme Ltd</h1>") {
-		t.Fatalf("the company's page = %d\n%s", page.StatusCode, page.body)
+		t.Fatalf("the company's page = %d\n%s", page.StatusCode, page.part())
 	}
 	if a := owner.press(page, "/-/staff/company", "Change the name", "name", "Acme Limited"); goes(a) != "/-/staff/company?id=acme&done=rename" {
-		t.Errorf("renaming = %d to %q\n%s", a.StatusCode, goes(a), a.body)
+		t.Errorf("renaming = %d to %q\n%s", a.StatusCode, goes(a), a.part())
 	}
 	late := owner.press(page, "/-/staff/company", "Change the name", "name", "Acme PLC")
 	if late.StatusCode != 409 || !strings.Contains(late.body, "Somebody else has changed this company") || !strings.Contains(late.body, `value="Acme PLC"`) || !strings.Contains(late.body, "<h1>Acme Limited</h1>") {
-		t.Errorf("renaming from an old page = %d; want both names\n%s", late.StatusCode, late.body)
+		t.Errorf("renaming from an old page = %d; want both names\n%s", late.StatusCode, late.part())
 	}
 	if a := owner.press(late, "/-/staff/company", "Change the name", "name", "Acme PLC"); a.StatusCode != http.StatusSeeOther {
-		t.Errorf("renaming after a look = %d\n%s", a.StatusCode, a.body)
+		t.Errorf("renaming after a look = %d\n%s", a.StatusCode, a.part())
 	}
 	if a := owner.open("/-/staff/company?id=oak"); a.StatusCode != 404 {
 		t.Errorf("a company that there is not = %d; want 404", a.StatusCode)
@@ -72,7 +72,7 @@ func TestStaffNotifyACompany(t *testing.T) {
 	before := len(h.letters("bob@example.com"))
 	for range 2 {
 		if a := owner.press(page, "/-/staff/company", "Send the email", "count", "3", "note", "Please look by Friday."); goes(a) != "/-/staff/company?id=acme&done=notify" {
-			t.Fatalf("telling = %d to %q\n%s", a.StatusCode, goes(a), a.body)
+			t.Fatalf("telling = %d to %q\n%s", a.StatusCode, goes(a), a.part())
 		}
 	}
 	if l := h.nextLetter("bob@example.com", before); !strings.Contains(l.text, "3 new questions") || !strings.Contains(l.text, "Please look by Friday.") {
@@ -80,10 +80,10 @@ func TestStaffNotifyACompany(t *testing.T) {
 	}
 	page = owner.open("/-/staff/company?id=acme")
 	if n := len(h.letters("bob@example.com")); n != before+1 || !strings.Contains(page.body, "hasn’t opened the page since") {
-		t.Errorf("%d emails; want one, and the page says that it wasn't looked after\n%s", n-before, page.body)
+		t.Errorf("%d emails; want one, and the page says that it wasn't looked after\n%s", n-before, page.part())
 	}
 	if a := owner.press(page, "/-/staff/company", "Send the email", "note", strings.Repeat("x", 501)); a.StatusCode != 409 {
-		t.Errorf("a sentence that is too long = %d\n%s", a.StatusCode, a.body)
+		t.Errorf("a sentence that is too long = %d\n%s", a.StatusCode, a.part())
 	}
 }
 
@@ -94,7 +94,7 @@ func TestStaffPublishAReport(t *testing.T) {
 	before := len(h.letters("bob@example.com"))
 	done := owner.sendFile("/-/staff/report", "july.pdf", "all of July", "company", "acme", "title", "July statement", "notify", "true")
 	if goes(done) != "/-/staff/company?id=acme&done=publish-told" {
-		t.Fatalf("publishing = %d to %q\n%s", done.StatusCode, goes(done), done.body)
+		t.Fatalf("publishing = %d to %q\n%s", done.StatusCode, goes(done), done.part())
 	}
 	h.nextLetter("bob@example.com", before)
 	page := owner.open(goes(done))
@@ -102,10 +102,10 @@ func TestStaffPublishAReport(t *testing.T) {
 	_, url, _ = strings.Cut(url, `<li><a href="/-/reports/`)
 	url, _, _ = strings.Cut(url, `"`)
 	if a := bob.open("/-/reports/" + url); a.StatusCode != 200 || a.body != "all of July" {
-		t.Errorf("bob's download = %d %q", a.StatusCode, a.body)
+		t.Errorf("bob's download = %d %q", a.StatusCode, a.part())
 	}
 	if a := owner.sendFile("/-/staff/report", "", "", "company", "acme"); a.StatusCode != 409 || !strings.Contains(a.body, "<h1>Acme Ltd</h1>") {
-		t.Errorf("a form without a file = %d; want the company's page\n%s", a.StatusCode, a.body)
+		t.Errorf("a form without a file = %d; want the company's page\n%s", a.StatusCode, a.part())
 	}
 	if a := owner.sendFile("/-/staff/report", "x.pdf", "x", "company", "oak"); a.StatusCode != 404 {
 		t.Errorf("for a company that there is not = %d; want 404", a.StatusCode)
@@ -116,9 +116,16 @@ func TestStaffPublishAReport(t *testing.T) {
 		}
 	}
 	if a := owner.press(page, "/-/staff/company", "Remove it for good"); goes(a) != "/-/staff/company?id=acme&done=remove-report" {
-		t.Fatalf("removing = %d to %q\n%s", a.StatusCode, goes(a), a.body)
+		t.Fatalf("removing = %d to %q\n%s", a.StatusCode, goes(a), a.part())
 	}
 	if a := bob.open("/-/reports/" + url); a.StatusCode != 404 {
 		t.Errorf("bob's download of what was removed = %d; want 404", a.StatusCode)
 	}
+}
+
+// part returns what is in the main part of a page, for messages.
+func (a answer) part() string {
+	_, part, _ := strings.Cut(a.body, "<main>")
+	part, _, _ = strings.Cut(part, "</main>")
+	return part
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule"
 )
 
-var staffPages = []string{"/-/staff/", "/-/staff/contacts", "/-/staff/companies", "/-/staff/add"}
+var staffPages = []string{"/-/staff/", "/-/staff/contacts", "/-/staff/companies", "/-/staff/add", "/-/staff/company?id=acme", "/-/staff/emails", "/-/staff/devices", "/-/staff/log"}
 
 // field returns the value of a hidden field of the form with a given button.
 func staffForm(t *testing.T, page, button string) map[string]string {

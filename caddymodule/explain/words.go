@@ -267,3 +267,44 @@ func Person(c directory.Contact) string {
 	}
 	return fmt.Sprintf("%s <%s>", c.Name(), c.Email())
 }
+
+// InWordsBy is InWords with the name of the member of staff who made the change; "" leaves it open.
+func InWordsBy(e admin.Event, staff string) string {
+	if staff == "" || e.By != "staff" {
+		return InWords(e)
+	}
+	return strings.Replace(InWords(e), "one of your staff", staff, 1)
+}
+
+// Email names a kind of emails, at the beginning of a line.
+func Email(kind string) string {
+	if name := emailNames[kind]; name != "" {
+		return name
+	}
+	words := []rune(strings.ReplaceAll(kind, "-", " "))
+	if len(words) == 0 {
+		return "Email"
+	}
+	words[0] = unicode.ToUpper(words[0])
+	return string(words)
+}
+
+var emailNames = map[string]string{
+	"sign-in": "Sign-in link", "set-password": "Link to set a password", "password-changed": "Word that the password was changed",
+	"new-device": "Word of a sign-in on a new device", "new-questions": "Notice of new questions", "report-published": "Notice of a new report",
+}
+
+// Topic is a kind of events that people look for together.
+type Topic struct {
+	ID, Name string
+	Kinds    []audit.Kind
+}
+
+// Topics are those by which the log is searched.
+var Topics = []Topic{
+	{"sign-ins", "Sign-ins, sign-outs and passwords", []audit.Kind{audit.SignedIn, audit.SignedOut, audit.PasswordSet, audit.PasswordRemoved}},
+	{"emails", "Emails", []audit.Kind{audit.Requested, audit.Delayed, audit.Queued, audit.Notified, audit.Dropped, audit.Waiting, audit.Sent, audit.Refused, audit.Late}},
+	{"trouble", "What went wrong", []audit.Kind{audit.Unknown, audit.Disabled, audit.Limited, audit.Waiting, audit.Refused, audit.Late, audit.OpenedOld, audit.UnknownLink, audit.WrongCode, audit.WrongAddress, audit.WrongPassword, audit.Untrusted}},
+	{"changes", "Changes", []audit.Kind{audit.Changed}},
+	{"looks", "Downloads, and companies viewed by staff", []audit.Kind{audit.Fetched, audit.Entered}},
+}

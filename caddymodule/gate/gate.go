@@ -126,6 +126,10 @@ func (g *Gate) routeTable() map[string]route {
 		"/staff/companies": {get: c.GetCompanies, post: c.PostCompanies},
 		"/staff/company":   {get: c.GetCompany, post: c.PostCompany},
 		"/staff/report":    {get: c.ToHome, post: c.PostReport},
+		"/staff/emails":    {get: c.GetEmails, post: c.PostEmails},
+		"/staff/devices":   {get: c.GetDevices, post: c.PostDevices},
+		"/staff/log":       {get: c.GetLog, post: c.PostLog},
+		"/staff/log.csv":   {get: c.ToHome, post: c.PostLogFile},
 
 		"/me":        {get: g.status.getMe},
 		"/jwks.json": {get: g.status.getKeys},

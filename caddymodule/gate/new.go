@@ -97,7 +97,7 @@ func New(s Settings, rec Records) *Gate {
 	cookies := web.CookiesFor(s.Sites.URL)
 	answers := &web.Answers{Pages: s.Pages, Log: rec.Log, Sites: s.Sites, Prefix: s.Prefix, ClearStorage: s.ClearStorage,
 		StoreErrors: []error{secret.ErrSealed, directory.ErrFormat}}
-	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, AllowedPages: []string{"/companies", "/account", "/reports", account.ReportsPath, account.ReportsPath + "*", "/staff", "/staff/", "/staff/contacts", "/staff/companies", "/staff/company", signin.SignedInPath},
+	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, AllowedPages: []string{"/companies", "/account", "/reports", account.ReportsPath, account.ReportsPath + "*", "/staff", "/staff/", "/staff/contacts", "/staff/companies", "/staff/company", "/staff/emails", "/staff/devices", "/staff/log", signin.SignedInPath},
 		Legacy: s.Legacy, Keys: keys}
 	visitors := &visitor.Visitors{Firm: s.Firm, Serial: s.Serial, Directory: rec.Directory, Sessions: rec.Sessions, Devices: rec.Devices, Anchor: rec.Anchor,
 		Cookies: cookies, ClientIP: rec.ClientIP, Assertion: rec.Assertion, Wanted: s.Identity, Log: rec.Log, Now: rec.Now}
@@ -123,6 +123,9 @@ func New(s Settings, rec Records) *Gate {
 	insecure := &insecure{sites: s.Sites, ways: ways, cookies: cookies}
 	office := admin.Firm{Directory: rec.Directory, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Reports: rec.Reports, Anchor: rec.Anchor, Notices: rec.Notices,
 		ServiceTokens: rec.ServiceTokens, NoPasswords: rec.Passwords == nil, NoOldLinks: !s.Legacy.HasLinks()}
+	if rec.Notices != nil {
+		office.Messages = rec.Notices.Messages
+	}
 	g := &Gate{
 		rules: rules, insecure: insecure, visitors: visitors,
 		forward: &forwarder{

@@ -197,3 +197,16 @@ func (s *Sessions) List(ctx context.Context, contact string, generation uint64) 
 	}
 	return all, nil
 }
+
+// SignedIn returns contacts who have sessions, up to limit, in the order of their IDs, beginning after one; the sessions
+// may have ended since. next is where to go on, or "".
+func (s *Sessions) SignedIn(ctx context.Context, after string, limit int) (contacts []string, next string, err error) {
+	recs, err := s.Store.Scan(ctx, s.Firm, rosterBucket, "", after, limit)
+	for _, rec := range recs {
+		contacts = append(contacts, rec.Key.ID)
+	}
+	if len(recs) == limit {
+		next = contacts[limit-1]
+	}
+	return contacts, next, err
+}

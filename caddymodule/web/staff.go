@@ -11,6 +11,9 @@ const (
 	SectionContacts  Section = "contacts"
 	SectionCompanies Section = "companies"
 	SectionReports   Section = "reports"
+	SectionEmails    Section = "emails"
+	SectionDevices   Section = "devices"
+	SectionLog       Section = "log"
 )
 
 // StaffSection is implemented by the pages with the staff's menu, where "" means that a page has none after all.
@@ -38,10 +41,24 @@ func menuOf(page Page) []MenuRow {
 		{"/staff/contacts", "Contacts", at == SectionContacts},
 		{"/staff/companies", "Companies", at == SectionCompanies},
 		{"/reports/", "Reports", at == SectionReports},
+		{"/staff/emails", "Emails", at == SectionEmails},
+		{"/staff/devices", "Devices", at == SectionDevices},
+		{"/staff/log", "Log", at == SectionLog},
 	}
 }
 
 // staffSamples returns the pages of staff with made-up data.
 func staffSamples() []Page {
-	return slices.Concat(staffHomeSamples(), staffContactsSamples(), staffContactSamples(), staffAddSamples(), staffEditSamples(), staffCompaniesSamples(), staffCompanySamples())
+	return slices.Concat(
+		staffHomeSamples(),
+		staffContactsSamples(),
+		staffContactSamples(),
+		staffAddSamples(),
+		staffEditSamples(),
+		staffCompaniesSamples(),
+		staffCompanySamples(),
+		staffEmailsSamples(),
+		staffDevicesSamples(),
+		staffLogSamples(),
+	)
 }
