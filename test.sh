@@ -109,6 +109,7 @@ if [ "$what" = long ]; then
 	say "killing, at length"
 	gotest ./caddymodule/store/bolt -kills 500 -timeout 60m
 	gotest -tags servers ./caddymodule/outbox -kills 500 -timeout 60m
+	gotest -tags servers ./caddymodule/store/redis -run 'Failover|OldMaster|OneShard' -long -count 20 -timeout 120m
 	gotest ./caddymodule -run 'K09|K16|K17' -kills 500 -long -timeout 60m
 	gotest -tags servers ./caddymodule -run K08_OneLink -rounds 1000 -timeout 60m
 fi

@@ -171,7 +171,7 @@ func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j,
 type proxy struct {
 	t        *testing.T
 	listener net.Listener
-	to       string
+	to       atomic.Pointer[string]
 
 	delay  atomic.Int64                               // of each reply, in nanoseconds
 	lose   atomic.Pointer[func(question []byte) bool] // true: drop the reply and close the connection
@@ -191,7 +191,8 @@ func startProxy(t *testing.T, to string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{t: t, listener: l, to: to, conns: map[net.Conn]bool{}}
+	p := &proxy{t: t, listener: l, conns: map[net.Conn]bool{}}
+	p.to.Store(&to)
 	p.wg.Go(func() {
 		for {
 			conn, err := l.Accept()
@@ -235,7 +236,7 @@ func (p *proxy) serve(down net.Conn) {
 	p.note(down, true)
 	defer p.note(down, false)
 	number := p.begun.Add(1)
-	up, err := net.Dial("tcp", p.to)
+	up, err := net.Dial("tcp", *p.to.Load())
 	if err != nil {
 		return
 	}

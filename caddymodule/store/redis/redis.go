@@ -236,7 +236,12 @@ func (s *Store) setUp(ctx context.Context) error {
 	// script would otherwise fail half done.
 	k := s.probeKey()
 	k.ID = rand.Text()
-	err = s.Apply(ctx, store.Create(k, nil, s.clock().Add(time.Minute)))
+	for end := time.Now().Add(startTime); ; { // replicas may be just starting
+		err = s.Apply(ctx, store.Put(k, nil, s.clock().Add(time.Minute)))
+		if !errors.Is(err, ErrFewReplicas) || time.Now().After(end) {
+			break
+		}
+	}
 	if err == nil {
 		_, err = s.Scan(ctx, k.Firm, k.Bucket, k.ID, "", 1)
 	}
@@ -259,9 +264,12 @@ func (s *Store) setUp(ctx context.Context) error {
 	return nil
 }
 
+// startTime is how long setUp waits for servers that are just starting.
+const startTime = 2 * time.Second
+
 // reach sends the first request, and waits a little for a server that is just starting.
 func (s *Store) reach(ctx context.Context) error {
-	for end := time.Now().Add(2 * time.Second); ; {
+	for end := time.Now().Add(startTime); ; {
 		_, err := s.Get(ctx, s.probeKey())
 		switch {
 		case errors.Is(err, store.ErrNotFound):

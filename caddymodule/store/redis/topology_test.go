@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	shared.sentinels = sync.OnceValues(func() (*redistest.Sentinels, error) {
-		t, err := redistest.StartSentinels(shared.dir, 1, "")
+		t, err := redistest.StartSentinels(shared.dir, 1)
 		if t != nil {
 			shared.stop = append(shared.stop, t.Kill)
 		}

@@ -111,12 +111,23 @@ type Sentinels struct {
 }
 
 // StartSentinels starts a master with replicas, and three Sentinels that take a server for dead after
-// half a second. monitor is the address by which all know the master; "": its own.
-func StartSentinels(dir string, replicas int, monitor string) (*Sentinels, error) {
+// half a second.
+func StartSentinels(dir string, replicas int) (*Sentinels, error) {
+	return startSentinels(dir, replicas, "", func(string) {})
+}
+
+// StartSentinelsBehind starts a master with a replica, and three Sentinels that know it by the address
+// of a proxy. to is called with its own.
+func StartSentinelsBehind(dir, proxy string, to func(master string)) (*Sentinels, error) {
+	return startSentinels(dir, 1, proxy, to)
+}
+
+func startSentinels(dir string, replicas int, monitor string, to func(master string)) (*Sentinels, error) {
 	master, err := Start(dir, "--repl-diskless-sync-delay", "0", "--databases", "1000", "--repl-timeout", "5")
 	if err != nil {
 		return nil, err
 	}
+	to(master.Address())
 	t := &Sentinels{Name: "mymaster", Servers: []*Server{master}}
 	for range replicas {
 		s, err := Start(dir, "--replicaof", "127.0.0.1 "+master.Port, "--repl-diskless-sync-delay", "0", "--databases", "1000", "--repl-timeout", "5")
@@ -331,6 +342,48 @@ func (t *Cluster) Owner(slot int) *Server {
 					return owner
 				}
 			}
+		}
+	}
+	return nil
+}
+
+// Move moves a slot to another master, as redis-cli does.
+func (t *Cluster) Move(slot int, to *Server) error {
+	ctx := context.Background()
+	from := t.Owner(slot)
+	if from == nil || from == to {
+		return fmt.Errorf("the slot %d has no other owner", slot)
+	}
+	ids := make(map[*Server]string)
+	for _, s := range []*Server{from, to} {
+		id, err := s.raw.Do(ctx, "CLUSTER", "MYID").Text()
+		if err != nil {
+			return err
+		}
+		ids[s] = id
+	}
+	if err := errors.Join(to.raw.Do(ctx, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[from]).Err(), from.raw.Do(ctx, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to]).Err()); err != nil {
+		return err
+	}
+	for {
+		keys, err := from.raw.ClusterGetKeysInSlot(ctx, slot, 10).Result()
+		if err != nil {
+			return err
+		}
+		if len(keys) == 0 {
+			break
+		}
+		words := []any{"MIGRATE", "127.0.0.1", to.Port, "", 0, 5000, "KEYS"}
+		for _, k := range keys {
+			words = append(words, k)
+		}
+		if err := from.raw.Do(ctx, words...).Err(); err != nil {
+			return err
+		}
+	}
+	for _, s := range slices.Concat([]*Server{to, from}, t.Masters) { // the new owner first
+		if err := s.raw.Do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", ids[to]).Err(); err != nil && (s == to || s == from) {
+			return err
 		}
 	}
 	return nil
