@@ -52,6 +52,9 @@ func TestBrowserStaff(t *testing.T) {
 		{"staff-devices", []step{at("/-/staff/devices")}},
 		{"staff-log", []step{at("/-/staff/log")}},
 		{"staff-log-wrong", []step{chromedp.SendKeys(css("#who"), "bob@example.net\r"), chromedp.WaitVisible(css("[role=alert]"))}},
+		{"staff-announce", []step{at("/-/staff/announce?company=acme")}},
+		{"staff-announce-plan", []step{chromedp.Click(css("main form button")), chromedp.WaitVisible(css("[role=status]"))}},
+		{"staff-announced", []step{chromedp.Click(css("main form button")), chromedp.WaitVisible(css("main progress"))}},
 		{"staff-upgrade", []step{at("/-/staff/companies"), chromedp.Click(css(".devices button")), chromedp.WaitVisible(css("main form button"))}},
 		{"staff-upgraded", []step{chromedp.Click(css("main form button")), chromedp.WaitVisible(css("[role=status]"))}},
 	})

@@ -16,17 +16,17 @@ import (
 
 	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
-	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
 	"github.com/doorpost-auth/doorpost/caddymodule/visitor"
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
 // Handlers are the pages of one firm for its staff. Set its fields in one literal before use.
 type Handlers struct {
-	Firm     admin.Firm
-	Answers  *web.Answers
-	Visitors *visitor.Visitors
-	Now      func() time.Time
+	Firm      admin.Firm
+	Overviews *admin.Overviews // of Firm
+	Answers   *web.Answers
+	Visitors  *visitor.Visitors
+	Now       func() time.Time
 }
 
 const (
@@ -36,8 +36,6 @@ const (
 	upgradedState = "upgraded"
 	// atOnce is how many contacts or companies a page lists.
 	atOnce = 50
-	// strangersAtOnce is how many addresses that are nobody's the home page lists.
-	strangersAtOnce = 20
 )
 
 var errOldSession = &web.Failure{Status: http.StatusForbidden, Page: web.MessagePage{Title: "Please sign in again",
@@ -74,52 +72,6 @@ func (h *Handlers) changes(r *http.Request) (by admin.By, err error) {
 		return by, &again
 	}
 	return admin.By{Who: "staff", Staff: v.Contact.ID}, nil
-}
-
-// GetHome shows whom to help.
-func (h *Handlers) GetHome(w http.ResponseWriter, r *http.Request) error {
-	v, err := h.staff(r)
-	if err != nil {
-		return err
-	}
-	ctx := r.Context()
-	page := web.StaffPage{Email: v.Contact.Email().Display()}
-	if page.Linked, page.Upgraded, err = h.countLinked(ctx); err != nil {
-		return err
-	}
-	strangers, err := h.Firm.ListStrangers(ctx, struct{}{})
-	if err != nil {
-		return err
-	}
-	for _, s := range strangers.Addresses[:min(len(strangers.Addresses), strangersAtOnce)] {
-		page.Strangers = append(page.Strangers, web.StrangerRow{Address: s.Address.Display(), Count: s.Count, Last: s.Last.Local()})
-	}
-	if down, ok := h.Firm.Queue.Outage(); ok {
-		page.Waits, page.Advice = down.Reason, outbox.Advice(down.Reason)
-	}
-	h.Answers.Page(w, r, http.StatusOK, page)
-	return nil
-}
-
-// countLinked returns how many companies have old links, and how many of those ask for sign-in.
-func (h *Handlers) countLinked(ctx context.Context) (linked, upgraded int, err error) {
-	for in := (admin.ListRequest{Limit: 1000}); ; {
-		page, err := h.Firm.ListCompanies(ctx, in)
-		if err != nil {
-			return 0, 0, err
-		}
-		for _, c := range page.Companies {
-			if c.LegacyLinks > 0 {
-				linked++
-				if c.State == upgradedState {
-					upgraded++
-				}
-			}
-		}
-		if in.After = page.Next; in.After == "" {
-			return linked, upgraded, nil
-		}
-	}
 }
 
 // GetContacts lists the first contacts.

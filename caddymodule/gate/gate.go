@@ -126,6 +126,7 @@ func (g *Gate) routeTable() map[string]route {
 		"/staff/companies": {get: c.GetCompanies, post: c.PostCompanies},
 		"/staff/company":   {get: c.GetCompany, post: c.PostCompany},
 		"/staff/report":    {get: c.ToHome, post: c.PostReport},
+		"/staff/announce":  {get: c.GetAnnounce, post: c.PostAnnounce},
 		"/staff/emails":    {get: c.GetEmails, post: c.PostEmails},
 		"/staff/devices":   {get: c.GetDevices, post: c.PostDevices},
 		"/staff/log":       {get: c.GetLog, post: c.PostLog},
@@ -156,6 +157,9 @@ func (g *Gate) finish(w http.ResponseWriter, r *http.Request, err error) {
 		g.answers.Fail(w, r, err)
 	}
 }
+
+// Run does what the gate does beside requests, until ctx ends.
+func (g *Gate) Run(ctx context.Context) { g.console.Overviews.Run(ctx) }
 
 // Refuse answers a request that Caddy or the portal couldn't serve and must not answer themselves:
 // a person gets a page, a program gets JSON. The caller logs it.

@@ -97,7 +97,7 @@ func New(s Settings, rec Records) *Gate {
 	cookies := web.CookiesFor(s.Sites.URL)
 	answers := &web.Answers{Pages: s.Pages, Log: rec.Log, Sites: s.Sites, Prefix: s.Prefix, ClearStorage: s.ClearStorage,
 		StoreErrors: []error{secret.ErrSealed, directory.ErrFormat}}
-	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, AllowedPages: []string{"/companies", "/account", "/reports", account.ReportsPath, account.ReportsPath + "*", "/staff", "/staff/", "/staff/contacts", "/staff/companies", "/staff/company", "/staff/emails", "/staff/devices", "/staff/log", signin.SignedInPath},
+	ways := &wayback.Ways{Firm: s.Firm, Prefix: s.Prefix, AllowedPages: []string{"/companies", "/account", "/reports", account.ReportsPath, account.ReportsPath + "*", "/staff", "/staff/", "/staff/contacts", "/staff/companies", "/staff/company", "/staff/announce", "/staff/emails", "/staff/devices", "/staff/log", signin.SignedInPath},
 		Legacy: s.Legacy, Keys: keys}
 	visitors := &visitor.Visitors{Firm: s.Firm, Serial: s.Serial, Directory: rec.Directory, Sessions: rec.Sessions, Devices: rec.Devices, Anchor: rec.Anchor,
 		Cookies: cookies, ClientIP: rec.ClientIP, Assertion: rec.Assertion, Wanted: s.Identity, Log: rec.Log, Now: rec.Now}
@@ -121,7 +121,7 @@ func New(s Settings, rec Records) *Gate {
 	}
 	rules := rules{prefix: s.Prefix, public: s.Public}
 	insecure := &insecure{sites: s.Sites, ways: ways, cookies: cookies}
-	office := admin.Firm{Directory: rec.Directory, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Reports: rec.Reports, Anchor: rec.Anchor, Notices: rec.Notices,
+	office := admin.Firm{Directory: rec.Directory, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Reports: rec.Reports, Anchor: rec.Anchor, Notices: rec.Notices, Announcements: rec.Announcements,
 		ServiceTokens: rec.ServiceTokens, NoPasswords: rec.Passwords == nil, NoOldLinks: !s.Legacy.HasLinks()}
 	if rec.Notices != nil {
 		office.Messages = rec.Notices.Messages
@@ -141,7 +141,7 @@ func New(s Settings, rec Records) *Gate {
 			Directory: rec.Directory, Legacy: s.Legacy, Sessions: rec.Sessions, Tokens: rec.Tokens, Passwords: rec.Passwords, Reports: rec.Reports, Audit: rec.Audit, Unread: rec.Unread, Now: rec.Now,
 			Attempts: attempts, Changes: changes},
 		console: &console.Handlers{Answers: answers, Visitors: visitors, Now: rec.Now,
-			Firm: office},
+			Firm: office, Overviews: &admin.Overviews{Firm: office}},
 		status: &status{firm: s.Firm, answers: answers, visitors: visitors, sessions: rec.Sessions, assertion: rec.Assertion, logo: s.Logo},
 	}
 	if s.MailFolder != "" {

@@ -3,6 +3,7 @@ package limit
 import (
 	"context"
 	"errors"
+	"iter"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
@@ -22,6 +23,29 @@ func (d *Devices) First(ctx context.Context, contact string) (first bool, ops []
 		return false, nil, err
 	}
 	return false, nil, nil
+}
+
+// EverSignedIn returns the IDs of the contacts who have signed in at least once, in byte order. An error of the store comes
+// last.
+func (d *Devices) EverSignedIn(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		const page = 1000
+		for after := ""; ; {
+			recs, err := d.Store.Scan(ctx, d.Firm, signedInBucket, "", after, page)
+			if err != nil {
+				yield("", err)
+				return
+			}
+			for _, rec := range recs {
+				if after = rec.Key.ID; !yield(after, nil) {
+					return
+				}
+			}
+			if len(recs) < page {
+				return
+			}
+		}
+	}
 }
 
 // Unlearn returns the Op that deletes the record of First, for a contact who was removed.

@@ -261,6 +261,7 @@ func (f *Firm) start() error {
 	f.running.Go(func() { f.goOn(ctx, err == nil, again) })
 	f.watch.add(f.Gate)
 	f.Queue.Start()
+	f.running.Go(func() { f.Gate.Run(ctx) })
 	f.running.Go(func() { f.Networks.Run(ctx, f.Log) })
 	f.running.Go(func() { f.Usage.Run(ctx, f.Log) })
 	f.running.Go(func() { f.Unread.Run(ctx, f.Log) })

@@ -60,5 +60,6 @@ func staffSamples() []Page {
 		staffEmailsSamples(),
 		staffDevicesSamples(),
 		staffLogSamples(),
+		staffAnnounceSamples(),
 	)
 }
