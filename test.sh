@@ -75,6 +75,9 @@ compgen -G '/usr/sbin/nginx' >/dev/null || install nginx nginx
 gotest -tags servers ./caddymodule/store/redis
 gotest -tags servers ./caddymodule/outbox -run '^TestKillOnRedis$'
 gotest -tags servers,measure ./caddymodule -store redis
+for store in sentinel cluster; do # what differs there is in store/redis; all front-door tests run with -store, too
+	gotest -tags servers,measure ./caddymodule -store $store -run '^Test(K08_|T03_|AnotherStoreIsNoticed|UpgradedLinksStayClosedWhenTheStoreIsLost|SignInLeads)'
+done
 
 say "signatures of mails, by another implementation"
 install dkimverify python3-dkim

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -253,7 +252,7 @@ func (h *house) store() string {
 	h.t.Helper()
 	files := []string{h.path("data/doorpost/doorpost.db")}
 	if h.redis != nil {
-		files, _ = filepath.Glob(filepath.Join(h.redis.dir, "appendonlydir", "*.aof"))
+		files = h.redis.files()
 	}
 	var all strings.Builder
 	for _, file := range files {

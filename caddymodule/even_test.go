@@ -73,10 +73,18 @@ func (s *redisServer) asked(t *testing.T, request func()) int {
 
 var scriptCalls = regexp.MustCompile(`cmdstat_evalsha(?:_ro)?:calls=([0-9]+)`)
 
-// scripts returns how many scripts the server has run.
+// scripts returns how many scripts the servers have run.
 func (s *redisServer) scripts(t *testing.T) (n int) {
 	t.Helper()
-	conn, err := net.Dial("tcp", s.address())
+	for _, address := range s.addresses() {
+		n += scriptsAt(t, address)
+	}
+	return n
+}
+
+func scriptsAt(t *testing.T, address string) (n int) {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -102,7 +102,7 @@ var arrows = map[string][]string{
 // testArrows are those that only tests add: what they drive from outside.
 var testArrows = map[string][]string{
 	"*":           {"address", "secret", "site", "store/bolt", "store/storetest"},
-	"caddymodule": {"servicetoken", "address", "directory", "loopback", "password", "secret", "store", "store/anchor", "store/bolt", "limit", "session", "token", "usage", "store/redis", "store/sealed"},
+	"caddymodule": {"servicetoken", "address", "directory", "loopback", "password", "secret", "store", "store/anchor", "store/bolt", "limit", "session", "token", "usage", "store/redis", "store/redistest", "store/sealed"},
 	"cli":         {"servicetoken", "action", "brand", "notice", "password", "reports", "session", "token"},
 	"outbox":      {"store/redis"},
 	"store/bolt":  {"store/storetest"},

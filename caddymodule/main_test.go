@@ -17,5 +17,15 @@ func TestMain(m *testing.M) {
 		caddycmd.Main()
 		os.Exit(0)
 	}
-	os.Exit(runInParts(m))
+	code := runInParts(m)
+	for _, end := range atEnd {
+		end()
+	}
+	os.Exit(code)
 }
+
+// atEnd are called after all tests.
+var atEnd []func()
+
+// AtEnd has the function called after all tests.
+func AtEnd(end func()) { atEnd = append(atEnd, end) }

@@ -53,7 +53,7 @@ func (g *gates) at(b *browser, path string) answer { return b.open(g.elsewhere +
 // neighbour is a third process, which may or may not notify the others.
 func (g *gates) neighbour(t *testing.T, tells bool) (*session.Sessions, *directory.Directory) {
 	t.Helper()
-	s, err := redis.Open(t.Context(), redis.Options{Address: redis.Address{URL: g.redis.url()}})
+	s, err := redis.Open(t.Context(), redis.Options{Address: g.redis.at()})
 	if err != nil {
 		t.Fatal(err)
 	}

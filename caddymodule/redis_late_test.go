@@ -81,7 +81,7 @@ func TestTheGateWaitsForARedisThatIsLate(t *testing.T) {
 	}
 	server.start(t)
 	h.eventually("the gate is open again", func() bool { return b.open("/-/health").StatusCode == http.StatusNoContent })
-	h.config = strings.ReplaceAll(h.config, "redis://"+server.address()+"/0", "redis://"+freeAddress(t)+"/0")
+	h.config = strings.ReplaceAll(h.config, server.at().URL, "redis://"+freeAddress(t)+"/0")
 	if err := h.load(); err == nil {
 		t.Error("a reload onto no server succeeded; want the configuration from before to go on")
 	}

@@ -78,20 +78,21 @@ func (h *house) stop() {
 	}
 }
 
-// redisSays sends one command to the Redis server, and returns the first line of its reply.
-func (s *redisServer) says(t *testing.T, words ...string) string {
+// does sends one command to each Redis server; replicas may refuse it.
+func (s *redisServer) does(t *testing.T, words ...string) {
 	t.Helper()
-	conn, err := net.Dial("tcp", s.address())
-	if err != nil {
-		t.Fatal(err)
+	for _, address := range s.addresses() {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "%s\r\n", strings.Join(words, " "))
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		conn.Close()
+		if err != nil || strings.HasPrefix(line, "-") && !strings.HasPrefix(line, "-READONLY") {
+			t.Fatalf("%v = %q, %v", words, line, err)
+		}
 	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "%s\r\n", strings.Join(words, " "))
-	line, err := bufio.NewReader(conn).ReadString('\n')
-	if err != nil || strings.HasPrefix(line, "-") {
-		t.Fatalf("%v = %q, %v", words, line, err)
-	}
-	return strings.TrimSpace(line)
 }
 
 // empty empties the store: the file is moved away while Caddy is stopped, or the server's data is
@@ -99,7 +100,7 @@ func (s *redisServer) says(t *testing.T, words ...string) string {
 func (s *lostStore) empty() {
 	s.t.Helper()
 	if s.redis != nil {
-		s.redis.says(s.t, "FLUSHALL")
+		s.redis.does(s.t, "FLUSHALL")
 		return
 	}
 	s.stop()
@@ -290,7 +291,7 @@ func TestUpgradedInTheCaddyfileSurvivesTotalLoss(t *testing.T) {
 	}
 	s.stop()
 	if s.redis != nil {
-		s.redis.says(t, "FLUSHALL")
+		s.redis.does(t, "FLUSHALL")
 	}
 	if err := os.RemoveAll(s.path("data")); err != nil {
 		t.Fatal(err)
@@ -449,7 +450,7 @@ func TestUpgradedLinksStayClosedWhenAnAnchorFileIsDamaged(t *testing.T) {
 				test.harm(t, anchor+"/"+test.file)
 			}
 			if s.redis != nil {
-				s.redis.says(t, "FLUSHALL")
+				s.redis.does(t, "FLUSHALL")
 			} else if err := os.Rename(s.dbPath(), s.dbPath()+".lost"); err != nil {
 				t.Fatal(err)
 			}
@@ -476,8 +477,10 @@ func (s *lostStore) noted() {
 // Another store of the same firm: another path, or another database of the server.
 func TestAnotherStoreIsNoticed(t *testing.T) {
 	s := openLostStore(t, "")
+	var was, other string
 	if s.redis != nil {
-		s.change(s.redis.url(), strings.TrimSuffix(s.redis.url(), "/0")+"/1")
+		was, other = s.redis.other(t)
+		s.change(was, other)
 	} else {
 		s.change("doorpost {\n\t\tmail", "doorpost {\n\t\tstore bolt "+s.path("other.db")+"\n\t\tmail")
 	}
@@ -486,7 +489,7 @@ func TestAnotherStoreIsNoticed(t *testing.T) {
 	s.accepted(false)
 	s.wantOld("after store accept", map[string]bool{"acme-secret-token-1": false, "birch-secret-token": true})
 	if s.redis != nil {
-		s.change(strings.TrimSuffix(s.redis.url(), "/0")+"/1", s.redis.url())
+		s.change(other, was)
 	} else {
 		s.change("store bolt "+s.path("other.db"), "store bolt")
 	}
@@ -1138,7 +1141,7 @@ func TestAnOldRequestLeavesTheAcceptedStoreAlone(t *testing.T) {
 	}
 	was, other := "doorpost {\n\t\tmail", "doorpost {\n\t\tstore bolt "+s.path("other.db")+"\n\t\tmail"
 	if s.redis != nil {
-		was, other = s.redis.url(), strings.TrimSuffix(s.redis.url(), "/0")+"/1"
+		was, other = s.redis.other(t)
 	}
 	s.change(was, other)
 	s.untrusted()

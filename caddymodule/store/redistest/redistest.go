@@ -88,6 +88,15 @@ func (s *Server) Kill() {
 	}
 }
 
+// End makes the server save its data and end.
+func (s *Server) End() error {
+	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
+		return err
+	}
+	_ = s.cmd.Wait() // with an error, because it was interrupted
+	return nil
+}
+
 // Hang stops the process, which then accepts connections and says nothing, until Resume.
 func (s *Server) Hang()   { _ = s.cmd.Process.Signal(syscall.SIGSTOP) }
 func (s *Server) Resume() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
