@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 	"unicode"
@@ -52,12 +53,19 @@ func (h *Handlers) staff(r *http.Request) (*visitor.Visitor, error) {
 
 // mayChange returns who makes the request, and what they sent, if they may change something.
 func (h *Handlers) mayChange(w http.ResponseWriter, r *http.Request) (by admin.By, get func(string) string, err error) {
-	f, err := web.ReadForm(w, r)
-	if err != nil {
+	if by, err = h.changes(r); err != nil {
 		return by, nil, err
 	}
-	by, err = h.changes(r)
+	f, err := web.ReadForm(w, r)
 	return by, f.Get, err
+}
+
+// read returns what staff sent in a form that changes nothing.
+func (h *Handlers) read(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	if _, err := h.staff(r); err != nil {
+		return nil, err
+	}
+	return web.ReadForm(w, r)
 }
 
 // changes returns who makes the request, if they may change something.
@@ -84,7 +92,7 @@ var listDone = map[string]string{"remove": "The contact is removed."}
 
 // PostContacts lists the contacts that a search finds. What is searched for is in no URL: it may be an address.
 func (h *Handlers) PostContacts(w http.ResponseWriter, r *http.Request) error {
-	f, err := web.ReadForm(w, r)
+	f, err := h.read(w, r)
 	if err != nil {
 		return err
 	}

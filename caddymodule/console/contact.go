@@ -43,7 +43,7 @@ func (h *Handlers) emailOf(ctx context.Context, id string) (string, error) {
 
 // PostLook shows what is known of an address, which may be nobody's. It is in no URL.
 func (h *Handlers) PostLook(w http.ResponseWriter, r *http.Request) error {
-	f, err := web.ReadForm(w, r)
+	f, err := h.read(w, r)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,10 @@ func (h *Handlers) PostLook(w http.ResponseWriter, r *http.Request) error {
 }
 
 // ToHome leads a tab that is loaded again after a form back to the home page.
-func (h *Handlers) ToHome(w http.ResponseWriter, _ *http.Request) error {
+func (h *Handlers) ToHome(w http.ResponseWriter, r *http.Request) error {
+	if _, err := h.staff(r); err != nil {
+		return err
+	}
 	return h.Answers.SeeOwn(w, "/staff/")
 }
 

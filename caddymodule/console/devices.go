@@ -47,7 +47,7 @@ func (h *Handlers) listDevices(w http.ResponseWriter, r *http.Request, page web.
 // PostDevices looks for contacts, or signs out one browser or all browsers of a contact. What is looked for is in no URL:
 // it may be an address.
 func (h *Handlers) PostDevices(w http.ResponseWriter, r *http.Request) error {
-	f, err := web.ReadForm(w, r)
+	f, err := h.read(w, r)
 	if err != nil {
 		return err
 	}

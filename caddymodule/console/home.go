@@ -59,7 +59,7 @@ func attentionOf(o admin.Overview) (rows []web.AttentionRow) {
 		rows = append(rows, web.AttentionRow{Text: explain.Count(o.Unsent, "email", "emails") + " failed in the last two days.", Links: []web.PageLink{{Path: "/staff/emails", Label: "See why"}}})
 	}
 	if o.Empty > 0 && o.Contacts > 0 {
-		row := web.AttentionRow{Text: explain.Count(o.Empty, "company has", "companies have") + " no contact who may sign in, so nobody can see their pages after a sign-in."}
+		row := web.AttentionRow{Text: explain.Count(o.Empty, "company has", "companies have") + " no contact who may sign in, so nobody gets to " + explain.Plural(o.Empty, "its", "their") + " pages after a sign-in."}
 		for _, c := range o.Some {
 			row.Links = append(row.Links, web.PageLink{Path: "/staff/company?id=" + c.ID, Label: c.Name})
 		}
