@@ -41,6 +41,9 @@ func tellsOfDevice(known, first bool, grant token.AuthResult, main address.Addre
 	switch {
 	case known:
 		return false
+	case grant.Method == token.ByPhone:
+		// Nobody has shown that they read the mailbox, and nothing of this lies in it yet.
+		return true
 	case grant.Method != ByPassword && grant.Address == main:
 		// The mail by which they came in lies in the same mailbox, seconds old, and says
 		// the same: when it was asked for, and in what browser. A second one each time a browser

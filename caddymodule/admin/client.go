@@ -154,6 +154,16 @@ func (c *Client) RevokeSessions(ctx context.Context, firm, email string) (Contac
 	return post[ContactChanged](ctx, c, firm, "sessions/revoke", ByEmail{email})
 }
 
+// WaitingBrowsers returns the browsers that wait for a sign-in email to the contact.
+func (c *Client) WaitingBrowsers(ctx context.Context, firm, email string) (WaitingBrowsers, error) {
+	return post[WaitingBrowsers](ctx, c, firm, "contacts/waiting", ByEmail{email})
+}
+
+// PhoneCode makes a code to read to the contact over the phone.
+func (c *Client) PhoneCode(ctx context.Context, firm string, in PhoneCode) (PhoneCodeMade, error) {
+	return post[PhoneCodeMade](ctx, c, firm, "contacts/phone-code", in)
+}
+
 // ResetLink mails the contact a link to set a password.
 func (c *Client) ResetLink(ctx context.Context, firm, email string) (ResetLinkSent, error) {
 	return post[ResetLinkSent](ctx, c, firm, "reset-link", ByEmail{email})

@@ -20,6 +20,10 @@
 //	POST /doorpost/FIRM/contacts/disable  {"email": "ann@example.com"}
 //	POST /doorpost/FIRM/contacts/enable   {"email": "ann@example.com"}
 //	POST /doorpost/FIRM/contacts/remove   {"email": "ann@example.com", "version": "…"}
+//	POST /doorpost/FIRM/contacts/waiting  {"email": "ann@example.com"}
+//	                                               → {"contact": CONTACT, "browsers": [WAITING]}
+//	POST /doorpost/FIRM/contacts/phone-code {"email": "ann@example.com", "request": "…"}
+//	                                               → {"contact": CONTACT, "code": "…", "until": "…", "browser": WAITING}
 //	POST /doorpost/FIRM/contacts/import   CSV      → IMPORT
 //	POST /doorpost/FIRM/contacts/timeline {"email": "ann@example.com", "since": "2026-03-01T09:00:00Z"}
 //	                                               → TIMELINE
@@ -112,6 +116,8 @@
 //	          "published_at": "2026-03-01T09:00:00Z", "url": "https://clients.example.com/-/reports/…"}
 //	STRANGER {"email": "ann@exmaple.com", "count": 3, "first": "…", "last": "…",
 //	          "agent": "Safari on iPhone"}
+//	WAITING  {"request": "…", "email": "ann@example.com", "agent": "Safari on iPhone",
+//	          "at": "2026-03-01T09:00:00Z", "known": true}, known where the contact has signed in on it before
 //	TIMELINE {"email": "ann@example.com", "contact": CONTACT, "sessions": 1, "events": [EVENT],
 //	          "similar": [STRANGER], "asked": STRANGER, "near": [CONTACT]}
 //
@@ -128,6 +134,12 @@
 // "lost" of an answer are addresses that the contact has no more, and "hints" say of new
 // ones that look like a slip what was likely meant. A company that is removed can be
 // restored, with its old links and its contacts; one that is added again begins anew.
+//
+// contacts/phone-code makes a code to read to a contact over the phone. It signs them in once, within ten
+// minutes, and only in the browser that it was made for: one whose page waits for a sign-in email to one of
+// their addresses, of which contacts/waiting lists those that asked within half an hour. request names the
+// browser; without it, the only one that waits ("choose": there are several, "not_waiting": there is none).
+// Staff get no such code ("staff").
 //
 // reset-link mails a link to choose a password, good once, for 24 hours, to that address
 // of the contact. request is that of its events. Nobody can choose for somebody else.
@@ -346,9 +358,11 @@
 //	     not_stopped  no announcement was stopped
 //	     taken        the address, id or old link is another's
 //	     staff        the Caddyfile names the address under staff
-//	     disabled, passwords_off, limited: no link to set a password is mailed
+//	     disabled, passwords_off, limited: no link to set a password is mailed, no code made
+//	     not_waiting, choose: no browser waits for a code over the phone, or several do
 //	     late         the email's time is over
 //	     no_folder    the Caddyfile names no folder for reports that all machines share
+//	     changed      it isn't in the state any more that version stands for
 //	     conflict     others changed the same thing at the same time; try again
 //	413  too_large
 //	422  key_used     the key stood for another notice

@@ -26,7 +26,11 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Field == "" || e.Code == "unknown" || e.Code == "staff" || e.Code == "disabled" || e.Code == "limited" || e.Code == "changed" { // whose reasons name the thing itself
+	switch e.Code {
+	case "unknown", "staff", "disabled", "limited", "changed", "not_waiting", "choose": // whose reasons name the thing itself
+		return e.Reason
+	}
+	if e.Field == "" {
 		return e.Reason
 	}
 	return e.Field + ": " + e.Reason

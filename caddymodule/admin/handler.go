@@ -112,6 +112,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/reports/publish":   h.publishReport,
 		"POST /doorpost/{firm}/reports/list":      act(h, Firm.ListReports),
 		"POST /doorpost/{firm}/reports/remove":    act(h, Firm.RemoveReport),
+
+		"POST /doorpost/{firm}/contacts/waiting":    act(h, Firm.WaitingBrowsers),
+		"POST /doorpost/{firm}/contacts/phone-code": act(h, Firm.PhoneCode),
 	} {
 		method, path, _ := strings.Cut(pattern, " ")
 		mux.Handle(pattern, do)
@@ -147,6 +150,9 @@ type By struct {
 // Do carries out an action of Firm, such as Firm.AddContact, and has the audit log tell who changed what:
 // the action's path, such as "contacts/add", and which fields.
 func Do[In, Out any](ctx context.Context, f Firm, by By, action string, do func(Firm, context.Context, In) (Out, error), in In) (Out, error) {
+	if m, ok := any(&in).(interface{ madeBy(By) }); ok {
+		m.madeBy(by)
+	}
 	out, err := do(f, ctx, in)
 	if c, ok := any(out).(changed); ok { // also when what had to follow failed
 		if e := c.changed(); e.Contact != "" || e.Company != "" || e.Token != "" || e.Count > 0 {

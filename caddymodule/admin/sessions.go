@@ -27,7 +27,7 @@ type Session struct {
 	ID        string    `json:"id"`         // stands for the session in logs and in `sid`; opens nothing
 	Email     string    `json:"email"`      // the contact's main address
 	Name      string    `json:"name"`       // the contact's
-	Method    string    `json:"method"`     // link, code or password
+	Method    string    `json:"method"`     // link, code, phone-code or password
 	Agent     string    `json:"agent"`      // the browser in words
 	Shared    bool      `json:"shared"`     // on a shared computer
 	BegunAt   time.Time `json:"begun_at"`   // the sign-in

@@ -110,7 +110,7 @@ func InWords(e admin.Event) string {
 	case audit.PasswordRemoved:
 		return by("removed the password", " in ")
 	case audit.SignedIn:
-		return by("signed in by "+e.Method, " in ")
+		return by("signed in by "+strings.Replace(e.Method, "phone-code", "a code over the phone", 1), " in ")
 	case audit.SignedOut:
 		return by("signed out", " in ")
 	case audit.Entered:
@@ -165,6 +165,13 @@ func changedInWords(e admin.Event) string {
 		who = "one of your staff"
 	} else if e.By == "token" {
 		who = "a program with the service token " + e.Token
+	}
+	if e.What == "contacts/phone-code" {
+		what := who + " made a code to read to them over the phone"
+		if e.Agent != "" {
+			what += ", for " + e.Agent
+		}
+		return what
 	}
 	if e.What == "upgrade" {
 		return who + " " + upgradeInWords(e)

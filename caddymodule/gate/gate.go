@@ -120,6 +120,7 @@ func (g *Gate) routeTable() map[string]route {
 		"/staff/contacts":  {get: c.GetContacts, post: c.PostContacts},
 		"/staff/contact":   {get: c.GetContact, post: c.PostContact},
 		"/staff/edit":      {get: c.GetEdit, post: c.PostEdit},
+		"/staff/code":      {get: c.GetCode, post: c.PostCode},
 		"/staff/remove":    {get: c.GetRemove, post: c.PostRemove},
 		"/staff/add":       {get: c.GetAdd, post: c.PostAdd},
 		"/staff/look":      {get: c.ToHome, post: c.PostLook},

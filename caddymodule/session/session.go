@@ -44,7 +44,7 @@ type Session struct {
 	ID      string    `json:"-"`                // SHA-256 of the cookie, in base64url; the key of the record
 	Handle  string    `json:"handle"`           // identifies the session in lists and as `sid`: 128 random bits; cannot be used to sign in
 	Contact string    `json:"contact"`          // the contact's ID
-	Method  string    `json:"method"`           // how the contact signed in: "link", "code" or "password"
+	Method  string    `json:"method"`           // how the contact signed in: "link", "code", "phone-code" or "password"
 	Agent   string    `json:"agent,omitempty"`  // the browser in plain words, such as "Safari on iPhone"
 	Shared  bool      `json:"shared,omitempty"` // on a shared computer: the cookie ends with the browser
 	Begun   time.Time `json:"begun"`            // time of the sign-in (`auth_time`)

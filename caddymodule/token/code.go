@@ -63,7 +63,7 @@ func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool)
 			return AuthResult{}, err
 		}
 		same := t.isCode(browser, all[i].request, code)
-		if h.active(all[i].At, t.Life, t.now()) && same && !all[i].blocked && (!limited || all[i].Known) {
+		if h.active(all[i].At, t.lifeOf(all[i].codeLife()), t.now()) && same && !all[i].blocked && (!limited || all[i].Known) {
 			right = &all[i]
 		}
 	}
@@ -78,6 +78,9 @@ func (t *Tokens) Guess(ctx context.Context, browser, typed string, limited bool)
 		return AuthResult{}, ErrWrongCode
 	}
 	g := AuthResult{Contact: right.Contact, Generation: right.Generation, Address: right.Address, To: right.To, Shared: right.Shared, Method: "code"}
+	if right.Phone {
+		g.Method = ByPhone
+	}
 	g.Ops, err = t.signInOps(ctx, was, was.Value.without(browser), browser, true)
 	return g, err
 }
@@ -101,6 +104,10 @@ func (t *Tokens) countGuess(ctx context.Context, browser string) ([]counted, err
 				all = append(all, counted{request: f.Requests[i]})
 			}
 		}
+		if f.Phone != nil && f.Phone.Guesses < MaxGuesses {
+			f.Phone.Guesses++
+			all = append(all, counted{request: *f.Phone})
+		}
 		if len(all) == 0 {
 			return nil, ErrNoGuessesLeft
 		}
@@ -112,7 +119,7 @@ func (t *Tokens) countGuess(ctx context.Context, browser string) ([]counted, err
 // isCode reports whether code is the request's code, under any of the secrets.
 func (t *Tokens) isCode(browser string, a request, code string) bool {
 	is := false
-	for _, mac := range t.Keys.MACs(codePurpose, t.Firm, browser, a.ID, code) {
+	for _, mac := range t.Keys.MACs(a.codePurpose(), t.Firm, browser, a.ID, code) {
 		is = hmac.Equal([]byte(mac), []byte(a.Code)) || is
 	}
 	return is

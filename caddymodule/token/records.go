@@ -31,6 +31,7 @@ const (
 
 	linkPurpose  = "link" // of MACs
 	codePurpose  = "code"
+	phonePurpose = "phone code"
 	dummyPurpose = "nobody"
 	sealPurpose  = "token" // of sealed records of earlier releases
 
@@ -52,6 +53,8 @@ type flow struct {
 	Until    time.Time `json:"until,omitzero"` // end of the slot; see ringLife
 	Kept     bool      `json:"kept,omitempty"` // a mail was made for it, so it stays when another browser takes the slot
 
+	Phone *request `json:"phone,omitempty"` // for the code that staff read out; nil: none
+
 	Entered *Entered `json:"entered,omitempty"` // see Tokens.Entered; nil: none
 }
 
@@ -71,6 +74,23 @@ type request struct {
 	Generation uint64 `json:"generation,omitempty"` // the contact's when the mail was made
 	Link       string `json:"for,omitempty"`        // ID of the link in the same mail
 	Guesses    int    `json:"guesses"`
+	Phone      bool   `json:"phone,omitempty"` // the code is read out over the phone; see IssueByPhone
+}
+
+// codePurpose is the purpose of the MAC of the request's code.
+func (a request) codePurpose() string {
+	if a.Phone {
+		return phonePurpose
+	}
+	return codePurpose
+}
+
+// codeLife is the life of the request's code; 0: Tokens.Life.
+func (a request) codeLife() time.Duration {
+	if a.Phone {
+		return PhoneLife
+	}
+	return 0
 }
 
 // without returns the flow without the requests for the contact.
@@ -82,6 +102,9 @@ func (f flow) without(contact string) flow {
 		}
 	}
 	f.Requests = rest
+	if f.Phone != nil && f.Phone.Contact == contact {
+		f.Phone = nil
+	}
 	return f
 }
 

@@ -28,10 +28,10 @@ type Link struct {
 type AuthResult struct {
 	Contact    string
 	Generation uint64          // the contact's when the mail was made: the grant ends when the contact gets another one; 0 with a password
-	Address    address.Address // the address that was proved
+	Address    address.Address // the address that was proved; with ByPhone, the one that was typed, which nobody proved
 	To         string
 	Shared     bool
-	Method     string // "link", "code" or "password"
+	Method     string // "link", "code", ByPhone or "password"
 	Link       string // ID of the link; "": not by link
 	Foreign    bool   // first use of a password set elsewhere: the contact hasn't proved access to a mailbox
 	Ops        []store.Op
@@ -163,8 +163,11 @@ func (t *Tokens) signInOps(ctx context.Context, was sealed.Record[activeLinks], 
 	}
 	f := wasFlow.Value
 	rest := f.without(contact)
-	if len(rest.Requests) == len(f.Requests) {
+	if len(rest.Requests) == len(f.Requests) && rest.Phone == f.Phone {
 		return []store.Op{liveOp}, nil
+	}
+	if f.Phone != nil && rest.Phone == nil {
+		rest.Entered = &Entered{Contact: contact, To: f.Phone.To, ByCode: byCode}
 	}
 	for _, one := range f.Requests {
 		if one.Contact == contact {

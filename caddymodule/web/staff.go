@@ -55,6 +55,7 @@ func staffSamples() []Page {
 		staffContactSamples(),
 		staffAddSamples(),
 		staffEditSamples(),
+		staffCodeSamples(),
 		staffCompaniesSamples(),
 		staffCompanySamples(),
 		staffEmailsSamples(),
