@@ -75,6 +75,7 @@ func TestEverySettingHasAnExample(t *testing.T) {
 		{"", "", global}, {"store", "store redis redis://127.0.0.1/0 {", global},
 		{"store.tls", "store redis redis://127.0.0.1/0 {\ntls {", global}, {"mail", "mail smtp mail.example.com:587 {", global},
 		{"mail.oauth", "mail smtp mail.example.com:587 {\noauth microsoft {", global},
+		{"text", "text webhook https://sms.example.com/send {", global},
 		{"", "", site}, {"brand", "brand {", site}, {"session", "session {", site}, {"passwords", "passwords {", site},
 	} {
 		with := func(line string) string {
@@ -93,7 +94,7 @@ func TestEverySettingHasAnExample(t *testing.T) {
 			all = append(all, path)
 			if example := config.Example(path); example == "" && path != "store" && path != "mail" { // they have their own errors
 				t.Errorf("%s has no example: %s", path, with(name))
-			} else if strings.HasSuffix(example, "{") && !slices.Contains([]string{"brand", "session", "passwords", "mail.oauth", "store.tls"}, path) {
+			} else if strings.HasSuffix(example, "{") && !slices.Contains([]string{"brand", "session", "passwords", "mail.oauth", "store.tls", "text"}, path) {
 				t.Errorf("this test doesn't look into the block of %s", path)
 			}
 		}

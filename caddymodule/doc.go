@@ -69,6 +69,7 @@
 //	├── servicetoken the tokens by which a firm's own programs call
 //	├── notice       the notices that contacts haven't read yet
 //	├── address      the grammar of an email address
+//	├── phone        phone numbers, and the segments of text messages
 //	├── site         the origins of a portal: its url and further site blocks
 //	├── typo         the edit distance between two words
 //	├── language     translates the texts of pages

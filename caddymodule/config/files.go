@@ -320,7 +320,7 @@ func (s Server) NamedFiles() (all []NamedFile) {
 			}
 		}
 	}
-	return append(all, valueOr(s.Mail, Mail{}).files()...)
+	return slices.Concat(all, valueOr(s.Mail, Mail{}).files(), valueOr(s.Text, Text{}).files())
 }
 
 // maxNamedFiles limits the files of a folder that are checked.

@@ -57,6 +57,10 @@ type Firm struct {
 	// Staff are addresses that are always staff, even if the directory is empty.
 	Staff []string `json:"staff,omitempty"`
 
+	// PhoneRegion is the country of phone numbers without a country code, by ISO 3166-1, such as "GB". Default:
+	// none, so that texts go only to numbers that begin with "+".
+	PhoneRegion string `json:"phone_region,omitempty"`
+
 	// LegacyLinks are the old one-click links of the portal and the new ones that replace them.
 	// Default: none.
 	LegacyLinks []legacy.Link `json:"legacy_links,omitempty"`

@@ -59,9 +59,14 @@ import (
 //			rate N/s|m|h
 //		}
 //		mail folder PATH
+//		text webhook URL {
+//			header NAME VALUE
+//			body   TEMPLATE
+//			rate   N/s|m|h
+//		}
 //	}
 //
-// One `mail` is required. Each setting may appear once.
+// One `mail` is required. Each setting may appear once, but for `header`.
 func ReadServer(d *caddyfile.Dispenser, existing any) (s Server, err error) {
 	d.Next()
 	if existing != nil {
@@ -83,6 +88,10 @@ func ReadServer(d *caddyfile.Dispenser, existing any) (s Server, err error) {
 			s.Mail = &Mail{}
 			return r.mail(path, s.Mail)
 		},
+		"text": func(path string) error {
+			s.Text = &Text{}
+			return r.text(path, s.Text)
+		},
 	})
 	if err != nil {
 		return s, err
@@ -92,6 +101,12 @@ func ReadServer(d *caddyfile.Dispenser, existing any) (s Server, err error) {
 		func() error { return valueOr(s.Store, Store{}).Validate() },
 		s.needsSecret,
 		func() error { return valueOr(s.Mail, Mail{}).Validate() },
+		func() error {
+			if s.Text == nil {
+				return nil
+			}
+			return s.Text.Validate()
+		},
 	); err != nil {
 		return s, r.withPosition(err)
 	}
@@ -225,6 +240,7 @@ func (r *reader) oauth(path string, c *Mail) error {
 //		contacts  FILE.csv
 //		companies FILE.csv
 //		staff     ADDRESS...
+//		phone_region REGION
 //		legacy_link  OLD NEW [forward_new]
 //		company_path PATH...
 //		home         PATH
@@ -322,6 +338,9 @@ func (r *reader) firm(c *Firm) settings {
 		"contacts":  r.one(&c.Contacts),
 		"companies": r.one(&c.Companies),
 		"staff":     r.list(&c.Staff),
+
+		"phone_region": r.one(&c.PhoneRegion),
+
 		"public":    r.public(&c.Public),
 
 		"legacy_link":    r.legacyLink(&c.LegacyLinks),
@@ -517,6 +536,10 @@ var examples = map[string]string{
 	"mail.cert":                "cert /etc/doorpost/client.pem /etc/doorpost/client.key",
 	"mail.helo":                "helo clients.example.com",
 	"mail.connections":         "connections 4",
+	"text":                     "text webhook https://sms.example.com/send {",
+	"text.header":              `header Authorization "Bearer {env.SMS_TOKEN}"`,
+	"text.body":                "body `{\"to\": \"{{.To}}\", \"message\": \"{{.Text}}\"}`",
+	"text.rate":                "rate 60/m",
 	"url":                      "url https://clients.example.com",
 	"brand":                    "brand {",
 	"brand.name":               `name "Example Bookkeeping"`,
@@ -529,6 +552,7 @@ var examples = map[string]string{
 	"contacts":                 "contacts /etc/doorpost/contacts.csv",
 	"companies":                "companies /etc/doorpost/companies.csv",
 	"staff":                    "staff owner@example.com",
+	"phone_region":             "phone_region GB",
 	"legacy_link":              "legacy_link /one-click/{token}/* /portal/{company}/*",
 	"company_path":             "company_path /files/{company}/*",
 	"home":                     "home /portal/{company}",
@@ -561,13 +585,8 @@ var onceHints = map[string]string{
 	"staff":  ", with all addresses on one line",
 }
 
-// futureSettings are settings of later versions, by path.
-var futureSettings = []string{
-	"text",
-}
-
 // repeatable are the settings that may appear more than once.
-var repeatable = []string{"brand.dkim", "public", "legacy_link", "company_path", "portal_session"}
+var repeatable = []string{"text.header", "brand.dkim", "public", "legacy_link", "company_path", "portal_session"}
 
 // setting reads the rest of a setting, after its name.
 type setting func(path string) error
@@ -637,9 +656,6 @@ func (r *reader) unknown(path, parent string, known settings) error {
 		}
 		return r.Errf("%s: there is no %c behind the name of a setting; write %s", settingName(of), name[i], examples[of])
 	}
-	if slices.Contains(futureSettings, path) {
-		return r.Errf("this version of Doorpost doesn't have the setting %s yet; remove it", settingName(path))
-	}
 	var blocks []string
 	for elsewhere := range examples {
 		if block, ok := strings.CutSuffix(elsewhere, "."+name); ok && block != parent {
@@ -682,7 +698,7 @@ func curlyQuote(t caddyfile.Token) string {
 
 // besides returns the settings that are allowed outside of a block.
 func besides(block string) (names []string) {
-	global := []string{"secret", "store", "mail"}
+	global := []string{"secret", "store", "mail", "text"}
 	if slices.Contains(global, block) {
 		return global
 	}

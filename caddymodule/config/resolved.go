@@ -19,6 +19,7 @@ type Resolved struct {
 	Secrets [][]byte // newest first; empty if the secret is in the file SecretPath
 	Store   Location // of the store
 	Mail    Mail
+	Text    *Text // nil: there is none
 }
 
 // Resolve fills in the placeholders and checks all settings and the files that they name. It opens
@@ -30,6 +31,11 @@ func (s Server) Resolve(log *slog.Logger) (f Resolved, err error) {
 	}
 	if f.Mail, err = valueOr(s.Mail, Mail{}).resolve(log); err != nil {
 		return f, err
+	}
+	if s.Text != nil {
+		if f.Text, err = s.Text.resolve(log); err != nil {
+			return f, err
+		}
 	}
 	f.Secrets, err = f.secrets(log) // the location of the secret depends on the others
 	return f, err

@@ -32,6 +32,9 @@ type Server struct {
 
 	// Mail is the mail transport. Required.
 	Mail *Mail `json:"mail,omitempty"`
+
+	// Text is the transport of text messages to phones. Default: there are none.
+	Text *Text `json:"text,omitempty"`
 }
 
 // Store configures where all records are kept.

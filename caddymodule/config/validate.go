@@ -21,6 +21,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/legacy"
 	"github.com/doorpost-auth/doorpost/caddymodule/loopback"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/phone"
 	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
@@ -291,6 +292,7 @@ func (c Firm) Validate() error {
 		c.validateBrand,
 		c.validateMail,
 		c.validateStaff,
+		c.validatePhoneRegion,
 		func() error { return atPath("prefix", checkPrefix(c.Prefix)) },
 		c.validatePublic,
 		c.validateLegacy,
@@ -309,6 +311,16 @@ func (c Firm) validateMail() error {
 		return nil
 	}
 	return c.Mail.Validate()
+}
+
+func (c Firm) validatePhoneRegion() error {
+	if c.PhoneRegion == "" || phone.IsRegion(c.PhoneRegion) {
+		return nil
+	}
+	if upper := strings.ToUpper(c.PhoneRegion); phone.IsRegion(upper) {
+		return invalid("phone_region", "%q is written %s", c.PhoneRegion, upper)
+	}
+	return invalid("phone_region", `%q is no country; write the two letters of ISO 3166, such as GB, US or DE`, c.PhoneRegion)
 }
 
 // firstError calls the checks in order and returns the first error.

@@ -139,7 +139,9 @@ func (q *Queue) handOver(ctx context.Context, m Message) (endStep func(), err er
 	}()
 	var begun time.Time
 	m.last = func(ctx context.Context) { endStep, begun = q.Server.last.begin(ctx), time.Now() }
-	m.Data = redate(m.Data, q.now())
+	if q.Channel == Mail {
+		m.Data = redate(m.Data, q.now())
+	}
 	if q.Sign != nil {
 		if m.Data, err = q.Sign(m.Data); err != nil {
 			return endStep, fmt.Errorf("sign the mail: %w", err)
@@ -192,7 +194,7 @@ func (q *Queue) keepLease(ctx context.Context, id string) (stop func()) {
 			}
 			err := q.change(ctx, id, func(e *entry) { e.Until = q.now().Add(q.lease) })
 			if err != nil && ctx.Err() == nil {
-				q.Log.Warn("can't keep the lease of a mail", "mail", id, "error", err)
+				q.Log.Warn("can't keep the lease of a "+q.Channel.String(), q.Channel.String(), id, "error", err)
 			}
 		}
 	}()
@@ -243,12 +245,12 @@ func (q *Queue) finish(run, ctx context.Context, id string, e entry, endStep fun
 				defer cancel()
 				q.Ended(ctx, id, nil)
 			}
-			q.Log.Info("mail sent", append(about(id, e), "after", at.Sub(e.Asked).Round(time.Millisecond))...)
+			q.Log.Info(q.Channel.String()+" sent", append(q.about(id, e), "after", at.Sub(e.Asked).Round(time.Millisecond))...)
 			return
 		}
 		endStep() // the others needn't wait for the store
 		wait := backOff(finishSteps, fails)
-		q.Log.Error("a mail was sent and can't be deleted", "mail", id, "error", err, "next_try", q.now().Add(wait))
+		q.Log.Error("a "+q.Channel.String()+" was sent and can't be deleted", q.Channel.String(), id, "error", err, "next_try", q.now().Add(wait))
 		select {
 		case <-run.Done():
 			return
@@ -299,7 +301,7 @@ func (q *Queue) end(ctx context.Context, id string, it item, e entry, why error)
 	if dropped {
 		level = slog.LevelInfo
 	}
-	q.Log.Log(ctx, level, "mail not sent", append(about(id, e), "error", why, "last_error", e.Last)...)
+	q.Log.Log(ctx, level, q.Channel.String()+" not sent", append(q.about(id, e), "error", why, "last_error", e.Last)...)
 	return result{}
 }
 
@@ -331,10 +333,10 @@ func (q *Queue) putBack(ctx context.Context, id string, it item, e entry, why er
 	steps := messageSteps
 	switch {
 	case errors.Is(why, context.Canceled), errors.Is(why, errNarrow):
-		q.Log.Debug("mail left to the next one", append(about(id, e), "error", why)...)
+		q.Log.Debug(q.Channel.String()+" left to the next one", append(q.about(id, e), "error", why)...)
 		reason = e.Last
 	case errors.Is(why, ErrServer): // noted has told
-		q.Log.Debug("mail waits for the mail server", append(about(id, e), "error", why)...)
+		q.Log.Debug(q.Channel.String()+" waits for the "+q.Channel.server(), append(q.about(id, e), "error", why)...)
 	default:
 		if errors.Is(why, ErrPolicy) {
 			steps = policySteps
@@ -347,7 +349,7 @@ func (q *Queue) putBack(ctx context.Context, id string, it item, e entry, why er
 		if reason != e.Last {
 			level = slog.LevelWarn
 		}
-		q.Log.Log(ctx, level, "mail not taken; it will be tried again", append(about(id, e), "try", e.Tries+1, "error", reason, "what_to_do", Advice(reason), "until", due)...)
+		q.Log.Log(ctx, level, q.Channel.String()+" not taken; it will be tried again", append(q.about(id, e), "try", e.Tries+1, "error", reason, "what_to_do", Advice(reason), "until", due)...)
 	}
 	var tries int
 	err := q.change(ctx, id, func(e *entry) {
@@ -372,6 +374,10 @@ func (q *Queue) putBack(ctx context.Context, id string, it item, e entry, why er
 }
 
 // about returns the fields of a log line about an entry, without its recipient.
-func about(id string, e entry) []any {
-	return []any{"mail", id, "kind", e.Kind, "to_domain", domain(e.To)}
+func (q *Queue) about(id string, e entry) []any {
+	fields := []any{q.Channel.String(), id, "kind", e.Kind}
+	if q.Channel == Mail {
+		fields = append(fields, "to_domain", domain(e.To))
+	}
+	return fields
 }

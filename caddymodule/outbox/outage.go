@@ -142,10 +142,10 @@ func (s *Server) noted(ctx context.Context, q *Queue, e entry, err error, t *tur
 	down := s.down
 	s.mu.Unlock()
 	if over {
-		q.Log.Info("the mail server can be used again")
+		q.Log.Info("the " + q.Channel.server() + " can be used again")
 	}
 	if tell {
-		q.Log.Log(ctx, slog.LevelWarn, "the mail server can't be used; all mail waits", "error", down.reason, "what_to_do", Advice(down.reason),
+		q.Log.Log(ctx, slog.LevelWarn, "the "+q.Channel.server()+" can't be used; all "+q.Channel.String()+" waits", "error", down.reason, "what_to_do", Advice(down.reason),
 			"since", down.since, "next_try", down.until, "waiting", q.Len())
 	}
 	return err

@@ -88,9 +88,10 @@ func (p *Process) release(id string) { p.hands.Delete(id) }
 // queues may work on one store, in one process or in many: an entry is in the hands of
 // one of them. All methods may be called from many goroutines.
 type Queue struct {
-	Firm   string
-	Store  store.Store
-	Keys   *secret.Keyring
+	Firm    string
+	Channel Channel // default Mail
+	Store   store.Store
+	Keys    *secret.Keyring
 	Sender Sender
 	Server *Server // that Sender sends by; default: one of its own
 	Log    *slog.Logger
@@ -203,7 +204,7 @@ func (q *Queue) Add(r Request) store.Op {
 		r.NotAfter = r.Asked.Add(time.Hour)
 	}
 	e := entry{Kind: r.Kind, Asked: r.Asked, NotAfter: r.NotAfter, Payload: r.Payload, Ref: r.Ref}
-	s := sealer{q.Firm, q.Keys}
+	s := q.sealerOf()
 	return store.Create(s.key(bucketQueue, r.ID), s.sealEntry(r.ID, e), e.expires())
 }
 
@@ -289,7 +290,7 @@ func (q *Queue) Start() {
 		q.lanes[l] = newLane()
 	}
 	q.apart, q.asked = 0, newBell()
-	q.sealer = sealer{q.Firm, q.Keys}
+	q.sealer = q.sealerOf()
 	q.name = rand.Text()
 	if q.Process != nil {
 		q.sent = q.Process.Sent

@@ -990,7 +990,7 @@ func TestTheStoreHoldsNothingReadable(t *testing.T) {
 }
 
 func TestMovedRecordsDoNotOpen(t *testing.T) {
-	s := sealer{"example", testKeys}
+	s := sealer{"example", Mail, testKeys}
 	here := s.key(bucketQueue, "a")
 	sealed := s.seal(here, []byte("x"))
 	if plain, err := s.open(here, sealed); err != nil || string(plain) != "x" {

@@ -52,12 +52,15 @@ type entry struct {
 // sealer turns entries into records and back. A value opens only at the key it was
 // made for: moved to another firm or entry it is worth nothing.
 type sealer struct {
-	firm string
-	keys *secret.Keyring
+	firm    string
+	channel Channel
+	keys    *secret.Keyring
 }
 
+func (q *Queue) sealerOf() sealer { return sealer{q.Firm, q.Channel, q.Keys} }
+
 func (s sealer) key(bucket, id string) store.Key {
-	return store.Key{Firm: s.firm, Bucket: bucket, ID: id}
+	return store.Key{Firm: s.firm, Bucket: s.channel.bucket(bucket), ID: id}
 }
 
 func (s sealer) seal(k store.Key, plain []byte) []byte {
@@ -74,7 +77,7 @@ func (s sealer) open(k store.Key, value []byte) ([]byte, error) {
 // Reseal seals with the newest secret what an older one has sealed.
 func (q *Queue) Reseal(ctx context.Context) error {
 	for _, bucket := range []string{bucketQueue, bucketLetters, bucketUnsent} {
-		if _, err := sealed.Reseal(ctx, q.Store, q.Keys, q.Firm, bucket, "queue", place); err != nil {
+		if _, err := sealed.Reseal(ctx, q.Store, q.Keys, q.Firm, q.Channel.bucket(bucket), "queue", place); err != nil {
 			return err
 		}
 	}

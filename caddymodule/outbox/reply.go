@@ -203,7 +203,12 @@ var codesIn = regexp.MustCompile(`(?:^|: )([45][0-9]{2})(?: ([245]\.[0-9]{1,3}\.
 // Advice returns what an operator does about a reason (see Reason), or "" where it says
 // nothing that helps.
 func Advice(reason string) string {
-	step, _, _ := strings.Cut(reason, ": ")
+	step, rest, _ := strings.Cut(reason, ": ")
+	if step == stepWebhook || step == stepReach {
+		code, _, _ := strings.Cut(rest, " ")
+		n, _ := strconv.Atoi(code)
+		return adviceOnWebhook(n)
+	}
 	m := codesIn.FindStringSubmatch(reason)
 	if m == nil {
 		if step == stepConnect {

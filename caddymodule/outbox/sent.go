@@ -40,8 +40,10 @@ func OpenSentLog(ctx context.Context, path string, db store.Store) (*SentLog, er
 		if !ok || !strings.HasSuffix(line, "\n") {
 			continue // after a loss of power, say
 		}
-		if _, err := db.Get(ctx, store.Key{Firm: firm, Bucket: bucketQueue, ID: id}); !errors.Is(err, store.ErrNotFound) {
-			l.lines[line] = true
+		for _, c := range []Channel{Mail, Text} {
+			if _, err := db.Get(ctx, store.Key{Firm: firm, Bucket: c.bucket(bucketQueue), ID: id}); !errors.Is(err, store.ErrNotFound) {
+				l.lines[line] = true
+			}
 		}
 	}
 	return l, l.write()

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/phone"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
@@ -27,7 +29,7 @@ type Entry struct {
 	Asked    time.Time `json:"asked"`
 	NotAfter time.Time `json:"not_after"`
 	Ready    bool      `json:"ready"`               // it is a mail already
-	To       string    `json:"to,omitempty"`        // the recipient's address, in part; "": it isn't a mail yet
+	To       string    `json:"to,omitempty"`        // the recipient's address or number, in part; "": it isn't a mail yet
 	Tries    int       `json:"tries"`               // hand-overs that failed
 	Due      time.Time `json:"due,omitzero"`        // no try before that
 	Last     string    `json:"last_error,omitzero"` // why the last one failed
@@ -36,7 +38,10 @@ type Entry struct {
 
 func (e entry) shown(id string) Entry {
 	out := Entry{ID: id, Kind: e.Kind, Asked: e.Asked, NotAfter: e.NotAfter, Ready: e.Ready, Tries: e.Tries, Due: e.Due, Last: e.Last, Ended: e.Ended}
-	if e.To != "" {
+	switch {
+	case strings.HasPrefix(e.To, "+"):
+		out.To = phone.Number(e.To).Masked()
+	case e.To != "":
 		out.To = address.Address(e.To).Masked()
 	}
 	return out
@@ -55,8 +60,8 @@ func (q *Queue) ListUnsent(ctx context.Context, after string, limit int) (list [
 }
 
 func (q *Queue) list(ctx context.Context, bucket, after string, limit int) ([]Entry, string, error) {
-	s := sealer{q.Firm, q.Keys}
-	recs, err := q.Store.Scan(ctx, q.Firm, bucket, "", after, limit)
+	s := q.sealerOf()
+	recs, err := q.Store.Scan(ctx, q.Firm, q.Channel.bucket(bucket), "", after, limit)
 	if err != nil {
 		return nil, "", err
 	}
@@ -93,7 +98,7 @@ func (s sealer) unsent(id string, e entry, now time.Time, why error) store.Op {
 // used. The error is store.ErrNotFound where there is no such mail, ErrLate where its time is
 // over, ErrInHand where it is being sent, or the store's.
 func (q *Queue) Retry(ctx context.Context, id string) (Entry, error) {
-	s := sealer{q.Firm, q.Keys}
+	s := q.sealerOf()
 	for range conflicts {
 		e, ops, err := q.retry(ctx, s, id)
 		if err != nil {

@@ -249,7 +249,7 @@ func (q *Queue) guard(ctx context.Context, id string, it item, do func(context.C
 			if err, ok := v.(runtime.Error); ok {
 				why = err.Error()
 			}
-			q.Log.Error("panic over a mail", "mail", id, "error", why, "stack", string(debug.Stack()))
+			q.Log.Error("panic over a "+q.Channel.String(), q.Channel.String(), id, "error", why, "stack", string(debug.Stack()))
 			r = q.again(it)
 		}
 	}()
@@ -274,7 +274,7 @@ func (q *Queue) trouble(id string, it item, doing string, err error) result {
 	if errors.Is(err, context.Canceled) {
 		level = slog.LevelDebug // this queue is stopping; the next one takes over
 	}
-	q.Log.Log(context.Background(), level, "mail is put off", "mail", id, "step", doing, "error", err, "until", r.item.due)
+	q.Log.Log(context.Background(), level, q.Channel.String()+" is put off", q.Channel.String(), id, "step", doing, "error", err, "until", r.item.due)
 	return r
 }
 
@@ -303,7 +303,7 @@ func (q *Queue) keepLooking(ctx context.Context) {
 
 func (q *Queue) look(ctx context.Context) error {
 	for after := ""; ; {
-		recs, err := q.Store.Scan(ctx, q.Firm, bucketQueue, "", after, page)
+		recs, err := q.Store.Scan(ctx, q.Firm, q.Channel.bucket(bucketQueue), "", after, page)
 		if err != nil {
 			return err
 		}
