@@ -65,7 +65,7 @@ var arrows = map[string][]string{
 	"web":      {"brand", "language", "site", "address", "store"},
 	"action":   {"brand", "directory", "legacy", "session", "token", "password", "limit", "notice", "outbox", "audit", "site", "address", "secret", "store", "store/sealed", "store/anchor"},
 
-	"brand":     {"address"},
+	"brand":     {"address", "phone"},
 	"directory": {"address", "typo", "tokensearch", "secret", "store", "store/sealed", "store/anchor"},
 	"session":   {"address", "secret", "store", "store/sealed"},
 	"token":     {"address", "secret", "store", "store/sealed"},

@@ -50,6 +50,8 @@ type Messages struct {
 	test                                                          pair
 	notices                                                       map[string]pair // by name: kinds of notices, and templates of the firm's own
 
+	texts, builtInTexts map[string]*texttemplate.Template // by the name of the notice
+
 	// Log is told of a template that failed for one mail; the built-in one was used in its place.
 	// nil: nobody is.
 	Log *slog.Logger
@@ -101,6 +103,9 @@ func NewMessages(b Brand, folder string) (*Messages, error) {
 		return nil, err
 	}
 	if err := l.readNotices(folder); err != nil {
+		return nil, err
+	}
+	if err := l.readTexts(folder); err != nil {
 		return nil, err
 	}
 	if err := l.tryOut(); err != nil || folder == "" {
