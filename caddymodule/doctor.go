@@ -32,6 +32,7 @@ var checks = []func(context.Context, *App) []admin.Finding{
 	checkFiles,
 	checkDirectory,
 	checkMailServer,
+	checkTexts,
 	checkOutside,
 	checkProxies,
 	checkAdminEndpoint,
@@ -54,6 +55,27 @@ func checkMailServer(_ context.Context, a *App) []admin.Finding {
 		}
 		return admin.Finding{Check: "mail", OK: true, What: "no mail waits for the mail server"}
 	})
+}
+
+// checkTexts is about the text webhook: whether it can be reached, and texts wait for it.
+func checkTexts(ctx context.Context, a *App) []admin.Finding {
+	if a.resolved.Text == nil {
+		return nil
+	}
+	for _, f := range a.firms {
+		if down, yes := f.Notices.Texts.Outage(); yes {
+			return []admin.Finding{{Check: "texts", What: fmt.Sprintf("the text webhook can't be used since %s; all texts wait: %s", down.Since.Local().Format(time.DateTime), down.Reason),
+				Do: outbox.Advice(down.Reason)}}
+		}
+	}
+	hook, err := a.resolved.Text.Webhook()
+	if err == nil {
+		err = hook.Reach(ctx)
+	}
+	if err != nil {
+		return []admin.Finding{{Check: "texts", What: "the text webhook can't be reached: " + outbox.Reason(err), Do: outbox.Advice(outbox.Reason(err))}}
+	}
+	return []admin.Finding{{Check: "texts", OK: true, What: "the text webhook can be reached, and no text waits for it"}}
 }
 
 // atATime is how many firms are looked at from outside at a time.

@@ -63,10 +63,10 @@ var arrows = map[string][]string{
 	"wayback":  {"legacy", "secret"},
 	"upstream": {"web", "directory", "secret", "store"},
 	"web":      {"brand", "language", "site", "address", "store"},
-	"action":   {"brand", "directory", "legacy", "session", "token", "password", "limit", "notice", "outbox", "audit", "site", "address", "secret", "store", "store/sealed", "store/anchor"},
+	"action":   {"brand", "directory", "legacy", "session", "token", "password", "limit", "notice", "outbox", "phone", "audit", "site", "address", "secret", "store", "store/sealed", "store/anchor"},
 
 	"brand":     {"address", "phone"},
-	"directory": {"address", "typo", "tokensearch", "secret", "store", "store/sealed", "store/anchor"},
+	"directory": {"address", "phone", "typo", "tokensearch", "secret", "store", "store/sealed", "store/anchor"},
 	"session":   {"address", "secret", "store", "store/sealed"},
 	"token":     {"address", "secret", "store", "store/sealed"},
 	"limit":     {"address", "secret", "store", "store/sealed"},
@@ -103,7 +103,7 @@ var arrows = map[string][]string{
 // testArrows are those that only tests add: what they drive from outside.
 var testArrows = map[string][]string{
 	"*":           {"address", "secret", "site", "store/bolt", "store/storetest"},
-	"caddymodule": {"servicetoken", "address", "directory", "loopback", "password", "secret", "store", "store/anchor", "store/bolt", "limit", "session", "token", "usage", "store/redis", "store/redistest", "store/sealed"},
+	"caddymodule": {"action", "servicetoken", "address", "directory", "loopback", "password", "secret", "store", "store/anchor", "store/bolt", "limit", "session", "token", "usage", "store/redis", "store/redistest", "store/sealed"},
 	"cli":         {"servicetoken", "action", "brand", "notice", "password", "reports", "session", "token"},
 	"outbox":      {"store/redis"},
 	"store/bolt":  {"store/storetest"},

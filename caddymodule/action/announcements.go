@@ -246,7 +246,7 @@ func (s *Announcements) Plan(ctx context.Context, in Announce) (AnnouncementPlan
 			case !meant:
 			case skip != "":
 				if plan.Skipped[skip]++; len(plan.Left) < announceFirst {
-					plan.Left = append(plan.Left, Skipped{c.Email(), skip, skipReasons[skip]})
+					plan.Left = append(plan.Left, Skipped{Email: c.Email(), Code: skip, Reason: skipReasons[skip]})
 				}
 			default:
 				if plan.Contacts++; len(plan.First) < announceFirst {

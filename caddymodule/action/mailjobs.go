@@ -186,7 +186,11 @@ func (j *MailJobs) Failed(ctx context.Context, ref string, _ time.Time, why erro
 
 // Ended is called once a mail has left the outbox: sent, or, with why, unsent.
 func (j *MailJobs) Ended(ctx context.Context, request string, why error) {
-	event := audit.Event{Kind: audit.Sent, Request: request}
+	j.ended(ctx, "", request, why)
+}
+
+func (j *MailJobs) ended(ctx context.Context, method, request string, why error) {
+	event := audit.Event{Kind: audit.Sent, Method: method, Request: request}
 	switch {
 	case errors.Is(why, outbox.ErrRefused):
 		event.Kind, event.Reason = audit.Refused, outbox.Reason(why)
@@ -270,31 +274,38 @@ func (j *MailJobs) prepareNotification(ctx context.Context, r outbox.Request) (o
 	return outbox.Prepared{Message: message, Ref: r.ID}, err
 }
 
+// recipientOf returns who gets a notice, and the company that it is about. A kind of event says that the contact
+// may not see any more what it is about, so that the notice ends.
+func (j *MailJobs) recipientOf(ctx context.Context, n noticeRequest) (c directory.Contact, company directory.Company, ended audit.Kind, err error) {
+	c, err = j.Directory.ByID(ctx, n.Contact)
+	if err == nil {
+		company, err = j.Directory.Company(ctx, n.Company)
+	}
+	switch {
+	case errors.Is(err, directory.ErrUnknown):
+		return c, company, audit.Dropped, nil
+	case err == nil && c.Disabled:
+		return c, company, audit.Disabled, nil
+	case err == nil && !reaches(c, n.Company):
+		return c, company, audit.Dropped, nil
+	}
+	return c, company, "", err
+}
+
 // prepareNotice makes the mail of a notice, unless the contact may not see any more what it is about.
 func (j *MailJobs) prepareNotice(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
 	var n noticeRequest
 	if err := json.Unmarshal(r.Payload, &n); err != nil {
 		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
 	}
-	drop := func(kind audit.Kind) (outbox.Prepared, error) {
-		return outbox.Prepared{Done: func() {
-			j.Audit.Record(ctx, audit.Event{Kind: kind, Contact: n.Contact, Address: n.Email.Masked(), Request: r.ID, What: r.Kind, Company: n.Company})
-		}}, nil
-	}
-	c, err := j.Directory.ByID(ctx, n.Contact)
-	var company directory.Company
-	if err == nil {
-		company, err = j.Directory.Company(ctx, n.Company)
-	}
-	switch {
-	case errors.Is(err, directory.ErrUnknown):
-		return drop(audit.Dropped)
-	case err != nil:
+	c, company, ended, err := j.recipientOf(ctx, n)
+	if err != nil {
 		return outbox.Prepared{}, err
-	case c.Disabled:
-		return drop(audit.Disabled)
-	case !reaches(c, n.Company):
-		return drop(audit.Dropped)
+	}
+	if ended != "" {
+		return outbox.Prepared{Done: func() {
+			j.Audit.Record(ctx, audit.Event{Kind: ended, Contact: n.Contact, Address: n.Email.Masked(), Request: r.ID, What: r.Kind, Company: n.Company})
+		}}, nil
 	}
 	to := n.Email
 	if !slices.Contains(c.Emails, to) {

@@ -17,6 +17,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/notice"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
+	"github.com/doorpost-auth/doorpost/caddymodule/phone"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/sealed"
@@ -35,9 +36,11 @@ var (
 	ErrKeyUsed = errors.New("action: the key was used for another notice")
 	// ErrNoTemplate: there is no template of that name.
 	ErrNoTemplate = errors.New("action: no such template")
+	// ErrNoTexts: texts were asked for, and nothing sends any.
+	ErrNoTexts = errors.New("action: nothing sends texts")
 )
 
-// Notices tell contacts by mail that something waits for them in the portal. Set its fields in one
+// Notices tell contacts by mail or text that something waits for them in the portal. Set its fields in one
 // literal before use.
 type Notices struct {
 	Firm      string
@@ -45,6 +48,8 @@ type Notices struct {
 	Keys      *secret.Keyring
 	Directory *directory.Directory
 	Queue     *outbox.Queue
+	Texts     *outbox.Queue // of the channel outbox.Text; without a Sender, nothing sends texts
+	Region    string        // of phone numbers without a country code; see phone.Parse
 	Messages  *brand.Messages
 	Unread    *notice.Unread
 	Audit     *audit.Log
@@ -62,12 +67,23 @@ type Notice struct {
 	To       []address.Address `json:"to,omitempty"`       // whom; nil: all contacts of the company
 	Data     map[string]string `json:"data,omitempty"`     // for the template; see brand.CheckData
 	Path     string            `json:"path,omitempty"`     // where it leads on this site; "": to the company's page
+	Text     TextMode          `json:"text,omitempty"`     // whether by text
 
 	// Key stands for the notice: with the same one the same notice isn't sent twice within NoticeLife. "": none does.
 	Key string `json:"-"`
 }
 
-// NoticeSent says who is told. The mails are promised: they are in the store.
+// TextMode says whether a notice goes out as a text message.
+type TextMode string
+
+// The modes.
+const (
+	TextNot  TextMode = ""     // by mail alone
+	TextToo  TextMode = "too"  // by mail, and by text to those who have a number
+	TextOnly TextMode = "only" // by text alone
+)
+
+// NoticeSent says who is told. The mails and texts are promised: they are in the store.
 type NoticeSent struct {
 	Company string    `json:"company"` // its id
 	Queued  []Told    `json:"queued"`
@@ -81,7 +97,14 @@ type Told struct {
 	Contact string          `json:"contact"` // ID
 	Email   address.Address `json:"email"`   // where the mail goes
 	Name    string          `json:"name"`
-	Request string          `json:"request"` // which ties its events together
+	Request string          `json:"request,omitempty"` // which ties the mail's events together; "": there is no mail
+	Text    *ToldByText     `json:"text,omitempty"`    // nil: there is no text
+}
+
+// ToldByText is the text that a contact gets.
+type ToldByText struct {
+	To      string `json:"to"`      // the number, in part
+	Request string `json:"request"` // which ties the text's events together
 }
 
 // Skipped is somebody who gets none.
@@ -89,13 +112,17 @@ type Skipped struct {
 	Email  address.Address `json:"email"`
 	Code   string          `json:"code"` // one of Skipped…
 	Reason string          `json:"reason"`
+	By     string          `json:"by,omitempty"` // "text": they get no text; "": neither mail nor text
 }
 
-// Why somebody gets no notice.
+// Why somebody gets no notice, or no text.
 const (
 	SkippedUnknown  = "unknown"  // the address is no contact's
 	SkippedDisabled = "disabled" // the contact may not sign in
 	SkippedOther    = "other"    // the contact doesn't belong to the company
+
+	SkippedNoNumber = "no_number" // the contact has no phone number that texts can go to
+	SkippedTextsOff = "texts_off" // the contact wants no texts
 )
 
 // noticeRequest is the payload of a request for the mail of a notice.
@@ -139,6 +166,9 @@ func (s *Notices) Send(ctx context.Context, n Notice, proof ...store.Op) (Notice
 	}
 	if n.Template != "" && !slices.Contains(s.Messages.NoticeTemplates(), n.Template) {
 		return NoticeSent{}, ErrNoTemplate
+	}
+	if n.Text != TextNot && (s.Texts.Sender == nil || !brand.HasText(n.Kind)) {
+		return NoticeSent{}, ErrNoTexts
 	}
 	digest, err := n.digest()
 	if err != nil {
@@ -190,13 +220,14 @@ func (s *Notices) Send(ctx context.Context, n Notice, proof ...store.Op) (Notice
 // recipient is a contact who is to get a notice.
 type recipient struct {
 	directory.Contact
-	to address.Address
+	to     address.Address
+	number phone.Number // for a text; "": there is none
 }
 
 // recipients returns the contacts who get the notice, and the named ones who don't.
 func (s *Notices) recipients(ctx context.Context, n Notice) (all []recipient, skipped []Skipped, err error) {
 	skipped = []Skipped{}
-	skip := func(a address.Address, code, reason string) { skipped = append(skipped, Skipped{a, code, reason}) }
+	skip := func(a address.Address, code, reason string) { skipped = append(skipped, Skipped{a, code, reason, ""}) }
 	consider := func(c directory.Contact, a address.Address) {
 		switch {
 		case c.Disabled:
@@ -204,7 +235,17 @@ func (s *Notices) recipients(ctx context.Context, n Notice) (all []recipient, sk
 		case !reaches(c, n.Company):
 			skip(a, SkippedOther, "the contact doesn't belong to the company")
 		case !slices.ContainsFunc(all, func(r recipient) bool { return r.Contact.ID == c.ID }):
-			all = append(all, recipient{c, a})
+			r := recipient{Contact: c, to: a}
+			if n.Text != TextNot {
+				var why Skipped
+				if r.number, why = textTo(c, s.Region); r.number == "" {
+					why.Email, why.By = a, outbox.Text.String()
+					skipped = append(skipped, why)
+				}
+			}
+			if r.number != "" || n.Text != TextOnly {
+				all = append(all, r)
+			}
 		}
 	}
 	if n.To == nil {
@@ -228,6 +269,21 @@ func (s *Notices) recipients(ctx context.Context, n Notice) (all []recipient, sk
 	return all, skipped, nil
 }
 
+// textTo returns the number that a contact gets texts at, or why there is none.
+func textTo(c directory.Contact, region string) (phone.Number, Skipped) {
+	switch {
+	case c.NoTexts:
+		return "", Skipped{Code: SkippedTextsOff, Reason: "the contact wants no texts"}
+	case c.Phone == "":
+		return "", Skipped{Code: SkippedNoNumber, Reason: "the contact has no phone number"}
+	}
+	n, err := phone.Parse(c.Phone, region)
+	if err != nil {
+		return "", Skipped{Code: SkippedNoNumber, Reason: "the phone number " + err.Error()}
+	}
+	return n, Skipped{}
+}
+
 func reaches(c directory.Contact, company string) bool {
 	return c.Role == directory.Staff || slices.Contains(c.Companies, company)
 }
@@ -237,14 +293,35 @@ func (s *Notices) tell(ctx context.Context, n Notice, some []recipient, was seal
 	now := s.now()
 	ops := slices.Clone(proof)
 	var events []audit.Event
+	var wake []func()
 	for _, r := range some {
-		id := outbox.NewID(n.Kind, now)
-		if err := s.Queue.Full(id); err != nil {
-			return err
-		}
 		payload, err := json.Marshal(noticeRequest{r.Contact.ID, r.to, n.Company, n.Template, n.Data, n.Path, now})
 		if err != nil {
 			return fmt.Errorf("writing a request: %w", err)
+		}
+		told := Told{Contact: r.Contact.ID, Email: r.to, Name: r.Contact.Name()}
+		add := func(queue *outbox.Queue, event audit.Event) (id string, err error) {
+			id = outbox.NewID(n.Kind, now)
+			if err := queue.Full(id); err != nil {
+				return "", err
+			}
+			event.Kind, event.Contact, event.Request, event.What, event.Company = audit.Notified, r.Contact.ID, id, n.Kind, n.Company
+			event, stored := s.Audit.With(event)
+			events = append(events, event)
+			wake = append(wake, func() { queue.Wake(id) })
+			ops = append(append(ops, queue.Add(outbox.Request{ID: id, Kind: n.Kind, Asked: now, NotAfter: now.Add(NoticeLife), Payload: payload})), stored...)
+			return id, nil
+		}
+		if n.Text != TextOnly {
+			if told.Request, err = add(s.Queue, audit.Event{Address: r.to.Masked()}); err != nil {
+				return err
+			}
+		}
+		if r.number != "" {
+			told.Text = &ToldByText{To: r.number.Masked()}
+			if told.Text.Request, err = add(s.Texts, audit.Event{Address: told.Text.To, Method: audit.Text}); err != nil {
+				return err
+			}
 		}
 		if n.Kind != brand.KindReportPublished { // the list of reports marks what is new
 			latest, err := s.Unread.Put(r.Contact.ID, n.Company, notice.Latest{Kind: n.Kind, At: now.UTC()})
@@ -253,10 +330,7 @@ func (s *Notices) tell(ctx context.Context, n Notice, some []recipient, was seal
 			}
 			ops = append(ops, latest)
 		}
-		event, stored := s.Audit.With(audit.Event{Kind: audit.Notified, Contact: r.Contact.ID, Address: r.to.Masked(), Request: id, What: n.Kind, Company: n.Company})
-		events = append(events, event)
-		ops = append(append(ops, s.Queue.Add(outbox.Request{ID: id, Kind: n.Kind, Asked: now, NotAfter: now.Add(NoticeLife), Payload: payload})), stored...)
-		state.Answer.Queued = append(state.Answer.Queued, Told{r.Contact.ID, r.to, r.Contact.Name(), id})
+		state.Answer.Queued = append(state.Answer.Queued, told)
 	}
 	known, err := s.keys().Write(was, *state, state.At.Add(NoticeLife))
 	if err != nil {
@@ -267,7 +341,9 @@ func (s *Notices) tell(ctx context.Context, n Notice, some []recipient, was seal
 	}
 	for _, e := range events {
 		s.Audit.Record(ctx, e)
-		s.Queue.Wake(e.Request)
+	}
+	for _, queue := range wake {
+		queue()
 	}
 	return nil
 }

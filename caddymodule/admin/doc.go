@@ -97,10 +97,10 @@
 //
 //	CONTACT  {"id": "…", "email": "ann@example.com", "other_emails": [], "first_name": "Ann",
 //	          "last_name": "Lee", "phone": "", "companies": ["acme"], "role": "client",
-//	          "locale": "en-GB", "disabled": false, "version": "…"}, and "stored_role" where the Caddyfile
+//	          "locale": "en-GB", "disabled": false, "texts": "on", "version": "…"}, and "stored_role" where the Caddyfile
 //	         makes staff of somebody whom the store has as a client
 //	CHANGE   what is to become of a contact: email, other_emails, first_name, last_name,
-//	         phone, companies (ids or unique names), role ("client" or "staff"), locale,
+//	         phone, companies (ids or unique names), role ("client" or "staff"), locale, texts,
 //	         disabled. What is left out stays; a list replaces the whole list. add_emails,
 //	         remove_emails, add_companies and remove_companies change single entries. version
 //	         is that of the CONTACT that the change is based on (see below).
@@ -197,7 +197,8 @@
 // to are the contacts who are meant, by any of their addresses; without it, all of the company.
 // data stands in the email where its template says {{.Data.count}}: texts, numbers, true or false,
 // up to 20, of 500 characters each. template is the name of one of your own, in place of
-// new-questions. All but company may be left out.
+// new-questions. text "too" sends a text message as well, to those who have a phone number, and "only" no
+// email. All but company may be left out.
 //
 //	NOTIFY   {"company": "acme", "to": ["ann@example.com"], "template": "", "data": {"count": 3},
 //	          "key": "questions-2026-03-acme"}
@@ -207,7 +208,8 @@
 //
 // The emails that are queued are in the store, and are tried for 48 hours. Of those skipped, code is
 // "unknown" (no contact's address), "disabled", or "other" (not of this company). request is that of
-// the email's events.
+// the email's events. With text, those queued may have "text": {"to": "+44…58", "request": "…"}, and those skipped
+// "by": "text", with the code "no_number" or "texts_off": they get no text.
 //
 // key, or the header Idempotency-Key, stands for the notice: after an error or a lost answer, send the same
 // request with the same key, to whichever server. For 48 hours nobody is told twice, and the answer is the

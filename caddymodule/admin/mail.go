@@ -15,6 +15,7 @@ import (
 // ListMail asks for one page of the emails that wait, or of those that failed.
 type ListMail struct {
 	Failed bool   `json:"failed,omitempty"`
+	Texts  bool   `json:"texts,omitempty"` // text messages in place of emails
 	After  string `json:"after,omitempty"` // Next of the page before; "": the first page
 	Limit  int    `json:"limit,omitempty"` // 1 to 1000; 0: 100
 }
@@ -48,12 +49,18 @@ func (f Firm) ListMail(ctx context.Context, in ListMail) (MailList, error) {
 	if err != nil {
 		return out, err
 	}
-	if down, ok := f.Queue.Outage(); ok {
+	queue := f.Queue
+	if in.Texts {
+		if queue = f.Notices.Texts; queue == nil {
+			return out, nil
+		}
+	}
+	if down, ok := queue.Outage(); ok {
 		out.MailServer = &down
 	}
-	list := f.Queue.List
+	list := queue.List
 	if in.Failed {
-		list = f.Queue.ListUnsent
+		list = queue.ListUnsent
 	}
 	entries, next, err := list(ctx, in.After, limit)
 	for _, e := range entries {
@@ -102,6 +109,9 @@ func (m MailRetried) changed() audit.Event {
 // over isn't sent any more.
 func (f Firm) RetryMail(ctx context.Context, in RetryMail) (MailRetried, error) {
 	e, err := f.Queue.Retry(ctx, in.ID)
+	if errors.Is(err, store.ErrNotFound) && f.Notices != nil && f.Notices.Texts != nil {
+		e, err = f.Notices.Texts.Retry(ctx, in.ID)
+	}
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return MailRetried{}, &Error{Status: 404, Code: "unknown", Field: "id", Reason: fmt.Sprintf("no email with the id %q waits, or failed within the last 48 hours", in.ID),

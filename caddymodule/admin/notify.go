@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/action"
@@ -22,6 +23,9 @@ type Notify struct {
 	Company  string     `json:"company"`            // its id
 	To       []string   `json:"to,omitempty"`       // addresses of the contacts that are meant; none: all of the company
 	Template string     `json:"template,omitempty"` // one of the firm's own; "": new-questions
+
+	Text action.TextMode `json:"text,omitempty"` // "too": by text as well, to those who have a number; "only": by text alone; "": by mail alone
+
 	Data     NoticeData `json:"data,omitempty"`     // what the notice brings, for the template
 	Key      string     `json:"key,omitempty"`      // with the same one nobody is told twice, for 48 hours
 }
@@ -95,7 +99,7 @@ func (n Notified) changed() audit.Event {
 
 // Notify has contacts of a company told by mail that something waits for them: all, or those that are named.
 func (f Firm) Notify(ctx context.Context, in Notify) (out Notified, err error) {
-	n := action.Notice{Kind: brand.KindNewQuestions, Template: in.Template, Company: in.Company, Data: in.Data, Key: in.Key}
+	n := action.Notice{Kind: brand.KindNewQuestions, Template: in.Template, Company: in.Company, Data: in.Data, Text: in.Text, Key: in.Key}
 	if len(in.To) > maxTo {
 		return out, &Error{Status: 400, Code: "invalid", Field: "to", Reason: fmt.Sprintf("has %d addresses", len(in.To)), Remedy: fmt.Sprintf("send at most %d at a time", maxTo)}
 	}
@@ -112,6 +116,9 @@ func (f Firm) Notify(ctx context.Context, in Notify) (out Notified, err error) {
 	if len(in.Key) > maxKey || strings.ContainsFunc(in.Key, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return out, &Error{Status: 400, Code: "invalid", Field: "key", Reason: fmt.Sprintf("is longer than %d characters, or has others than ASCII", maxKey), Remedy: "send a short one, such as questions-2026-03-acme"}
 	}
+	if !slices.Contains([]action.TextMode{action.TextNot, action.TextToo, action.TextOnly}, in.Text) {
+		return out, &Error{Status: 400, Code: "invalid", Field: "text", Reason: fmt.Sprintf("is %q", in.Text), Remedy: `send "too" for email and text, "only" for a text alone, or leave it out`}
+	}
 	sent, err := f.Notices.Send(ctx, n, f.Proof...)
 	switch {
 	case errors.Is(err, directory.ErrUnknown):
@@ -120,6 +127,8 @@ func (f Firm) Notify(ctx context.Context, in Notify) (out Notified, err error) {
 	case errors.Is(err, action.ErrNoTemplate):
 		err = &Error{Status: 400, Code: "invalid", Field: "template", Reason: fmt.Sprintf("there is no template %q", in.Template),
 			Remedy: fmt.Sprintf("write one of %s; a new one is a pair of files NAME.txt and NAME.html in the folder mails of templates", strings.Join(f.Notices.Messages.NoticeTemplates(), ", "))}
+	case errors.Is(err, action.ErrNoTexts):
+		err = &Error{Status: 409, Code: "no_texts", Field: "text", Reason: "nothing sends texts here", Remedy: "add text webhook URL to the global block of the Caddyfile, or leave text out"}
 	case errors.Is(err, action.ErrKeyUsed):
 		err = &Error{Status: 422, Code: "key_used", Field: "key", Reason: "stood for another notice in the last 48 hours, so nobody was told", Remedy: "send another key with another notice"}
 	case errors.Is(err, outbox.ErrFull):

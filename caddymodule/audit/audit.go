@@ -54,6 +54,9 @@ const (
 	Untrusted       Kind = "untrusted-record" // a record in the store was not sealed with any of the secrets
 )
 
+// Text is Event.Method of events about text messages.
+const Text = "text"
+
 // SetPassword is Event.What for links that set a password, and the mails with them.
 const SetPassword = "set-password"
 
@@ -94,7 +97,7 @@ type Event struct {
 	Contact   string     `json:"contact,omitempty"` // ID
 	Session   string     `json:"session,omitempty"` // the session's handle
 	Address   string     `json:"address,omitempty"` // masked
-	Method    string     `json:"method,omitempty"`  // of a sign-in, or of the proof for a change of the password
+	Method    string     `json:"method,omitempty"`  // of a sign-in, or of the proof for a change of the password; Text where it is about a text in place of a mail
 	Agent     string     `json:"agent,omitempty"`   // the browser in plain words
 	IP        netip.Addr `json:"ip,omitzero"`
 	Request   string     `json:"request,omitempty"`   // ID of the mail request, the same in all its events

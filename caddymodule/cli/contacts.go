@@ -242,6 +242,7 @@ func contactFlags(cmd *cobra.Command) {
 	f.StringSlice("companies", nil, "All companies, by id or by name, separated by commas")
 	f.String("role", "", "client, or staff of the firm itself, who reach every company")
 	f.String("locale", "", "Language, such as en-GB")
+	f.String("texts", "", "on or off: whether they get text messages")
 	f.StringSlice("other-emails", nil, "All further addresses, separated by commas")
 }
 
@@ -262,6 +263,7 @@ func (c *call) contactChange() (directory.Change, error) {
 		Companies:   given[[]string](c.cmd, "companies"),
 		Role:        (*directory.Role)(given[string](c.cmd, "role")),
 		Locale:      given[string](c.cmd, "locale"),
+		Texts:       given[string](c.cmd, "texts"),
 	}, nil
 }
 

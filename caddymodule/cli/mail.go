@@ -21,16 +21,20 @@ and tests the mail server with an email of its own.`,
 		`  caddy doorpost mail list
   caddy doorpost mail test you@example.com`,
 		spec{
-			use: "list [--failed]", short: "Lists the emails that wait, or those that failed",
+			use: "list [--failed] [--texts]", short: "Lists the emails that wait, or those that failed",
 			long: `Lists the emails that the mail server hasn't taken yet, in the order in which
 they go out: with what it said at the last try, and when the next one is. With
---failed, those that ended unsent within the last 48 hours, and why.
+--failed, those that ended unsent within the last 48 hours, and why. With
+--texts, text messages in place of emails.
 
 Addresses are shown in part: "contacts timeline" shows what happened to one.`,
 			example: `  caddy doorpost mail list
   caddy doorpost mail list --failed`,
 			run:   (*call).listMail,
-			flags: func(cmd *cobra.Command) { cmd.Flags().Bool("failed", false, "List those that ended unsent") },
+			flags: func(cmd *cobra.Command) {
+				cmd.Flags().Bool("failed", false, "List those that ended unsent")
+				cmd.Flags().Bool("texts", false, "List text messages")
+			},
 		}.command(),
 		spec{
 			use: "retry ID", short: "Has an email tried again now",
@@ -55,7 +59,7 @@ take the email.`,
 
 func (c *call) listMail() error {
 	all := admin.MailList{Mails: []admin.Mail{}}
-	in := admin.ListMail{Failed: flagOf[bool](c.cmd, "failed"), Limit: 1000}
+	in := admin.ListMail{Failed: flagOf[bool](c.cmd, "failed"), Texts: flagOf[bool](c.cmd, "texts"), Limit: 1000}
 	for {
 		ctx, cancel := c.brief()
 		page, err := c.client.Mails(ctx, c.firm, in)
@@ -68,15 +72,19 @@ func (c *call) listMail() error {
 			break
 		}
 	}
+	what, server := "email", "mail server"
+	if in.Texts {
+		what, server = "text", "text service"
+	}
 	return c.print(all, func(w io.Writer) {
 		switch {
 		case in.Failed:
-			printFailed(w, all.Mails, time.Now())
+			printFailed(w, what, all.Mails, time.Now())
 		default:
-			printWaiting(w, all.Mails, time.Now())
+			printWaiting(w, what, all.Mails, time.Now())
 		}
 		if down := all.MailServer; down != nil {
-			fmt.Fprintf(w, "The mail server can't be used since %s: %s.\n", explain.When(down.Since, time.Now()), explain.Printable(down.Reason))
+			fmt.Fprintf(w, "The %s can't be used since %s: %s.\n", server, explain.When(down.Since, time.Now()), explain.Printable(down.Reason))
 			if advice := outbox.Advice(down.Reason); advice != "" {
 				fmt.Fprintln(w, advice)
 			}
@@ -85,12 +93,16 @@ func (c *call) listMail() error {
 	})
 }
 
-func printWaiting(w io.Writer, mails []admin.Mail, now time.Time) {
+func printWaiting(w io.Writer, what string, mails []admin.Mail, now time.Time) {
 	if len(mails) == 0 {
-		fmt.Fprintln(w, "No email waits.")
+		fmt.Fprintf(w, "No %s waits.\n", what)
 		return
 	}
-	rows := [][]string{{"ID", "KIND", "TO", "ASKED FOR", "FAILED TRIES", "NEXT TRY", "THE MAIL SERVER SAYS"}}
+	says := "THE MAIL SERVER SAYS"
+	if what == "text" {
+		says = "THE TEXT SERVICE SAYS"
+	}
+	rows := [][]string{{"ID", "KIND", "TO", "ASKED FOR", "FAILED TRIES", "NEXT TRY", says}}
 	for _, m := range mails {
 		next := "now"
 		if m.Next.After(now) {
@@ -101,12 +113,12 @@ func printWaiting(w io.Writer, mails []admin.Mail, now time.Time) {
 	columns(w, rows)
 	fmt.Fprintln(w)
 	printAdvice(w, mails)
-	fmt.Fprintf(w, "%s.\n", explain.Count(len(mails), "email waits", "emails wait"))
+	fmt.Fprintf(w, "%s.\n", explain.Count(len(mails), what+" waits", what+"s wait"))
 }
 
-func printFailed(w io.Writer, mails []admin.Mail, now time.Time) {
+func printFailed(w io.Writer, what string, mails []admin.Mail, now time.Time) {
 	if len(mails) == 0 {
-		fmt.Fprintln(w, "No email failed in the last 48 hours.")
+		fmt.Fprintf(w, "No %s failed in the last 48 hours.\n", what)
 		return
 	}
 	rows := [][]string{{"ID", "KIND", "TO", "FAILED", "WHY"}}
@@ -126,7 +138,7 @@ func printFailed(w io.Writer, mails []admin.Mail, now time.Time) {
 	columns(w, rows)
 	fmt.Fprintln(w)
 	printAdvice(w, mails)
-	fmt.Fprintf(w, "%s failed in the last 48 hours.\n", explain.Count(len(mails), "email", "emails"))
+	fmt.Fprintf(w, "%s failed in the last 48 hours.\n", explain.Count(len(mails), what, what+"s"))
 	if again {
 		fmt.Fprintln(w, "Once what is wrong is repaired: caddy doorpost mail retry ID")
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/phone"
 )
 
 // Limits of a contact and a company; lengths in characters.
@@ -41,6 +42,7 @@ type Change struct {
 	Role        *Role     `json:"role,omitempty"`
 	Locale      *string   `json:"locale,omitempty"`
 	Disabled    *bool     `json:"disabled,omitempty"`
+	Texts       *string   `json:"texts,omitempty"` // "on" or "off": text messages
 
 	// Values to add to the contact's lists and to remove from them. Each excludes the whole list
 	// above.
@@ -82,11 +84,12 @@ const (
 	fRole
 	fLocale
 	fDisabled
+	fTexts
 	fPassword // only in files: nobody sets a password for somebody else
 )
 
 // contactColumns are the names of the fields in CSV and JSON.
-var contactColumns = []string{"email", "other_emails", "first_name", "last_name", "phone", "companies", "role", "locale", "disabled", "password_hash"}
+var contactColumns = []string{"email", "other_emails", "first_name", "last_name", "phone", "companies", "role", "locale", "disabled", "texts", "password_hash"}
 
 func (f field) String() string { return contactColumns[f] }
 
@@ -114,6 +117,7 @@ type edit struct {
 	companies                  []string // as written; ids after they are resolved
 	role                       Role     // "" if unset
 	disabled                   tri
+	texts                      texts  // "" if unset
 	hash                       string // hash of a password from an earlier portal; "" if unset
 	hashLine                   int    // line of the file that has the hash
 	overrides                  bool   // the row differs from the last load, so it may undo manual changes
@@ -137,6 +141,10 @@ func (e *edit) set(f field, text string) (err error) {
 		e.role, err = cleanRole(text)
 	case fDisabled:
 		e.disabled, err = cleanBool(text)
+	case fTexts:
+		if e.texts, err = cleanTexts(text); e.texts == "" {
+			e.has.drop(f) // nobody gets texts again by an empty cell
+		}
 	case fPassword:
 		e.hash = strings.TrimSpace(text) // checked by the plan, which knows the usable formats
 	case fOthers:
@@ -173,7 +181,7 @@ func (e *edit) setList(f field, values []string) error {
 
 // parse checks a manual Change.
 func (c Change) parse() (e edit, err error) {
-	for f, text := range []*string{fEmail: c.Email, fFirst: c.FirstName, fLast: c.LastName, fPhone: c.Phone, fRole: (*string)(c.Role), fLocale: c.Locale} {
+	for f, text := range []*string{fEmail: c.Email, fFirst: c.FirstName, fLast: c.LastName, fPhone: c.Phone, fRole: (*string)(c.Role), fLocale: c.Locale, fTexts: c.Texts} {
 		if text != nil {
 			if err := e.set(field(f), *text); err != nil {
 				return e, &FieldError{Field: field(f).String(), Reason: err.Error()}
@@ -223,6 +231,14 @@ func (e storedContact) edited(d edit, manual bool) storedContact {
 			*t.to = t.is
 		}
 	}
+	if d.has.has(fPhone) && strings.HasPrefix(e.Phone, "+") {
+		if n, err := phone.Parse(e.Phone, ""); err == nil { // others stay as they are: people dial them
+			e.Phone = string(n)
+		}
+	}
+	if d.has.has(fTexts) {
+		e.NoTexts = d.texts == textsOff
+	}
 	if d.has.has(fCompanies) {
 		e.Companies = slices.Compact(slices.Sorted(slices.Values(d.companies)))
 	}
@@ -263,6 +279,7 @@ func differences(a, b *storedContact) (names []string) {
 		fRole:      a.Role == b.Role,
 		fLocale:    a.Locale == b.Locale,
 		fDisabled:  a.disabledBy == b.disabledBy,
+		fTexts:     a.NoTexts == b.NoTexts,
 	} {
 		if !same {
 			names = append(names, field(f).String())
@@ -385,6 +402,14 @@ func cleanBool(s string) (tri, error) {
 		return no, nil
 	}
 	return unset, fmt.Errorf("%s is none of true, false", quoted(s))
+}
+
+func cleanTexts(s string) (texts, error) {
+	switch t := texts(strings.ToLower(strings.TrimSpace(s))); t {
+	case "", textsOn, textsOff:
+		return t, nil
+	}
+	return "", fmt.Errorf("%s is none of on, off", quoted(s))
 }
 
 func cleanLocale(s string) (string, error) {

@@ -33,6 +33,7 @@ type Contact struct {
 	Role      Role
 	Locale    string // BCP 47, such as en-GB
 	Disabled  bool   // may not sign in
+	NoTexts   bool   // gets no text messages, as they wished
 
 	// Generation changes whenever all access of the contact is revoked: sessions, links and codes
 	// with another generation are invalid. 0 means that this has never happened.
@@ -53,6 +54,21 @@ func (c Contact) Email() address.Address {
 // Name returns the first and last name, or whichever of them is known.
 func (c Contact) Name() string { return strings.TrimSpace(c.FirstName + " " + c.LastName) }
 
+// texts says whether a contact gets text messages, as people write it.
+type texts string
+
+const (
+	textsOn  texts = "on"
+	textsOff texts = "off"
+)
+
+func textsOf(none bool) texts {
+	if none {
+		return textsOff
+	}
+	return textsOn
+}
+
 // contactJSON is a contact in the admin API. The field names are the CSV columns.
 type contactJSON struct {
 	ID          string            `json:"id"`
@@ -65,6 +81,7 @@ type contactJSON struct {
 	Role        Role              `json:"role"`
 	Locale      string            `json:"locale"`
 	Disabled    bool              `json:"disabled"`
+	Texts       texts             `json:"texts"`
 	StoredRole  Role              `json:"stored_role,omitempty"`
 	Version     string            `json:"version,omitempty"`
 }
@@ -87,7 +104,7 @@ func (c Contact) Version() string {
 }
 
 func (c Contact) json() contactJSON {
-	out := contactJSON{c.ID, c.Email(), []address.Address{}, c.FirstName, c.LastName, c.Phone, c.Companies, c.Role, c.Locale, c.Disabled, c.StoredRole, ""}
+	out := contactJSON{c.ID, c.Email(), []address.Address{}, c.FirstName, c.LastName, c.Phone, c.Companies, c.Role, c.Locale, c.Disabled, textsOf(c.NoTexts), c.StoredRole, ""}
 	if len(c.Emails) > 1 {
 		out.OtherEmails = c.Emails[1:]
 	}
@@ -103,7 +120,7 @@ func (c *Contact) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &in); err != nil {
 		return err
 	}
-	*c = Contact{in.ID, append([]address.Address{in.Email}, in.OtherEmails...), in.FirstName, in.LastName, in.Phone, in.Companies, in.Role, in.Locale, in.Disabled, 0, in.StoredRole}
+	*c = Contact{in.ID, append([]address.Address{in.Email}, in.OtherEmails...), in.FirstName, in.LastName, in.Phone, in.Companies, in.Role, in.Locale, in.Disabled, in.Texts == textsOff, 0, in.StoredRole}
 	return nil
 }
 
@@ -226,6 +243,7 @@ type contactRecord struct {
 	By        disabledBy `json:"d,omitempty"`
 
 	Generation uint64 `json:"g,omitempty"`
+	NoTexts    bool   `json:"nt,omitempty"`
 }
 
 type companyRecord struct {
@@ -237,7 +255,7 @@ type companyRecord struct {
 }
 
 func (b *Directory) sealContact(e *storedContact) []byte {
-	r := contactRecord{make([]string, len(e.Emails)), e.FirstName, e.LastName, e.Phone, e.Companies, e.Role, e.Locale, e.disabledBy, e.Generation}
+	r := contactRecord{make([]string, len(e.Emails)), e.FirstName, e.LastName, e.Phone, e.Companies, e.Role, e.Locale, e.disabledBy, e.Generation, e.NoTexts}
 	for i, a := range e.Emails {
 		r.Emails[i] = string(a)
 	}
@@ -249,7 +267,7 @@ func (b *Directory) openContact(rec store.Record) (storedContact, error) {
 	if err := b.open(rec, &r); err != nil {
 		return storedContact{}, err
 	}
-	e := storedContact{Contact{rec.Key.ID, make([]address.Address, len(r.Emails)), r.First, r.Last, r.Phone, r.Companies, r.Role, r.Locale, r.By != notDisabled, r.Generation, ""}, r.By}
+	e := storedContact{Contact{rec.Key.ID, make([]address.Address, len(r.Emails)), r.First, r.Last, r.Phone, r.Companies, r.Role, r.Locale, r.By != notDisabled, r.NoTexts, r.Generation, ""}, r.By}
 	for i, a := range r.Emails {
 		e.Emails[i] = address.Address(a)
 	}

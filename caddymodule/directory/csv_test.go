@@ -111,7 +111,7 @@ func TestReadContactsRefuses(t *testing.T) {
 		"no header":         {"a@b.de,Ann\n", []string{`1 "" the first line looks like a row; put a line with the names of the columns above it: email, other_emails`}},
 		"column twice":      {"email,Email\na@b.de,c@d.de\n", []string{`1 "" column 2, "Email", is email, which is there already; delete one of the two`}},
 		"synonym twice":     {"E-Mail,Mail\na@b.de,c@d.de\n", []string{`1 "" column 2, "Mail", is email`}},
-		"delete the column": {"email,Nickname\na@b.de,Annie\n", []string{`1 "" role, locale, disabled, password_hash, or delete the column`}},
+		"delete the column": {"email,Nickname\na@b.de,Annie\n", []string{`1 "" role, locale, disabled, texts, password_hash, or delete the column`}},
 		"pipes":             {"email|first_name\n", []string{`1 "" column 1, "email|first_name", isn't known`}},
 		"UTF-16LE":          {"\xff\xfee\x00m\x00", []string{`1 "" UTF-16; save it as “CSV UTF-8”`}},
 		"UTF-16BE":          {"\xfe\xff\x00e\x00m", []string{`1 "" UTF-16`}},

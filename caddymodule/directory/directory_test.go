@@ -348,8 +348,8 @@ func TestContactJSON(t *testing.T) {
 		in   Contact
 		want string
 	}{
-		{Contact{ID: "x", Emails: []address.Address{"a@b.de"}, Role: Client}, `{"id":"x","email":"a@b.de","other_emails":[],"first_name":"","last_name":"","phone":"","companies":[],"role":"client","locale":"","disabled":false,"version":"aMqK7kvvT-8w0zV1"}`},
-		{Contact{ID: "x", Emails: []address.Address{"a@b.de", "c@d.de"}, FirstName: "A", LastName: "B", Phone: "1", Companies: []string{"c"}, Role: Staff, Locale: "en", Disabled: true}, `{"id":"x","email":"a@b.de","other_emails":["c@d.de"],"first_name":"A","last_name":"B","phone":"1","companies":["c"],"role":"staff","locale":"en","disabled":true,"version":"XUUwBx-xlgb7v0GM"}`},
+		{Contact{ID: "x", Emails: []address.Address{"a@b.de"}, Role: Client}, `{"id":"x","email":"a@b.de","other_emails":[],"first_name":"","last_name":"","phone":"","companies":[],"role":"client","locale":"","disabled":false,"texts":"on","version":"dk7o6Tq6ku2kVK7W"}`},
+		{Contact{ID: "x", Emails: []address.Address{"a@b.de", "c@d.de"}, FirstName: "A", LastName: "B", Phone: "1", Companies: []string{"c"}, Role: Staff, Locale: "en", Disabled: true}, `{"id":"x","email":"a@b.de","other_emails":["c@d.de"],"first_name":"A","last_name":"B","phone":"1","companies":["c"],"role":"staff","locale":"en","disabled":true,"texts":"on","version":"BUYsnIAR8lyRIOir"}`},
 	} {
 		out, err := json.Marshal(c.in)
 		if string(out) != c.want || err != nil {

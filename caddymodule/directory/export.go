@@ -24,9 +24,13 @@ func WriteContacts(w io.Writer, contacts []Contact) error {
 		if c.Disabled {
 			disabled = "yes"
 		}
+		texts := ""
+		if c.NoTexts {
+			texts = string(textsOff)
+		}
 		row := make([]string, len(columns))
 		for f, text := range map[field]string{fEmail: string(c.Email()), fOthers: strings.Join(others, ";"), fFirst: c.FirstName, fLast: c.LastName, fPhone: c.Phone,
-			fCompanies: strings.Join(c.Companies, ";"), fRole: string(cmp.Or(c.StoredRole, c.Role)), fLocale: c.Locale, fDisabled: disabled} {
+			fCompanies: strings.Join(c.Companies, ";"), fRole: string(cmp.Or(c.StoredRole, c.Role)), fLocale: c.Locale, fDisabled: disabled, fTexts: texts} {
 			row[f] = text
 		}
 		if err := out.Write(row); err != nil {

@@ -64,7 +64,11 @@ func (f fileRows) changed(key, row uint64) bool {
 // changes only the rows with a value there.
 func (r ContactRow) digests() (key, row uint64) {
 	e := r.edit
-	text, err := json.Marshal([]any{e.email, e.others, e.first, e.last, e.phone, e.locale, e.companies, e.role, e.disabled, e.hash})
+	all := []any{e.email, e.others, e.first, e.last, e.phone, e.locale, e.companies, e.role, e.disabled, e.hash}
+	if e.texts != "" {
+		all = append(all, e.texts)
+	}
+	text, err := json.Marshal(all)
 	if err != nil {
 		panic("directory: " + err.Error()) // never: strings and numbers
 	}

@@ -167,7 +167,7 @@ func (e *edit) join(o edit) (field, string) {
 		f    field
 		mine *string
 		is   string
-	}{{fFirst, &e.first, o.first}, {fLast, &e.last, o.last}, {fPhone, &e.phone, o.phone}, {fLocale, &e.locale, o.locale}, {fRole, (*string)(&e.role), string(o.role)}}
+	}{{fFirst, &e.first, o.first}, {fLast, &e.last, o.last}, {fPhone, &e.phone, o.phone}, {fLocale, &e.locale, o.locale}, {fRole, (*string)(&e.role), string(o.role)}, {fTexts, (*string)(&e.texts), string(o.texts)}}
 	for _, t := range texts {
 		if *t.mine != "" && t.is != "" && *t.mine != t.is {
 			return t.f, fmt.Sprintf("is %q here and %q", t.is, *t.mine)

@@ -103,6 +103,7 @@ func lastDecisive(events []admin.Event) (last, scanned *admin.Event) {
 	for i := range events {
 		e := &events[i]
 		switch {
+		case e.Method == audit.Text: // its link signs nobody in, and their email works or not without it
 		case notices[e.Request] && e.Kind != audit.Refused: // its link signs nobody in
 		case e.Scanner || e.Automatic:
 			scanned = e

@@ -61,6 +61,9 @@ func InWords(e admin.Event) string {
 		one.More = 0
 		return fmt.Sprintf("… and %d more of: %s", e.More, InWords(one))
 	}
+	if e.Method == audit.Text {
+		return ofText(e)
+	}
 	switch e.Kind {
 	case audit.Requested:
 		if e.What == audit.SetPassword {
@@ -123,6 +126,23 @@ func InWords(e admin.Event) string {
 		return "a " + e.What + " record in the store counts for nothing: somebody forged or damaged it, or its secret is gone"
 	}
 	return string(e.Kind)
+}
+
+// ofText is InWords for text messages.
+func ofText(e admin.Event) string {
+	switch e.Kind {
+	case audit.Notified:
+		return "a text to " + e.Address + " was made: " + aboutWhat(e)
+	case audit.Dropped, audit.Disabled:
+		return "the text wasn't sent: the contact was removed or disabled, left the company, or wants no texts (" + aboutWhat(e) + ")"
+	case audit.Waiting:
+		return "the text service didn't take the text yet; it is tried again (" + Printable(e.Reason) + ")"
+	case audit.Sent:
+		return "the text service accepted the text"
+	case audit.Refused:
+		return "the text was refused for good (" + Printable(e.Reason) + ")"
+	}
+	return "the text was given up: the text service didn't take it in time"
 }
 
 // aboutWhat describes the subject of a notice.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -185,6 +186,27 @@ func (h *Webhook) Send(ctx context.Context, m Message) error {
 		said = nil
 	}
 	return h.refused(reply{step: stepWebhook, code: resp.StatusCode, text: quote(words(said), m)})
+}
+
+// Reach connects to the service, with TLS where the URL is https, and sends nothing.
+func (h *Webhook) Reach(ctx context.Context) error {
+	u, err := url.Parse(h.url)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	host := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), map[string]string{"https": "443", "http": "80"}[u.Scheme]))
+	var c net.Conn
+	if u.Scheme == "https" {
+		c, err = (&tls.Dialer{}).DialContext(ctx, "tcp", host)
+	} else {
+		c, err = (&net.Dialer{}).DialContext(ctx, "tcp", host)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s", ErrServer, connecting(err))
+	}
+	return c.Close()
 }
 
 // connecting says why there was no answer, without the URL.

@@ -45,6 +45,7 @@ type Shared struct {
 	Engine *Engine
 	Keys   *secret.Keyring
 	Mail   *MailOut        // of firms without one of their own
+	Texts  *TextOut
 	Sent   *outbox.SentLog // nil where other processes may have the store open
 
 	ReportsDir string // of firms whose settings name no folder for reports; "": there is none
@@ -146,6 +147,8 @@ func Open(id string, cfg config.Firm, guarded *anchor.Store, s Shared) (*Firm, e
 		Sites: f.Sites, Legacy: cfg.Rules, Prefix: cfg.Prefix, NoPasswords: cfg.Passwords.Off, Now: f.Now, Announcements: f.Announcements}
 	f.Queue.Prepare, f.Queue.Attempt, f.Queue.Sent, f.Queue.Failed = jobs.Prepare, jobs.Attempt, jobs.Sent, jobs.Failed
 	f.Queue.Ended, f.Queue.Waiting = jobs.Ended, jobs.Waiting
+	texts := &action.TextJobs{MailJobs: jobs, Region: cfg.PhoneRegion}
+	f.Notices.Texts.Prepare, f.Notices.Texts.Ended, f.Notices.Texts.Waiting = texts.Prepare, texts.Ended, texts.Waiting
 	signer, err := cfg.Brand.Signer()
 	if err != nil {
 		return nil, err
@@ -216,12 +219,14 @@ func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *
 			URL: cfg.URL + cfg.Prefix + "/reports/"},
 		Audit: events, Anchor: db, Log: s.Log, ClientIP: s.ClientIP, Now: now,
 	}
+	texts := s.Texts.use(&outbox.Queue{Firm: id, Channel: outbox.Text, Store: db, Keys: keys, Now: now, Log: s.Log})
 	if others == nil {
 		r.Queue.Process = kept(e, id, "process", func() *outbox.Process { return &outbox.Process{Sent: s.Sent} })
+		texts.Process = kept(e, id, "process of texts", func() *outbox.Process { return &outbox.Process{Sent: s.Sent} })
 	}
 	r.ServiceTokens = kept(e, id, "service-tokens", func() *servicetoken.Tokens { return &servicetoken.Tokens{Firm: id, Store: db, Keys: keys, Now: now} })
 	r.Announcements = &action.Announcements{Firm: id, Store: db, Keys: keys, Directory: r.Directory, Queue: r.Queue, Audit: events, Now: now, OnUntrusted: alarm}
-	r.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Directory: r.Directory, Queue: r.Queue, Unread: r.Unread, Audit: events, Now: now, OnUntrusted: alarm}
+	r.Notices = &action.Notices{Firm: id, Store: db, Keys: keys, Directory: r.Directory, Queue: r.Queue, Texts: texts, Region: cfg.PhoneRegion, Unread: r.Unread, Audit: events, Now: now, OnUntrusted: alarm}
 	for _, staff := range cfg.Staff {
 		a, err := address.Parse(staff)
 		if err != nil {
@@ -261,6 +266,9 @@ func (f *Firm) start() error {
 	f.running.Go(func() { f.goOn(ctx, err == nil, again) })
 	f.watch.add(f.Gate)
 	f.Queue.Start()
+	if f.Notices.Texts.Sender != nil {
+		f.Notices.Texts.Start()
+	}
 	f.running.Go(func() { f.Gate.Run(ctx) })
 	f.running.Go(func() { f.Networks.Run(ctx, f.Log) })
 	f.running.Go(func() { f.Usage.Run(ctx, f.Log) })
@@ -341,7 +349,10 @@ func (f *Firm) CannotWork(ctx context.Context) (all []Problem) {
 // Stop ends what goes on beside requests and waits for it. Requests may still come.
 func (f *Firm) Stop() {
 	f.stop()
-	f.Queue.Stop()
+	var queues sync.WaitGroup
+	queues.Go(f.Queue.Stop)
+	queues.Go(f.Notices.Texts.Stop)
+	queues.Wait()
 	if f.Config.Mail != nil {
 		if err := f.Mail.Close(); err != nil {
 			f.Log.Warn("can't close the connections to the mail server", "error", err)
@@ -413,7 +424,7 @@ func (f *Firm) prepare(ctx context.Context) error {
 func (f *Firm) Reseal(ctx context.Context) error {
 	return f.Anchor.Reseal(ctx, func(ctx context.Context) error {
 		for _, reseal := range []func(context.Context) error{f.Directory.Reseal, f.Passwords.Reseal, f.Sessions.Reseal, f.Tokens.Reseal, f.Assertion.Reseal,
-			f.Mails.Reseal, f.Devices.Reseal, f.LastContacts.Reseal, f.Unread.Reseal, f.Notices.Reseal, f.Announcements.Reseal, f.ServiceTokens.Reseal, f.Queue.Reseal, f.Reports.Reseal, f.Audit.Reseal} {
+			f.Mails.Reseal, f.Devices.Reseal, f.LastContacts.Reseal, f.Unread.Reseal, f.Notices.Reseal, f.Announcements.Reseal, f.ServiceTokens.Reseal, f.Queue.Reseal, f.Notices.Texts.Reseal, f.Reports.Reseal, f.Audit.Reseal} {
 			if err := reseal(ctx); err != nil {
 				return err
 			}

@@ -61,7 +61,11 @@ func (s *Server) Start() error {
 	if s.mail, err = OpenMail(s.Settings.Mail, s.Engine.Keep, s.Engine.Clock.Now, Tokens{Store: s.Engine.Store, Keys: inUse}); err != nil {
 		return err
 	}
-	firms, err := s.openFirms(ctx, Shared{Engine: s.Engine, Keys: inUse, Mail: s.mail, Sent: s.sentLog(ctx), ReportsDir: s.Settings.ReportsDir(), Counters: s.Counters(), ClientIP: s.ClientIP,
+	texts, err := OpenTexts(s.Settings.Text, s.Engine.Keep, s.Engine.Clock.Now)
+	if err != nil {
+		return err
+	}
+	firms, err := s.openFirms(ctx, Shared{Engine: s.Engine, Keys: inUse, Mail: s.mail, Texts: texts, Sent: s.sentLog(ctx), ReportsDir: s.Settings.ReportsDir(), Counters: s.Counters(), ClientIP: s.ClientIP,
 		Permits: s.Engine.Keep("permits", func() any { return password.NewSemaphore() }).(*password.Semaphore)})
 	if err != nil {
 		return err
@@ -70,6 +74,7 @@ func (s *Server) Start() error {
 	if err := s.recordRestore(ctx, firms); err != nil && !late {
 		s.Log.Error("whether a backup was restored can't be told", "error", err)
 	}
+	texts.Apply()
 	s.mail.Apply() // not earlier: if this configuration fails, the running one goes on
 	for _, f := range firms {
 		if f.Config.Mail != nil {
