@@ -20,14 +20,14 @@ import (
 
 // Notify asks that contacts of a company are told by mail that something waits for them in the portal.
 type Notify struct {
-	Company  string     `json:"company"`            // its id
-	To       []string   `json:"to,omitempty"`       // addresses of the contacts that are meant; none: all of the company
-	Template string     `json:"template,omitempty"` // one of the firm's own; "": new-questions
+	Company  string   `json:"company"`            // its id
+	To       []string `json:"to,omitempty"`       // addresses of the contacts that are meant; none: all of the company
+	Template string   `json:"template,omitempty"` // one of the firm's own; "": new-questions
 
 	Text action.TextMode `json:"text,omitempty"` // "too": by text as well, to those who have a number; "only": by text alone; "": by mail alone
 
-	Data     NoticeData `json:"data,omitempty"`     // what the notice brings, for the template
-	Key      string     `json:"key,omitempty"`      // with the same one nobody is told twice, for 48 hours
+	Data NoticeData `json:"data,omitempty"` // what the notice brings, for the template
+	Key  string     `json:"key,omitempty"`  // with the same one nobody is told twice, for 48 hours
 }
 
 // NoticeData is the data of a notice, by name. In JSON, numbers and booleans become text.

@@ -30,7 +30,7 @@ they go out: with what it said at the last try, and when the next one is. With
 Addresses are shown in part: "contacts timeline" shows what happened to one.`,
 			example: `  caddy doorpost mail list
   caddy doorpost mail list --failed`,
-			run:   (*call).listMail,
+			run: (*call).listMail,
 			flags: func(cmd *cobra.Command) {
 				cmd.Flags().Bool("failed", false, "List those that ended unsent")
 				cmd.Flags().Bool("texts", false, "List text messages")

@@ -341,7 +341,7 @@ func (r *reader) firm(c *Firm) settings {
 
 		"phone_region": r.one(&c.PhoneRegion),
 
-		"public":    r.public(&c.Public),
+		"public": r.public(&c.Public),
 
 		"legacy_link":    r.legacyLink(&c.LegacyLinks),
 		"company_path":   r.companyPaths(&c.CompanyPaths),

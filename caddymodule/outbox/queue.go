@@ -92,10 +92,10 @@ type Queue struct {
 	Channel Channel // default Mail
 	Store   store.Store
 	Keys    *secret.Keyring
-	Sender Sender
-	Server *Server // that Sender sends by; default: one of its own
-	Log    *slog.Logger
-	Now    func() time.Time // default time.Now; timers run by the real clock in any case
+	Sender  Sender
+	Server  *Server // that Sender sends by; default: one of its own
+	Log     *slog.Logger
+	Now     func() time.Time // default time.Now; timers run by the real clock in any case
 
 	// Prepare turns a request that was accepted into a mail. It may be called again for
 	// the same request, as long as nothing it returned was applied, or Later put it off: after an error, a

@@ -44,7 +44,7 @@ import (
 type Shared struct {
 	Engine *Engine
 	Keys   *secret.Keyring
-	Mail   *MailOut        // of firms without one of their own
+	Mail   *MailOut // of firms without one of their own
 	Texts  *TextOut
 	Sent   *outbox.SentLog // nil where other processes may have the store open
 
