@@ -294,6 +294,7 @@ func (s *Notices) tell(ctx context.Context, n Notice, some []recipient, was seal
 	ops := slices.Clone(proof)
 	var events []audit.Event
 	var wake []func()
+	var pages []notice.Page
 	for _, r := range some {
 		payload, err := json.Marshal(noticeRequest{r.Contact.ID, r.to, n.Company, n.Template, n.Data, n.Path, now})
 		if err != nil {
@@ -324,13 +325,16 @@ func (s *Notices) tell(ctx context.Context, n Notice, some []recipient, was seal
 			}
 		}
 		if n.Kind != brand.KindReportPublished { // the list of reports marks what is new
-			latest, err := s.Unread.Put(r.Contact.ID, n.Company, notice.Latest{Kind: n.Kind, At: now.UTC()})
-			if err != nil {
-				return err
-			}
-			ops = append(ops, latest)
+			pages = append(pages, notice.Page{Contact: r.Contact.ID, Company: n.Company})
 		}
 		state.Answer.Queued = append(state.Answer.Queued, told)
+	}
+	if len(pages) > 0 {
+		latest, err := s.Unread.Put(notice.Latest{Kind: n.Kind, At: now.UTC()}, pages...)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, latest...)
 	}
 	known, err := s.keys().Write(was, *state, state.At.Add(NoticeLife))
 	if err != nil {

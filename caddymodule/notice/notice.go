@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,30 +46,69 @@ type Unread struct {
 	// OnUntrusted is called for records not sealed by Doorpost; see sealed.Bucket.
 	OnUntrusted func(context.Context, store.Key)
 
-	round   atomic.Uint64 // another one after each Flush
-	mu      sync.Mutex
-	waiting []*Opening
+	round   atomic.Uint64           // another one after each Flush
+	waiting atomic.Pointer[Opening] // those of this round, linked by next
+	count   atomic.Int64            // of waiting, about
 
 	writing sync.Mutex
 }
 
-// Opening is a company's page that a contact has opened.
+// Page is a company's page, for one contact.
+type Page struct{ Contact, Company string }
+
+// Opening is a page that a contact has opened.
 type Opening struct {
-	contact, company string
-	at               atomic.Int64 // when last, in nanoseconds since 1970
-	round            uint64       // in which it is written, unless it's over
+	page  Page
+	at    atomic.Int64  // when last, in nanoseconds since 1970
+	round uint64        // in which it is written, unless it's over
+	clean atomic.Uint64 // the mark of the store when there was no notice left of before; 0: none is known
+	next  *Opening
 }
 
 func (u *Unread) bucket() *sealed.Bucket[Latest] {
 	return &sealed.Bucket[Latest]{Store: u.Store, Keys: u.Keys, Firm: u.Firm, Name: "unread-notice", Now: u.Now, Format: '1', OnUntrusted: u.OnUntrusted}
 }
 
+// marks has one record, which is another one after each Put.
+func (u *Unread) marks() *sealed.Bucket[uint64] {
+	return &sealed.Bucket[uint64]{Store: u.Store, Keys: u.Keys, Firm: u.Firm, Name: "unread-notice-mark", Now: u.Now, Format: '1', OnUntrusted: u.OnUntrusted}
+}
+
+// theMark is its ID.
+const theMark = "mark"
+
 func id(contact, company string) string { return contact + "/" + company }
 
-// Put returns the Op by which the contact has a notice about the company.
-func (u *Unread) Put(contact, company string, n Latest) (store.Op, error) {
-	return u.bucket().Put(id(contact, company), n, n.At.Add(Keep))
+// Put returns the Ops by which contacts have a notice about a company.
+func (u *Unread) Put(n Latest, pages ...Page) (ops []store.Op, err error) {
+	for _, p := range pages {
+		op, err := u.bucket().Put(id(p.Contact, p.Company), n, n.At.Add(Keep))
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, op)
+	}
+	mark, err := u.marks().Put(theMark, 1+rand.Uint64N(math.MaxUint64-1), time.Time{})
+	return append(ops, mark), err
 }
+
+// mark returns the mark of the store, which changes with each Put; 0: nothing is known.
+func (u *Unread) mark(ctx context.Context) (uint64, error) {
+	rec, err := u.marks().Find(ctx, theMark)
+	if err != nil || rec.Found() {
+		return rec.Value, err
+	}
+	for _, err := range u.bucket().All(ctx, "", "") { // from before there were marks
+		if errors.Is(err, sealed.ErrUntrusted) || errors.Is(err, sealed.ErrFormat) {
+			continue
+		}
+		return 0, err
+	}
+	return noNotices, nil
+}
+
+// noNotices is the mark of a store that has no notice.
+const noNotices = math.MaxUint64
 
 // Of returns the contact's unread notices, by company. Earlier calls of Opened on this Unread count.
 func (u *Unread) Of(ctx context.Context, contact string) (map[string]Latest, error) {
@@ -97,21 +138,35 @@ func (u *Unread) Opened(last *atomic.Pointer[Opening], contact, company string, 
 	if u == nil {
 		return
 	}
-	if o := last.Load(); o != nil && o.company == company && o.contact == contact {
-		o.at.Store(at.UnixNano())
-		if o.round == u.round.Load() { // else it may have been written before that
+	was, page := last.Load(), Page{contact, company}
+	again := was != nil && was.page == page
+	if again {
+		was.at.Store(at.UnixNano())
+		if was.round == u.round.Load() { // else it may have been written before that
 			return
 		}
 	}
-	o := &Opening{contact: contact, company: company}
-	o.at.Store(at.UnixNano())
-	u.mu.Lock()
-	o.round = u.round.Load()
-	if len(u.waiting) < maxWaiting {
-		u.waiting = append(u.waiting, o)
+	o := &Opening{page: page, round: u.round.Load()}
+	if again {
+		o.clean.Store(was.clean.Load())
 	}
-	u.mu.Unlock()
+	o.at.Store(at.UnixNano())
 	last.Store(o)
+	u.add(o)
+}
+
+// add has an Opening be written by the next Flush, unless too many wait. It takes no lock.
+func (u *Unread) add(o *Opening) {
+	if u.count.Add(1) > maxWaiting {
+		u.count.Add(-1)
+		return
+	}
+	for {
+		o.next = u.waiting.Load()
+		if u.waiting.CompareAndSwap(o.next, o) {
+			return
+		}
+	}
 }
 
 // Run writes down which pages were opened every few seconds, and once more when ctx ends. Several may run at
@@ -142,42 +197,53 @@ func (u *Unread) Run(ctx context.Context, log *slog.Logger) {
 func (u *Unread) Flush(ctx context.Context) error {
 	u.writing.Lock()
 	defer u.writing.Unlock()
-	u.mu.Lock()
-	u.round.Add(1)
-	waiting := u.waiting
-	u.waiting = nil
-	u.mu.Unlock()
-	for i, o := range waiting {
-		if err := u.write(ctx, o); err != nil {
-			u.mu.Lock()
-			u.waiting = append(u.waiting, waiting[i:min(len(waiting), i+maxWaiting-len(u.waiting))]...)
-			u.mu.Unlock()
-			return err
-		}
+	o := u.waiting.Swap(nil)
+	u.round.Add(1) // after that: a page that is opened in between is written in this round or the next one
+	if o == nil {
+		return nil
 	}
-	return nil
+	mark, err := u.mark(ctx)
+	for o != nil {
+		next := o.next
+		u.count.Add(-1)
+		if err == nil && (mark == 0 || o.clean.Load() != mark) {
+			var left bool
+			if left, err = u.write(ctx, o); err == nil && !left {
+				o.clean.Store(mark)
+			}
+		}
+		if err != nil {
+			u.add(o)
+		}
+		o = next
+	}
+	return err
 }
 
-// write removes the notice that came before the page was opened, if there is one.
-func (u *Unread) write(ctx context.Context, o *Opening) error {
-	rec, err := u.bucket().Get(ctx, id(o.contact, o.company))
+// write removes the notice that came before the page was opened, if there is one. left reports that there is
+// a later one.
+func (u *Unread) write(ctx context.Context, o *Opening) (left bool, err error) {
+	rec, err := u.bucket().Get(ctx, id(o.page.Contact, o.page.Company))
 	switch {
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, sealed.ErrUntrusted), errors.Is(err, sealed.ErrFormat):
-		return nil
+		return false, nil
 	case err != nil:
-		return err
+		return false, err
 	case rec.Value.At.After(time.Unix(0, o.at.Load())):
-		return nil
+		return true, nil
 	}
 	err = u.Store.Apply(ctx, u.bucket().Remove(rec))
 	if errors.Is(err, store.ErrConflict) { // there is a later one by now
-		return nil
+		return true, nil
 	}
-	return err
+	return false, err
 }
 
 // Reseal seals with the newest secret what older ones have sealed. The error is the store's.
 func (u *Unread) Reseal(ctx context.Context) error {
 	_, err := u.bucket().Reseal(ctx)
+	if err == nil {
+		_, err = u.marks().Reseal(ctx)
+	}
 	return err
 }
