@@ -26,7 +26,8 @@ type App struct {
 	config.Server
 
 	log      *slog.Logger          // repeated lines are sampled
-	events   *slog.Logger          // the same, unsampled
+	events   *slog.Logger          // the same, unsampled, for what audit records
+	emitter  *emitter              // passes that on to Caddy's events; nil: nobody listens
 	resolved config.Resolved       // the settings, from Provision on
 	ready    chan struct{}         // closed once Start has opened every firm
 	registry prometheus.Registerer // of this config; what it counts is kept in engine
@@ -52,6 +53,9 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.events = ctx.Slogger()
 	a.log = slog.New(audit.NewSampler(a.events.Handler(), time.Now))
+	if a.emitter = newEmitter(ctx, a.events.Handler(), a.log, func() bool { return runningApp() == a }); a.emitter != nil {
+		a.events = slog.New(a.emitter)
+	}
 	a.ready, a.registry = make(chan struct{}), ctx.GetMetricsRegistry()
 	a.named, a.firms = make(map[string]*config.Firm), make(map[string]*firm)
 	var err error
@@ -113,12 +117,18 @@ func (a *App) Start() error {
 	a.share = share
 	a.server = &runtime.Server{Settings: a.resolved, Named: a.named, Files: a.NamedFiles(), Engine: engine, Log: a.log, Events: a.events, ClientIP: clientIP,
 		Running: runningServer, OpenEngines: openEngines}
+	if a.emitter != nil {
+		a.emitter.start()
+	}
 	// The registry is this config's own; the counters go on over reloads.
 	if err := a.registry.Register(a.server.Counters()); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	if err := a.server.Start(); err != nil {
 		return err
+	}
+	if err := a.registry.Register(runtime.Metrics{Server: a.server}); err != nil {
+		return fmt.Errorf("metrics: %w", err)
 	}
 	for id, f := range a.server.Firms() {
 		a.firms[id] = &firm{Firm: f}
@@ -158,7 +168,11 @@ func (a *App) Stop() error {
 	if a.server == nil {
 		return nil
 	}
-	return a.server.Stop()
+	err := a.server.Stop()
+	if a.emitter != nil {
+		a.emitter.end()
+	}
+	return err
 }
 
 // Cleanup lets go of the store, which closes when no newer config and no request

@@ -124,6 +124,21 @@ func (p *Semaphore) acquire(ctx context.Context, who string) error {
 	return err
 }
 
+// Load says how busy a Semaphore is.
+type Load struct {
+	Permits         int // how many checks may run
+	Running         int
+	Waiting         int // attempts of others than known contacts
+	WaitingPriority int // attempts of known contacts
+}
+
+// Load returns how busy the semaphore is now.
+func (p *Semaphore) Load() Load {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Load{Permits: p.size, Running: p.size - p.free, Waiting: len(p.others), WaitingPriority: len(p.priority)}
+}
+
 // release passes a permit on to the next waiter.
 func (p *Semaphore) release() {
 	p.mu.Lock()

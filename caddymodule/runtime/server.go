@@ -17,7 +17,6 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/config"
 	"github.com/doorpost-auth/doorpost/caddymodule/directory"
 	"github.com/doorpost-auth/doorpost/caddymodule/outbox"
-	"github.com/doorpost-auth/doorpost/caddymodule/password"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -66,7 +65,7 @@ func (s *Server) Start() error {
 		return err
 	}
 	firms, err := s.openFirms(ctx, Shared{Engine: s.Engine, Keys: inUse, Mail: s.mail, Texts: texts, Sent: s.sentLog(ctx), ReportsDir: s.Settings.ReportsDir(), Counters: s.Counters(), ClientIP: s.ClientIP,
-		Permits: s.Engine.Keep("permits", func() any { return password.NewSemaphore() }).(*password.Semaphore)})
+		Permits: s.permits()})
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,9 @@ type shard struct {
 	_        [64 - 48]byte
 }
 
+// Len returns the number of sessions in memory.
+func (m *Memory) Len() int { return int(m.count.Load()) }
+
 func (m *Memory) shard(k key) *shard { return &m.shards[k[0]] }
 
 // find returns the session, or nil if it isn't in memory.

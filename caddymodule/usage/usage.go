@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
@@ -90,7 +91,25 @@ type Counter struct {
 	unread   map[string]bool    // companies with an unreadable record
 	unlogged int                // number of these not logged yet
 
+	noted [2][2]atomic.Uint64 // uses since the start: by whether they asked for sign-in, and whether in browsers
+
 	writing sync.Mutex // held while pending counts are being written
+}
+
+// Noted returns how many uses were noted since the start of the process: of links that required sign-in or not, in browsers or
+// by other programs.
+func (c *Counter) Noted(upgraded, browser bool) uint64 {
+	if c == nil {
+		return 0
+	}
+	return c.noted[index(upgraded)][index(browser)].Load()
+}
+
+func index(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // Browser returns a pseudonym of a visitor's browser, from its network (an IPv4 address, a
@@ -114,6 +133,9 @@ func (c *Counter) Browser(ip netip.Addr, userAgent string) string {
 func (c *Counter) Note(company string, u Use) {
 	if c == nil || company == "" || len(company) > maxID {
 		return
+	}
+	if !u.SignIn {
+		c.noted[index(u.Upgraded)][index(u.Browser != "")].Add(1)
 	}
 	now := c.now()
 	c.mu.Lock()
