@@ -1,7 +1,7 @@
 package caddymodule
 
 import (
-	"errors"
+	"context"
 	"io"
 	"net/http"
 
@@ -80,12 +80,9 @@ func (a *App) adminFirms() map[string]admin.Firm {
 	return firms
 }
 
-// backup writes a copy of the store, if it is one that can be copied.
+// backup writes a copy of the store.
 func (a *App) backup(w io.Writer) error {
-	if s, ok := any(a.server.Engine.Store).(interface{ Backup(io.Writer) error }); ok {
-		return s.Backup(w)
-	}
-	return errors.New("the store is a Redis server; copy its dump.rdb or appendonlydir, as Redis describes")
+	return a.server.Engine.Backup(context.Background(), w)
 }
 
 // Interface guards.

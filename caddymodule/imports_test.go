@@ -47,8 +47,8 @@ var arrows = map[string][]string{
 	"cmd/caddy":   {"caddymodule"},
 	"caddymodule": {"runtime", "config", "cli", "doctor", "gate", "web", "admin", "legacy", "outbox", "audit"},
 
-	"runtime": {"servicetoken", "config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "loopback", "session", "token", "password", "limit", "notice", "oauth", "outbox", "reports", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/redis"},
-	"cli":     {"servicetoken", "config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "usage"},
+	"runtime": {"servicetoken", "config", "gate", "upstream", "web", "site", "admin", "action", "brand", "directory", "legacy", "loopback", "session", "token", "password", "limit", "notice", "oauth", "outbox", "reports", "audit", "usage", "assertion", "address", "secret", "store", "store/anchor", "store/bolt", "store/migrate", "store/redis"},
+	"cli":     {"servicetoken", "config", "admin", "explain", "audit", "directory", "outbox", "store", "store/anchor", "store/bolt", "store/migrate", "store/redis", "usage"},
 	"console": {"admin", "explain", "visitor", "web", "address", "directory", "outbox", "store", "usage"},
 	"explain": {"admin", "audit", "directory", "outbox"},
 	"config":  {"address", "brand", "directory", "legacy", "loopback", "outbox", "password", "phone", "secret", "store/anchor", "store/bolt", "store/redis", "typo", "upstream"},
@@ -96,6 +96,7 @@ var arrows = map[string][]string{
 	"store/redis":     {"store"},
 	"store/storetest": {"store"},
 	"store/redistest": {},
+	"store/migrate":   {"secret", "store", "store/anchor"},
 	"store/sealed":    {"secret", "store"},
 	"store/anchor":    {"secret", "store", "store/sealed"},
 }
@@ -108,6 +109,8 @@ var testArrows = map[string][]string{
 	"outbox":      {"store/redis"},
 	"store/bolt":  {"store/storetest"},
 	"store/redis": {"store/storetest", "store/redistest"},
+
+	"store/migrate": {"store/bolt"},
 }
 
 const module = "github.com/doorpost-auth/doorpost"

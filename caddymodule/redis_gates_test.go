@@ -287,7 +287,7 @@ func TestK02_RedisGone(t *testing.T) {
 		away, end func()
 	}{
 		{"killed", g.redis.kill, func() { g.redis.start(t) }},
-		{"hanging", func() { g.redis.cmd.Process.Signal(syscall.SIGSTOP) }, func() { g.redis.cmd.Process.Signal(syscall.SIGCONT) }},
+		{"hanging", func() { g.redis.signal(syscall.SIGSTOP) }, func() { g.redis.signal(syscall.SIGCONT) }},
 	} {
 		if a := in.open("/x"); a.StatusCode != http.StatusOK {
 			t.Fatalf("%s, before: %d", trouble.name, a.StatusCode)

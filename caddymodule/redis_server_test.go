@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"crypto/rand"
+	"errors"
 	"flag"
 	"net"
 	"os"
@@ -138,6 +139,11 @@ func (s *redisServer) start(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		if s.cluster != nil { // its nodes refuse everything until they have found one another
+			if err := s.cluster.Settle(); err != nil {
+				t.Fatal(err)
+			}
+		}
 		return
 	}
 	s.cmd = exec.Command("redis-server", "--bind", "127.0.0.1", "--port", s.port, "--dir", s.dir,
@@ -188,6 +194,46 @@ func (s *redisServer) end(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.cmd.Wait() // with an error, because it was interrupted
+}
+
+// signal sends a signal to the servers with data.
+func (s *redisServer) signal(sig os.Signal) {
+	for _, one := range s.servers() {
+		one.Signal(sig)
+	}
+	if s.cmd != nil {
+		s.cmd.Process.Signal(sig)
+	}
+}
+
+// keep keeps a copy of the data, and returns a function that puts it back.
+func (s *redisServer) keep(t *testing.T) (putBack func()) {
+	t.Helper()
+	dirs := []string{s.dir}
+	if all := s.servers(); all != nil {
+		dirs = nil
+		for _, one := range all {
+			dirs = append(dirs, one.Dir)
+		}
+	}
+	s.end(t)
+	copies := make(map[string]string)
+	for _, dir := range dirs {
+		copies[dir] = t.TempDir()
+		if err := os.CopyFS(copies[dir], os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.start(t)
+	return func() {
+		s.kill()
+		for dir, kept := range copies {
+			if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(kept))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.start(t)
+	}
 }
 
 // addresses returns those of the servers with data.

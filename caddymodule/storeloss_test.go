@@ -313,19 +313,7 @@ func TestAnOlderStoreIsNoticed(t *testing.T) {
 	s.stop()
 	var putBack func()
 	if s.redis != nil {
-		old := t.TempDir()
-		s.redis.end(t)
-		if err := os.CopyFS(old, os.DirFS(s.redis.dir)); err != nil {
-			t.Fatal(err)
-		}
-		s.redis.start(t)
-		putBack = func() {
-			s.redis.kill()
-			if err := errors.Join(os.RemoveAll(s.redis.dir), os.CopyFS(s.redis.dir, os.DirFS(old))); err != nil {
-				t.Fatal(err)
-			}
-			s.redis.start(t)
-		}
+		putBack = s.redis.keep(t)
 		s.start()
 	} else {
 		old, err := os.ReadFile(s.dbPath())

@@ -363,8 +363,8 @@ func TestHelpTeaches(t *testing.T) {
 			t.Errorf("%v --help = %d, %s", path, code, stderr)
 		}
 		example := "  caddy doorpost " + strings.Join(path, " ")
-		if slices.Equal(path, []string{"restore"}) {
-			example = "caddy doorpost restore"
+		if slices.Equal(path, []string{"restore"}) || slices.Equal(path, []string{"migrate"}) {
+			example = "caddy doorpost " + path[0]
 		}
 		if !strings.Contains(stdout, "Examples:\n") || !strings.Contains(cmd.Example, strings.TrimRight(example, " ")) {
 			t.Errorf("%v --help has no example of it:\n%s", path, stdout)

@@ -176,7 +176,7 @@ func (c *call) restore() error {
 		return err
 	}
 	if to.Store.Path == "" {
-		return &admin.Error{Reason: "the store is a Redis server: " + to.Store.String(), Remedy: "bring its own backup back (dump.rdb or appendonlydir), as Redis describes; Caddy notices that it is older, and \"caddy doorpost store accept\" takes it"}
+		return &admin.Error{Reason: "the store is a Redis server: " + to.Store.String(), Remedy: "empty the database (redis-cli FLUSHDB), say \"caddy doorpost migrate --from bolt:FILE\" with the copy, start Caddy, and say \"caddy doorpost store accept\""}
 	}
 	path := to.Store.Path
 	file, err := os.Open(c.args[0])

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -26,6 +28,19 @@ func (p Location) String() string {
 		return p.Path
 	}
 	return p.Redis.String()
+}
+
+// ParseStore returns the location of a store written as bolt:FILE or as the URL of a Redis server, as
+// commands take it.
+func ParseStore(text string) (Location, error) {
+	cfg := &Store{Engine: "redis", URL: text}
+	if path, ok := strings.CutPrefix(text, "bolt:"); ok {
+		if path == "" {
+			return Location{}, errors.New("which file?")
+		}
+		cfg = &Store{Path: path}
+	}
+	return Server{Store: cfg}.StoreLocation(slog.New(slog.DiscardHandler))
 }
 
 // Doorpost's files have their own folder beside Caddy's data folder, never inside it: `caddy

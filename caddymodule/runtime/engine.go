@@ -10,6 +10,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/anchor"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/bolt"
+	"github.com/doorpost-auth/doorpost/caddymodule/store/migrate"
 	"github.com/doorpost-auth/doorpost/caddymodule/store/redis"
 )
 
@@ -31,6 +34,31 @@ func openStore(p config.Location, clock *Clock, log *slog.Logger, late bool) (s 
 	defer cancel()
 	others, err = redis.Open(ctx, redis.Options{Address: p.Redis, Clock: clock.Now, Log: log, Late: late})
 	return others, others, err
+}
+
+// Backup writes a copy of the store: bolt's file, also of a store on Redis. Of records on Redis that
+// change meanwhile, the copy has some value that they had.
+func (e *Engine) Backup(ctx context.Context, w io.Writer) (err error) {
+	if s, ok := e.Store.(interface{ Backup(io.Writer) error }); ok {
+		return s.Backup(w)
+	}
+	if err := os.MkdirAll(config.DataDir(), 0o700); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(config.DataDir(), "backup-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	db, err := bolt.Open(filepath.Join(dir, config.StoreFile), bolt.Options{Clock: e.Clock.Now})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := migrate.Copy(ctx, e.Others, db); err != nil {
+		return err
+	}
+	return db.Backup(w)
 }
 
 // openTime is how long a start waits for the store.

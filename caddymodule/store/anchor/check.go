@@ -22,6 +22,9 @@ type identity struct {
 	Previous []string `json:"w,omitempty"` // identities that it replaced, the latest first
 	Reopened bool     `json:"o,omitempty"` // anchors forgot old links when it was accepted
 	Settling bool     `json:"t,omitempty"` // it is being accepted; don't trust it yet
+
+	MovedFrom string `json:"f,omitempty"` // identity that it was copied from, see BeginMove; "": it wasn't
+	MovedAt   uint64 `json:"b,omitempty"` // count of the beat at that time
 }
 
 // maxPrevious is how many identities are stored. A machine that was off while more stores were
@@ -54,11 +57,11 @@ const recordID = "firm"
 
 // identities and beats return the buckets, opened with the given keys.
 func (s *Store) identities(keys *secret.Keyring) *sealed.Bucket[identity] {
-	return &sealed.Bucket[identity]{Store: s.Store, Keys: keys, Firm: s.firm, Name: "identity", Format: '1', Now: s.now}
+	return &sealed.Bucket[identity]{Store: s.Store, Keys: keys, Firm: s.firm, Name: IdentityBucket, Format: '1', Now: s.now}
 }
 
 func (s *Store) beats(keys *secret.Keyring) *sealed.Bucket[beat] {
-	return &sealed.Bucket[beat]{Store: s.Store, Keys: keys, Firm: s.firm, Name: "beat", Format: '1', Now: s.now}
+	return &sealed.Bucket[beat]{Store: s.Store, Keys: keys, Firm: s.firm, Name: BeatBucket, Format: '1', Now: s.now}
 }
 
 // replaced is implemented by a store in a file that may be moved away while it is open.
@@ -158,8 +161,12 @@ func (s *Store) compare(ctx context.Context, keys *secret.Keyring) (*Loss, error
 	if err := s.lacking(keys, b.Value.Keys); err != nil {
 		return nil, err
 	}
+	if known.Store != "" && known.Store == id.Value.MovedFrom && id.Value.MovedAt < known.Beat {
+		return s.loss(Older, bring, "the store %s was copied from one that was older than last time: this machine has seen a change of %s that isn't in it", s.place,
+			formatTime(known.At)), nil
+	}
 	if known.Store != id.Value.Store {
-		if known.Store != "" { // accepted on another machine
+		if known.Store != "" { // accepted on another machine, or moved
 			var closed Closed
 			if !id.Value.Reopened {
 				closed = *s.Closed()

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -206,6 +207,23 @@ func (db *DB) Scan(ctx context.Context, firm, bucket, prefix, after string, limi
 		return nil, err
 	}
 	return found, nil
+}
+
+// Buckets returns a Key without ID for each bucket of each firm.
+func (db *DB) Buckets(ctx context.Context) (list []store.Key, err error) {
+	err = db.view(ctx, func(tx *bolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+			firm, ok := strings.CutPrefix(string(name), firmPrefix)
+			if !ok {
+				return nil
+			}
+			return b.ForEachBucket(func(bucket []byte) error {
+				list = append(list, store.Key{Firm: firm, Bucket: string(bucket)})
+				return nil
+			})
+		})
+	})
+	return list, err
 }
 
 // unavailable returns an error for a call that wasn't carried out.

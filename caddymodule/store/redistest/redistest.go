@@ -98,8 +98,11 @@ func (s *Server) End() error {
 }
 
 // Hang stops the process, which then accepts connections and says nothing, until Resume.
-func (s *Server) Hang()   { _ = s.cmd.Process.Signal(syscall.SIGSTOP) }
-func (s *Server) Resume() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
+func (s *Server) Hang()   { s.Signal(syscall.SIGSTOP) }
+func (s *Server) Resume() { s.Signal(syscall.SIGCONT) }
+
+// Signal sends a signal to the process, if it runs.
+func (s *Server) Signal(sig os.Signal) { _ = s.cmd.Process.Signal(sig) }
 
 func (s *Server) Address() string { return net.JoinHostPort("127.0.0.1", s.Port) }
 func (s *Server) URL() string     { return "redis://" + s.Address() }
