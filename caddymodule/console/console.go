@@ -103,6 +103,7 @@ func (h *Handlers) listContacts(w http.ResponseWriter, r *http.Request, text, af
 	if _, err := h.staff(r); err != nil {
 		return err
 	}
+	h.Firm.Directory.WarmSearch() // they are likely to search next
 	ctx := r.Context()
 	list, err := h.Firm.ListContacts(ctx, admin.ListContacts{ListRequest: admin.ListRequest{Text: text, After: after, Limit: atOnce}})
 	if err != nil {

@@ -73,6 +73,10 @@ type Directory struct {
 	// that this Directory has its own.
 	TokenCache *TokenCache
 
+	// Search is what Contacts and Companies search in. Books of one firm in one process share it. nil means that this
+	// Directory has its own.
+	Search *Search
+
 	// Peers are the other processes that use the store; nil if there are none.
 	Peers *store.Peers
 
@@ -89,6 +93,7 @@ type Directory struct {
 
 	ownVersion       atomic.Uint64
 	ownTokenCache    TokenCache
+	ownSearch        Search
 	lastGeneration   atomic.Pointer[string] // the generation at the last Sync
 	verifiedUpgrades atomic.Pointer[string] // the sealed record that EnsureUpgrades last found correct
 
@@ -133,6 +138,10 @@ func (b *Directory) Invalidate() {
 	m.stale.Add(1)
 	m.loaded.Store(false)
 	b.versionCounter().Add(1)
+	s := b.search()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop()
 }
 
 // Sync changes Version if another process may have changed the directory since the last call. It
@@ -144,6 +153,9 @@ func (b *Directory) Sync(ctx context.Context) error {
 	}
 	if err == nil {
 		err = b.catchUpTokens(ctx)
+	}
+	if err == nil {
+		err = b.catchUpSearch(ctx, now)
 	}
 	if err != nil {
 		return err
@@ -179,23 +191,12 @@ func (b *Directory) ByID(ctx context.Context, id string) (Contact, error) {
 // in an id or name of its companies; an empty text matches all contacts. Fewer than limit results
 // mean that there are no more.
 func (b *Directory) Contacts(ctx context.Context, text, after string, limit int) ([]Contact, error) {
-	words := strings.Fields(nameKey(text))
-	var names map[string]string
-	if len(words) > 0 {
-		all, err := b.allCompanies(ctx)
-		if err != nil {
-			return nil, err
-		}
-		names = make(map[string]string, len(all))
-		for _, c := range all {
-			names[c.ID] = c.Name
-		}
+	if words := strings.Fields(nameKey(text)); len(words) > 0 {
+		return b.searchContacts(ctx, words, after, limit)
 	}
 	var found []Contact
 	err := b.eachContact(ctx, after, func(e *storedContact) bool {
-		if c := b.effective(*e); c.matches(words, names) {
-			found = append(found, c)
-		}
+		found = append(found, b.effective(*e))
 		return len(found) < limit
 	})
 	return found, err
@@ -224,12 +225,12 @@ func (b *Directory) AnybodyMaySignIn(ctx context.Context) (found bool, err error
 // Companies returns up to limit companies in the order of their ids, beginning after the id after.
 // Each word of text must occur in a company's id or name.
 func (b *Directory) Companies(ctx context.Context, text, after string, limit int) ([]Company, error) {
-	words := strings.Fields(nameKey(text))
+	if words := strings.Fields(nameKey(text)); len(words) > 0 {
+		return b.searchCompanies(ctx, words, after, limit)
+	}
 	var found []Company
 	err := b.eachCompany(ctx, after, func(c Company) bool {
-		if containsAll(nameKey(c.ID+" "+c.Name), words) {
-			found = append(found, c)
-		}
+		found = append(found, c)
 		return len(found) < limit
 	})
 	return found, err

@@ -28,11 +28,13 @@ func (b *Directory) Renew(ctx context.Context, id string) (Renewal, error) {
 	}
 	e.Generation = newGeneration()
 	k := b.key(bucketState, stateGeneration)
-	count := store.Create(k, nextGeneration(nil), time.Time{})
+	next := nextGeneration(was)
+	count := store.Create(k, next, time.Time{})
 	if was != nil {
-		count = store.Replace(k, was, nextGeneration(was), time.Time{})
+		count = store.Replace(k, was, next, time.Time{})
 	}
-	return Renewal{e.Generation, []store.Op{count, store.Put(b.key(bucketContact, id), b.sealContact(&e), time.Time{})}}, nil
+	ops := b.logChange(next, []store.Op{count, store.Put(b.key(bucketContact, id), b.sealContact(&e), time.Time{})})
+	return Renewal{e.Generation, ops}, nil
 }
 
 // Renewed must be called after the Ops of a Renewal were applied, with the result of Apply: nil or

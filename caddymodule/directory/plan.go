@@ -550,6 +550,7 @@ func (b *Directory) apply(ctx context.Context, p Plan, progress func(done, total
 		} else {
 			ops = append(ops, store.Replace(k, p.generation, next, time.Time{}))
 		}
+		ops = b.logChange(next, ops)
 	}
 	ops, err := b.stampUpgrades(ctx, ops)
 	if err != nil {
@@ -559,6 +560,7 @@ func (b *Directory) apply(ctx context.Context, p Plan, progress func(done, total
 	err = b.Store.Apply(ctx, ops...)
 	b.versionCounter().Add(1)
 	b.followTokens(ctx, ops)
+	b.followSearch(ctx, ops)
 	if failed := b.followUpgrades(ctx); err == nil && failed != nil {
 		err = fmt.Errorf("the change was made, but could not be noted in the anchor outside the store: %w", failed)
 	}

@@ -47,12 +47,17 @@ func (b *Directory) change(ctx context.Context, f func() ([]store.Op, error)) er
 			ops, err = b.stampUpgrades(ctx, ops)
 		}
 		tried, last = tried || err == nil, ops
-		return nextGeneration(was), time.Time{}, b.markTokens(ops), err
+		next := nextGeneration(was)
+		if err == nil {
+			ops = b.logChange(next, b.markTokens(ops))
+		}
+		return next, time.Time{}, ops, err
 	})
 	if tried {
 		// Also after an error: the store may have made the change and failed to report it.
 		b.versionCounter().Add(1)
 		b.followTokens(ctx, last)
+		b.followSearch(ctx, last)
 		if failed := b.followUpgrades(ctx); err == nil && failed != nil {
 			err = fmt.Errorf("the change was made, but could not be noted in the anchor outside the store: %w", failed)
 		}

@@ -198,7 +198,8 @@ func recordsOf(id string, cfg config.Firm, db *anchor.Store, s Shared, changes *
 	alarm := newAlarm(s.Log, events).raise
 	r := gate.Records{
 		Directory: &directory.Directory{Firm: id, Store: db, Keys: keys, Now: now, Changes: changes, Peers: others, Anchor: db, Upgraded: cfg.Upgraded.Closed(), OnUntrusted: alarm,
-			TokenCache: kept(e, id, "tokens", func() *directory.TokenCache { return new(directory.TokenCache) })},
+			TokenCache: kept(e, id, "tokens", func() *directory.TokenCache { return new(directory.TokenCache) }),
+			Search:     kept(e, id, "search", func() *directory.Search { return new(directory.Search) })},
 		Sessions: &session.Sessions{Firm: id, Store: db, Keys: keys, Now: now, Idle: time.Duration(cfg.Session.Idle), Max: time.Duration(cfg.Session.Max), Peers: others, OnUntrusted: alarm,
 			Memory: kept(e, id, "sessions", func() *session.Memory { return new(session.Memory) })},
 		Tokens: &token.Tokens{Firm: id, Store: db, Keys: keys, Now: now, Life: time.Duration(cfg.LinkLifetime), OnUntrusted: alarm,
