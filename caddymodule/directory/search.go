@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,10 +35,11 @@ type searchLoad struct {
 }
 
 const (
-	searchIdle   = 15 * time.Minute
-	changeLife   = 10 * time.Minute // how long other processes can read what a change was about
-	maxLogged    = 1000             // records of a change; of more, others read all
-	bucketChange = "changed"        // generation → which contacts and companies the change was about
+	searchIdle     = 15 * time.Minute
+	searchLoadTime = 2 * time.Minute
+	changeLife     = 10 * time.Minute // how long other processes can read what a change was about
+	maxLogged      = 1000             // records of a change; of more, others read all
+	bucketChange   = "changed"        // generation → which contacts and companies the change was about
 )
 
 func (b *Directory) search() *Search {
@@ -82,7 +84,7 @@ func (b *Directory) withIndex(ctx context.Context, f func(*contactIndex)) error 
 }
 
 // beginSearchLoad returns the load in progress, or starts one. A load goes on when nobody waits for it any more, for up
-// to loadTimeout. s.mu must be held.
+// to searchLoadTime. s.mu must be held.
 func (b *Directory) beginSearchLoad(s *Search) *searchLoad {
 	if s.load != nil {
 		return s.load
@@ -91,7 +93,7 @@ func (b *Directory) beginSearchLoad(s *Search) *searchLoad {
 	s.load, s.late = load, map[string]bool{}
 	go func() {
 		defer close(load.done)
-		ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), searchLoadTime)
 		defer cancel()
 		index, seen, err := b.readIndex(ctx)
 		s.mu.Lock()
@@ -128,7 +130,7 @@ func (b *Directory) readIndex(ctx context.Context) (x *contactIndex, seen []byte
 			return true
 		})
 	}
-	x.base = bytes.Clone(x.base) // without the room to grow
+	x.base, x.text = bytes.Clone(x.base), slices.Clone(x.text) // without the room to grow
 	return x, seen, err
 }
 

@@ -60,6 +60,7 @@ func (x *contactIndex) slot(id string) uint32 {
 	at, ok := x.slots[id]
 	if !ok {
 		at = uint32(len(x.text))
+		id = strings.Clone(id) // it may be a part of something large
 		x.slots[id] = at
 		x.text = append(x.text, indexedCompany{id: id})
 	}
@@ -68,10 +69,19 @@ func (x *contactIndex) slot(id string) uint32 {
 
 // setCompany adds or changes a company; an empty name removes it.
 func (x *contactIndex) setCompany(id, name string) {
-	at := x.slot(id)
-	if x.text[at].text = ""; name != "" {
-		x.text[at].text = nameKey(id + " " + name)
+	text := ""
+	if name != "" {
+		text = nameKey(id + " " + name)
 	}
+	at, there := x.slots[id]
+	if !there && strings.HasPrefix(text, id) {
+		at, id = uint32(len(x.text)), text[:len(id)] // which takes no memory of its own
+		x.slots[id] = at
+		x.text = append(x.text, indexedCompany{id: id})
+	} else if !there {
+		at = x.slot(id)
+	}
+	x.text[at].text = text
 }
 
 // entry is a contact in an index. Its slices are parts of the index.
