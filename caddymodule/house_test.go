@@ -51,6 +51,7 @@ type house struct {
 type layout struct {
 	global    string // further lines of the global options
 	app       string // of the global option doorpost; "": mails go to the folder
+	texts     string // URL of the service that takes text messages; "": none does
 	firm      string // further settings of the firm
 	site      string // the handler behind the gate; "": reverse_proxy to the portal
 	more      string // further site blocks
@@ -88,6 +89,9 @@ func openHouse(t *testing.T, l layout) *house {
 	h.write("companies.csv", cmp.Or(l.companies, someCompanies))
 	if l.app == "" {
 		l.app = "mail folder " + h.path("mail")
+	}
+	if l.texts != "" {
+		l.app += "\n\t\ttext webhook " + l.texts + " {\n\t\t\theader Authorization \"Bearer of-the-service\"\n\t\t\trate 1000/s\n\t\t}"
 	}
 	l.app += "\n\t\t" + h.storeLines(l.app)
 	if l.site == "" {

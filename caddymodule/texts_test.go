@@ -64,9 +64,8 @@ func (s *textService) answer(status int) {
 
 func openHouseWithTexts(t *testing.T) (*house, *textService) {
 	s := newTextService(t)
-	h := openHouse(t, layout{admin: freeAddress(t), firm: "home /portal/{company}\n phone_region GB",
-		app:      fmt.Sprintf("mail folder %s\n text webhook %s/send {\n header Authorization \"Bearer of-the-service\"\n rate 1000/s\n }", t.TempDir(), s.URL),
-		contacts: "email,first_name,companies,phone\nann@example.com,Ann,acme,07700 900123\nbob@example.com,Bob,acme,+44 7700 900456\ncid@example.com,,acme,ask at reception\ndan@example.com,,acme,\n"})
+	h := openHouse(t, layout{admin: freeAddress(t), texts: s.URL + "/send", firm: "home /portal/{company}\n phone_region GB",
+		contacts: "email,first_name,companies,phone,role\nann@example.com,Ann,acme,07700 900123,\nbob@example.com,Bob,acme,+44 7700 900456,\ncid@example.com,,acme,ask at reception,\ndan@example.com,,acme,,\nowner@example.com,,,,staff\n"})
 	return h, s
 }
 
@@ -117,6 +116,29 @@ func TestNoticeByText(t *testing.T) {
 		if strings.Contains(string(cmd), line) {
 			t.Errorf("the output shows the number: %s", cmd)
 		}
+	}
+}
+
+// Staff send texts beside the emails of a notice, and set who wants none.
+func TestStaffSendTexts(t *testing.T) {
+	h, s := openHouseWithTexts(t)
+	owner := h.in("owner@example.com")
+	company := owner.open("/-/staff/company?id=acme")
+	if a := owner.press(company, "/-/staff/company", "Send the email", "text", "too"); goes(a) != "/-/staff/company?id=acme&done=notify" {
+		t.Fatalf("telling = %d to %q\n%s", a.StatusCode, goes(a), a.part())
+	}
+	h.eventually("the texts", func() bool { return len(s.texts()) == 2 })
+	_, id := contactPage(t, owner, "ann")
+	edit := owner.open("/-/staff/edit?id=" + id)
+	if a := owner.save(edit, "texts", "off", "locale", ""); a.StatusCode != http.StatusSeeOther {
+		t.Fatalf("saving = %d\n%s", a.StatusCode, a.part())
+	}
+	if page := owner.open("/-/staff/edit?id=" + id); !strings.Contains(page.body, `<option value="off" selected>`) {
+		t.Errorf("the form doesn't say that Ann wants no texts:\n%s", page.part())
+	}
+	sent, err := h.office().Notify(t.Context(), "example", admin.Notify{Company: "acme", Text: action.TextToo, To: []string{"ann@example.com"}})
+	if err != nil || len(sent.Queued) != 1 || sent.Queued[0].Text != nil || len(sent.Skipped) != 1 || sent.Skipped[0].Code != action.SkippedTextsOff {
+		t.Errorf("Notify = %+v, %v; want Ann told by email alone", sent, err)
 	}
 }
 

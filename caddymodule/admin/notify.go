@@ -87,6 +87,11 @@ func (n *Notify) takeKey(h http.Header) error {
 	return nil
 }
 
+// SendsTexts reports whether notices can go out as text messages.
+func (f Firm) SendsTexts() bool {
+	return f.Notices != nil && f.Notices.Texts != nil && f.Notices.Texts.Sender != nil
+}
+
 // Notified answers a Notify.
 type Notified struct{ action.NoticeSent }
 

@@ -71,7 +71,7 @@ func (h *Handlers) showCompany(w http.ResponseWriter, r *http.Request, id string
 	}
 	page.More = len(c.Contacts) - len(page.Contacts)
 	if page.CanNotify = h.Firm.Notices != nil; page.CanNotify {
-		page.Key = "staff-" + rand.Text()
+		page.Key, page.CanText = "staff-"+rand.Text(), h.Firm.SendsTexts()
 		for _, name := range h.Firm.Notices.Messages.NoticeTemplates() {
 			if name != "new-questions" {
 				page.Templates = append(page.Templates, name)
@@ -162,6 +162,9 @@ func (h *Handlers) PostCompany(w http.ResponseWriter, r *http.Request) error {
 // notify has contacts of a company told by email.
 func (h *Handlers) notify(ctx context.Context, by admin.By, company string, get func(string) string) (admin.Notified, error) {
 	in := admin.Notify{Company: company, Template: get("template"), Key: get("key"), Data: admin.NoticeData{}}
+	if get("text") == "too" {
+		in.Text = "too"
+	}
 	for _, name := range []string{"count", "due", "note"} {
 		if value := strings.TrimSpace(get(name)); value != "" {
 			in.Data[name] = value

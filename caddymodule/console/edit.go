@@ -28,8 +28,16 @@ var formFields = []formField{
 	{"last", "last_name", "Last name", func(c directory.Contact) string { return c.LastName }, func(d *directory.Change, v string) { d.LastName = &v }},
 	{"email", "email", "Main email address", func(c directory.Contact) string { return c.Email().Display() }, func(d *directory.Change, v string) { d.Email = &v }},
 	{"phone", "phone", "Phone", func(c directory.Contact) string { return c.Phone }, func(d *directory.Change, v string) { d.Phone = &v }},
+	{"texts", "texts", "Text messages", textsOf, func(d *directory.Change, v string) { d.Texts = &v }},
 	{"locale", "locale", "Language", func(c directory.Contact) string { return c.Locale }, func(d *directory.Change, v string) { d.Locale = &v }},
 	{"role", "role", "Role", func(c directory.Contact) string { return string(c.Role) }, func(d *directory.Change, v string) { d.Role = (*directory.Role)(&v) }},
+}
+
+func textsOf(c directory.Contact) string {
+	if c.NoTexts {
+		return "off"
+	}
+	return "on"
 }
 
 // errGone is the answer where a contact was removed since the page before was shown.
@@ -97,6 +105,7 @@ func (h *Handlers) editPage(ctx context.Context, c directory.Contact) (web.Staff
 // fill puts the values of the fields into the form.
 func (h *Handlers) fill(page *web.StaffEditPage, values map[string]string) {
 	page.First, page.Last, page.Email, page.Phone = values["first"], values["last"], values["email"], values["phone"]
+	page.CanText, page.NoTexts = h.Firm.SendsTexts(), values["texts"] == "off"
 	page.Staff, page.Locales = values["role"] == string(directory.Staff), h.locales(values["locale"])
 }
 
@@ -179,6 +188,9 @@ func edited(get func(string) string, was map[string]string) (typed map[string]st
 		v := strings.TrimSpace(get(f.name))
 		if f.name == "role" {
 			v = cmp.Or(v, string(directory.Client)) // a box that isn't checked isn't sent
+		}
+		if f.name == "texts" {
+			v = cmp.Or(v, was[f.name]) // the form has it only where texts are sent
 		}
 		if v != was[f.name] {
 			typed[f.name] = v

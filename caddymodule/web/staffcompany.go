@@ -15,6 +15,7 @@ type StaffCompanyPage struct {
 	More     int // contacts that aren't shown
 
 	CanNotify bool
+	CanText   bool     // notices can go to phones, too
 	Templates []string // of notices, without the usual one
 	Key       string   // by which the same form sends one notice only, even if it is sent twice
 
@@ -59,7 +60,7 @@ func staffCompanySamples() []Page {
 	return []Page{
 		StaffCompanyPage{ID: "oak", Name: "Oak", NewName: "Oak"},
 		StaffCompanyPage{ID: "oak", Name: "Oak", NewName: "Oak & Sons", Links: 2, Upgraded: true, Failed: "Somebody else has changed it meanwhile."},
-		StaffCompanyPage{ID: "harbor-bakery", Name: "Harbor Bakery", NewName: "Harbor Bakery", Links: 1, CanNotify: true, Templates: []string{"year-end"}, Key: "k", More: 3, MoreReports: true, Done: "They are told.",
+		StaffCompanyPage{ID: "harbor-bakery", Name: "Harbor Bakery", NewName: "Harbor Bakery", Links: 1, CanNotify: true, CanText: true, Templates: []string{"year-end"}, Key: "k", More: 3, MoreReports: true, Done: "They are told.",
 			Use:      OldLinkUse{Last: when, Recent: 45, Browsers: 2, AtLeast: true, Programs: 2, Since: when, Weeks: weeks},
 			Contacts: []CompanyContactRow{{ContactRow{ID: "7", Name: "Ann Lee", Email: "ann@example.com"}, when}, {ContactRow{ID: "8", Email: "bob@example.com", Disabled: true}, time.Time{}}},
 			Reports:  []StaffReportRow{{ReportRow{"/-/reports/abc", "July statement", "", "PDF", "1.2 MB", when, false}, "abc"}}},

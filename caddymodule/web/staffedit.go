@@ -10,6 +10,7 @@ type StaffEditPage struct {
 	First, Last, Email, Phone string // as typed
 	Staff                     bool   // the role that is chosen
 	RoleFixed                 bool   // the Caddyfile decides on the role
+	CanText, NoTexts          bool   // text messages are sent; the contact gets none
 	Locales                   []LocaleRow
 
 	Others    []string         // further addresses
@@ -56,7 +57,7 @@ func (StaffEditPage) Section() Section { return SectionContacts }
 func (StaffRemovePage) Section() Section { return SectionContacts }
 
 func staffEditSamples() []Page {
-	whole := StaffEditPage{ID: "7", Name: "Ann Lee", Version: "v", Was: "{}", First: "Ann", Last: "Lee", Email: "ann@example.com", Phone: "+1 555 0100",
+	whole := StaffEditPage{ID: "7", Name: "Ann Lee", Version: "v", Was: "{}", First: "Ann", Last: "Lee", Email: "ann@example.com", Phone: "+1 555 0100", CanText: true,
 		Locales: []LocaleRow{{"", "As their browser asks", true}, {"en", "English", false}}, Others: []string{"ann@example.org"}, Companies: []CompanyNameRow{{"harbor", "Harbor Bakery"}},
 		Done: "The changes are saved."}
 	changed := whole
