@@ -52,6 +52,7 @@ func TestBrowserStaff(t *testing.T) {
 		{"staff-devices", []step{at("/-/staff/devices")}},
 		{"staff-log", []step{at("/-/staff/log")}},
 		{"staff-log-wrong", []step{chromedp.SendKeys(css("#who"), "bob@example.net\r"), chromedp.WaitVisible(css("[role=alert]"))}},
+		{"staff-view", []step{at("/-/staff/contacts"), chromedp.Click(css(".companies a")), chromedp.WaitVisible(css("main h1")), chromedp.Click(css("main a[href*='/staff/view']")), chromedp.WaitVisible(css("iframe"))}},
 		{"staff-announce", []step{at("/-/staff/announce?company=acme")}},
 		{"staff-announce-plan", []step{chromedp.Click(css("main form button")), chromedp.WaitVisible(css("[role=status]"))}},
 		{"staff-announced", []step{chromedp.Click(css("main form button")), chromedp.WaitVisible(css("main progress"))}},

@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,39 @@ func TestStaffEmails(t *testing.T) {
 	h.eventually("the email, and the test", func() bool { _, n := s.counts(); return n == 3 })
 	if a := owner.press(page, "/-/staff/emails", "Try again"); a.StatusCode != 409 {
 		t.Errorf("trying again what was sent = %d; want the page with what is wrong", a.StatusCode)
+	}
+}
+
+// Staff see the pages as a contact does, in the contact's language, without being signed in as them.
+func TestStaffViewAs(t *testing.T) {
+	h, _ := openFastHouse(t, layout{firm: oldLinks, companies: oldCompanies, contacts: "email,first_name,companies,role,locale\nowner@example.com,Olive,,staff,\nann@example.com,Ann,acme; birch,,es\n"})
+	owner := h.in("owner@example.com")
+	_, id, _ := strings.Cut(owner.send("/-/staff/contacts", form("q", "ann")).part(), "contact?id=")
+	id, _, _ = strings.Cut(id, `"`)
+	before := len(h.letters("ann@example.com"))
+	page := owner.open("/-/staff/view?id=" + id + "&page=companies")
+	if page.StatusCode != 200 || !strings.Contains(page.part(), `src="/-/staff/view/frame?id=`+id+`&amp;page=companies" sandbox`) {
+		t.Fatalf("the view = %d\n%s", page.StatusCode, page.part())
+	}
+	companies, prompt := owner.open("/-/staff/view/frame?id="+id+"&page=companies"), owner.open("/-/staff/view/frame?id="+id)
+	if companies.StatusCode != 200 || !strings.Contains(companies.part(), "Acme Ltd") || !strings.Contains(companies.part(), "Birch &amp; Sons") || !strings.Contains(companies.part(), "ann@example.com") {
+		t.Errorf("the companies = %d\n%s", companies.StatusCode, companies.part())
+	}
+	if !strings.Contains(prompt.body, `lang="es"`) || !strings.Contains(prompt.part(), `value="ann@example.com"`) {
+		t.Errorf("the prompt = %d\n%s", prompt.StatusCode, prompt.part())
+	}
+	for _, a := range []answer{companies, prompt} {
+		_, body, _ := strings.Cut(a.body, "<body>")
+		policy := a.Header.Get("Content-Security-Policy")
+		if regexp.MustCompile(`<script|\b(href|action|formaction|autofocus)\b`).MatchString(body) || !strings.HasSuffix(policy, "; sandbox") || !strings.Contains(policy, "frame-ancestors 'self'") || len(a.Cookies()) > 0 {
+			t.Errorf("the frame can do something: %s, %v\n%s", policy, a.Cookies(), body)
+		}
+	}
+	if list := owner.send("/-/staff/devices", form("q", "ann")); !strings.Contains(list.part(), "Nobody who matches") || len(h.letters("ann@example.com")) != before {
+		t.Errorf("ann is signed in, or got an email\n%s", list.part())
+	}
+	if a := owner.open("/-/staff/view/frame?id=nobody"); a.StatusCode != 404 {
+		t.Errorf("of nobody = %d; want 404", a.StatusCode)
 	}
 }
 

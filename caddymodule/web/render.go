@@ -236,7 +236,7 @@ func policyOf(page Page) string {
 		// they would be signed in, but remain on the form. The actions of these forms are fixed,
 		// and nobody can add forms to these pages.
 		return "; form-action 'self' https:; frame-ancestors 'none'"
-	case (MailPage{}).file():
+	case (MailPage{}).file(), (StaffViewPage{}).file():
 		return "; form-action 'self'; frame-src 'self'; frame-ancestors 'none'"
 	}
 	return "; form-action 'self'; frame-ancestors 'none'"
@@ -248,7 +248,13 @@ func (p *Pages) editionFor(r *http.Request, page Page) *edition {
 	if file := page.file(); isStaffPage(file) || strings.HasPrefix(file, "mail") {
 		return p.english
 	}
-	l := p.languages.Choose(localeOf(r.Context()), r.Header.Get("Accept-Language"))
+	return p.edition(p.languages.Choose(localeOf(r.Context()), r.Header.Get("Accept-Language")))
+}
+
+// editionIn returns the pages in the language of a locale; English if it is empty.
+func (p *Pages) editionIn(locale string) *edition { return p.edition(p.languages.Choose(locale, "")) }
+
+func (p *Pages) edition(l *language.Language) *edition {
 	if l == p.english.language {
 		return p.english
 	}

@@ -62,5 +62,6 @@ func staffSamples() []Page {
 		staffDevicesSamples(),
 		staffLogSamples(),
 		staffAnnounceSamples(),
+		staffViewSamples(),
 	)
 }
