@@ -65,7 +65,7 @@ var arrows = map[string][]string{
 	"web":      {"brand", "language", "site", "address", "store"},
 	"action":   {"brand", "directory", "legacy", "session", "token", "password", "limit", "notice", "outbox", "phone", "audit", "site", "address", "secret", "store", "store/sealed", "store/anchor"},
 
-	"brand":     {"address", "phone"},
+	"brand":     {"address", "language", "phone"},
 	"directory": {"address", "phone", "typo", "tokensearch", "secret", "store", "store/sealed", "store/anchor"},
 	"session":   {"address", "secret", "store", "store/sealed"},
 	"token":     {"address", "secret", "store", "store/sealed"},

@@ -100,7 +100,7 @@ func TestPasswordFromHelpToSignIn(t *testing.T) {
 	if a := phone.open(next); !strings.Contains(a.body, `value="ann@example.com"`) || !strings.Contains(a.body, "Your password is set") || !strings.Contains(a.body, `value="/orders/7?a=1"`) {
 		t.Errorf("GET %s = %d; want the address filled in, and the way back\n%s", next, a.StatusCode, a.body)
 	}
-	if l := h.nextLetter("ann@example.com", before); !strings.Contains(l.Get("Subject"), "password") || !strings.Contains(l.text, "It wasn't you?") || !strings.Contains(l.text, h.url+"/-/help") {
+	if l := h.nextLetter("ann@example.com", before); !strings.Contains(l.Get("Subject"), "password") || !strings.Contains(l.text, "It wasn’t you?") || !strings.Contains(l.text, h.url+"/-/help") {
 		t.Errorf("the mail about it is %q\n%s", l.Get("Subject"), l.text)
 	}
 	if a := phone.send("/-/password/set", url.Values{"t": {tok}, "password": {annsPassword2}}); a.StatusCode != 410 || !strings.Contains(a.body, "Send a new link") {
@@ -343,7 +343,7 @@ func TestT18_ANewPasswordEndsEverythingElse(t *testing.T) {
 	if a := h.browser().send("/-/password/set", url.Values{"t": {olderTok}, "password": {annsPassword2}}); a.StatusCode != 410 {
 		t.Errorf("an older password link = %d; want 410", a.StatusCode)
 	}
-	if l := h.nextLetter("ann@example.com", mails); !strings.Contains(l.text, "It wasn't you?") {
+	if l := h.nextLetter("ann@example.com", mails); !strings.Contains(l.text, "It wasn’t you?") {
 		t.Errorf("the mail about it is %q\n%s", l.Get("Subject"), l.text)
 	}
 	if a := waiting.send("/-/code", url.Values{"code": {unused.code}}); a.StatusCode == 303 || waiting.me() != nil {

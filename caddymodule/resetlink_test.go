@@ -58,7 +58,7 @@ func TestPasswords_OfTheFirm(t *testing.T) {
 	must(office.ResetLink(ctx, "example", "bob@example.com"))
 	l := h.nextLetter("bob@example.com", before)
 	m := setPattern.FindStringSubmatch(l.text)
-	if m == nil || !strings.Contains(l.text, "Example Bookkeeping invites you") || !strings.Contains(l.text, "24 hours") || strings.Contains(l.text, "you asked") {
+	if m == nil || !strings.Contains(l.text, "Example Bookkeeping invites you") || !strings.Contains(l.text, "24 hours") || strings.Contains(l.text, "You asked") {
 		t.Fatalf("the invitation is\n%s", l.text)
 	}
 	caddymodule.Advance(t, 23*time.Hour)

@@ -18,6 +18,7 @@ type Browser struct {
 	Flow         string     // the cookie of a browser that asked for a mail; "": there is none
 	DeviceCookie string     // the cookie of a device that has been signed in on; "": there is none
 	Device       string     // ID of that device; "": there is none
+	Languages    string     // those that it accepts, as in the header Accept-Language
 }
 
 // FlowID returns the ID under which tokens know the browser, or "".

@@ -211,7 +211,7 @@ func (j *MailJobs) Waiting(ctx context.Context, request, reason string) {
 
 // write makes the mail that was asked for.
 func (j *MailJobs) write(ctx context.Context, ask token.MailRequest, c directory.Contact, to address.Address, issued token.Issued) (*outbox.Message, error) {
-	mail, err := j.mailTo(ctx, c, to)
+	mail, err := j.mailTo(ctx, c, to, ask.Languages)
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +256,7 @@ func (j *MailJobs) prepareNotification(ctx context.Context, r outbox.Request) (o
 	case j.NoPasswords:
 		help = "sign-in"
 	}
-	mail, err := j.mailTo(ctx, c, c.Emails[0])
+	mail, err := j.mailTo(ctx, c, c.Emails[0], n.Languages)
 	if err != nil {
 		return outbox.Prepared{}, err
 	}
@@ -311,7 +311,7 @@ func (j *MailJobs) prepareNotice(ctx context.Context, r outbox.Request) (outbox.
 	if !slices.Contains(c.Emails, to) {
 		to = c.Email() // it isn't theirs any more
 	}
-	mail, err := j.mailTo(ctx, c, to)
+	mail, err := j.mailTo(ctx, c, to, "")
 	if err != nil {
 		return outbox.Prepared{}, err
 	}
@@ -354,7 +354,7 @@ func (j *MailJobs) prepareAnnouncement(ctx context.Context, r outbox.Request) (o
 	if err != nil || !wanted {
 		return outbox.Prepared{}, err
 	}
-	mail, err := j.mailTo(ctx, c, c.Email())
+	mail, err := j.mailTo(ctx, c, c.Email(), "")
 	if err != nil {
 		return outbox.Prepared{}, err
 	}
@@ -396,10 +396,11 @@ func (j *MailJobs) pageLink(path, company string) string {
 	return origin + j.Prefix + "/companies"
 }
 
-// mailTo begins a mail to an address of the contact.
-func (j *MailJobs) mailTo(ctx context.Context, c directory.Contact, to address.Address) (brand.Mail, error) {
+// mailTo begins a mail to an address of the contact, in their language. accept are the languages of their browser, where one
+// has asked for the mail.
+func (j *MailJobs) mailTo(ctx context.Context, c directory.Contact, to address.Address, accept string) (brand.Mail, error) {
 	companies, err := companyNames(ctx, j.Directory, c)
-	return brand.Mail{To: string(to), FirstName: c.FirstName, LastName: c.LastName, Companies: companies}, err
+	return brand.Mail{To: string(to), FirstName: c.FirstName, LastName: c.LastName, Companies: companies, Language: j.Messages.Language(c.Locale, accept)}, err
 }
 
 func messageOf(letter brand.Message, at time.Time) (*outbox.Message, error) {

@@ -43,7 +43,7 @@ func (m *MailRequests) Commit(ctx context.Context, by Browser, ask token.MailReq
 	if ask.Purpose == token.SetPassword {
 		kind = kindSetPassword
 	}
-	ask.Agent, ask.IP, ask.Device = by.Agent, by.IP, by.Device
+	ask.Agent, ask.IP, ask.Device, ask.Languages = by.Agent, by.IP, by.Device, by.Languages
 	// Those that come from a known device or an old link have a budget and room of their own.
 	// Others are counted whatever becomes of them. Where too much was asked for, the page
 	// shows what was typed as before, and that is all.

@@ -20,7 +20,7 @@ func (s *SignIn) newDevice(ctx context.Context, by Browser, c directory.Contact,
 	if err != nil || s.NoNewDevice || !tellsOfDevice(known, first, grant, c.Emails[0]) {
 		return "", ops, err
 	}
-	n := notification{Contact: c.ID, Password: grant.Method == ByPassword, At: s.Now(), Agent: by.Agent}
+	n := notification{Contact: c.ID, Password: grant.Method == ByPassword, At: s.Now(), Agent: by.Agent, Languages: by.Languages}
 	request, mail, err := addNotification(s.Queue, kindNewDevice, n)
 	if err != nil {
 		return "", nil, err

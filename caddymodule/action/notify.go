@@ -28,6 +28,8 @@ type notification struct {
 	Password bool      `json:"password,omitempty"` // the sign-in was by password
 	At       time.Time `json:"at"`
 	Agent    string    `json:"agent,omitempty"`
+
+	Languages string `json:"languages,omitempty"` // as Browser has them
 }
 
 // addNotification returns the Op that commits such a request, and its ID. The mail, which MailJobs makes, goes out also where the

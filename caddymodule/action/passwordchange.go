@@ -85,7 +85,7 @@ func (p *PasswordChanges) apply(ctx context.Context, by Browser, change Password
 	if err != nil {
 		return err
 	}
-	id, mail, err := addNotification(p.Queue, kindChanged, notification{Contact: c.ID, Removed: kind == audit.PasswordRemoved, At: now, Agent: by.Agent})
+	id, mail, err := addNotification(p.Queue, kindChanged, notification{Contact: c.ID, Removed: kind == audit.PasswordRemoved, At: now, Agent: by.Agent, Languages: by.Languages})
 	if err != nil {
 		return err
 	}

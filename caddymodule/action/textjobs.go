@@ -41,7 +41,7 @@ func (j *TextJobs) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepar
 	if ended != "" {
 		return end(ended, "")
 	}
-	mail, err := j.mailTo(ctx, c, c.Email())
+	mail, err := j.mailTo(ctx, c, c.Email(), "")
 	if err != nil {
 		return outbox.Prepared{}, err
 	}

@@ -1,6 +1,7 @@
 package brand
 
 import (
+	"cmp"
 	"crypto/rand"
 	"embed"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	texttemplate "text/template"
 	"time"
@@ -22,6 +24,7 @@ import (
 	"golang.org/x/text/unicode/bidi"
 
 	"github.com/doorpost-auth/doorpost/caddymodule/address"
+	"github.com/doorpost-auth/doorpost/caddymodule/language"
 )
 
 //go:embed mails
@@ -46,9 +49,10 @@ type Messages struct {
 	answer string // Reply-To
 	look   Look
 
-	signIn, setPassword, passwordChanged, newDevice, portalUpdate pair
-	test                                                          pair
-	notices                                                       map[string]pair // by name: kinds of notices, and templates of the firm's own
+	languages *language.Languages
+	pairs     map[string]map[string]pair // by language and kind, or the name of a template of the firm's own
+
+	trying bool // no built-in template takes the place of one that fails
 
 	texts, builtInTexts map[string]*texttemplate.Template // by the name of the notice
 
@@ -61,6 +65,7 @@ type Messages struct {
 type pair struct {
 	text    *texttemplate.Template
 	html    *htmltemplate.Template
+	wrap    bool  // long lines of the text are broken
 	builtIn *pair // takes the place of one that fails; nil: nothing does
 }
 
@@ -90,59 +95,88 @@ func NewMessages(b Brand, folder string) (*Messages, error) {
 		}
 		l.answer = string(a)
 	}
-	kinds := []struct {
-		kind string
-		pair *pair
-	}{{KindSignIn, &l.signIn}, {KindSetPassword, &l.setPassword}, {KindPasswordChanged, &l.passwordChanged}, {KindNewDevice, &l.newDevice}, {KindPortalUpdate, &l.portalUpdate}}
-	for _, one := range kinds {
-		if *one.pair, err = readPair(folder, one.kind); err != nil {
+	if l.languages, err = language.Load(folder); err != nil {
+		return nil, err
+	}
+	own, err := ownTemplates(folder)
+	if err != nil {
+		return nil, err
+	}
+	l.pairs = map[string]map[string]pair{}
+	for _, lang := range l.languages.All() {
+		if l.pairs[lang.Tag], err = readPairs(lang, folder, own); err != nil {
 			return nil, err
 		}
-	}
-	if l.test, err = readPair("", "test"); err != nil {
-		return nil, err
-	}
-	if err := l.readNotices(folder); err != nil {
-		return nil, err
 	}
 	if err := l.readTexts(folder); err != nil {
 		return nil, err
 	}
-	if err := l.tryOut(); err != nil || folder == "" {
-		return l, err
-	}
-	for _, one := range kinds {
-		builtIn, err := readPair("", one.kind)
+	l.trying = true
+	err = l.tryOut()
+	l.trying = false
+	return l, err
+}
+
+// readPairs reads all messages in one language. own are the names of the folder's templates that are none of the
+// built-in ones.
+func readPairs(lang *language.Language, folder string, own []string) (map[string]pair, error) {
+	all := map[string]pair{}
+	for _, kind := range slices.Concat(otherKinds, noticeKinds) {
+		builtIn, err := readPair(lang, "", kind)
 		if err != nil {
 			return nil, err
 		}
-		one.pair.builtIn = &builtIn
+		p := builtIn
+		if folder != "" && kind != kindTest {
+			if p, err = readPair(lang, folder, kind); err != nil {
+				return nil, err
+			}
+			p.builtIn = &builtIn
+		}
+		all[kind] = p
 	}
-	return l, nil
+	for _, name := range own {
+		p, err := readPair(lang, folder, name)
+		if err != nil {
+			return nil, err
+		}
+		builtIn := all[KindNewQuestions]
+		if builtIn.builtIn != nil {
+			builtIn = *builtIn.builtIn
+		}
+		p.builtIn = &builtIn
+		all[name] = p
+	}
+	return all, nil
 }
 
-func readPair(folder, kind string) (p pair, err error) {
+func readPair(lang *language.Language, folder, kind string) (p pair, err error) {
+	funcs := map[string]any{"list": func(items list) string { return lang.List(items) }}
 	text, name, err := readTemplate(folder, kind+".txt")
 	if err != nil {
 		return p, err
 	}
-	if p.text, err = texttemplate.New(name).Option("missingkey=zero").Parse(text); err != nil {
+	p.wrap = strings.HasPrefix(name, builtInFolder)
+	if p.text, err = texttemplate.New(name).Option("missingkey=zero").Funcs(funcs).Parse(lang.Source(language.Plain, text)); err != nil {
 		return p, templateError(err)
 	}
 	frame, name, err := readTemplate(folder, "frame.html")
 	if err != nil {
 		return p, err
 	}
-	if p.html, err = htmltemplate.New(name).Option("missingkey=zero").Parse(frame); err != nil {
+	if p.html, err = htmltemplate.New(name).Option("missingkey=zero").Funcs(funcs).Parse(lang.Source(language.HTML, frame)); err != nil {
 		return p, templateError(err)
 	}
 	html, name, err := readTemplate(folder, kind+".html")
 	if err != nil {
 		return p, err
 	}
-	p.html, err = p.html.New(name).Parse(html)
+	p.html, err = p.html.New(name).Parse(lang.Source(language.HTML, html))
 	return p, templateError(err)
 }
+
+// builtInFolder begins the names of built-in templates.
+const builtInFolder = "mails/"
 
 // readTemplate returns a template and its path, for errors.
 func readTemplate(folder, file string) (text, name string, err error) {
@@ -155,8 +189,8 @@ func readTemplate(folder, file string) (text, name string, err error) {
 			return "", name, fmt.Errorf("reading a mail template: %w", err)
 		}
 	}
-	b, err := builtIn.ReadFile("mails/" + file)
-	return string(b), "mails/" + file, err
+	b, err := builtIn.ReadFile(builtInFolder + file)
+	return string(b), builtInFolder + file, err
 }
 
 // maxTemplate is the size of a template in bytes, far above what pages and mails need.
@@ -176,43 +210,38 @@ func ReadTemplateFile(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// tryOut writes each message for somebody of whom everything is known, and for somebody
+// tryOut writes each message in each language for somebody of whom everything is known, and for somebody
 // of whom nothing is.
 func (l *Messages) tryOut() error {
-	rich := Mail{To: "ann@example.com", FirstName: "Ann", LastName: "Baker", Companies: []string{"Acme", "Baker & Sons"},
-		Link: "https://clients.example.com/-/link?t=trial", Code: "abcd-efgh", Life: 10 * time.Minute,
-		AskedAt: time.Date(2026, 1, 2, 10, 2, 3, 0, time.UTC), Agent: "Safari on iPhone"}
-	poor := Mail{To: rich.To, Link: rich.Link, Code: rich.Code, Life: rich.Life, AskedAt: rich.AskedAt}
-	for _, m := range []Mail{rich, poor} {
-		for _, one := range []struct {
-			pair  pair
-			write func() (Message, error)
-			need  string // why the link has to be in it
-		}{
-			{l.signIn, func() (Message, error) { return l.SignIn(SignIn(m)) }, "without it nobody gets in"},
-			{l.setPassword, func() (Message, error) { return l.SetPassword(SetPassword{Mail: m}) }, "without it nobody can set a password"},
-			{l.setPassword, func() (Message, error) { return l.SetPassword(SetPassword{Mail: m, ByStaff: true}) }, "without it nobody can set a password"},
-			{l.passwordChanged, func() (Message, error) { return l.PasswordChanged(PasswordChanged{Mail: m}) }, ""},
-			{l.passwordChanged, func() (Message, error) { return l.PasswordChanged(PasswordChanged{Mail: m, Removed: true}) }, ""},
-			{l.newDevice, func() (Message, error) { return l.NewDevice(NewDevice{Mail: m}) }, ""},
-			{l.newDevice, func() (Message, error) { return l.NewDevice(NewDevice{Mail: m, ByPassword: true}) }, ""},
-			{l.portalUpdate, func() (Message, error) { return l.PortalUpdate(PortalUpdate{Mail: m}) }, "without it nobody finds their pages"},
-			{l.portalUpdate, func() (Message, error) { return l.PortalUpdate(PortalUpdate{Mail: m, Open: true}) }, "without it nobody finds their pages"},
-		} {
-			letter, err := one.write()
-			if err != nil {
-				return err
+	for _, lang := range l.languages.All() {
+		for name, p := range l.pairs[lang.Tag] {
+			if name == kindTest {
+				continue
 			}
-			if one.need != "" && !strings.Contains(letter.Text, m.Link) {
-				return fmt.Errorf("%s: {{.Link}} is missing; %s", one.pair.text.Name(), one.need)
-			}
-			if one.need != "" && !strings.Contains(letter.HTML, m.Link) {
-				return fmt.Errorf("%s: {{.Link}} is missing; %s", one.pair.html.Name(), one.need)
+			for _, poor := range []bool{false, true} {
+				samples, err := l.samples(name, lang.Tag, poor, trialLinks)
+				if err != nil {
+					return err
+				}
+				for _, one := range samples {
+					switch why := needsLink[name]; {
+					case name == KindPasswordChanged || name == KindNewDevice:
+					case !strings.Contains(one.Message.Text, one.link):
+						return fmt.Errorf("%s: {{.Link}} is missing; %s", p.text.Name(), cmp.Or(why, noticeLink))
+					case !strings.Contains(one.Message.HTML, one.link):
+						return fmt.Errorf("%s: {{.Link}} is missing; %s", p.html.Name(), cmp.Or(why, noticeLink))
+					}
+				}
 			}
 		}
 	}
-	return l.tryOutNotices(rich, poor)
+	return nil
 }
+
+// needsLink says why the link has to be in a message.
+var needsLink = map[string]string{KindSignIn: "without it nobody gets in", KindSetPassword: "without it nobody can set a password", KindPortalUpdate: "without it nobody finds their pages"}
+
+const noticeLink = "without it nobody finds what waits for them"
 
 // Mail has the data of a message, and its recipient.
 type Mail struct {
@@ -224,6 +253,21 @@ type Mail struct {
 	Life                time.Duration // of link and code, from the hand-over
 	AskedAt             time.Time     // in the time zone that the message is to name it in
 	Agent               string        // the browser in our words, such as "Safari on iPhone"; others are left out
+	Language            string        // a tag that Language returned; "": English
+}
+
+// Language returns the tag of the language for a contact: that of their locale, else the best of those that their
+// browser accepts, else English. accept has the form of the header Accept-Language; it may be a tag.
+func (l *Messages) Language(locale, accept string) string {
+	return l.languages.Choose(locale, accept).Tag
+}
+
+// Languages returns the tags of all languages, English first.
+func (l *Messages) Languages() (tags []string) {
+	for _, lang := range l.languages.All() {
+		tags = append(tags, lang.Tag)
+	}
+	return tags
 }
 
 // SignIn is the message with the sign-in link.
@@ -267,6 +311,7 @@ type tags struct {
 	Site      string // "clients.example.com": where the link leads, and the code belongs
 	Day       string // "29 November": of Time
 	Look      Look
+	Language  string // the tag of the message's language, such as "es"
 
 	Data map[string]string // in a notice: what it brings
 
@@ -322,7 +367,7 @@ func fromRight(r rune) bool {
 }
 
 const tagNames = "{{.Contact.FirstName}}, {{.Contact.LastName}}, {{.Contact.Email}}, {{.Company.Name}}, {{.Companies}}, " +
-	"{{.Firm.Name}}, {{.Firm.Support}}, {{.Link}}, {{.Code}}, {{.ExpiresIn}}, {{.Asked}}, {{.Time}}, {{.Day}}, {{.Site}}, and {{.Data.NAME}} in a notice"
+	"{{.Firm.Name}}, {{.Firm.Support}}, {{.Link}}, {{.Code}}, {{.ExpiresIn}}, {{.Asked}}, {{.Time}}, {{.Day}}, {{.Site}}, {{.Language}}, and {{.Data.NAME}} in a notice"
 
 // ours matches the names that a browser may have. Nothing that a visitor can write into a request
 // may get into a mail from the firm (CVE-2022-31127).
@@ -334,7 +379,7 @@ func (l *Messages) SignIn(d SignIn) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
-	return l.write(l.signIn, d.To, t)
+	return l.write(KindSignIn, d.To, t)
 }
 
 // SetPassword writes the message with the link to set a password; it has no code.
@@ -344,7 +389,7 @@ func (l *Messages) SetPassword(d SetPassword) (Message, error) {
 		return Message{}, err
 	}
 	t.ByStaff = d.ByStaff
-	return l.write(l.setPassword, d.To, t)
+	return l.write(KindSetPassword, d.To, t)
 }
 
 // PasswordChanged writes the message that tells of a password that was set or removed. Its
@@ -355,7 +400,7 @@ func (l *Messages) PasswordChanged(d PasswordChanged) (Message, error) {
 		return Message{}, err
 	}
 	t.Removed = d.Removed
-	return l.write(l.passwordChanged, d.To, t)
+	return l.write(KindPasswordChanged, d.To, t)
 }
 
 // NewDevice writes the message that tells of a sign-in on a device not seen before. Its
@@ -366,7 +411,7 @@ func (l *Messages) NewDevice(d NewDevice) (Message, error) {
 		return Message{}, err
 	}
 	t.ByPassword = d.ByPassword
-	return l.write(l.newDevice, d.To, t)
+	return l.write(KindNewDevice, d.To, t)
 }
 
 // PortalUpdate writes the announcement.
@@ -376,13 +421,13 @@ func (l *Messages) PortalUpdate(d PortalUpdate) (Message, error) {
 		return Message{}, err
 	}
 	t.Open = d.Open
-	return l.write(l.portalUpdate, d.To, t)
+	return l.write(KindPortalUpdate, d.To, t)
 }
 
 // Test writes a message that says only that it is a test, for operators. No template of a folder
 // stands in for it.
 func (l *Messages) Test(to string, at time.Time) (Message, error) {
-	return l.write(l.test, to, tags{Contact: contactTags{Email: to}, Firm: l.firm, Time: at.Format("15:04:05"), Look: l.look})
+	return l.write(kindTest, to, tags{Contact: contactTags{Email: to}, Firm: l.firm, Time: at.Format("15:04:05"), Look: l.look, Language: language.English.Tag})
 }
 
 // tags fills in what all messages say.
@@ -395,14 +440,15 @@ func (l *Messages) tags(d SignIn) (tags, error) {
 	if name, _ := d.AskedAt.Zone(); name == "UTC" {
 		zone = " UTC" // a server's clock, not that of the people around it
 	}
+	lang := l.languages.Choose(d.Language, "")
 	t := tags{
 		Contact: contactTags{oneLine(d.FirstName), oneLine(d.LastName), d.To},
-		Firm:    l.firm, Link: d.Link, Code: oneLine(d.Code), ExpiresIn: inWords(d.Life),
-		Asked: "at " + d.AskedAt.Format("15:04") + zone, Time: d.AskedAt.Format("15:04:05") + zone,
-		Day: d.AskedAt.Format("2 January"), Site: host, Look: l.look,
+		Firm:    l.firm, Link: d.Link, Code: oneLine(d.Code), ExpiresIn: inWords(lang, d.Life),
+		Time: d.AskedAt.Format("15:04:05") + zone, Day: lang.Date(d.AskedAt, "2 January"), Site: host, Look: l.look, Language: lang.Tag,
 	}
-	if ours.MatchString(d.Agent) {
-		t.Asked += " from " + d.Agent
+	asked := d.AskedAt.Format("15:04") + zone
+	if t.Asked = lang.Text(language.Say("at {1}", asked)); ours.MatchString(d.Agent) {
+		t.Asked = lang.Text(language.Say("at {1} from {2}", asked, lang.Browser(d.Agent)))
 	}
 	for _, c := range d.Companies {
 		t.Companies = append(t.Companies, oneLine(c))
@@ -431,9 +477,13 @@ func wholeLink(link string) (host string, ok bool) {
 
 // write writes a message. Where the firm's own template fails, which it didn't with made-up data, the
 // built-in one is used.
-func (l *Messages) write(p pair, to string, t tags) (Message, error) {
+func (l *Messages) write(kind, to string, t tags) (Message, error) {
+	p, ok := l.pairs[t.Language][kind]
+	if !ok {
+		return Message{}, fmt.Errorf("%w: %q", ErrTemplate, kind)
+	}
 	letter, err := l.fill(p, to, t)
-	if err == nil || p.builtIn == nil {
+	if err == nil || p.builtIn == nil || l.trying {
 		return letter, err
 	}
 	if l.Log != nil {
@@ -454,6 +504,9 @@ func (l *Messages) fill(p pair, to string, t tags) (Message, error) {
 		return Message{}, templateError(err)
 	}
 	first, rest, _ := strings.Cut(text.String(), "\n")
+	if p.wrap {
+		rest = wrapLines(rest)
+	}
 	subject, ok := strings.CutPrefix(first, "Subject:")
 	if subject = oneLine(subject); !ok || subject == "" {
 		return Message{}, fmt.Errorf("%s:1: the first line is the subject: write Subject: Your sign-in link for {{.Firm.Name}} ({{.Time}})", p.text.Name())
@@ -497,17 +550,20 @@ func oneLine(s string) string {
 }
 
 // inWords says how long, as a person would.
-func inWords(d time.Duration) string {
-	switch minutes := int(d / time.Minute); {
+func inWords(l *language.Language, d time.Duration) string {
+	n := func(english string, n time.Duration) string {
+		return l.Text(language.Say(english, strconv.Itoa(int(n))))
+	}
+	switch minutes := d / time.Minute; {
 	case minutes < 1:
-		return fmt.Sprintf("%d seconds", int(d/time.Second))
+		return n("{1} seconds", d/time.Second)
 	case minutes == 1:
-		return "1 minute"
+		return l.Text("1 minute")
 	case minutes == 60:
-		return "1 hour"
+		return l.Text("1 hour")
 	case minutes > 60 && minutes%60 == 0:
-		return fmt.Sprintf("%d hours", minutes/60)
+		return n("{1} hours", minutes/60)
 	default:
-		return fmt.Sprintf("%d minutes", minutes)
+		return n("{1} minutes", minutes)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/language"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -86,53 +88,60 @@ func TestGolden(t *testing.T) {
 		}
 		return letter
 	}
-	mail := Mail(full)
-	mail.Code = ""
-	day := mail
-	day.Life = 24 * time.Hour
-	page := mail
-	page.Link = "https://clients.example.com/portal/baker-sons"
-	reports := page
-	reports.Link = "https://clients.example.com/-/reports/"
-	nobody := Mail{To: "bob@example.org", Link: page.Link, AskedAt: asked}
-	for name, letter := range map[string]Message{
-		"sign-in":               write(t, example, "", full),
-		"sign-in-nothing":       write(t, Brand{Name: "Müller & Söhne", From: "hello@example.com"}, "", plain),
-		"set-password":          written(l.SetPassword(SetPassword{Mail: mail})),
-		"set-password-by-staff": written(l.SetPassword(SetPassword{Mail: day, ByStaff: true})),
-		"password-changed":      written(l.PasswordChanged(PasswordChanged{Mail: mail})),
-		"password-removed":      written(l.PasswordChanged(PasswordChanged{Mail: mail, Removed: true})),
-		"new-device":            written(l.NewDevice(NewDevice{Mail: mail, ByPassword: true})),
-		"new-device-by-mail":    written(l.NewDevice(NewDevice{Mail: mail})),
-		"new-questions": written(l.Notice(Notice{Mail: page, Kind: KindNewQuestions, Company: "Baker & Sons",
-			Data: map[string]string{"count": "3", "due": "12 December", "note": "Please have the bank statements of October at hand."}})),
-		"new-questions-nothing": written(l.Notice(Notice{Mail: nobody, Kind: KindNewQuestions, Company: "Baker & Sons"})),
-		"portal-update":         written(l.PortalUpdate(PortalUpdate{Mail: page})),
-		"portal-update-nothing": written(l.PortalUpdate(PortalUpdate{Mail: nobody, Open: true})),
-		"report-published": written(l.Notice(Notice{Mail: reports, Kind: KindReportPublished, Company: "Baker & Sons",
-			Data: map[string]string{"title": "Statement for October & November"}})),
-		"report-published-nothing": written(l.Notice(Notice{Mail: nobody, Kind: KindReportPublished, Company: "Baker & Sons"})),
-	} {
-		letter.MessageID = "3ztnqlyv5c6dk2hwrx7ja4pemu@example.com"
-		got, err := letter.Bytes(asked)
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join("testdata", name+".golden")
-		if *update {
-			if err := os.MkdirAll("testdata", 0o755); err != nil {
+	for _, tag := range l.Languages() {
+		full, plain := full, plain
+		full.Language, plain.Language = tag, tag
+		mail := Mail(full)
+		mail.Code = ""
+		day := mail
+		day.Life = 24 * time.Hour
+		page := mail
+		page.Link = "https://clients.example.com/portal/baker-sons"
+		reports := page
+		reports.Link = "https://clients.example.com/-/reports/"
+		several := page
+		several.Companies, several.Link = []string{"Acme", "Baker & Sons", "Iris"}, "https://clients.example.com/-/companies"
+		nobody := Mail{To: "bob@example.org", Link: page.Link, AskedAt: asked, Language: tag}
+		for name, letter := range map[string]Message{
+			"sign-in":               write(t, example, "", full),
+			"sign-in-nothing":       write(t, Brand{Name: "Müller & Söhne", From: "hello@example.com"}, "", plain),
+			"set-password":          written(l.SetPassword(SetPassword{Mail: mail})),
+			"set-password-by-staff": written(l.SetPassword(SetPassword{Mail: day, ByStaff: true})),
+			"password-changed":      written(l.PasswordChanged(PasswordChanged{Mail: mail})),
+			"password-removed":      written(l.PasswordChanged(PasswordChanged{Mail: mail, Removed: true})),
+			"new-device":            written(l.NewDevice(NewDevice{Mail: mail, ByPassword: true})),
+			"new-device-by-mail":    written(l.NewDevice(NewDevice{Mail: mail})),
+			"new-questions": written(l.Notice(Notice{Mail: page, Kind: KindNewQuestions, Company: "Baker & Sons",
+				Data: map[string]string{"count": "3", "due": "12 December", "note": "Please have the bank statements of October at hand."}})),
+			"new-questions-nothing": written(l.Notice(Notice{Mail: nobody, Kind: KindNewQuestions, Company: "Baker & Sons"})),
+			"portal-update":         written(l.PortalUpdate(PortalUpdate{Mail: page})),
+			"portal-update-several": written(l.PortalUpdate(PortalUpdate{Mail: several})),
+			"portal-update-nothing": written(l.PortalUpdate(PortalUpdate{Mail: nobody, Open: true})),
+			"report-published": written(l.Notice(Notice{Mail: reports, Kind: KindReportPublished, Company: "Baker & Sons",
+				Data: map[string]string{"title": "Statement for October & November"}})),
+			"report-published-nothing": written(l.Notice(Notice{Mail: nobody, Kind: KindReportPublished, Company: "Baker & Sons"})),
+		} {
+			letter.MessageID = "3ztnqlyv5c6dk2hwrx7ja4pemu@example.com"
+			got, err := letter.Bytes(asked)
+			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(path, got, 0o644); err != nil {
+			path := filepath.Join("testdata", tag, name+".golden")
+			if *update {
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
 				t.Fatal(err)
 			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got, want) {
-			t.Errorf("%s differs from %s; look at it, then run the test with -update. Got:\n%s", name, path, got)
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s differs from %s; look at it, then run the test with -update. Got:\n%s", name, path, got)
+			}
 		}
 	}
 }
@@ -340,8 +349,8 @@ func TestInWords(t *testing.T) {
 		30 * time.Second: "30 seconds", time.Minute: "1 minute", 10 * time.Minute: "10 minutes",
 		90 * time.Second: "1 minute", time.Hour: "1 hour",
 	} {
-		if got := inWords(d); got != want {
-			t.Errorf("inWords(%v) = %q; want %q", d, got, want)
+		if got := inWords(language.English, d); got != want {
+			t.Errorf("inWords(language.English, %v) = %q; want %q", d, got, want)
 		}
 	}
 }

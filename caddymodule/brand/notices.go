@@ -11,13 +11,18 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/language"
 )
 
 // noticeKinds are the kinds of notices, each with its built-in templates.
 var noticeKinds = []string{KindNewQuestions, KindReportPublished}
 
 // otherKinds are those of the mails that aren't notices.
-var otherKinds = []string{KindSignIn, KindSetPassword, KindPasswordChanged, KindNewDevice, KindPortalUpdate, "test"}
+var otherKinds = []string{KindSignIn, KindSetPassword, KindPasswordChanged, KindNewDevice, KindPortalUpdate, kindTest}
+
+// kindTest is the test mail for operators, which is in English and which no template of a folder replaces.
+const kindTest = "test"
 
 var (
 	templateName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
@@ -52,11 +57,10 @@ func (l *Messages) Notice(d Notice) (Message, error) {
 	if name == "" {
 		name = d.Kind
 	}
-	p, ok := l.notices[name]
-	if !ok {
+	if slices.Contains(otherKinds, name) {
 		return Message{}, fmt.Errorf("%w: %q", ErrTemplate, name)
 	}
-	return l.write(p, d.To, t)
+	return l.write(name, d.To, t)
 }
 
 func (l *Messages) noticeTags(d Notice) (tags, error) {
@@ -70,8 +74,10 @@ func (l *Messages) noticeTags(d Notice) (tags, error) {
 
 // NoticeTemplates returns the names that Notice.Template may have, sorted.
 func (l *Messages) NoticeTemplates() []string {
-	names := slices.Sorted(maps.Keys(l.notices))
-	return slices.DeleteFunc(names, func(name string) bool { return name == KindReportPublished }) // whose link is another
+	names := slices.Sorted(maps.Keys(l.pairs[language.English.Tag]))
+	return slices.DeleteFunc(names, func(name string) bool {
+		return name == KindReportPublished || slices.Contains(otherKinds, name) // the link of reports is another
+	})
 }
 
 // IsNotice reports whether the kind is one of notices.
@@ -91,43 +97,6 @@ func CheckData(data map[string]string) error {
 		case utf8.RuneCountInString(value) > maxDataValue:
 			return fmt.Errorf("%s has %d characters; send at most %d", name, utf8.RuneCountInString(value), maxDataValue)
 		}
-	}
-	return nil
-}
-
-// readNotices reads the templates of notices: those of each kind, and each further pair NAME.txt and
-// NAME.html of the folder.
-func (l *Messages) readNotices(folder string) error {
-	l.notices = map[string]pair{}
-	for _, kind := range noticeKinds {
-		builtIn, err := readPair("", kind)
-		if err != nil {
-			return err
-		}
-		p, err := readPair(folder, kind)
-		if err != nil {
-			return err
-		}
-		p.builtIn = &builtIn
-		l.notices[kind] = p
-	}
-	names, err := ownTemplates(folder)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		for _, file := range []string{name + ".txt", name + ".html"} {
-			if _, err := os.Stat(filepath.Join(folder, "mails", file)); errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%s is missing; a notice of the firm's own needs %s.txt and %s.html; the built-in mails are %s",
-					filepath.Join(folder, "mails", file), name, name, strings.Join(slices.Concat(otherKinds, noticeKinds), ", "))
-			}
-		}
-		p, err := readPair(folder, name)
-		if err != nil {
-			return err
-		}
-		p.builtIn = l.notices[KindNewQuestions].builtIn
-		l.notices[name] = p
 	}
 	return nil
 }
@@ -155,30 +124,13 @@ func ownTemplates(folder string) (names []string, err error) {
 			names = append(names, name)
 		}
 	}
-	return names, nil
-}
-
-// tryOutNotices writes each notice with and without data.
-func (l *Messages) tryOutNotices(rich, poor Mail) error {
-	for _, p := range l.notices {
-		for _, d := range []Notice{
-			{Mail: rich, Company: "Acme Ltd", Data: map[string]string{"count": "3", "due": "12 March", "note": "Please have the bank statements at hand.", "title": "July statement"}},
-			{Mail: poor, Company: "Acme Ltd"},
-		} {
-			t, err := l.noticeTags(d)
-			if err != nil {
-				return err
-			}
-			letter, err := l.fill(p, d.To, t)
-			switch {
-			case err != nil:
-				return err
-			case !strings.Contains(letter.Text, d.Link):
-				return fmt.Errorf("%s: {{.Link}} is missing; without it nobody finds what waits for them", p.text.Name())
-			case !strings.Contains(letter.HTML, d.Link):
-				return fmt.Errorf("%s: {{.Link}} is missing; without it nobody finds what waits for them", p.html.Name())
+	for _, name := range names {
+		for _, file := range []string{name + ".txt", name + ".html"} {
+			if _, err := os.Stat(filepath.Join(folder, "mails", file)); errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("%s is missing; a notice of the firm's own needs %s.txt and %s.html; the built-in mails are %s",
+					filepath.Join(folder, "mails", file), name, name, strings.Join(slices.Concat(otherKinds, noticeKinds), ", "))
 			}
 		}
 	}
-	return nil
+	return names, nil
 }

@@ -47,7 +47,7 @@ func TestANameFromRightToLeftDoesNotTurnItsLine(t *testing.T) {
 	d := full
 	d.FirstName = first
 	letter := write(t, Brand{Name: firm, From: "hello@example.com"}, "", d)
-	for _, want := range []string{"Hello \u2068" + first + "\u2069,", "to \u2068" + firm + "\u2069."} {
+	for _, want := range []string{"Hello \u2068" + first + "\u2069,", "from \u2068" + firm + "\u2069 will"} {
 		if !strings.Contains(letter.Text, want) {
 			t.Errorf("the text has no %q:\n%s", want, letter.Text)
 		}

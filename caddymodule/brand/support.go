@@ -15,6 +15,9 @@ type Span struct {
 var supportLink = regexp.MustCompile(`https?://[^\s<>"]*[^\s<>".,;:!?)]|[^\s<>"(),;:]+@[^\s<>"(),;:]*[^\s<>"(),;:.]|` +
 	`(?:\+[0-9]{1,3}[ ./-]?)?(?:\([0-9]{1,5}\)[ ./-]?)?[0-9](?:[ ./-]?[0-9]){4,}`)
 
+// Phone reports whether it is a phone number, which is to stay on one line.
+func (s Span) Phone() bool { return strings.HasPrefix(string(s.URL), "tel:") }
+
 // SupportLine cuts a support line into text and links: to pages, email addresses and phone
 // numbers, which can be tapped.
 func SupportLine(s string) []Span { return Linkify(supportLink, s) }

@@ -77,8 +77,43 @@ func placeholder(n int) string { return "{" + strconv.Itoa(n) + "}" }
 // Date returns a time as the language writes it. layout is a layout of package time with the month
 // spelled out, such as "2 January 2006"; it is a text of its own.
 func (l *Language) Date(t time.Time, layout string) string {
-	return strings.Replace(t.Format(l.translate(layout)), t.Month().String(), l.translate(t.Month().String()), 1)
+	layout = l.translate(layout)
+	out := ""
+	if before, after, ok := strings.Cut(layout, "2"); ok && t.Day() == 1 && !strings.HasPrefix(after, "006") {
+		out, layout = t.Format(before)+l.translate(firstOfMonth), after
+	}
+	return strings.Replace(out+t.Format(layout), t.Month().String(), l.translate(t.Month().String()), 1)
 }
+
+// firstOfMonth is how the number of a month's first day is written.
+const firstOfMonth = "1"
+
+// List returns what is listed as a sentence has it: "Acme", "Acme and Birch", "Acme, Birch, and Cole".
+func (l *Language) List(items []string) string {
+	switch n := len(items); n {
+	case 0:
+		return ""
+	case 1:
+		return items[0]
+	case 2:
+		return l.Text(Say(l.joined("{1} and {2}", items[1]), items...))
+	default:
+		return l.Text(Say(l.joined("{1}, and {2}", items[n-1]), strings.Join(items[:n-1], ", "), items[n-1]))
+	}
+}
+
+// joined returns the text that joins a list whose last item is last.
+func (l *Language) joined(english, last string) string {
+	if text, ok := beforeI[english]; ok && l.texts[text] != "" && soundsLikeI.MatchString(last) {
+		return text
+	}
+	return english
+}
+
+// beforeI has the texts that join a list whose last item begins with the sound i.
+var beforeI = map[string]string{"{1} and {2}": "{1} and {2} (i)", "{1}, and {2}": "{1}, and {2} (i)"}
+
+var soundsLikeI = regexp.MustCompile(`(?i)^(i|í|hi|hí)([^aeou]|$)`)
 
 // Browser returns the name of a browser, such as "Safari on iPhone".
 func (l *Language) Browser(name string) string {
@@ -108,12 +143,22 @@ type Kind uint8
 const (
 	HTML Kind = iota // a template of package html/template
 	JS
+	Plain // a template of package text/template
 )
 
 var (
 	marked   = regexp.MustCompile(`(?s)\[\[(.+?)\]\]`)
 	enclosed = regexp.MustCompile(`(?s)(?:<[^>]*>|\{\{.*?\}\})+`) // tags and actions of a template
+	actions  = regexp.MustCompile(`(?s)(?:\{\{.*?\}\})+`)         // those of plain text
 )
+
+// pieces matches what a text of a source encloses.
+func (k Kind) pieces() *regexp.Regexp {
+	if k == Plain {
+		return actions
+	}
+	return enclosed
+}
 
 // Source returns a template or script with its marked texts in this language. Brackets around anything
 // else stay as they are.
@@ -131,8 +176,10 @@ func (l *Language) Source(kind Kind, source string) string {
 		if kind == JS {
 			return template.JSEscapeString(text)
 		}
-		text = html.EscapeString(text)
-		for i, piece := range enclosed.FindAllString(inner, -1) {
+		if kind == HTML {
+			text = html.EscapeString(text)
+		}
+		for i, piece := range kind.pieces().FindAllString(inner, -1) {
 			text = strings.ReplaceAll(text, placeholder(i+1), piece)
 		}
 		return text
@@ -141,9 +188,9 @@ func (l *Language) Source(kind Kind, source string) string {
 
 // key returns the English text as files of translations have it.
 func key(kind Kind, inner string) string {
-	if kind == HTML {
+	if kind != JS {
 		n := 0
-		inner = enclosed.ReplaceAllStringFunc(inner, func(string) string { n++; return placeholder(n) })
+		inner = kind.pieces().ReplaceAllStringFunc(inner, func(string) string { n++; return placeholder(n) })
 	}
 	return strings.Join(strings.Fields(inner), " ")
 }

@@ -126,3 +126,36 @@ func TestSource_LeavesOtherBracketsAlone(t *testing.T) {
 		}
 	}
 }
+
+func TestListsAndDates(t *testing.T) {
+	ls, err := Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		tag  string
+		list []string
+		want string
+	}{
+		{"en", nil, ""}, {"en", []string{"Acme"}, "Acme"}, {"en", []string{"Acme", "Birch"}, "Acme and Birch"}, {"en", []string{"Acme", "Birch", "Cole"}, "Acme, Birch, and Cole"},
+		{"es", []string{"Acme", "Birch"}, "Acme y Birch"}, {"es", []string{"Acme", "Birch", "Iris"}, "Acme, Birch e Iris"}, {"es", []string{"Acme", "Hierros"}, "Acme y Hierros"}, {"es", []string{"Acme", "Hispania"}, "Acme e Hispania"},
+		{"fr", []string{"Acme", "Birch", "Iris"}, "Acme, Birch et Iris"},
+	} {
+		if got := ls.Choose(c.tag, "").List(c.list); got != c.want {
+			t.Errorf("%s: List(%q) = %q; want %q", c.tag, c.list, got, c.want)
+		}
+	}
+	first, second := time.Date(2026, 5, 1, 9, 5, 0, 0, time.UTC), time.Date(2026, 12, 2, 9, 5, 0, 0, time.UTC)
+	for _, c := range []struct {
+		tag, layout string
+		at          time.Time
+		want        string
+	}{
+		{"en", "2 January 2006", first, "1 May 2026"}, {"fr", "2 January 2006", first, "1er mai 2026"}, {"fr", "2 January", second, "2 décembre"},
+		{"es", "2 January 2006", first, "1 de mayo de 2026"}, {"fr", "2 January 2006, 15:04 MST", first, "1er mai 2026, 09:05 UTC"},
+	} {
+		if got := ls.Choose(c.tag, "").Date(c.at, c.layout); got != c.want {
+			t.Errorf("%s: Date(%v, %q) = %q; want %q", c.tag, c.at, c.layout, got, c.want)
+		}
+	}
+}

@@ -105,6 +105,9 @@ type MailRequest struct {
 	Device  string          `json:"device,omitempty"` // ID of the device, if it has one
 	At      time.Time       `json:"at"`
 
+	// Languages are those that the browser accepts, as action.Browser has them.
+	Languages string `json:"languages,omitempty"`
+
 	// Purpose of the link; "": SignIn.
 	Purpose string `json:"purpose,omitempty"`
 	// Staff requested the mail for the contact; only with SetPassword. The link works for

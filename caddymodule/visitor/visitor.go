@@ -176,9 +176,21 @@ func (s *Visitors) EndRequests(ctx context.Context) {
 	})
 }
 
+// maxLanguages is how many bytes of an Accept-Language header are kept; browsers send fewer.
+const maxLanguages = 96
+
+func languagesOf(r *http.Request) string {
+	accept := r.Header.Get("Accept-Language")
+	if len(accept) > maxLanguages {
+		accept = accept[:maxLanguages]
+		accept = accept[:max(strings.LastIndexByte(accept, ','), 0)]
+	}
+	return accept
+}
+
 // Browser describes the browser that made a request.
 func (s *Visitors) Browser(r *http.Request) action.Browser {
-	by := action.Browser{IP: s.ClientIP(r), Agent: web.AgentOf(r), Flow: s.Cookies.FlowOf(r)}
+	by := action.Browser{IP: s.ClientIP(r), Agent: web.AgentOf(r), Flow: s.Cookies.FlowOf(r), Languages: languagesOf(r)}
 	for i, c := range r.CookiesNamed(s.Cookies.Device) {
 		if i == maxCookies {
 			break

@@ -17,8 +17,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/language"
 )
 
-// TestEveryTextIsTranslated compares the files of translations with the texts that templates mark and
-// that the packages with pages say: none is missing, and none is left over.
+// TestEveryTextIsTranslated compares the files of translations with the texts that templates of pages and mails mark and
+// that the packages with pages and mails say: none is missing, and none is left over.
 func TestEveryTextIsTranslated(t *testing.T) {
 	t.Parallel()
 	marked := map[string]bool{}
@@ -35,8 +35,25 @@ func TestEveryTextIsTranslated(t *testing.T) {
 			marked[text] = true
 		}
 	}
+	mails, err := filepath.Glob("../brand/mails/*")
+	if err != nil || len(mails) < 10 {
+		t.Fatalf("%d templates of mails, %v", len(mails), err)
+	}
+	for _, name := range mails {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind := language.HTML
+		if strings.HasSuffix(name, ".txt") {
+			kind = language.Plain
+		}
+		for _, text := range language.Texts(kind, string(data)) {
+			marked[text] = true
+		}
+	}
 	said := map[string]bool{}
-	for _, folder := range []string{"../web", "../signin", "../account", "../gate", "../password", "../language"} {
+	for _, folder := range []string{"../brand", "../web", "../signin", "../account", "../gate", "../password", "../language"} {
 		constants(t, folder, said)
 	}
 	for _, month := range []string{"January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"} {
