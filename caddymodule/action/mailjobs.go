@@ -55,6 +55,8 @@ func (j *MailJobs) Prepare(ctx context.Context, r outbox.Request) (outbox.Prepar
 		return j.Announcements.feed(ctx, r)
 	case brand.KindPortalUpdate:
 		return j.prepareAnnouncement(ctx, r)
+	case kindPreview:
+		return j.preparePreview(ctx, r)
 	}
 	var ask token.MailRequest
 	if err := json.Unmarshal(r.Payload, &ask); err != nil {

@@ -102,6 +102,11 @@ func (c *Client) Announce(ctx context.Context, firm string, in Announce) (Announ
 	return post[Announced](ctx, c, firm, "announce", in)
 }
 
+// Preview returns emails as clients get them, with made-up data, and sends one.
+func (c *Client) Preview(ctx context.Context, firm string, in PreviewMails) (Previewed, error) {
+	return post[Previewed](ctx, c, firm, "preview", in)
+}
+
 // AnnounceStatus returns how far the latest announcement is.
 func (c *Client) AnnounceStatus(ctx context.Context, firm string) (AnnouncementStatus, error) {
 	return post[AnnouncementStatus](ctx, c, firm, "announce/status", struct{}{})

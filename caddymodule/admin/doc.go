@@ -48,6 +48,8 @@
 //	POST /doorpost/FIRM/announce/status   {}       → {"announcement": ANNOUNCEMENT}, null before the first one
 //	POST /doorpost/FIRM/announce/stop     {}       → {"announcement": ANNOUNCEMENT}
 //
+//	POST /doorpost/FIRM/preview           PREVIEW  → {"kinds": ["sign-in"], "languages": ["en"], "mails": [SAMPLE]}
+//
 //	POST /doorpost/FIRM/contacts/upsert   {"email": "ann@example.com", "change": CHANGE}
 //	POST /doorpost/FIRM/companies/upsert  {"id": "acme", "change": {"name": "Acme Ltd"}}
 //
@@ -236,6 +238,15 @@
 // "done". Of the emails that are queued so far, those that are waiting are in the outbox; remaining is how many contacts come
 // after them. A contact whose email wasn't sent (code is "refused" or "late" by the mail server, or "gone": disabled, removed, or of no
 // company any more) is told by the next announcement.
+//
+// # Previews
+//
+// A preview is an email as clients get it, with made-up data. Without kind there is one of every kind, without language one of
+// each. With to, the first one is sent there, marked as a preview: "sent" of the answer is {"to": "…", "request": "…"}.
+//
+//	PREVIEW  {"kind": "sign-in", "language": "es", "to": "you@example.com"}
+//	SAMPLE   {"kind": "password-changed", "variant": "removed", "language": "es", "from": "…", "subject": "…", "text": "…",
+//	          "html": "…", "message": "the whole email, as it is sent"}
 //
 // # Service tokens
 //

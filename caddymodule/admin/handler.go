@@ -92,6 +92,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/announce":          act(h, Firm.Announce),
 		"POST /doorpost/{firm}/announce/status":   act(h, Firm.AnnounceStatus),
 		"POST /doorpost/{firm}/announce/stop":     act(h, Firm.AnnounceStop),
+		"POST /doorpost/{firm}/preview":           act(h, Firm.Preview),
 		"POST /doorpost/{firm}/contacts/upsert":   act(h, Firm.UpsertContact),
 		"POST /doorpost/{firm}/companies/upsert":  act(h, Firm.UpsertCompany),
 		"POST /doorpost/{firm}/tokens/create":     act(h, Firm.CreateToken),

@@ -23,18 +23,20 @@ Each contact gets it once, whatever crashes and however often you do this. So
 after you added contacts, do it again: only those who don't have it get it.
 Disabled contacts, staff, and contacts without a company get none.
 
-Look first: --dry-run says who would get it.
+Look first: --dry-run says who would get it, --preview EMAIL sends you one.
 
 The emails go out in the background, after sign-in mail and notices, as fast as
 rate in the Caddyfile allows: 40,000 take 11 hours with 60/m. This command
 needn't run until then. --status says how far it is, and --stop ends it:
 what the mail server hasn't been given isn't sent. --resume goes on then.`,
 		example: `  caddy doorpost announce --dry-run
+  caddy doorpost announce --preview you@example.com
   caddy doorpost announce harbor-bakery
   caddy doorpost announce --status`,
 		most: -1, run: (*call).announce,
 		flags: func(cmd *cobra.Command) {
 			cmd.Flags().Bool("dry-run", false, "Only show who would get it")
+			cmd.Flags().String("preview", "", "Send one to this address, with made-up data")
 			cmd.Flags().Bool("again", false, "Also to contacts who have it already")
 			cmd.Flags().Bool("status", false, "Show how far the latest announcement is")
 			cmd.Flags().Bool("stop", false, "Stop the announcement")
@@ -47,17 +49,19 @@ what the mail server hasn't been given isn't sent. --resume goes on then.`,
 func (c *call) announce() error {
 	in := admin.Announce{Companies: c.args, Again: flagOf[bool](c.cmd, "again"), Resume: flagOf[bool](c.cmd, "resume"), DryRun: flagOf[bool](c.cmd, "dry-run")}
 	status, stop := flagOf[bool](c.cmd, "status"), flagOf[bool](c.cmd, "stop")
-	alone := 0
-	for _, flag := range []bool{status, stop, in.Resume, in.DryRun} {
+	preview, alone := flagOf[string](c.cmd, "preview"), 0
+	for _, flag := range []bool{status, stop, in.Resume, in.DryRun, preview != ""} {
 		if flag {
 			alone++
 		}
 	}
 	switch {
 	case alone > 1:
-		return usage("choose one of --dry-run, --status, --stop and --resume")
+		return usage("choose one of --dry-run, --preview, --status, --stop and --resume")
 	case (status || stop || in.Resume) && (len(c.args) > 0 || in.Again):
 		return usage("--status, --stop and --resume are about the latest announcement; leave out the companies and --again")
+	case preview != "":
+		return c.sendPreview(admin.PreviewMails{Kind: "portal-update", To: preview})
 	case status:
 		return c.announceStatus()
 	case stop:
@@ -120,7 +124,7 @@ func (c *call) announceDryRun(in admin.Announce) error {
 		for _, s := range out.Plan.Left {
 			fmt.Fprintf(w, "  %s %s\n", s.Email, s.Reason)
 		}
-		fmt.Fprintln(w, "Nothing has been sent. To send it, leave out --dry-run.")
+		fmt.Fprintln(w, "Nothing has been sent. To see the email: caddy doorpost announce --preview EMAIL\nTo send it, leave out --dry-run.")
 	})
 }
 

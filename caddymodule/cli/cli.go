@@ -64,7 +64,7 @@ func Commands(root *cobra.Command) {
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if not .HasAvailableSubCommands}}", 1))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return finish(cmd, usage("%w", err)) })
 	parent(root)
-	root.AddCommand(contactCommands(), companyCommands(), filesCommand(), upgradeCommand(), legacyCommands(), notifyCommand(), announceCommand(), tokenCommands(), resetLinkCommand(), sessionCommands(), reportCommands(), mailCommands(), auditCommand(), doctorCommand(), storeCommands(), backupCommand(), restoreCommand(), migrateCommand())
+	root.AddCommand(contactCommands(), companyCommands(), filesCommand(), upgradeCommand(), legacyCommands(), notifyCommand(), announceCommand(), previewCommand(), tokenCommands(), resetLinkCommand(), sessionCommands(), reportCommands(), mailCommands(), auditCommand(), doctorCommand(), storeCommands(), backupCommand(), restoreCommand(), migrateCommand())
 }
 
 // group makes a command that only holds others.

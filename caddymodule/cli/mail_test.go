@@ -92,7 +92,7 @@ func (d *desk) openMail(t *testing.T, f *admin.Firm) *mailServer {
 	jobs := &action.MailJobs{Directory: f.Directory, Messages: f.Messages, Audit: f.Audit, Sites: &site.Sites{URL: &url.URL{Scheme: "https", Host: "clients.example.com"}}, Prefix: "/-", Now: q.Now, Announcements: f.Announcements}
 	q.Attempt, q.Failed = jobs.Attempt, jobs.Failed
 	q.Prepare = func(ctx context.Context, r outbox.Request) (outbox.Prepared, error) {
-		if r.Kind == "announcement" || r.Kind == brand.KindPortalUpdate {
+		if r.Kind == "announcement" || r.Kind == "preview" || r.Kind == brand.KindPortalUpdate {
 			return jobs.Prepare(ctx, r)
 		}
 		var ask token.MailRequest

@@ -208,6 +208,8 @@ func changedInWords(e admin.Event) string {
 	switch e.What {
 	case "announce":
 		return who + " began an announcement to " + Count(e.Count, "contact", "contacts")
+	case "preview":
+		return who + " sent a preview of an email"
 	case "announce/stop":
 		return who + " stopped the announcement, which " + Count(e.Count, "contact has", "contacts have") + " by then"
 	case "reports/publish":
