@@ -429,3 +429,29 @@ func TestSpeedOfStarting(t *testing.T) {
 		t.Logf("%s: serves after %v, holds %.1f MB idle (medians of %d)", name, quantile(took[i], 0.5).Round(time.Millisecond), quantile(held[i][1:], 0.5), len(took[i]))
 	}
 }
+
+// A signed-in request on the store of this run, beside one on bolt, in two processes.
+func TestSpeedBesideBolt(t *testing.T) {
+	if *onStore == "bolt" {
+		t.Skip("it compares another store with bolt")
+	}
+	signedIn := func(store string) (*street, *variant) {
+		was := *onStore
+		*onStore = store
+		defer func() { *onStore = was }()
+		s := openStreet(t)
+		for _, v := range s.variants() {
+			if v.name == "signed in" {
+				v.name, v.beside = "signed in on "+store, nil
+				return s, v
+			}
+		}
+		panic("no such variant")
+	}
+	_, bolt := signedIn("bolt")
+	s, other := signedIn(*onStore)
+	other.beside = bolt
+	all := []*variant{bolt, other}
+	compare(t, all, s.cmd.Process.Pid)
+	report(t, "Doorpost on bolt and on "+*onStore+", side by side (the CPU time is the latter's)", all)
+}

@@ -23,6 +23,7 @@ import (
 // started again.
 type Server struct {
 	Dir, Port string
+	TLSPort   string // "": none
 
 	args []string
 	cmd  *exec.Cmd
@@ -232,13 +233,22 @@ type Cluster struct {
 
 // StartCluster starts a Cluster of that many masters, with a replica each if so wanted. announce has
 // the ports by which the masters are known, where these aren't their own. args are more arguments of
-// each server.
+// each server; with --tls-cert-file, the nodes use TLS.
 func StartCluster(dir string, masters int, replicas bool, announce []string, args ...string) (*Cluster, error) {
 	ctx := context.Background()
 	t := new(Cluster)
 	start := func(more ...string) (*Server, error) {
-		return Start(dir, slices.Concat([]string{"--cluster-enabled", "yes", "--cluster-port", FreePort(), "--cluster-node-timeout", "1000",
+		tlsPort := ""
+		if slices.Contains(args, "--tls-cert-file") {
+			tlsPort = FreePort()
+			more = append(more, "--tls-port", tlsPort, "--tls-cluster", "yes")
+		}
+		s, err := Start(dir, slices.Concat([]string{"--cluster-enabled", "yes", "--cluster-port", FreePort(), "--cluster-node-timeout", "1000",
 			"--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"}, more, args)...)
+		if s != nil {
+			s.TLSPort = tlsPort
+		}
+		return s, err
 	}
 	for i := range masters {
 		var more []string
