@@ -16,7 +16,8 @@ type CompanyDetails struct {
 	Used
 	Weeks        []usage.Week     `json:"weeks"`                  // of the use of old links, from the oldest on
 	CountedSince time.Time        `json:"counted_since,omitzero"` // uses before aren't known
-	Contacts     []CompanyContact `json:"contacts"`               // in the order in which they were added
+	Contacts     []CompanyContact `json:"contacts"`               // the first 100, in the order in which they were added
+	More         int              `json:"more"`                   // further ones
 }
 
 // CompanyContact is a contact of a company.
@@ -28,6 +29,9 @@ type CompanyContact struct {
 // MarshalJSON implements json.Marshaler. The embedded contact has one of its own.
 func (c CompanyContact) MarshalJSON() ([]byte, error) { return c.Contact.MarshalJSON() }
 
+// membersShown is how many contacts a CompanyDetails has.
+const membersShown = 100
+
 // ShowCompany returns a company with its contacts and the use of its old links.
 func (f Firm) ShowCompany(ctx context.Context, in ByID) (out CompanyDetails, err error) {
 	c, err := f.Directory.Company(ctx, in.ID)
@@ -37,7 +41,8 @@ func (f Firm) ShowCompany(ctx context.Context, in ByID) (out CompanyDetails, err
 		return out, err
 	}
 	out = CompanyDetails{Company: f.infoOf(c), Contacts: []CompanyContact{}}
-	members, err := f.Directory.ContactsOf(ctx, c.ID)
+	members, more, err := f.Directory.Members(ctx, c.ID, membersShown)
+	out.More = more
 	if err != nil {
 		return out, err
 	}

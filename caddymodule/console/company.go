@@ -16,12 +16,8 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/web"
 )
 
-const (
-	// membersAtOnce is how many contacts the page of a company lists.
-	membersAtOnce = 100
-	// reportsAtOnce is how many reports it lists.
-	reportsAtOnce = 20
-)
+// reportsAtOnce is how many reports the page of a company lists.
+const reportsAtOnce = 20
 
 // doneToCompany says what was done with a company, by the word in the URL.
 var doneToCompany = map[string]string{
@@ -62,14 +58,14 @@ func (h *Handlers) showCompany(w http.ResponseWriter, r *http.Request, id string
 	}
 	page.Use = web.OldLinkUse{Recent: c.Recent.Hits, Browsers: c.Recent.Browsers, AtLeast: c.Recent.MoreBrowsers, Programs: c.Recent.NotBrowsers,
 		Last: localTime(c.Last), Since: localTime(c.CountedSince), Weeks: chartOf(c.Weeks)}
-	for _, m := range c.Contacts[:min(len(c.Contacts), membersAtOnce)] {
+	for _, m := range c.Contacts {
 		row := web.CompanyContactRow{ContactRow: web.ContactRow{ID: m.ID, Name: m.Name(), Email: m.Email().Display(), Disabled: m.Disabled}}
 		if m.Unread != nil {
 			row.Told = localTime(m.Unread.At)
 		}
 		page.Contacts = append(page.Contacts, row)
 	}
-	page.More = len(c.Contacts) - len(page.Contacts)
+	page.More = c.More
 	if page.CanNotify = h.Firm.Notices != nil; page.CanNotify {
 		page.Key, page.CanText = "staff-"+rand.Text(), h.Firm.SendsTexts()
 		for _, name := range h.Firm.Notices.Messages.NoticeTemplates() {

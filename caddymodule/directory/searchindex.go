@@ -5,6 +5,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -169,7 +170,25 @@ func (e entry) hasCompany(places []bool) bool {
 
 // contacts returns the IDs of up to limit contacts that have every word, in order, after an ID.
 func (x *contactIndex) contacts(words []string, after string, limit int) []string {
-	all := x.wanted(words)
+	return x.having(x.wanted(words), after, limit)
+}
+
+// members returns the IDs of the contacts that belong to a company, in order.
+func (x *contactIndex) members(company string) []string {
+	at, known := x.slots[company]
+	if !known {
+		return nil
+	}
+	places := make([]bool, len(x.text))
+	places[at] = true
+	return x.having([]wanted{{word: inNoText, companies: places}}, "", math.MaxInt)
+}
+
+// inNoText is a word that no contact has.
+var inNoText = []byte{0}
+
+// having returns the IDs of up to limit contacts that have all that is wanted, in order, after an ID.
+func (x *contactIndex) having(all []wanted, after string, limit int) []string {
 	var found []string
 	for id, data := range x.recent {
 		if id > after && data != nil {
