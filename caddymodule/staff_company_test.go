@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"mime/multipart"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -89,7 +90,7 @@ func TestStaffNotifyACompany(t *testing.T) {
 
 // Staff publish a report for a company's contacts, who download it, and remove it.
 func TestStaffPublishAReport(t *testing.T) {
-	h, _ := openFastHouse(t, layout{firm: oldLinks, companies: oldCompanies})
+	h, _ := openFastHouse(t, layout{firm: oldLinks + "\n\t\treports " + filepath.Join(t.TempDir(), "reports"), companies: oldCompanies})
 	owner, bob := h.in("owner@example.com"), h.in("bob@example.com")
 	before := len(h.letters("bob@example.com"))
 	done := owner.sendFile("/-/staff/report", "july.pdf", "all of July", "company", "acme", "title", "July statement", "notify", "true")
