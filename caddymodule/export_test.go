@@ -69,3 +69,8 @@ func LookAtFiles(t *testing.T) { activeApp(t).server.CheckFiles(t.Context()) }
 func SessionsOf(t *testing.T, firm string) *session.Sessions {
 	return activeApp(t).firms[firm].Sessions
 }
+
+// WaitingAnnouncements returns how many mails of an announcement are in the outbox.
+func WaitingAnnouncements(t *testing.T, firm string) (int, error) {
+	return activeApp(t).firms[firm].Queue.Count(t.Context(), "portal-update")
+}
