@@ -106,6 +106,7 @@ var testArrows = map[string][]string{
 	"*":           {"address", "secret", "site", "store/bolt", "store/storetest"},
 	"caddymodule": {"action", "servicetoken", "address", "directory", "loopback", "password", "secret", "store", "store/anchor", "store/bolt", "limit", "session", "token", "usage", "store/redis", "store/redistest", "store/sealed"},
 	"cli":         {"servicetoken", "action", "brand", "notice", "password", "reports", "session", "token"},
+	"directory":   {"store/redis"},
 	"outbox":      {"store/redis"},
 	"store/bolt":  {"store/storetest"},
 	"store/redis": {"store/storetest", "store/redistest"},

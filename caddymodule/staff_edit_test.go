@@ -57,7 +57,7 @@ func TestStaffEditAContact(t *testing.T) {
 	if a := owner.save(owner.open(edit), "first", "Robert", "last", "Ray", "phone", "+1 555 0100", "locale", "es"); a.StatusCode != http.StatusSeeOther || goes(a) != path+"&done=save" {
 		t.Fatalf("saving = %d to %q\n%s", a.StatusCode, goes(a), a.body)
 	}
-	has(path+"&done=save", "Robert Ray", "The changes are saved.")
+	has(path+"&done=save", "Robert Ray", "The changes are saved.", "/portal/acme/\"")
 	has(edit, `value="Robert"`, `value="Ray"`, `value="&#43;1 555 0100"`, `<option value="es" selected>`)
 	if bob.open("/orders").StatusCode != 200 {
 		t.Error("a change that takes nothing away signed bob out")

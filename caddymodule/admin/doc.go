@@ -20,6 +20,8 @@
 //	POST /doorpost/FIRM/contacts/disable  {"email": "ann@example.com"}
 //	POST /doorpost/FIRM/contacts/enable   {"email": "ann@example.com"}
 //	POST /doorpost/FIRM/contacts/remove   {"email": "ann@example.com", "version": "…"}
+//	POST /doorpost/FIRM/contacts/lasting-link {"email": "ann@example.com"}
+//	                                               → {"contact": CONTACT, "link": "…"}, which holds no secret
 //	POST /doorpost/FIRM/contacts/waiting  {"email": "ann@example.com"}
 //	                                               → {"contact": CONTACT, "browsers": [WAITING]}
 //	POST /doorpost/FIRM/contacts/phone-code {"email": "ann@example.com", "request": "…"}

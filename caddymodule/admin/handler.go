@@ -46,6 +46,8 @@ type Firm struct {
 
 	Announcements *action.Announcements
 
+	Portal *action.Portal // whose lasting links contacts get; nil: they aren't known
+
 	Files []FileStatus // that the Caddyfile names, without their loads
 
 	ServiceTokens *servicetoken.Tokens // by which the firm's programs call
@@ -114,8 +116,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"POST /doorpost/{firm}/reports/list":      act(h, Firm.ListReports),
 		"POST /doorpost/{firm}/reports/remove":    act(h, Firm.RemoveReport),
 
-		"POST /doorpost/{firm}/contacts/waiting":    act(h, Firm.WaitingBrowsers),
-		"POST /doorpost/{firm}/contacts/phone-code": act(h, Firm.PhoneCode),
+		"POST /doorpost/{firm}/contacts/waiting":      act(h, Firm.WaitingBrowsers),
+		"POST /doorpost/{firm}/contacts/lasting-link": act(h, Firm.LastingLink),
+		"POST /doorpost/{firm}/contacts/phone-code":   act(h, Firm.PhoneCode),
 	} {
 		method, path, _ := strings.Cut(pattern, " ")
 		mux.Handle(pattern, do)

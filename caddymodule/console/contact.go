@@ -85,6 +85,11 @@ func (h *Handlers) show(w http.ResponseWriter, r *http.Request, status int, emai
 			return err
 		}
 		page.Contact, page.Phone = &row, t.Contact.Phone
+		link, err := h.Firm.LastingLink(ctx, admin.ByEmail{Email: t.Email})
+		if err != nil {
+			return err
+		}
+		page.Link = link.Link
 		for _, a := range t.Contact.Emails {
 			page.Emails = append(page.Emails, a.Display())
 		}

@@ -121,7 +121,7 @@ func New(s Settings, rec Records) *Gate {
 	}
 	rules := rules{prefix: s.Prefix, public: s.Public}
 	insecure := &insecure{sites: s.Sites, ways: ways, cookies: cookies}
-	office := admin.Firm{Directory: rec.Directory, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Reports: rec.Reports, Anchor: rec.Anchor, Notices: rec.Notices, Announcements: rec.Announcements,
+	office := admin.Firm{Portal: &action.Portal{Sites: s.Sites, Legacy: s.Legacy, Prefix: s.Prefix}, Directory: rec.Directory, Sessions: rec.Sessions, Tokens: rec.Tokens, Queue: rec.Queue, Audit: rec.Audit, Usage: rec.Usage, Reports: rec.Reports, Anchor: rec.Anchor, Notices: rec.Notices, Announcements: rec.Announcements,
 		ServiceTokens: rec.ServiceTokens, NoPasswords: rec.Passwords == nil, NoOldLinks: !s.Legacy.HasLinks()}
 	if rec.Notices != nil {
 		office.Messages = rec.Notices.Messages

@@ -437,5 +437,6 @@ func (f *Firm) Reseal(ctx context.Context) error {
 // Admin is the firm as commands change it.
 func (f *Firm) Admin() admin.Firm {
 	return admin.Firm{Directory: f.Directory, Sessions: f.Sessions, Tokens: f.Tokens, Queue: f.Queue, Messages: f.letters, Audit: f.Audit, Usage: f.Usage, Reports: f.Reports, Anchor: f.Anchor, Notices: f.Notices, Announcements: f.Announcements, ServiceTokens: f.ServiceTokens,
-		Files: f.FileStatus(), NoPasswords: f.Config.Passwords.Off, NoOldLinks: !f.Config.Rules.HasLinks()}
+		Portal: &action.Portal{Sites: f.Sites, Legacy: f.Config.Rules, Prefix: f.Config.Prefix},
+		Files:  f.FileStatus(), NoPasswords: f.Config.Passwords.Off, NoOldLinks: !f.Config.Rules.HasLinks()}
 }

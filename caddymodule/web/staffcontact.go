@@ -8,6 +8,7 @@ type StaffContactPage struct {
 	Email     string      // the address
 	Emails    []string    // all addresses of the contact
 	Phone     string      // of the contact; empty if unknown
+	Link      string      // the contact's lasting link
 	Story     []string    // the events, one per line
 	Advice    []AdviceRow
 	Passwords bool   // a link to set a password may be sent
@@ -34,7 +35,7 @@ func (StaffContactPage) Section() Section { return SectionContacts }
 func staffContactSamples() []Page {
 	return []Page{
 		StaffContactPage{Email: "anm@example.com", Failed: "This is no address."},
-		StaffContactPage{Contact: &ContactRow{ID: "7", Name: "Ann Lee", Email: "ann@example.com", Companies: "Harbor Bakery"}, Email: "ann@example.com", Emails: []string{"ann@example.com", "ann@example.org"}, Phone: "+1 555 0100", Story: []string{"10:02  asked for a sign-in mail"},
+		StaffContactPage{Contact: &ContactRow{ID: "7", Name: "Ann Lee", Email: "ann@example.com", Companies: "Harbor Bakery"}, Email: "ann@example.com", Emails: []string{"ann@example.com", "ann@example.org"}, Phone: "+1 555 0100", Link: "https://clients.example.com/-/companies", Story: []string{"10:02  asked for a sign-in mail"},
 			Advice:    []AdviceRow{{Text: "No mail reaches this address."}, {Text: "Check the spelling with them, then:", Do: "change-address", Button: "Use this address instead", ID: "7", Field: "Their new address"}},
 			Passwords: true, Sessions: 2, Done: "They are signed out everywhere."},
 	}

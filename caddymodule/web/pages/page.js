@@ -160,6 +160,29 @@
     return true;
   });
 
+  // Staff find contacts while they type. Without scripts the button does the same.
+  var found = d.querySelector('[data-found]'), box = found && d.querySelector('[role=search] [name=q]');
+  if (box && window.fetch && window.AbortController && window.URLSearchParams) {
+    var rest, asked, count = d.querySelector('[data-count]');
+    var find = function () {
+      if (asked) asked.abort(); // of two answers the later counts
+      asked = new AbortController();
+      fetch(box.form.action, {method: 'POST', body: new URLSearchParams({q: box.value}), credentials: 'same-origin', cache: 'no-store', redirect: 'manual', signal: asked.signal}).then(function (r) {
+        if (r.status === 401) location.assign(box.form.action); // the session is over: there is the sign-in page
+        return r.ok ? r.text() : '';
+      }).then(function (html) {
+        var page = new DOMParser().parseFromString(html, 'text/html'), now = page.querySelector('[data-found]');
+        if (!now) return;
+        found.innerHTML = now.innerHTML;
+        count.textContent = page.querySelector('[data-count]').textContent;
+      }, function () { /* the button is there */ });
+    };
+    box.addEventListener('input', function () {
+      clearTimeout(rest);
+      rest = setTimeout(find, 250);
+    });
+  }
+
   // Other ways, once a mail should have come.
   var help = d.querySelector('details[data-open-in]');
   if (help) setTimeout(function () { help.open = true; }, help.getAttribute('data-open-in') * 1000);
