@@ -54,7 +54,7 @@ type Messages struct {
 
 	trying bool // no built-in template takes the place of one that fails
 
-	texts, builtInTexts map[string]*texttemplate.Template // by the name of the notice
+	texts map[string]map[string]textTemplate // by language and the name of the notice
 
 	// Log is told of a template that failed for one mail; the built-in one was used in its place.
 	// nil: nobody is.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	texttemplate "text/template"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/language"
 	"github.com/doorpost-auth/doorpost/caddymodule/phone"
 )
 
@@ -26,67 +27,96 @@ var textKinds = []string{KindNewQuestions}
 // HasText reports whether a notice of the kind can be a text.
 func HasText(kind string) bool { return slices.Contains(textKinds, kind) }
 
+// textTemplate is a text message.
+type textTemplate struct {
+	*texttemplate.Template
+	builtIn *texttemplate.Template // takes the place of one that fails; nil: it is the built-in one
+}
+
 // readTexts reads the templates of texts: those of each kind, and NAME.txt in folder/texts for
 // each template of a notice of the firm's own. Each is tried with made-up data.
 func (l *Messages) readTexts(folder string) error {
-	l.texts, l.builtInTexts = map[string]*texttemplate.Template{}, map[string]*texttemplate.Template{}
-	for _, kind := range textKinds {
-		text, err := builtInTexts.ReadFile("texts/" + kind + ".txt")
-		if err != nil {
-			return err
-		}
-		if l.builtInTexts[kind], err = parseText("texts/"+kind+".txt", string(text)); err != nil {
-			return err
-		}
-		l.texts[kind] = l.builtInTexts[kind]
+	own, err := l.ownTexts(folder)
+	if err != nil {
+		return err
 	}
-	if folder == "" {
-		return l.tryOutTexts()
-	}
-	files, err := os.ReadDir(filepath.Join(folder, "texts"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return l.tryOutTexts()
-	} else if err != nil {
-		return fmt.Errorf("read the text templates: %w", err)
-	}
-	for _, file := range files {
-		path := filepath.Join(folder, "texts", file.Name())
-		name, ok := strings.CutSuffix(file.Name(), ".txt")
-		if !ok || !slices.Contains(l.NoticeTemplates(), name) {
-			return fmt.Errorf("%s belongs to no notice; a text is NAME.txt, with the name of one of %s", path, strings.Join(l.NoticeTemplates(), ", "))
+	l.texts = map[string]map[string]textTemplate{}
+	for _, lang := range l.languages.All() {
+		all := map[string]textTemplate{}
+		for _, kind := range textKinds {
+			text, err := builtInTexts.ReadFile("texts/" + kind + ".txt")
+			if err != nil {
+				return err
+			}
+			t, err := parseText(lang, "texts/"+kind+".txt", string(text))
+			if err != nil {
+				return err
+			}
+			all[kind] = textTemplate{Template: t}
 		}
-		text, err := ReadTemplateFile(path)
-		if err != nil {
-			return fmt.Errorf("read a text template: %w", err)
+		for name, text := range own {
+			t, err := parseText(lang, filepath.Join(folder, "texts", name+".txt"), text)
+			if err != nil {
+				return err
+			}
+			all[name] = textTemplate{t, all[KindNewQuestions].Template}
 		}
-		if l.texts[name], err = parseText(path, string(text)); err != nil {
-			return err
-		}
+		l.texts[lang.Tag] = all
 	}
 	return l.tryOutTexts()
 }
 
-func parseText(name, text string) (*texttemplate.Template, error) {
-	t, err := texttemplate.New(name).Option("missingkey=zero").Parse(text)
+// ownTexts returns the templates of the folder, by the name of their notice.
+func (l *Messages) ownTexts(folder string) (all map[string]string, err error) {
+	if folder == "" {
+		return nil, nil
+	}
+	files, err := os.ReadDir(filepath.Join(folder, "texts"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read the text templates: %w", err)
+	}
+	all = map[string]string{}
+	for _, file := range files {
+		path := filepath.Join(folder, "texts", file.Name())
+		name, ok := strings.CutSuffix(file.Name(), ".txt")
+		if !ok || !slices.Contains(l.NoticeTemplates(), name) {
+			return nil, fmt.Errorf("%s belongs to no notice; a text is NAME.txt, with the name of one of %s", path, strings.Join(l.NoticeTemplates(), ", "))
+		}
+		text, err := ReadTemplateFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read a text template: %w", err)
+		}
+		all[name] = string(text)
+	}
+	return all, nil
+}
+
+func parseText(lang *language.Language, name, text string) (*texttemplate.Template, error) {
+	t, err := texttemplate.New(name).Option("missingkey=zero").Parse(lang.Source(language.Plain, text))
 	return t, templateError(err)
 }
 
 // tryOutTexts fills in each text with and without data.
 func (l *Messages) tryOutTexts() error {
 	m := Mail{To: "ann@example.com", FirstName: "Ann", LastName: "Baker", Companies: []string{"Acme Ltd", "Baker & Sons"}, Link: "https://clients.example.com/portal/acme"}
-	for _, t := range l.texts {
-		for _, d := range []Notice{
-			{Mail: m, Company: "Acme Ltd", Data: map[string]string{"count": "3", "due": "12 March"}},
-			{Mail: Mail{To: m.To, Link: m.Link}, Company: "Acme Ltd"},
-		} {
-			text, err := l.fillText(t, d)
-			switch n := phone.Segments(text); {
-			case err != nil:
-				return err
-			case !strings.Contains(text, d.Link):
-				return fmt.Errorf("%s: {{.Link}} is missing; without it nobody finds what waits for them", t.Name())
-			case n > phone.MaxSegments:
-				return fmt.Errorf("%s: with made-up data the text takes %d messages, of which each costs; shorten it to %d (160 characters each, or 70 with characters that aren't in the alphabet of GSM)", t.Name(), n, phone.MaxSegments)
+	for tag, all := range l.texts {
+		m.Language = tag
+		for _, t := range all {
+			for _, d := range []Notice{
+				{Mail: m, Company: "Acme Ltd", Data: map[string]string{"count": "3", "due": "12 March"}},
+				{Mail: Mail{To: m.To, Link: m.Link, Language: tag}, Company: "Acme Ltd"},
+			} {
+				text, err := l.fillText(t.Template, d)
+				switch n := phone.Segments(text); {
+				case err != nil:
+					return err
+				case !strings.Contains(text, d.Link):
+					return fmt.Errorf("%s: {{.Link}} is missing; without it nobody finds what waits for them", t.Name())
+				case n > phone.MaxSegments && t.builtIn != nil: // the built-in one is as long as the names are
+					return fmt.Errorf("%s: with made-up data the text takes %d messages, of which each costs; shorten it to %d (160 characters each, or 70 with characters that aren't in the alphabet of GSM)", t.Name(), n, phone.MaxSegments)
+				}
 			}
 		}
 	}
@@ -96,25 +126,24 @@ func (l *Messages) tryOutTexts() error {
 // Text writes the notice as a text message: one line. Where the firm's own template fails, or what it
 // makes is too long, the built-in one is used. The error is ErrTextLength where that is too long, too.
 func (l *Messages) Text(d Notice) (string, error) {
-	name := d.Template
-	if l.texts[name] == nil {
-		name = d.Kind
-	}
-	builtIn := l.builtInTexts[d.Kind]
-	if builtIn == nil {
-		return "", fmt.Errorf("%w: %q as a text", ErrTemplate, d.Kind)
-	}
-	text, err := l.fillText(l.texts[name], d)
-	if err == nil && phone.Segments(text) <= phone.MaxSegments {
-		return text, nil
-	}
-	if l.texts[name] != builtIn && l.Log != nil {
-		if err == nil {
-			err = ErrTextLength
+	all := l.texts[l.languages.Choose(d.Language, "").Tag]
+	t, ok := all[d.Template]
+	if !ok {
+		if t, ok = all[d.Kind]; !ok {
+			return "", fmt.Errorf("%w: %q as a text", ErrTemplate, d.Kind)
 		}
-		l.Log.Error("a text template failed, so the built-in one was used for this text", "template", l.texts[name].Name(), "error", err, "what_to_do", "correct or shorten the template and reload")
 	}
-	if text, err = l.fillText(builtIn, d); err == nil && phone.Segments(text) > phone.MaxSegments {
+	text, err := l.fillText(t.Template, d)
+	if err == nil && phone.Segments(text) > phone.MaxSegments {
+		err = ErrTextLength
+	}
+	if err == nil || t.builtIn == nil {
+		return text, err
+	}
+	if l.Log != nil {
+		l.Log.Error("a text template failed, so the built-in one was used for this text", "template", t.Name(), "error", err, "what_to_do", "correct or shorten the template and reload")
+	}
+	if text, err = l.fillText(t.builtIn, d); err == nil && phone.Segments(text) > phone.MaxSegments {
 		err = ErrTextLength
 	}
 	return text, err

@@ -23,10 +23,12 @@ func TestText(t *testing.T) {
 		change func(*Notice)
 		want   string
 	}{
-		{func(*Notice) {}, "Example Bookkeeping: Ann, there are new questions for you about Acme Ltd: https://clients.example.com/portal/acme"},
-		{func(n *Notice) { n.FirstName = "" }, "Example Bookkeeping: There are new questions for you about Acme Ltd: https://clients.example.com/portal/acme"},
-		{func(n *Notice) { n.Data = map[string]string{"count": "1", "due": "12 March"} }, "Example Bookkeeping: Ann, there is 1 new question for you about Acme Ltd. Please answer by 12 March: https://clients.example.com/portal/acme"},
-		{func(n *Notice) { n.Company = "Ann’s “Café”\nhttps://elsewhere.example/ {{.Link}}" }, `Example Bookkeeping: Ann, there are new questions for you about Ann's "Café" https://elsewhere.example/ {{.Link}}: https://clients.example.com/portal/acme`},
+		{func(*Notice) {}, "Example Bookkeeping: Hello Ann. There are new questions for you about Acme Ltd. https://clients.example.com/portal/acme"},
+		{func(n *Notice) { n.FirstName = "" }, "Example Bookkeeping: There are new questions for you about Acme Ltd. https://clients.example.com/portal/acme"},
+		{func(n *Notice) { n.Data = map[string]string{"count": "1", "due": "12 March"} }, "Example Bookkeeping: Hello Ann. There is 1 new question for you about Acme Ltd. Please answer by 12 March. https://clients.example.com/portal/acme"},
+		{func(n *Notice) { n.Company = "Ann’s “Café”\nhttps://elsewhere.example/ {{.Link}}" }, `Example Bookkeeping: Hello Ann. There are new questions for you about Ann's "Café" https://elsewhere.example/ {{.Link}}. https://clients.example.com/portal/acme`},
+		{func(n *Notice) { n.Language = "fr-CA" }, "Example Bookkeeping: Bonjour Ann. Vous avez de nouvelles questions concernant Acme Ltd. https://clients.example.com/portal/acme"},
+		{func(n *Notice) { n.Language, n.Data = "es", map[string]string{"count": "2"} }, "Example Bookkeeping: Hola, Ann. Tiene 2 preguntas nuevas sobre Acme Ltd. https://clients.example.com/portal/acme"},
 	} {
 		d := textNotice()
 		c.change(&d)
@@ -67,7 +69,7 @@ func TestTextOfTheFirmsOwn(t *testing.T) {
 		t.Errorf("Text = %q, %v; want it by the firm's template", got, err)
 	}
 	d.Data = map[string]string{"note": strings.Repeat("x", 500)}
-	if got, err := l.Text(d); !strings.HasPrefix(got, "Example Bookkeeping: Ann") || err != nil || phone.Segments(got) > 1 {
+	if got, err := l.Text(d); !strings.HasPrefix(got, "Example Bookkeeping: Hello Ann") || err != nil || phone.Segments(got) > 1 {
 		t.Errorf("Text with a long note = %q, %v; want the built-in one", got, err)
 	}
 	for _, c := range []struct{ file, text, want string }{

@@ -39,7 +39,11 @@ func TestEveryTextIsTranslated(t *testing.T) {
 	if err != nil || len(mails) < 10 {
 		t.Fatalf("%d templates of mails, %v", len(mails), err)
 	}
-	for _, name := range mails {
+	texts, err := filepath.Glob("../brand/texts/*")
+	if err != nil || len(texts) == 0 {
+		t.Fatalf("%d templates of texts, %v", len(texts), err)
+	}
+	for _, name := range append(mails, texts...) {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
