@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -97,10 +96,6 @@ func (s *Server) End() error {
 	_ = s.cmd.Wait() // with an error, because it was interrupted
 	return nil
 }
-
-// Hang stops the process, which then accepts connections and says nothing, until Resume.
-func (s *Server) Hang()   { s.Signal(syscall.SIGSTOP) }
-func (s *Server) Resume() { s.Signal(syscall.SIGCONT) }
 
 // Signal sends a signal to the process, if it runs.
 func (s *Server) Signal(sig os.Signal) { _ = s.cmd.Process.Signal(sig) }
