@@ -49,7 +49,7 @@ func chromiumAt(t *testing.T, profile string) context.Context {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, 5*time.Minute)
 	t.Cleanup(cancel)
 	// The first action starts the browser, which runs until that action's context ends.
 	if err := chromedp.Do(ctx, chromedp.EmulateViewport(390, 844)); err != nil {
