@@ -62,6 +62,33 @@ func TestStaffEmails(t *testing.T) {
 	}
 }
 
+// Staff see every email that clients get, in each language, and have one sent to themselves.
+func TestStaffPreviewEmails(t *testing.T) {
+	h, _ := openFastHouse(t, layout{})
+	owner := h.in("owner@example.com")
+	page := owner.open("/-/staff/preview?kind=sign-in&language=es")
+	if page.StatusCode != 200 || !strings.Contains(page.part(), `<option value="es" selected>`) || !strings.Contains(page.part(), `src="/-/staff/preview/frame?kind=sign-in&amp;language=es&amp;variant=0" sandbox`) {
+		t.Fatalf("the preview = %d\n%s", page.StatusCode, page.part())
+	}
+	for _, m := range regexp.MustCompile(`<option value="([a-z-]+)"`).FindAllStringSubmatch(page.part(), -1) {
+		if m[1] == "en" || m[1] == "es" || m[1] == "fr" {
+			continue
+		}
+		frame := owner.open("/-/staff/preview/frame?kind=" + m[1])
+		if frame.StatusCode != 200 || !strings.Contains(frame.Header.Get("Content-Security-Policy"), "sandbox") || len(frame.body) < 500 {
+			t.Errorf("the email %s = %d, %d bytes", m[1], frame.StatusCode, len(frame.body))
+		}
+	}
+	before := len(h.letters("owner@example.com"))
+	if a := owner.press(page, "/-/staff/emails", "Send it to me"); goes(a) != "/-/staff/emails?done=preview" {
+		t.Errorf("sending it = %d\n%s", a.StatusCode, a.part())
+	}
+	h.nextLetter("owner@example.com", before)
+	if a := owner.open("/-/staff/preview?kind=nothing"); a.StatusCode != 404 {
+		t.Errorf("an email that there is not = %d; want 404", a.StatusCode)
+	}
+}
+
 // Staff see the pages as a contact does, in the contact's language, without being signed in as them.
 func TestStaffViewAs(t *testing.T) {
 	h, _ := openFastHouse(t, layout{firm: oldLinks, companies: oldCompanies, contacts: "email,first_name,companies,role,locale\nowner@example.com,Olive,,staff,\nann@example.com,Ann,acme; birch,,es\n"})

@@ -15,13 +15,15 @@ import (
 // testPatience is how long a page waits for the mail server.
 const testPatience = 50 * time.Second
 
+// doneToEmails says what was done with an email, by the word in the URL.
+var doneToEmails = map[string]string{
+	"retry":   "It is tried again now. If it doesn’t go out, it is listed here again in a moment.",
+	"preview": "It is on its way to you.",
+}
+
 // GetEmails shows the emails that wait or failed.
 func (h *Handlers) GetEmails(w http.ResponseWriter, r *http.Request) error {
-	done := ""
-	if web.OnlyValue(r.URL.Query()["done"]) == "retry" {
-		done = "It is tried again now. If it doesn’t go out, it is listed here again in a moment."
-	}
-	return h.showEmails(w, r, web.StaffEmailsPage{Done: done})
+	return h.showEmails(w, r, web.StaffEmailsPage{Done: doneToEmails[web.OnlyValue(r.URL.Query()["done"])]})
 }
 
 // showEmails shows the emails that wait or failed. page has what is to be said about the last action.
@@ -83,6 +85,14 @@ func (h *Handlers) PostEmails(w http.ResponseWriter, r *http.Request) error {
 	case "retry":
 		if _, err = admin.Do(r.Context(), h.Firm, by, "mail/retry", admin.Firm.RetryMail, admin.RetryMail{ID: get("id")}); err == nil {
 			return h.Answers.SeeOwn(w, "/staff/emails?done=retry")
+		}
+	case "preview":
+		var email string
+		if email, err = h.emailOf(r.Context(), by.Staff); err != nil {
+			return err
+		}
+		if _, err = admin.Do(r.Context(), h.Firm, by, "preview", admin.Firm.Preview, admin.PreviewMails{Kind: get("kind"), Language: get("language"), To: email}); err == nil {
+			return h.Answers.SeeOwn(w, "/staff/emails?done=preview")
 		}
 	case "test":
 		page.Email = strings.TrimSpace(get("email"))

@@ -238,7 +238,7 @@ func policyOf(page Page) string {
 		return "; form-action 'self' https:; frame-ancestors 'none'"
 	case (StaffContactsPage{}).file():
 		return "; connect-src 'self'; form-action 'self'; frame-ancestors 'none'" // their script searches
-	case (MailPage{}).file(), (StaffViewPage{}).file():
+	case (MailPage{}).file(), (StaffViewPage{}).file(), (StaffPreviewPage{}).file():
 		return "; form-action 'self'; frame-src 'self'; frame-ancestors 'none'"
 	}
 	return "; form-action 'self'; frame-ancestors 'none'"

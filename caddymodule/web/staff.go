@@ -63,5 +63,6 @@ func staffSamples() []Page {
 		staffLogSamples(),
 		staffAnnounceSamples(),
 		staffViewSamples(),
+		staffPreviewSamples(),
 	)
 }
