@@ -158,9 +158,30 @@ func (l *Messages) fillText(t *texttemplate.Template, d Notice) (string, error) 
 	if err := t.Execute(&text, tags); err != nil {
 		return "", templateError(err)
 	}
-	return oneLine(inGSM.Replace(text.String())), nil
+	return oneLine(inGSM(text.String())), nil
 }
 
 // inGSM replaces characters that would more than double the cost of a text by such that the alphabet
 // of GSM has.
-var inGSM = strings.NewReplacer("‘", "'", "’", "'", "“", `"`, "”", `"`, "„", `"`, "«", `"`, "»", `"`, "–", "-", "—", "-", "…", "...", "\u00a0", " ", "\u202f", " ", "\u2068", "", "\u2069", "")
+func inGSM(s string) string {
+	var out strings.Builder
+	for _, r := range s {
+		switch r {
+		case '‘', '’':
+			r = '\''
+		case '“', '”', '„', '«', '»':
+			r = '"'
+		case '–', '—':
+			r = '-'
+		case '\u00a0', '\u202f': // that don't break
+			r = ' '
+		case '\u2068', '\u2069': // isolates
+			continue
+		case '…':
+			out.WriteString("..")
+			r = '.'
+		}
+		out.WriteRune(r)
+	}
+	return out.String()
+}
