@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	texttemplate "text/template"
 	"time"
 	"unicode"
@@ -49,12 +50,9 @@ type Messages struct {
 	answer string // Reply-To
 	look   Look
 
-	languages *language.Languages
-	pairs     map[string]map[string]pair // by language and kind, or the name of a template of the firm's own
+	templateSet
 
 	trying bool // no built-in template takes the place of one that fails
-
-	texts map[string]map[string]textTemplate // by language and the name of the notice
 
 	// Log is told of a template that failed for one mail; the built-in one was used in its place.
 	// nil: nobody is.
@@ -95,26 +93,45 @@ func NewMessages(b Brand, folder string) (*Messages, error) {
 		}
 		l.answer = string(a)
 	}
-	if l.languages, err = language.Load(folder); err != nil {
-		return nil, err
+	if folder == "" {
+		l.templateSet, err = builtInTemplates()
+		return l, err
 	}
-	own, err := ownTemplates(folder)
-	if err != nil {
-		return nil, err
-	}
-	l.pairs = map[string]map[string]pair{}
-	for _, lang := range l.languages.All() {
-		if l.pairs[lang.Tag], err = readPairs(lang, folder, own); err != nil {
-			return nil, err
-		}
-	}
-	if err := l.readTexts(folder); err != nil {
+	if l.templateSet, err = readTemplates(folder); err != nil {
 		return nil, err
 	}
 	l.trying = true
 	err = l.tryOut()
 	l.trying = false
 	return l, err
+}
+
+// templateSet has the templates of all messages.
+type templateSet struct {
+	languages *language.Languages
+	pairs     map[string]map[string]pair         // by language and kind, or the name of a template of the firm's own
+	texts     map[string]map[string]textTemplate // by language and the name of the notice
+}
+
+// builtInTemplates are those of every firm without templates of its own. That they work, tests show.
+var builtInTemplates = sync.OnceValues(func() (templateSet, error) { return readTemplates("") })
+
+func readTemplates(folder string) (t templateSet, err error) {
+	if t.languages, err = language.Load(folder); err != nil {
+		return t, err
+	}
+	own, err := ownTemplates(folder)
+	if err != nil {
+		return t, err
+	}
+	t.pairs = map[string]map[string]pair{}
+	for _, lang := range t.languages.All() {
+		if t.pairs[lang.Tag], err = readPairs(lang, folder, own); err != nil {
+			return t, err
+		}
+	}
+	t.texts, err = readTexts(folder, t)
+	return t, err
 }
 
 // readPairs reads all messages in one language. own are the names of the folder's templates that are none of the
@@ -235,7 +252,7 @@ func (l *Messages) tryOut() error {
 			}
 		}
 	}
-	return nil
+	return l.tryOutTexts()
 }
 
 // needsLink says why the link has to be in a message.

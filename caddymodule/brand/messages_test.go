@@ -380,3 +380,15 @@ func TestOverride_Frame(t *testing.T) {
 		t.Errorf("a wrong tag in the frame: %v", err)
 	}
 }
+
+// What NewMessages tries of a firm's own templates holds for the built-in ones, which it doesn't try each time.
+func TestBuiltInTemplatesWork(t *testing.T) {
+	l, err := NewMessages(example, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.trying = true
+	if err := l.tryOut(); err != nil {
+		t.Error(err)
+	}
+}

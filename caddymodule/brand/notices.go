@@ -73,8 +73,10 @@ func (l *Messages) noticeTags(d Notice) (tags, error) {
 }
 
 // NoticeTemplates returns the names that Notice.Template may have, sorted.
-func (l *Messages) NoticeTemplates() []string {
-	names := slices.Sorted(maps.Keys(l.pairs[language.English.Tag]))
+func (l *Messages) NoticeTemplates() []string { return l.noticeTemplates() }
+
+func (t templateSet) noticeTemplates() []string {
+	names := slices.Sorted(maps.Keys(t.pairs[language.English.Tag]))
 	return slices.DeleteFunc(names, func(name string) bool {
 		return name == KindReportPublished || slices.Contains(otherKinds, name) // the link of reports is another
 	})

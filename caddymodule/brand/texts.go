@@ -34,40 +34,40 @@ type textTemplate struct {
 }
 
 // readTexts reads the templates of texts: those of each kind, and NAME.txt in folder/texts for
-// each template of a notice of the firm's own. Each is tried with made-up data.
-func (l *Messages) readTexts(folder string) error {
-	own, err := l.ownTexts(folder)
+// each template of a notice of the firm's own. others are those of the mails.
+func readTexts(folder string, others templateSet) (texts map[string]map[string]textTemplate, err error) {
+	own, err := ownTexts(folder, others.noticeTemplates())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l.texts = map[string]map[string]textTemplate{}
-	for _, lang := range l.languages.All() {
+	texts = map[string]map[string]textTemplate{}
+	for _, lang := range others.languages.All() {
 		all := map[string]textTemplate{}
 		for _, kind := range textKinds {
 			text, err := builtInTexts.ReadFile("texts/" + kind + ".txt")
 			if err != nil {
-				return err
+				return nil, err
 			}
 			t, err := parseText(lang, "texts/"+kind+".txt", string(text))
 			if err != nil {
-				return err
+				return nil, err
 			}
 			all[kind] = textTemplate{Template: t}
 		}
 		for name, text := range own {
 			t, err := parseText(lang, filepath.Join(folder, "texts", name+".txt"), text)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			all[name] = textTemplate{t, all[KindNewQuestions].Template}
 		}
-		l.texts[lang.Tag] = all
+		texts[lang.Tag] = all
 	}
-	return l.tryOutTexts()
+	return texts, nil
 }
 
-// ownTexts returns the templates of the folder, by the name of their notice.
-func (l *Messages) ownTexts(folder string) (all map[string]string, err error) {
+// ownTexts returns the templates of the folder, by the name of their notice, which is one of notices.
+func ownTexts(folder string, notices []string) (all map[string]string, err error) {
 	if folder == "" {
 		return nil, nil
 	}
@@ -81,8 +81,8 @@ func (l *Messages) ownTexts(folder string) (all map[string]string, err error) {
 	for _, file := range files {
 		path := filepath.Join(folder, "texts", file.Name())
 		name, ok := strings.CutSuffix(file.Name(), ".txt")
-		if !ok || !slices.Contains(l.NoticeTemplates(), name) {
-			return nil, fmt.Errorf("%s belongs to no notice; a text is NAME.txt, with the name of one of %s", path, strings.Join(l.NoticeTemplates(), ", "))
+		if !ok || !slices.Contains(notices, name) {
+			return nil, fmt.Errorf("%s belongs to no notice; a text is NAME.txt, with the name of one of %s", path, strings.Join(notices, ", "))
 		}
 		text, err := ReadTemplateFile(path)
 		if err != nil {
