@@ -317,17 +317,23 @@ func shape(t testing.TB, page string) string {
 func TestCVE_2023_52430_HostileValuesAreText(t *testing.T) {
 	t.Parallel()
 	p := newTestPages(t, testChrome, "")
-	for _, page := range samplePages() {
+	style, script := regexp.MustCompile(`(?s)<style>.*?</style>`), regexp.MustCompile(`(?s)<script>.*?</script>`)
+	seen := map[string]bool{}
+	for i, page := range samplePages() {
 		benign := body(t, p, fill(page, "quiet"))
-		for _, s := range hostile {
+		w := shape(t, benign)
+		first := !seen[page.file()]
+		seen[page.file()] = true
+		for j, s := range hostile {
+			if !first && i%8 != j%8 { // each value once in each page, and an eighth of them in its further variants
+				continue
+			}
 			got := body(t, p, fill(page, s))
-			if w, g := shape(t, benign), shape(t, got); w != g && !(page.file() == "held.html" && acceptsOtherCharset(w, g)) {
+			if g := shape(t, got); w != g && !(page.file() == "held.html" && acceptsOtherCharset(w, g)) {
 				t.Errorf("%T with %.60q: markup =\n%s\nwant\n%s", page, s, g, w)
 			}
 			checkURLs(t, page, s, got)
-			style := func(page string) string { return regexp.MustCompile(`(?s)<style>.*?</style>`).FindString(page) }
-			script := func(page string) string { return regexp.MustCompile(`(?s)<script>.*?</script>`).FindString(page) }
-			if style(got) != style(benign) || script(got) != script(benign) {
+			if style.FindString(got) != style.FindString(benign) || script.FindString(got) != script.FindString(benign) {
 				t.Errorf("%T with %.60q: style or script changed", page, s)
 			}
 		}
