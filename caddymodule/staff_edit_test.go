@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/doorpost-auth/doorpost/caddymodule/admin"
 )
 
 // contactPage returns the path of a contact's page, and the contact's ID.
@@ -144,5 +146,40 @@ func TestStaffSeeWhatOthersChangedMeanwhile(t *testing.T) {
 	}
 	if a := first.open(path); a.StatusCode != 200 {
 		t.Errorf("the contact's page = %d", a.StatusCode)
+	}
+}
+
+// Staff have a contact's lasting link mailed to them. It leads to the company's page, after a sign-in.
+func TestStaffMailTheLastingLink(t *testing.T) {
+	m := startMailServer(t)
+	h := openHouse(t, layout{app: m.app(), admin: freeAddress(t), firm: oldLinks, companies: oldCompanies})
+	m.moveInto(h)
+	owner := h.in("owner@example.com")
+	path, _ := contactPage(t, owner, "bob")
+	before := len(h.letters("bob@example.com"))
+	if a := owner.press(owner.open(path), "/-/staff/contact", "Email them this link"); goes(a) != path+"&done=mail-link" {
+		t.Fatalf("mailing the link = %d to %q\n%s", a.StatusCode, goes(a), a.part())
+	}
+	if l := h.nextLetter("bob@example.com", before); !strings.Contains(l.text, "/portal/acme") || strings.Contains(l.text, "?t=") {
+		t.Errorf("the email is\n%s\nwant the company's page, and no secret", l.text)
+	}
+	if state, err := h.office().AnnounceStatus(t.Context(), "example"); err == nil && state.Announcement != nil {
+		t.Errorf("the email counts for an announcement: %+v", state)
+	}
+	if out, err := h.caddy("doorpost", "contacts", "link", "bob@example.com").CombinedOutput(); err != nil || !strings.Contains(string(out), "is on its way to bob@example.com") {
+		t.Errorf("contacts link = %v\n%s", err, out)
+	}
+	h.nextLetter("bob@example.com", before+1)
+	for email, want := range map[string]string{"nameless@example.com": "no_company", "eve@example.com": "disabled", "who@example.com": "unknown"} {
+		if _, err := h.office().MailLink(t.Context(), "example", email); err == nil || admin.ErrorOf(err).Code != want {
+			t.Errorf("MailLink(%s) = %v; want the code %s", email, err, want)
+		}
+	}
+	var last error
+	for range 10 {
+		_, last = h.office().MailLink(t.Context(), "example", "bob@example.com")
+	}
+	if last == nil || admin.ErrorOf(last).Code != "limited" {
+		t.Errorf("the tenth email within a minute: %v; want it refused as limited", last)
 	}
 }

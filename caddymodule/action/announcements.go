@@ -526,6 +526,17 @@ func (s *Announcements) queue(ctx context.Context, a *announcement, c directory.
 	return event, ops, nil
 }
 
+// Alone returns the request for the mail of an announcement to one contact, which goes out before announcements and
+// counts for none.
+func (s *Announcements) Alone(contact string) (outbox.Request, error) {
+	now := s.now()
+	payload, err := json.Marshal(announcementRequest{Contact: contact, At: now})
+	if err != nil {
+		return outbox.Request{}, fmt.Errorf("writing a request: %w", err)
+	}
+	return outbox.Request{ID: outbox.NewID("contact-link", now), Kind: brand.KindPortalUpdate, Asked: now, NotAfter: now.Add(AnnouncementLife), Payload: payload}, nil
+}
+
 // queued is called once mails are in the store.
 func (s *Announcements) queued(ctx context.Context, events []audit.Event) {
 	for _, e := range events {

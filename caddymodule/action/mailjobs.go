@@ -335,7 +335,11 @@ func (j *MailJobs) prepareAnnouncement(ctx context.Context, r outbox.Request) (o
 	if err := json.Unmarshal(r.Payload, &n); err != nil {
 		return outbox.Prepared{}, fmt.Errorf("reading request %s: %w", r.ID, err)
 	}
-	wanted, err := j.Announcements.wanted(ctx, n.Announcement)
+	alone := n.Announcement == "" // staff have had the link mailed to this contact
+	wanted, err := alone, error(nil)
+	if !alone {
+		wanted, err = j.Announcements.wanted(ctx, n.Announcement)
+	}
 	if err != nil {
 		return outbox.Prepared{}, err
 	}
@@ -346,15 +350,22 @@ func (j *MailJobs) prepareAnnouncement(ctx context.Context, r outbox.Request) (o
 	gone := err != nil || c.Disabled || len(c.Companies) == 0
 	if !wanted || gone {
 		code, event := UnsentStopped, audit.Event{Kind: audit.Dropped, Contact: n.Contact, Request: r.ID, What: r.Kind}
+		if alone {
+			return outbox.Prepared{Done: func() { j.Audit.Record(ctx, event) }}, nil
+		}
 		if gone {
 			code = UnsentGone
 		}
 		ops, err := j.Announcements.end(ctx, n.Announcement, n.Contact, code, "")
 		return outbox.Prepared{Ops: ops, Done: func() { j.Audit.Record(ctx, event) }}, err
 	}
-	ops, wanted, err := j.Announcements.retried(ctx, n, r.ID)
-	if err != nil || !wanted {
-		return outbox.Prepared{}, err
+	var ops []store.Op
+	ref := r.ID
+	if !alone {
+		ref = announcementRef(n.Announcement, n.Contact)
+		if ops, wanted, err = j.Announcements.retried(ctx, n, r.ID); err != nil || !wanted {
+			return outbox.Prepared{}, err
+		}
 	}
 	mail, err := j.mailTo(ctx, c, c.Email(), "")
 	if err != nil {
@@ -374,7 +385,7 @@ func (j *MailJobs) prepareAnnouncement(ctx context.Context, r outbox.Request) (o
 		return outbox.Prepared{}, fmt.Errorf("writing a mail of an announcement: %w", err)
 	}
 	message, err := messageOf(letter, n.At)
-	return outbox.Prepared{Message: message, Ops: ops, Ref: announcementRef(n.Announcement, n.Contact)}, err
+	return outbox.Prepared{Message: message, Ops: ops, Ref: ref}, err
 }
 
 // homeLink is the lasting link for a contact: of their only company's page, or of the list of their companies.

@@ -174,6 +174,11 @@ func (c *Client) ResetLink(ctx context.Context, firm, email string) (ResetLinkSe
 	return post[ResetLinkSent](ctx, c, firm, "reset-link", ByEmail{email})
 }
 
+// MailLink has a contact's lasting link mailed to them.
+func (c *Client) MailLink(ctx context.Context, firm, email string) (LinkMailed, error) {
+	return post[LinkMailed](ctx, c, firm, "contacts/link", ByEmail{email})
+}
+
 // Mails returns one page of the emails that wait, or of those that failed.
 func (c *Client) Mails(ctx context.Context, firm string, in ListMail) (MailList, error) {
 	return post[MailList](ctx, c, firm, "mail/list", in)

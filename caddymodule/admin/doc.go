@@ -22,6 +22,8 @@
 //	POST /doorpost/FIRM/contacts/remove   {"email": "ann@example.com", "version": "…"}
 //	POST /doorpost/FIRM/contacts/lasting-link {"email": "ann@example.com"}
 //	                                               → {"contact": CONTACT, "link": "…"}, which holds no secret
+//	POST /doorpost/FIRM/contacts/link     {"email": "ann@example.com"}, which mails that link
+//	                                               → {"contact": CONTACT, "to": "…", "request": "…"}
 //	POST /doorpost/FIRM/contacts/waiting  {"email": "ann@example.com"}
 //	                                               → {"contact": CONTACT, "browsers": [WAITING]}
 //	POST /doorpost/FIRM/contacts/phone-code {"email": "ann@example.com", "request": "…"}

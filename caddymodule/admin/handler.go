@@ -118,6 +118,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 		"POST /doorpost/{firm}/contacts/waiting":      act(h, Firm.WaitingBrowsers),
 		"POST /doorpost/{firm}/contacts/lasting-link": act(h, Firm.LastingLink),
+		"POST /doorpost/{firm}/contacts/link":         act(h, Firm.MailLink),
 		"POST /doorpost/{firm}/contacts/phone-code":   act(h, Firm.PhoneCode),
 	} {
 		method, path, _ := strings.Cut(pattern, " ")

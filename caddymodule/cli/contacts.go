@@ -24,7 +24,7 @@ companies.`,
 		`  caddy doorpost contacts list acme
   caddy doorpost contacts add ann@example.com --first-name Ann --last-name Lee --companies acme,birch`,
 		listContactsCommand(), addContactCommand(), setContactCommand(),
-		disableContactCommand(), enableContactCommand(), removeContactCommand(), importContactsCommand(), exportContactsCommand(), timelineCommand(), phoneCodeCommand())
+		disableContactCommand(), enableContactCommand(), removeContactCommand(), importContactsCommand(), exportContactsCommand(), timelineCommand(), phoneCodeCommand(), linkCommand())
 }
 
 func listContactsCommand() *cobra.Command {

@@ -147,6 +147,7 @@ var said = map[string]string{
 	"add-address":    "They can sign in with that address now. Let them ask for an email with it.",
 	"change-address": "They sign in with the new address now. Let them ask for an email with it.",
 	"add":            "They are a contact now. Let them ask for an email.",
+	"mail-link":      "An email with their lasting link is on its way to them.",
 	"password-link":  "An email with a link to set a password is on its way to them. It is good for a day.",
 	"sign-out":       "They are signed out everywhere.",
 }
@@ -193,6 +194,9 @@ func (h *Handlers) carryOut(ctx context.Context, by admin.By, do, email, other, 
 		out, err = admin.Do(ctx, h.Firm, by, "contacts/set", admin.Firm.SetContact, admin.SetContact{Email: email, Change: directory.Change{AddEmails: []string{other}}})
 	case "change-address":
 		out, err = admin.Do(ctx, h.Firm, by, "contacts/set", admin.Firm.SetContact, admin.SetContact{Email: email, Change: directory.Change{Email: &value}})
+	case "mail-link":
+		sent, err := admin.Do(ctx, h.Firm, by, "contacts/link", admin.Firm.MailLink, named)
+		return sent.Contact.ID, err
 	case "password-link":
 		sent, err := admin.Do(ctx, h.Firm, by, "reset-link", admin.Firm.ResetLink, named)
 		return sent.Contact.ID, err

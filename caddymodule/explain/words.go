@@ -217,6 +217,9 @@ func changedInWords(e admin.Event) string {
 	case "reports/remove":
 		return who + " removed the report " + reportInWords(e)
 	}
+	if e.What == "contacts/link" {
+		return who + " had their lasting link mailed to them"
+	}
 	if e.What == "reset-link" {
 		return who + " had a link mailed to them, to choose a password"
 	}

@@ -42,6 +42,9 @@ var ForNotifications = Budget{Hour: 4, Burst: 4, Every: 24 * time.Hour / 7}
 // 24 hours. Every change sends a mail that is never left out, so the changes are limited instead.
 var ForChanges = Budget{Hour: 10, Burst: 10, Every: 24 * time.Hour / 11}
 
+// ForLastingLinks limits the mails with the lasting link that staff have sent to one contact: 15 in 24 hours.
+var ForLastingLinks = Budget{Hour: 5, Burst: 5, Every: 24 * time.Hour / 11}
+
 // ForPhoneCodes limits the codes that staff read to one contact: 15 in 24 hours. ForPhoneCodesMade limits those that one
 // member of staff makes, for all contacts together: 60 in 24 hours, so that who takes over their browser can't go
 // through the directory.
