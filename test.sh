@@ -74,7 +74,8 @@ install redis-server redis-server
 compgen -G '/usr/sbin/nginx' >/dev/null || install nginx nginx
 gotest -tags servers ./caddymodule/store/redis
 gotest -tags servers ./caddymodule/outbox -run '^TestKillOnRedis$'
-gotest -tags servers,measure ./caddymodule -store redis
+measures='^Test(Speed|Uniform|MeasureRedis|LargeReports|SignInDuringAnAnnouncement)' # their short forms only show that they run
+gotest -tags servers,measure ./caddymodule -store redis -skip "$measures"
 for store in sentinel cluster; do # what differs there is in store/redis; all front-door tests run with -store, too
 	gotest -tags servers,measure ./caddymodule -store $store -run '^Test(K08_|T03_|AnotherStoreIsNoticed|UpgradedLinksStayClosedWhenTheStoreIsLost|SignInLeads)'
 done
@@ -108,6 +109,9 @@ if [ "$what" = long ]; then
 			fuzz "$target" "$package"
 		done
 	done
+
+	say "the figures on a Redis server, in short"
+	gotest -tags servers,measure ./caddymodule -store redis -run "$measures"
 
 	say "killing, at length"
 	gotest ./caddymodule/store/bolt -kills 500 -timeout 60m

@@ -17,7 +17,7 @@ import (
 // The size of the announcement of TestSignInDuringAnAnnouncement. Run manually, for the figures in docs/announcements.md:
 //
 //	go test -tags measure ./caddymodule -run TestSignInDuringAnAnnouncement -contacts 40000 -v
-var announcedTo = flag.Int("contacts", 10_000, "how many contacts TestSignInDuringAnAnnouncement announces to")
+var announcedTo = flag.Int("contacts", 2_000, "how many contacts TestSignInDuringAnAnnouncement announces to")
 
 // Sign-in mail that is asked for while many announcements wait is at the mail server at once, and few of these wait in
 // the outbox.

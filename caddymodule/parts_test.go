@@ -77,7 +77,7 @@ func (p *part) start(pattern string) error {
 	return p.Start()
 }
 
-// splits reports whether exactly all of these tests are to run.
+// splits reports whether all of these tests are to run, but for those of -skip.
 func splits() bool {
 	if os.Getenv(partEnv) != "" {
 		return false
@@ -85,7 +85,7 @@ func splits() bool {
 	all := true
 	flag.Visit(func(f *flag.Flag) {
 		switch f.Name {
-		case "test.run", "test.list", "test.fuzz", "test.bench", "test.skip", "test.coverprofile", "test.gocoverdir":
+		case "test.run", "test.list", "test.fuzz", "test.bench", "test.coverprofile", "test.gocoverdir":
 			all = all && f.Value.String() == ""
 		}
 	})

@@ -14,7 +14,7 @@ import (
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
 
-// Search is what a firm's contacts and companies are searched in: an index in memory, of less than 100 bytes for each
+// Search is what a firm's contacts and companies are searched in: an index in memory, of about 100 bytes for each
 // contact. It is made at the first search, follows the changes of this process at once and those of others with Sync,
 // and is dropped when nobody has searched for searchIdle, so that a firm in which nobody searches costs nothing. Books
 // of one firm in one process share it. The zero value is ready to use; it must not be copied.
