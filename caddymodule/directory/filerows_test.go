@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorpost-auth/doorpost/caddymodule/address"
 	"github.com/doorpost-auth/doorpost/caddymodule/secret"
 	"github.com/doorpost-auth/doorpost/caddymodule/store"
 )
@@ -235,5 +237,38 @@ func TestRememberedRowsOfAnotherLengthAreAnError(t *testing.T) {
 	}
 	if rows, err := b.fileRows(t.Context(), Contacts); err == nil {
 		t.Errorf("fileRows = %v; want an error that names the format", rows)
+	}
+}
+
+// A row that says nothing of texts has the digest that it had before there were texts: else each row with another
+// value than by hand would count as changed after an update.
+func TestDigestOfARowWithoutTexts(t *testing.T) {
+	row := ContactRow{Email: "ann@example.com", edit: edit{email: "ann@example.com", first: "Ann", phone: "+44 20 7946 0958", companies: []string{"acme"}}}
+	e := row.edit
+	text, err := json.Marshal([]any{e.email, e.others, e.first, e.last, e.phone, e.locale, e.companies, e.role, e.disabled, e.hash})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, plain := row.digests()
+	if want := digest(string(text)); plain != want {
+		t.Errorf("digest without texts = %d; want %d", plain, want)
+	}
+	row.edit.texts = textsOff
+	if _, off := row.digests(); off == plain {
+		t.Error("a row that turns texts off has the digest of one that says nothing of them")
+	}
+}
+
+// An empty cell, or a row without the column, turns no texts on again.
+func TestNoRowTurnsTextsOnUnasked(t *testing.T) {
+	before := storedContact{Contact: Contact{Emails: []address.Address{"ann@example.com"}, NoTexts: true}}
+	for text, want := range map[string]bool{"": true, "off": true, "on": false} {
+		var d edit
+		if err := d.set(fTexts, text); err != nil {
+			t.Fatal(err)
+		}
+		if after := before.edited(d, false); after.NoTexts != want {
+			t.Errorf("with the cell %q: NoTexts = %v; want %v", text, after.NoTexts, want)
+		}
 	}
 }
