@@ -154,7 +154,7 @@ type announcement struct {
 	Until time.Time `json:"until,omitzero"`  // at least until then
 }
 
-// announced is the record of what a contact was mailed last.
+// announced is the record of the last announcement that a contact was mailed.
 type announced struct {
 	Announcement string    `json:"announcement"`
 	Request      string    `json:"request"` // ID

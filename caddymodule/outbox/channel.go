@@ -9,7 +9,7 @@ const (
 	Text         // text messages to phones
 )
 
-// String returns the word for one of what it sends.
+// String returns "mail" or "text".
 func (c Channel) String() string {
 	if c == Text {
 		return "text"

@@ -142,3 +142,17 @@ func TestPhoneCodeKeepsTheLimitsOfNetworks(t *testing.T) {
 	want(t, "the right code from a network over its limit", err, token.ErrWrongCode)
 	w.must(w.guess("in", "hers", code))
 }
+
+// A contact has one such code: a newer one, for another browser, ends the earlier one.
+func TestPhoneCodeEndsTheEarlierOne(t *testing.T) {
+	w := newWorld(t)
+	w.ask("hers", "ann@example.com")
+	first := w.phone("ann@example.com", "ann").Code
+	w.ask("another", "ann@example.com")
+	all, err := w.WaitingFor(t.Context(), []address.Address{"ann@example.com"})
+	w.must(err)
+	issued, err := w.IssueByPhone(t.Context(), all[0], false, token.Recipient{Contact: "ann", Address: "ann@example.com"})
+	w.must(err)
+	w.must(w.Store.Apply(t.Context(), issued.Ops...))
+	want(t, "the earlier code", w.guess("in", "hers", first), token.ErrWrongCode)
+}
